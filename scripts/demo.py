@@ -3,12 +3,15 @@
 
     umls-reranker demo runs/quickstart
     umls-reranker demo org/my-reranker@v1.0.0 --index my-index --review to_review.jsonl
+    umls-reranker demo my_model --lists my_lists.jsonl --review to_review.jsonl
     umls-reranker demo org/my-reranker@v1.0.0 --export_space my-space
 
 Needs the extra demo: pip install "umls_reranker[demo]". MODEL is a run folder, a model folder or a Hub id. Without an
-index, you paste the candidates. --review takes the queue of umls-reranker select_for_review. Each choice is written at
-once to a file next to it, for umls-reranker add_feedback. A run folder without --review gets a queue from its own dev
-split. Nothing is uploaded, and only this machine can see the page unless --host is given.
+index, you paste the candidates, with their scores if MODEL reads any. --lists takes the labelled lists that MODEL was
+calibrated on (umls-reranker calibrate --lists): their first mentions are the examples, and recalibration joins the
+corrections to them. --review takes the queue of umls-reranker select_for_review. Each choice is written at once to a
+file next to it, for umls-reranker add_feedback. A run folder without --review gets a queue from its own dev split.
+Nothing is uploaded, and only this machine can see the page unless --host is given.
 """
 
 import warnings
@@ -22,6 +25,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="run folder, model folder, or Hub id as ID or ID@REVISION")
     parser.add_argument("--index", help="folder made by umls-reranker export_index, or a run folder")
+    parser.add_argument("--lists", type=Path, help="labelled lists that MODEL was calibrated on")
     parser.add_argument("--against", help="another version to compare with, given like MODEL")
     parser.add_argument("--review", type=Path, help="queue to review (default: RUN.review.jsonl for a run folder)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
@@ -50,7 +54,7 @@ def main() -> None:
     # The page says it, next to the answer.
     warnings.filterwarnings("ignore", message="mentions or candidates came without")
     print(f"loading {options.model}", flush=True)
-    demo = Demo.open(options.model, options.index, options.against, options.device)
+    demo = Demo.open(options.model, options.index, options.against, options.device, options.lists)
     queue = options.review
     if queue is None and demo.run and demo.linker:
         queue = Path(f"{demo.run.resolve().name}.review.jsonl")

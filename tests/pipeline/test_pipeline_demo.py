@@ -8,7 +8,9 @@ from pipeline_fixtures import contents
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.review.corrections import load_feedback
-from umls_reranker.review.demo import Demo, act, make_queue, recalibrate
+from umls_reranker.review.demo import Demo, act, make_queue
+from umls_reranker.review.demo_recalibration import recalibrate
+from umls_reranker.review.questions import Question
 from umls_reranker.review.review_sheet import ReviewSheet
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.extra
 
 def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     demo = Demo.open(str(finished.folder), device="cpu")
-    shown = demo.answer("She had renal failure.", "renal failure", None, ["T047"], "not read")
+    shown = demo.answer(Question("She had renal failure.", "renal failure", ["T047"], "not read"))
     assert "<mark>renal failure</mark>" in shown and "not read" not in shown
     assert "Inputs used: mention, names" in shown
     queue = tmp_path / "queue.jsonl"
@@ -27,11 +29,11 @@ def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     assert {*row} == expected | {"index_key"} and row["index_key"] == demo.linker.retriever.index_key
     sheet = ReviewSheet(queue, tmp_path / "reviewed.jsonl")
     with pytest.raises(UserError, match="nothing is reviewed yet"):
-        recalibrate(demo, demo.run, sheet)
+        recalibrate(demo, sheet)
     while sheet.position is not None:
         act(sheet, sheet.position, "0" if sheet.mentions[sheet.position].row["ranked"] else "none")
     before = contents(finished.folder)
-    compared = recalibrate(demo, demo.run, sheet)
+    compared = recalibrate(demo, sheet)
     assert contents(finished.folder) == before
     new = finished.folder.with_name(f"{finished.folder.name}-reviewed") / "model"
     used = read_json(new / "calibrator.json")["fitted_on"]["corrections"]["used"]
@@ -41,5 +43,5 @@ def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     assert f"<td>{count}</td><td>{count}</td>" in compared
     # What is undone takes no part any more.
     sheet.undo()
-    recalibrate(demo, demo.run, sheet)
+    recalibrate(demo, sheet)
     assert len(load_feedback(sheet.reviewed.with_suffix(".corrections"))) == count - 1

@@ -7,8 +7,12 @@ from types import SimpleNamespace
 import pytest
 from tiny_reranker import HIERARCHY, tiny_reranker
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.review import demo as demo_module
-from umls_reranker.review.demo import Demo, act, recalibrate, review_html
+from umls_reranker.review import demo_recalibration as recalibration
+from umls_reranker.review.demo import Demo, act, review_html
+from umls_reranker.review.demo_recalibration import recalibrate
+from umls_reranker.review.questions import Question
 from umls_reranker.review.review_sheet import ReviewSheet
 
 SCRIPT = "<script>alert('x')</script>"
@@ -52,20 +56,22 @@ PASTED = f"Common Cold | C0009443 | T047\nCold {SCRIPT} | C0009264"
 
 
 def test_two_versions_answer_about_the_same_candidates(demo, models):
-    page = Page(demo.answer("She caught a cold. A cold is mild.", "cold", 21, ["T047"], PASTED))
+    page = Page(demo.answer(Question("She caught a cold. A cold is mild.", "cold", ["T047"], PASTED, 21)))
     assert "caught a cold. A cold is mild." in page.words and page.words.count("Common Cold") >= 2
     assert [attributes["aria-label"] for tag, attributes in page.tags if tag == "section"] == models
-    before, after = demo.answer("a cold, a cold", "cold", 10, [], PASTED).split("<mark>cold</mark>")
+    before, after = demo.answer(Question("a cold, a cold", "cold", [], PASTED, 10)).split("<mark>cold</mark>")
     assert "a cold, a " in before and "a cold, a " not in after
     # A browser counts the first character as two.
-    before, after = demo.answer("\U0001f600 a cold, a cold", "cold", 13, [], PASTED).split("<mark>cold</mark>")
+    before, after = demo.answer(Question("\U0001f600 a cold, a cold", "cold", [], PASTED, 13)).split(
+        "<mark>cold</mark>"
+    )
     assert "a cold, a " in before and "a cold, a " not in after
     # The text has changed since the mention was selected.
-    assert "now a <mark>cold</mark>" in demo.answer("now a cold", "cold", 2, [], PASTED)
+    assert "now a <mark>cold</mark>" in demo.answer(Question("now a cold", "cold", [], PASTED, 2))
 
 
 def test_without_text_or_candidates(demo):
-    assert "There is no candidate to choose from." in Page(demo.answer("", "cold", None, [], " ")).words
+    assert "There is no candidate to choose from." in Page(demo.answer(Question("", "cold", [], " "))).words
 
 
 @pytest.mark.parametrize(
@@ -79,11 +85,11 @@ def test_without_text_or_candidates(demo):
 )
 def test_what_cannot_be_asked(demo, text, mention, reason):
     with pytest.raises(ValueError, match=reason):
-        demo.answer(text, mention, None, [], PASTED)
+        demo.answer(Question(text, mention, [], PASTED))
 
 
 def test_text_is_escaped_everywhere(demo, sheet):
-    shown = demo.answer(f"{SCRIPT} {SCRIPT}cold {SCRIPT}", f"{SCRIPT}cold", None, [], PASTED)
+    shown = demo.answer(Question(f"{SCRIPT} {SCRIPT}cold {SCRIPT}", f"{SCRIPT}cold", [], PASTED))
     page = Page(shown + review_html(sheet, HIERARCHY, sheet.position))
     assert "script" not in {tag for tag, _ in page.tags}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
@@ -160,9 +166,36 @@ def test_choices_made_while_it_recalibrates_are_not_compared(demo, sheet, tmp_pa
         return rank(*columns)
 
     reranker = SimpleNamespace(rerank_batch=ranked, folder=tmp_path, thresholds=demo.reranker.thresholds)
-    monkeypatch.setattr(demo_module.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
-    monkeypatch.setattr(demo_module.UMLSReranker, "from_pretrained", lambda *_, **__: reranker)
-    fitted = {"fitted_on": {"corrections": {"used": 1, "certifying": 0, "left_out": {}}}}
-    monkeypatch.setattr(demo_module, "read_json", lambda _: fitted)
-    words = Page(recalibrate(SimpleNamespace(reranker=reranker, device=None), tmp_path / "run", sheet)).words
+    monkeypatch.setattr(recalibration.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(recalibration.UMLSReranker, "from_pretrained", lambda *_, **__: reranker)
+    certified_by = {"attempt": 1, "documents": 7}
+    fitted = {"corrections": {"used": 1, "certifying": 0, "left_out": {}}, "certified_by": certified_by}
+    fitted = {"fitted_on": fitted}
+    monkeypatch.setattr(recalibration, "read_json", lambda _: fitted)
+    words = Page(
+        recalibrate(SimpleNamespace(reranker=reranker, device=None, lists=None, run=tmp_path / "run"), sheet)
+    ).words
     assert "reviewed mentions11" in words and len(sheet.chosen) == 3
+
+
+def test_the_page_opens_with_what_it_can_rank(demo, models, tmp_path):
+    (example,) = demo.examples()
+    assert example.mention == "cold"
+    assert "Common Cold" in Page(demo.answer(example)).words and not demo.can_recalibrate
+    row = {
+        "mention": "flu",
+        "candidates": [{"name": "Influenza", "cui": "C0021400"}],
+        "doc_id": "d1",
+        "cui": "C0021400",
+    }
+    lists = tmp_path / "lists.jsonl"
+    lists.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    of_lists = Demo.open(models[0], device="cpu", lists=lists)
+    assert [question.mention for question in of_lists.examples()] == ["flu"] and of_lists.can_recalibrate
+    lists.write_text(json.dumps(row | {"candidates": []}) + "\n", encoding="utf-8")
+    assert of_lists.examples() == demo.examples()
+    with pytest.raises(UserError, match=r"none\.jsonl does not exist; give the labelled lists"):
+        Demo.open(models[0], lists=tmp_path / "none.jsonl")
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    with pytest.raises(UserError, match="is a run, which brings what it was calibrated on; leave out --lists"):
+        Demo.open(str(tmp_path / "run"), lists=lists)

@@ -61,7 +61,7 @@ def served(tmp_path, monkeypatch):
     demo = Demo.open(str(tiny_reranker(tmp_path / "model")), device="cpu")
     demo.run = run
 
-    def fitted(demo, run, sheet):
+    def fitted(demo, sheet):
         if len(sheet.chosen) < 3:
             raise UserError(f"too few: {EVIL}")
         return "<table><tr><td>fitted</td></tr></table>"
@@ -101,6 +101,8 @@ def test_both_tabs_are_clicked_through(browser, served, tmp_path):
         return [json.loads(line)["chosen"] for line in lines]
 
     browser.get(url)
+    # The first example is ranked already.
+    until(lambda: "Common Cold" in find("#answers .candidates").text)
     text = find("#text textarea")
     text.clear()
     text.send_keys(f"{EVIL} a cold and a cold")
@@ -120,6 +122,15 @@ def test_both_tabs_are_clicked_through(browser, served, tmp_path):
     assert before == f"{EVIL} a cold and a " and len(before) == start
     assert EVIL in find("#answers .candidates").text and "Common Cold" in find("#answers .candidates").text
     look("try")
+    row = {"mention": "flu", "left": "the ", "candidates": [{"name": "Influenza", "cui": "C0021400", "x_score": 0.75}]}
+    candidates.clear()
+    candidates.send_keys(json.dumps(row))
+    find("#ask").click()
+    until(lambda: find("#answers mark").text == "flu")
+    assert "x_score 0.75" in find("#answers .candidates").text
+    until(lambda: text.get_attribute("value") == "the flu")
+    assert candidates.get_attribute("value") == json.dumps(row["candidates"][0])
+    look("pasted")
     find("#mention textarea, #mention input").send_keys("s")
     find("#ask").click()
     until(lambda: "does not contain" in find(".toast-body").text)

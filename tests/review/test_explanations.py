@@ -5,8 +5,9 @@ from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.thresholds import TypeThreshold
+from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.models.template import PairTemplate
-from umls_reranker.review.explanations import _reasons, explain, parse_candidates
+from umls_reranker.review.explanations import _reasons, describe, explain
 from umls_reranker.serving.ranked_candidates import RankedCandidate
 
 
@@ -62,10 +63,12 @@ def test_an_explanation_says_what_was_given(tmp_path):
     assert not none.accepted and none.reasons == ["There is no candidate to choose from."]
 
 
-def test_candidates_as_people_type_them():
-    assert parse_candidates(" Cold | C1 | T047; T046 \n\n  B\nC | | T121") == [
-        {"name": "Cold", "cui": "C1", "semantic_types": ["T047", "T046"]},
-        {"name": "B"},
-        {"name": "C", "semantic_types": ["T121"]},
-    ]
-    assert parse_candidates(" \n") == []
+def test_scores_of_a_pipeline_are_told():
+    candidate = {"name": "cold", "sapbert_score": 0.87654, "bm25_score": 21, "retrieval_score": 0.9, "x_score": None}
+    assert describe(candidate, TypeHierarchy.built_in()) == ["sapbert_score 0.8765", "bm25_score 21"]
+
+
+def test_a_value_of_the_wrong_kind_is_a_mistake_that_the_page_tells(tmp_path):
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path), device="cpu", dtype="float32")
+    with pytest.raises(ValueError, match=r"candidate 1 has a cui that is no text: 7"):
+        explain(reranker, "tiny", "cold", [{"name": "cold"}, {"name": "B", "cui": 7}])

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,27 +10,32 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..core.errors import UserError
-from ..core.files import read_json, shipped
 from ..core.lines import of_characters
 from ..core.recipe import load_recipe
 from ..core.stages import RunFolder
-from ..data.candidate_lists import RetrievedList
 from ..data.corpus import text_around
-from ..data.cuis import normalize_cui
 from ..data.semantic_types import TypeHierarchy
 from ..evaluation.page import TEMPLATES
-from ..hub.model_folder import CALIBRATOR, RECIPE
+from ..hub.model_folder import RECIPE
 from ..serving.linker import ConceptLinker
 from ..serving.monitoring.figures import Top
 from ..serving.prediction_log import LoggedMention, concept_of
 from ..serving.reranker import UMLSReranker
-from .corrections import add_feedback
-from .explanations import describe, explain, parse_candidates
+from .explanations import describe, explain
+from .questions import Question, example_for, examples_in, parse_candidates
 from .review_queue import judge_of, select_for_review, write_queue
 from .review_sheet import ReviewSheet
 
 # Numbers of mentions of a run's dev split that are ranked, and that are selected for review.
 RANKED, PICKED = 100, 30
+
+SENTENCES = [
+    Question(
+        "Muscle weakness and short stature were noted at birth; seizures began at the age of two.", "short stature"
+    ),
+    Question("She has had recurrent nosebleeds and easy bruising since childhood.", "nosebleeds"),
+    Question("The patient was tired and complained of a cold.", "cold"),
+]
 
 _environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
 
@@ -47,17 +48,24 @@ class Demo:
         models: name -> reranker; the first is reviewed, a second one is compared with it.
         linker: finds candidates; None: users paste them.
         run: run folder of the first model.
+        lists: file of the labelled lists that it was calibrated on.
         device: as for `UMLSReranker.from_pretrained`.
     """
 
     models: dict[str, UMLSReranker]
     linker: ConceptLinker | None = None
     run: Path | None = None
+    lists: Path | None = None
     device: str | None = None
 
     @classmethod
     def open(
-        cls, model: str, index: str | Path | None = None, against: str | None = None, device: str | None = None
+        cls,
+        model: str,
+        index: str | Path | None = None,
+        against: str | None = None,
+        device: str | None = None,
+        lists: Path | None = None,
     ) -> Demo:
         """Load everything.
 
@@ -66,11 +74,16 @@ class Demo:
                 ``ID@REVISION``.
             index: as for `ConceptLinker.from_pretrained`.
             against: another version, given like `model`.
+            lists: file of the labelled lists that the model was calibrated on.
 
         Raises:
-            UserError: as `UMLSReranker.from_pretrained` and `ConceptLinker.from_pretrained`.
+            UserError: there is no such file, or as `UMLSReranker.from_pretrained` and `ConceptLinker.from_pretrained`.
         """
         run = Path(model) if (Path(model) / "model").is_dir() else None
+        if lists is not None and not lists.exists():
+            raise UserError(f"{lists} does not exist; give the labelled lists that {model} was calibrated on")
+        if lists is not None and run is not None:
+            raise UserError(f"{model} is a run, which brings what it was calibrated on; leave out --lists")
         name, revision = located(model)
         if index is None and run and (run / "index").is_dir():
             index = run
@@ -79,25 +92,43 @@ class Demo:
         models = {model: loaded}
         if against:
             models[against] = UMLSReranker.from_pretrained(*located(against), device=device)
-        return cls(models, linker, run, device)
+        return cls(models, linker, run, lists, device)
 
     @property
     def reranker(self) -> UMLSReranker:
         """The first model."""
         return next(iter(self.models.values()))
 
-    def answer(self, text: str, mention: str, start: int | None, types: Sequence[str], pasted: str) -> str:
-        """HTML with the answer of every model for a mention.
+    @property
+    def hierarchy(self) -> TypeHierarchy:
+        """Semantic types of the first model."""
+        return self.reranker.thresholds.hierarchy
 
-        Args:
-            text: around the mention; may be empty.
-            start: offset of the selection; if the mention is not there, its nearest occurrence is used.
-            types: ids of its semantic types.
-            pasted: candidates for `parse_candidates`; ignored if there is an index.
+    @property
+    def can_recalibrate(self) -> bool:
+        """Whether corrections can be joined to what the first model was calibrated on."""
+        return self.run is not None or self.lists is not None
+
+    def examples(self) -> list[Question]:
+        """Questions to open the page with; there is one at least.
 
         Raises:
-            ValueError: the mention is blank, or not in the text.
+            UserError: the lists cannot be read.
         """
+        if self.linker:
+            return SENTENCES
+        return (examples_in(self.lists, self.hierarchy) if self.lists else []) or [example_for(self.reranker)]
+
+    def answer(self, question: Question) -> str:
+        """HTML with the answer of every model.
+
+        If the mention is not at its offset in the text, its nearest occurrence is used. Candidates are ignored if
+        there is an index.
+
+        Raises:
+            ValueError: the mention is blank, or not in the text, or the candidates cannot be read.
+        """
+        text, mention, types, pasted, start = question
         of_characters(text)
         if not mention.strip():
             raise ValueError("select a mention in the text, or type one")
@@ -120,7 +151,7 @@ class Demo:
         explanations = [
             explain(model, name, asked, candidates, types, left, right) for name, model in self.models.items()
         ]
-        return _html("answers", text[:start] if text else "", mention, text[end:] if text else "", explanations)
+        return html_of("answers", text[:start] if text else "", mention, text[end:] if text else "", explanations)
 
 
 def located(model: str) -> tuple[str, str | None]:
@@ -168,11 +199,11 @@ def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy, position: int | No
         position: of the mention in the queue; another page may move the sheet's own meanwhile.
     """
     if position is None:
-        return _html("review", sheet, None, None, [], [])
+        return html_of("review", sheet, None, None, [], [])
     logged = sheet.mentions[position]
     about = {concept_of(item): describe(item, hierarchy) for item in logged.row["candidates"]}
     rows = [about.get(concept_of(item), []) for item in logged.row["ranked"]]
-    return _html("review", sheet, position, logged.row, hierarchy.names(logged.types), rows)
+    return html_of("review", sheet, position, logged.row, hierarchy.names(logged.types), rows)
 
 
 def act(sheet: ReviewSheet, position: object, choice: str) -> None:
@@ -195,64 +226,6 @@ def act(sheet: ReviewSheet, position: object, choice: str) -> None:
             sheet.choose(current, concepts[choice])
 
 
-def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
-    """Fit calibrator and thresholds of the run again with the choices so far; the new run is NAME-reviewed.
-
-    Returns:
-        HTML of the figures before and after.
-
-    Raises:
-        UserError: there are no choices, or a script fails.
-    """
-    # Reviewers go on meanwhile.
-    reviewed = [(sheet.mentions[position].row, choice) for position, choice in dict(sheet.chosen).items()]
-    if not reviewed:
-        raise UserError("nothing is reviewed yet; choose for some mentions first")
-    run = run.resolve()
-    corrections, name = sheet.reviewed.with_suffix(".corrections"), f"{run.name}-reviewed"
-    # Made anew: a choice may have been undone since the last time.
-    shutil.rmtree(corrections, ignore_errors=True)
-    add_feedback(corrections, [sheet.reviewed])
-    words = [demo.reranker.folder / RECIPE, "--output_dir", run.parent, "--run_name", run.name, "--name", name]
-    words += ["--calibration_feedback", corrections.resolve(), *(["--device", demo.device] if demo.device else [])]
-    command = [sys.executable, shipped("scripts") / "recalibrate.py", *words]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, encoding="utf-8")
-    if done.returncode:
-        raise UserError(done.stderr.strip().rpartition("\n")[2].removeprefix("error: ") or "recalibration was killed")
-    folder = run.parent / name / "model"
-    after = UMLSReranker.from_pretrained(folder, device=demo.device)
-    used = read_json(folder / CALIBRATOR)["fitted_on"]["corrections"]
-    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in used["left_out"].items() if count)
-    sentence = f"{used['used']} corrections took part, {used['certifying']} of them in certificates (drawn at random)"
-    sentence += f"; left out: {left_out}. " if left_out else ". "
-    sentence += f"The new model is {folder}. It was fitted to these mentions: umls-reranker evaluate measures it."
-    columns = [_figures(reranker, reviewed) for reranker in (demo.reranker, after)]
-    return _html("comparison", [(key, *(column[key] for column in columns)) for key in columns[0]], sentence)
-
-
-def _figures(reranker: UMLSReranker, reviewed: Sequence[tuple[Mapping[str, Any], str | None]]) -> dict[str, str]:
-    """A model's figures on reviewed mentions and their choices, and its default thresholds."""
-    rows, choices = zip(*reviewed, strict=True)
-    types = [row.get("entity_type") for row in rows]
-    lefts, rights = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
-    texts = [row["entity"] for row in rows]
-    candidates = [RetrievedList(row["candidates"], row.get("index_key", "")) for row in rows]
-    ranked = reranker.rerank_batch(texts, candidates, types, lefts, rights)
-    tops = [(items[0], choice) for items, choice in zip(ranked, choices, strict=True) if items]
-    right = [choice is not None and concept_of(top.as_row()) == normalize_cui(choice) for top, choice in tops]
-    answered = [top.accepted for top, _ in tops]
-    mean = sum(top.score for top, _ in tops) / max(len(tops), 1)
-    default = reranker.thresholds.for_type()
-    return {
-        "reviewed mentions": f"{len(rows):,}",
-        "first candidate is right": f"{sum(right):,}",
-        "mean probability of the first candidate": f"{mean:.3f}",
-        "answered": f"{sum(answered):,}",
-        "right of answered": f"{sum(a and b for a, b in zip(answered, right, strict=True)):,}",
-        "answered from (probability, any type)": f"{default.accept:.3f}",
-        "tier high from (any type)": "not certified" if default.high is None else f"{default.high:.3f}",
-    }
-
-
-def _html(macro: str, *values: Any) -> str:
+def html_of(macro: str, *values: Any) -> str:
+    """What a macro of the page's template makes."""
     return str(getattr(_environment.get_template("demo.html").module, macro)(*values))

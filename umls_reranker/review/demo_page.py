@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from starlette.routing import Route
 
 from ..core.errors import UserError
 from ..evaluation.page import TEMPLATES
-from .demo import Demo, act, recalibrate, review_html
+from .demo import Demo, act, review_html
+from .demo_recalibration import recalibrate
+from .questions import Question
 from .review_sheet import ReviewSheet
 
 # Gradio reads them when it is imported.
@@ -21,12 +24,6 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
-EXAMPLES = [
-    ["Muscle weakness and short stature were noted at birth; seizures began at the age of two.", "short stature"],
-    ["She has had recurrent nosebleeds and easy bruising since childhood.", "nosebleeds"],
-    ["The patient was tired and complained of a cold.", "cold"],
-]
-PASTED = "Common Cold | C0009443 | T047\nCold Temperature | C0009264 | T070\nCold Sensation | C0234192 | T184"
 REPORT = "report"
 
 
@@ -77,42 +74,80 @@ def _report(demo: Demo) -> Path | None:
 
 
 def _try_tab(demo: Demo) -> None:
-    hierarchy = demo.reranker.thresholds.hierarchy
+    hierarchy = demo.hierarchy
     types = sorted((f"{hierarchy.name(kind)} ({kind})", kind) for kind in hierarchy)
+    examples = demo.examples()
+    first = examples[0]
     start = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            text = gr.Textbox(EXAMPLES[0][0], label="Text: select a mention in it", lines=5, elem_id="text")
+            text = gr.Textbox(first.text, label="Text: select a mention in it", lines=5, elem_id="text")
         with gr.Column(scale=1, min_width=280):
-            mention = gr.Textbox(EXAMPLES[0][1], label="Mention", elem_id="mention")
-            kinds = gr.Dropdown(types, multiselect=True, label="Its semantic types, where known", elem_id="types")
+            mention = gr.Textbox(first.mention, label="Mention", elem_id="mention")
+            kinds = gr.Dropdown(
+                types,
+                value=list(first.types),
+                multiselect=True,
+                label="Its semantic types, where known",
+                elem_id="types",
+            )
     pasted = gr.Textbox(
-        PASTED,
-        label="Candidates: name | CUI | types, one a line",
+        first.candidates,
+        label="Candidates",
+        info=_how_to_paste(demo),
         lines=4,
+        max_lines=12,
         visible=demo.linker is None,
         elem_id="candidates",
     )
     ask = gr.Button("Rank candidates", variant="primary", elem_id="ask")
-    answers = gr.HTML(elem_id="answers")
-    gr.Examples(EXAMPLES, [text, mention], label="Examples")
+    opening = ""
+    # The page opens also where the first example cannot be ranked.
+    with suppress(ValueError):
+        opening = demo.answer(first)
+    answers = gr.HTML(opening, elem_id="answers", render=False)
+    boxes = [text, mention, kinds, pasted, start]
 
     def selected(event: gr.SelectData) -> tuple[Any, Any]:
         return (event.value, event.index[0]) if event.value and event.value.strip() else (gr.skip(), gr.skip())
 
-    def answer(*values: Any) -> str:
+    def answer(text: str, mention: str, types: list[str], pasted: str, start: int | None = None) -> list[Any]:
         # A box without a value gives None.
-        text, mention, start, types, pasted = values
-        return _said(demo.answer, text or "", mention or "", start, types or [], pasted or "")
+        question = Question(text or "", mention or "", types or [], pasted or "", start)
+        question = _said(question.unpacked, hierarchy) if demo.linker is None else question
+        return [_said(demo.answer, question), *question]
 
+    rows = [[example.text, example.mention, list(example.types), example.candidates] for example in examples]
+    gr.Examples(
+        rows,
+        boxes[:4],
+        [answers, *boxes],
+        answer,
+        cache_examples=False,
+        label="Examples",
+        example_labels=[example.mention for example in examples],
+        run_on_click=True,
+        api_visibility="private",
+        visible=len(rows) > 1,
+    )
+    answers.render()
     text.select(selected, None, [mention, start], show_progress="hidden", api_visibility="private")
-    gr.on(
-        [ask.click, mention.submit], answer, [text, mention, start, kinds, pasted], answers, api_visibility="private"
+    gr.on([ask.click, mention.submit], answer, boxes, [answers, *boxes], api_visibility="private")
+
+
+def _how_to_paste(demo: Demo) -> str:
+    """What the box of candidates takes, with the scores that the models read."""
+    scores = "".join(f', "{name}_score": …' for name in demo.reranker.calibration.score_ranges)
+    synthetic = " The scores in the example are synthetic." if scores and not demo.lists else ""
+    candidate = f'{{"name": "Common Cold", "cui": "C0009443"{scores}}}'
+    return (
+        f"One a line: name | CUI | type; type. Or one object of JSON a line, which may hold scores: {candidate}. "
+        f'Or one row of your lists: {{"mention": …, "candidates": […]}}.{synthetic}'
     )
 
 
 def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
-    hierarchy = demo.reranker.thresholds.hierarchy
+    hierarchy = demo.hierarchy
     script = (TEMPLATES / "demo.js").read_text(encoding="utf-8")
 
     def current() -> tuple[str, int | None]:
@@ -125,7 +160,7 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     with gr.Group():
         other = gr.Textbox(label="Another concept: its CUI", elem_id="other", max_lines=1)
         take = gr.Button("Choose this CUI", elem_id="take")
-    fit = gr.Button("Recalibrate with these corrections", elem_id="recalibrate", visible=demo.run is not None)
+    fit = gr.Button("Recalibrate with these corrections", elem_id="recalibrate", visible=demo.can_recalibrate)
     compared = gr.HTML(elem_id="compared")
 
     def pressed(event: gr.EventData) -> tuple[str, int | None]:
@@ -140,7 +175,7 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     review.submit(pressed, None, [review, on_page], **options)
     gr.on([take.click, other.submit], typed, [other, on_page], [review, on_page, other], **options)
-    fit.click(lambda: _said(recalibrate, demo, demo.run, sheet), None, compared, api_visibility="private")
+    fit.click(lambda: _said(recalibrate, demo, sheet), None, compared, api_visibility="private")
 
 
 def _said(function: Any, *values: Any) -> Any:

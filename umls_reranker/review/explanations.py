@@ -8,6 +8,7 @@ from typing import Any
 
 from ..calibration.lineage import DEFAULT
 from ..calibration.thresholds import TypeThreshold
+from ..core.retrievers import SCORES
 from ..data.semantic_types import TypeHierarchy
 from ..serving.ranked_candidates import RankedCandidate, ranked_candidates
 from ..serving.reranker import UMLSReranker
@@ -54,9 +55,12 @@ def explain(
         types: ids or names of the mention's semantic types.
 
     Raises:
-        ValueError: the mention is blank.
+        ValueError: the mention is blank, or a value of a candidate is of the wrong kind.
     """
-    lists = reranker.read([mention], [candidates], [list(types) or None], [left], [right])
+    try:
+        lists = reranker.read([mention], [candidates], [list(types) or None], [left], [right])
+    except TypeError as error:
+        raise ValueError(str(error)) from None
     decisions = reranker.rank(lists)
     (ranked,) = ranked_candidates(lists, decisions, list(candidates), reranker.input_names)
     inputs = {name: not is_missing[0] for name, is_missing in decisions.missing.items()}
@@ -71,30 +75,17 @@ def explain(
 
 
 def describe(candidate: Mapping[str, Any] | str, hierarchy: TypeHierarchy) -> list[str]:
-    """The preferred name of a candidate if it differs from its name, and the names of its semantic types."""
+    """A candidate's preferred name if it differs from its name, the names of its types, and a pipeline's scores."""
     if isinstance(candidate, str):
         return []
     preferred, types = candidate.get("preferred_name"), candidate.get("semantic_types") or ()
     other_name = [preferred] if preferred and preferred != candidate["name"] else []
-    return other_name + hierarchy.names([types] if isinstance(types, str) else types)
-
-
-def parse_candidates(text: str) -> list[dict[str, Any]]:
-    """Candidates as typed by users, one per line: ``name | CUI | type; type``, only the name is required.
-
-    >>> parse_candidates("Common Cold | C0009443 | T047")
-    [{'name': 'Common Cold', 'cui': 'C0009443', 'semantic_types': ['T047']}]
-    """
-    candidates = []
-    for line in filter(str.strip, text.splitlines()):
-        name, cui, types = (*(part.strip() for part in line.split("|", 2)), "", "")[:3]
-        candidate: dict[str, Any] = {"name": name}
-        if cui:
-            candidate["cui"] = cui
-        if types:
-            candidate["semantic_types"] = [kind.strip() for kind in types.split(";")]
-        candidates.append(candidate)
-    return candidates
+    scores = [
+        f"{key} {value:.4g}"
+        for key, value in candidate.items()
+        if key.endswith("_score") and key.removesuffix("_score") not in SCORES and isinstance(value, int | float)
+    ]
+    return other_name + hierarchy.names([types] if isinstance(types, str) else types) + scores
 
 
 def _reasons(
