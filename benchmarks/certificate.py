@@ -3,6 +3,7 @@
 
     python benchmarks/certificate.py --draws 5000 --calibrated_draws 500
     python benchmarks/certificate.py --sequences 1000
+    python benchmarks/certificate.py --choices 200
     python benchmarks/certificate.py --outcomes runs/hpo-minilm/report/outcomes.parquet
 
 Target precision 0.95 at confidence 0.95. First table: documents whose answers are correct a little less often than
@@ -10,13 +11,16 @@ that, so that every certificate is wrong; "could be certified" are draws with en
 without an error, and "power" is how often the same documents are certified where 99 % of the answers are correct.
 Second table: calibrated scores, of which a threshold has to be found. With --sequences: certificates of documents that
 are collected on and on, as the estimate of missing documents asks, with all documents or with new ones only. With
---outcomes: the spread of coverage over 20 bootstrap draws of the documents of a recorded run.
+--choices: lists with a score and logits of little worth, so that the cross-encoder stays in some folds and is left out
+in others (calibrate --lists); the tier as it is served is measured on new lists. With --outcomes: the spread of
+coverage over 20 bootstrap draws of the documents of a recorded run.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +31,17 @@ from scipy.stats import beta
 
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.certify import certify
+from umls_reranker.calibration.decisions import rank
+from umls_reranker.calibration.fitting import fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest, clopper_pearson_lower
+from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.thresholds import TIERS
+from umls_reranker.core.arguments import CalibrationArguments
+from umls_reranker.core.sockets import CROSS_ENCODER
+from umls_reranker.data.candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.models.cross_encoder import Scores
 
 TARGET, CONFIDENCE = 0.95, 0.95
 TRUE_PRECISION, HARMLESS_PRECISION = 0.949, 0.99
@@ -287,11 +300,76 @@ def bootstrapped(path: Path, rng: np.random.Generator, draws: int = 20) -> np.nd
     return np.array(coverage)
 
 
+def drawn_lists(
+    documents: int, network_weight: float, rng: np.random.Generator, mentions: int = 6, size: int = 4
+) -> tuple[AnnotatedLists, np.ndarray]:
+    """Lists with a retriever's score, and logits of a network that matter by a weight; golds are drawn by both.
+
+    In one of sixty documents the golds are drawn by neither.
+    """
+    n = documents * mentions
+    score, logits = rng.normal(size=(2, n, size))
+    utility = 6.0 * score + network_weight * logits
+    of_document = np.repeat(np.arange(documents), mentions)
+    utility[(rng.random(documents) < 1 / 60)[of_document]] = 0.0
+    gold = np.argmax(np.column_stack([np.zeros(n), utility]) + rng.gumbel(size=(n, size + 1)), axis=1) - 1
+    names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
+    lists = CandidateLists.from_objects(TypeHierarchy.built_in(), ["mention"] * n, [names] * n)
+    every = np.ones(n, bool)
+    annotations = Annotations(np.full(n, ""), of_document.astype(str), every, every, gold, every, every)
+    scores = {"retriever": score.ravel()}
+    return replace(lists, scores=scores).annotated(annotations), logits.ravel().astype(np.float32)
+
+
+class Chosen(NamedTuple):
+    """A calibration with a choice about its cross-encoder, and its tier high on new lists.
+
+    Attributes:
+        coverage, precision: of the tier; precision 1 if it is empty.
+        is_kept: whether the cross-encoder is weighed.
+        is_mixed: whether folds have chosen otherwise.
+    """
+
+    coverage: float
+    precision: float
+    is_kept: bool
+    is_mixed: bool
+
+
+def chosen(documents: int, network_weight: float, rng: np.random.Generator) -> Chosen:
+    """Fit on lists of `drawn_lists`, and measure on many others."""
+    lists, logits = drawn_lists(documents, network_weight, rng)
+    settings = CalibrationArguments(features=[CROSS_ENCODER, "retriever"], calibrator="platt")
+    calibration, fitted = fit_calibration(
+        lists,
+        lambda unseen, wanted: logits,
+        StringCounts.fit([]),
+        settings,
+        lists.hierarchy,
+        seed=int(rng.integers(1 << 31)),
+        may_drop_network=True,
+        has_fallbacks=False,
+        has_outlook=False,
+    )
+    new, logits = drawn_lists(5000, network_weight, rng)
+    decided = rank(new, Scores(logits, 0), calibration)
+    is_high = decided.tiers[decided.top] == TIERS.index("high")
+    correct = new.is_gold(decided.top)
+    choice = fitted["cross_encoder"]
+    return Chosen(
+        float(is_high.mean()),
+        float(correct[is_high].mean()) if is_high.any() else 1.0,
+        choice["kept"],
+        set(choice["kept_in_folds"]) != {choice["kept"]},
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--calibrated_draws", type=int, default=500)
     parser.add_argument("--sequences", type=int, help="only these: sequences of certificates")
+    parser.add_argument("--choices", type=int, help="only these: calibrations that choose about the cross-encoder")
     parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--outcomes", type=Path)
     options = parser.parse_args()
@@ -306,6 +384,20 @@ def main() -> None:
             for name, has_only_new in (("all documents", False), ("new documents only", True)):
                 false = np.mean([ever_false(start, has_only_new, rng) for _ in range(options.sequences)])
                 print(f"| {start} | {name} | {false:.1%} |", flush=True)
+    elif options.choices:
+        print(
+            "| documents, weight of logits | stays | folds differ | something certified | coverage, mean | broken |\n"
+            "|---|---:|---:|---:|---:|---:|"
+        )
+        for documents in (200, 400):
+            for weight in (0.0, 0.3):
+                draws = [chosen(documents, weight, rng) for _ in range(options.choices)]
+                coverage, precision, is_kept, is_mixed = np.transpose(draws)
+                print(
+                    f"| {documents}, {weight} | {is_kept.mean():.1%} | {is_mixed.mean():.1%} | "
+                    f"{np.mean(coverage > 0):.1%} | {coverage.mean():.3f} | {np.mean(precision < TARGET):.1%} |",
+                    flush=True,
+                )
     else:
         print(f"{options.draws:,} draws each; two standard errors of 5 %: {2 * np.sqrt(0.0475 / options.draws):.2%}\n")
         print(

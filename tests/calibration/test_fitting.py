@@ -332,12 +332,13 @@ def test_whether_the_cross_encoder_decides_about_a_fold_is_no_matter_of_its_own_
     given, logits = lists()
     inside = document_folds(given.annotations.documents, 13) == 2
     annotations = given.annotations
-    other = replace(annotations, gold=np.where(inside, (annotations.gold + 1) % SIZE, annotations.gold))
+    changed = inside & (np.arange(len(given)) % 4 == 0)
+    other = replace(annotations, gold=np.where(changed, (annotations.gold + 1) % SIZE, annotations.gold))
     for one in (given, replace(given, annotations=other)):
         fit((one, logits), may_drop_network=True)
-    first, second = (choice.gains for choice in choices)
+    first, second = ({fold: gain.nats for fold, gain in choice.gains.items()} for choice in choices)
     assert first[(2,)] == pytest.approx(second[(2,)], abs=1e-4)
-    assert abs(first[()] - second[()]) > 1e-2 and abs(first[(1,)] - second[(1,)]) > 1e-2
+    assert abs(first[()] - second[()]) > 1e-3 and abs(first[(1,)] - second[(1,)]) > 1e-3
 
 
 def test_lists_without_types_have_no_model_for_mentions_without_type():

@@ -20,6 +20,7 @@ from .features import FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
 from .probabilities import InputModel, Part
+from .resampling import document_index
 
 # What a threshold on the probability without the cross-encoder may be, and what it has to keep of scoring all: the
 # share of mentions with the same top candidate; acc@1 but for this much; and the mean log loss of a list but for these
@@ -31,28 +32,42 @@ LEAST_SAME_TOP, MOST_LOST, MOST_NATS_LOST = 0.995, 0.002, 0.002
 LeftOut: TypeAlias = tuple[int, ...]
 
 
-class NetworkChoice(NamedTuple):
-    """Whether the cross-encoder is worth its time, by the log loss of held-out lists.
+class Gain(NamedTuple):
+    """How much lower the mean log loss of held-out lists is with the cross-encoder than without, in nats.
 
     Attributes:
-        gains: how much lower the mean loss of a list is with it, in nats, by the documents that say so: all of them,
-            (), for the model that is served, and those outside a fold, (fold,), for the one that decides about it.
-            Infinite where there is too little data to hold out.
+        nats: infinite where there is too little data to hold out.
+        error: its standard error, by document.
     """
 
-    gains: dict[LeftOut, float]
+    nats: float
+    error: float
 
-    def keeps(self, left_out: LeftOut) -> bool:
-        """Whether the fit without some folds weighs it: if it gains more than one calibrator does over another."""
-        return bool(self.gains[left_out] > MOST_NATS_LOST)
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether it is, but for a standard error, more than one calibrator gains over another."""
+        return self.nats - self.error > MOST_NATS_LOST
+
+
+class NetworkChoice(NamedTuple):
+    """Whether the cross-encoder is worth its time.
+
+    Attributes:
+        gains: by all documents, (), for the model that is served, and by those outside a fold, (fold,), for the one
+            that decides about it.
+    """
+
+    gains: dict[LeftOut, Gain]
 
     def to_dict(self) -> dict[str, Any]:
         """For ``calibrator.json``."""
         gain, folds = self.gains[()], [left_out for left_out in self.gains if left_out]
+        is_known = np.isfinite(gain.nats)
         return {
-            "kept": self.keeps(()),
-            "kept_in_folds": [self.keeps(fold) for fold in folds],
-            "nats_gained": gain if np.isfinite(gain) else None,
+            "kept": gain.is_worth_it,
+            "kept_in_folds": [self.gains[fold].is_worth_it for fold in folds],
+            "nats_gained": gain.nats if is_known else None,
+            "standard_error": gain.error if is_known else None,
         }
 
 
@@ -151,7 +166,7 @@ class CrossFitting:
         return self._chosen(model, left_out)
 
     def _chosen(self, model: InputModel, left_out: LeftOut) -> InputModel:
-        is_kept = self.choice is None or self.choice.keeps(left_out)
+        is_kept = self.choice is None or self.choice.gains[left_out].is_worth_it
         return model if is_kept else model.without_network
 
     def choose_network(self) -> NetworkChoice:
@@ -162,23 +177,28 @@ class CrossFitting:
         singles = combinations(range(self.folds.max() + 1), 1)
         return NetworkChoice({left_out: self._gain(left_out) for left_out in [(), *singles]})
 
-    def _gain(self, left_out: LeftOut) -> float:
+    def _gain(self, left_out: LeftOut) -> Gain:
         rest = [fold for fold in range(self.folds.max() + 1) if fold not in left_out]
         models = [self.models.get(tuple(sorted((*left_out, fold)))) for fold in rest]
         if None in models or len(rest) < 2 or not self.baseline_names:
-            return np.inf
-        gain, inside = 0.0, self.inside(left_out)
+            return Gain(np.inf, 0.0)
+        gains, inside = np.zeros(len(self.lists)), self.inside(left_out)
         for fold, model in zip(rest, models, strict=True):
             assert model is not None
             held_out = inside & (self.folds == fold)
-            gain += self._loss(model.without_network, held_out) - self._loss(model, held_out)
-        return gain / int(np.count_nonzero(inside))
+            gains[held_out] = self._losses(model.without_network, held_out) - self._losses(model, held_out)
+        index, documents = document_index(self.lists.annotations.documents[inside])
+        mean = gains[inside].mean()
+        of_documents = np.bincount(index, gains[inside] - mean, documents)
+        error = np.sqrt((of_documents**2).sum() * documents / max(documents - 1, 1)) / len(index)
+        return Gain(float(mean), float(error))
 
-    def _loss(self, model: InputModel, inside: np.ndarray) -> float:
-        """The sum over lists, (n,) bool."""
+    def _losses(self, model: InputModel, inside: np.ndarray) -> np.ndarray:
+        """Log loss of each of the lists, (n,) bool."""
         part, logits = self._part(model, inside)
-        utility = part.utilities(logits)
-        return float(log_sums(utility, part.table.offsets).sum() - self.lists.labels[part.rows] @ utility)
+        utility, offsets = part.utilities(logits), part.table.offsets
+        of_gold = np.bincount(part.table.owner, self.lists.labels[part.rows] * utility, len(offsets) - 1)
+        return log_sums(utility, offsets) - of_gold
 
     def utilities(self, left_out: LeftOut) -> np.ndarray:
         """Log-odds against "none of these" of the candidates of mentions `inside`: what a calibrator is fitted on.

@@ -260,17 +260,15 @@ def _about_network(new: Recalibrated) -> Iterator[str]:
     choice = new.fitted.get("cross_encoder")
     if choice is None:
         return
-    gained = choice["nats_gained"]
-    if gained is None:
+    if choice["nats_gained"] is None:
         yield "too few documents to tell whether the cross-encoder adds anything: it stays"
-    elif choice["kept"]:
-        yield f"the cross-encoder stays: it lowers the log loss of a list by {gained:.3f}"
+        return
+    gained = f"{choice['nats_gained']:+.3f} nats a list, standard error {choice['standard_error']:.3f}"
+    if choice["kept"]:
+        yield f"the cross-encoder stays: it adds something ({gained})"
     else:
         faster = f", {new.times_faster:.0f} times faster" if new.times_faster else ""
-        yield (
-            f"the cross-encoder adds nothing here ({gained:.3f} nats a list): left out{faster}; "
-            "--keep_cross_encoder keeps it"
-        )
+        yield f"the cross-encoder adds nothing sure here ({gained}): left out{faster}; --keep_cross_encoder keeps it"
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
