@@ -24,7 +24,7 @@ from pathlib import Path
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.recipe import add_keys, parse_recipe
-from umls_reranker.core.script import CommandParser, run_script, would_make
+from umls_reranker.core.script import UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.review.run_calibration import calibrate_run
 
 # Keys of a recipe that are options of the second form too.
@@ -58,6 +58,7 @@ def lists_parser() -> CommandParser:
     )
     parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
+    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument(
         "--keep_cross_encoder", action="store_true", help="weigh MODEL's cross-encoder even if it adds nothing"
@@ -82,7 +83,7 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    lists = read_labelled_lists(options.lists, source.hierarchy)
+    lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir)
     # Before anything is scored, which may take long.
     print(described(lists, source.template.reads), flush=True)
     if options.dry_run:

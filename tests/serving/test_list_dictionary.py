@@ -1,0 +1,75 @@
+"""Lists of bare CUIs with a dictionary, and types of mentions where candidates have none."""
+
+import runpy
+import sys
+
+import numpy as np
+import pytest
+from data_fixtures import VOCABULARY, write_rrf
+from list_fixtures import write_lists
+
+from umls_reranker import Dictionary, UMLSReranker
+from umls_reranker.core.arguments import CalibrationArguments
+from umls_reranker.core.files import shipped
+from umls_reranker.data.labelled_lists import read_labelled_lists
+from umls_reranker.serving.cross_fits import CrossFits
+from umls_reranker.serving.source_model import SourceModel
+
+DISEASE, PHENOMENON = "C9000004", "C9000035"
+
+
+def bare_lists(mentions=90, documents=30):
+    """Mentions are synonyms of their gold concept, or of another one in a tenth; scores say little."""
+    rng = np.random.default_rng(0)
+    cuis, rows = sorted(VOCABULARY), []
+    for number in range(mentions):
+        listed = [str(cui) for cui in rng.choice(cuis, 4, replace=False)]
+        named = listed[0] if rng.random() < 0.9 else listed[1]
+        mention = VOCABULARY[named][1][1]
+        candidates = [{"cui": cui, "my_score": rng.normal()} for cui in rng.permutation(listed).tolist()]
+        row = {"doc_id": f"d{number % documents}", "entity": mention, "cui": listed[0], "candidates": candidates}
+        rows.append(row)
+    return rows
+
+
+def test_bare_cuis_are_calibrated_and_served_with_a_dictionary(tmp_path, monkeypatch, capsys):
+    rows, release = bare_lists(), write_rrf(tmp_path / "META")
+    lists, script = write_lists(tmp_path / "own.jsonl", rows), shipped("scripts") / "calibrate.py"
+    words = ["--lists", lists, "--umls_dir", release, "--output", tmp_path / "new", "--calibrator", "platt"]
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, words)])
+    monkeypatch.setenv("UMLS_RERANKER_PROGRESS", "0")
+    runpy.run_path(str(script))["main"]()
+    said = capsys.readouterr().out
+    assert "of 360 candidates, the dictionary has names of 360 and semantic types of 360" in said
+    assert "gain: " in said and "synonym_score: from 0 to 1" in said
+    reranker = UMLSReranker.from_pretrained(tmp_path / "new")
+    known = [{"cui": DISEASE, "my_score": 0.0}, {"cui": PHENOMENON, "my_score": 0.0}]
+    (row,) = Dictionary.from_umls_dir(release).add_to([{"entity": "head cold", "candidates": known}])
+    best = reranker.rerank(row["entity"], row["candidates"])[0]
+    assert (best.cui, best.name) == (DISEASE, "common cold") and best.score > 0.5
+    for item in row["candidates"]:
+        del item["synonym_score"]
+    with pytest.warns(UserWarning, match="synonym_score"):
+        reranker.rerank(row["entity"], row["candidates"])
+
+
+def test_types_of_mentions_decide_between_candidates_without_types(tmp_path):
+    # Names are equal and scores say nothing; nine times of ten the mention's type tells the concept.
+    rng, rows = np.random.default_rng(0), []
+    for number in range(200):
+        is_disease = number % 2 == 0
+        cui = DISEASE if is_disease == (rng.random() < 0.9) else PHENOMENON
+        candidates = [{"name": "cold", "cui": cui, "my_score": rng.random()} for cui in (DISEASE, PHENOMENON)]
+        row = {"doc_id": f"d{number % 40}", "entity": "cold", "entity_type": "T047" if is_disease else "T070"}
+        rows.append(row | {"cui": cui, "candidates": candidates})
+    source = SourceModel.load(None)
+    lists = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), source.hierarchy).lists
+
+    fits = CrossFits.of(source, lists, no_logits, CalibrationArguments(calibrator="platt"), seed=13)
+    decisions, _ = fits.held_out(["my", "type_lift"], has_fallbacks=False)
+    is_correct = lists.is_gold(decisions.order[lists.offsets[:-1]])
+    assert is_correct.mean() > 0.85 and 0.45 < (lists.annotations.gold == 0).mean() < 0.55
+
+
+def no_logits(unseen, wanted):
+    return np.full(len(wanted), np.nan)
