@@ -170,33 +170,50 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
 
 
 def results(new: Recalibrated) -> str:
-    """What the new model is worth, as lines of text: the comparison and its verdict, then what it weighs."""
+    """What the new model is worth, as lines of text: comparison and verdict, the tier high, and the weights."""
     facts, metrics, fusion = new.metrics["lists"], new.metrics, new.calibration.models[0].fusion
     assert fusion is not None  # there are always features
     lines = [
-        "On documents held out, in five parts, with 95 % intervals by document:",
+        "",
+        "Held out by document, in five folds, with 95 % intervals:",
         systems_table(metrics["systems"]),
+        "",
         verdict(metrics["systems"][-1], facts["mentions"], facts["documents"]),
         *_about_network(new),
+        "",
+        *_about_high(new),
+        "",
+        "weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()),
     ]
-    high = metrics["tiers"]["high"]
-    if new.calibration.thresholds.is_certified and high["count"]:
-        lines.append(f"tier high: {percent(high['share'])} of the mentions, {percent(high['precision'])} correct")
-    lines.append("")
-    lines += [
-        f"high{f' with {model.name}' if number else ''} from, by all documents: {model.thresholds.certificate}"
-        for number, model in enumerate(new.calibration.models)
-    ]
-    if note := note_on_certificate(new.fitted["certified_by"]):
-        lines.append(note)
-    if repeated := facts["repeated_candidates"]:
-        lines.append(f"{repeated:,} candidates name a concept of their list once more")
-    lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))
     for name in new.lists.scores:
         low, high = new.calibration.score_ranges[name]
         ending = "" if name in fusion.read else "; it has no weight: is higher better? Give a distance negated"
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
+    if repeated := facts["repeated_candidates"]:
+        lines.append(f"{repeated:,} candidates name a concept of their list once more")
     return "\n".join(lines)
+
+
+def _about_high(new: Recalibrated) -> Iterator[str]:
+    """The certificates, that of all inputs with what it comes to on held-out documents."""
+    first, *fallbacks = new.calibration.models
+    table = first.thresholds
+    yield (
+        f"Tier high, {table.target_precision:.0%} correct or more with {table.confidence:.0%} confidence, "
+        "its threshold by all documents:"
+    )
+    high = new.metrics["tiers"]["high"]
+    held_out = ""
+    if table.is_certified and high["count"]:
+        held_out = f"; held out: {percent(high['share'])} of the mentions, {percent(high['precision'])} correct"
+    yield f"  all inputs: {table.certificate}{held_out}"
+    certified = {model.name: model.thresholds.certificate for model in fallbacks if model.thresholds.is_certified}
+    for name, certificate in certified.items():
+        yield f"  {name}: {certificate}"
+    if rest := [model.name for model in fallbacks if model.name not in certified]:
+        yield f"  not certified for fewer inputs: {'; '.join(rest)}"
+    if note := note_on_certificate(new.fitted["certified_by"]):
+        yield note
 
 
 def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedLists, np.ndarray, Score]:
