@@ -35,6 +35,7 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
+    from umls_reranker.evaluation.answers import Answers
     from umls_reranker.evaluation.baselines import notes_on_lists
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
     from umls_reranker.evaluation.page import card_charts, report_page
@@ -51,29 +52,27 @@ def make(recipe, run, stage) -> None:
     pairs = run.splits("pairs")["test"]
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
-        report, outcomes = build_report(
-            reranker.scorer,
-            reranker.calibration,
-            lists,
+        bootstrap = recipe.evaluation.bootstrap_resamples, recipe.run.seed
+        answers = Answers.of(reranker.scorer, reranker.calibration, lists, "test", *bootstrap)
+        report = build_report(
+            answers,
             pairs,
             concatenate_datasets([mentions["train"], mentions["calibration"]]),
             mentions["calibration"],
             concepts,
             RelationTable.load(run.path / "concepts"),
-            split="test",
-            resamples=recipe.evaluation.bootstrap_resamples,
-            seed=recipe.run.seed,
         )
         if recipe.mentions.candidate_lists:
             report["notes"] = notes_on_lists(lists, recipe.concepts.names_dictionary)
         write_json(folder / METRICS, report)
-        outcomes.save(folder / OUTCOMES_FILE)
+        answers.outcomes.save(folder / OUTCOMES_FILE)
         thresholds = reranker.thresholds
         page = report_page(report, recipe.run.run_name, thresholds.target_precision, thresholds.for_type().accept)
         (folder / "report.html").write_text(page, encoding="utf-8")
         reliability, risk_coverage = card_charts(report, thresholds.target_precision)
         (folder / RELIABILITY).write_text(reliability, encoding="utf-8")
         (folder / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
+        outcomes = answers.outcomes
         reference = Reference.fit(
             outcomes.score, outcomes.types, outcomes.document, report["serving"], thresholds.target_precision
         )

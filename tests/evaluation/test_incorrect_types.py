@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from list_fixtures import make_lists
 
-from umls_reranker.calibration.decisions import Decisions
+from umls_reranker.calibration.decisions import Decisions, rank
 from umls_reranker.calibration.features import feature_table
+from umls_reranker.calibration.probabilities import Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.evaluation.answers import Answers
 from umls_reranker.evaluation.inputs import LEVELS, incorrect_type_figures, replaced_types
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.models.cross_encoder import Scores
@@ -80,11 +82,19 @@ class CountingScorer:
         return Scores(np.full(len(mentions), -1.0, np.float32), 0)
 
 
+def answers_of(scorer, lists, decide):
+    """Answers about lists whose candidates have the logit 1, decided by a function."""
+    answers = type("Decided", (Answers,), {"decide": decide})
+    exhaustive = rank(lists, Scores(np.ones(len(lists.owner), np.float32), 0), Calibration())
+    documents = Documents.of(lists.annotations.documents, 20)
+    return answers(scorer, Calibration(), lists, "test", documents, exhaustive)
+
+
 @pytest.mark.parametrize("reads_types", [False, True])
 def test_thresholds_and_features_see_the_incorrect_type_and_only_templates_that_read_it_score_again(reads_types):
     asked = []
 
-    def decide(given, scores):
+    def decide(self, given, scores):
         if callable(scores):
             # None of these candidates is pruned.
             scores = scores(given, np.ones(len(given), bool))
@@ -95,8 +105,7 @@ def test_thresholds_and_features_see_the_incorrect_type_and_only_templates_that_
         return Decisions(given.offsets, logits, ones, ones, order, ones, tiers, accepted, models)
 
     scorer = CountingScorer(PairTemplate(mention_types=reads_types))
-    documents = Documents.of(lists().annotations.documents, 20)
-    figures = incorrect_type_figures(lists(), np.ones(100), scorer, decide, SEEN, documents, "test")
+    figures = incorrect_type_figures(answers_of(scorer, lists(), decide), SEEN)
     assert [(share, part["replaced"]) for share, part in figures.items()] == [
         ("0.00", 0),
         ("0.05", 5),
@@ -114,4 +123,4 @@ def test_thresholds_and_features_see_the_incorrect_type_and_only_templates_that_
 
 def test_without_types_there_is_nothing_to_replace():
     given, scorer = lists().with_types([[]] * 100), CountingScorer(PairTemplate(mention_types=True))
-    assert incorrect_type_figures(given, np.ones(100), scorer, None, SEEN, Documents.of(range(100)), "test") == {}
+    assert incorrect_type_figures(answers_of(scorer, given, None), SEEN) == {}

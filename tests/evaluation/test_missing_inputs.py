@@ -7,10 +7,12 @@ from list_fixtures import make_lists
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.certificate import Certificate
+from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.evaluation.answers import Answers
 from umls_reranker.evaluation.inputs import missing_input_figures
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.models.cross_encoder import Scores
@@ -37,6 +39,13 @@ class Scorer:
         return Scores(np.resize([1.0, -1.0] if " ; " in names[0] else [-1.0, 1.0], len(names)), 0)
 
 
+def answers_of(scorer, models, lists, logits, documents):
+    """Answers whose candidates are scored already."""
+    calibration, scores = Calibration(models), Scores(logits, 0)
+    exhaustive = rank(lists, scores, calibration, network_inputs=scorer.template.reads, exhaustive=True)
+    return Answers(scorer, calibration, lists, "test", Documents.of(documents, 10), exhaustive)
+
+
 def test_each_set_of_inputs_is_decided_by_its_model_and_scored_as_the_network_sees_it():
     items = [{"name": name, "cui": name.upper(), "preferred_name": "x"} for name in ("a", "b")]
     lists = make_lists(["m"] * 4, [items] * 4, ["T047"] * 4, HIERARCHY, gold=[0, 0, 0, 1])
@@ -47,7 +56,7 @@ def test_each_set_of_inputs_is_decided_by_its_model_and_scored_as_the_network_se
     ]
     scorer = Scorer()
     logits = scorer.score(["m"] * 8, ["a ; x", "b ; x"] * 4, None, None, "").logits
-    found = missing_input_figures(lists, logits, scorer, Calibration(models), Documents.of(list("abcd"), 10), "test")
+    found = missing_input_figures(answers_of(scorer, models, lists, logits, list("abcd")))
     assert scorer.asked[1:] == [
         ("scoring without entity_type", "m", "a ; x"),
         ("scoring without preferred_name", "m ; Disease", "a"),
@@ -81,6 +90,5 @@ def test_inputs_that_the_network_does_not_see_are_scored_as_far_as_they_are_serv
     whole = InputModel(fusion=sure, thresholds=table(0.9))
     untyped = replace(names, removed=("preferred_name", "semantic_types"), name="names, no type")
     scorer = Scorer()
-    calibration = Calibration([whole, names, untyped])
-    missing_input_figures(lists, np.zeros(3, np.float32), scorer, calibration, Documents.of(["a"], 10), "test")
+    missing_input_figures(answers_of(scorer, [whole, names, untyped], lists, np.zeros(3, np.float32), ["a"]))
     assert scorer.asked == [("scoring without preferred_name", "a ; Disease", "a")]

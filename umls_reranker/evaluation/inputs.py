@@ -6,26 +6,23 @@ Requests bring less than the model reads, and pipelines predict types, while tes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..calibration.decisions import rank
 from ..calibration.inputs import without
 from ..calibration.network_logits import NetworkLogits, Unseen, unseen_inputs
-from ..models.cross_encoder import PairScorer, Scores, score_lists
+from ..models.cross_encoder import Scores, score_lists
 from .figures import slice_figures
-from .linking import Documents
 from .outcomes import Outcomes
 
 if TYPE_CHECKING:
-    from ..calibration.decisions import Decisions
-    from ..calibration.probabilities import Calibration
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists
+    from ..data.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
     from ..data.type_sets import TypeSets
+    from .answers import Answers
 
 # Shares of typed mentions that get an incorrect type.
 LEVELS = (0.0, 0.05, 0.1, 0.2)
@@ -33,37 +30,26 @@ LEVELS = (0.0, 0.05, 0.1, 0.2)
 TypeLists: TypeAlias = "Sequence[Sequence[str]] | TypeSets"
 
 
-def missing_input_figures(
-    lists: AnnotatedLists,
-    logits: np.ndarray,
-    scorer: PairScorer,
-    calibration: Calibration,
-    documents: Documents,
-    split: str,
-) -> dict[str, dict[str, Any]]:
+def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
     """What a model answers with all inputs, and with those of each of its fallback models.
 
-    Args:
-        lists: of the split.
-        logits: (m,) of its candidates.
-        scorer: of the model; scores candidates that are retained where the network sees less.
-        documents: of the mentions. split: name of the lists.
+    Candidates that are retained where the network sees less are scored for it.
 
     Returns:
         name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `slice_figures`
         of all mentions.
     """
-    network_inputs = scorer.template.reads
-    network = NetworkLogits(scorer, lists, "scoring", {(): logits})
+    lists, network_inputs = answers.lists, answers.template.reads
+    network = NetworkLogits(answers.scorer, lists, "scoring", {(): answers.logits})
     report = {}
-    for model in calibration.models:
+    for model in answers.calibration.models:
         reduced, unseen = without(lists, model.removed), unseen_inputs(model.removed, network_inputs)
 
         def score(_: CandidateLists, retained: np.ndarray, unseen: Unseen = unseen) -> Scores:
             return Scores(network(unseen, retained), 0)
 
-        outcomes = Outcomes.of(reduced, rank(reduced, score, calibration, network_inputs=network_inputs))
-        figures = slice_figures(outcomes, documents, split)
+        outcomes = Outcomes.of(reduced, answers.decide(reduced, score))
+        figures = slice_figures(outcomes, answers.documents, answers.split)
         report[model.name] = {"certified": model.thresholds.is_certified} | figures
     return report
 
@@ -126,31 +112,21 @@ def replaced_types(
     return levels
 
 
-def incorrect_type_figures(
-    lists: AnnotatedLists,
-    logits: np.ndarray,
-    scorer: PairScorer,
-    decide: Callable[[AnnotatedLists, Scores | Callable[[CandidateLists, np.ndarray], Scores]], Decisions],
-    seen: TypeLists,
-    documents: Documents,
-    split: str,
-) -> dict[str, dict[str, Any]]:
+def incorrect_type_figures(answers: Answers, seen: TypeLists) -> dict[str, dict[str, Any]]:
     """Figures of a model if some mentions have an incorrect type.
 
-    Thresholds, features and, if its template shows types, the cross-encoder use the incorrect type.
+    Thresholds, features and, if its template shows types, the cross-encoder use the incorrect type; lists with one are
+    then scored again, as far as they are served.
 
     Args:
-        lists: of the split, with annotated types.
-        logits: (m,) of its candidates.
-        scorer: of the model; scores lists with an incorrect type again, as far as they are served.
-        decide: `decisions.rank` with calibration and thresholds of the model.
+        answers: about lists with annotated types.
         seen: types of other mentions, as for `replaced_types`.
-        documents: of the mentions. split: name of the lists.
 
     Returns:
         level -> ``replaced``, the number of mentions with an incorrect type, and `slice_figures` of all mentions;
         empty where no mention has a type.
     """
+    lists, documents, split = answers.lists, answers.documents, answers.split
     levels = replaced_types(lists.types, lists.candidate_types, lists.offsets, seen, lists.hierarchy, documents.seed)
     is_replaced = {
         level: np.array([old != new for old, new in zip(lists.types, types, strict=True)])
@@ -159,18 +135,18 @@ def incorrect_type_figures(
     highest = LEVELS[-1]
     if not is_replaced[highest].any():
         return {}
-    rescored = np.array(logits)
-    if scorer.template.mention_types:
+    rescored = np.array(answers.logits)
+    if answers.template.mention_types:
         changed = lists.with_types(levels[highest]).take(is_replaced[highest])
 
         def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
-            return score_lists(scorer, lists, "scoring with incorrect types", retained)
+            return score_lists(answers.scorer, lists, "scoring with incorrect types", retained)
 
-        rescored[is_replaced[highest][lists.owner]] = decide(changed, score).logits
+        rescored[is_replaced[highest][lists.owner]] = answers.decide(changed, score).logits
     report = {}
     for level, types in levels.items():
         typed, replaced = lists.with_types(types), is_replaced[level]
-        scores = Scores(np.where(replaced[lists.owner], rescored, logits), 0)
-        figures = slice_figures(Outcomes.of(typed, decide(typed, scores)), documents, split)
+        scores = Scores(np.where(replaced[lists.owner], rescored, answers.logits), 0)
+        figures = slice_figures(Outcomes.of(typed, answers.decide(typed, scores)), documents, split)
         report[f"{level:.2f}"] = {"replaced": int(replaced.sum())} | figures
     return report

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.decisions import Decisions, rank
+from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report, equal_width
 from ..calibration.resampling import document_sums
 from ..core.progress import progress
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.normalization import normalize_name
-from ..models.cross_encoder import PairScorer, Scores, score_lists
+from ..models.cross_encoder import PairScorer
+from .answers import Answers
 from .baselines import answer_ranks, baseline_answers
 from .charts import BINS, histogram, reliability_points, risk_coverage
 from .figures import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
-    from ..calibration.probabilities import Calibration
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
@@ -44,98 +44,93 @@ COVERAGE_PRECISIONS = (0.95, 0.90)
 
 
 def build_report(
-    scorer: PairScorer,
-    calibration: Calibration,
-    lists: AnnotatedLists,
+    answers: Answers,
     pairs: Dataset,
     known_mentions: Dataset,
     calibration_mentions: Dataset,
     concepts: ConceptTable,
     relations: RelationTable,
-    *,
-    split: str,
-    resamples: int,
-    seed: int,
-) -> tuple[dict[str, Any], Outcomes]:
-    """Score a split and compute all figures.
+) -> dict[str, Any]:
+    """All figures of a run's split.
 
     Args:
-        scorer, calibration: of the model, as `UMLSReranker` loads them.
-        lists: candidate lists of the split, gold not injected.
+        answers: of the model, which has a network.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         known_mentions: of the training and calibration splits, which the model counts; for the string-frequency
             baseline and for what counts as seen.
         calibration_mentions: incorrect types are drawn from their types.
         concepts, relations: for the exact-match baseline and for near misses.
-        split: name written into the report.
-        resamples, seed: of the bootstrap by document.
 
     Returns:
-        The content of ``metrics.json``, and the outcomes of the mentions.
+        The content of ``metrics.json``.
     """
+    assert answers.scorer is not None  # a run trains a network
+    lists, outcomes, documents, split = answers.lists, answers.outcomes, answers.documents, answers.split
+    scorer, logits, seen_types = answers.scorer, answers.logits, calibration_mentions["semantic_types"][:]
+    systems = model_systems(answers) | _baselines(lists, known_mentions, concepts)
+    sections: dict[str, Callable[[], Any]] = {
+        "pair": lambda: _mined_pairs(scorer, pairs, lists, logits, documents, split),
+        "subsets": lambda: _subsets(outcomes, lists, systems, known_mentions, documents, split),
+        "answering": lambda: answering_metrics(outcomes, documents),
+        "near_misses": lambda: {
+            name: near_misses(lists, scores, concepts, relations, documents)
+            for name, scores in (("reranker", answers.decided.log_odds), ("retriever", -np.arange(len(lists.labels))))
+        },
+        "incorrect_types": lambda: incorrect_type_figures(answers, seen_types),
+    }
+    return measured_report(answers, systems, sections) | {
+        "in_dictionary": int(outcomes.in_dictionary.sum()),
+        "losses": {
+            "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
+            "not_retrieved": int((outcomes.in_dictionary & (lists.annotations.gold < 0)).sum()),
+            "truncated_pairs": answers.decided.truncated,
+        },
+    }
+
+
+def model_systems(answers: Answers) -> dict[str, System]:
+    """The model, what it is made of, and the order in which the candidates came, in the order of tables."""
+    lists, outcomes = answers.lists, answers.outcomes
+    gold = lists.annotations.gold
+    systems = {"reranker": System(outcomes.rank, outcomes.score)}
+    without = answers.calibration.without_cross_encoder(lists)
+    if without is not None:
+        systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold))
+    systems |= _base_systems(lists, answers.logits, outcomes)
+    return systems | {"retriever": System(gold, _retriever_score(lists))}
+
+
+def measured_report(
+    answers: Answers, systems: Mapping[str, System], sections: Mapping[str, Callable[[], Any]]
+) -> dict[str, Any]:
+    """What can be measured on any annotated lists, and further sections by name, with a progress bar."""
     # Its libraries import torch, which the figures of lists alone do without.
     from .pair_metrics import pair_report
 
-    network_inputs, thresholds = scorer.template.reads, calibration.thresholds
-
-    def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
-        return score_lists(scorer, lists, f"scoring {split} candidates", retained)
-
-    def decide(lists: AnnotatedLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]) -> Decisions:
-        return rank(lists, scores, calibration, network_inputs=network_inputs)
-
-    # All are scored once: the cross-encoder is also measured alone, and what pruning changes. With other inputs,
-    # candidates are scored only as far as they are served.
-    exhaustive = rank(lists, score, calibration, network_inputs=network_inputs, exhaustive=True)
-    logits = exhaustive.logits
-    decided = decide(lists, Scores(logits, exhaustive.truncated))
-    outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
-    documents = Documents.of(outcomes.document, resamples, seed)
-    # In the order of tables.
-    systems = {"reranker": System(outcomes.rank, outcomes.score)}
-    without = calibration.without_cross_encoder(lists)
-    if without is not None:
-        systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold))
-    systems |= _base_systems(lists, logits, outcomes) | {"retriever": System(gold, _retriever_score(lists))}
-    systems |= _baselines(lists, known_mentions, concepts)
-    sections: dict[str, Callable[[], Any]] = {
-        "pair": lambda: _mined_pairs(scorer, pairs, lists, logits, documents, split),
+    lists, outcomes, documents, split = answers.lists, answers.outcomes, answers.documents, answers.split
+    thresholds = answers.calibration.thresholds
+    of_any_lists: dict[str, Callable[[], Any]] = {
         "candidate_pair": lambda: pair_report(
-            decided.probabilities,
+            answers.decided.probabilities,
             lists.labels,
             documents.take(lists.owner),
             thresholds.for_type().accept,
             f"{len(lists.labels):,} candidates of {split} mentions, default threshold",
         ),
-        "gain_over_retriever": lambda: _gain(outcomes, gold == 0, documents),
-        "subsets": lambda: _subsets(outcomes, lists, systems, known_mentions, documents, split),
+        "gain_over_retriever": lambda: _gain(outcomes, lists.annotations.gold == 0, documents),
         "coverage": lambda: {
-            name: {f"{p:.2f}": coverage_at_precision(*answers, p, documents) for p in COVERAGE_PRECISIONS}
-            for name, answers in _scored_answers(systems).items()
+            name: {f"{p:.2f}": coverage_at_precision(*scored, p, documents) for p in COVERAGE_PRECISIONS}
+            for name, scored in _scored_answers(systems).items()
         },
-        "answering": lambda: answering_metrics(outcomes, documents),
         "groups": lambda: group_slices(outcomes, documents, thresholds.hierarchy, split),
         "types": lambda: type_slices(outcomes, documents, thresholds.hierarchy, split),
-        "near_misses": lambda: {
-            name: near_misses(lists, scores, concepts, relations, documents)
-            for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(lists.labels))))
-        },
-        "scored": lambda: _scored(lists, decided, exhaustive),
-        "inputs": lambda: missing_input_figures(lists, logits, scorer, calibration, documents, split),
-        "incorrect_types": lambda: incorrect_type_figures(
-            lists, logits, scorer, decide, calibration_mentions["semantic_types"][:], documents, split
-        ),
+        "scored": lambda: _scored(answers),
+        "inputs": lambda: missing_input_figures(answers),
     }
-    report = decided_figures(lists, decided, logits, outcomes, documents, split, systems)
-    for name, measured in progress(sections.items(), desc="measuring", unit=" parts"):
+    report = decided_figures(lists, answers.decided, answers.logits, outcomes, documents, split, systems)
+    for name, measured in progress((of_any_lists | dict(sections)).items(), desc="measuring", unit=" parts"):
         report[name] = measured()
-    report["in_dictionary"] = int(outcomes.in_dictionary.sum())
-    report["losses"] = {
-        "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
-        "not_retrieved": int((outcomes.in_dictionary & (gold < 0)).sum()),
-        "truncated_pairs": decided.truncated,
-    }
-    return report, outcomes
+    return report
 
 
 def decided_figures(
@@ -150,7 +145,7 @@ def decided_figures(
     """The part of a report that needs only lists and decisions.
 
     Args:
-        logits: (m,) of the cross-encoder, of all candidates; all NaN of a model that uses none, so that nothing is
+        logits: (m,) of the cross-encoder, of all candidates; NaN of a model that uses none, so that nothing is
             told of it.
         outcomes: of the decisions. documents: of the mentions.
         split: name of the lists.
@@ -158,7 +153,7 @@ def decided_figures(
     """
     systems = systems or _base_systems(lists, logits, outcomes)
     calibrated, labels = decided.probabilities, lists.labels
-    raw = None if np.isnan(logits).all() else sigmoid(logits)
+    raw = None if np.isnan(logits).any() else sigmoid(logits)
     of_pairs = documents.take(lists.owner)
     pairs = {"calibrated": calibrated} if raw is None else {"raw": raw, "calibrated": calibrated}
     top = outcomes.select(outcomes.has_candidates)
@@ -196,7 +191,7 @@ def _scored_answers(systems: Mapping[str, System]) -> dict[str, tuple[np.ndarray
 def _base_systems(lists: AnnotatedLists, logits: np.ndarray, outcomes: Outcomes) -> dict[str, System]:
     gold = lists.annotations.gold
     systems = {"reranker": System(outcomes.rank, outcomes.score)}
-    if not np.isnan(logits).all():
+    if not np.isnan(logits).any():
         systems["cross_encoder"] = System(gold_ranks(logits, lists.offsets, gold))
     return systems | {"retriever": System(gold)}
 
@@ -223,15 +218,16 @@ def _baselines(lists: AnnotatedLists, known_mentions: Dataset, concepts: Concept
     return systems
 
 
-def _scored(lists: AnnotatedLists, pruned: Decisions, exhaustive: Decisions) -> dict[str, Any]:
+def _scored(answers: Answers) -> dict[str, Any]:
     """How many candidates the cross-encoder scores, and what pruning changes against scoring all."""
-    outcomes = {"pruned": Outcomes.of(lists, pruned), "exhaustive": Outcomes.of(lists, exhaustive)}
+    pruned, exhaustive = answers.decided, answers.exhaustive
+    outcomes = {"pruned": answers.outcomes, "exhaustive": Outcomes.of(answers.lists, exhaustive)}
     return {
         "candidates": int(pruned.scored.sum()),
         "share": float(pruned.scored.sum() / max(1, len(pruned.logits))),
         "same_top_candidate": float((pruned.top == exhaustive.top).mean()),
-        "acc@1": {name: float(answers.correct.mean()) for name, answers in outcomes.items()},
-        "high_share": {name: float((answers.tier == "high").mean()) for name, answers in outcomes.items()},
+        "acc@1": {name: float(of_all.correct.mean()) for name, of_all in outcomes.items()},
+        "high_share": {name: float((of_all.tier == "high").mean()) for name, of_all in outcomes.items()},
     }
 
 
