@@ -1,24 +1,87 @@
 #!/usr/bin/env python
-"""Measure the model folder and the baselines on the candidate lists of the test split.
+"""Measure the model folder and the baselines on the candidate lists of the test split, or on your own lists.
 
     umls-reranker evaluate quickstart
+    umls-reranker evaluate MODEL --lists test.jsonl --output REPORT
 
-Writes report/ into the run folder: metrics.json, report.html, plots, outcomes.parquet (the answer for each mention)
-and reference.json (the reference for monitoring). Copies the parts that belong to the model, and its card, into
-model/.
+The first form writes report/ into the run folder: metrics.json, report.html, plots, outcomes.parquet (the answer for
+each mention) and reference.json (the reference for monitoring). Copies the parts that belong to the model, and its
+card, into model/.
+
+The second form needs no run. MODEL is a reranker, a folder or a Hub id. The lists are labelled mentions of your own
+pipeline, in the format of umls-reranker calibrate MODEL --lists, of documents that the model was not calibrated on;
+nothing is fitted to them but, for comparison, a calibration of their own scores. The command prints whether the model
+is better than the order in which your lists came, with intervals, and writes the same report into a new folder.
+umls-reranker evaluate MODEL --lists FILE --help lists the options of this form.
 """
 
 import shutil
+import sys
+from pathlib import Path
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.recipe import add_keys, parse_recipe
+from umls_reranker.core.script import UMLS_DIR_HELP, CommandParser, run_script, should_run, would_make
 from umls_reranker.core.stage_keys import key_of_lists, report_stage
 from umls_reranker.core.stages import RunFolder
 
+LISTS_HELP = (
+    "your own labelled lists, to measure on: a file or folder of .jsonl, .parquet or .arrow with a row for each "
+    'mention, {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
+    '"doc_id": "d1", "cui": "C0009443"}; candidates in the order of your pipeline, best first, and cui is the right '
+    "concept, also if it is not among them; or of .csv or .tsv with a row for each candidate"
+)
+
 
 def main() -> None:
+    if any(word.split("=")[0] in ("--lists", "--output") for word in sys.argv[1:]):
+        evaluate_on_lists(lists_parser().parse_args())
+    else:
+        evaluate_run()
+
+
+def lists_parser() -> CommandParser:
+    usage = "%(prog)s --output FOLDER [--OPTION VALUE ...]"
+    parser = CommandParser(__doc__, usage=usage)
+    # Errors point at the help of this form.
+    parser.prog += " MODEL --lists FILE"
+    parser.add_argument("model", help="folder or Hub id of a reranker")
+    parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the report; must not exist")
+    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
+    parser.add_argument("--revision", help="tag, branch or commit on the Hub")
+    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
+    add_keys(parser, RunArguments, ("device", "seed", "dry_run"))
+    add_keys(parser, EvaluationArguments, ("bootstrap_resamples",))
+    return parser
+
+
+def evaluate_on_lists(options) -> None:
+    from umls_reranker.data.labelled_lists import read_labelled_lists
+    from umls_reranker.serving.list_description import described
+    from umls_reranker.serving.list_evaluation import PAGE, evaluate_lists, evaluation_summary, save_evaluation
+    from umls_reranker.serving.reranker import UMLSReranker
+
+    if options.output.exists():
+        raise UserError(f"{options.output} exists already; choose another folder for the report")
+    reranker = UMLSReranker.from_pretrained(options.model, options.revision, options.device, options.dtype)
+    hierarchy = reranker.thresholds.hierarchy
+    labelled = read_labelled_lists(options.lists, hierarchy, options.umls_dir, fitted_on=False)
+    # Before anything is scored, which may take long.
+    print(described(labelled, reranker.template.reads), flush=True)
+    if options.dry_run:
+        would_make("evaluate", options.output)
+        return
+    report, outcomes = evaluate_lists(reranker, labelled, options.model, options.bootstrap_resamples, options.seed)
+    title = f"{report['lists']['model']} on {options.lists.name}"
+    save_evaluation(report, outcomes, reranker, title, options.output)
+    print(evaluation_summary(report))
+    print(f"the report is in {options.output}; open {options.output / PAGE}")
+
+
+def evaluate_run() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
     stage = report_stage(recipe, run)

@@ -36,8 +36,9 @@ QUICKSTART = "quickstart"  # the recipe of this name, without a script of its ow
 QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a CPU."
 USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
 OWN_LISTS = """\
-Calibrate your own lists, candidates and scores of any pipeline, without a run:
+Calibrate your own lists, candidates and scores of any pipeline, without a run, and measure on other lists:
   umls-reranker calibrate MODEL --lists FILE --output FOLDER
+  umls-reranker evaluate MODEL --lists FILE --output FOLDER
 """
 FIRST_STEPS = """\
 First steps, on open data and a CPU:

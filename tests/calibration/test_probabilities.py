@@ -361,13 +361,17 @@ def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
 
 @pytest.mark.parametrize("score", [25.1, 1e308, np.inf, -np.inf, np.nan, 1.11, -0.11])
 def test_scores_that_calibration_never_saw_count_as_missing(counts, score):
-    usual, choice = decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))
+    usual_lists = lists({"retrieval": [0.1, 0.9, 1.1]})
+    usual, choice = decide(calibration(counts), usual_lists)
     assert choice.models.tolist() == [0, 0]
     scored = lists({"retrieval": np.array([0.1, 0.9, score])})
     found, choice = decide(calibration(counts), scored)
     assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [False, True]
     np.testing.assert_allclose(found.probabilities, [*usual.probabilities[:2], 0.5])
-    assert np.isfinite(calibration(counts).without_cross_encoder(scored)).all()
+    # The model that decides about the second list has nothing but the cross-encoder.
+    assert calibration(counts).plan(scored).without_cross_encoder is None
+    whole = calibration(counts).plan(scored.take(np.array([0]))).without_cross_encoder
+    np.testing.assert_array_equal(whole, calibration(counts).plan(usual_lists).without_cross_encoder[:2])
 
 
 def test_a_range_is_that_of_the_finite_scores_and_holds_its_ends():

@@ -26,14 +26,14 @@ class NetworkLogits:
     """What the network says about candidates of lists; each is scored once for each different input of the network.
 
     Attributes:
-        scorer: of the network.
+        scorer: of the network, if there is one.
         lists: n mentions with m candidates.
         desc: title of the progress bars.
         known: logits that were scored so far, (m,).
         truncated: number of pairs scored here whose mention or name was cut to the model's length.
     """
 
-    scorer: PairScorer
+    scorer: PairScorer | None
     lists: CandidateLists
     desc: str
     known: dict[Unseen, np.ndarray] = field(default_factory=dict)

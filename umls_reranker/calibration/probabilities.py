@@ -282,6 +282,16 @@ class ScoringPlan:
                 column[part.rows] = values
         return scores
 
+    @property
+    def without_cross_encoder(self) -> np.ndarray | None:
+        """Log-odds of all candidates by the baselines, (m,) float64; None where a model that decides has none."""
+        log_odds = np.empty(len(self.lists.owner))
+        for part in self.parts:
+            if part.model.baseline is None:
+                return None
+            log_odds[part.rows] = part.model.baseline(part.table)
+        return log_odds
+
     def tiers(self, probabilities: np.ndarray) -> np.ndarray:
         """(m,) int64, indices into `thresholds.TIERS`."""
         edges = np.empty((len(self.lists), 3))
@@ -375,11 +385,6 @@ class Calibration:
             if name in SCORES and not is_ours.all():
                 scores[name] = np.where(is_ours, scores[name], np.nan)
         return scores
-
-    def without_cross_encoder(self, lists: CandidateLists) -> np.ndarray | None:
-        """Log-odds of all candidates by the first model's baseline, (m,) float64; None without one."""
-        baseline = self.models[0].baseline
-        return None if baseline is None else baseline(self._table(lists))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores."""

@@ -105,6 +105,7 @@ def read_labelled_lists(
     *,
     add: Callable[[LabelledLists], AddedMentions] | None = None,
     further_cuis: Collection[str] = (),
+    fitted_on: bool = True,
 ) -> LabelledLists:
     """Read a file or folder at once; arguments and errors are those of `labelled_batches`.
 
@@ -112,6 +113,7 @@ def read_labelled_lists(
         umls_dir: of a dictionary that adds to the candidates what they lack (`MentionFiles.with_dictionary`).
         add: mentions that are read like those of the file, which it is told.
         further_cuis: of their candidates.
+        fitted_on: whether a model is to be, which takes some documents to fit on and others to measure on.
 
     Raises:
         UserError: also if a mention_id comes twice in a document, there are too few documents, or no gold concept is
@@ -124,7 +126,8 @@ def read_labelled_lists(
     if add is not None:
         labelled = _read(batches, hierarchy, add(labelled))
     refuse_repeated_ids(labelled, {})
-    require_documents(path, set(labelled.lists.annotations.documents))
+    if fitted_on:
+        require_documents(path, set(labelled.lists.annotations.documents))
     if labelled.not_in_list == len(labelled.lists):
         raise UserError(
             f"{path}: no list holds its mention's cui (first: {labelled.lists.annotations.cuis[0]} of "

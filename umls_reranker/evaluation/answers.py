@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from .linking import Documents
 from .outcomes import Outcomes
 
 if TYPE_CHECKING:
-    from ..calibration.probabilities import Calibration
+    from ..calibration.probabilities import Calibration, ScoringPlan
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ class Answers:
         return not np.isnan(self.logits).any()
 
     @cached_property
+    def plan(self) -> ScoringPlan:
+        """Which models decide."""
+        return self.calibration.plan(self.lists, self.template.reads)
+
+    @cached_property
     def decided(self) -> Decisions:
         """As they are served: candidates that cannot win are pruned."""
         return self.decide(self.lists, Scores(self.logits, self.exhaustive.truncated))
@@ -83,6 +88,14 @@ class Answers:
     def outcomes(self) -> Outcomes:
         """Of `decided`."""
         return Outcomes.of(self.lists, self.decided)
+
+    def with_candidates(self, retained: np.ndarray) -> Answers:
+        """About the same mentions with some of their candidates, (m,) bool."""
+        lists = self.lists.with_candidates(retained)
+        scores = Scores(self.logits[retained], self.exhaustive.truncated)
+        reads = self.template.reads
+        exhaustive = rank(lists, scores, self.calibration, network_inputs=reads, exhaustive=True)
+        return replace(self, lists=lists, exhaustive=exhaustive)
 
     def decide(
         self, lists: CandidateLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]

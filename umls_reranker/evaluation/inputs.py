@@ -31,7 +31,7 @@ TypeLists: TypeAlias = "Sequence[Sequence[str]] | TypeSets"
 
 
 def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
-    """What a model answers with all inputs, and with those of each of its fallback models.
+    """What a model answers with all inputs, and with those of each of its fallback models that decides then.
 
     Candidates that are retained where the network sees less are scored for it.
 
@@ -42,15 +42,17 @@ def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
     lists, network_inputs = answers.lists, answers.template.reads
     network = NetworkLogits(answers.scorer, lists, "scoring", {(): answers.logits})
     report = {}
-    for model in answers.calibration.models:
+    for number, model in enumerate(answers.calibration.models):
         reduced, unseen = without(lists, model.removed), unseen_inputs(model.removed, network_inputs)
 
         def score(_: CandidateLists, retained: np.ndarray, unseen: Unseen = unseen) -> Scores:
             return Scores(network(unseen, retained), 0)
 
-        outcomes = Outcomes.of(reduced, answers.decide(reduced, score))
-        figures = slice_figures(outcomes, answers.documents, answers.split)
-        report[model.name] = {"certified": model.thresholds.is_certified} | figures
+        decided = answers.decide(reduced, score)
+        # Lists that lack its inputs are decided by another one.
+        if number in decided.models:
+            figures = slice_figures(Outcomes.of(reduced, decided), answers.documents, answers.split)
+            report[model.name] = {"certified": model.thresholds.is_certified} | figures
     return report
 
 

@@ -13,6 +13,7 @@ from ..calibration.resampling import ratio
 from .comparison import FEWEST_DOCUMENTS
 from .formats import figure_name, interval, is_there, markdown_table, number, percent
 from .linking import Documents, Measure
+from .outcomes import Outcomes
 
 # If it takes more than this many times the mentions that there are to tell two systems apart, they are about equal.
 MOST_TIMES_MENTIONS = 20
@@ -35,6 +36,16 @@ class System(NamedTuple):
     score: np.ndarray | None = None
     answered: np.ndarray | None = None
     accepted: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, outcomes: Outcomes) -> System:
+        """A model with calibrated scores and thresholds."""
+        return cls(outcomes.rank, outcomes.score, accepted=outcomes.accepted)
+
+    def take(self, rows: np.ndarray) -> System:
+        """Of some mentions: indices or (n,) bool."""
+        score, answered, accepted = (column if column is None else column[rows] for column in self[1:])
+        return System(self.ranks[rows], score, answered, accepted)
 
 
 def compare_systems(systems: Mapping[str, System], documents: Documents) -> list[dict[str, Any]]:
@@ -84,7 +95,7 @@ def systems_table(rows: Sequence[Mapping[str, Any]]) -> str:
         table.add_column(title, justify="right")
     for row in rows:
         # Not markup: names may have brackets.
-        table.add_row(*(Text("\n".join(filter(None, cell))) for cell in _cells(row)))
+        table.add_row(*(Text("\n".join(filter(None, cell))) for cell in system_cells(row)))
     console = Console(width=TERMINAL_WIDTH, file=io.StringIO(), no_color=True, highlight=False)
     with console.capture() as capture:
         console.print(table)
@@ -94,7 +105,7 @@ def systems_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def systems_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `compare_systems` as a Markdown table."""
     return markdown_table(
-        HEADER, [[value + (f" ({ends})" if ends else "") for value, ends in _cells(row)] for row in rows]
+        HEADER, [[value + (f" ({ends})" if ends else "") for value, ends in system_cells(row)] for row in rows]
     )
 
 
@@ -149,7 +160,7 @@ def _top_ece(system: System, documents: Documents) -> Measure | None:
     return {name: figure[name] for name in ("value", "low", "high", "perfect")}
 
 
-def _cells(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def system_cells(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Value and interval of each column of `HEADER`; "" for no interval."""
     gain = row["gain"]
     return [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .charts import Axes, histogram_axes, marked_points, reliability_axes, risk_axes
-from .figures import figures_of
+from .figures import WITHOUT_TYPE, figures_of
 from .formats import FORMATS, figure_name
+from .list_systems import HEADER, system_cells
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 LISTED_TYPES = 15
@@ -40,7 +41,10 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
         # Next to acc@1 it would make the tables too wide for a page.
         slice_figures=[figure for figure in figures_of("slices") if figure.name != "acc@1_in_dictionary"],
         worst_types=list(report["types"].items())[:LISTED_TYPES],
-        subset_figures=[(name, subset["figures"]) for name, subset in report["subsets"].items()],
+        has_types=bool({*report["groups"]} - {WITHOUT_TYPE}),
+        subset_figures=[(name, subset["figures"]) for name, subset in report.get("subsets", {}).items()],
+        largest_gain=_largest_gain(report.get("systems", [])),
+        pairs=[report[name] for name in ("pair", "candidate_pair") if name in report],
         systems=_named(report["linking"]),
     )
 
@@ -77,9 +81,10 @@ def _rendered(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FORMATS
+    environment.filters |= FORMATS | {"system_cells": system_cells}
     environment.globals |= {
         "zip": zip,
+        "systems_header": HEADER,
         "histogram_axes": histogram_axes,
         "marked_points": marked_points,
         "reliability_axes": reliability_axes,
@@ -93,6 +98,11 @@ def _pair_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
     points = curves["reliability"]
     names = {"raw": "before calibration", "calibrated": "after"}
     return {name: points[key] for key, name in names.items() if key in points}
+
+
+def _largest_gain(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Where the scale of the differences between systems ends, on both sides of 0."""
+    return max([0.05, *(abs(row["gain"][end]) for row in rows if row["gain"] for end in ("low", "high"))])
 
 
 def _named(systems: Mapping[str, Any]) -> dict[str, Any]:

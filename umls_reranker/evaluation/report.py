@@ -93,7 +93,7 @@ def model_systems(answers: Answers) -> dict[str, System]:
     lists, outcomes = answers.lists, answers.outcomes
     gold = lists.annotations.gold
     systems = {"reranker": System(outcomes.rank, outcomes.score)}
-    without = answers.calibration.without_cross_encoder(lists)
+    without = answers.plan.without_cross_encoder
     if without is not None:
         systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold))
     systems |= _base_systems(lists, answers.logits, outcomes)
@@ -124,7 +124,7 @@ def measured_report(
         },
         "groups": lambda: group_slices(outcomes, documents, thresholds.hierarchy, split),
         "types": lambda: type_slices(outcomes, documents, thresholds.hierarchy, split),
-        "scored": lambda: _scored(answers),
+        **({"scored": lambda: _scored(answers)} if answers.has_network else {}),
         "inputs": lambda: missing_input_figures(answers),
     }
     report = decided_figures(lists, answers.decided, answers.logits, outcomes, documents, split, systems)

@@ -1,0 +1,203 @@
+"""A reranker measured on labelled lists of a user's pipeline, next to the order and the scores that they came with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..calibration.cross_validation import document_folds
+from ..calibration.decisions import rank
+from ..calibration.fitting import fit_calibration
+from ..calibration.logistic import sigmoid
+from ..calibration.string_counts import StringCounts
+from ..core.arguments import CalibrationArguments
+from ..core.arrays import best_candidates
+from ..core.errors import UserError
+from ..core.files import write_json, written
+from ..core.recipe import portable_locator
+from ..data.candidate_lists import AnnotatedLists
+from ..data.labelled_lists import LabelledLists, best_of_each_concept
+from ..evaluation.answers import Answers
+from ..evaluation.formats import number, percent
+from ..evaluation.inputs import incorrect_type_figures
+from ..evaluation.linking import gold_ranks
+from ..evaluation.list_systems import System, compare_systems, systems_table, verdict
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from ..evaluation.page import card_charts, report_page
+from ..evaluation.report import measured_report, model_systems
+from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
+from ..models.cross_encoder import Scores
+from .reranker import UMLSReranker
+
+# Name of the lists in reports.
+SPLIT = "labelled"
+PAGE = "report.html"
+
+
+def evaluate_lists(
+    reranker: UMLSReranker, labelled: LabelledLists, name: str, resamples: int, seed: int
+) -> tuple[dict[str, Any], Outcomes]:
+    """Score the lists and compute what a run's evaluation computes, as far as it can be told of lists alone.
+
+    Several candidates of one concept count as one, the best of them. Nothing of the model is fitted here; the lists'
+    own scores are calibrated on all but a fifth of the documents, for each fifth in turn.
+
+    Args:
+        name: of the model, as the user gave it.
+        resamples: of documents, for intervals.
+        seed: of these, and of the fifths.
+
+    Returns:
+        The content of ``metrics.json``, and the outcomes of the mentions.
+    """
+    calibration = reranker.calibration
+    answers = Answers.of(reranker.scorer, calibration, labelled.lists, SPLIT, resamples, seed)
+    is_best = best_of_each_concept(answers.lists, answers.exhaustive.log_odds)
+    if not is_best.all():
+        answers = answers.with_candidates(is_best)
+    lists, outcomes, documents = answers.lists, answers.outcomes, answers.documents
+    compared = _compared(answers, seed)
+    systems = model_systems(answers)
+    del systems["retriever"]
+    systems |= {key: compared[key] for key in ("calibrated_scores", "lists_order") if key in compared}
+    sections: dict[str, Callable[[], Any]] = {"systems": lambda: compare_systems(compared, documents)}
+    if lists.types.is_known.any():
+        sections["incorrect_types"] = lambda: incorrect_type_figures(answers, lists.types)
+    report = measured_report(answers, systems, sections)
+    is_new = calibration.history.is_new(outcomes.document)
+    report["lists"] = {
+        "model": portable_locator(name),
+        "scores": list(lists.scores),
+        "not_in_list": labelled.not_in_list,
+        "repeated_candidates": int((~is_best).sum()),
+        "calibrated_documents": len(set(outcomes.document[~is_new])),
+        "calibrated_mentions": int((~is_new).sum()),
+    }
+    report["verdict"] = verdict(report["systems"][-1], len(lists), documents.count)
+    report["notes"] = _notes(answers, report, compared, is_new)
+    return report, outcomes
+
+
+def save_evaluation(
+    report: dict[str, Any], outcomes: Outcomes, reranker: UMLSReranker, title: str, folder: Path
+) -> None:
+    """Write ``metrics.json``, the page with its plots, and the outcomes, atomically.
+
+    Raises:
+        UserError: the folder exists.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another folder for the report")
+    thresholds = reranker.thresholds
+    page = report_page(report, title, thresholds.target_precision, thresholds.for_type().accept)
+    reliability, risk_coverage = card_charts(report, thresholds.target_precision)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with written(folder) as partial:
+        partial.mkdir()
+        write_json(partial / METRICS, report)
+        outcomes.save(partial / OUTCOMES_FILE)
+        for file, text in ((PAGE, page), (RELIABILITY, reliability), (RISK_COVERAGE, risk_coverage)):
+            (partial / file).write_text(text, encoding="utf-8")
+
+
+def evaluation_summary(report: dict[str, Any]) -> str:
+    """The systems side by side, the verdict, and what to know of the figures, as lines of text."""
+    return "\n".join([systems_table(report["systems"]), report["verdict"], *report["notes"]])
+
+
+def _compared(answers: Answers, seed: int) -> dict[str, System]:
+    """What stands side by side, the order of the lists first and the model last."""
+    lists, gold = answers.lists, answers.lists.annotations.gold
+    systems = {"lists_order": System(gold)}
+    if lists.scores and (calibrated := _calibrated_scores(lists, seed)):
+        systems["calibrated_scores"] = calibrated
+    without = answers.plan.without_cross_encoder
+    if without is not None:
+        top = best_candidates(without, lists.offsets)
+        score = np.where(top >= 0, sigmoid(without[top]), np.nan)
+        systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold), score)
+    return systems | {"reranker": System.of(answers.outcomes)}
+
+
+def _calibrated_scores(lists: AnnotatedLists, seed: int) -> System | None:
+    """The lists' scores alone, those of each fold calibrated on the others; None if there is too little data."""
+    folds = document_folds(lists.annotations.documents, seed)
+    settings = CalibrationArguments(features=[*lists.scores])
+    ranks, score, accepted = np.empty(len(lists), np.int64), np.empty(len(lists)), np.empty(len(lists), bool)
+    for fold in range(folds.max() + 1):
+        inside = folds == fold
+        try:
+            calibration, _ = fit_calibration(
+                lists.take(~inside),
+                lambda _, wanted: np.full(len(wanted), np.nan, np.float32),
+                StringCounts.fit([]),
+                settings,
+                lists.hierarchy,
+                seed,
+                has_fallbacks=False,
+                has_outlook=False,
+            )
+        except UserError:
+            return None
+        part = lists.take(inside)
+        logits = np.full(len(part.owner), np.nan, np.float32)
+        system = System.of(Outcomes.of(part, rank(part, Scores(logits, 0), calibration)))
+        ranks[inside], score[inside], accepted[inside] = system.ranks, system.score, system.accepted
+    return System(ranks, score, accepted=accepted)
+
+
+def _notes(answers: Answers, report: dict[str, Any], compared: dict[str, System], is_new: np.ndarray) -> list[str]:
+    """Sentences about the figures, for the terminal and the page."""
+    facts, rows, notes = report["lists"], report["systems"], []
+    if facts["calibrated_documents"]:
+        notes.append(_note_on_calibrated(answers, facts, compared, is_new))
+    if "calibrated_scores" in compared:
+        scores = ", ".join(f"{name}_score" for name in facts["scores"])
+        notes.append(
+            f"the scores of the lists ({scores}) are calibrated on these lists, by documents held out in turn"
+        )
+    elif facts["scores"]:
+        notes.append("too few documents to calibrate the scores of the lists on, so they are not compared")
+    if rows[-1]["top1_ece"]:
+        chance = number(rows[-1]["top1_ece"]["perfect"])
+        notes.append(f"ECE: of this model's top candidates, perfect probabilities would show {chance} by chance")
+    high = report["tiers"]["high"]
+    share = f"{percent(high['share'])} of the mentions, {percent(high['precision'])} of them correct"
+    notes.append(f"tier high of this model: {share if high['count'] else 'no mention'}")
+    return notes + _notes_on_inputs(answers)
+
+
+def _note_on_calibrated(
+    answers: Answers, facts: dict[str, Any], compared: dict[str, System], is_new: np.ndarray
+) -> str:
+    count, documents = facts["calibrated_documents"], answers.documents.count
+    note = (
+        f"{count:,} of the {documents:,} documents are those that the model was calibrated on, and figures on these "
+        "are not held out"
+    )
+    if not is_new.any():
+        return f"{note}; evaluate on other documents, or read the figures that calibrate printed, which are held out"
+    rest = answers.documents.take(is_new)
+    rows = compare_systems({key: system.take(is_new) for key, system in compared.items()}, rest)
+    mentions = int(is_new.sum())
+    return (
+        f"{note}; on the other {rest.count:,} alone ({mentions:,} mentions), {verdict(rows[-1], mentions, rest.count)}"
+    )
+
+
+def _notes_on_inputs(answers: Answers) -> list[str]:
+    """Which model decided where inputs of the first one are missing."""
+    notes = []
+    for number_of_model in np.unique(answers.decided.models).tolist():
+        model = answers.calibration.models[number_of_model]
+        decided = answers.decided.models == number_of_model
+        missing = [name for name, lacks in answers.decided.missing.items() if (lacks & decided).any()]
+        if missing:
+            notes.append(
+                f"{decided.sum():,} mentions came without what the model reads ({', '.join(missing)}): its model of "
+                f"{model.name} decided; umls-reranker calibrate MODEL --lists makes one of what your lists have"
+            )
+    return notes
