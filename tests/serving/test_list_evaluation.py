@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 from list_fixtures import write_lists
+from tiny_models import tiny_cross_encoder
 from tiny_reranker import tiny_reranker
 
-from umls_reranker import UMLSReranker
+from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.files import shipped
 from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.evaluation.outcomes import Outcomes
@@ -56,8 +57,18 @@ def calibrated(tmp_path_factory, model):
     """The same, calibrated on `make_rows`, with their score."""
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as monkeypatch:
+        words = "--lists", write_lists(folder / "own.jsonl", make_rows()), "--keep_cross_encoder"
+        run("calibrate", monkeypatch, model, *words, "--output", folder / "new")
+    return folder / "new"
+
+
+@pytest.fixture(scope="module")
+def without_network(tmp_path_factory):
+    """Made of the same lists alone."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as monkeypatch:
         lists = write_lists(folder / "own.jsonl", make_rows())
-        run("calibrate", monkeypatch, model, "--lists", lists, "--output", folder / "new")
+        run("calibrate", monkeypatch, "--lists", lists, "--output", folder / "new")
     return folder / "new"
 
 
@@ -106,3 +117,96 @@ def test_documents_of_the_calibration_are_counted_and_the_others_told_apart(tmp_
     assert note.endswith(f"on the other 20 alone (60 mentions), {rest['verdict']}")
     report, _ = evaluated(calibrated, tmp_path, rows[:90])
     assert "read the figures that calibrate printed" in report["notes"][0]
+
+
+def test_a_model_without_a_network_is_measured_without_what_is_of_one(tmp_path, monkeypatch, capsys, without_network):
+    rows = make_rows(300, 100, seed=1, prefix="new")
+    lists = write_lists(tmp_path / "test.jsonl", rows)
+    run("evaluate", monkeypatch, without_network, "--lists", lists, "--output", tmp_path / "report")
+    assert "\ngain: +" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert [row["name"] for row in report["systems"]] == ["lists_order", "calibrated_scores", "reranker"]
+    assert list(report["linking"]) == ["reranker", "calibrated_scores", "lists_order"] and "scored" not in report
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "cross-encoder" not in page and "before" not in page.replace("before cal", "")
+    reranker = UMLSReranker.from_pretrained(without_network)
+    ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
+    is_right = [mention[0].cui == row["cui"] for mention, row in zip(ranked, rows, strict=True)]
+    assert report["systems"][-1]["acc@1"]["value"] == np.mean(is_right)
+    accepted = np.array([mention[0].accepted for mention in ranked])
+    assert report["systems"][-1]["accepted_share"]["value"] == accepted.mean()
+    assert report["systems"][-1]["accepted_precision"]["value"] == np.mean(np.array(is_right)[accepted])
+
+
+def test_a_model_that_knows_no_features_is_compared_with_the_order_alone(tmp_path, model):
+    rows = make_rows(40, 20)
+    for row in rows:
+        for candidate in row["candidates"]:
+            del candidate["bm25_score"]
+    report, outcomes = evaluated(model, tmp_path, rows)
+    assert [row["name"] for row in report["systems"]] == ["lists_order", "reranker"]
+    assert report["systems"][1]["acc@1"]["value"] == outcomes.correct.mean()
+    assert not any("scores of the lists" in note for note in report["notes"])
+
+
+def test_several_candidates_of_a_concept_count_as_one_in_every_system(tmp_path, without_network):
+    """The model takes the best of them, the order of the lists the first."""
+    rows = make_rows(40, 20, prefix="new")
+    expected, _ = evaluated(without_network, tmp_path, rows)
+    for row in rows:
+        worse = [candidate | {"bm25_score": candidate["bm25_score"] - 0.1} for candidate in row["candidates"]]
+        # The best name of the first concept stands last.
+        row["candidates"] = [*worse, *row["candidates"][::-1]]
+    report, _ = evaluated(without_network, tmp_path, rows)
+    assert report["lists"]["repeated_candidates"] == 200 and report["candidates"] == 200
+    for row, expected_row in zip(report["systems"], expected["systems"], strict=True):
+        assert row["name"] == expected_row["name"] and row["acc@1"] == expected_row["acc@1"]
+
+
+def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_network):
+    rows = make_rows(40, 20, prefix="new")
+    for row in rows:
+        for candidate in row["candidates"]:
+            candidate["other_score"] = candidate.pop("bm25_score")
+    report, _ = evaluated(without_network, tmp_path, rows)
+    assert report["notes"][-1].startswith("40 mentions came without what the model reads (bm25_score): its model of ")
+    assert list(report["inputs"]) == [name for name in report["inputs"] if not name.startswith("all")]
+
+
+@pytest.mark.parametrize("documents", [1, 4])
+def test_few_documents_are_measured_and_decide_nothing(tmp_path, without_network, documents):
+    report, _ = evaluated(without_network, tmp_path, make_rows(40, documents, prefix="new"), fitted_on=False)
+    assert report["verdict"].startswith("cannot tell: ") and "too few for an interval to rely on" in report["verdict"]
+    low = report["systems"][-1]["acc@1"]["low"]
+    assert np.isnan(low) == (documents == 1)
+
+
+def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, monkeypatch, capsys, without_network):
+    lists = write_lists(tmp_path / "test.jsonl", make_rows(40, 20))
+    run("evaluate", monkeypatch, without_network, "--lists", lists, "--output", tmp_path / "report", "--dry_run")
+    printed = capsys.readouterr()
+    assert printed.out.startswith("40 mentions of 20 documents; ") and "acc@1" not in printed.out
+    assert printed.err.splitlines()[-1] == f"[evaluate] would be made in {tmp_path / 'report'}"
+    assert not (tmp_path / "report").exists()
+
+
+def refused(monkeypatch, *words):
+    with pytest.raises(UserError) as found:
+        run("evaluate", monkeypatch, *words)
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def test_mistakes_are_told_in_a_sentence(tmp_path, monkeypatch, without_network, capsys):
+    rows = make_rows(40, 20)
+    del rows[3]["cui"]
+    words = "--lists", write_lists(tmp_path / "test.jsonl", rows), "--output"
+    assert "test.jsonl:4: cui" in refused(monkeypatch, without_network, *words, tmp_path / "report")
+    assert refused(monkeypatch, without_network, *words, tmp_path).endswith(
+        "exists already; choose another folder for the report"
+    )
+    plain = tiny_cross_encoder(tmp_path / "plain")
+    assert "reranker.json" in refused(monkeypatch, plain, *words, tmp_path / "report")
+    said = refused(monkeypatch, without_network, *words, tmp_path / "report", "--fast")
+    assert said.endswith("see umls-reranker evaluate MODEL --lists FILE --help")
+    assert not (tmp_path / "report").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +16,14 @@ from ..calibration.network_logits import Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
 from ..core.arguments import CalibrationArguments
 from ..core.arrays import ranking
+from ..core.errors import UserError
+from ..core.recipe import Recipe
 from ..data.candidate_lists import AnnotatedLists
+from ..data.labelled_lists import best_of_each_concept
+from ..evaluation.list_systems import System
+from ..evaluation.outcomes import Outcomes
 from ..models.cross_encoder import Scores
+from .reranker import UMLSReranker
 from .source_model import SourceModel
 
 
@@ -122,3 +129,30 @@ class CrossFits:
         }
         offsets = self.lists.offsets
         return Decisions(offsets, log_odds=log_odds, order=ranking(log_odds, offsets), **columns)
+
+
+def systems_of_lists(
+    lists: AnnotatedLists, reranker: UMLSReranker | None, settings: CalibrationArguments, seed: int
+) -> dict[str, System]:
+    """What n lists say without a model: their order, and if there are scores and enough documents, these calibrated.
+
+    Of several candidates of a concept the first counts. The scores about each fold are calibrated on the others.
+
+    Args:
+        lists: with all their candidates.
+        reranker: for its hierarchy of types; None: that of the UMLS.
+        settings, seed: as of `CrossFits`.
+
+    Returns:
+        ``lists_order`` and ``calibrated_scores``, to which other systems are compared.
+    """
+    lists = lists.with_candidates(best_of_each_concept(lists))
+    systems = {"lists_order": System(lists.annotations.gold)}
+    no_logits = np.full(len(lists.owner), np.nan, np.float32)
+    alone = SourceModel(None, None, None, Recipe.from_values({}), reranker)
+    fits = CrossFits.of(alone, lists, lambda unseen, wanted: no_logits, settings, seed)
+    if lists.scores and fits.folds.any():
+        with suppress(UserError):
+            decisions, _ = fits.held_out([*lists.scores], has_fallbacks=False)
+            systems["calibrated_scores"] = System.of(Outcomes.of(lists, decisions))
+    return systems

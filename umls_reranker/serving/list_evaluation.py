@@ -8,17 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.cross_validation import document_folds
-from ..calibration.decisions import rank
-from ..calibration.fitting import fit_calibration
 from ..calibration.logistic import sigmoid
-from ..calibration.string_counts import StringCounts
 from ..core.arguments import CalibrationArguments
 from ..core.arrays import best_candidates
 from ..core.errors import UserError
 from ..core.files import write_json, written
 from ..core.recipe import portable_locator
-from ..data.candidate_lists import AnnotatedLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..evaluation.answers import Answers
 from ..evaluation.formats import number, percent
@@ -29,7 +24,7 @@ from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import card_charts, report_page
 from ..evaluation.report import measured_report, model_systems
 from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
-from ..models.cross_encoder import Scores
+from .cross_fits import systems_of_lists
 from .reranker import UMLSReranker
 
 # Name of the lists in reports.
@@ -59,7 +54,7 @@ def evaluate_lists(
     if not is_best.all():
         answers = answers.with_candidates(is_best)
     lists, outcomes, documents = answers.lists, answers.outcomes, answers.documents
-    compared = _compared(answers, seed)
+    compared = _compared(labelled, answers, reranker, seed)
     systems = model_systems(answers)
     del systems["retriever"]
     systems |= {key: compared[key] for key in ("calibrated_scores", "lists_order") if key in compared}
@@ -108,45 +103,16 @@ def evaluation_summary(report: dict[str, Any]) -> str:
     return "\n".join([systems_table(report["systems"]), report["verdict"], *report["notes"]])
 
 
-def _compared(answers: Answers, seed: int) -> dict[str, System]:
+def _compared(labelled: LabelledLists, answers: Answers, reranker: UMLSReranker, seed: int) -> dict[str, System]:
     """What stands side by side, the order of the lists first and the model last."""
     lists, gold = answers.lists, answers.lists.annotations.gold
-    systems = {"lists_order": System(gold)}
-    if lists.scores and (calibrated := _calibrated_scores(lists, seed)):
-        systems["calibrated_scores"] = calibrated
+    systems = systems_of_lists(labelled.lists, reranker, CalibrationArguments(), seed)
     without = answers.plan.without_cross_encoder
     if without is not None:
         top = best_candidates(without, lists.offsets)
         score = np.where(top >= 0, sigmoid(without[top]), np.nan)
         systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold), score)
     return systems | {"reranker": System.of(answers.outcomes)}
-
-
-def _calibrated_scores(lists: AnnotatedLists, seed: int) -> System | None:
-    """The lists' scores alone, those of each fold calibrated on the others; None if there is too little data."""
-    folds = document_folds(lists.annotations.documents, seed)
-    settings = CalibrationArguments(features=[*lists.scores])
-    ranks, score, accepted = np.empty(len(lists), np.int64), np.empty(len(lists)), np.empty(len(lists), bool)
-    for fold in range(folds.max() + 1):
-        inside = folds == fold
-        try:
-            calibration, _ = fit_calibration(
-                lists.take(~inside),
-                lambda _, wanted: np.full(len(wanted), np.nan, np.float32),
-                StringCounts.fit([]),
-                settings,
-                lists.hierarchy,
-                seed,
-                has_fallbacks=False,
-                has_outlook=False,
-            )
-        except UserError:
-            return None
-        part = lists.take(inside)
-        logits = np.full(len(part.owner), np.nan, np.float32)
-        system = System.of(Outcomes.of(part, rank(part, Scores(logits, 0), calibration)))
-        ranks[inside], score[inside], accepted[inside] = system.ranks, system.score, system.accepted
-    return System(ranks, score, accepted=accepted)
 
 
 def _notes(answers: Answers, report: dict[str, Any], compared: dict[str, System], is_new: np.ndarray) -> list[str]:

@@ -44,7 +44,7 @@ from ..hub.model_folder import (
     write_model_files,
 )
 from ..models.cross_encoder import score_lists
-from .cross_fits import CrossFits
+from .cross_fits import CrossFits, systems_of_lists
 from .monitoring.reference import Reference
 from .source_model import SourceModel
 
@@ -126,7 +126,7 @@ def recalibrate(
         "repeated_candidates": len(labelled.lists.owner) - len(lists.owner),
     }
     fitted |= {"split": SPLIT, "lists": facts}
-    systems = _systems(fits, names, after, is_kept={*has_kept, uses_network})
+    systems = _systems(labelled, fits, names, after, is_kept={*has_kept, uses_network})
     metrics = {
         **decided_figures(lists, after, logits, Outcomes.of(lists, after), documents, SPLIT),
         "lists": facts,
@@ -243,10 +243,14 @@ def _features(lists: CandidateLists, *, has_network: bool) -> list[str]:
     return [name for name in default_features(lists) if is_usable(name)]
 
 
-def _systems(fits: CrossFits, names: Sequence[str], after: Decisions, is_kept: set[bool]) -> dict[str, System]:
+def _systems(
+    labelled: LabelledLists, fits: CrossFits, names: Sequence[str], after: Decisions, is_kept: set[bool]
+) -> dict[str, System]:
     """What the new model, the last one, is compared with.
 
     Args:
+        labelled: as they came.
+        fits: of the best candidate of each concept.
         names: features.
         after: what the new model decides.
         is_kept: whether it weighs the cross-encoder, in each fold and by all documents.
@@ -254,12 +258,9 @@ def _systems(fits: CrossFits, names: Sequence[str], after: Decisions, is_kept: s
     lists, source = fits.lists, fits.source
 
     def system(decisions: Decisions) -> System:
-        outcomes = Outcomes.of(lists, decisions)
-        return System(outcomes.rank, outcomes.score, accepted=outcomes.accepted)
+        return System.of(Outcomes.of(lists, decisions))
 
-    systems = {"lists_order": System(lists.annotations.gold)}
-    if lists.scores:
-        systems["calibrated_scores"] = system(fits.held_out([*lists.scores], has_fallbacks=False)[0])
+    systems = systems_of_lists(labelled.lists, source.reranker, fits.settings, fits.seed)
     # On lists that it was calibrated on, it would look better than it is.
     if source.reranker is not None and source.history.is_new(lists.annotations.documents).all():
         systems["model_before"] = system(fits.decide(source.reranker.calibration, fits.every))
