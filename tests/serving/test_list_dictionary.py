@@ -47,9 +47,10 @@ def test_bare_cuis_are_calibrated_and_served_with_a_dictionary(tmp_path, monkeyp
     (row,) = Dictionary.from_umls_dir(release).add_to([{"entity": "head cold", "candidates": known}])
     best = reranker.rerank(row["entity"], row["candidates"])[0]
     assert (best.cui, best.name) == (DISEASE, "common cold") and best.score > 0.5
+    assert "rerank --umls_dir`, and" in (tmp_path / "new" / "README.md").read_text()
     for item in row["candidates"]:
         del item["synonym_score"]
-    with pytest.warns(UserWarning, match="synonym_score"):
+    with pytest.warns(UserWarning, match="; decided .* synonym_score: added by rerank --umls_dir"):
         reranker.rerank(row["entity"], row["candidates"])
 
 

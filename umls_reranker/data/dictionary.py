@@ -13,12 +13,11 @@ import pyarrow as pa
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from .columns import Lists
 from .cuis import cui_number, normalize_cui, rows_of
+from .list_columns import SYNONYM_SCORE
 from .normalization import normalize_texts
 from .release import dictionary_files
 from .rrf import read_names_and_types
 from .trigram_sets import shared_trigrams
-
-SYNONYM_SCORE = "synonym_score"
 
 
 class _Candidate(NamedTuple):

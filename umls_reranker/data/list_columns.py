@@ -24,6 +24,8 @@ MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
 # The other name of ``entity`` in files, tables and requests.
 MENTION = "mention"
 DIFFERENT = "has entity and mention, which differ; keep one of them"
+# The score that a `dictionary.Dictionary` gives.
+SYNONYM_SCORE = "synonym_score"
 # Keys of a candidate that are not scores.
 CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 

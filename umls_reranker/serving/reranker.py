@@ -18,6 +18,7 @@ from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..core.retrievers import SCORES
 from ..data.candidate_lists import CandidateLists
+from ..data.list_columns import SYNONYM_SCORE
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
 from ..models.cross_encoder import PairScorer, score_lists
@@ -325,7 +326,7 @@ class UMLSReranker:
         )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
-        """What to do about scores of our own retrievers that are not of the calibrated index, or only called so."""
+        """What to do about scores of a dictionary, and of our own retrievers that are not of the calibrated index."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
         names, has_scores = [], np.zeros(len(is_other), bool)
         for name in SCORES:
@@ -334,7 +335,8 @@ class UMLSReranker:
                 has_scores |= not_counted
                 names += [f"{name}_score"] if not_counted.any() else []
         if not names:
-            return ""
+            by = f"{SYNONYM_SCORE}: added by rerank --umls_dir, and by umls_reranker.Dictionary. "
+            return by if SYNONYM_SCORE in decisions.missing else ""
         if all(lists.index_keys[row] for row in np.unique(lists.owner[has_scores]).tolist()):
             return (
                 f"{', '.join(names)}: of another index than the model was calibrated with; calibrate on this index. "
