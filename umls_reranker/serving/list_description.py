@@ -107,8 +107,7 @@ def _unread_texts(labelled: LabelledLists, inputs: set[str]) -> Iterator[str]:
     has_text = int((~lacking(lists, "context", {})).sum())
     if has_text and "context" not in inputs:
         yield (
-            f"left, right: {has_text:,} mentions have text; calibrated without it; a model trained with "
-            "context_tokens would read it"
+            f"not used: left and right of {has_text:,} mentions; a model trained with context_tokens would read them"
         )
     for name in FIELDS:
         if name == "preferred_name" and name not in inputs and dictionary is not None:
@@ -117,8 +116,8 @@ def _unread_texts(labelled: LabelledLists, inputs: set[str]) -> Iterator[str]:
         has_value = np.array([text is not None for text in getattr(lists, f"{name}s").to_pylist()], bool)
         if has_value.any() and name not in inputs:
             yield (
-                f"{name}: {has_value.sum():,} candidates have one; calibrated without it; a model trained with "
-                f"candidate_fields: [{name}] would read it"
+                f"not used: {name} of {has_value.sum():,} candidates; a model trained with candidate_fields: [{name}] "
+                "would read it"
             )
         elif has_value.any() and not has_value.all():
             yield _partial(name, has_value, lists)
