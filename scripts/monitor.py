@@ -5,14 +5,16 @@
     umls-reranker monitor MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
 
 Reads the output of umls-reranker rerank line by line. MODEL is a folder or Hub repo with reference.json and
-thresholds.json, or a recipe that names one (umls-reranker recipes copy production). --feedback uses only corrections
-from the random sample, and of these only answers that are in the log: others may be of a former model. The exit code
-is 1 if there is an alarm.
+thresholds.json, or a recipe that names one (umls-reranker recipes copy production). Mentions of documents that MODEL
+was calibrated on are left out and counted: their scores are fitted, so they always differ from those of the test
+split. --feedback uses only corrections from the random sample, and of these only answers that are in the log: others
+may be of a former model. The exit code is 1 if there is an alarm.
 """
 
 import json
 import sys
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
@@ -40,9 +42,10 @@ def make_parser() -> CommandParser:
 
 def main() -> int:
     options = make_parser().parse_args()
+    from umls_reranker.calibration.certificate import CertificateHistory
     from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.hub.model_folder import REFERENCE, THRESHOLDS, verify_files, version_digits
+    from umls_reranker.hub.model_folder import CALIBRATOR, REFERENCE, THRESHOLDS, verify_files, version_digits
     from umls_reranker.review.corrections import RandomSample, load_feedback
     from umls_reranker.serving.monitoring.monitor import Monitor
     from umls_reranker.serving.monitoring.reference import Reference
@@ -53,9 +56,11 @@ def main() -> int:
     model, window, alpha = watched(options)
     if not 0 < alpha < 1:
         raise UserError(f"--alpha {alpha} must be between 0 and 1")
-    info = verify_files(model, [REFERENCE, THRESHOLDS])
+    info = verify_files(model, [REFERENCE, THRESHOLDS, CALIBRATOR])
     reference = Reference.load(model / REFERENCE)
     hierarchy = TypeHierarchy.from_dict(read_json(model / THRESHOLDS)["hierarchy"])
+    history = CertificateHistory.from_list(read_json(model / CALIBRATOR).get("certificates"))
+    is_new = lru_cache(lambda document: history.is_new([document])[0])
     # Before the former lines are gone.
     mentions = read_predictions(options.predictions)
     sample = RandomSample(load_feedback(options.feedback) if options.feedback else ())
@@ -64,17 +69,20 @@ def main() -> int:
             monitor = Monitor(reference, window=window, alpha=alpha, log=log, model=version_digits(info))
         except ValueError as error:
             raise UserError(f"--window {window}: {error}") from None
-        drawn = len(sample.waiting)
+        drawn, fitted = len(sample.waiting), 0
         for mention in mentions:
+            correct = sample.find(mention)
+            if not is_new(str(mention.row.get("doc_id"))):
+                fitted += 1
+                continue
             types = [kind for kind in map(hierarchy.resolve, mention.types) if kind]
             ranked = mention.row["ranked"]
             inputs = ranked[0].get("inputs", ALL_INPUTS) if ranked else ALL_INPUTS
             monitor.record(types, len(ranked), mention.top, inputs)
-            correct = sample.find(mention)
             if correct is not None:
                 monitor.add_label(mention.top.score, mention.top.tier, correct)
         monitor.finish()
-        state = monitor.to_dict()
+        state = monitor.to_dict() | {"fitted_mentions": fitted}
         # Before the file is closed, which fails if the disk is full: the figures do not depend on it.
         print(json.dumps(state, indent=2) if options.json else table(state, reference))
         if sample.waiting:
@@ -103,7 +111,13 @@ def watched(options) -> tuple[Path, int, float]:
 def table(state: dict, reference) -> str:
     from umls_reranker.calibration.inputs import ALL_INPUTS
 
-    lines = [f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates", ""]
+    lines = []
+    if fitted := state["fitted_mentions"]:
+        reason = "of documents that the model was calibrated on, so their scores are fitted and tell nothing of drift"
+        if not state["mentions"]:
+            return f"all {fitted:,} mentions are {reason}; monitor predictions of other documents"
+        lines.append(f"{fitted:,} mentions are left out: they are {reason}")
+    lines += [f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates", ""]
     lines.append(f"{'figure':<24}{'here':>8}{'test':>8}{'95 % interval of test':>24}")
     for name in FIGURES:
         # What no mention of the test split has, such as a top score, has no figure.

@@ -70,9 +70,10 @@ def test_the_table_shows_what_decided_if_inputs_were_missing():
     reference = SimpleNamespace(figures=defaultdict(lambda: {"value": 0.7, "low": 0.6, "high": 0.8}))
     monitor = Monitor()
     monitor.record([], 3, Top(0.9, 0.5, "high", True))
-    assert "inputs" not in table(monitor.to_dict(), reference)
+    none_fitted = {"fitted_mentions": 0}
+    assert "inputs" not in table(monitor.to_dict() | none_fitted, reference)
     monitor.record([], 2, Top(0.4, 0.2, "medium", True), "names, no type")
-    lines = [line.split() for line in table(monitor.to_dict(), reference).splitlines()]
+    lines = [line.split() for line in table(monitor.to_dict() | none_fitted, reference).splitlines()]
     assert ["all", "1"] in lines and ["names,", "no", "type", "1"] in lines
 
 

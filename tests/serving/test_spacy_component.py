@@ -135,8 +135,9 @@ def test_a_saved_pipeline_opens_the_same_model(linker, tmp_path):
 
 
 def test_a_config_that_will_not_do_is_refused(linker):
-    with pytest.raises(UserError, match="umls_reranker: set model"):
-        pipeline(index=None)
+    for candidates in (None, "sapbert"):
+        with pytest.raises(UserError, match="either index .* or candidates"):
+            pipeline(index=candidates and "index", candidates=candidates)
     with pytest.raises(ValueError, match="modle"):
         pipeline(modle="x")
 
@@ -155,7 +156,7 @@ def test_spacy_finds_the_component_by_its_entry_point(tmp_path):
     code = "import spacy; spacy.blank('en').add_pipe('umls_reranker')"
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    assert "UserError: umls_reranker: set model" in result.stderr
+    assert "UserError: umls_reranker: in the component's config, set model" in result.stderr
 
 
 def test_a_finished_run_is_served_in_a_pipeline(finished):
@@ -165,6 +166,8 @@ def test_a_finished_run_is_served_in_a_pipeline(finished):
     component = nlp.add_pipe("umls_reranker", config=config | {"device": "cpu"})
     doc = nlp(TEXT)
     for entity in doc.ents:
-        expected = component.linker.link(entity.text, TEXT, entity.start_char, component._type(entity.label_))[:5]
+        expected = component.source.linker.link(entity.text, TEXT, entity.start_char, component._type(entity.label_))[
+            :5
+        ]
         assert [row["cui"] for row in entity._.umls] == [one.cui for one in expected]
         assert entity._.umls[0]["score"] == pytest.approx(expected[0].score, abs=1e-6)

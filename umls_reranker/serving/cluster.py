@@ -57,7 +57,8 @@ class RerankPartitions:
     Args:
         model, options: as for `RerankBatches`.
 
-    >>> schema = f"entity string, candidates array<string>, ranked {RANKED_SCHEMA}"
+    >>> candidates = "candidates array<struct<name: string, cui: string, sapbert_score: double>>"
+    >>> schema = f"entity string, {candidates}, ranked {RANKED_SCHEMA}"
     >>> ranked = frame.mapInPandas(RerankPartitions("runs/quickstart/model"), schema)
     """
 

@@ -1,39 +1,88 @@
 """The spaCy component ``umls_reranker``: ranked concepts for the entities of a Doc, in ``ent._.umls``.
 
     nlp.add_pipe("umls_reranker", config={"model": "org/umls-reranker", "revision": "v1", "index": "/srv/index"})
+    nlp.add_pipe("umls_reranker", config={"model": "my_model", "candidates": "sapbert"})
 
 spaCy finds it through the entry point ``spacy_factories``. It reads the entities in ``doc.ents``, which an earlier
-component must set. A saved pipeline holds only the settings; loading it opens the same model and index.
+component must set. Their candidates come from an index, or are those that an earlier component has written, with its
+scores, to an extension of the entity: here ``ent._.sapbert``. A saved pipeline holds only the settings; loading it
+opens the same model and index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
 from ..core.errors import UserError
+from ..data.corpus import text_around
+from ..hub.model_folder import model_recipe
 from .linker import ConceptLinker
+from .ranked_candidates import RankedCandidate
+from .reranker import UMLSReranker
+
+
+class IndexedCandidates:
+    """Ranks the concepts that an index has for entities."""
+
+    def __init__(self, linker: ConceptLinker) -> None:
+        self.linker, self.reranker = linker, linker.reranker
+
+    def rank(
+        self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
+    ) -> Sequence[Sequence[RankedCandidate]]:
+        """Args: n entities, the texts of their Docs, and their types."""
+        mentions, starts = [entity.text for entity in entities], [entity.start_char for entity in entities]
+        return self.linker.link_batch(mentions, texts, starts, types)
+
+
+class ListedCandidates:
+    """Ranks the candidates that entities have in an extension, as `UMLSReranker.rerank` takes them; None is none."""
+
+    def __init__(self, reranker: UMLSReranker, extension: str) -> None:
+        self.reranker, self.extension = reranker, extension
+        self.context_chars = model_recipe(reranker.folder).mentions.context_chars
+
+    def rank(
+        self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
+    ) -> Sequence[Sequence[RankedCandidate]]:
+        """As `IndexedCandidates.rank`."""
+        if not Span.has_extension(self.extension):
+            raise UserError(
+                f"no component has set entity._.{self.extension}, the candidates to rank; register it by "
+                f"Span.set_extension({self.extension!r}, default=[]) and fill it before umls_reranker"
+            )
+        mentions = [entity.text for entity in entities]
+        candidates: list[Any] = [entity._.get(self.extension) or [] for entity in entities]
+        sides = [
+            text_around(text, entity.start_char, entity.end_char, self.context_chars)
+            for entity, text in zip(entities, texts, strict=True)
+        ]
+        lefts, rights = [left for left, _ in sides], [right for _, right in sides]
+        return self.reranker.rerank_batch(mentions, candidates, types, lefts, rights)
 
 
 class EntityLinks:
     """Links the entities of Docs.
 
-    ``ent._.umls`` becomes a list of dicts, best first, `LinkedConcept.as_row`. They are plain values, so a
-    Doc can be saved and sent to other processes. The CUI of the accepted concept becomes the entity's ``kb_id_``. If
-    none is accepted, ``kb_id_`` becomes empty, even if an earlier component set it.
+    ``ent._.umls`` becomes a list of dicts, best first: `LinkedConcept.as_row` of an index's concepts,
+    `RankedCandidate.as_row` of listed candidates. They are plain values, so a Doc can be saved and sent to other
+    processes. The CUI of the accepted concept becomes the entity's ``kb_id_``. If none is accepted, ``kb_id_`` becomes
+    empty, even if an earlier component set it.
 
     Args:
-        linker: links the entities.
+        source: finds and ranks the candidates.
         types: entity label -> semantic type of the model (name or id). A label without entry is used as a type if the
             model knows it; else there is no type.
         top: number of concepts kept per entity.
     """
 
-    def __init__(self, linker: ConceptLinker, types: Mapping[str, str], top: int) -> None:
-        self.linker, self.types, self.top = linker, dict(types), top
+    def __init__(self, source: IndexedCandidates | ListedCandidates, types: Mapping[str, str], top: int) -> None:
+        self.source, self.types, self.top = source, dict(types), top
         if not Span.has_extension("umls"):
             Span.set_extension("umls", default=[])
 
@@ -52,16 +101,13 @@ class EntityLinks:
         # A Doc joins its text from its tokens each time it is read.
         texts = {id(doc): doc.text for doc in docs if doc.ents}
         entities = [entity for doc in docs for entity in doc.ents]
+        named = [entity for entity in entities if not entity.text.isspace()]
+        ranked = self.source.rank(
+            named, [texts[id(entity.doc)] for entity in named], [self._type(entity.label_) for entity in named]
+        )
         for entity in entities:
             _write(entity, [], "")
-        entities = [entity for entity in entities if not entity.text.isspace()]
-        linked = self.linker.link_batch(
-            [entity.text for entity in entities],
-            [texts[id(entity.doc)] for entity in entities],
-            [entity.start_char for entity in entities],
-            [self._type(entity.label_) for entity in entities],
-        )
-        for entity, concepts in zip(entities, linked, strict=True):
+        for entity, concepts in zip(named, ranked, strict=True):
             rows = [concept.as_row() for concept in concepts[: self.top]]
             accepted_cui = concepts[0].cui if concepts and concepts[0].accepted else None
             _write(entity, rows, accepted_cui or "")
@@ -69,7 +115,7 @@ class EntityLinks:
     def _type(self, label: str) -> str | None:
         if label in self.types:
             return self.types[label]
-        return self.linker.reranker.thresholds.hierarchy.resolve(label)
+        return self.source.reranker.thresholds.hierarchy.resolve(label)
 
 
 def _write(entity: Span, rows: list[dict], cui: str) -> None:
@@ -85,6 +131,7 @@ def _write(entity: Span, rows: list[dict], cui: str) -> None:
     default_config={
         "model": None,
         "index": None,
+        "candidates": None,
         "revision": None,
         "device": "auto",
         "dtype": "auto",
@@ -97,24 +144,34 @@ def make_component(
     name: str,
     model: str | None,
     index: str | None,
+    candidates: str | None,
     revision: str | None,
     device: str,
     dtype: str,
     types: dict[str, str],
     top: int,
 ) -> EntityLinks:
-    """Open model and index.
+    """Open the model, and the index if there is one.
 
     Args:
         nlp, name: of the pipeline and the component.
         model, revision, index, device, dtype: as ``id_or_path``, ``revision``, ``index``, ``device`` and ``dtype``
             of `ConceptLinker.from_pretrained`.
+        candidates: in place of `index`, the extension of entities that holds their candidates.
         types, top: as for `EntityLinks`.
 
     Raises:
-        UserError: `model` or `index` is not set, or cannot be opened.
+        UserError: `model` is not set, or not just one of `index` and `candidates`; or one cannot be opened.
     """
-    if model is None or index is None:
-        raise UserError(f"{name}: set model (folder or Hub id) and index (folder) in the component's config")
-    linker = ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=dtype)
-    return EntityLinks(linker, types, top)
+    if not model or bool(index) == bool(candidates):
+        raise UserError(
+            f"{name}: in the component's config, set model (folder or Hub id), and either index (folder) or "
+            "candidates (the extension of entities that holds them)"
+        )
+    source: IndexedCandidates | ListedCandidates
+    if candidates:
+        source = ListedCandidates(UMLSReranker.from_pretrained(model, revision, device, dtype), candidates)
+    else:
+        assert index
+        source = IndexedCandidates(ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=dtype))
+    return EntityLinks(source, types, top)

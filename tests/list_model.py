@@ -1,0 +1,68 @@
+"""A small model calibrated on a user's labelled lists, by the command that users run."""
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from list_fixtures import write_lists
+
+from umls_reranker.core.files import shipped
+
+WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
+
+
+def list_rows(mentions=60, documents=20, seed=0, prefix="d"):
+    """Rows of labelled lists: five candidates, best first, whose score mostly tells the gold concept."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(mentions):
+        gold = int(rng.integers(5))
+        scores = rng.normal(0.5, 0.1, 5)
+        scores[gold] += rng.uniform(0, 0.4)
+        candidates = [
+            {
+                "name": " ".join(rng.choice(WORDS, 2)),
+                "cui": f"C{number * 10 + int(position):07d}",
+                "sapbert_score": float(scores[position]),
+            }
+            for position in np.argsort(-scores)
+        ]
+        row = {
+            "doc_id": f"{prefix}{number % documents}",
+            "mention_id": str(number),
+            "cui": f"C{number * 10 + gold:07d}",
+        }
+        rows.append(row | {"entity": str(rng.choice(WORDS)), "candidates": candidates})
+    return rows
+
+
+def list_model(folder, *model):
+    """Write ``my_lists.jsonl`` and ``my_model``, calibrated on it, into a folder.
+
+    Args:
+        model: what is calibrated.
+    """
+    lists = write_lists(folder / "my_lists.jsonl", list_rows())
+    script = shipped("scripts") / "calibrate.py"
+    words = [script, *model, "--lists", lists, "--output", folder / "my_model", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", list(map(str, words)))
+        patch.setenv("UMLS_RERANKER_PROGRESS", "0")
+        runpy.run_path(str(script))["main"]()
+    return folder / "my_model"
+
+
+def read_lists(folder):
+    """The rows of ``my_lists.jsonl``."""
+    return [json.loads(line) for line in (folder / "my_lists.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def guide_code(heading):
+    """The first block of Python after a heading, or a bold word, of the integration guide."""
+    guide = (Path(__file__).resolve().parents[1] / "docs" / "INTEGRATION_GUIDE.md").read_text(encoding="utf-8")
+    _, _, rest = guide.partition(heading)
+    return re.search(r"```python\n(.*?)```", rest, re.DOTALL)[1]

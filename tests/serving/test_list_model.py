@@ -1,0 +1,157 @@
+"""A model calibrated on a user's lists, served as the integration guide says: its scores decide everywhere."""
+
+import asyncio
+import json
+import re
+import runpy
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pandas as pd
+import pytest
+import uvicorn
+from list_fixtures import write_lists
+from list_model import guide_code, list_model, list_rows, read_lists
+from tiny_models import tiny_cross_encoder
+
+from umls_reranker import UMLSReranker
+from umls_reranker.core.arguments import ServingArguments
+from umls_reranker.core.files import shipped
+from umls_reranker.serving.cluster import RerankPartitions
+from umls_reranker.serving.http.app import create_app
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "INTEGRATION_GUIDE.md"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a user works: with my_lists.jsonl and my_model."""
+    folder = tmp_path_factory.mktemp("user")
+    list_model(folder, tiny_cross_encoder(folder / "network"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reranker(folder):
+    return UMLSReranker.from_pretrained(folder / "my_model", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def url(reranker):
+    """Of a running service."""
+    server = uvicorn.Server(uvicorn.Config(create_app(reranker, ServingArguments()), port=0, log_level="critical"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(60)
+
+
+def assert_decided_by_all(ranked, reranker, rows):
+    """That rankings of rows are those of the model of all inputs, as calls of Python give them."""
+    lists = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
+    assert len(ranked) == len(rows)
+    for items, expected in zip(ranked, lists, strict=True):
+        keys = ("name", "cui", "rank", "tier", "accepted")
+        assert [[item[key] for key in keys] for item in items] == [
+            [getattr(item, key) for key in keys] for item in expected
+        ]
+        assert [item["score"] for item in items] == pytest.approx([item.score for item in expected], abs=1e-6)
+        assert {item["inputs"] for item in items} == {"all"}
+
+
+def test_the_scores_of_the_lists_decide(folder, reranker, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(guide_code("### Rank with your model"), names)
+    assert names["best"].inputs == "all"
+    assert reranker.calibration.models[0].fusion.weights["sapbert"] > 0
+
+
+def test_the_guides_request_is_answered(folder, reranker, url):
+    (command,) = re.findall(r"^    (curl .*head -n 1 my_lists.*)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    command = command.replace("http://127.0.0.1:8080", url)
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert_decided_by_all(json.loads(done.stdout), reranker, read_lists(folder)[:1])
+
+
+@pytest.mark.parametrize("key", ["entity", "mention"])
+def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, url, key):
+    lines = (folder / "my_lists.jsonl").read_bytes().replace(b'"entity"', f'"{key}"'.encode()).splitlines()
+    body = b'{"mentions": [%s]}' % b",".join(lines)
+    answer = httpx.post(f"{url}/rank", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    assert_decided_by_all(answer.json(), reranker, read_lists(folder))
+
+
+@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+def test_texts_alone_are_decided_by_the_model_of_names(folder, reranker, url):
+    row = read_lists(folder)[0]
+    texts = [item["name"] for item in row["candidates"]]
+    expected = reranker.rerank(row["entity"], texts, exhaustive=True)
+    assert {item.inputs for item in expected} == {"names"}
+    answer = httpx.post(f"{url}/rerank", json={"query": row["entity"], "texts": texts}).json()
+    assert [item["score"] for item in answer] == pytest.approx([item.score for item in expected], abs=1e-6)
+    body = {"mentions": [{"entity": row["entity"], "candidates": texts}]}
+    (ranked,) = httpx.post(f"{url}/rank", json=body).json()
+    assert {item["inputs"] for item in ranked} == {"names"}
+
+
+def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, monkeypatch):
+    spacy = pytest.importorskip("spacy")
+    monkeypatch.chdir(folder)
+    row = read_lists(folder)[0]
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "X", "pattern": row["entity"]}])
+    text = f"A {row['entity']} and no other word."
+    names = {"nlp": nlp, "text": text, "search": {row["entity"]: row["candidates"]}.get}
+    exec(guide_code("In spaCy, a component of yours"), names)
+    (entity,) = nlp(text).ents
+    assert_decided_by_all([entity._.umls], reranker, [row])
+    top = reranker.rerank(row["entity"], row["candidates"])[0]
+    assert entity.kb_id_ == (top.cui if top.accepted else "")
+
+
+@pytest.mark.parametrize("key", ["entity", "mention"])
+def test_frames_of_pandas_keep_the_scores(folder, reranker, key):
+    frame = pd.read_json(folder / "my_lists.jsonl", lines=True).rename(columns={"entity": key})
+    (ranked,) = RerankPartitions(str(folder / "my_model"), device="cpu")(iter([frame]))
+    assert list(ranked) == [*frame, "ranked"]
+    assert_decided_by_all(ranked["ranked"].tolist(), reranker, read_lists(folder))
+
+
+def watched(folder, rows, monkeypatch, capsys):
+    """Exit code and output of monitor on the predictions of rows."""
+    scripts = shipped("scripts")
+    lists, predictions = write_lists(folder / "watched.jsonl", rows), folder / "predictions.jsonl"
+    monkeypatch.setenv("UMLS_RERANKER_PROGRESS", "0")
+    words = [folder / "my_model", lists, predictions, "--overwrite", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["rerank", *map(str, words)])
+    runpy.run_path(str(scripts / "rerank.py"))["main"]()
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["monitor", str(folder / "my_model"), str(predictions), "--window", "200"])
+    code = runpy.run_path(str(scripts / "monitor.py"))["main"]()
+    return code, capsys.readouterr().out
+
+
+def test_the_lists_that_a_model_was_calibrated_on_tell_nothing_of_drift(folder, monkeypatch, capsys):
+    # Enough mentions to be tested.
+    rows = read_lists(folder) * 4
+    code, said = watched(folder, rows, monkeypatch, capsys)
+    fitted = "of documents that the model was calibrated on, so their scores are fitted and tell nothing of drift"
+    assert (code, said) == (0, f"all 240 mentions are {fitted}; monitor predictions of other documents\n")
+    others = list_rows(200, 60, seed=1, prefix="n")
+    for row in others:
+        for candidate in row["candidates"]:
+            candidate["sapbert_score"] = 0.5
+    code, said = watched(folder, rows + others, monkeypatch, capsys)
+    assert code == 1
+    assert said.startswith(
+        f"240 mentions are left out: they are {fitted}\n200 mentions, 0 of them without candidates\n"
+    )
+    assert "ALARM: the top scores of mentions 1 to 200 differ" in said
