@@ -40,20 +40,14 @@ def list_rows(mentions=60, documents=20, seed=0, prefix="d"):
     return rows
 
 
-def list_model(folder, *model):
-    """Write ``my_lists.jsonl`` and ``my_model``, calibrated on it, into a folder.
-
-    Args:
-        model: what is calibrated.
-    """
+def list_model(folder):
+    """Write ``my_lists.jsonl`` and ``my_model``, a model without a network calibrated on it, into a folder."""
     lists = write_lists(folder / "my_lists.jsonl", list_rows())
     script = shipped("scripts") / "calibrate.py"
-    words = [script, *model, "--lists", lists, "--output", folder / "my_model", "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", list(map(str, words)))
+        patch.setattr(sys, "argv", [str(script), "--lists", str(lists), "--output", str(folder / "my_model")])
         patch.setenv("UMLS_RERANKER_PROGRESS", "0")
         runpy.run_path(str(script))["main"]()
-    return folder / "my_model"
 
 
 def read_lists(folder):
