@@ -99,7 +99,7 @@ def watched(options) -> tuple[Path, int, float]:
     from umls_reranker.core.recipe import load_recipe
     from umls_reranker.hub.download import download
 
-    recipe = load_recipe(options.model, or_model=True)
+    recipe = load_recipe(options.model, or_model="served_model")
     if not recipe.serving.served_model:
         raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
     folder = download(recipe.serving.served_model, recipe.serving.served_revision)

@@ -3,22 +3,34 @@
 
     umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0
     umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run
+    umls-reranker publish my_model --repo_id org/my-reranker --tag v1.0.0
 
+The last form publishes a model folder, such as umls-reranker calibrate makes of labelled lists without a run.
 Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run checks everything and sends nothing. A model
 that is worse than the one in the repo on the same test mentions, or not shown to be as good within --margin, is
 refused unless --force_worse is given.
 """
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
-from umls_reranker.core.arguments import PublishArguments, RunArguments
+from umls_reranker.core.arguments import PublishArguments, RunArguments, recipe_key
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 
 
+@dataclass
+class WhatToPublish:
+    """What is published: options of this script only."""
+
+    model_folder: str | None = recipe_key(None, "model folder, in place of the run's; given instead of the recipe, too")
+
+
 def main() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments, PublishArguments))
+    sections = (RunArguments, PublishArguments)
+    recipe, given = parse_recipe(__doc__, sections, extra=WhatToPublish, or_model="model_folder")
     options = recipe.publish
     for key in ("repo_id", "tag"):
         if not getattr(options, key):
@@ -27,7 +39,9 @@ def main() -> None:
     from umls_reranker.hub.model_folder import CARD, model_files
     from umls_reranker.hub.publish import publish
 
-    folder = recipe.run.run_dir / "model"
+    folder = Path(given.model_folder) if given.model_folder else recipe.run.run_dir / "model"
+    if given.model_folder and not folder.is_dir():
+        raise UserError(f"{folder} is neither a recipe nor a model folder")
     url = publish(
         folder,
         options.repo_id,

@@ -25,7 +25,7 @@ STOP_SECONDS = 30
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments), or_model=True)
+    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments), or_model="served_model")
     serving = recipe.serving
     if not serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")

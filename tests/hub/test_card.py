@@ -342,13 +342,14 @@ def test_the_card_says_that_corrections_took_part(tmp_path):
     assert "those of the calibration split and 1,200 reviewed mentions. After a change" in folder_card(folder)
 
 
-LISTS = {"source": None, "is_plain": True, "mentions": 327, "documents": 64, "not_in_list": 40, "scores": ["sapbert"]}
+LISTS = {"source": None, "is_plain": False, "mentions": 327, "documents": 64, "not_in_list": 40, "scores": ["sapbert"]}
 
 
 def test_a_model_without_a_network_claims_none():
     metrics = METRICS | {"lists": LISTS, "split": "own lists"}
     ranges = {"sapbert": {"low": 0.2123, "high": 1.0}}
-    text = model_card(metrics, recipe(), "org/mine", tag="v1", score_ranges=ranges, network=False)
+    values = Recipe.from_values({"run_name": "mine"}).to_dict()
+    text = model_card(metrics, values, "org/mine", tag="v1", score_ranges=ranges, network=False)
     card = ModelCard(text)
     assert card.data.base_model is None and card.data.library_name == "umls_reranker"
     assert card.data.pipeline_tag == "text-ranking" and "cross-encoder" not in card.data.tags
@@ -369,7 +370,7 @@ def test_a_model_without_a_network_claims_none():
 
 
 def test_a_model_whose_network_was_left_out_names_what_it_counts():
-    metrics = METRICS | {"lists": LISTS | {"source": "org/trained", "is_plain": False}}
+    metrics = METRICS | {"lists": LISTS | {"source": "org/trained"}}
     text = model_card(metrics, recipe(), network=False)
     assert "| made from | org/trained, without its network |" in text
     assert "mentions: MedMentions" in text and "base model" not in text

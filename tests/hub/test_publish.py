@@ -446,12 +446,12 @@ def test_a_password_in_the_address_of_the_hub_is_never_shown(hub, folder, monkey
 # The script
 
 
-def run_publish(hub, tmp_path, *options):
+def run_publish(hub, tmp_path, *options, what=None):
     recipe = tmp_path / "config.yaml"
     recipe.write_text(f"output_dir: {tmp_path}\nrun_name: .\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= hub.environment(tmp_path / "home", token=WRITER) | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, ROOT / "scripts" / "publish.py", recipe, *options]
+    command = [sys.executable, ROOT / "scripts" / "publish.py", what or recipe, *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
@@ -473,3 +473,12 @@ def test_the_script_names_what_the_recipe_lacks(hub, folder, tmp_path):
     result = run_publish(hub, tmp_path, "--repo_id", REPO)
     assert result.returncode == 2
     assert result.stderr == "error: publishing needs tag; set it in the recipe or with --tag\n"
+
+
+def test_the_script_publishes_a_model_folder_without_a_run(hub, tmp_path):
+    folder, options = make_model(tmp_path / "calibrated"), ("--repo_id", REPO, "--tag", "v1.0.0")
+    done = run_publish(hub, tmp_path, *options, what=folder)
+    assert done.returncode == 0 and "published with tag v1.0.0" in done.stdout, done.stderr
+    assert hub.repos[REPO].files("v1.0.0")["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    nothing = run_publish(hub, tmp_path, *options, what=tmp_path / "nothing")
+    assert nothing.stderr == f"error: {tmp_path / 'nothing'} is neither a recipe nor a model folder\n"

@@ -134,7 +134,7 @@ def parse_recipe(
     sections: Sequence[type],
     argv: Sequence[str] | None = None,
     extra: type | None = None,
-    or_model: bool = False,
+    or_model: str | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Parse ``RECIPE [--key value ...]`` into a `Recipe`.
@@ -143,7 +143,8 @@ def parse_recipe(
         description: what the script does, the first paragraph of ``--help``.
         sections: the sections that ``--help`` explains; every other key is accepted too.
         extra: a dataclass of the script's own options, which are not recipe keys.
-        or_model: whether a model may be given instead of the recipe, which is then the default one with this model.
+        or_model: the key, of a section or of `extra`, of a model that may be given instead of the recipe; the recipe is
+            then the default one. None: there must be a recipe.
         notes: key -> text that completes its help with what a room above this one knows.
 
     Returns:
@@ -161,11 +162,11 @@ def parse_recipe(
         parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
     overrides = vars(arguments)
     name = overrides.pop("recipe")
-    if not or_model:
+    if not or_model or is_recipe(name):
         _refuse_list_calibrated(Path(name))
-    values = _read(name, or_model)
-    options = {name: overrides.pop(name) for name in keys_of(extra) if name in overrides} if extra else {}
-    recipe = Recipe.from_values(values | overrides)
+    values = _read(name, or_model) | overrides
+    options = {key: values.pop(key) for key in keys_of(extra) if key in values} if extra else {}
+    recipe = Recipe.from_values(values)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
     # Scores of user-provided lists are features too, whatever they are called.
     if new_features and not recipe.mentions.candidate_lists:
@@ -173,7 +174,7 @@ def parse_recipe(
     return (recipe, extra(**options)) if extra else recipe
 
 
-def load_recipe(path: str | Path, or_model: bool = False) -> Recipe:
+def load_recipe(path: str | Path, or_model: str | None = None) -> Recipe:
     """Read a recipe from YAML, with defaults for missing keys.
 
     Args:
@@ -183,9 +184,9 @@ def load_recipe(path: str | Path, or_model: bool = False) -> Recipe:
     return Recipe.from_values(_read(str(path), or_model))
 
 
-def _read(name: str, or_model: bool) -> dict[str, Any]:
+def _read(name: str, or_model: str | None) -> dict[str, Any]:
     if or_model and not is_recipe(name):
-        return {"served_model": name}
+        return {or_model: name}
     return _read_yaml(find_recipe(name))
 
 

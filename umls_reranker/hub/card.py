@@ -311,7 +311,8 @@ def _source_rows(
         network: whether there is one.
     """
     rows = []
-    if not is_plain:
+    # The counts of a model without a network may be of a training.
+    if not is_plain and (network or any(map(recipe.get, ("corpus", "candidate_lists", "umls_dir", "obo")))):
         rows += [(f"concepts: {name}", terms) for name, terms in _concept_sources(recipe, dictionary)]
         if recipe["mention_source"] == "corpus":
             terms = _joined(recipe.get("corpus") or "corpus").terms
