@@ -98,11 +98,13 @@ def watched(options) -> tuple[Path, int, float]:
     """Folder of the model, window and alpha: from the command line, else from the recipe if one is given."""
     from umls_reranker.core.recipe import load_recipe
     from umls_reranker.hub.download import download
+    from umls_reranker.hub.model_folder import MANIFEST, REFERENCE, THRESHOLDS
 
     recipe = load_recipe(options.model, or_model="served_model")
     if not recipe.serving.served_model:
         raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
-    folder = download(recipe.serving.served_model, recipe.serving.served_revision)
+    model, files = recipe.serving.served_model, (MANIFEST, REFERENCE, THRESHOLDS)
+    folder = download(model, recipe.serving.served_revision, files=files)
     settings = recipe.monitoring
     window = settings.monitor_window if options.window is None else options.window
     return folder, window, settings.monitor_alpha if options.alpha is None else options.alpha

@@ -19,7 +19,7 @@ from umls_reranker.core.script import CommandParser, run_script
 
 def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
-    parser.add_argument("model", type=Path, help="model folder with thresholds.json and reference.json")
+    parser.add_argument("model", help="folder or Hub id of the model, with thresholds.json and reference.json")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
     parser.add_argument("output", type=Path, help="JSON Lines file to write")
     parser.add_argument("--count", type=int, default=200, help="lines to select (default: 200)")
@@ -33,10 +33,12 @@ def main() -> None:
     if options.count < 1 or options.seed < 0 or not 0 <= options.random_share <= 1:
         raise UserError("count must be 1 or more, seed 0 or more, and random_share from 0 to 1")
     require_another(options.output, [options.predictions])
+    from umls_reranker.hub.download import download
+    from umls_reranker.hub.model_folder import MANIFEST, REFERENCE, THRESHOLDS
     from umls_reranker.review.review_queue import judge_of, select_for_review, write_queue
     from umls_reranker.serving.prediction_log import read_predictions
 
-    judge = judge_of(options.model)
+    judge = judge_of(download(options.model, files=(MANIFEST, REFERENCE, THRESHOLDS)))
     mentions = list(read_predictions(options.predictions))
     if not mentions:
         raise UserError(f"{options.predictions} holds no predictions; give the output of umls-reranker rerank")
