@@ -25,7 +25,9 @@ from umls_reranker.core.script import run_script
 class WhatToPublish:
     """What is published: options of this script only."""
 
-    model_folder: str | None = recipe_key(None, "model folder, in place of the run's; given instead of the recipe, too")
+    model_folder: str | None = recipe_key(
+        None, "model folder, in place of the run's; given instead of the recipe, too"
+    )
 
 
 def main() -> None:
