@@ -143,7 +143,7 @@ def parse_recipe(
         description: what the script does, the first paragraph of ``--help``.
         sections: the sections that ``--help`` explains; every other key is accepted too.
         extra: a dataclass of the script's own options, which are not recipe keys.
-        or_model: the key, of a section or of `extra`, of a model that may be given instead of the recipe, which is then
+        or_model: key, of a section or of `extra`, of a model that may be given instead of the recipe, which is then
             the default one. None: there must be a recipe.
         notes: key -> text that completes its help with what a room above this one knows.
 

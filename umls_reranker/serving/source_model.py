@@ -54,7 +54,7 @@ class SourceModel:
         if (folder / MANIFEST).is_file():
             recipe = load_recipe(folder / RECIPE)
             reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
-            return cls(name, folder, reranker.scorer, recipe, reranker)  # type: ignore[arg-type]
+            return cls(name, folder, reranker.scorer, recipe, reranker)
         if not (folder / "config.json").is_file():
             raise UserError(f"{name} holds no config.json, so it is no model")
         config = read_json(folder / "config.json")
