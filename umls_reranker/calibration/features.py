@@ -5,7 +5,8 @@ From outside of the package, call `core.sockets.register_feature`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from ..core.sockets import CROSS_ENCODER, FEATURES, Feature, register_feature
 from ..data.semantic_types import TypeHierarchy
 from ..data.trigram_sets import shared_trigrams
 from .qualifiers import qualifier_agreement
+from .singulars import singular_words
 
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
@@ -29,6 +31,10 @@ LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
     "seen_string": "1 where this string was seen in training",
 }
+LIST_POSITION = "list_position"
+# The number in a UMLS CUI counts in these units; other ids count as one unit.
+CUI = re.compile(r"C\d{7}")
+CUI_UNIT = 1e6
 # Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
@@ -64,10 +70,51 @@ class FeatureSources:
 
 
 def exact_name(sources: FeatureSources) -> np.ndarray:
-    distinct, form = number_distinct(sources.mentions)
+    return _equal(sources.lists, sources.mentions, sources.names)
+
+
+def same_words(sources: FeatureSources) -> np.ndarray:
+    return _equal(sources.lists, singular_words(sources.mentions), singular_words(sources.names))
+
+
+def _equal(lists: CandidateLists, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """(m,) float64, 1 where the form of a name is that of its mention, else 0."""
+    distinct, form = number_distinct(mentions)
     numbers = {text: number for number, text in enumerate(distinct)}
-    of_names = np.array([numbers.get(text, -1) for text in sources.names], np.int64)
-    return (of_names[sources.lists.names.codes] == form[sources.lists.owner]).astype(np.float64)
+    of_names = np.array([numbers.get(text, -1) for text in names], np.int64)
+    return (of_names[lists.names.codes] == form[lists.owner]).astype(np.float64)
+
+
+def list_position(sources: FeatureSources) -> np.ndarray:
+    """Minus the log of the position in the list, counted from 1.
+
+    Candidates of one concept share the position of the first. So do those of one name, as retrievers order them by
+    chance. Each position counts once.
+    """
+    lists = sources.lists
+    distinct, form = number_distinct(sources.names)
+    names = lists.owner * len(distinct) + form[lists.names.codes]
+    first = np.arange(len(lists.owner))
+    for groups in (lists.concepts, names, lists.concepts):
+        first = _lowest(first, groups)
+    is_first = np.zeros(len(first), np.int64)
+    is_first[first] = 1
+    before = list_offsets(is_first)
+    return -np.log1p(before[first] - before[lists.offsets[:-1]][lists.owner])
+
+
+def _lowest(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(m,) int64, the lowest of the values (m,) in each one's group."""
+    distinct, number = np.unique(groups, return_inverse=True)
+    lowest = np.full(len(distinct), len(values))
+    np.minimum.at(lowest, number, values)
+    return lowest[number]
+
+
+def concept_age(sources: FeatureSources) -> np.ndarray:
+    lists = sources.lists
+    numbers = [int(cui[1:]) / CUI_UNIT if CUI.fullmatch(cui) else 1.0 for cui in lists.ids]
+    return -np.array(numbers, np.float64)[lists.cuis.codes]
 
 
 def mention_in_name(sources: FeatureSources) -> np.ndarray:
@@ -127,6 +174,7 @@ def _agree(hierarchy: TypeHierarchy, kinds: tuple[str, ...], candidate_kinds: tu
 
 OWN_FEATURES = (
     Feature("exact_name", "1 where the name equals the mention, both normalized", exact_name),
+    Feature("same_words", "1 where name and mention have the same words in singular, in any order", same_words),
     Feature("mention_in_name", "share of the mention's character trigrams that are in the name", mention_in_name),
     Feature("name_in_mention", "share of the name's character trigrams that are in the mention", name_in_mention),
     Feature(
@@ -158,14 +206,32 @@ OWN_FEATURES = (
         type_compatibility,
         inputs=("entity_type", "semantic_types"),
     ),
+    Feature(
+        LIST_POSITION,
+        "minus the log of the position in the list, for lists of other pipelines, which come best first",
+        list_position,
+    ),
+    Feature(
+        "concept_age",
+        "minus the number in the CUI, in millions: what came into the UMLS early is meant more often",
+        concept_age,
+        inputs=("cui",),
+    ),
 )
 for _feature in OWN_FEATURES:
     register_feature(_feature)
 
 
 def default_features(lists: CandidateLists) -> list[str]:
-    """Features used by default: the cross-encoder, the scores of the lists, and all that is made of lists."""
-    return [CROSS_ENCODER, *lists.scores, *(name for name, feature in FEATURES.items() if feature.column is not None)]
+    """Features used by default: the cross-encoder, the scores of the lists, and all that is made of lists.
+
+    `LIST_POSITION` is one of user-provided lists only. The order of our retrievers is that of their scores, and a
+    model that is fitted on it would count on that order where a pipeline has another.
+    """
+    names = [name for name, feature in FEATURES.items() if feature.column is not None]
+    if any(lists.index_keys):
+        names.remove(LIST_POSITION)
+    return [CROSS_ENCODER, *lists.scores, *names]
 
 
 def check_features(names: Iterable[str], lists: CandidateLists) -> None:
