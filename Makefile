@@ -2,12 +2,15 @@
 # make test         install what tests need, and run them on all cores
 # make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, a browser; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
+# make peers        compare with other linkers, each in an environment of its own (benchmarks/peers/README.md)
 # make quality      check format, lint, types and who imports whom; make style mends the first two
-.PHONY: quickstart test test-extra test-lowest quality style clean
+.PHONY: quickstart test test-extra test-lowest peers quality style clean
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= quickstart
+# The folder that benchmarks/peers/export.py wrote.
+EXPORT ?= runs/peers
 CODE = umls_reranker scripts tests benchmarks
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
@@ -31,6 +34,9 @@ test-lowest: $(VENV)/.with-lowest
 	$(VENV)/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
 	$(VENV)-lowest/bin/python -m pytest $(PARALLEL)
+
+peers:
+	$(PYTHON) benchmarks/peers/run.py $(EXPORT)
 
 quality: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format --check $(CODE)

@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Write once what all systems read: the dictionary, and the mentions of a run's splits with the text around them.
+
+    python benchmarks/peers/export.py ../runs/minilm-medmentions-cpu runs/peers \
+        --umls_dir ../shared/data/umls_open/META --corpus ../shared/data/medmentions_st21pv/corpus_pubtator.txt.gz
+
+Reads concepts/ and mentions/ of a run, which `umls-reranker prepare_data` writes, and the folder and corpus of its
+recipe. Writes JSON Lines: concepts, a file of mentions a split, and documents; `peer.py` says what is in a row. The
+names in it may be licensed: keep the folder out of git.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("export", type=Path, help="folder to write")
+    parser.add_argument("--umls_dir", type=Path, required=True, help="folder with MRCONSO.RRF and MRSTY.RRF")
+    parser.add_argument("--corpus", type=Path, required=True, help="of the mentions")
+    arguments = parser.parse_args()
+    export(arguments.run, arguments.export, arguments.umls_dir, arguments.corpus)
+
+
+def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
+    """Write the folder that `peer.Export` reads."""
+    from datasets import load_from_disk
+    from peer import Concept, write_rows
+
+    from umls_reranker.core.lines import Faults
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.corpus_formats import reader_of
+
+    concepts, splits = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
+    cuis = concepts.cuis_of(range(len(concepts))).to_pylist()
+    rows = ((cui, concepts.names(row), concepts.semantic_types(row)) for row, cui in enumerate(cuis))
+    dictionary = (Concept(cui, names[0], names, types) for cui, names, types in rows)
+    write_rows(folder / "concepts.jsonl", (concept._asdict() for concept in dictionary))
+    split_of = {doc_id: split for split, mentions in splits.items() for doc_id in mentions.unique("doc_id")}
+    documents = reader_of([corpus]).documents(corpus, Faults(corpus, "stop"))
+    texts = {document.doc_id: document.text for document in documents if document.doc_id in split_of}
+    columns = ({"doc_id": doc_id, "split": split_of[doc_id], "text": text} for doc_id, text in texts.items())
+    write_rows(folder / "documents.jsonl", columns)
+    known = {*cuis}
+    for split, mentions in splits.items():
+        located = (
+            row | {"text": texts[row["doc_id"]][row["start"] : row["end"]], "in_dictionary": row["cui"] in known}
+            for row in mentions
+        )
+        write_rows(folder / f"{split}.jsonl", located)
+    link = folder / "META"
+    link.unlink(missing_ok=True)
+    link.symlink_to(umls_dir.resolve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+#!/usr/bin/env python
+"""Link the mentions of an export with one system, inside its own environment, and write what it answers.
+
+    .venv-peers/gilda/bin/python benchmarks/peers/peer.py gilda runs/peers
+
+`export.py` made the folder. Reads only it, needs only the standard library and the system's own packages, and writes
+EXPORT/rows/SYSTEM/SPLIT.jsonl, a row a mention with its ranked CUIs, and facts.json with what that took.
+
+A system is a module of systems/ with
+
+    ENVIRONMENT  name of its environment and of its requirements, systems/ENVIRONMENT.txt
+    PACKAGES     distributions whose versions are reported
+    INPUTS       which of "types", "context" and "training mentions" it uses
+    DEVIATIONS   sentences, one for each thing that is not as its documentation says
+    setup        Export -> link, which takes a batch of mentions and gives the candidates of each
+
+and imports the system itself inside `setup` only, so that it can be listed without its environment.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MOST_CANDIDATES = 32
+
+
+class Concept(NamedTuple):
+    """A concept of the dictionary; `names` has the preferred one, `name`, first."""
+
+    cui: str
+    name: str
+    names: list[str]
+    semantic_types: list[str]
+
+
+class Mention(NamedTuple):
+    """A mention of a split.
+
+    Attributes:
+        mention_id: number in its split.
+        start, end: of `text` in the document.
+        text: as written. mention: with abbreviations that the document defines replaced by their long form, which is
+            what ours reads.
+        left, right: about 125 characters of the text around it.
+        semantic_types: that the annotators gave, such as T047.
+        cui: gold concept; None where it is to be answered.
+        in_dictionary: whether the dictionary has it; None where it is to be answered.
+    """
+
+    mention_id: int
+    doc_id: str
+    start: int
+    end: int
+    text: str
+    mention: str
+    left: str
+    right: str
+    semantic_types: list[str]
+    cui: str | None
+    in_dictionary: bool | None
+
+
+class Candidate(NamedTuple):
+    """A concept, the system's own score, higher is better, and the name that matched, where it has one."""
+
+    cui: str
+    score: float
+    name: str | None = None
+
+
+Link = Callable[[Sequence[Mention]], Iterable[Iterable[Candidate]]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """The folder that `export.py` wrote."""
+
+    folder: Path
+
+    @property
+    def umls_dir(self) -> Path:
+        """The dictionary in Rich Release Format: MRCONSO.RRF and MRSTY.RRF, with the same names as `concepts`."""
+        return self.folder / "META"
+
+    def concepts(self) -> Iterator[Concept]:
+        """The dictionary."""
+        return (Concept(**row) for row in read_rows(self.folder / "concepts.jsonl"))
+
+    def mentions(self, split: str) -> Iterator[Mention]:
+        """With gold concepts: of train, dev, calibration or test."""
+        return (Mention(**row) for row in read_rows(self.folder / f"{split}.jsonl"))
+
+    def documents(self, *splits: str) -> dict[str, str]:
+        """Text by id of the documents of some splits, or of all; `Mention.start` counts its characters."""
+        rows = read_rows(self.folder / "documents.jsonl")
+        return {row["doc_id"]: row["text"] for row in rows if not splits or row["split"] in splits}
+
+    def scratch(self, name: str) -> Path:
+        """A folder of this name for what a system builds."""
+        path = self.folder / "scratch" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON Lines file."""
+    with path.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON Lines file beside, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    partial.replace(path)
+
+
+def answers(link: Link, mentions: Iterable[Mention], batch: int) -> Iterator[dict[str, Any]]:
+    """The rows of a split: candidates best first, each concept once, and the seconds of a mention of its batch."""
+    iterator = iter(mentions)
+    while hidden := [mention._replace(cui=None, in_dictionary=None) for mention in islice(iterator, batch)]:
+        began = time.perf_counter()
+        linked = [list(candidates) for candidates in link(hidden)]
+        seconds = (time.perf_counter() - began) / len(hidden)
+        for mention, candidates in zip(hidden, linked, strict=True):
+            best: dict[str, Candidate] = {}
+            for candidate in sorted(candidates, key=lambda candidate: -candidate.score):
+                best.setdefault(candidate.cui, candidate)
+            top = [*best.values()][:MOST_CANDIDATES]
+            yield {
+                "mention_id": mention.mention_id,
+                "cuis": [candidate.cui for candidate in top],
+                "scores": [float(candidate.score) for candidate in top],
+                "names": [candidate.name for candidate in top],
+                "seconds": seconds,
+            }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("system", help="a module of systems/")
+    parser.add_argument("export", type=Path, help="folder that export.py wrote")
+    parser.add_argument("--splits", nargs="+", default=["calibration", "test"])
+    parser.add_argument("--most", type=int, help="link so many mentions of each split (default: all)")
+    parser.add_argument("--batch", type=int, default=256, help="mentions a call; 1 for one by one")
+    parser.add_argument("--rows", default="rows", help="name of the folder in EXPORT that the rows go to")
+    arguments = parser.parse_args()
+    system, export = importlib.import_module(f"systems.{arguments.system}"), Export(arguments.export)
+    folder = export.folder / arguments.rows / arguments.system
+    began = time.perf_counter()
+    link = system.setup(export)
+    facts = {
+        "inputs": list(system.INPUTS),
+        "deviations": list(system.DEVIATIONS),
+        "versions": {name: version(name) for name in system.PACKAGES} | {"python": platform.python_version()},
+        "setup_seconds": time.perf_counter() - began,
+        "batch": arguments.batch,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+    for split in arguments.splits:
+        mentions = islice(export.mentions(split), arguments.most)
+        write_rows(folder / f"{split}.jsonl", answers(link, mentions, arguments.batch))
+    # In KiB on Linux, in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    facts["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    write_rows(folder / "facts.json", [facts])
+
+
+if __name__ == "__main__":
+    main()

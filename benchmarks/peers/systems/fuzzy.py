@@ -1,0 +1,27 @@
+"""rapidfuzz over all names, as people write it themselves (https://rapidfuzz.github.io): `process.extract`.
+
+`WRatio` is the default scorer of `process.extract`; `default_process` lowers case and drops signs, as advised.
+"""
+
+from peer import Candidate
+
+ENVIRONMENT = "light"
+PACKAGES = ("rapidfuzz",)
+INPUTS = ()
+DEVIATIONS = ()
+NAMES = 100
+
+
+def setup(export):
+    from rapidfuzz import fuzz, process, utils
+
+    names = [(name, concept.cui) for concept in export.concepts() for name in concept.names]
+    processed = [utils.default_process(name) for name, _ in names]
+
+    def link(mentions):
+        for mention in mentions:
+            text = utils.default_process(mention.mention)
+            hits = process.extract(text, processed, scorer=fuzz.WRatio, limit=NAMES)
+            yield [Candidate(names[row][1], score, names[row][0]) for _, score, row in hits]
+
+    return link
