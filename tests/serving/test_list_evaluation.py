@@ -111,12 +111,12 @@ def test_documents_of_the_calibration_are_counted_and_the_others_told_apart(tmp_
     rows = make_rows(90, 30, seed=2) + make_rows(60, 20, seed=3, prefix="new")
     report, _ = evaluated(calibrated, tmp_path, rows)
     assert (report["lists"]["calibrated_documents"], report["lists"]["calibrated_mentions"]) == (30, 90)
-    note = report["notes"][0]
-    assert note.startswith("30 of the 50 documents are those that the model was calibrated on")
+    assert report["notes"][0].startswith("30 of the 50 documents are those that the model was calibrated on; ")
     rest, _ = evaluated(calibrated, tmp_path, rows[90:])
-    assert note.endswith(f"on the other 20 alone (60 mentions), {rest['verdict']}")
+    assert report["verdict"] == f"on the 20 documents that the model was not calibrated on: {rest['verdict']}"
+    assert rest["verdict"].startswith("gain: ")
     report, _ = evaluated(calibrated, tmp_path, rows[:90])
-    assert "read the figures that calibrate printed" in report["notes"][0]
+    assert report["verdict"].startswith("cannot tell: the model was calibrated on all of these documents; ")
 
 
 def test_a_model_without_a_network_is_measured_without_what_is_of_one(tmp_path, monkeypatch, capsys, without_network):

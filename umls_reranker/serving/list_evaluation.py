@@ -18,7 +18,7 @@ from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..evaluation.answers import Answers
 from ..evaluation.formats import number, percent
 from ..evaluation.inputs import incorrect_type_figures
-from ..evaluation.linking import gold_ranks
+from ..evaluation.linking import Documents, gold_ranks
 from ..evaluation.list_systems import System, compare_systems, systems_table, verdict
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import card_charts, report_page
@@ -71,8 +71,8 @@ def evaluate_lists(
         "calibrated_documents": len(set(outcomes.document[~is_new])),
         "calibrated_mentions": int((~is_new).sum()),
     }
-    report["verdict"] = verdict(report["systems"][-1], len(lists), documents.count)
-    report["notes"] = _notes(answers, report, compared, is_new)
+    report["verdict"] = _verdict(report["systems"], compared, documents, is_new)
+    report["notes"] = _notes(answers, report)
     return report, outcomes
 
 
@@ -100,7 +100,7 @@ def save_evaluation(
 
 def evaluation_summary(report: dict[str, Any]) -> str:
     """The systems side by side, the verdict, and what to know of the figures, as lines of text."""
-    return "\n".join([systems_table(report["systems"]), report["verdict"], *report["notes"]])
+    return "\n".join(["", systems_table(report["systems"]), "", report["verdict"], *report["notes"], ""])
 
 
 def _compared(labelled: LabelledLists, answers: Answers, reranker: UMLSReranker, seed: int) -> dict[str, System]:
@@ -115,16 +115,34 @@ def _compared(labelled: LabelledLists, answers: Answers, reranker: UMLSReranker,
     return systems | {"reranker": System.of(answers.outcomes)}
 
 
-def _notes(answers: Answers, report: dict[str, Any], compared: dict[str, System], is_new: np.ndarray) -> list[str]:
+def _verdict(
+    rows: list[dict[str, Any]], compared: dict[str, System], documents: Documents, is_new: np.ndarray
+) -> str:
+    """Of the mentions whose documents the model was not calibrated on, (n,) bool."""
+    if is_new.all():
+        return verdict(rows[-1], len(is_new), documents.count)
+    if not is_new.any():
+        return (
+            "cannot tell: the model was calibrated on all of these documents; evaluate on others, or read the verdict of "
+            "calibrate, which is of documents held out"
+        )
+    documents = documents.take(is_new)
+    rows = compare_systems({name: system.take(is_new) for name, system in compared.items()}, documents)
+    of_new = verdict(rows[-1], int(is_new.sum()), documents.count)
+    return f"on the {documents.count:,} documents that the model was not calibrated on: {of_new}"
+
+
+def _notes(answers: Answers, report: dict[str, Any]) -> list[str]:
     """Sentences about the figures, for the terminal and the page."""
     facts, rows, notes = report["lists"], report["systems"], []
-    if facts["calibrated_documents"]:
-        notes.append(_note_on_calibrated(answers, facts, compared, is_new))
-    if "calibrated_scores" in compared:
-        scores = ", ".join(f"{name}_score" for name in facts["scores"])
+    if calibrated := facts["calibrated_documents"]:
         notes.append(
-            f"the scores of the lists ({scores}) are calibrated on these lists, by documents held out in turn"
+            f"{calibrated:,} of the {answers.documents.count:,} documents are those that the model was calibrated on; "
+            "figures on these are not held out, and too good: leave them out of your lists"
         )
+    if "calibrated_scores" in [row["name"] for row in rows]:
+        scores = ", ".join(f"{name}_score" for name in facts["scores"])
+        notes.append(f"the scores of the lists ({scores}) are calibrated on these lists, by documents held out in turn")
     elif facts["scores"]:
         notes.append("too few documents to calibrate the scores of the lists on, so they are not compared")
     if rows[-1]["top1_ece"]:
@@ -134,24 +152,6 @@ def _notes(answers: Answers, report: dict[str, Any], compared: dict[str, System]
     share = f"{percent(high['share'])} of the mentions, {percent(high['precision'])} of them correct"
     notes.append(f"tier high of this model: {share if high['count'] else 'no mention'}")
     return notes + _notes_on_inputs(answers)
-
-
-def _note_on_calibrated(
-    answers: Answers, facts: dict[str, Any], compared: dict[str, System], is_new: np.ndarray
-) -> str:
-    count, documents = facts["calibrated_documents"], answers.documents.count
-    note = (
-        f"{count:,} of the {documents:,} documents are those that the model was calibrated on, and figures on these "
-        "are not held out"
-    )
-    if not is_new.any():
-        return f"{note}; evaluate on other documents, or read the figures that calibrate printed, which are held out"
-    rest = answers.documents.take(is_new)
-    rows = compare_systems({key: system.take(is_new) for key, system in compared.items()}, rest)
-    mentions = int(is_new.sum())
-    return (
-        f"{note}; on the other {rest.count:,} alone ({mentions:,} mentions), {verdict(rows[-1], mentions, rest.count)}"
-    )
 
 
 def _notes_on_inputs(answers: Answers) -> list[str]:
