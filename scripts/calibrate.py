@@ -24,18 +24,11 @@ from pathlib import Path
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.recipe import add_keys, parse_recipe
-from umls_reranker.core.script import UMLS_DIR_HELP, CommandParser, run_script, would_make
+from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.review.run_calibration import calibrate_run
 
 # Keys of a recipe that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
-LISTS_HELP = (
-    "your own labelled lists, to calibrate on: a file or folder of .jsonl, .parquet or .arrow, or of .csv or .tsv "
-    "with one row a candidate (mention_id, doc_id, mention, cui, name, score, gold); else a row is a mention "
-    "with its candidates, best first, its document and its gold concept, also if that is not in the list: "
-    '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
-    '"doc_id": "d1", "cui": "C0009443"}'
-)
 
 
 def main() -> None:

@@ -23,16 +23,9 @@ from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import add_keys, parse_recipe
-from umls_reranker.core.script import UMLS_DIR_HELP, CommandParser, run_script, should_run, would_make
+from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, should_run, would_make
 from umls_reranker.core.stage_keys import key_of_lists, report_stage
 from umls_reranker.core.stages import RunFolder
-
-LISTS_HELP = (
-    "your own labelled lists, to measure on: a file or folder of .jsonl, .parquet or .arrow with a row for each "
-    'mention, {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
-    '"doc_id": "d1", "cui": "C0009443"}; candidates in the order of your pipeline, best first, and cui is the right '
-    "concept, also if it is not among them; or of .csv or .tsv with a row for each candidate"
-)
 
 
 def main() -> None:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from .arguments import RunArguments
 
-# Of the option that adds a dictionary to candidate lists.
+# Of the options that several scripts have for lists, and for a dictionary that adds to them.
+LISTS_HELP = (
+    "your own labelled lists: a file or folder of .jsonl, .parquet or .arrow, or of .csv or .tsv with one row a "
+    "candidate (mention_id, doc_id, mention, cui, name, score, gold); else a row is a mention with its candidates, "
+    "best first, its document and its gold concept, also if that is not in the list: "
+    '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
+    '"doc_id": "d1", "cui": "C0009443"}'
+)
 UMLS_DIR_HELP = (
     "folder with MRCONSO.RRF and MRSTY.RRF, or one of them, which adds to candidates by their CUI what they lack: "
     "name, preferred_name, semantic_types, and synonym_score, the similarity of the mention with the most similar of "

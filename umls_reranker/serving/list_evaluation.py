@@ -115,16 +115,14 @@ def _compared(labelled: LabelledLists, answers: Answers, reranker: UMLSReranker,
     return systems | {"reranker": System.of(answers.outcomes)}
 
 
-def _verdict(
-    rows: list[dict[str, Any]], compared: dict[str, System], documents: Documents, is_new: np.ndarray
-) -> str:
+def _verdict(rows: list[dict[str, Any]], compared: dict[str, System], documents: Documents, is_new: np.ndarray) -> str:
     """Of the mentions whose documents the model was not calibrated on, (n,) bool."""
     if is_new.all():
         return verdict(rows[-1], len(is_new), documents.count)
     if not is_new.any():
         return (
-            "cannot tell: the model was calibrated on all of these documents; evaluate on others, or read the verdict of "
-            "calibrate, which is of documents held out"
+            "cannot tell: the model was calibrated on all of these documents; evaluate on others, or read the verdict "
+            "of calibrate, which is of documents held out"
         )
     documents = documents.take(is_new)
     rows = compare_systems({name: system.take(is_new) for name, system in compared.items()}, documents)
@@ -142,7 +140,9 @@ def _notes(answers: Answers, report: dict[str, Any]) -> list[str]:
         )
     if "calibrated_scores" in [row["name"] for row in rows]:
         scores = ", ".join(f"{name}_score" for name in facts["scores"])
-        notes.append(f"the scores of the lists ({scores}) are calibrated on these lists, by documents held out in turn")
+        notes.append(
+            f"the scores of the lists ({scores}) are calibrated on these lists, by documents held out in turn"
+        )
     elif facts["scores"]:
         notes.append("too few documents to calibrate the scores of the lists on, so they are not compared")
     if rows[-1]["top1_ece"]:
