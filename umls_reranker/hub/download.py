@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from os.path import expanduser
 from pathlib import Path
-
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import RevisionNotFoundError
+from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from ..core.fetch import hub_calls
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_files
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # Name and folder of the model that comes with the package.
 BUILT_IN, BUILT_IN_FOLDER = "built-in", Path(__file__).resolve().parents[1] / "built_in"
@@ -73,6 +73,12 @@ def snapshot(
     if not re.fullmatch(REPO_ID, repo_id):
         raise UserError(f"{repo_id} is neither a local folder nor a Hub repo written as NAMESPACE/NAME")
 
+    # The Hub's client takes as long to import as a model without a network to load.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    from ..core.fetch import hub_calls
+
     with hub_calls(repo_id, token):
         try:
             folder = snapshot_download(
@@ -94,4 +100,6 @@ def snapshot(
 
 def hub_api(token: str | bool | None) -> HfApi:
     """The Hub client; its requests name this library."""
+    from huggingface_hub import HfApi
+
     return HfApi(token=token, library_name="umls_reranker", library_version=__version__)
