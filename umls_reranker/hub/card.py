@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..core.files import read_json
 from ..evaluation.figures import read_metrics
 from ..evaluation.formats import FORMATS, figure_name, is_there, markdown_table, with_interval
+from ..evaluation.list_systems import systems_markdown
 from ..evaluation.page import TEMPLATES
 from .download import REPO_ID
 from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, has_network, model_recipe
@@ -112,6 +113,7 @@ def model_card(
         calibrated_on += f" and {corrections:,} reviewed mentions"
     linking = metrics.get("linking", {})
     tables = {
+        "systems": systems_markdown(metrics.get("systems", [])),
         "linking": _systems_table(linking),
         "in_dictionary": _systems_table({system: part["in_dictionary"] for system, part in linking.items()}),
         "coverage": _systems_table(metrics.get("coverage", {}), "precision {}"),

@@ -123,14 +123,16 @@ def recalibrate(
         "documents": documents.count,
         "not_in_list": labelled.not_in_list,
         "scores": list(lists.scores),
+        "kept_network": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
         "repeated_candidates": len(labelled.lists.owner) - len(lists.owner),
     }
     fitted |= {"split": SPLIT, "lists": facts}
-    systems = _systems(labelled, fits, names, after, is_kept={*has_kept, uses_network})
+    systems = compare_systems(_systems(labelled, fits, names, after, is_kept={*has_kept, uses_network}), documents)
     metrics = {
         **decided_figures(lists, after, logits, Outcomes.of(lists, after), documents, SPLIT),
         "lists": facts,
-        "systems": compare_systems(systems, documents),
+        "systems": systems,
+        "verdict": verdict(systems[-1], len(lists), documents.count),
         "inputs": _certified(calibration),
     }
     weighed = [name for name in names if uses_network or name != CROSS_ENCODER]
@@ -178,7 +180,7 @@ def results(new: Recalibrated) -> str:
         "Held out by document, in five folds, with 95 % intervals:",
         systems_table(metrics["systems"]),
         "",
-        verdict(metrics["systems"][-1], facts["mentions"], facts["documents"]),
+        metrics["verdict"],
         *_about_network(new),
         "",
         *_about_high(new),
