@@ -131,7 +131,7 @@ def test_unfit_data_are_a_user_error(method, logits, labels, message):
 
 @pytest.mark.parametrize("method", ["platt", "beta", "hierarchical_beta", "isotonic"])
 def test_scores_that_rank_backwards_are_a_user_error(method):
-    with pytest.raises(UserError, match="do not rank right candidates above wrong ones"):
+    with pytest.raises(UserError, match="do not rank gold concepts above other candidates"):
         CALIBRATORS[method]().fit(Sample([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0]))
 
 
@@ -206,6 +206,24 @@ def test_cross_validation_by_hand():
         eps = 0.5 / np.sum(~held_out)
         expected += log_loss(fitted(logits[held_out]), labels[held_out], eps) * np.sum(held_out) / 6
     assert losses["temperature"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_auto_takes_the_next_method_where_the_best_fits_every_fold_but_not_all(monkeypatch):
+    logits, labels = pairs(600)
+    documents = np.arange(600) // 10
+    best, losses = fit_calibrator("auto", Sample(logits, labels), documents)
+    original = type(best).fit
+
+    def fit(self, sample):
+        if len(sample.scores) == 600:
+            raise UserError("cannot be fitted")
+        return original(self, sample)
+
+    monkeypatch.setattr(type(best), "fit", fit)
+    second = fit_calibrator("auto", Sample(logits, labels), documents)[0].name
+    assert second == sorted(losses, key=losses.__getitem__)[1]
+    with pytest.raises(UserError, match="cannot be fitted"):
+        fit_calibrator(best.name, Sample(logits, labels), documents)
 
 
 def test_auto_needs_documents():

@@ -292,6 +292,6 @@ def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _wrong_order(reason: str) -> UserError:
     return UserError(
-        f"the scores do not rank right candidates above wrong ones ({reason}); train longer, or check that the labels "
-        "and the checkpoint belong together"
+        f"the scores do not rank gold concepts above other candidates ({reason}); check that labels, scores and model "
+        "belong together, and that a higher score is a better one"
     )

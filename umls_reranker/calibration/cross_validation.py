@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -32,11 +33,15 @@ def fit_calibrator(
     Raises:
         UserError: what `Calibrator.fit` raises.
     """
-    losses = {}
-    if method == "auto":
-        losses = cross_validated_losses(sample, groups, seed)
-        method = min(losses, key=losses.__getitem__)
-    return CALIBRATORS[method]().fit(sample), losses
+    if method != "auto":
+        return CALIBRATORS[method]().fit(sample), {}
+    losses = cross_validated_losses(sample, groups, seed)
+    best, *others = sorted(losses, key=losses.__getitem__)
+    # What was best on every fold may not fit all of them: where scores separate the labels, slopes have no limit.
+    for method in (best, *(name for name in others if np.isfinite(losses[name]))):
+        with suppress(UserError):
+            return CALIBRATORS[method]().fit(sample), losses
+    return CALIBRATORS[best]().fit(sample), losses
 
 
 def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
