@@ -4,6 +4,7 @@
     umls-reranker calibrate quickstart
     umls-reranker calibrate --lists my_lists.parquet --output my_model
     umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model
+    umls-reranker calibrate my_model --lists my_lists.parquet --calibration_feedback corrections --output my_model_2
 
 The first form writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
 weights, the counts of the training split's strings, thresholds.json, and recipe.yaml.
@@ -15,7 +16,8 @@ name, score (read as list_score) or NAME_score, and gold (1 in the row of the go
 Without MODEL, scores, names, types and counts are weighed; the result needs no network, and no torch to serve it.
 MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is weighed too,
 where it adds anything. On documents held out, the command compares the result with the order of your lists, and says
-whether it is a gain.
+whether it is a gain. The last form adds reviewers' corrections to the lists that my_model was calibrated on: they
+change weights and thresholds, and only documents that are new and drawn at random may renew its certificate.
 umls-reranker calibrate --lists FILE --help lists the options of these forms.
 """
 
@@ -28,7 +30,7 @@ from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, 
 from umls_reranker.review.run_calibration import calibrate_run
 
 # Keys of a recipe that are options of the second form too.
-FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
+FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive", "calibration_feedback")
 
 
 def main() -> None:
@@ -66,6 +68,7 @@ def calibrate_on_lists(options) -> None:
     from umls_reranker.core.errors import UserError
     from umls_reranker.core.sockets import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
+    from umls_reranker.review.list_corrections import described_corrections, lists_with_corrections
     from umls_reranker.serving.list_description import described
     from umls_reranker.serving.recalibration import recalibrate, results, save_recalibrated
     from umls_reranker.serving.source_model import SourceModel
@@ -76,15 +79,24 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir)
+    corrections = None
+    if options.calibration_feedback:
+        feedback = Path(options.calibration_feedback)
+        lists, corrections = lists_with_corrections(options.lists, source.hierarchy, feedback, options.umls_dir)
+    else:
+        lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir)
     # Before anything is scored, which may take long.
     print(described(lists, source.template.reads), flush=True)
+    if corrections:
+        print(described_corrections(corrections), flush=True)
     if options.dry_run:
         would_make("calibrate", options.output)
         return
     settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
     keep = options.keep_cross_encoder
     new = recalibrate(source, lists, settings, options.seed, keep_cross_encoder=keep)
+    if corrections:
+        new.fitted["corrections"] = corrections
     save_recalibrated(source, new, options.output)
     print(results(new))
     print(f"the new model is in {options.output}")

@@ -96,7 +96,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert [len(hashes) for hashes in former["certificates"]] == [documents]
     assert calibrator["certificates"][0] == former["certificates"][0]
     assert fitted["certified_by"]["attempt"] == 2 and 0 < len(calibrator["certificates"][1]) <= 6
-    assert "certificate 2 of this model: it rests on " in outcome.out
+    assert "certificate 2 of this model is not granted, so the tier high is dropped: it rests on " in outcome.out
     fusions = [found["inputs"][0]["fusion"] for found in (former, calibrator)]
     assert fusions[0]["weights"] != fusions[1]["weights"]
     again = scripts.run("recalibrate", *words)

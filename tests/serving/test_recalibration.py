@@ -127,7 +127,10 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(t
     states = [json.loads((tmp_path / name / "calibrator.json").read_text()) for name in ("left_out", "again")]
     assert states[0]["inputs"][0]["fusion"] == states[1]["inputs"][0]["fusion"]
     said = capsys.readouterr().out
-    assert "certificate 2 of this model: it rests on 0 documents" in said and "the model before" not in said
+    assert (
+        "certificate 2 of this model is not granted, so the tier high is dropped: it rests on 0 documents" in said
+        and "the model before" not in said
+    )
 
 
 def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, capsys, cross_encoder):

@@ -312,18 +312,20 @@ class CertificateHistory:
 NO_CERTIFICATES = CertificateHistory()
 
 
-def note_on_certificate(certified_by: Mapping[str, int]) -> str:
-    """What a later certificate rested on, in words; empty for a first one.
+def note_on_certificate(certified_by: Mapping[str, int], *, is_certified: bool) -> str:
+    """What a later certificate rests on, and what became of it, in words; empty for a first one.
 
     Args:
         certified_by: ``attempt`` and ``documents``, as in ``calibrator.json``.
+        is_certified: whether it was granted for all inputs.
     """
-    if certified_by["attempt"] == 1:
-        return ""
     attempt, documents = certified_by["attempt"], certified_by["documents"]
+    if attempt == 1:
+        return ""
+    result = "granted" if is_certified else "not granted, so the tier high is dropped"
     return (
-        f"certificate {attempt} of this model: it rests on {documents:,} documents that are new and drawn at random; "
-        "those of earlier certificates do not certify again, and what they certified is no longer served"
+        f"certificate {attempt} of this model is {result}: it rests on {documents:,} documents that are new and drawn "
+        "at random, and those of earlier certificates do not certify again"
     )
 
 

@@ -335,8 +335,8 @@ class CalibrationArguments:
     )
     calibration_feedback: str | None = recipe_key(
         None,
-        "folder of reviewers' corrections (umls-reranker add_feedback), added to the calibration split, except "
-        "those that the model was trained on",
+        "folder of reviewers' corrections (umls-reranker add_feedback), added to the calibration split (or to "
+        "--lists), except those that the model was trained on",
     )
 
 

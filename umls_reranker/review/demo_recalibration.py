@@ -58,7 +58,7 @@ def recalibrate(demo: Demo, sheet: ReviewSheet) -> str:
         "only other labelled lists tell whether it is better" if demo.lists else "umls-reranker evaluate measures it"
     )
     sentences = [
-        *_on_corrections(fitted_on),
+        *_on_corrections(fitted_on, after),
         f"The new model is {folder}. It was fitted to these mentions: {measure}.",
     ]
     return html_of("comparison", rows, " ".join(sentences))
@@ -91,7 +91,7 @@ def _on_lists(demo: Demo) -> tuple[str, list[Any], Path]:
     return "calibrate.py", [source, "--lists", demo.lists, "--output", folder], folder
 
 
-def _on_corrections(fitted_on: Mapping[str, Any]) -> list[str]:
+def _on_corrections(fitted_on: Mapping[str, Any], reranker: UMLSReranker) -> list[str]:
     """Sentences about what became of the corrections."""
     used = fitted_on["corrections"]
     left_out = ", ".join(
@@ -99,7 +99,7 @@ def _on_corrections(fitted_on: Mapping[str, Any]) -> list[str]:
     )
     sentence = f"{used['used']} corrections took part, {used['certifying']} of them in certificates (drawn at random)"
     sentences = [f"{sentence}; left out: {left_out}." if left_out else f"{sentence}."]
-    note = note_on_certificate(fitted_on["certified_by"])
+    note = note_on_certificate(fitted_on["certified_by"], is_certified=reranker.thresholds.is_certified)
     return [*sentences, f"{note[0].upper()}{note[1:]}."] if note else sentences
 
 

@@ -54,6 +54,18 @@ def lists_with_corrections(
     return read_labelled_lists(path, hierarchy, umls_dir, add=add, further_cuis=cuis), report
 
 
+def described_corrections(report: Mapping[str, Any]) -> str:
+    """What `lists_with_corrections` reports, in a sentence."""
+    left_out = ", ".join(
+        f"{count:,} {reason.replace('_', ' ')}" for reason, count in report["left_out"].items() if count
+    )
+    return (
+        f"corrections: {report['used']:,} join the lists, {report['replaced']:,} of them in place of the row of their "
+        f"mention; {report['certifying']:,} may count for a certificate, in documents that are new to it; left out: "
+        f"{left_out or 'none'}"
+    )
+
+
 def _fitting(
     labelled: LabelledLists, corrections: Sequence[Mapping[str, Any]], folder: Path
 ) -> tuple[AddedMentions, dict[str, Any]]:

@@ -92,7 +92,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
         print(f"{model.name}: high confidence {model.thresholds.certificate}")
     if contradicted := thresholds.contradicted:
         print(f"in the tier high, calibration mentions of these types contradict it: {', '.join(contradicted)}")
-    if note := note_on_certificate(fitted["certified_by"]):
+    if note := note_on_certificate(fitted["certified_by"], is_certified=thresholds.is_certified):
         print(note)
 
 

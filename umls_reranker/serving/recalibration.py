@@ -214,7 +214,7 @@ def _about_high(new: Recalibrated) -> Iterator[str]:
         yield f"  {name}: {certificate}"
     if rest := [model.name for model in fallbacks if model.name not in certified]:
         yield f"  not certified for fewer inputs: {'; '.join(rest)}"
-    if note := note_on_certificate(new.fitted["certified_by"]):
+    if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
         yield note
 
 
