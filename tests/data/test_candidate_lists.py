@@ -248,6 +248,9 @@ def test_another_candidate_of_the_gold_concept_takes_the_place_of_one_that_goes(
     lists = make_lists(["a", "b"], [names, names], gold=[0, 0], hierarchy=HIERARCHY)
     kept = lists.with_candidates(np.array([False, True, True, False, True, False]))
     assert kept.names.to_list() == ["q", "r", "q"] and kept.annotations.gold.tolist() == [1, -1]
+    kept = lists.with_candidates(np.array([2, 1, 4]))
+    assert kept.names.to_list() == ["r", "q", "q"] and kept.annotations.gold.tolist() == [0, -1]
+    assert kept.offsets.tolist() == [0, 2, 3]
 
 
 def test_no_answer_is_never_right():

@@ -82,9 +82,10 @@ def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
 def test_of_several_names_of_a_concept_the_best_scored_is_kept_or_the_first():
     items = [[{"name": name, "cui": cui} for name, cui in zip("abcd", ("C1", "C1", "C2", "C1"), strict=True)]]
     lists = make_lists(["m", "n"], [*items, [{"name": "a", "cui": "C1"}]])
-    assert best_of_each_concept(lists).tolist() == [True, False, True, False, True]
-    scores = np.array([1.0, 3.0, 0.0, 3.0, 2.0])
-    assert best_of_each_concept(lists, scores).tolist() == [False, True, True, False, True]
+    assert best_of_each_concept(lists).tolist() == [0, 2, 4]
+    # In the order in which the concepts came.
+    assert best_of_each_concept(lists, np.array([1.0, 3.0, 0.0, 4.0, 2.0])).tolist() == [3, 2, 4]
+    assert best_of_each_concept(lists, np.array([1.0, 3.0, 0.0, 3.0, 2.0])).tolist() == [1, 2, 4]
 
 
 def test_ten_documents_are_enough():

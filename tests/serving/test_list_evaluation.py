@@ -169,7 +169,7 @@ def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_netw
         for candidate in row["candidates"]:
             candidate["other_score"] = candidate.pop("bm25_score")
     report, _ = evaluated(without_network, tmp_path, rows)
-    assert report["notes"][-1].startswith("40 mentions came without what the model reads (bm25_score): its model of ")
+    assert report["notes"][-1].startswith("mentions without what the model reads (bm25_score): 40; its model of ")
     assert list(report["inputs"]) == [name for name in report["inputs"] if not name.startswith("all")]
 
 
@@ -177,8 +177,8 @@ def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_netw
 def test_few_documents_are_measured_and_decide_nothing(tmp_path, without_network, documents):
     report, _ = evaluated(without_network, tmp_path, make_rows(40, documents, prefix="new"), fitted_on=False)
     assert report["verdict"].startswith("cannot tell: ") and "too few for an interval to rely on" in report["verdict"]
-    low = report["systems"][-1]["acc@1"]["low"]
-    assert np.isnan(low) == (documents == 1)
+    row = report["systems"][-1]
+    assert [np.isnan(row[name]["low"]) for name in ("acc@1", "top1_ece")] == [documents == 1] * 2
 
 
 def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, monkeypatch, capsys, without_network):

@@ -354,15 +354,15 @@ class CandidateLists:
         )
 
     def with_candidates(self, retained: np.ndarray) -> Self:
-        """The same mentions with some of their candidates, (m,) bool."""
-        positions = np.flatnonzero(retained)
+        """The same mentions with some of their candidates: (m,) bool, or indices, those of each list together."""
+        positions = np.arange(len(self.owner))[retained]
         return replace(
             self,
             names=self.names[positions],
             cuis=self.cuis[positions],
             preferred_names=self.preferred_names.take(pa.array(positions)),
             definitions=self.definitions.take(pa.array(positions)),
-            offsets=list_offsets(retained)[self.offsets],
+            offsets=list_offsets(np.bincount(self.owner[positions], minlength=len(self))),
             candidate_types=self.candidate_types.take(positions),
             scores={name: column[positions] for name, column in self.scores.items()},
         )
@@ -400,14 +400,15 @@ class AnnotatedLists(CandidateLists):
         return replace(super().take(rows), annotations=self.annotations.take(rows))
 
     def with_candidates(self, retained: np.ndarray) -> Self:
-        """The same mentions with some of their candidates, (m,) bool; a gold concept that goes is not in the list.
+        """The same mentions with some of their candidates, as of `CandidateLists`; a gold concept may go.
 
         If it has several candidates, the first that is retained is the gold one.
         """
-        gold, starts, before = self.annotations.gold, self.offsets[:-1], list_offsets(retained)
+        gold, starts = self.annotations.gold, self.offsets[:-1]
         concept = np.append(self.concepts, -1)[np.where(gold >= 0, starts + gold, -1)]
+        lists = super().with_candidates(retained)
+        is_gold = self.concepts[retained] == concept[lists.owner]
         # The first one is assigned last.
-        of_gold = np.flatnonzero(retained & (self.concepts == concept[self.owner]))[::-1]
-        owner, gold = self.owner[of_gold], np.full(len(self), -1, np.int64)
-        gold[owner] = before[of_gold] - before[starts[owner]]
-        return replace(super().with_candidates(retained), annotations=replace(self.annotations, gold=gold))
+        of_gold, gold = np.flatnonzero(is_gold)[::-1], np.full(len(self), -1, np.int64)
+        gold[lists.owner[of_gold]] = of_gold - lists.offsets[lists.owner[of_gold]]
+        return replace(lists, annotations=replace(self.annotations, gold=gold))

@@ -292,14 +292,17 @@ def _read(
 
 
 def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None) -> np.ndarray:
-    """(m,) bool, the candidate with the highest score (m,) of each concept in a list, or the first one without scores.
+    """(k,) int64, the candidate with the highest score (m,) of each concept in a list; without scores, its first one.
 
-    Several names of one concept do not compete for probability or margin in the ranking.
+    Several names of one concept do not compete for probability or margin in the ranking. Each stands where the first
+    candidate of its concept does, so that the concepts of a list keep their order.
     """
-    order = np.arange(len(lists.concepts)) if scores is None else np.argsort(-scores, kind="stable")
-    is_best = np.zeros(len(order), bool)
-    is_best[order[np.unique(lists.concepts[order], return_index=True)[1]]] = True
-    return is_best
+    first = np.unique(lists.concepts, return_index=True)[1]
+    if scores is None:
+        return np.sort(first)
+    order = np.argsort(-scores, kind="stable")
+    best = order[np.unique(lists.concepts[order], return_index=True)[1]]
+    return best[np.argsort(first)]
 
 
 def _candidate_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:

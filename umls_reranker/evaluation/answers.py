@@ -90,7 +90,7 @@ class Answers:
         return Outcomes.of(self.lists, self.decided)
 
     def with_candidates(self, retained: np.ndarray) -> Answers:
-        """About the same mentions with some of their candidates, (m,) bool."""
+        """About the same mentions with some of their candidates, as of `CandidateLists.with_candidates`."""
         lists = self.lists.with_candidates(retained)
         scores = Scores(self.logits[retained], self.exhaustive.truncated)
         reads = self.template.reads

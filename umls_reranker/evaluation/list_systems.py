@@ -157,6 +157,8 @@ def _top_ece(system: System, documents: Documents) -> Measure | None:
     )
     options = {"resamples": documents.resamples, "seed": documents.seed}
     figure = calibration_report(p, correct, of_top, **options)["ece"]
+    if documents.count < 2:
+        figure |= {"low": float("nan"), "high": float("nan")}
     return {name: figure[name] for name in ("value", "low", "high", "perfect")}
 
 

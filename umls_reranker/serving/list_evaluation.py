@@ -50,9 +50,10 @@ def evaluate_lists(
     """
     calibration = reranker.calibration
     answers = Answers.of(reranker.scorer, calibration, labelled.lists, SPLIT, resamples, seed)
-    is_best = best_of_each_concept(answers.lists, answers.exhaustive.log_odds)
-    if not is_best.all():
-        answers = answers.with_candidates(is_best)
+    best = best_of_each_concept(answers.lists, answers.exhaustive.log_odds)
+    repeated = len(answers.logits) - len(best)
+    if repeated:
+        answers = answers.with_candidates(best)
     lists, outcomes, documents = answers.lists, answers.outcomes, answers.documents
     compared = _compared(labelled, answers, reranker, seed)
     systems = model_systems(answers)
@@ -67,7 +68,7 @@ def evaluate_lists(
         "model": portable_locator(name),
         "scores": list(lists.scores),
         "not_in_list": labelled.not_in_list,
-        "repeated_candidates": int((~is_best).sum()),
+        "repeated_candidates": repeated,
         "calibrated_documents": len(set(outcomes.document[~is_new])),
         "calibrated_mentions": int((~is_new).sum()),
     }
@@ -150,7 +151,9 @@ def _notes(answers: Answers, report: dict[str, Any]) -> list[str]:
         notes.append(f"ECE: of this model's top candidates, perfect probabilities would show {chance} by chance")
     high = report["tiers"]["high"]
     share = f"{percent(high['share'])} of the mentions, {percent(high['precision'])} of them correct"
-    notes.append(f"tier high of this model: {share if high['count'] else 'no mention'}")
+    is_certified = any(part.model.thresholds.is_certified for part in answers.plan.parts)
+    nothing = "no mention" if is_certified else "not certified for what these lists bring, so never given"
+    notes.append(f"tier high of this model: {share if high['count'] else nothing}")
     return notes + _notes_on_inputs(answers)
 
 
@@ -163,7 +166,7 @@ def _notes_on_inputs(answers: Answers) -> list[str]:
         missing = [name for name, lacks in answers.decided.missing.items() if (lacks & decided).any()]
         if missing:
             notes.append(
-                f"{decided.sum():,} mentions came without what the model reads ({', '.join(missing)}): its model of "
+                f"mentions without what the model reads ({', '.join(missing)}): {decided.sum():,}; its model of "
                 f"{model.name} decided; umls-reranker calibrate MODEL --lists makes one of what your lists have"
             )
     return notes

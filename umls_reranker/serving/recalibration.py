@@ -227,8 +227,8 @@ def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedList
         return lists, nothing, lambda unseen, wanted: nothing
     title, reads = "scoring candidates", source.template.reads
     logits = score_lists(source.scorer, lists, title).logits
-    is_best = best_of_each_concept(lists, logits)
-    lists, logits = lists.with_candidates(is_best), logits[is_best]
+    best = best_of_each_concept(lists, logits)
+    lists, logits = lists.with_candidates(best), logits[best]
     # Without what no list has, the network sees the same.
     known = {(): logits, absent_inputs(lists, reads): logits}
     return lists, logits, NetworkLogits(source.scorer, lists, title, known)
