@@ -4,7 +4,8 @@
     .venv-peers/gilda/bin/python benchmarks/peers/peer.py gilda runs/peers
 
 `export.py` made the folder. Reads only it, needs only the standard library and the system's own packages, and writes
-EXPORT/rows/SYSTEM/SPLIT.jsonl, a row a mention with its ranked CUIs, and facts.json with what that took.
+EXPORT/rows/SYSTEM/SPLIT.jsonl, a row a mention with its ranked CUIs, and facts.json with what that took. Thresholds
+are chosen on the calibration split, so a system may be trained on the split train alone.
 
 A system is a module of systems/ with
 
@@ -153,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("system", help="a module of systems/")
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
-    parser.add_argument("--splits", nargs="+", default=["calibration", "test"])
+    parser.add_argument("--splits", nargs="+", default=["dev", "calibration", "test"])
     parser.add_argument("--most", type=int, help="link so many mentions of each split (default: all)")
     parser.add_argument("--batch", type=int, default=256, help="mentions a call; 1 for one by one")
     parser.add_argument("--rows", default="rows", help="name of the folder in EXPORT that the rows go to")
@@ -169,7 +170,7 @@ def main() -> None:
         "setup_seconds": time.perf_counter() - began,
         "batch": arguments.batch,
         "threads": os.environ.get("OMP_NUM_THREADS"),
-    }
+    } | json.loads((Path(sys.prefix) / "installed.json").read_text(encoding="utf-8"))
     for split in arguments.splits:
         mentions = islice(export.mentions(split), arguments.most)
         write_rows(folder / f"{split}.jsonl", answers(link, mentions, arguments.batch))

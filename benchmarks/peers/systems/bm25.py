@@ -1,9 +1,9 @@
-"""bm25s over all names, as people write it themselves (https://bm25s.github.io): its tokenizer and defaults."""
+"""bm25s over all names, as people write it themselves (https://bm25s.github.io), with its stemmer and stop words."""
 
 from peer import Candidate
 
 ENVIRONMENT = "light"
-PACKAGES = ("bm25s",)
+PACKAGES = ("bm25s", "PyStemmer")
 INPUTS = ()
 DEVIATIONS = ()
 # Names retrieved for a mention, so that 32 concepts are left.
@@ -12,15 +12,17 @@ NAMES = 100
 
 def setup(export):
     import bm25s
+    import Stemmer
+
+    def tokenize(texts):
+        return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
 
     names = [(name, concept.cui) for concept in export.concepts() for name in concept.names]
     retriever = bm25s.BM25()
-    retriever.index(
-        bm25s.tokenize([name for name, _ in names], stopwords="en", show_progress=False), show_progress=False
-    )
+    retriever.index(tokenize([name for name, _ in names]), show_progress=False)
 
     def link(mentions):
-        queries = bm25s.tokenize([mention.mention for mention in mentions], stopwords="en", show_progress=False)
+        queries = tokenize([mention.mention for mention in mentions])
         rows, scores = retriever.retrieve(queries, k=NAMES, show_progress=False)
         for hits in zip(rows.tolist(), scores.tolist(), strict=True):
             yield [

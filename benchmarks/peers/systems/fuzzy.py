@@ -1,14 +1,14 @@
-"""rapidfuzz over all names, as people write it themselves (https://rapidfuzz.github.io): `process.extract`.
-
-`WRatio` is the default scorer of `process.extract`; `default_process` lowers case and drops signs, as advised.
-"""
+"""rapidfuzz over all names, as people write it themselves (https://rapidfuzz.github.io): `process.extract`."""
 
 from peer import Candidate
 
 ENVIRONMENT = "light"
 PACKAGES = ("rapidfuzz",)
 INPUTS = ()
-DEVIATIONS = ()
+DEVIATIONS = (
+    "scorer `ratio` in place of the default `WRatio`: of 100 dev mentions 4 more correct, in a 22nd of the time",
+)
+# Names searched for a mention, so that 32 concepts are left.
 NAMES = 100
 
 
@@ -21,7 +21,7 @@ def setup(export):
     def link(mentions):
         for mention in mentions:
             text = utils.default_process(mention.mention)
-            hits = process.extract(text, processed, scorer=fuzz.WRatio, limit=NAMES)
+            hits = process.extract(text, processed, scorer=fuzz.ratio, limit=NAMES)
             yield [Candidate(names[row][1], score, names[row][0]) for _, score, row in hits]
 
     return link

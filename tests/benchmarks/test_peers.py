@@ -1,0 +1,149 @@
+"""What other systems read and write, and the table that is made of it; none of them is installed."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_fixtures import VOCABULARY, write_pmids, write_pubtator, write_rrf, write_semantic_network
+
+from umls_reranker.core.files import shipped
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
+
+from export import export
+from ours import rank_lists
+from peer import Candidate, Concept, Export, Mention, answers, read_rows, write_rows
+from table import answers as judged
+from table import table_row, threshold_at
+
+
+def mention(number=0, document="d", cui="C0000001", in_dictionary=True):
+    return Mention(number, document, 0, 4, "cold", "cold", "", " is bad", ["T047"], cui, in_dictionary)
+
+
+def row(cuis, scores, number=0, **more):
+    return {"mention_id": number, "cuis": cuis, "scores": scores, "names": [None] * len(cuis), **more}
+
+
+def of_mentions(rows, gold):
+    """The judged answers to mentions, two a document, of which these are the gold concepts."""
+    mentions = {n: mention(n, f"d{n // 2}", cui, cui is not None)._asdict() for n, cui in enumerate(gold)}
+    return judged([row(*one, n) for n, one in enumerate(rows)], mentions)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    corpus = write_pubtator(folder / "corpus.txt")
+    train, dev = write_pmids(folder)
+    umls = write_rrf(folder / "META")
+    words = [
+        f"--{key}={value}"
+        for key, value in {
+            "run_name": "r",
+            "output_dir": folder,
+            "cache_dir": folder / "cache",
+            "umls_dir": umls,
+            "corpus": corpus,
+            "semantic_network_dir": write_semantic_network(folder / "NET"),
+            "train_documents": train,
+            "dev_documents": dev,
+        }.items()
+    ]
+    (folder / "config.yaml").write_text("seed: 13\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["prepare_data.py", str(folder / "config.yaml"), *words])
+        runpy.run_path(str(shipped("scripts") / "prepare_data.py"), run_name="script")["main"]()
+    export(folder / "r", folder / "peers", umls, corpus)
+    return Export(folder / "peers")
+
+
+def test_the_export_has_the_whole_dictionary(exported):
+    assert {concept.cui: (concept.semantic_types, concept.names) for concept in exported.concepts()} == {
+        cui: ([type_id], [*names]) for cui, (type_id, names) in VOCABULARY.items()
+    }
+    assert all(concept.name == concept.names[0] for concept in exported.concepts())
+    assert (exported.umls_dir / "MRCONSO.RRF").is_file()
+
+
+def test_the_export_has_the_mentions_of_each_split_at_their_place_in_the_text(exported):
+    documents = exported.documents()
+    for split in ("train", "dev", "calibration", "test"):
+        mentions = [*exported.mentions(split)]
+        assert {one.doc_id for one in mentions} == exported.documents(split).keys()
+        for one in mentions:
+            assert documents[one.doc_id][one.start : one.end] == one.text == one.mention
+            assert one.in_dictionary == (one.cui in VOCABULARY)
+    assert sum(len([*exported.mentions(split)]) for split in ("train", "dev", "calibration", "test")) == 60
+
+
+def test_a_system_sees_no_gold_concept_and_each_of_its_candidates_counts_once():
+    batches = []
+
+    def link(mentions):
+        batches.append([(one.cui, one.in_dictionary) for one in mentions])
+        return [[Candidate("C1", 0.5, "a"), Candidate("C2", 0.7), Candidate("C1", 0.9, "b")] for _ in mentions]
+
+    rows = [*answers(link, [mention(number) for number in range(3)], batch=2)]
+    assert batches == [[(None, None)] * 2, [(None, None)]]
+    assert [one.pop("seconds") > 0 for one in rows] == [True] * 3
+    assert rows[2] == {"mention_id": 2, "cuis": ["C1", "C2"], "scores": [0.9, 0.7], "names": ["b", None]}
+
+
+def test_ties_count_against_the_system():
+    lists = [(["C1", "C2"], [0.9, 0.9]), (["C2", "C1", "C3"], [0.9, 0.8, 0.8]), (["C1", "C2"], [0.9, 0.8]), ([], [])]
+    result = of_mentions(lists, ["C1"] * 3 + [None])
+    assert result.ranks.tolist() == [1, 2, 0, -1]
+    assert result.listed.tolist() == [True, False, True, False]
+    assert result.score.tolist() == [0.9, 0.9, 0.9, -np.inf]
+
+
+def test_the_threshold_answers_the_most_at_a_precision_and_equal_scores_together():
+    score = np.array([0.9, 0.8, 0.8, 0.7, -np.inf])
+    correct = np.array([True, True, False, True, False])
+    assert threshold_at(score, correct, 1.0) == 0.9
+    assert threshold_at(score, correct, 0.75) == 0.7
+    assert threshold_at(score, ~correct, 1.0) == np.inf
+
+
+def test_thresholds_are_chosen_on_calibration_and_measured_on_test():
+    calibration = of_mentions([(["C1"], [score]) for score in (0.9, 0.8, 0.5, 0.4)], ["C1", "C1", "C2", "C2"])
+    test = of_mentions([(["C1"], [score]) for score in (0.9, 0.85, 0.8, 0.3)], ["C1", "C1", "C2", "C1"])
+    cells = table_row("toy", test, calibration, test, {"inputs": [], "setup_seconds": 90, "install_seconds": 30})
+    assert cells[0:2] == ["toy", "nothing"]
+    assert cells[2].startswith("0.750 ")
+    # Everything from 0.8 on, of which a third is incorrect.
+    assert [cell[:5] + cell[-7:] for cell in cells[9:11]] == ["0.750(0.667)"] * 2
+    assert cells[-1] == "2.0"
+
+
+def test_the_candidates_of_a_system_are_put_through_ours(tmp_path):
+    rng = np.random.default_rng(0)
+    cuis = [f"C{number:07d}" for number in range(10)]
+    write_rows(tmp_path / "concepts.jsonl", (Concept(cui, cui, [cui], ["T047"])._asdict() for cui in cuis))
+    for split in ("calibration", "test"):
+        mentions, rows = [], []
+        for number in range(24):
+            names = ["cold", "cold foot", "warm foot"]
+            listed = [str(cui) for cui in rng.choice(cuis, 3, replace=False)]
+            mentions.append(mention(number, f"{split}{number % 12}", listed[0])._asdict())
+            # Only the name tells the gold concept.
+            order = rng.permutation(3).tolist()
+            columns = [listed[place] for place in order], [0.9, 0.8, 0.7], [names[place] for place in order]
+            rows.append(dict(zip(("cuis", "scores", "names"), columns, strict=True)) | {"mention_id": number})
+        write_rows(tmp_path / f"{split}.jsonl", mentions)
+        write_rows(tmp_path / "rows" / "toy" / f"{split}.jsonl", rows)
+    write_rows(tmp_path / "rows" / "toy" / "facts.json", [{"inputs": ["context"]}])
+    rank_lists("toy", "lists", tmp_path / "no model", Export(tmp_path), 0)
+    folder = tmp_path / "rows" / "toy+lists"
+    mentions = {one.mention_id: one._asdict() for one in Export(tmp_path).mentions("test")}
+    before, after = (
+        judged([*read_rows(path / "test.jsonl")], mentions) for path in (tmp_path / "rows" / "toy", folder)
+    )
+    assert before.correct.mean() < 0.5 < after.correct.mean() == 1
+    assert (after.score > 0).all() and (after.score < 1).all()
+    assert len([*read_rows(folder / "calibration.jsonl")]) == 24
+    facts = {"inputs": ["context", "types", "calibration mentions"], "deviations": [], "chosen_on": "calibration"}
+    assert [*read_rows(folder / "facts.json")] == [facts]
