@@ -372,7 +372,7 @@ def test_a_model_without_a_network_claims_none():
 def test_a_model_whose_network_was_left_out_names_what_it_counts():
     metrics = METRICS | {"lists": LISTS | {"source": "org/trained"}}
     text = model_card(metrics, recipe(), network=False)
-    assert "| made from | org/trained, without its network |" in text
+    assert "| made from | org/trained |" in text
     assert "mentions: MedMentions" in text and "base model" not in text
 
 
