@@ -11,7 +11,7 @@ from absent import absent
 from hub_server import WRITER, HubServer
 from tiny_reranker import tiny_reranker, tiny_reranker_without_network, without_network
 
-from umls_reranker import UMLSReranker, UserError
+from umls_reranker import ConceptLinker, UMLSReranker, UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.evaluation.figures import SCHEMA_VERSION
 from umls_reranker.hub import download as download_module
@@ -184,6 +184,11 @@ def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
     UMLSReranker.from_pretrained(folder).save_pretrained(former)
     assert not {*NETWORK} & {path.name for path in former.iterdir()}
     verify_model(former)
+
+
+def test_no_index_makes_its_lists(folder, tmp_path):
+    message = refused(ConceptLinker.from_pretrained, folder, tmp_path)
+    assert message.startswith(f"{folder} ranks the candidate lists of the pipeline that it was made for, and no index")
 
 
 def test_there_is_nothing_to_export(folder):

@@ -132,9 +132,9 @@ class ConceptLinker:
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         recipe, folder = model_recipe(reranker.folder), Path(expanduser(index)).resolve()
-        if recipe.mentions.candidate_lists:
+        if recipe.mentions.candidate_lists or reranker.scorer is None:
             raise UserError(
-                f"{id_or_path} ranks the candidate lists of the pipeline that it was trained for, and no index makes "
+                f"{id_or_path} ranks the candidate lists of the pipeline that it was made for, and no index makes "
                 "those; rank them with UMLSReranker, and leave the index out"
             )
         # Imported here, because a model without a network is served where no torch is installed.
