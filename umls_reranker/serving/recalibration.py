@@ -102,7 +102,7 @@ def recalibrate(
     lists, logits, score = _scored(source, labelled)
     seconds_of_network = perf_counter() - began
     fits = CrossFits.of(source, lists, score, settings, seed)
-    names = _features(lists, has_network=source.scorer is not None)
+    names = usable_features(lists, has_network=source.scorer is not None)
     may_drop = CROSS_ENCODER in names and len(names) > 1 and not keep_cross_encoder
     calibration, fitted = fits.fit(fits.every, names, may_drop_network=may_drop)
     calibration = replace(calibration, training_counts=source.counts)
@@ -234,7 +234,7 @@ def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedList
     return lists, logits, NetworkLogits(source.scorer, lists, title, known)
 
 
-def _features(lists: CandidateLists, *, has_network: bool) -> list[str]:
+def usable_features(lists: CandidateLists, *, has_network: bool) -> list[str]:
     """All features but those that no mention of the lists has the means for."""
 
     def is_usable(name: str) -> bool:

@@ -137,15 +137,15 @@ class UMLSReranker:
         Args:
             entity: the mention's text.
             candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
-                retrieval order, which breaks ties. Duplicates stay in the list with equal scores. The list may be
-                empty. ``preferred_name`` and ``definition`` are read by models whose template shows them; a definition
-                is "" if the dictionary has none, and None if it is unknown. ``NAME_score``, such as ``bm25_score``,
-                are the scores of the retrievers that the model was calibrated with; a list that lacks one it weighs,
-                or has one far outside of what calibration saw, is decided without any of them. So is one that lacks
-                other inputs in a candidate: by the fallback model of what all of them have. ``retrieval_score``,
-                ``lexical_score`` and so on are those of our own retrievers and count only in the lists that
-                `ConceptLinker.candidates` gives. ``semantic_types`` (ids or names, [] if the dictionary has none) are
-                the types of the concept, which may contradict the mention's.
+                retrieval order, which breaks ties, and counts where the model weighs ``list_position``. Duplicates
+                stay in the list with equal scores. The list may be empty. ``preferred_name`` and ``definition`` are
+                read by models whose template shows them; a definition is "" if the dictionary has none, and None if it
+                is unknown. ``NAME_score``, such as ``bm25_score``, are the scores of the retrievers that the model was
+                calibrated with; a list that lacks one it weighs, or has one far outside of what calibration saw, is
+                decided without any of them. So is one that lacks other inputs in a candidate: by the fallback model of
+                what all of them have. ``retrieval_score``, ``lexical_score`` and so on are those of our own retrievers
+                and count only in the lists that `ConceptLinker.candidates` gives. ``semantic_types`` (ids or names, []
+                if the dictionary has none) are the types of the concept, which may contradict the mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
                 with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
