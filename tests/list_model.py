@@ -55,6 +55,19 @@ def read_lists(folder):
     return [json.loads(line) for line in (folder / "my_lists.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def assert_decided_by_all(ranked, reranker, rows):
+    """That rankings of rows are those of the model of all inputs, as calls of Python give them."""
+    lists = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
+    assert len(ranked) == len(rows)
+    for items, expected in zip(ranked, lists, strict=True):
+        keys = ("name", "cui", "rank", "tier", "accepted")
+        assert [[item[key] for key in keys] for item in items] == [
+            [getattr(item, key) for key in keys] for item in expected
+        ]
+        assert [item["score"] for item in items] == pytest.approx([item.score for item in expected], abs=1e-6)
+        assert {item["inputs"] for item in items} == {"all"}
+
+
 def guide_code(heading):
     """The first block of Python after a heading, or a bold word, of the integration guide."""
     guide = (Path(__file__).resolve().parents[1] / "docs" / "INTEGRATION_GUIDE.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import uvicorn
 from list_fixtures import write_lists
-from list_model import guide_code, list_model, list_rows, read_lists
+from list_model import assert_decided_by_all, guide_code, list_model, list_rows, read_lists
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.arguments import ServingArguments
@@ -49,19 +49,6 @@ def url(reranker):
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(60)
-
-
-def assert_decided_by_all(ranked, reranker, rows):
-    """That rankings of rows are those of the model of all inputs, as calls of Python give them."""
-    lists = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
-    assert len(ranked) == len(rows)
-    for items, expected in zip(ranked, lists, strict=True):
-        keys = ("name", "cui", "rank", "tier", "accepted")
-        assert [[item[key] for key in keys] for item in items] == [
-            [getattr(item, key) for key in keys] for item in expected
-        ]
-        assert [item["score"] for item in items] == pytest.approx([item.score for item in expected], abs=1e-6)
-        assert {item["inputs"] for item in items} == {"all"}
 
 
 def test_the_scores_of_the_lists_decide(folder, reranker, monkeypatch):
