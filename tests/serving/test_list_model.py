@@ -13,6 +13,7 @@ import httpx
 import pandas as pd
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 from list_fixtures import write_lists
 from list_model import assert_decided_by_all, guide_code, list_model, list_rows, read_lists
 
@@ -87,6 +88,24 @@ def test_texts_alone_are_decided_by_a_fallback_model(folder, reranker, url):
     body = {"mentions": [{"entity": row["entity"], "candidates": texts}]}
     (ranked,) = httpx.post(f"{url}/rank", json=body).json()
     assert {item["inputs"] for item in ranked} == {inputs}
+
+
+def test_a_service_without_a_network_gives_its_figures(folder):
+    reranker = UMLSReranker.from_pretrained(folder / "my_model")
+    row = read_lists(folder)[0]
+    with TestClient(create_app(reranker, ServingArguments(served_model="my_model"))) as client:
+        for _ in range(3):
+            assert client.post("/rank", json={"mentions": [row]}).status_code == 200
+        assert client.get("/health").status_code == 200
+        info, figures = client.get("/info").json(), client.get("/metrics").text
+    assert info["model_id"] == "my_model" and info["weights_sha256"] is None and info["max_input_length"] > 0
+    statistics = reranker.get_statistics()
+    assert statistics["mentions"] == 3 and statistics["inputs"] == {"all": 3} and statistics["truncated_pairs"] == 0
+    assert statistics["mean_top_score"] == reranker.rerank(row["entity"], row["candidates"])[0].score
+    assert sum(statistics["tier_shares"].values()) == 1
+    assert (
+        'umls_reranker_mentions_total{type=""} 3.0' in figures and "umls_reranker_truncated_pairs_total 0.0" in figures
+    )
 
 
 def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, monkeypatch):

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tiny_reranker import tiny_reranker, with_cut
+from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
+from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.http import app as service
@@ -118,6 +120,18 @@ def test_rerank_answers_as_text_embeddings_inference(reranker):
         assert scores == sorted(scores, reverse=True) and {row["index"] for row in answer.json()} == {0, 1, 2}
     assert [row["text"] for row in texts.json()] == [NAMES[row["index"]] for row in texts.json()]
     assert short.json() == plain.json()
+
+
+def test_raw_scores_that_no_cross_encoder_gives_are_refused(reranker, monkeypatch):
+    fusion = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
+    monkeypatch.setattr(reranker, "calibration", Calibration([InputModel(fusion=fusion, thresholds=fit_thresholds())]))
+    body = {"query": "cold", "texts": NAMES}
+    plain, raw = ask(reranker, ("/rerank", body), ("/rerank", body | {"raw_scores": True}))
+    assert plain.status_code == 200
+    assert refused(raw) == (
+        *(422, "Validation"),
+        "no cross-encoder decides about texts in this model, so there are no raw scores; leave raw_scores out",
+    )
 
 
 def test_equal_texts_keep_their_order(reranker):

@@ -104,7 +104,11 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
     assert [row["index"] for row in answer["tei"]] == [1, 0]
     assert answer["raw"] == [
         422,
-        {"error": "this model has no network, so no raw scores; leave raw_scores out", "error_type": "Validation"},
+        {
+            "error": "no cross-encoder decides about texts in this model, so there are no raw scores; leave "
+            "raw_scores out",
+            "error_type": "Validation",
+        },
     ]
     assert answer["info"]["model_dtype"] == "float64" and answer["info"]["weights_sha256"] is None
     assert answer["statuses"] == [200] * 3

@@ -71,12 +71,13 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         """Texts by score for the query, best first: a calibrated probability, or raw log-odds, of all texts."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
-        if request.raw_scores and reranker.scorer is None:
-            raise Refusal(422, "Validation", "this model has no network, so no raw scores; leave raw_scores out")
         with engine.admitted(1, len(request.texts)):
             await require_fit(request)
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
             (ranked,) = await engine.rank([(request.query, texts, None, "", "", True)])
+        if request.raw_scores and any(item.logit is None for item in ranked):
+            reason = "no cross-encoder decides about texts in this model, so there are no raw scores"
+            raise Refusal(422, "Validation", f"{reason}; leave raw_scores out")
         rows = [
             {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.score}
             | ({"text": item.name} if request.return_text else {})
