@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """Write once what all systems read: the dictionary, and the mentions of a run's splits with the text around them.
 
-    python benchmarks/peers/export.py ../runs/minilm-medmentions-cpu runs/peers \
+    python benchmarks/peers/export.py runs/minilm-medmentions-cpu runs/peers \
         --umls_dir ../shared/data/umls_open/META --corpus ../shared/data/medmentions_st21pv/corpus_pubtator.txt.gz
 
 Reads concepts/ and mentions/ of a run, which `umls-reranker prepare_data` writes, and the folder and corpus of its
-recipe. Writes JSON Lines: concepts, a file of mentions a split, and documents; `peer.py` says what is in a row. The
-names in it may be licensed: keep the folder out of git.
+recipe. Writes JSON Lines: concepts, mentions by split, documents, and if the run has them the pairs that its
+cross-encoder is trained on; `peer.py` says what is in a row. Names may be licensed: keep the folder out of git.
 """
 
 import argparse
@@ -49,6 +49,9 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
             for row in mentions
         )
         write_rows(folder / f"{split}.jsonl", located)
+    if (run / "pairs").is_dir():
+        pairs = load_from_disk(str(run / "pairs"))["train"].select_columns(["mention_id", "mention", "name", "label"])
+        write_rows(folder / "pairs.jsonl", pairs)
     link = folder / "META"
     link.unlink(missing_ok=True)
     link.symlink_to(umls_dir.resolve())

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
 """Rows of ours for the table: a run's model on its own candidates, and on those of a peer.
 
-    python benchmarks/peers/ours.py ../runs/minilm-medmentions-cpu runs/peers
-    python benchmarks/peers/ours.py ../runs/minilm-medmentions-cpu runs/peers --lists gilda bm25 fuzzy
+    python benchmarks/peers/ours.py runs/minilm-medmentions-cpu runs/peers
+    python benchmarks/peers/ours.py runs/minilm-medmentions-cpu runs/peers --lists gilda bm25 fuzzy
 
-The first form ranks the run's candidates by all features, without the cross-encoder, and without what candidates or
-mentions may lack. The run's model was fitted on the calibration documents, so thresholds are chosen on those of dev.
+The first form ranks the run's candidates by all features, without the cross-encoder, without the mentions' types, and
+by names and CUIs. The run's model was fitted on the calibration documents, so thresholds are chosen on those of dev.
 
 The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM/SPLIT.jsonl, and ranks them in three ways:
-+lists, by a model without a network that `umls-reranker calibrate --lists` makes of the calibration lists; +fitted, by
-the run's model that it fits to the first `--most` of them; and +model, by the run's model as it is. What is fitted has
++lists, by a model without a network that `umls-reranker calibrate --lists` makes of the first `--most` calibration
+lists; +fitted, by the run's model that it fits to them; and +model, by the run's model as it is. What is fitted has
 its thresholds chosen on what it decides about calibration documents held out in five folds.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("export", type=Path, help="folder that export.py wrote of it")
     parser.add_argument("--lists", nargs="+", metavar="SYSTEM", help="systems whose candidates are ranked")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="of ranking them (default: all)")
-    parser.add_argument("--most", type=int, default=5_000, help="calibration mentions that the network scores")
+    parser.add_argument("--most", type=int, default=5_000, help="calibration lists to fit on")
     arguments = parser.parse_args()
     if not arguments.lists:
         rank_own(arguments.run, arguments.export)
@@ -59,7 +59,8 @@ def rank_own(run: Path, export: Path) -> None:
     if first.uses_network and first.baseline is not None:
         ways["ours_without_cross_encoder"] = replace(calibration, models=[first.without_network]), ()
     for model in fallbacks:
-        ways[f"ours_{model.name.replace(',', '').replace(' ', '_').lower()}"] = calibration, model.removed
+        if model.name in ("no type", "names and CUIs"):
+            ways[f"ours_{model.name.replace(' ', '_').lower()}"] = calibration, model.removed
     concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     candidates, fields = load_from_disk(str(run / "candidates")), reranker.template.candidate_fields
     for name, (reranker.calibration, removed) in ways.items():
@@ -91,7 +92,7 @@ def rank_lists(system: str, way: str, model: Path, export: Export, most: int) ->
 
     reranker = source.reranker
     if is_fitted:
-        labelled = lists_of("calibration", most if source.scorer else None)
+        labelled = lists_of("calibration", most)
         new = recalibrate(source, labelled, CalibrationArguments())
         write_rows(folder / "calibration.jsonl", rows(new.lists, new.after, labelled.mention_ids))
         place = export.scratch("models") / name

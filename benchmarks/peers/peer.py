@@ -107,6 +107,10 @@ class Export:
         rows = read_rows(self.folder / "documents.jsonl")
         return {row["doc_id"]: row["text"] for row in rows if not splits or row["split"] in splits}
 
+    def pairs(self) -> Iterator[dict[str, Any]]:
+        """``mention_id``, ``mention``, ``name`` and ``label``, 1 for the gold concept; those of a mention follow."""
+        return read_rows(self.folder / "pairs.jsonl")
+
     def scratch(self, name: str) -> Path:
         """A folder of this name for what a system builds."""
         path = self.folder / "scratch" / name
@@ -156,6 +160,7 @@ def main() -> None:
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
     parser.add_argument("--splits", nargs="+", default=["dev", "calibration", "test"])
     parser.add_argument("--most", type=int, help="link so many mentions of each split (default: all)")
+    parser.add_argument("--most_calibration", type=int, help="and so many of the calibration split")
     parser.add_argument("--batch", type=int, default=256, help="mentions a call; 1 for one by one")
     parser.add_argument("--rows", default="rows", help="name of the folder in EXPORT that the rows go to")
     arguments = parser.parse_args()
@@ -172,7 +177,8 @@ def main() -> None:
         "threads": os.environ.get("OMP_NUM_THREADS"),
     } | json.loads((Path(sys.prefix) / "installed.json").read_text(encoding="utf-8"))
     for split in arguments.splits:
-        mentions = islice(export.mentions(split), arguments.most)
+        most = arguments.most_calibration if split == "calibration" else None
+        mentions = islice(export.mentions(split), most or arguments.most)
         write_rows(folder / f"{split}.jsonl", answers(link, mentions, arguments.batch))
     # In KiB on Linux, in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024

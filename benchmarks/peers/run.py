@@ -5,7 +5,8 @@
 
 Environments are .venv-peers/ENVIRONMENT, of the packages in systems/ENVIRONMENT.txt, then those in
 systems/ENVIRONMENT.no_deps.txt without what they require. A first line `# python3.11` names the interpreter. What is
-installed, or linked already, stays; one system runs at a time. Needs only the standard library.
+installed, or linked already, stays; one system runs at a time, with further options as of peer.py. Needs only the
+standard library.
 """
 
 import argparse
@@ -25,12 +26,12 @@ def main() -> None:
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
     parser.add_argument("systems", nargs="*", help="modules of systems/ (default: all)")
     parser.add_argument("--install_only", action="store_true")
-    arguments = parser.parse_args()
+    arguments, options = parser.parse_known_args()
     for name in arguments.systems or sorted(path.stem for path in (HERE / "systems").glob("*.py")):
         try:
             python = installed(importlib.import_module(f"systems.{name}").ENVIRONMENT)
             if not arguments.install_only and not (arguments.export / "rows" / name / "facts.json").exists():
-                run(python, HERE / "peer.py", name, arguments.export)
+                run(python, HERE / "peer.py", name, arguments.export, *options)
                 print(f"{name}: linked", flush=True)
         except (subprocess.CalledProcessError, FileNotFoundError) as error:
             print(f"{name}: left out, {error}", flush=True)

@@ -136,7 +136,7 @@ def test_the_candidates_of_a_system_are_put_through_ours(tmp_path):
         write_rows(tmp_path / f"{split}.jsonl", mentions)
         write_rows(tmp_path / "rows" / "toy" / f"{split}.jsonl", rows)
     write_rows(tmp_path / "rows" / "toy" / "facts.json", [{"inputs": ["context"]}])
-    rank_lists("toy", "lists", tmp_path / "no model", Export(tmp_path), 0)
+    rank_lists("toy", "lists", tmp_path / "no model", Export(tmp_path), 24)
     folder = tmp_path / "rows" / "toy+lists"
     mentions = {one.mention_id: one._asdict() for one in Export(tmp_path).mentions("test")}
     before, after = (
