@@ -210,7 +210,7 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
     # What the served model scores was scored, but where it counts these very mentions too; what is known besides
     # changes nothing.
     served = calibration.plan(given).retained
-    assert asked[1][served].mean() > 0.95
+    assert asked[1][served].mean() > 0.9
     again, _ = fit_calibration(given, lambda unseen, wanted: logits, *options, has_outlook=False)
     assert again.to_dict() == calibration.to_dict() and again.thresholds.to_dict() == calibration.thresholds.to_dict()
     # A sample that holds too few gold concepts to choose by is all.

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from umls_reranker.calibration import fusion as fusion_module
 from umls_reranker.calibration.features import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.logistic import log_sums
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.type_sets import TypeSets
 
@@ -135,6 +137,26 @@ def test_strings_that_calibration_never_saw_in_training_lend_their_weights_to_th
     fitted = fit(candidates, lists, offsets, gold)
     for name, weight in fitted.weights.items():
         assert fitted.seen_weights[name] == pytest.approx(weight, rel=0.05)
+
+
+def test_few_lists_draw_the_weights_to_zero(monkeypatch):
+    candidates, lists, offsets, gold = simulated(n=5_000, seed=5)
+    rng = np.random.default_rng(5)
+    candidates |= {f"noise_{number}": rng.normal(0, 1, len(candidates["lexical"])) for number in range(30)}
+    held_out = table(candidates, lists, offsets)
+
+    def loss(n: int) -> float:
+        few = {name: column[: 4 * n] for name, column in candidates.items()}
+        fitted = fit(few, {name: column[:n] for name, column in lists.items()}, offsets[: n + 1], gold[:n])
+        utility = fitted.utilities(held_out)
+        chosen = (offsets[:-1] + gold)[gold >= 0]
+        return (log_sums(utility, offsets).sum() - utility[chosen].sum()) / len(gold)
+
+    drawn = [loss(40), loss(5_000)]
+    monkeypatch.setattr(fusion_module, "FEW_LISTS", 0)
+    assert drawn[0] < loss(40) - 0.05
+    # Many lists are as before.
+    assert drawn[1] == pytest.approx(loss(5_000), abs=1e-5)
 
 
 def test_a_feature_against_a_candidate_gets_no_weight():

@@ -35,6 +35,9 @@ SEEN = "seen_string"
 RIDGE = 1e-5
 # Ridge of the difference between the weights for seen strings and for others.
 RIDGE_BETWEEN = 1e-3
+# Few lists know little: the ridge is at least the lower of the square of `FEW_LISTS` by their number, and
+# `MOST_RIDGE` by it; that of the difference is ten times as large.
+FEW_LISTS, MOST_RIDGE = 17, 10
 # Of all utilities together, when the bonus is fitted; and the largest bonus.
 SLOPES = (0.05, 20.0)
 LARGEST_BONUS = 30.0
@@ -104,9 +107,10 @@ class FeatureFusion:
         # Two sets of weights for the same features: a candidate's features fill the columns of its list's set. Adding
         # to the utility of none subtracts from that of all candidates.
         rows = np.hstack([features * ~seen, features * seen, -list_features[owner], np.full((len(owner), 1), -1.0)])
+        of_few = min((FEW_LISTS / len(gold)) ** 2, MOST_RIDGE / len(gold))
         ridge = np.zeros((2 * k + rest,) * 2)
-        ridge[: 2 * k, : 2 * k] = RIDGE_BETWEEN * np.kron([[1, -1], [-1, 1]], np.eye(k))
-        ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += RIDGE
+        ridge[: 2 * k, : 2 * k] = max(RIDGE_BETWEEN, 10 * of_few) * np.kron([[1, -1], [-1, 1]], np.eye(k))
+        ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += max(RIDGE, of_few)
         lower = np.repeat([0.0, -np.inf], [2 * k, rest])
         prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
         upper, former = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
