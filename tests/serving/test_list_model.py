@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from list_fixtures import write_lists
 from list_model import assert_decided_by_all, guide_code, list_model, list_rows, read_lists
 
-from umls_reranker import UMLSReranker
+from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.core.files import shipped
 from umls_reranker.serving.cluster import RerankPartitions
@@ -121,6 +121,9 @@ def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, mon
     assert_decided_by_all([entity._.umls], reranker, [row])
     top = reranker.rerank(row["entity"], row["candidates"])[0]
     assert entity.kb_id_ == (top.cui if top.accepted else "")
+    nlp.replace_pipe("umls_reranker", "umls_reranker", config={"model": "my_model", "candidates": "absent"})
+    with pytest.raises(UserError, match=r"no component has set entity\._\.absent, the candidates to rank"):
+        nlp(text)
 
 
 @pytest.mark.parametrize("key", ["entity", "mention"])
