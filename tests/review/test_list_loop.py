@@ -44,10 +44,10 @@ def command(monkeypatch, tmp_path, capsys):
     # Estimates for more documents, which take most of the time.
     monkeypatch.setattr("umls_reranker.calibration.certificate.OUTLOOK_DRAWS", 1)
 
-    def run(line, *words):
-        name, *rest = line.split()
+    def run(line):
+        name, *words = line.split()
         script = shipped("scripts") / f"{name}.py"
-        monkeypatch.setattr(sys, "argv", [str(script), *rest, *map(str, words)])
+        monkeypatch.setattr(sys, "argv", [str(script), *words])
         runpy.run_path(str(script))["main"]()
         return capsys.readouterr().out
 
@@ -62,14 +62,12 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("source", ["", "network"])
-def test_a_model_of_lists_is_reviewed_and_corrected(command, tmp_path, source):
+def test_a_model_of_lists_is_reviewed_and_corrected(command, tmp_path):
     old, new = make_rows(50, correct=0.9), make_rows(40, "new", seed=1, correct=0.5)
     write_lists(tmp_path / "old.jsonl", old)
     write_lists(tmp_path / "input.jsonl", unlabelled(new))
-    if source:
-        tiny_cross_encoder(tmp_path / source)
-    command(f"calibrate {source} --lists old.jsonl --output my_model", *["--keep_cross_encoder"] * bool(source))
+    tiny_cross_encoder(tmp_path / "network")
+    command("calibrate network --lists old.jsonl --output my_model --keep_cross_encoder")
     command("rerank my_model input.jsonl log.jsonl")
     command("select_for_review my_model log.jsonl to_review.jsonl --count 30 --random_share 0.5")
     gold = {row["doc_id"]: row["cui"] for row in new}
@@ -83,10 +81,20 @@ def test_a_model_of_lists_is_reviewed_and_corrected(command, tmp_path, source):
         command("recalibrate my_model --calibration_feedback corrections --name corrected")
     said = command("calibrate my_model --lists old.jsonl --calibration_feedback corrections --output my_model_2")
     assert "80 mentions of 80 documents" in said
-    assert "corrections: 30 join the lists, 0 of them in place of the row of their mention; 15 may count" in said
+    assert (
+        "corrections: 30 join the lists, 0 of them in place of the row of their mention; 15 were drawn at random"
+        in said
+    )
     assert "certificate 2 of this model is not granted, so the tier high is dropped: it rests on 15 documents" in said
     fitted_on = read_json(tmp_path / "my_model_2" / "calibrator.json")["fitted_on"]
     assert fitted_on["corrections"]["used"] == 30 and fitted_on["mentions"] == 80
+    # Doubtful answers are fitted on and not measured.
+    metrics = read_json(tmp_path / "my_model_2" / "metrics.json")
+    assert (metrics["mentions"], metrics["documents"], metrics["lists"]["mentions"]) == (65, 65, 80)
+    measured = [row for row in reviewed if row["reason"] == RANDOM]
+    right = sum(row["candidates"][0]["cui"] == gold[row["doc_id"]] for row in measured)
+    right += sum(row["candidates"][0]["cui"] == row["cui"] for row in old)
+    assert metrics["systems"][0]["acc@1"]["value"] == pytest.approx(right / 65)
     # Half of the corrections contradict the model: where its scores are as before, its probabilities are lower.
     before, after = (UMLSReranker.from_pretrained(name, device="cpu") for name in ("my_model", "my_model_2"))
     tops = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,16 @@ class CrossFits:
         """(n,) bool, all true."""
         return np.ones(len(self.lists), bool)
 
+    @property
+    def measured(self) -> np.ndarray:
+        """(n,) bool, mentions of a random sample; corrections of doubtful answers would make figures look worse."""
+        return self.lists.annotations.certifies
+
+    @cached_property
+    def measured_lists(self) -> AnnotatedLists:
+        """Those of these mentions."""
+        return self.lists.take(self.measured)
+
     def fit(
         self,
         inside: np.ndarray,
@@ -89,7 +100,8 @@ class CrossFits:
     def held_out(
         self, names: Sequence[str], *, may_drop_network: bool = False, has_fallbacks: bool = True
     ) -> tuple[Decisions, list[bool]]:
-        """Decisions about each fold by a fit on the others, and whether each fit weighs the cross-encoder.
+        """Decisions about the `measured_lists` of each fold by a fit on the others, and whether each fit weighs the
+        cross-encoder.
 
         Arguments are those of `fit`.
         """
@@ -98,7 +110,8 @@ class CrossFits:
         for fold in range(self.folds.max() + 1):
             inside = self.folds == fold
             calibration, _ = self.fit(~inside, names, **options)
-            in_folds[fold] = self.decide(calibration, inside)
+            if (inside & self.measured).any():
+                in_folds[fold] = self.decide(calibration, inside & self.measured)
             uses_network.append(any(model.uses_network for model in calibration.models))
         return self._joined(in_folds), uses_network
 
@@ -113,9 +126,10 @@ class CrossFits:
         return score
 
     def _joined(self, in_folds: Mapping[int, Decisions]) -> Decisions:
-        """The decisions about all lists from those about each fold."""
-        by_mention = np.argsort(self.folds, kind="stable")
-        by_candidate = np.argsort(self.folds[self.lists.owner], kind="stable")
+        """The decisions about all `measured_lists` from those about each fold."""
+        folds, lists = self.folds[self.measured], self.measured_lists
+        by_mention = np.argsort(folds, kind="stable")
+        by_candidate = np.argsort(folds[lists.owner], kind="stable")
 
         def column(name: str) -> np.ndarray:
             concatenated = np.concatenate([getattr(decisions, name) for decisions in in_folds.values()])
@@ -127,7 +141,7 @@ class CrossFits:
         columns: dict[str, Any] = {
             name: column(name) for name in ("logits", "probabilities", "margins", "tiers", "accepted", "models")
         }
-        offsets = self.lists.offsets
+        offsets = lists.offsets
         return Decisions(offsets, log_odds=log_odds, order=ranking(log_odds, offsets), **columns)
 
 
@@ -136,7 +150,8 @@ def systems_of_lists(
 ) -> dict[str, System]:
     """What n lists say without a model: their order, and if there are scores and enough documents, these calibrated.
 
-    Of several candidates of a concept the first counts. The scores about each fold are calibrated on the others.
+    Of several candidates of a concept the first counts. The scores about each fold are calibrated on the others. Of
+    corrections, those drawn at random are measured (`CrossFits.measured`).
 
     Args:
         lists: with all their candidates.
@@ -147,12 +162,12 @@ def systems_of_lists(
         ``lists_order`` and ``calibrated_scores``, to which other systems are compared.
     """
     lists = lists.with_candidates(best_of_each_concept(lists))
-    systems = {"lists_order": System(lists.annotations.gold)}
     no_logits = np.full(len(lists.owner), np.nan, np.float32)
     alone = SourceModel(None, None, None, Recipe.from_values({}), reranker)
     fits = CrossFits.of(alone, lists, lambda unseen, wanted: no_logits, settings, seed)
+    systems = {"lists_order": System(fits.measured_lists.annotations.gold)}
     if lists.scores and fits.folds.any():
         with suppress(UserError):
             decisions, _ = fits.held_out([*lists.scores], has_fallbacks=False)
-            systems["calibrated_scores"] = System.of(Outcomes.of(lists, decisions))
+            systems["calibrated_scores"] = System.of(Outcomes.of(fits.measured_lists, decisions))
     return systems

@@ -58,7 +58,8 @@ class Recalibrated:
     """A new calibration of a model.
 
     Attributes:
-        lists: the fitted lists, with the best candidate of each concept.
+        lists: those that are measured, with the best candidate of each concept; all but corrections that were not
+            drawn at random.
         settings: with the features that are weighed.
         calibration, fitted: of all documents; the last for ``calibrator.json``.
         after: decisions about each fifth of the documents by a fit on the others.
@@ -115,12 +116,13 @@ def recalibrate(
         times_faster = (seconds_of_network + seconds) / seconds
     if not uses_network:
         logits = np.full_like(logits, np.nan)
-    documents = Documents.of(lists.annotations.documents, RESAMPLES, seed)
+    measured, logits = fits.measured_lists, logits[fits.measured[lists.owner]]
+    documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
     facts = {
         "source": source.name and portable_locator(source.name),
         "is_plain": source.scorer is not None and source.reranker is None,
         "mentions": len(lists),
-        "documents": documents.count,
+        "documents": len(set(lists.annotations.documents)),
         "not_in_list": labelled.not_in_list,
         "scores": list(lists.scores),
         "kept_network": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
@@ -129,15 +131,15 @@ def recalibrate(
     fitted |= {"split": SPLIT, "lists": facts}
     systems = compare_systems(_systems(labelled, fits, names, after, is_kept={*has_kept, uses_network}), documents)
     metrics = {
-        **decided_figures(lists, after, logits, Outcomes.of(lists, after), documents, SPLIT),
+        **decided_figures(measured, after, logits, Outcomes.of(measured, after), documents, SPLIT),
         "lists": facts,
         "systems": systems,
-        "verdict": verdict(systems[-1], len(lists), documents.count),
+        "verdict": verdict(systems[-1], len(measured), documents.count),
         "inputs": _certified(calibration),
     }
     weighed = [name for name in names if uses_network or name != CROSS_ENCODER]
     settings = replace(settings, features=weighed)
-    return Recalibrated(lists, settings, calibration, fitted, after, metrics, times_faster)
+    return Recalibrated(measured, settings, calibration, fitted, after, metrics, times_faster)
 
 
 def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> None:
@@ -257,7 +259,7 @@ def _systems(
         after: what the new model decides.
         is_kept: whether it weighs the cross-encoder, in each fold and by all documents.
     """
-    lists, source = fits.lists, fits.source
+    lists, source = fits.measured_lists, fits.source
 
     def system(decisions: Decisions) -> System:
         return System.of(Outcomes.of(lists, decisions))
@@ -265,7 +267,7 @@ def _systems(
     systems = systems_of_lists(labelled.lists, source.reranker, fits.settings, fits.seed)
     # On lists that it was calibrated on, it would look better than it is.
     if source.reranker is not None and source.history.is_new(lists.annotations.documents).all():
-        systems["model_before"] = system(fits.decide(source.reranker.calibration, fits.every))
+        systems["model_before"] = system(fits.decide(source.reranker.calibration, fits.measured))
     rest = [name for name in names if name != CROSS_ENCODER]
     if CROSS_ENCODER in names:
         if rest and is_kept != {False}:
