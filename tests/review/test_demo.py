@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -199,3 +200,41 @@ def test_the_page_opens_with_what_it_can_rank(demo, models, tmp_path):
     (tmp_path / "run" / "model").mkdir(parents=True)
     with pytest.raises(UserError, match="is a run, which brings what it was calibrated on; leave out --lists"):
         Demo.open(str(tmp_path / "run"), lists=lists)
+
+
+def test_each_recalibration_on_lists_goes_on_from_the_version_before(demo, sheet, tmp_path, monkeypatch):
+    sheet.choose(0, "C0000001")
+    model, lists = tmp_path / "my_model", tmp_path / "lists.jsonl"
+    commands = []
+
+    def written(folder, certificates):
+        folder.mkdir()
+        corrections = {"used": 1, "certifying": 0, "left_out": {"without_scores": 2, "without_cui": 0}}
+        certified_by = {"attempt": len(certificates), "documents": 0}
+        fitted_on = {"lists": {}, "corrections": corrections, "certified_by": certified_by}
+        content = {"certificates": certificates, "fitted_on": fitted_on}
+        (folder / "calibrator.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def run(command, **_):
+        commands.append(command[2:])
+        source, new = (Path(command[at]) for at in (2, command.index("--output") + 1))
+        before = json.loads((source / "calibrator.json").read_text(encoding="utf-8"))
+        written(new, [*before["certificates"], []])
+        return SimpleNamespace(returncode=0)
+
+    written(model, [["a"]])
+    # Of another model: what it certified says nothing about this one.
+    written(tmp_path / "my_model-reviewed-2", [["b"], []])
+    reranker = SimpleNamespace(
+        rerank_batch=demo.reranker.rerank_batch, folder=model, thresholds=demo.reranker.thresholds
+    )
+    monkeypatch.setattr(recalibration.subprocess, "run", run)
+    monkeypatch.setattr(recalibration.UMLSReranker, "from_pretrained", lambda *_, **__: reranker)
+    page = SimpleNamespace(reranker=reranker, models={str(model): reranker}, device=None, lists=lists, run=None)
+    said = Page(recalibrate(page, sheet)).words
+    assert "1 corrections took part, 0 of them in certificates (drawn at random); left out: 2 without scores." in said
+    assert "Certificate 2 of this model is" in said and "my_model-reviewed." in said
+    recalibrate(page, sheet)
+    names = [(Path(words[0]).name, Path(words[4]).name) for words in commands]
+    assert names == [("my_model", "my_model-reviewed"), ("my_model-reviewed", "my_model-reviewed-3")]
+    assert commands[0][1:3] == ["--lists", str(lists)] and commands[0][5] == "--calibration_feedback"

@@ -61,8 +61,8 @@ def described_corrections(report: Mapping[str, Any]) -> str:
     )
     return (
         f"corrections: {report['used']:,} join the lists, {report['replaced']:,} of them in place of the row of their "
-        f"mention; {report['certifying']:,} were drawn at random: figures count these, and a certificate those of them "
-        f"in documents that are new to it; left out: {left_out or 'none'}"
+        f"mention; {report['certifying']:,} were drawn at random: figures count these, and a certificate those "
+        f"of them in documents that are new to it; left out: {left_out or 'none'}"
     )
 
 
