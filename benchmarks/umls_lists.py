@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--curve", action="store_true", help="by the number of labelled documents")
     parser.add_argument("--medmentions", action="store_true", help="the curve of lists that are made here")
     parser.add_argument("--mentions_per_document", type=int, default=2, help="of these (default: 2)")
+    parser.add_argument("--cache", type=Path, help="folder that keeps their index (default: it is not kept)")
     parser.add_argument("--draws", type=int, default=20, help="of documents, for each size (default: 20)")
     options = parser.parse_args()
     from umls_reranker.calibration.inputs import without
@@ -54,7 +55,7 @@ def main() -> None:
         path = options.data / "umls_lists" / "sapbert_top10.jsonl"
         if options.medmentions:
             path = Path(folder) / "lists.jsonl"
-            write_lists(options.data, options.mentions_per_document, path)
+            write_lists(options.data, options.mentions_per_document, options.cache or Path(folder), path)
         labelled = read_labelled_lists(path, TypeHierarchy.built_in())
         if options.curve:
             learning_curve(labelled, options.draws)
@@ -202,7 +203,7 @@ def learning_curve(labelled, draws: int) -> None:
     print(markdown_table(COLUMNS, table))
 
 
-def write_lists(data: Path, mentions_per_document: int, path: Path) -> None:
+def write_lists(data: Path, mentions_per_document: int, cache: Path, path: Path) -> None:
     """Write lists of training documents as a pipeline without training has them: MiniLM's nearest names."""
     import numpy as np
 
@@ -216,15 +217,15 @@ def write_lists(data: Path, mentions_per_document: int, path: Path) -> None:
     from umls_reranker.retrieval.name_index import NameIndex
     from umls_reranker.retrieval.name_vectors import NameVectors
 
-    folders = {name: path.parent / name for name in ("concepts", "vectors", "index")}
-    rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META", None))
-    write_concepts(rows, TypeHierarchy.built_in(), folders["concepts"], "")
-    concepts = ConceptTable.load(folders["concepts"])
+    if not (cache / "concepts").exists():
+        rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META", None))
+        write_concepts(rows, TypeHierarchy.built_in(), cache / "concepts", "")
+    concepts = ConceptTable.load(cache / "concepts")
     encoder = BiEncoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2", max_length=32)
-    vectors = NameVectors.prepare(concepts, encoder, folders["vectors"])
+    vectors = NameVectors.prepare(concepts, encoder, cache / "vectors")
     vectors.encode_share(encoder, 0, 1)
-    folders["index"].mkdir()
-    index = NameIndex.build(vectors, folders["index"])
+    (cache / "index").mkdir(exist_ok=True)
+    index = NameIndex.build(vectors, cache / "index")
     corpus = data / "medmentions_st21pv"
     wanted = set(read_pmids(corpus / "corpus_pubtator_pmids_trng.txt"))
     by_document: dict[str, list] = {}
