@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The table of all systems that linked an export: what they get right, how sure they can be of it, and what it costs.
 
-    python benchmarks/peers/table.py runs/peers --ours ours
+    python benchmarks/peers/table.py runs/peers
 
 Reads EXPORT/rows. Ties in a score are broken against the system: the gold concept ranks behind every candidate with
 the same score. "At precision" answers the mentions whose top candidate has a score of at least a threshold, the one
@@ -18,12 +18,19 @@ import numpy as np
 
 PRECISIONS = (0.95, 0.90)
 MOST_CANDIDATES = 32
-HEADER = [
-    *("system", "reads besides names", "acc@1", "points to ours", "acc@1, gold in dictionary", "ties as listed"),
-    *("recall@32", "answered", "correct of these"),
+QUALITY = [
+    *(
+        "system",
+        "reads besides names",
+        "acc@1",
+        "points to ours",
+        "points over its own order",
+        "acc@1, gold in dictionary",
+    ),
+    *("the same, ties as listed", "recall@32", "answered", "correct of these"),
     *(f"answered at precision {precision:.2f} (its precision)" for precision in PRECISIONS),
-    *("mentions/s", "memory MB", "installed MB", "minutes to set up"),
 ]
+COSTS = ["system", "mentions/s", "memory MB", "installed MB", "minutes to install", "minutes to set up"]
 
 
 class Answers(NamedTuple):
@@ -70,28 +77,35 @@ def threshold_at(score: np.ndarray, correct: np.ndarray, precision: float) -> fl
     return float(ranked[np.flatnonzero(is_precise)[-1]]) if is_precise.any() else np.inf
 
 
-def table_row(name: str, test: Answers, chosen_on: Answers, ours: Answers, facts: Mapping[str, Any]) -> list[str]:
-    """The cells of a system.
+def quality(
+    name: str, test: Answers, chosen_on: Answers, ours: Answers, before: Answers | None, inputs: Sequence[str]
+) -> list[str]:
+    """The cells of a system in the table of what it gets right.
 
     Args:
         chosen_on: its answers for the documents that thresholds are chosen on.
-        ours: of the system that it is compared with, for the same mentions.
-        facts: of its facts.json.
+        ours: those that it is compared with, for the same mentions.
+        before: those of the system whose candidates it ranks, of which the order counts.
     """
     from umls_reranker.calibration.resampling import ratio
-    from umls_reranker.evaluation.formats import number, percent, with_interval
+    from umls_reranker.evaluation.formats import interval, number, percent, with_interval
     from umls_reranker.evaluation.linking import Documents, linking_metrics
 
     documents, every = Documents.of(test.documents), np.ones(len(test.ranks))
+
+    def points_over(correct: np.ndarray) -> str:
+        # Not `ratio` itself, whose intervals at 0 and 1 are those of a share.
+        difference = documents.measure([test.correct * 1 - correct, every], lambda sums: ratio(sums))
+        return f"{100 * difference['value']:+.1f} ({interval(difference, separator=' to ')})"
+
     metrics = linking_metrics(test.ranks, test.in_dictionary, documents, ks=(MOST_CANDIDATES,))
     inside, answered = metrics["in_dictionary"], test.score > -np.inf
-    # Not `ratio` itself, whose intervals at 0 and 1 are those of a share.
-    difference = documents.measure([test.correct * 1 - ours.correct, every], lambda sums: 100 * ratio(sums))
     cells = [
         name,
-        ", ".join(facts["inputs"]) or "nothing",
+        ", ".join(inputs) or "nothing",
         with_interval(metrics["acc@1"]),
-        with_interval(difference, 1) if test is not ours else "",
+        points_over(ours.correct) if test is not ours else "",
+        points_over(before.listed) if before else "",
         with_interval(inside["acc@1"]),
         number(test.listed[test.in_dictionary].mean()),
         number(inside[f"recall@{MOST_CANDIDATES}"]),
@@ -100,44 +114,49 @@ def table_row(name: str, test: Answers, chosen_on: Answers, ours: Answers, facts
     ]
     for precision in PRECISIONS:
         confident = test.score >= threshold_at(chosen_on.score, chosen_on.correct, precision)
-        share = documents.measure([confident, every])
-        cells.append(f"{with_interval(share)} ({number(documents.measure([test.correct & confident, confident]))})")
-    minutes = (facts.get("setup_seconds", np.nan) + facts.get("install_seconds", 0)) / 60
-    costs = (facts.get("mentions_per_second"), facts.get("peak_memory_mb"), facts.get("installed_mb"))
-    return [*cells, *(number(cost, 0) for cost in costs), number(minutes, 1)]
+        share, correct = (
+            documents.measure([confident, every]),
+            documents.measure([test.correct & confident, confident]),
+        )
+        cells.append(f"{with_interval(share)} ({number(correct)})" if confident.any() else "none")
+    return cells
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
-    parser.add_argument("--ours", default="ours", help="system that the others are compared with")
-    parser.add_argument("--rows", default="rows", help="name of the folder in EXPORT that holds the rows")
-    parser.add_argument("systems", nargs="*", help="folders in it, in the order of the table (default: all)")
+    parser.add_argument("systems", nargs="*", help="folders of EXPORT/rows, in the order of the table (default: all)")
+    parser.add_argument("--ours", default="ours", help="the one that others are compared with")
     arguments = parser.parse_args()
     from peer import read_rows
 
-    from umls_reranker.evaluation.formats import markdown_table
+    from umls_reranker.evaluation.formats import markdown_table, number
 
-    folder = arguments.export / arguments.rows
+    folder = arguments.export / "rows"
     mentions = {
         split: {row["mention_id"]: row for row in read_rows(arguments.export / f"{split}.jsonl")}
         for split in ("dev", "calibration", "test")
     }
 
-    def of(name: str, split: str) -> Answers:
+    def of(name: str, split: str = "test") -> Answers:
         return answers(list(read_rows(folder / name / f"{split}.jsonl")), mentions[split])
 
-    ours, cells, notes = of(arguments.ours, "test"), [], []
+    ours, rows, costs, notes = of(arguments.ours), [], [], []
     for name in arguments.systems or sorted(path.parent.name for path in folder.glob("*/facts.json")):
         facts = next(read_rows(folder / name / "facts.json"))
-        seconds = [row["seconds"] for row in read_rows(folder / name / "test.jsonl") if "seconds" in row]
-        if seconds:
-            facts["mentions_per_second"] = len(seconds) / sum(seconds)
-        test = ours if name == arguments.ours else of(name, "test")
-        cells.append(table_row(name, test, of(name, facts.get("chosen_on", "calibration")), ours, facts))
-        versions = ", ".join(f"{package} {number}" for package, number in facts.get("versions", {}).items())
-        notes.append(f"* **{name}** ({versions}): {'; '.join(facts['deviations']) or 'as documented'}.")
-    print(markdown_table(HEADER, cells), "", *notes, sep="\n")
+        test = ours if name == arguments.ours else of(name)
+        ranked, _, is_ours = name.partition("+")
+        chosen_on = of(name, facts.get("chosen_on", "calibration"))
+        rows.append(quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"]))
+        if "versions" in facts:
+            seconds = [row["seconds"] for row in read_rows(folder / name / "test.jsonl")]
+            minutes = [facts[key] / 60 for key in ("install_seconds", "setup_seconds")]
+            sizes = [number(value, 0) for value in (facts["peak_memory_mb"], facts["installed_mb"])]
+            speed = number(len(seconds) / sum(seconds), 0)
+            costs.append([name, speed, *sizes, *(number(value, 1) for value in minutes)])
+            versions = ", ".join(" ".join(pair) for pair in facts["versions"].items())
+            notes.append(f"* **{name}** ({versions}): {'; '.join(facts['deviations']) or 'as documented'}.")
+    print(markdown_table(QUALITY, rows), markdown_table(COSTS, costs), "\n".join(notes), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from export import export
 from ours import rank_lists
 from peer import Candidate, Concept, Export, Mention, answers, read_rows, write_rows
 from table import answers as judged
-from table import table_row, threshold_at
+from table import quality, threshold_at
 
 
 def mention(number=0, document="d", cui="C0000001", in_dictionary=True):
@@ -111,12 +111,19 @@ def test_the_threshold_answers_the_most_at_a_precision_and_equal_scores_together
 def test_thresholds_are_chosen_on_calibration_and_measured_on_test():
     calibration = of_mentions([(["C1"], [score]) for score in (0.9, 0.8, 0.5, 0.4)], ["C1", "C1", "C2", "C2"])
     test = of_mentions([(["C1"], [score]) for score in (0.9, 0.85, 0.8, 0.3)], ["C1", "C1", "C2", "C1"])
-    cells = table_row("toy", test, calibration, test, {"inputs": [], "setup_seconds": 90, "install_seconds": 30})
-    assert cells[0:2] == ["toy", "nothing"]
+    cells = quality("toy", test, calibration, test, None, [])
+    assert cells[:2] == ["toy", "nothing"]
     assert cells[2].startswith("0.750 ")
     # Everything from 0.8 on, of which a third is incorrect.
-    assert [cell[:5] + cell[-7:] for cell in cells[9:11]] == ["0.750(0.667)"] * 2
-    assert cells[-1] == "2.0"
+    assert [(cell[:5], cell[-7:]) for cell in cells[10:]] == [("0.750", "(0.667)")] * 2
+
+
+def test_a_gain_is_over_the_order_of_the_lists():
+    before = of_mentions([(["C1", "C2"], [1, 1]), (["C2", "C1"], [1, 1])] * 2, ["C1"] * 4)
+    after = of_mentions([(["C1", "C2"], [2, 1])] * 4, ["C1"] * 4)
+    cells = quality("toy+lists", after, after, before, before, ["types"])
+    assert cells[3].startswith("+100.0 ")
+    assert cells[4].startswith("+50.0 ")
 
 
 def test_the_candidates_of_a_system_are_put_through_ours(tmp_path):
