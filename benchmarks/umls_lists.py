@@ -10,7 +10,11 @@ order and scores, the answers in the file, lists alone, and each of the models, 
 that are in `medmentions_st21pv` are apart: models may have seen them. They are decided by the calibrations of the
 others. The second form shows what lists alone come to by the number of labelled documents, measured on the rest: the
 median of several draws. With --medmentions the lists are made of training documents of `medmentions_st21pv` and names
-of `umls_open`: ten candidates each, by an encoder that is not fine-tuned. Prints Markdown.
+of `umls_open`: ten candidates each, by an encoder that is not fine-tuned. Prints Markdown. The model that comes with
+the package is made of such lists, without their scores and texts:
+
+    python benchmarks/umls_lists.py --medmentions --mentions_per_document 15 --write open_lists.jsonl
+    umls-reranker calibrate --lists open_lists.jsonl --output built_in
 """
 
 import argparse
@@ -45,6 +49,7 @@ def main() -> None:
     parser.add_argument("--medmentions", action="store_true", help="the curve of lists that are made here")
     parser.add_argument("--mentions_per_document", type=int, default=2, help="of these (default: 2)")
     parser.add_argument("--cache", type=Path, help="folder that keeps their index (default: it is not kept)")
+    parser.add_argument("--write", type=Path, help="only write these lists, names and CUIs alone, to this file")
     parser.add_argument("--draws", type=int, default=20, help="of documents, for each size (default: 20)")
     options = parser.parse_args()
     from umls_reranker.calibration.inputs import without
@@ -52,6 +57,15 @@ def main() -> None:
     from umls_reranker.data.semantic_types import TypeHierarchy
 
     with tempfile.TemporaryDirectory() as folder:
+        if options.write:
+            write_lists(
+                options.data,
+                options.mentions_per_document,
+                options.cache or Path(folder),
+                Path(folder) / "lists.jsonl",
+            )
+            write_bare_lists(Path(folder) / "lists.jsonl", options.write)
+            return
         path = options.data / "umls_lists" / "sapbert_top10.jsonl"
         if options.medmentions:
             path = Path(folder) / "lists.jsonl"
@@ -256,6 +270,15 @@ def write_lists(data: Path, mentions_per_document: int, cache: Path, path: Path)
                 "candidates": candidates,
             }
             stream.write(json.dumps(row) + "\n")
+
+
+def write_bare_lists(path: Path, target: Path) -> None:
+    """Write lists without their texts and scores."""
+    with path.open(encoding="utf-8") as rows, target.open("w", encoding="utf-8") as stream:
+        for row in map(json.loads, rows):
+            candidates = [{name: candidate[name] for name in ("cui", "name")} for candidate in row["candidates"]]
+            bare = {name: row[name] for name in ("doc_id", "entity", "entity_type", "cui")}
+            stream.write(json.dumps(bare | {"candidates": candidates}) + "\n")
 
 
 if __name__ == "__main__":

@@ -321,6 +321,12 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
     assert useful.to_dict() == fit(lists())[0].to_dict()
 
 
+def test_a_cross_encoder_without_weight_is_left_out():
+    given, logits = informed()
+    backwards = fit((given, -logits), ["cross_encoder", "retrieval"], may_drop_network=True)[1]["cross_encoder"]
+    assert (backwards["kept"], backwards["nats_gained"], backwards["standard_error"]) == (False, 0.0, 0.0)
+
+
 def test_whether_the_cross_encoder_decides_about_a_fold_is_no_matter_of_its_own_labels(monkeypatch):
     choices, original = [], cross_fitting.CrossFitting.choose_network
 

@@ -36,7 +36,7 @@ class Gain(NamedTuple):
     """How much lower the mean log loss of held-out lists is with the cross-encoder than without, in nats.
 
     Attributes:
-        nats: infinite where there is too little data to hold out.
+        nats: infinite where there is too little data to hold out; 0 where the fit gives it no weight.
         error: its standard error, by document.
     """
 
@@ -178,6 +178,9 @@ class CrossFitting:
         return NetworkChoice({left_out: self._gain(left_out) for left_out in [(), *singles]})
 
     def _gain(self, left_out: LeftOut) -> Gain:
+        fitted = self.models[left_out]
+        if fitted and fitted.fusion and CROSS_ENCODER not in fitted.fusion.read:
+            return Gain(0.0, 0.0)
         rest = [fold for fold in range(self.folds.max() + 1) if fold not in left_out]
         models = [self.models.get(tuple(sorted((*left_out, fold)))) for fold in rest]
         if None in models or len(rest) < 2 or not self.baseline_names:

@@ -237,12 +237,13 @@ def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedList
 
 
 def usable_features(lists: CandidateLists, *, has_network: bool) -> list[str]:
-    """All features but those that no mention of the lists has the means for."""
+    """All features but those for which every mention of the lists lacks something."""
 
     def is_usable(name: str) -> bool:
         if name == CROSS_ENCODER:
             return has_network
-        return not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
+        lacks = [lacking(lists, key, lists.scores) for key in inputs_of([name])]
+        return not lacks or not np.logical_or.reduce(lacks).all()
 
     return [name for name in default_features(lists) if is_usable(name)]
 
