@@ -180,6 +180,10 @@ def main() -> None:
         most = arguments.most_calibration if split == "calibration" else None
         mentions = islice(export.mentions(split), most or arguments.most)
         write_rows(folder / f"{split}.jsonl", answers(link, mentions, arguments.batch))
+        seconds = [row["seconds"] for row in read_rows(folder / f"{split}.jsonl")]
+        print(
+            f"{arguments.system}, {split}: {len(seconds):,} mentions, {len(seconds) / sum(seconds):,.0f}/s", flush=True
+        )
     # In KiB on Linux, in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     facts["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

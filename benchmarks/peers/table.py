@@ -78,7 +78,7 @@ def threshold_at(score: np.ndarray, correct: np.ndarray, precision: float) -> fl
 
 
 def quality(
-    name: str, test: Answers, chosen_on: Answers, ours: Answers, before: Answers | None, inputs: Sequence[str]
+    name: str, test: Answers, chosen_on: Answers, ours: Answers | None, before: Answers | None, inputs: Sequence[str]
 ) -> list[str]:
     """The cells of a system in the table of what it gets right.
 
@@ -104,7 +104,7 @@ def quality(
         name,
         ", ".join(inputs) or "nothing",
         with_interval(metrics["acc@1"]),
-        points_over(ours.correct) if test is not ours else "",
+        points_over(ours.correct) if ours and test is not ours else "",
         points_over(before.listed) if before else "",
         with_interval(inside["acc@1"]),
         number(test.listed[test.in_dictionary].mean()),
@@ -141,10 +141,11 @@ def main() -> None:
     def of(name: str, split: str = "test") -> Answers:
         return answers(list(read_rows(folder / name / f"{split}.jsonl")), mentions[split])
 
-    ours, rows, costs, notes = of(arguments.ours), [], [], []
+    ours = of(arguments.ours) if (folder / arguments.ours).is_dir() else None
+    rows, costs, notes = [], [], []
     for name in arguments.systems or sorted(path.parent.name for path in folder.glob("*/facts.json")):
         facts = next(read_rows(folder / name / "facts.json"))
-        test = ours if name == arguments.ours else of(name)
+        test = ours if ours and name == arguments.ours else of(name)
         ranked, _, is_ours = name.partition("+")
         chosen_on = of(name, facts.get("chosen_on", "calibration"))
         rows.append(quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"]))
