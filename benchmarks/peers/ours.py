@@ -88,7 +88,7 @@ def rank_lists(system: str, way: str, model: Path, export: Export, most: int) ->
     def lists_of(split: str, most: int | None = None):
         path = export.folder / "lists" / system / f"{split}.jsonl"
         write_rows(path, islice(labelled_lists(system, split, export), most))
-        return read_labelled_lists(path, source.hierarchy)
+        return read_labelled_lists(path, source.hierarchy, fitted_on=split == "calibration")
 
     reranker = source.reranker
     if is_fitted:
