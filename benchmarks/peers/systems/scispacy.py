@@ -23,6 +23,8 @@ def setup(export):
 
     entities = [Entity(cui, name, names, types) for cui, name, names, types in export.concepts()]
     linker = EntityLinker.from_kb(KnowledgeBase(entities))
+    # Its default, which `from_kb` leaves out.
+    linker.candidate_generator.ann_index.setQueryTimeParams({"efSearch": 200})
 
     def link(mentions):
         for concepts in linker.candidate_generator([mention.mention for mention in mentions], linker.k):
