@@ -150,8 +150,8 @@ def main() -> None:
         chosen_on = of(name, facts.get("chosen_on", "calibration"))
         rows.append(quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"]))
         if "versions" in facts:
-            seconds = [row["seconds"] for row in read_rows(folder / name / "test.jsonl")]
-            minutes = [facts[key] / 60 for key in ("install_seconds", "setup_seconds")]
+            seconds = [row.get("seconds", np.nan) for row in read_rows(folder / name / "test.jsonl")]
+            minutes = [facts.get(key, np.nan) / 60 for key in ("install_seconds", "setup_seconds")]
             sizes = [number(value, 0) for value in (facts["peak_memory_mb"], facts["installed_mb"])]
             speed = number(len(seconds) / sum(seconds), 0)
             costs.append([name, speed, *sizes, *(number(value, 1) for value in minutes)])
