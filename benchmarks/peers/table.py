@@ -141,7 +141,7 @@ def main() -> None:
     def of(name: str, split: str = "test") -> Answers:
         return answers(list(read_rows(folder / name / f"{split}.jsonl")), mentions[split])
 
-    ours = of(arguments.ours) if (folder / arguments.ours).is_dir() else None
+    ours = of(arguments.ours) if (folder / arguments.ours / "facts.json").exists() else None
     rows, costs, notes = [], [], []
     for name in arguments.systems or sorted(path.parent.name for path in folder.glob("*/facts.json")):
         facts = next(read_rows(folder / name / "facts.json"))
