@@ -18,6 +18,7 @@ from ..calibration.probabilities import Calibration
 from ..core.arguments import CalibrationArguments
 from ..core.arrays import ranking
 from ..core.errors import UserError
+from ..core.progress import progress
 from ..core.recipe import Recipe
 from ..data.candidate_lists import AnnotatedLists
 from ..data.labelled_lists import best_of_each_concept
@@ -107,7 +108,7 @@ class CrossFits:
         """
         options = {"may_drop_network": may_drop_network, "has_fallbacks": has_fallbacks, "has_outlook": False}
         in_folds, uses_network = {}, []
-        for fold in range(self.folds.max() + 1):
+        for fold in progress(range(self.folds.max() + 1), desc="holding documents out", unit=" folds"):
             inside = self.folds == fold
             calibration, _ = self.fit(~inside, names, **options)
             if (inside & self.measured).any():
