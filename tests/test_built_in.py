@@ -7,6 +7,7 @@ from pathlib import Path
 
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
+from umls_reranker.serving.source_model import SourceModel
 
 README = Path(__file__).parents[1] / "README.md"
 CODE_AND_OUTPUT = re.compile(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", re.DOTALL)
@@ -34,3 +35,11 @@ def test_it_is_whole_small_and_says_whose_it_is():
     assert sum(path.stat().st_size for path in files) < 1e6
     card = (BUILT_IN_FOLDER / "README.md").read_text(encoding="utf-8")
     assert "MedMentions" in card and "CC0" in card
+
+
+def test_lists_of_other_documents_take_its_counts_and_no_certificate():
+    source = SourceModel.load("built-in")
+    assert len(source.reranker.calibration.history.certificates) == 1 and source.history.certificates == ()
+    # The PMID of a document that it was calibrated on.
+    assert source.is_new(["26316050", "another document"]).tolist() == [False, True]
+    assert len(source.counts(of_training=False)) > 5_000 and len(source.counts(of_training=True)) == 0

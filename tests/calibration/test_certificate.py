@@ -202,7 +202,7 @@ def test_scores_of_any_scale_are_mapped_by_other_documents():
     assert correct[accepted].mean() > 0.95
     # The unit does not matter, but which of two scores is higher does.
     assert certify(cosines, correct, documents, calibrate=True).share == pytest.approx(found.share)
-    with pytest.raises(UserError, match="wrong"):
+    with pytest.raises(UserError, match="do not rank gold concepts"):
         certify(-cosines, correct, documents, calibrate=True)
 
 

@@ -54,7 +54,14 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
         "names and CUIs": ("retrieval", "context", "lexical", "type_compatibility"),
         "no context": ("context",),
         "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_compatibility"),
-        "names, no type, no context": ("mention_concept_prior", "concept_count", "retrieval", "context", "lexical")
+        "names, no type, no context": (
+            "mention_concept_prior",
+            "concept_count",
+            "concept_age",
+            "retrieval",
+            "context",
+            "lexical",
+        )
         + ("type_lift", "type_compatibility"),
     }
     for name, gone in without.items():

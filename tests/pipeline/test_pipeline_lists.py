@@ -249,7 +249,7 @@ def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
 
 
 def test_no_index_belongs_to_the_model(made):
-    with pytest.raises(UserError, match="ranks the candidate lists of the pipeline that it was trained for, and no"):
+    with pytest.raises(UserError, match="ranks the candidate lists of the pipeline that it was made for, and no"):
         ConceptLinker.from_run(made.folder, device="cpu")
     assert Demo.open(str(made.folder), device="cpu").linker is None
 

@@ -15,6 +15,7 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.fitting import fit_calibration
 from ..calibration.network_logits import Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
+from ..calibration.string_counts import StringCounts
 from ..core.arguments import CalibrationArguments
 from ..core.arrays import ranking
 from ..core.errors import UserError
@@ -52,6 +53,17 @@ class CrossFits:
         """With folds of the lists' documents."""
         return cls(source, lists, score, settings, document_folds(lists.annotations.documents, seed), seed)
 
+    @cached_property
+    def counts(self) -> StringCounts:
+        """Of mentions that are not in the lists."""
+        return self.source.counts(of_training=self.known_documents > 0)
+
+    @cached_property
+    def known_documents(self) -> int:
+        """Number of the lists' documents that the source was calibrated on."""
+        documents = np.unique(self.lists.annotations.documents.astype(str))
+        return int(np.count_nonzero(~self.source.is_new(documents)))
+
     @property
     def every(self) -> np.ndarray:
         """(n,) bool, all true."""
@@ -81,7 +93,7 @@ class CrossFits:
         return fit_calibration(
             self.lists.take(inside),
             self._score_of(inside),
-            source.counts,
+            self.counts,
             settings,
             source.hierarchy,
             self.seed,

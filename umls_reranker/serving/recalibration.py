@@ -34,6 +34,7 @@ from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.report import decided_figures
 from ..hub.card import folder_card
+from ..hub.download import BUILT_IN
 from ..hub.model_folder import (
     CARD,
     METRICS,
@@ -106,7 +107,7 @@ def recalibrate(
     names = usable_features(lists, has_network=source.scorer is not None)
     may_drop = CROSS_ENCODER in names and len(names) > 1 and not keep_cross_encoder
     calibration, fitted = fits.fit(fits.every, names, may_drop_network=may_drop)
-    calibration = replace(calibration, training_counts=source.counts)
+    calibration = replace(calibration, training_counts=fits.counts)
     after, has_kept = fits.held_out(names, may_drop_network=may_drop)
     uses_network, times_faster = any(model.uses_network for model in calibration.models), None
     if not uses_network and source.scorer is not None:
@@ -125,6 +126,7 @@ def recalibrate(
         "documents": len(set(lists.annotations.documents)),
         "not_in_list": labelled.not_in_list,
         "scores": list(lists.scores),
+        "known_documents": fits.known_documents,
         "kept_network": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
         "repeated_candidates": len(labelled.lists.owner) - len(lists.owner),
     }
@@ -193,6 +195,10 @@ def results(new: Recalibrated) -> str:
         low, high = new.calibration.score_ranges[name]
         ending = "" if name in fusion.read else "; it has no weight: is higher better? Give a distance negated"
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
+    if known := facts["known_documents"]:
+        lines.append(f"{known:,} documents are those that MODEL was calibrated on: what it counted there is left out")
+    if facts["source"] is None:
+        lines.append(f"for UMLS CUIs, umls-reranker calibrate {BUILT_IN} --lists adds what MedMentions counts")
     if repeated := facts["repeated_candidates"]:
         lines.append(f"{repeated:,} candidates name a concept of their list once more")
     return "\n".join(lines)
@@ -267,7 +273,7 @@ def _systems(
 
     systems = systems_of_lists(labelled.lists, source.reranker, fits.settings, fits.seed)
     # On lists that it was calibrated on, it would look better than it is.
-    if source.reranker is not None and source.history.is_new(lists.annotations.documents).all():
+    if source.reranker is not None and not fits.known_documents:
         systems["model_before"] = system(fits.decide(source.reranker.calibration, fits.measured))
     rest = [name for name in names if name != CROSS_ENCODER]
     if CROSS_ENCODER in names:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory
 from ..calibration.probabilities import COUNTS_FILE
@@ -12,7 +15,7 @@ from ..core.errors import UserError
 from ..core.files import MODEL_PATTERNS, read_json
 from ..core.recipe import Recipe, load_recipe
 from ..data.semantic_types import TypeHierarchy
-from ..hub.download import download
+from ..hub.download import BUILT_IN_FOLDER, download
 from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
 from ..models.cross_encoder import PairScorer
 from ..models.template import PairTemplate
@@ -77,26 +80,25 @@ class SourceModel:
         """Its semantic types; for a plain cross-encoder those of the UMLS."""
         return TypeHierarchy.built_in() if self.reranker is None else self.reranker.thresholds.hierarchy
 
-    @property
-    def counts(self) -> StringCounts:
-        """Its counts of training mentions; of a model that was calibrated on lists, without those of the lists.
+    def is_new(self, documents: Sequence[str] | np.ndarray) -> np.ndarray:
+        """(n,) bool, which of n documents it was not calibrated on, as far as its certificates tell."""
+        if self.reranker is None:
+            return np.ones(len(documents), bool)
+        return self.reranker.calibration.history.is_new(documents)
 
-        The same lists may come again, and no mention may count in its own features.
-        """
+    def counts(self, *, of_training: bool) -> StringCounts:
+        """Its counts of mentions; those of training alone where lists come that were counted in its calibration."""
         if self.reranker is None or self.folder is None or self.reranker.calibration.models[0].fusion is None:
             return StringCounts.fit([])
-        return StringCounts.load(self.folder / COUNTS_FILE, of_training=True)
+        return StringCounts.load(self.folder / COUNTS_FILE, of_training=of_training)
 
     @property
     def history(self) -> CertificateHistory:
-        """Certificates on lists like these; those of the training run's own lists are of another tier."""
-        if (
-            self.reranker is None
-            or self.folder is None
-            or "lists" not in read_json(self.folder / CALIBRATOR)["fitted_on"]
-        ):
+        """Certificates on lists like these; those of a training run, or of the built-in model, are of another tier."""
+        if self.reranker is None or self.folder is None or self.folder == BUILT_IN_FOLDER:
             return NO_CERTIFICATES
-        return self.reranker.calibration.history
+        is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
+        return self.reranker.calibration.history if is_of_lists else NO_CERTIFICATES
 
     @property
     def template(self) -> PairTemplate:
