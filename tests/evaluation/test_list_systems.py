@@ -74,6 +74,11 @@ def test_nothing_accepted_and_no_candidates():
             (0.02, 0.0, 0.04),
             "cannot tell: +2.0 points over your order (0.0 to 4.0); label about 2 more mentions",
         ),
+        # A skewed interval that just touches 0: half of its width counts, (1.5 / 1.2)^2 = 1.56.
+        (
+            (-0.012, -0.03, 0.0),
+            "cannot tell: -1.2 points against your order (-3.0 to 0.0); label about 170 more mentions",
+        ),
         # (2.2 / 0.2)^2 is 121 times as many.
         (
             (0.002, -0.02, 0.024),

@@ -130,8 +130,8 @@ def verdict(row: Mapping[str, Any], mentions: int, documents: int) -> str:
         return f"gain: {difference}"
     if high < 0:
         return f"loss: {difference}"
-    # The interval shrinks with the square root of the mentions.
-    reach = value - low if value > 0 else high - value
+    # The interval shrinks with the square root of the mentions; one that just touches 0 may do so by its skewness.
+    reach = max(value - low if value > 0 else high - value, (high - low) / 2)
     times_more = (reach / value) ** 2 - 1.0 if value else np.inf
     if times_more > MOST_TIMES_MENTIONS:
         return f"cannot tell: {difference}; the two are about equal on lists like these"
