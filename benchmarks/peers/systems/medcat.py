@@ -49,6 +49,10 @@ def setup(export):
     config.general.log_level = logging.ERROR
     config.general.nlp.provider, config.general.nlp.modelname = "spacy", str(pipeline)
     config.general.show_nested_entities = True
+    # Its options that answered more of dev rightly, 0.436 of all in place of 0.422: names of two letters, and no
+    # preference for frequent concepts, whose scores end at the same cap.
+    config.components.ner.min_name_len = config.components.ner.upper_case_limit_len = 2
+    config.components.linking.prefer_frequent_concepts = 0
 
     rows = [
         {"cui": cui, "name": name, "name_status": "P" if name == preferred else "A", "type_ids": "|".join(types)}
