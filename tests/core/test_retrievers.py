@@ -5,6 +5,7 @@ import pytest
 from umls_reranker.calibration.inputs import inputs_of
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.core.retrievers import RETRIEVERS, SCORES, RetrieverDeclaration, register
+from umls_reranker.core.sockets import FEATURES
 from umls_reranker.core.stage_keys import planned_stages
 
 OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype"}
@@ -16,11 +17,11 @@ class Other(RetrieverDeclaration):
 
 
 @pytest.fixture(autouse=True)
-def restored(monkeypatch):
+def restored():
     """What a test registers is forgotten."""
-    for registry in (RETRIEVERS, SCORES):
-        monkeypatch.setitem(registry, "other", None)
-        del registry["other"]
+    yield
+    for registry in (RETRIEVERS, SCORES, FEATURES):
+        registry.pop("other", None)
 
 
 def plan(tmp_path, names, steps=5):
