@@ -328,6 +328,11 @@ class Calibration:
         """Thresholds of the model of all inputs."""
         return self.models[0].thresholds
 
+    @property
+    def uses_network(self) -> bool:
+        """Whether any of the models weighs the cross-encoder."""
+        return any(model.uses_network for model in self.models)
+
     @cached_property
     def scores(self) -> tuple[str, ...]:
         """Retrievers whose scores lists may have: the usual ones, and those used here."""

@@ -297,7 +297,7 @@ def write_model_files(
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
-    assert template or not any(model.uses_network for model in calibration.models)
+    assert template or not calibration.uses_network
     if calibration.models[0].fusion:
         calibration.counts.save(folder / COUNTS_FILE, calibration.training_counts)
     content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}

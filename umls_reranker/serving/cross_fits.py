@@ -13,7 +13,7 @@ import numpy as np
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
 from ..calibration.fitting import fit_calibration
-from ..calibration.network_logits import Score, Unseen, logits_as_decided
+from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.arguments import CalibrationArguments
@@ -125,7 +125,7 @@ class CrossFits:
             calibration, _ = self.fit(~inside, names, **options)
             if (inside & self.measured).any():
                 in_folds[fold] = self.decide(calibration, inside & self.measured)
-            uses_network.append(any(model.uses_network for model in calibration.models))
+            uses_network.append(calibration.uses_network)
         return self._joined(in_folds), uses_network
 
     def _score_of(self, inside: np.ndarray) -> Score:
@@ -175,9 +175,8 @@ def systems_of_lists(
         ``lists_order`` and ``calibrated_scores``, to which other systems are compared.
     """
     lists = lists.with_candidates(best_of_each_concept(lists))
-    no_logits = np.full(len(lists.owner), np.nan, np.float32)
     alone = SourceModel(None, None, None, Recipe.from_values({}), reranker)
-    fits = CrossFits.of(alone, lists, lambda unseen, wanted: no_logits, settings, seed)
+    fits = CrossFits.of(alone, lists, NetworkLogits(None, lists, ""), settings, seed)
     systems = {"lists_order": System(fits.measured_lists.annotations.gold)}
     if lists.scores and fits.folds.any():
         with suppress(UserError):

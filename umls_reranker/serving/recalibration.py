@@ -79,7 +79,7 @@ class Recalibrated:
     @property
     def uses_network(self) -> bool:
         """Whether the model weighs the cross-encoder."""
-        return any(model.uses_network for model in self.calibration.models)
+        return self.calibration.uses_network
 
 
 def recalibrate(
@@ -109,7 +109,7 @@ def recalibrate(
     calibration, fitted = fits.fit(fits.every, names, may_drop_network=may_drop)
     calibration = replace(calibration, training_counts=fits.counts)
     after, has_kept = fits.held_out(names, may_drop_network=may_drop)
-    uses_network, times_faster = any(model.uses_network for model in calibration.models), None
+    uses_network, times_faster = calibration.uses_network, None
     if not uses_network and source.scorer is not None:
         began = perf_counter()
         fits.decide(calibration, fits.every)
@@ -228,12 +228,8 @@ def _about_high(new: Recalibrated) -> Iterator[str]:
 
 def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedLists, np.ndarray, Score]:
     """The lists with the best candidate of each concept, their logits (m,), and what gives others."""
-    lists = labelled.lists
-    if source.scorer is None:
-        lists = lists.with_candidates(best_of_each_concept(lists))
-        nothing = np.full(len(lists.owner), np.nan, np.float32)
-        return lists, nothing, lambda unseen, wanted: nothing
-    title, reads = "scoring candidates", source.template.reads
+    lists, title, reads = labelled.lists, "scoring candidates", source.template.reads
+    # All NaN without a network, so that the first candidate of each concept is its best.
     logits = score_lists(source.scorer, lists, title).logits
     best = best_of_each_concept(lists, logits)
     lists, logits = lists.with_candidates(best), logits[best]
