@@ -70,6 +70,6 @@ def assert_decided_by_all(ranked, reranker, rows):
 
 def guide_code(heading):
     """The first block of Python after a heading, or a bold word, of the integration guide."""
-    guide = (Path(__file__).resolve().parents[1] / "docs" / "INTEGRATION_GUIDE.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).resolve().parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
     _, _, rest = guide.partition(heading)
     return re.search(r"```python\n(.*?)```", rest, re.DOTALL)[1]

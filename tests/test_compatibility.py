@@ -1,4 +1,4 @@
-"""Files of another version are refused with the remedy, as docs/COMPATIBILITY.md says."""
+"""Files of another version are refused with the remedy, as docs/compatibility.md says."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from umls_reranker.serving.linker import ConceptLinker
 from umls_reranker.serving.monitoring.reference import Reference
 from umls_reranker.serving.reranker import UMLSReranker
 
-GUIDE = Path(__file__).resolve().parents[1] / "docs" / "COMPATIBILITY.md"
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "compatibility.md"
 
 
 class WithoutContext(TrigramEncoder):

@@ -23,7 +23,7 @@ from umls_reranker.core.files import shipped
 from umls_reranker.serving.cluster import RerankPartitions
 from umls_reranker.serving.http.app import create_app
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "INTEGRATION_GUIDE.md"
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 
 
 @pytest.fixture(scope="module")

@@ -322,7 +322,7 @@ class UMLSReranker:
         warn_caller(
             f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the models of "
             f"these inputs: {'; '.join(used)}. {self._remedy(lists, decisions)}"
-            "docs/INTEGRATION_GUIDE.md says what counts as given"
+            "docs/python.md says what counts as given"
         )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
