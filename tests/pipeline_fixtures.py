@@ -121,6 +121,7 @@ class Scripts:
         watch: Path | None = None,
         kill_at: int | str | None = None,
         hub: str | None = None,
+        cwd: Path | None = None,
         **overrides: Any,
     ) -> Outcome:
         """Run ``umls-reranker SCRIPT`` in a child of the server; without arguments with the recipe.
@@ -131,11 +132,12 @@ class Scripts:
             kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the watched folder:
                 the number of the change (from 0), or a part of its description.
             hub: URL of the Hub, whose client then does not wait between its attempts.
+            cwd: the working folder; None: that of the tests when the server started.
             overrides: recipe keys, as ``--key value``.
         """
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
         watched = None if watch is None else str(watch)
-        return self._run(script, words, [{}], watched, kill_at, hub)
+        return self._run(script, words, [{}], watched, kill_at, hub, cwd)
 
     def launch(self, script: str | Path, *words: Any, config: str = "cpu_two_processes") -> Outcome:
         """Run a script in two children of the server, as ``accelerate launch`` does with one of the configurations."""
@@ -204,11 +206,14 @@ def _run_script(
     watched: str | None = None,
     kill_at: int | str | None = None,
     hub: str | None = None,
+    cwd: Path | None = None,
 ) -> None:
     """Become ``python SCRIPT WORDS``; runs in a child of the server."""
     out, err, changes = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for file in files)
     os.dup2(out, 1)
     os.dup2(err, 2)
+    if cwd is not None:
+        os.chdir(cwd)
     if watched is not None:
         _watch(watched, changes, kill_at)
     fetch.PAUSE_SECONDS = 0.0  # between its attempts

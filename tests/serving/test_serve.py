@@ -6,15 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
-from pathlib import Path
 
 import httpx
 import pytest
 from list_fixtures import make_lists
 from packaging.requirements import Requirement
+from service import ROOT, Service, search_path
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import ConceptLinker, UMLSReranker
@@ -22,39 +21,7 @@ from umls_reranker.hub.export import export_onnx
 
 pytest_plugins = ["pipeline_fixtures"]
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["common cold", "cold temperature", "renal failure"]
-
-
-def search_path(*folders):
-    return os.pathsep.join(map(str, filter(None, (*folders, ROOT, os.environ.get("PYTHONPATH")))))
-
-
-class Service:
-    """A running umls-reranker serve on a free port of 127.0.0.1; `path` is searched for modules first."""
-
-    def __init__(self, recipe, path="", **keys):
-        words = [str(word) for key, value in {"port": 0, **keys}.items() for word in (f"--{key}", value)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(path), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, ROOT / "scripts" / "serve.py", recipe, *words]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        self.lines = []
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if "Uvicorn running on" in line:
-                break
-        assert self.process.poll() is None and self.lines, "".join(self.lines)
-        self.url = self.lines[-1].split("running on ")[1].split()[0]
-        self._reading = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
-        self._reading.start()
-
-    def stop(self):
-        """End it as a container's manager does; gives the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(60)
-        self._reading.join(10)
-        return code
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +45,7 @@ def long_deadline(tmp_path):
 
 def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(finished, recipe, long_deadline):
     # A batch is taken when it is full, or after ten seconds.
-    service = Service(recipe, long_deadline, batch_mentions=12)
+    service = Service(recipe, "--batch_mentions", 12, path=long_deadline)
     try:
         linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
         queries = [f"cold {number}" for number in range(12)]
@@ -200,7 +167,7 @@ def test_a_network_in_onnx_ranks_without_torch(exported, without_torch):
 
 
 def test_a_network_in_onnx_is_served_without_torch(exported, without_torch):
-    service = Service(exported, without_torch, backend="onnx")
+    service = Service(exported, "--backend", "onnx", path=without_torch)
     try:
         with httpx.Client(base_url=service.url, timeout=60) as client:
             mention = {"mention": "cold", "candidates": [{"name": name} for name in NAMES], "entity_type": "T047"}

@@ -1,0 +1,280 @@
+"""The pages for users: their commands and code run, and their links lead somewhere.
+
+A page's blocks of ``bash`` and ``python`` run in order, in a folder of their own in which the files of `standing` lie;
+blocks of Python share their names. ``<!-- not run: REASON -->`` on the line before a block leaves it out, and
+``<!-- run by make test-extra: REASON -->`` leaves it to that. What is left out must still compile, and the options of
+its commands must exist.
+"""
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from data_fixtures import write_rrf, write_semantic_network
+from list_fixtures import write_lists
+from list_model import list_model, list_rows
+from service import Service
+
+from umls_reranker import __main__ as command
+from umls_reranker.core.script import CommandParser
+
+pytest_plugins = ["pipeline_fixtures"]
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = ("README.md", "docs/*.md", "recipes/*/README.md", "benchmarks/README.md", "benchmarks/*/README.md")
+PAGES = sorted(str(path.relative_to(ROOT)) for place in (*PLACES, "examples/*.md") for path in ROOT.glob(place))
+FURTHER = ("*.md", ".github/*.md", "docs/internal/**/*.md", "umls_reranker/built_in/README.md")
+LINKED = sorted({*PAGES, *(str(path.relative_to(ROOT)) for place in FURTHER for path in ROOT.glob(place))})
+NOT_RUN = re.compile(r"<!-- (not run|run by make test-extra): \S.* -->")
+LINK = re.compile(r"(?<!!)\[[^][]*(?:\[[^][]*\][^][]*)*\]\(([^)\s]+)\)")
+PORT = "127.0.0.1:8080"
+
+
+class Block(NamedTuple):
+    """A fenced block of a page: where it begins, its language, its text, and what its mark says, or ""."""
+
+    line: int
+    language: str
+    text: str
+    mark: str
+
+
+def blocks_of(page):
+    """The fenced blocks, and the lines outside of them with their numbers."""
+    blocks, prose, fence = [], [], None
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        if fence is None and (opened := re.match(r" *(```+)(.*)", line)):
+            fence, start, language = opened[1], number, opened[2].strip()
+        elif fence is not None and line.strip() == fence:
+            mark = NOT_RUN.fullmatch(lines[start - 2].strip()) if start > 1 else None
+            text = "\n".join(lines[start : number - 1])
+            blocks.append(Block(start, language, text, mark[1] if mark else ""))
+            fence = None
+        elif fence is None:
+            prose.append((number, line))
+    assert fence is None, f"{page}: the block of line {start} has no end"
+    return blocks, prose
+
+
+def commands(text):
+    """The commands of a block, one a line or over several that end in a backslash."""
+    return [line for line in text.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)]
+
+
+@pytest.fixture(scope="module")
+def standing(finished, tmp_path_factory):
+    """What a page finds: a whole run and its recipe, a release, lists and a model calibrated on them."""
+    folder = tmp_path_factory.mktemp("standing")
+    shutil.copytree(finished.folder, folder / "runs" / "quickstart")
+    # A recipe in the working folder comes before the package's.
+    recipe = yaml.safe_load(finished.recipe.read_text(encoding="utf-8"))
+    recipe |= {"run_name": "quickstart", "output_dir": "runs"}
+    (folder / "quickstart").mkdir()
+    (folder / "quickstart" / "config.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    write_rrf(folder / "data" / "umls" / "META")
+    write_semantic_network(folder / "data" / "umls" / "NET")
+    list_model(folder)
+    others = list_rows(seed=1, prefix="n")
+    write_lists(folder / "other_lists.jsonl", others)
+    mentions = [{key: row[key] for key in ("doc_id", "mention_id", "entity", "candidates")} for row in others]
+    write_lists(folder / "mentions.jsonl", mentions)
+    pq.write_table(pa.Table.from_pylist(mentions), folder / "mentions.parquet")
+    return folder
+
+
+class Shell:
+    """Runs a page's blocks in a folder."""
+
+    def __init__(self, page, folder, scripts):
+        self.page, self.folder, self.scripts = page, folder, scripts
+        self.names, self.service = {"__name__": "__main__"}, None
+
+    def local(self, text):
+        """The text with the release and the service of this test."""
+        text = text.replace("/data/umls", f"{self.folder}/data/umls").replace("/srv/", f"{self.folder}/srv/")
+        return text.replace(f"http://{PORT}", self.service.url) if self.service else text
+
+    def run(self, block):
+        if block.language == "python":
+            # Tracebacks name the line of the page.
+            code = "\n" * block.line + self.local(block.text)
+            exec(compile(code, self.page, "exec"), self.names)
+        else:
+            for line in commands(block.text):
+                words = shlex.split(self.local(line), comments=True)
+                if words[0] == "umls-reranker":
+                    self.call(*words[1:])
+                elif words[:2] != ["pip", "install"]:
+                    self.bash(self.local(line))
+
+    def call(self, name, *words):
+        if name == "serve":
+            self.stop()
+            self.service = Service(*words, cwd=self.folder)
+            return
+        if "--output" in words:
+            # The page's own takes the place of what stands here.
+            shutil.rmtree(self.folder / words[words.index("--output") + 1], ignore_errors=True)
+        done = self.scripts.run(ROOT / "umls_reranker" / "__main__.py", name, *words, cwd=self.folder)
+        # monitor tells of an alarm by 1.
+        assert done.code in ((0, 1) if name == "monitor" else (0,)), f"{self.page}: {name} {words}\n{done.err}"
+
+    def bash(self, line):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        line = re.sub(r"\bcurl ", "curl --silent --show-error --fail-with-body ", line)
+        words = ["bash", "-c", line]
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
+
+    def stop(self):
+        if self.service is not None:
+            assert self.service.stop() == 0
+            self.service = None
+
+
+def run_page(page, skipped, standing, scripts, folder, monkeypatch):
+    shutil.copytree(standing, folder, dirs_exist_ok=True, symlinks=True)
+    monkeypatch.chdir(folder)
+    shell = Shell(page, folder, scripts)
+    try:
+        for block in blocks_of(page)[0]:
+            if block.language in ("bash", "python") and block.mark not in skipped:
+                shell.run(block)
+    finally:
+        shell.stop()
+
+
+def pages_with(*marks):
+    return [
+        page
+        for page in PAGES
+        if any(block.language in ("bash", "python") and block.mark in marks for block in blocks_of(page)[0])
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+@pytest.mark.parametrize("page", pages_with(""))
+def test_a_page_runs_as_it_says(page, standing, scripts, tmp_path, monkeypatch):
+    run_page(page, ("not run", "run by make test-extra"), standing, scripts, tmp_path, monkeypatch)
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+@pytest.mark.parametrize("page", pages_with("run by make test-extra"))
+def test_a_page_runs_with_what_takes_long(page, standing, scripts, tmp_path, monkeypatch):
+    run_page(page, ("not run",), standing, scripts, tmp_path, monkeypatch)
+
+
+class Parsed(Exception):
+    """A command line is understood."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch, tmp_path):
+    """Reads a command line as its script does, and nothing else."""
+    parse = CommandParser.parse_known_args
+
+    def parsed(self, *arguments):
+        options, unknown = parse(self, *arguments)
+        if not self.add_help:  # the launcher's, which leaves the script's
+            return options, unknown
+        if unknown:
+            self.error(f"unknown argument {unknown[0]!r}")
+        raise Parsed
+
+    def start(script, words, options):
+        sys.argv = [str(script), *words]
+        command.runpy.run_path(str(script), run_name="__main__")
+
+    monkeypatch.setattr(CommandParser, "parse_known_args", parsed)
+    monkeypatch.setattr(command, "start", start)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+
+    def understand(words):
+        monkeypatch.setattr(sys, "argv", words)
+        try:
+            code = command.dispatch()
+        except Parsed:
+            code = 0
+        except SystemExit as ended:  # with the reason on standard error
+            code = ended.code
+        assert code == 0, shlex.join(words)
+
+    return understand
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_code_that_are_not_run_are_well_formed(page, parse_only):
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for block in blocks_of(page)[0]:
+        where = f"{page}, line {block.line}"
+        assert block.language, f"{where}: the block has no language"
+        if block.language == "python":
+            compile(block.text, where, "exec")
+        for line in commands(block.text) if block.language == "bash" else ():
+            words = shlex.split(line, comments=True)
+            if words[0] == "umls-reranker":
+                parse_only(words)
+            elif words[0] == "make":
+                assert words[1] in targets, f"{where}: {line}"
+            elif words[:2] == ["pip", "install"]:
+                extras = itertools.chain(*(re.findall(r"umls_reranker\[(.*)\]", word) for word in words))
+                named = {extra for listed in extras for extra in listed.split(",")}
+                assert named <= set(config["options.extras_require"]), f"{where}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_is_fenced(page):
+    indented = [number for number, line in blocks_of(page)[1] if line.startswith("    ") and line.strip()]
+    assert not indented, f"{page}: put these lines between ```text and ```: {indented}"
+
+
+def anchors(page):
+    """The anchors of a page's headings, as the host of the repository makes them."""
+    found = set()
+    for _, line in blocks_of(page)[1]:
+        if heading := re.match(r"#+ (.*)", line):
+            text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading[1])
+            slug = re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-")
+            found.add(next(name for name in (slug, *(f"{slug}-{n}" for n in range(1, 99))) if name not in found))
+    return found
+
+
+@pytest.mark.parametrize("page", LINKED)
+def test_links_lead_somewhere(page):
+    for number, line in blocks_of(page)[1]:
+        for link in LINK.findall(re.sub(r"`[^`]*`", "", line)):
+            if re.match(r"\w+:", link):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (ROOT / page).parent / path if path else ROOT / page
+            exists = target.is_file() if anchor else target.exists()
+            assert exists, f"{page}, line {number}: {link}: there is no such file"
+            if anchor:
+                place = os.path.relpath(target, ROOT)
+                assert anchor in anchors(place), f"{page}, line {number}: {link}: there is no such heading"
