@@ -11,6 +11,8 @@ The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM/SPLIT.jso
 +lists, by a model without a network that `umls-reranker calibrate --lists` makes of the first `--most` calibration
 lists; +fitted, by the run's model that it fits to them; and +model, by the run's model as it is. What is fitted has
 its thresholds chosen on what it decides about calibration documents held out in five folds.
+
+With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is written.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from peer import Export, read_rows, write_rows
+from peer import Export, Link, Mention, read_rows, take_turns, write_rows
 
 WAYS = ("lists", "fitted", "model")
 OWN_INPUTS = ("types", "context", "training mentions")
@@ -33,13 +35,37 @@ def main() -> None:
     parser.add_argument("export", type=Path, help="folder that export.py wrote of it")
     parser.add_argument("--lists", nargs="+", metavar="SYSTEM", help="systems whose candidates are ranked")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="of ranking them (default: all)")
-    parser.add_argument("--most", type=int, default=5_000, help="calibration lists to fit on")
+    parser.add_argument("--most", type=int, default=5_000, help="calibration lists to fit on, or mentions to time")
+    parser.add_argument("--turns", choices=("ours", "ours_without_cross_encoder"), help="time it when asked to")
     arguments = parser.parse_args()
-    if not arguments.lists:
+    if arguments.turns:
+        mentions = [*islice(Export(arguments.export).mentions("test"), arguments.most)]
+        take_turns(linker_of(arguments.run, arguments.turns == "ours"), mentions)
+    elif not arguments.lists:
         rank_own(arguments.run, arguments.export)
     for system in arguments.lists or ():
         for way in arguments.ways:
             rank_lists(system, way, arguments.run / "model", Export(arguments.export), arguments.most)
+
+
+def linker_of(run: Path, uses_network: bool) -> Link:
+    """The run's linker as users call it, with or without its cross-encoder."""
+    from umls_reranker.serving.linker import ConceptLinker
+
+    linker = ConceptLinker.from_run(run)
+    calibration = linker.reranker.calibration
+    if not uses_network:
+        linker.reranker.calibration = replace(calibration, models=[calibration.models[0].without_network])
+
+    def link(mentions: Sequence[Mention]) -> list:
+        return linker.link_batch(
+            [mention.mention for mention in mentions],
+            entity_types=[mention.semantic_types for mention in mentions],
+            lefts=[mention.left for mention in mentions],
+            rights=[mention.right for mention in mentions],
+        )
+
+    return link
 
 
 def rank_own(run: Path, export: Path) -> None:

@@ -5,7 +5,8 @@
 
 `export.py` made the folder. Reads only it, needs only the standard library and the system's own packages, and writes
 EXPORT/rows/SYSTEM/SPLIT.jsonl, a row a mention with its ranked CUIs, and facts.json with what that took. Thresholds
-are chosen on the calibration split, so a system may be trained on the split train alone.
+are chosen on the calibration split, so a system may be trained on the split train alone. With --turns it writes
+nothing and links when `speed.py` asks.
 
 A system is a module of systems/ with
 
@@ -21,7 +22,6 @@ and imports the system itself inside `setup` only, so that it can be listed with
 import argparse
 import importlib
 import json
-import os
 import platform
 import resource
 import sys
@@ -34,6 +34,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MOST_CANDIDATES = 32
+# Mentions a call.
+BATCH = 256
 
 
 class Concept(NamedTuple):
@@ -154,6 +156,18 @@ def answers(link: Link, mentions: Iterable[Mention], batch: int) -> Iterator[dic
             }
 
 
+def take_turns(link: Link, mentions: Sequence[Mention]) -> None:
+    """For each batch size read from standard input, print what linking all mentions took."""
+    for line in sys.stdin:
+        seconds = sum(row["seconds"] for row in answers(link, mentions, int(line)))
+        print(json.dumps({"seconds": seconds, "peak_memory_mb": peak_memory_mb()}), flush=True)
+
+
+def peak_memory_mb() -> float:
+    # In KiB on Linux, in bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("system", help="a module of systems/")
@@ -161,32 +175,30 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["dev", "calibration", "test"])
     parser.add_argument("--most", type=int, help="link so many mentions of each split (default: all)")
     parser.add_argument("--most_calibration", type=int, help="and so many of the calibration split")
-    parser.add_argument("--batch", type=int, default=256, help="mentions a call; 1 for one by one")
-    parser.add_argument("--rows", default="rows", help="name of the folder in EXPORT that the rows go to")
+    parser.add_argument("--turns", action="store_true", help="time test mentions when asked to, and write nothing")
     arguments = parser.parse_args()
     system, export = importlib.import_module(f"systems.{arguments.system}"), Export(arguments.export)
-    folder = export.folder / arguments.rows / arguments.system
+    folder = export.folder / "rows" / arguments.system
     began = time.perf_counter()
     link = system.setup(export)
+    if arguments.turns:
+        take_turns(link, [*islice(export.mentions("test"), arguments.most)])
+        return
     facts = {
         "inputs": list(system.INPUTS),
         "deviations": list(system.DEVIATIONS),
         "versions": {name: version(name) for name in system.PACKAGES} | {"python": platform.python_version()},
         "setup_seconds": time.perf_counter() - began,
-        "batch": arguments.batch,
-        "threads": os.environ.get("OMP_NUM_THREADS"),
     } | json.loads((Path(sys.prefix) / "installed.json").read_text(encoding="utf-8"))
     for split in arguments.splits:
         most = arguments.most_calibration if split == "calibration" else None
         mentions = islice(export.mentions(split), most or arguments.most)
-        write_rows(folder / f"{split}.jsonl", answers(link, mentions, arguments.batch))
+        write_rows(folder / f"{split}.jsonl", answers(link, mentions, BATCH))
         seconds = [row["seconds"] for row in read_rows(folder / f"{split}.jsonl")]
         print(
             f"{arguments.system}, {split}: {len(seconds):,} mentions, {len(seconds) / sum(seconds):,.0f}/s", flush=True
         )
-    # In KiB on Linux, in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    facts["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    facts["peak_memory_mb"] = peak_memory_mb()
     write_rows(folder / "facts.json", [facts])
 
 

@@ -1,5 +1,7 @@
 """What other systems read and write, and the table that is made of it; none of them is installed."""
 
+import io
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
 
 from export import export
 from ours import rank_lists
-from peer import Candidate, Concept, Export, Mention, answers, read_rows, write_rows
+from peer import Candidate, Concept, Export, Mention, answers, read_rows, take_turns, write_rows
 from table import answers as judged
 from table import quality, threshold_at
 
@@ -154,3 +156,17 @@ def test_the_candidates_of_a_system_are_put_through_ours(tmp_path):
     assert len([*read_rows(folder / "calibration.jsonl")]) == 24
     facts = {"inputs": ["context", "types", "calibration mentions"], "deviations": [], "chosen_on": "calibration"}
     assert [*read_rows(folder / "facts.json")] == [facts]
+
+
+def test_a_system_takes_a_turn_for_each_batch_size_that_it_reads(monkeypatch, capsys):
+    batches = []
+
+    def link(mentions):
+        batches.append(len(mentions))
+        return [[Candidate("C0000001", 1.0)] for _ in mentions]
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n2\n"))
+    take_turns(link, [mention(number) for number in range(3)])
+    assert batches == [1, 1, 1, 2, 1]
+    turns = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(turns) == 2 and all(turn["seconds"] > 0 and turn["peak_memory_mb"] > 1 for turn in turns)

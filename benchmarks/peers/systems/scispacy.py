@@ -1,6 +1,6 @@
 """scispaCy's `EntityLinker` over a knowledge base made of the dictionary (https://github.com/allenai/scispacy).
 
-`EntityLinker.from_kb` with its defaults: TF-IDF of character 3-grams, the 30 nearest names, similarity above 0.7.
+`EntityLinker` with its defaults: TF-IDF of character 3-grams, the 30 nearest names, similarity above 0.7.
 """
 
 from peer import Candidate
@@ -18,13 +18,17 @@ DEVIATIONS = (
 
 
 def setup(export):
+    from scispacy.candidate_generation import CandidateGenerator, LinkerPaths, create_tfidf_ann_index
     from scispacy.linking import EntityLinker
     from scispacy.linking_utils import Entity, KnowledgeBase
 
-    entities = [Entity(cui, name, names, types) for cui, name, names, types in export.concepts()]
-    linker = EntityLinker.from_kb(KnowledgeBase(entities))
-    # Its default, which `from_kb` leaves out.
-    linker.candidate_generator.ann_index.setQueryTimeParams({"efSearch": 200})
+    dictionary = KnowledgeBase([Entity(cui, name, names, types) for cui, name, names, types in export.concepts()])
+    folder = export.scratch("scispacy")
+    index = LinkerPaths.from_directory(folder)
+    if not index.is_locally_cached():
+        create_tfidf_ann_index(str(folder), dictionary)
+    aliases, vectorizer, neighbors = index.load()
+    linker = EntityLinker(candidate_generator=CandidateGenerator(neighbors, vectorizer, aliases, dictionary))
 
     def link(mentions):
         for concepts in linker.candidate_generator([mention.mention for mention in mentions], linker.k):
