@@ -3,18 +3,20 @@
 # make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, a browser; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make peers        compare with other linkers, each in an environment of its own (benchmarks/peers/README.md)
+# make docs         build the guides and the API reference in build/docs; warnings are errors, and so are broken links between pages
+# make links        check the links to other sites, which needs a network
 # make quality      check format, lint, types and who imports whom; make style mends the first two
-.PHONY: quickstart test test-extra test-lowest peers quality style clean
+.PHONY: quickstart test test-extra test-lowest peers docs links quality style clean
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= quickstart
 # The folder that benchmarks/peers/export.py wrote.
 EXPORT ?= runs/peers
-CODE = umls_reranker scripts tests benchmarks
+CODE = umls_reranker scripts tests benchmarks docs/*.py
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
-EXTRAS = quickstart spark ray demo browser
+EXTRAS = quickstart spark ray demo browser docs
 
 quickstart: $(VENV)/.with-quickstart
 	$(VENV)/bin/umls-reranker run $(RECIPE)
@@ -37,6 +39,12 @@ test-lowest: $(VENV)/.with-lowest
 
 peers:
 	$(PYTHON) benchmarks/peers/run.py $(EXPORT)
+
+docs: $(VENV)/.with-test $(VENV)/.with-docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --conf-dir docs . build/docs
+
+links: $(VENV)/.with-test $(VENV)/.with-docs
+	$(VENV)/bin/python -m sphinx --builder linkcheck --conf-dir docs . build/links
 
 quality: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format --check $(CODE)

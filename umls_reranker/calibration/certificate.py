@@ -1,4 +1,4 @@
-"""The certificate of the high-confidence tier, the lowest threshold with certified precision, and former ones."""
+"""The certificate of the high-confidence tier: the lowest threshold with certified precision; earlier certificates."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ OTHER_CONFIDENCE, OUTLOOK_DOCUMENTS, OUTLOOK_DRAWS = 0.9, (200, 400, 800), 8
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is certified, or what is missing for it.
+    """What is certified, or what is missing for a certificate; ``str()`` says it in a sentence.
 
     Attributes:
         threshold: the lowest certified threshold; None if nothing is certified.
         documents: effective number of calibration documents, as documents of equal size.
-        documents_needed: the smallest effective number that allows a certificate, if there is no error.
+        documents_needed: smallest effective number that allows a certificate, if there is no error.
         share: share of answers at or above the threshold; 0 if nothing is certified.
         precision: observed share of correct answers among them; None if nothing is certified.
-        even, likely: if nothing is certified, how many documents, all of them new, the next certificate takes with
-            even odds, and with odds of four in five (estimates); None if more would not help.
-        size_power: of the test (`PrecisionTest`), chosen by the sizes of documents.
+        even: if nothing is certified, an estimate of how many documents, all of them new, the next certificate needs
+            with even odds; None if more would not help.
+        likely: the same with odds of four in five.
+        size_power: power of document sizes in the test, chosen by these sizes.
         size_ratio: size of the largest document over the mean, in accepted answers.
-        most_wrong: assumed largest share of wrong answers in a document's tier; 1 assumes nothing.
-        attempt: 1 for the first certificate, 2 for one after it by new documents, and so on.
-        outlook: for information, estimates of the share that would be certified: "confidence 0.90" of these
-            documents, "200 documents" and so on of more or fewer documents like these.
+        most_wrong: assumed largest share of incorrect answers in a document's tier; 1 assumes nothing.
+        attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
+        outlook: for information, estimates of the share that would be certified: "confidence 0.90" with these
+            documents, "200 documents" and so on with more or fewer documents like these.
     """
 
     threshold: float | None
@@ -114,7 +115,10 @@ def find_certificate(
         scores: (n,) calibrated probability of each mention's answer; NaN is never accepted.
         correct: (n,) whether the answer is correct.
         documents: (n,) document of each mention; by default each mention is its own document.
-        most_wrong, attempt: as of `certify`.
+        target_precision: as for `certify`.
+        confidence: as for `certify`.
+        most_wrong: as for `certify`.
+        attempt: as for `certify`.
         has_outlook: whether to estimate `Certificate.outlook`. What it shows must not decide about confidence or
             documents of the certificate itself.
     """
@@ -176,8 +180,8 @@ class _Search:
     Attributes:
         test: with the power that sizes ask for where the scores expect the target.
         thresholds: (T,) from the highest down, each the highest of those that accept the same mentions.
-        expected, observed: for each, accepted mentions of each document that has any, and the sums of their scores and
-            of the correct ones.
+        expected: for each threshold, accepted mentions of each document that has any, and the sums of their scores.
+        observed: the same with the numbers of correct ones.
         widest: accepted mentions of documents at the lowest threshold at which the scores expect the target.
         documents: number of all.
         effective: the largest effective number of documents at any threshold.
@@ -201,7 +205,7 @@ class _Search:
         documents: Sequence | np.ndarray | None,
         test: PrecisionTest,
     ) -> _Search:
-        """Arguments as of `find_certificate`."""
+        """Run the sequence; arguments as for `find_certificate`."""
         scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
         index, count = (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
         ordered = np.sort(scores[~np.isnan(scores)])

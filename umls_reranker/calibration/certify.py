@@ -30,12 +30,15 @@ def certify(
     attempt: int = 1,
     most_wrong: float = 1.0,
 ) -> Certificate:
-    """Find the lowest score threshold with certified precision `target_precision`.
+    """Find the lowest score threshold with certified precision.
 
-    Works for any system that scores its answers; no model is needed. With probability `confidence` over the labelled
-    documents, the answers at or above the threshold have at least that precision over further documents like them (see
-    `find_certificate`). This holds even for uncalibrated scores, but calibrated ones certify more. Decide about target
-    and confidence beforehand, and certify once: choosing between certificates breaks the guarantee.
+    Works for any system that scores its answers; no model is needed. With probability ``confidence`` over the labeled
+    documents, the answers at or above the threshold have a precision of at least ``target_precision`` over further
+    documents like them. This holds even for uncalibrated scores, but calibrated scores certify more. Decide about
+    target and confidence beforehand, and certify once: choosing between certificates breaks the guarantee.
+
+    Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer et al. 1995; "learn
+    then test", Angelopoulos et al. 2021). Documents are the sampled units.
 
     >>> from umls_reranker import certify
     >>> scores = [0.98, 0.97, 0.6] * 100
@@ -48,25 +51,25 @@ def certify(
     (None, 530)
 
     Args:
-        scores: (n,) score of each mention's answer, the higher the surer; leave out mentions without an answer.
-            Probabilities in [0, 1], unless `calibrate`.
+        scores: (n,) score of each mention's answer, the higher the more certain; leave out mentions without an answer.
+            Probabilities in [0, 1], unless ``calibrate`` is set.
         correct: (n,) whether the answer is correct.
-        documents: (n,) id of the document of each mention. Mentions of a document are correlated, so documents are the
-            sampled units.
-        target_precision, confidence: of the guarantee, both between 0 and 1.
-        calibrate: for scores of any scale, such as logits or cosines: map them to probabilities by a logistic
-            regression, each fifth of the documents by one of the others. The threshold is one of your scores.
-        certified_before: ids of documents that an earlier certificate of these scores rested on, granted or not. They
-            only help to calibrate: trying again with the same documents would not keep the confidence.
-        attempt: 1 for the first certificate, 2 for the next one, and so on. The first has the whole error probability
-            (1 - confidence). Later ones together get a tenth of it, so that trying again does not add up; they need
-            some more documents.
-        most_wrong: assume that in no document a larger share of the answers at or above the threshold is wrong. 1
-            assumes nothing. With 0.5 fewer documents are needed, and the guarantee is as good as the assumption.
+        documents: (n,) id of the document of each mention; mentions of a document are correlated.
+        target_precision: precision that the guarantee promises, between 0 and 1.
+        confidence: probability that the guarantee holds, between 0 and 1.
+        calibrate: for scores of any scale, such as logits or cosines: maps them to probabilities by logistic
+            regression, each fifth of the documents by a fit on the others. The threshold is one of your scores.
+        certified_before: ids of the documents of earlier certificates of these scores, granted or not. They only help
+            to calibrate: trying again with the same documents would not keep the confidence.
+        attempt: 1 for the first certificate, 2 for the next, and so on. The first has the whole error probability
+            (1 - confidence). Later ones together get a tenth of it, so that errors do not add up; they need more
+            documents.
+        most_wrong: assumed largest share of incorrect answers, among those at or above the threshold, in any document.
+            1 assumes nothing. With 0.5 fewer documents are needed, and the guarantee is as good as the assumption.
 
     Raises:
         UserError: lengths differ, scores are not probabilities, labels are neither True nor False, there are fewer
-            than two documents, no document is new, or target, confidence or assumption are not between 0 and 1.
+            than two documents, no document is new, or target, confidence or assumption is not between 0 and 1.
     """
     if not isinstance(attempt, int) or attempt < 1 or (attempt == 1 and len(certified_before)):
         raise UserError(

@@ -9,10 +9,9 @@ PACKAGE = __name__.partition(".")[0]
 
 
 class UserError(Exception):
-    """Raised for problems in the input, recipe or environment that users can fix; the message is one line and says
-    how.
+    """A problem in the input, recipe or environment that the user can fix; the message is one line and says how.
 
-    Scripts print ``error: MESSAGE`` without a traceback and exit with code 2 (`umls_reranker.core.script`).
+    Commands print ``error: MESSAGE`` without a traceback and exit with code 2.
     """
 
 

@@ -49,7 +49,7 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     creating objects.
 
     Returns:
-        the number of concepts.
+        The number of concepts.
 
     Raises:
         UserError: a CUI is repeated or longer than 8 bytes, or there is no concept.
@@ -119,14 +119,14 @@ def _write_name_keys(concepts: pa.Table, folder: Path) -> None:
 
 
 class ConceptTable:
-    """Concepts by row number (sorted by CUI), memory-mapped: opening reads no names.
+    """The concepts of an index by row number, sorted by CUI: names, semantic types, definitions.
 
-    Row -1, which `rows` returns for an unknown CUI, has no names, types or definition. For many rows, pages are read
-    in order and released, so they do not count as this process' memory.
+    The table is memory-mapped: `ConceptTable.load` reads no names, and pages are released after use. Row -1, which
+    `ConceptTable.rows` returns for an unknown CUI, has no names, types or definition.
 
     Attributes:
-        hierarchy: the semantic types' `TypeHierarchy`.
-        cui_numbers: `cuis.cui_numbers` by row, (n,), uint64, ascending.
+        hierarchy: the semantic types and their parents.
+        cui_numbers (np.ndarray): (n,) uint64, the CUIs as numbers, ascending.
     """
 
     def __init__(
@@ -143,10 +143,13 @@ class ConceptTable:
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
-        """Open a folder written by `write_concepts`.
+        """Open the folder ``concepts`` of a run or of an index.
+
+        Args:
+            path: the folder.
 
         Raises:
-            UserError: the folder or a file in it is missing or broken.
+            UserError: the folder or a file in it is missing or damaged.
         """
         path = Path(path)
         try:
@@ -176,18 +179,18 @@ class ConceptTable:
         return int(pc.sum(pc.greater(pc.list_value_length(self._types), 0)).as_py())
 
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
-        """Rows of `cuis`, (n,), int64; -1 for unknown CUIs."""
+        """Rows of n CUIs, (n,) int64; -1 for unknown CUIs."""
         return rows_of(self.cui_numbers, cui_numbers(_texts("CUIs", cuis, pa.large_string())))
 
     def cuis_of(self, rows: np.ndarray) -> pa.StringArray:
-        """CUIs of `rows`, (n,)."""
+        """CUIs of n rows, (n,)."""
         return cui_strings(self.cui_numbers[rows])
 
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Concepts that have a name of the same normalized form (`normalize_name`) as each of `names`, (n,).
+        """Find the concepts that have each of n names, up to case, spaces and other differences of normalized forms.
 
         Returns:
-            rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
+            Rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
         """
         forms = normalize_names(_texts("names", names, pa.string()))
         indices, rows, positions = self._search(forms)
@@ -206,13 +209,13 @@ class ConceptTable:
         return rows[is_new], list_offsets(np.bincount(indices[is_new], minlength=len(forms)))
 
     def _search(self, forms: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Concepts that may have a name of each normalized form.
+        """Find the concepts that may have a name of each normalized form.
 
         Args:
             forms: (n,) string, `normalize_names` of the names looked for.
 
         Returns:
-            for each match the index of the form, the concept's row and the name's position, all (m,), int64; sorted by
+            For each match the index of the form, the concept's row and the name's position, all (m,) int64; sorted by
             index, then by row, with repetitions.
         """
         all_keys = self._name_keys.view(np.ndarray)
@@ -235,7 +238,12 @@ class ConceptTable:
         return index[by_index], low >> POSITION_BITS, low & LAST_POSITION
 
     def column(self, name: str, rows: np.ndarray) -> pa.Array:
-        """A column of `CONCEPT_SCHEMA` at `rows`, (n,); null for -1."""
+        """One column at n rows, (n,), null at row -1.
+
+        Args:
+            name: ``cui``, ``name``, ``synonyms``, ``semantic_types`` or ``definition``.
+            rows: row numbers.
+        """
         # Chunk by chunk, because ChunkedArray.take first joins all chunks.
         column = self._table[name]
         pieces, positions = [pa.array([], column.type)], [np.empty(0, dtype=np.int64)]
@@ -247,10 +255,10 @@ class ConceptTable:
         return _in_order(pieces, positions)
 
     def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
-        """All names of `rows`, (n,), the preferred one of each first.
+        """All names of n rows, the preferred name of each first.
 
         Returns:
-            names and offsets: those of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
+            Names and offsets: the names of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
         """
         synonyms = self.column("synonyms", rows)
         counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
@@ -262,12 +270,12 @@ class ConceptTable:
         return _in_order([preferred, pc.list_flatten(synonyms)], positions), offsets
 
     def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
-        """One name of each of `rows`, (n,): 0 is the preferred one, 1 the first synonym."""
+        """One name of each of n rows, (n,); position 0 is the preferred name, 1 the first synonym."""
         names, offsets = self.names_of(rows)
         return names.take(pa.array(offsets[:-1] + positions))
 
     def _by_chunk(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Each chunk that has some of `rows`: its number, their indices in `rows`, and their rows in the chunk."""
+        """Yield for each chunk that has some of `rows` its number, their indices, and their rows in the chunk."""
         order = np.argsort(rows, kind="stable")
         bounds = np.searchsorted(rows[order], self._starts)
         read = 0
@@ -280,19 +288,19 @@ class ConceptTable:
                 read = 0
 
     def names(self, row: int) -> list[str]:
-        """All names, the preferred one first."""
+        """All names of a row, the preferred name first."""
         return [self._name[row].as_py(), *self._synonyms[row].as_py()] if row >= 0 else []
 
     def semantic_types(self, row: int) -> list[str]:
-        """Type ids; may be empty."""
+        """Type ids of a row; may be empty."""
         return self._types[row].as_py() if row >= 0 else []
 
     def definition(self, row: int) -> str:
-        """The definition, or ""."""
+        """Definition of a row, or ""."""
         return self._definition[row].as_py() if row >= 0 else ""
 
     def iter_names(self) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Yield all names in row order, the preferred one first, as ``(rows (n,) int64, names)`` in batches."""
+        """Yield all names in row order, the preferred name first, in batches: rows, (n,) int64, and n names."""
         for start in range(0, len(self), ROWS_PER_BATCH):
             rows = np.arange(start, min(start + ROWS_PER_BATCH, len(self)))
             names, offsets = self.names_of(rows)
@@ -313,14 +321,14 @@ class ConceptTable:
 
 
 def _in_order(pieces: list[pa.Array], indices: list[np.ndarray]) -> pa.Array:
-    """The values of all `pieces`, each brought to its index."""
+    """The values of all pieces, each moved to its index."""
     order = np.empty(sum(map(len, indices)), dtype=np.int64)
     order[np.concatenate(indices)] = np.arange(len(order))
     return pa.concat_arrays(pieces).take(pa.array(order))
 
 
 def _texts(name: str, values: Any, kind: pa.DataType) -> pa.Array:
-    """The values in Arrow; TypeError unless they are a list of texts."""
+    """The values in Arrow; raises TypeError unless they are a list of texts."""
     if isinstance(values, str):
         raise TypeError(f"{name} must be a list of texts, not one text")
     texts = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)

@@ -1,4 +1,4 @@
-"""`Dictionary`: what a UMLS folder adds to candidates by their CUI: names, semantic types, and a score of synonyms."""
+"""`Dictionary` adds to candidates by CUI what a UMLS folder knows: names, semantic types, and a synonym score."""
 
 from __future__ import annotations
 
@@ -30,22 +30,17 @@ class _Candidate(NamedTuple):
 
 
 class Dictionary:
-    """Names and semantic types of n concepts; `from_umls_dir` reads them.
-
-    Args:
-        cuis: (n,) uint64 ascending, `cuis.cui_numbers` of the concepts.
-        names: of each concept, the preferred one first; None: they are not known.
-        types: TUIs of each concept; None: they are not known.
-    """
+    """Names and semantic types of concepts, which `Dictionary.from_umls_dir` reads from a UMLS release."""
 
     def __init__(self, cuis: np.ndarray, names: Lists | None, types: Lists | None) -> None:
+        # cuis: (n,) uint64 ascending; names: the preferred one first; names or types are None if they were not read.
         self._cuis, self._names, self._types = cuis, names, types
 
     @classmethod
     def from_umls_dir(
         cls, umls_dir: str | Path, cuis: Iterable[str] | None = None, *, languages: Sequence[str] = ("ENG",)
     ) -> Dictionary:
-        """Read ``MRCONSO.RRF`` (names that are not suppressed) and ``MRSTY.RRF``, or the one of them that there is.
+        """Read ``MRCONSO.RRF`` (names that are not suppressed) and ``MRSTY.RRF``, or whichever of them exists.
 
         Args:
             umls_dir: folder META of a release; files may be ``.gz``, or in the parts that NLM ships.
@@ -53,7 +48,7 @@ class Dictionary:
             languages: LAT values of the names; empty keeps all.
 
         Raises:
-            UserError: there is neither file, or one is broken (names file and line).
+            UserError: neither file exists, or one is malformed; the message names file and line.
         """
         numbers = None
         if cuis is not None:
@@ -61,13 +56,15 @@ class Dictionary:
         return cls(*read_names_and_types(dictionary_files(Path(umls_dir)), numbers, languages=languages))
 
     def add_to(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Rows whose candidates have what they lack, by their CUI; what they have, and other candidates, stay.
+        """Return rows whose candidates with a CUI have these keys added, unless they have them already.
 
-        Added are, as far as names are known, ``name`` and ``preferred_name``, both the dictionary's preferred name,
-        and ``synonym_score``: the similarity, from 0 to 1, of the mention with the most similar one of the concept's
-        names and the candidate's own (shared character trigrams of the normalized texts, Dice; 1 where they are
-        equal); and as far as types are known, ``semantic_types``. A concept that the dictionary lacks has no types,
-        and is called by its candidate's name, or else by its CUI.
+        * ``name`` and ``preferred_name``: the concept's preferred name.
+        * ``synonym_score``: similarity from 0 to 1 of the mention with the most similar of the concept's names and the
+          candidate's own (Dice coefficient of the character trigrams of the normalized texts; 1 if they are equal).
+        * ``semantic_types``: the concept's TUIs.
+
+        The first two need ``MRCONSO.RRF``, the last ``MRSTY.RRF``. A concept that the dictionary lacks has no types,
+        and its name is the candidate's name or else its CUI.
 
         >>> from umls_reranker import Dictionary
         >>> dictionary = Dictionary.from_umls_dir("META", cuis=["C9000004"])
@@ -77,8 +74,8 @@ class Dictionary:
         ('common cold', ['T047'], 0.76)
 
         Args:
-            rows: with ``entity`` (or ``mention``) and ``candidates``, mappings of which some have a ``cui``, as files
-                have them. Whatever has another form stays as it is.
+            rows: mappings with ``entity`` (or ``mention``) and ``candidates``, as in files; candidates that are not
+                mappings with a ``cui`` stay as they are.
         """
         new_rows = [dict(row) for row in rows]
         known: list[_Candidate] = []
@@ -103,7 +100,7 @@ class Dictionary:
         return new_rows
 
     def known(self, cuis: Sequence[str]) -> dict[str, int]:
-        """How many of m CUIs have ``names`` here, and how many ``semantic types``; without what is not known."""
+        """How many of m CUIs have names here, and how many have types; keys ``names`` and ``semantic types``."""
         concepts = self._rows_of(cuis)
         columns = {"names": self._names, "semantic types": self._types}
         return {
@@ -118,7 +115,7 @@ class Dictionary:
 
 
 def _with_cui(row: int, candidates: Sequence[Any]) -> Iterator[_Candidate]:
-    """Those that are mappings with a CUI."""
+    """The candidates that are mappings with a CUI."""
     for position, item in enumerate(candidates):
         if isinstance(item, Mapping) and (cui := _text(item.get("cui")).strip()):
             yield _Candidate(row, position, _text(item.get("name")), cui)
@@ -133,13 +130,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def _of_concepts(column: Lists, rows: np.ndarray) -> list[list[str]]:
-    """The strings of each of m rows; of -1 none."""
+    """The strings of each of m rows; row -1 has none."""
     offsets, texts = _texts(column, rows)
     return [texts[start:end] for start, end in pairwise(offsets.tolist())]
 
 
 def _texts(column: Lists, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Where the strings of each of m rows start, (m + 1,), and the strings of all."""
+    """Offsets of the strings of m rows, (m + 1,), and all strings."""
     starts = column.starts[rows]
     stops = np.where(rows < 0, starts, column.starts[rows + 1])
     _, positions = expand_ranges(starts, stops)
@@ -149,11 +146,16 @@ def _texts(column: Lists, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
 def _similarities(
     mentions: Sequence[str], candidates: Sequence[_Candidate], concepts: np.ndarray, names: Lists
 ) -> np.ndarray:
-    """(m,) float64, of each candidate's mention and the most similar of its own name and its concept's names.
+    """Similarity of each candidate's mention and the most similar of its own name and its concept's names.
 
     Args:
-        mentions: of the rows of the candidates.
+        mentions: text of the mention of each row.
+        candidates: (m,) candidates with a CUI.
         concepts: (m,) row of each candidate in `names`, or -1.
+        names: names of the concepts.
+
+    Returns:
+        (m,) float64, from 0 to 1.
     """
     used, number = np.unique(concepts, return_inverse=True)
     offsets, texts = _texts(names, used)

@@ -1,8 +1,9 @@
-"""Reranking on a cluster: a function for Spark's ``mapInPandas`` and a class for Ray Data's ``map_batches``.
+"""Reranking on a cluster, with Spark's ``mapInPandas`` or Ray Data's ``map_batches``.
 
 Rows have the columns ``entity`` (or ``mention``) and ``candidates`` (lists of names, or of structs with ``name``,
-``cui`` and scores such as ``sapbert_score``) and, if known, ``entity_type``, ``left`` and ``right``; the column
-``ranked`` is added. Each worker loads the model once.
+``cui`` and scores such as ``sapbert_score``) and optionally ``entity_type``, ``left`` and ``right``. The column
+``ranked`` is added: the fields of `RankedCandidate.as_row` for each candidate, the top candidate first. Each worker
+loads the model once.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
     from .reranker import UMLSReranker
 
 SPARK_NAMES = {pa.int64(): "long", pa.bool_(): "boolean"}
-# Type of the column `ranked` in Spark's notation.
+#: Type of the column ``ranked`` in Spark's notation.
 RANKED_SCHEMA = "array<struct<{}>>".format(
     ", ".join(f"{field.name}: {SPARK_NAMES.get(field.type, field.type)}" for field in RANKED_TYPE)
 )
 
 
 class RerankBatches:
-    """For ``ray.data.Dataset.map_batches``, as a class whose actors each load the model once.
+    """Reranks Arrow batches in ``ray.data.Dataset.map_batches``, as a class whose actors each load the model once.
 
     Args:
         model: folder or Hub id that every node can reach.
-        options: of `UMLSReranker.from_pretrained`, e.g. ``revision``.
+        options: other arguments of `UMLSReranker.from_pretrained`, such as ``revision``.
 
     >>> options = {"fn_constructor_args": ("runs/quickstart/model",), "batch_format": "pyarrow", "concurrency": 8}
     >>> ranked = dataset.map_batches(RerankBatches, **options)
@@ -46,16 +47,17 @@ class RerankBatches:
         self.reranker = _load(model, **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The rows with the column ``ranked``."""
+        """Return the rows with the column ``ranked``."""
         require_mentions("the table", batch.column_names)
         return batch.append_column(RANKED, _ranked(self.reranker, batch))
 
 
 class RerankPartitions:
-    """For ``pyspark.sql.DataFrame.mapInPandas``; it is sent to the workers without the model.
+    """Reranks frames in ``pyspark.sql.DataFrame.mapInPandas``; sent to the workers without the model.
 
     Args:
-        model, options: as for `RerankBatches`.
+        model: folder or Hub id that every node can reach.
+        options: other arguments of `UMLSReranker.from_pretrained`, such as ``revision``.
 
     >>> candidates = "candidates array<struct<name: string, cui: string, sapbert_score: double>>"
     >>> schema = f"entity string, {candidates}, ranked {RANKED_SCHEMA}"
@@ -66,7 +68,7 @@ class RerankPartitions:
         self.model, self.options = model, options
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Each frame with the column ``ranked``."""
+        """Yield each frame with the column ``ranked``."""
         reranker = _load(self.model, **self.options)
         for frame in frames:
             require_mentions("the table", frame.columns)

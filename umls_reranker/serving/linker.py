@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class LinkedConcept(RankedCandidate):
-    """A concept that a mention may refer to: a `RankedCandidate` of `ConceptLinker.candidates`.
+    """A concept that a mention may refer to, with the fields of `RankedCandidate`.
 
-    Its `name` is the concept's name nearest to the mention, which the model read.
+    Its ``name`` is the concept's name nearest to the mention, which the model read.
     """
 
     __slots__ = ()
@@ -41,11 +41,11 @@ class LinkedConcept(RankedCandidate):
 
     @property
     def semantic_types(self) -> tuple[str, ...]:
-        """Its type ids; may be empty."""
+        """The ids of the concept's semantic types; may be empty."""
         return tuple(self.candidate["semantic_types"])
 
     def as_row(self) -> dict[str, Any]:
-        """As `RankedCandidate.as_row`, with ``preferred_name`` and ``semantic_types``."""
+        """The fields of `RankedCandidate.as_row`, and ``preferred_name`` and ``semantic_types``."""
         about = {"preferred_name": self.preferred_name, "semantic_types": list(self.semantic_types)}
         return super().as_row() | about
 
@@ -55,7 +55,8 @@ class MentionQueries(NamedTuple):
 
     Attributes:
         texts: the mentions, with abbreviations replaced by long forms that the document defines.
-        lefts, rights: text around them.
+        lefts: texts before the mentions.
+        rights: texts after the mentions.
     """
 
     texts: list[str]
@@ -64,23 +65,18 @@ class MentionQueries(NamedTuple):
 
 
 class ConceptLinker:
-    """Retriever, dictionary and reranker of a run; created by `from_run` or `from_pretrained`.
+    """Finds and ranks the concepts that mentions may refer to.
 
-    Mentions are read, retrieved and ranked as in the run's evaluation, so its figures hold here. Safe to use from
-    several threads.
+    `ConceptLinker.from_run` or `ConceptLinker.from_pretrained` opens it. Mentions are read, retrieved and ranked as in
+    the evaluation of the model's run, so its figures hold here. Safe to use from several threads.
 
     >>> linker = ConceptLinker.from_run("runs/quickstart")
     >>> linker.link("common cold", "She had a common cold in May.")[0].preferred_name
     'common cold'
 
-    Args:
-        reranker: ranks the candidates.
-        retriever: finds the candidates.
-        concepts: the dictionary of the retriever's index.
-        recipe: of the run: candidates per mention, characters of context, abbreviations.
-
-    Raises:
-        UserError: the index was built with another encoder or other concepts.
+    Attributes:
+        reranker (UMLSReranker): ranks the candidates.
+        concepts (ConceptTable): the concepts of the index.
     """
 
     def __init__(self, reranker: UMLSReranker, retriever: Retriever, concepts: ConceptTable, recipe: Recipe) -> None:
@@ -97,10 +93,14 @@ class ConceptLinker:
 
     @classmethod
     def from_run(cls, run_folder: str | Path, **options: Any) -> ConceptLinker:
-        """Open model and indexes of a run folder; `options` and errors are those of `from_pretrained`.
+        """Open the model and the index of a run folder.
+
+        Args:
+            run_folder: folder that ``umls-reranker run`` wrote, such as ``runs/quickstart``; the Hub is never asked.
+            options: as for `from_pretrained`.
 
         Raises:
-            UserError: there is no such folder; the Hub is never asked.
+            UserError: there is no such folder; and as for `from_pretrained`.
         """
         model = Path(expanduser(run_folder)) / "model"
         # Else a name of two parts would be looked for on the Hub.
@@ -114,21 +114,21 @@ class ConceptLinker:
     ) -> ConceptLinker:
         """Open a model and an index folder.
 
-        The recipe in the model decides how mentions are read and candidates retrieved: scores are probabilities only
-        for such lists.
+        The recipe in the model decides how mentions are read and candidates retrieved, because scores are
+        probabilities only for such lists.
 
         Args:
-            id_or_path, revision: as for `UMLSReranker.from_pretrained`.
-            index: folder made by umls-reranker export_index, or a run folder.
+            id_or_path: as for `UMLSReranker.from_pretrained`.
+            index: folder that ``umls-reranker export_index`` wrote, or a run folder.
+            revision: as for `UMLSReranker.from_pretrained`.
             options: other arguments of `UMLSReranker.from_pretrained`; ``device`` also applies to the retriever.
 
         Raises:
-            UserError: as for `UMLSReranker.from_pretrained`, or the index lacks a required part, or has parts of
-                different runs or of another encoder.
+            UserError: the index lacks a required file, or has files of different runs or of another encoder; and as
+                for `UMLSReranker.from_pretrained`.
 
         Warns:
-            UserWarning: the model was calibrated on lists of another index, so that the scores of this one's
-                retrievers do not count.
+            UserWarning: the model was calibrated on lists of another index, so the scores of this index do not count.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         recipe, folder = model_recipe(reranker.folder), Path(expanduser(index)).resolve()
@@ -159,21 +159,22 @@ class ConceptLinker:
         left: str = "",
         right: str = "",
     ) -> list[LinkedConcept]:
-        """Rank the concepts that a mention may refer to, best first.
+        """Rank the concepts that a mention may refer to, the top candidate first.
 
         Args:
-            mention: its text.
-            document: its text, for context and for abbreviations defined there.
-            start: its offset in `document`, in characters; None uses the first occurrence.
+            mention: the mention's text.
+            document: text of its document, for context and for abbreviations defined there.
+            start: the mention's offset in ``document``, in characters; None uses the first occurrence.
             entity_type: as for `UMLSReranker.rerank`.
-            left, right: text around it, if there is no `document`.
+            left: text before the mention, if there is no ``document``.
+            right: text after the mention, if there is no ``document``.
 
         Returns:
-            one `LinkedConcept` for each candidate; at most one is accepted.
+            One `LinkedConcept` for each candidate; at most one is accepted.
 
         Raises:
-            TypeError: the mention, its document, context or type is not text, or `start` is no integer.
-            ValueError: the mention is blank, or is not in `document` at `start`.
+            TypeError: the mention, its document, context or type is not text, or ``start`` is not an integer.
+            ValueError: the mention is blank, or is not in ``document`` at ``start``.
         """
         return self.link_batch([mention], [document], [start], [entity_type], [left], [right])[0]
 
@@ -186,7 +187,23 @@ class ConceptLinker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
     ) -> list[list[LinkedConcept]]:
-        """Rank the concepts of n mentions; each argument of `link` becomes a list of n."""
+        """Rank the concepts of n mentions; faster than n calls of `link`.
+
+        Args:
+            mentions: (n,) texts of the mentions.
+            documents: (n,) texts of their documents, each as for `link`; None: no mention has a document.
+            starts: (n,) offsets in the documents, each as for `link`; None: the first occurrences.
+            entity_types: (n,) semantic types, each as for `link`; None: no mention has a type.
+            lefts: (n,) texts before mentions without a document.
+            rights: (n,) texts after mentions without a document.
+
+        Returns:
+            (n,) lists, each as `link` returns it.
+
+        Raises:
+            TypeError: as for `link`.
+            ValueError: as for `link`, or the arguments have different lengths.
+        """
         queries = self.read(mentions, documents, starts, lefts, rights)
         ranked = self.reranker.rerank_batch(
             queries.texts, self.candidates(queries), entity_types, queries.lefts, queries.rights
@@ -201,10 +218,17 @@ class ConceptLinker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
     ) -> MentionQueries:
-        """Mentions with context, and long forms for abbreviations; arguments as for `link`.
+        """Find the context of n mentions and the long forms of abbreviations.
+
+        Args:
+            mentions: as for `link_batch`.
+            documents: as for `link_batch`.
+            starts: as for `link_batch`.
+            lefts: as for `link_batch`.
+            rights: as for `link_batch`.
 
         Raises:
-            TypeError: a mention or a document is not text, or a start is no integer.
+            TypeError: a mention or a document is not text, or a start is not an integer.
             ValueError: a mention is blank, or is not in its document.
         """
         require_lists(mentions=mentions, documents=documents, starts=starts, lefts=lefts, rights=rights)
@@ -237,10 +261,13 @@ class ConceptLinker:
         return queries
 
     def candidates(self, queries: MentionQueries) -> list[RetrievedList]:
-        """Candidate concepts of n mentions, as for `UMLSReranker.rerank`, with the scores of all retrievers.
+        """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
 
-        The scores count only in these lists, which know their index, not in copies or files of them. Mentions that are
-        equal in everything that is read are searched once.
+        The lists are as for `UMLSReranker.rerank_batch`. The scores count only in these lists, which know their index,
+        not in copies or files of them. Mentions that are equal in everything that is read are searched once.
+
+        Args:
+            queries: what `read` returns.
         """
         keys = list(zip(*queries, strict=True) if self.retriever.reads_context else zip(queries.texts, strict=True))
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -270,7 +297,7 @@ class ConceptLinker:
         return [lists[numbers[key]] for key in keys]
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
-        """Ranked `candidates` as concepts."""
+        """Convert ranked candidates of `candidates` to concepts."""
         return [[LinkedConcept(*item) for item in items] for items in ranked]
 
 
@@ -279,7 +306,7 @@ def _rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 
 
 def _first_character(at: str, mention: str, document: str, start: int | None) -> int:
-    """Where a mention is in its document; errors begin with `at`."""
+    """Offset of a mention in its document; errors begin with `at`."""
     if not isinstance(start, int | np.integer | None):
         raise TypeError(f"{at}start must be a number of characters or None, not {type(start).__name__}")
     first = document.find(mention) if start is None else start

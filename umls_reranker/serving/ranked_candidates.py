@@ -42,22 +42,22 @@ class RankedCandidate(NamedTuple):
 
     Attributes:
         candidate: the object that was passed in, unchanged.
-        name: its concept name.
+        name: its name.
         cui: its CUI, or None.
         rank: 1 for the top candidate.
-        logit: raw log-odds of the cross-encoder; None if it did not score the candidate, which was pruned, or if the
-            model has no network or gives it no weight.
-        score: calibrated probability that this candidate is the mention's concept, from all features; candidates are
+        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, or if the model has no network or
+            gives it no weight.
+        score: calibrated probability that this candidate is the mention's concept, from all features. Candidates are
             ranked by it (by its unrounded log-odds).
-        margin: this score minus the highest score of any other concept in the list, by CUI or else by name; negative
-            below the top concept, and the score itself if there is no other concept.
-        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type; ``high``
-            by the certificate of the model that decided.
-        accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
-            that the deployment accepts (`UMLSReranker.accept_tier`).
-        inputs: which inputs decided, the same for all candidates of a mention: "all", or what a fallback model reads,
+        margin: this score minus the highest score of any other concept in the list, by CUI or else by name. It is
+            negative below the top concept, and the score itself if there is no other concept.
+        tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided sets ``high``, the
+            thresholds of the mention's semantic type set the others.
+        accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's threshold, and is in
+            a tier that the deployment accepts (`UMLSReranker.accept_tier`).
+        inputs: the inputs that decided, the same for all candidates of a mention: "all", or those of a fallback model,
             such as "no type" or "names and CUIs".
-        scored: how many candidates of the mention the cross-encoder scored, the same for all of them.
+        scored: number of the mention's candidates that the cross-encoder scored, the same for all of them.
     """
 
     candidate: Any
@@ -74,11 +74,11 @@ class RankedCandidate(NamedTuple):
 
     @property
     def cross_encoder_score(self) -> float:
-        """`score`, which has this name too."""
+        """The same as `score`."""
         return self.score
 
     def as_row(self) -> dict[str, Any]:
-        """Everything but the candidate itself, as in files and JSON."""
+        """All fields except `candidate`, as in files and JSON."""
         return dict(zip(RANKED_FIELDS, self[1:], strict=True))
 
 
@@ -88,8 +88,10 @@ def ranked_candidates(
     """The candidates of n mentions, the top candidate of each first.
 
     Args:
+        lists: the n mentions and their m candidates.
+        decisions: what was decided about them.
         candidates: the m objects that the lists were made from.
-        input_names: of the models that decide (`UMLSReranker.input_names`).
+        input_names: names of the models that may decide (`UMLSReranker.input_names`).
     """
     objects = list(map(candidates.__getitem__, decisions.order.tolist()))
     columns = [_values(column) for column in _columns(lists, decisions, input_names).values()]
@@ -99,7 +101,7 @@ def ranked_candidates(
 
 
 def ranked_column(lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]) -> pa.ListArray:
-    """As `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
+    """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
     arrays = [_array(column) for column in _columns(lists, decisions, input_names).values()]
     rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
     return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
@@ -108,7 +110,7 @@ def ranked_column(lists: CandidateLists, decisions: Decisions, input_names: Sequ
 def _columns(
     lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]
 ) -> dict[str, RepeatedTexts | np.ndarray]:
-    """The m values of each of `RANKED_FIELDS`, mention by mention in the order of rank; NaN is no logit."""
+    """The m values of each of `RANKED_FIELDS`, by mention in the order of rank; a missing logit is NaN."""
     order, owner = decisions.order, lists.owner
     return {
         "name": lists.names[order],

@@ -34,15 +34,22 @@ MOST_WARNINGS = 100
 
 
 class UMLSReranker:
-    """A cross-encoder with its calibrator and thresholds; or, without a network, what was calibrated on lists alone.
+    """Ranks candidates with calibrated probabilities, tiers and decisions.
 
-    Created by `from_pretrained`; safe to use from several threads. Its ``monitor`` (`monitoring.Monitor`) counts every
-    result.
+    `UMLSReranker.from_pretrained` loads it: a cross-encoder with its calibrator and thresholds, or a model without a
+    network that was calibrated on candidate lists alone. Safe to use from several threads.
 
     >>> reranker = UMLSReranker.from_pretrained("runs/quickstart/model")
     >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
     >>> best.name, best.tier, best.accepted
     ('Common Cold', 'medium', True)
+
+    Attributes:
+        accept_tier (str): lowest tier accepted at rank 1, ``medium`` or ``high``.
+        exhaustive (bool): whether the cross-encoder scores all candidates.
+        folder (Path): the model's folder.
+        info (dict): contents of the model's ``reranker.json``.
+        monitor (Monitor): counts every result.
     """
 
     def __init__(
@@ -91,22 +98,22 @@ class UMLSReranker:
             id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a network that comes with the
                 package.
             revision: tag, branch or commit on the Hub; pin a tag in production.
-            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. Like ``dtype``, ``backend``
-                and ``token_budget`` it is of the network; a model without one ignores them.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. A model without a network
+                ignores it, as it does ``dtype``, ``backend`` and ``token_budget``.
             dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware supports it, float16
                 on older GPUs, else float32.
             token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: folder for downloads; by default the Hub's cache.
-            backend: ``torch``, or ``onnx``, the same network as umls-reranker export made it: on a CPU in float32,
-                without importing torch.
-            token_budget: maximum tokens per forward pass; default 1,024 on a CPU, 65,536 on a GPU.
+            backend: ``torch``, or ``onnx``: the same network as ``umls-reranker export`` wrote it, on a CPU in
+                float32, without importing torch.
+            token_budget: maximum tokens per forward pass; by default 1,024 on a CPU, 65,536 on a GPU.
             accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or ``high``, only what
                 its certificate covers.
-            exhaustive: score all candidates of all mentions, as `rerank` does if asked.
+            exhaustive: whether the cross-encoder scores all candidates of every call; see `rerank`.
 
         Raises:
-            UserError: the model is not found or not accessible, or a part is missing, damaged, changed or from another
-                version (`model_folder.verify_model`).
+            UserError: the model is not found or not accessible, or a file is missing, damaged, changed or from another
+                version.
         """
         folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
         info = verify_model(folder, backend)
@@ -132,36 +139,43 @@ class UMLSReranker:
         right: str = "",
         exhaustive: bool = False,
     ) -> list[RankedCandidate]:
-        """Rank the candidates of one mention, best first.
+        """Rank the candidates of one mention, the top candidate first.
 
         Args:
             entity: the mention's text.
-            candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
-                retrieval order, which breaks ties, and counts where the model weighs ``list_position``. Duplicates
-                stay in the list with equal scores. The list may be empty. ``preferred_name`` and ``definition`` are
-                read by models whose template shows them; a definition is "" if the dictionary has none, and None if it
-                is unknown. ``NAME_score``, such as ``bm25_score``, are the scores of the retrievers that the model was
-                calibrated with; a list that lacks one it weighs, or has one far outside of what calibration saw, is
-                decided without any of them. So is one that lacks other inputs in a candidate: by the fallback model of
-                what all of them have. ``retrieval_score``, ``lexical_score`` and so on are those of our own retrievers
-                and count only in the lists that `ConceptLinker.candidates` gives. ``semantic_types`` (ids or names, []
-                if the dictionary has none) are the types of the concept, which may contradict the mention's.
-            entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
-                with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
-            left, right: text around the mention, used by models trained with context.
-            exhaustive: whether the cross-encoder, if there is one, scores also candidates that cannot win by the other
-                features. These have no logit otherwise. Thresholds and certificate were fitted without their logits.
+            candidates: names, mappings with these keys, or objects with these attributes, in retrieval order. Only the
+                name is required; the list may be empty.
+
+                * ``name``: the candidate's name, not blank.
+                * ``cui``: its CUI.
+                * ``preferred_name``: the concept's preferred name.
+                * ``definition``: the concept's definition; "" if the dictionary has none, None if it is unknown.
+                * ``semantic_types``: the concept's types, ids or names; [] if the dictionary has none. They may
+                  contradict the mention's type.
+                * ``NAME_score``, such as ``bm25_score``: the score of a retriever that the model was calibrated with.
+                * ``retrieval_score``, ``context_score``, ``lexical_score``: scores of this package's retrievers, which
+                  count only in lists of `ConceptLinker.candidates`.
+
+                Retrieval order breaks ties, and counts where the model weighs ``list_position``. Duplicates stay in
+                the list with equal scores. If a candidate lacks an input that the model reads, or a score lies far
+                outside the range of calibration, a fallback model that needs no such input decides about the list.
+            entity_type: the mention's semantic type (name or id), or several. Unknown types use the default thresholds
+                with one warning per call; None and MedMentions' ``UnknownType`` use them silently.
+            left: text before the mention, used by models trained with context.
+            right: text after the mention.
+            exhaustive: whether the cross-encoder also scores the candidates that would be pruned, which have no logit
+                otherwise. Thresholds and certificate were fitted without these logits.
 
         Returns:
             One `RankedCandidate` per candidate.
 
         Raises:
             TypeError: the mention, its context or a type is not text, the candidates are not a list, or a field of a
-                candidate has the wrong type; names its position.
+                candidate has the wrong type; the message names its position.
             ValueError: the mention is blank.
 
         Warns:
-            UserWarning: types that the model does not know; inputs that it reads and that are missing, by name.
+            UserWarning: the model does not know a type, or inputs that it reads are missing; names them.
         """
         return self.rerank_batch([entity], [candidates], [entity_type], [left], [right], exhaustive=exhaustive)[0]
 
@@ -175,14 +189,23 @@ class UMLSReranker:
         desc: str | None = None,
         exhaustive: bool | Sequence[bool] = False,
     ) -> list[list[RankedCandidate]]:
-        """Rank the candidates of n mentions; each argument of `rerank` becomes a list of n.
+        """Rank the candidates of n mentions; faster than n calls of `rerank`.
 
         Args:
+            entities: (n,) texts of the mentions.
+            candidates: (n,) candidate lists, each as for `rerank`.
+            entity_types: (n,) semantic types, each as for `rerank`; None: no mention has a type.
+            lefts: (n,) texts before the mentions; None: no mention has context.
+            rights: (n,) texts after the mentions.
             desc: title of a progress bar; None shows none.
-            exhaustive: of all mentions, or of each.
+            exhaustive: as for `rerank`, one value for all mentions or one for each.
+
+        Returns:
+            (n,) lists, each as `rerank` returns it.
 
         Raises:
-            TypeError, ValueError: as for `rerank`; names the mention's position if there are several.
+            TypeError: as for `rerank`; the message names the mention's position if there are several.
+            ValueError: a mention is blank.
         """
         # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
@@ -198,7 +221,7 @@ class UMLSReranker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
     ) -> CandidateLists:
-        """What `rank` decides about; arguments and errors are those of `rerank_batch`."""
+        """Read mentions and their candidates into columns; arguments and errors are those of `rerank_batch`."""
         return CandidateLists.from_objects(
             self.thresholds.hierarchy,
             entities,
@@ -219,12 +242,12 @@ class UMLSReranker:
         """Decide about candidates in columns; the monitor counts the results.
 
         Args:
-            lists: types are ids of `thresholds.hierarchy`.
-            desc, exhaustive: as for `rerank_batch`; instead of a bar, a function may be told how many more pairs are
-                scored.
+            lists: what `read` returns; types are ids of ``thresholds.hierarchy``.
+            desc: as for `rerank_batch`, or a function that is called with the number of pairs just scored.
+            exhaustive: as for `rerank_batch`.
 
         Warns:
-            UserWarning: as `rerank`.
+            UserWarning: as for `rerank`.
         """
         decisions = rank(
             lists,
@@ -241,19 +264,24 @@ class UMLSReranker:
 
     @property
     def template(self) -> PairTemplate:
-        """How the network reads a pair; without a network, one that reads nothing but mention and name."""
+        """How the network reads a pair; without a network, the template that reads only mention and name."""
         return PairTemplate() if self.scorer is None else self.scorer.template
 
     @property
     def input_names(self) -> list[str]:
-        """Of the models that decide, as results name them (`RankedCandidate.inputs`)."""
+        """Names of the models that may decide, as in `RankedCandidate.inputs`."""
         return [model.name for model in self.calibration.models]
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
-        """Tier of a calibrated probability of all inputs: ``high``, ``medium``, ``low`` or ``reject``.
+        """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``.
+
+        Args:
+            score: probability of the model that reads all inputs.
+            entity_type: as for `rerank`.
 
         Raises:
-            TypeError, ValueError: the score is no probability, or a type is not text.
+            TypeError: a type is not text.
+            ValueError: the score is not a probability.
         """
         if not 0 <= score <= 1:
             raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
@@ -262,32 +290,51 @@ class UMLSReranker:
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
-        """Figures over everything this instance has ranked, overall and per semantic type (`Monitor.totals`)."""
+        """Figures over everything this instance has ranked, overall and per semantic type; see `Monitor.totals`."""
         return self.monitor.totals()
 
     def reset_statistics(self) -> None:
-        """Reset the figures."""
+        """Start the figures of `get_statistics` anew."""
         self.monitor.reset()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write all parts to `folder`, for `from_pretrained`; other files there stay.
+        """Write the model to a folder that `from_pretrained` reads; other files there stay.
+
+        Args:
+            folder: is created if it does not exist.
+
+        Returns:
+            The folder.
 
         Raises:
-            UserError: `folder` is empty, cannot be written, or holds another kind of model.
+            UserError: the folder has no name, cannot be written, or holds another kind of model.
         """
         if not str(folder):
             raise UserError("save_pretrained: the folder has no name; give one, or '.' for the working directory")
         return save_copy(self.folder, Path(folder), self.scorer.backend if self.scorer else "torch")
 
     def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
-        """Publish all parts as one commit and one tag (`publish`); returns the commit's URL."""
+        """Publish the model as one commit and one tag of a Hub repo.
+
+        Args:
+            repo_id: ``organization/name``; a new repo is created.
+            tag: name of the version, such as ``v1.0.0``; an existing tag is refused.
+            private: whether a new repo is private.
+            token: Hub token; by default from ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            UserError: the repo cannot be written, or has this tag.
+        """
         # Loading a model needs none of what publishing imports.
         from ..hub.publish import publish
 
         return publish(self.folder, repo_id, tag, private=private, token=token)
 
     def _count(self, lists: CandidateLists, decisions: Decisions) -> None:
-        """Tell the monitor what was decided about the top candidate of each mention."""
+        """Record the decision about each mention's top candidate in the monitor."""
         sizes, models, names = list_sizes(lists.offsets).tolist(), decisions.models.tolist(), self.input_names
         for row, (position, types) in enumerate(zip(decisions.top.tolist(), lists.types, strict=True)):
             top = None
@@ -302,7 +349,7 @@ class UMLSReranker:
         self.monitor.add_truncated(decisions.truncated)
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
-        """One warning that names what any of the mentions with candidates came without, and what decided instead."""
+        """Warn once: names the inputs that any mention with candidates lacks, and the models that decided instead."""
         has_candidates = list_sizes(lists.offsets) > 0
         bounds = {f"{name}_score": known.bounds for name, known in self.calibration.score_ranges.items()}
         named = []
@@ -326,7 +373,7 @@ class UMLSReranker:
         )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
-        """What to do about scores of a dictionary, and of our own retrievers that are not of the calibrated index."""
+        """What to do about scores of a dictionary, and about scores of our retrievers from another index."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
         names, has_scores = [], np.zeros(len(is_other), bool)
         for name in SCORES:
@@ -348,7 +395,7 @@ class UMLSReranker:
         )
 
     def _warn_of_types(self, unknown: Sequence[str]) -> None:
-        """One warning that names types unknown to the model."""
+        """Warn once: names the types that the model does not know."""
         if not unknown:
             return
         named = ", ".join(map(reprlib.repr, unknown[:NAMED_TYPES]))

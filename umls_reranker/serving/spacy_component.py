@@ -27,7 +27,7 @@ from .reranker import UMLSReranker
 
 
 class IndexedCandidates:
-    """Ranks the concepts that an index has for entities."""
+    """Ranks the concepts that an index finds for entities."""
 
     def __init__(self, linker: ConceptLinker) -> None:
         self.linker, self.reranker = linker, linker.reranker
@@ -35,13 +35,19 @@ class IndexedCandidates:
     def rank(
         self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
     ) -> Sequence[Sequence[RankedCandidate]]:
-        """Args: n entities, the texts of their Docs, and their types."""
+        """Rank the candidates of n entities.
+
+        Args:
+            entities: the entities.
+            texts: (n,) text of the Doc of each.
+            types: (n,) semantic type of each.
+        """
         mentions, starts = [entity.text for entity in entities], [entity.start_char for entity in entities]
         return self.linker.link_batch(mentions, texts, starts, types)
 
 
 class ListedCandidates:
-    """Ranks the candidates that entities have in an extension, as `UMLSReranker.rerank` takes them; None is none."""
+    """Ranks the candidates that entities have in an extension, as for `UMLSReranker.rerank`; None is an empty list."""
 
     def __init__(self, reranker: UMLSReranker, extension: str) -> None:
         self.reranker, self.extension = reranker, extension
@@ -50,7 +56,7 @@ class ListedCandidates:
     def rank(
         self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
     ) -> Sequence[Sequence[RankedCandidate]]:
-        """As `IndexedCandidates.rank`."""
+        """Rank the candidates of n entities; arguments as for `IndexedCandidates.rank`."""
         if not Span.has_extension(self.extension):
             raise UserError(
                 f"no component has set entity._.{self.extension}, the candidates to rank; register it by "
@@ -69,15 +75,15 @@ class ListedCandidates:
 class EntityLinks:
     """Links the entities of Docs.
 
-    ``ent._.umls`` becomes a list of dicts, best first: `LinkedConcept.as_row` of an index's concepts,
+    ``ent._.umls`` becomes a list of dicts, the top candidate first: `LinkedConcept.as_row` of an index's concepts,
     `RankedCandidate.as_row` of listed candidates. They are plain values, so a Doc can be saved and sent to other
-    processes. The CUI of the accepted concept becomes the entity's ``kb_id_``. If none is accepted, ``kb_id_`` becomes
-    empty, even if an earlier component set it.
+    processes. The CUI of the accepted concept becomes the entity's ``kb_id_``. If no concept is accepted, ``kb_id_``
+    becomes empty, even if an earlier component set it.
 
     Args:
         source: finds and ranks the candidates.
-        types: entity label -> semantic type of the model (name or id). A label without entry is used as a type if the
-            model knows it; else there is no type.
+        types: entity label -> semantic type of the model (name or id). A label without an entry is used as a type if
+            the model knows it; otherwise the mention has no type.
         top: number of concepts kept per entity.
     """
 
@@ -151,17 +157,28 @@ def make_component(
     types: dict[str, str],
     top: int,
 ) -> EntityLinks:
-    """Open the model, and the index if there is one.
+    """Make the component for ``nlp.add_pipe("umls_reranker", config={...})``.
+
+    For each entity, ``ent._.umls`` becomes a list of dicts, the top candidate first: `LinkedConcept.as_row` of the
+    concepts of an index, or `RankedCandidate.as_row` of listed candidates. The CUI of the accepted concept becomes the
+    entity's ``kb_id_``. If no concept is accepted, ``kb_id_`` becomes empty, even if an earlier component set it.
 
     Args:
-        nlp, name: of the pipeline and the component.
-        model, revision, index, device, dtype: as ``id_or_path``, ``revision``, ``index``, ``device`` and ``dtype``
-            of `ConceptLinker.from_pretrained`.
-        candidates: in place of `index`, the extension of entities that holds their candidates.
-        types, top: as for `EntityLinks`.
+        nlp: the pipeline; spaCy sets it.
+        name: name of the component; spaCy sets it.
+        model: folder or Hub id of the model.
+        index: index folder, as for `ConceptLinker.from_pretrained`.
+        candidates: in place of ``index``, the extension of entities that holds their candidates.
+        revision: tag, branch or commit on the Hub.
+        device: as for `UMLSReranker.from_pretrained`.
+        dtype: as for `UMLSReranker.from_pretrained`.
+        types: entity label -> semantic type of the model (name or id). A label without an entry is used as a type if
+            the model knows it; otherwise the mention has no type.
+        top: number of concepts kept per entity.
 
     Raises:
-        UserError: `model` is not set, or not just one of `index` and `candidates`; or one cannot be opened.
+        UserError: ``model`` is not set, or not exactly one of ``index`` and ``candidates`` is; or one cannot be
+            opened.
     """
     if not model or bool(index) == bool(candidates):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Joins concurrent calls of `UMLSReranker.rerank` into batches: a model is most efficient with many pairs at once."""
+"""Joins concurrent calls of `UMLSReranker.rerank` into batches, because a model is fastest with many pairs at once."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class MicroBatcher:
 
     A mention waits until a batch is full or until its deadline, counted from its arrival. Mentions that arrive while a
     batch is computed join the next one. Results equal those of `UMLSReranker.rerank`. A mention that cannot be ranked
-    fails alone, without affecting its batch. A context manager that ends with `close`.
+    fails alone, without affecting its batch. As a context manager it ends with `close`.
 
     Args:
-        reranker: does the work through ``rerank_batch``.
+        reranker: ranks the batches.
         deadline_ms: milliseconds that the first mention of a batch waits for others; 0 joins only mentions that
             already wait.
         queue_size: maximum waiting mentions; memory stays bounded under any load.
@@ -76,7 +76,11 @@ class MicroBatcher:
         return len(self._queue)
 
     def rerank(self, *args: Any, **kwargs: Any) -> list[RankedCandidate]:
-        """`UMLSReranker.rerank`, joined with concurrent calls; waits for the result.
+        """Rank one mention together with concurrent calls, and wait for the result.
+
+        Args:
+            args: as for `UMLSReranker.rerank`.
+            kwargs: as for `UMLSReranker.rerank`.
 
         Raises:
             QueueFull: the queue is full and the batcher does not block.
@@ -85,7 +89,12 @@ class MicroBatcher:
         return self.submit(*args, **kwargs).result()
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[list[RankedCandidate]]:
-        """Like `rerank`, but returns a future; cancelled before its batch starts, it costs nothing."""
+        """Like `rerank`, but return a future; one cancelled before its batch starts costs nothing.
+
+        Args:
+            args: as for `UMLSReranker.rerank`.
+            kwargs: as for `UMLSReranker.rerank`.
+        """
         call = SIGNATURE.bind(self.reranker, *args, **kwargs)
         call.apply_defaults()
         # A batch that fails is ranked again, mention by mention.

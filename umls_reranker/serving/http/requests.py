@@ -29,18 +29,24 @@ Types = Text | list[Text] | None
 
 class _Body(BaseModel):
     # As in Text Embeddings Inference, unknown keys are ignored and types are not converted.
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class RerankRequest(_Body):
     """The body of ``/rerank`` in Text Embeddings Inference (its OpenAPI, version 1.8: ``RerankRequest``)."""
 
     query: NotBlank
+    """text of the mention"""
     texts: list[NotBlank]
+    """names to rank, at least one"""
     raw_scores: bool = False
+    """return log-odds of the cross-encoder in place of probabilities"""
     return_text: bool = False
+    """repeat each text in the answer"""
     truncate: bool | None = None
+    """whether texts that are too long are truncated; null: as the service is set"""
     truncation_direction: Literal["Left", "Right", "left", "right"] = "Right"
+    """the side that is truncated; this service truncates on the right only"""
 
 
 class Candidate(_Body):
@@ -52,10 +58,15 @@ class Candidate(_Body):
     model_config = ConfigDict(extra="allow", json_schema_extra={"type": ["object", "string"]})
 
     name: NotBlank
+    """name of the candidate"""
     cui: Text | None = None
+    """its CUI"""
     preferred_name: Text | None = None
+    """preferred name of the concept"""
     definition: Text | None = None
+    """definition of the concept; empty if the dictionary has none, null if it is unknown"""
     semantic_types: Types = None
+    """types of the concept, ids or names; [] if the dictionary has none, null if they are unknown"""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,10 +85,14 @@ class Candidate(_Body):
 class _Mention(_Body):
     """A mention in its context; its text is ``mention`` or, as in rows of files, ``entity``."""
 
-    mention: NotBlank = Field(validation_alias=AliasChoices("mention", "entity"), description="its text; or `entity`")
+    mention: NotBlank = Field(validation_alias=AliasChoices("mention", "entity"))
+    """text of the mention; `entity` is another name of this field"""
     entity_type: Types = None
+    """its semantic type, id or name, or several; null if it is unknown"""
     left: Context = ""
+    """text before it"""
     right: Context = ""
+    """text after it"""
 
     @model_validator(mode="before")
     @classmethod
@@ -91,23 +106,29 @@ class RankedMention(_Mention):
     """A mention with its candidates."""
 
     candidates: list[Candidate]
+    """its candidates in retrieval order; a plain string is a name"""
 
 
 class RankRequest(_Body):
     """The body of ``/rank``."""
 
     mentions: list[RankedMention] = Field(min_length=1)
+    """mentions to rank, at least one"""
 
 
 class LinkedMention(_Mention):
-    """A mention to link; `start` is its offset in the document, in characters."""
+    """A mention to link."""
 
     start: int | None = Field(default=None, ge=0)
+    """its offset in the document, in characters; null: the first occurrence"""
 
 
 class LinkRequest(_Body):
     """The body of ``/link``; without a document, each mention has its own left and right text."""
 
     mentions: list[LinkedMention] = Field(min_length=1)
+    """mentions to link, at least one"""
     document: Text | None = None
+    """text of the document of all mentions"""
     top: int = Field(default=5, ge=1)
+    """maximum number of concepts per mention"""

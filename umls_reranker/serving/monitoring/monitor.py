@@ -48,7 +48,11 @@ class Alarm:
 
 
 class LogFile:
-    """A file to append to that is opened for each write: it may be moved, removed or full for a while."""
+    """A log file for `Monitor`, opened for each write, so it may be moved, removed or full for a while.
+
+    Args:
+        path: the file; created at once, with its folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -56,6 +60,7 @@ class LogFile:
         self.write("")
 
     def write(self, text: str) -> None:
+        """Append text."""
         # A failed write may leave half a line, which must not swallow the next.
         text, self._ending = self._ending + text, "\n"
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,26 +69,27 @@ class LogFile:
         self._ending = ""
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: every write is complete."""
 
 
 class Monitor:
-    """Figures since the start and over a sliding window, overall and per semantic type; drift; labelled answers.
+    """Counts the results of a model, tests them for drift, and checks labeled answers.
 
+    `Monitor.of_model` makes one with the reference of a model folder; every `UMLSReranker` has one as its ``monitor``.
     Memory is constant: sums and counts, no results. Safe to use from several threads.
 
-    After every `window` mentions, their top scores and types are compared with those of the model's test split. An
+    After every ``window`` mentions, their top scores and types are compared with those of the model's test split. An
     alarm means that a difference is both significant and large: the test rejects, and the population stability index
-    is at least `SMALLEST_PSI`, since with enough traffic the smallest difference is significant. **If nothing
-    has moved and the high tier keeps its guarantee, the probability that a monitor ever raises an alarm is about
-    `alpha`**, however long it runs. Drift and labels have half of it each. Of its half, look k may spend the part
-    1 / (k (k + 1)), and the two tests of a window share that. This sums to alpha by the union bound, under any
-    dependence (all windows share one reference). Each monitor spends alpha anew: one in each process, from each start
-    or `reset`. Use a new monitor for each model version.
+    is at least 0.1, since with enough traffic the smallest difference is significant. **If nothing has moved and the
+    high tier keeps its guarantee, the probability that a monitor ever raises an alarm is about** ``alpha``, however
+    long it runs. Drift and labels have half of it each. Of its half, look k may spend the part 1 / (k (k + 1)), and
+    the two tests of a window share that. This sums to alpha by the union bound, under any dependence (all windows
+    share one reference). Each monitor spends alpha anew: one in each process, from each start or `Monitor.reset`. Use
+    a new monitor for each model version.
 
     Args:
-        reference: of the model's test split; None: figures without drift.
-        window: mentions of a window, a multiple of 20.
+        reference: figures of the model's test split; None: figures without drift.
+        window: number of mentions of a window, a multiple of 20 from 200.
         alpha: probability of any false alarm, half of it for drift, half for the high tier's precision.
         log: receives every finished window and alarm as JSON lines. A failed write loses only its lines: the first
             failure warns, all are counted, and the next window tries again.
@@ -109,7 +115,12 @@ class Monitor:
 
     @classmethod
     def of_model(cls, folder: Path | None, **options: Any) -> Monitor:
-        """A monitor with the reference of a model folder, or without one if there is none."""
+        """Make a monitor with the reference of a model folder, if it has one.
+
+        Args:
+            folder: the model's folder; None: no reference.
+            options: other arguments of `Monitor`.
+        """
         path = None if folder is None else Path(folder) / REFERENCE
         return cls(Reference.load(path) if path and path.is_file() else None, **options)
 
@@ -132,7 +143,12 @@ class Monitor:
             self._start_window()
 
     def add(self, ranked: Sequence[RankedCandidate], types: Sequence[str] = ()) -> None:
-        """Count one result of `UMLSReranker.rerank`; `types` are the mention's type ids."""
+        """Count one result of `UMLSReranker.rerank`.
+
+        Args:
+            ranked: the result.
+            types: the mention's type ids.
+        """
         best = ranked[0] if ranked else None
         top = None if best is None else Top(best.score, best.margin, best.tier, best.accepted)
         self.record(types, len(ranked), top, best.inputs if best else ALL_INPUTS)
@@ -147,10 +163,10 @@ class Monitor:
         """Count one mention.
 
         Args:
-            types: semantic type ids of the mention; it counts in each, and with the first in the type distribution.
+            types: semantic type ids of the mention. It counts in each, and with the first in the type distribution.
             candidates: number of its candidates.
             top: decision about the top candidate; None without candidates.
-            inputs: which decided (`RankedCandidate.inputs`); the reference is of mentions with all of them.
+            inputs: which inputs decided (`RankedCandidate.inputs`); mentions of the reference have all of them.
         """
         with self._lock:
             current = self._slices[-1]
@@ -174,26 +190,32 @@ class Monitor:
             self._truncated_pairs += pairs
 
     def add_label(self, score: float, tier: str, correct: bool) -> None:
-        """Add a reviewer's verdict on a top answer with this score and tier, from a random sample of the answers."""
+        """Add a reviewer's verdict on a top candidate; the reviewed answers must be a random sample.
+
+        Args:
+            score: the candidate's score.
+            tier: the candidate's tier.
+            correct: whether it is the gold concept.
+        """
         with self._lock:
             sentence = self._labels.add(score, tier, correct)
             if sentence:
                 self._write([self._raise("precision", sentence)])
 
     def finish(self) -> None:
-        """At the end of a log, test the last incomplete window if it has at least `SMALLEST_WINDOW` mentions."""
+        """At the end of a log, test the last incomplete window if it has at least 200 mentions."""
         with self._lock:
             if self._in_window >= SMALLEST_WINDOW:
                 self._end_window()
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The latest `LATEST_ALARMS` alarms, oldest first."""
+        """The latest 100 alarms, the oldest first."""
         with self._lock:
             return list(self._alarms)
 
     def totals(self) -> dict[str, Any]:
-        """Figures since the start; ``inputs``, mentions by what decided; ``per_type``, those of each type seen."""
+        """Figures since the start; ``inputs``: mentions by the inputs that decided; ``per_type``: figures by type."""
         with self._lock:
             figures = FiguresByType.merged([self._past, self._slices[-1]]).to_dict()
             per_type = figures.pop("per_type")
@@ -201,9 +223,12 @@ class Monitor:
             return figures | {"truncated_pairs": self._truncated_pairs, "inputs": inputs, "per_type": per_type}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything: `totals`; ``window``, the figures over the latest mentions, `window` of them or up to a
-        twentieth fewer; ``drift``, of the latest whole window by ``scores`` and ``types``; ``labelled``; ``alarms``,
-        and how many there were in all; ``log_failures``, writes to the log that failed."""
+        """Return everything for JSON.
+
+        Besides the keys of `totals`: ``window``, figures over the latest mentions, ``window`` of them or up to a
+        twentieth fewer; ``drift``, of the latest complete window by ``scores`` and ``types``; ``labelled``, figures of
+        the labeled answers; ``alarms``, and their number in all; ``log_failures``, writes to the log that failed.
+        """
         totals = self.totals()
         with self._lock:
             labels = self._labels.labels()

@@ -22,7 +22,10 @@ WINDOWED = {
 
 
 def metrics_text(monitor: Monitor) -> bytes:
-    """The figures in Prometheus' text format, for your own endpoint.
+    """Return the figures in Prometheus' text format, for your own endpoint.
+
+    Args:
+        monitor: such as ``reranker.monitor``.
 
     Raises:
         UserError: the client library is not installed.
@@ -36,8 +39,13 @@ def metrics_text(monitor: Monitor) -> bytes:
 def serve_metrics(monitor: Monitor, port: int, address: str = "127.0.0.1") -> Any:
     """Serve the figures at ``http://ADDRESS:PORT/metrics`` in a separate thread.
 
+    Args:
+        monitor: such as ``reranker.monitor``.
+        port: TCP port; 0 takes a free one.
+        address: address to listen on.
+
     Returns:
-        (server, thread) of ``prometheus_client.start_http_server``; ``server.shutdown()`` ends it.
+        Server and thread of ``prometheus_client.start_http_server``; ``server.shutdown()`` ends it.
 
     Raises:
         UserError: the client library is not installed.
@@ -49,13 +57,17 @@ def serve_metrics(monitor: Monitor, port: int, address: str = "127.0.0.1") -> An
 
 
 class MonitorCollector:
-    """For your own registry: reads the monitor when it is scraped."""
+    """A collector for your own registry, which reads the monitor when it is scraped.
+
+    Args:
+        monitor: such as ``reranker.monitor``.
+    """
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
     def collect(self) -> Iterator[Metric]:
-        """Called by the client library."""
+        """Yield the metrics; called by the client library."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         state = self._monitor.to_dict()
