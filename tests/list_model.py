@@ -1,10 +1,8 @@
 """A small model calibrated on a user's labelled lists, by the command that users run."""
 
 import json
-import re
 import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,10 +64,3 @@ def assert_decided_by_all(ranked, reranker, rows):
         ]
         assert [item["score"] for item in items] == pytest.approx([item.score for item in expected], abs=1e-6)
         assert {item["inputs"] for item in items} == {"all"}
-
-
-def guide_code(heading):
-    """The first block of Python after a heading, or a bold word, of the integration guide."""
-    guide = (Path(__file__).resolve().parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-    _, _, rest = guide.partition(heading)
-    return re.search(r"```python\n(.*?)```", rest, re.DOTALL)[1]

@@ -1,4 +1,4 @@
-"""Spark and Ray Data themselves, as the integration guide calls them, with a worker that is lost during the work."""
+"""Spark and Ray Data themselves, as docs/deployment.md calls them, with a worker that is lost during the work."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from list_model import assert_decided_by_all, guide_code, list_model, read_lists
+from list_model import assert_decided_by_all, list_model, read_lists
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
@@ -171,15 +171,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run_guide(heading, folder, names, changes):
-    """Run the guide's code on my_lists.jsonl and my_model.
+def run_guide(engine, folder, names, changes):
+    """Run the guide's code of an engine on my_lists.jsonl and my_model.
 
     Args:
         names: variables that it has.
         changes: further texts to replace, as on a cluster of one machine.
     """
-    code = guide_code(heading)
-    changes = {'"org/sapbert-umls-reranker"': f'"{folder}/my_model"', '"reranked': f'"{folder}/reranked'} | changes
+    guide = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"<!-- not run: needs {engine}.*\n```python\n([^`]*)```", guide)
+    changes = {'"org/umls-reranker"': f'"{folder}/my_model"', '"reranked': f'"{folder}/reranked'} | changes
     for old, new in changes.items():
         assert code.count(old) == 1, old
         code = code.replace(old, new)
@@ -199,7 +200,7 @@ def test_spark_ranks_a_users_lists_as_the_guide_says(spark, folder):
     lists = folder / "mentions.jsonl"
     lists.write_text((folder / "my_lists.jsonl").read_text().replace('"entity"', '"mention"'))
     read = {'read.parquet("mentions.parquet")': f'read.json("{lists}")', ', revision="v1.0.0"': ""}
-    run_guide("**Spark:**", folder, {"spark": spark}, read)
+    run_guide("Spark", folder, {"spark": spark}, read)
     assert_lists_are_ranked(folder, folder / "reranked.parquet")
 
 
@@ -211,5 +212,5 @@ def test_ray_data_ranks_a_users_lists_as_the_guide_says(ray, folder):
         "size=8": "size=1",
         "    num_gpus=1,\n": "",
     }
-    run_guide("**Ray Data:**", folder, {}, here)
+    run_guide("Ray", folder, {}, here)
     assert_lists_are_ranked(folder, folder / "reranked")

@@ -1,13 +1,9 @@
-"""A model calibrated on a user's lists, served as the integration guide says: its scores decide everywhere."""
+"""A model calibrated on a user's lists: its scores decide everywhere that it ranks."""
 
 import asyncio
-import json
-import re
 import runpy
-import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import httpx
 import pandas as pd
@@ -15,15 +11,13 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 from list_fixtures import write_lists
-from list_model import assert_decided_by_all, guide_code, list_model, list_rows, read_lists
+from list_model import assert_decided_by_all, list_model, list_rows, read_lists
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.core.files import shipped
 from umls_reranker.serving.cluster import RerankPartitions
 from umls_reranker.serving.http.app import create_app
-
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +46,10 @@ def url(reranker):
     thread.join(60)
 
 
-def test_the_scores_of_the_lists_decide(folder, reranker, monkeypatch):
-    monkeypatch.chdir(folder)
-    names = {}
-    exec(guide_code("### Rank with your model"), names)
-    assert names["best"].inputs == "all"
+def test_the_scores_of_the_lists_decide(folder, reranker):
+    row = read_lists(folder)[0]
+    assert reranker.rerank(row["entity"], row["candidates"])[0].inputs == "all"
     assert reranker.calibration.models[0].fusion.weights["sapbert"] > 0
-
-
-def test_the_guides_request_is_answered(folder, reranker, url):
-    (command,) = re.findall(r"^    (curl .*head -n 1 my_lists.*)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
-    command = command.replace("http://127.0.0.1:8080", url)
-    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60)
-    assert_decided_by_all(json.loads(done.stdout), reranker, read_lists(folder)[:1])
 
 
 @pytest.mark.parametrize("key", ["entity", "mention"])
@@ -110,13 +95,15 @@ def test_a_service_without_a_network_gives_its_figures(folder):
 
 def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, monkeypatch):
     spacy = pytest.importorskip("spacy")
+    from spacy.tokens import Span
+
     monkeypatch.chdir(folder)
     row = read_lists(folder)[0]
     nlp = spacy.blank("en")
     nlp.add_pipe("entity_ruler").add_patterns([{"label": "X", "pattern": row["entity"]}])
     text = f"A {row['entity']} and no other word."
-    names = {"nlp": nlp, "text": text, "search": {row["entity"]: row["candidates"]}.get}
-    exec(guide_code("In spaCy, a component of yours"), names)
+    Span.set_extension("listed", getter=lambda entity: {row["entity"]: row["candidates"]}.get(entity.text), force=True)
+    nlp.add_pipe("umls_reranker", config={"model": "my_model", "candidates": "listed"})
     (entity,) = nlp(text).ents
     assert_decided_by_all([entity._.umls], reranker, [row])
     top = reranker.rerank(row["entity"], row["candidates"])[0]

@@ -132,8 +132,8 @@ def exported(tmp_path_factory):
 @pytest.fixture(scope="module")
 def without_torch(tmp_path_factory):
     """A folder of modules that hides what the guide's list for images leaves out of the package's requirements."""
-    guide = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    (listed,) = re.findall(r"^    pip install (fastapi .*)$", guide, re.MULTILINE)
+    guide = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^pip install (fastapi .*)$", guide, re.MULTILINE)
     config = ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     required = {Requirement(line).name for line in config["options"]["install_requires"].split("\n")[1:]}
