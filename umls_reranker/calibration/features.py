@@ -1,4 +1,4 @@
-"""The features of candidates: columns over candidate lists. A further one is a function and a line in `OWN_FEATURES`.
+"""Features of candidates, as columns over candidate lists. To add one, write a function and a line in `OWN_FEATURES`.
 
 From outside of the package, call `core.sockets.register_feature`.
 """
@@ -40,10 +40,11 @@ PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
 
 class FeatureSources:
-    """n candidate lists with m candidates, counts of training mentions, and what several columns are made of.
+    """What columns are made from: n candidate lists with m candidates, and counts of training mentions.
 
     Attributes:
-        lists, counts: as given.
+        lists: the candidate lists.
+        counts: counts of training mentions.
         mentions: n normalized texts.
         names: the distinct names of candidates, normalized; those of the m candidates are at `lists.names.codes`.
     """
@@ -59,13 +60,13 @@ class FeatureSources:
 
     @cached_property
     def pair_counts(self) -> PairCounts:
-        """Training mentions with the string, the concept and the type of each candidate's mention."""
+        """Counts of training mentions by string, concept and type, for each candidate."""
         lists = self.lists
         return self.counts.of_pairs(self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes)
 
     @cached_property
     def shared_trigrams(self) -> tuple[np.ndarray, np.ndarray]:
-        """(m,) shares of the mention's trigrams that are in the name, and of the name's that are in the mention."""
+        """Share of the trigrams of the mention that the name has, and of those of the name in the mention, (m,) each."""
         return shared_trigrams(self.mentions, self.names, self.lists.owner, self.lists.names.codes)
 
 
@@ -78,7 +79,7 @@ def same_words(sources: FeatureSources) -> np.ndarray:
 
 
 def _equal(lists: CandidateLists, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """(m,) float64, 1 where the form of a name is that of its mention, else 0."""
+    """1 where a name and its mention have the same form, else 0, (m,) float64."""
     distinct, form = number_distinct(mentions)
     numbers = {text: number for number, text in enumerate(distinct)}
     of_names = np.array([numbers.get(text, -1) for text in names], np.int64)
@@ -88,8 +89,8 @@ def _equal(lists: CandidateLists, mentions: Sequence[str], names: Sequence[str])
 def list_position(sources: FeatureSources) -> np.ndarray:
     """Minus the log of the position in the list, counted from 1.
 
-    Candidates of one concept share the position of the first. So do those of one name, as retrievers order them by
-    chance. Each position counts once.
+    Candidates of the same concept share the position of the first, and so do candidates of the same name, because
+    retrievers order these by chance. Each position counts once.
     """
     lists = sources.lists
     distinct, form = number_distinct(sources.names)
@@ -104,7 +105,7 @@ def list_position(sources: FeatureSources) -> np.ndarray:
 
 
 def _lowest(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(m,) int64, the lowest of the values (m,) in each one's group."""
+    """The lowest value in the group of each of m values, (m,) int64."""
     distinct, number = np.unique(groups, return_inverse=True)
     lowest = np.full(len(distinct), len(values))
     np.minimum.at(lowest, number, values)
@@ -223,10 +224,10 @@ for _feature in OWN_FEATURES:
 
 
 def default_features(lists: CandidateLists) -> list[str]:
-    """Features used by default: the cross-encoder, the scores of the lists, and all that is made of lists.
+    """Features used by default: the cross-encoder, the scores of the lists, and all features made from lists.
 
-    `LIST_POSITION` is one of user-provided lists only. The order of our retrievers is that of their scores, and a
-    model that is fitted on it would count on that order where a pipeline has another.
+    `LIST_POSITION` is a default of user-provided lists only. Our retrievers order candidates by their scores, and a
+    model fitted on this order would rely on it where a pipeline has another order.
     """
     names = [name for name, feature in FEATURES.items() if feature.column is not None]
     if any(lists.index_keys):
@@ -235,10 +236,10 @@ def default_features(lists: CandidateLists) -> list[str]:
 
 
 def check_features(names: Iterable[str], lists: CandidateLists) -> None:
-    """Refuse features that there are not, and scores that the lists lack.
+    """Refuse features that do not exist, and scores that the lists lack.
 
     Raises:
-        UserError: names the feature.
+        UserError: a feature is unknown or missing; names it.
     """
     for name in names:
         if name not in FEATURES and name not in lists.scores:
@@ -256,11 +257,11 @@ class FeatureTable:
     """Features of n lists with m candidates.
 
     Attributes:
-        candidates: by name (m,) float64; NaN where a candidate lacks an input.
-        lists: by the names of `LIST_FEATURES` (n,).
+        candidates: name of a feature -> (m,) float64; NaN where a candidate lacks an input.
+        lists: name in `LIST_FEATURES` -> (n,) float64.
         offsets: (n + 1,) where each list's candidates start.
-        concepts: (m,) as `CandidateLists.concepts`.
-        types: of the mention of each of the m candidates.
+        concepts: (m,) as in `CandidateLists.concepts`.
+        types: types of the mention of each of the m candidates.
     """
 
     candidates: Mapping[str, np.ndarray]
@@ -273,20 +274,20 @@ class FeatureTable:
     def of(
         cls, lists: CandidateLists, candidates: Mapping[str, np.ndarray], about_lists: Mapping[str, np.ndarray]
     ) -> FeatureTable:
-        """With these columns."""
+        """Make a table of these columns."""
         return cls(candidates, about_lists, lists.offsets, lists.concepts, lists.types.take(lists.owner))
 
     @cached_property
     def owner(self) -> np.ndarray:
-        """(m,) the list of each candidate."""
+        """The list of each candidate, (m,)."""
         return list_owner(self.offsets)
 
     def plus(self, columns: Mapping[str, np.ndarray]) -> FeatureTable:
-        """With further columns of candidates, or others of the same name."""
+        """The table with columns of candidates added, or replaced if they exist."""
         return replace(self, candidates={**self.candidates, **columns})
 
     def take(self, mentions: np.ndarray, rows: np.ndarray | None = None) -> FeatureTable:
-        """Some of the lists, (n,) bool, and of these the candidates in `rows`, (m,) bool; None: all."""
+        """Some of the lists, (n,) bool, and of their candidates those in `rows`, (m,) bool; None: all."""
         whole = mentions[self.owner]
         chosen = np.flatnonzero(whole if rows is None else whole & rows)
         sizes = np.bincount(self.owner[chosen], minlength=len(mentions))[mentions]
@@ -300,11 +301,12 @@ class FeatureTable:
 
 
 def feature_table(lists: CandidateLists, counts: StringCounts, names: Iterable[str] | None = None) -> FeatureTable:
-    """Features of lists.
+    """Compute the features of lists.
 
     Args:
-        counts: of training mentions.
-        names: which of `FEATURES` to compute, besides all scores of the lists; None: all.
+        lists: the candidate lists.
+        counts: counts of training mentions.
+        names: features to compute, besides all scores of the lists; None: all of `FEATURES`.
     """
     sources = FeatureSources(lists, counts)
     candidates = dict(lists.scores)

@@ -62,41 +62,41 @@ def fit_calibration(
     has_fallbacks: bool = True,
     has_outlook: bool = True,
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Fit the model of all inputs and its fallbacks on candidate lists, with the class balance of serving.
+    """Fit the model of all inputs and its fallback models on candidate lists, with the class balance of serving.
 
     Thresholds and certificates use probabilities of held-out documents: each fold is scored by a fusion and a
-    calibrator of the same kind fitted on the other folds. The served model is fitted on all. Calibrators are fitted on
-    utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback is fitted in the same
-    way, on the lists without the missing inputs, with a calibrator of the same kind.
+    calibrator of the same kind fitted on the other folds. The served model is fitted on all documents. Calibrators are
+    fitted on utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback model is
+    fitted in the same way, on the lists without the missing inputs, with a calibrator of the same kind.
 
     Each fold has a pruning threshold of its own, chosen on the other folds; that of the served model is chosen on all.
-    Lists of a sample of documents are scored whole to choose it, all others as far as some threshold goes. Everything
-    is fitted on lists as they are served. One certificate is computed of each model: the best of several would promise
-    more than it keeps. Documents of former certificates do not certify again.
+    To choose it, all candidates of a sample of documents are scored; of all other lists, the candidates above some
+    threshold. Everything is fitted on lists as they are served. Each model has one certificate: the best of several
+    would guarantee more than holds. Documents of earlier certificates do not certify again.
 
-    An input of the network that no list has is absent, not missing: the first model is fitted without it, and so are
-    its fallbacks. If the cross-encoder may be left out, the model that decides about a fold is chosen on the other
-    folds, and the served one on all (`CrossFitting.choice`), so that the certificate covers the choice. All sets of
-    inputs follow the choice of the first.
+    An input of the network that no list has is absent, not missing: the first model and its fallback models are fitted
+    without it. If the cross-encoder may be left out, the model that decides about a fold is chosen on the other folds,
+    and the served model on all (`CrossFitting.choice`), so the certificate covers the choice. All fallback models
+    follow the choice of the first model.
 
     The served model counts calibration mentions as well as training mentions. For a fit, the mentions of a fold are
     not counted in its own features.
 
     Args:
         lists: the calibration split.
-        score: asks the network about its candidates (`NetworkLogits`).
-        counts: of the training split; those of `lists` are added.
+        score: function that returns the network's logits of its candidates (`NetworkLogits`).
+        counts: counts of the training split; those of `lists` are added.
         settings: the recipe's section.
-        hierarchy: of the types, along which thresholds fall back.
-        seed: of the folds of documents.
-        network_inputs: what the network reads (`PairTemplate.reads`).
-        history: the certificates of the versions that this one comes from.
-        may_drop_network: whether the cross-encoder is left out where it adds nothing.
-        has_fallbacks: whether there are models of fewer inputs; what only measures all inputs needs none.
-        has_outlook: whether the certificate of all inputs has one; a fit that only measures needs none.
+        hierarchy: the types' hierarchy, along which thresholds fall back.
+        seed: seed of the folds of documents.
+        network_inputs: inputs that the network reads (`PairTemplate.reads`).
+        history: certificates of the versions that this one was derived from.
+        may_drop_network: whether the cross-encoder is left out if it adds nothing.
+        has_fallbacks: whether to fit fallback models; measuring the model of all inputs needs none.
+        has_outlook: whether the certificate of all inputs has an outlook; measuring needs none.
 
     Returns:
-        calibration, and what it was fitted on (for ``calibrator.json``).
+        The calibration, and what it was fitted on (for ``calibrator.json``).
 
     Raises:
         UserError: there is too little data for the model of all inputs, or a feature is unknown or missing in the
@@ -209,7 +209,7 @@ def fit_calibration(
 def _counted(
     lists: AnnotatedLists, counts: StringCounts, folds: np.ndarray, names: Sequence[str]
 ) -> tuple[FeatureTable, StringCounts]:
-    """Features by counts of training mentions and of calibration mentions of other folds, and the counts of all."""
+    """Features that count training mentions and the calibration mentions of other folds, and the counts of all."""
     if not folds.any():
         return feature_table(lists, counts, names), counts
     candidates: dict[str, np.ndarray] = {}
@@ -226,7 +226,7 @@ def _counted(
 
 
 def _counts_of(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:
-    """Of mentions, (n,) bool, that have a gold concept."""
+    """Counts of some mentions, (n,) bool, all with a gold concept."""
     rows = zip(lists.mentions, lists.annotations.cuis, lists.types, inside, strict=True)
     return StringCounts.fit((text, cui, types) for text, cui, types, is_counted in rows if is_counted and cui)
 
@@ -237,11 +237,11 @@ def fit_fusion(
     """Fit the weights of some features, without calibrator, thresholds and fallbacks.
 
     Args:
-        names: of features, or of scores in the lists.
-        lists: to fit on.
-        logits: (m,) of their candidates.
+        names: names of features, or of scores in the lists.
+        lists: the lists to fit on.
+        logits: (m,) logits of their candidates.
         gold: (n,) position of the gold concept in its list, -1 if missing.
-        counts: of the training split.
+        counts: counts of the training split.
 
     Raises:
         UserError: a feature is unknown, or the candidate lists lack it.
@@ -258,13 +258,13 @@ def _ranges(names: Sequence[str], lists: CandidateLists) -> dict[str, ScoreRange
 
 @dataclass
 class _Fittings:
-    """The calibration lists, to fit models on without some inputs or others.
+    """The calibration lists, to fit models on without some of their inputs.
 
     Attributes:
         table: their features.
         absent: inputs of the network that no list has.
-        has_choice: whether the first one asked for decides if the cross-encoder is weighed, `choice`.
-        crossed: fusions by what is left of features, of the network's inputs and of concepts; models share them.
+        has_choice: whether the first model decides if the cross-encoder is weighed (`choice`).
+        crossed: fusions by their features, the network's inputs and concepts; models share them.
     """
 
     lists: AnnotatedLists
@@ -283,7 +283,7 @@ class _Fittings:
     crossed: dict[tuple, CrossFitting] = field(default_factory=dict)
 
     def without(self, removed: tuple[str, ...]) -> _Fitting:
-        """Without some inputs."""
+        """The lists without some inputs."""
         names = [name for name in self.names if not {*removed} & {*inputs_of([name])}]
         lists, unseen = without(self.lists, removed), unseen_inputs(removed, self.network_inputs)
         # Without CUIs other candidates count as one concept.
@@ -320,9 +320,9 @@ class _Fitting:
     """The calibration lists without some inputs, to fit one model on.
 
     Attributes:
-        every: with all inputs.
-        lists: without `removed`.
-        crossed: fusions of the features that are left.
+        every: the lists with all inputs.
+        lists: the lists without the inputs `removed`.
+        crossed: fusions of the remaining features.
     """
 
     every: _Fittings
@@ -331,7 +331,7 @@ class _Fitting:
     removed: tuple[str, ...]
 
     def model(self, left_out: LeftOut, method: str) -> tuple[InputModel, dict[str, float]]:
-        """Fusion and calibrator of the mentions outside some folds, and what `fit_calibrator` returns with it.
+        """Fusion and calibrator fitted outside some folds, and the losses that `fit_calibrator` returns.
 
         Raises:
             UserError: there is too little data.
@@ -346,9 +346,9 @@ class _Fitting:
         return replace(model, calibrator=calibrator, removed=self.removed), losses
 
     def held_out(self, model: InputModel) -> ScoringPlan:
-        """Each fold with a fit like `model` on the others, by one thread per core.
+        """Yield each fold with a fit like `model` on the others, with one thread per core.
 
-        If there is one fold, or one has too little data: all mentions with `model`.
+        With a single fold, or too little data outside one, it is all mentions with `model`.
         """
         folds, method, lists = self.crossed.folds, model.calibrator.name, self.lists
         try:
@@ -370,7 +370,7 @@ class _Fitting:
         return ScoringPlan(lists, DecidingModels(np.zeros(len(lists), np.int64), complete, {}), parts)
 
     def _in_range(self, fitted: np.ndarray) -> FeatureTable:
-        """The features, with scores out of the range of the mentions that were fitted on, (n,) bool, as NaN."""
+        """The features, with scores outside the range of the fitted mentions, (n,) bool, as NaN."""
         table, rows = self.crossed.table, fitted[self.lists.owner]
         scores = {}
         for name in {*self.lists.scores} & {*table.candidates}:

@@ -45,11 +45,11 @@ LARGEST_BONUS = 30.0
 
 @dataclass(eq=False)
 class FeatureFusion:
-    """Fitted weights; created by `fit` or `from_dict`.
+    """Fitted weights; `fit` or `from_dict` makes it.
 
     Attributes:
         weights: feature of a candidate -> weight >= 0, in the feature's unit, for strings not seen in training.
-        seen_weights: the same for strings seen in training; `weights` unless given.
+        seen_weights: the same for strings seen in training; by default `weights`.
         none_weights: feature of a list -> weight.
         none_intercept: utility of "none of these" if all its features are 0.
         bonus: added to the utility of the top candidate of each list, and of candidates equal to it.
@@ -81,15 +81,15 @@ class FeatureFusion:
         utilities, and the utility of none.
 
         Args:
-            names: of the features of candidates.
-            table: of n mentions; one without types supports no candidate by its type.
+            names: names of the features of candidates.
+            table: features of n mentions; a mention without types supports no candidate by its type.
             gold: (n,) position of the gold concept in its list, -1 if missing.
             start: a fit of the same features on similar lists; saves time.
-            pruned: (n,) sum of the exponentials of utilities, against "none", of further candidates that each list
-                has; 0 unless given. Their utilities are not fitted, and a gold concept among them counts as missing.
+            pruned: (n,) sum of the exponentials of the utilities, against "none", of the pruned candidates of each
+                list; by default 0. Their utilities are not fitted, and a gold concept among them counts as missing.
 
         Raises:
-            UserError: no list holds its gold concept, or no feature varies.
+            UserError: no list contains its gold concept, or no feature varies.
         """
         if not np.any(np.asarray(gold) >= 0):
             raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
@@ -137,14 +137,14 @@ class FeatureFusion:
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
 
     def lacks(self, table: FeatureTable) -> np.ndarray:
-        """(m,) bool, candidates that lack a feature with a weight; it counts as 0."""
+        """Candidates that lack a feature with a weight, which counts as 0, (m,) bool."""
         missing = np.zeros(len(table.concepts), bool)
         for name in self.read:
             missing |= np.isnan(table.candidates[name]) if name in table.candidates else True
         return missing
 
     def utilities(self, table: FeatureTable) -> np.ndarray:
-        """Utilities of the candidates minus that of none, (m,) float64: log-odds of each against "none of these"."""
+        """Utilities of the candidates minus that of "none of these", which are log-odds against it, (m,) float64."""
         none = np.zeros(len(table.offsets) - 1)
         for name, weight in self.none_weights.items():
             if weight:
@@ -164,7 +164,7 @@ class FeatureFusion:
         return conditional_log_odds(self.utilities(table), table.offsets, table.concepts)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON numbers only."""
+        """The form for JSON."""
         return {
             "weights": self.weights,
             "seen_weights": self.seen_weights,
@@ -178,10 +178,11 @@ class FeatureFusion:
         """Inverse of `to_dict`.
 
         Args:
-            scores: of user-provided lists, which are features too.
+            state: what `to_dict` returned.
+            scores: scores of user-provided lists, which are features too.
 
         Raises:
-            UserError: there is no such feature, or a weight is negative or not a number.
+            UserError: a feature does not exist, or a weight is negative or not a number.
         """
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
@@ -216,7 +217,7 @@ def reads_type(feature: str) -> bool:
 
 
 class _Bonus(NamedTuple):
-    """The factor of all utilities, the constant added to them, and the bonus of the top ones."""
+    """The factor of all utilities, the constant added to them, and the bonus of the top candidates."""
 
     slope: float
     shift: float
@@ -224,7 +225,7 @@ class _Bonus(NamedTuple):
 
 
 def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray, fixed: np.ndarray | float) -> _Bonus:
-    """Fit a bonus to utilities (m,); `fixed` as of `fit_logistic`."""
+    """Fit a bonus to utilities (m,); `fixed` is as for `fit_logistic`."""
     scale = utility.std() or 1.0
     features = np.column_stack([utility / scale, np.ones(len(utility)), top_candidates(utility, offsets)])
     lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_BONUS])
@@ -247,11 +248,11 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
 
 
 def _seen(table: FeatureTable) -> np.ndarray:
-    """(n,) bool, whether each list's string was seen in training."""
+    """Whether each list's string was seen in training, (n,) bool."""
     return np.asarray(table.lists[SEEN]) > 0
 
 
 def _filled(column: np.ndarray) -> np.ndarray:
-    """Missing values count as 0."""
+    """The values with 0 for missing ones."""
     missing = np.isnan(column)
     return np.where(missing, 0.0, column) if missing.any() else column

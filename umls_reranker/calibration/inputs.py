@@ -3,7 +3,7 @@
 Calibration, evaluation and serving all use `probabilities.Calibration`, which follows these rules:
 
 * ``cui``, ``preferred_name``: a text that is not blank.
-* ``definition``, ``semantic_types``: given. A concept without any has "" or []; None means not given.
+* ``definition``, ``semantic_types``: present. A concept without any has "" or []; None means missing.
 * ``context``: text on at least one side of the mention.
 * ``entity_type``: at least one type that the model knows.
 * scores of retrievers, such as ``bm25_score``: a number in the range that calibration saw, extended by a tenth on each
@@ -34,7 +34,7 @@ MARGIN = 0.1
 
 
 def inputs_of(features: Sequence[str]) -> list[str]:
-    """What features are made of; one that nobody declares is a score of user-provided lists."""
+    """Inputs that features need; a feature that is not declared is a score of user-provided lists."""
     inputs: list[str] = []
     for feature in features:
         inputs += FEATURES[feature].inputs if feature in FEATURES else (f"{feature}_score",)
@@ -42,14 +42,15 @@ def inputs_of(features: Sequence[str]) -> list[str]:
 
 
 def fallback_inputs(features: Sequence[str], network_inputs: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """What requests are expected to lack, the one with most inputs first, each as the inputs that are removed.
+    """Sets of inputs that requests may lack, one for each fallback model, that of most inputs first.
 
-    Candidates bring all, names and CUIs, or names; each with and without the mention's type and, where the network
-    reads it, its context. Of several that leave the same features and the same input of the network one is kept.
+    Candidates have everything, names and CUIs, or names; each with and without the mention's type and, if the network
+    reads it, its context. Of several sets that leave the same features and the same inputs of the network, one is
+    kept.
 
     Args:
-        features: all that are weighed; none where the cross-encoder alone decides.
-        network_inputs: what the network reads (`PairTemplate.reads`).
+        features: all features that are weighed; none if the cross-encoder alone decides.
+        network_inputs: inputs that the network reads (`PairTemplate.reads`).
     """
     read = list(dict.fromkeys([*network_inputs, *inputs_of(features), "entity_type"]))
     all_but_cuis = [name for name in read if name.endswith("_score") or name in ("semantic_types", *FIELDS)]
@@ -66,10 +67,10 @@ def fallback_inputs(features: Sequence[str], network_inputs: Sequence[str] = ())
 
 
 def inputs_name(features: Sequence[str], removed: Sequence[str]) -> str:
-    """What is left without the removed inputs, in a few words, such as "names and CUIs, no type".
+    """Name of the remaining inputs, such as "names and CUIs, no type".
 
     Args:
-        features: as of `fallback_inputs`.
+        features: as for `fallback_inputs`.
         removed: one of its results.
     """
     of_mention = {"entity_type": "no type", "context": "no context"}
@@ -81,7 +82,7 @@ def inputs_name(features: Sequence[str], removed: Sequence[str]) -> str:
 
 
 def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = None) -> Lists:
-    """The lists as if some mentions, (n,) bool, or all of them, had come without these inputs."""
+    """The lists without these inputs, for some mentions, (n,) bool, or for all."""
     if mentions is None:
         mentions = np.ones(len(lists), bool)
     if not removed or not mentions.any():
@@ -120,17 +121,17 @@ class ScoreRange(NamedTuple):
 
     @classmethod
     def of(cls, scores: np.ndarray) -> ScoreRange:
-        """The range of the finite ones among (m,) scores.
+        """The range of the finite scores among (m,) scores.
 
         Raises:
-            ValueError: none is finite.
+            ValueError: no score is finite.
         """
         finite = scores[np.isfinite(scores)]
         return cls(float(finite.min()), float(finite.max()))
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> ScoreRange:
-        """Inverse of `_asdict`; an error of any usual kind refuses what is no range."""
+        """Inverse of `_asdict`; raises an error of any usual kind if the state is not a range."""
         low, high = float(state["low"]), float(state["high"])
         if not -np.inf < low <= high < np.inf:
             raise ValueError(f"{low} to {high} is no range of finite numbers")
@@ -143,18 +144,19 @@ class ScoreRange(NamedTuple):
         return self.low - margin, self.high + margin
 
     def inside(self, scores: np.ndarray) -> np.ndarray:
-        """(m,) float64, the scores; NaN if outside the bounds or not finite."""
+        """The scores, with NaN where they are outside the bounds or not finite, (m,) float64."""
         low, high = self.bounds
         scores = np.asarray(scores, np.float64)
         return np.where((scores >= low) & (scores <= high), scores, np.nan)
 
 
 def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(n,) bool, mentions that lack an input, or have a candidate that lacks it.
+    """Mentions that lack an input, or have a candidate that lacks it, (n,) bool.
 
     Args:
-        name: of the input.
-        scores: of retrievers, instead of those of the lists; NaN if out of range.
+        lists: the candidate lists.
+        name: name of the input.
+        scores: scores of retrievers in place of those of the lists; NaN if out of range.
     """
     if name == "context":
         sides = zip(lists.lefts, lists.rights, strict=True)
@@ -176,7 +178,7 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
 
 
 def absent_inputs(lists: CandidateLists, network_inputs: Sequence[str]) -> tuple[str, ...]:
-    """What the network reads and every one of the lists lacks, in the order of `network_inputs`."""
+    """Inputs that the network reads and every list lacks, in the order of `network_inputs`."""
     return tuple(name for name in network_inputs if lacking(lists, name, lists.scores).all())
 
 
@@ -185,7 +187,7 @@ def _blank(column: RepeatedTexts) -> np.ndarray:
 
 
 def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) bool, whether any candidate of a list is true in `candidates` (m,)."""
+    """Whether any candidate of a list is true in `candidates` (m,), (n,) bool."""
     if not candidates.any():
         return np.zeros(len(offsets) - 1, bool)
     return list_sizes(list_offsets(candidates)[offsets]) > 0

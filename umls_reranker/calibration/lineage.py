@@ -1,4 +1,4 @@
-"""Which row of a table a semantic type goes by: its own, or that of its nearest ancestor that has one."""
+"""The row of a table that a semantic type uses: its own, or that of its nearest ancestor that has one."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
 
 
 def nearest_row(rows: Mapping[str, Row], types: str | Sequence[str] | None, hierarchy: TypeHierarchy) -> Row:
-    """The row of a type given by id or name, or of its nearest ancestor; of several types, of the first that is known.
+    """The row of a type, or of its nearest ancestor; of several types, that of the first that is known.
 
     Args:
-        rows: by type, ancestor and group; must hold "default", the row of an unknown type and of none.
+        hierarchy: the types' hierarchy.
+        rows: rows by type, ancestor and group; must hold "default", the row of unknown types and of no type.
+        types: a type (id or name), several, or None.
     """
     for known in filter(None, map(hierarchy.resolve, [types] if isinstance(types, str) else types or ())):
         return next(rows[node] for node in lineage(known, hierarchy) if node in rows)
@@ -39,7 +41,7 @@ def nearest_row(rows: Mapping[str, Row], types: str | Sequence[str] | None, hier
 
 
 def nearest_rows(rows: Mapping[str, Row], types: Types, hierarchy: TypeHierarchy) -> tuple[list[Row], np.ndarray]:
-    """The rows of n mentions by `nearest_row`: k rows, and (n,) int64, which of them each mention goes by."""
+    """The rows of n mentions by `nearest_row`: k distinct rows, and the row of each mention among them, (n,) int64."""
     # Every ``--help`` that explains calibrators imports this module, and pyarrow takes long.
     from ..data.type_sets import TypeSets
 
@@ -49,11 +51,11 @@ def nearest_rows(rows: Mapping[str, Row], types: Types, hierarchy: TypeHierarchy
 
 
 def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Which mentions count in which node; each distinct set of types is coded once.
+    """The mentions that count in each node; each distinct set of types is coded once.
 
     Returns:
-        ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
-        of any of them), from the root down. Types that the hierarchy does not know count in "default" alone.
+        (n_mentions,) int64, code of each mention's types; and, from the root down, node -> (n_codes,) bool, whether
+        the node is in the lineage of any of the types. Types that the hierarchy does not know count only in "default".
     """
     from ..data.type_sets import TypeSets
 

@@ -26,7 +26,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(m,) bool, candidates with the highest `utility` (m,) of their list."""
+    """Candidates with the highest `utility` (m,) of their list, (m,) bool."""
     sizes = list_sizes(offsets)
     filled = offsets[:-1][sizes > 0]
     most = np.maximum.reduceat(utility, filled)
@@ -34,7 +34,7 @@ def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) log of 1, for none, plus the sum of exp over each list's candidates (m,)."""
+    """Log of 1, for "none", plus the sum of exp over each list's candidates (m,), (n,)."""
     filled = np.flatnonzero(list_sizes(offsets))
     most = np.zeros(len(offsets) - 1)
     if len(filled):
@@ -49,8 +49,8 @@ def conditional_log_odds(utility: np.ndarray, offsets: np.ndarray, concepts: np.
     """Log-odds of the candidates' probabilities, (m,) float64, finite.
 
     Args:
-        utility: (m,) of candidates, minus that of "none of these".
-        offsets: (n + 1,).
+        utility: (m,) utilities of the candidates, minus that of "none of these".
+        offsets: (n + 1,) where each list's candidates start.
         concepts: (m,) equal numbers for candidates of a list with the same concept; the sum over the list counts the
             top one of them.
     """
@@ -85,12 +85,13 @@ def fit_logistic(
     Args:
         features: (n, k) float64, of unit scale.
         labels: (n,) 0 or 1; with `offsets` at most one 1 in a list.
-        lower, upper: (k,) bounds, infinite where there are none.
+        lower: (k,) lower bounds, infinite where there are none.
+        upper: (k,) upper bounds, infinite where there are none.
         offsets: (lists + 1,) where each list's rows start: a conditional logit of one row, or none, of each
             list. None: independent rows.
-        prior: mean (k,) and precision (k, k) of a normal prior; none unless given.
-        start: (k,) coefficients to start from, such as those of similar rows; the prior's mean unless given.
-        fixed: (n,) log-odds that each row has besides those of its features.
+        prior: mean (k,) and precision (k, k) of a normal prior; by default none.
+        start: (k,) coefficients to start from, such as those of similar rows; by default the prior's mean.
+        fixed: (n,) log-odds of each row besides those of its features.
 
     Returns:
         (k,) coefficients, accurate to 1e-6 or better.
@@ -137,9 +138,9 @@ def fit_logistic(
 
 
 def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """The x (k,) in the box around 0 of the least ``gradient @ x + x @ curvature @ x / 2``.
+    """The x (k,) in the box around 0 that minimizes ``gradient @ x + x @ curvature @ x / 2``.
 
-    By an active set: coordinates are held at bounds that they run into, and let go where the slope leads inside.
+    An active-set method: coordinates stay at bounds that they reach, until the slope leads inside.
     """
     x = np.zeros(len(gradient))
     # So that coefficients which the rows do not tell apart stay where they are.
@@ -171,12 +172,12 @@ def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray
 
 
 def information(features: np.ndarray, theta: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
-    """(k, k) Fisher information of all rows at `theta`, for use in a prior; arguments as of `fit_logistic`."""
+    """Fisher information of all rows at `theta`, for a prior, (k, k); arguments as for `fit_logistic`."""
     return _information(features, _normalized(features @ theta, offsets)[1], offsets)
 
 
 def _normalized(utility: np.ndarray, offsets: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The log of what divides the exponential of each row, or of all rows of a list, and (n,) probabilities."""
+    """Log of the normalizer of each row or list, and probabilities (n,)."""
     if offsets is None:
         return np.logaddexp(0.0, utility), sigmoid(utility)
     sums = log_sums(utility, offsets)

@@ -23,14 +23,14 @@ Score: TypeAlias = Callable[[Unseen, np.ndarray], np.ndarray]
 
 @dataclass(eq=False)
 class NetworkLogits:
-    """What the network says about candidates of lists; each is scored once for each different input of the network.
+    """Logits of the candidates of lists; each candidate is scored once for each different input of the network.
 
     Attributes:
-        scorer: of the network, if there is one.
+        scorer: scorer of the network, if there is one.
         lists: n mentions with m candidates.
         desc: title of the progress bars.
-        known: logits that were scored so far, (m,).
-        truncated: number of pairs scored here whose mention or name was cut to the model's length.
+        known: logits scored so far, (m,).
+        truncated: number of pairs scored here whose mention or name was truncated to the model's length.
     """
 
     scorer: PairScorer | None
@@ -40,7 +40,7 @@ class NetworkLogits:
     truncated: int = 0
 
     def __call__(self, unseen: Unseen, wanted: np.ndarray) -> np.ndarray:
-        """(m,) float32 logits of lists without some inputs; NaN where neither now nor before any were `wanted`."""
+        """Logits of lists without some inputs, (m,) float32; NaN for candidates that were never `wanted`."""
         nothing = np.full(len(self.lists.owner), np.nan, np.float32)
         logits = self.known.get(unseen, nothing)
         new = wanted & np.isnan(logits)
@@ -53,14 +53,14 @@ class NetworkLogits:
 
 
 def unseen_inputs(removed: Sequence[str], network_inputs: Sequence[str]) -> Unseen:
-    """What the network no longer sees if some inputs are removed; `network_inputs` as `PairTemplate.reads`."""
+    """Inputs that the network no longer sees if some are removed; `network_inputs` is as `PairTemplate.reads`."""
     return tuple(name for name in network_inputs if name in removed)
 
 
 def logits_as_decided(
     score: Score, calibration: Calibration, lists: CandidateLists, network_inputs: Sequence[str]
 ) -> np.ndarray:
-    """(m,) logits of what the network sees of each list where `calibration` decides (`ScoringPlan.lists`)."""
+    """Logits of the inputs that the network sees if `calibration` decides (`ScoringPlan.lists`), (m,)."""
     models, logits = calibration.choose(lists, network_inputs).models, np.empty(len(lists.owner), np.float32)
     for number in np.unique(models).tolist():
         rows = (models == number)[lists.owner]

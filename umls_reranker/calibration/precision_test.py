@@ -1,10 +1,11 @@
 """The test behind a certificate: is the precision over all documents like those seen below a target?
 
-One document is added to those seen, wrong as a whole; then all are reweighted by independent standard exponentials
-(the Bayesian bootstrap, Rubin 1981). The p-value is the probability that the reweighted precision is below the target.
-For documents of equal size this is the bound of Gaffke (2005) and Learned-Miller & Thomas (2020), which needs no model
-of how errors cluster; for documents of one mention it is that of Clopper & Pearson. Where sizes differ the added
-document has a weighted mean of them, with weights chosen by the sizes alone (`PrecisionTest.for_sizes`).
+One document is added to those seen, with all answers incorrect; then all are reweighted by independent standard
+exponentials (the Bayesian bootstrap, Rubin 1981). The p-value is the probability that the reweighted precision is
+below the target. For documents of equal size this is the bound of Gaffke (2005) and Learned-Miller & Thomas (2020),
+which needs no model of how errors cluster; for documents of one mention it is that of Clopper & Pearson. Where sizes
+differ the added document has a weighted mean of them, with weights chosen by the sizes alone
+(`PrecisionTest.for_sizes`).
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ def clopper_pearson_lower(successes: ArrayLike, n: ArrayLike, confidence: float 
 
 
 class DocumentsEstimate(NamedTuple):
-    """How many documents of a new sample a certificate takes; None if more of the same would not help.
+    """How many documents of a new sample a certificate needs; None if more of the same would not help.
 
     Attributes:
-        even: with even odds.
-        likely: with odds of four in five.
+        even: number for even odds.
+        likely: number for odds of four in five.
     """
 
     even: int | None
@@ -61,7 +62,7 @@ class PrecisionTest:
         target: precision, between 0 and 1.
         confidence: 1 minus the level of the test.
         size_power: sizes to this power are the weights of the added document's size.
-        most_wrong: share of wrong answers in the added document. Less than 1 assumes that no document is worse.
+        most_wrong: share of incorrect answers in the added document. Below 1 assumes that no document is worse.
     """
 
     target: float = 0.95
@@ -72,13 +73,13 @@ class PrecisionTest:
     def for_sizes(self, size: np.ndarray) -> PrecisionTest:
         """The same test with the smallest power that keeps its level for documents of these sizes.
 
-        Documents are drawn from those seen. Each of the largest is wrong as a whole with one chance, at most
-        `MOST_OFTEN_WRONG`, and all others are correct, so that the precision is the target; for every number of
-        largest documents the test may pass in no more than 1 - confidence of the draws, but for Monte Carlo error.
-        Labels have no say.
+        Documents are drawn from those seen. Each of the largest is entirely incorrect with the same probability, at
+        most `MOST_OFTEN_WRONG`, and all others are correct, so that the precision is the target. For every number of
+        largest documents the test may pass in at most 1 - confidence of the draws, up to Monte Carlo error. Labels
+        are not used.
 
         Args:
-            size: (documents,) accepted mentions, at least one.
+            size: (documents,) number of accepted mentions, at least one each.
         """
         kinds, kind = np.unique(size, return_inverse=True)
         if len(kinds) < 2:
@@ -118,7 +119,7 @@ class PrecisionTest:
         return int(np.ceil(round(np.log(1.0 - self.confidence) / -np.log1p(odds), 9)))
 
     def added_size(self, size: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """(draws,) size of the added document, of draws with counts (draws, k) of documents of sizes (k,)."""
+        """Size of the added document in each draw, (draws,), by counts (draws, k) of documents of sizes (k,)."""
         largest = np.where(counts > 0, size, 0).max(axis=1, initial=0)
         if np.isinf(self.size_power):
             return largest
@@ -127,7 +128,7 @@ class PrecisionTest:
         return np.sum(weight * size, axis=1) / np.maximum(weight.sum(axis=1), 1e-300)
 
     def effective(self, size: np.ndarray) -> float:
-        """Number of documents with these accepted mentions, (documents,), in units of the added one's size."""
+        """Number of documents with these accepted mentions, (documents,), in units of the added document's size."""
         if not len(size):
             return 0.0
         return round(float(size.sum() / self.added_size(size, np.ones((1, len(size))))[0]), 6)
@@ -136,7 +137,8 @@ class PrecisionTest:
         """Standard deviations by which the precision would exceed the target if scores were true.
 
         Args:
-            size, expected: (documents,) accepted mentions, at least one, and the sum of their scores.
+            size: (documents,) number of accepted mentions, at least one each.
+            expected: (documents,) sum of their scores.
             has_added: False leaves out the added document, as if there were very many like those seen.
         """
         if not len(size):
@@ -147,15 +149,15 @@ class PrecisionTest:
         return float((surplus.sum() - added) / np.sqrt(max(variance, 1e-300)))
 
     def p_value(self, size: np.ndarray, correct: np.ndarray) -> float:
-        """Of documents with these accepted mentions, (documents,), and correct ones among them.
+        """The p-value of documents with these accepted mentions, (documents,), and correct ones among them.
 
         Returns:
-            1 if the observed precision is not above the target.
+            The p-value; 1 if the observed precision is not above the target.
         """
         return float(self.p_values(size, correct, np.ones((1, len(size))))[0])
 
-    def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """(draws,) of draws with counts (draws, k) of documents of sizes (k,), with correct ones (k,) among them.
+    def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray: """The p-value of each
+        draw, (draws,), by counts (draws, k) of documents of sizes (k,) and correct answers (k,).
 
         The saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact probability.
         """
@@ -190,15 +192,16 @@ class PrecisionTest:
     def documents_estimate(
         self, size: np.ndarray, correct: np.ndarray, documents: int, seed: int = 0
     ) -> DocumentsEstimate:
-        """How large a new sample of documents like these would pass, by drawing such samples and testing them.
+        """Estimate how large a new sample of documents like these would pass, by drawing and testing samples.
 
-        What all documents are like is drawn by the Bayesian bootstrap, with half a wholly wrong document added to
-        those seen: thirty without an error do not show that there are none.
+        The population of documents is drawn by the Bayesian bootstrap, with half an entirely incorrect document added
+        to those seen, because thirty documents without an error do not show that there are none.
 
         Args:
-            size, correct: accepted mentions of each document that has any, and the correct ones among them.
-            documents: number of all.
-            seed: of the draws.
+            size: accepted mentions of each document that has any.
+            correct: correct ones among them.
+            documents: number of all documents.
+            seed: seed of the draws.
         """
         if not len(size):
             return DocumentsEstimate(None, None)
@@ -222,5 +225,5 @@ class PrecisionTest:
 
     @property
     def _deficit(self) -> float:
-        """By which the added document is below the target, as a share of its size."""
+        """How far the added document is below the target, as a share of its size."""
         return self.target - (1.0 - self.most_wrong)

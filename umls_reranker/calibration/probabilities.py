@@ -4,9 +4,9 @@ A `Calibration` holds one `InputModel` per expected set of inputs: the first rea
 has its own weights, calibrator and thresholds, fitted on the calibration lists with these inputs removed. The first
 model whose inputs a mention has decides, and ignores all other inputs.
 
-The cross-encoder scores only candidates that are retained: those with a probability of at least
-`InputModel.pruning_threshold` by the other features. The others have the logit NaN, and their odds against "none of
-these" are those by the other features.
+The cross-encoder scores only retained candidates: those with a probability of at least
+`InputModel.pruning_threshold` by the other features. The rest are pruned: their logit is NaN, and their odds against
+"none of these" come from the other features.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class InputModel:
     """A model for mentions with certain inputs.
 
     Attributes:
-        calibrator: of log-odds. With a fusion it works inside lists, on the candidates' log-odds against "none of
-            these", so that a list's probabilities sum to less than one.
-        fusion: of features; None: the cross-encoder alone decides.
-        thresholds: on the probabilities, with the certificate of the tier high.
-        removed: inputs removed from the lists it was fitted on; for the model that reads all, those that none had.
-        name: of its inputs, in a few words: "all", "no type", "names and CUIs, no type".
-        baseline: the fusion of everything but the cross-encoder; None if there is nothing else.
-        pruning_threshold: candidates of a lower probability by the baseline are not scored by the cross-encoder; 0
-            scores all.
+        calibrator: calibrator of the log-odds. With a fusion it works inside lists, on the candidates' log-odds
+            against "none of these", so that a list's probabilities sum to less than one.
+        fusion: fusion of features; None: the cross-encoder alone decides.
+        thresholds: thresholds on the probabilities, with the certificate of the tier high.
+        removed: inputs removed from the lists that it was fitted on; for the model of all inputs, those that no list
+            had.
+        name: name of its inputs: "all", "no type", "names and CUIs, no type".
+        baseline: fusion of all features but the cross-encoder; None if there are no others.
+        pruning_threshold: candidates with a lower probability by the baseline are pruned; 0 scores all.
     """
 
     calibrator: Calibrator = field(default_factory=IdentityCalibrator)
@@ -80,10 +80,10 @@ class InputModel:
 
     @property
     def without_network(self) -> InputModel:
-        """Its baseline as the model: what decides where the cross-encoder is left out.
+        """The model that decides if the cross-encoder is left out: its baseline.
 
         Raises:
-            UserError: there is nothing but the cross-encoder.
+            UserError: there are no features besides the cross-encoder.
         """
         if self.baseline is None:
             raise UserError("nothing is left to weigh without the cross-encoder")
@@ -93,7 +93,7 @@ class InputModel:
         """Inputs that it was fitted with and that a mention must have.
 
         Args:
-            network_inputs: what the network reads (`PairTemplate.reads`).
+            network_inputs: inputs that the network reads (`PairTemplate.reads`).
         """
         names = [name for name in network_inputs if name not in self.removed] if self.uses_network else []
         names += inputs_of(self.fusion.read if self.fusion else ())
@@ -117,11 +117,15 @@ class InputModel:
         """Inverse of `to_dict`.
 
         Args:
-            scores: of user-provided lists, which are features too.
+            state: what `to_dict` returned.
+            thresholds: the model's thresholds.
+            scores: scores of user-provided lists, which are features too.
 
         Raises:
-            UserError: the fusion or the calibrator is damaged, or has a feature that there is not.
-            KeyError, TypeError, ValueError: anything else is missing or damaged.
+            UserError: the fusion or the calibrator is damaged, or has an unknown feature.
+            KeyError: another key is missing.
+            TypeError: another value is damaged.
+            ValueError: another value is damaged.
         """
         fusion, baseline, threshold = (
             state["fusion"],
@@ -146,8 +150,9 @@ class Part:
     """Mentions that one model decides about: n lists with m candidates.
 
     Attributes:
-        model: what decides.
-        mentions, rows: these mentions among all, and their candidates among those of all: indices or a slice.
+        model: the model.
+        mentions: indices or slice of these mentions among all.
+        rows: indices or slice of their candidates among all.
         table: their features; scores that do not count are NaN.
     """
 
@@ -170,10 +175,10 @@ class Part:
         return self.model.baseline.utilities(self.table)
 
     def retained(self, threshold: float) -> np.ndarray:
-        """(m,) bool, which candidates the cross-encoder scores; none, if the model does not use it.
+        """The candidates that the cross-encoder scores, (m,) bool; none if the model does not use it.
 
-        Those with a probability of at least `threshold` by the baseline, each list's top one by it, and all of a list
-        that lacks a feature of it.
+        These are the candidates with a probability of at least `threshold` by the baseline, the top candidate of each
+        list by it, and all candidates of a list that lacks one of its features.
         """
         table, baseline = self.table, self.model.baseline
         if not self.model.uses_network:
@@ -186,10 +191,10 @@ class Part:
         return (sigmoid(log_odds) >= threshold) | top_candidates(utility, table.offsets) | whole
 
     def utilities(self, logits: np.ndarray) -> np.ndarray:
-        """(m,) log-odds of the candidates against "none of these" by the fusion.
+        """Log-odds of the candidates against "none of these" by the fusion, (m,).
 
         Args:
-            logits: (m,) raw log-odds of the cross-encoder, NaN where a candidate is not `retained`.
+            logits: (m,) raw log-odds of the cross-encoder, NaN for pruned candidates.
         """
         fusion, scored, table = self.model.fusion, ~np.isnan(logits), self._with(logits)
         assert fusion is not None
@@ -210,7 +215,7 @@ class Part:
         """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
 
         Args:
-            logits: as of `utilities`.
+            logits: as for `utilities`.
         """
         calibrator, fusion, table = self.model.calibrator, self.model.fusion, self.table
         if fusion is None:
@@ -242,12 +247,12 @@ class DecidingModels(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """What is known of n lists with m candidates before the network scores any.
+    """What is known about n lists with m candidates before the network scores any.
 
     Attributes:
-        lists: without the inputs that the models that decide do not read.
-        deciding: which these are.
-        parts: the mentions of each, with their features; of all mentions together.
+        lists: the lists, without inputs that the deciding models do not read.
+        deciding: the deciding models.
+        parts: the mentions of each model, with their features; together all mentions.
     """
 
     lists: CandidateLists
@@ -256,7 +261,7 @@ class ScoringPlan:
 
     @property
     def uses_network(self) -> np.ndarray:
-        """(n,) bool, mentions about which a model decides that uses the cross-encoder."""
+        """Mentions decided by a model that uses the cross-encoder, (n,) bool."""
         mentions = np.empty(len(self.lists), bool)
         for part in self.parts:
             mentions[part.mentions] = part.model.uses_network
@@ -264,7 +269,7 @@ class ScoringPlan:
 
     @cached_property
     def retained(self) -> np.ndarray:
-        """(m,) bool, which candidates the cross-encoder scores (`Part.retained`)."""
+        """The candidates that the cross-encoder scores, (m,) bool; see `Part.retained`."""
         rows = np.empty(len(self.lists.owner), bool)
         for part in self.parts:
             rows[part.rows] = part.retained(part.model.pruning_threshold)
@@ -274,7 +279,7 @@ class ScoringPlan:
         """Calibrated scores of all candidates.
 
         Args:
-            logits: (m,) raw log-odds of the cross-encoder, of just these lists; NaN where it did not score.
+            logits: (m,) raw log-odds of the cross-encoder for these lists; NaN for pruned candidates.
         """
         scores = CalibratedScores(np.empty(len(logits)), np.empty(len(logits)))
         for part in self.parts:
@@ -284,7 +289,7 @@ class ScoringPlan:
 
     @property
     def without_cross_encoder(self) -> np.ndarray | None:
-        """Log-odds of all candidates by the baselines, (m,) float64; None where a model that decides has none."""
+        """Log-odds of all candidates by the baselines, (m,) float64; None if a deciding model has no baseline."""
         log_odds = np.empty(len(self.lists.owner))
         for part in self.parts:
             if part.model.baseline is None:
@@ -293,7 +298,7 @@ class ScoringPlan:
         return log_odds
 
     def tiers(self, probabilities: np.ndarray) -> np.ndarray:
-        """(m,) int64, indices into `thresholds.TIERS`."""
+        """Tiers as indices into `thresholds.TIERS`, (m,) int64."""
         edges = np.empty((len(self.lists), 3))
         for part in self.parts:
             edges[part.mentions] = part.model.thresholds.edges(self.lists.types)[part.mentions]
@@ -307,13 +312,13 @@ class Calibration:
     """Turns logits and candidate lists into decisions.
 
     Attributes:
-        models: the model of all inputs, then its fallbacks, those with most inputs first; by default the identity.
-        counts: of the mentions of training and calibration; needed with fusions, empty without.
-        training_counts: those of training alone, where they are to be saved as well.
-        score_ranges: of the retrieval scores used, by name; scores outside count as missing.
-        index_key: of the lists that it was fitted on (`CandidateLists.index_keys`); scores of our own retrievers count
-            as missing where lists have another.
-        history: of its certificates; what decides does not read it.
+        models: the model of all inputs, then its fallback models, that of most inputs first; by default the identity.
+        counts: counts of the mentions of training and calibration; needed with fusions, empty without.
+        training_counts: counts of the training mentions alone, if they are to be saved as well.
+        score_ranges: name -> range of the retrieval scores used; scores outside count as missing.
+        index_key: index key of the lists that it was fitted on (`CandidateLists.index_keys`). Scores of our own
+            retrievers count as missing in lists with another key.
+        history: history of its certificates; decisions do not read it.
     """
 
     models: Sequence[InputModel] = (InputModel(),)
@@ -335,14 +340,15 @@ class Calibration:
 
     @cached_property
     def scores(self) -> tuple[str, ...]:
-        """Retrievers whose scores lists may have: the usual ones, and those used here."""
+        """Names of the scores that lists may have: the usual ones, and those used here."""
         return tuple(dict.fromkeys((*SCORES, *self.score_ranges)))
 
     def choose(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> DecidingModels:
         """For each mention the first model whose inputs it has, else the last.
 
         Args:
-            network_inputs: what the network reads in addition to mention and name (`PairTemplate.reads`).
+            lists: lists of the mentions.
+            network_inputs: inputs that the network reads besides mention and name (`PairTemplate.reads`).
         """
         scores = self._counting(lists)
         missing: dict[str, np.ndarray] = {}
@@ -362,7 +368,7 @@ class Calibration:
         return DecidingModels(models, ~undecided, {name: missing[name] for name in of_first})
 
     def plan(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> ScoringPlan:
-        """Which model decides about each mention, by which features, and which candidates the network scores."""
+        """Plan which model decides about each mention, by which features, and which candidates are scored."""
         deciding = self.choose(lists, network_inputs)
         used = np.unique(deciding.models).tolist()
         for number in used:
@@ -374,13 +380,13 @@ class Calibration:
         return ScoringPlan(lists, deciding, parts)
 
     def _table(self, lists: CandidateLists) -> FeatureTable:
-        """Features, with scores that do not count as NaN."""
+        """The features, with NaN for scores that do not count."""
         fusion = self.models[0].fusion
         table = FeatureTable.of(lists, {}, {}) if fusion is None else feature_table(lists, self.counts, fusion.weights)
         return table.plus(self._counting(lists))
 
     def _counting(self, lists: CandidateLists) -> dict[str, np.ndarray]:
-        """Scores, (m,), NaN where they are out of range or, of our own retrievers, of another index."""
+        """The scores, (m,), with NaN where they are out of range, or from our retrievers with another index."""
         scores, ranges = dict(lists.scores), self.score_ranges
         is_ours = lists.are_of(self.index_key)[lists.owner]
         for name in scores:
@@ -404,10 +410,10 @@ class Calibration:
 
     @classmethod
     def load(cls, state: dict[str, Any], thresholds: dict[str, Any], folder: Path) -> Calibration:
-        """From the content of ``calibrator.json`` and ``thresholds.json``, and the counts next to them.
+        """Load from the content of ``calibrator.json`` and ``thresholds.json``, and the counts next to them.
 
         Raises:
-            UserError: a part is missing or damaged.
+            UserError: something is missing or damaged.
         """
         tables, part = load_thresholds(thresholds), "inputs"
         try:

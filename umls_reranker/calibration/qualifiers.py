@@ -64,7 +64,7 @@ HALF = 32
 
 
 def _sides() -> tuple[dict[str, int], dict[str, int]]:
-    """Words, and prefixes, to the bits of what they say."""
+    """Words and prefixes -> bits of what they say."""
     words = dict.fromkeys(OTHERS.split(), 0)
     prefixes: dict[str, int] = {}
     for pair, line in enumerate(OPPOSITES.replace("\n ", " ").strip().splitlines()):
@@ -79,9 +79,9 @@ WORDS, PREFIXES = _sides()
 
 
 def _said(text: str) -> tuple[int, int, int]:
-    """Sides of opposites, the sides opposite to them, and numbers modulo 64, as bits.
+    """Sides of opposites in a text, the sides opposite to them, and numbers modulo 64, as bits.
 
-    A text that names both sides of a pair takes neither.
+    A text that names both sides of a pair counts as naming neither.
     """
     sides = numbers = 0
     for word in WORD.findall(text.lower()):
@@ -107,8 +107,8 @@ def qualifier_agreement(
 ) -> np.ndarray:
     """Whether the qualifiers of names do not contradict those of their mentions.
 
-    They contradict each other where one says the opposite of the other, or where each has a number that the other
-    lacks. What only one of them mentions contradicts nothing.
+    They contradict each other if one says the opposite of the other, or if each has a number that the other lacks. A
+    qualifier that only one of them has contradicts nothing.
 
     >>> pair = np.array([0])
     >>> [float(qualifier_agreement(["high sodium"], [name], pair, pair)[0]) for name in ("Low sodium", "Sodium")]
@@ -131,5 +131,5 @@ def qualifier_agreement(
 
 
 def _columns(texts: Sequence[str]) -> np.ndarray:
-    """(3, n) uint64, what `_said` says of each text."""
+    """`_said` of each text, (3, n) uint64."""
     return np.array(qualifiers_of(texts), np.uint64).reshape(-1, 3).T

@@ -40,7 +40,7 @@ def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def log_loss(p: np.ndarray, y: np.ndarray, eps: float | None = None) -> float:
-    """Mean negative log-likelihood in nats; `p` is kept in [eps, 1 - eps] (float64 rounding unless given)."""
+    """Mean negative log-likelihood in nats; `p` is kept in [eps, 1 - eps] (by default float64 rounding)."""
     p, y = _checked(p, y)
     return float(np.mean(_negative_log_likelihood(p, y, eps)))
 
@@ -72,7 +72,7 @@ def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str,
     """The points of a reliability diagram, one per non-empty equal-width bin.
 
     Returns:
-        dict with arrays of equal length: ``lower`` and ``upper`` (bin edges), ``count``, ``mean_probability``,
+        Arrays of equal length by name: ``lower`` and ``upper`` (bin edges), ``count``, ``mean_probability``,
         ``positive_rate``, and ``standard_error`` of the positive rate under perfect calibration (binomial).
     """
     p, y = _checked(p, y)
@@ -107,7 +107,12 @@ def calibration_report(
     value if necessary.
 
     Args:
+        p: (n,) probabilities.
+        y: (n,) labels.
         groups: (n,) document of each pair, strings or integers.
+        bins: number of bins.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resamples.
 
     Returns:
         ``ece``, ``debiased_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low``, ``high``, and ``perfect``

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def document_index(groups: Sequence | np.ndarray) -> tuple[np.ndarray, int]:
-    """Documents as integers: ((n,) int64 index of each row's document, number of documents)."""
+    """Documents as integers: the index of each row's document, (n,) int64, and the number of documents."""
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     return index.reshape(-1), len(names)
 
@@ -22,15 +22,17 @@ def document_sums(
     cell: np.ndarray | None = None,
     cells: int = 1,
 ) -> np.ndarray:
-    """Per-document sums of each column, split by cell (a bin, say) when one is given.
+    """Sums of each column by document, and by cell (such as a bin) if there is one.
 
     Args:
         index: (n,) document of each row, from `document_index`.
+        documents: number of documents.
         columns: k arrays of shape (n,).
         cell: (n,) int in [0, cells).
+        cells: number of cells.
 
     Returns:
-        (documents, k) float64, or (documents, k, cells) when `cell` is given.
+        (documents, k) float64, or (documents, k, cells) with `cell`.
     """
     key = index if cell is None else index * cells + cell
     sums = [np.bincount(key, weights=column, minlength=documents * cells) for column in columns]
@@ -53,7 +55,7 @@ def bootstrap_sums(
         statistic: maps sums (..., k) to values (...,).
 
     Returns:
-        (low, high) percentiles; both NaN if the statistic is undefined on every resample.
+        Lower and upper percentile; both NaN if the statistic is undefined on every resample.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = np.asarray(statistic(_draws(len(sums), resamples, seed) @ sums), dtype=np.float64)
@@ -71,7 +73,7 @@ def bootstrap_by_document(
     """95 % interval of the mean of `values` (n,) by document.
 
     Returns:
-        (low, high) percentiles; see `bootstrap_sums`.
+        Lower and upper percentile; see `bootstrap_sums`.
     """
     sums = document_sums(*document_index(groups), [np.asarray(values, dtype=np.float64), np.ones(len(values))])
     return bootstrap_sums(sums, ratio, resamples=resamples, seed=seed)
@@ -91,7 +93,7 @@ def jackknife_sums(
         statistic: maps sums (..., k) to values (...,).
 
     Returns:
-        (low, high); both NaN with one document, or if the statistic is undefined without one of them.
+        Lower and upper end; both NaN with one document, or if the statistic is undefined without one of them.
     """
     from scipy.stats import t
 
@@ -126,12 +128,12 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 # Many figures of the same documents need the same draws.
 @lru_cache(maxsize=2)
 def _draws(documents: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, documents) float64, how often each document is drawn."""
+    """How often each document is drawn, (resamples, documents) float64."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(np.float64)
 
 
 @lru_cache(maxsize=2)
 def _signs(documents: int, draws: int, seed: int) -> np.ndarray:
-    """(draws, documents) float64, 1 or -1."""
+    """Random signs, (draws, documents) float64, 1 or -1."""
     return 2.0 * np.random.default_rng(seed).integers(0, 2, (draws, documents), dtype=np.int8) - 1.0

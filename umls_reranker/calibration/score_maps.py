@@ -38,8 +38,8 @@ class Sample:
         scores: (n,) raw log-odds in the number format that serves; inside lists, against "none of these".
         labels: (n,) 0 or 1; inside lists at most one 1 in each.
         offsets: (lists + 1,) where each list's rows start, or None for independent rows.
-        types, hierarchy: semantic types (ids or names) of each row's mention and their hierarchy, for calibrators that
-            use them.
+        types: semantic types (ids or names) of each row's mention, for calibrators that use them.
+        hierarchy: their hierarchy.
     """
 
     scores: np.ndarray
@@ -93,10 +93,10 @@ class Calibrator(ABC):
     Fields of the dataclasses are their parameters, numbers or arrays, which are stored in JSON.
 
     Attributes:
-        name: in recipes and JSON.
+        name: its name in recipes and JSON.
         help: one line about it.
         fits_lists: whether it can be fitted and applied inside lists, on the log-odds of a fusion.
-        fits_logits: whether it can on logits of candidates judged alone.
+        fits_logits: whether it can be fitted and applied to logits of candidates judged alone.
     """
 
     name: ClassVar[str]
@@ -113,7 +113,7 @@ class Calibrator(ABC):
         """Fit by maximum likelihood in float64.
 
         Raises:
-            UserError: as of `Sample.checked`, or scores rank incorrect candidates above correct ones.
+            UserError: as for `Sample.checked`, or scores rank incorrect candidates above correct ones.
         """
         if sample.offsets is not None and not self.fits_lists:
             raise UserError(
@@ -128,10 +128,11 @@ class Calibrator(ABC):
         return sigmoid(self.log_odds(scores, types))
 
     def log_odds(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
-        """The map itself: float64, of the shape of `scores`; infinite scores count as +-1e9.
+        """The map itself: float64, with the shape of `scores`; infinite scores count as +-1e9.
 
         Args:
-            types: as of `Sample`; without them, calibrators that use types apply the root's map.
+            scores: raw log-odds.
+            types: as in `Sample`; without them, calibrators that use types apply the root's map.
 
         Raises:
             UserError: a score is not a number.
@@ -139,7 +140,7 @@ class Calibrator(ABC):
         return self._map(bounded(scores), types)
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"method": ..., "parameters": {...}}``, JSON numbers only; `from_dict` gives equal outputs back."""
+        """The form for JSON, ``{"method": ..., "parameters": {...}}``; `from_dict` restores equal outputs."""
         return {"method": self.name, "parameters": self._parameters()}
 
     @staticmethod
@@ -168,11 +169,11 @@ class Calibrator(ABC):
         return calibrator
 
     def _parameters(self) -> dict[str, Any]:
-        """For JSON."""
+        """The parameters for JSON."""
         return {parameter.name: np.asarray(getattr(self, parameter.name)).tolist() for parameter in fields(self)}
 
     def _restore(self, parameters: Any) -> None:
-        """Inverse of `_parameters`; an error of any usual kind refuses them."""
+        """Inverse of `_parameters`; raises an error of any usual kind if they are damaged."""
         for parameter in fields(self):
             setattr(self, parameter.name, finite(parameters[parameter.name]))
 

@@ -33,8 +33,9 @@ class PairCounts(NamedTuple):
     """Training counts for m pairs of n mentions and k concepts.
 
     Attributes:
-        strings, concepts: (n,) and (k,) mentions of the training split with each string, and of each concept.
-        uses: (m,) with the string and of the concept of each pair.
+        strings: (n,) number of training mentions with each string.
+        concepts: (k,) number of training mentions of each concept.
+        uses: (m,) number of training mentions with the string and of the concept of each pair.
         type_lifts: (m,) float64, how much more often than others training mentions of the concept have the mention's
             semantic types, as a log. With n(t) training mentions of type t and p(t) its share of all,
             ``log((n(c, t) + k p) / ((n(c) + k) p))`` for concept c, k being `PRIOR_TYPED`; 0 for a concept or a type
@@ -48,9 +49,9 @@ class PairCounts(NamedTuple):
 
 
 class StringCounts:
-    """Uses of strings, concepts and types in the training split; strings are compared by `normalize_name`.
+    """Counts of strings, concepts and types in the training split; strings are compared by `normalize_name`.
 
-    Created by `fit`, stored as one safetensors file. Two of a million strings share a hash with probability 3e-8.
+    Made by `fit`, stored as one safetensors file. Two of a million strings share a hash with probability 3e-8.
     """
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -58,7 +59,7 @@ class StringCounts:
 
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
-        """Count (mention text, gold CUI, semantic types) of the training split; `UNKNOWN_TYPE` is none."""
+        """Count mention texts, gold CUIs and semantic types of the training split; `UNKNOWN_TYPE` counts as no type."""
         counts: dict[str, Counter[str]] = {name: Counter() for name in TABLES}
         distinct = Counter((normalize_name(text), cui, tuple(types)) for text, cui, types in mentions)
         for (text, cui, types), times in distinct.items():
@@ -103,9 +104,10 @@ class StringCounts:
 
         Args:
             forms: n normalized mentions.
-            types: of the mentions.
+            types: semantic types of the mentions.
             cuis: k concepts, "" for none.
-            rows, concepts: (m,) the mention and the concept of each pair.
+            rows: (m,) mention of each pair.
+            concepts: (m,) concept of each pair.
         """
         mention_keys, concept_keys = list(map(_key, forms)), list(map(_key, cuis))
         of_strings, of_concepts = self._counts("strings", mention_keys), self._counts("concepts", concept_keys)
@@ -119,7 +121,7 @@ class StringCounts:
     def _type_lifts(
         self, sets: Sequence[tuple[str, ...]], codes: np.ndarray, concept_keys: Sequence[str], concepts: np.ndarray
     ) -> np.ndarray:
-        """(m,) float64, of each pair of a set of types, -1 for none, and a concept."""
+        """Type lift of each pair of a set of types, -1 for none, and a concept, (m,) float64."""
         typed, lifts = self._counts("typed_concepts", concept_keys), np.zeros(len(codes))
         seen = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
         starts, kind_keys = (
@@ -141,7 +143,8 @@ class StringCounts:
         """Write a safetensors file.
 
         Args:
-            of_training: those without the mentions of calibration, to calibrate again; None: they are not stored.
+            path: the file.
+            of_training: counts without the mentions of calibration, to calibrate again; None stores none.
         """
         from safetensors.numpy import save_file
 
@@ -156,7 +159,8 @@ class StringCounts:
         """Inverse of `save`.
 
         Args:
-            of_training: load those without the mentions of calibration, if they are stored.
+            path: the file.
+            of_training: load the counts without the mentions of calibration, if they are stored.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -172,7 +176,7 @@ class StringCounts:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
     def _counts(self, table: str, keys: Sequence[str]) -> np.ndarray:
-        """(n,) int64, counts of n keys."""
+        """Counts of n keys, (n,) int64."""
         hashes, counts = self._tables[table]
         wanted = _hashes(keys)
         if not len(hashes):
@@ -183,12 +187,12 @@ class StringCounts:
 
 
 def _key(text: str) -> str:
-    """Of what is hashed. A length before each text keeps ("a", "bc") apart from ("ab", "c")."""
+    """Key to hash; a length before each text keeps ("a", "bc") apart from ("ab", "c")."""
     return f"{len(text)}:{text}"
 
 
 def _pairs(keys: Sequence[str], rows: np.ndarray, others: Sequence[str], other_rows: np.ndarray) -> list[str]:
-    """The keys of pairs of what two keys are of."""
+    """Keys of pairs, from the keys of their two members."""
     return [keys[row] + others[other] for row, other in zip(rows.tolist(), other_rows.tolist(), strict=True)]
 
 
@@ -198,5 +202,5 @@ _digests: Memory[str, bytes] = Memory(
 
 
 def _hashes(keys: Sequence[str]) -> np.ndarray:
-    """(n,) uint64."""
+    """Hashes of n keys, (n,) uint64."""
     return np.frombuffer(b"".join(_digests(keys)), "<u8")

@@ -1,4 +1,4 @@
-"""Decision thresholds on calibrated probabilities: which candidates to accept, and which are of the certified tier.
+"""Decision thresholds on calibrated probabilities: which candidates are accepted, and which are in the certified tier.
 
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
@@ -66,7 +66,8 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     the next lower probability, so rounding cannot flip a pair. Of equal maxima, the highest threshold is used.
 
     Args:
-        p: (n,) probabilities. y: (n,) labels 0/1, at least one positive.
+        p: (n,) probabilities.
+        y: (n,) labels 0 or 1, at least one positive.
     """
     pairs = _Sorted.of(p, y)
     p, correct = pairs.p, np.cumsum(pairs.y, dtype=np.float64)
@@ -87,11 +88,12 @@ class ThresholdTable:
     Attributes:
         rows: node id -> `TypeThreshold`; must hold "default".
         hierarchy: resolves type names and gives each type's ancestors.
-        target_precision, confidence: the guarantee of the high-confidence tier.
+        target_precision: guaranteed precision of the high-confidence tier.
+        confidence: confidence of this guarantee.
         certificate: the basis of this guarantee; None in a table that was not fitted.
         contradicted: for information, nodes whose own calibration mentions in the tier contradict the guarantee: the
-            certificate's test finds their precision below the target. They stay in the tier, whose certificate is of
-            all types together.
+            certificate's test finds their precision below the target. They stay in the tier, because the certificate
+            covers all types together.
     """
 
     rows: dict[str, TypeThreshold]
@@ -122,7 +124,7 @@ class ThresholdTable:
         attempt: int = 1,
         has_outlook: bool = False,
     ) -> "ThresholdTable":
-        """Thresholds from the candidate lists of the calibration split.
+        """Fit thresholds to the candidate lists of the calibration split.
 
         Args:
             pair_p: (n_pairs,) calibrated probabilities of all candidates.
@@ -133,16 +135,18 @@ class ThresholdTable:
             mention_types: per mention its semantic types (ids or names); a mention counts in each of them.
             groups: (n_mentions,) document of each mention, for the certificate; by default each mention is its own
                 document.
-            complete: (n_mentions,) bool, whether a mention came with all that the model reads; all are unless given.
-                Others are never in the high tier, so they have no say in what it takes.
-            min_positives: gold pairs below which a node takes its parent's acceptance threshold as it is.
+            complete: (n_mentions,) bool, whether a mention has all inputs that the model reads; by default all have.
+                Others are never in the high tier, so the certificate does not count them.
+            hierarchy: the types' hierarchy.
+            min_positives: gold pairs below which a node takes its parent's acceptance threshold unchanged.
             min_mentions: correct top candidates below which a node takes its parent's low threshold.
             shrinkage: gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight
                 n / (n + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
                 near 0.06, about what types differ by.
-
-            target_precision, confidence, attempt: of the certificate (`certify`).
-            has_outlook: whether the certificate says what other numbers of documents would give.
+            target_precision: as for `certify`.
+            confidence: as for `certify`.
+            attempt: as for `certify`.
+            has_outlook: whether the certificate estimates the share with other numbers of documents.
 
         The tier that is certified is the one that is served: the mentions of all types together, each at or above its
         own type's acceptance threshold.
@@ -215,7 +219,7 @@ class ThresholdTable:
 
     @classmethod
     def uncertified(cls) -> "ThresholdTable":
-        """Of a model that has none: all candidates are of one tier."""
+        """Thresholds of a model without any: all candidates are in one tier."""
         return cls({DEFAULT: TypeThreshold(0.0, None, 0.0, None, None, 0, 0, 0, DEFAULT, DEFAULT)}, TypeHierarchy([]))
 
     @property
@@ -236,7 +240,7 @@ class ThresholdTable:
         return nearest_row(self.rows, types, self.hierarchy)
 
     def edges(self, types: Types) -> np.ndarray:
-        """(n, 3) lowest probabilities of the tiers low, medium and high for mentions of these types."""
+        """Lowest probabilities of the tiers low, medium and high for mentions of these types, (n, 3)."""
         rows, codes = nearest_rows(self.rows, types, self.hierarchy)
         return np.array([(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows])[codes]
 
@@ -264,7 +268,7 @@ def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
 
 
 def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
-    """The tables that `thresholds_content` wrote, that of all inputs first.
+    """The tables that `thresholds_content` wrote, that of the model of all inputs first.
 
     Raises:
         UserError: another schema, or a key that is missing or does not fit.
