@@ -32,7 +32,7 @@ def certify(
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
-    Works for any system that scores its answers; no model is needed. With probability ``confidence`` over the labeled
+    Works for any system that scores its answers; no model is needed. With probability ``confidence`` over the labelled
     documents, the answers at or above the threshold have a precision of at least ``target_precision`` over further
     documents like them. This holds even for uncalibrated scores, but calibrated scores certify more. Decide about
     target and confidence beforehand, and certify once: choosing between certificates breaks the guarantee.

@@ -66,7 +66,7 @@ class FeatureSources:
 
     @cached_property
     def shared_trigrams(self) -> tuple[np.ndarray, np.ndarray]:
-        """Share of the trigrams of the mention that the name has, and of those of the name in the mention, (m,) each."""
+        """Share of the mention's trigrams in the name, and of the name's trigrams in the mention, (m,) each."""
         return shared_trigrams(self.mentions, self.names, self.lists.owner, self.lists.names.codes)
 
 

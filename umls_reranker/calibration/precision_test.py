@@ -156,8 +156,8 @@ class PrecisionTest:
         """
         return float(self.p_values(size, correct, np.ones((1, len(size))))[0])
 
-    def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray: """The p-value of each
-        draw, (draws,), by counts (draws, k) of documents of sizes (k,) and correct answers (k,).
+    def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """The p-value of each draw, (draws,), of counts (draws, k) of documents of sizes (k,) and correct ones (k,).
 
         The saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact probability.
         """

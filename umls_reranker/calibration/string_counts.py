@@ -59,7 +59,7 @@ class StringCounts:
 
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
-        """Count mention texts, gold CUIs and semantic types of the training split; `UNKNOWN_TYPE` counts as no type."""
+        """Count texts, gold CUIs and semantic types of training mentions; `UNKNOWN_TYPE` counts as no type."""
         counts: dict[str, Counter[str]] = {name: Counter() for name in TABLES}
         distinct = Counter((normalize_name(text), cui, tuple(types)) for text, cui, types in mentions)
         for (text, cui, types), times in distinct.items():

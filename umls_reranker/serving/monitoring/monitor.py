@@ -73,7 +73,7 @@ class LogFile:
 
 
 class Monitor:
-    """Counts the results of a model, tests them for drift, and checks labeled answers.
+    """Counts the results of a model, tests them for drift, and checks labelled answers.
 
     `Monitor.of_model` makes one with the reference of a model folder; every `UMLSReranker` has one as its ``monitor``.
     Memory is constant: sums and counts, no results. Safe to use from several threads.
@@ -227,7 +227,7 @@ class Monitor:
 
         Besides the keys of `totals`: ``window``, figures over the latest mentions, ``window`` of them or up to a
         twentieth fewer; ``drift``, of the latest complete window by ``scores`` and ``types``; ``labelled``, figures of
-        the labeled answers; ``alarms``, and their number in all; ``log_failures``, writes to the log that failed.
+        the labelled answers; ``alarms``, and their number in all; ``log_failures``, writes to the log that failed.
         """
         totals = self.totals()
         with self._lock:
