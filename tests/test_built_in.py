@@ -10,7 +10,7 @@ from umls_reranker.hub.model_folder import model_files, verify_model
 from umls_reranker.serving.source_model import SourceModel
 
 README = Path(__file__).parents[1] / "README.md"
-CODE_AND_OUTPUT = re.compile(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", re.DOTALL)
+CODE_AND_OUTPUT = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 # Neither is installed where it serves without a network.
 WITHOUT_NETWORKS = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
 
