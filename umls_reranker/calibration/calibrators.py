@@ -114,7 +114,7 @@ class BetaCalibrator(Calibrator):
 
 @dataclass(eq=False)
 class IdentityCalibrator(Calibrator):
-    """The scores unchanged: the fusion is already a conditional logit of a list's candidates and none."""
+    """Leaves the scores unchanged: the fusion already is a conditional logit over a list's candidates and "none"."""
 
     name = "identity"
     help = "the log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"
@@ -169,7 +169,7 @@ class TypeLine:
     """``slope * x + intercept`` of one type, ancestor or group, where x is the root's map of the score.
 
     Attributes:
-        support: gold candidates it was fitted on.
+        support: number of gold candidates it was fitted on.
     """
 
     slope: float

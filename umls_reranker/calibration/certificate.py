@@ -165,9 +165,9 @@ def find_certificate(
 def confidence_of(attempt: int, confidence: float) -> float:
     """The confidence at which a certificate is tested, so that trying again does not add up.
 
-    The first has the whole error probability. Each later one is of new documents alone and gets `LATER_SHARE` of it,
-    half as much each time: however often somebody tries, at least one false certificate has 1.1 times the error
-    probability of one at most.
+    The first has the whole error probability. Each later one rests on new documents alone and gets `LATER_SHARE` of it,
+    halved each time. So however often somebody tries, the probability of any false certificate is at most 1.1 times
+    that of one.
     """
     share = 1.0 if attempt == 1 else LATER_SHARE * 0.5 ** (attempt - 2)
     return 1.0 - share * (1.0 - confidence)
@@ -178,12 +178,12 @@ class _Search:
     """A sequence of tests.
 
     Attributes:
-        test: with the power that sizes ask for where the scores expect the target.
+        test: the test, with the power that suits the document sizes where the scores expect the target.
         thresholds: (T,) from the highest down, each the highest of those that accept the same mentions.
         expected: for each threshold, accepted mentions of each document that has any, and the sums of their scores.
         observed: the same with the numbers of correct ones.
         widest: accepted mentions of documents at the lowest threshold at which the scores expect the target.
-        documents: number of all.
+        documents: number of all documents.
         effective: the largest effective number of documents at any threshold.
         lowest: index of the lowest certified threshold; None if the first test fails.
     """
@@ -234,7 +234,7 @@ class _Search:
 def _sums(
     scores: np.ndarray, values: np.ndarray, index: np.ndarray, count: int, thresholds: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each threshold, from the highest down, accepted mentions of each document that has any, and their sums."""
+    """For each threshold, from the highest down: accepted mentions of each document that has any, and their sums."""
     # The first threshold that a mention reaches; the last number is that of none.
     reached = np.searchsorted(-thresholds, -scores)
     order = np.argsort(reached, kind="stable")
@@ -273,29 +273,29 @@ def _outlook(
 
 @dataclass(frozen=True)
 class CertificateHistory:
-    """The certificates of a model and of the versions that it comes from, granted or not.
+    """The certificates of a model and of the versions that it was derived from, granted or not.
 
     Attributes:
-        certificates: for each, the oldest first, hashes of the ids of the documents that it rested on.
+        certificates: for each, the oldest first, hashes of the ids of its documents.
     """
 
     certificates: tuple[frozenset[str], ...] = ()
 
     def is_new(self, documents: Iterable[str]) -> np.ndarray:
-        """(n,) bool, which of n documents are in no certificate so far."""
+        """Whether each of n documents is in no certificate so far, (n,) bool."""
         used = frozenset[str]().union(*self.certificates)
         return np.array([_hash(name) not in used for name in documents], bool)
 
     def after(self, documents: Iterable[str]) -> CertificateHistory:
-        """With one more certificate, which rests on these documents."""
+        """The history with one more certificate, which rests on these documents."""
         return CertificateHistory((*self.certificates, frozenset(map(_hash, documents))))
 
     def before(self) -> CertificateHistory:
-        """Without the last certificate."""
+        """The history without its last certificate."""
         return CertificateHistory(self.certificates[:-1])
 
     def to_list(self) -> list[list[str]]:
-        """For JSON."""
+        """The form for JSON."""
         return [sorted(documents) for documents in self.certificates]
 
     @classmethod
@@ -303,7 +303,7 @@ class CertificateHistory:
         """Inverse of `to_list`.
 
         Raises:
-            UserError: it is damaged.
+            UserError: the history is damaged.
         """
         if not isinstance(state, list) or not all(isinstance(documents, list) for documents in state):
             raise UserError(
@@ -317,7 +317,7 @@ NO_CERTIFICATES = CertificateHistory()
 
 
 def note_on_certificate(certified_by: Mapping[str, int], *, is_certified: bool) -> str:
-    """What a later certificate rests on, and what became of it, in words; empty for a first one.
+    """A sentence about a later certificate: its documents, and whether it was granted; empty for a first one.
 
     Args:
         certified_by: ``attempt`` and ``documents``, as in ``calibrator.json``.

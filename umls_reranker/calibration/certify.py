@@ -143,7 +143,7 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
 
 
 def _cross_fitted(columns: _Columns) -> tuple[np.ndarray, Callable[[float], float]]:
-    """(n,) probabilities of documents that a logistic regression was not fitted on, and its inverse, of all."""
+    """Held-out probabilities by logistic regression, (n,), and the inverse of the regression fitted on all rows."""
 
     def fitted(inside: np.ndarray) -> PlattCalibrator:
         calibrator = PlattCalibrator()

@@ -1,4 +1,4 @@
-"""Fusions of one set of features: fitted on all documents, and on those outside each fold and each pair of folds."""
+"""Fusions of one set of features, fitted on all documents, without each fold, and without each pair of folds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Gain(NamedTuple):
     """How much lower the mean log loss of held-out lists is with the cross-encoder than without, in nats.
 
     Attributes:
-        nats: infinite where there is too little data to hold out; 0 where the fit gives it no weight.
+        nats: infinite if there is too little data to hold out; 0 if the fit gives the cross-encoder no weight.
         error: its standard error, by document.
     """
 
@@ -45,7 +45,7 @@ class Gain(NamedTuple):
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether it is, but for a standard error, more than one calibrator gains over another."""
+        """Whether the gain minus a standard error exceeds what one calibrator gains over another."""
         return self.nats - self.error > MOST_NATS_LOST
 
 
@@ -53,14 +53,14 @@ class NetworkChoice(NamedTuple):
     """Whether the cross-encoder is worth its time.
 
     Attributes:
-        gains: by all documents, (), for the model that is served, and by those outside a fold, (fold,), for the one
-            that decides about it.
+        gains: gain by all documents, key (), for the served model; and by those outside a fold, key (fold,), for the
+            model that decides about the fold.
     """
 
     gains: dict[LeftOut, Gain]
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``calibrator.json``."""
+        """The form for ``calibrator.json``."""
         gain, folds = self.gains[()], [left_out for left_out in self.gains if left_out]
         is_known = np.isfinite(gain.nats)
         return {
@@ -72,11 +72,11 @@ class NetworkChoice(NamedTuple):
 
 
 class _Results(NamedTuple):
-    """What lists come to, with the logits of some candidates.
+    """Results of lists with the logits of some of their candidates.
 
     Attributes:
         top: (n,) index of each list's top candidate.
-        correct: how many of these are the gold concept.
+        correct: number of top candidates that are the gold concept.
         loss: log loss of all lists.
     """
 
@@ -89,24 +89,23 @@ class _Results(NamedTuple):
 class CrossFitting:
     """Calibration lists with one set of features, to score and to fit fusions on.
 
-    What is fitted is a model without calibrator and thresholds: a fusion of all features, a baseline of all but the
-    cross-encoder, and a pruning threshold. Fusions are fitted on lists as they are served, with the logits of only
-    those candidates that are retained: from a threshold on that is chosen on a sample of the lists, which is scored
-    whole.
+    A fit is a model without calibrator and thresholds: a fusion of all features, a baseline of all features but the
+    cross-encoder, and a pruning threshold. Fusions are fitted on lists as they are served, with the logits of retained
+    candidates only. The pruning threshold is chosen on a sample of the lists, of which all candidates are scored.
 
     Attributes:
-        lists: without inputs that no feature reads.
-        score: gives (m,) logits, at least of the candidates that are true in (m,) bool.
-        names: of the features; none if the cross-encoder alone decides.
+        lists: the lists, without inputs that no feature reads.
+        score: function that returns (m,) logits, at least of the candidates that are true in (m,) bool.
+        names: names of the features; empty if the cross-encoder alone decides.
         table: these features except the cross-encoder.
-        folds: (n,) of the mentions.
-        usable: (n,) bool, mentions to fit on: others decide about those that lack types.
-        sample: (n,) bool, mentions whose lists are scored whole.
-        exhaustive: whether all lists are, and served so.
-        has_choice: whether the cross-encoder may be left out, so that all baselines are fitted on all there is.
-        logits: (m,), NaN of candidates that nothing needed.
-        models: by the folds left out; None where there is too little data.
-        choice: whether they weigh the cross-encoder; None: they do.
+        folds: (n,) fold of each mention.
+        usable: (n,) bool, mentions to fit on; other models decide about mentions without types.
+        sample: (n,) bool, mentions of which all candidates are scored.
+        exhaustive: whether all candidates of all lists are scored, here and in serving.
+        has_choice: whether the cross-encoder may be left out, so that all baselines are fitted on all data.
+        logits: (m,) logits, NaN for candidates that were not needed.
+        models: the fits by the folds left out; None where there is too little data.
+        choice: whether the fits weigh the cross-encoder; None: they do.
     """
 
     lists: AnnotatedLists
@@ -129,10 +128,10 @@ class CrossFitting:
         return names if len(names) < len(self.names) else []
 
     def fit(self) -> None:
-        """Score candidates as far as they are needed, and fit all models.
+        """Score the candidates that are needed, and fit all models.
 
         Raises:
-            UserError: there is too little data for that of all documents.
+            UserError: there is too little data for the fit on all documents.
         """
         if not self.baseline_names or self.exhaustive or not self.folds.any():
             self._score(np.ones(len(self.lists.owner), bool))
@@ -151,7 +150,7 @@ class CrossFitting:
         self.models = self._each(lambda left_out, start: self._fit_served(left_out, start, chosen[left_out]))
 
     def inside(self, left_out: LeftOut) -> np.ndarray:
-        """(n,) bool, usable mentions outside some folds."""
+        """The usable mentions outside some folds, (n,) bool."""
         return self.usable & ~np.isin(self.folds, left_out)
 
     def model(self, left_out: LeftOut) -> InputModel:
@@ -170,9 +169,9 @@ class CrossFitting:
         return model if is_kept else model.without_network
 
     def choose_network(self) -> NetworkChoice:
-        """Whether the cross-encoder stays, for the model that is served and inside each fold.
+        """Decide whether the cross-encoder stays, for the served model and for each fold.
 
-        The lists of a fold are judged by fits that left it out, and the fold that is decided about as well.
+        The lists of a fold are judged by fits that left out both this fold and the fold that is decided about.
         """
         singles = combinations(range(self.folds.max() + 1), 1)
         return NetworkChoice({left_out: self._gain(left_out) for left_out in [(), *singles]})
@@ -197,18 +196,18 @@ class CrossFitting:
         return Gain(float(mean), float(error))
 
     def _losses(self, model: InputModel, inside: np.ndarray) -> np.ndarray:
-        """Log loss of each of the lists, (n,) bool."""
+        """Log loss of each of some lists, (n,) bool."""
         part, logits = self._part(model, inside)
         utility, offsets = part.utilities(logits), part.table.offsets
         of_gold = np.bincount(part.table.owner, self.lists.labels[part.rows] * utility, len(offsets) - 1)
         return log_sums(utility, offsets) - of_gold
 
     def utilities(self, left_out: LeftOut) -> np.ndarray:
-        """Log-odds against "none of these" of the candidates of mentions `inside`: what a calibrator is fitted on.
+        """Log-odds against "none of these" of the candidates of mentions `inside`, to fit a calibrator on.
 
-        The utilities of each fold are those by the fusion that left it out too. A fusion's own lists look better
-        separated by it than others do, the more so the fewer they are. If there is nothing to hold out, they are its
-        own.
+        The utilities of each fold come from the fusion that also left this fold out, because a fusion separates its
+        own lists better than others, the more so the fewer they are. If no fold can be held out, they come from the
+        fusion of all.
         """
         inside = self.inside(left_out)
         if not self.names:
@@ -225,11 +224,11 @@ class CrossFitting:
         return utility[inside[self.lists.owner]]
 
     def _score(self, wanted: np.ndarray) -> None:
-        """So that nothing depends on what else was scored, such as for another model."""
+        """Score some candidates, so that nothing depends on what was scored for another model."""
         self.logits = np.where(wanted, self.score(wanted), np.float32(np.nan))
 
     def _each(self, fit: Callable[[LeftOut, InputModel | None], InputModel]) -> dict[LeftOut, InputModel | None]:
-        """A fit on all mentions, and from this start those without each fold and each two, by one thread per core."""
+        """Fit on all mentions, then from this start without each fold and each pair, with one thread per core."""
         folds = range(self.folds.max() + 1)
         left_out = [*combinations(folds, 1), *combinations(folds, 2)] if len(folds) > 1 else []
 
@@ -244,7 +243,7 @@ class CrossFitting:
             return {(): start} | dict(zip(left_out, map_in_order(attempt, left_out), strict=True))
 
     def _fit_whole(self, left_out: LeftOut, start: InputModel | None) -> InputModel:
-        """On lists scored whole."""
+        """Fit on lists of which all candidates are scored."""
         inside = self.inside(left_out)
         return InputModel(
             fusion=self._weights(self.names, inside, start.fusion if start else None),
@@ -252,11 +251,11 @@ class CrossFitting:
         )
 
     def _choose(self, left_out: LeftOut, start: InputModel | None) -> InputModel:
-        """The baseline, and by lists scored whole a fusion and the pruning threshold.
+        """Fit the baseline, and on the sample a fusion and the pruning threshold.
 
-        The served baseline is fitted on all mentions, since the cross-encoder is compared with it too, and so are all
-        where it may be left out; else those of folds on the sample, in a fifth of the time, and they retain about the
-        same candidates.
+        The served baseline is fitted on all mentions, since the cross-encoder is also compared with it. So are the
+        baselines of folds if the cross-encoder may be left out; otherwise they are fitted on the sample, in a fifth of
+        the time, and retain about the same candidates.
         """
         inside = self.inside(left_out)
         whole = inside & self.sample
@@ -267,7 +266,7 @@ class CrossFitting:
         return replace(model, pruning_threshold=self._pruning_threshold(model, whole))
 
     def _fit_served(self, left_out: LeftOut, start: InputModel | None, chosen: InputModel | None) -> InputModel:
-        """On lists scored as far as the pruning threshold goes."""
+        """Fit on lists of which the candidates above the pruning threshold are scored."""
         if chosen is None:
             raise UserError("too few documents outside a fold")
         inside = self.inside(left_out)
@@ -290,11 +289,14 @@ class CrossFitting:
         scored: np.ndarray | None = None,
         pruned: np.ndarray | None = None,
     ) -> FeatureFusion | None:
-        """Of some features, on the mentions `inside`; None without features.
+        """Fit the weights of some features on the mentions `inside`; None without features.
 
         Args:
-            scored: those of their candidates to fit on; None: all.
-            pruned: as of `FeatureFusion.fit`.
+            names: names of the features.
+            inside: (n,) bool, the mentions.
+            start: as for `FeatureFusion.fit`.
+            scored: their candidates to fit on; None: all.
+            pruned: as for `FeatureFusion.fit`.
         """
         if not names:
             return None
@@ -310,7 +312,7 @@ class CrossFitting:
         return FeatureFusion.fit(names, table, gold[inside], start, pruned)
 
     def _pruning_threshold(self, model: InputModel, inside: np.ndarray) -> float:
-        """The highest that keeps to its limits on these lists, which are scored whole, or 0."""
+        """The highest threshold within the limits on these lists, of which all candidates are scored, or 0."""
         part, logits = self._part(model, inside)
         offsets, labels = part.table.offsets, self.lists.labels[part.rows]
 
@@ -335,7 +337,7 @@ class CrossFitting:
         return part.utilities(logits)
 
     def _part(self, model: InputModel, inside: np.ndarray) -> tuple[Part, np.ndarray]:
-        """Some mentions, and the logits of their candidates that the network scores."""
+        """Some mentions, and the logits of the candidates that the network scores."""
         part = Part.of(model, self.table, inside)
         retained = part.retained(model.pruning_threshold)
         return part, np.where(retained, self.logits[part.rows], np.float32(np.nan))

@@ -1,4 +1,4 @@
-"""Which calibrator: by name, or the one of lowest loss on held-out documents."""
+"""Choice of the calibrator: by name, or the one with the lowest loss on held-out documents."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ FOLDS = 5
 def fit_calibrator(
     method: str, sample: Sample, groups: Sequence | np.ndarray, seed: int = 0
 ) -> tuple[Calibrator, dict[str, float]]:
-    """Fit one method, or with "auto" the one of lowest log-loss in cross-validation by document.
+    """Fit one method, or with "auto" the one with the lowest log loss in cross-validation by document.
 
     Args:
+        sample: the rows to fit on.
         method: a key of `CALIBRATORS`, or "auto".
         groups: (n,) document of each row.
-        seed: of the folds.
+        seed: seed of the folds.
 
     Returns:
-        the calibrator, and with "auto" the cross-validated loss of each method.
+        The calibrator, and with "auto" the cross-validated loss of each method.
 
     Raises:
-        UserError: what `Calibrator.fit` raises.
+        UserError: as for `Calibrator.fit`.
     """
     if method != "auto":
         return CALIBRATORS[method]().fit(sample), {}
@@ -45,7 +46,7 @@ def fit_calibrator(
 
 
 def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Held-out loss in nats of each method, in `FOLDS` folds by document: per list, or per row without a list.
+    """Held-out loss of each method in nats per list, or per row without lists, in `FOLDS` folds by document.
 
     Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can
     support: a single surprise where isotonic regression says 0 would otherwise cost it an infinite loss. A method that
@@ -79,7 +80,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
 
 
 def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
-    """The sum over a sample, none of whose lists is empty."""
+    """Loss summed over a sample without empty lists."""
     if sample.offsets is None:
         return log_loss(calibrator(sample.scores, sample.types), sample.labels, eps) * len(sample.scores)
     utility = calibrator.log_odds(sample.scores, sample.types)
@@ -93,7 +94,7 @@ def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
 
 
 def sampled_documents(groups: Sequence | np.ndarray, rows: int, seed: int) -> np.ndarray:
-    """(n,) bool, the rows of as many documents, drawn at random from all folds, as hold this number of rows."""
+    """The rows of documents drawn at random from all folds until they have this number of rows, (n,) bool."""
     index, documents = document_index(groups)
     # In the order by which documents are dealt to the folds of this seed.
     order = np.random.default_rng(seed).permutation(documents)[index]

@@ -26,13 +26,13 @@ class Decisions:
         logits: (m,) float32, raw log-odds of the cross-encoder; NaN of candidates that it did not score.
         log_odds: (m,) float64, by which the candidates of a list are ranked.
         probabilities: (m,) float64, calibrated.
-        order: (m,) int64, indices of the candidates, mention by mention, best first.
+        order: (m,) int64, indices of the candidates by mention, the top candidate first.
         margins: (m,) float64, `margins` of the probabilities.
         tiers: (m,) int64, indices into `TIERS`.
         accepted: (m,) bool, true for top candidates only.
-        models: (n,) int64, what decided, as indices into `Calibration.models`.
-        missing: inputs that the model of all inputs reads -> (n,) bool, which mentions came without.
-        truncated: number of pairs whose mention or name was cut to the model's length.
+        models: (n,) int64, the model that decided, as an index into `Calibration.models`.
+        missing: input that the model of all inputs reads -> (n,) bool, mentions that lack it.
+        truncated: number of pairs whose mention or name was truncated to the model's length.
     """
 
     offsets: np.ndarray
@@ -70,13 +70,14 @@ def rank(
     """Decide about all candidates.
 
     Args:
-        lists: of n mentions.
-        score: gives the logits of the retained candidates, (m,) bool, of lists without what the models that decide do
-            not read (`score_lists`); or logits, where these are known.
-        calibration: of the model.
-        network_inputs: what the cross-encoder reads in addition to mention and name (`PairTemplate.reads`).
+        lists: the lists of n mentions.
+        score: function that returns the logits of the retained candidates, (m,) bool, of lists without the inputs that
+            the deciding models do not read (`score_lists`); or the logits, if they are known.
+        calibration: the model's calibration.
+        network_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
-        exhaustive: whether to score pruned candidates too (`Part.retained`), of all mentions or of each.
+        exhaustive: whether to score pruned candidates too (`Part.retained`), one value for all mentions or one for
+            each.
     """
     asked = np.asarray(exhaustive)
     if asked.size and asked.dtype != bool:
@@ -108,12 +109,12 @@ def rank(
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Each probability minus the highest one of any other concept in its list, or minus 0 if there is no other.
+    """Each probability minus the highest of any other concept in its list, or minus 0 if there is no other.
 
     Args:
-        probabilities: (m,).
-        concepts: (m,) as `CandidateLists.concepts`.
-        offsets: (n + 1,).
+        probabilities: (m,) probabilities of the candidates.
+        concepts: (m,) concept of each candidate, as in `CandidateLists.concepts`.
+        offsets: (n + 1,) where each list's candidates start.
     """
     if not len(probabilities):
         return np.empty(0)

