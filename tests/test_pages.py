@@ -1,12 +1,10 @@
 """The pages for users: their commands and code run, and their links lead somewhere.
 
 A page's blocks of ``bash`` and ``python`` run in order, in a folder of their own in which the files of `standing` lie;
-blocks of Python share their names. ``<!-- not run: REASON -->`` on the line before a block leaves it out, and
-``<!-- run by make test-extra: REASON -->`` leaves it to that. What is left out must still compile, and the options of
-its commands must exist.
+blocks of Python share their names. ``<!-- not run: REASON -->`` on the line before a block leaves it out: it must only
+compile, or its commands and their options exist.
 """
 
-import itertools
 import os
 import re
 import shlex
@@ -27,6 +25,7 @@ from list_model import list_model, list_rows
 from service import Service
 
 from umls_reranker import __main__ as command
+from umls_reranker.core.files import find_recipe
 from umls_reranker.core.script import CommandParser
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -36,18 +35,19 @@ PLACES = ("README.md", "docs/*.md", "recipes/*/README.md", "benchmarks/README.md
 PAGES = sorted(str(path.relative_to(ROOT)) for place in (*PLACES, "examples/*.md") for path in ROOT.glob(place))
 FURTHER = ("*.md", ".github/*.md", "docs/internal/**/*.md", "umls_reranker/built_in/README.md")
 LINKED = sorted({*PAGES, *(str(path.relative_to(ROOT)) for place in FURTHER for path in ROOT.glob(place))})
-NOT_RUN = re.compile(r"<!-- (not run|run by make test-extra): \S.* -->")
+NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+# Others are typos, or would escape the test: sh, py, console.
+LANGUAGES = {"bash", "python", "text", "json", "yaml", "mermaid"}
 LINK = re.compile(r"(?<!!)\[[^][]*(?:\[[^][]*\][^][]*)*\]\(([^)\s]+)\)")
-PORT = "127.0.0.1:8080"
 
 
 class Block(NamedTuple):
-    """A fenced block of a page: where it begins, its language, its text, and what its mark says, or ""."""
+    """A fenced block of a page: where it begins, its language, its text, and whether it is marked as not run."""
 
     line: int
     language: str
     text: str
-    mark: str
+    not_run: bool
 
 
 def blocks_of(page):
@@ -58,9 +58,8 @@ def blocks_of(page):
         if fence is None and (opened := re.match(r" *(```+)(.*)", line)):
             fence, start, language = opened[1], number, opened[2].strip()
         elif fence is not None and line.strip() == fence:
-            mark = NOT_RUN.fullmatch(lines[start - 2].strip()) if start > 1 else None
-            text = "\n".join(lines[start : number - 1])
-            blocks.append(Block(start, language, text, mark[1] if mark else ""))
+            not_run = start > 1 and NOT_RUN.fullmatch(lines[start - 2].strip()) is not None
+            blocks.append(Block(start, language, "\n".join(lines[start : number - 1]), not_run))
             fence = None
         elif fence is None:
             prose.append((number, line))
@@ -104,7 +103,7 @@ class Shell:
     def local(self, text):
         """The text with the release and the service of this test."""
         text = text.replace("/data/umls", f"{self.folder}/data/umls").replace("/srv/", f"{self.folder}/srv/")
-        return text.replace(f"http://{PORT}", self.service.url) if self.service else text
+        return text.replace("http://127.0.0.1:8080", self.service.url) if self.service else text
 
     def run(self, block):
         if block.language == "python":
@@ -135,16 +134,7 @@ class Shell:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
         line = re.sub(r"\bcurl ", "curl --silent --show-error --fail-with-body ", line)
-        words = ["bash", "-c", line]
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            stdin=subprocess.DEVNULL,
-        )
+        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
 
     def stop(self):
@@ -153,37 +143,21 @@ class Shell:
             self.service = None
 
 
-def run_page(page, skipped, standing, scripts, folder, monkeypatch):
-    shutil.copytree(standing, folder, dirs_exist_ok=True, symlinks=True)
-    monkeypatch.chdir(folder)
-    shell = Shell(page, folder, scripts)
+def blocks_to_run(page):
+    return [block for block in blocks_of(page)[0] if block.language in ("bash", "python") and not block.not_run]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of missing inputs
+@pytest.mark.parametrize("page", filter(blocks_to_run, PAGES))
+def test_a_page_runs_as_it_says(page, standing, scripts, tmp_path, monkeypatch):
+    shutil.copytree(standing, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    shell = Shell(page, tmp_path, scripts)
     try:
-        for block in blocks_of(page)[0]:
-            if block.language in ("bash", "python") and block.mark not in skipped:
-                shell.run(block)
+        for block in blocks_to_run(page):
+            shell.run(block)
     finally:
         shell.stop()
-
-
-def pages_with(*marks):
-    return [
-        page
-        for page in PAGES
-        if any(block.language in ("bash", "python") and block.mark in marks for block in blocks_of(page)[0])
-    ]
-
-
-@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
-@pytest.mark.parametrize("page", pages_with(""))
-def test_a_page_runs_as_it_says(page, standing, scripts, tmp_path, monkeypatch):
-    run_page(page, ("not run", "run by make test-extra"), standing, scripts, tmp_path, monkeypatch)
-
-
-@pytest.mark.extra
-@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
-@pytest.mark.parametrize("page", pages_with("run by make test-extra"))
-def test_a_page_runs_with_what_takes_long(page, standing, scripts, tmp_path, monkeypatch):
-    run_page(page, ("not run",), standing, scripts, tmp_path, monkeypatch)
 
 
 class Parsed(Exception):
@@ -233,19 +207,19 @@ def test_commands_and_code_that_are_not_run_are_well_formed(page, parse_only):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for block in blocks_of(page)[0]:
         where = f"{page}, line {block.line}"
-        assert block.language, f"{where}: the block has no language"
+        assert block.language in LANGUAGES or block.language.startswith("{"), f"{where}: {block.language!r}"
         if block.language == "python":
             compile(block.text, where, "exec")
         for line in commands(block.text) if block.language == "bash" else ():
             words = shlex.split(line, comments=True)
             if words[0] == "umls-reranker":
                 parse_only(words)
+                assert words[1] != "run" or find_recipe(words[2]).is_file(), f"{where}: {line}"
             elif words[0] == "make":
                 assert words[1] in targets, f"{where}: {line}"
             elif words[:2] == ["pip", "install"]:
-                extras = itertools.chain(*(re.findall(r"umls_reranker\[(.*)\]", word) for word in words))
-                named = {extra for listed in extras for extra in listed.split(",")}
-                assert named <= set(config["options.extras_require"]), f"{where}: {line}"
+                extras = ",".join(re.findall(r"umls_reranker\[(.*?)\]", line)).split(",")
+                assert {*extras, ""} <= {*config["options.extras_require"], ""}, f"{where}: {line}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -268,11 +242,9 @@ def anchors(page):
 def leads_somewhere(page, link):
     path, _, anchor = link.partition("#")
     target = (ROOT / page).parent / path if path else ROOT / page
-    return (
-        anchor in anchors(os.path.relpath(target, ROOT))
-        if anchor and target.is_file()
-        else target.exists() and not anchor
-    )
+    if not anchor:
+        return target.exists()
+    return target.is_file() and anchor in anchors(os.path.relpath(target, ROOT))
 
 
 @pytest.mark.parametrize("page", LINKED)
