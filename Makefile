@@ -1,69 +1,76 @@
 # make quickstart   install, and run the full pipeline on the Human Phenotype Ontology (umls-reranker run quickstart)
 # make test         install what tests need, and run them on all cores
-# make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, a browser; says what it leaves out
+# make test-extra   what takes long or needs more: a wheel, the image's steps, Spark, Ray, a browser; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make peers        compare with other linkers, each in an environment of its own (benchmarks/peers/README.md)
 # make docs         build the guides and the API reference in build/docs; warnings are errors, and so are broken links between pages
 # make links        check the links to other sites, which needs a network
+# make dist         build what is released: an archive of the sources and a wheel
 # make quality      check format, lint, types and who imports whom; make style mends the first two
-.PHONY: quickstart test test-extra test-lowest peers docs links quality style clean
+.PHONY: quickstart test test-extra test-lowest peers docs links dist quality style clean
 
 PYTHON ?= python3
 VENV ?= .venv
+# Windows has its own name for it.
+BIN = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RECIPE ?= quickstart
 # The folder that benchmarks/peers/export.py wrote.
 EXPORT ?= runs/peers
-CODE = umls_reranker scripts tests benchmarks docs/*.py
+CODE = umls_reranker scripts tests benchmarks examples docs/*.py
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
-EXTRAS = quickstart spark ray demo browser docs
+EXTRAS = quickstart spark ray demo browser docs hosting notebook
 
 quickstart: $(VENV)/.with-quickstart
-	$(VENV)/bin/umls-reranker run $(RECIPE)
+	$(BIN)/umls-reranker run $(RECIPE)
 
 test: $(VENV)/.with-test
-	$(VENV)/bin/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # One by one where not all can be installed, so that it is named what cannot, and the rest is tested all the same.
 test-extra: $(VENV)/.with-test
-	@$(VENV)/bin/python -m pip install --quiet --editable ".[$$(echo $(EXTRAS) | tr ' ' ,)]" || for extra in $(EXTRAS); do \
-		$(VENV)/bin/python -m pip install --quiet --editable ".[$$extra]" \
+	@$(BIN)/python -m pip install --quiet --editable ".[$$(echo $(EXTRAS) | tr ' ' ,)]" || for extra in $(EXTRAS); do \
+		$(BIN)/python -m pip install --quiet --editable ".[$$extra]" \
 			|| echo "cannot be installed here, its tests are left out: $$extra"; \
 	done
-	$(VENV)/bin/python -m pytest -rs -m extra --timeout 900 $(PARALLEL)
+	$(BIN)/python -m pytest -rs -m extra --timeout 900 $(PARALLEL)
 
 test-lowest: $(VENV)/.with-lowest
-	$(VENV)/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
 	$(VENV)-lowest/bin/python -m pytest $(PARALLEL)
 
 peers:
 	$(PYTHON) benchmarks/peers/run.py $(EXPORT)
 
 docs: $(VENV)/.with-test $(VENV)/.with-docs
-	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --conf-dir docs . build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --conf-dir docs . build/docs
 
 links: $(VENV)/.with-test $(VENV)/.with-docs
-	$(VENV)/bin/python -m sphinx --builder linkcheck --conf-dir docs . build/links
+	$(BIN)/python -m sphinx --builder linkcheck --conf-dir docs . build/links
+
+dist: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet "build>=1.2,<2"
+	$(BIN)/python -m build
 
 quality: $(VENV)/.with-quality
-	$(VENV)/bin/ruff format --check $(CODE)
-	$(VENV)/bin/ruff check $(CODE)
-	$(VENV)/bin/lint-imports
-	$(VENV)/bin/mypy
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 style: $(VENV)/.with-quality
-	$(VENV)/bin/ruff format $(CODE)
-	$(VENV)/bin/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info
 
-$(VENV)/bin/python:
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; set PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per set of extras: a changed setup.cfg installs again.
-$(VENV)/.with-%: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable ".[$*]"
+$(VENV)/.with-%: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@

@@ -139,6 +139,7 @@ leave_process_group()
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="SLURM runs on Linux")
 def test_the_slurm_job_starts_processes_on_every_node_that_find_each_other(tmp_path):
     commands = {"scontrol": SCONTROL, "srun": SRUN, "umls-reranker": COMMAND}
     (tmp_path / "bin").mkdir()

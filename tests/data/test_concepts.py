@@ -1,5 +1,6 @@
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -147,6 +148,7 @@ def test_a_concept_id_is_at_most_8_bytes(tmp_path, cui):
         write_concepts([Concept(cui, "name")], NO_TYPES, tmp_path, "f")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
 @pytest.mark.parametrize("count", [1, 30_000])
 def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monkeypatch):
     stage = RunFolder(tmp_path).stage("concepts", {}, {})

@@ -274,6 +274,7 @@ def evaluate_anew(folder) -> None:
         (new / CARD).write_text("the new card")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names in one step")
 def test_a_change_killed_at_any_step_leaves_the_old_or_the_new_folder(finished, tmp_path):
     before = contents(finished)
     after = Path(shutil.copytree(finished, tmp_path / "after"))

@@ -1,6 +1,7 @@
 """Names encoded by several processes, and by processes that were killed, give the bytes of an undisturbed run."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
     assert len(sample) == 6 and (np.diff(sample) > 0).all() and sample.tolist() == vectors.sample(6).tolist()
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
 def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatch):
     overrides = {"output_dir": tmp_path, "encoder": tiny_encoder(tmp_path / "encoder")}
     assert scripts.run("prepare_data", output_dir=tmp_path).code == 0

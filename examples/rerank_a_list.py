@@ -1,0 +1,32 @@
+"""Rank candidates that you already have, and accept an answer or abstain.
+
+Runs at once: the built-in model of names comes with the package. A folder or Hub id of your own takes its place.
+
+    python examples/rerank_a_list.py
+
+prints
+
+    kidney failure -> Kidney Failure (C0035078), 0.774, medium
+    heart attack -> abstain: Heart Failure has only 0.067
+"""
+
+from umls_reranker import UMLSReranker
+
+CANDIDATES = {
+    "kidney failure": {
+        "C0035078": "Kidney Failure",
+        "C0022660": "Kidney Failure, Acute",
+        "C0022658": "Kidney Diseases",
+    },
+    "heart attack": {"C0018801": "Heart Failure", "C0027051": "Myocardial Infarction", "C0018787": "Heart"},
+}
+
+reranker = UMLSReranker.from_pretrained("built-in")
+for mention, names in CANDIDATES.items():
+    candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
+    # Ranked, top candidate first; each has the calibrated probability that it is the mention's concept.
+    top = reranker.rerank(mention, candidates, entity_type="Disease or Syndrome")[0]
+    if top.accepted:
+        print(f"{mention} -> {top.name} ({top.cui}), {top.score:.3f}, {top.tier}")
+    else:
+        print(f"{mention} -> abstain: {top.name} has only {top.score:.3f}")

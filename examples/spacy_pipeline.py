@@ -1,0 +1,29 @@
+"""Link the entities of a spaCy pipeline: `ent.kb_id_` is the accepted CUI, `ent._.umls` all ranked concepts.
+
+Needs `pip install "umls_reranker[spacy]"` and the run that `make quickstart` makes. Put the component behind the one
+that finds your entities; here a list of phrases does.
+
+    python examples/spacy_pipeline.py
+"""
+
+import spacy
+
+nlp = spacy.blank("en")
+finder = nlp.add_pipe("entity_ruler")
+finder.add_patterns(
+    [{"label": "DISEASE", "pattern": text} for text in ("seizures", "kidney failure", "enlarged liver")]
+)
+nlp.add_pipe(
+    "umls_reranker",
+    config={
+        "model": "runs/quickstart/model",
+        "index": "runs/quickstart",
+        "types": {"DISEASE": "Disease or Syndrome"},  # entity label -> semantic type
+    },
+)
+
+texts = ["The girl had seizures and an enlarged liver.", "Her brother died of kidney failure."]
+for doc in nlp.pipe(texts):
+    for entity in doc.ents:
+        top, accepted = entity._.umls[0], entity.kb_id_ or "abstain"
+        print(f"{entity.text:15} {accepted:8}  {top['score']:.3f}  {top['tier']:6}  {top['preferred_name']}")
