@@ -135,6 +135,8 @@ class Scripts:
             cwd: the working folder; None: that of the tests when the server started.
             overrides: recipe keys, as ``--key value``.
         """
+        if kill_at is not None and sys.platform == "win32":
+            pytest.skip("Windows has no SIGKILL")
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
         watched = None if watch is None else str(watch)
         return self._run(script, words, [{}], watched, kill_at, hub, cwd)
@@ -335,7 +337,8 @@ class FinishedRun:
 @pytest.fixture(scope="session")
 def scripts(tmp_path_factory) -> Iterator[Scripts]:
     """The miniature recipe, and the means to run scripts with it."""
-    server = multiprocessing.get_context("forkserver")
+    # Windows has no forks: each script imports the libraries itself.
+    server = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     server.set_forkserver_preload(list(PRELOADED))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")

@@ -41,6 +41,16 @@ def test_a_bar_in_a_log_is_lines_and_only_of_long_work(screen, monkeypatch):
     assert lines[-1].startswith("long: 100%") and "2.00/2.00" in lines[-1]
 
 
+def test_a_bar_inside_another_adds_nothing_but_its_lines(screen, monkeypatch):
+    log = screen(terminal=False)
+    monkeypatch.setattr(shown, "SECONDS_BETWEEN_LINES", 0.0)
+    for _ in progress(range(2), desc="outer"):
+        for _ in progress(range(2), desc="inner"):
+            pass
+    lines = log.getvalue().splitlines()
+    assert lines and all(line.startswith(("outer: ", "inner: ")) for line in lines), lines
+
+
 def test_no_thread_adds_lines_to_a_log(screen):
     # What the monitoring thread of tqdm looks for: a bar that has not looked at the clock for a while.
     screen(terminal=False)

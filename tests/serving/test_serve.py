@@ -20,6 +20,7 @@ from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.hub.export import export_onnx
 
 pytest_plugins = ["pipeline_fixtures"]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it to stop")
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
 

@@ -35,6 +35,8 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
         leave=not on_terminal,
         mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
         delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
+        # In a log, a bar inside another does not go up and down.
+        position=None if on_terminal else 0,
         # In a log, check the clock at each update; otherwise a thread of tqdm adds lines in between.
         miniters=None if on_terminal else 1,
         disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
