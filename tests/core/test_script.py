@@ -159,6 +159,13 @@ def test_a_script_leaves_the_process_group_and_its_threads_before_python_ends(ca
     assert not gloo_runs(False)
 
 
+def test_a_letter_that_the_output_cannot_show_is_escaped():
+    code = "from umls_reranker.core.script import run_script; run_script(lambda: print('\u03b2 cells'))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=240)
+    assert (done.returncode, done.stdout.strip()) == (0, rb"\u03b2 cells"), done.stderr
+
+
 def test_a_warning_is_one_line(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     with pytest.raises(SystemExit):

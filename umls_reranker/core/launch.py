@@ -76,7 +76,9 @@ def _become(words: list[str], log: Path | None) -> None:
         with log.open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (
+            os.fdopen(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2)
+        )
     sys.argv = ["umls-reranker", *words]
     # A fork has it from its parent, and runpy warns of a module that is there already.
     sys.modules.pop("umls_reranker.__main__", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import io
 import os
 import sys
 import warnings
@@ -74,6 +75,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     # Threads that spin while waiting make training many times slower if anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = _one_line
+    # A letter that the encoding of the output lacks, as on Windows, is escaped, not an error.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
         sys.stdout.flush()
