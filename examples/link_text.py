@@ -12,6 +12,7 @@ MENTIONS = ("seizures", "enlarged liver", "kidney failure")
 
 linker = ConceptLinker.from_run("runs/quickstart")
 starts = [TEXT.index(mention) for mention in MENTIONS]
+# Without their semantic types, the fallback model for `no type` decides, and a warning says so.
 linked = linker.link_batch(MENTIONS, [TEXT] * len(MENTIONS), starts)
 for mention, concepts in zip(MENTIONS, linked, strict=True):
     top = concepts[0]
