@@ -13,8 +13,8 @@ finder = nlp.add_pipe("entity_ruler")
 finder.add_patterns(
     [{"label": "DISEASE", "pattern": text} for text in ("seizures", "kidney failure", "enlarged liver")]
 )
-# With UMLS, also "types": {"DISEASE": "Disease or Syndrome"}, entity label -> semantic type; without a type, the fallback
-# model for `no type` decides, and a warning says so.
+# With UMLS, also "types": {"DISEASE": "Disease or Syndrome"}, entity label -> semantic type. Without a type, the
+# fallback model for `no type` decides, and a warning says so.
 nlp.add_pipe("umls_reranker", config={"model": "runs/quickstart/model", "index": "runs/quickstart"})
 
 texts = ["The girl had seizures and an enlarged liver.", "Her brother died of kidney failure."]
