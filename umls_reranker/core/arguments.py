@@ -39,9 +39,13 @@ def recipe_key(
     """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading).
 
     Args:
+        default: value of a recipe without this key.
+        help: text of the key in ``--help``.
         choices: the allowed values; in a mapping, each with an object whose attribute `help` explains it.
-        least, most: of a number in a recipe or on the command line, which is always finite.
-        is_open: whether there may be other values than `choices`, which the room that reads them checks.
+        group: heading in ``--help``.
+        least: lowest value of a number in a recipe or on the command line, which is always finite.
+        most: highest value of such a number.
+        is_open: whether values other than `choices` are allowed, which the room that reads them checks.
         rare: whether only ``--help_all`` explains it.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.

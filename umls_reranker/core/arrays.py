@@ -28,9 +28,9 @@ def list_owner(offsets: np.ndarray) -> np.ndarray:
 
 
 def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct ones of numbers from 0 to `size` - 1, ascending, and the place of each among them.
+    """The distinct values of numbers from 0 to `size` - 1, ascending, and the index of each number among them.
 
-    As `np.unique`, without sorting where `size` is not far beyond how many there are.
+    Like `np.unique`, without sorting if `size` is not much larger than the count of numbers.
 
     >>> distinct_numbers(np.array([7, 2, 7]), 8)
     (array([2, 7]), array([1, 0, 1]))
@@ -45,7 +45,7 @@ def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.nda
 
 
 def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
-    """The distinct values in order of their first place, and the number of each value among them, (n,) int64.
+    """The distinct values in order of first occurrence, and the index of each value among them, (n,) int64.
 
     >>> number_distinct(["b", "a", "b"])
     (['b', 'a'], array([0, 1, 0]))
@@ -60,7 +60,7 @@ class RepeatedTexts(Sequence[Any]):
 
     Attributes:
         texts: k texts.
-        codes: (n,) int64, which of them each row holds.
+        codes: (n,) int64, index of each row's text.
     """
 
     def __init__(self, texts: Sequence[Any], codes: np.ndarray) -> None:
@@ -85,9 +85,9 @@ class RepeatedTexts(Sequence[Any]):
         return list(map(self.texts.__getitem__, self.codes.tolist()))
 
     def distinct(self) -> tuple[Sequence[str], np.ndarray]:
-        """As `number_distinct`, in the order of `texts`, and not looking for equal ones among them.
+        """Like `number_distinct`, in the order of `texts`, without merging equal texts.
 
-        Where the texts are no more than the rows, those that no row holds may be among them.
+        If there are at most as many texts as rows, texts that no row holds may be included.
         """
         if len(self.texts) <= len(self.codes):
             return self.texts, self.codes
@@ -108,7 +108,7 @@ def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np
 
 
 def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Flat indices of the candidates, mention by mention, best first; equal scores keep their order."""
+    """Flat indices of the candidates by mention, the top candidate first; equal scores keep their order."""
     mention = list_owner(offsets)
     scores = np.asarray(scores, dtype=np.float64)
     if len(scores) != len(mention):
@@ -117,7 +117,7 @@ def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def best_candidates(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) int64, flat index of the candidate of each list with the highest score (m,); -1 for an empty list.
+    """Flat index of the candidate with the highest score (m,) of each list, (n,) int64; -1 for an empty list.
 
     Equal scores keep the order of the list, so retrieval rank breaks ties.
     """
@@ -125,7 +125,7 @@ def best_candidates(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) int64, flat index of the best candidate of each list by a `ranking`; -1 for an empty list."""
+    """Flat index of the top candidate of each list by a `ranking`, (n,) int64; -1 for an empty list."""
     filled = list_sizes(offsets) > 0
     first = np.full(len(filled), -1, np.int64)
     first[filled] = order[offsets[:-1][filled]]

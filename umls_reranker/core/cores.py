@@ -1,4 +1,4 @@
-"""How many cores and processes there are to share work among, and work shared among threads."""
+"""Numbers of cores and processes, and work shared among threads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Result = TypeVar("Result")
 
 
 def openmp_threads() -> int | None:
-    """Threads of a process by ``OMP_NUM_THREADS``, or None if it gives no number.
+    """Threads of a process by ``OMP_NUM_THREADS``, or None if it is not a number.
 
-    Of a list, which OpenMP takes for nested levels, the first number counts.
+    Of a list, which OpenMP reads as nested levels, the first number counts.
     """
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) or None if first.isdecimal() else None
@@ -35,11 +35,10 @@ def usable_cores() -> int:
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield ``function(item)`` for each item in order, with one thread per core, for functions that spend their
-    time in Arrow and NumPy.
+    """Yield ``function(item)`` for each item in order, with one thread per core.
 
-    Only a few items are processed ahead of the yielded one. An exception of `function` is raised at the turn of its
-    item.
+    It suits functions that spend their time in Arrow and NumPy. Only a few items are processed ahead of the yielded
+    one. An exception of `function` is raised at the turn of its item.
     """
     threads = min(usable_cores(), MOST_THREADS)
     pool = ThreadPoolExecutor(threads)

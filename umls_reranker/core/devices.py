@@ -44,8 +44,8 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
     """The processes of this launch, for work that is split into shards.
 
     Args:
-        device: of the recipe.
-        timeout: of waiting; days, not minutes, as one process may have much more work than the others.
+        device: device of the recipe.
+        timeout: limit of waiting; days, not minutes, as one process may have much more work than the others.
 
     Raises:
         UserError: the device is not on this machine.

@@ -1,4 +1,4 @@
-"""What users are told: the exception for problems that they can fix, and warnings at their own line of code."""
+"""The exception for problems that users can fix, and warnings at their own line of code."""
 
 from __future__ import annotations
 

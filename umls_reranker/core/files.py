@@ -89,8 +89,9 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a hidden path next to `path`, for a file or folder; it becomes `path`, or is removed on failure.
 
     Args:
-        shared: several processes may write `path` at once, so each has its own hidden path. The remains of a killed
-            process then stay.
+        path: file or folder to write.
+        shared: whether several processes may write `path` at once, each to its own hidden path. The remains of a
+            killed process then stay.
 
     Raises:
         UserError: `path` has no name, such as ``.``, or is a device or a pipe.
@@ -193,6 +194,8 @@ def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = 
     """Write JSON atomically; numbers that are not finite become null.
 
     Args:
+        path: the file.
+        content: what to write.
         default: converts values without a JSON form; None raises TypeError.
     """
     text = json.dumps(strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
@@ -210,7 +213,7 @@ def strict(content: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is a `UserError` that names it."""
+    """Read JSON; a missing or damaged file is a `UserError` that names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -223,6 +226,9 @@ def require_format(path: Path, content: Any, version: int, command: str) -> None
     """Refuse a file with another ``schema_version``.
 
     Args:
+        path: the file.
+        content: its content.
+        version: the required version.
         command: the subcommand that writes the file.
 
     Raises:
@@ -268,12 +274,12 @@ def fingerprint_path(path: Path) -> str:
 
 
 def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
-    """`hashed(path)`, which reads nothing again while size, inode and times of every file stay the same.
+    """Return `hashed(path)` without reading again while size, inode and times of every file stay the same.
 
     Args:
-        hashed: of this module.
+        hashed: a hash function of this module.
         path: file or folder.
-        cache: folder that remembers.
+        cache: folder that remembers the hashes.
     """
     state: list[list[Any]] = [
         [str(file.relative_to(path)), info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns]

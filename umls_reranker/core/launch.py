@@ -58,7 +58,8 @@ def begin(words: Sequence[str], log: Path | None = None) -> BaseProcess:
     commands, the imports take as long as the short ones work. The driver of a GPU may not survive a fork.
 
     Args:
-        log: what is printed is appended to this file; None: it goes where it goes here.
+        words: command and arguments.
+        log: file that the output is appended to; None: the output of this process.
     """
     forks = sys.platform == "linux" and not any(map(os.path.exists, GPU_DRIVERS))
     for name in LIBRARIES if forks else ():
@@ -131,11 +132,12 @@ def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int
     """Launch a script with accelerate and wait for its end.
 
     Args:
+        script: the script.
         words: its command line.
-        options: those of the launcher, from `launch_options`.
+        options: options of the launcher, from `launch_options`.
 
     Returns:
-        The exit code, as `shell_code` gives it; 0, or that of the first process that failed.
+        The exit code, as `shell_code` returns it; 0, or that of the first process that failed.
 
     Raises:
         UserError: accelerate refuses the configuration.
@@ -186,7 +188,7 @@ def _launch(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> i
 
 @contextmanager
 def _refusing(config: str) -> Iterator[None]:
-    """Name the configuration in errors of what reads it."""
+    """Name the configuration in errors while it is read."""
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, yaml.YAMLError) as error:
@@ -194,7 +196,7 @@ def _refusing(config: str) -> Iterator[None]:
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that options name, with the others in place of its own."""
+    """The configuration that the options name, with its settings replaced by the other options."""
     return {**yaml.safe_load(Path(options["accelerate_config"]).read_text(encoding="utf-8")), **options}
 
 

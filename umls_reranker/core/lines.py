@@ -52,7 +52,7 @@ class Faults:
         self.reasons: Counter[str] = Counter()
 
     def add(self, where: int | str, problem: Malformed, lines: int = 1) -> None:
-        """Report a line by its number (from 1), or another place in the file; `lines` are skipped because of it."""
+        """Report a malformed line by its number (from 1), or another place; `lines` lines are skipped for it."""
         if self.stops:
             raise UserError(f"{self.name}:{where}: {problem}; fix it, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
@@ -61,7 +61,7 @@ class Faults:
 def each_parsed(
     items: Iterable[tuple[int | str, Item]], parse: Callable[[Item], Parsed], faults: Faults
 ) -> Iterator[tuple[int | str, Parsed]]:
-    """What `parse` makes of items, each with its place in the file; `faults` takes those that are `Malformed`."""
+    """Yield the parsed items, each with its place in the file; `faults` takes those that are `Malformed`."""
     for where, item in items:
         try:
             parsed = parse(item)
@@ -79,7 +79,7 @@ def skipped_lines(*faults: Faults) -> dict[str, Any]:
 
 
 class Reading(Iterator[Item], Generic[Item]):
-    """Items one by one, and at the end a report of what was read and lost.
+    """Items one by one, and at the end a report of what was read and skipped.
 
     Args:
         items: yields the items and returns the report.
@@ -115,7 +115,7 @@ def reading(
 
 
 def name_source(path: Path | Sequence[Path]) -> str:
-    """The name of a file in messages; for parts, of the file they form, since lines are counted across parts."""
+    """Name of a file in messages; for parts, that of the file that they form, as lines are counted across parts."""
     if isinstance(path, Path):
         return str(path)
     if len(path) == 1:

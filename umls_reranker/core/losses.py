@@ -1,4 +1,4 @@
-"""The losses that a recipe can name. A further one is a function in a module of its own and a line in `LOSSES`.
+"""The losses that a recipe can name. To add one, write a function in its own module and a line in `LOSSES`.
 
 They are in this room because choices and help of the recipe key `loss` follow from them. torch is imported when a
 loss is computed, so that ``--help`` needs none.

@@ -1,4 +1,4 @@
-"""`Memory`: what was made of texts before, for as many as there is room for."""
+"""`Memory`: a bounded cache of values made from texts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Value = TypeVar("Value")
 
 
 class Memory(Generic[Key, Value]):
-    """Calls `make` for keys it does not remember; may be used from several threads.
+    """A cache that calls `make` for keys it does not hold; safe to use from several threads.
 
-    When it is full, it begins anew: what is used often is made again at once, a small part of what filled it.
+    When it is full, it starts anew: frequent values are made again at once, and they are a small part of its content.
 
     Args:
-        make: gives what is remembered of each of some keys; never None.
-        size: most keys remembered.
+        make: returns a value for each of some keys; never None.
+        size: maximum number of keys.
     """
 
     def __init__(self, make: Callable[[Sequence[Key]], list[Value]], size: int) -> None:
@@ -33,7 +33,7 @@ class Memory(Generic[Key, Value]):
         return len(self._values)
 
     def __call__(self, keys: Sequence[Key]) -> list[Value]:
-        """What is known of each of n distinct keys."""
+        """The value of each of n distinct keys."""
         with self._lock:
             values = list(map(self._values.get, keys))
         missing = [position for position, value in enumerate(values) if value is None] if None in values else []

@@ -98,7 +98,7 @@ class StageLines:
         """Write the final line of the current stage.
 
         Args:
-            worked: False if its output existed already, which says nothing about the machine's speed.
+            worked: False if its output already existed, which says nothing about the machine's speed.
         """
         seconds = self._clock() - self._started
         if worked:

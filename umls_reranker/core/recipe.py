@@ -64,7 +64,7 @@ class Recipe:
     def from_values(cls, values: dict[str, Any]) -> Recipe:
         """Build the sections from flat, typed values; missing keys get their defaults.
 
-        What is no key is a field of `transformers.TrainingArguments`.
+        Names that are not keys are fields of `transformers.TrainingArguments`.
         """
         sections = [section(**{key: values[key] for key in keys_of(section) if key in values}) for section in SECTIONS]
         recipe = cls(*sections)
@@ -92,7 +92,7 @@ class Recipe:
         """The flat form as YAML, sections in order with their headings.
 
         Args:
-            sections: which of `SECTIONS`; None: all of them.
+            sections: some of `SECTIONS`; None: all.
         """
         parts = []
         for section, values in zip(SECTIONS, self._by_section(), strict=True):
@@ -110,7 +110,7 @@ class Key(NamedTuple):
 
 @functools.cache
 def keys_of(section: type) -> dict[str, Key]:
-    """Name -> key, of a section or of a script's own options."""
+    """Name -> key, for a section or for a script's own options."""
     kinds = typing.get_type_hints(section)
     return {entry.name: Key(entry, kinds[entry.name]) for entry in fields(section) if "help" in entry.metadata}
 
@@ -142,17 +142,18 @@ def parse_recipe(
     Args:
         description: what the script does, the first paragraph of ``--help``.
         sections: the sections that ``--help`` explains; every other key is accepted too.
+        argv: the command line; None: that of the process.
         extra: a dataclass of the script's own options, which are not recipe keys.
-        or_model: key, of a section or of `extra`, of a model that may be given instead of the recipe, which is then
-            the default one. None: there must be a recipe.
+        or_model: key of a section or of `extra` for a model that may be named in place of a recipe, which then has
+            all defaults. None: a recipe is required.
         notes: key -> text that completes its help with what a room above this one knows.
 
     Returns:
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
 
     Raises:
-        UserError: the recipe cannot be read, has an unknown key, a value of the wrong type, or a feature that neither
-            there is nor candidate lists can bring.
+        UserError: the recipe cannot be read, or has an unknown key, a value of the wrong type, or a feature that does
+            not exist and that candidate lists cannot bring.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description, sections, extra, notes, everything="--help_all" in argv)
@@ -179,7 +180,7 @@ def load_recipe(path: str | Path, or_model: str | None = None) -> Recipe:
 
     Args:
         path: file, folder or name of the recipe.
-        or_model: as of `parse_recipe`.
+        or_model: as for `parse_recipe`.
     """
     return Recipe.from_values(_read(str(path), or_model))
 
@@ -231,8 +232,11 @@ def make_parser(
     """The argument parser of a script: a recipe, and every recipe key as an option.
 
     Args:
-        description, sections, extra, notes: of `parse_recipe`.
-        everything: whether the help explains the rare keys of the sections too.
+        description: as for `parse_recipe`.
+        sections: as for `parse_recipe`.
+        extra: as for `parse_recipe`.
+        notes: as for `parse_recipe`.
+        everything: whether the help also explains the rare keys of the sections.
     """
     parser = CommandParser(
         description,
@@ -258,14 +262,14 @@ def make_parser(
 
 
 def add_keys(parser: argparse.ArgumentParser, section: type, names: Iterable[str]) -> None:
-    """Add options with the types, ranges, defaults and help of recipe keys to a parser of something else."""
+    """Add options with the types, ranges, defaults and help of recipe keys to another parser."""
     for name in names:
         key = keys_of(section)[name]
         _add_option(parser, key, _help_of(key), default=key.field.default)
 
 
 def _add_trainer_fields(parser: CommandParser, argv: Sequence[str]) -> None:
-    """Add an option for each field of `transformers.TrainingArguments` that is no key and is given."""
+    """Add an option for each field of `transformers.TrainingArguments` in the command line that is not a key."""
     names = {word.removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
     for name in sorted(names - {option.removeprefix("--") for option in parser._option_string_actions} - {*RESERVED}):
         if name in trainer_fields():

@@ -1,7 +1,7 @@
-"""What retrievers declare, and which ones there are.
+"""Declarations of retrievers, and the registry of all retrievers.
 
-Choices and help of the recipe key `retrievers`, the stages of the indexes and their keys, the folders of a deployment,
-the scores of candidates and the features that they are follow from it. Those of the package are listed in
+Choices and help of the recipe key `retrievers`, stages and keys of the indexes, folders of a deployment, scores of
+candidates and their features follow from the declarations. The package's own retrievers are listed in
 `retrieval.retrievers`, two rooms above; ``umls_reranker/__init__.py`` registers them.
 """
 
@@ -17,13 +17,13 @@ INPUTS = ("concepts", "mentions", "encoder", "vectors")
 
 
 class RetrieverDeclaration:
-    """What a retriever is called, what its index is built from, and what score it gives.
+    """A retriever's name, what its index is built from, and the score that it gives.
 
     Attributes:
-        name: in the recipe key `retrievers`, and in figures of recall.
+        name: its name in the recipe key `retrievers` and in figures of recall.
         help: one line about it.
-        folder: of its index in a run, and the name of the stage that builds it; None: it has no index of its own.
-        inputs: what the index is built from, and built again if it changes: ``concepts`` (the dictionary),
+        folder: folder of its index in a run, and name of the stage that builds it; None: it has no index of its own.
+        inputs: what the index is built from, and rebuilt with if it changes: ``concepts`` (the dictionary),
             ``mentions`` (of the training split), ``encoder`` (the bi-encoder), ``vectors`` (of the names).
         reads_context: whether it searches for the mention in its text.
         score_name: NAME of the key ``NAME_score`` of candidates and of the feature; None: it gives no scores.
@@ -40,12 +40,12 @@ class RetrieverDeclaration:
 
     @staticmethod
     def settings(recipe: Any) -> dict[str, Any]:
-        """What else decides the index: values of a `Recipe`, and the version of its files; JSON-able."""
+        """Further values that decide the index, of a `Recipe` and the version of its files; for JSON."""
         return {}
 
     @classmethod
     def score_inputs(cls) -> tuple[str, ...]:
-        """What the feature is made of, as `calibration.inputs` names it."""
+        """Inputs of the feature, as `calibration.inputs` names them."""
         return (*(("context",) if cls.reads_context else ()), f"{cls.score_name}_score")
 
 

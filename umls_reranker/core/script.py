@@ -42,7 +42,7 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         description: the script's docstring.
-        options: of `argparse.ArgumentParser`.
+        options: options of `argparse.ArgumentParser`.
     """
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
@@ -61,8 +61,9 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main`; errors that users can fix are printed as ``error: ...``, with exit code 2 and no
-    traceback.
+    """Run a script's `main`.
+
+    Errors that users can fix are printed as ``error: ...``, with exit code 2 and without a traceback.
     """
     # Python puts the script's folder first on the path, where evaluate.py would hide the library `evaluate`.
     here = Path(sys.argv[0]).resolve().parent

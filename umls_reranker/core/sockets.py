@@ -1,6 +1,6 @@
-"""What people add to calibration, features of candidates and calibrators: what they declare, and which there are.
+"""Registries of what people add to calibration: features of candidates, and calibrators.
 
-Choices and help of the recipe keys `features` and `calibrator` follow from it. Those of the package are in
+Choices and help of the recipe keys `features` and `calibrator` follow from them. The package's own are in
 `calibration.features` and `calibration.calibrators`, some rooms above; ``umls_reranker/__init__.py`` says where.
 """
 
@@ -20,10 +20,10 @@ Entry = TypeVar("Entry")
 
 
 class Registry(MutableMapping[str, Entry]):
-    """What there is of a kind, by name; what the package has of it is imported when somebody first looks.
+    """Entries of a kind by name; those of the package are imported at the first lookup.
 
     Args:
-        kind: of the entries, for messages.
+        kind: kind of the entries, for messages.
     """
 
     def __init__(self, kind: str) -> None:
@@ -32,7 +32,7 @@ class Registry(MutableMapping[str, Entry]):
         self._imports: list[Callable[[], object]] = []
 
     def import_by(self, load: Callable[[], object]) -> None:
-        """`load` imports a module that registers entries."""
+        """Set the function that imports the module that registers entries."""
         self._imports.append(load)
 
     def _loaded(self) -> dict[str, Entry]:
@@ -60,14 +60,15 @@ class Registry(MutableMapping[str, Entry]):
 
 @dataclass(frozen=True)
 class Feature:
-    """A number about each candidate of a list, which never lowers its probability by rising.
+    """A number about each candidate of a list; a higher value never lowers a candidate's probability.
 
     Attributes:
-        name: in recipes and ``calibrator.json``.
+        name: its name in recipes and ``calibrator.json``.
         help: one line about it.
         column: makes the column, (m,) float64, from `calibration.features.FeatureSources`; NaN where an input is
             missing. None: it comes with the lists, as scores of retrievers do, or from the network.
-        inputs: what it needs of `INPUTS`, or ``NAME_score``. Requests that lack any of it are for a fallback model.
+        inputs: the inputs of `INPUTS`, or ``NAME_score``, that it needs. A fallback model decides about requests that
+            lack one of them.
     """
 
     name: str
@@ -82,7 +83,7 @@ CALIBRATORS: Registry[type[Any]] = Registry("calibrator")
 
 
 class AUTO:
-    """The calibrator that is one of the others."""
+    """The choice of the calibrator with the lowest held-out loss."""
 
     help = "the one of lowest log-loss in cross-validation by document"
 

@@ -1,8 +1,8 @@
 """The stages of a run and their dependencies: the only place that says which recipe key makes which stage stale.
 
-A recipe key is in the settings of the stages whose output it decides, and nowhere else. How a result is computed
-(batch size per device, processes, workers, compilation, number of checkpoints) is in none. Settings that must not
-change when a killed run resumes are listed by name.
+A recipe key is in the settings of the stages whose output it decides, and nowhere else. Settings of how a result is
+computed (batch size per device, processes, workers, compilation, number of checkpoints) are in none. Settings that
+must not change when a killed run resumes are listed by name.
 """
 
 from __future__ import annotations
@@ -72,10 +72,12 @@ def key_of_lists(run: Path) -> str:
 
 
 def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) -> tuple[Stage, ...]:
-    """``concepts`` and ``mentions``, and ``candidates`` for given candidate lists.
+    """``concepts`` and ``mentions``, and ``candidates`` for user-provided candidate lists.
 
     Args:
-        files: name, numbered if there are several, -> fingerprint of each file that is read.
+        run: the run folder.
+        recipe: its recipe.
+        files: name, numbered if there are several, -> fingerprint of each input file.
     """
     _require_encoder(recipe)
     of_mentions = {name for name in files if name.split()[0] in MENTION_FILES}
@@ -129,12 +131,13 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
 
 
 def needs_vectors(recipe: Recipe, stages: Mapping[str, Stage]) -> bool:
-    """Whether a stage that is not finished reads ``vectors``, or they are there anyway.
+    """Whether an unfinished stage reads ``vectors``, or they exist anyway.
 
     An exact index holds the vectors themselves, so vectors/ may be removed once it is built.
 
     Args:
-        stages: of `index_stages`.
+        recipe: the recipe.
+        stages: what `index_stages` returns.
     """
     readers = ["index"] if recipe.index.index_factory == EXACT_INDEX else ["index", "candidates"]
     return stages["vectors"].is_done() or not all(stages[name].is_done() for name in readers)
@@ -172,6 +175,8 @@ def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stag
     """``model``.
 
     Args:
+        run: the run folder.
+        recipe: its recipe.
         corrections: fingerprint of ``calibration_feedback``.
     """
     settings = _without(asdict(recipe.calibration), ("calibration_feedback",))
@@ -190,8 +195,10 @@ def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str], correct
     """All stages of a recipe in order, as if those before each were finished.
 
     Args:
-        path: of the run folder.
-        files, corrections: of `prepared_stages` and `model_stage`.
+        path: the run folder.
+        recipe: its recipe.
+        files: as for `prepared_stages`.
+        corrections: as for `model_stage`.
     """
     run = PlannedRun(path)
     prepared_stages(recipe, run, files)

@@ -87,9 +87,9 @@ class Stage:
     """One step of a run and the folder it owns.
 
     Args:
-        folder: of the finished output, e.g. ``runs/quickstart/index``.
+        folder: folder of the finished output, e.g. ``runs/quickstart/index``.
         settings: the part of the recipe that decides the output; must be JSON-able.
-        inputs: name -> fingerprint of everything the stage reads.
+        inputs: name -> fingerprint of every input of the stage.
         resumes_with: the settings and inputs that must be the same to resume a killed run; None: the stage always
             starts over.
         keeps: pattern of files that make the hidden folder worth keeping.
@@ -153,11 +153,11 @@ class Stage:
         return True
 
     def former(self) -> dict[str, Any] | None:
-        """The manifest of the finished folder, None without one."""
+        """The manifest of the finished folder, or None."""
         return read_manifest(self.folder) if (self.folder / STAGE_MANIFEST).is_file() else None
 
     def outdated(self) -> str:
-        """What the finished folder was made with that differs now, in words; empty if there is no such folder."""
+        """Differences to what the finished folder was made with, in words; empty without such a folder."""
         former = self.former()
         if former is None:
             return ""

@@ -1,7 +1,7 @@
 """The training section of a recipe: keys of our own, and the fields of `transformers.TrainingArguments`.
 
-Fields that recipes and guides name are keys like all others. The class is asked for the rest when a recipe or a
-command line has a key that is not known otherwise, so that ``--help`` is printed without transformers.
+Fields that recipes and guides name are keys like all others. The class is asked for the rest only when a recipe or a
+command line has an otherwise unknown key, so ``--help`` is printed without importing transformers.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ class TrainingStageArguments:
 
 @functools.cache
 def trainer_fields() -> dict[str, tuple[Field, Any]]:
-    """Name -> field and type of what a recipe may set of `transformers.TrainingArguments`; takes seconds.
+    """Name -> field and type for each field of `transformers.TrainingArguments` that a recipe may set; takes seconds.
 
-    Empty where transformers is not installed, as where a model is only served.
+    Empty if transformers is not installed, as where a model is only served.
     """
     try:
         from transformers import TrainingArguments

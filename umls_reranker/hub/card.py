@@ -57,6 +57,9 @@ def folder_card(
     """The card of a model folder, from its ``metrics.json``, ``recipe.yaml`` and plots.
 
     Args:
+        folder: the model folder.
+        repo_id: as for `model_card`.
+        tag: as for `model_card`.
         evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
@@ -98,9 +101,9 @@ def model_card(
         tag: version that the example pins.
         plots: SVG files next to the card.
         dictionary: release or ontologies of the concepts, from ``reranker.json``; None if unknown.
-        corrections: reviewed mentions that the calibration was fitted on too.
+        corrections: number of reviewed mentions that the calibration was also fitted on.
         score_ranges: name of a retriever -> ``low`` and ``high`` of its scores, for the example.
-        network: whether the model has one.
+        network: whether the model has a network.
 
     Returns:
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
@@ -309,8 +312,8 @@ def _source_rows(
     Args:
         recipe: the flat recipe.
         dictionary: ``release`` or ``vocabularies`` of the concepts, if known (`sources.describe_dictionary`).
-        is_plain: whether nothing is of the recipe's concepts and mentions: there was no training, or elsewhere.
-        network: whether there is one.
+        is_plain: whether the recipe's concepts and mentions were not used: no training, or training elsewhere.
+        network: whether the model has a network.
     """
     rows = []
     # The counts of a model without a network may be of a training.

@@ -36,7 +36,7 @@ def download(
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         token: Hub token; None uses the environment or ``hf auth login``.
         cache_dir: the Hub cache; by default the one shared by all Hugging Face libraries.
-        backend: whose network is downloaded, if the model has one.
+        backend: backend whose network is downloaded, if the model has a network.
         files: files to download, by default all that a reranker loads; a local folder is not filtered.
         is_plain: whether a network without calibration is accepted.
 

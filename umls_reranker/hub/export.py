@@ -38,10 +38,10 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         lists: the model's own candidate lists, of which `EXAMPLES` are scored by both backends.
 
     Returns:
-        How many pairs were compared, and the largest difference of their logits.
+        The number of compared pairs, and the largest difference of their logits.
 
     Warns:
-        UserWarning: the calibrator was fitted on logits of another precision than float32.
+        UserWarning: the calibrator was fitted on logits of another dtype than float32.
 
     Raises:
         UserError: the model has no network, logits differ by more than `MOST_APART`, or a library that exports is not

@@ -94,7 +94,7 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
 
     Args:
         folder: the model folder.
-        backend: the network to load; that of the other is not read. None: torch, and all other files that exist.
+        backend: backend of the network to load; the other is not read. None: torch, and all other files that exist.
 
     Returns:
         The content of ``reranker.json``.
@@ -149,12 +149,12 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def has_network(info: Mapping[str, Any]) -> bool:
-    """Whether a model has a network, by the content of its manifest; if not, no template reads pairs."""
+    """Whether a model has a network, by the content of its manifest; without one, no template reads pairs."""
     return info["template"] is not None
 
 
 def version_digits(info: Mapping[str, Any]) -> str:
-    """Name of a version without a tag: the first digits of the manifest's hash, from the content of it."""
+    """Name of a version without a tag: the first digits of the manifest's hash."""
     return info["sha256"][MANIFEST][:12]
 
 
@@ -196,7 +196,7 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for new versions of some files or the card; at the end they are those of `folder`.
+    """Yield an empty folder for new versions of some files or the card; at the end they replace those of `folder`.
 
     A complete new folder, with links to the unchanged files, replaces the old one. A process killed at any moment
     leaves one of the two.
@@ -223,12 +223,14 @@ def changing(folder: Path) -> Iterator[Path]:
 
 
 def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
-    """Write the files of a model folder to another folder; returns that folder as given.
+    """Write the files of a model folder to another folder, and return that folder.
 
     Files that do not belong to a reranker stay. Those of a former model are removed.
 
     Args:
-        backend: whose network must be there; a download has only that one.
+        source: the model folder.
+        folder: the other folder.
+        backend: backend whose network must exist; a download has only that one.
 
     Raises:
         UserError: the files do not belong together, the folder cannot be written, or it holds other files with the
@@ -291,9 +293,11 @@ def write_model_files(
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the network.
 
     Args:
+        folder: the model folder.
+        calibration: the calibration.
         recipe: how the model was made; without a network, only its `LISTS_SECTIONS` are written.
         template: how the network reads a pair; None: the model has no network.
-        dtype: of the logits that the calibrator was fitted on; None without a network.
+        dtype: dtype of the logits that the calibrator was fitted on; None without a network.
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
