@@ -28,8 +28,7 @@ ROWS_PER_BATCH = 10_000
 
 
 class DatasetWriter:
-    """Write one dataset folder; a context manager. The folder holds what was there until the writer is closed
-    without error.
+    """Writes one dataset folder, as a context manager; its former content stays until the writer closes without error.
 
     Args:
         features: the columns and their types.

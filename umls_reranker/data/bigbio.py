@@ -3,7 +3,7 @@
 Format (Fries et al. 2022; github.com/bigscience-workshop/biomedical, task_schemas.md): a row is a document with
 ``document_id``, ``passages`` (``text`` and ``offsets``) and ``entities`` (``type``, ``text``, ``offsets``,
 ``normalized`` with ``db_name`` and ``db_id``). ``text`` and ``offsets`` are lists, with several items for what is
-discontinuous. The concept of an entity is the first id of UMLS. An entity that is given once per type, as in
+discontinuous. The concept of an entity is its first UMLS id. An entity that is repeated for each type, as in
 MedMentions, is one mention with all of its types.
 """
 
@@ -27,7 +27,7 @@ ARROW = (b"ARROW1", b"\xff\xff\xff\xff")
 
 
 class BigBio(CorpusReader):
-    """Rows of Parquet or Arrow; entities without an id of UMLS are counted."""
+    """Rows of Parquet or Arrow; entities without a UMLS id are counted."""
 
     name = "BigBIO"
     layout = f"Parquet, or a dataset saved to disk, with the columns {', '.join(COLUMNS)} of the schema bigbio_kb"
@@ -99,7 +99,7 @@ def _annotation(content: Any) -> Annotation:
 
 
 def _is_umls(item: Mapping[str, Any]) -> bool:
-    """Whether an id is one of UMLS; other vocabularies have ids of the same form."""
+    """Whether an id is a UMLS id; other vocabularies have ids of the same form."""
     return "umls" in (item.get("db_name") or "umls").lower() or str(item.get("db_id")).startswith("UMLS:")
 
 
@@ -117,7 +117,7 @@ def _pieces(owner: Mapping[str, Any]) -> tuple[list[tuple[int, int]], list[str]]
 
 
 def _joined(annotations: Iterable[tuple[int | str, Annotation]]) -> Iterator[tuple[int | str, Annotation]]:
-    """One annotation of those that differ only in their types."""
+    """Annotations that differ only in their types, joined to one."""
     joined: dict[tuple, tuple[int | str, Annotation]] = {}
     for where, annotation in annotations:
         key = (annotation.spans, annotation.text, annotation.identifier)

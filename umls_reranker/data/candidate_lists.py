@@ -1,7 +1,7 @@
 """`CandidateLists`: mentions and their candidates in flat columns, from any source.
 
-Created from Python objects, from an Arrow table, or from the rows of a dictionary, as in retrieval and run folders.
-Missing values are null, NaN, or code -1.
+They are made from Python objects, from an Arrow table, or from the rows of a dictionary, as in retrieval and run
+folders. Missing values are null, NaN, or code -1.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCORES_SUFFIX = "_scores"
 
 
 class RetrievedList(list[Any]):
-    """Candidates of one mention as an index gave them; a list of them made in any other way knows no key.
+    """Candidates of one mention as an index retrieved them; a list that is made in another way knows no key.
 
     Attributes:
         index_key: `core.stage_keys.index_key` of the index.
@@ -60,11 +60,13 @@ class Annotations:
     """Annotations of n mentions.
 
     Attributes:
-        cuis, documents: (n,) the gold concept, and the document of the mention.
-        starts, ends: (n,) offsets of the mention in it.
+        cuis: (n,) the gold concept.
+        documents: (n,) the document of the mention.
+        starts: (n,) offset of the mention's start in its document.
+        ends: (n,) offset of its end.
         gold: (n,) int64, position of the gold concept in its list, or -1.
-        in_dictionary: (n,) bool, whether the dictionary has it.
-        certifies: (n,) bool, whether the mention may count for a certificate: it is of a random sample.
+        in_dictionary: (n,) bool, whether the dictionary has the gold concept.
+        certifies: (n,) bool, whether the mention may count for a certificate, because it is from a random sample.
     """
 
     cuis: np.ndarray
@@ -76,27 +78,31 @@ class Annotations:
     certifies: np.ndarray
 
     def take(self, rows: np.ndarray) -> Annotations:
-        """Those of some mentions, given as indices or (n,) bool."""
+        """The annotations of some mentions, given as indices or (n,) bool."""
         return Annotations(*(column[rows] for column in vars(self).values()))
 
 
 @dataclass(frozen=True)
 class CandidateLists:
-    """n mentions with m candidates in all, mention by mention in retrieval order.
+    """n mentions with m candidates in all, by mention in retrieval order.
 
     Attributes:
-        mentions, lefts, rights: n texts, and the text around them.
-        types: of n mentions, ids of `hierarchy`.
+        mentions: n texts.
+        lefts: n texts before the mentions.
+        rights: n texts after the mentions.
+        types: types of n mentions, ids of `hierarchy`.
         offsets: (n + 1,) int64, where each mention's candidates start.
-        names, cuis: m texts; a missing CUI is None.
-        preferred_names, definitions: m texts, null if missing.
-        candidate_types: of m candidates, ids of `hierarchy`.
-        scores: (m,) float64 by the names of retrievers, `core.retrievers.SCORES` or a pipeline's own; NaN where a
-            candidate came without.
+        names: m names.
+        cuis: m CUIs, None if missing.
+        preferred_names: m texts, null if missing.
+        definitions: m texts, null if missing.
+        candidate_types: types of m candidates, ids of `hierarchy`.
+        scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names are
+            `core.retrievers.SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
-        index_keys: of n mentions, the `core.stage_keys.index_key` of the index that gave their candidates; "" if that
-            is not known, as of lists that a user gives.
-        unknown_types: what was given as a mention's type and is not among them.
+        index_keys: for n mentions the `core.stage_keys.index_key` of the index that retrieved their candidates; "" if
+            it is unknown, as for user-provided lists.
+        unknown_types: types of mentions that the model does not know.
     """
 
     mentions: Sequence[str]
@@ -126,17 +132,23 @@ class CandidateLists:
         fields: Sequence[str] = FIELDS,
         scores: Iterable[str] = SCORES,
     ) -> CandidateLists:
-        """From n of each; a candidate is a name, or a mapping or an object with what `UMLSReranker.rerank` lists.
+        """Make lists from n mentions; a candidate is a name, or a mapping or object as for `UMLSReranker.rerank`.
 
-        Only a `RetrievedList` knows the key of its index. Candidates and types may be columns of Arrow.
+        Only a `RetrievedList` knows the key of its index. Candidates and types may be Arrow columns.
 
         Args:
-            fields: what to keep of `FIELDS`.
-            scores: retrievers whose scores to read: "bm25" of the key ``bm25_score``.
+            hierarchy: the types that the model knows.
+            mentions: n texts.
+            candidates: the candidates of each mention.
+            types: types of n mentions, ids or names.
+            lefts: n texts before the mentions.
+            rights: n texts after the mentions.
+            fields: fields of `FIELDS` to keep.
+            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``.
 
         Raises:
-            TypeError, ValueError: a value is of the wrong kind; names its position, and its mention if there are
-                several.
+            TypeError: a value is of the wrong type; names its position, and its mention if there are several.
+            ValueError: a mention or a name is blank; names it likewise.
         """
         require_lists(entities=mentions, candidates=candidates, entity_types=types, lefts=lefts, rights=rights)
         count = len(mentions)
@@ -158,10 +170,11 @@ class CandidateLists:
     def from_rows(
         cls, hierarchy: TypeHierarchy, rows: Sequence[Mapping[str, Any]], scores: Iterable[str] = SCORES
     ) -> CandidateLists:
-        """From n mappings with ``entity``, ``candidates`` and, if known, ``entity_type``, ``left`` and ``right``.
+        """Make lists from n mappings: ``entity``, ``candidates``, and optionally ``entity_type``, ``left``, ``right``.
 
         Raises:
-            TypeError, ValueError: as `from_objects`.
+            TypeError: as for `from_objects`.
+            ValueError: as for `from_objects`.
         """
 
         def values(key: str) -> list[Any]:
@@ -173,10 +186,11 @@ class CandidateLists:
 
     @classmethod
     def from_table(cls, hierarchy: TypeHierarchy, table: pa.Table, scores: Iterable[str] = SCORES) -> CandidateLists:
-        """From n rows with the columns of `from_rows`, ``entity`` or ``mention``; candidates are names or structs.
+        """Make lists from n rows with the columns of `from_rows` (or ``mention``); candidates are names or structs.
 
         Raises:
-            TypeError, ValueError: as `from_objects`, or a text is no UTF-8.
+            TypeError: as for `from_objects`.
+            ValueError: as for `from_objects`, or a text is not UTF-8.
         """
         table.validate(full=True)
         table = with_entity(table)
@@ -204,17 +218,21 @@ class CandidateLists:
         fields: Sequence[str] = FIELDS,
         index_key: str = "",
     ) -> CandidateLists:
-        """From rows of a dictionary.
+        """Make lists from rows of a dictionary.
 
         Args:
-            mentions, types, lefts, rights: n of each.
-            offsets: (n + 1,).
-            rows: (m,) of the candidates; -1 where the dictionary lacks a concept.
-            names: m names that were found.
-            scores: (m,) by the names of retrievers.
+            concepts: the dictionary.
+            mentions: n texts.
+            types: types of n mentions.
+            lefts: n texts before the mentions.
+            rights: n texts after the mentions.
+            offsets: (n + 1,) where each mention's candidates start.
+            rows: (m,) rows of the candidates; -1 if the dictionary lacks the concept.
+            names: m retrieved names.
+            scores: name of a retriever -> (m,) scores.
             cuis: m texts; by default those of the rows.
-            fields: what to read of each concept besides its types (`PairTemplate.candidate_fields`).
-            index_key: of the index that found all of them.
+            fields: fields of each concept to read besides its types (`PairTemplate.candidate_fields`).
+            index_key: key of the index that retrieved all of them.
         """
         distinct, positions = np.unique(rows, return_inverse=True)
         sets, _ = TypeSets.of_lists(concepts.column("semantic_types", distinct)).resolved(concepts.hierarchy)
@@ -258,11 +276,14 @@ class CandidateLists:
         fields: Sequence[str] = (),
         index_key: str = "",
     ) -> AnnotatedLists:
-        """The lists of a split and its mentions, which are in the same order.
+        """Make lists from a split's mentions and candidates, which are in the same order.
 
         Args:
+            mentions: mentions of the split.
+            candidates: their candidates.
+            concepts: the dictionary.
             fields: as for `from_concepts`.
-            index_key: `core.stage_keys.key_of_lists` of the run; needed wherever lists are decided about.
+            index_key: `core.stage_keys.key_of_lists` of the run; needed wherever decisions are made.
         """
         table, about = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
         cui_lists = whole(table["cuis"])
@@ -306,7 +327,7 @@ class CandidateLists:
         return lists.annotated(annotations)
 
     def annotated(self, annotations: Annotations) -> AnnotatedLists:
-        """The same lists, of which the gold concepts are known."""
+        """The same lists with annotations."""
         columns = {column.name: getattr(self, column.name) for column in fields(CandidateLists)}
         return AnnotatedLists(**columns, annotations=annotations)
 
@@ -315,12 +336,12 @@ class CandidateLists:
 
     @cached_property
     def owner(self) -> np.ndarray:
-        """(m,) the mention that each candidate belongs to."""
+        """The mention that each candidate belongs to, (m,)."""
         return list_owner(self.offsets)
 
     @cached_property
     def concepts(self) -> np.ndarray:
-        """(m,) int64, equal for candidates of one list with the same CUI, or without any with the same name."""
+        """Equal numbers for candidates of one list with the same CUI, or without CUIs the same name, (m,) int64."""
         ids, codes = self.ids, self.cuis.codes
         if not all(ids):
             named = zip(RepeatedTexts(ids, codes).to_list(), self.names.to_list(), strict=True)
@@ -332,11 +353,11 @@ class CandidateLists:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The texts of `cuis` in the form of `normalize_cui`, as counts and dictionaries have them; "" for none."""
+        """`cuis` in the form of `normalize_cui`, as in counts and dictionaries; "" if missing."""
         return [normalize_cui(text or "") for text in self.cuis.texts]
 
     def are_of(self, index_key: str) -> np.ndarray:
-        """(n,) bool, whether the candidates were retrieved with this key."""
+        """Whether the candidates of each mention were retrieved with this key, (n,) bool."""
         return np.array([key == index_key for key in self.index_keys], bool)
 
     def take(self, rows: np.ndarray) -> Self:
@@ -354,7 +375,7 @@ class CandidateLists:
         )
 
     def with_candidates(self, retained: np.ndarray) -> Self:
-        """The same mentions with some of their candidates: (m,) bool, or indices, those of each list together."""
+        """The same mentions with some of their candidates, given as (m,) bool or as indices grouped by list."""
         positions = np.arange(len(self.owner))[retained]
         return replace(
             self,
@@ -375,23 +396,23 @@ class CandidateLists:
 
 @dataclass(frozen=True)
 class AnnotatedLists(CandidateLists):
-    """Lists of which the gold concepts are known.
+    """Lists with known gold concepts.
 
     Attributes:
-        annotations: of the n mentions.
+        annotations: annotations of the n mentions.
     """
 
     annotations: Annotations = field(kw_only=True)
 
     @property
     def labels(self) -> np.ndarray:
-        """(m,) int64, 1 for the gold concepts."""
+        """1 for gold concepts, else 0, (m,) int64."""
         labels, gold = np.zeros(len(self.names), np.int64), self.annotations.gold
         labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
         return labels
 
     def is_gold(self, positions: np.ndarray) -> np.ndarray:
-        """(n,) bool, whether the candidate at a flat position (n,) is its mention's gold concept; -1 is none."""
+        """Whether the candidate at each flat position (n,) is its mention's gold concept, (n,) bool; -1 is not."""
         gold = self.annotations.gold
         return (gold >= 0) & (positions == self.offsets[:-1] + gold)
 
@@ -400,9 +421,9 @@ class AnnotatedLists(CandidateLists):
         return replace(super().take(rows), annotations=self.annotations.take(rows))
 
     def with_candidates(self, retained: np.ndarray) -> Self:
-        """The same mentions with some of their candidates, as of `CandidateLists`; a gold concept may go.
+        """The same mentions with some of their candidates, as for `CandidateLists`; a gold concept may be dropped.
 
-        If it has several candidates, the first that is retained is the gold one.
+        If a gold concept has several candidates, the first that remains is the gold one.
         """
         gold, starts = self.annotations.gold, self.offsets[:-1]
         concept = np.append(self.concepts, -1)[np.where(gold >= 0, starts + gold, -1)]

@@ -1,7 +1,7 @@
-"""Candidate lists in CSV or TSV with one row a candidate, as spreadsheets and data frames write them.
+"""Candidate lists in CSV or TSV with one row per candidate, as spreadsheets and data frames write them.
 
-Successive rows with the same ``mention_id`` (and ``doc_id``) are the candidates of one mention. What is about the
-mention stands in its first row; later rows repeat it or leave it blank.
+Successive rows with the same ``mention_id`` (and ``doc_id``) are the candidates of one mention. Values about the
+mention are in its first row; later rows repeat them or leave them blank.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def check_header(path: Path) -> list[str]:
     """The columns of a file.
 
     Raises:
-        UserError: the file is empty or no UTF-8, or columns are missing or exclude each other.
+        UserError: the file is empty or not UTF-8, or columns are missing or exclude each other.
     """
     with path.open(encoding="utf-8-sig", newline="") as stream:
         header = next(_reader(path, stream), [])
@@ -70,10 +70,10 @@ def check_header(path: Path) -> list[str]:
 
 
 def read_candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number of its first line and each mention, as a line of JSON Lines would hold it.
+    """Yield each mention as in a line of JSON Lines, with the number of its first line.
 
-    Blank cells are absent. Further columns are keys of the candidates: ``NAME_score`` a number, ``score`` the number
-    ``list_score``. A row without name and CUI is no candidate.
+    Blank cells are absent. Further columns are keys of the candidates: ``NAME_score`` is a number, ``score`` becomes
+    the number ``list_score``. A row without name and CUI is not a candidate.
 
     Raises:
         UserError: a row does not fit the header or its mention, or a mention goes on after another (names the line).
@@ -148,7 +148,7 @@ def _mention(path: Path, rows: Sequence[CandidateRow]) -> dict[str, Any]:
 
 
 def _gold_cui(path: Path, rows: Sequence[CandidateRow]) -> str | None:
-    """The CUI of the row that is marked; None if no row says anything."""
+    """The CUI of the row that is marked as gold; None if no row has a mark."""
     gold: CandidateRow | None = None
     is_labelled = False
     for row in rows:
@@ -189,7 +189,7 @@ def _types(text: str) -> list[str]:
 
 
 def _number(text: str) -> float | str | None:
-    """A score; None if it is blank or no finite number, and a text as it is, which is refused with its candidate."""
+    """A score; None if it is blank or not finite, and other text unchanged, which is refused with its candidate."""
     if not text.strip():
         return None
     try:

@@ -69,7 +69,7 @@ def ordered(*keys: np.ndarray) -> np.ndarray:
 
 
 def first_of_each(*keys: np.ndarray) -> np.ndarray:
-    """Which rows are the first with their keys, (n,), bool; `keys` as for `ordered`."""
+    """Whether each row is the first with its keys, (n,) bool; `keys` is as for `ordered`."""
     order = ordered(*keys)
     again = np.ones(max(len(order) - 1, 0), dtype=bool)
     for key in keys:
@@ -86,8 +86,8 @@ class Lists:
 
     Attributes:
         values: strings, in any order.
-        positions: in `values`, (m,).
-        starts: (n + 1,), int64.
+        positions: (m,) positions in `values`.
+        starts: (n + 1,) int64, where each list starts.
     """
 
     values: pa.Array
@@ -101,7 +101,7 @@ class Lists:
 
     @classmethod
     def grouped(cls, values: pa.Array, positions: np.ndarray, concepts: np.ndarray, size: int) -> Lists:
-        """From the ascending concept of each of `positions`; there are `size` concepts."""
+        """Lists from the concept of each of `positions`, ascending, for `size` concepts."""
         return cls(values, positions, list_offsets(np.bincount(concepts, minlength=size)))
 
     def sizes(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class Lists:
         return np.diff(self.starts)
 
     def kept(self, concepts: np.ndarray) -> Lists:
-        """The lists of some concepts, given as (n,) bool."""
+        """The lists of some concepts, (n,) bool."""
         sizes = self.sizes()
         return Lists(self.values, self.positions[np.repeat(concepts, sizes)], list_offsets(sizes[concepts]))
 
@@ -149,7 +149,7 @@ class ConceptColumns:
                 yield Concept(cui, name, tuple(synonyms), tuple(types), definition)
 
     def kept(self, concepts: np.ndarray) -> ConceptColumns:
-        """Some of the concepts, given as (n,) bool."""
+        """Some of the concepts, (n,) bool."""
         lists = (column.kept(concepts) for column in (self.names, self.types, self.definitions))
         return ConceptColumns(self.cuis[concepts], *lists)
 

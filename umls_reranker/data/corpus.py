@@ -34,9 +34,11 @@ class Mention:
 
     Attributes:
         doc_id: id of the document, e.g. its PMID.
-        start, end: offsets in the document, characters, end exclusive.
+        start: offset in the document, in characters.
+        end: offset of its end, exclusive.
         text: the mention as written, or the long form of its abbreviation.
-        left, right: text before and after it, inner white space kept.
+        left: text before it, with inner white space.
+        right: text after it, with inner white space.
         cui: UMLS concept id, e.g. ``C0037114``.
         semantic_types: type ids as annotated, e.g. ``("T103",)``.
     """
@@ -53,7 +55,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What a corpus says about a piece of text, not yet compared with the text.
+    """An annotation of a corpus, not yet compared with the text.
 
     Attributes:
         spans: ``(start, end)`` of its pieces, characters, end exclusive; several if it is discontinuous.
@@ -77,9 +79,9 @@ class Document:
     Attributes:
         where: its place in the file, a line or words, for messages.
         doc_id: as in the lists of documents.
-        text: that the offsets count characters of.
-        annotations: with the place of each; read once.
-        lines: that are lost with it if it is malformed.
+        text: its text, in which offsets count characters.
+        annotations: its annotations, each with its place; read once.
+        lines: number of lines that are skipped with it if it is malformed.
     """
 
     where: int | str
@@ -93,8 +95,8 @@ class CorpusReader(ABC):
     """A format of annotated text.
 
     Attributes:
-        name: of the format.
-        layout: what its files look like, for help and messages.
+        name: name of the format.
+        layout: description of its files, for help and messages.
     """
 
     name: str
@@ -109,14 +111,15 @@ class CorpusReader(ABC):
         """Stream the documents of a file, plain or gzip.
 
         Args:
-            faults: takes what is malformed and therefore not yielded.
+            path: the file.
+            faults: takes malformed lines and annotations, which are not yielded.
 
         Raises:
             UserError: the file is broken, or malformed and `faults` stops.
         """
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """The files of a corpus that is a folder, in order; none if the folder is not in this format."""
+        """The files of a corpus folder in order; none if the folder is not in this format."""
         return ()
 
     @reading
@@ -140,7 +143,7 @@ class CorpusReader(ABC):
                 with malformed text is skipped completely.
 
         Returns:
-            a `Reading`; its report has the ``format``, the numbers of ``documents`` and ``mentions``,
+            A `Reading`; its report has the ``format``, the numbers of ``documents`` and ``mentions``,
             ``expanded_abbreviations``, annotations ``without_cui`` and ``discontinuous`` ones, which are left out,
             ``further_cuis`` of annotations with several, which are not used, ``skipped`` lines and ``reasons``.
 

@@ -1,4 +1,4 @@
-"""The formats of annotated text that a recipe's ``corpus`` may have, told apart by content."""
+"""The formats of annotated text for a recipe's ``corpus``, recognized by content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def register(reader: CorpusReader) -> None:
 
 
 def describe_formats() -> str:
-    """The known formats and what they look like, for help and messages."""
+    """The known formats with their descriptions, for help and messages."""
     return "; ".join(f"{reader.name} ({reader.layout})" for reader in CORPUS_READERS)
 
 
@@ -46,7 +46,7 @@ def read_corpus(path: Path | Sequence[Path], **options: Any) -> Reading[Mention]
 
     Args:
         path: a file, or several of one format.
-        options: of `CorpusReader.read`.
+        options: options of `CorpusReader.read`.
 
     Raises:
         UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.

@@ -35,7 +35,7 @@ def cui_number(cui: str) -> int:
 
 
 def cui_numbers(cuis: pa.Array) -> np.ndarray:
-    """`cui_number` of each, (n,), uint64.
+    """`cui_number` of n CUIs, (n,) uint64.
 
     Args:
         cuis: (n,) large_string without nulls.

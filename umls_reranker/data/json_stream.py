@@ -26,13 +26,14 @@ OFFSET = re.compile(r"[0-9]{1,9}")
 
 
 def stream_objects(path: Path, lists: Collection[str]) -> Iterator[tuple[int, Any]]:
-    """Yield the number of its first line and each object; memory holds one of them.
+    """Yield each object with the number of its first line; memory holds one object.
 
-    Of an object with a list under one of the keys `lists`, the items of that list are yielded in its place. Brackets
-    and commas between the outermost objects separate them, whatever their order.
+    For an object with a list under one of the keys `lists`, the items of that list are yielded in its place. Brackets
+    and commas between the outermost objects separate them in any order.
 
     Args:
-        path: plain or gzip.
+        path: the file, plain or gzip.
+        lists: keys whose lists hold the objects.
 
     Raises:
         UserError: the file is missing, empty, broken, cut short, or not JSON (names the line); or an object is longer
@@ -100,12 +101,12 @@ class _Text:
             self._read()
 
     def skip(self) -> None:
-        """Leave the next character behind."""
+        """Skip the next character."""
         self.line += self._text[self._at] == "\n"
         self._at += 1
 
     def value(self) -> Any:
-        """The JSON value that comes next."""
+        """The next JSON value."""
         self.next()
         while True:
             try:
@@ -142,7 +143,7 @@ class _Text:
 
 
 def as_object(value: Any, noun: str, *, optional: bool = False) -> dict[str, Any]:
-    """An object; empty for null if it is `optional`."""
+    """The value as an object; empty for null if it is `optional`."""
     if value is None and optional:
         return {}
     if not isinstance(value, dict):

@@ -45,7 +45,7 @@ class UnknownTypes(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[Any], hierarchy: TypeHierarchy) -> UnknownTypes:
-        """Of the types of n mentions or candidates, each one type, several, or None."""
+        """Find the unknown types of n mentions or candidates, each with one type, several, or None."""
         types = TypeSets.of(values)
         _, names = types.resolved(hierarchy)
         has_unknown = np.array([*(not {*names}.isdisjoint(kinds) for kinds in types.sets), False])
@@ -60,12 +60,15 @@ class LabelledLists:
         lists: n mentions with annotations, CUIs in the form of `normalize_cui`, and the scores that all candidates
             have.
         not_in_list: mentions whose gold concept is not among their candidates.
-        unread_columns, unread_keys: keys of mentions, and of candidates, that nothing reads.
-        blank_scores: retrievers of which no candidate has a score.
-        unknown_mention_types, unknown_candidate_types: types that the hierarchy of `lists` does not know.
+        unread_columns: keys of mentions that are not used.
+        unread_keys: keys of candidates that are not used.
+        blank_scores: retrievers without a score for any candidate.
+        unknown_mention_types: types of mentions that the hierarchy of `lists` does not know.
+        unknown_candidate_types: types of candidates that it does not know.
         positions: file and row of each mention, for messages.
-        splits, mention_ids: n values of the columns ``split`` and ``mention_id``, None where a row has none.
-        dictionary: that added to the candidates what they lacked.
+        splits: n values of the column ``split``, None if a row has none.
+        mention_ids: n values of the column ``mention_id``, None if a row has none.
+        dictionary: the dictionary that completed the candidates.
     """
 
     lists: AnnotatedLists
@@ -86,10 +89,10 @@ class AddedMentions:
     """k mentions that follow those of a file.
 
     Attributes:
-        rows: as the file would hold them, with what the dictionary adds.
-        positions: where each comes from, for messages.
-        certifies: whether a certificate may rest on it.
-        replaced: numbers of the file's mentions, from 0, that these take the place of.
+        rows: rows as in the file, completed by the dictionary.
+        positions: origin of each, for messages.
+        certifies: whether each may count for a certificate.
+        replaced: numbers of the file's mentions, from 0, that these replace.
     """
 
     rows: list[dict[str, Any]]
@@ -110,14 +113,16 @@ def read_labelled_lists(
     """Read a file or folder at once; arguments and errors are those of `labelled_batches`.
 
     Args:
-        umls_dir: of a dictionary that adds to the candidates what they lack (`MentionFiles.with_dictionary`).
-        add: mentions that are read like those of the file, which it is told.
-        further_cuis: of their candidates.
-        fitted_on: whether a model is to be, which takes some documents to fit on and others to measure on.
+        path: the file or folder.
+        hierarchy: as for `labelled_batches`.
+        umls_dir: folder of a dictionary that completes the candidates (`MentionFiles.with_dictionary`).
+        add: function that returns further mentions, given those of the file; they are read like these.
+        further_cuis: CUIs of the further mentions' candidates.
+        fitted_on: whether a model is to be fitted, which needs documents to fit on and others to measure on.
 
     Raises:
-        UserError: also if a mention_id comes twice in a document, there are too few documents, or no gold concept is
-            in its list.
+        UserError: as for `labelled_batches`; a mention_id is repeated in a document, there are too few documents, or
+            no list contains its gold CUI.
     """
     batches = list(open_mentions(path).with_dictionary(umls_dir, further_cuis).batches(BATCH_MENTIONS))
     if not batches:
@@ -137,7 +142,7 @@ def read_labelled_lists(
 
 
 def require_documents(path: Path, documents: Collection[str]) -> None:
-    """Refuse lists with too few documents for holding some out."""
+    """Refuse lists with too few documents to hold some out."""
     count = len(documents)
     if count < FEWEST_DOCUMENTS:
         raise UserError(
@@ -147,10 +152,11 @@ def require_documents(path: Path, documents: Collection[str]) -> None:
 
 
 def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], RowPosition]) -> None:
-    """Refuse a mention_id that comes twice in a document.
+    """Refuse a mention_id that is repeated in a document.
 
     Args:
-        first_rows: (document, mention_id) -> its row in the batches before; it is updated.
+        batch: the lists.
+        first_rows: (document, mention_id) -> its row in earlier batches; it is updated.
     """
     rows = zip(batch.lists.annotations.documents, batch.mention_ids, batch.positions, strict=True)
     for document, mention_id, position in rows:
@@ -165,9 +171,9 @@ def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], 
 
 
 def repeated_rows(labelled: LabelledLists) -> list[tuple[RowPosition, RowPosition]]:
-    """Each mention without mention_id that equals an earlier one of its document, candidates included, and that one.
+    """Pairs of a mention without mention_id and an earlier one of its document that equals it with all candidates.
 
-    Both may be real where the text is short or left out, so they are not refused.
+    Both may be real if the context is short or missing, so they are not refused.
     """
     lists, annotations = labelled.lists, labelled.lists.annotations
     candidates = list(zip(lists.cuis.to_list(), lists.names.to_list(), strict=True))
@@ -188,12 +194,13 @@ def repeated_rows(labelled: LabelledLists) -> list[tuple[RowPosition, RowPositio
 
 
 def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledLists]:
-    """Read and check a file or a folder of mentions (`open_mentions`), each with ``doc_id`` and ``cui`` too.
+    """Read and check a file or a folder of mentions (`open_mentions`), which also have ``doc_id`` and ``cui``.
 
-    Of candidates, ``NAME_score`` is the score of retriever NAME, which must not be the name of a feature. Mentions
-    whose gold concept is not in the list stay, without a correct candidate; it is never added.
+    ``NAME_score`` of a candidate is the score of retriever NAME, which must not be the name of a feature. A mention
+    whose list lacks the gold concept stays, without a correct candidate; the gold concept is never added.
 
     Args:
+        path: the file or folder.
         hierarchy: resolves the names of semantic types.
 
     Raises:
@@ -292,10 +299,10 @@ def _read(
 
 
 def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None) -> np.ndarray:
-    """(k,) int64, the candidate with the highest score (m,) of each concept in a list; without scores, its first one.
+    """The candidate of each concept in a list with the highest score (m,), or without scores its first, (k,) int64.
 
-    Several names of one concept do not compete for probability or margin in the ranking. Each stands where the first
-    candidate of its concept does, so that the concepts of a list keep their order.
+    So several names of one concept do not compete for probability or margin. Each takes the position of the first
+    candidate of its concept, so the concepts of a list keep their order.
     """
     first = np.unique(lists.concepts, return_index=True)[1]
     if scores is None:
@@ -353,11 +360,10 @@ def _check_candidates(lists: CandidateLists, positions: Sequence[RowPosition]) -
 
 
 def _refuse_outliers(lists: CandidateLists, positions: Sequence[RowPosition]) -> None:
-    """Refuse a score whose size is above a million, and a million times that of nearly all others.
+    """Refuse a score whose absolute value is above a million, and a million times that of nearly all others.
 
-    Nearly all are all but the thousandth of the largest size, and all but three at least. An honest score is never
-    refused: cosines and probabilities are too small, however few of them are not near 0, and the sizes of logits,
-    odds, BM25 and counts have no such gap below the few largest.
+    Nearly all means all but the largest thousandth, and all but at least three. A genuine score is never refused:
+    cosines and probabilities are too small, and logits, odds, BM25 and counts have no such gap below the few largest.
     """
     for name, column in lists.scores.items():
         sizes = np.abs(column)
@@ -379,7 +385,7 @@ def _refuse_outliers(lists: CandidateLists, positions: Sequence[RowPosition]) ->
 def _refuse_first(
     is_refused: np.ndarray, lists: CandidateLists, positions: Sequence[RowPosition], reason: str
 ) -> None:
-    """UserError with the reason for the first of the candidates, (m,) bool, if there is any."""
+    """Raise `UserError` with the reason for the first of these candidates, (m,) bool, if there is any."""
     if is_refused.any():
         candidate = int(is_refused.argmax())
         row = int(lists.owner[candidate])
@@ -387,7 +393,7 @@ def _refuse_first(
 
 
 def _gold_positions(lists: CandidateLists, gold_cuis: Sequence[str]) -> np.ndarray:
-    """(n,) int64, the first candidate of each list with the gold concept, or -1."""
+    """The first candidate of each list with the gold concept, or -1, (n,) int64."""
     is_gold = np.array(lists.cuis.to_list(), object) == np.array(gold_cuis, object)[lists.owner]
     # The first one is assigned last.
     correct = np.flatnonzero(is_gold)[::-1]

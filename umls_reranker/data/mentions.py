@@ -71,7 +71,7 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
     ``mention_id`` is the row number within the split.
 
     Returns:
-        split -> number of mentions.
+        Split -> number of mentions.
 
     Raises:
         UserError: a split is empty.
@@ -127,7 +127,7 @@ def hold_out_synonyms(
         seed: of synonyms and splits.
 
     Returns:
-        the concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.
+        The concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.
     """
     held_out = {}
     for concept in concepts:

@@ -66,7 +66,7 @@ def read_obo_concepts(
             skipped whole.
 
     Returns:
-        the concepts, their types and relations, and a report.
+        The concepts, their types and relations, and a report.
 
     Raises:
         UserError: a file is missing, empty or broken; a line is malformed (names file and line); a type root or a

@@ -130,7 +130,7 @@ def read_relations(
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
     Returns:
-        a `Reading`; its report has ``lines``, ``dropped`` (lines by filter), ``skipped`` and ``reasons``.
+        A `Reading`; its report has ``lines``, ``dropped`` (lines by filter), ``skipped`` and ``reasons``.
 
     Raises:
         UserError: the file is missing, empty or broken; or a line is malformed (names file and line).

@@ -35,7 +35,7 @@ def find_release_file(folder: Path, name: str) -> tuple[Path, ...]:
         name: e.g. ``MRCONSO.RRF``.
 
     Returns:
-        the paths; empty if the file does not exist.
+        The paths; empty if the file does not exist.
 
     Raises:
         UserError: a part before the last one is missing.

@@ -45,7 +45,7 @@ class RetiredCuis:
             on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
         Returns:
-            the retired CUIs, and a report: ``lines``, ``skipped`` and ``reasons``.
+            The retired CUIs, and a report: ``lines``, ``skipped`` and ``reasons``.
 
         Raises:
             UserError: the file is missing, empty or broken; or a line is malformed (names file and line).
@@ -67,7 +67,7 @@ class RetiredCuis:
         then the first in the file.
 
         Returns:
-            the successor or None, and the outcome for `cui`: ``mapped``, ``successor_not_in_dictionary``,
+            The successor or None, and the outcome for `cui`: ``mapped``, ``successor_not_in_dictionary``,
             ``related_only`` (RB, RN or RO), ``deleted``, ``not_in_subset`` (SUBX), or ``not_retired`` (MRCUI does not
             know it).
         """
@@ -105,7 +105,7 @@ def map_retired(
     """Yield ``(split, mention)`` with gold CUIs that the dictionary lacks replaced by their successors.
 
     Returns:
-        a `Reading`; its report has ``mentions`` and ``cuis``: numbers by outcome, of those outside the dictionary (see
+        A `Reading`; its report has ``mentions`` and ``cuis``: numbers by outcome, of those outside the dictionary (see
         `RetiredCuis.successor`).
     """
     ends: dict[str, tuple[str | None, str]] = {}

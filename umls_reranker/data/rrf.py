@@ -51,7 +51,7 @@ def read_rrf_concepts(
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
     Returns:
-        the concepts, and a report of what was read: ``names_read``, ``names_kept``, ``dropped`` (names by filter),
+        The concepts, and a report of what was read: ``names_read``, ``names_kept``, ``dropped`` (names by filter),
         ``concepts``, ``typed`` (concepts with a type), ``types_of_unknown_concepts`` and
         ``definitions_of_unknown_concepts`` (lines of MRSTY and MRDEF whose CUI has no name that passes the filters),
         ``skipped`` and ``reasons``.
@@ -105,7 +105,7 @@ def read_names_and_types(
         languages: LAT values kept; empty keeps all.
 
     Returns:
-        the CUIs, (n,) uint64 ascending; the names of each, the preferred one first, and the TUIs of each, both empty
+        The CUIs, (n,) uint64 ascending; the names of each, the preferred one first, and the TUIs of each, both empty
         for a concept without any; None without the file.
 
     Raises:

@@ -267,7 +267,7 @@ def corpus_mentions(
     """Stream ``(split, mention)`` from an annotated corpus.
 
     Returns:
-        a `Reading`; its report is that of `CorpusReader.read`, ``mentions_in_no_list`` and
+        A `Reading`; its report is that of `CorpusReader.read`, ``mentions_in_no_list`` and
         ``listed_documents_without_mentions``.
 
     Raises:

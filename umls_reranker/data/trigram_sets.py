@@ -53,7 +53,7 @@ def shared_trigrams(
         name_codes: (m,) position of each candidate's name in `names`.
 
     Returns:
-        two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
+        Two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
         mention; 0 for a text without any.
     """
     of_mentions, of_names = _words(mentions), _words(names)

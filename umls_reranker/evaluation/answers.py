@@ -90,7 +90,7 @@ class Answers:
         return Outcomes.of(self.lists, self.decided)
 
     def with_candidates(self, retained: np.ndarray) -> Answers:
-        """About the same mentions with some of their candidates, as of `CandidateLists.with_candidates`."""
+        """About the same mentions with some of their candidates, as for `CandidateLists.with_candidates`."""
         lists = self.lists.with_candidates(retained)
         scores = Scores(self.logits[retained], self.exhaustive.truncated)
         reads = self.template.reads
@@ -100,7 +100,7 @@ class Answers:
     def decide(
         self, lists: CandidateLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]
     ) -> Decisions:
-        """About these or other lists; arguments as of `rank`."""
+        """About these or other lists; arguments as for `rank`."""
         return rank(lists, scores, self.calibration, network_inputs=self.template.reads)
 
 

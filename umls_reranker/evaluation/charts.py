@@ -33,7 +33,7 @@ def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarr
         p, y: (n,) probabilities and labels. groups: (n,) document of each.
 
     Returns:
-        lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``, ``positive_rate``, ``band_low``,
+        Lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``, ``positive_rate``, ``band_low``,
         ``band_high``.
     """
     points = reliability_curve(p, y, BINS)
@@ -58,7 +58,7 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
         score: (n,) -inf or NaN for no answer. correct: (n,) whether it is correct.
 
     Returns:
-        lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, the last one always; and
+        Lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, the last one always; and
         ``area``, the mean share of incorrect answers over all coverages up to the last (AURC, Geifman et al. 2019).
     """
     score = np.asarray(score, dtype=np.float64)

@@ -171,8 +171,8 @@ def slice_figures(outcomes: Outcomes, documents: Documents, split: str) -> dict[
     """The figures of the table `slices` of some mentions, and their number.
 
     Returns:
-        ``mentions``, the figures as of `measure_figures`, and with at least `SMALLEST_SLICE` mentions with candidates,
-        ``debiased_ece`` of the top scores.
+        ``mentions``, the figures as for `measure_figures`, and with at least `SMALLEST_SLICE` mentions with
+        candidates, ``debiased_ece`` of the top scores.
     """
     figures: dict[str, Any] = {"mentions": len(outcomes)} | measure_figures(SLICES, outcomes, documents, split)
     top = outcomes.select(outcomes.has_candidates)
@@ -191,7 +191,7 @@ def group_slices(
     group.
 
     Returns:
-        group id -> `slice_figures` with its ``name``.
+        Group id -> `slice_figures` with its ``name``.
     """
     groups = []
     for types in outcomes.types:
@@ -206,7 +206,7 @@ def type_slices(
     """Figures of every semantic type with at least `SMALLEST_SLICE` mentions, the most certain excess of errors first.
 
     Returns:
-        type id -> `slice_figures` with its ``name``, ordered by the lower end of the interval of ``excess_error``.
+        Type id -> `slice_figures` with its ``name``, ordered by the lower end of the interval of ``excess_error``.
     """
     types = [set(filter(None, map(hierarchy.resolve, names))) for names in outcomes.types]
     slices = _slices(outcomes, documents, types, hierarchy, SMALLEST_SLICE, split)

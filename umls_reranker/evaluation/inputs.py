@@ -36,7 +36,7 @@ def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
     Candidates that are retained where the network sees less are scored for it.
 
     Returns:
-        name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `slice_figures`
+        Name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `slice_figures`
         of all mentions.
     """
     lists, network_inputs = answers.lists, answers.template.reads
@@ -79,7 +79,7 @@ def replaced_types(
         seed: of the draws.
 
     Returns:
-        level (`LEVELS`) -> n lists; a mention whose type is incorrect at one level has the same one at the next.
+        Level (`LEVELS`) -> n lists; a mention whose type is incorrect at one level has the same one at the next.
     """
     rng = np.random.default_rng(seed)
     frequency = Counter(filter(None, (hierarchy.resolve(name) for names in seen for name in names)))
@@ -125,7 +125,7 @@ def incorrect_type_figures(answers: Answers, seen: TypeLists) -> dict[str, dict[
         seen: types of other mentions, as for `replaced_types`.
 
     Returns:
-        level -> ``replaced``, the number of mentions with an incorrect type, and `slice_figures` of all mentions;
+        Level -> ``replaced``, the number of mentions with an incorrect type, and `slice_figures` of all mentions;
         empty where no mention has a type.
     """
     lists, documents, split = answers.lists, answers.documents, answers.split

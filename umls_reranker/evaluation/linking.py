@@ -121,7 +121,7 @@ def linking_metrics(
             ``answered`` (share of all mentions) and ``precision`` (correct among answered).
 
     Returns:
-        dict of ``{"value", "low", "high"}`` by metric over all mentions; and the same over in-dictionary mentions
+        Dict of ``{"value", "low", "high"}`` by metric over all mentions; and the same over in-dictionary mentions
         under ``in_dictionary``.
     """
     ranks = np.asarray(ranks, dtype=np.int64)

@@ -56,7 +56,7 @@ def compare_systems(systems: Mapping[str, System], documents: Documents) -> list
         documents: of the mentions; all intervals, those of differences too, are of the same resamples.
 
     Returns:
-        rows for ``metrics.json``: ``name``, ``acc@1``, ``gain`` (None in the first row), ``accepted_share``,
+        Rows for ``metrics.json``: ``name``, ``acc@1``, ``gain`` (None in the first row), ``accepted_share``,
         ``accepted_precision`` (NaN if nothing is accepted) and ``top1_ece`` (None without probabilities), each
         ``{"value", "low", "high"}``.
     """

@@ -246,7 +246,7 @@ class PaddedLayers:
 
 
 def load_encoder_body(folder: str | Path, device: torch.device, dtype: str) -> PreTrainedModel:
-    """The encoder of a folder by transformers, without a head; errors as of `load_weights`."""
+    """The encoder of a folder by transformers, without a head; errors as for `load_weights`."""
     # On a CPU, plain attention is faster for texts of about ten tokens (1.3x in bfloat16).
     attention = "eager" if device.type == "cpu" else "sdpa"
     model = load_weights(transformers.AutoModel, folder, dtype=dtype, attn_implementation=attention)

@@ -166,7 +166,7 @@ def score_lists(
 
     Args:
         scorer: None: there is no network, so that all logits are NaN.
-        desc: as of `PairScorer.score`.
+        desc: as for `PairScorer.score`.
         retained: (m,) bool, which candidates to score; the others have the logit NaN. None: all.
     """
     if scorer is None:

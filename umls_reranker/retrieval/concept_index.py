@@ -103,7 +103,7 @@ def write_names(
         form: what two names count as the same by; by default they must be equal.
 
     Returns:
-        the distinct strings (or forms) in order of number.
+        The distinct strings (or forms) in order of number.
     """
     rows, names = [], []
     for batch_rows, batch in concepts.iter_names():

@@ -101,7 +101,7 @@ def fill(index: faiss.Index, vectors: NameVectors) -> faiss.Index:
     A GPU trains and fills it if FAISS was built for GPUs, there is one, and it supports this kind of index.
 
     Returns:
-        the filled index, in main memory.
+        The filled index, in main memory.
 
     Raises:
         UserError: training needs more vectors than exist.

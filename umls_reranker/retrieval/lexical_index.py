@@ -111,7 +111,7 @@ class LexicalIndex(ConceptIndex):
             k: number of concepts.
 
         Returns:
-            candidates with TF-IDF cosines as scores, 1 if a name equals the normalized text.
+            Candidates with TF-IDF cosines as scores, 1 if a name equals the normalized text.
         """
         queries = self._weigh(texts)
 

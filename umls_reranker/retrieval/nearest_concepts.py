@@ -108,7 +108,7 @@ class NearestConcepts(ABC):
             has_enough: numbers of mentions, (m,) -> (m,) bool.
 
         Returns:
-            number of searched concepts -> number of mentions; empty if lists cannot be extended.
+            Number of searched concepts -> number of mentions; empty if lists cannot be extended.
         """
 
 

@@ -102,7 +102,7 @@ class RetrievalMethod(RetrieverDeclaration, ABC):
             fingerprint: of everything the index depends on.
 
         Returns:
-            how much it holds, such as ``{"names": 107_379}``.
+            How much it holds, such as ``{"names": 107_379}``.
         """
         raise NotImplementedError
 

@@ -210,7 +210,7 @@ def training_mentions(
         mentions: ``(split, mention)`` of the corpus.
 
     Returns:
-        a `Reading`; its report counts corrections: ``mentions``, and those left out, ``without_concept`` and
+        A `Reading`; its report counts corrections: ``mentions``, and those left out, ``without_concept`` and
         ``in_held_out_documents``.
     """
     held_out = set()

@@ -169,7 +169,7 @@ def systems_of_lists(
     Args:
         lists: with all their candidates.
         reranker: for its hierarchy of types; None: that of the UMLS.
-        settings, seed: as of `CrossFits`.
+        settings, seed: as for `CrossFits`.
 
     Returns:
         ``lists_order`` and ``calibrated_scores``, to which other systems are compared.
