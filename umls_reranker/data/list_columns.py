@@ -1,6 +1,6 @@
-"""Columns of mentions and candidates from Python objects or Arrow, checked: what `CandidateLists.from_objects` reads.
+"""Checked columns of mentions and candidates from Python objects or Arrow, for `CandidateLists.from_objects`.
 
-A column of Arrow that is not of the usual type is checked as the objects that it holds.
+An Arrow column that is not of the usual type is checked as Python objects.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CandidateColumns(NamedTuple):
 
 
 def require_lists(**columns: Any) -> None:
-    """TypeError for a column, unless it is None, that is one text, or has no length.
+    """Raise TypeError for a column that is a single text or has no length; None is allowed.
 
     A text would be read as the list of its letters.
     """
@@ -59,10 +59,10 @@ def require_lists(**columns: Any) -> None:
 
 
 def entity_of(row: Mapping[str, Any]) -> Any:
-    """What a mention has under ``entity`` or ``mention``.
+    """The text of a mention under ``entity`` or ``mention``.
 
     Raises:
-        ValueError: it has neither, or both, and they differ.
+        ValueError: there is neither, or both, and they differ.
     """
     if "entity" not in row and MENTION not in row:
         raise ValueError("lacks entity (or mention), the text that the candidates are for")
@@ -73,7 +73,7 @@ def entity_of(row: Mapping[str, Any]) -> Any:
 
 
 def with_entity(table: pa.Table) -> pa.Table:
-    """A table whose texts may be in the column ``mention``, with them in ``entity``.
+    """A table with the texts of a column ``mention`` moved to ``entity``.
 
     Raises:
         ValueError: it has both, and they differ.
@@ -88,11 +88,11 @@ def with_entity(table: pa.Table) -> pa.Table:
 
 
 def mention_texts(key: str, values: Sequence[Any], *, may_be_blank: bool = True) -> Sequence[str]:
-    """A text for each of n mentions.
+    """Check the texts of n mentions.
 
     Raises:
-        TypeError, ValueError: a value is no text, or is blank; names the mention if there are several. Or a text
-            cannot be encoded, as it holds half of a surrogate pair.
+        TypeError: a value is not text; names the mention if there are several.
+        ValueError: a text is blank, or cannot be encoded because it holds half of a surrogate pair.
     """
     column = _Column(key, len(values))
     texts = column.texts(values)
@@ -105,7 +105,7 @@ def mention_texts(key: str, values: Sequence[Any], *, may_be_blank: bool = True)
 
 
 def mention_types(values: Sequence[Any] | pa.Array) -> TypeSets:
-    """The types of n mentions, not resolved.
+    """Check the types of n mentions, without resolving them.
 
     Raises:
         TypeError: a value is neither text nor a list of texts; names the mention if there are several.
@@ -114,10 +114,10 @@ def mention_types(values: Sequence[Any] | pa.Array) -> TypeSets:
 
 
 def flat_candidates(candidates: Sequence[Collection[Any]] | pa.Array) -> tuple[np.ndarray, list[Any] | pa.Array]:
-    """Where the candidates of n mentions start, (n + 1,), and the m candidates of all.
+    """Offsets of the candidates of n mentions, (n + 1,), and all m candidates.
 
     Raises:
-        TypeError: the candidates of a mention are no list; names the mention if there are several.
+        TypeError: the candidates of a mention are not a list; names the mention if there are several.
     """
     if isinstance(candidates, pa.Array):
         if _is_list(candidates.type) and not candidates.null_count:
@@ -139,15 +139,18 @@ def candidate_columns(
     fields: Sequence[str],
     scores: Iterable[str],
 ) -> CandidateColumns:
-    """The values of m candidates of n mentions.
+    """Read the values of m candidates of n mentions.
 
     Args:
         items: names, mappings or objects; in Arrow, texts or structs.
         offsets: (n + 1,) where each mention's candidates start.
-        hierarchy, fields, scores: as for `CandidateLists.from_objects`.
+        hierarchy: as for `CandidateLists.from_objects`.
+        fields: as for `CandidateLists.from_objects`.
+        scores: as for `CandidateLists.from_objects`.
 
     Raises:
-        TypeError, ValueError: a value is of the wrong kind; names the candidate, and its mention if there are several.
+        TypeError: a value is of the wrong type; names the candidate, and its mention if there are several.
+        ValueError: a name is blank; names it likewise.
     """
     score_keys = {name: f"{name}_score" for name in scores}
     by_key = _by_key(items, (*CANDIDATE_KEYS, *score_keys.values()))
@@ -181,7 +184,7 @@ def candidate_columns(
 
 
 def _by_key(items: list[Any] | pa.Array, keys: Sequence[str]) -> dict[str, list[Any] | pa.Array]:
-    """The values of each key in all candidates; a key that none has may be absent."""
+    """The values of each key in all candidates; a key that no candidate has may be absent."""
     if isinstance(items, pa.Array):
         if pa.types.is_struct(items.type):
             return dict(zip((field.name for field in items.type), items.flatten(), strict=True))
@@ -215,7 +218,7 @@ class _Column:
         self.key, self.mentions, self.offsets, self.items = key, mentions, offsets, items
 
     def refuse(self, position: int, kind: type[Exception], reason: str) -> NoReturn:
-        """Raise what is wrong with a mention or a candidate."""
+        """Raise an error that names the mention or candidate."""
         row = position
         if self.offsets is not None:
             row = int(np.searchsorted(self.offsets, position, side="right")) - 1
@@ -223,7 +226,7 @@ class _Column:
         raise kind(f"mention {row}: {reason}" if self.mentions > 1 else reason) from None
 
     def texts(self, values: Sequence[Any] | pa.Array, *, may_lack: bool = False) -> Sequence[Any] | pa.StringArray:
-        """The values, which are texts, or None where they `may_lack`."""
+        """The values as texts; None only if they `may_lack`."""
         if isinstance(values, pa.Array):
             texts = values.cast(pa.string()) if _is_text(values.type) else None
             if texts is not None and (may_lack or not texts.null_count):
@@ -251,7 +254,7 @@ class _Column:
         self.refuse(position, TypeError, reason)
 
     def types(self, values: Sequence[Any] | pa.Array) -> TypeSets:
-        """The values, which are types, lists of them, or None."""
+        """The values as types, lists of types, or None."""
         if isinstance(values, pa.Array):
             if values.null_count == len(values):
                 return TypeSets.missing(len(values))
@@ -270,7 +273,7 @@ class _Column:
         self.refuse(position, TypeError, reason)
 
     def numbers(self, values: Sequence[Any] | pa.Array) -> np.ndarray:
-        """The values, which are numbers or None, as float64 with NaN for None."""
+        """The values as float64, with NaN for None."""
         if isinstance(values, pa.Array):
             try:
                 # A cast would read texts as numbers.
@@ -301,16 +304,16 @@ def _is_number(value: Any) -> bool:
 
 
 def _pandas_hint(value: Any) -> str:
-    """How to make None of the NaN that pandas puts for a missing text."""
+    """A hint how to convert the NaN of pandas for a missing text to None."""
     is_nan = isinstance(value, float) and value != value
     return "; pandas gives None by frame.astype(object).where(frame.notna(), None)" if is_nan else ""
 
 
 def encoded_texts(texts: Sequence[str | None] | pa.StringArray | pa.ChunkedArray) -> RepeatedTexts:
-    """A column with equal texts once, None among them where one has none.
+    """A column that holds equal texts once, and None for missing ones.
 
     Raises:
-        ValueError: a text cannot be encoded, as it holds half of a surrogate pair.
+        ValueError: a text cannot be encoded because it holds half of a surrogate pair.
     """
     if len(texts) <= FEW_TEXTS:
         distinct, codes = number_distinct(texts if isinstance(texts, Sequence) else texts.to_pylist())
@@ -341,7 +344,8 @@ def table_rows(table: pa.Table, refusal: str) -> list[dict[str, Any]]:
     """The rows of a table as Python objects.
 
     Args:
-        refusal: what to say of a column that cannot be one, with its ``{name}``, ``{kind}`` and the ``{error}``.
+        table: the table.
+        refusal: message for a column that cannot be converted, with ``{name}``, ``{kind}`` and ``{error}``.
 
     Raises:
         ValueError: a column holds dates or a time zone that Python lacks.
@@ -355,7 +359,7 @@ def objects(
     column: pa.Array | pa.ChunkedArray,
     refusal: str = "{name} cannot be read as {kind} ({error}); give it as text",
 ) -> list[Any]:
-    """The values of a column as Python objects; errors as `table_rows`."""
+    """The values of a column as Python objects; errors are as for `table_rows`."""
     try:
         return column.to_pylist()
     # An unknown time zone is a LookupError with pytz installed and a ValueError without it.

@@ -1,7 +1,7 @@
 """Files of mentions with their candidates, JSON Lines, CSV, Parquet or Arrow, read in batches by `datasets`.
 
-JSON Lines are read as lines, not as columns: an absent key stays absent, and a line can be written as it was. CSV and
-TSV, with one row a candidate, are read as the lines of JSON that hold the same.
+JSON Lines are read as lines, not as columns: an absent key stays absent, and a line can be written unchanged. CSV and
+TSV, with one row per candidate, are read as equivalent lines of JSON.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class MentionBatch:
     Attributes:
         path: the file.
         start: number of the file's rows before these.
-        table: the rows; of JSON Lines and CSV, lines of JSON as bytes, and their numbers.
-        dictionary: adds to the candidates what they lack.
+        table: the rows; for JSON Lines and CSV, lines of JSON as bytes, and their numbers.
+        dictionary: completes the candidates.
     """
 
     path: Path
@@ -73,23 +73,23 @@ class MentionBatch:
         return self.table.num_rows
 
     def position(self, row: int) -> RowPosition:
-        """Where a row of the batch is."""
+        """Position of a row of the batch."""
         number = self.table[NUMBER][row].as_py() if _has_lines(self.path) else self.start + row + 1
         return RowPosition(self.path, number)
 
     def lines(self) -> list[bytes]:
-        """The rows of JSON Lines as they are in the file; those of CSV as lines of JSON."""
+        """The rows as lines of JSON, unchanged if the file is JSON Lines."""
         return self.table[LINE].to_pylist()
 
     def rows(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The rows as Python objects.
 
         Args:
-            columns: those to read of a table, as far as it has them, ``mention`` as ``entity``; None reads all, under
+            columns: columns of a table to read, if it has them, with ``mention`` as ``entity``; None reads all, under
                 their own names.
 
         Raises:
-            ValueError: a line is no mention, or a column holds values that Python lacks.
+            ValueError: a line is not a mention, or a column holds values that Python lacks.
         """
         if _has_lines(self.path):
             return [_mention(line) for line in self.lines()]
@@ -100,25 +100,27 @@ class MentionBatch:
         return table_rows(table, "{name}, {kind}, cannot be read ({error}); give it as text, or leave it out")
 
     def mentions(self, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows as Python objects, with what the dictionary adds; arguments and errors as `rows`."""
+        """The rows as Python objects, completed by the dictionary; arguments and errors are those of `rows`."""
         rows = self.rows(columns)
         return rows if self.dictionary is None else self.dictionary.add_to(rows)
 
     def lists(self, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
-        """The rows as candidate lists, with what the dictionary adds.
+        """The rows as candidate lists, completed by the dictionary.
 
         Args:
+            hierarchy: as for `CandidateLists.from_objects`.
             scores: as for `CandidateLists.from_objects`.
 
         Raises:
-            TypeError, ValueError: a row cannot be read, or not be ranked (`CandidateLists.from_objects`).
+            TypeError: a row cannot be ranked (`CandidateLists.from_objects`).
+            ValueError: a row cannot be read or ranked.
         """
         if self.dictionary is not None or _has_lines(self.path):
             return CandidateLists.from_rows(hierarchy, self.mentions(MENTION_FIELDS), scores)
         return CandidateLists.from_table(hierarchy, self.table, scores)
 
     def candidate_cuis(self) -> set[str]:
-        """The CUIs of all candidates; of rows that are not as they should be, none."""
+        """The CUIs of all candidates, except in malformed rows."""
         lists: list[Any] = []
         if _has_lines(self.path):
             for line in self.lines():
@@ -131,7 +133,7 @@ class MentionBatch:
         return {item["cui"] for item in candidates if isinstance(item.get("cui"), str)}
 
     def faults(self, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> Iterator[tuple[int, str]]:
-        """Each row that cannot be ranked, and why."""
+        """Each row that cannot be ranked, with the reason."""
         for row in range(len(self)):
             try:
                 replace(self, table=self.table.slice(row, 1)).lists(hierarchy, scores)
@@ -151,8 +153,8 @@ class MentionFiles:
 
     Attributes:
         paths: the files, of one format.
-        features: columns and types of tables; None of JSON Lines and CSV.
-        dictionary: of the batches.
+        features: columns and types of tables; None for JSON Lines and CSV.
+        dictionary: dictionary of the batches.
     """
 
     paths: Sequence[Path]
@@ -160,7 +162,7 @@ class MentionFiles:
     dictionary: Dictionary | None = None
 
     def batches(self, rows: int) -> Iterator[MentionBatch]:
-        """All rows in order, in batches of at most `rows`; a batch does not go on in the next file.
+        """Yield all rows in order, in batches of at most `rows`; a batch does not span two files.
 
         Raises:
             UserError: a file is damaged.
@@ -173,16 +175,16 @@ class MentionFiles:
                     start += table.num_rows
 
     def with_dictionary(self, umls_dir: Path | None, further_cuis: Collection[str] = ()) -> MentionFiles:
-        """The same files, whose candidates get what they lack from a folder of the UMLS (`Dictionary`).
+        """The same files, with candidates completed from a UMLS folder (`Dictionary`).
 
-        The files are read once for their CUIs, so that memory holds only these concepts.
+        The files are read once for their CUIs, so memory holds only these concepts.
 
         Args:
-            umls_dir: None adds nothing.
-            further_cuis: concepts that the dictionary is asked for too.
+            umls_dir: the folder; None adds nothing.
+            further_cuis: further concepts to read.
 
         Raises:
-            UserError: as `Dictionary.from_umls_dir`, or a file is damaged.
+            UserError: as for `Dictionary.from_umls_dir`, or a file is damaged.
         """
         if umls_dir is None:
             return self
@@ -201,11 +203,11 @@ def open_mentions(path: Path) -> MentionFiles:
     """Open a file of mentions, or a folder of files of one format.
 
     Args:
-        path: by its name's ending one of `FORMATS`, or a folder of such files.
+        path: a file whose ending is one of `FORMATS`, or a folder of such files.
 
     Raises:
         UserError: the file does not exist, is a pipe, has another format, or cannot be read; columns are missing, or
-            files of a folder have other columns than the first; or a file of the folder is packed.
+            files of a folder have other columns than the first; or a file of the folder is compressed.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; give mentions as {', '.join(FORMATS)}")
@@ -254,7 +256,7 @@ def require_mentions(table: Path | str, columns: Collection[str]) -> None:
 
 
 def _stream(path: Path, batch_rows: int = 1) -> IterableDataset:
-    """The rows of a file; of Parquet, at most `batch_rows` are read at once."""
+    """The rows of a file; at most `batch_rows` rows of Parquet are read at once."""
     from datasets import Features, IterableDataset, Value, load_dataset
 
     if _has_lines(path):
@@ -279,7 +281,7 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn what is said of a file that cannot be read into an error that names it."""
+    """Turn errors about an unreadable file into one that names it."""
     try:
         yield
     except (OSError, ValueError, LookupError) as error:
@@ -298,10 +300,10 @@ def _mention(line: bytes) -> dict[str, Any]:
 
 
 def read_line(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line, with ``candidates`` and ``entity``; what was under ``mention`` is ``entity`` too.
+    """The JSON object of a line, with ``candidates`` and ``entity``, which may be called ``mention`` in the line.
 
     Raises:
-        ValueError: the line is something else, or a text holds half of a surrogate pair.
+        ValueError: the line is not such an object, or a text holds half of a surrogate pair.
     """
     try:
         text = decode(line.removeprefix(BYTE_ORDER_MARK).rstrip(b"\r\n"))
@@ -324,7 +326,7 @@ def read_line(line: bytes) -> dict[str, Any]:
 
 
 def id_text(value: Any) -> str | None:
-    """An id as text; one and the same after a table program has made 7 into 7.0, or nothing into NaN."""
+    """An id as text, the same after a spreadsheet turned 7 into 7.0, or a blank cell into NaN."""
     if isinstance(value, float):
         value = (int(value) if value.is_integer() else value) if is_finite(value) else None
     return None if value is None else str(value).strip() or None

@@ -37,13 +37,12 @@ MENTION_FEATURES = Features(
 
 
 def assign_split(doc_id: str, shares: Mapping[str, float], seed: int) -> str:
-    """The split of a document, by a hash of seed and id and the cumulated shares, independent of the rest of the
-    corpus.
+    """The split of a document by a hash of seed and id, independent of the rest of the corpus.
 
     Args:
         doc_id: id of the document.
         shares: split -> share; they are divided by their sum.
-        seed: of the splits.
+        seed: seed of the splits.
 
     Raises:
         UserError: a share is negative, or all are zero.
@@ -98,11 +97,12 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
 
 @contextmanager
 def split_writers(features: Features, path: Path, fingerprint: str) -> Iterator[dict[str, DatasetWriter]]:
-    """Writers of all splits, which become the `DatasetDict` `path` if there is no error.
+    """Yield writers of all splits, which become the `DatasetDict` `path` if there is no error.
 
     Args:
-        features: of each split.
-        fingerprint: of everything they depend on.
+        path: folder to write.
+        features: features of each split.
+        fingerprint: fingerprint of everything that they depend on.
     """
     with ExitStack() as stack:
         writers = {}
@@ -124,7 +124,7 @@ def hold_out_synonyms(
     Args:
         concepts: the dictionary.
         shares: split -> share of the concepts, as for `assign_split`.
-        seed: of synonyms and splits.
+        seed: seed of synonyms and splits.
 
     Returns:
         The concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.

@@ -23,9 +23,9 @@ FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range
 
 
 def normalize_name(text: str) -> str:
-    """The normalized form of a name: NFKC, case folded, runs of signs other than letters and digits as one space.
+    """The normalized form of a name: NFKC, case folded, other characters than letters and digits as one space.
 
-    A text without letters or digits keeps its signs, so the form is empty only for blank text.
+    A text without letters or digits keeps its characters, so the form is empty only for blank text.
 
     >>> normalize_name("Diabetes-Mellitus,  type II")
     'diabetes mellitus type ii'
@@ -82,14 +82,14 @@ def hash_names(names: pa.StringArray) -> np.ndarray:
 def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """All character trigrams of n texts, text after text.
 
-    They are those around each character of a text's words, with a space on both sides of a word, so "heart" has
-    " he", "hea", "ear", "art" and "rt " (``char_wb`` of scikit-learn).
+    Each word has a space on both sides, so "heart" has " he", "hea", "ear", "art" and "rt " (``char_wb`` of
+    scikit-learn).
 
     Args:
-        texts: normalized, so words are separated by single spaces.
+        texts: normalized texts, whose words are separated by single spaces.
 
     Returns:
-        (t,) int64, the text of each; (3, t) uint32, the code points of its characters.
+        (t,) int64, the text of each trigram; (3, t) uint32, the code points of its characters.
 
     >>> owner, characters = trigrams(["arm", "of"])
     >>> owner.tolist(), ["".join(map(chr, trigram)) for trigram in characters.T]

@@ -1,11 +1,11 @@
-"""Files of ontologies: OBO format, and OBO Graphs, which is JSON; told apart by content.
+"""Files of ontologies: OBO format, and OBO Graphs (JSON); recognized by content.
 
-OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboformat). Read are, of ``[Term]`` stanzas, ``id``,
-``name``, ``def``, ``synonym``, ``xref``, ``is_a``, ``is_obsolete`` and ``property_value: skos:exactMatch``; of the
-header ``ontology``, ``data-version`` and the license.
+OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboformat). Of ``[Term]`` stanzas these are read:
+``id``, ``name``, ``def``, ``synonym``, ``xref``, ``is_a``, ``is_obsolete`` and ``property_value: skos:exactMatch``; of
+the header ``ontology``, ``data-version`` and the license.
 
-OBO Graphs (github.com/geneontology/obographs), such as ``hp.json`` and ``mondo.json``. Read are, of the nodes of every
-graph, ``id``, ``lbl`` and of their ``meta`` ``definition``, ``synonyms``, ``xrefs``, ``basicPropertyValues``
+OBO Graphs (github.com/geneontology/obographs), such as ``hp.json`` and ``mondo.json``. Of the nodes of every graph
+these are read: ``id``, ``lbl`` and of their ``meta`` ``definition``, ``synonyms``, ``xrefs``, ``basicPropertyValues``
 (skos:exactMatch) and ``deprecated``; of the edges ``is_a``; and the graph's own ``meta``.
 """
 
@@ -49,7 +49,7 @@ class Term:
     Attributes:
         id: e.g. ``HP:0000118``.
         name: its label.
-        definition: or "".
+        definition: its definition, or "".
         synonyms: ``(text, scope)``, the scope one of SCOPES.
         exact: UMLS references that the ontology calls exact matches (skos:exactMatch), a CUI or not.
         references: UMLS cross references, a CUI or not.
@@ -77,7 +77,7 @@ class Term:
             self.exact.append(match[1] or match[2])
 
     def check(self, noun: str, known: Container[str]) -> Term:
-        """The term itself; `Malformed` without id or name, or if its id is `known`; its file calls it a `noun`."""
+        """Return the term; raise `Malformed` without id or name, or if its id is `known`; `noun` is its kind."""
         if not self.id:
             raise Malformed(f"{noun} without id")
         if self.id in known:
@@ -93,8 +93,10 @@ class Ontology:
 
     Attributes:
         path: the file.
-        terms: by id, in order of file.
-        id, version, license: as the file states them, or "".
+        terms: terms by id, in file order.
+        id: id of the ontology as in the file, or "".
+        version: its version, or "".
+        license: its license, or "".
     """
 
     path: Path
@@ -117,13 +119,13 @@ def read_ontology(path: Path, faults: Faults) -> Ontology:
     occur in an earlier graph of the file.
 
     Args:
-        path: plain or gzip.
+        path: the file, plain or gzip.
         faults: takes malformed lines, stanzas, graphs, nodes and edges; in OBO Graphs their position, counted from 0,
             is reported as ``graphs[0].nodes[12]``.
 
     Raises:
-        UserError: the file is missing, empty, broken, not JSON (names the line) or without terms; or a part of it is
-            malformed.
+        UserError: the file is missing, empty, damaged, not JSON (names the line) or without terms; or something in it
+            is malformed.
     """
     is_json = start_of(path).lstrip().startswith(b"{")
     return (_read_graphs if is_json else _read_flat_file)(path, faults)
@@ -289,7 +291,7 @@ def _parse_edge(edge: Any) -> tuple[str, str, str]:
 
 
 def _parse_node(node: Any, known: Container[str]) -> Term | None:
-    """The term of a node, or None; `known` are the ids of former nodes."""
+    """The term of a node, or None; `known` has the ids of earlier nodes."""
     node = as_object(node, "node")
     if node.get("type", "CLASS") != "CLASS":
         return None

@@ -1,6 +1,6 @@
 """The dictionary from ontologies with UMLS cross references, such as the Human Phenotype Ontology.
 
-These need no UMLS licence. `obo` reads their files.
+These need no UMLS license. `obo` reads their files.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ CUI = re.compile(r"C[0-9]{7}")
 
 
 class OntologyConcepts(NamedTuple):
-    """The ontologies' part of the dictionary.
+    """Concepts, types and relations of ontologies.
 
     Attributes:
-        concepts: sorted by CUI.
-        hierarchy: of their types, without parents.
+        concepts: concepts sorted by CUI.
+        hierarchy: hierarchy of their types, without parents.
         parents: pairs of CUIs ``(child, parent)``, by is_a.
         vocabularies: file, id, version and license of each ontology, and its number of terms.
         report: number of ``terms``, ``obsolete`` ones, those ``without_cui``, ``merged_terms``,
@@ -53,8 +53,8 @@ def read_obo_concepts(
 
     A term with several CUIs counts for only one of them, because its names are names of one concept. It is the first
     exact match (``skos:exactMatch``), or else the first cross reference. Terms with the same CUI are merged: the name
-    of the one that comes first is preferred, the others' names become synonyms. Obsolete terms and terms without a CUI
-    are left out. Equal names of a concept are given once.
+    of the first is preferred, the names of the others become synonyms. Obsolete terms and terms without a CUI are left
+    out. Equal names of a concept are kept once.
 
     Args:
         paths: the ontologies, plain or gzip; names and definitions of the first are preferred.
@@ -63,7 +63,7 @@ def read_obo_concepts(
             from. Empty: concepts have no types.
         synonym_scopes: scopes of the synonyms kept.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it; a stanza without id or name is
-            skipped whole.
+            skipped entirely.
 
     Returns:
         The concepts, their types and relations, and a report.
@@ -121,7 +121,7 @@ def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]
 
 
 def _reachable(start: str, links: Mapping[str, Iterable[str]], ends: Callable[[str], object]) -> list[str]:
-    """Terms reached from `start` along links; none is followed beyond a term that `ends` the way."""
+    """Terms reached from `start` along links, which are not followed beyond a term that `ends` the path."""
     reached: dict[str, None] = {start: None}
     waiting = [start]
     while waiting:
@@ -185,7 +185,7 @@ def _merge(
 
 
 def _parents(terms: Iterable[Term], cuis: Iterable[str]) -> list[tuple[str, str]]:
-    """A concept and its nearest ancestors: a term without a CUI is replaced by its parents."""
+    """Pairs of a concept and its nearest ancestors; a term without a CUI is replaced by its parents."""
     cui_of: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
     for term, cui in zip(terms, cuis, strict=True):

@@ -1,4 +1,4 @@
-"""A table of what was read and lost from a dictionary and a corpus."""
+"""A table of what was read and skipped of a dictionary and a corpus."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
     """Split -> number of mentions whose gold concept is in the dictionary.
 
     Args:
-        folder: written by `mentions.write_mentions`.
+        folder: folder that `mentions.write_mentions` wrote.
+        concepts: the dictionary.
     """
     cuis = {split: open_table(folder / split)["cui"].to_pylist() for split in SPLITS}
     return {split: int((concepts.rows(of_split) >= 0).sum()) for split, of_split in cuis.items()}
 
 
 def reading_table(concepts: Mapping[str, Any], mentions: Mapping[str, Any]) -> Table:
-    """The content of both stages' ``read_report.json``."""
+    """A table of the content of both stages' ``read_report.json``."""
     table = Table(title="Concepts and mentions", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("how many", justify="right", overflow="fold")

@@ -59,12 +59,12 @@ class RelationTable:
         """Whether each of `rows` has one of the relations `kinds` to its gold concept, e.g. is its parent (PAR).
 
         Args:
-            gold, rows: concept rows (int) of shapes that broadcast, e.g. (n, 1) and (n, k); a row of -1 is related
-                to nothing, and no concept is related to itself.
-            kinds: of `RELATION_KINDS`.
+            gold: (n, 1) int, rows of gold concepts, or another shape that broadcasts with `rows`.
+            rows: (n, k) int, rows of concepts. Row -1 is related to nothing, and no concept is related to itself.
+            kinds: some of `RELATION_KINDS`.
 
         Returns:
-            bool, of the common shape.
+            Bool, of the common shape.
 
         """
         bits = sum(1 << RELATION_KINDS.index(kind) for kind in set(kinds))
@@ -74,7 +74,8 @@ class RelationTable:
         """The closest relation of each of `rows` to its gold concept.
 
         Args:
-            gold, rows: as for `related`.
+            gold: as for `related`.
+            rows: as for `related`.
 
         Returns:
             int8 indices into `RELATION_KINDS`, of the common shape; -1 if not related.
@@ -99,8 +100,9 @@ class Relations(NamedTuple):
     """Relations read from a file.
 
     Attributes:
-        first, second: `cuis.cui_numbers` of two concepts, (n,), uint64.
-        kinds: what the second is to the first, (n,), int64 positions in `RELATION_KINDS`.
+        first: (n,) uint64, `cuis.cui_numbers` of one concept.
+        second: (n,) uint64, those of the other.
+        kinds: (n,) int64, relation of the second to the first, positions in `RELATION_KINDS`.
     """
 
     first: np.ndarray
@@ -161,7 +163,7 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
     Memory holds 8 bytes per ordered pair of related concepts, and three times as much while sorting.
 
     Args:
-        relations: blocks of them, in any order.
+        relations: blocks of relations, in any order.
         cuis: `cuis.cui_numbers` by row, ascending.
         folder: the concept folder.
 

@@ -60,7 +60,8 @@ def release_files(
     """The files to read from a UMLS release, each with its parts; optional ones only if they exist.
 
     Args:
-        semantic_network_dir: None uses the built-in network.
+        umls_dir: folder META of the release.
+        semantic_network_dir: folder NET; None uses the built-in network.
         unused: optional files to skip, by name, e.g. ``MRREL``.
 
     Raises:
@@ -78,10 +79,10 @@ def release_files(
 
 
 def dictionary_files(umls_dir: Path) -> dict[str, tuple[Path, ...]]:
-    """``MRCONSO`` (names) and ``MRSTY`` (semantic types), or the one of them that there is, each with its parts.
+    """``MRCONSO`` (names) and ``MRSTY`` (semantic types), or whichever of them exists, each with its parts.
 
     Raises:
-        UserError: there is neither, or a part is missing.
+        UserError: neither exists, or a part is missing.
     """
     files = {name: find_release_file(umls_dir, f"{name}.RRF") for name in ("MRCONSO", "MRSTY")}
     if not any(files.values()):
@@ -91,7 +92,7 @@ def dictionary_files(umls_dir: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _files_of(key: str, folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
-    """Those of the files that exist, by name; `key` is the recipe key of the folder."""
+    """The files that exist, by name; `key` is the recipe key of the folder."""
     files = {name: find_release_file(folder, file) for name, file in names.items()}
     for name in REQUIRED_FILES:
         if name in files and not files[name]:
@@ -101,7 +102,7 @@ def _files_of(key: str, folder: Path, names: Mapping[str, str]) -> dict[str, tup
 
 
 def _nearby(folder: Path, *names: str) -> str | None:
-    """A question that names a folder below this one with one of the files, if there is any."""
+    """A question that names a subfolder with one of the files, if there is one."""
     for inner in (folder / "META", folder / "umls/META"):
         if any(find_release_file(inner, name) for name in names):
             return f"did you mean {inner}?"
@@ -118,8 +119,9 @@ def read_release(
     """The release, and the versions and restrictions of its sources.
 
     Args:
-        files: of ``release.dat``, ``MRDOC`` and ``MRSAB`` those that are there, as `find_release_file` gives them.
-        languages, sources: list only the sources with these LAT and RSAB; empty lists all.
+        files: ``release.dat``, ``MRDOC`` and ``MRSAB`` if they exist, as `find_release_file` returns them.
+        languages: list only sources with these values of LAT; empty lists all.
+        sources: list only sources with these values of RSAB; empty lists all.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
     Returns:
@@ -162,7 +164,7 @@ def _rows(
 
 
 def _versions(rows: Sequence[dict[str, str]], languages: Sequence[str], sources: Sequence[str]) -> dict[str, Any]:
-    """What MRSAB says of the release and of its sources."""
+    """Release and sources as in MRSAB."""
     current = [row for row in rows if row["CURVER"] == "Y" and row["SABIN"] == "Y"]
     versions: dict[str, Any] = {}
     if names := [row["IMETA"] for row in current if RELEASE_NAME.fullmatch(row["IMETA"])]:

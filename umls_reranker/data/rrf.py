@@ -95,9 +95,9 @@ def read_rrf_concepts(
 def read_names_and_types(
     files: Mapping[str, tuple[Path, ...]], cuis: np.ndarray | None = None, *, languages: Sequence[str] = ("ENG",)
 ) -> tuple[np.ndarray, Lists | None, Lists | None]:
-    """Read names and semantic types of some concepts, names as `read_rrf_concepts` does.
+    """Read names and semantic types of some concepts, with names in the order of `read_rrf_concepts`.
 
-    Memory holds what is read of these concepts.
+    Memory holds only these concepts.
 
     Args:
         files: ``MRCONSO``, ``MRSTY``, or one of them.
@@ -139,7 +139,7 @@ class Filter(NamedTuple):
     Attributes:
         key: recipe key that sets it, or ``suppressed``.
         column: e.g. LAT.
-        values: empty keeps all.
+        values: values to keep; empty keeps all.
     """
 
     key: str
@@ -178,13 +178,13 @@ def _nothing_left(file: str, filters: Sequence[Filter], dropped: Dropped) -> Use
 
 
 class _Names(NamedTuple):
-    """The names of a block of MRCONSO that pass the filters, best first within each concept, without repetitions.
+    """The names of a block of MRCONSO that pass the filters, without repetitions, by rank within each concept.
 
     Attributes:
         cuis: numbers of the concepts, ascending.
-        sizes: names of each concept.
-        texts: large_string.
-        ranks: of each name, `_ranks`.
+        sizes: number of names of each concept.
+        texts: the names, large_string.
+        ranks: `_ranks` of each name.
     """
 
     cuis: np.ndarray
@@ -200,9 +200,13 @@ def _read_names(
     faults: Faults,
     wanted: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Lists, dict[str, Any]]:
-    """CUI numbers, ascending; the names of each concept that pass the filters, best first; and what was read.
+    """Read CUI numbers, ascending, the names of each concept that pass the filters by rank, and a report.
 
     Args:
+        paths: the file or its parts.
+        languages: LAT values in order of preference.
+        filters: filters of the lines.
+        faults: takes malformed lines.
         wanted: read only the lines of these CUIs, of which the file may have none.
     """
 
@@ -241,7 +245,7 @@ def _read_names(
 
 
 def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
-    """Rank of a name within its concept, (n,), int64; smaller is better."""
+    """Rank of each name within its concept, (n,) int64; smaller is better."""
     rank = positions_in(names["LAT"], languages) if len(languages) > 1 else np.zeros(len(names), np.int64)
     for field, values in (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",))):
         rank = rank * (len(values) + 1) + positions_in(names[field], values)
@@ -273,7 +277,7 @@ def _read_values(
     filters: Sequence[Filter] = (),
     only_first: bool = False,
 ) -> tuple[Lists, int]:
-    """The values of a column for each concept in order of file, and the number of lines of other concepts."""
+    """The values of a column for each concept in file order, and the number of lines of other concepts."""
 
     def convert(block: pa.RecordBatch) -> tuple[int, np.ndarray, pa.Array]:
         is_known = pa.array(rows_of(cuis, cui_numbers(block["CUI"])) >= 0)
@@ -313,6 +317,6 @@ def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[st
 
 
 def few(values: Iterable[str]) -> str:
-    """Values as an error message lists them."""
+    """A list of values for an error message."""
     ordered = sorted(values)
     return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")

@@ -40,7 +40,7 @@ class RrfTable:
     """Form of a table's lines.
 
     Args:
-        columns: names of all fields, as MRFILES.RRF lists them; a line must have as many, each closed by a pipe.
+        columns: names of all fields, as in MRFILES.RRF; a line must have as many, each closed by a pipe.
         required: fields that must not be empty.
 
     Attributes:
@@ -54,7 +54,7 @@ class RrfTable:
         self.cuis = [name for name in self.fields if name in ("CUI", "CUI1", "CUI2")]
 
     def parse(self, lines: bytes, used: Sequence[str]) -> pa.RecordBatch | None:
-        """The columns `used` of whole lines; None if a line is, or may be, malformed, or no line has a field."""
+        """The columns `used` of complete lines; None if a line may be malformed, or no line has a field."""
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n")
         if b"\0" in lines or b"\r" in lines:
@@ -85,7 +85,7 @@ class RrfTable:
         return batch.select(used) if is_sound else None
 
     def mended(self, lines: bytes, number: int, faults: Faults) -> bytes:
-        """The well-formed lines, the first of which has the number `number`; `faults` gets the others."""
+        """The well-formed lines of a block whose first line has this number; `faults` takes the others."""
         sound = []
         for line_number, line in enumerate(lines.split(b"\n"), start=number):
             line = line.removesuffix(b"\r")
@@ -142,11 +142,12 @@ def read_columns(
     faults: Faults,
     convert: Callable[[pa.RecordBatch], Any] = lambda batch: batch,
 ) -> Iterator[Any]:
-    """Yield record batches of the columns `used` (large_string), in order of file.
+    """Yield record batches of the columns `used` (large_string), in file order.
 
     Blocks of about 1 MiB are parsed by one thread per core; memory holds a few of them.
 
     Args:
+        table: form of the lines.
         path: the file, plain or gzip, or its parts in order.
         used: fields to return, in this order.
         faults: takes malformed lines.
@@ -178,7 +179,7 @@ def read_columns(
 
 
 def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
-    """Blocks of whole lines."""
+    """Yield blocks of complete lines."""
     mark = stream.read(len(BYTE_ORDER_MARK))
     block = mark.removeprefix(BYTE_ORDER_MARK) + stream.read(BLOCK_BYTES)
     while block:

@@ -46,7 +46,7 @@ class SemanticType:
 class TypeHierarchy:
     """Types by id, each with a chain of broader types.
 
-    Iterating yields type ids in order of definition. See also `from_umls`, `built_in` and `from_dict`.
+    Iterating yields type ids in order of definition. `from_umls`, `built_in` and `from_dict` also make one.
 
     Args:
         types: every type once, in any order.
@@ -96,7 +96,7 @@ class TypeHierarchy:
 
     @classmethod
     def _of_network(cls, rows: Sequence[Sequence[Any]], group_names: Mapping[str, str]) -> TypeHierarchy:
-        """From rows of id, name, tree number and group."""
+        """Make a hierarchy from rows of id, name, tree number and group."""
         ids = {tree_number: type_id for type_id, _, tree_number, _ in rows}
         types = (SemanticType(type_id, name, _parent(number, ids), group) for type_id, name, number, group in rows)
         return cls(types, group_names)
@@ -139,7 +139,7 @@ class TypeHierarchy:
         return [self.name(type_id) for type_id in ids if type_id is not None]
 
     def name(self, type_id: str) -> str:
-        """The name of a type or group; an unknown id is returned as it is."""
+        """The name of a type or group; an unknown id is returned unchanged."""
         if type_id in self._types:
             return self._types[type_id].name
         return self._group_names.get(type_id.removeprefix(GROUP_PREFIX), type_id)
@@ -157,7 +157,7 @@ class TypeHierarchy:
         return iter(self._types)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form with ``schema_version``."""
+        """The form for JSON, with ``schema_version``."""
         return {
             "schema_version": SCHEMA_VERSION,
             "types": [asdict(kind) for kind in self._types.values()],
@@ -169,7 +169,7 @@ class TypeHierarchy:
         """Inverse of `to_dict`.
 
         Raises:
-            UserError: the content is of a newer version or not of this form.
+            UserError: the content has a newer version or another form.
         """
         try:
             version = content["schema_version"]
@@ -218,7 +218,7 @@ def _parent(tree_number: str, ids: Mapping[str, str]) -> str | None:
 
 
 def _read_fields(path: Path, size: int) -> Iterator[list[str]]:
-    """Fields between pipes; a closing pipe is no field."""
+    """Fields between pipes; a closing pipe adds no field."""
     for number, line in read_lines(path):
         if not line.strip():
             continue

@@ -37,10 +37,10 @@ CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
 
 
 def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
-    """Name -> path of each file, in its parts; URLs are fetched.
+    """Name -> paths of each input file and its parts; URLs are fetched.
 
     Raises:
-        UserError: the recipe lacks a key, has one that does not go with another, or a file is missing.
+        UserError: the recipe lacks a key, has keys that exclude each other, or a file is missing.
     """
     cache = Path(recipe.run.cache_dir)
     concepts, mentions = recipe.concepts, recipe.mentions
@@ -101,10 +101,10 @@ def _required(key: str, value: Any) -> Any:
 
 
 def fingerprints(files: Mapping[str, tuple[Path, ...]], cache: Path, printed: bool) -> dict[str, str]:
-    """Name, numbered if there are several files -> fingerprint.
+    """Name, numbered if there are several files, -> fingerprint.
 
     Args:
-        files: from `input_files`.
+        files: what `input_files` returns.
         cache: folder in which the hashes of unchanged files are remembered.
         printed: print the names and sizes to standard error.
     """
@@ -122,9 +122,9 @@ class ConceptSource(NamedTuple):
     """The dictionary's content from the recipe's source.
 
     Attributes:
-        concepts: as `concepts.write_concepts` takes them.
-        hierarchy: of their semantic types.
-        relations: as `relations.write_relations` takes them; for MRREL a `Reading`, which is read lazily.
+        concepts: concepts for `concepts.write_concepts`.
+        hierarchy: hierarchy of their semantic types.
+        relations: relations for `relations.write_relations`; for MRREL a `Reading`, which is read lazily.
         report: the reader's counts, and the source: ``release``, or ``vocabularies`` of ontologies.
     """
 
@@ -135,10 +135,11 @@ class ConceptSource(NamedTuple):
 
 
 def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]], on_error: str) -> ConceptSource:
-    """Concepts, their type hierarchy and their relations from the recipe's source.
+    """Read concepts, their type hierarchy and their relations from the recipe's source.
 
     Args:
-        files: what `release_files` gives, or the ontologies under ``obo``.
+        concepts: the recipe's section.
+        files: what `release_files` returns, or the ontologies under ``obo``.
         on_error: ``stop`` or ``skip``, for malformed lines.
     """
     if concepts.concept_source == "obo":
@@ -190,7 +191,7 @@ def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
     Candidate lists without a dictionary have neither.
 
     Args:
-        report: from `read_concepts` and the script.
+        report: report of `read_concepts` and the script.
     """
     origin = {"concepts": report["concepts"]}
     if "vocabularies" in report:

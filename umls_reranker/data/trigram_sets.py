@@ -1,4 +1,4 @@
-"""How much two texts have in common: their character trigrams as sets of bits."""
+"""Overlap of two texts: their character trigrams as sets of bits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _remembered: Memory[str, bytes] = Memory(_trigram_sets, REMEMBERED_TEXTS)
 def shared_trigrams(
     mentions: Sequence[str], names: Sequence[str], owner: np.ndarray, name_codes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How much of a mention is in a name, and how much of the name in the mention, by character trigrams.
+    """Share of a mention's character trigrams in a name, and of the name's trigrams in the mention.
 
     The trigrams of a text are kept as a set of 2,048 bits, by hash: comparing two texts takes the same time whatever
     their length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
@@ -65,10 +65,10 @@ def shared_trigrams(
 
 
 def _words(texts: Sequence[str]) -> np.ndarray:
-    """(n, 32) uint64, the sets of n texts."""
+    """The sets of n texts, (n, 32) uint64."""
     return np.frombuffer(b"".join(_remembered(texts)), np.uint64).reshape(-1, (1 << TRIGRAM_BITS) // 64)
 
 
 def _sizes(sets: np.ndarray) -> np.ndarray:
-    """(n,) number of bits in each set."""
+    """Number of bits in each set, (n,)."""
     return np.bitwise_count(sets).sum(axis=1, dtype=np.int64)

@@ -24,7 +24,7 @@ class TypeSets:
 
     Attributes:
         sets: k sets of types.
-        codes: (n,) int64, the set of each row; -1 if not given.
+        codes: (n,) int64, the set of each row; -1 if missing.
     """
 
     sets: Sequence[tuple[str, ...]]
@@ -32,10 +32,10 @@ class TypeSets:
 
     @classmethod
     def of(cls, values: Sequence[str | Iterable[str] | None] | TypeSets) -> TypeSets:
-        """Of one type, several, or None for each row; `TypeSets` as they are.
+        """Make sets from one type, several, or None for each row; `TypeSets` are returned unchanged.
 
         Raises:
-            TypeError: a value is something else; its one argument is the row.
+            TypeError: a value is something else; its argument is the row.
         """
         if isinstance(values, TypeSets):
             return values
@@ -54,7 +54,7 @@ class TypeSets:
 
     @classmethod
     def of_lists(cls, lists: pa.ListArray) -> TypeSets:
-        """Of lists of strings without null among them; a null list is not given."""
+        """Make sets from lists of strings without nulls; a null list is missing."""
         encoded = pc.binary_join(lists, SEPARATOR).dictionary_encode()
         sets = [tuple(text.split(SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()]
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
@@ -62,7 +62,7 @@ class TypeSets:
 
     @classmethod
     def missing(cls, rows: int) -> TypeSets:
-        """Of rows that came without."""
+        """Make sets of rows without types."""
         return cls([], np.full(rows, -1, np.int64))
 
     def __len__(self) -> int:
@@ -75,11 +75,11 @@ class TypeSets:
         return (self.sets[code] if code >= 0 else () for code in self.codes.tolist())
 
     def take(self, rows: np.ndarray) -> TypeSets:
-        """Those of some rows, given as indices or (n,) bool."""
+        """The sets of some rows, given as indices or (n,) bool."""
         return replace(self, codes=self.codes[rows])
 
     def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
-        """As ids of the hierarchy, each once, and the names that it does not know, which are left out."""
+        """The sets as distinct ids of the hierarchy, and the names that it does not know, which are left out."""
         # MedMentions' word for "no type" is not a mistake.
         ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
         sets = [tuple(dict.fromkeys(filter(None, map(ids.get, names)))) for names in self.sets]
@@ -87,7 +87,7 @@ class TypeSets:
 
     @property
     def is_known(self) -> np.ndarray:
-        """(n,) bool, whether a row has any type."""
+        """Whether each row has a type, (n,) bool."""
         return np.array([*map(bool, self.sets), False])[self.codes]
 
 

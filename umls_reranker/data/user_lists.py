@@ -43,11 +43,12 @@ class UserLists:
     """The checked content of a recipe's ``candidate_lists``.
 
     Attributes:
-        path, hierarchy: as for `labelled_lists.labelled_batches`.
+        path: as for `labelled_lists.labelled_batches`.
+        hierarchy: as for `labelled_lists.labelled_batches`.
         splits: document -> its split; other documents are left out.
         scores: retrievers whose scores all candidates have.
         concepts: CUI -> its names, the types of all its candidates, and the first definition in the lists.
-        fields: which of ``preferred_name`` and ``definition`` candidates have.
+        fields: fields among ``preferred_name`` and ``definition`` that candidates have.
         report: counts of what was read.
     """
 
@@ -64,12 +65,14 @@ class UserLists:
         """Read and check all rows.
 
         Args:
-            split_of: the split of a document if the lists have no column ``split``.
+            path: as for `labelled_lists.labelled_batches`.
+            hierarchy: as for `labelled_lists.labelled_batches`.
+            split_of: function that returns the split of a document if the lists have no column ``split``.
             listed: whether it uses lists of documents, which exclude such a column.
 
         Raises:
-            UserError: as `labelled_lists.labelled_batches`; a split is unknown, missing or empty, a document is in
-                two, a mention comes twice, or there are too few documents.
+            UserError: a split is unknown, missing or empty, a document is in two splits, a mention is repeated, or
+                there are too few documents; and as for `labelled_lists.labelled_batches`.
         """
         splits: DocumentSplits | None = None
         first_rows: dict[tuple[str, str], RowPosition] = {}
@@ -120,7 +123,7 @@ class UserLists:
         return cls(path, hierarchy, known_splits, scores, names.concepts(), fields, report)
 
     def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:
-        """The concepts of a dictionary, with added names from the lists, and then those it lacks."""
+        """The concepts of a dictionary with further names from the lists, then the concepts that it lacks."""
         rest = dict(self.concepts)
         for concept in dictionary:
             in_lists = rest.pop(concept.cui, None)
@@ -141,12 +144,12 @@ class UserLists:
     ) -> dict[str, Any]:
         """Write the datasets of mentions and of candidates, all four splits, in the order of the lists.
 
-        Of several candidates of one concept in a list, the first is retained. The gold concept is never added to a
-        list.
+        Of several candidates of one concept in a list, the first is kept. The gold concept is never added to a list.
 
         Args:
-            mentions, candidates: folders to make.
-            fingerprint: of everything they depend on.
+            mentions: folder of the mentions.
+            candidates: folder of the candidates.
+            fingerprint: fingerprint of everything that they depend on.
             context_chars: characters of text on each side of a mention.
             has_dictionary: whether a dictionary decides which gold concepts are known; without one, all are.
 
@@ -181,7 +184,7 @@ class DocumentSplits:
     """The split of each document, from a column or from outside.
 
     Args:
-        split_of: the split of a document if there is no column.
+        split_of: function that returns the split of a document if there is no column.
         has_column: whether the column ``split`` decides; then every row needs it.
 
     Attributes:
@@ -224,7 +227,7 @@ class DocumentSplits:
 
 
 class NamedCandidate(NamedTuple):
-    """What a candidate says about its concept."""
+    """Name, types and definition of a candidate's concept."""
 
     cui: str
     name: str
@@ -234,10 +237,10 @@ class NamedCandidate(NamedTuple):
 
 
 class CollectedNames:
-    """Concepts as the candidates of all lists name them.
+    """Concepts with the names of the candidates of all lists.
 
     Attributes:
-        fields: those of `FIELDS` that any candidate has.
+        fields: fields of `FIELDS` that any candidate has.
     """
 
     def __init__(self) -> None:
@@ -281,7 +284,7 @@ class _CollectedConcept:
 
 
 def _candidate_features(scores: Iterable[str], has_dictionary: bool) -> Features:
-    """Columns of candidates, as written by retrieval; scores keep their precision, as in serving."""
+    """Columns of candidates, as retrieval writes them; scores keep their dtype, as in serving."""
     columns: dict[str, Any] = {
         "mention_id": Value("int64"),
         "cuis": List(Value("string")),
@@ -305,7 +308,7 @@ def _refuse_long_ids(batch: LabelledLists) -> None:
 
 
 def _numbers_in_documents(documents: np.ndarray, seen: Counter[str]) -> np.ndarray:
-    """(n,) int64, the number of each mention in its document; `seen` counts those before, and is updated."""
+    """The number of each mention in its document, (n,) int64; `seen` counts earlier ones, and is updated."""
     numbers = []
     for document in documents:
         numbers.append(seen[document])
