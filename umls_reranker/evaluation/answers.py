@@ -1,4 +1,4 @@
-"""What a model answers for annotated lists, scored once for all that is measured of it."""
+"""The answers of a model for annotated lists, scored once for all figures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ class Answers:
     """The answers of a model for n mentions with m candidates.
 
     Attributes:
-        scorer, calibration: of the model, as `UMLSReranker` loads them; without a network there is no scorer.
-        lists: gold not injected. split: their name, for the report.
-        documents: of the mentions.
-        exhaustive: decisions where the cross-encoder scored all candidates: it is also measured alone, and what
-            pruning changes.
+        scorer: scorer of the model, as `UMLSReranker` loads it; None without a network.
+        calibration: calibration of the model.
+        lists: the lists; gold concepts are not added.
+        split: their name, for the report.
+        documents: documents of the mentions.
+        exhaustive: decisions with all candidates scored by the cross-encoder, to measure it alone, and what pruning
+            changes.
     """
 
     scorer: PairScorer | None
@@ -49,7 +51,7 @@ class Answers:
         resamples: int,
         seed: int,
     ) -> Answers:
-        """Score the candidates; the last two are of the bootstrap by document."""
+        """Score the candidates; the last two arguments are for the bootstrap by document."""
 
         def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
             return score_lists(scorer, lists, f"scoring {split} candidates", retained)
@@ -61,12 +63,12 @@ class Answers:
 
     @property
     def template(self) -> PairTemplate:
-        """How the network reads a pair; without one, nothing."""
+        """How the network reads a pair; without a network, the default template."""
         return _template(self.scorer)
 
     @property
     def logits(self) -> np.ndarray:
-        """(m,) float32, of all candidates; NaN without a network."""
+        """Logits of all candidates, (m,) float32; NaN without a network."""
         return self.exhaustive.logits
 
     @property
@@ -76,21 +78,21 @@ class Answers:
 
     @cached_property
     def plan(self) -> ScoringPlan:
-        """Which models decide."""
+        """The plan: which model decides about each mention."""
         return self.calibration.plan(self.lists, self.template.reads)
 
     @cached_property
     def decided(self) -> Decisions:
-        """As they are served: candidates that cannot win are pruned."""
+        """Decisions as served, with pruning."""
         return self.decide(self.lists, Scores(self.logits, self.exhaustive.truncated))
 
     @cached_property
     def outcomes(self) -> Outcomes:
-        """Of `decided`."""
+        """The outcomes of `decided`."""
         return Outcomes.of(self.lists, self.decided)
 
     def with_candidates(self, retained: np.ndarray) -> Answers:
-        """About the same mentions with some of their candidates, as for `CandidateLists.with_candidates`."""
+        """Answers for the same mentions with some of their candidates, as for `CandidateLists.with_candidates`."""
         lists = self.lists.with_candidates(retained)
         scores = Scores(self.logits[retained], self.exhaustive.truncated)
         reads = self.template.reads
@@ -100,7 +102,7 @@ class Answers:
     def decide(
         self, lists: CandidateLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]
     ) -> Decisions:
-        """About these or other lists; arguments as for `rank`."""
+        """Decide about these or other lists; arguments are as for `rank`."""
         return rank(lists, scores, self.calibration, network_inputs=self.template.reads)
 
 

@@ -24,12 +24,13 @@ Answers = list[str | None]
 def most_frequent_cuis(mentions: Sequence[str], known_mentions: Iterable[tuple[str, str]]) -> Answers:
     """The CUI that each mention's string has most often among known ones, None for unseen strings.
 
-    Strings are compared normalized (`normalize_name`); among equally frequent concepts the smaller CUI wins. These are
-    not `StringCounts`, whose hashes tell how often a string means a given concept, but not which concepts there are.
+    Strings are compared normalized (`normalize_name`); among equally frequent concepts the smaller CUI wins.
+    `StringCounts` cannot do this: its hashes tell how often a string means a given concept, but not which concepts it
+    means.
 
     Args:
         mentions: (n,) mention texts.
-        known_mentions: (text, gold CUI) of each.
+        known_mentions: text and gold CUI of each known mention.
     """
     uses = Counter((normalize_name(text), cui) for text, cui in known_mentions)
     most_frequent: dict[str, str] = {}
@@ -46,7 +47,7 @@ def exact_match(
     Args:
         mentions: (n,) mention texts.
         cuis: (n,) candidate lists in retrieval order.
-        names_of: all names of a CUI; called once per CUI.
+        names_of: function that returns all names of a CUI; called once per CUI.
     """
 
     @cache
@@ -63,7 +64,7 @@ def exact_match(
 def baseline_answers(
     lists: CandidateLists, names_of: Callable[[str], Iterable[str]], known_mentions: Iterable[tuple[str, str]]
 ) -> dict[str, Answers]:
-    """Answers of all baselines by name; `names_of` and `known_mentions` as of the functions above.
+    """Answers of all baselines by name; `names_of` and `known_mentions` are as for the functions above.
 
     Returns:
         ``exact_match``, ``most_frequent_cui`` (no answer for unseen strings) and
@@ -87,7 +88,7 @@ def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np
     """Answers in the form that `linking_metrics` takes.
 
     Returns:
-        ((n,) int64 ranks: 0 where the answer is the gold CUI, -1 elsewhere; (n,) bool whether there is an answer)
+        (n,) int64 ranks, 0 if the answer is the gold CUI, else -1; and (n,) bool, whether there is an answer.
     """
     is_correct = np.array([answer == cui for answer, cui in zip(answers, gold, strict=True)], dtype=bool)
     answered = np.array([answer is not None for answer in answers], dtype=bool)
@@ -95,7 +96,7 @@ def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np
 
 
 def notes_on_lists(lists: CandidateLists, has_dictionary: bool) -> list[str]:
-    """Sentences about what a report on given candidate lists cannot compare with."""
+    """Sentences about baselines that a report on user-provided candidate lists cannot have."""
     notes = ["The retriever alone is the order in which the lists came."]
     if lists.scores:
         notes[0] += f" Its confidence is their first score, {next(iter(lists.scores))}_score."

@@ -24,13 +24,15 @@ FIFTHS = [(fifth / 5, f"{fifth / 5:.1f}") for fifth in range(6)]
 
 
 def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarray) -> dict[str, Any]:
-    """A reliability diagram: how often the pairs of each non-empty equal-width bin are correct.
+    """Points of a reliability diagram: share of correct pairs in each non-empty equal-width bin.
 
     A perfectly calibrated model would lie in the noise band (``band_low`` to ``band_high``, 95 %). Its width counts
     documents, not pairs, because errors within a document are correlated.
 
     Args:
-        p, y: (n,) probabilities and labels. groups: (n,) document of each.
+        p: (n,) probabilities.
+        y: (n,) labels.
+        groups: (n,) document of each pair.
 
     Returns:
         Lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``, ``positive_rate``, ``band_low``,
@@ -55,10 +57,11 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     """Precision of the answers against the share of mentions answered, most confident first; ties are one point.
 
     Args:
-        score: (n,) -inf or NaN for no answer. correct: (n,) whether it is correct.
+        score: (n,) score of each answer; -inf or NaN for no answer.
+        correct: (n,) whether it is correct.
 
     Returns:
-        Lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, the last one always; and
+        Lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, including the last; and
         ``area``, the mean share of incorrect answers over all coverages up to the last (AURC, Geifman et al. 2019).
     """
     score = np.asarray(score, dtype=np.float64)
@@ -88,8 +91,10 @@ class Axes:
     """The plot area of a chart, in pixels, with linear scales: x from 0 to 1, y from `low` to `high`.
 
     Attributes:
-        x_ticks, y_ticks: values and their labels.
-        width, height: drawn small, so that text stays readable on a phone.
+        x_ticks: values and their labels.
+        y_ticks: values and their labels.
+        width: width in pixels, small, so that text stays readable on a phone.
+        height: height in pixels.
     """
 
     low: float
@@ -113,17 +118,17 @@ class Axes:
         return self.left + value * (self.right - self.left)
 
     def y(self, value: float) -> float:
-        """Where a value is drawn; what lies below the scale, on its lower end."""
+        """Pixel of a value; values below the scale are drawn at its lower end."""
         return self.bottom - max(0.0, value - self.low) / (self.high - self.low) * (self.bottom - self.top)
 
 
 def reliability_axes() -> Axes:
-    """Of `reliability_points`."""
+    """Axes for `reliability_points`."""
     return Axes(0.0, 1.0, FIFTHS, FIFTHS, height=360)
 
 
 def risk_axes(curves: Iterable[Mapping[str, Any]], target: float) -> Axes:
-    """Of some `risk_coverage`, with the precision `target`."""
+    """Axes for some `risk_coverage`, with the precision `target`."""
     # What is correct of a few answers is chance.
     answered = (zip(curve["coverage"], curve["precision"], strict=True) for curve in curves)
     lowest = min([target, *(precision for points in answered for coverage, precision in points if coverage > FEW)])
@@ -139,7 +144,7 @@ def marked_points(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def histogram_axes(counts: Mapping[str, Sequence[int]]) -> Axes:
-    """Of a `histogram`, with ticks at every 1, 2, 5, 10, 20, 50, ..."""
+    """Axes for a `histogram`, with ticks at every 1, 2, 5, 10, 20, 50, ..."""
     most = max(1, *map(sum, zip(counts["correct"], counts["incorrect"], strict=True)))
     step = next(factor * 10**power for power in range(20) for factor in (1, 2, 5) if factor * 10**power >= most / 4)
     return Axes(0.0, most * 1.08, FIFTHS, [(value, f"{value:,}") for value in range(0, most + 1, step)], height=240)

@@ -51,7 +51,7 @@ def divide_by_length(lengths: np.ndarray, token_budget: int, is_padded: bool) ->
 
 
 class TextGroup(NamedTuple):
-    """Neighbouring texts of one length: their rows and tokens."""
+    """Neighboring texts of one length: their rows and tokens."""
 
     rows: slice
     tokens: slice
@@ -59,7 +59,7 @@ class TextGroup(NamedTuple):
 
     @property
     def texts(self) -> int:
-        """How many they are."""
+        """Number of texts."""
         return self.rows.stop - self.rows.start
 
 
@@ -77,23 +77,23 @@ class PackedTexts:
 
     @classmethod
     def join(cls, texts: Sequence[Sequence[int]]) -> PackedTexts:
-        """The batch of these texts, each a sequence of ids."""
+        """Make the batch of these texts, each a sequence of ids."""
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         return PackedTexts(np.fromiter(chain.from_iterable(texts), np.int32, lengths.sum()), lengths)
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """(n + 1,) int64, where each text starts."""
+        """Where each text starts, (n + 1,) int64."""
         return list_offsets(self.lengths)
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """(t,) int32, position of each token in its text."""
+        """Position of each token in its text, (t,) int32."""
         return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
 
     @property
     def types(self) -> np.ndarray | None:
-        """(t,) int32, token types; None where all are 0."""
+        """Token types, (t,) int32; None if all are 0."""
         return None
 
     @cached_property
@@ -139,10 +139,10 @@ class PairBatch(PackedTexts):
 
     @classmethod
     def of(cls, pairs: EncodedPairs, rows: np.ndarray) -> PairBatch:
-        """The pairs of these numbers."""
+        """Make the batch of the pairs with these numbers."""
         return cls(pairs.take(rows), pairs.lengths[rows], pairs.first_lengths[rows])
 
     @property
     def types(self) -> np.ndarray:
-        """(t,) int32, 0 in the first segment and 1 in the second."""
+        """Token types, 0 in the first segment and 1 in the second, (t,) int32."""
         return (self.positions >= np.repeat(self.first_lengths, self.lengths)).astype(np.int32)

@@ -44,7 +44,7 @@ class QueryTokenizer:
     """Token ids of names, mentions, and mentions in context.
 
     Args:
-        tokenizer: the encoder's.
+        tokenizer: tokenizer of the encoder.
         max_length: maximum tokens of a text, special tokens included; context is added to it.
         context_tokens: maximum tokens of text on each side of a mention in context.
         markers: the two tokens around a mention in context.
@@ -97,13 +97,13 @@ class QueryTokenizer:
 
 
 class BiEncoder:
-    """A transformer encoder with pooling, created by `from_pretrained`; safe to use from several threads.
+    """A transformer encoder with pooling, which `from_pretrained` loads; safe to use from several threads.
 
     Args:
         body: computes pooled vectors of texts, on its device and in its dtype.
         tokenizer: its tokenizer.
-        identity: what decides the vectors, except for rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
-        context_tokens: tokens of text that it reads on each side of a mention; 0: none.
+        identity: values that decide the vectors up to rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
+        context_tokens: tokens of text that it reads on each side of a mention; 0 reads no context.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class BiEncoder:
             model: local folder or Hub id, e.g. ``"cambridgeltl/SapBERT-from-PubMedBERT-fulltext"``.
             revision: Hub branch, tag or commit.
             pooling: ``"mean"`` over the tokens (sentence-transformers models) or ``"cls"`` (SapBERT).
-            max_length: maximum tokens of a text, special tokens included; longer texts are cut.
+            max_length: maximum tokens of a text, special tokens included; longer texts are truncated.
             device: ``"auto"`` uses a GPU if there is one; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-            dtype: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the weights and the transformer;
-                pooling and normalization are in float32.
+            dtype: dtype of the weights and the transformer, ``"auto"``, ``"float32"``, ``"bfloat16"`` or
+                ``"float16"``; pooling and normalization are in float32.
 
         Raises:
             UserError: the model cannot be found, reached or loaded, or a setting is invalid.
@@ -216,7 +216,7 @@ class BiEncoder:
         return vectors
 
     def _unit_vectors(self, ids: Sequence[list[int]], batch: np.ndarray) -> Tensor:
-        """(b, dimension) float32 on the device, of these rows of `ids`, longest first; asynchronous on a GPU."""
+        """Vectors of these rows of `ids`, longest first, (b, dimension) float32; asynchronous on a GPU."""
         with torch.inference_mode():
             # The sum over tokens has the direction of the mean.
             pooled = self.body.pooled(PackedTexts.join([ids[row] for row in batch]), self.identity["pooling"])
@@ -227,8 +227,8 @@ class PaddedLayers:
     """Any transformers encoder that returns ``last_hidden_state``, called with padded batches.
 
     Args:
-        model: on its device and in its dtype.
-        pad_token_id: of its tokenizer.
+        model: the encoder, on its device and in its dtype.
+        pad_token_id: padding token of its tokenizer.
     """
 
     padded = True
@@ -239,14 +239,14 @@ class PaddedLayers:
         self.longest = model.config.max_position_embeddings
 
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:
-        """As `PackedLayers.pooled`."""
+        """Pooled vectors, as `PackedLayers.pooled` returns them."""
         arrays = batch.padded(self.pad_token_id)
         inputs = {name: to_device(array, self.device) for name, array in arrays.items()}
         return pooled(self.model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
 
 
 def load_encoder_body(folder: str | Path, device: torch.device, dtype: str) -> PreTrainedModel:
-    """The encoder of a folder by transformers, without a head; errors as for `load_weights`."""
+    """Load the encoder of a folder by transformers, without a head; errors are as for `load_weights`."""
     # On a CPU, plain attention is faster for texts of about ten tokens (1.3x in bfloat16).
     attention = "eager" if device.type == "cpu" else "sdpa"
     model = load_weights(transformers.AutoModel, folder, dtype=dtype, attn_implementation=attention)
@@ -265,6 +265,6 @@ def require_length(model: str, max_length: int, context_tokens: int, longest: in
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """(n, w, h) token vectors, and (n, w) mask of the tokens -> (n, h) float32: the first vector or the sum of all."""
+    """Pool token vectors (n, w, h) with a mask (n, w) to the first vector or the sum of all, (n, h) float32."""
     hidden = hidden.float()
     return hidden[:, 0] if pooling == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)

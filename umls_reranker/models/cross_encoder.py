@@ -35,7 +35,7 @@ class Scores:
 
     Attributes:
         logits: (n,) float32, raw log-odds of the model, in input order.
-        truncated: number of pairs whose mention or name was cut to ``max_length``.
+        truncated: number of pairs whose mention or name was truncated to ``max_length``.
     """
 
     logits: np.ndarray
@@ -48,10 +48,10 @@ class PairScorer:
     Args:
         network: maps batches to logits.
         encoder: tokenizer and template.
-        token_budget: maximum tokens per forward pass, padding included; default the network's.
+        token_budget: maximum tokens per forward pass, padding included; by default that of the network.
 
     Raises:
-        UserError: the budget is no whole number, or below 1.
+        UserError: the budget is not a whole number, or below 1.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PairScorer:
         """Load network and tokenizer from a local folder.
 
         Raises:
-            UserError: the backend is not installed, or the folder holds no valid model of one logit for it.
+            UserError: the backend is not installed, or the folder has no valid model of one logit for it.
         """
         network, tokenizer = _load(Path(folder), device, dtype, backend)
         return cls(network, PairEncoder(tokenizer, template), token_budget)
@@ -109,9 +109,12 @@ class PairScorer:
         """Score n pairs.
 
         Args:
-            mentions, names: n texts each.
-            lefts, rights: n texts around each mention, used if the template has context.
-            desc: title of a progress bar, or what is told how many more pairs are scored; None shows nothing.
+            mentions: n texts.
+            names: n texts.
+            lefts: n texts before the mentions, used if the template has context.
+            rights: n texts after the mentions.
+            desc: title of a progress bar, or a function that is called with the number of pairs just scored; None
+                shows nothing.
         """
         logits, truncated, chunks = np.empty(len(mentions), np.float32), 0, []
         bar = progress(total=len(mentions), desc=desc, unit=" pairs") if isinstance(desc, str) else None
@@ -141,7 +144,7 @@ class PairScorer:
         return Scores(logits, truncated)
 
     def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, Any]]:
-        """Row numbers and logits of each batch of distinct pairs."""
+        """Yield row numbers and logits of each batch of distinct pairs."""
         lengths, budget, threads = pairs.lengths, self.token_budget, self.network.threads
         if threads > 1:
             # A few pairs are divided among the cores.
@@ -165,9 +168,10 @@ def score_lists(
     """Score the m candidates of n mentions, in order, with the scorer's template.
 
     Args:
-        scorer: None: there is no network, so that all logits are NaN.
+        scorer: the scorer; None: there is no network, so all logits are NaN.
+        lists: the candidate lists.
         desc: as for `PairScorer.score`.
-        retained: (m,) bool, which candidates to score; the others have the logit NaN. None: all.
+        retained: (m,) bool, candidates to score; the others have the logit NaN. None: all.
     """
     if scorer is None:
         return Scores(np.full(len(lists.owner), np.nan, np.float32), 0)

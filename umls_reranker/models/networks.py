@@ -28,12 +28,12 @@ TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
 
 
 class TorchNetwork(ABC):
-    """Maps batches of pairs to logits in PyTorch; safe to call from several threads. `OnnxNetwork` is its like.
+    """Maps batches of pairs to logits in PyTorch; safe to call from several threads. See also `OnnxNetwork`.
 
     Args:
         device: where to compute.
-        dtype: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
-            come in steps of 0.03 and tie candidates that differ.
+        dtype: dtype of all layers but the last, which always computes in float32: otherwise logits near 5 would have
+            steps of 0.03 and tie different candidates.
 
     Attributes:
         padded: whether a batch costs (longest pair x pairs) instead of its tokens.
@@ -53,11 +53,11 @@ class TorchNetwork(ABC):
 
     @property
     def threads(self) -> int:
-        """How many batches `map` computes at a time."""
+        """Number of batches that `map` computes at a time."""
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def map(self, forward: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]) -> Iterable[Tensor]:
-        """What `forward` gives for each batch, in order, several at a time."""
+        """Results of `forward` for each batch in order, several at a time."""
         # Asked for anew: a process forked from where the network was loaded has none of its threads.
         return batch_mapper(self.device)(forward, batches)
 
@@ -78,10 +78,13 @@ class PackedBert(TorchNetwork):
     Args:
         config: content of ``config.json``.
         weights: tensors by their names in `BertForSequenceClassification`.
-        device, dtype: as for `TorchNetwork`.
+        device: as for `TorchNetwork`.
+        dtype: as for `TorchNetwork`.
 
     Raises:
-        KeyError, TypeError, ValueError: a weight is missing, or the configuration does not fit the weights.
+        KeyError: a weight is missing.
+        TypeError: the configuration does not fit the weights.
+        ValueError: the configuration does not fit the weights.
     """
 
     padded = False
@@ -115,9 +118,10 @@ class PaddedModel(TorchNetwork):
     """Any transformers model, called with padded batches.
 
     Args:
-        model: with ``num_labels=1``.
+        model: a model with ``num_labels=1``.
         tokenizer: defines the padding token and whether the model uses token types.
-        device, dtype: as for `TorchNetwork`.
+        device: as for `TorchNetwork`.
+        dtype: as for `TorchNetwork`.
     """
 
     padded = True
@@ -141,10 +145,10 @@ class PaddedModel(TorchNetwork):
 
 
 def load_network(folder: Path, device: str | None, dtype: str | None) -> tuple[TorchNetwork, Tokenizer]:
-    """The network of a folder, as quick as there is one for it, and its tokenizer.
+    """Load the fastest network for the model in a folder, and its tokenizer.
 
     Raises:
-        UserError: it holds no valid model of one logit.
+        UserError: the folder has no valid model of one logit.
     """
     with loading(str(folder)):
         tokenizer = load_pretrained(transformers.AutoTokenizer, folder)

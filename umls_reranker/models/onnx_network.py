@@ -1,4 +1,4 @@
-"""The exported network in ONNX Runtime, on the CPU, for serving without PyTorch: nothing here imports it."""
+"""The exported network in ONNX Runtime, on the CPU, for serving without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .batches import PairBatch
 
 
 class OnnxNetwork:
-    """As `TorchNetwork`, in float32: each batch is computed by one thread, so that batches share the cores.
+    """Like `TorchNetwork`, in float32; one thread computes each batch, so batches share the cores.
 
     Args:
-        file: its graph, which names its inputs.
+        file: the graph, which names its inputs.
         pad_id: id of the padding token.
     """
 
@@ -53,10 +53,10 @@ class OnnxNetwork:
 
 
 def load_onnx(folder: Path, device: str | None, dtype: str | None) -> tuple[OnnxNetwork, Tokenizer]:
-    """The network that umls-reranker export made, and its tokenizer.
+    """Load the network that ``umls-reranker export`` wrote, and its tokenizer.
 
     Raises:
-        UserError: it is missing or damaged, or a GPU or another dtype is requested.
+        UserError: the network is missing or damaged, or a GPU or another dtype is requested.
     """
     if device not in (None, "auto", "cpu"):
         raise UserError(f"backend onnx computes on the CPU; leave out device={device!r}, or use backend torch")

@@ -45,14 +45,16 @@ class PackedLayers:
         config: content of ``config.json``.
         weights: tensors by their names in `BertModel`, or in a model with a head (``bert.`` comes first).
         device: where to compute.
-        dtype: of weights and computation: float32, bfloat16 or float16.
+        dtype: dtype of weights and computation: float32, bfloat16 or float16.
 
     Attributes:
-        dimension: of a token's vector.
+        dimension: length of a token's vector.
         longest: maximum tokens of a text.
 
     Raises:
-        KeyError, TypeError, ValueError: a weight is missing, or the configuration does not fit the weights.
+        KeyError: a weight is missing.
+        TypeError: the configuration does not fit the weights.
+        ValueError: the configuration does not fit the weights.
     """
 
     padded = False
@@ -184,10 +186,13 @@ def load_packed(kind: Any, folder: Path, device: torch.device, dtype: str) -> An
     """Build a network from a folder's configuration and weights without transformers, which is slow to import.
 
     Args:
-        kind: `PackedLayers`, or a class that holds them and is constructed alike.
+        folder: the model folder.
+        kind: `PackedLayers`, or a class that holds them and has the same constructor.
+        device: as for `PackedLayers`.
+        dtype: as for `PackedLayers`.
 
     Returns:
-        None if the folder holds no valid model of this kind; transformers may load it, or say why not.
+        The network; None if the folder has no valid model of this kind, which transformers may load or refuse.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

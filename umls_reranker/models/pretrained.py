@@ -19,11 +19,14 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
 
     Args:
         kind: an Auto class of transformers.
-        options: its further options.
+        folder: the local folder.
+        options: further options of ``from_pretrained``.
 
     Raises:
         UserError: the folder has its own code (``auto_map``) or an adapter.
-        OSError, ValueError, SafetensorError: from transformers, if the folder does not hold such a model.
+        OSError: from transformers, if the folder does not hold such a model.
+        ValueError: likewise.
+        SafetensorError: likewise.
     """
     for path in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
         content = read_json(path) if path.is_file() else {}
@@ -52,7 +55,7 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """Turn what transformers says of a model that cannot be loaded into a `UserError`."""
+    """Turn errors of transformers about a model that cannot be loaded into a `UserError`."""
     try:
         yield
     except SafetensorError as error:
@@ -65,15 +68,18 @@ def loading(model: str) -> Iterator[None]:
 
 
 def load_weights(kind: Any, folder: str | Path, **options: Any) -> Any:
-    """The model of a folder of safetensors.
+    """Load the model of a folder of safetensors.
 
     Args:
         kind: an Auto class of transformers.
-        options: further ones of ``from_pretrained``.
+        folder: the local folder.
+        options: further options of ``from_pretrained``.
 
     Raises:
         UserError: weights and configuration do not fit.
-        OSError, ValueError, SafetensorError: it is missing or corrupt.
+        OSError: the model is missing or damaged.
+        ValueError: likewise.
+        SafetensorError: likewise.
     """
     options |= {"use_safetensors": True, "output_loading_info": True}
     model, info = load_pretrained(kind, folder, **options)
@@ -90,10 +96,10 @@ def load_weights(kind: Any, folder: str | Path, **options: Any) -> Any:
 
 
 def load_model(folder: Path) -> transformers.PreTrainedModel:
-    """The float32 model of a folder of safetensors.
+    """Load the float32 model of a folder of safetensors.
 
     Raises:
-        UserError: it is missing, corrupt, or has more than one logit, or weights and configuration do not fit.
+        UserError: the model is missing, damaged, or has more than one logit, or weights and configuration do not fit.
     """
     with loading(str(folder)):
         model = load_weights(transformers.AutoModelForSequenceClassification, folder, dtype="float32")

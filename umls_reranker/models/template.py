@@ -1,6 +1,6 @@
-"""How a mention and a candidate name become one input of the cross-encoder.
+"""The template that makes one input of the cross-encoder from a mention and a candidate.
 
-Without context the input is what ``tokenizer(mention, name, truncation="longest_first")`` gives:
+Without context the input is that of ``tokenizer(mention, name, truncation="longest_first")``:
 
     [CLS] mention [SEP] name [SEP]
 
@@ -13,8 +13,8 @@ that several concepts share:
 
     [CLS] cold ; Disease or Syndrome [SEP] cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract [SEP]
 
-If a pair is too long, the context is cut first, then mention and name by the longest-first rule. The template is saved
-with the model; training and serving use the same code.
+If a pair is too long, first the context is truncated, then mention and name by the longest-first rule. The template is
+saved with the model; training and serving use the same code.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PairTemplate:
 
     Args:
         max_length: maximum tokens of a pair, special tokens included.
-        context_tokens: maximum tokens of text on each side of the mention; 0: no context.
+        context_tokens: maximum tokens of text on each side of the mention; 0 shows no context.
         markers: the two tokens around a mention in context.
         candidate_fields: fields of a candidate shown in addition to its best-matching name: ``preferred_name``,
             ``definition``.
@@ -89,7 +89,9 @@ class PairTemplate:
         """The text of a mention for the model.
 
         Args:
+            mention: its text.
             types: its semantic types, ids or names; types unknown to `hierarchy` are not shown.
+            hierarchy: the types' hierarchy.
         """
         return SEPARATOR.join([mention, *(hierarchy.names(types) if self.mention_types else ())])
 

@@ -32,8 +32,10 @@ class EncodedPairs:
     """Token ids of n pairs, t in all, without padding.
 
     Attributes:
-        firsts, seconds: distinct first segments (token type 0) and second segments, ids as bytes of int32.
-        first_of, second_of: (n,) int64, the segments of each pair.
+        firsts: distinct first segments (token type 0), ids as bytes of int32.
+        seconds: distinct second segments, ids as bytes of int32.
+        first_of: (n,) int64, first segment of each pair.
+        second_of: (n,) int64, second segment of each pair.
         is_truncated: (n,) bool, whether mention or name lost tokens.
     """
 
@@ -63,22 +65,22 @@ class EncodedPairs:
 
     @property
     def ids(self) -> np.ndarray:
-        """(t,) int32, pair after pair."""
+        """Token ids, pair after pair, (t,) int32."""
         return self.take(slice(None))
 
     @property
     def offsets(self) -> np.ndarray:
-        """(n + 1,) int64, where each pair starts in `ids`."""
+        """Where each pair starts in `ids`, (n + 1,) int64."""
         return list_offsets(self.lengths)
 
     @cached_property
     def first_lengths(self) -> np.ndarray:
-        """(n,) int64, leading ids of a pair that belong to the first segment."""
+        """Number of leading ids of each pair that belong to the first segment, (n,) int64."""
         return _lengths(self.firsts)[self.first_of]
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """(n,) int64, tokens of each pair."""
+        """Number of tokens of each pair, (n,) int64."""
         return self.first_lengths + _lengths(self.seconds)[self.second_of]
 
     @property
@@ -91,7 +93,7 @@ class PairEncoder:
     """Turns mentions and names into ids with a fast tokenizer and a template; safe to use from several threads.
 
     Args:
-        tokenizer: of the model, in the tokenizers library; it no longer truncates or pads.
+        tokenizer: the model's tokenizer of the tokenizers library; it no longer truncates or pads.
         template: shape of the input.
     """
 
@@ -120,7 +122,8 @@ class PairEncoder:
         """Ids of each text alone, without special tokens, as bytes of int32.
 
         Args:
-            from_end: if the text is very long, read its end instead of its beginning.
+            texts: the texts.
+            from_end: if a text is very long, read its end instead of its beginning.
         """
         if not texts:
             return []
@@ -140,8 +143,10 @@ class PairEncoder:
         """Encode pairs; equal texts are tokenized once.
 
         Args:
-            mentions, names: n texts each.
-            lefts, rights: n texts before and after each mention; ignored if the template has no context.
+            mentions: n texts.
+            names: n texts.
+            lefts: n texts before the mentions; ignored if the template has no context.
+            rights: n texts after the mentions.
         """
         columns: list[tuple[Sequence[str], Callable[[Sequence[str]], list[bytes]]]]
         columns = [(mentions, self._cached), (names, self._cached)]
@@ -195,8 +200,8 @@ class _Column:
     """Ids of n texts.
 
     Attributes:
-        ids: distinct ones, as bytes of int32.
-        of: (n,) int64, which of them each text has.
+        ids: distinct texts, ids as bytes of int32.
+        of: (n,) int64, index of each text among them.
         lengths: (n,) int64, tokens of each text.
     """
 
@@ -207,7 +212,7 @@ class _Column:
         self.lengths = _lengths(self.ids)[self.of]
 
     def framed(self, before: bytes, after: bytes, kept: np.ndarray) -> tuple[list[bytes], np.ndarray]:
-        """The first `kept` (n,) tokens of each text between other ids, equal ones once; and which each text has."""
+        """The first `kept` (n,) tokens of each text between other ids, distinct, and the index of each text's."""
         texts, of = [before + ids + after for ids in self.ids], self.of
         if kept is not self.lengths:
             rows = np.flatnonzero(kept < self.lengths)
@@ -225,12 +230,12 @@ def _bytes(ids: Sequence[int]) -> bytes:
 
 
 def _lengths(texts: Sequence[bytes]) -> np.ndarray:
-    """(n,) int64, ids of each text."""
+    """Number of ids of each text, (n,) int64."""
     return np.fromiter(map(len, texts), np.int64, len(texts)) // 4
 
 
 def _special_layout(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], int]:
-    """Ids before, between and after the two texts of a pair, and how many of the middle ones are of type 0."""
+    """Ids before, between and after the two texts of a pair, and the number of middle ids of type 0."""
     probe = tokenizer.encode("a", add_special_tokens=False).ids
     pair = tokenizer.encode("a", "a")
     ids, size = pair.ids, len(probe)
