@@ -165,9 +165,9 @@ def find_certificate(
 def confidence_of(attempt: int, confidence: float) -> float:
     """The confidence at which a certificate is tested, so that trying again does not add up.
 
-    The first has the whole error probability. Each later one rests on new documents alone and gets `LATER_SHARE` of it,
-    halved each time. So however often somebody tries, the probability of any false certificate is at most 1.1 times
-    that of one.
+    The first has the whole error probability. Each later one rests on new documents alone and gets `LATER_SHARE` of
+    it, halved each time. So however often somebody tries, the probability of any false certificate is at most 1.1
+    times that of one.
     """
     share = 1.0 if attempt == 1 else LATER_SHARE * 0.5 ** (attempt - 2)
     return 1.0 - share * (1.0 - confidence)
