@@ -31,10 +31,13 @@ class Difference:
     """One figure of both versions.
 
     Attributes:
-        name: the figure.
-        former, present: its values.
-        low, high: interval of present minus former. bad_end: the one on the worse side.
-        margin: how much worse is as good.
+        name: name of the figure.
+        former: its value for the former version.
+        present: its value for the present version.
+        low: lower end of the interval of present minus former.
+        high: upper end of this interval.
+        bad_end: the end on the worse side.
+        margin: how much worse still counts as as good.
         verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else ``not inferior`` if its
             bad end is within the margin, and ``cannot tell`` if not.
     """
@@ -55,9 +58,11 @@ def figure_difference(
     """Both values of a figure and the interval of their difference.
 
     Args:
-        present, former: (documents, k) sums of the columns of both versions.
-        margin: how much worse accuracy may be and still count as as good; other figures have their part of it.
-        confidence: of the interval.
+        figure: the figure.
+        present: (documents, k) sums of the columns of the present version.
+        former: (documents, k) sums of the columns of the former version.
+        margin: how much worse accuracy may be and still count as as good; other figures have a share of it.
+        confidence: confidence of the interval.
     """
     k = present.shape[1]
 
@@ -83,12 +88,16 @@ class Comparison:
     """All differences, over the mentions that both versions answered.
 
     Attributes:
-        mentions, documents: compared. only_former, only_present: mentions that only one version has, or whose gold
-            concepts differ.
-        gained, lost: mentions that only the present, or only the former, version ranked correctly.
+        mentions: number of compared mentions.
+        documents: number of their documents.
+        only_former: mentions that only the former version has, or whose gold concepts differ.
+        only_present: mentions that only the present version has, or whose gold concepts differ.
+        gained: mentions that only the present version ranked correctly.
+        lost: mentions that only the former version ranked correctly.
         mcnemar_p: two-sided exact McNemar test of these counts. It treats mentions as independent, which mentions of
             one document are not, so `differences` decide.
-        differences: of the deciding figures. confidence: of their intervals together.
+        differences: differences of the deciding figures.
+        confidence: joint confidence of their intervals.
     """
 
     mentions: int
@@ -102,7 +111,7 @@ class Comparison:
     confidence: float
 
     def with_verdict(self, *verdicts: str) -> list[Difference]:
-        """The figures of these verdicts."""
+        """The figures with one of these verdicts."""
         return [difference for difference in self.differences if difference.verdict in verdicts]
 
     @property
@@ -159,8 +168,11 @@ def compare(
     Intervals come from the jackknife by document (`jackknife_sums`).
 
     Args:
+        present: outcomes of the present version.
+        former: outcomes of the former version.
         margin: by how much acc@1 and F1 may be lower and still count as as good; the Brier score may be higher by
             half of it.
+        confidence: joint confidence of the intervals.
 
     Raises:
         UserError: the common mentions are less than `SMALLEST_OVERLAP` of one version's, or of fewer than
@@ -202,7 +214,7 @@ def compare(
 
 
 def _keys(outcomes: Outcomes) -> Iterable[tuple]:
-    """One key a mention; the second mention of the same offsets gets a number."""
+    """One key per mention; the second mention with the same offsets gets a number."""
     seen: dict[tuple, int] = {}
     columns = (outcomes.document, outcomes.start, outcomes.end, outcomes.gold)
     for key in zip(*(column.tolist() for column in columns), strict=True):

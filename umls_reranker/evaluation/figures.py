@@ -35,14 +35,14 @@ class Figure:
     """A figure of the outcomes of n mentions, as a statistic of sums.
 
     Attributes:
-        name: in ``metrics.json``, and in targets of recipes.
-        help: what tables call it.
-        tables: that it is in: `serving`, `slices`, `comparison`.
-        columns: makes k columns (n,) of outcomes; the last one is 1 for each mention that is counted.
-        population: whom it counts of all mentions, such as "with candidates".
-        statistic: makes the figure of the columns' sums (..., k).
-        higher_is_better: whether a version is better if it has more of it.
-        margin: how much worse a version may be and count as as good, as a part of the margin for accuracy.
+        name: its name in ``metrics.json`` and in targets of recipes.
+        help: its name in tables.
+        tables: tables that have it: `serving`, `slices`, `comparison`.
+        columns: makes k columns (n,) from outcomes; the last one is 1 for each mention that counts.
+        population: mentions that count, such as "with candidates".
+        statistic: makes the figure from the columns' sums (..., k).
+        higher_is_better: whether a higher value is better.
+        margin: how much worse a version may be and count as as good, as a share of the margin for accuracy.
     """
 
     name: str
@@ -131,7 +131,7 @@ def register(figure: Figure) -> None:
     """Add a figure from outside the package, before anything is measured.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: the name is taken.
     """
     if figure.name in [declared.name for declared in FIGURES]:
         raise ValueError(f"there is a figure {figure.name} already")
@@ -156,7 +156,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def measure_figures(table: str, outcomes: Outcomes, documents: Documents, split: str) -> dict[str, dict[str, Any]]:
-    """name -> ``{"value", "low", "high", "population", "support"}`` of a table's figures; support: how many count."""
+    """Name -> ``{"value", "low", "high", "population", "support"}`` for each figure of a table; support: mentions counted."""
     measured: dict[str, dict[str, Any]] = {}
     for figure in figures_of(table):
         columns = figure.columns(outcomes)
@@ -203,7 +203,7 @@ def group_slices(
 def type_slices(
     outcomes: Outcomes, documents: Documents, hierarchy: TypeHierarchy, split: str
 ) -> dict[str, dict[str, Any]]:
-    """Figures of every semantic type with at least `SMALLEST_SLICE` mentions, the most certain excess of errors first.
+    """Figures of semantic types with at least `SMALLEST_SLICE` mentions, the most certain excess of errors first.
 
     Returns:
         Type id -> `slice_figures` with its ``name``, ordered by the lower end of the interval of ``excess_error``.
@@ -243,7 +243,7 @@ def answering_metrics(outcomes: Outcomes, documents: Documents) -> dict[str, dic
 
     * ``answering``: answered mentions, correct or not, against those that the dictionary can answer;
     * ``abstaining``: abstentions against mentions out of the dictionary (NIL detection);
-    * ``correct_answers``: correct answers among those given, and among the mentions that have one: end to end.
+    * ``correct_answers``: correct answers among all answers, and among the mentions that have one: end to end.
 
     A ratio without a denominator is NaN.
     """

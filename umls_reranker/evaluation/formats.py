@@ -1,4 +1,4 @@
-"""How tables, page and card write figures: names, numbers, intervals, and Markdown tables."""
+"""Formats of figures in tables, page and card: names, numbers, intervals, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NAMES = {
 
 
 def figure_name(key: str) -> str:
-    """Words for a key.
+    """Display name of a figure.
 
     >>> figure_name("top1_ece")
     'ECE, top candidates'
@@ -49,7 +49,7 @@ def figure_name(key: str) -> str:
 
 
 def inputs_label(name: str, names: Iterable[str]) -> str:
-    """The name of an input model in a table, which says of each whether the mention's type is given.
+    """Name of a model's inputs in a table, with a note about the mention's type.
 
     >>> [inputs_label(name, ["all", "no type"]) for name in ("all", "no type")]
     ['all, type given', 'all, no type']
@@ -72,7 +72,7 @@ def recall_in_list(row: Mapping[str, Any]) -> str:
 
 
 def is_there(value: float | None) -> TypeGuard[float]:
-    """Whether a value was measured, and is finite."""
+    """Whether a value was measured and is finite."""
     return value is not None and math.isfinite(value)
 
 
@@ -89,7 +89,7 @@ def percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
 
 
 def interval(figure: Mapping[str, Any] | None, digits: int = 1, scale: float = 100.0, separator: str = " – ") -> str:
-    """The ends of a figure's 95 % interval, "" if it has none, as figures of one document."""
+    """The ends of a figure's 95 % interval, "" if it has none, as for a single document."""
     low, high = (figure or {}).get("low"), (figure or {}).get("high")
     if not is_there(low) or not is_there(high):
         return ""
@@ -97,7 +97,7 @@ def interval(figure: Mapping[str, Any] | None, digits: int = 1, scale: float = 1
 
 
 def with_interval(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """`number` and `interval`.
+    """`number` and `interval` of a figure.
 
     >>> with_interval({"value": 0.5, "low": 0.25, "high": 0.75}, 2)
     '0.50 (0.25-0.75)'

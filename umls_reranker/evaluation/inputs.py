@@ -31,13 +31,13 @@ TypeLists: TypeAlias = "Sequence[Sequence[str]] | TypeSets"
 
 
 def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
-    """What a model answers with all inputs, and with those of each of its fallback models that decides then.
+    """Figures with all inputs, and with the inputs of each fallback model, which then decides.
 
-    Candidates that are retained where the network sees less are scored for it.
+    Candidates that are retained when the network sees less are scored for it.
 
     Returns:
-        Name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `slice_figures`
-        of all mentions.
+        Name of the inputs -> ``certified``, whether the model that decided has a certified tier high, and
+        `slice_figures` of all mentions.
     """
     lists, network_inputs = answers.lists, answers.template.reads
     network = NetworkLogits(answers.scorer, lists, "scoring", {(): answers.logits})
@@ -64,7 +64,7 @@ def replaced_types(
     hierarchy: TypeHierarchy,
     seed: int,
 ) -> dict[float, list[tuple[str, ...]]]:
-    """Types of n mentions, a share of which is replaced by plausible incorrect ones.
+    """Replace the types of a share of n mentions by plausible incorrect types.
 
     An incorrect type is drawn from the types of the candidates in the mention's list, mapped to the annotators' types
     (the nearest broader type in `seen`). If none of them contradicts the mention's types, it is drawn by frequency
@@ -75,8 +75,8 @@ def replaced_types(
         candidate_types: m lists of ids from the dictionary.
         offsets: (n + 1,) where each mention's candidates start.
         seen: types of other mentions, such as the calibration split's.
-        hierarchy: of the types.
-        seed: of the draws.
+        hierarchy: the types' hierarchy.
+        seed: seed of the draws.
 
     Returns:
         Level (`LEVELS`) -> n lists; a mention whose type is incorrect at one level has the same one at the next.
@@ -117,11 +117,11 @@ def replaced_types(
 def incorrect_type_figures(answers: Answers, seen: TypeLists) -> dict[str, dict[str, Any]]:
     """Figures of a model if some mentions have an incorrect type.
 
-    Thresholds, features and, if its template shows types, the cross-encoder use the incorrect type; lists with one are
-    then scored again, as far as they are served.
+    Thresholds, features and, if its template shows types, the cross-encoder use the incorrect type; lists with an
+    incorrect type are then scored again, as in serving.
 
     Args:
-        answers: about lists with annotated types.
+        answers: answers for lists with annotated types.
         seen: types of other mentions, as for `replaced_types`.
 
     Returns:

@@ -24,8 +24,10 @@ class Documents:
     """The documents of n rows, such as mentions, and how they are resampled for the 95 % intervals of figures.
 
     Attributes:
-        index: (n,) int64 document of each row. count: number of documents.
-        resamples, seed: of the bootstrap.
+        index: (n,) int64 document of each row.
+        count: number of documents.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
     """
 
     index: np.ndarray
@@ -35,16 +37,16 @@ class Documents:
 
     @classmethod
     def of(cls, ids: Sequence | np.ndarray, resamples: int = 1000, seed: int = 0) -> Documents:
-        """From the id of each row's document."""
+        """Make it from the id of each row's document."""
         return cls(*document_index(ids), resamples, seed)
 
     def take(self, rows: np.ndarray) -> Documents:
-        """Those of some rows: indices, which may repeat, or (n,) bool."""
+        """The documents of some rows: indices, which may repeat, or (n,) bool."""
         index, count = document_index(self.index[rows])
         return replace(self, index=index, count=count)
 
     def measure(self, columns: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray] = ratio) -> Measure:
-        """`interval` of the sums of k columns (n,); by default their ratio."""
+        """`interval` of a statistic of the sums of k columns (n,); by default their ratio."""
         return self.interval(document_sums(self.index, self.count, columns), statistic)
 
     def precision_recall_f1(
@@ -116,12 +118,12 @@ def linking_metrics(
         ranks: (n,) rank of the gold concept in the system's list, -1 if missing; for a system with one answer, 0 if it
             is correct, else -1.
         in_dictionary: (n,) whether the gold concept is in the dictionary.
-        documents: of the mentions.
-        answered: (n,) whether the system answered, if it gives one answer or none; in place of MRR and recall, it has
+        documents: documents of the mentions.
+        answered: (n,) whether the system answered, if it gives one answer or none. In place of MRR and recall, it has
             ``answered`` (share of all mentions) and ``precision`` (correct among answered).
 
     Returns:
-        Dict of ``{"value", "low", "high"}`` by metric over all mentions; and the same over in-dictionary mentions
+        Metrics as ``{"value", "low", "high"}`` by metric over all mentions; and the same over in-dictionary mentions
         under ``in_dictionary``.
     """
     ranks = np.asarray(ranks, dtype=np.int64)
@@ -150,7 +152,8 @@ def coverage_at_precision(
     Args:
         score: (n,) score of each mention's top candidate; -inf or NaN if the system gives no answer.
         correct: (n,) whether it is the gold concept.
-        documents: of the mentions; None: no interval.
+        precision: the precision.
+        documents: documents of the mentions; None: no interval.
     """
     score = np.asarray(score, dtype=np.float64)
     score = np.where(np.isnan(score), -np.inf, score)

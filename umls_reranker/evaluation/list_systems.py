@@ -1,4 +1,4 @@
-"""Systems side by side on the same labelled lists: is one better than the order in which the lists came?"""
+"""Systems side by side on the same labelled lists: is one better than the original order of the lists?"""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ HEADER = ("system", "acc@1", "points over order", "accepted", "correct of these"
 
 
 class System(NamedTuple):
-    """What one system answers for n mentions.
+    """The answers of one system for n mentions.
 
     Attributes:
         ranks: (n,) rank of the gold concept, 0 is the top, -1 if missing.
-        score: (n,) confidence of its top candidate, NaN without candidates; None if it has none. To be compared by
-            `compare_systems`, a calibrated probability.
-        answered: (n,) bool, of a system with one answer or none.
-        accepted: (n,) bool, of a system with a threshold; None: everything is accepted.
+        score: (n,) confidence of its top candidate, NaN without candidates; None if the system has no scores. For
+            `compare_systems` it is a calibrated probability.
+        answered: (n,) bool, for a system with one answer or none.
+        accepted: (n,) bool, for a system with a threshold; None: everything is accepted.
     """
 
     ranks: np.ndarray
@@ -39,11 +39,11 @@ class System(NamedTuple):
 
     @classmethod
     def of(cls, outcomes: Outcomes) -> System:
-        """A model with calibrated scores and thresholds."""
+        """The answers of a model with calibrated scores and thresholds."""
         return cls(outcomes.rank, outcomes.score, accepted=outcomes.accepted)
 
     def take(self, rows: np.ndarray) -> System:
-        """Of some mentions: indices or (n,) bool."""
+        """The answers for some mentions: indices or (n,) bool."""
         score, answered, accepted = (column if column is None else column[rows] for column in self[1:])
         return System(self.ranks[rows], score, answered, accepted)
 
@@ -52,8 +52,8 @@ def compare_systems(systems: Mapping[str, System], documents: Documents) -> list
     """Figures of each system, and the paired difference of its acc@1 to that of the first one.
 
     Args:
-        systems: by name, the order of the lists first.
-        documents: of the mentions; all intervals, those of differences too, are of the same resamples.
+        systems: name -> answers, the order of the lists first.
+        documents: documents of the mentions; all intervals, also of differences, use the same resamples.
 
     Returns:
         Rows for ``metrics.json``: ``name``, ``acc@1``, ``gain`` (None in the first row), ``accepted_share``,
@@ -113,8 +113,9 @@ def verdict(row: Mapping[str, Any], mentions: int, documents: int) -> str:
     """In one line, whether a system is better than the order of the lists.
 
     Args:
-        row: of `compare_systems`, not the first.
-        mentions, documents: how many it was measured on.
+        row: a row of `compare_systems` after the first.
+        mentions: number of mentions that it was measured on.
+        documents: number of their documents.
 
     Returns:
         "gain" or "loss" if the interval of the difference excludes 0 and there are at least `FEWEST_DOCUMENTS`; else
@@ -140,7 +141,7 @@ def verdict(row: Mapping[str, Any], mentions: int, documents: int) -> str:
 
 
 def _mean_difference(sums: np.ndarray) -> np.ndarray:
-    """`ratio`, but no share, so that an interval of no difference at all stays one of 0."""
+    """Like `ratio`, but not treated as a share, so the interval of no difference at all is 0."""
     return ratio(sums)
 
 

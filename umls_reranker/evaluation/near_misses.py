@@ -29,10 +29,11 @@ def near_misses(
     """Count incorrect top candidates that are near the gold concept, over mentions whose concept is in the dictionary.
 
     Args:
-        lists: of n mentions, m candidates in all.
-        scores: (m,) by which the lists are ranked; retrieval order breaks ties.
-        concepts, relations: the dictionary; without relations only shared names count.
-        documents: of the mentions.
+        lists: lists of n mentions with m candidates.
+        scores: (m,) scores that rank the lists; retrieval order breaks ties.
+        concepts: the dictionary.
+        relations: its relations; without them only shared names count.
+        documents: documents of the mentions.
 
     Returns:
         ``incorrect``, the number of incorrect top candidates; ``kinds``, how many of them share a normalized name with

@@ -48,15 +48,18 @@ class Outcomes:
     """Columns over n mentions.
 
     Attributes:
-        document: (n,) ids. start, end: (n,) offsets of the mention in it.
+        document: (n,) ids of the documents.
+        start: (n,) offset of the mention in its document.
+        end: (n,) offset of its end.
         types: semantic type ids of each mention.
-        gold: (n,) CUIs. in_dictionary: (n,) bool, whether the dictionary has them.
+        gold: (n,) gold CUIs.
+        in_dictionary: (n,) bool, whether the dictionary has them.
         answer: (n,) CUI of the top candidate, "" without candidates.
         rank: (n,) rank of the gold concept, 0 is the top, -1 if it is not in the list.
         score: (n,) calibrated probability of the answer, NaN without candidates.
         margin: (n,) score minus the highest score of any other concept.
-        tier: (n,) of the answer, "reject" without candidates.
-        accepted: (n,) bool, whether the answer is given.
+        tier: (n,) tier of the answer, "reject" without candidates.
+        accepted: (n,) bool, whether the answer is accepted.
     """
 
     document: np.ndarray
@@ -77,7 +80,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
-        """The decision about the top candidate of each mention."""
+        """Make outcomes from the decision about the top candidate of each mention."""
         top_candidates, annotations = decisions.top, lists.annotations
         has_candidates = top_candidates >= 0
 
@@ -103,27 +106,27 @@ class Outcomes:
 
     @property
     def correct(self) -> np.ndarray:
-        """(n,) bool, whether the top candidate is the gold concept."""
+        """Whether the top candidate is the gold concept, (n,) bool."""
         return self.rank == 0
 
     @property
     def has_candidates(self) -> np.ndarray:
-        """(n,) bool, whether the mention has any, and so a score."""
+        """Whether the mention has candidates, and so a score, (n,) bool."""
         return ~np.isnan(self.score)
 
     @property
     def every(self) -> np.ndarray:
-        """(n,) bool, all true."""
+        """All true, (n,) bool."""
         return np.ones(len(self), bool)
 
     @property
     def high(self) -> np.ndarray:
-        """(n,) bool, whether the answer is in the tier high."""
+        """Whether the answer is in the tier high, (n,) bool."""
         return self.tier == "high"
 
     @property
     def score_or_0(self) -> np.ndarray:
-        """(n,) score of the answer, 0 without candidates."""
+        """Score of the answer, 0 without candidates, (n,)."""
         return np.nan_to_num(self.score)
 
     def select(self, rows: np.ndarray) -> Outcomes:

@@ -50,7 +50,7 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
 
 
 def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str, str]:
-    """Reliability and risk-coverage charts as SVG files for the model card, which cannot hold a page."""
+    """Reliability and risk-coverage charts as SVG files for the model card."""
     curves = report["curves"]
     pair_curves, legend = _pair_curves(curves), {"after calibration": "series1"}
     if len(pair_curves) > 1:
@@ -101,7 +101,7 @@ def _pair_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _largest_gain(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Where the scale of the differences between systems ends, on both sides of 0."""
+    """End of the scale of differences between systems, on both sides of 0."""
     return max([0.05, *(abs(row["gain"][end]) for row in rows if row["gain"] for end in ("low", "high"))])
 
 

@@ -71,8 +71,11 @@ def pair_report(
     """Precision, recall, F1 and ROC-AUC as ``{"value", "low", "high", "population"}``, 95 % intervals by document.
 
     Args:
-        documents: of the pairs.
-        population: what the pairs are, in words.
+        probabilities: (n,) probabilities.
+        labels: (n,) labels.
+        documents: documents of the pairs.
+        threshold: threshold of precision, recall and F1.
+        population: description of the pairs.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     accepted, positive = p >= threshold, np.asarray(labels) == 1

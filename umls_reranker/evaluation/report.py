@@ -1,4 +1,4 @@
-"""The content of ``metrics.json``: pairs, linking with baselines, calibration, tiers, slices, and what was lost."""
+"""The content of ``metrics.json``: pairs, linking with baselines, calibration, tiers, slices, and losses."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ def build_report(
     """All figures of a run's split.
 
     Args:
-        answers: of the model, which has a network.
+        answers: answers of the model, which has a network.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
-        known_mentions: of the training and calibration splits, which the model counts; for the string-frequency
-            baseline and for what counts as seen.
-        calibration_mentions: incorrect types are drawn from their types.
-        concepts, relations: for the exact-match baseline and for near misses.
+        known_mentions: mentions of the training and calibration splits, which the model counts; for the
+            string-frequency baseline and the subsets seen and unseen.
+        calibration_mentions: mentions from whose types incorrect types are drawn.
+        concepts: dictionary for the exact-match baseline and near misses.
+        relations: its relations, for near misses.
 
     Returns:
         The content of ``metrics.json``.
@@ -89,7 +90,7 @@ def build_report(
 
 
 def model_systems(answers: Answers) -> dict[str, System]:
-    """The model, what it is made of, and the order in which the candidates came, in the order of tables."""
+    """The model, its parts, and the original order of the candidates, in the order of tables."""
     lists, outcomes = answers.lists, answers.outcomes
     gold = lists.annotations.gold
     systems = {"reranker": System(outcomes.rank, outcomes.score)}
@@ -103,7 +104,7 @@ def model_systems(answers: Answers) -> dict[str, System]:
 def measured_report(
     answers: Answers, systems: Mapping[str, System], sections: Mapping[str, Callable[[], Any]]
 ) -> dict[str, Any]:
-    """What can be measured on any annotated lists, and further sections by name, with a progress bar."""
+    """Figures of any annotated lists, and further sections by name, with a progress bar."""
     # Its libraries import torch, which the figures of lists alone do without.
     from .pair_metrics import pair_report
 
@@ -142,14 +143,17 @@ def decided_figures(
     split: str,
     systems: Mapping[str, System] | None = None,
 ) -> dict[str, Any]:
-    """The part of a report that needs only lists and decisions.
+    """The figures of a report that need only lists and decisions.
 
     Args:
-        logits: (m,) of the cross-encoder, of all candidates; NaN of a model that uses none, so that nothing is
-            told of it.
-        outcomes: of the decisions. documents: of the mentions.
+        lists: the lists.
+        decided: decisions about them.
+        logits: (m,) logits of the cross-encoder for all candidates; NaN for a model that uses none, so that nothing is
+            reported about it.
+        outcomes: outcomes of the decisions.
+        documents: documents of the mentions.
         split: name of the lists.
-        systems: by name; None: reranker, cross-encoder, and the order in which the candidates came.
+        systems: name -> answers; None: reranker, cross-encoder, and the original order of the candidates.
     """
     systems = systems or _base_systems(lists, logits, outcomes)
     calibrated, labels = decided.probabilities, lists.labels
@@ -184,7 +188,7 @@ def decided_figures(
 
 
 def _scored_answers(systems: Mapping[str, System]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Score and correctness, (n,), of the answers of the systems that have scores."""
+    """Score and correctness, (n,) each, of the answers of systems with scores."""
     return {name: (system.score, system.ranks == 0) for name, system in systems.items() if system.score is not None}
 
 
@@ -197,7 +201,7 @@ def _base_systems(lists: AnnotatedLists, logits: np.ndarray, outcomes: Outcomes)
 
 
 def _retriever_score(lists: AnnotatedLists) -> np.ndarray | None:
-    """(n,) the first retriever's score of each mention's first candidate; None if the lists carry no scores."""
+    """The first retriever's score of each mention's first candidate, (n,); None if the lists have no scores."""
     if not lists.scores:
         return None
     has_candidates = np.diff(lists.offsets) > 0
@@ -219,7 +223,7 @@ def _baselines(lists: AnnotatedLists, known_mentions: Dataset, concepts: Concept
 
 
 def _scored(answers: Answers) -> dict[str, Any]:
-    """How many candidates the cross-encoder scores, and what pruning changes against scoring all."""
+    """Number of candidates that the cross-encoder scores, and what pruning changes compared with scoring all."""
     pruned, exhaustive = answers.decided, answers.exhaustive
     outcomes = {"pruned": answers.outcomes, "exhaustive": Outcomes.of(answers.lists, exhaustive)}
     return {
@@ -255,9 +259,11 @@ def pair_logits(
     """Logits of p pairs, (p,); only those that are not candidates of the lists are scored.
 
     Args:
-        pairs: their mentions, names, lefts and rights, p each, as the scorer reads them.
-        logits: (m,) of the lists' candidates, NaN if not scored.
-        title: of a progress bar.
+        scorer: the scorer.
+        lists: the lists.
+        pairs: mentions, names, lefts and rights of the pairs, p each, as the scorer reads them.
+        logits: (m,) logits of the lists' candidates, NaN if not scored.
+        title: title of a progress bar.
     """
     texts, names = scorer.template.mention_texts(lists), scorer.template.candidate_texts(lists)
     known = {
@@ -281,7 +287,7 @@ def _subsets(
     documents: Documents,
     split: str,
 ) -> dict[str, dict[str, Any]]:
-    """acc@1 of every system over in-dictionary mentions, by whether string and concept are among the known mentions.
+    """acc@1 of every system over in-dictionary mentions, by whether string and concept are known.
 
     Under ``figures``, those of the reranker over all mentions of the subset (`slice_figures`).
     """
@@ -313,7 +319,7 @@ def _subsets(
 def _calibration(
     raw: np.ndarray | None, calibrated: np.ndarray, labels: np.ndarray, documents: Documents, top: Outcomes
 ) -> dict[str, dict[str, float]]:
-    """Of m pairs before (if there is a cross-encoder) and after calibration, and of top candidates."""
+    """Calibration of m pairs before (if there is a cross-encoder) and after, and of top candidates."""
     options = {"resamples": documents.resamples, "seed": documents.seed}
     report = {}
     if raw is not None:

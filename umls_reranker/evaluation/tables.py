@@ -62,7 +62,7 @@ def figures_table(report: dict[str, Any]) -> Table:
 def examples_table(
     mentions: Sequence[str], gold_cuis: Sequence[str], ranked: Sequence[Sequence[Mapping[str, Any]]]
 ) -> Table:
-    """The top candidates of some mentions, with the fields of the column ``ranked``, with the gold concept marked."""
+    """The top candidates of some mentions with the fields of the column ``ranked``; the gold concept is marked."""
     table = Table(title="Examples from the test split, from a confident to an unsure one", title_justify="left")
     for title in ("mention", "candidate", "CUI", "gold", "score", "margin", "tier", "decision"):
         table.add_column(title, justify="right" if title in ("score", "margin") else "left")
