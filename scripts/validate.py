@@ -94,7 +94,8 @@ def replay_checks(reranker, mentions, candidates, concepts, index_key):
 
     Args:
         reranker: loaded as by a user.
-        mentions, candidates: of one split, n rows each.
+        mentions: n rows of a split.
+        candidates: n rows of the same split.
         concepts: of the candidates.
         index_key: `core.stage_keys.key_of_lists` of the run.
 

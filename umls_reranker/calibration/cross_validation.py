@@ -23,8 +23,8 @@ def fit_calibrator(
     """Fit one method, or with "auto" the one with the lowest log loss in cross-validation by document.
 
     Args:
-        sample: the rows to fit on.
         method: a key of `CALIBRATORS`, or "auto".
+        sample: the rows to fit on.
         groups: (n,) document of each row.
         seed: seed of the folds.
 

@@ -31,9 +31,9 @@ def nearest_row(rows: Mapping[str, Row], types: str | Sequence[str] | None, hier
     """The row of a type, or of its nearest ancestor; of several types, that of the first that is known.
 
     Args:
-        hierarchy: the types' hierarchy.
         rows: rows by type, ancestor and group; must hold "default", the row of unknown types and of no type.
         types: a type (id or name), several, or None.
+        hierarchy: the types' hierarchy.
     """
     for known in filter(None, map(hierarchy.resolve, [types] if isinstance(types, str) else types or ())):
         return next(rows[node] for node in lineage(known, hierarchy) if node in rows)

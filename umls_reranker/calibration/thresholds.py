@@ -133,11 +133,11 @@ class ThresholdTable:
             top1_p: (n_mentions,) probability of the top candidate; NaN for a mention without candidates.
             top1_correct: (n_mentions,) whether it is the gold concept.
             mention_types: per mention its semantic types (ids or names); a mention counts in each of them.
+            hierarchy: the types' hierarchy.
             groups: (n_mentions,) document of each mention, for the certificate; by default each mention is its own
                 document.
             complete: (n_mentions,) bool, whether a mention has all inputs that the model reads; by default all have.
                 Others are never in the high tier, so the certificate does not count them.
-            hierarchy: the types' hierarchy.
             min_positives: gold pairs below which a node takes its parent's acceptance threshold unchanged.
             min_mentions: correct top candidates below which a node takes its parent's low threshold.
             shrinkage: gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight

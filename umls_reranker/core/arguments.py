@@ -45,8 +45,8 @@ def recipe_key(
         group: heading in ``--help``.
         least: lowest value of a number in a recipe or on the command line, which is always finite.
         most: highest value of such a number.
-        is_open: whether values other than `choices` are allowed, which the room that reads them checks.
         rare: whether only ``--help_all`` explains it.
+        is_open: whether values other than `choices` are allowed, which the room that reads them checks.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
     metadata: dict[str, Any] = {"help": help, "choices": choices, "group": group, "range": (least, most)}

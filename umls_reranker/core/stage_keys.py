@@ -75,8 +75,8 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
     """``concepts`` and ``mentions``, and ``candidates`` for user-provided candidate lists.
 
     Args:
-        run: the run folder.
         recipe: its recipe.
+        run: the run folder.
         files: name, numbered if there are several, -> fingerprint of each input file.
     """
     _require_encoder(recipe)
@@ -175,8 +175,8 @@ def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stag
     """``model``.
 
     Args:
-        run: the run folder.
         recipe: its recipe.
+        run: the run folder.
         corrections: fingerprint of ``calibration_feedback``.
     """
     settings = _without(asdict(recipe.calibration), ("calibration_feedback",))
@@ -195,8 +195,8 @@ def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str], correct
     """All stages of a recipe in order, as if those before each were finished.
 
     Args:
-        path: the run folder.
         recipe: its recipe.
+        path: the run folder.
         files: as for `prepared_stages`.
         corrections: as for `model_stage`.
     """

@@ -223,13 +223,13 @@ class CandidateLists:
         Args:
             concepts: the dictionary.
             mentions: n texts.
-            types: types of n mentions.
-            lefts: n texts before the mentions.
-            rights: n texts after the mentions.
             offsets: (n + 1,) where each mention's candidates start.
             rows: (m,) rows of the candidates; -1 if the dictionary lacks the concept.
             names: m retrieved names.
             scores: name of a retriever -> (m,) scores.
+            types: types of n mentions.
+            lefts: n texts before the mentions.
+            rights: n texts after the mentions.
             cuis: m texts; by default those of the rows.
             fields: fields of each concept to read besides its types (`PairTemplate.candidate_fields`).
             index_key: key of the index that retrieved all of them.
@@ -279,8 +279,8 @@ class CandidateLists:
         """Make lists from a split's mentions and candidates, which are in the same order.
 
         Args:
-            mentions: mentions of the split.
             candidates: their candidates.
+            mentions: mentions of the split.
             concepts: the dictionary.
             fields: as for `from_concepts`.
             index_key: `core.stage_keys.key_of_lists` of the run; needed wherever decisions are made.

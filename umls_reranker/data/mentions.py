@@ -100,8 +100,8 @@ def split_writers(features: Features, path: Path, fingerprint: str) -> Iterator[
     """Yield writers of all splits, which become the `DatasetDict` `path` if there is no error.
 
     Args:
-        path: folder to write.
         features: features of each split.
+        path: folder to write.
         fingerprint: fingerprint of everything that they depend on.
     """
     with ExitStack() as stack:

@@ -156,7 +156,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def measure_figures(table: str, outcomes: Outcomes, documents: Documents, split: str) -> dict[str, dict[str, Any]]:
-    """Name -> ``{"value", "low", "high", "population", "support"}`` for each figure of a table; support: mentions counted."""
+    """Name -> ``{"value", "low", "high", "population", "support"}`` of each figure; support: mentions that count."""
     measured: dict[str, dict[str, Any]] = {}
     for figure in figures_of(table):
         columns = figure.columns(outcomes)

@@ -260,8 +260,8 @@ def pair_logits(
 
     Args:
         scorer: the scorer.
-        lists: the lists.
         pairs: mentions, names, lefts and rights of the pairs, p each, as the scorer reads them.
+        lists: the lists.
         logits: (m,) logits of the lists' candidates, NaN if not scored.
         title: title of a progress bar.
     """

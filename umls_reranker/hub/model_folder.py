@@ -294,10 +294,10 @@ def write_model_files(
 
     Args:
         folder: the model folder.
-        calibration: the calibration.
         recipe: how the model was made; without a network, only its `LISTS_SECTIONS` are written.
         template: how the network reads a pair; None: the model has no network.
         dtype: dtype of the logits that the calibrator was fitted on; None without a network.
+        calibration: the calibration.
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """

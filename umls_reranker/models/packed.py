@@ -186,8 +186,8 @@ def load_packed(kind: Any, folder: Path, device: torch.device, dtype: str) -> An
     """Build a network from a folder's configuration and weights without transformers, which is slow to import.
 
     Args:
-        folder: the model folder.
         kind: `PackedLayers`, or a class that holds them and has the same constructor.
+        folder: the model folder.
         device: as for `PackedLayers`.
         dtype: as for `PackedLayers`.
 

@@ -1,4 +1,4 @@
-"""Candidate lists: what serving would see for each mention, the gold concept never injected."""
+"""Candidate lists as in serving; the gold concept is never added."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[n
     """Search each distinct query of `mentions` (`distinct_queries`) once for k concepts.
 
     Returns:
-        (n,) int64, the number of each row's query, and the candidates of the queries.
+        (n,) int64, number of each row's query, and the candidates of the queries.
     """
     query_of, queries = distinct_queries(mentions, retriever.reads_context)
     blocks = []
@@ -60,10 +60,10 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
     Args:
         gold_rows: (n,) concept rows, -1 where the gold concept is not in the dictionary.
         rows: (m, k) candidates of the distinct queries.
-        query_of: (n,) the number of each mention's query.
+        query_of: (n,) number of each mention's query.
 
     Returns:
-        (n,) int32 positions, -1 where it is not among them.
+        (n,) int32 positions, -1 if the gold concept is not a candidate.
     """
     positions = np.full(len(query_of), -1, np.int32)
     for start in range(0, len(query_of), MENTIONS_PER_BATCH):
@@ -78,19 +78,19 @@ def write_candidates(
 ) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the order of the mentions.
 
-    The columns are those of `CANDIDATE_FEATURES`, and of a union the scores of each further retriever, such as
+    The columns are those of `CANDIDATE_FEATURES`, and for a union the scores of each further retriever, such as
     ``lexical_scores``.
 
     Args:
         mentions: a split with the columns ``mention_id``, ``mention``, ``left``, ``right`` and ``cui``.
-        retriever: what finds the candidates.
-        concepts: what its index was built over.
-        k: candidates per mention; fewer only where the dictionary has fewer concepts.
+        retriever: retriever of the candidates.
+        concepts: dictionary of its index.
+        k: candidates per mention; fewer only if the dictionary has fewer concepts.
         path: dataset folder to make.
-        fingerprint: of everything the lists depend on.
+        fingerprint: fingerprint of everything that the lists depend on.
 
     Returns:
-        Counts: ``mentions``; ``in_dictionary``, their gold concept has names; ``retrieved``, it is in their list; and
+        Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose list has it; and
         ``recall``: retriever -> rank -> share of the mentions in the dictionary whose gold concept that retriever
         ranks so high.
 

@@ -1,4 +1,4 @@
-"""What all indexes have in common: a folder with a description, names of concepts, and what they were built from."""
+"""Common parts of all indexes: a folder with a description, names of concepts, and what the index was built from."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class ConceptIndex:
             `BiEncoder.identity`, if it holds vectors.
 
     Attributes:
-        title: names it in messages.
-        file, schema_version: of the description.
+        title: its name in messages.
+        file: file of the description.
+        schema_version: version of the description.
         grouping: its names (or mentions) and their concepts.
     """
 
@@ -74,10 +75,11 @@ class ConceptIndex:
         """Refuse concepts or an encoder other than those of the index.
 
         Args:
-            encoder: not needed for an index without vectors.
+            concepts: the dictionary.
+            encoder: the encoder; not needed for an index without vectors.
 
         Raises:
-            UserError: they differ (named).
+            UserError: they differ; names them.
         """
         for key, value in self.description.get("encoder", {}).items():
             if encoder is not None and encoder.identity[key] != value:
@@ -100,10 +102,11 @@ def write_names(
     Args:
         concepts: the dictionary.
         path: dataset folder to make.
-        form: what two names count as the same by; by default they must be equal.
+        fingerprint: fingerprint of the names.
+        form: function that maps names that count as the same to one form; by default names must be equal.
 
     Returns:
-        The distinct strings (or forms) in order of number.
+        The distinct strings (or forms) by number.
     """
     rows, names = [], []
     for batch_rows, batch in concepts.iter_names():

@@ -1,4 +1,4 @@
-"""Search for concepts: each distinct query once, and from the nearest strings to the concepts that they name."""
+"""Search for concepts: each distinct query once, from the nearest strings to the concepts that they name."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ SEARCH_CELLS = 1 << 20
 
 @dataclass(frozen=True)
 class Candidates:
-    """The k nearest concepts of n queries, best first; where there are fewer than k, the rest is padding.
+    """The k nearest concepts of n queries, the nearest first; lists with fewer than k are padded.
 
     Attributes:
         rows: (n, k) int64, concept rows, distinct within a query; padded with -1.
         name_ids: (n, k) int64, the name of that concept that is nearest to the query; padded with -1.
         scores: (n, k) float32, cosine of query and name; padded with -inf.
         further: retriever -> (n, k) float32, its cosine of the query and the concept's most similar name, padded with
-            -inf; empty where one index was searched.
+            -inf; empty if one index was searched.
         lists: retriever -> (n, depth) int32, the rows that each retriever found by itself, for measuring recall;
-            empty where one index was searched.
+            empty if one index was searched.
     """
 
     rows: np.ndarray
@@ -39,7 +39,7 @@ class Candidates:
 
     @classmethod
     def padding(cls, n: int, k: int) -> Candidates:
-        """Nothing found, for n queries."""
+        """Empty results for n queries."""
         return cls(np.full((n, k), -1, np.int64), np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
 
     @classmethod
@@ -54,20 +54,20 @@ class Candidates:
         )
 
     def flat(self) -> Candidates:
-        """The candidates of all queries one after the other, each array flat; only of one index."""
+        """The candidates of all queries in flat arrays; only for one index."""
         return Candidates(self.rows.ravel(), self.name_ids.ravel(), self.scores.ravel())
 
     def take(self, queries: np.ndarray) -> Candidates:
-        """The candidates of some queries, by number; without `lists`."""
+        """The candidates of some queries, by number, without `lists`."""
         further = {name: scores[queries] for name, scores in self.further.items()}
         return Candidates(self.rows[queries], self.name_ids[queries], self.scores[queries], further)
 
 
 class NameGrouping:
-    """Which concept each name belongs to, and which distinct string it is.
+    """The concept of each name, and its number among the distinct strings.
 
-    Held per name: 4 bytes of concept row, 4 of string number, 8 of its position among the names of its string; per
-    concept and per distinct string 8 bytes of offset.
+    It takes 16 bytes per name (concept row 4, string number 4, position among the names of its string 8), and 8 bytes
+    per concept and per distinct string.
 
     Args:
         rows: (n_names,) int32, ascending; name id -> concept row.
@@ -95,13 +95,15 @@ class NameGrouping:
     ) -> Candidates:
         """The k nearest concepts of n queries, by the nearest name of each; ties by concept row, then name id.
 
-        Strings are asked for, and more of them, until k concepts are certain or no strings are left.
+        More and more strings are searched until k concepts are certain or no strings are left.
 
         Args:
-            search: (q,) query numbers and w -> scores (q, w) float32 in falling order and string numbers (q, w),
-                -1 where there are fewer strings than w.
+            n: number of queries.
+            k: number of concepts.
+            search: (q,) query numbers and w -> scores (q, w) float32 in descending order and string numbers (q, w),
+                -1 if there are fewer strings than w.
             parallel_map: a `map` whose threads call `search`.
-            block: queries of one call, at most.
+            block: maximum queries of one call.
         """
         nearest = Candidates.padding(n, k)
 
@@ -118,7 +120,7 @@ class NameGrouping:
         return nearest
 
     def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, nearest: Candidates) -> np.ndarray:
-        """Write the concepts behind (q, width) nearest strings into `nearest`; say for which queries that is final."""
+        """Write the concepts of (q, width) nearest strings into `nearest`, and tell the queries that are final."""
         n_concepts, k = len(self.offsets) - 1, nearest.rows.shape[1]
         query, rank = np.nonzero(strings >= 0)
         string = strings[query, rank]
@@ -150,11 +152,10 @@ class NameGrouping:
         Args:
             rows: (n, k) concept rows, padded with -1.
             score: query numbers and string numbers, both (m,) -> scores (m,) float32.
-            names_at_once: names scored in one call, about.
+            names_at_once: approximate number of names scored in one call.
 
         Returns:
-            (n, k) int64 name ids, the first of equally good ones, padded with -1; (n, k) float32 scores, padded with
-            -inf.
+            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 scores, padded with -inf.
         """
         name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
         query, rank = np.nonzero(rows >= 0)
@@ -175,10 +176,11 @@ def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarra
 
     Args:
         mentions: n rows with the column ``mention``, and ``left`` and ``right`` if context is read.
+        reads_context: whether context is read.
 
     Returns:
-        (n,) int64, the number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` where
-        context is read. Queries of the same string stand together.
+        (n,) int64, number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` if context is
+        read. Queries of the same string are adjacent.
     """
     columns = ["mention", "left", "right"] if reads_context else ["mention"]
     numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
@@ -197,6 +199,7 @@ def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
 
     Args:
         queries: rows of `distinct_queries`, all or some, in their order.
+        size: approximate number of queries in a block.
     """
     numbers = _string_numbers(queries)
     starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))

@@ -27,9 +27,10 @@ READ_AT_ONCE = 16 * 2**20
 
 
 def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index:
-    """An empty inner-product index.
+    """Make an empty inner-product index.
 
     Args:
+        dimension: length of the vectors.
         factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF4096,PQ192x4fs,Refine(SQfp16)"``, ``"HNSW32,SQ8"``.
         parameters: FAISS search parameters, e.g. ``"nprobe=64"``, only checked; the index is created without them.
 
@@ -73,6 +74,7 @@ def training_size(index: faiss.Index, names: int) -> int:
     """Number of names to train an index on: 64 per cluster, at least 262,144, or all.
 
     Args:
+        index: the index.
         names: number of distinct names.
 
     Raises:
@@ -98,7 +100,7 @@ def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
 def fill(index: faiss.Index, vectors: NameVectors) -> faiss.Index:
     """Train an index if necessary and add all vectors; memory holds the index, the sample and one shard.
 
-    A GPU trains and fills it if FAISS was built for GPUs, there is one, and it supports this kind of index.
+    A GPU trains and fills the index if there is one and FAISS supports this kind of index on it.
 
     Returns:
         The filled index, in main memory.
@@ -139,8 +141,8 @@ def write(index: faiss.Index, path: Path) -> None:
 def read_ahead(path: Path) -> None:
     """Read an index file from start to end, so that it is in memory before its mapped pages are used in any order.
 
-    A disk gives single pages a hundred times more slowly: with 8.4 million names (13.8 GB), the first queries took
-    50 ms each, and 5 ms after it was read.
+    A disk reads single pages a hundred times more slowly: with 8.4 million names (13.8 GB), the first queries took
+    50 ms each, and 5 ms after reading ahead.
     """
     part, bar = bytearray(READ_AT_ONCE), progress(total=path.stat().st_size, desc="reading the index", unit="B")
     with bar, path.open("rb", buffering=0) as file:
@@ -159,7 +161,7 @@ def _to_gpu(index: faiss.Index) -> faiss.Index | None:
 
 
 def _reserve(index: faiss.Index, total: int) -> None:
-    """Reserve room for all codes: a vector that grows by doubling temporarily needs up to twice the memory."""
+    """Reserve memory for all codes: a vector that grows by doubling temporarily needs up to twice as much."""
     part = next((getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)), index)
     storage = faiss.downcast_index(part)
     if hasattr(storage, "codes") and hasattr(storage, "code_size"):

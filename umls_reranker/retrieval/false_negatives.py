@@ -1,4 +1,4 @@
-"""Filters of false negatives: which concepts may not be negatives of a gold concept, and why.
+"""False-negative filters: which concepts may not be negatives of a gold concept, and why.
 
 They exclude the gold concept, concepts that share a normalized name with it, and concepts that the vocabulary relates
 to it.
@@ -37,7 +37,8 @@ class ConceptFilters:
         """The first filter that drops each of `rows`.
 
         Args:
-            gold, rows: concept rows that broadcast; a row of -1 always passes.
+            gold: rows of gold concepts, which broadcast with `rows`.
+            rows: rows of concepts; row -1 always passes.
 
         Returns:
             int8 numbers in `FILTERS`, of the common shape; -1 where none does.
@@ -75,7 +76,8 @@ class SharedNames:
         """Whether each of `rows` shares a name with its gold concept (every concept does with itself).
 
         Args:
-            gold, rows: concept rows that broadcast; a row of -1 shares nothing.
+            gold: rows of gold concepts, which broadcast with `rows`.
+            rows: rows of concepts; row -1 shares nothing.
         """
         keys = gold * self._concepts + rows
         return (rows >= 0) & (self._keys[np.searchsorted(self._keys, keys)] == keys)

@@ -21,7 +21,8 @@ def copy_encoder(target: Path, model: str, revision: str | None) -> None:
 
     Args:
         target: the index folder.
-        model, revision: of the recipe.
+        model: model of the recipe.
+        revision: its revision.
     """
     source, folder = Path(resolve_model(model, revision)), target / ENCODER_FOLDER
     folder.mkdir(parents=True)

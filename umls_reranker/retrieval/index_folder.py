@@ -8,7 +8,7 @@ An index folder has the concepts, indexes and encoder of one run, and nothing el
     encoder/        the bi-encoder that the run trained or used
 
 It has the layout of a run folder, so a run folder works as well. It holds names of the release that it was built from:
-keep it where that release's licence allows. It is never published with the model.
+keep it where that release's license allows. It is never published with the model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
     """Folders of a run that a deployment needs.
 
     Args:
-        retrievers: of the recipe.
+        retrievers: retrievers of the recipe.
         trained: whether the run trained the encoder.
     """
     return ["concepts", *index_folders(retrievers), *([ENCODER_FOLDER] if trained else [])]
@@ -44,20 +44,21 @@ def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
 def export_index(
     run: Path, target: Path, names: list[str], model: str, revision: str | None, *, dry_run: bool = False
 ) -> None:
-    """Collect the parts of a run that a deployment needs; `target` appears only when it is complete.
+    """Collect the folders of a run that a deployment needs; `target` appears only when it is complete.
 
-    On the run's file system the files are linked, which takes no time and no room: stages replace files and never
-    change them. On another they are copied.
+    On the run's file system the files are linked, which takes neither time nor space, because stages replace files and
+    never change them. On another file system they are copied.
 
     Args:
-        run: run folder in which the named parts are finished.
+        run: run folder in which these folders are finished.
         target: folder to make.
-        names: of the parts, as `index_parts` gives them.
-        model, revision: the bi-encoder of the recipe, copied unless the run trained one.
+        names: names of the folders, as `index_parts` returns them.
+        model: bi-encoder of the recipe, copied unless the run trained one.
+        revision: its revision.
         dry_run: only check.
 
     Raises:
-        UserError: `target` exists, or a part of the run is missing or of another run.
+        UserError: `target` exists, or a folder of the run is missing or from another run.
     """
     if target.exists():
         raise UserError(f"{target} exists already; name a new folder, and switch the deployment over to it")
@@ -82,10 +83,10 @@ def export_index(
 
 
 def require_one_run(folder: Path, names: list[str]) -> None:
-    """Refuse parts that are missing or do not belong together, by the keys in their manifests.
+    """Refuse folders that are missing or do not belong together, by the keys in their manifests.
 
     Raises:
-        UserError: a part is missing or of another run (named).
+        UserError: a folder is missing or from another run; names it.
     """
     manifests = {}
     for name in names:

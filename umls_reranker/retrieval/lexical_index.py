@@ -45,8 +45,8 @@ STRINGS_AT_ONCE = 65_536
 class LexicalIndex(ConceptIndex):
     """TF-IDF vectors of the character trigrams of the distinct normalized names, searched with inverted lists.
 
-    The vectors are stored too, so that given names are scored without tokenizing them again. A string takes 16 bytes
-    per trigram, about 300 bytes in total.
+    The vectors are also stored, so given names are scored without tokenizing them again. A string takes 16 bytes per
+    trigram, about 300 bytes in total.
     """
 
     title, file, schema_version = "the lexical index", "lexical.json", 2
@@ -72,7 +72,7 @@ class LexicalIndex(ConceptIndex):
         Args:
             concepts: the dictionary.
             path: existing folder to write into.
-            fingerprint: of the source of the names.
+            fingerprint: fingerprint of the source of the names.
         """
         strings = write_names(concepts, path / NAMES_FOLDER, fingerprint, form=normalize_name)
         counts = np.zeros(HASHES, np.int64)
@@ -107,7 +107,7 @@ class LexicalIndex(ConceptIndex):
         `NameIndex` over the same concepts.
 
         Args:
-            texts: n strings; normalized here.
+            texts: n strings, not yet normalized.
             k: number of concepts.
 
         Returns:
@@ -126,9 +126,9 @@ class LexicalIndex(ConceptIndex):
         """Cosine of each text and the most similar name of given concepts.
 
         Args:
-            texts: m strings; normalized here.
+            texts: m strings, not yet normalized.
             rows: (n, k) concept rows, padded with -1.
-            owners: (n,) the text of each list of rows; None: the text with the same number.
+            owners: (n,) text of each list of rows; None: the text with the same number.
 
         Returns:
             (n, k) float32 TF-IDF cosines, 0 without a common trigram, padded with -inf.
@@ -194,7 +194,7 @@ def _blocks(strings: pa.Array, desc: str) -> Iterator[list[str]]:
 
 
 def _hash_trigrams(texts: Sequence[str]) -> csr_array:
-    """How often each trigram comes in each of n normalized texts: (n, HASHES) float32."""
+    """Count of each trigram in n normalized texts, (n, HASHES) float32."""
     owner, characters = trigrams(texts)
     # A code point has 21 bits.
     codes = characters.astype(np.int64).T @ (1 << np.array([42, 21, 0]))
@@ -206,7 +206,7 @@ def _hash_trigrams(texts: Sequence[str]) -> csr_array:
 
 
 def _weigh(texts: Sequence[str], trigrams: np.ndarray, idf: np.ndarray) -> csr_array:
-    """TF-IDF vectors of n normalized texts over the kept trigrams, L2-normalized: (n, trigrams) float32."""
+    """TF-IDF vectors of n normalized texts over the kept trigrams, L2-normalized, (n, trigrams) float32."""
     counts = _hash_trigrams(texts)[:, trigrams]
     counts.data *= idf[counts.indices]
     return normalize(counts, copy=False) if len(texts) else counts

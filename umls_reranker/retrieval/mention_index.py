@@ -1,7 +1,7 @@
 """The index of training mentions: the concepts that annotators chose for similar mentions.
 
-Annotators often choose a concept that no name leads to, such as a broader one (a new abbreviation is a polymer), but
-that they chose for a similar mention. The index holds vectors and concept rows, no text.
+Annotators often choose a concept without a similar name, such as a broader one (a new abbreviation is a polymer), that
+was chosen for a similar mention before. The index holds vectors and concept rows, no text.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ class MentionIndex(ConceptIndex):
 
         Args:
             vectors: (n, dimension) float32, L2-normalized.
-            k: number of concepts; fewer are returned if training has fewer. ``name_ids`` are numbers of mentions.
+            k: number of concepts; fewer are returned if training has fewer.
+
+        Returns:
+            Candidates whose ``name_ids`` are numbers of mentions.
         """
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -63,8 +63,13 @@ def search_share(
     """Do one process's share of the searches of `mine_pairs` and leave the result in `path` for it.
 
     Args:
-        mentions, retriever, concepts, config, path: as for `mine_pairs`.
-        process, processes: number of this process, from 0, and how many share the work.
+        mentions: as for `mine_pairs`.
+        retriever: as for `mine_pairs`.
+        concepts: as for `mine_pairs`.
+        config: as for `mine_pairs`.
+        path: as for `mine_pairs`.
+        process: number of this process, from 0.
+        processes: number of processes that share the work.
     """
     _, search = _search(_Task(mentions, concepts, config), retriever, path)
     search.search_share(process, processes)
@@ -84,19 +89,20 @@ def mine_pairs(
     """Write the pairs of every mention whose gold concept is in the dictionary.
 
     Rows are in the order of the mentions; within a mention the positive comes first, then nearest negatives in
-    the retriever's order, then same-type, then random ones. Positives and nearest negatives carry the name nearest
-    to the mention, as serving shows them; the others carry any name of their concept.
+    the retriever's order, then same-type, then random ones. Positives and nearest negatives have the name nearest to
+    the mention, as in serving; the others have any name of their concept.
 
     The nearest concepts of each distinct query are kept in shards in `path` (``.nearest-*.npz``), which the caller
     removes. Shards of other processes (`search_share`) or a killed run are reused.
 
     Args:
         mentions: the training split.
-        retriever, concepts: finds the nearest concepts, as for candidate lists; and the concepts of its indexes.
+        retriever: finds the nearest concepts, as for candidate lists.
+        concepts: dictionary of its indexes.
         config: numbers, filters, weights and seed.
         path: dataset folder to make.
-        fingerprint: of everything the pairs depend on.
-        relations: which concepts are related; None if unknown.
+        fingerprint: fingerprint of everything that the pairs depend on.
+        relations: relations of the concepts; None if unknown.
         template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
 
     Returns:
@@ -123,16 +129,22 @@ def mine_listed_pairs(
     relations: RelationTable | None = None,
     template: PairTemplate | None = None,
 ) -> dict[str, Any]:
-    """`mine_pairs` with the nearest concepts from user-provided candidate lists, in their order.
+    """Do `mine_pairs` with the nearest concepts from user-provided candidate lists, in their order.
 
     Args:
-        candidates: lists of the mentions, row by row, best first.
-        concepts: a dictionary that knows the concepts of the lists.
-        names_missing_gold: a mention whose gold concept is not in its list gets the name of the dictionary that is
-            most similar to it; else it is left out.
+        mentions: as for `mine_pairs`.
+        candidates: lists of the mentions, row by row, in their order.
+        concepts: a dictionary with the concepts of the lists.
+        config: as for `mine_pairs`.
+        path: as for `mine_pairs`.
+        fingerprint: as for `mine_pairs`.
+        names_missing_gold: whether a mention whose list lacks its gold concept gets the most similar name of the
+            dictionary; otherwise it is left out.
+        relations: as for `mine_pairs`.
+        template: as for `mine_pairs`.
 
     Returns:
-        The report of `mine_pairs`, without cosines; and ``gold_concept_not_in_list``, mentions left out for that.
+        The report of `mine_pairs` without cosines, with ``gold_concept_not_in_list``, the mentions left out for that.
     """
     gold = candidates.with_format("arrow")[:]["gold"].to_numpy()
     task = _Task(mentions, concepts, config, None if names_missing_gold else gold >= 0)
@@ -217,14 +229,17 @@ class _Task:
     """The mentions to mine and their queries, the same in every process.
 
     Args:
-        usable: (n,) bool, which of them may be mined; None for all.
+        usable: (n,) bool, mentions that may be mined; None: all.
 
     Attributes:
-        table, gold: n mentions, and the rows of their gold concepts.
-        kept: (n,) their numbers among those given.
-        corrected: (n,) bool, which of them are reviewers' corrections.
-        mentions: number of those given.
-        unknown, left_out, not_drawn: numbers of mentions left out; `left_out` are not usable.
+        table: n mentions.
+        gold: (n,) rows of their gold concepts.
+        kept: (n,) their numbers among all mentions.
+        corrected: (n,) bool, mentions that are reviewers' corrections.
+        mentions: number of all mentions.
+        unknown: number of mentions left out because the dictionary lacks their concept.
+        left_out: number of mentions left out because they are not usable.
+        not_drawn: number of mentions that were not drawn.
     """
 
     def __init__(

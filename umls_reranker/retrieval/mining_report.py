@@ -26,7 +26,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass
 class Example:
-    """A pair of the report; `cosine` is that of mention and name, NaN while it is unknown."""
+    """A pair of the report; `cosine` compares mention and name, NaN while it is unknown."""
 
     mention: str
     gold_name: str
@@ -69,7 +69,7 @@ class MiningReport:
         Args:
             pairs: columns, with ``mention``, ``name``, ``cui`` and ``source``.
             mentions: (n,) number of each pair's mention among those mined, ascending.
-            cosines: (n,) of mention and name; NaN where they were not compared.
+            cosines: (n,) cosine of mention and name; NaN if they were not compared.
             gold_names: n names of the gold concepts.
         """
         source = pairs["source"]
@@ -88,11 +88,11 @@ class MiningReport:
             self._examples[source[row]].setdefault(int(mentions[row]), example)
 
     def to_dict(self, encoder: BiEncoder | None, *, requested: dict[str, int], cosine_floor: float) -> dict[str, Any]:
-        """The JSON-able report.
+        """The report for JSON.
 
         Args:
-            encoder: for the cosines of examples of same-type and random negatives; None: no cosines.
-            requested: negatives by source.
+            encoder: computes cosines of examples of same-type and random negatives; None: no cosines.
+            requested: requested negatives by source.
             cosine_floor: cosine that a nearest negative should reach.
         """
         pairs = dict(zip(SOURCES, self._pairs.tolist(), strict=True))

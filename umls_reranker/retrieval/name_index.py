@@ -60,10 +60,10 @@ class NameIndex(ConceptIndex):
     ) -> NameIndex:
         """Index encoded names.
 
-        Vectors are added to FAISS shard by shard, so memory holds one copy, in the precision of `factory`.
+        Vectors are added to FAISS shard by shard, so memory holds one copy, in the number format of `factory`.
 
         Args:
-            vectors: fully encoded.
+            vectors: vectors of all names.
             path: existing folder to write into.
             factory: FAISS factory string. ``"Flat"`` is exact and, with 37,000 concepts, answers thousands of queries
                 per second; for millions, e.g. ``"IVF4096,PQ192x4fs,Refine(SQfp16)"`` or ``"HNSW32,SQfp16"``.
@@ -87,10 +87,11 @@ class NameIndex(ConceptIndex):
         """Open an index; it is memory-mapped, not read.
 
         Args:
-            search_parameters: of FAISS, e.g. ``"nprobe=128"`` or ``"efSearch=128"``; IVF needs ``nprobe``.
+            path: the folder.
+            search_parameters: FAISS parameters, e.g. ``"nprobe=128"`` or ``"efSearch=128"``; IVF needs ``nprobe``.
 
         Raises:
-            UserError: a part is missing or unreadable, FAISS does not know a parameter, or an IVF index lacks
+            UserError: a file is missing or unreadable, FAISS does not know a parameter, or an IVF index lacks
                 ``nprobe``.
         """
         index = super().load(path)
@@ -135,15 +136,15 @@ class NameIndex(ConceptIndex):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The nearest name of given concepts for each vector.
 
-        Cosines use the vectors in the index, in its precision.
+        Cosines use the vectors in the index, in its number format.
 
         Args:
             vectors: (m, dimension) float32, L2-normalized.
             rows: (n, k) concept rows, padded with -1.
-            owners: (n,) the vector of each list of rows; None: the vector with the same number.
+            owners: (n,) vector of each list of rows; None: the vector with the same number.
 
         Returns:
-            (n, k) int64 name ids, the first of equally near ones, padded with -1; (n, k) float32 cosines, padded with
+            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 cosines, padded with
             -inf.
 
         Raises:

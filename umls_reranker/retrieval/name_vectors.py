@@ -32,12 +32,12 @@ class NameVectors:
     """A folder with all names, the distinct strings and their vectors, one file per shard.
 
     Args:
-        folder: created by `prepare`; a process needs memory for one shard, and the strings stay on disk.
+        folder: folder that `prepare` wrote; a process needs memory for one shard, and the strings stay on disk.
 
     Attributes:
         names: folder of the table of names (`concept_index.write_names`).
         identity: the encoder's `BiEncoder.identity`.
-        dimension: of a vector.
+        dimension: length of a vector.
         concepts: number of concepts that the names belong to.
 
     Raises:
@@ -56,13 +56,13 @@ class NameVectors:
 
     @classmethod
     def prepare(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
-        """Write the names and the strings to encode, unless a killed run has written them.
+        """Write the names and the strings to encode, unless a killed run wrote them.
 
         Args:
             concepts: the dictionary.
             encoder: the bi-encoder that will encode them.
-            folder: to write into.
-            fingerprint: of what the names were made from.
+            folder: folder to write into.
+            fingerprint: fingerprint of the names' source.
         """
         if not (folder / VECTORS_FILE).is_file():
             folder.mkdir(exist_ok=True)
@@ -82,6 +82,7 @@ class NameVectors:
         Args:
             encoder: the bi-encoder, on this process's device.
             process: number of this process, from 0.
+            processes: number of processes.
         """
         numbers = range(process, len(self._files), processes)
         total = sum(self._size(number) for number in numbers)
@@ -93,7 +94,7 @@ class NameVectors:
                 bar.update(self._size(number))
 
     def shards(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Number of the first name and the vectors, (names, dimension) float32, shard by shard.
+        """Yield for each shard the number of its first name and its vectors, (names, dimension) float32.
 
         Raises:
             UserError: a shard is missing or cannot be read.

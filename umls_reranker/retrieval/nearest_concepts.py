@@ -54,7 +54,7 @@ class GoldConcepts(NamedTuple):
     Attributes:
         rows: (n,) int64 concept rows.
         name_ids: (n,) int64, the name nearest to the mention.
-        cosines: (n,) float32 of mention and name, or their score in a list; NaN if unknown.
+        cosines: (n,) float32, cosine of mention and name, or their score in a list; NaN if unknown.
     """
 
     rows: np.ndarray
@@ -62,21 +62,21 @@ class GoldConcepts(NamedTuple):
     cosines: np.ndarray
 
     def take(self, mentions: np.ndarray) -> GoldConcepts:
-        """Those of some mentions, by number."""
+        """The gold concepts of some mentions, by number."""
         return GoldConcepts(*(column[mentions] for column in self))
 
 
 class NearestConcepts(ABC):
-    """Lists of concepts, best first, one for each of n mentions; mentions may share a list.
+    """Ranked lists of concepts, one for each of n mentions; mentions may share a list.
 
     Args:
         names: the names by number.
-        list_of: (n,) the list of each mention.
-        sizes: (m,) the length of each list.
-        concepts: the lists, one after the other: concept rows, name ids and scores, each flat.
+        list_of: (n,) list of each mention.
+        sizes: (m,) length of each list.
+        concepts: concept rows, name ids and scores of all lists, each flat.
 
     Attributes:
-        encoder: gave the scores, which are cosines; None: they are those of user-provided lists.
+        encoder: encoder of the scores, which are cosines; None: scores of user-provided lists.
         gold: the gold concepts.
         missing_gold: number of gold concepts that are not in the list of their mention.
     """
@@ -102,10 +102,10 @@ class NearestConcepts(ABC):
 
     @abstractmethod
     def deepen(self, has_enough: Callable[[np.ndarray], np.ndarray]) -> dict[str, int]:
-        """Search more for mentions whose lists hold too few negatives.
+        """Search more concepts for mentions whose lists hold too few negatives.
 
         Args:
-            has_enough: numbers of mentions, (m,) -> (m,) bool.
+            has_enough: function of numbers of mentions, (m,), that returns (m,) bool.
 
         Returns:
             Number of searched concepts -> number of mentions; empty if lists cannot be extended.
@@ -123,7 +123,7 @@ class ShardedSearch:
         queries: m rows of `concept_search.distinct_queries`.
         retriever: finds the candidates that serving will see.
         k: concepts per query.
-        folder: of the shards; created if missing.
+        folder: folder of the shards; created if missing.
     """
 
     def __init__(self, queries: pa.Table, retriever: Retriever, k: int, folder: Path) -> None:
@@ -170,8 +170,8 @@ class SearchedConcepts(NearestConcepts):
     """Concepts that the retriever found.
 
     Args:
-        search: of the distinct queries of n mentions.
-        list_of: (n,) the query of each mention.
+        search: search of the distinct queries of n mentions.
+        list_of: (n,) query of each mention.
         gold: (n,) rows of their gold concepts.
     """
 
@@ -222,14 +222,14 @@ class ListedConcepts(NearestConcepts):
     """The concepts in the user-provided candidate lists of n mentions. Their first score is used as the cosine.
 
     Args:
-        candidates: lists of a split, best first.
+        candidates: lists of a split.
         concepts: a dictionary with their concepts.
         mentions: the mentions.
         gold: (n,) rows of their gold concepts.
         list_of: (n,) rows of their lists.
 
     Attributes:
-        names: of the dictionary, followed by those of the candidates.
+        names: names of the dictionary, then of the candidates.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ class ListedConcepts(NearestConcepts):
 
 
 class _DictionaryAndListed:
-    """Names by number: all of a dictionary by rows, as in an index, then those of candidates from `first_listed`."""
+    """Names by number: those of a dictionary by rows, as in an index, then those of candidates from `first_listed`."""
 
     def __init__(self, concepts: ConceptTable, listed: pa.ChunkedArray) -> None:
         self._concepts, self._listed = concepts, listed

@@ -1,4 +1,4 @@
-"""Select the pairs of a mention: the gold concept, its nearest concepts that pass the filters, and drawn ones.
+"""Selects the pairs of a mention: the gold concept, nearest negatives that pass the filters, and drawn negatives.
 
 Random numbers depend only on the mention and the draw, so mentions can be processed in any groups.
 """
@@ -89,11 +89,11 @@ class TypePools:
         return tuple(pools)
 
     def sizes(self, mentions: np.ndarray) -> np.ndarray:
-        """(m,) number of pools that each mention draws from."""
+        """Number of pools that each mention draws from, (m,)."""
         return np.diff(self._choice_starts)[self._choice[mentions]]
 
     def pick(self, mentions: np.ndarray, type_bits: np.ndarray, row_bits: np.ndarray) -> np.ndarray:
-        """A concept row for each mention that has a pool: one of its types, then one of that type's concepts."""
+        """Draw a concept row for each mention with a pool: one of its types, then one of that type's concepts."""
         first_pools = self._choice_starts[self._choice[mentions]]
         pools = self._pools[first_pools + random_below(type_bits, self.sizes(mentions))]
         starts = self._pool_starts[pools]
@@ -105,8 +105,8 @@ class SelectedPairs(NamedTuple):
 
     Attributes:
         rows: (m, w) concept rows, -1 for missing pairs.
-        name_ids: (m, w) the name that the concept is shown with; -1 for missing pairs.
-        cosines: (m, w) of mention and name; NaN if unknown.
+        name_ids: (m, w) name that the concept is shown with; -1 for missing pairs.
+        cosines: (m, w) cosine of mention and name; NaN if unknown.
     """
 
     rows: np.ndarray
@@ -124,9 +124,9 @@ class PairSelector:
         pools: concepts of each type.
 
     Attributes:
-        sources: (w,) the source (number in `SOURCES`) of each pair that a mention can have; the last ones replace
+        sources: (w,) source (number in `SOURCES`) of each pair that a mention can have; the last pairs replace
             same-type negatives that could not be drawn.
-        numbers: (w,) number of the pair among those of its source.
+        numbers: (w,) number of the pair within its source.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class PairSelector:
         self.numbers = np.concatenate([np.arange(count) for count in counts])
 
     def has_enough(self, gold: np.ndarray, near: Candidates) -> np.ndarray:
-        """Whether the filters leave enough of the concepts near to each of m gold ones, (m,) bool."""
+        """Whether the filters leave enough concepts near each of m gold concepts, (m,) bool."""
         passes = (near.rows >= 0) & (self._filters.reasons(gold[:, None], near.rows) < 0)
         return passes.sum(axis=1) >= self._config.nearest_negatives
 
@@ -156,8 +156,8 @@ class PairSelector:
             mentions: (m,) their numbers in the pools.
             ids: (m,) their mention ids.
             gold: their gold concepts.
-            near: the concepts nearest to each.
-            report: counts what the filters drop.
+            near: nearest concepts of each.
+            report: counts the concepts that the filters drop.
         """
         rows = np.full((len(ids), len(self.sources)), -1)
         pairs = SelectedPairs(rows, rows.copy(), np.full(rows.shape, np.nan, np.float32))

@@ -1,6 +1,6 @@
-"""What each retriever has to do, and what it is given for this.
+"""The interface of a retriever, and what it is built from.
 
-Heavy libraries are imported where they are used: what retrievers declare is known to every command.
+Heavy libraries are imported where they are used, because every command reads the declarations of retrievers.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ class Queries(NamedTuple):
 
 
 class IndexSources:
-    """The parts of a run or index folder that retrievers are built from or load; each is opened when first used.
+    """What retrievers are built from or load, in a run or index folder; each is opened when first used.
 
     Args:
-        run, encoder, index: sections of the recipe.
+        run: section of the recipe.
+        encoder: section of the recipe.
+        index: section of the recipe.
 
     Attributes:
         folder: the run or index folder.
@@ -78,7 +80,7 @@ class IndexSources:
         """The dense index; an approximate one is read once from start to end, as searches use its pages in any order.
 
         Raises:
-            UserError: it is missing, or cannot be read.
+            UserError: the index is missing, or cannot be read.
         """
         from ..core.stage_keys import EXACT_INDEX
         from .faiss_index import read_ahead
@@ -91,18 +93,19 @@ class IndexSources:
 
 
 class RetrievalMethod(RetrieverDeclaration, ABC):
-    """A retriever: what it declares, and how its index is built, loaded and searched."""
+    """A retriever: its declaration, and how its index is built, loaded and searched."""
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
         """Build the index, if it has a `folder`.
 
         Args:
+            sources: what it is built from.
             path: existing folder to write into.
-            fingerprint: of everything the index depends on.
+            fingerprint: fingerprint of everything that the index depends on.
 
         Returns:
-            How much it holds, such as ``{"names": 107_379}``.
+            Counts of its content, such as ``{"names": 107_379}``.
         """
         raise NotImplementedError
 
@@ -112,22 +115,23 @@ class RetrievalMethod(RetrieverDeclaration, ABC):
         """Open the index.
 
         Args:
+            sources: what it loads from.
             path: its folder; `sources.folder` if it has none of its own.
 
         Raises:
-            UserError: a part is missing or cannot be read.
+            UserError: a file is missing or cannot be read.
         """
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
         """Refuse concepts or an encoder other than those of the index, if it can tell.
 
         Raises:
-            UserError: they differ (named).
+            UserError: they differ; names them.
         """
 
     @abstractmethod
     def search(self, queries: Queries, k: int) -> np.ndarray:
-        """The k concepts nearest to each of n queries, best first.
+        """The k concepts nearest to each of n queries, the nearest first.
 
         Returns:
             (n, k) concept rows, distinct within a query, padded with -1; fewer columns if there are fewer concepts.
@@ -137,8 +141,9 @@ class RetrievalMethod(RetrieverDeclaration, ABC):
         """Scores of given concepts, if it has a `score_name`; higher is better.
 
         Args:
+            queries: the queries.
             rows: (m, k) concept rows, padded with -1.
-            owners: (m,) the number of the query of each list of rows.
+            owners: (m,) query of each list of rows.
 
         Returns:
             (m, k) float32, padded with -inf.

@@ -28,11 +28,11 @@ RANK_CONSTANT = 60
 class Retriever:
     """Finds the concepts nearest to a mention.
 
-    Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested. It decides which
-    concepts are candidates; their cosines decide the order.
+    Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested. The fusion decides
+    which concepts are candidates; their cosines decide the order.
 
     Args:
-        methods: the retrievers, one of them dense; of equal sums of ranks the concept in an earlier list wins.
+        methods: the retrievers, one of them dense; ties of ranks go to the concept in an earlier list.
         encoder: the bi-encoder, which encodes the mentions.
         index_key: `core.stage_keys.index_key` of the folder that all were loaded from; "" if there is none.
 
@@ -50,7 +50,7 @@ class Retriever:
         """Refuse concepts or an encoder other than those of the indexes.
 
         Raises:
-            UserError: they differ (named), or the encoder was not trained to read context.
+            UserError: they differ, which is named, or the encoder was not trained to read context.
         """
         for method in self.methods:
             method.require(concepts, self.encoder)
@@ -65,11 +65,12 @@ class Retriever:
     ) -> Candidates:
         """The k concepts nearest to each mention.
 
-        A candidate shows its nearest name by dense cosine of the mention alone, and that cosine is its score,
-        whichever retriever found it. Every list is in the order of these scores.
+        A candidate has its nearest name by dense cosine of the mention alone, and this cosine as its score, whichever
+        retriever found it. Every list is in the order of these scores.
 
         Args:
             texts: n mentions.
+            k: number of concepts.
             contexts: n left and n right texts, if the retriever reads context.
         """
         distinct, string_of = number_distinct(texts)
@@ -121,7 +122,8 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     """Reciprocal rank fusion: the k concepts with the largest sum of 1 / (60 + rank) over the lists they are in.
 
     Args:
-        lists: (n, depth) concept rows of each retriever, best first, distinct within a list, padded with -1.
+        lists: (n, depth) ranked concept rows of each retriever, distinct within a list, padded with -1.
+        k: number of concepts.
 
     Returns:
         (n, k) int64 concept rows, padded with -1; ties go to the concept in an earlier list.

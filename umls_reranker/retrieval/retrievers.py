@@ -1,4 +1,4 @@
-"""The retrievers of the package. A further one is a module of its own and a line in `OWN_RETRIEVERS`."""
+"""The retrievers of the package. To add one, write its own module and a line in `OWN_RETRIEVERS`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _OfIndex(RetrievalMethod):
-    """A retriever whose index can tell what it was built from."""
+    """A retriever whose index knows what it was built from."""
 
     def __init__(self, index: ConceptIndex) -> None:
         self.index: Any = index
@@ -29,7 +29,7 @@ class _OfIndex(RetrievalMethod):
 
 
 class Dense(_OfIndex):
-    """By the vector of the mention. Every candidate's name and cosine come from its index."""
+    """Searches by the vector of the mention. Every candidate's name and cosine come from its index."""
 
     name = "dense"
     help = "nearest vectors of the mention"
@@ -63,7 +63,7 @@ class Dense(_OfIndex):
 
 
 class Context(Dense):
-    """By the vector of the mention in its text, in the same index."""
+    """Searches by the vector of the mention in its text, in the same index."""
 
     name = "context"
     help = "of the mention in its text, by an encoder trained for it"
@@ -82,7 +82,7 @@ class Context(Dense):
 
 
 class Lexical(_OfIndex):
-    """By character trigrams."""
+    """Searches by character trigrams."""
 
     name = "lexical"
     help = "most similar names by character trigrams"
@@ -114,7 +114,7 @@ class Lexical(_OfIndex):
 
 
 class NearestMentions(_OfIndex):
-    """By the vectors of training mentions, in their texts if the encoder reads context."""
+    """Searches by the vectors of training mentions, in their texts if the encoder reads context."""
 
     name = "nearest_mentions"
     help = "concepts of the most similar training mentions"

@@ -54,7 +54,7 @@ class EarlyStopping(TrainerCallback):
     change when a run is resumed.
 
     Args:
-        patience: evaluations.
+        patience: number of evaluations.
     """
 
     def __init__(self, patience: int) -> None:

@@ -15,7 +15,7 @@ IGNORED_LABEL = -100.0
 
 @dataclass(frozen=True)
 class LabelledPairs(PairBatch):
-    """A `PairBatch` of b pairs in any order, with what a loss reads.
+    """A `PairBatch` of b pairs in any order, with labels and weights for a loss.
 
     Attributes:
         labels: (b,) float32, 1.0 for the gold concept, `IGNORED_LABEL` for a row that does not count.

@@ -36,7 +36,7 @@ def weight_scale(pairs: Dataset, label: float | None = None) -> float:
 
     Args:
         pairs: all training pairs.
-        label: only pairs with this label count; None: all do.
+        label: label of the pairs that count; None: all count.
     """
     columns = pairs.select_columns(["weight", "label"]).with_format("numpy")[:]
     weights = columns["weight"].astype(np.float64)
@@ -106,7 +106,7 @@ def tokenize_pairs(
         pairs: with the columns ``mention``, ``left``, ``right``, ``name``, ``label`` and ``weight``.
         encoder: tokenizer and template.
         scale: factor of the weights (`weight_scale`).
-        folder: of the shards; it must not hold shards of other pairs.
+        folder: folder of the shards; it must not hold shards of other pairs.
         workers: number of processes, by default one per core; the result does not depend on it.
     """
     folder.mkdir(parents=True, exist_ok=True)

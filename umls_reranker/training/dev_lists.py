@@ -32,14 +32,15 @@ def dev_pairs(
         candidates: lists of the dev split, from `retrieval.candidates.write_candidates`.
         mentions: the dev split, in the same order.
         concepts: the dictionary.
-        template: what the model reads.
-        most: pairs, at most.
+        template: template of the model.
+        most: maximum number of pairs.
+        seed: seed of the sample.
 
     Returns:
-        ``mention_id`` and the columns that `dataset.tokenize_pairs` reads, mention by mention; all pairs weigh 1.
+        ``mention_id`` and the columns that `dataset.tokenize_pairs` reads, by mention; all pairs weigh 1.
 
     Raises:
-        UserError: `most` is less than the first list holds.
+        UserError: `most` is less than the length of the first list.
     """
     sizes = candidates.with_format("arrow")[:]["cuis"].combine_chunks().value_lengths().to_numpy()
     rows = sample_by_document(mentions["doc_id"][:], sizes, most, seed)
@@ -61,20 +62,21 @@ def dev_pairs(
 
 
 def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Draw mentions up to `most` pairs: one from every document before a second one from any.
+    """Draw mentions with up to `most` pairs, one from every document before a second one from any.
 
     Answers within a document are correlated, so a few documents would tell little about a checkpoint.
 
     Args:
-        documents: n ids, of the document of each mention.
-        sizes: (n,) int, pairs of each mention.
-        most: pairs, at most.
+        documents: (n,) document of each mention.
+        sizes: (n,) int, number of pairs of each mention.
+        most: maximum number of pairs.
+        seed: seed of the sample.
 
     Returns:
-        (m,) int64 numbers of the mentions drawn, ascending.
+        (m,) int64 numbers of the drawn mentions, ascending.
 
     Raises:
-        UserError: `most` is less than the first list holds.
+        UserError: `most` is less than the length of the first list.
     """
     drawn = np.random.default_rng(seed).permutation(len(documents))
     _, document = np.unique(np.asarray(documents), return_inverse=True)
@@ -94,12 +96,12 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
     """A `compute_metrics` for labelled pairs.
 
     Args:
-        mention_ids: (n,) int64, the mention of each pair in dataset order.
+        mention_ids: (n,) int64, mention of each pair in dataset order.
 
     Returns:
-        Function giving ``f1``, ``precision``, ``recall``, ``roc_auc``, ``ece``, ``brier``, ``log_loss`` of the pairs
-        at probability 0.5; ``acc@1``, the share of mentions whose gold pair beats all others (a mention without one
-        counts as wrong); and ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its
+        Function that returns ``f1``, ``precision``, ``recall``, ``roc_auc``, ``ece``, ``brier``, ``log_loss`` of the
+        pairs at probability 0.5; ``acc@1``, the share of mentions whose gold pair beats all others (a mention without
+        one counts as incorrect); and ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its
         mention's pairs.
     """
 

@@ -63,7 +63,7 @@ class QueryNamePairs(Dataset):
         gold: (n,) concept rows of the mentions, -1 if the dictionary lacks the concept.
         concepts: the dictionary.
         size: number of pairs; mentions are repeated, in a new order each epoch.
-        seed: of all draws.
+        seed: seed of all draws.
 
     Raises:
         UserError: no mention has its concept in the dictionary.
@@ -150,7 +150,7 @@ class EncoderTrainer(Trainer):
     """Trainer with the in-batch softmax loss over `QueryNamePairs`.
 
     Args:
-        pooling: ``mean`` or ``cls``, of queries and names.
+        pooling: pooling of queries and names, ``mean`` or ``cls``.
     """
 
     train_dataset: QueryNamePairs
@@ -192,7 +192,12 @@ def train_encoder(
     Checkpoints are in ``folder/checkpoints`` until training ends. A killed run resumes from them.
 
     Args:
+        run: section of the recipe.
+        encoder: section of the recipe.
+        index: section of the recipe.
         mentions: the training split.
+        concepts: the dictionary.
+        folder: folder to write.
 
     Returns:
         Summary: steps, queries, mentions whose concept is in the dictionary, mean loss of the last steps.

@@ -115,6 +115,9 @@ def training_arguments(
     A run shorter than ``eval_steps`` is evaluated once, at its end.
 
     Args:
+        run: section of the recipe.
+        training: section of the recipe.
+        folder: folder of the checkpoints.
         train_pairs: number of training pairs.
         lists: their mentions, if batches hold whole mentions.
 
@@ -176,7 +179,7 @@ def training_arguments(
 
 
 def _try_out(arguments: TrainingArguments, steps: int) -> None:
-    """Create what the Trainer creates only in training, so that a wrong value fails early."""
+    """Create objects that the Trainer creates only in training, so that an invalid value fails early."""
     optimizer = torch.optim.SGD([weight := torch.zeros(1, requires_grad=True)])
     if arguments.optim_target_modules is None:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
@@ -243,10 +246,14 @@ def fine_tune(
     with the same number of processes, the same random state. Every process of a launch calls this.
 
     Args:
+        run: section of the recipe.
+        model: section of the recipe.
+        training: section of the recipe.
         pairs: ``train`` as mined, and ``dev`` from `dev_lists.dev_pairs`.
+        folder: folder to write.
 
     Returns:
-        Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
+        Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype and processes.
     """
     loss, scale = LOSSES[training.loss], weight_scale(pairs["train"])
     list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if loss.of_lists else 1.0

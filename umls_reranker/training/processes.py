@@ -18,7 +18,7 @@ def training_device(run: RunArguments) -> torch.device:
     """The device to train on.
 
     Raises:
-        UserError: it is not available, or it is a GPU other than the first, because Accelerate assigns visible GPUs in
+        UserError: the device is not available, or it is not the first GPU, because Accelerate assigns visible GPUs in
             order.
     """
     device = resolve_device(run.device)

@@ -27,7 +27,8 @@ class MentionLists:
         mention_ids: (n,) int64, the mention of each row.
 
     Attributes:
-        starts, sizes: (mentions,) int64, the first row and the number of rows of each mention.
+        starts: (mentions,) int64, first row of each mention.
+        sizes: (mentions,) int64, number of rows of each mention.
     """
 
     def __init__(self, mention_ids: np.ndarray) -> None:
@@ -43,11 +44,11 @@ class MentionLists:
         return expand_ranges(starts, starts + self.sizes[mentions])[1]
 
     def longest(self, lengths: np.ndarray) -> np.ndarray:
-        """(mentions,): the length of the longest row of each."""
+        """Length of the longest row of each mention, (mentions,)."""
         return np.maximum.reduceat(lengths, self.starts)
 
     def per_batch(self, rows: int) -> int:
-        """The number of mentions that comes closest to this number of rows."""
+        """Number of mentions whose rows come closest to this number."""
         return max(1, round(rows / float(self.sizes.mean())))
 
 
@@ -56,7 +57,7 @@ class EpochOrder(Sampler[int]):
 
     Args:
         rows: number of rows.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, rows: int, seed: int) -> None:
@@ -90,7 +91,7 @@ class Pass(NamedTuple):
 
 
 class GlobalBatches(Sampler[Pass]):
-    """One process' share of each global batch, pass by pass.
+    """One process's share of each global batch, pass by pass.
 
     Rows of a global batch have similar lengths. With n processes, each takes every n-th row and divides its share into
     passes of similar length; all have the same number of passes, so none waits. The last batch of an epoch holds the
@@ -104,7 +105,8 @@ class GlobalBatches(Sampler[Pass]):
         batch_size: rows, or mentions, of a global batch.
         lists: the rows of each mention; None: rows are drawn on their own.
         passes: forward passes of a process per global batch.
-        process_index, num_processes: the share and the number of shares.
+        process_index: number of this process.
+        num_processes: number of processes.
     """
 
     def __init__(

@@ -24,8 +24,9 @@ LABEL_NAMES = ["labels", "weight", "row"]
 
 
 class OneGpuArguments(TrainingArguments):
-    """Arguments of a process that keeps to one GPU; without a launcher, a Trainer would spread a larger batch over all
-    visible ones.
+    """Arguments of a process that uses one GPU.
+
+    Without a launcher, a Trainer would spread a larger batch over all visible GPUs.
     """
 
     @property
@@ -60,12 +61,12 @@ class RerankerTrainer(Trainer):
     global batch, and the factor `num_processes` undoes the averaging of gradients between processes.
 
     Args:
-        loss: what is minimized.
+        loss: the loss.
         lists: for a loss of lists, the rows of each mention of `train_dataset`. Batches then hold whole mentions, the
             number that comes closest to the pairs per batch in `args`.
         scale: for a loss of lists, scales the gold pairs' weights to mean 1.
         head_learning_rate: peak learning rate of all parameters outside the base model; None: that of `args`.
-        options: of `Trainer`; both datasets are `TokenizedPairs`.
+        options: options of `Trainer`; both datasets are `TokenizedPairs`.
     """
 
     # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by the steps.
@@ -157,7 +158,9 @@ class RerankerTrainer(Trainer):
         """Loss of one forward pass; in evaluation the plain mean of the weighted binary cross-entropies.
 
         Args:
+            model: the model.
             inputs: a batch of `PairCollator`.
+            return_outputs: whether to return the model's outputs as well.
             num_items_in_batch: the counts of `get_batch_samples`, needed in training.
         """
         # With labels in its inputs, a one-label model would compute a mean squared error.
@@ -177,6 +180,6 @@ class RerankerTrainer(Trainer):
 
 
 def loader_options(arguments: TrainingArguments) -> dict[str, Any]:
-    """How a `DataLoader` divides its work among processes."""
+    """Options of a `DataLoader` that divide its work among processes."""
     names = "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context"
     return {name: getattr(arguments, f"dataloader_{name}") for name in names}
