@@ -1,9 +1,9 @@
 """Corrections: reviewers' choices as an Arrow dataset, and their use in a run's calibration and in training.
 
-A reviewer gets the lines of umls-reranker select_for_review and adds ``chosen``: the CUI of the right concept, among
-the candidates or not (the name of a candidate without CUI), or null if no concept is right; ``note`` is optional. CUIs
-are compared and stored in the form of `normalize_cui`. Where `ConceptLinker` found the candidates, ``index_key`` is
-that of its retriever.
+A reviewer gets the lines of ``umls-reranker select_for_review`` and adds ``chosen``: the CUI of the gold concept,
+among the candidates or not (for a candidate without CUI its name), or null if no concept is correct; ``note`` is
+optional. CUIs are compared and stored in the form of `normalize_cui`. If `ConceptLinker` found the candidates,
+``index_key`` is that of its retriever.
 """
 
 from __future__ import annotations
@@ -76,18 +76,18 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     """Add reviewed lines to a dataset of corrections, which is created if missing.
 
     A mention is identified by document and id; if one of them is missing, by the other, text, context and types. A
-    later review replaces an earlier one, but what was drawn at random stays in the random sample (``drawn``). Only
-    mentions with document and id are: others that are equal would be one, so errors that recur would be too few.
-    Lines without ``chosen`` are skipped.
+    later review replaces an earlier one, but mentions drawn at random stay in the random sample (``drawn``). Only
+    mentions with document and id belong to it: equal mentions without them would count once, so recurring errors would
+    be too few. Lines without ``chosen`` are skipped.
 
     Args:
-        folder: of the dataset.
+        folder: folder of the dataset.
         reviewed: JSON Lines files, the oldest first.
 
     Returns:
-        Counts: ``added``, ``replaced``, of these ``changed`` (another choice than in the former review), of both
-        ``differing`` (another choice than the model's top candidate), ``unreviewed`` lines, of these
-        ``unreviewed_of_sample`` (drawn at random), and ``corrections`` in all.
+        Counts: ``added``; ``replaced``, of these ``changed`` (another choice than in the earlier review); of both
+        ``differing`` (another choice than the model's top candidate); ``unreviewed`` lines, of these
+        ``unreviewed_of_sample`` (drawn at random); and ``corrections`` in all.
 
     Raises:
         UserError: a file or line is not a reviewed prediction (names the line), or another process is adding to it.
@@ -150,8 +150,8 @@ def chosen_concept(candidates: Sequence[Mapping[str, Any] | str], chosen: str) -
     """The concept that a reviewer chose, in the form of `normalize_cui`.
 
     Raises:
-        ValueError: it is neither a candidate nor an id of the candidates' kind. It would count as a concept outside
-            the list, and the right candidate as wrong.
+        ValueError: the choice is neither a candidate nor an id of the candidates' kind. It would count as a concept
+            outside the list, and the gold candidate as incorrect.
     """
     concept, concepts = normalize_cui(chosen), list(map(concept_of, candidates))
     if concept in concepts:
@@ -170,24 +170,24 @@ def chosen_concept(candidates: Sequence[Mapping[str, Any] | str], chosen: str) -
 
 
 def is_correct(row: Mapping[str, Any]) -> bool:
-    """Whether the reviewer chose the top answer; False if no concept is right."""
+    """Whether the reviewer chose the top candidate; False if no concept is correct."""
     return row["chosen"] is not None and row["answer"] == row["chosen"]
 
 
 class RandomSample:
-    """The corrections of the random sample, to be found again in a log.
+    """The corrections of the random sample, to find again in a log.
 
-    Only a log tells whether an answer is that of the model which is watched, or of a former version.
+    Only a log tells whether an answer comes from the monitored model or from an earlier version.
 
     Attributes:
-        waiting: those that were not found so far.
+        waiting: corrections not found so far.
     """
 
     def __init__(self, feedback: Iterable[Mapping[str, Any]]) -> None:
         self.waiting = {row["key"]: row for row in feedback if row["reason"] == RANDOM and row["score"] is not None}
 
     def find(self, logged: LoggedMention) -> bool | None:
-        """Whether the logged answer is right; None if no correction is of it, or its correction was found before."""
+        """Whether the logged answer is correct; None without a correction, or if it was found before."""
         if not self.waiting or logged.top is None:
             return None
         row = self.waiting.get(key := _key(logged))
@@ -207,7 +207,9 @@ def training_mentions(
     evaluation. Both are left out.
 
     Args:
-        mentions: ``(split, mention)`` of the corpus.
+        mentions: pairs of split and mention of the corpus.
+        feedback: the corrections.
+        hierarchy: the types' hierarchy.
 
     Returns:
         A `Reading`; its report counts corrections: ``mentions``, and those left out, ``without_concept`` and
@@ -245,16 +247,19 @@ def calibration_rows(
     """Candidate lists and mentions of a split, followed by the corrections.
 
     Args:
-        candidates, mentions: of the calibration split, row by row. A correction of one of its documents stays in it.
+        feedback: the corrections.
+        candidates: candidates of the calibration split, row by row.
+        mentions: mentions of the calibration split. A correction of one of its documents stays in it.
         test_documents: corrections in them are left out, because the report is measured on them.
         train_documents: corrections in them are left out, because the model was trained on them and is overconfident
             there.
-        concepts: of the lists; corrections get its types.
-        index_key: of the lists (`core.stage_keys.key_of_lists`).
-        reads_concepts: whether the model reads more than the candidate's name, so that the dictionary must hold it.
+        concepts: dictionary of the lists; corrections get its types.
+        index_key: key of the lists (`core.stage_keys.key_of_lists`).
+        reads_concepts: whether the model reads more than the candidate's name, so the dictionary must have the
+            concept.
 
     Returns:
-        lists; mentions, with a column ``certifies``, which may count for a certificate: those of the split, and the
+        Lists; mentions, with a column ``certifies``, which may count for a certificate: those of the split, and the
         corrections that were ``drawn`` at random; and how many corrections were left out: ``in_test_documents``,
         ``trained_on``, ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry,
         or with one beyond what they hold or of another index), and ``unknown_candidates``.
@@ -359,7 +364,7 @@ def _correction(logged: LoggedMention, where: str) -> dict[str, Any]:
 
 
 def _kept(candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """What a correction holds of a candidate besides its scores."""
+    """The fields of a candidate that a correction keeps besides its scores."""
     types = candidate.get("semantic_types")
     about = {name: candidate.get(name) for name in ("name", "cui", *FIELDS)}
     return about | {"semantic_types": [types] if isinstance(types, str) else types}
@@ -383,7 +388,7 @@ def _texts(row: Mapping[str, Any]) -> list[str]:
 
 
 def _scores(row: Mapping[str, Any], index_key: str) -> dict[str, list[float | None]]:
-    """Scores of a correction by their column in a run's candidates; of our own retrievers only those of this index."""
+    """Scores of a correction by column of a run's candidates; those of our retrievers only with this index."""
     columns = zip(row["score_names"], row["scores"], strict=True)
     is_ours = row["index_key"] == index_key
     return {f"{name}{SCORES_SUFFIX}": scores for name, scores in columns if is_ours or name not in SCORES}

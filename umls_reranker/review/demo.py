@@ -42,10 +42,10 @@ _environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, 
 
 @dataclass
 class Demo:
-    """Models and what they need to answer.
+    """Models, and the index and lists that they use.
 
     Attributes:
-        models: name -> reranker; the first is reviewed, a second one is compared with it.
+        models: name -> reranker; the first is reviewed, a second is compared with it.
         linker: finds candidates; None: users paste them.
         run: run folder of the first model.
         lists: file of the labelled lists that it was calibrated on.
@@ -70,14 +70,16 @@ class Demo:
         """Load everything.
 
         Args:
-            model: a run folder, whose model and (where there is one) index are taken; a model folder; or a Hub id,
-                ``ID@REVISION``.
+            model: a run folder, of which the model and, if there is one, the index are used; a model folder; or a Hub
+                id, ``ID@REVISION``.
             index: as for `ConceptLinker.from_pretrained`.
-            against: another version, given like `model`.
+            against: another version, in the same form.
+            device: as for `UMLSReranker.from_pretrained`.
             lists: file of the labelled lists that the model was calibrated on.
 
         Raises:
-            UserError: there is no such file, or as `UMLSReranker.from_pretrained` and `ConceptLinker.from_pretrained`.
+            UserError: a file does not exist; and as for `UMLSReranker.from_pretrained` and
+                `ConceptLinker.from_pretrained`.
         """
         run = Path(model) if (Path(model) / "model").is_dir() else None
         if lists is not None and not lists.exists():
@@ -106,11 +108,11 @@ class Demo:
 
     @property
     def can_recalibrate(self) -> bool:
-        """Whether corrections can be joined to what the first model was calibrated on."""
+        """Whether corrections can be added to the calibration data of the first model."""
         return self.run is not None or self.lists is not None
 
     def examples(self) -> list[Question]:
-        """Questions to open the page with; there is one at least.
+        """Questions for the opened page, at least one.
 
         Raises:
             UserError: the lists cannot be read.
@@ -195,8 +197,9 @@ def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy, position: int | No
     """The mention under review with candidates and buttons, or a message that all are done.
 
     Args:
+        sheet: the sheet.
         hierarchy: names the semantic types.
-        position: of the mention in the queue; another page may move the sheet's own meanwhile.
+        position: position of the mention in the queue; another page may change that of the sheet meanwhile.
     """
     if position is None:
         return html_of("review", sheet, None, None, [], [])
@@ -207,10 +210,11 @@ def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy, position: int | No
 
 
 def act(sheet: ReviewSheet, position: object, choice: str) -> None:
-    """Perform the action of a button; one that is not shown does nothing.
+    """Perform the action of a button; a button that is not shown does nothing.
 
     Args:
-        position: of the mention shown with the button.
+        sheet: the sheet.
+        position: position of the mention shown with the button.
         choice: ``none``, ``skip``, ``undo``, or the number of a ranked candidate, from 0.
     """
     current = sheet.position
@@ -227,5 +231,5 @@ def act(sheet: ReviewSheet, position: object, choice: str) -> None:
 
 
 def html_of(macro: str, *values: Any) -> str:
-    """What a macro of the page's template makes."""
+    """HTML of a macro of the page's template."""
     return str(getattr(_environment.get_template("demo.html").module, macro)(*values))

@@ -28,11 +28,11 @@ REPORT = "report"
 
 
 def build_page(demo: Demo, sheet: ReviewSheet | None = None) -> gr.Blocks:
-    """The page.
+    """Build the page.
 
     Args:
         demo: models to try.
-        sheet: of the queue to review; None hides that tab.
+        sheet: sheet of the queue to review; None hides that tab.
     """
     names = " and ".join(demo.models)
     with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {names}") as page:
@@ -50,7 +50,9 @@ def launch(page: gr.Blocks, demo: Demo, **options: Any) -> None:
     """Serve the page until the process ends.
 
     Args:
-        options: of `gradio.Blocks.launch`, such as ``server_name`` and ``server_port``.
+        page: the page.
+        demo: as for `build_page`.
+        options: options of `gradio.Blocks.launch`, such as ``server_name`` and ``server_port``.
     """
     report = _report(demo)
     routes = [Route(f"/{REPORT}", lambda request: FileResponse(report))] if report else []
@@ -136,7 +138,7 @@ def _try_tab(demo: Demo) -> None:
 
 
 def _how_to_paste(demo: Demo) -> str:
-    """What the box of candidates takes, with the scores that the models read."""
+    """Help for the box of candidates, with the scores that the models read."""
     scores = "".join(f', "{name}_score": …' for name in demo.reranker.calibration.score_ranges)
     synthetic = " The scores in the example are synthetic." if scores and not demo.lists else ""
     candidate = f'{{"name": "Common Cold", "cui": "C0009443"{scores}}}'
@@ -179,7 +181,7 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
 
 
 def _said(function: Any, *values: Any) -> Any:
-    """The result of a function; errors that users can fix are shown on the page."""
+    """Result of a function; errors that users can fix are shown on the page."""
     try:
         return function(*values)
     except (UserError, ValueError) as error:

@@ -26,8 +26,8 @@ from .review_sheet import ReviewSheet
 def recalibrate(demo: Demo, sheet: ReviewSheet) -> str:
     """Calibrate the first model again with the choices so far: its run as NAME-reviewed, or on its lists.
 
-    On lists each time makes a new version of the one before, NAME-reviewed, NAME-reviewed-2 and so on, since what one
-    certificate rests on cannot renew it.
+    On lists each call makes a new version of the last, NAME-reviewed, NAME-reviewed-2 and so on, because documents of
+    one certificate cannot renew it.
 
     Returns:
         HTML of the figures before and after.
@@ -74,7 +74,7 @@ def _of_run(demo: Demo) -> tuple[str, list[Any], Path]:
 
 
 def _on_lists(demo: Demo) -> tuple[str, list[Any], Path]:
-    """As `_of_run`; a model from the Hub gets its versions in the working folder."""
+    """Like `_of_run`; versions of a model from the Hub are in the working folder."""
     assert demo.lists is not None
     source, name = demo.reranker.folder, next(iter(demo.models))
     base = source.resolve() if Path(name).is_dir() else Path(name.split("@")[0]).name
@@ -92,7 +92,7 @@ def _on_lists(demo: Demo) -> tuple[str, list[Any], Path]:
 
 
 def _on_corrections(fitted_on: Mapping[str, Any], reranker: UMLSReranker) -> list[str]:
-    """Sentences about what became of the corrections."""
+    """Sentences about the use of the corrections."""
     used = fitted_on["corrections"]
     left_out = ", ".join(
         f"{number} {reason.replace('_', ' ')}" for reason, number in used["left_out"].items() if number

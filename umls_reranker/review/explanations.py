@@ -20,10 +20,10 @@ class Explanation:
 
     Attributes:
         model: name of the model.
-        rows: candidates as umls-reranker rerank writes them, best first.
-        about: per candidate, its preferred name if different, and its semantic types.
-        reasons: sentences: why the first candidate is accepted or not, and what its tier requires.
-        inputs: inputs that the model reads in addition to mention and names -> whether given.
+        rows: candidates as ``umls-reranker rerank`` writes them, the top candidate first.
+        about: for each candidate its preferred name, if different, and its semantic types.
+        reasons: sentences: why the top candidate is accepted or not, and what its tier requires.
+        inputs: input that the model reads besides mention and names -> whether it is present.
     """
 
     model: str
@@ -34,7 +34,7 @@ class Explanation:
 
     @property
     def accepted(self) -> bool:
-        """Whether the first candidate is accepted."""
+        """Whether the top candidate is accepted."""
         return bool(self.rows) and self.rows[0]["accepted"]
 
 
@@ -50,12 +50,16 @@ def explain(
     """Rank the candidates of a mention and explain the decision.
 
     Args:
-        model: name to show.
-        candidates: as `UMLSReranker.rerank` takes them, as mappings.
+        reranker: the model.
+        model: its name on the page.
+        mention: text of the mention.
+        candidates: candidates as for `UMLSReranker.rerank`, as mappings.
         types: ids or names of the mention's semantic types.
+        left: text before the mention.
+        right: text after the mention.
 
     Raises:
-        ValueError: the mention is blank, or a value of a candidate is of the wrong kind.
+        ValueError: the mention is blank, or a value of a candidate has the wrong type.
     """
     try:
         lists = reranker.read([mention], [candidates], [list(types) or None], [left], [right])

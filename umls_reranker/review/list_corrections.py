@@ -24,23 +24,25 @@ def lists_with_corrections(
 ) -> tuple[LabelledLists, dict[str, Any]]:
     """Labelled lists of a file, followed by corrections, which are read as further rows of it.
 
-    Of a correction counts what lists of the file carry: if it alone had types or definitions, the file's mentions
-    would lack these. It replaces the row of the same mention: of the same document and id or, where either has no id,
-    of the same document, text and context. Corrections without a document may all be of one.
+    Only fields that the file's lists have count in a correction: if it alone had types or definitions, the file's
+    mentions would lack them. A correction replaces the row of the same mention: of the same document and id or, if
+    either has no id, of the same document, text and context. Corrections without a document may all be from one.
 
     Args:
-        path, hierarchy, umls_dir: as for `read_labelled_lists`.
-        folder: of the dataset of corrections.
+        path: as for `read_labelled_lists`.
+        hierarchy: as for `read_labelled_lists`.
+        folder: folder of the dataset of corrections.
+        umls_dir: as for `read_labelled_lists`.
 
     Returns:
-        lists, of which a certificate may rest on the mentions of the file and the corrections that were ``drawn`` at
+        Lists, of which a certificate may rest on the mentions of the file and the corrections that were ``drawn`` at
         random; and what ``calibrator.json`` says about corrections: how many were ``used``, of these are
         ``certifying`` (drawn), how many rows they ``replaced``, and how many were ``left_out``:
         ``without_candidates``, ``without_scores`` (one that the file's candidates have, or within what they hold), and
         ``without_cui`` (in a candidate, or chosen).
 
     Raises:
-        UserError: as `read_labelled_lists` and `load_feedback`.
+        UserError: as for `read_labelled_lists` and `load_feedback`.
     """
     corrections = list(load_feedback(folder))
     cuis = {item["cui"] for correction in corrections for item in correction["candidates"] if item["cui"]}
@@ -55,7 +57,7 @@ def lists_with_corrections(
 
 
 def described_corrections(report: Mapping[str, Any]) -> str:
-    """What `lists_with_corrections` reports, in a sentence."""
+    """The report of `lists_with_corrections` as a sentence."""
     left_out = ", ".join(
         f"{count:,} {reason.replace('_', ' ')}" for reason, count in report["left_out"].items() if count
     )
@@ -69,7 +71,7 @@ def described_corrections(report: Mapping[str, Any]) -> str:
 def _fitting(
     labelled: LabelledLists, corrections: Sequence[Mapping[str, Any]], folder: Path
 ) -> tuple[AddedMentions, dict[str, Any]]:
-    """The corrections that can be read like the lists of a file, as rows of it, and counts of these and the others."""
+    """The corrections that can be read like the lists of a file, as rows, and counts of these and the others."""
     rows = list(map(_as_row, corrections))
     if labelled.dictionary is not None:
         rows = labelled.dictionary.add_to(rows)
@@ -100,7 +102,7 @@ def _fitting(
 
 
 def _as_row(correction: Mapping[str, Any]) -> dict[str, Any]:
-    """A correction as a file of lists would hold it."""
+    """A correction as a row of a file of lists."""
     columns = zip(correction["score_names"], correction["scores"], strict=True)
     scores = {f"{name}{SUFFIX}": values for name, values in columns}
     return {
@@ -119,7 +121,7 @@ def _as_row(correction: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reason_to_leave_out(row: Mapping[str, Any], ranges: Mapping[str, ScoreRange]) -> str | None:
-    """Why a row cannot be read with lists whose candidates have scores in these ranges, by key; None if it can."""
+    """Why a row cannot be read with lists whose candidates have scores in these ranges; None if it can."""
     candidates = row["candidates"]
     if not candidates:
         return "without_candidates"
@@ -131,10 +133,11 @@ def _reason_to_leave_out(row: Mapping[str, Any], ranges: Mapping[str, ScoreRange
 
 
 class _FileMentions:
-    """The mentions of a file, to be found by what a correction says of its own.
+    """The mentions of a file, to find those of corrections.
 
     Attributes:
-        have_types, have_context: whether any of them has a type, and text around it.
+        have_types: whether any of them has a type.
+        have_context: whether any of them has text around it.
     """
 
     def __init__(self, labelled: LabelledLists) -> None:
@@ -150,7 +153,7 @@ class _FileMentions:
             self._by_text[self._key(document, texts)].add(number)
 
     def same_as(self, row: Mapping[str, Any]) -> set[int]:
-        """Numbers of the mentions that a correction is of."""
+        """Numbers of the mentions that a correction belongs to."""
         document, mention_id = row["doc_id"], row["mention_id"]
         if mention_id is not None and (document, mention_id) in self._by_id:
             return {self._by_id[document, mention_id]}

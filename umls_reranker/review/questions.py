@@ -1,4 +1,4 @@
-"""What the page asks a model about: the content of its boxes, as typed, pasted as JSON, or of an example."""
+"""Questions of the page to a model: the content of its boxes, typed, pasted as JSON, or of an example."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Question(NamedTuple):
     """The content of the boxes.
 
     Attributes:
-        text: around the mention; may be empty.
+        text: text around the mention; may be empty.
         types: ids of the mention's semantic types.
-        candidates: as users type them (`parse_candidates`).
-        start: offset of the mention in the text, where it was selected.
+        candidates: candidates as users type them (`parse_candidates`).
+        start: offset of the mention in the text, if it was selected there.
     """
 
     text: str
@@ -44,10 +44,10 @@ class Question(NamedTuple):
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], hierarchy: TypeHierarchy) -> Question:
-        """A mention and its candidates, as `mention_files.read_line` gives them.
+        """Make a question from a mention and its candidates, as `mention_files.read_line` returns them.
 
         Raises:
-            ValueError: a value is of the wrong kind.
+            ValueError: a value has the wrong type.
         """
         left, mention, right = (row.get(key) or "" for key in ("left", "entity", "right"))
         types, candidates = row.get("entity_type") or [], row["candidates"]
@@ -65,10 +65,10 @@ class Question(NamedTuple):
         return cls(left + mention + right if has_context else "", mention, known, "\n".join(lines), start)
 
     def unpacked(self, hierarchy: TypeHierarchy) -> Question:
-        """If a row of JSON was pasted as candidates, as files of lists have it: what it says, each in its box.
+        """The question with a row of JSON, pasted as candidates, divided among the boxes.
 
         Raises:
-            ValueError: the row lacks something, or a value is of the wrong kind.
+            ValueError: the row lacks a field, or a value has the wrong type.
         """
         row = _json(self.candidates)
         if not isinstance(row, dict) or "candidates" not in row:
@@ -77,9 +77,9 @@ class Question(NamedTuple):
 
 
 def parse_candidates(text: str) -> list[dict[str, Any]]:
-    """Candidates as typed by users, one a line: ``name | CUI | type; type``, of which only the name is required.
+    """Parse candidates, one per line: ``name | CUI | type; type``, of which only the name is required.
 
-    A line may be JSON too, which can hold all that a model reads, such as scores, and so may the whole be one list.
+    A line may also be JSON, with all fields that a model reads, such as scores, or the whole text one JSON list.
 
     >>> parse_candidates("Common Cold | C0009443 | T047")
     [{'name': 'Common Cold', 'cui': 'C0009443', 'semantic_types': ['T047']}]
@@ -87,7 +87,7 @@ def parse_candidates(text: str) -> list[dict[str, Any]]:
     [{'name': 'Common Cold', 'sapbert_score': 0.87}]
 
     Raises:
-        ValueError: a line of JSON is broken (named), or holds no candidate.
+        ValueError: a line of JSON is invalid, which is named, or is not a candidate.
     """
     whole = _json(text)
     if isinstance(whole, list | dict):
@@ -111,13 +111,13 @@ def examples_in(path: Path, hierarchy: TypeHierarchy) -> list[Question]:
     """The first mentions with candidates of a file of lists.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     return list(islice(_questions(path, hierarchy), EXAMPLES))
 
 
 def example_for(reranker: UMLSReranker) -> Question:
-    """A mention with all that a model reads; scores are synthetic, within what calibration saw."""
+    """A mention with all inputs of a model; scores are synthetic, in the range of calibration."""
     reads = reranker.calibration.models[0].reads(reranker.template.reads)
     ranges, hierarchy = reranker.calibration.score_ranges, reranker.thresholds.hierarchy
     types = [known] if "entity_type" in reads and (known := hierarchy.resolve(COLDS[0][2])) else []
@@ -157,7 +157,7 @@ def _json(text: str) -> Any:
 
 
 def _candidate(item: Any, number: int) -> dict[str, Any]:
-    """A candidate of JSON without what is null; a text is its name."""
+    """A candidate of JSON without null fields; a text is its name."""
     if isinstance(item, str):
         return {"name": item}
     if not isinstance(item, dict):

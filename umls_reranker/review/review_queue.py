@@ -55,14 +55,15 @@ class Reasons:
 def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reasons:
     """Judge one prediction.
 
-    * ``near the threshold``: exp(-d / `NEAR`), d the distance of score and threshold in log-odds: there a label
-      changes threshold and calibrator most, and decisions are most often wrong;
-    * ``rankings disagree``: 1 if cross-encoder and retrieval rank different candidates first, 0.5 if only the final
-      order differs from one of them; where the cross-encoder scored nothing, 1 if the final order differs;
+    * ``near the threshold``: exp(-d / `NEAR`), d the distance of score and threshold in log-odds, because there a
+      label changes threshold and calibrator most, and decisions are most often incorrect;
+    * ``rankings disagree``: 1 if cross-encoder and retrieval have different top candidates, 0.5 if only the final
+      order differs from one of them; if the cross-encoder scored nothing, 1 if the final order differs;
     * ``rare type``: from 0 for a type with 1 in 20 of the test split's mentions to 1 for a type with none.
 
     Args:
-        accept: threshold of acceptance of the mention's type.
+        mention: the prediction.
+        accept: acceptance threshold of the mention's type.
         type_share: share of that type among the mentions of the model's test split.
     """
     ranked = mention.row["ranked"]
@@ -113,19 +114,20 @@ def select_for_review(
     random_share: float = 0.2,
     seed: int = 13,
 ) -> list[tuple[LoggedMention, str]]:
-    """Select predictions, the most valuable first, each string once, spread over documents and types.
+    """Select predictions, the most useful first, each string once, spread over documents and types.
 
     A share is a random sample of all predictions and comes first: only it shows how the service performs
     (`monitoring.Monitor.add_label`). The others are doubtful cases.
 
     Args:
         mentions: predictions; at most `count` are selected.
+        count: number of predictions to select.
         judge: `reasons_of` with the threshold and share of a mention's type.
-        random_share: of `count`, in [0, 1].
-        seed: of the random sample.
+        random_share: share of `count` to draw at random, in [0, 1].
+        seed: seed of the random sample.
 
     Returns:
-        (prediction, reason) in the order of review.
+        Pairs of prediction and reason in the order of review.
     """
     forms = [normalize_name(mention.row["entity"]) for mention in mentions]
     drawn = np.random.default_rng(seed).permutation(len(mentions))[: round(count * random_share)].tolist()
@@ -175,7 +177,7 @@ def _log_odds(p: float) -> float:
 
 
 def _first_retrieved(candidates: Iterable[Mapping[str, Any] | str]) -> Mapping[str, Any] | str:
-    """By retrieval score if all candidates have one, else by the order of the list."""
+    """The top candidate by retrieval score if all candidates have one, else by the order of the list."""
     items = list(candidates)
     scores = [item.get("retrieval_score") if isinstance(item, Mapping) else None for item in items]
     numbers = [score for score in scores if isinstance(score, int | float)]

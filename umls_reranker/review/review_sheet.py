@@ -31,12 +31,12 @@ class ReviewSheet:
     that is not shown, such as a second click, does nothing.
 
     Args:
-        queue: JSON Lines file of umls-reranker select_for_review.
+        queue: JSON Lines file of ``umls-reranker select_for_review``.
         reviewed: JSON Lines file of the choices, created with the first one.
 
     Attributes:
-        mentions: of the queue.
-        chosen: position in the queue -> CUI (name of a candidate without one), or None if no concept is right.
+        mentions: mentions of the queue.
+        chosen: position in the queue -> CUI (name of a candidate without one), or None if no concept is correct.
 
     Raises:
         UserError: the queue is missing or empty, or a line of either file is not a prediction (names the line).
@@ -74,7 +74,7 @@ class ReviewSheet:
         """Write a choice and move to the next; None means that no concept is correct.
 
         Raises:
-            ValueError: the choice is blank, or no text, or no concept (`chosen_concept`).
+            ValueError: the choice is blank, not text, or not a concept (`chosen_concept`).
         """
         if chosen is not None and not (chosen := chosen.strip()):
             raise ValueError("no concept was given; type a CUI, or choose that none is right")

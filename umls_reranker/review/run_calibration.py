@@ -1,6 +1,6 @@
 """The stage ``model`` of a run: calibrator and thresholds, fitted with reviewers' corrections if there are any.
 
-Libraries are imported once the stage has to be made, so that one that is up to date is skipped at once.
+Libraries are imported only if the stage must be made, so one that is up to date is skipped at once.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 
 
 def _former_certificates(run: RunFolder, stage: Stage) -> CertificateHistory:
-    """Of the run that was recalibrated, and of its recalibrations with other corrections."""
+    """Certificates of the run that was recalibrated, and of its recalibrations with other corrections."""
     from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory
     from ..hub.model_folder import CALIBRATOR
 
@@ -118,7 +118,7 @@ def _with_corrections(
     mentions: DatasetDict,
     concepts: ConceptTable,
 ) -> tuple[Dataset, Dataset, dict[str, Any]]:
-    """Lists and mentions of the calibration split plus the corrections, and what calibrator.json says about them."""
+    """Lists and mentions of the calibration split plus the corrections, and their entry in ``calibrator.json``."""
     from .corrections import calibration_rows, load_feedback
 
     feedback = load_feedback(Path(feedback_folder))

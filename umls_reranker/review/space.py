@@ -45,6 +45,7 @@ def export_space(model: str, folder: Path) -> None:
 
     Args:
         model: as for `Demo.open`.
+        folder: folder to write.
 
     Raises:
         UserError: `folder` is not empty, or the model folder is incomplete.

@@ -37,7 +37,7 @@ NAMED_ROWS = 20
 
 @dataclass(frozen=True)
 class OneProcess:
-    """In place of `accelerate.PartialState` where there are no others, so that nothing asks for torch."""
+    """Replaces `accelerate.PartialState` for a single process, without importing torch."""
 
     num_processes: int = 1
     process_index: int = 0
@@ -45,14 +45,14 @@ class OneProcess:
 
 
 class BulkCounts(NamedTuple):
-    """What became of the mentions of a file."""
+    """Counts of the mentions of a file."""
 
     ranked: int
     left_out: int
 
 
 class RowFault(NamedTuple):
-    """A row that cannot be ranked, and why."""
+    """A row that cannot be ranked, and the reason."""
 
     position: RowPosition
     reason: str
@@ -71,13 +71,13 @@ class BulkJob:
 
     Args:
         source: mentions with their candidates (`mention_files.open_mentions`).
-        target: file to write; its ending sets the format (of JSON Lines and CSV, JSON Lines).
-        batch_rows: mentions that are ranked at once.
+        target: file to write; its ending sets the format (JSON Lines for input in JSON Lines or CSV).
+        batch_rows: number of mentions ranked at once.
         on_error: ``"raise"`` stops at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
             rows out.
-        overwrite: replace an output that exists.
-        umls_dir: of a dictionary that adds to the candidates what they lack (`MentionFiles.with_dictionary`),
-            without changing the rows of the output.
+        overwrite: whether to replace an existing output.
+        umls_dir: folder of a dictionary that completes the candidates (`MentionFiles.with_dictionary`), without
+            changing the rows of the output.
 
     Raises:
         UserError: the format of input or output is not supported, the output is the input or a folder, or exists, or
@@ -116,14 +116,14 @@ class BulkJob:
         """Check all rows, then rank them and write the output.
 
         Args:
-            reranker: of this process.
-            processes: all that make this output: `devices.sharing_processes`, or one.
+            reranker: reranker of this process.
+            processes: all processes that make this output: `devices.sharing_processes`, or one.
 
         Returns:
             Counts of all processes.
 
         Raises:
-            UserError: a row cannot be ranked (named), or the disk is full.
+            UserError: a row cannot be ranked, which is named, or the disk is full.
         """
         gather = _gather(processes)
         own_rows, faults, left_out = self._check(reranker, processes)
@@ -152,7 +152,7 @@ class BulkJob:
             yield in_round[processes.process_index] if processes.process_index < len(in_round) else None
 
     def _check(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> tuple[int, list[RowFault], int]:
-        """Of this process: its number of rows, the first `NAMED_ROWS` that cannot be ranked, and how many cannot."""
+        """Check the rows of this process: their number, the first `NAMED_ROWS` faults, and the number of faults."""
         rows, left_out = 0, 0
         named: list[RowFault] = []
         with progress(desc="checking", unit=" mentions") as bar:
@@ -203,7 +203,7 @@ class BulkJob:
 
 
 def _gather(processes: PartialState | OneProcess) -> Callable[[list], list]:
-    """What joins the lists of all processes."""
+    """A function that joins the lists of all processes."""
     if processes.num_processes == 1:
         return list
     from accelerate.utils import gather_object
@@ -231,7 +231,7 @@ def _as_lines(batch: MentionBatch) -> list[bytes]:
 
 
 def _as_text(value: Any) -> str:
-    """Values without a JSON type: bytes in base64; dates, times and decimals as Python shows them."""
+    """Text for values without a JSON type: bytes in base64; dates, times and decimals as Python formats them."""
     return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 

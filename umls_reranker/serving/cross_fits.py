@@ -1,4 +1,4 @@
-"""Calibrations of labelled lists by documents: fitted on some, deciding about others."""
+"""Calibrations of labelled lists, fitted on some documents to decide about others."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from .source_model import SourceModel
 
 @dataclass(frozen=True)
 class CrossFits:
-    """n labelled lists with m candidates, and what they are fitted with.
+    """n labelled lists with m candidates, and the settings of fits on them.
 
     Attributes:
-        score: gives logits of the network, NaN without one.
-        folds: (n,) of the documents.
+        score: function that returns logits of the network, NaN without one.
+        folds: (n,) folds of the documents.
     """
 
     source: SourceModel
@@ -50,12 +50,12 @@ class CrossFits:
     def of(
         cls, source: SourceModel, lists: AnnotatedLists, score: Score, settings: CalibrationArguments, seed: int
     ) -> CrossFits:
-        """With folds of the lists' documents."""
+        """Make it with folds of the lists' documents."""
         return cls(source, lists, score, settings, document_folds(lists.annotations.documents, seed), seed)
 
     @cached_property
     def counts(self) -> StringCounts:
-        """Of mentions that are not in the lists."""
+        """Counts of mentions that are not in the lists."""
         return self.source.counts(of_training=self.known_documents > 0)
 
     @cached_property
@@ -66,17 +66,17 @@ class CrossFits:
 
     @property
     def every(self) -> np.ndarray:
-        """(n,) bool, all true."""
+        """All true, (n,) bool."""
         return np.ones(len(self.lists), bool)
 
     @property
     def measured(self) -> np.ndarray:
-        """(n,) bool, mentions of a random sample; corrections of doubtful answers would make figures look worse."""
+        """Mentions of a random sample, (n,) bool; corrections of doubtful answers would make figures look worse."""
         return self.lists.annotations.certifies
 
     @cached_property
     def measured_lists(self) -> AnnotatedLists:
-        """Those of these mentions."""
+        """The lists of these mentions."""
         return self.lists.take(self.measured)
 
     def fit(
@@ -105,7 +105,7 @@ class CrossFits:
         )
 
     def decide(self, calibration: Calibration, inside: np.ndarray) -> Decisions:
-        """What a calibration decides about the lists `inside`, (n,) bool."""
+        """Decisions of a calibration about the lists `inside`, (n,) bool."""
         lists, reads = self.lists.take(inside), self.source.template.reads
         scores = Scores(logits_as_decided(self._score_of(inside), calibration, lists, reads), 0)
         return rank(lists, scores, calibration, network_inputs=reads)
@@ -113,10 +113,9 @@ class CrossFits:
     def held_out(
         self, names: Sequence[str], *, may_drop_network: bool = False, has_fallbacks: bool = True
     ) -> tuple[Decisions, list[bool]]:
-        """Decisions about the `measured_lists` of each fold by a fit on the others, and whether each fit weighs the
-        cross-encoder.
+        """Decide about the `measured_lists` of each fold by a fit on the others.
 
-        Arguments are those of `fit`.
+        Arguments are those of `fit`. Each fit also tells whether it weighs the cross-encoder.
         """
         options = {"may_drop_network": may_drop_network, "has_fallbacks": has_fallbacks, "has_outlook": False}
         in_folds, uses_network = {}, []
@@ -139,7 +138,7 @@ class CrossFits:
         return score
 
     def _joined(self, in_folds: Mapping[int, Decisions]) -> Decisions:
-        """The decisions about all `measured_lists` from those about each fold."""
+        """Join the decisions about each fold to those about all `measured_lists`."""
         folds, lists = self.folds[self.measured], self.measured_lists
         by_mention = np.argsort(folds, kind="stable")
         by_candidate = np.argsort(folds[lists.owner], kind="stable")
@@ -161,15 +160,16 @@ class CrossFits:
 def systems_of_lists(
     lists: AnnotatedLists, reranker: UMLSReranker | None, settings: CalibrationArguments, seed: int
 ) -> dict[str, System]:
-    """What n lists say without a model: their order, and if there are scores and enough documents, these calibrated.
+    """Systems of n lists without a model: their order, and their calibrated scores if there are enough documents.
 
-    Of several candidates of a concept the first counts. The scores about each fold are calibrated on the others. Of
-    corrections, those drawn at random are measured (`CrossFits.measured`).
+    Of several candidates of a concept the first counts. The scores of each fold are calibrated on the others. Of
+    corrections, only those drawn at random are measured (`CrossFits.measured`).
 
     Args:
-        lists: with all their candidates.
-        reranker: for its hierarchy of types; None: that of the UMLS.
-        settings, seed: as for `CrossFits`.
+        lists: the lists with all their candidates.
+        reranker: model with the hierarchy of types; None: that of the UMLS.
+        settings: as for `CrossFits`.
+        seed: as for `CrossFits`.
 
     Returns:
         ``lists_order`` and ``calibrated_scores``, to which other systems are compared.

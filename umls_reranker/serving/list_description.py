@@ -1,4 +1,4 @@
-"""What labelled lists hold, and what of it cannot be used, as lines of text, with what would make it usable."""
+"""A description of labelled lists: their content, and what cannot be used, with what would make it usable."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ NAMED_TYPES = 3
 
 
 def described(labelled: LabelledLists, network_inputs: Sequence[str]) -> str:
-    """The lines, each thing once.
+    """The description in lines of text.
 
     Args:
-        network_inputs: what the cross-encoder reads (`PairTemplate.reads`); nothing where there is none.
+        labelled: the lists.
+        network_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none without one.
     """
     lists = labelled.lists
     scores = ", ".join(f"{name}_score" for name in lists.scores)
@@ -44,7 +45,7 @@ def described(labelled: LabelledLists, network_inputs: Sequence[str]) -> str:
 
 
 def _inputs(network_inputs: Sequence[str]) -> set[str]:
-    """What the network or a feature that is made of lists reads."""
+    """Inputs that the network or a feature of lists reads."""
     of_features = (feature.inputs for feature in FEATURES.values() if feature.column is not None)
     return {*network_inputs}.union(*of_features)
 
@@ -124,7 +125,7 @@ def _unread_texts(labelled: LabelledLists, inputs: set[str]) -> Iterator[str]:
 
 
 def _partial(name: str, has_value: np.ndarray, lists: AnnotatedLists) -> str:
-    """What only some of the candidates have, (m,) bool."""
+    """Inputs that only some of the candidates have, (m,) bool."""
     complete = len(lists) - int(lists_with_any(~has_value, lists.offsets).sum())
     return (
         f"{name}: {has_value.sum():,} of {len(has_value):,} candidates have it; it counts for the {complete:,} "

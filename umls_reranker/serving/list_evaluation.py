@@ -1,4 +1,4 @@
-"""A reranker measured on labelled lists of a user's pipeline, next to the order and the scores that they came with."""
+"""Evaluation of a reranker on labelled lists of a user's pipeline, compared with their own order and scores."""
 
 from __future__ import annotations
 
@@ -35,15 +35,17 @@ PAGE = "report.html"
 def evaluate_lists(
     reranker: UMLSReranker, labelled: LabelledLists, name: str, resamples: int, seed: int
 ) -> tuple[dict[str, Any], Outcomes]:
-    """Score the lists and compute what a run's evaluation computes, as far as it can be told of lists alone.
+    """Score the lists and compute the figures of a run's evaluation that need only lists.
 
-    Several candidates of one concept count as one, the best of them. Nothing of the model is fitted here; the lists'
-    own scores are calibrated on all but a fifth of the documents, for each fifth in turn.
+    Several candidates of one concept count as one, the top one. The model is not fitted to the lists; their own scores
+    are calibrated on all but a fifth of the documents, for each fifth in turn.
 
     Args:
-        name: of the model, as the user gave it.
-        resamples: of documents, for intervals.
-        seed: of these, and of the fifths.
+        reranker: the model.
+        labelled: the lists.
+        name: name of the model, as the user wrote it.
+        resamples: number of resamples of documents, for intervals.
+        seed: seed of resamples and fifths.
 
     Returns:
         The content of ``metrics.json``, and the outcomes of the mentions.
@@ -100,12 +102,12 @@ def save_evaluation(
 
 
 def evaluation_summary(report: dict[str, Any]) -> str:
-    """The systems side by side, the verdict, and what to know of the figures, as lines of text."""
+    """The systems side by side, the verdict, and notes on the figures, as lines of text."""
     return "\n".join(["", systems_table(report["systems"]), "", report["verdict"], *report["notes"], ""])
 
 
 def _compared(labelled: LabelledLists, answers: Answers, reranker: UMLSReranker, seed: int) -> dict[str, System]:
-    """What stands side by side, the order of the lists first and the model last."""
+    """The compared systems, the order of the lists first and the model last."""
     lists, gold = answers.lists, answers.lists.annotations.gold
     systems = systems_of_lists(labelled.lists, reranker, CalibrationArguments(), seed)
     without = answers.plan.without_cross_encoder
@@ -117,7 +119,7 @@ def _compared(labelled: LabelledLists, answers: Answers, reranker: UMLSReranker,
 
 
 def _verdict(rows: list[dict[str, Any]], compared: dict[str, System], documents: Documents, is_new: np.ndarray) -> str:
-    """Of the mentions whose documents the model was not calibrated on, (n,) bool."""
+    """Verdict on mentions whose documents the model was not calibrated on, (n,) bool."""
     if is_new.all():
         return verdict(rows[-1], len(is_new), documents.count)
     if not is_new.any():
@@ -158,7 +160,7 @@ def _notes(answers: Answers, report: dict[str, Any]) -> list[str]:
 
 
 def _notes_on_inputs(answers: Answers) -> list[str]:
-    """Which model decided where inputs of the first one are missing."""
+    """Sentences about the models that decided if inputs of the first one are missing."""
     notes = []
     for number_of_model in np.unique(answers.decided.models).tolist():
         model = answers.calibration.models[number_of_model]

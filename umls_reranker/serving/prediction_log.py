@@ -1,7 +1,7 @@
-"""Logged predictions: JSON lines written by umls-reranker rerank, or by a service in the same format.
+"""Logged predictions: JSON lines written by ``umls-reranker rerank``, or by a service in the same format.
 
 One object per line: ``entity``, ``candidates``, ``ranked`` (`RankedCandidate.as_row` of each, the top candidate first)
-and, if known, ``entity_type``, ``left``, ``right``, ``mention_id``, ``doc_id``.
+and optionally ``entity_type``, ``left``, ``right``, ``mention_id``, ``doc_id``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class LoggedMention:
     """One line.
 
     Attributes:
-        row: the object as it was read, with the names of candidates that had none.
-        types: names or ids of the mention's semantic types, as given.
-        top: of the best candidate, None without candidates.
-        line: its number in the file, from 1; 0 if it is of none.
+        row: the object as read, with names for candidates that had none.
+        types: names or ids of the mention's semantic types, as logged.
+        top: decision about the top candidate, None without candidates.
+        line: its number in the file, from 1; 0 if it is not from a file.
     """
 
     row: Mapping[str, Any]
@@ -50,7 +50,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
     """Read line by line; blank lines are skipped.
 
     Raises:
-        UserError: the file is missing or a table, or a line is not such an object (named).
+        UserError: the file is missing or a table, or a line is not such an object, which is named.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
@@ -77,7 +77,7 @@ def _predictions(path: Path) -> Iterator[LoggedMention]:
 
 
 def _logged(row: dict[str, Any], line: int) -> LoggedMention:
-    """Any error means that the row is no prediction."""
+    """Read a row; any error means that it is not a prediction."""
     candidates, ranked, types = row["candidates"], row["ranked"], _as_list(row.get("entity_type") or [])
     if not isinstance(candidates, list) or not isinstance(ranked, list):
         raise TypeError
@@ -107,7 +107,7 @@ def _logged(row: dict[str, Any], line: int) -> LoggedMention:
 
 
 def _as_list(value: Any) -> list[Any]:
-    """A list as it is, and a text as a list of one."""
+    """A list unchanged, and a text as a list of one."""
     if not isinstance(value, str | list):
         raise TypeError
     return [value] if isinstance(value, str) else value

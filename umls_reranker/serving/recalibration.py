@@ -1,7 +1,7 @@
-"""Calibrate a reranker, a cross-encoder, or lists alone, on labelled lists of another pipeline: no run, no training.
+"""Calibrates a reranker, a cross-encoder, or lists alone, on labelled lists of another pipeline: no run, no training.
 
-All reported figures are held out: of what is fitted on four fifths of the documents and measured on the last fifth,
-for each fifth in turn. The saved model is fitted on all documents.
+All reported figures are held out: fits on four fifths of the documents are measured on the last fifth, for each fifth
+in turn. The saved model is fitted on all documents.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ class Recalibrated:
     """A new calibration of a model.
 
     Attributes:
-        lists: those that are measured, with the best candidate of each concept; all but corrections that were not
-            drawn at random.
-        settings: with the features that are weighed.
-        calibration, fitted: of all documents; the last for ``calibrator.json``.
+        lists: the measured lists, with the top candidate of each concept: all but corrections that were not drawn at
+            random.
+        settings: the settings, with the features that are weighed.
+        calibration: the calibration fitted on all documents.
+        fitted: what it was fitted on, for ``calibrator.json``.
         after: decisions about each fifth of the documents by a fit on the others.
-        metrics: their figures, for ``metrics.json``, and under ``systems`` those of what they are compared with.
-        times_faster: how many times as fast it decides as with the cross-encoder; None if that was not left out.
+        metrics: their figures, for ``metrics.json``, and under ``systems`` those of the systems compared.
+        times_faster: speed-up without the cross-encoder; None if it was not left out.
     """
 
     lists: AnnotatedLists
@@ -93,9 +94,11 @@ def recalibrate(
     """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure on held-out documents.
 
     Args:
-        settings: calibrator and what is to be certified. Features are all that the lists have the means for.
-        seed: of the folds of documents.
-        keep_cross_encoder: whether it is weighed even where it adds nothing.
+        source: what is calibrated.
+        labelled: the lists.
+        settings: calibrator and certificate; all features that the lists allow are used.
+        seed: seed of the folds of documents.
+        keep_cross_encoder: whether to weigh the cross-encoder even if it adds nothing.
 
     Raises:
         UserError: there is too little data.
@@ -176,7 +179,7 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
 
 
 def results(new: Recalibrated) -> str:
-    """What the new model is worth, as lines of text: comparison and verdict, the tier high, and the weights."""
+    """The results of the new model as lines of text: comparison and verdict, the tier high, and the weights."""
     facts, metrics, fusion = new.metrics["lists"], new.metrics, new.calibration.models[0].fusion
     assert fusion is not None  # there are always features
     lines = [
@@ -205,7 +208,7 @@ def results(new: Recalibrated) -> str:
 
 
 def _about_high(new: Recalibrated) -> Iterator[str]:
-    """The certificates, that of all inputs with what it comes to on held-out documents."""
+    """The certificates; that of all inputs with its result on held-out documents."""
     first, *fallbacks = new.calibration.models
     table = first.thresholds
     yield (
@@ -227,7 +230,7 @@ def _about_high(new: Recalibrated) -> Iterator[str]:
 
 
 def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedLists, np.ndarray, Score]:
-    """The lists with the best candidate of each concept, their logits (m,), and what gives others."""
+    """The lists with the top candidate of each concept, their logits (m,), and the function for further logits."""
     lists, title, reads = labelled.lists, "scoring candidates", source.template.reads
     # All NaN without a network, so that the first candidate of each concept is its best.
     logits = score_lists(source.scorer, lists, title).logits
@@ -239,7 +242,7 @@ def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedList
 
 
 def usable_features(lists: CandidateLists, *, has_network: bool) -> list[str]:
-    """All features but those for which every mention of the lists lacks something."""
+    """All features except those of which every mention of the lists lacks an input."""
 
     def is_usable(name: str) -> bool:
         if name == CROSS_ENCODER:
@@ -253,13 +256,13 @@ def usable_features(lists: CandidateLists, *, has_network: bool) -> list[str]:
 def _systems(
     labelled: LabelledLists, fits: CrossFits, names: Sequence[str], after: Decisions, is_kept: set[bool]
 ) -> dict[str, System]:
-    """What the new model, the last one, is compared with.
+    """The compared systems, of which the new model is the last.
 
     Args:
-        labelled: as they came.
-        fits: of the best candidate of each concept.
-        names: features.
-        after: what the new model decides.
+        labelled: the original lists.
+        fits: fits on the top candidate of each concept.
+        names: names of the features.
+        after: decisions of the new model.
         is_kept: whether it weighs the cross-encoder, in each fold and by all documents.
     """
     lists, source = fits.measured_lists, fits.source
@@ -297,7 +300,7 @@ def _about_network(new: Recalibrated) -> Iterator[str]:
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
-    """Of each set of inputs, whether its tier high is certified, and share and precision on held-out documents."""
+    """For each set of inputs, whether its tier high is certified, with share and precision on held-out documents."""
     certified = {}
     for model in calibration.models:
         if certificate := model.thresholds.certificate:

@@ -1,4 +1,4 @@
-"""What is calibrated on labelled lists: a reranker, any cross-encoder, or nothing but the lists."""
+"""The source of a calibration on labelled lists: a reranker, any cross-encoder, or the lists alone."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .reranker import UMLSReranker
 
 @dataclass(frozen=True)
 class SourceModel:
-    """What is calibrated.
+    """The source of a calibration.
 
     Attributes:
-        name: folder or Hub id, as given; None for the lists alone.
-        folder: of its files; None as well.
+        name: folder or Hub id, as the user wrote it; None for the lists alone.
+        folder: folder of its files; None for the lists alone.
         scorer: its network; None without one.
-        recipe: of its training; of a plain cross-encoder only the name is known.
-        reranker: None for a plain cross-encoder, and for the lists alone.
+        recipe: recipe of its training; only the model name for a plain cross-encoder.
+        reranker: the reranker; None for a plain cross-encoder, and for the lists alone.
     """
 
     name: str | None
@@ -44,10 +44,10 @@ class SourceModel:
     def load(
         cls, name: str | None, revision: str | None = None, device: str | None = None, dtype: str | None = None
     ) -> SourceModel:
-        """A reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
+        """Load a reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
 
         Raises:
-            UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
+            UserError: the model is not found or cannot be loaded, has no safetensors weights, or does not have one
                 logit.
         """
         if name is None:
@@ -81,20 +81,20 @@ class SourceModel:
         return TypeHierarchy.built_in() if self.reranker is None else self.reranker.thresholds.hierarchy
 
     def is_new(self, documents: Sequence[str] | np.ndarray) -> np.ndarray:
-        """(n,) bool, which of n documents it was not calibrated on, as far as its certificates tell."""
+        """Whether it was not calibrated on each of n documents, by its certificates, (n,) bool."""
         if self.reranker is None:
             return np.ones(len(documents), bool)
         return self.reranker.calibration.history.is_new(documents)
 
     def counts(self, *, of_training: bool) -> StringCounts:
-        """Its counts of mentions; those of training alone where lists come that were counted in its calibration."""
+        """Its counts of mentions; those of training alone if the lists were counted in its calibration."""
         if self.reranker is None or self.folder is None or self.reranker.calibration.models[0].fusion is None:
             return StringCounts.fit([])
         return StringCounts.load(self.folder / COUNTS_FILE, of_training=of_training)
 
     @property
     def history(self) -> CertificateHistory:
-        """Certificates on lists like these; those of a training run, or of the built-in model, are of another tier."""
+        """Its certificates on user-provided lists; those of a training run or the built-in model do not count."""
         if self.reranker is None or self.folder is None or self.folder == BUILT_IN_FOLDER:
             return NO_CERTIFICATES
         is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
@@ -102,5 +102,5 @@ class SourceModel:
 
     @property
     def template(self) -> PairTemplate:
-        """What the network reads; nothing without one."""
+        """How the network reads a pair; without a network, the default template."""
         return PairTemplate() if self.scorer is None else self.scorer.template

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> FastAPI:
-    """The service, for one process; on shutdown, admitted requests are answered first.
+    """Make the service for one process; on shutdown, admitted requests are answered first.
 
     Args:
-        reranker: what ranks.
-        serving: limits.
-        linker: links, with the same reranker; None: no linking.
+        reranker: the reranker.
+        serving: the limits.
+        linker: linker with the same reranker; None: no linking.
 
     Raises:
         UserError: the limits contradict each other.
@@ -68,7 +68,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.post("/rerank")
     async def rerank(request: RerankRequest) -> JSONResponse:
-        """Texts by score for the query, best first: a calibrated probability, or raw log-odds, of all texts."""
+        """Texts by score, the highest first: a calibrated probability, or raw log-odds; all texts are scored."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
         with engine.admitted(1, len(request.texts)):
@@ -100,7 +100,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.post("/rank")
     async def rank(request: RankRequest) -> JSONResponse:
-        """Candidates of each mention, best first, with probability, margin, tier and decision."""
+        """Candidates of each mention, the top candidate first, with probability, margin, tier and decision."""
         with engine.admitted(len(request.mentions), max(len(one.candidates) for one in request.mentions)):
             calls = [
                 (one.mention, [item.model_dump() for item in one.candidates], one.entity_type, one.left, one.right)
@@ -111,7 +111,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.post("/link")
     async def link(request: LinkRequest) -> JSONResponse:
-        """Concepts of each mention, best first, with probability, margin, tier and decision."""
+        """Concepts of each mention, the top candidate first, with probability, margin, tier and decision."""
         with engine.admitted(len(request.mentions)):
             linked = await engine.link(request)
         return JSONResponse([[item.as_row() for item in items] for items in linked])

@@ -32,9 +32,9 @@ class Engine:
     loop's thread.
 
     Args:
-        reranker: what ranks.
-        serving: limits.
-        linker: links, with the same reranker; None: no linking.
+        reranker: the reranker.
+        serving: the limits.
+        linker: linker with the same reranker; None: no linking.
 
     Raises:
         UserError: the limits contradict each other.
@@ -58,13 +58,14 @@ class Engine:
 
     @contextmanager
     def admitted(self, mentions: int, candidates: int = 0) -> Iterator[None]:
-        """Reserve room for the mentions of a request.
+        """Admit the mentions of a request to the queue.
 
         Args:
-            candidates: the most that any of its mentions has.
+            mentions: number of mentions.
+            candidates: largest number of candidates of a mention.
 
         Raises:
-            Refusal: too many of them in the request, or mentions in progress, or the service is stopping.
+            Refusal: the request has too many of them, too many mentions are in progress, or the service is stopping.
         """
         limits = ((mentions, self.serving.max_request_mentions), (candidates, self.serving.max_candidates))
         for count, most in limits:
@@ -81,12 +82,12 @@ class Engine:
             self.in_flight -= mentions
 
     async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
-        """Rank mentions, given as arguments of `UMLSReranker.rerank`, together with those of other requests."""
+        """Rank mentions, as arguments of `UMLSReranker.rerank`, together with those of other requests."""
         with as_refusal():
             return await asyncio.gather(*[asyncio.wrap_future(self.batcher.submit(*call)) for call in calls])
 
     async def link(self, request: LinkRequest) -> list[list[LinkedConcept]]:
-        """Concepts of each mention of a request, best first."""
+        """Concepts of each mention of a request, the top candidate first."""
         if self.linker is None:
             raise Refusal(
                 424, "Backend", "this service has no index to link with; it ranks the candidates it is given"

@@ -21,9 +21,9 @@ class BodyLimit:
     """Stops reading a body that is too long, with or without a stated length, or too slow.
 
     Args:
-        app: what answers.
-        most: bytes of a body.
-        seconds: for the complete body to arrive.
+        app: the application.
+        most: maximum bytes of a body.
+        seconds: time for the complete body to arrive.
     """
 
     def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:

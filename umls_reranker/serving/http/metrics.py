@@ -22,8 +22,8 @@ class ServiceMetrics:
     """Requests, latencies and the queue; the monitor counts the answers.
 
     Args:
-        waiting: returns the number of mentions waiting for a batch.
-        in_flight: returns the number of admitted, unanswered mentions.
+        waiting: function that returns the number of mentions waiting for a batch.
+        in_flight: function that returns the number of admitted, unanswered mentions.
     """
 
     MEDIA_TYPE = CONTENT_TYPE_LATEST
@@ -58,9 +58,9 @@ class Watch:
     It also answers failures, because the framework would omit the version.
 
     Args:
-        app: answers requests.
+        app: the application.
         metrics: counts requests.
-        paths: counted by name; all others count as ``other``.
+        paths: paths counted by name; all others count as ``other``.
         revision: value of the header ``x-model-revision``.
     """
 

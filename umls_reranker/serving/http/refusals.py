@@ -59,7 +59,7 @@ def as_refusal() -> Iterator[None]:
 
 
 def error_answer(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error in this format; the arguments are those of `Refusal`."""
+    """Make an error in this format; arguments are those of `Refusal`."""
     return JSONResponse({"error": message, "error_type": kind}, status, headers)
 
 

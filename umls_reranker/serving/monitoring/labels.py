@@ -22,7 +22,7 @@ RESAMPLES = 500
 
 
 class Label(NamedTuple):
-    """A reviewer's verdict on a top answer."""
+    """A reviewer's verdict on a top candidate."""
 
     score: float
     tier: str
@@ -30,9 +30,9 @@ class Label(NamedTuple):
 
 
 class LabelledAnswers:
-    """The latest `MOST_LABELS` top answers labelled correct or incorrect, in constant memory.
+    """The latest `MOST_LABELS` top candidates labelled correct or incorrect, in constant memory.
 
-    They must be a random sample of the answers: a selection of doubtful ones says nothing about the rest.
+    They must be a random sample: a selection of doubtful answers says nothing about the rest.
     """
 
     def __init__(self, target_precision: float, alpha: float) -> None:
@@ -42,7 +42,7 @@ class LabelledAnswers:
         self._looks = 0
 
     def add(self, score: float, tier: str, correct: bool) -> str | None:
-        """Add one label; returns a sentence if the high tier demonstrably breaks its guarantee."""
+        """Add one label; return a sentence if the high tier demonstrably breaks its guarantee."""
         self._labels.append(Label(score, tier, bool(correct)))
         if tier != "high":
             return None
@@ -68,8 +68,10 @@ class LabelledAnswers:
 
 @lru_cache(maxsize=1)
 def labelled_report(labels: tuple[Label, ...]) -> dict[str, Any]:
-    """Labels; ECE of the scores (15 bins, and debiased) with 95 % bootstrap intervals; precision of each tier with
-    exact 95 % intervals; None where there are no labels. Kept until there is another label, since it takes a moment.
+    """Figures of the labels, cached until there is another label.
+
+    They are the ECE of the scores (15 bins, and debiased) with 95 % bootstrap intervals, and the precision of each
+    tier with exact 95 % intervals; None without labels.
     """
     count = len(labels)
     report: dict[str, Any] = {"labels": count, "ece": None, "debiased_ece": None}

@@ -33,7 +33,9 @@ class Drift:
     Attributes:
         psi: population stability index, nats: the sum over cells of (q - p) log(q / p).
         p_value: probability of at least this difference between two samples of one distribution.
-        cell: label of the cell whose share changed most. share, reference_share: of that cell.
+        cell: label of the cell whose share changed most.
+        share: share of that cell in the window.
+        reference_share: its share in the reference.
     """
 
     psi: float
@@ -45,7 +47,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Counts of mentions by cell, and how similar the mentions of a document are.
+    """Counts of mentions by cell, and the similarity of the mentions of a document.
 
     Mentions of one document share a subject, so counts vary more from sample to sample than those of independent
     mentions. For Pearson's statistic of such counts, divided by `scale`, the chi-square distribution with `degrees` of
@@ -53,8 +55,10 @@ class Distribution:
     sum(d)`` and ``degrees = sum(d)^2 / sum(d^2)``; independent mentions have scale 1 and degrees cells - 1.
 
     Attributes:
-        cells: labels, at least two. counts: mentions in each.
-        scale, degrees: of the test, from the documents of the reference.
+        cells: labels, at least two.
+        counts: number of mentions in each.
+        scale: scale of the test, from the documents of the reference.
+        degrees: degrees of freedom of the test.
     """
 
     cells: tuple[str, ...]
@@ -64,10 +68,12 @@ class Distribution:
 
     @classmethod
     def fit(cls, cells: Sequence[str], cell: np.ndarray, groups: Sequence) -> Distribution:
-        """Count.
+        """Count mentions.
 
         Args:
-            cells: k labels. cell: (n,) int in [0, k). groups: (n,) document of each mention.
+            cells: k labels.
+            cell: (n,) int in [0, k), cell of each mention.
+            groups: (n,) document of each mention.
         """
         index, documents = document_index(groups)
         sums = document_sums(index, documents, [np.ones(len(cell))], cell, len(cells))[:, 0]
@@ -83,7 +89,7 @@ class Distribution:
 
     @property
     def shares(self) -> np.ndarray:
-        """(k,) float64."""
+        """Share of each cell, (k,) float64."""
         return np.array(self.counts) / max(sum(self.counts), 1)
 
     def drift(self, window: np.ndarray) -> Drift:
@@ -114,13 +120,14 @@ class Reference:
     """The test split in the form that a monitor needs.
 
     Attributes:
-        mentions, documents: their numbers.
-        target_precision: what the high tier promises.
+        mentions: number of mentions.
+        documents: number of documents.
+        target_precision: guaranteed precision of the high tier.
         figures: name -> ``{"value", "low", "high"}``, those of ``serving`` in ``metrics.json``.
         score_edges: (SCORE_CELLS - 1 at most) ascending inner edges of the cells of `scores`; a score on an edge
             belongs to the cell above.
-        scores, types: distributions; the last cell of `scores` holds mentions without candidates, that of `types` all
-            rare types and mentions without any.
+        scores: distribution of the top scores; its last cell holds mentions without candidates.
+        types: distribution of the types; its last cell holds all rare types and mentions without types.
     """
 
     mentions: int
@@ -140,13 +147,14 @@ class Reference:
         figures: Mapping[str, Mapping[str, float]],
         target_precision: float,
     ) -> Reference:
-        """From the test split.
+        """Make the reference of a test split.
 
         Args:
-            score: (n,) of the top candidates, NaN without candidates.
-            types: per mention its type ids; a mention counts in the first.
+            score: (n,) scores of the top candidates, NaN without candidates.
+            types: type ids of each mention; a mention counts in the first.
             groups: (n,) documents.
-            figures, target_precision: kept as they are.
+            figures: figures to store.
+            target_precision: guaranteed precision to store.
         """
         scored = score[~np.isnan(score)]
         quantiles = np.quantile(scored, np.linspace(0, 1, SCORE_CELLS + 1)[1:-1]) if len(scored) else []
@@ -169,7 +177,7 @@ class Reference:
         )
 
     def score_cell(self, score: float | None) -> int:
-        """Cell of a top score; None is a mention without candidates."""
+        """Cell of a top score; None for a mention without candidates."""
         return len(self.score_edges) + 1 if score is None else bisect_right(self.score_edges, score)
 
     def type_cell(self, types: Sequence[str]) -> int:
@@ -207,7 +215,10 @@ class Reference:
         """Refuse content that the first mention, or the first full window, would fail on.
 
         Raises:
-            AttributeError, KeyError, TypeError, ValueError: saying what does not fit.
+            AttributeError: something does not fit, which the message names.
+            KeyError: likewise.
+            TypeError: likewise.
+            ValueError: likewise.
         """
         edges = np.array(self.score_edges)
         if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
