@@ -63,6 +63,7 @@ def main() -> None:
 
 
 def dispatch() -> int:
+    """Run the subcommand, or print help or version; return the exit code."""
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(overview())

@@ -53,7 +53,9 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
     cannot be fitted on a fold has an infinite loss.
 
     Args:
+        sample: the rows.
         groups: (n,) document of each row.
+        seed: seed of the folds.
 
     Raises:
         UserError: fewer than two documents, or no method that can be fitted on every fold.

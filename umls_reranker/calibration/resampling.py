@@ -53,6 +53,9 @@ def bootstrap_sums(
     Args:
         sums: (documents, k) sums of each document.
         statistic: maps sums (..., k) to values (...,).
+        resamples: number of resamples.
+        confidence: confidence of the interval.
+        seed: seed of the resamples.
 
     Returns:
         Lower and upper percentile; both NaN if the statistic is undefined on every resample.
@@ -91,6 +94,7 @@ def jackknife_sums(
     Args:
         sums: (documents, k) sums of each document.
         statistic: maps sums (..., k) to values (...,).
+        confidence: confidence of the interval.
 
     Returns:
         Lower and upper end; both NaN with one document, or if the statistic is undefined without one of them.
@@ -112,6 +116,8 @@ def random_signs(sums: np.ndarray, *, draws: int = 1000, seed: int = 0) -> np.nd
 
     Args:
         sums: (documents, k) sums of residuals of mean zero.
+        draws: number of draws.
+        seed: seed of the draws.
 
     Returns:
         (draws, k) totals, distributed as the total of `sums` by chance.

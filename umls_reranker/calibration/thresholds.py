@@ -51,7 +51,7 @@ class TypeThreshold:
     low_level: str
 
     def tier(self, p: float) -> str:
-        """ "high", "medium", "low" or "reject" for a calibrated probability."""
+        """Tier of a calibrated probability: "high", "medium", "low" or "reject"."""
         if self.high is not None and p >= self.high:
             return "high"
         if p >= self.accept:

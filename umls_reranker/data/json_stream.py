@@ -160,6 +160,7 @@ def as_list(owner: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def as_text(value: Any, noun: str) -> str:
+    """The value as a text that files can hold."""
     if not isinstance(value, str):
         raise Malformed(f"{noun} is not a text", f": {excerpt(repr(value))}")
     try:

@@ -1,7 +1,7 @@
-"""The tables of a UMLS release in Rich Release Format, read as columns, block by block.
+r"""The tables of a UMLS release in Rich Release Format, read as columns, block by block.
 
 Columns are those of the UMLS Reference Manual, chapter 3 (National Library of Medicine): fields end in ``|``, there
-is no quoting, a line ends in ``\\n``. Files may be gzip, and in the parts that NLM ships.
+is no quoting, a line ends in ``\n``. Files may be gzip, and in the parts that NLM ships.
 """
 
 from __future__ import annotations

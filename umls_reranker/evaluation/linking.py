@@ -119,6 +119,7 @@ def linking_metrics(
             is correct, else -1.
         in_dictionary: (n,) whether the gold concept is in the dictionary.
         documents: documents of the mentions.
+        ks: values of k for recall@k.
         answered: (n,) whether the system answered, if it gives one answer or none. In place of MRR and recall, it has
             ``answered`` (share of all mentions) and ``precision`` (correct among answered).
 

@@ -104,7 +104,6 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
         one counts as incorrect); and ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its
         mention's pairs.
     """
-
     metric = PairMetrics()
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:

@@ -30,6 +30,7 @@ class BodyLimit:
         self.app, self.most, self.seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with a limited body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -69,6 +69,7 @@ class Watch:
         self.header = (b"x-model-revision", revision.encode("latin-1", "replace"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
