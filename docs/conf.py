@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinxcontrib.mermaid",
     "directives",
 ]
 root_doc = "docs/index"
@@ -57,6 +58,7 @@ python_use_unqualified_type_names = True
 default_role = "py:name"
 
 myst_enable_extensions = ["attrs_inline", "deflist"]
+myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 4
 
 # Only make links asks other sites.

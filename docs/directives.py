@@ -120,14 +120,17 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|~$#])", r"\\\1", " ".join(text.split()))
 
 
-def complete_folders(app: Sphinx, name: str, source: list[str]) -> None:
-    """A link to a folder, which the host of the repository shows with its README, is one to that README."""
+def adapt_pages(app: Sphinx, name: str, source: list[str]) -> None:
+    """Links to folders, which the host of the repository shows with their README, are links to that README."""
     folder = Path(app.srcdir, name).parent
 
     def page(link: re.Match[str]) -> str:
-        return f"]({link[1]}/README.md{link[2] or ''})" if (folder / link[1] / "README.md").is_file() else link[0]
+        path, heading = link.groups("")
+        return f"]({path}/README.md{heading})" if (folder / path / "README.md").is_file() else link[0]
 
     source[0] = re.sub(r"\]\(([\w./-]+?)/?(#[\w-]+)?\)", page, source[0])
+    if name == "docs/internal/README":
+        source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
 
 
 def leave_out_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
@@ -155,7 +158,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("command-help", CommandHelp)
     app.add_directive("recipe-keys", RecipeKeys)
     app.add_directive("request-bodies", RequestBodies)
-    app.connect("source-read", complete_folders)
+    app.connect("source-read", adapt_pages)
     app.connect("autodoc-skip-member", leave_out_fields)
     app.connect("autodoc-process-signature", leave_out_constructor)
     app.connect("build-finished", write_start_page)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*ROOT.glob("umls_reranker/**/*.py"), *ROOT.glob("scripts/*.py")])
 # Proofs and simulations for people who change the code name what they are about.
 GUIDES = [page for page in PAGES if page != "docs/methods.md"]
+SEVERAL_NAMES = re.compile(r"    \w+(, \w+)+: ")
 SECTION = re.compile(r"^(?:Args|Attributes|Raises):\n((?:    .*\n?|\n)+)", re.MULTILINE)
 
 
@@ -25,12 +26,16 @@ def docstrings(path):
             yield ast.get_docstring(node) or ""
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_each_parameter_has_a_line_of_its_own(path):
+def test_each_parameter_has_a_line_of_its_own():
     entries = [
-        entry for text in docstrings(path) for section in SECTION.findall(text) for entry in section.split("\n")
+        (path.name, entry)
+        for path in SOURCES
+        for text in docstrings(path)
+        for section in SECTION.findall(text)
+        for entry in section.splitlines()
     ]
-    assert [entry for entry in entries if re.match(r"    \*{0,2}\w+, \*{0,2}\w+(, \*{0,2}\w+)*: ", entry)] == []
+    assert len(entries) > 1000
+    assert [(name, entry) for name, entry in entries if SEVERAL_NAMES.match(entry)] == []
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,6 @@ def names_of_ours(reference):
 
 
 @pytest.mark.extra
-@pytest.mark.timeout(300)
 def test_every_name_that_a_guide_uses_is_in_the_reference(reference):
     documented, ours = {name.rpartition(".")[2] for name in reference}, names_of_ours(reference)
     classes = {name for path in SOURCES for name in re.findall(r"^class ([A-Z]\w+)", path.read_text("utf-8"), re.M)}
