@@ -38,19 +38,23 @@ exclude_patterns = [".*", "build", "dist", "runs", "shared", "umls_reranker/temp
 
 # Every name in a docstring is one of the reference, or of a library that has its own.
 nitpicky = True
-nitpick_ignore_regex = [
-    (
-        r"py:.*",
-        r"(typing|collections|concurrent|pathlib|numpy|np|pyarrow|pa|pandas|pd|torch|transformers|fastapi|starlette|"
-        r"spacy|prometheus_client|pyspark|ray)\..*",
-    ),
-    (r"py:(class|exc|obj)", r"[A-Z]?[a-z]+(\[.*)?|optional|Any|.*(Error|Warning|Exception)|Path|Sequence|Iterable"),
+LIBRARIES = (
+    "builtins|collections|concurrent|fastapi|np|numpy|pa|pandas|pathlib|pd|prometheus_client|pyarrow|spacy|typing"
+)
+PLAIN = "bool|bytes|dict|float|int|list|object|str|tuple|Any|Path|TextIO|None|[A-Z]\\w*Error|UserWarning"
+nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAIN})")]
+# Types of what users only pass on.
+nitpick_ignore = [
+    ("py:class", "umls_reranker.data.candidate_lists.RetrievedList"),
+    ("py:class", "Reference"),
+    ("py:class", "umls_reranker.serving.monitoring.reference.Reference"),
+    ("py:class", "umls_reranker.serving.spacy_component.EntityLinks"),
 ]
 
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints_description_target = "documented_params"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

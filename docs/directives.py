@@ -3,6 +3,7 @@
 Each directive writes Markdown from what the code declares, so that no page repeats it.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -78,7 +79,7 @@ class RequestBodies(Generated):
             yield from (f"### {name}", "", _escaped(model.__doc__.split("\n\n")[0]), "")
             yield from ("| field | type | default | meaning |", "|---|---|---|---|")
             for field, about in schema["properties"].items():
-                default = "required" if field in schema.get("required", ()) else _code(about.get("default"))
+                default = "required" if field in schema.get("required", ()) else f"`{json.dumps(about['default'])}`"
                 yield f"| `{field}` | {_kind(about)} | {default} | {_escaped(about.get('description', ''))} |"
             yield ""
 
@@ -102,7 +103,9 @@ def _meaning(about: Mapping[str, Any]) -> str:
 def _code(value: Any) -> str:
     if value in (None, "", []):
         return ""
-    return f"`{' '.join(map(str, value)) if isinstance(value, list) else str(value)}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{' '.join(value) if isinstance(value, list) else value}`"
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
@@ -117,7 +120,11 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|~$#])", r"\\\1", " ".join(text.split()))
+    """Plain text as Markdown, in which only code stays marked."""
+    parts = re.split(r"``?([^`]+)``?", " ".join(text.split()).replace("|", "\\|"))
+    return "".join(
+        f"`{part}`" if at % 2 else re.sub(r"([\\*_{}\[\]<>~$#](?!\|))", r"\\\1", part) for at, part in enumerate(parts)
+    )
 
 
 def adapt_pages(app: Sphinx, name: str, source: list[str]) -> None:
@@ -145,6 +152,16 @@ def leave_out_constructor(
     return ("", None) if what == "class" and "Args:" not in (member.__doc__ or "") else None
 
 
+def show_types(app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
+    """The type of an attribute stands beside its name, as the types of members do."""
+    attribute = 0
+    for number, line in enumerate(list(lines)):
+        if line.startswith(".. attribute::"):
+            attribute = number
+        elif line.startswith("   :type:"):
+            lines.insert(attribute + 1, lines.pop(number))
+
+
 def write_start_page(app: Sphinx, error: Exception | None) -> None:
     """The address of the site alone shows its first page."""
     if error is None and app.builder.format == "html":
@@ -161,5 +178,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", adapt_pages)
     app.connect("autodoc-skip-member", leave_out_fields)
     app.connect("autodoc-process-signature", leave_out_constructor)
+    # After napoleon.
+    app.connect("autodoc-process-docstring", show_types, priority=900)
     app.connect("build-finished", write_start_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
