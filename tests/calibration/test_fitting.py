@@ -18,6 +18,7 @@ from umls_reranker.calibration.probabilities import Part
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core import cores as cores_module
+from umls_reranker.core import progress
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.arrays import best_candidates
 from umls_reranker.data.candidate_lists import CandidateLists
@@ -249,6 +250,20 @@ def test_auto_says_what_every_method_lost():
     calibration, fitted = fit(lists(), calibrator="auto")
     losses = fitted["cross_validated_losses"]
     assert losses[calibration.models[0].calibrator.name] == min(losses.values())
+
+
+def test_no_part_of_a_fit_is_silent(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    fit(lists(), calibrator="auto", outlook=True)
+    told = capsys.readouterr().err.splitlines()
+    assert list(dict.fromkeys(line.partition(":")[0] for line in told)) == [
+        "computing features",
+        "fitting all sets of inputs",
+        "fitting weights",
+        "comparing calibrators",
+        "fitting calibrators",
+        "estimating other certificates",
+    ]
 
 
 def test_lists_keep_below_one_whatever_the_calibrator():

@@ -11,6 +11,7 @@ from tiny_models import tiny_cross_encoder
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
+from umls_reranker.core import progress
 from umls_reranker.core.files import shipped
 from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.evaluation.outcomes import Outcomes
@@ -104,6 +105,15 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     assert report["verdict"] in page and "new on test.jsonl" in page and "the dictionary" not in page
     outcomes = Outcomes.load(tmp_path / "a" / "report" / "outcomes.parquet")
     assert outcomes.correct.mean() == pytest.approx(ours) and len(outcomes) == 300
+
+
+def test_no_part_of_an_evaluation_is_silent(tmp_path, monkeypatch, capsys, without_network):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    rows = [row | {"entity_type": ("T047", "T184")[place % 2]} for place, row in enumerate(make_rows(60, 20, seed=1))]
+    evaluated(without_network, tmp_path, rows)
+    told = {line.partition(":")[0] for line in capsys.readouterr().err.splitlines()}
+    kinds = ("groups and types", "fallback models", "incorrect types")
+    assert {"measuring", *(f"measuring {kind}" for kind in kinds)} <= told
 
 
 def test_documents_of_the_calibration_are_counted_and_the_others_told_apart(tmp_path, calibrated):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.progress import progress
 from .precision_test import PrecisionTest
 from .resampling import document_index
 
@@ -260,6 +261,7 @@ def _outlook(
         search = _Search.of(scores, correct, index, replace(test, confidence=OTHER_CONFIDENCE))
         shares[f"confidence {OTHER_CONFIDENCE:.2f}"] = search.accepted / len(scores)
     rng = np.random.default_rng(0)
+    bar = progress(total=len(OUTLOOK_DOCUMENTS) * OUTLOOK_DRAWS, desc="estimating other certificates", unit=" draws")
     for number in OUTLOOK_DOCUMENTS:
         accepted, drawn_mentions = 0, 0
         for _ in range(OUTLOOK_DRAWS):
@@ -267,7 +269,9 @@ def _outlook(
             mentions, of_mention = np.concatenate(drawn), np.repeat(np.arange(number), list(map(len, drawn)))
             search = _Search.of(scores[mentions], correct[mentions], of_mention, test)
             accepted, drawn_mentions = accepted + search.accepted, drawn_mentions + len(mentions)
+            bar.update()
         shares[f"{number} documents"] = accepted / drawn_mentions
+    bar.close()
     return shares
 
 

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from ..core.arrays import best_candidates, list_offsets
 from ..core.cores import map_in_order
 from ..core.errors import UserError
+from ..core.progress import progress
 from ..core.sockets import CROSS_ENCODER
 from ..data.candidate_lists import AnnotatedLists
 from .features import FeatureTable
@@ -238,9 +239,17 @@ class CrossFitting:
             return None
 
         # Threads of the matrix products next to those of the fits would wait for each other most of the time.
-        with threadpool_limits(1, "blas"):
+        with (
+            threadpool_limits(1, "blas"),
+            progress(total=1 + len(left_out), desc="fitting weights", unit=" fits") as bar,
+        ):
             start = fit((), None)
-            return {(): start} | dict(zip(left_out, map_in_order(attempt, left_out), strict=True))
+            bar.update()
+            models: dict[LeftOut, InputModel | None] = {(): start}
+            for folds_left_out, model in zip(left_out, map_in_order(attempt, left_out), strict=True):
+                models[folds_left_out] = model
+                bar.update()
+        return models
 
     def _fit_whole(self, left_out: LeftOut, start: InputModel | None) -> InputModel:
         """Fit on lists of which all candidates are scored."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.progress import progress
 from ..core.sockets import CALIBRATORS
 from .logistic import log_sums
 from .reliability import log_loss
@@ -66,7 +67,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
     if not fold.any():
         raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
     losses, failure = dict.fromkeys(methods, 0.0), None
-    for number in range(fold.max() + 1):
+    for number in progress(range(fold.max() + 1), desc="comparing calibrators", unit=" folds"):
         rest, held_out = sample.take(fold != number), sample.take(fold == number)
         for method in methods:
             try:

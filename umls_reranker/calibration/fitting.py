@@ -215,7 +215,7 @@ def _counted(
     candidates: dict[str, np.ndarray] = {}
     about: dict[str, np.ndarray] = {}
     of_folds = [_counts_of(lists, folds == fold) for fold in range(folds.max() + 1)]
-    for fold in range(len(of_folds)):
+    for fold in progress(range(len(of_folds)), desc="computing features", unit=" folds"):
         inside, others = folds == fold, of_folds[:fold] + of_folds[fold + 1 :]
         table = feature_table(lists.take(inside), reduce(StringCounts.plus, others, counts), names)
         for name, column in table.candidates.items():
@@ -353,7 +353,8 @@ class _Fitting:
         folds, method, lists = self.crossed.folds, model.calibrator.name, self.lists
         try:
             count = folds.max() + 1 if folds.any() else 0
-            fitted = list(map_in_order(lambda fold: self.model((fold,), method)[0], range(count)))
+            fits = map_in_order(lambda fold: self.model((fold,), method)[0], range(count))
+            fitted = list(progress(fits, total=count, desc="fitting calibrators", unit=" folds"))
         except UserError:
             fitted = []
         lacks: dict[str, np.ndarray] = {}

@@ -18,6 +18,7 @@ import numpy as np
 from ..calibration.reliability import calibration_report
 from ..calibration.resampling import ratio
 from ..core.files import read_json, require_format
+from ..core.progress import progress
 from ..data.semantic_types import TypeHierarchy
 from .linking import Documents, sums_to_f1
 from .outcomes import Outcomes
@@ -227,10 +228,11 @@ def _slices(
         for key in sorted(keys_of_row):
             rows.setdefault(key, []).append(row)
     slices = {}
-    for key, rows_of_key in sorted(rows.items(), key=lambda item: (-len(item[1]), item[0])):
-        if len(rows_of_key) >= smallest:
-            inside, name = np.array(rows_of_key), key if key == WITHOUT_TYPE else hierarchy.name(key)
-            slices[key] = {"name": name} | slice_figures(outcomes.select(inside), documents.take(inside), split)
+    large = {key: np.array(inside) for key, inside in rows.items() if len(inside) >= smallest}
+    by_size = sorted(large.items(), key=lambda item: (-len(item[1]), item[0]))
+    for key, inside in progress(by_size, desc="measuring groups and types", unit=" slices"):
+        name = key if key == WITHOUT_TYPE else hierarchy.name(key)
+        slices[key] = {"name": name} | slice_figures(outcomes.select(inside), documents.take(inside), split)
     return slices
 
 

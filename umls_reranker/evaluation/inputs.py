@@ -14,6 +14,7 @@ import numpy as np
 
 from ..calibration.inputs import without
 from ..calibration.network_logits import NetworkLogits, Unseen, unseen_inputs
+from ..core.progress import progress
 from ..models.cross_encoder import Scores, score_lists
 from .figures import slice_figures
 from .outcomes import Outcomes
@@ -42,7 +43,8 @@ def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
     lists, network_inputs = answers.lists, answers.template.reads
     network = NetworkLogits(answers.scorer, lists, "scoring", {(): answers.logits})
     report = {}
-    for number, model in enumerate(answers.calibration.models):
+    models = answers.calibration.models
+    for number, model in enumerate(progress(models, desc="measuring fallback models", unit=" models")):
         reduced, unseen = without(lists, model.removed), unseen_inputs(model.removed, network_inputs)
 
         def score(_: CandidateLists, retained: np.ndarray, unseen: Unseen = unseen) -> Scores:
@@ -146,7 +148,7 @@ def incorrect_type_figures(answers: Answers, seen: TypeLists) -> dict[str, dict[
 
         rescored[is_replaced[highest][lists.owner]] = answers.decide(changed, score).logits
     report = {}
-    for level, types in levels.items():
+    for level, types in progress(levels.items(), desc="measuring incorrect types", unit=" levels"):
         typed, replaced = lists.with_types(types), is_replaced[level]
         scores = Scores(np.where(replaced[lists.owner], rescored, answers.logits), 0)
         figures = slice_figures(Outcomes.of(typed, answers.decide(typed, scores)), documents, split)

@@ -128,9 +128,13 @@ def measured_report(
         **({"scored": lambda: _scored(answers)} if answers.has_network else {}),
         "inputs": lambda: missing_input_figures(answers),
     }
-    report = decided_figures(lists, answers.decided, answers.logits, outcomes, documents, split, systems)
-    for name, measured in progress((of_any_lists | dict(sections)).items(), desc="measuring", unit=" parts"):
-        report[name] = measured()
+    parts = of_any_lists | dict(sections)
+    with progress(total=1 + len(parts), desc="measuring", unit=" parts") as bar:
+        report = decided_figures(lists, answers.decided, answers.logits, outcomes, documents, split, systems)
+        bar.update()
+        for name, measured in parts.items():
+            report[name] = measured()
+            bar.update()
     return report
 
 
