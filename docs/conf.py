@@ -58,10 +58,11 @@ autodoc_typehints_description_target = "documented_params"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+toc_object_entries_show_parents = "hide"
 python_use_unqualified_type_names = True
 default_role = "py:name"
 
-myst_enable_extensions = ["attrs_inline", "deflist"]
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 4
 
@@ -71,3 +72,6 @@ linkcheck_ignore = [r"http://(127\.0\.0\.1|localhost).*"]
 html_theme = "furo"
 html_title = f"umls_reranker {release}"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]

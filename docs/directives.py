@@ -44,10 +44,13 @@ class CommandHelp(Generated):
         for group, names in GROUPS.items():
             yield from (f"## {group}", "")
             for name in names:
+                if name == QUICKSTART:
+                    continue
                 command = [sys.executable, "-m", "umls_reranker", name, "--help"]
-                if name != QUICKSTART:
-                    text = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-                    yield from (f"### {name}", "", "```text", text.rstrip(), "```", "")
+                text = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+                # The page breaks the lines of paragraphs.
+                text = re.sub(r"(?<=\S)\n(?=\S)", " ", text.rstrip())
+                yield from (f"### {name}", "", "```{code-block} text", ":class: help", "", text, "```", "")
 
 
 class RecipeKeys(Generated):
@@ -128,14 +131,16 @@ def _escaped(text: str) -> str:
 
 
 def adapt_pages(app: Sphinx, name: str, source: list[str]) -> None:
-    """Links to folders, which the host of the repository shows with their README, are links to that README."""
+    """Make links to folders, which the host of the repository shows, links to their README, or no links."""
     folder = Path(app.srcdir, name).parent
 
     def page(link: re.Match[str]) -> str:
-        path, heading = link.groups("")
-        return f"]({path}/README.md{heading})" if (folder / path / "README.md").is_file() else link[0]
+        text, path, heading = link.groups("")
+        if (folder / path / "README.md").is_file():
+            return f"[{text}]({path}/README.md{heading})"
+        return text if (folder / path).is_dir() else link[0]
 
-    source[0] = re.sub(r"\]\(([\w./-]+?)/?(#[\w-]+)?\)", page, source[0])
+    source[0] = re.sub(r"\[([^][]+)\]\(([\w./-]+?)/?(#[\w-]+)?\)", page, source[0])
     if name == "docs/internal/README":
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
 

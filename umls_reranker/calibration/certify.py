@@ -55,7 +55,7 @@ def certify(
             Probabilities in [0, 1], unless ``calibrate`` is set.
         correct: (n,) whether the answer is correct.
         documents: (n,) id of the document of each mention; mentions of a document are correlated.
-        target_precision: precision that the guarantee promises, between 0 and 1.
+        target_precision: guaranteed precision, between 0 and 1.
         confidence: probability that the guarantee holds, between 0 and 1.
         calibrate: for scores of any scale, such as logits or cosines: maps them to probabilities by logistic
             regression, each fifth of the documents by a fit on the others. The threshold is one of your scores.
