@@ -148,7 +148,7 @@ def blocks_to_run(page):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of missing inputs
-@pytest.mark.parametrize("page", filter(blocks_to_run, PAGES))
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_to_run(page)])
 def test_a_page_runs_as_it_says(page, standing, scripts, tmp_path, monkeypatch):
     shutil.copytree(standing, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
