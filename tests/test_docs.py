@@ -80,7 +80,7 @@ def test_every_name_that_a_guide_uses_is_in_the_reference(reference):
                 if isinstance(node, ast.Attribute) and node.attr in ours - documented:
                     missing.add((page, node.attr))
         for code in re.findall(r"`([^`]+)`", "\n".join(line for _, line in prose)):
-            used = {*re.findall(r"\b[A-Z]\w+\b", code)} & classes | {*re.findall(r"\b(\w+)\(", code)} & ours
+            used = {*re.findall(r"\b[A-Z]\w+\b", code)} & classes | {*re.findall(r"(?<=\.)\w+|\w+(?=\()", code)} & ours
             missing |= {(page, name) for name in used - documented}
     assert missing == set()
 
