@@ -187,7 +187,9 @@ class ConceptTable:
         return cui_strings(self.cui_numbers[rows])
 
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Find the concepts that have each of n names, up to case, spaces and other differences of normalized forms.
+        """Find the concepts that have each of n names, up to case, punctuation and spaces.
+
+        Names are compared in normalized form: NFKC, case folded, other characters than letters and digits as spaces.
 
         Returns:
             Rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
