@@ -148,23 +148,23 @@ def _largest_worst(size: np.ndarray, precision: float) -> np.ndarray:
 
 ABSTRACTS = normal(181, 46, 18, 0.3)
 REGIMES: dict[str, Regime] = {
-    "180 documents, 5 % five times as large, 24.5 % of those wrong": mixed(180, 0.05, 5, 0.245),
-    "180, 1.7 % ten times as large, 35 % of those wrong": mixed(180, 0.017, 10, 0.35),
-    "180, 1.1 % ten times as large, half of those wrong": mixed(180, 0.011, 10, 0.51),
-    "1,000, 5 % five times as large, 24.5 % of those wrong": mixed(1000, 0.05, 5, 0.245),
-    "1,000, 1.7 % ten times as large, 35 % of those wrong": mixed(1000, 0.017, 10, 0.35),
-    "1,000, 1.1 % ten times as large, half of those wrong": mixed(1000, 0.011, 10, 0.51),
-    "181 abstracts, the largest 5 % wrong with a chance of a half": largest_wrong(ABSTRACTS, 0.05),
-    "assumption violated: 181 abstracts, the largest 1 % always wrong": largest_wrong(ABSTRACTS, 0.01, 1.0),
+    "180 documents, 5 % five times as large, 24.5 % of those incorrect": mixed(180, 0.05, 5, 0.245),
+    "180, 1.7 % ten times as large, 35 % of those incorrect": mixed(180, 0.017, 10, 0.35),
+    "180, 1.1 % ten times as large, half of those incorrect": mixed(180, 0.011, 10, 0.51),
+    "1,000, 5 % five times as large, 24.5 % of those incorrect": mixed(1000, 0.05, 5, 0.245),
+    "1,000, 1.7 % ten times as large, 35 % of those incorrect": mixed(1000, 0.017, 10, 0.35),
+    "1,000, 1.1 % ten times as large, half of those incorrect": mixed(1000, 0.011, 10, 0.51),
+    "181 abstracts, the largest 5 % incorrect with probability 0.5": largest_wrong(ABSTRACTS, 0.05),
+    "assumption violated: 181 abstracts, the largest 1 % always incorrect": largest_wrong(ABSTRACTS, 0.01, 1.0),
     "181 abstracts, correlation 0.3": correlated(ABSTRACTS, 0.3),
     "181 abstracts, the largest tenth worst": correlated(ABSTRACTS, 0.1, largest_worst=True),
     "400 of Pareto(1.2) sizes to 60, correlation 0.3": correlated(pareto(400, 60), 0.3),
     "400 of Pareto(1.2) sizes to 60, the largest worst": correlated(pareto(400, 60), 0.0, largest_worst=True),
     "1,000 of Pareto(1.2) sizes to 200, correlation 0.8": correlated(pareto(1000, 200), 0.8),
     "100 x 20, correlation 0.8": correlated(equal(100, 20), 0.8),
-    "200 x 40, 5.1 % wholly wrong": wholly_wrong(equal(200, 40), 0.051),
-    "1,000 x 40, 5.1 % wholly wrong": wholly_wrong(equal(1000, 40), 0.051),
-    "200 x 40, 1 % wholly wrong": wholly_wrong(equal(200, 40), 0.01),
+    "200 x 40, 5.1 % entirely incorrect": wholly_wrong(equal(200, 40), 0.051),
+    "1,000 x 40, 5.1 % entirely incorrect": wholly_wrong(equal(1000, 40), 0.051),
+    "200 x 40, 1 % entirely incorrect": wholly_wrong(equal(200, 40), 0.01),
     "harmless: 1,000 x 1": correlated(equal(1000, 1), 0.0),
     "harmless: 5,000 x 1": correlated(equal(5000, 1), 0.0),
     "harmless: 180 x 10, independent": correlated(equal(180, 10), 0.0),
@@ -368,8 +368,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--calibrated_draws", type=int, default=500)
-    parser.add_argument("--sequences", type=int, help="only these: sequences of certificates")
-    parser.add_argument("--choices", type=int, help="only these: calibrations that choose about the cross-encoder")
+    parser.add_argument("--sequences", type=int, help="run only sequences of certificates")
+    parser.add_argument("--choices", type=int, help="run only calibrations that may leave the cross-encoder out")
     parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--outcomes", type=Path)
     options = parser.parse_args()

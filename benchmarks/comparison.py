@@ -23,15 +23,15 @@ from umls_reranker.evaluation.linking import sums_to_f1
 
 DOCUMENTS = (10, 20, 40)
 LEVEL = 1.0 - 0.05 / 3
-RIGHT, SHARED = 0.75, 0.6  # share of right answers, and of mentions that both versions answer alike
+RIGHT, SHARED = 0.75, 0.6  # share of correct answers, and of mentions that both versions answer alike
 SIZES = {
     "Poisson(8) mentions": lambda rng, n: 1 + rng.poisson(8, n),
     "Pareto(1.2) mentions": lambda rng, n: np.minimum(1 + (8 * rng.pareto(1.2, n)).astype(int), 400),
 }
 
-# Documents of a test split and their mean number of mentions: MedMentions, as many mentions as the quickstart, few.
+# Documents of a test split and their mean number of mentions: MedMentions, the size of the quickstart, few.
 SPLITS = ((168, 45), (500, 2.25), (60, 10))
-# Share of answers that a version draws anew.
+# Share of answers that a version redraws.
 DRAWN_ANEW = (0.05, 0.1, 0.2, 0.4)
 
 
@@ -43,10 +43,10 @@ def by_document(correlation: float):
 
 QUALITY = {
     "independent": lambda rng, n: np.full(n, RIGHT),
-    "nearly all right": lambda rng, n: np.full(n, 0.97),
+    "nearly all correct": lambda rng, n: np.full(n, 0.97),
     "correlation 0.3": by_document(0.3),
     "correlation 0.8": by_document(0.8),
-    "one document in 20 wholly wrong": lambda rng, n: np.where(rng.random(n) < 0.05, 0.0, 0.8),
+    "one document in 20 entirely incorrect": lambda rng, n: np.where(rng.random(n) < 0.05, 0.0, 0.8),
 }
 
 

@@ -29,10 +29,24 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="PubTator file, plain or gzip")
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--texts", type=int, default=2_000, help="distinct names (default: 2,000); a quarter mentions")
-    parser.add_argument("--context_chars", type=int, default=80, help="text on each side of a mention (default: 80)")
-    parser.add_argument("--max_length", type=int, default=128, help="tokens of a text (default: 128)")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[16, 32, 64, 128], help="tried of theirs")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[None], help="our token budgets (default: its own)")
+    parser.add_argument(
+        "--context_chars", type=int, default=80, help="characters of context on each side of a mention (default: 80)"
+    )
+    parser.add_argument("--max_length", type=int, default=128, help="maximum tokens per text (default: 128)")
+    parser.add_argument(
+        "--batch_sizes",
+        type=int,
+        nargs="+",
+        default=[16, 32, 64, 128],
+        help="batch sizes to try for sentence-transformers",
+    )
+    parser.add_argument(
+        "--budgets",
+        type=int,
+        nargs="+",
+        default=[None],
+        help="token budgets to try for umls_reranker (default: its own)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of each (default: 5)")
     options = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -52,8 +66,8 @@ def main() -> None:
         ours[dtype] = BiEncoder.from_pretrained(folder, max_length=options.max_length, device="cpu", dtype=dtype)
         theirs[dtype] = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
         theirs[dtype].max_seq_length = options.max_length
-    columns = ("texts a processor second, best (median)", "ours is faster by", "1 - cosine to float32", "length - 1")
-    print(f"| texts | precision | encoder | {' | '.join(columns)} |\n|---|---|---|{'---:|' * len(columns)}")
+    columns = ("texts per CPU second, best (median)", "speedup", "1 - cosine to float32", "length - 1")
+    print(f"| texts | dtype | encoder | {' | '.join(columns)} |\n|---|---|---|{'---:|' * len(columns)}")
     for title, texts in (("names", names(options)), ("mentions in context", mentions(options))):
         runs = {}
         for dtype in DTYPES:

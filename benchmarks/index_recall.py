@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 K = 32
-# As in `NameIndex`: a concept near a query tends to come with several of its names.
+# As in `NameIndex`: several names of a concept tend to be near a query.
 NAMES_ASKED = 4 * K
 SYNONYM = re.compile(r'(?:name: (.+)|synonym: "((?:[^"\\]|\\.)*)".*)')
 
@@ -31,21 +31,21 @@ def main() -> None:
     parser.add_argument("names", type=Path, nargs="+", help="MRCONSO.RRF, OBO or text files")
     parser.add_argument("--queries", type=Path, required=True, help="corpus in PubTator format")
     parser.add_argument("--sample", type=int, default=2_000, help="number of queries")
-    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the vectors")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the vectors")
     parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or local folder")
     parser.add_argument("--pooling", default="mean", choices=("cls", "mean"), help="of the encoder")
     parser.add_argument(
         "--factories",
         nargs="+",
         default=["IVF256,SQfp16", "IVF1024,SQfp16", "IVF2048,SQfp16"],
-        help="FAISS factories, each with its other search parameters after a blank",
+        help="FAISS factories, each with its other search parameters after a space",
     )
     parser.add_argument(
         "--nprobe", type=int, nargs="+", default=[1, 4, 16, 32, 64, 128, 256], help="values to compare"
     )
     arguments = parser.parse_args()
 
-    # As in the scripts: threads that spin while they wait take the time of whatever else uses the cores.
+    # As in the scripts: threads that spin while waiting slow down everything else on the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import faiss
 
@@ -67,7 +67,7 @@ def main() -> None:
     print(
         f"{len(names):,} distinct names, {len(queries):,} queries, of which {sum(map(bool, gold)):,} have a concept\n"
     )
-    print("| index | names a cluster | nprobe | share of the clusters | recall@32 | concept found | ms a query |")
+    print("| index | names per cluster | nprobe | share of clusters | recall@32 | concept found | ms per query |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     print(f"| Flat | | | | 1.000 | {found:.3f} | {1e3 * seconds(exact, asked) / len(asked):.2f} |")
     for factory in arguments.factories:

@@ -20,9 +20,9 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--output_dir", default=None, help="folder that holds the runs (default: the recipe's)")
+    parser.add_argument("--output_dir", default=None, help="folder of the runs (default: the recipe's)")
     parser.add_argument("--keep", type=Path, required=True, help="folder for the logits of each checkpoint")
-    parser.add_argument("--most", type=int, default=None, help="score so many dev mentions (default: all)")
+    parser.add_argument("--most", type=int, default=None, help="number of dev mentions to score (default: all)")
     arguments = parser.parse_args()
 
     import numpy as np
@@ -59,9 +59,9 @@ def main() -> None:
             flush=True,
         )
 
-    print("| pairs seen | step | alone | strings not seen | concepts not seen | all features | its gain |")
+    print("| pairs seen | step | alone | unseen strings | unseen concepts | all features | gain |")
     print(f"|{'---|' * 7}\n| retriever | | {alone(lists.offsets[:-1])} | | |")
-    print(f"| all but the cross-encoder | | | | | {without:.3f} | |")
+    print(f"| all except the cross-encoder | | | | | {without:.3f} | |")
     arguments.keep.mkdir(parents=True, exist_ok=True)
     states = {path.parent: read_json(path) for path in (run / "checkpoints").glob("checkpoint-*/trainer_state.json")}
     found = []

@@ -135,7 +135,7 @@ def measured(
             finally:
                 os.kill(process.pid, signal.SIGTERM)
 
-        # None of them asks whether the process has ended: its times are known to the one who does.
+        # None of them polls whether the process has ended: only the caller that waits for it gets its times.
         helpers = [
             threading.Thread(target=task, daemon=True) for task in (watch, *([help_along] if meanwhile else []))
         ]
@@ -157,7 +157,7 @@ def measured(
     if not killed.is_set() and process.returncode not in codes:
         raise SystemExit(f"{' '.join(map(str, command))} failed with {process.returncode}; see {log}")
     figures = sampler.figures
-    # What ended between two samples.
+    # Processes that ended between two samples.
     missed = usage.ru_utime + usage.ru_stime - sum(own["cpu"] for own in figures.values())
     figures[list(parts)[-1]]["cpu"] += max(0.0, missed)
     for own in figures.values():

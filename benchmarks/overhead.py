@@ -17,8 +17,8 @@ import numpy as np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a finished run folder")
-    parser.add_argument("--mentions", type=int, default=512, help="of a batch (default: 512)")
-    parser.add_argument("--rounds", type=int, default=9, help="the best of so many counts (default: 9)")
+    parser.add_argument("--mentions", type=int, default=512, help="mentions per batch (default: 512)")
+    parser.add_argument("--rounds", type=int, default=9, help="repetitions; the best counts (default: 9)")
     options = parser.parse_args()
     import pyarrow as pa
     import torch
@@ -44,18 +44,18 @@ def main() -> None:
         made = pa.Table.from_pylist(rows)
         return lambda: arrow(made)
 
-    print(f"lists of {size}, {options.mentions} mentions a batch, {options.run / 'model'}\n")
-    print("| pairs come as | texts | us a pair |\n|:---|:---|---:|")
+    print(f"lists of {size}, {options.mentions} mentions per batch, {options.run / 'model'}\n")
+    print("| input | texts | us per pair |\n|:---|:---|---:|")
     runs = {
         "Python objects": objects(first),
-        "Python objects, name and CUI alone": objects(bare),
+        "Python objects, name and CUI only": objects(bare),
         "Arrow table": table(first),
     }
     seconds = measured(objects(second), 1)
-    print(f"| Python objects | not seen before | {1e6 * seconds / len(second) / size:.1f} |")
+    print(f"| Python objects | new | {1e6 * seconds / len(second) / size:.1f} |")
     for name, run in runs.items():
         run()
-        print(f"| {name} | seen before | {1e6 * measured(run, options.rounds) / len(first) / size:.2f} |", flush=True)
+        print(f"| {name} | cached | {1e6 * measured(run, options.rounds) / len(first) / size:.2f} |", flush=True)
     one = objects(first[:1])
     one()
     print(f"\none mention: {1e3 * measured(one, 20 * options.rounds):.2f} ms")

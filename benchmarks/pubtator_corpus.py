@@ -154,7 +154,7 @@ def write_corpus(release: Path, folder: Path, documents: int, mentions: int, see
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", type=Path, help="folder that rrf_release.py wrote")
-    parser.add_argument("out", type=Path, help="folder to write into")
+    parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--documents", type=int, default=4_392)
     parser.add_argument("--mentions", type=int, default=352_496)
     parser.add_argument("--seed", type=int, default=13)

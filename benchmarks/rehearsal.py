@@ -39,17 +39,17 @@ COMMAND = [sys.executable, str(ROOT / "umls_reranker" / "__main__.py")]
 SCRIPTS = ROOT / "scripts"
 ROWS, DOCUMENTS, MENTIONS, PAIRS, LINKED = 17_000_000, 4_392, 352_496, 1_000_000, 2_000
 RELATIONS = 9
-# Times as much along an axis.
+# Factor of growth along an axis.
 GROWTH = 10
 REPO, TAG = "org/rehearsal", "v1.0.0"
 # Bytes on disk of a row of the release with what is made of it, of a distinct name (its vector in single and in half
 # precision), and of a mention with its candidates and pairs; as found at a thousandth.
 BYTES = {"rows": 330, "names": 5_200, "mentions": 6_000}
-# Of 100 rows so many give a distinct name, and of 100 mentions so many a distinct string.
+# Distinct names per 100 rows, and distinct strings per 100 mentions.
 DISTINCT_NAMES, DISTINCT_STRINGS = 50, 33
 # Seconds in which a core scans a code of 768 dimensions, and refines what a query found; its float32 products.
 SCAN, REFINEMENT, CORE_FLOPS = 5e-9, 5e-4, 4e10
-# BERT-base without embeddings; tokens of a name and of a pair; an A100 in fp16 and the share of its peak assumed.
+# BERT-base without embeddings; tokens per name and per pair; an A100 in fp16 and the assumed share of its peak.
 WEIGHTS, NAME_TOKENS, PAIR_TOKENS, A100_FLOPS, SHARE = 85e6, 10, 20, 312e12, 0.3
 
 
@@ -104,7 +104,8 @@ class Rehearsal:
         self.pairs = mentions * max(1_000, round(PAIRS * options.scale))
         self.linked = mentions * max(20, round(LINKED * min(1, options.scale)))
         self.steps = options.steps
-        # The recipe's clusters for a whole release, fewer in step with the root of the scale: as many when names grow.
+        # The recipe's number of clusters for a whole release, scaled by the square root of the size; the same when
+        # names grow.
         self.shrink = math.sqrt(min(1.0, options.scale))
         self.file = self.work / "measured.json"
         self.size = {"scale": options.scale, "grow": grow, "steps": options.steps}
@@ -148,15 +149,15 @@ class Rehearsal:
         meta, here = self.work / "META", ROOT / "benchmarks"
         release = [sys.executable, here / "rrf_release.py", meta, "--rows", self.rows, "--relations", RELATIONS]
         size = ["--documents", self.documents, "--mentions", self.mentions]
-        yield "made-up release", release, {}
-        yield "made-up corpus", [sys.executable, here / "pubtator_corpus.py", meta, self.work / "corpus", *size], {}
+        yield "synthetic release", release, {}
+        yield "synthetic corpus", [sys.executable, here / "pubtator_corpus.py", meta, self.work / "corpus", *size], {}
         yield "prepare_data", self.script("prepare_data"), self.parts("concepts", "mentions")
         yield "prepare_data again, nothing to do", self.script("prepare_data"), {}
         yield "build_index, 2 processes", self.script("build_index", 2), self.parts("vectors", "index", "candidates")
         yield "mine_negatives, 2 processes", self.script("mine_negatives", 2), self.parts("pairs")
         for number, processes in enumerate((2, 1), start=1):
             yield f"train, {processes} processes, killed", self.script("train", processes), self.until(number)
-        yield "train, 2 processes, to the end", self.script("train", 2), self.parts("checkpoints")
+        yield "train, 2 processes, resumed", self.script("train", 2), self.parts("checkpoints")
         yield "calibrate", self.script("calibrate"), self.parts("model")
         yield "evaluate", self.script("evaluate"), self.parts("report")
         yield "validate", self.script("validate"), {"codes": (0, 1)}
@@ -198,14 +199,16 @@ class Rehearsal:
         self.work.mkdir(parents=True, exist_ok=True)
         done = json.loads(self.file.read_text()) if self.file.is_file() else {"size": self.size, "stages": {}}
         if done["size"] != self.size:
-            raise SystemExit(f"{self.file} is of a rehearsal with {done['size']}; name another folder, or remove it")
+            raise SystemExit(
+                f"{self.file} belongs to a rehearsal with {done['size']}; choose another folder or remove it"
+            )
         with HubServer() as hub:
             self.hub = hub.environment(self.work / "hub", WRITER)
             stages = list(self.stages())
             if all(title in done["stages"] for title, *_ in stages):
                 return done["stages"]
             for title, command, options in stages:
-                # The Hub forgets; publishing is short.
+                # The local Hub is not persistent; publishing is fast.
                 if title in done["stages"] and title != "publish":
                     continue
                 print(f"== {title}", file=sys.stderr, flush=True)
@@ -281,7 +284,7 @@ def figures(stages: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]
     """Name of every part of a stage, and its figures in minutes and megabytes."""
     for title, parts in stages.items():
         for part, own in parts.items():
-            found = {"minutes": own["seconds"] / 60, "processor minutes": own["cpu"] / 60}
+            found = {"minutes": own["seconds"] / 60, "CPU minutes": own["cpu"] / 60}
             found |= {"peak anonymous memory, MB": own["peak"] / 1e6, "disk, MB": own["disk"] / 1e6}
             name = title if len(parts) == 1 else f"{title}: {part}"
             yield name, found | {"longest silence, s": own["silence"]}
@@ -297,7 +300,7 @@ def stages_table(stages: Mapping[str, Any]) -> str:
 
 def growth_table(first: Mapping[str, Any], grown: Mapping[str, Any], times: float) -> str:
     """Each figure at both sizes, the exponent of its growth, and at `times` the first size on a straight line."""
-    kinds = ("minutes", "processor minutes", "peak anonymous memory, MB", "disk, MB")
+    kinds = ("minutes", "CPU minutes", "peak anonymous memory, MB", "disk, MB")
     lines = [f"| stage | {' | '.join(f'{kind} | exponent | whole' for kind in kinds)} |", "|---|" + "---:|" * 12]
     for (name, own), (_, other) in zip(figures(first), figures(grown), strict=True):
         cells = []
@@ -315,13 +318,13 @@ def thresholds_table(model: Path) -> str:
     from umls_reranker.calibration.thresholds import load_thresholds
     from umls_reranker.core.files import read_json
 
-    # The first is for mentions with all inputs.
+    # The first model is for mentions with all inputs.
     table = next(iter(load_thresholds(read_json(model / "thresholds.json")).values()))
     lines = ["| type | gold pairs | accept | from | low | from |", "|---|---:|---:|---|---:|---|"]
     for kind in sorted(kind["id"] for kind in table.hierarchy.to_dict()["types"]):
         row = table.for_type(kind)
         support = table.rows[kind].support_positives if kind in table.rows else 0
-        levels = [level if level != kind else "its own" for level in (row.accept_level, row.low_level)]
+        levels = [level if level != kind else "own" for level in (row.accept_level, row.low_level)]
         lines.append(f"| {kind} | {support:,} | {row.accept:.3f} | {levels[0]} | {row.low:.3f} | {levels[1]} |")
     return "\n".join(lines)
 
@@ -340,8 +343,8 @@ def needs(rehearsal: Rehearsal) -> str:
     free = shutil.disk_usage(rehearsal.work if rehearsal.work.exists() else Path.cwd()).free
     return (
         f"{rehearsal.rows:,} rows of MRCONSO, about {names:,.0f} distinct names, {rehearsal.mentions:,} mentions in "
-        f"{rehearsal.documents:,} documents; about {size / 1e9:.1f} GB on disk ({free / 1e9:.1f} GB are free). "
-        f"On two idle cores clustering and filling the index take about {products / CORE_FLOPS / 2 / 60:.0f} minutes, "
+        f"{rehearsal.documents:,} documents; about {size / 1e9:.1f} GB on disk ({free / 1e9:.1f} GB are free). On two "
+        f"idle cores clustering and filling the index take about {products / CORE_FLOPS / 2 / 60:.0f} minutes, "
         f"searching {searching / 60:.0f}; the other stages are not estimated"
     )
 
@@ -352,7 +355,7 @@ def on_one_a100(rehearsal: Rehearsal) -> str:
     names, mentions = DISTINCT_NAMES / 100 * rehearsal.rows, rehearsal.mentions
     work = {
         "encoding all names": names * NAME_TOKENS * forward,
-        "training, 3 epochs of ten pairs a training mention": 3 * 0.6 * mentions * 10 * PAIR_TOKENS * 3 * forward,
+        "training, 3 epochs of ten pairs per training mention": 3 * 0.6 * mentions * 10 * PAIR_TOKENS * 3 * forward,
         "scoring 32 candidates of all held-out mentions": 0.4 * mentions * 32 * PAIR_TOKENS * forward,
     }
     head = f"| SapBERT-base on one A100, {SHARE:.0%} of its peak | PFLOP | hours |\n|---|---:|---:|\n"
@@ -362,11 +365,11 @@ def on_one_a100(rehearsal: Rehearsal) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="folder for everything that is made")
+    parser.add_argument("work", type=Path, help="folder for all output")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--grow", choices=("names", "mentions"), help="also run with ten times as many of these")
     parser.add_argument("--steps", type=int, default=400, help="optimizer steps of training")
-    parser.add_argument("--dry_run", action="store_true", help="say what is needed, and stop")
+    parser.add_argument("--dry_run", action="store_true", help="print the requirements and stop")
     options = parser.parse_args()
     rehearsals = [Rehearsal(options, grow) for grow in dict.fromkeys((None, options.grow))]
     print("\n".join(map(needs, rehearsals)), file=sys.stderr)

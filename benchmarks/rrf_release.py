@@ -252,7 +252,9 @@ def mrdef(concepts: Concepts, first: int, seed: int) -> bytes:
     text = joined(
         "A ", modifier, " condition, known as ", word, ", that is found in the ", site, " of ", some.of(SITES)
     )
-    text = joined(text, ". It is told from other conditions by its course and by its ", some.of(SUFFIXES), " form.")
+    text = joined(
+        text, ". It is distinguished from other conditions by its course and by its ", some.of(SUFFIXES), " form."
+    )
     ids = numbered("AT", first + np.arange(len(own)), 8)
     return lines(cuis, ids, ids, "", some.of(["NCI", "MSH", "CSP", "HPO"]), text, some.of(["N", "O"], [9, 1]), "")
 
@@ -286,7 +288,7 @@ def mrcui(concepts: Concepts, first: int, seed: int) -> bytes:
 def mrsab() -> Iterator[bytes]:
     """One line a source, 25 fields."""
     for number, sab in enumerate([*dict.fromkeys(sab for sab, _ in TERMS), *FOREIGN_SOURCES]):
-        fields = [f"C{9_000_000 + number}", "", f"{sab}_2026", sab, f"{sab}, made up for a benchmark", sab, "2026"]
+        fields = [f"C{9_000_000 + number}", "", f"{sab}_2026", sab, f"{sab}, synthetic, for a benchmark", sab, "2026"]
         fields += [""] * 12 + ["ENG", "UTF-8", "Y", "Y", sab, ""]
         yield ("|".join(fields) + "|\n").encode()
 
@@ -294,7 +296,7 @@ def mrsab() -> Iterator[bytes]:
 def write_network(folder: Path) -> None:
     """SRDEF and SemGroups.txt, as in a release's NET folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    srdef = [f"STY|{tui}|{name}|{tree}|Made up.||NULL||{tui}||\n" for tui, name, tree, _ in TYPES]
+    srdef = [f"STY|{tui}|{name}|{tree}|Synthetic.||NULL||{tui}||\n" for tui, name, tree, _ in TYPES]
     groups = [f"{group}|{NETWORK['groups'][group]}|{tui}|{name}\n" for tui, name, _, group in TYPES]
     (folder / "SRDEF").write_text("".join(srdef), encoding="utf-8")
     (folder / "SemGroups.txt").write_text("".join(groups), encoding="utf-8")
@@ -323,10 +325,10 @@ def write_release(folder: Path, rows: int, seed: int, relations: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder to write into")
+    parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--rows", type=int, default=17_000_000, help="lines of MRCONSO")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--relations", type=int, default=0, help="lines of MRREL a concept (default: no MRREL)")
+    parser.add_argument("--relations", type=int, default=0, help="lines of MRREL per concept (default: no MRREL)")
     arguments = parser.parse_args()
     write_release(arguments.out, arguments.rows, arguments.seed, arguments.relations)
 

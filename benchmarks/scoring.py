@@ -29,15 +29,15 @@ import numpy as np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder with mentions/, candidates/ and model/")
-    parser.add_argument("--pairs", type=int, default=2_000, help="distinct pairs a run (default: 2,000)")
+    parser.add_argument("--pairs", type=int, default=2_000, help="distinct pairs per run (default: 2,000)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of each (default: 5)")
-    parser.add_argument("--mentions", type=int, default=32, help="whole lists a run (default: 32)")
+    parser.add_argument("--mentions", type=int, default=32, help="whole lists per run (default: 32)")
     parser.add_argument("--budget", type=int, default=1_024, help="token budget (default: 1,024)")
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="mentions of memory runs"
+        "--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="mentions in memory runs"
     )
     parser.add_argument(
-        "--only", choices=["speed", "lists", "latency", "start", "memory"], nargs="+", help="parts to measure"
+        "--only", choices=["speed", "lists", "latency", "start", "memory"], nargs="+", help="sections to run"
     )
     options = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -88,7 +88,7 @@ def speed(options) -> None:
             f"useful share of the bfloat16 peak ({name}): {done / min(ours) / (work[other] / min(times[other])):.0%}"
         )
     float32, reference = results["ours, float32"], np.asarray(results["predict"])
-    print(f"largest difference, float32 to predict: {np.abs(float32 - reference).max():.1e}")
+    print(f"largest difference to predict in float32: {np.abs(float32 - reference).max():.1e}")
     agree(options, scorers, theirs)
 
 
@@ -117,9 +117,9 @@ def agree(options, scorers, theirs) -> None:
             widest, at = max(widest, float(gaps)), at + len(names)
         apart = np.abs(logits - predicted)
         print(
-            f"{name}: same first candidate in {tops} of {len(lists)} lists, same order in {orders}; widest float32 "
-            f"gap where the first differs {widest:.4f}; logits {apart.mean():.4f} apart on average, {apart.max():.4f} "
-            "at most"
+            f"{name}: same top candidate in {tops} of {len(lists)} lists, same order in {orders}; largest float32 "
+            f"margin where the top candidate differs {widest:.4f}; logit difference {apart.mean():.4f} on average, "
+            f"{apart.max():.4f} at most"
         )
 
 
@@ -149,7 +149,7 @@ def lists(options) -> None:
     if (model / ONNX).is_file():
         rerankers[", onnx"] = UMLSReranker.from_pretrained(model, backend="onnx")
     for backend, one in rerankers.items():
-        for ending, exhaustive in (("all scored", True), ("those that can win", False)):
+        for ending, exhaustive in (("all scored", True), ("retained only", False)):
             runs[f"rerank, {ending}{backend}"] = lambda one=one, exhaustive=exhaustive: [
                 one.rerank(*row.values(), exhaustive=exhaustive) for row in rows
             ]
@@ -160,12 +160,12 @@ def lists(options) -> None:
     whole = results["rerank_batch, all scored"]
     print(f"\n{len(rows)} mentions, lists of {len(whole[0])}, {threads()} threads.")
     for backend in rerankers:
-        part = results[f"rerank_batch, those that can win{backend}"]
+        part = results[f"rerank_batch, retained only{backend}"]
         same = sum(one[0].cui == other[0].cui for one, other in zip(whole, part, strict=True))
         scored = sum(ranked[0].scored for ranked in part) / sum(map(len, part))
-        print(f"Scored{backend or ', float32'}: {scored:.1%}, the first candidate the same for {same} mentions.")
+        print(f"Scored{backend or ', float32'}: {scored:.1%}, the top candidate is the same for {same} mentions.")
     print()
-    print("| run | mentions a second, best | median | times `rank` | times all scored |\n|:---|---:|---:|---:|---:|")
+    print("| run | mentions per second, best | median | times `rank` | times all scored |\n|:---|---:|---:|---:|---:|")
 
     def times_of(other: str, name: str) -> float:
         return float(np.median([a / b for a, b in zip(times[other], times[name], strict=True)]))
@@ -220,9 +220,7 @@ def start(options) -> None:
             for _ in range(options.rounds)
         ]
         wall, cpu = np.array(runs, dtype=np.float64).T
-        print(
-            f"{title}: best {wall.min():.2f} s, median {np.median(wall):.2f} s; processor time of it {cpu.min():.2f} s"
-        )
+        print(f"{title}: best {wall.min():.2f} s, median {np.median(wall):.2f} s; CPU time {cpu.min():.2f} s")
 
 
 def memory(options) -> None:

@@ -25,14 +25,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=Path, required=True, help="pairs folder of a run")
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
-    parser.add_argument("--max_length", type=int, default=48, help="tokens of a pair")
+    parser.add_argument("--max_length", type=int, default=48, help="maximum tokens per pair")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--precision", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
-    parser.add_argument("--rows", type=int, default=50_000, help="pairs used, from the first on")
-    parser.add_argument("--steps", type=int, default=40, help="steps of a turn that are timed")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each trainer")
+    parser.add_argument("--rows", type=int, default=50_000, help="number of pairs, from the first on")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps per turn")
+    parser.add_argument("--rounds", type=int, default=5, help="turns per trainer")
     arguments = parser.parse_args()
-    # As the scripts set it; OMP_WAIT_POLICY=ACTIVE in the environment measures with threads that spin.
+    # As in the scripts; set OMP_WAIT_POLICY=ACTIVE to measure with spinning threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch
@@ -44,8 +44,14 @@ def main() -> None:
         f"{os.environ['OMP_WAIT_POLICY']}, torch {torch.__version__}; {arguments.model}, {arguments.rows:,} pairs, "
         f"batch size {arguments.batch_size}, {arguments.rounds} turns of {arguments.steps} steps\n"
     )
-    columns = ("pairs/s, median (best)", "tokens + padding a pair", "TFLOP/s", "share of peak", "ratio, median (best)")
-    print(f"| precision | trainer | {' | '.join(columns)} |\n|---|---|{'---:|' * len(columns)}")
+    columns = (
+        "pairs/s, median (best)",
+        "tokens + padding per pair",
+        "TFLOP/s",
+        "share of peak",
+        "ratio, median (best)",
+    )
+    print(f"| dtype | trainer | {' | '.join(columns)} |\n|---|---|{'---:|' * len(columns)}")
     with tempfile.TemporaryDirectory() as scratch:
         for precision in arguments.precision:
             trainers = {
@@ -56,7 +62,7 @@ def main() -> None:
             tokens, padding = (dict.fromkeys(trainers, 0) for _ in range(2))
             for turn in range(arguments.rounds):
                 for name, (trainer, clock) in trainers.items():
-                    trainer.args.seed = turn  # other batches each time
+                    trainer.args.seed = turn  # different batches each time
                     trainer.train()
                     seconds[name].append(clock.seconds)
                     tokens[name] += clock.tokens
@@ -67,7 +73,7 @@ def main() -> None:
             pairs_a_turn = arguments.steps * arguments.batch_size
             for name, (_, clock) in trainers.items():
                 taken = seconds[name]
-                # Six operations a weight and token: two forward, four backward. Padding does no good and is left out.
+                # Six operations per weight and token: two forward, four backward. Padding is not counted.
                 tflops = 6 * clock.matrix_weights * tokens[name] / sum(taken) / 1e12
                 ratios = [other / own for own, other in zip(taken, theirs, strict=True)]
                 print(

@@ -19,7 +19,7 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--output_dir", default=None, help="folder that holds the runs (default: the recipe's)")
+    parser.add_argument("--output_dir", default=None, help="folder of the runs (default: the recipe's)")
     parser.add_argument("--documents", type=int, nargs="+", required=True, help="numbers of training documents")
     arguments = parser.parse_args()
 
@@ -49,7 +49,7 @@ def main() -> None:
     order = [*dict.fromkeys(ids.tolist())]
 
     counts_of_all = StringCounts.of_split(pool)
-    header = ["documents", "mentions", "recall@32", "counts of", "acc@1", "new strings", "list log loss", "at 0.95"]
+    header = ["documents", "mentions", "recall@32", "counts of", "acc@1", "unseen strings", "list log loss", "at 0.95"]
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for number in arguments.documents:
         rows = pool.select(np.flatnonzero(np.isin(ids, order[:number])))

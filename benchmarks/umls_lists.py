@@ -25,7 +25,7 @@ from pathlib import Path
 from time import perf_counter
 
 SIZES = (25, 50, 100, 150, 300, 600)
-# Documents that are left to measure on, at least and at most.
+# Minimum and maximum documents left to measure on.
 FEWEST_LEFT, MOST_LEFT = 40, 300
 RESAMPLES, SEED = 1000, 13
 CANDIDATES = 10
@@ -33,7 +33,7 @@ COLUMNS = (
     "documents",
     "mentions",
     "acc@1",
-    "points over order",
+    "gain (points)",
     "ECE of top candidates",
     "accepted",
     "high",
@@ -45,12 +45,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, default=Path("../shared/data"))
     parser.add_argument("--models", nargs="*", default=[], help="folders or Hub ids of rerankers or cross-encoders")
-    parser.add_argument("--curve", action="store_true", help="by the number of labelled documents")
-    parser.add_argument("--medmentions", action="store_true", help="the curve of lists that are made here")
-    parser.add_argument("--mentions_per_document", type=int, default=2, help="of these (default: 2)")
-    parser.add_argument("--cache", type=Path, help="folder that keeps their index (default: it is not kept)")
-    parser.add_argument("--write", type=Path, help="only write these lists, names and CUIs alone, to this file")
-    parser.add_argument("--draws", type=int, default=20, help="of documents, for each size (default: 20)")
+    parser.add_argument("--curve", action="store_true", help="learning curve over labelled documents")
+    parser.add_argument("--medmentions", action="store_true", help="learning curve on lists built from MedMentions")
+    parser.add_argument(
+        "--mentions_per_document", type=int, default=2, help="mentions per document of these lists (default: 2)"
+    )
+    parser.add_argument("--cache", type=Path, help="folder for the index (default: not kept)")
+    parser.add_argument("--write", type=Path, help="only write these lists, with names and CUIs alone, to this file")
+    parser.add_argument("--draws", type=int, default=20, help="draws of documents per size (default: 20)")
     options = parser.parse_args()
     from umls_reranker.calibration.inputs import without
     from umls_reranker.data.labelled_lists import read_labelled_lists
@@ -121,7 +123,7 @@ def compare(labelled, rows: list, known_documents: set[str], models: list[str]) 
         systems[title] = System.of(Outcomes.of(new.lists, new.after))
         systems_of_known[title], milliseconds = served(source, new, known_rows)
         kept = "" if name is None else f", the cross-encoder {'stays' if new.uses_network else 'is left out'}"
-        notes.append(f"{title}: {milliseconds:.1f} ms a mention{kept}")
+        notes.append(f"{title}: {milliseconds:.1f} ms per mention{kept}")
     print(f"\n{len(unseen.lists)} mentions of {len(set(documents[~is_known]))} documents that no model has seen:\n")
     of_unseen = Documents.of(unseen.lists.annotations.documents, RESAMPLES, SEED)
     figures = compare_systems(systems, of_unseen)

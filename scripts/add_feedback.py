@@ -15,7 +15,7 @@ from umls_reranker.core.script import CommandParser, run_script
 
 def main() -> None:
     parser = CommandParser(__doc__)
-    parser.add_argument("corrections", type=Path, help="folder of the dataset; created if missing")
+    parser.add_argument("corrections", type=Path, help="folder of the corrections; created if missing")
     parser.add_argument(
         "reviewed", type=Path, nargs="+", help="JSON Lines files of reviewed predictions, oldest first"
     )
@@ -23,16 +23,17 @@ def main() -> None:
     from umls_reranker.review.corrections import add_feedback
 
     counts = add_feedback(options.corrections, options.reviewed)
-    changed = f", {counts['changed']:,} of these with another choice than before" if counts["changed"] else ""
+    changed = f", {counts['changed']:,} of these with a different choice" if counts["changed"] else ""
     print(
         f"{counts['added']:,} added, {counts['replaced']:,} replaced{changed}; {counts['differing']:,} of "
-        f"{counts['added'] + counts['replaced']:,} choices differ from the model's answer; "
-        f"{counts['unreviewed']:,} lines without a choice; now {counts['corrections']:,} corrections"
+        f"{counts['added'] + counts['replaced']:,} choices differ from the model's answer; {counts['unreviewed']:,} "
+        f"lines without a choice; {counts['corrections']:,} corrections in total"
     )
     if counts["unreviewed_of_sample"]:
         print(
             f"{counts['unreviewed_of_sample']:,} of the lines without a choice were drawn at random; if these are the "
-            "hard ones, the rest of the sample looks too good: choose for them too, or cut the sample at the first"
+            "hard ones, the rest of the sample looks too good: review them too, or end the sample before the first "
+            "of them"
         )
 
 

@@ -33,7 +33,7 @@ def make_stages(recipe, run, due) -> None:
     from umls_reranker.core.devices import sharing_processes, work_alone
 
     state = sharing_processes(recipe.run.device)
-    # One process owns the run folder and does everything that is not shared.
+    # One process owns the run folder and does everything that is not distributed.
     with run.locked(owner=state.is_main_process):
         for stage in due:
             if stage.name == "vectors":
@@ -87,7 +87,7 @@ def make_candidates(recipe, run, stage) -> None:
     mentions = run.splits("mentions")
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
-            # It reads all vectors, which push the index out of memory: the retriever reads it again.
+            # It reads all vectors, which evicts the index from memory; the retriever loads it again.
             index = NameIndex.load(run.path / "index", recipe.index.index_parameters or "")
             summary["index"] = index.measure_recall(NameVectors(run.path / "vectors"))
             del index
@@ -98,13 +98,13 @@ def make_candidates(recipe, run, stage) -> None:
         write_dataset_dict_index(folder, HELD_OUT)
     if "index" in summary:
         figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
-        print(f"{recipe.index.index_factory} against exact search over the names: {figures}")
+        print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")
     for split in HELD_OUT:
         counts = summary[split]
         recall = counts["retrieved"] / max(1, counts["in_dictionary"])
         print(
-            f"{split}: {counts['mentions']:,} mentions, gold in the dictionary for {counts['in_dictionary']:,}, "
-            f"retrieved among {k} for {recall:.1%} of those"
+            f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary for "
+            f"{counts['in_dictionary']:,}, retrieved in the top {k} for {recall:.1%} of those"
         )
         for name, shares in counts["recall"].items():
             print(f"  {name}: " + ", ".join(f"recall@{rank} {share:.1%}" for rank, share in shares.items()))

@@ -29,7 +29,7 @@ from umls_reranker.core.recipe import add_keys, parse_recipe
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.review.run_calibration import calibrate_run
 
-# Keys of a recipe that are options of the second form too.
+# Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive", "calibration_feedback")
 
 
@@ -43,20 +43,21 @@ def main() -> None:
 def lists_parser() -> CommandParser:
     usage = "%(prog)s --output FOLDER [--OPTION VALUE ...]"
     parser = CommandParser(__doc__, usage=usage)
-    # Errors point at the help of this form.
+    # Errors refer to the help of this form.
     parser.prog += " [MODEL] --lists FILE"
     parser.add_argument(
         "model",
         nargs="?",
         metavar="MODEL",
-        help="folder or Hub id of a reranker, or of a sequence classifier with one logit; without it, the lists alone",
+        help="folder or Hub id of a reranker, or of a sequence classifier with one logit; without it, the lists alone "
+        "are calibrated",
     )
     parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
     parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument(
-        "--keep_cross_encoder", action="store_true", help="weigh MODEL's cross-encoder even if it adds nothing"
+        "--keep_cross_encoder", action="store_true", help="keep MODEL's cross-encoder even if it does not help"
     )
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
     add_keys(parser, RunArguments, ("device", "seed", "dry_run"))
@@ -77,7 +78,7 @@ def calibrate_on_lists(options) -> None:
     if options.calibrator not in methods:
         raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
     if options.output.exists():
-        raise UserError(f"{options.output} exists already; choose another folder for the new model")
+        raise UserError(f"{options.output} already exists; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
     corrections = None
     if options.calibration_feedback:

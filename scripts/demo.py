@@ -24,15 +24,15 @@ from umls_reranker.core.script import CommandParser, run_script
 def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="run folder, model folder, or Hub id as ID or ID@REVISION")
-    parser.add_argument("--index", help="folder made by umls-reranker export_index, or a run folder")
+    parser.add_argument("--index", help="folder written by umls-reranker export_index, or a run folder")
     parser.add_argument("--lists", type=Path, help="labelled lists that MODEL was calibrated on")
-    parser.add_argument("--against", help="another version to compare with, given like MODEL")
-    parser.add_argument("--review", type=Path, help="queue to review (default: RUN.review.jsonl for a run folder)")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--against", help="another version to compare with, in the form of MODEL")
+    parser.add_argument("--review", type=Path, help="review queue (default: RUN.review.jsonl for a run folder)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if available)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
     parser.add_argument(
-        "--export_space", type=Path, help="write a Hugging Face Space of the page to this folder, and exit"
+        "--export_space", type=Path, help="write the page as a Hugging Face Space to this folder and exit"
     )
     return parser
 
@@ -51,8 +51,8 @@ def main() -> None:
         export_space(options.model, options.export_space)
         print(f"{options.export_space}: upload this folder as a Space with the Gradio SDK")
         return
-    # The page says it, next to the answer.
-    warnings.filterwarnings("ignore", message="mentions or candidates came without")
+    # The page says it next to the answer.
+    warnings.filterwarnings("ignore", message="missing inputs")
     print(f"loading {options.model}", flush=True)
     demo = Demo.open(options.model, options.index, options.against, options.device, options.lists)
     queue = options.review
@@ -61,7 +61,7 @@ def main() -> None:
         if not queue.exists():
             make_queue(demo.linker, demo.run, queue)
     sheet = ReviewSheet(queue, queue.with_suffix(".reviewed.jsonl")) if queue else None
-    print(f"opens http://{options.host}:{options.port} ; Ctrl-C ends it", flush=True)
+    print(f"opens http://{options.host}:{options.port} ; Ctrl-C stops it", flush=True)
     try:
         launch(build_page(demo, sheet), demo, server_name=options.host, server_port=options.port, quiet=True)
     except OSError:

@@ -38,7 +38,7 @@ def main() -> None:
 def lists_parser() -> CommandParser:
     usage = "%(prog)s --output FOLDER [--OPTION VALUE ...]"
     parser = CommandParser(__doc__, usage=usage)
-    # Errors point at the help of this form.
+    # Errors refer to the help of this form.
     parser.prog += " MODEL --lists FILE"
     parser.add_argument("model", help="folder or Hub id of a reranker")
     parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
@@ -58,7 +58,7 @@ def evaluate_on_lists(options) -> None:
     from umls_reranker.serving.reranker import UMLSReranker
 
     if options.output.exists():
-        raise UserError(f"{options.output} exists already; choose another folder for the report")
+        raise UserError(f"{options.output} already exists; choose another folder for the report")
     reranker = UMLSReranker.from_pretrained(options.model, options.revision, options.device, options.dtype)
     hierarchy = reranker.thresholds.hierarchy
     labelled = read_labelled_lists(options.lists, hierarchy, options.umls_dir, fitted_on=False)
@@ -71,7 +71,7 @@ def evaluate_on_lists(options) -> None:
     title = f"{report['lists']['model']} on {options.lists.name}"
     save_evaluation(report, outcomes, reranker, title, options.output)
     print(evaluation_summary(report))
-    print(f"the report is in {options.output}; open {options.output / PAGE}")
+    print(f"report written to {options.output}; open {options.output / PAGE}")
 
 
 def evaluate_run() -> None:

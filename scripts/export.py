@@ -34,7 +34,10 @@ def main() -> None:
         concepts = ConceptTable.load(run.path / "concepts")
         lists = CandidateLists.from_run(candidates, mentions, concepts, FIELDS, key_of_lists(run.path))
         pairs, apart = export_onnx(folder, lists)
-    print(f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; calibrated as PyTorch")
+    print(
+        f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; the calibration is "
+        "unchanged"
+    )
 
 
 if __name__ == "__main__":

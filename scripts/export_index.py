@@ -21,13 +21,13 @@ from umls_reranker.core.script import run_script, would_make
 class ExportArguments:
     """Export: the target folder."""
 
-    index_folder: str | None = recipe_key(None, "folder to make")
+    index_folder: str | None = recipe_key(None, "folder to write")
 
 
 def main() -> None:
     recipe, options = parse_recipe(__doc__, (RunArguments,), extra=ExportArguments)
     if options.index_folder is None:
-        raise UserError("--index_folder is needed; name the folder to make")
+        raise UserError("--index_folder is required: the folder to write")
     from umls_reranker.retrieval.index_folder import export_index, index_parts
 
     target = Path(options.index_folder)

@@ -45,7 +45,7 @@ def make(recipe, run, stage) -> None:
         "relations": RelationTable.load(run.path / "concepts"),
         "template": PairTemplate.from_recipe(recipe.model),
     }
-    # One process owns the run folder; the others leave their share of the search in it.
+    # One process owns the run folder; the others write their share of the search to it.
     with run.locked(owner=is_owner):
         if not lists:
             retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
@@ -62,13 +62,13 @@ def make(recipe, run, stage) -> None:
             for split in SPLITS:
                 target = configs[split], folder / split, f"{stage.key}-{split}"
                 if lists:
-                    # What is evaluated is what the lists hold.
+                    # Evaluation covers what the lists contain.
                     texts["names_missing_gold"] = recipe.concepts.names_dictionary and split == "train"
                     candidates = run.splits("candidates")[split]
                     summary[split] = mine_listed_pairs(mentions[split], candidates, concepts, *target, **texts)
                 else:
                     summary[split] = mine_pairs(mentions[split], retriever, concepts, *target, **texts)
-            # Only now: what is killed while it mines the second split need not search for the first one again.
+            # Only now: a run that is killed while mining the second split need not repeat the search for the first.
             for shard in folder.glob(SEARCHED):
                 shard.unlink()
             report(folder, summary)

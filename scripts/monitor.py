@@ -28,15 +28,15 @@ def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the model, or a recipe that names it")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
-    parser.add_argument("--window", type=int, help="mentions per tested window (default: the recipe's, or 2000)")
+    parser.add_argument("--window", type=int, help="mentions per test window (default: the recipe's, or 2000)")
     parser.add_argument(
         "--alpha",
         type=float,
-        help="about the probability of any false alarm of this call (default: the recipe's, or 0.05)",
+        help="approximate probability of any false alarm of this call (default: the recipe's, or 0.05)",
     )
     parser.add_argument("--feedback", type=Path, help="folder of corrections (umls-reranker add_feedback)")
-    parser.add_argument("--lines", type=Path, help="write every window and alarm to this file as JSON lines")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON, also per semantic type")
+    parser.add_argument("--lines", type=Path, help="write every window and alarm to this file as JSON Lines")
+    parser.add_argument("--json", action="store_true", help="print all metrics as JSON, also per semantic type")
     return parser
 
 
@@ -61,7 +61,7 @@ def main() -> int:
     hierarchy = TypeHierarchy.from_dict(read_json(model / THRESHOLDS)["hierarchy"])
     history = CertificateHistory.from_list(read_json(model / CALIBRATOR).get("certificates"))
     is_new = lru_cache(lambda document: history.is_new([document])[0])
-    # Before the former lines are gone.
+    # Before the previous lines are overwritten.
     mentions = read_predictions(options.predictions)
     sample = RandomSample(load_feedback(options.feedback) if options.feedback else ())
     with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:
@@ -83,12 +83,12 @@ def main() -> int:
                 monitor.add_label(mention.top.score, mention.top.tier, correct)
         monitor.finish()
         state = monitor.to_dict() | {"fitted_mentions": fitted}
-        # Before the file is closed, which fails if the disk is full: the figures do not depend on it.
+        # Before the file is closed, which fails if the disk is full: the metrics do not depend on it.
         print(json.dumps(state, indent=2) if options.json else table(state, reference))
         if sample.waiting:
             print(
-                f"{len(sample.waiting):,} of {drawn:,} labels of the random sample were left out: "
-                f"{options.predictions} does not hold their answers",
+                f"{len(sample.waiting):,} of {drawn:,} labels of the random sample were left out: their answers are "
+                f"not in {options.predictions}",
                 file=sys.stderr,
             )
     return 1 if state["alarm_count"] else 0
@@ -115,29 +115,29 @@ def table(state: dict, reference) -> str:
 
     lines = []
     if fitted := state["fitted_mentions"]:
-        reason = "of documents that the model was calibrated on, so their scores are fitted and tell nothing of drift"
+        reason = "from documents that the model was calibrated on, so their scores say nothing about drift"
         if not state["mentions"]:
             return f"all {fitted:,} mentions are {reason}; monitor predictions of other documents"
-        lines.append(f"{fitted:,} mentions are left out: they are {reason}")
+        lines.append(f"{fitted:,} mentions were left out: they are {reason}")
     lines += [f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates", ""]
-    lines.append(f"{'figure':<24}{'here':>8}{'test':>8}{'95 % interval of test':>24}")
+    lines.append(f"{'metric':<24}{'here':>8}{'test':>8}{'95 % interval of test':>24}")
     for name in FIGURES:
-        # What no mention of the test split has, such as a top score, has no figure.
+        # A metric that no mention of the test split has, such as a top score, is missing.
         values = (state[name], *(reference.figures[name][key] for key in ("value", "low", "high")))
         here, value, low, high = ("-" if figure is None else f"{figure:.3f}" for figure in values)
         lines.append(f"{name:<24}{here:>8}{value:>8}{low:>16} .. {high}")
     for kind, drift in state["drift"].items():
         lines.append(f"{'drift of ' + kind:<24} stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}")
     if set(state["inputs"]) - {ALL_INPUTS}:
-        # Else a figure that is low since inputs are missing looks like a worse model.
-        lines += ["", "mentions by the inputs that decided them; those of test have all:"]
+        # Otherwise a metric that is low because of missing inputs looks like a worse model.
+        lines += ["", "mentions by the model that decided them (the test split has all inputs):"]
         lines += [f"  {name:<30}{count:>8,}" for name, count in state["inputs"].items()]
     labelled = state["labelled"]
     if labelled["labels"]:
         lines += ["", f"{labelled['labels']:,} labels: debiased ECE {interval(labelled['debiased_ece'])}"]
     for tier, figures in labelled["tiers"].items():
         if figures["labels"]:
-            lines.append(f"  {tier:<8}{figures['labels']:>6} labels, right {interval(figures['precision'])}")
+            lines.append(f"  {tier:<8}{figures['labels']:>6} labels, precision {interval(figures['precision'])}")
     if not state["windows"]:
         lines.append("too few mentions to test for drift")
     return "\n".join([*lines, "", *(f"ALARM: {alarm['sentence']}" for alarm in state["alarms"])]).rstrip()

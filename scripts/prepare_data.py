@@ -46,14 +46,14 @@ def make(recipe, run, files, stages, due) -> None:
     from umls_reranker.data.mentions import hold_out_synonyms
     from umls_reranker.data.sources import read_concepts, split_shares
 
-    # Refused before hours of reading.
+    # Reported before hours of reading.
     shares = split_shares(recipe.mentions)
     mentions = None
     holds_out = recipe.mentions.mention_source == "held_out_synonyms"
     if "concepts" in due or holds_out:
         source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
         if holds_out:
-            # Held-out synonyms leave the dictionary for the mentions.
+            # Held-out synonyms are removed from the dictionary.
             rows, mentions = hold_out_synonyms(list(source.concepts), shares=shares, seed=recipe.run.seed)
             source = source._replace(concepts=rows)
         if "concepts" in due:
@@ -77,8 +77,8 @@ def make_of_lists(recipe, run, files, stages, due) -> None:
     lacking = [field for field in recipe.model.candidate_fields if field not in lists.fields]
     if lacking and not has_dictionary:
         raise UserError(
-            f"candidate_fields: no candidate of {lists.path} has a {lacking[0]}, and the recipe names no dictionary "
-            "(umls_dir, or obo with concept_source: obo); give one of the two, or leave it out"
+            f"candidate_fields: no candidate of {lists.path} has a {lacking[0]}, and the recipe has no dictionary "
+            f"(umls_dir, or obo with concept_source: obo); add either of them, or remove {lacking[0]}"
         )
     if "concepts" in due:
         make_concepts(stages["concepts"], source._replace(concepts=lists.joined(source.concepts)))
@@ -100,7 +100,7 @@ def make_concepts(stage, source) -> None:
         report = source.report
         report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder, stage.key)
         table = ConceptTable.load(folder)
-        # Lists add concepts, and types to concepts without one.
+        # Lists add concepts, and types to concepts that have none.
         report["typed"] = table.typed
         report["relations"] = write_relations(source.relations, table.cui_numbers, folder)
         if isinstance(source.relations, Reading):

@@ -25,9 +25,7 @@ from umls_reranker.core.script import run_script
 class WhatToPublish:
     """What is published: options of this script only."""
 
-    model_folder: str | None = recipe_key(
-        None, "model folder, in place of the run's; given instead of the recipe, too"
-    )
+    model_folder: str | None = recipe_key(None, "model folder instead of the run's; may also replace the recipe")
 
 
 def main() -> None:
@@ -36,7 +34,7 @@ def main() -> None:
     options = recipe.publish
     for key in ("repo_id", "tag"):
         if not getattr(options, key):
-            raise UserError(f"publishing needs {key}; set it in the recipe or with --{key}")
+            raise UserError(f"publishing requires {key}; set it in the recipe or with --{key}")
 
     from umls_reranker.hub.model_folder import CARD, model_files
     from umls_reranker.hub.publish import publish
@@ -56,7 +54,7 @@ def main() -> None:
     for file in model_files(folder):
         if file.name != CARD:
             print(f"{file.stat().st_size:>13,} bytes  {file.name}", file=sys.stderr)
-    print(f"{CARD}, the card, is written for {options.repo_id} at {options.tag}", file=sys.stderr)
+    print(f"{CARD} (the card) is written for {options.repo_id} at {options.tag}", file=sys.stderr)
     print(f"{'would be published' if recipe.run.dry_run else 'published'} with tag {options.tag}: {url}")
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     recipe, options = parse_recipe(__doc__, (RunArguments, CalibrationArguments), extra=RecalibrationOptions)
     for key, value in (("name", options.name), ("calibration_feedback", recipe.calibration.calibration_feedback)):
         if not value:
-            raise UserError(f"recalibration needs --{key}; see --help")
+            raise UserError(f"recalibration requires --{key}; see --help")
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
     from umls_reranker.core.files import file_sha256
@@ -52,8 +52,8 @@ def main() -> None:
         write_json(run.fork(new, leave_out=("model", "report")).path / LINEAGE, lineage)
     elif not (new / LINEAGE).is_file() or read_json(new / LINEAGE) != lineage:
         raise UserError(
-            f"{new} is there already, and is no recalibration of {run.path} as it is now; remove it, or choose "
-            "another --name"
+            f"{new} already exists and is not a recalibration of the present {run.path}; remove it or choose another "
+            "--name"
         )
     calibrate_run(replace(recipe, run=replace(recipe.run, run_name=options.name)))
 

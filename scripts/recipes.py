@@ -49,12 +49,12 @@ def first_comment(file: Path) -> str:
 def copy(name: str | None) -> None:
     known = shipped_recipes() | shipped_configs()
     if name not in known:
-        what = "say what to copy" if name is None else f"there is no {name} to copy"
+        what = "name what to copy" if name is None else f"there is no {name} to copy"
         raise UserError(f"{what}; choose from {', '.join(known)}")
     source = known[name]
     target = Path(source.name)
     if target.exists():
-        raise UserError(f"{target} exists already; move it away to get a fresh copy")
+        raise UserError(f"{target} already exists; move it away to get a fresh copy")
     if source.is_dir():
         shutil.copytree(source, target)
     else:

@@ -20,25 +20,25 @@ def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
     parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .csv, .tsv, .parquet, .arrow")
-    parser.add_argument("output", type=Path, help="file to write; its ending sets the format")
+    parser.add_argument("output", type=Path, help="file to write; its extension sets the format")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if there is one)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if available)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)")
-    parser.add_argument("--backend", help="torch, or onnx as umls-reranker export made it (default: torch)")
+    parser.add_argument("--backend", help="torch, or onnx as written by umls-reranker export (default: torch)")
     parser.add_argument("--token_budget", type=int, help="tokens per forward pass (default: 1024, on a GPU 65536)")
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
     parser.add_argument(
-        "--exhaustive", action="store_true", help="score also candidates that cannot win; else their logit is null"
+        "--exhaustive", action="store_true", help="also score pruned candidates; by default their logit is null"
     )
-    parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions ranked at once (default: 1024)")
+    parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions ranked together (default: 1024)")
     parser.add_argument(
         "--on_error",
-        choices=("raise", "skip"),
-        default="raise",
-        help="rows that cannot be ranked: raise (default) stops before any scoring; skip leaves them out",
+        choices=("stop", "skip"),
+        default="stop",
+        help="rows that cannot be ranked: stop (default) fails before any scoring; skip leaves them out",
     )
     parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
-    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     reranker = UMLSReranker.from_pretrained(settings.pop("model"), exhaustive=options.exhaustive, **settings)
     counts = job.run(reranker, processes)
     if processes.is_main_process:
-        print(f"{counts.ranked:,} mentions in {options.output}, {counts.left_out:,} left out")
+        print(f"{counts.ranked:,} mentions written to {options.output}, {counts.left_out:,} skipped")
 
 
 def served(options) -> dict:

@@ -31,10 +31,10 @@ STAGES = {
     "mine_negatives": "mining training pairs",
     "train": "training the cross-encoder",
     "calibrate": "calibrating probabilities",
-    "evaluate": "measuring on the test split",
+    "evaluate": "evaluating on the test split",
     "validate": "checking the model folder",
 }
-# Those that given candidate lists replace.
+# Stages that user-provided candidate lists replace.
 RETRIEVAL = ("train_encoder", "build_index")
 LOG = "run.log"
 
@@ -58,7 +58,7 @@ def show_plan(recipe, options) -> int:
     from umls_reranker.data.sources import fingerprints, input_files
 
     if "WORLD_SIZE" not in os.environ:
-        # It decides the number of pairs of a training step, if the recipe does not.
+        # It determines the pairs per training step, unless the recipe does.
         os.environ["WORLD_SIZE"] = str(launched_processes(options))
     corrections, cache, code = recipe.calibration.calibration_feedback, Path(recipe.run.cache_dir), 0
     files = fingerprints(input_files(recipe), cache, printed=True)
@@ -92,7 +92,7 @@ def run(settings, stages, command) -> int:
         lines.begin(stage)
         code = wait(begin(command(stage), log), lines)
         lines.end(worked=bool(code) or stage == "validate" or size(folder / "stages.jsonl") > made)
-        # A missed target ends the run after the results are shown.
+        # A missed target ends the run only after the results are shown.
         if code and (stage, code) != ("validate", 1):
             print(reason(log, begins), file=sys.stderr)
             return code
@@ -105,7 +105,7 @@ def minutes(settings) -> dict[str, float]:
     try:
         return {stage: float(value) for stage, value in (settings.stage_minutes or {}).items()}
     except (TypeError, ValueError):
-        raise UserError("stage_minutes must map commands to numbers of minutes") from None
+        raise UserError("stage_minutes must map commands to minutes") from None
 
 
 def wait(process, lines) -> int:
@@ -125,7 +125,7 @@ def reason(log: Path, begins: int) -> str:
     """Why a stage failed: its error line, or the end of its output."""
     printed = log.read_bytes()[begins:].decode("utf-8", errors="replace").splitlines()
     errors = [line for line in printed[-1:] if line.startswith("error: ")]
-    return "\n".join(errors or [*printed[-20:], f"error: this stage failed; its output is in {log}"])
+    return "\n".join(errors or [*printed[-20:], f"error: this stage failed; see {log}"])
 
 
 def size(path: Path) -> int:

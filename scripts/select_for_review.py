@@ -41,7 +41,7 @@ def main() -> None:
     judge = judge_of(download(options.model, files=(MANIFEST, REFERENCE, THRESHOLDS)))
     mentions = list(read_predictions(options.predictions))
     if not mentions:
-        raise UserError(f"{options.predictions} holds no predictions; give the output of umls-reranker rerank")
+        raise UserError(f"{options.predictions} contains no predictions; give the output of umls-reranker rerank")
     picked = select_for_review(mentions, options.count, judge, random_share=options.random_share, seed=options.seed)
     write_queue(picked, options.output)
     counts = Counter(part for _, reason in picked for part in reason.split(", "))

@@ -20,7 +20,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 
-# To finish the requests in progress; whatever manages the container must wait longer before it kills.
+# Seconds to finish requests in progress; the container manager must wait longer before it kills the process.
 STOP_SECONDS = 30
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
         access_log=False,
     )
-    # Uvicorn shuts down cleanly and then sends itself the signal again; that must not look like a crash.
+    # Uvicorn shuts down cleanly and then re-raises the signal; that must not look like a crash.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     uvicorn.Server(config).run()

@@ -17,11 +17,11 @@ from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder, read_manifest
 
-# Test mentions shown with their candidates.
+# Number of test mentions shown with their candidates.
 EXAMPLES = 3
-# Results of checks that are named.
-RESULTS = {"FAIL": "missed", "CANNOT TELL": "too little to tell"}
-# What the example prints of each candidate.
+# Check results whose targets are named.
+RESULTS = {"FAIL": "missed", "INCONCLUSIVE": "inconclusive"}
+# What the example prints for each candidate.
 EXAMPLE_LINE = "{item.score:.3f}  {item.tier:6}  {item.name}"
 
 
@@ -36,15 +36,15 @@ def main() -> None:
     report = read_metrics(run.path / "report" / METRICS)
     console = table_console()
     print_plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    # Some mentions have no type, and the call below gives no retrieval scores, on purpose.
+    # Some mentions have no type, and the call below intentionally passes no retrieval scores.
     warnings.simplefilter("ignore", UserWarning)
     texts, golds, ranked = example_mentions(recipe, run)
     console.print(examples_table(texts, golds, ranked))
     console.print(linking_table(report))
     console.print(figures_table(report))
     print_plain(f"\n{what_was_made(run)}\n{checklist_line(run)}")
-    print_plain(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}")
-    print_plain(f"A page to look at: {run.path / 'report' / 'report.html'}\n")
+    print_plain(f"Model folder, ready for the Hub: {run.path / 'model'}    metrics, plots: {run.path / 'report'}")
+    print_plain(f"Report to open in a browser: {run.path / 'report' / 'report.html'}\n")
     lines, printed = example_call(run.path / "model", texts, ranked)
     for title, text in (("Use it:", lines), ("This prints:", printed)):
         console.print(f"{title}\n", style="bold")
@@ -56,10 +56,10 @@ def what_was_made(run) -> str:
     training = read_manifest(run.path / "checkpoints")["summary"]
     if (run.path / "index").is_dir():
         index = read_manifest(run.path / "index")["summary"]
-        source = f"Made: an index of {index['names']:,} names of {index['concepts']:,} concepts;"
+        source = f"Built: an index of {index['names']:,} names of {index['concepts']:,} concepts and"
     else:
         counts = read_manifest(run.path / "candidates")["summary"]["mentions"]
-        source = f"Made from {sum(counts.values()):,} candidate lists:"
+        source = f"Built from {sum(counts.values()):,} candidate lists:"
     minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
     steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
     return (
@@ -73,7 +73,7 @@ def checklist_line(run) -> str:
     """The results of umls-reranker validate, if it has run."""
     path = run.path / "checklist.json"
     if not path.is_file():
-        return "Targets: not checked yet, run umls-reranker validate"
+        return "Targets: not checked yet; run umls-reranker validate"
     checks = read_json(path)["checks"]
     names = {result: [check["name"] for check in checks if check["result"] == result] for result in RESULTS}
     rest = [f"{words}: {', '.join(names[result])}" for result, words in RESULTS.items() if names[result]]

@@ -45,7 +45,7 @@ def train(recipe, run, stage) -> None:
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
-    # One process owns the run folder; the others only read it when it is ready.
+    # One process owns the run folder; the others only read it once it is ready.
     main = state.is_main_process
     with run.locked(owner=main), stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
         state.wait_for_everyone()

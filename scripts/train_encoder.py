@@ -19,11 +19,11 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EncoderArguments))
     run = RunFolder(recipe.run.run_dir)
     if not recipe.encoder.encoder_training_steps and not recipe.mentions.candidate_lists:
-        print("the recipe uses the encoder as it is (encoder_training_steps: 0)")
+        print("encoder not fine-tuned (encoder_training_steps: 0)")
         return
     from umls_reranker.training.processes import require_one_process
 
-    # Before the lock: the second process would blame the first.
+    # Before the lock, which a second process would report instead.
     require_one_process("umls-reranker train_encoder")
     stage = encoder_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):

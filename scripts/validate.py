@@ -5,7 +5,7 @@
     umls-reranker validate quickstart --against org/my-reranker@v1.0.0
 
 Prints each target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL or
-CANNOT TELL. With --against, also says whether the model is worse than a former version on the same mentions, or as
+INCONCLUSIVE. With --against, also says whether the model is worse than a former version on the same mentions, or as
 good within --margin. Writes checklist.json into the run folder. The exit code is 1 if a check fails, or if the model
 is worse than the former version or not shown to be as good.
 """
@@ -31,7 +31,7 @@ class ValidationOptions:
 
     against: str | None = recipe_key(
         None,
-        "former version to compare with: a run, report or model folder, an outcomes.parquet, or a Hub repo as "
+        "previous version to compare with: a run, report or model folder, an outcomes.parquet, or a Hub repo as "
         "NAMESPACE/NAME or NAMESPACE/NAME@REVISION",
     )
 
@@ -50,7 +50,7 @@ def main() -> int:
     from umls_reranker.serving.reranker import UMLSReranker
 
     targets = parse_targets(recipe.evaluation.targets)
-    # A model that was made anew has none until it is evaluated; the report is then of the former one.
+    # A new model has none until it is evaluated; until then the report is that of the previous one.
     verify_files(run.path / "model", [METRICS])
     checks = check_targets(targets, measured_figures(read_metrics(run.path / "report" / METRICS)))
     comparison = None
@@ -75,12 +75,12 @@ def main() -> int:
         }
         write_json(run.path / "checklist.json", content)
     print(format_table(checks))
-    counts = {result: [c.name for c in checks if c.result == result] for result in ("PASS", "FAIL", "CANNOT TELL")}
+    counts = {result: [c.name for c in checks if c.result == result] for result in ("PASS", "FAIL", "INCONCLUSIVE")}
     passed, failed, open_ = counts.values()
     print(
         f"\n{len(passed)} passed, {len(failed)} failed"
         + (f": {', '.join(failed)}" if failed else "")
-        + (f"; too little support to tell: {', '.join(open_)}" if open_ else "")
+        + (f"; inconclusive: {', '.join(open_)}" if open_ else "")
     )
     if comparison:
         print(f"\n{comparison.table()}\n\ncompared with {options.against}: {comparison.sentence()}")

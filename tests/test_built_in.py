@@ -1,4 +1,4 @@
-"""The model that comes with the package, and the first example of README.md, which loads it."""
+"""The model that is included in the package, and the first example of README.md, which loads it."""
 
 import re
 import subprocess

@@ -65,7 +65,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
         (["calibrate", "quickstart", "--accelerate_config", "cpu"], "unknown argument '--accelerate_config'"),
         (["run", "quickstrat"], "recipe quickstrat does not exist; these come with the package: hpo-minilm, minilm-"),
         (["run", "quickstart", "--sed", "1"], "unknown argument '--sed'; did you mean '--seed'?"),
-        (["recipes", "copy"], "say what to copy; choose from hpo-minilm, "),
+        (["recipes", "copy"], "name what to copy; choose from hpo-minilm, "),
         (["recipes", "copy", "quick"], "there is no quick to copy; choose from hpo-minilm, minilm-"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_plan_names_a_configuration_that_cannot_be_read(tmp_path, content):
         launched_processes({"accelerate_config": str(tmp_path / "bad.yaml")})
 
 
-STAGES = [*command.GROUPS["Stages of a run, in their order"]]
+STAGES = [*command.GROUPS["Stages of a run, in order"]]
 
 
 class Stages:
@@ -242,7 +242,7 @@ def test_run_ends_with_what_a_stage_printed_where_it_says_no_reason(monkeypatch,
     assert ended.value.code == 1
     told = capsys.readouterr().err.splitlines()[2:]
     log = Path("runs/quickstart/run.log")
-    assert told == ["Traceback ...", "boom", f"error: this stage failed; its output is in {log}"]
+    assert told == ["Traceback ...", "boom", f"error: this stage failed; see {log}"]
 
 
 @pytest.mark.parametrize("drivers", [(), (os.devnull,)], ids=["forked", "started"])
@@ -327,7 +327,7 @@ PLANNED = [
 
 def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(planned):
     launched = "--accelerate_config", str(CONFIGS / "cpu_two_processes.yaml")
-    assert planned() == planned(*launched) == dict.fromkeys(PLANNED, "would be made in ...")
+    assert planned() == planned(*launched) == dict.fromkeys(PLANNED, "would be written to ...")
     assert not Path("runs").exists()
     recipe = load_recipe("mine.yaml")
     files = fingerprints(input_files(recipe), Path("cache"), printed=False)
@@ -347,7 +347,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(planned):
     shutil.rmtree("runs/run/vectors")
     assert list(planned()) == [name for name in PLANNED if name != "vectors"]
     shutil.rmtree("runs/run/index")
-    assert {name for name, text in planned().items() if text.startswith("would be made in")} == {"vectors", "index"}
+    assert {name for name, text in planned().items() if text.startswith("would be written to")} == {"vectors", "index"}
 
 
 def test_a_dry_run_goes_on_after_a_stage_that_cannot_be_resumed(planned):
@@ -357,12 +357,12 @@ def test_a_dry_run_goes_on_after_a_stage_that_cannot_be_resumed(planned):
     told = planned(code=2)
     assert list(told) == PLANNED
     assert told["checkpoints"].startswith("error: runs/run/.checkpoints.partial holds output of a killed run")
-    assert told["model"] == "would be made in ..."
+    assert told["model"] == "would be written to ..."
 
 
 def test_minutes_of_stages_are_numbers(tmp_path):
     ended = run("run", "quickstart", "--stage_minutes", '{"train": "long"}', cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (2, "error: stage_minutes must map commands to numbers of minutes\n")
+    assert (ended.returncode, ended.stderr) == (2, "error: stage_minutes must map commands to minutes\n")
 
 
 @pytest.mark.parametrize(

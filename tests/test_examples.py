@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+@pytest.mark.filterwarnings("ignore:missing inputs")
 def test_examples_print_what_they_say(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     # They replace a dataset of Ray and a frame of Spark.

@@ -68,7 +68,7 @@ def test_the_commands_are_there_after_pip_install(source, environment):
             within = site if name == "umls_reranker" else site / "umls_reranker"
             assert files == {path: (within / path).read_bytes() for path in files}
     refused = run(command, "quickstart", "--stage_minutes", '{"train": "long"}', cwd=empty)
-    assert refused.stderr == "error: stage_minutes must map commands to numbers of minutes\n"
+    assert refused.stderr == "error: stage_minutes must map commands to minutes\n"
     copied = run(command, "recipes", "copy", "quickstart", cwd=empty)
     assert copied.stdout == f"{Path('quickstart') / 'config.yaml'}\n", copied.stderr
     made = run(command, "prepare_data", "quickstart", cwd=empty)

@@ -81,7 +81,7 @@ def tiny_reranker_without_network(folder: Path, recipe: Recipe | None = None) ->
     """As `tiny_reranker`, of scores and names alone; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = recipe or Recipe.from_values({"run_name": "tiny-lists"})
-    write_model_files(folder, recipe, None, None, without_network(), {"split": "own lists", "mentions": 800})
+    write_model_files(folder, recipe, None, None, without_network(), {"split": "labelled", "mentions": 800})
     return folder
 
 

@@ -53,7 +53,7 @@ _HOMES = {
     "certify": ".calibration.certify",
 }
 
-# Recipe keys, stages and features know the retrievers by what they declare.
+# Registers the retrievers, which recipe keys, stages and features refer to.
 for _retriever in OWN_RETRIEVERS:
     _register(_retriever)
 _FEATURES.import_by(lambda: import_module(".calibration.features", __name__))

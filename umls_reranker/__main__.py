@@ -17,7 +17,7 @@ from umls_reranker.core.version import __version__
 
 GROUPS = {
     "Start here": ("quickstart", "recipes", "run"),
-    "Stages of a run, in their order": (
+    "Stages of a run, in order": (
         "prepare_data",
         "train_encoder",
         "build_index",
@@ -29,10 +29,10 @@ GROUPS = {
         "summarize",
     ),
     "Use and share a model": ("demo", "rerank", "serve", "export", "export_index", "publish"),
-    "Watch it, and learn from corrections": ("monitor", "select_for_review", "add_feedback", "recalibrate"),
+    "Monitor it and learn from corrections": ("monitor", "select_for_review", "add_feedback", "recalibrate"),
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
-QUICKSTART = "quickstart"  # the recipe of this name, without a script of its own
+QUICKSTART = "quickstart"  # the recipe of this name, not a script
 QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a CPU."
 USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
 OWN_LISTS = """\

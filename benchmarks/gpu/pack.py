@@ -46,7 +46,7 @@ def main() -> None:
     size = arguments.archive.stat().st_size
     print(f"{arguments.archive}: {size / 1e6:.1f} MB, {len(pairs):,} pairs")
     if size > MOST_BYTES:
-        sys.exit(f"more than {MOST_BYTES / 1e6:.0f} MB; take a smaller model or fewer pairs")
+        sys.exit(f"more than {MOST_BYTES / 1e6:.0f} MB; use a smaller model or fewer pairs")
 
 
 if __name__ == "__main__":

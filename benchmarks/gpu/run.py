@@ -46,7 +46,7 @@ from umls_reranker.training.collator import LabelledPairs, PairCollator
 from umls_reranker.training.trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer
 
 transformers.utils.logging.disable_progress_bar()
-# Parts that would begin later than this, in seconds, are left out.
+# Sections that would start later than this, in seconds, are skipped.
 LAST_START = 500
 TEMPLATE = PairTemplate(48)
 FULL = SimpleNamespace(
@@ -84,13 +84,11 @@ QUICK = SimpleNamespace(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that everything runs")
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data", help="folder of model and pairs")
-    parser.add_argument(
-        "--output", type=Path, default=Path("gpu.md"), help="where the Markdown goes (default: gpu.md)"
-    )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure")
-    # How it calls itself, for the run that is killed.
+    parser.add_argument("--output", type=Path, default=Path("gpu.md"), help="Markdown file to write (default: gpu.md)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="sections to run")
+    # How it starts itself, for the run that is killed.
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kill_at", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -113,7 +111,7 @@ def main() -> None:
             start = time.perf_counter()
             write(f"## {title}\n")
             if start - began > LAST_START:
-                write("Not measured: no time left.\n")
+                write("Not measured: out of time.\n")
                 continue
             try:
                 for line in PARTS[title](bench):
@@ -123,7 +121,7 @@ def main() -> None:
                 write(f"\n**Failed:** {type(error).__name__}: {str(error).splitlines()[:1]}")
                 failed = True
             write(f"\n{time.perf_counter() - start:.0f} s.\n")
-        write(f"All together: {time.perf_counter() - began:.0f} s.")
+        write(f"In total: {time.perf_counter() - began:.0f} s.")
     sys.exit(failed)
 
 
@@ -135,7 +133,7 @@ class Bench:
         self.device = resolve_device(options.device)
         self.on_gpu = self.device.type == "cuda"
         self.sizes = QUICK if options.quick else FULL
-        # As auto chooses; sentence-transformers computes in it too.
+        # As auto chooses; sentence-transformers uses it too.
         self.usual = resolve_dtype("auto", self.device)
         self.precisions = list(dict.fromkeys(["float32", self.usual, *["float16"] * self.on_gpu]))
         self.tokenizer = load_pretrained(AutoTokenizer, options.data / "model")
@@ -145,7 +143,7 @@ class Bench:
         self.peak = dict.fromkeys(self.precisions, float("nan"))
 
     def machine(self) -> str:
-        place = torch.cuda.get_device_name(self.device) if self.on_gpu else f"{platform.machine()} processor"
+        place = torch.cuda.get_device_name(self.device) if self.on_gpu else f"{platform.machine()} CPU"
         versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
         if self.on_gpu:
             versions += f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
@@ -313,7 +311,7 @@ def peaks(bench: Bench) -> Iterator[str]:
 def training(bench: Bench) -> Iterator[str]:
     """MiniLM on real pairs in each precision; the one of float32 is what is scored later."""
     sizes, reference = bench.sizes, None
-    titles = ("last loss", "differs at most", "on average", "skipped steps", "scale", "growth tracker")
+    titles = ("last loss", "difference, max", "on average", "skipped steps", "scale", "growth tracker")
     yield header(f"MiniLM, batches of {sizes.batch}", "first loss", *titles, "pairs/s")
     for precision in bench.precisions:
         trainer = bench.trainer(bench.minilm(), precision, sizes.steps, sizes.batch, bench.scratch / "training")
@@ -371,7 +369,7 @@ def resuming(bench: Bench) -> Iterator[str]:
     outcomes = [json.loads((folder / "outcome.json").read_text()) for folder in (whole, cut)]
     weights = [torch.load(folder / "weights.pt", map_location="cpu") for folder in (whole, cut)]
     apart = max((one - weights[1][name]).abs().max().item() for name, one in weights[0].items())
-    yield header(f"{precision}, {sizes.steps} steps", "resumed from", "last loss", "scaler", "weights apart at most")
+    yield header(f"{precision}, {sizes.steps} steps", "resumed from", "last loss", "scaler", "weight difference, max")
     for name, outcome in zip(("undisturbed", f"killed at step {sizes.at}"), outcomes, strict=True):
         scaler = ", ".join(f"{key.strip('_')} {value:g}" for key, value in outcome["scaler"].items()) or "-"
         yield row(name, outcome["from"] or "-", f"{outcome['losses'][-1]:.6f}", scaler, f"{apart:.1e}")
@@ -448,7 +446,7 @@ def scoring(bench: Bench) -> Iterator[str]:
 
     def score(scorer: PairScorer, texts: tuple[list[str], list[str]], rounds: int = 2) -> float:
         def run() -> None:
-            scorer.encoder = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE)  # it knows no text yet
+            scorer.encoder = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE)  # nothing is cached yet
             scorer.score(*texts)
 
         return len(texts[0]) / bench.seconds(run, rounds)
@@ -475,14 +473,16 @@ def scoring(bench: Bench) -> Iterator[str]:
         yield row(f"bert-base, {budget:,} tokens at once", half, f"{speed:,.0f}", "", "", bench.memory())
     scorer = bench.scorer("bert-base", half)
     speed = score(scorer, scored_pairs(bench, new_names=True))
-    yield row("bert-base, no name comes twice", half, f"{speed:,.0f}", "", "", "")
+    yield row("bert-base, all names distinct", half, f"{speed:,.0f}", "", "", "")
     packed.KERNELS.append(packed.SDPBackend.CUDNN_ATTENTION)
     for kernels in ("with", "without"):
         other = scored_pairs(bench, seed=1 + len(packed.KERNELS))
         began = time.perf_counter()
         scorer.score(*other)
         speed = len(other[0]) / (time.perf_counter() - began)
-        yield row(f"bert-base, once over other pairs, {kernels} cuDNN's attention", half, f"{speed:,.0f}", "", "", "")
+        yield row(
+            f"bert-base, one pass over other pairs, {kernels} cuDNN's attention", half, f"{speed:,.0f}", "", "", ""
+        )
         del packed.KERNELS[3:]
     comparable = importlib.util.find_spec("sentence_transformers")
     for name in ("minilm", "bert-base") if comparable else ():
@@ -514,7 +514,7 @@ def agreement(bench: Bench) -> Iterator[str]:
     def first(logits: np.ndarray) -> np.ndarray:
         return np.array([part.argmax() for part in np.split(logits, starts[1:])])
 
-    yield header("logits against float32 on the processor", "on average", "at most", "same first of a list")
+    yield header("logits compared with float32 on the CPU", "on average", "at most", "same top candidate")
     for precision in bench.precisions:
         logits = bench.scorer("minilm", precision).score(mentions, names).logits
         apart = np.abs(logits - reference.logits)
@@ -526,7 +526,7 @@ def agreement(bench: Bench) -> Iterator[str]:
 def one_mention(bench: Bench) -> Iterator[str]:
     mention, names = bench.columns["mention"][0], list(dict.fromkeys(bench.columns["name"]))[:32]
     texts = [mention] * len(names), names
-    yield header("one mention, 32 candidates", "precision", "ms, median", "first call, s", "logits differ at most")
+    yield header("one mention, 32 candidates", "precision", "ms, median", "first call, s", "logit difference, max")
     for name in ("minilm", "bert-base"):
         expected = bench.scorer(name, "float32").score(*texts).logits
         for precision in bench.precisions:
@@ -566,7 +566,7 @@ def search(bench: Bench) -> Iterator[str]:
         reference = found if reference is None else reference
         shared = [len(np.intersect1d(own, other)) for own, other in zip(found, reference, strict=True)]
         yield row(precision, f"{speed:,.0f}", f"{np.mean(shared) / 64:.4f}", bench.memory())
-    yield "\nVectors are random, the hardest case: neighbours are as near as in no vocabulary."
+    yield "\nVectors are random, the hardest case: neighbors are closer together than in any vocabulary."
 
 
 PARTS: dict[str, Callable[[Bench], Iterator[str]]] = {

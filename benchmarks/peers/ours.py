@@ -32,10 +32,12 @@ OWN_INPUTS = ("types", "context", "training mentions")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder with a model")
-    parser.add_argument("export", type=Path, help="folder that export.py wrote of it")
+    parser.add_argument("export", type=Path, help="folder that export.py wrote from it")
     parser.add_argument("--lists", nargs="+", metavar="SYSTEM", help="systems whose candidates are ranked")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="of ranking them (default: all)")
-    parser.add_argument("--most", type=int, default=5_000, help="calibration lists to fit on, or mentions to time")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ways of ranking them (default: all)")
+    parser.add_argument(
+        "--most", type=int, default=5_000, help="number of calibration lists to fit on, or mentions to time"
+    )
     parser.add_argument("--turns", choices=("ours", "ours_without_cross_encoder"), help="time it when asked to")
     arguments = parser.parse_args()
     if arguments.turns:

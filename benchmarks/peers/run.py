@@ -34,7 +34,7 @@ def main() -> None:
                 run(python, HERE / "peer.py", name, arguments.export, *options)
                 print(f"{name}: linked", flush=True)
         except (subprocess.CalledProcessError, FileNotFoundError) as error:
-            print(f"{name}: left out, {error}", flush=True)
+            print(f"{name}: skipped, {error}", flush=True)
 
 
 def installed(name: str) -> Path:

@@ -34,10 +34,10 @@ def test_too_few_documents_say_how_many_are_needed():
     )
     assert "299 or more" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
     assert str(find_certificate(np.full(200, 0.97), np.zeros(200))) == (
-        "not certified: too many of the most probable answers are wrong; more of the same would not help"
+        "not certified: too many of the most probable answers are incorrect; more documents like these would not help"
     )
     assert str(find_certificate(np.full(100, 0.97), np.arange(100) >= 4)).startswith(
-        "not certified: with the errors seen among the most probable answers there are too few documents; an estimate"
+        "not certified: too few documents for the errors seen among the most probable answers; an estimate"
     )
     assert str(find_certificate(np.empty(0), np.empty(0))).startswith(
         "not certified: the calibration documents count for 0"
@@ -244,7 +244,7 @@ def test_the_outlook_is_what_more_documents_and_a_lower_confidence_would_give():
     )
     names = documents + 1000
     found = certify(scores, correct, names)
-    assert found.outlook == shares and f"; estimates for information: {shares['confidence 0.90']:.1%}" in str(found)
+    assert found.outlook == shares and f"; for information only: {shares['confidence 0.90']:.1%}" in str(found)
 
 
 @pytest.mark.parametrize(

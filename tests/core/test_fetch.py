@@ -258,7 +258,7 @@ def test_a_folder_where_one_may_be(tmp_path):
     assert fetch(str(tmp_path), tmp_path, folder=True) == tmp_path
     with pytest.raises(UserError, match="is a folder; the recipe needs a file"):
         fetch(str(tmp_path), tmp_path)
-    with pytest.raises(UserError, match="a folder has no SHA-256; leave out #sha256="):
+    with pytest.raises(UserError, match="a folder has no SHA-256; remove #sha256="):
         fetch(f"{tmp_path}#sha256={'0' * 64}", tmp_path, folder=True)
 
 

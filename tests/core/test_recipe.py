@@ -109,11 +109,11 @@ def test_lists_are_not_shared_between_recipes():
         ("seed: [1, 2]", "seed must be a single value"),
         ("model: {name: x}", "model must be a single value"),
         ("targets: [f1: 0.9]", "targets must be a list, e.g. [a, b]"),
-        ("max_length:", "max_length: has no value; give one, or leave the key out"),
+        ("max_length:", "max_length: has no value; give one or remove the key"),
         ("lr_scheduler_kwargs: cosine", "lr_scheduler_kwargs: must be a mapping, given as JSON on the command line"),
         ("lr_scheduler_kwargs: [a]", "lr_scheduler_kwargs must be a single value"),
         ("report_to: mlflow", "report_to: 'mlflow' is not one of tensorboard, wandb, trackio, none"),
-        ("model: ''", "model: has no value; give one, or leave the key out"),
+        ("model: ''", "model: has no value; give one or remove the key"),
         ("seed: -1", "seed: -1 is out of range; give a number that is from 0 to 4,294,967,295"),
         ("seed: 1180591620717411303424", "seed: 1180591620717411303424 is out of range; give a number that is from 0"),
         ("learning_rate: nan", "learning_rate: nan is out of range; give a number that is finite"),
@@ -158,7 +158,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(write):
 
 def test_a_reserved_field_of_the_trainer_is_refused_with_the_reason(write):
     path = write("push_to_hub: true")
-    reason = "push_to_hub cannot be set: umls-reranker publish does that, by the keys repo_id, tag and private"
+    reason = "push_to_hub cannot be set: umls-reranker publish does that, with the keys repo_id, tag and private"
     assert refused(load_recipe, path) == f"{path}: {reason}"
     for words in (["--push_to_hub"], ["--push_to_hub=true"], ["--push_to_hub", "true"]):
         assert refused(parse, write(""), *words).startswith(reason + "; see ")
@@ -166,7 +166,7 @@ def test_a_reserved_field_of_the_trainer_is_refused_with_the_reason(write):
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just text"])
 def test_a_recipe_that_is_no_mapping_is_refused(write, text):
-    assert "must be lines of `key: value`" in refused(load_recipe, write(text))
+    assert "must consist of `key: value` lines" in refused(load_recipe, write(text))
 
 
 def test_a_recipe_that_cannot_be_read_is_named(write, tmp_path):
@@ -445,7 +445,7 @@ def test_the_output_of_a_run_is_told_from_a_recipe(tmp_path):
     made.write_text("seed: 1\n")
     for folder in (tmp_path, tmp_path / "model"):
         assert (
-            refused(load_recipe, folder) == f"{folder} is what a run made, no recipe; give its recipe, such as {made}"
+            refused(load_recipe, folder) == f"{folder} is a run folder, not a recipe; give its recipe, such as {made}"
         )
     assert "does not exist" in refused(load_recipe, tmp_path / "model" / "mistyped.yaml")
 

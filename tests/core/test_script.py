@@ -44,7 +44,7 @@ def test_the_result_is_the_exit_code(capsys, result, code):
         (UserError("two\nlines  and\tspaces"), "error: two lines and spaces\n"),
         (OSError(28, "No space left on device", "runs/a"), "error: [Errno 28] No space left on device: 'runs/a'\n"),
         (PermissionError(13, "Permission denied", "x"), "error: [Errno 13] Permission denied: 'x'\n"),
-        (KeyboardInterrupt(), "\nstopped; finished stages are kept, run the same command again to resume\n"),
+        (KeyboardInterrupt(), "\ninterrupted; finished stages are kept, run the same command again to resume\n"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(capsys, error, line):
@@ -67,7 +67,7 @@ def test_a_bug_keeps_its_traceback(error):
 def test_a_path_that_holds_a_nul_is_one_line(tmp_path, capsys, use):
     assert run(lambda: use(tmp_path / "a\0b"), capsys) == (
         2,
-        "error: a path or argument holds the character NUL (\\0)\n",
+        "error: a path or argument contains a NUL character (\\0)\n",
     )
 
 
@@ -109,12 +109,12 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
         return answer, capsys.readouterr().err
 
     assert asked() == (True, f"[index] -> {stage.folder}\n")
-    assert asked(dry_run=True) == (False, f"[index] would be made in {stage.folder}\n")
+    assert asked(dry_run=True) == (False, f"[index] would be written to {stage.folder}\n")
     with stage.writing():
         pass
     assert asked() == (False, f"[index] up to date in {stage.folder}\n")
     assert asked(overwrite=True) == (True, f"[index] -> {stage.folder}\n")
-    assert asked(overwrite=True, dry_run=True) == (False, f"[index] would be made in {stage.folder}\n")
+    assert asked(overwrite=True, dry_run=True) == (False, f"[index] would be written to {stage.folder}\n")
 
 
 def test_what_a_killed_run_left_is_resumed_refused_or_dropped(tmp_path, capsys):
@@ -126,7 +126,7 @@ def test_what_a_killed_run_left_is_resumed_refused_or_dropped(tmp_path, capsys):
         raise KeyboardInterrupt
     place = stage(1).folder
     assert should_run(stage(1), RunArguments())
-    assert capsys.readouterr().err == f"[checkpoints] -> {place}, resuming what a killed run left\n"
+    assert capsys.readouterr().err == f"[checkpoints] -> {place}, resuming an interrupted run\n"
     for dry_run in (True, False):
         with pytest.raises(UserError, match="output of a killed run with rate 1, now 2; set this back"):
             should_run(stage(2), RunArguments(dry_run=dry_run))

@@ -149,7 +149,7 @@ def test_a_full_disk_is_said_and_the_former_output_stays(tmp_path, error, make):
     with pytest.raises(UserError) as told, stage.writing() as (folder, _):
         (folder / "half").write_text("half")
         raise error
-    said = f"{stage.partial} could not be written, the disk is full; free some space and run again"
+    said = f"{stage.partial} could not be written: the disk is full; free some space and run again"
     assert str(told.value) == said
     assert (stage.folder / "names.txt").read_text() == "former"
     assert stage.partial.exists() == (make is resumable)

@@ -59,12 +59,12 @@ def test_an_entity_in_pieces_is_left_out_and_text_may_have_several(tmp_path):
 
 MALFORMED = [
     (row(entity(end=5)), "row 1, document '1', entity 1: offsets do not match the text: 2-5 is 'col', not 'cold'"),
-    (row(entity(start=-1)), "row 1, document '1', entity 1: offsets are not numbers: '-1'"),
+    (row(entity(start=-1)), "row 1, document '1', entity 1: offsets are not integers: '-1'"),
     (row(entity(end=99)), "row 1, document '1', entity 1: offsets outside the document: 2-99 in 12 characters"),
-    (row(entity(offsets=[[2]])), "row 1, document '1', entity 1: offsets are not pairs of numbers: '[2]'"),
-    (row(entity(offsets=[])), "row 1, document '1', entity 1: text and offsets differ in number: 1 and 0"),
-    (row(entity(), offsets=[[0, 1], [2, 3]]), "row 1: text and offsets differ in number: 1 and 2"),
-    (row(entity(), text=[None]), "row 1: text is not a text"),
+    (row(entity(offsets=[[2]])), "row 1, document '1', entity 1: offsets are not pairs of integers: '[2]'"),
+    (row(entity(offsets=[])), "row 1, document '1', entity 1: numbers of texts and offsets differ: 1 and 0"),
+    (row(entity(), offsets=[[0, 1], [2, 3]]), "row 1: numbers of texts and offsets differ: 1 and 2"),
+    (row(entity(), text=[None]), "row 1: text is not a string"),
     (row(entity(), doc_id=None), "row 1, document '': document without id"),
 ]
 
@@ -96,5 +96,5 @@ def test_tables_of_another_schema_and_broken_files_are_named(tmp_path):
     path = write_bigbio(tmp_path / "c.parquet", [row(entity())])
     for name, content in {"cut": path.read_bytes()[:-20], "arrow": b"\xff\xff\xff\xff\x10\0\0\0junk"}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=f"{name} cannot be read .*; get the file again"):
+        with pytest.raises(UserError, match=f"{name} cannot be read .*; download the file again"):
             list(read_corpus(tmp_path / name))

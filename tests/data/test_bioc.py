@@ -104,22 +104,22 @@ MALFORMED = [
     ),
     (document(annotation(9, 9)), "document '1', annotation 1: offsets outside the document: 9-18 in 12 characters"),
     (document(annotation(2, 0, "")), "document '1', annotation 1: offsets outside the document: 2-2"),
-    (document(annotation(-2, 4)), "document '1', annotation 1: offsets are not numbers: '-2'"),
-    (document(annotation(2.0, 4)), "document '1', annotation 1: offsets are not numbers"),
-    (document(annotation(True, 4)), "document '1', annotation 1: offsets are not numbers"),
-    (document(annotation(10**12, 4)), "document '1', annotation 1: offsets are not numbers"),
+    (document(annotation(-2, 4)), "document '1', annotation 1: offsets are not integers: '-2'"),
+    (document(annotation(2.0, 4)), "document '1', annotation 1: offsets are not integers"),
+    (document(annotation(True, 4)), "document '1', annotation 1: offsets are not integers"),
+    (document(annotation(10**12, 4)), "document '1', annotation 1: offsets are not integers"),
     (document(annotation(locations=[])), "document '1', annotation 1: annotation without location"),
-    (document(annotation(text=None)), "document '1', annotation 1: text is not a text"),
+    (document(annotation(text=None)), "document '1', annotation 1: text is not a string"),
     (document("x"), "document '1', annotation 1: annotation is not an object"),
-    (document(annotation(), offset=None), " offsets are not numbers"),
-    (document(annotation(), offset=10**9), " offsets are not numbers"),
+    (document(annotation(), offset=None), " offsets are not integers"),
+    (document(annotation(), offset=10**9), " offsets are not integers"),
     (document(annotation(), offset=99_999_999), " passages far apart"),
-    (document(annotation(), text=["A"]), " text is not a text"),
+    (document(annotation(), text=["A"]), " text is not a string"),
     (document(annotation(), text="\ud800 cold"), " text holds half of a surrogate pair"),
     (document(annotation(), annotations={}), " annotations is not a list"),
     (document(annotation(), doc_id=""), "document '': document without id"),
     (document(annotation(), doc_id=None), "document '': document without id"),
-    (document(annotation(), doc_id=[1]), " id of a document is not a text"),
+    (document(annotation(), doc_id=[1]), " id of a document is not a string"),
     ({"id": "1"}, " document without passages: '1'"),
     ({"id": "1", "passages": [[]]}, " passage is not an object"),
     ("a document", " document is not an object"),
@@ -138,7 +138,7 @@ def test_what_is_malformed_is_named_or_skipped(tmp_path, malformed, what):
 
 
 def test_a_document_given_twice_and_a_file_without_any(tmp_path):
-    with pytest.raises(UserError, match="c.json:1, document '1': document given twice: '1'"):
+    with pytest.raises(UserError, match="c.json:1, document '1': duplicate document: '1'"):
         read(tmp_path, document(), document())
     with pytest.raises(UserError, match="c.json holds no document; expected a collection of documents with passages"):
         read(tmp_path)
@@ -185,7 +185,7 @@ def test_references_to_characters_are_text(tmp_path):
 XML = bioc_xml([document(annotation())])
 JSON = json.dumps({"documents": [document(annotation())]})
 BROKEN = [
-    (XML[:-5], "c:2: not XML \\(unclosed token\\); get the file again"),
+    (XML[:-5], "c:2: not XML \\(unclosed token\\); download the file again"),
     (XML.replace("</id>", "</i>"), "c:1: not XML \\(mismatched tag\\)"),
     (XML.replace("UTF-8", "klingon"), "c:1: not XML"),
     (XML.encode().replace(b"cold", b"c\xffld"), "c:1: not XML \\(not well-formed"),

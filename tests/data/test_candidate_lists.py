@@ -110,7 +110,7 @@ def test_a_table_of_names_alone():
         ({"entity": "\u2003\x1c"}, "entity is blank"),
         ({"candidates": None}, "candidates are a NoneType, not a list"),
         ({"candidates": [{"name": None}]}, "candidate 0 .dict. has no text name"),
-        ({"entity_type": ["T1", None]}, "entity_type must be text or a list of texts"),
+        ({"entity_type": ["T1", None]}, "entity_type must be a string or a list of strings"),
     ],
 )
 def test_tables_are_refused_as_objects_are(change, reason):

@@ -78,7 +78,7 @@ def test_files_of_a_folder_are_one_corpus(corpus, tmp_path):
     assert list(read_corpus(halves)) == expected
     twice = read_corpus([halves[0], halves[0]], on_error="skip")
     assert len(list(twice)) == len([mention for mention in expected if mention.doc_id < "905"])
-    assert twice.report["reasons"] == {"document given twice": 5}
+    assert twice.report["reasons"] == {"duplicate document": 5}
 
 
 def test_what_no_reader_knows_is_named_with_the_known_formats(corpus, tmp_path):
@@ -91,7 +91,7 @@ def test_what_no_reader_knows_is_named_with_the_known_formats(corpus, tmp_path):
             read_corpus(tmp_path / "x")
         assert "\n" not in str(error.value)
     (tmp_path / "x").write_bytes(gzip.compress(b""))
-    with pytest.raises(UserError, match=f"{known}; it holds nothing$"):
+    with pytest.raises(UserError, match=f"{known}; it is empty$"):
         read_corpus(tmp_path / "x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.csv").touch()
@@ -118,8 +118,10 @@ def test_a_format_of_your_own(tmp_path, monkeypatch):
     (tmp_path / "x").write_text("1\tA [cold|C0009443] day\n1\tAgain [cold|C0009443]\n")
     mentions = read_corpus(tmp_path / "x", on_error="skip")
     assert list(mentions) == [Mention("1", 2, 6, "cold", "A ", " day", "C0009443", ())]
-    assert (mentions.report["format"], mentions.report["reasons"]) == ("tagged lines", {"document given twice": 1})
-    with pytest.raises(UserError, match=r"x:2: document given twice: '1'; fix it, or skip it with on_error: skip"):
+    assert (mentions.report["format"], mentions.report["reasons"]) == ("tagged lines", {"duplicate document": 1})
+    with pytest.raises(
+        UserError, match=r"x:2: duplicate document: '1'; fix it, or skip such lines with --on_error skip"
+    ):
         list(read_corpus(tmp_path / "x"))
     assert "tagged lines (lines of an id, a tab" in corpus_formats.describe_formats()
     assert len(Path(toy_corpus.__file__).read_text().splitlines()) < 40

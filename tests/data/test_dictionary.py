@@ -121,7 +121,7 @@ def test_one_of_the_two_files_is_enough(release):
         (candidate,) = add(Dictionary.from_umls_dir(release, cuis), "cold", {"cui": COLD})
         assert candidate.keys() == {"cui", "name", "preferred_name", "synonym_score"}
     (release / "MRCONSO.RRF").unlink()
-    with pytest.raises(UserError, match=r"META holds neither MRCONSO\.RRF nor MRSTY\.RRF; give the folder"):
+    with pytest.raises(UserError, match=r"META contains neither MRCONSO\.RRF nor MRSTY\.RRF; give the folder"):
         Dictionary.from_umls_dir(release)
     write_rrf(release / "META")
     with pytest.raises(UserError, match=r"did you mean .*META/META\?"):
@@ -155,7 +155,7 @@ def test_files_of_lists_get_names_types_and_synonyms(tmp_path, release, ending):
     assert list(lists.candidate_types)[:2] == [("T047",), ("T070",)]
     assert set(lists.scores) == {"my", "synonym"} and lists.scores["synonym"][0] == 1 > lists.scores["synonym"][1]
     assert described(labelled, ()).splitlines()[1:] == [
-        "scores of candidates: my_score, synonym_score",
+        "candidate scores: my_score, synonym_score",
         "of 24 candidates, the dictionary has names of 24 and semantic types of 24",
         "semantic_types of candidates: no mention has a type to compare them with; give mentions an entity_type",
     ]

@@ -81,7 +81,7 @@ def test_positions_name_file_and_row(tmp_path, kind):
         (b"\xff", r"^not UTF-8 \(byte 0xff at column 1\)"),
         (b"[]", r"^JSON, but not an object; write \{.entity"),
         (b'"entity candidates"', r"^JSON, but not an object"),
-        (b'{"candidates": []}', r"^lacks entity \(or mention\), the text that the candidates are for$"),
+        (b'{"candidates": []}', r"^lacks entity \(or mention\), the text to link$"),
         (b'{"entity": "a"}', "^lacks candidates, the list to rank$"),
         (b'{"entity": "a", "mention": "b", "candidates": []}', "^has entity and mention, which differ; keep one"),
     ],

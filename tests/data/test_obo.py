@@ -224,7 +224,9 @@ def test_broken_and_useless_files_are_named(tmp_path):
     cases = {
         write(tmp_path / "cut.gz", packed[:300]): r"cut.gz: the gzip stream is cut short or corrupt",
         write(tmp_path / "empty.obo", ""): "empty.obo is empty",
-        write(tmp_path / "page.html", "<html>\n"): r"page.html holds no \[Term\]; expected an ontology in OBO format",
+        write(
+            tmp_path / "page.html", "<html>\n"
+        ): r"page.html contains no \[Term\]; expected an ontology in OBO format",
         write(tmp_path / "bare.obo", stanza(1)): "none of 1 terms has a cross reference UMLS:C",
         tmp_path / "absent.obo": "absent.obo does not exist",
     }

@@ -123,16 +123,16 @@ MALFORMED = [
     ({"lbl": "x"}, "nodes[1]: node without id"),
     (node(1), "nodes[1]: node given twice: X:1"),
     (node(2, "", cui="C0000002"), "nodes[1]: node without name: X:2"),
-    (node("2 3"), "nodes[1]: id is more than a word: 'http://purl.obolibrary.org/obo/X_2 3'"),
+    (node("2 3"), "nodes[1]: id contains whitespace: 'http://purl.obolibrary.org/obo/X_2 3'"),
     ("words", "nodes[1]: node is not an object: \"'words'\""),
-    ({"id": 7, "lbl": "x"}, "nodes[1]: id is not a text: '7'"),
-    (node(2, ["x"]), "nodes[1]: lbl is not a text"),
-    (node(2, "half \ud800"), r"nodes[1]: lbl holds half of a surrogate pair, which is no character: 'half \ud800'"),
+    ({"id": 7, "lbl": "x"}, "nodes[1]: id is not a string: '7'"),
+    (node(2, ["x"]), "nodes[1]: lbl is not a string"),
+    (node(2, "half \ud800"), r"nodes[1]: lbl contains a lone surrogate, which is not a character: 'half \ud800'"),
     (node(2) | {"meta": []}, "nodes[1]: meta is not an object: '[]'"),
     (node(2, synonyms={}), "nodes[1]: synonyms is not a list: '{}'"),
-    (node(2, synonyms=[{"pred": "hasExactSynonym", "val": " "}]), "nodes[1]: synonym without a text"),
-    (node(2, synonyms=[{"pred": "hasExactSynonym", "val": None}]), "nodes[1]: synonyms.val is not a text: 'None'"),
-    (node(2, xrefs=[{"id": "UMLS:C0000002"}]), "nodes[1]: xref is not a text: 'None'"),
+    (node(2, synonyms=[{"pred": "hasExactSynonym", "val": " "}]), "nodes[1]: synonym without text"),
+    (node(2, synonyms=[{"pred": "hasExactSynonym", "val": None}]), "nodes[1]: synonyms.val is not a string: 'None'"),
+    (node(2, xrefs=[{"id": "UMLS:C0000002"}]), "nodes[1]: xref is not a string: 'None'"),
     (node(2, xrefs=["UMLS:C0000002"]), "nodes[1]: xref is not an object"),
     (node(2, definition="x"), "nodes[1]: definition is not an object"),
 ]
@@ -154,12 +154,12 @@ def test_a_malformed_node_is_named_or_skipped(tmp_path, bad, what):
 def test_a_malformed_graph_or_edge_is_named_or_skipped(tmp_path):
     edges = [is_a(3, 1), {"sub": f"{PURL}1", "obj": f"{PURL}3"}, 5]
     content = graph(GOOD, node(3, cui="C0000003"), edges=edges)
-    with pytest.raises(UserError, match=r"x.json:graphs\[0\].edges\[1\]: pred is not a text: 'None'"):
+    with pytest.raises(UserError, match=r"x.json:graphs\[0\].edges\[1\]: pred is not a string: 'None'"):
         read(tmp_path, content)
     concepts, _, parents, _, report = read(tmp_path, content, 7, {"nodes": 7}, on_error="skip")
     assert (len(concepts), parents) == (2, [("C0000003", "C0000001")])
     assert report["reasons"] == {
-        "pred is not a text": 1,
+        "pred is not a string": 1,
         "edge is not an object": 1,
         "graph is not an object": 1,
         "nodes is not a list": 1,
@@ -169,14 +169,16 @@ def test_a_malformed_graph_or_edge_is_named_or_skipped(tmp_path):
 def test_broken_and_useless_files_are_named(tmp_path):
     good = json.dumps({"graphs": [RICH]}, indent=1).encode()
     cases = {
-        write(tmp_path / "cut.json", good[:500]): r"cut.json:\d+: not JSON \(.* at column \d+\); get the file again",
+        write(
+            tmp_path / "cut.json", good[:500]
+        ): r"cut.json:\d+: not JSON \(.* at column \d+\); download the file again",
         write(
             tmp_path / "comma.json", b'{"graphs":\n\n [,]}'
         ): r"comma.json:3: not JSON \(Expecting value at column 3\)",
         write(tmp_path / "latin.json", b'{"graphs":\n "\xe9"}'): r"latin.json:2: not UTF-8 \(byte 0xe9\)",
         write(tmp_path / "deep.json", b'{"graphs":' + b"[" * 100_000): r"deep.json: not JSON that can be read",
         write(tmp_path / "long.json", b'{"graphs":' + b"9" * 5000 + b"}"): r"long.json: not JSON that can be read",
-        write(tmp_path / "other.json", {"nodes": []}): "other.json holds no list of graphs; expected an ontology",
+        write(tmp_path / "other.json", {"nodes": []}): "other.json contains no list of graphs; expected an ontology",
         write(tmp_path / "none.json", {"graphs": [graph()]}): "none.json holds no labeled node",
         write(tmp_path / "bare.json", {"graphs": [graph(node(1))]}): "none of 1 terms has a cross reference UMLS:C",
         write(tmp_path / "cut.gz", gzip.compress(good)[:-30]): r"cut.gz: the gzip stream is cut short",

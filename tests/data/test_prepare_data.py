@@ -138,9 +138,9 @@ def test_what_was_read_and_lost_is_printed(prepare, tmp_path, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.count("\u2502") == 3]
     printed = dict([cell.strip() for cell in line.split("\u2502")[1:3]] for line in lines)
     assert printed["UMLS release"] == "2021AA (release.dat)"
-    assert printed["types (MRSTY) of concepts without a kept name"] == "1"
-    assert printed["related pairs of concepts, each in both directions"] == "2"
-    assert printed["mentions whose CUI the dictionary lacks"] == "2"
+    assert printed["semantic types (MRSTY) of concepts without a retained name"] == "1"
+    assert printed["pairs of related concepts, counted in both directions"] == "2"
+    assert printed["mentions whose CUI is not in the dictionary"] == "2"
     assert printed["mapped to their successors"] == "1"
     report = report_of(run, "mentions")
     known, all_of_it = report["in_dictionary"]["train"], report["mentions"]["train"]
@@ -237,7 +237,7 @@ def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
     ]
     keys = dict.fromkeys(("corpus", "train_documents", "dev_documents", "umls_dir", "semantic_network_dir"), "")
     keys |= {"candidate_lists": write_lists(tmp_path / "own.jsonl", lists), "obo": write_obo(tmp_path / "x.obo")}
-    with pytest.raises(UserError, match="obo: is read only with concept_source: obo; set that too, or leave obo out"):
+    with pytest.raises(UserError, match="obo: is read only with concept_source: obo; set that too, or remove obo"):
         prepare(**keys)
     run = prepare(**keys, concept_source="obo", obo_type_roots=[TYPE_ROOT])
     # The concept of the lists has a type of the ontology, as its own 40 have.

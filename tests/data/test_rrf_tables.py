@@ -133,5 +133,5 @@ def test_the_first_fault_is_named_by_line(tmp_path, line, reason):
     path.write_bytes(b"C1|ENG|x||\n\n" + line + b"\nC1|ENG|y||\n")
     with pytest.raises(UserError) as error:
         read(path, Faults(path, "stop"))
-    assert str(error.value) == f"{path}:3: {reason}; fix it, or skip it with on_error: skip"
+    assert str(error.value) == f"{path}:3: {reason}; fix it, or skip such lines with --on_error skip"
     assert [row[2] for row in read(path, Faults(path, "skip"))] == ["x", "y"]

@@ -35,12 +35,12 @@ def test_where_test_documents_are_listed_none_are_left_for_them(files):
         "in_dictionary": {"test": 1},
     }
     titles = [*reading_table(counts, counts).columns[0].cells]
-    assert "listed documents without mentions, or not there" in titles
+    assert "listed documents that are missing or have no mentions" in titles
 
 
 def test_shares_of_more_than_all_documents_are_refused(files):
     assert [*corpus_mentions(MentionArguments(dev_share=0.9, calibration_share=0.1), files, 13)]
-    with pytest.raises(UserError, match="must be above 0 and add up to 1 at most"):
+    with pytest.raises(UserError, match="must be above 0 and sum to at most 1"):
         list(corpus_mentions(MentionArguments(dev_share=0.9, calibration_share=0.7), files, 13))
 
 

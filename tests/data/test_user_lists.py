@@ -183,8 +183,8 @@ def in_two_splits(rows):
             "no list holds its mention's cui; give candidates",
         ),
         (all_in("validation"), ":1: split is 'validation'; write one of train, dev, calibration, test"),
-        (split_of_all_but(9), ":10: split is missing, though others have one; write one of train"),
-        (lambda rows: rows[22].update(split="dev"), ":23: split is 'dev', and rows before have none; write one"),
+        (split_of_all_but(9), ":10: split is missing, although other rows have one; write one of train"),
+        (lambda rows: rows[22].update(split="dev"), ":23: split is 'dev', but earlier rows have none; write one"),
         (in_two_splits, ":8: document d3 is in the split train, and at .*:7 in test; splits must not share documents"),
         (lambda rows: [row.update(mention_id=n % 23) for n, row in enumerate(rows)], None),
         (

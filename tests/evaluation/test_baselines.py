@@ -60,11 +60,11 @@ def test_notes_say_what_there_is_nothing_to_compare_with():
     scored = make_lists(["a"], [[{"name": "x", "retrieval_score": 0.5}]], types=["T047"])
     scored = replace(scored, scores={"retrieval": scored.scores["retrieval"]})
     (note,) = notes_on_lists(scored, has_dictionary=True)
-    assert note.endswith("in which the lists came. Its confidence is their first score, retrieval_score.")
+    assert note.endswith("original order of the lists. Its confidence is their first score, retrieval_score.")
     first, *others = notes_on_lists(replace(bare, scores={}), has_dictionary=False)
-    assert first == "The retriever alone is the order in which the lists came."
+    assert first == '"Retriever alone" is the original order of the lists.'
     assert [note.split(",")[0].split(":")[0] for note in others] == [
-        "The lists carry no scores",
+        "The lists have no scores",
         "There is no dictionary",
-        "The mentions came without semantic types",
+        "The mentions have no semantic types",
     ]

@@ -24,8 +24,8 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
     systems = {"reranker": risk_coverage(p, y), "retriever": risk_coverage(np.full(800, -np.inf), y)}
     charts = card_charts({"curves": {"reliability": points, "risk_coverage": systems}}, 0.95)
     legends = (
-        ["after calibration", "before calibration", "perfect calibration", "95 % of perfectly calibrated models"],
-        [f"this model: {y.mean():.1%} right of 100% answered", "retriever alone"],
+        ["after calibration", "before calibration", "perfect calibration", "95 % band of perfect calibration"],
+        [f"this model: precision {y.mean():.1%} at coverage 100%", "retriever alone"],
     )
     for chart, legend in zip(charts, legends, strict=True):
         root = ElementTree.fromstring(chart)
@@ -51,14 +51,14 @@ def tips(curve, name):
 
 def test_a_curve_of_few_points_shows_what_was_measured():
     drawn = tips(risk_coverage(np.ones(200), np.arange(200) < 110), "retriever")
-    assert {"retriever alone: 100% answered, 55.0% of them right", "50 %"} <= drawn
+    assert {"retriever alone: coverage 100%, precision 55.0%", "50 %"} <= drawn
 
 
 def test_a_point_below_the_chart_still_says_what_was_measured():
     curve = risk_coverage(np.linspace(1, 0, 2000), np.arange(2000) % 5 > 0)
     assert curve["precision"][0] == 0.0 and risk_axes([curve], 0.95).low > 0.5
     assert risk_axes([curve], 0.95).y(0.0) == risk_axes([curve], 0.95).bottom
-    assert "this model: 0% answered, 0.0% of them right" in tips(curve, "reranker")
+    assert "this model: coverage 0%, precision 0.0%" in tips(curve, "reranker")
 
 
 def test_risk_coverage_by_hand():

@@ -42,10 +42,10 @@ def test_targets(name, target, passed):
     ("target", "measured", "result"),
     [
         # Few mentions and an interval on both sides of the target.
-        (">= 0.9", Measured(0.92, 0.88, 0.96, support=999), "CANNOT TELL"),
-        (">= 0.9", Measured(0.88, 0.84, 0.92, support=999), "CANNOT TELL"),
-        ("0.4 .. 0.6", Measured(0.59, 0.55, 0.63, support=10), "CANNOT TELL"),
-        ("0.4 .. 0.6", Measured(0.30, 0.20, 0.70, support=10), "CANNOT TELL"),
+        (">= 0.9", Measured(0.92, 0.88, 0.96, support=999), "INCONCLUSIVE"),
+        (">= 0.9", Measured(0.88, 0.84, 0.92, support=999), "INCONCLUSIVE"),
+        ("0.4 .. 0.6", Measured(0.59, 0.55, 0.63, support=10), "INCONCLUSIVE"),
+        ("0.4 .. 0.6", Measured(0.30, 0.20, 0.70, support=10), "INCONCLUSIVE"),
         # Few mentions, but all of the interval on one side.
         (">= 0.9", Measured(0.95, 0.90, 0.99, support=10), "PASS"),
         (">= 0.9", Measured(0.80, 0.70, 0.89, support=10), "FAIL"),
@@ -57,7 +57,7 @@ def test_targets(name, target, passed):
         (">= 0.9", Measured(0.92, support=10), "PASS"),
         (">= 0.9", Measured(0.88, 0.84, 0.92), "FAIL"),
         # Nothing to measure it on.
-        ("<= 1", Measured(math.nan, support=5000), "CANNOT TELL"),
+        ("<= 1", Measured(math.nan, support=5000), "INCONCLUSIVE"),
     ],
 )
 def test_cannot_tell_needs_few_mentions_and_an_interval_on_both_sides(target, measured, result):
@@ -68,7 +68,7 @@ def test_lines_of_targets():
     assert parse_targets(["acc@1 >= 0.75", "  share 0.4 .. 0.6 "]) == {"acc@1": ">= 0.75", "share": "0.4 .. 0.6"}
     with pytest.raises(UserError, match="targets: cannot read 'acc@1'"):
         parse_targets(["acc@1"])
-    with pytest.raises(UserError, match="acc@1 has two"):
+    with pytest.raises(UserError, match="acc@1 occurs twice"):
         parse_targets(["acc@1 >= 0.9", "acc@1 <= 0.95"])
 
 
@@ -78,7 +78,7 @@ def test_order_is_that_of_the_targets():
 
 
 def test_unknown_name_gives_the_nearest():
-    with pytest.raises(UserError, match="'pair.fl' is not a measured figure; did you mean 'pair.f1'"):
+    with pytest.raises(UserError, match="'pair.fl' is not a measured metric; did you mean 'pair.f1'"):
         check_targets({"pair.fl": ">= 0"}, MEASURED)
     with pytest.raises(UserError, match="nothing was measured"):
         check_targets({"pair.f1": ">= 0"}, {})
@@ -93,9 +93,9 @@ def test_unreadable_targets_are_named(text):
 def test_table():
     checks = check_targets({"pair.f1": ">= 0.90", "speed": "<= 100", "undefined": ">= 0"}, MEASURED)
     assert format_table(checks).splitlines() == [
-        "| figure    | value      | 95 % interval    | target  | result      | measured on |",
-        "| --------- | ---------- | ---------------- | ------- | ----------- | ----------- |",
-        "| pair.f1   | 0.9120     | 0.9000 .. 0.9200 | >= 0.90 | PASS        | test pairs  |",
-        "| speed     | 12345.6000 |                  | <= 100  | FAIL        |             |",
-        "| undefined | –          |                  | >= 0    | CANNOT TELL |             |",
+        "| metric    | value      | 95 % interval    | target  | result       | measured on |",
+        "| --------- | ---------- | ---------------- | ------- | ------------ | ----------- |",
+        "| pair.f1   | 0.9120     | 0.9000 .. 0.9200 | >= 0.90 | PASS         | test pairs  |",
+        "| speed     | 12345.6000 |                  | <= 100  | FAIL         |             |",
+        "| undefined | –          |                  | >= 0    | INCONCLUSIVE |             |",
     ]

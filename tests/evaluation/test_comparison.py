@@ -60,10 +60,10 @@ def test_an_interval_that_reaches_beyond_the_margin_tells_nothing():
     comparison = compare(exchanged(30), FORMER)
     accuracy, _, brier = comparison.differences
     assert accuracy.present == accuracy.former and accuracy.low < -0.02 and brier.high > 0.01
-    assert set(verdicts(comparison).values()) == {"cannot tell"} and not comparison.passes and not comparison.worse
+    assert set(verdicts(comparison).values()) == {"inconclusive"} and not comparison.passes and not comparison.worse
     said = comparison.sentence()
     assert said.startswith(
-        "cannot tell on the same 600 mentions of 60 documents: the interval of acc@1 reaches "
+        "inconclusive on the same 600 mentions of 60 documents: the interval of acc@1 reaches "
         f"{accuracy.low:.4f}, beyond the margin of 0.02"
     )
     assert f"brier_of_top reaches {brier.high:+.4f}, beyond the margin of 0.01; evaluate on more documents" in said
@@ -72,7 +72,7 @@ def test_an_interval_that_reaches_beyond_the_margin_tells_nothing():
 
 def test_the_margin_decides_about_the_bad_end_alone():
     low = compare(exchanged(5), FORMER).differences[0].low
-    for margin, verdict in ((-low + 1e-9, "not inferior"), (-low - 1e-9, "cannot tell")):
+    for margin, verdict in ((-low + 1e-9, "not inferior"), (-low - 1e-9, "inconclusive")):
         assert verdicts(compare(exchanged(5), FORMER, margin=margin))["acc@1"] == verdict
 
 
@@ -149,7 +149,9 @@ def test_versions_that_share_too_few_mentions(turned):
     share = "60 mentions .100% of the one version's 60, 10% of the other's 600."
     if turned:
         pair, share = pair[::-1], "60 mentions .10% of the one version's 600, 100% of the other's 60."
-    with pytest.raises(UserError, match=f"share {share}; at least 50% of both are needed; evaluate both on the same"):
+    with pytest.raises(
+        UserError, match=f"share {share}; at least 50% of both are required; evaluate both on the same"
+    ):
         compare(*pair)
     assert compare(FORMER.select(np.arange(0, 600, 2)), FORMER).mentions == 300
 
@@ -158,7 +160,7 @@ def test_versions_that_share_too_few_mentions(turned):
 def test_versions_that_share_too_few_documents(documents):
     few = FORMER.select(np.arange(10 * documents))
     with pytest.raises(
-        UserError, match=f"share {documents} documents; at least 20 are needed; evaluate both on a larg"
+        UserError, match=f"share {documents} documents; at least 20 are required; evaluate both on a larg"
     ):
         compare(few, few)
     enough = FORMER.select(np.arange(10 * FEWEST_DOCUMENTS))

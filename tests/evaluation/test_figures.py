@@ -128,7 +128,7 @@ def test_a_figure_of_ones_own_is_in_all_tables(monkeypatch):
 
 
 def test_a_figure_that_exists_is_not_registered_again():
-    with pytest.raises(ValueError, match="^there is a figure acc@1 already$"):
+    with pytest.raises(ValueError, match="^figure acc@1 is already registered$"):
         figures.register(figures.FIGURES[0])
 
 

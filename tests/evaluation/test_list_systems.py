@@ -62,31 +62,31 @@ def test_nothing_accepted_and_no_candidates():
         # The lower end is 2 points below 1.2: (2 / 1.2)^2 = 2.78 times as many, 1.78 times 300 more.
         (
             (0.012, -0.008, 0.031),
-            "cannot tell: +1.2 points over your order (-0.8 to 3.1); label about 530 more mentions",
+            "inconclusive: +1.2 points over your order (-0.8 to 3.1); label about 530 more mentions",
         ),
         # The end towards 0 counts, here the upper one: (3.5 / 2)^2.
         (
             (-0.02, -0.04, 0.015),
-            "cannot tell: -2.0 points against your order (-4.0 to 1.5); label about 620 more mentions",
+            "inconclusive: -2.0 points against your order (-4.0 to 1.5); label about 620 more mentions",
         ),
         # An end at 0 needs one document of two mentions more.
         (
             (0.02, 0.0, 0.04),
-            "cannot tell: +2.0 points over your order (0.0 to 4.0); label about 2 more mentions",
+            "inconclusive: +2.0 points over your order (0.0 to 4.0); label about 2 more mentions",
         ),
         # A skewed interval that just touches 0: half of its width counts, (1.5 / 1.2)^2 = 1.56.
         (
             (-0.012, -0.03, 0.0),
-            "cannot tell: -1.2 points against your order (-3.0 to 0.0); label about 170 more mentions",
+            "inconclusive: -1.2 points against your order (-3.0 to 0.0); label about 170 more mentions",
         ),
         # (2.2 / 0.2)^2 is 121 times as many.
         (
             (0.002, -0.02, 0.024),
-            "cannot tell: +0.2 points over your order (-2.0 to 2.4); the two are about equal on lists like these",
+            "inconclusive: +0.2 points over your order (-2.0 to 2.4); the two are about equal on lists like these",
         ),
         (
             (0.0, -0.02, 0.02),
-            "cannot tell: +0.0 points over your order (-2.0 to 2.0); the two are about equal on lists like these",
+            "inconclusive: +0.0 points over your order (-2.0 to 2.0); the two are about equal on lists like these",
         ),
     ],
 )
@@ -95,10 +95,10 @@ def test_verdicts(figures, expected):
 
 
 def test_the_interval_of_few_documents_decides_nothing():
-    few = "8 documents are too few for an interval to rely on, label 20 or more"
-    assert verdict(gain(0.08, 0.05, 0.11), 300, 8) == f"cannot tell: +8.0 points over your order (5.0 to 11.0); {few}"
+    few = "8 documents are too few for a reliable interval, label at least 20"
+    assert verdict(gain(0.08, 0.05, 0.11), 300, 8) == f"inconclusive: +8.0 points over your order (5.0 to 11.0); {few}"
     assert verdict(gain(0.08, np.nan, np.nan), 300, 1) == (
-        "cannot tell: +8.0 points over your order; 1 document is too few for an interval to rely on, label 20 or more"
+        "inconclusive: +8.0 points over your order; 1 document is too few for a reliable interval, label at least 20"
     )
 
 
@@ -109,7 +109,7 @@ def test_tables_have_the_same_cells():
     )
     text, markdown = systems_table(rows), systems_markdown(rows)
     assert max(map(len, text.splitlines())) <= 100
-    for cell in ("order of the lists", "37.5", "+25.0", "50.0", "75.0", "this model"):
+    for cell in ("original order", "37.5", "+25.0", "50.0", "75.0", "this model"):
         assert cell in text and cell in markdown
     low, high = (100 * rows[1]["gain"][end] for end in ("low", "high"))
     assert f"+25.0 ({low:.1f} to {high:.1f})" in markdown.splitlines()[3]

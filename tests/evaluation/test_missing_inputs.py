@@ -27,7 +27,7 @@ def table(high):
 
 
 class Scorer:
-    """Sees that the first candidate is right where it sees a preferred name, the second where it does not."""
+    """Sees that the top candidate correct where it sees a preferred name, the second where it does not."""
 
     template = PairTemplate(candidate_fields=("preferred_name",), mention_types=True)
 

@@ -108,9 +108,9 @@ def test_groups_types_and_baselines_are_listed(page):
 
 
 def test_incorrect_types_have_a_row_a_level_where_there_are_types(report, page):
-    assert "When semantic types are wrong" in page.words
+    assert "Incorrect semantic types" in page.words
     assert re.search(r"10\s+%\s+7\s+" + f"{100 * report['linking']['reranker']['acc@1']['value']:.1f}", page.words)
-    assert "semantic types are wrong" not in report_page(report | {"incorrect_types": {}}, "run", 0.95, 0.4)
+    assert "Incorrect semantic types" not in report_page(report | {"incorrect_types": {}}, "run", 0.95, 0.4)
 
 
 def test_each_set_of_inputs_has_a_row_that_says_whether_it_is_certified(report, page):

@@ -101,7 +101,7 @@ def test_the_card_says_how_many_candidates_were_scored_and_what_that_changed():
         "scored 48,096 of 192,384 candidates",
         "the same for 99.87% of the mentions",
         "acc@1 is 0.5000 (all scored: 0.5002)",
-        "the share of high is 0.4990 (0.4991)",
+        "high-tier coverage is 0.4990 (0.4991)",
     ):
         assert words in sentence
     assert "cross-encoder scored" not in model_card({"schema_version": 2, "split": "dev"}, recipe())
@@ -117,7 +117,7 @@ def test_results_stand_beside_their_baselines_with_interval_and_support():
         "| **this model** | 0.700 (0.680-0.720) |",
         "| exact name match | – |",
         "| subset | mentions | **this model** | exact name match |",
-        "| concept not seen | 1,200 | 0.610 | – |",
+        "| concept unseen | 1,200 | 0.610 | – |",
         "| system | precision 0.95 |",
         "| **this model** | 0.400 (0.300-0.500) |",
     ]
@@ -134,16 +134,16 @@ def test_results_stand_beside_their_baselines_with_interval_and_support():
         "| ECE, top candidates | 0.0200 | top candidates |",
     ]
     assert found["Confidence tiers of the top candidates"] == [
-        "| tier | mentions | share of all mentions | precision |",
+        "| tier | mentions | coverage | precision |",
         "| high | 3,000 | 0.499 (0.400-0.600) | – |",
         "| metric | value | over |",
         "| mean margin | 0.300 (0.200-0.400) | 6,012 test mentions |",
     ]
-    assert found["Where inputs are missing or wrong"] == [
-        "| inputs | certified | acc@1 | share of high | precision of high |",
+    assert found["Missing or incorrect inputs"] == [
+        "| inputs | certified | acc@1 | high-tier coverage | high-tier precision |",
         "| all, type given | yes | 0.710 | 0.300 | 0.960 |",
         "| all, no type | no | – | 0.000 | – |",
-        "| incorrect types | share of high | precision of high | share answered | precision of answers |",
+        "| incorrect types | high-tier coverage | high-tier precision | coverage | precision |",
         "| 10% | 0.400 | 0.930 (0.900-0.950) | – | – |",
     ]
 
@@ -154,14 +154,14 @@ def test_the_card_as_a_whole():
         r"---\nbase_model: cambridgeltl/SapBERT-from-PubMedBERT-fulltext\n.*model-index:\n- name: tiny\n.*\n---\n"
         r"\n# tiny\n\nA cross-encoder that reranks UMLS concept candidates .*"
         r"\n## Use\n\n```python\n.*from_pretrained\(\"org/tiny\", revision=\"v1\.0\.0\"\)\n.*```\n.*"
-        r"\n## Results\n\nAll figures are of the test split: 6,012 mentions in 140 documents, of which 4,288 "
-        r"\(71\.3%\) have their concept in the dictionary\..*"
+        r"\n## Results\n\nMeasured on the test split: 6,012 mentions in 140 documents, of which 4,288 "
+        r"\(71\.3%\) have their gold concept in the dictionary\..*"
         r"\n### Ranking the same candidate lists\n.*\n### Pairs\n.*\n### Calibration\n.*"
-        r"\n### Confidence tiers of the top candidates\n\nWith confidence 0\.95, at least "
-        r"0\.95 of the mentions called high are right.*"
+        r"\n### Confidence tiers of the top candidates\n\nGuarantee: with confidence 0\.95, the high tier has "
+        r"a precision of at least 0\.95, .*"
         r"\n!\[reliability\]\(reliability\.svg\)\n"
-        r"\n## Training\n.*\n## Limits, and what it must not be used for\n.*Not for decisions about patients.*"
-        r"\n## Licenses of the sources\n.*own for it\.\n",
+        r"\n## Training\n.*\n## Limitations and out-of-scope use\n.*Not for decisions about patients.*"
+        r"\n## Licenses of the sources\n.*UMLS license\.\n",
         card,
         re.DOTALL,
     )
@@ -199,7 +199,7 @@ def test_every_figure_comes_from_the_metrics():
 def test_what_was_not_measured_is_said():
     card = model_card({"schema_version": 2, "split": "dev"}, recipe())
     assert card.count("Not measured.") == 10
-    assert "All figures are of the dev split. No part" in card
+    assert "Measured on the dev split. Nothing was fitted" in card
     assert "model-index" not in card
 
 
@@ -249,8 +249,8 @@ def test_sources_and_their_licenses_rrf():
     base = "cambridgeltl/SapBERT-from-PubMedBERT-fulltext"
     assert rows == [
         "| source | license |",
-        "| concepts: UMLS Metathesaurus, names from MSH, DOID only | "
-        "UMLS Metathesaurus License Agreement, and that of each source vocabulary |",
+        "| concepts: UMLS Metathesaurus, names from MSH, DOID only | UMLS Metathesaurus License Agreement and the "
+        "licenses of the source vocabularies |",
         "| mentions: MedMentions | CC0 1.0 |",
         f"| base model: [{base}](https://huggingface.co/{base}) | Apache-2.0 |",
     ]
@@ -259,7 +259,7 @@ def test_sources_and_their_licenses_rrf():
 def test_a_corpus_in_several_files_is_named_by_all():
     files = ["/home/someone/MedMentions/a.txt.gz", "/home/someone/MedMentions/b.txt.gz", "/home/someone/CDR.xml"]
     card = model_card(METRICS, recipe(corpus=files))
-    row = "| mentions: MedMentions and CDR.xml | CC0 1.0, as its publisher says |"
+    row = "| mentions: MedMentions and CDR.xml | CC0 1.0, set by its publisher |"
     assert row in tables(card)["Licenses of the sources"] and "someone" not in card
 
 
@@ -274,8 +274,8 @@ def test_sources_and_their_licenses_obo():
         ),
     )
     assert tables(card)["Licenses of the sources"][1:] == [
-        "| concepts: Human Phenotype Ontology | HPO license: free use that names its version and source |",
-        "| base model: [someone/some-model](https://huggingface.co/someone/some-model) | as its publisher says |",
+        "| concepts: Human Phenotype Ontology | HPO license: free use, citing source and version |",
+        "| base model: [someone/some-model](https://huggingface.co/someone/some-model) | set by its publisher |",
     ]
     assert ModelCard(card).data.eval_results[0].dataset_name == "held-out synonyms of Human Phenotype Ontology"
     assert "entity_type=" not in card
@@ -299,10 +299,10 @@ def test_each_ontology_is_named_with_version_and_license():
     dictionary = {"concepts": 3, "vocabularies": [own | {"terms": 9} for own in files]}
     card = model_card(METRICS, recipe(concept_source="obo", obo=["hp.obo", "mondo.json"]), dictionary=dictionary)
     assert tables(card)["Licenses of the sources"][1:4] == [
-        "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use that names its version and "
-        "source, `https://hpo.jax.org/app/license` |",
+        "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use, citing source and "
+        "version, `https://hpo.jax.org/app/license` |",
         "| concepts: mondo.json | CC BY 4.0 |",
-        "| concepts: `http://x.org/x.owl`, version 7 | as its publisher says |",
+        "| concepts: `http://x.org/x.owl`, version 7 | set by its publisher |",
     ]
 
 
@@ -326,9 +326,9 @@ def test_text_from_data_puts_nothing_into_the_card():
 
 
 def test_the_limit_of_context_is_the_models_own():
-    assert "cannot tell homonyms apart" in model_card(METRICS, recipe())
+    assert "cannot distinguish homonyms" in model_card(METRICS, recipe())
     with_context = model_card(METRICS, recipe(context_tokens=32))
-    assert "cannot tell homonyms apart" not in with_context
+    assert "cannot distinguish homonyms" not in with_context
     assert "mention with 32 tokens on each side, concept name; at most 64 tokens" in with_context
 
 
@@ -339,30 +339,30 @@ def test_the_card_says_that_corrections_took_part(tmp_path):
         calibrator = json.loads((folder / "calibrator.json").read_text())
         calibrator["fitted_on"]["corrections"] = {"used": 1200, "left_out": {}}
         (new / "calibrator.json").write_text(json.dumps(calibrator))
-    assert "those of the calibration split and 1,200 reviewed mentions. After a change" in folder_card(folder)
+    assert "the calibration split and 1,200 reviewed mentions. If any of them changes" in folder_card(folder)
 
 
 LISTS = {"source": None, "is_plain": False, "mentions": 327, "documents": 64, "not_in_list": 40, "scores": ["sapbert"]}
 
 
 def test_a_model_without_a_network_claims_none():
-    metrics = METRICS | {"lists": LISTS, "split": "own lists"}
+    metrics = METRICS | {"lists": LISTS, "split": "labelled"}
     ranges = {"sapbert": {"low": 0.2123, "high": 1.0}}
     values = Recipe.from_values({"run_name": "mine"}).to_dict()
     text = model_card(metrics, values, "org/mine", tag="v1", score_ranges=ranges, network=False)
     card = ModelCard(text)
     assert card.data.base_model is None and card.data.library_name == "umls_reranker"
     assert card.data.pipeline_tag == "text-ranking" and "cross-encoder" not in card.data.tags
-    assert "It has no network: it weighs scores, names, types and counts, calibrated with `umls_reranker`." in text
+    assert "It has no network: it combines scores, names, types and counts, calibrated with `umls_reranker`." in text
     claims = ("Fine-tuned from", "network of", "cross-encoder that", "SapBERT", "AutoModel", "tokens", "epochs")
     assert [claim for claim in claims if claim in text] == []
     assert tables(text)["Calibration data"][1:] == [
         "| calibrated on | 327 mentions of 64 documents, with their candidates |",
-        "| right concept not among the candidates | 40 mentions |",
-        "| scores of retrievers | sapbert_score |",
+        "| gold concept not among the candidates | 40 mentions |",
+        "| retriever scores | sapbert_score |",
     ]
     assert tables(text)["Licenses of the sources"][1:] == [
-        "| the candidate lists that it was calibrated on | as their publishers say |"
+        "| candidate lists used for calibration | set by their publishers |"
     ]
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert '    {"cui": "C0031117", "name": "Peripheral neuropathy", "sapbert_score": 0.606},\n' in example
@@ -372,7 +372,7 @@ def test_a_model_without_a_network_claims_none():
 def test_a_model_whose_network_was_left_out_names_what_it_counts():
     metrics = METRICS | {"lists": LISTS | {"source": "org/trained"}}
     text = model_card(metrics, recipe(), network=False)
-    assert "| made from | org/trained |" in text
+    assert "| derived from | org/trained |" in text
     assert "mentions: MedMentions" in text and "base model" not in text
 
 

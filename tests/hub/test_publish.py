@@ -329,7 +329,7 @@ def test_a_local_folder_is_taken_as_it_is(folder):
 def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(hub, tmp_path, monkeypatch, path):
     # A checkout may hold a quickstart's run.
     monkeypatch.chdir(tmp_path)
-    assert refused(download, path) == f"{path} is neither a local folder nor a Hub repo written as NAMESPACE/NAME"
+    assert refused(download, path) == f"{path} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
     assert hub.log == []
 
 
@@ -364,7 +364,7 @@ def test_a_gated_repo_says_where_to_ask(hub, folder, monkeypatch):
     hub.repos[REPO].gated = True
     sign_in(monkeypatch, None)
     message = refused(download, REPO)
-    assert message.startswith(f"{REPO} is gated; ask for access at {hub.url}/{REPO}")
+    assert message.startswith(f"{REPO} is gated; request access at {hub.url}/{REPO}")
     assert "HF_TOKEN" in message
 
 

@@ -71,10 +71,10 @@ def test_a_version_of_which_nothing_can_be_told_is_refused_unless_it_is_forced(h
     put(EXCHANGED, folder)
     message = refused(publish, folder, REPO, "v2")
     assert (
-        f"compared with what {REPO} holds: cannot tell on the same 400 mentions of 40 documents: the inter" in message
+        f"compared with what {REPO} holds: inconclusive on the same 400 mentions of 40 documents: the inter" in message
     )
     assert message.endswith(
-        "evaluate on more documents, or set a larger margin (--margin), or set force_worse (--force_worse) to publish "
+        "evaluate on more documents or set a larger margin (--margin), or set force_worse (--force_worse) to publish "
         "it anyway"
     )
     publish(folder, REPO, "v2", margin=0.5)

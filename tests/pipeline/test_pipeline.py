@@ -101,7 +101,7 @@ def test_every_script_ends_well(finished):
     assert all(re.match(r"    \d\.\d{3}  \w+ +\S", line) for line in printed.strip("\n").splitlines())
 
 
-@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+@pytest.mark.filterwarnings("ignore:missing inputs")
 def test_the_example_prints_what_the_summary_says(finished, capsys):
     lines, printed = finished.outcomes["summarize"].out.split("Use it:\n")[1].split("This prints:\n")
     assert "UMLSReranker.from_pretrained(" in lines

@@ -96,7 +96,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert [len(hashes) for hashes in former["certificates"]] == [documents]
     assert calibrator["certificates"][0] == former["certificates"][0]
     assert fitted["certified_by"]["attempt"] == 2 and 0 < len(calibrator["certificates"][1]) <= 6
-    assert "certificate 2 of this model is not granted, so the tier high is dropped: it rests on " in outcome.out
+    assert "certificate 2 of this model is not granted, so the high tier is removed: it rests on " in outcome.out
     fusions = [found["inputs"][0]["fusion"] for found in (former, calibrator)]
     assert fusions[0]["weights"] != fusions[1]["weights"]
     again = scripts.run("recalibrate", *words)
@@ -136,7 +136,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     places = [np.flatnonzero(present.correct)[:1], np.flatnonzero(~present.correct)[:1]]
     moved = replace(present, rank=present.rank.copy())
     moved.rank[places] = [[-1], [0]]
-    for former, code, verdict in ((present, 0, "not inferior"), (moved, 1, "cannot tell")):
+    for former, code, verdict in ((present, 0, "not inferior"), (moved, 1, "inconclusive")):
         former.save(tmp_path / "outcomes.parquet")
         outcome = scripts.run("validate", run_name="corrected", against=tmp_path)
         assert outcome.code == code and f"compared with {tmp_path}: {verdict} on the same " in outcome.out

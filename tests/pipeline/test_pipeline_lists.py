@@ -202,7 +202,7 @@ def test_the_report_says_what_it_cannot_compare_with(made):
         assert report["in_dictionary"] == report["mentions"]
 
 
-@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+@pytest.mark.filterwarnings("ignore:missing inputs")
 def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
     outcomes = Outcomes.load(made.folder / "report" / "outcomes.parquet")
     mentions = load_from_disk(str(made.folder / "mentions"))["test"]

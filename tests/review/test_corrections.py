@@ -258,7 +258,7 @@ def test_no_answer_is_never_right(tmp_path):
 
 @pytest.mark.parametrize("chosen", [7, "", " ", ["C0009443"]])
 def test_a_choice_that_is_no_cui(tmp_path, chosen):
-    with pytest.raises(UserError, match=r"reviewed\.jsonl:2: chosen must be a CUI, or null where no concept is right"):
+    with pytest.raises(UserError, match=r"reviewed\.jsonl:2: chosen must be a CUI, or null if no concept is correct"):
         add(tmp_path, line(chosen=None), line(chosen=chosen))
     assert not (tmp_path / "corrections").exists()
 
@@ -314,7 +314,7 @@ def test_blank_lines_count_in_the_place_of_a_line(tmp_path):
 
 def test_a_folder_without_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^. cannot hold corrections; give them a folder of their own$"):
+    with pytest.raises(UserError, match="^. cannot hold corrections; use a separate folder$"):
         add_feedback(Path("."), [write(tmp_path / "reviewed.jsonl", line(chosen=None))])
 
 

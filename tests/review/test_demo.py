@@ -72,7 +72,7 @@ def test_two_versions_answer_about_the_same_candidates(demo, models):
 
 
 def test_without_text_or_candidates(demo):
-    assert "There is no candidate to choose from." in Page(demo.answer(Question("", "cold", [], " "))).words
+    assert "There are no candidates." in Page(demo.answer(Question("", "cold", [], " "))).words
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_page_opens_with_what_it_can_rank(demo, models, tmp_path):
     with pytest.raises(UserError, match=r"none\.jsonl does not exist; give the labelled lists"):
         Demo.open(models[0], lists=tmp_path / "none.jsonl")
     (tmp_path / "run" / "model").mkdir(parents=True)
-    with pytest.raises(UserError, match="is a run, which brings what it was calibrated on; leave out --lists"):
+    with pytest.raises(UserError, match="is a run folder, which contains its calibration data; remove --lists"):
         Demo.open(str(tmp_path / "run"), lists=lists)
 
 

@@ -60,7 +60,7 @@ def test_an_explanation_says_what_was_given(tmp_path):
         "B": [],
     }
     assert answer.accepted == answer.rows[0]["accepted"]
-    assert not none.accepted and none.reasons == ["There is no candidate to choose from."]
+    assert not none.accepted and none.reasons == ["There are no candidates."]
 
 
 def test_scores_of_a_pipeline_are_told():

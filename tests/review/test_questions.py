@@ -40,10 +40,10 @@ def test_candidates_of_json_are_lines_or_one_list(indent):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('Cold\n{"name": "Cold"', r"line 2 of the candidates is not JSON; write one object a line"),
+        ('Cold\n{"name": "Cold"', r"line 2 of the candidates is not JSON; write one object per line"),
         ("{" * 100_000, r"line 1 of the candidates is not JSON"),
         ("[7]", r"candidate 0 is 7, no name and no object"),
-        (f"{json.dumps(ROW)}\n{json.dumps(ROW)}", r"several rows with candidates; paste one at a time"),
+        (f"{json.dumps(ROW)}\n{json.dumps(ROW)}", r"several rows with candidates; paste one row at a time"),
         (json.dumps([ROW]), r"several rows with candidates"),
     ],
 )
@@ -75,7 +75,7 @@ def test_what_is_no_row_stays_as_it_was_typed():
         ({"mention": None}, "must be texts"),
         ({"entity": "flu"}, "has entity and mention, which differ"),
         ({"left": 7}, "left and right must be texts"),
-        ({"entity_type": [7]}, "entity_type must be text or a list of texts"),
+        ({"entity_type": [7]}, "entity_type must be a string or a list of strings"),
         ({"candidates": "Cold"}, "candidates must be a list"),
         ({"candidates": [7]}, "candidate 0 is 7"),
         ({"left": "\ud800"}, "surrogate"),

@@ -206,7 +206,7 @@ def unscored(*_):
 def test_a_bad_row_is_named_before_any_is_scored(tmp_path, reranker, rows, monkeypatch, change, reason):
     source = write(tmp_path / "in.jsonl", [*rows[:9], rows[9] | change, *rows[10:]])
     monkeypatch.setattr(reranker, "rank", unscored)
-    with pytest.raises(UserError, match=rf"^\S*in\.jsonl:10: .*{reason}.*on_error: skip$"):
+    with pytest.raises(UserError, match=rf"^\S*in\.jsonl:10: .*{reason}.*--on_error skip$"):
         BulkJob(source, tmp_path / "out.jsonl", 4).run(reranker, ALONE)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
@@ -440,7 +440,7 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     same(read(target), expected)
     target.write_text("as it was")
     ended = scripts.run("rerank", recipe, source, target)
-    message = f"error: {target} exists already; choose another output, or replace it with --overwrite"
+    message = f"error: {target} already exists; choose another output or add --overwrite"
     assert (ended.code, ended.errors, target.read_text()) == (2, [message], "as it was")
     assert scripts.run("rerank", recipe.parent, source, target, "--overwrite").code == 0
     same(read(target), expected)

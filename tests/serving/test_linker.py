@@ -144,8 +144,8 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
         ((["a"], "a"), "documents must be a list, not str"),
         ((["a"], None, None, [None]), "left must be text, not NoneType"),
         ((["a"], [b"a"]), "document must be text, not bytes"),
-        ((["a"], ["a"], ["0"]), "start must be a number of characters or None, not str"),
-        ((["a"], ["a"], [float("nan")]), "start must be a number of characters or None, not float"),
+        ((["a"], ["a"], ["0"]), "start must be an int (a character offset) or None, not str"),
+        ((["a"], ["a"], [float("nan")]), "start must be an int (a character offset) or None, not float"),
     ],
 )
 def test_arguments_of_the_wrong_kind_are_named(arguments, reason):
@@ -204,7 +204,7 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finishe
     assert alone.link("renal failure") == linker.link("renal failure")
     again = scripts.run("export_index", scripts.recipe, "--index_folder", target)
     assert again.code == 2 and "exists already" in again.errors[0]
-    assert scripts.run("export_index").errors == ["error: --index_folder is needed; name the folder to make"]
+    assert scripts.run("export_index").errors == ["error: --index_folder is required: the folder to write"]
 
 
 def test_an_exported_index_is_linked_on_one_file_system_and_copied_to_another(

@@ -34,7 +34,7 @@ def test_lists_of_which_everything_is_used_get_two_lines(tmp_path):
     labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), UMLS)
     assert described(labelled, ()).splitlines() == [
         "12 mentions of 12 documents; 0 without their right concept among the candidates, which counts as wrong",
-        "scores of candidates: bm25_score",
+        "candidate scores: bm25_score",
     ]
 
 
@@ -45,7 +45,7 @@ def test_keys_that_nothing_reads(tmp_path, ending):
     said = described(read_labelled_lists(path, UMLS), ()).splitlines()
     # The first row decides about the columns of the table that the fixture writes.
     assert said[1:] == [
-        "scores of candidates: none",
+        "candidate scores: none",
         "not read of mentions: sentence; the keys of a mention are entity, candidates, entity_type, left, right, "
         "doc_id, cui, split, mention_id",
         "not read of candidates: rank, bm25, source; a score has to be called NAME_score, and be a number",
@@ -58,18 +58,18 @@ def test_types_that_the_hierarchy_does_not_know(tmp_path):
     rows = make_rows(*({"entity_type": kind} for kind in types), semantic_types=["T047"])
     rows[0]["candidates"][0]["semantic_types"] = ["Illness"]
     examples = "T071 or Entity, T072 or Physical Object, T001 or Organism"
-    known = f"give ids or names of types that it does (127, such as {examples})"
+    known = f"use ids or names of types that it knows (127, such as {examples})"
     assert lines(tmp_path, rows) == [
-        f"mentions with a type that the model does not know: 4 ('Illness', 'T999', 'Chem' and 1 more); {known}",
-        f"candidates with a type that the model does not know: 1 ('Illness'); {known}",
+        f"mentions with a type unknown to the model: 4 ('Illness', 'T999', 'Chem' and 1 more); {known}",
+        f"candidates with a type unknown to the model: 1 ('Illness'); {known}",
     ]
     rows = make_rows({"entity_type": "T047"})
     assert lines(tmp_path, rows, hierarchy=TypeHierarchy([])) == [
-        "mentions with a type that the model does not know: 1 ('T047'); it knows none"
+        "mentions with a type unknown to the model: 1 ('T047'); it knows none"
     ]
     assert lines(tmp_path, rows, hierarchy=TypeHierarchy([SemanticType("HP:1", "Liver")])) == [
-        "mentions with a type that the model does not know: 1 ('T047'); give ids or names of types that it does (1, "
-        "such as HP:1 or Liver)"
+        "mentions with a type unknown to the model: 1 ('T047'); use ids or names of types that it knows (1, such as "
+        "HP:1 or Liver)"
     ]
 
 

@@ -94,7 +94,7 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     assert ours == report["linking"]["reranker"]["acc@1"]["value"] > order + 0.1
     assert report["systems"][-1]["gain"]["value"] == pytest.approx(ours - order)
     assert report["verdict"].startswith(f"gain: +{100 * (ours - order):.1f} points over your order (")
-    assert report["verdict"] in printed and "order of the lists" in printed
+    assert report["verdict"] in printed and "original order" in printed
     assert "(bm25_score) are calibrated on these lists, by documents held out in turn" in printed
     assert "was calibrated on" not in printed
     assert printed.splitlines()[0].startswith("300 mentions of 100 documents; ")
@@ -126,7 +126,7 @@ def test_documents_of_the_calibration_are_counted_and_the_others_told_apart(tmp_
     assert report["verdict"] == f"on the 20 documents that the model was not calibrated on: {rest['verdict']}"
     assert rest["verdict"].startswith("gain: ")
     report, _ = evaluated(calibrated, tmp_path, rows[:90])
-    assert report["verdict"].startswith("cannot tell: the model was calibrated on all of these documents; ")
+    assert report["verdict"].startswith("inconclusive: the model was calibrated on all of these documents; ")
 
 
 def test_a_model_without_a_network_is_measured_without_what_is_of_one(tmp_path, monkeypatch, capsys, without_network):
@@ -186,7 +186,7 @@ def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_netw
 @pytest.mark.parametrize("documents", [1, 4])
 def test_few_documents_are_measured_and_decide_nothing(tmp_path, without_network, documents):
     report, _ = evaluated(without_network, tmp_path, make_rows(40, documents, prefix="new"), fitted_on=False)
-    assert report["verdict"].startswith("cannot tell: ") and "too few for an interval to rely on" in report["verdict"]
+    assert report["verdict"].startswith("inconclusive: ") and "too few for a reliable interval" in report["verdict"]
     row = report["systems"][-1]
     assert [np.isnan(row[name]["low"]) for name in ("acc@1", "top1_ece")] == [documents == 1] * 2
 
@@ -196,7 +196,7 @@ def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, monkeypatch, caps
     run("evaluate", monkeypatch, without_network, "--lists", lists, "--output", tmp_path / "report", "--dry_run")
     printed = capsys.readouterr()
     assert printed.out.startswith("40 mentions of 20 documents; ") and "acc@1" not in printed.out
-    assert printed.err.splitlines()[-1] == f"[evaluate] would be made in {tmp_path / 'report'}"
+    assert printed.err.splitlines()[-1] == f"[evaluate] would be written to {tmp_path / 'report'}"
     assert not (tmp_path / "report").exists()
 
 
@@ -213,7 +213,7 @@ def test_mistakes_are_told_in_a_sentence(tmp_path, monkeypatch, without_network,
     words = "--lists", write_lists(tmp_path / "test.jsonl", rows), "--output"
     assert "test.jsonl:4: cui" in refused(monkeypatch, without_network, *words, tmp_path / "report")
     assert refused(monkeypatch, without_network, *words, tmp_path).endswith(
-        "exists already; choose another folder for the report"
+        "already exists; choose another folder for the report"
     )
     plain = tiny_cross_encoder(tmp_path / "plain")
     assert "reranker.json" in refused(monkeypatch, plain, *words, tmp_path / "report")

@@ -61,7 +61,7 @@ def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, url, key):
     assert_decided_by_all(answer.json(), reranker, read_lists(folder))
 
 
-@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+@pytest.mark.filterwarnings("ignore:missing inputs")
 def test_texts_alone_are_decided_by_a_fallback_model(folder, reranker, url):
     row = read_lists(folder)[0]
     texts = [item["name"] for item in row["candidates"]]
@@ -139,7 +139,7 @@ def test_the_lists_that_a_model_was_calibrated_on_tell_nothing_of_drift(folder, 
     # Enough mentions to be tested.
     rows = read_lists(folder) * 4
     code, said = watched(folder, rows, monkeypatch, capsys)
-    fitted = "of documents that the model was calibrated on, so their scores are fitted and tell nothing of drift"
+    fitted = "from documents that the model was calibrated on, so their scores say nothing about drift"
     assert (code, said) == (0, f"all 240 mentions are {fitted}; monitor predictions of other documents\n")
     others = list_rows(200, 60, seed=1, prefix="n")
     for row in others:

@@ -372,7 +372,7 @@ def test_drift_of_scores_is_told_once_in_one_sentence():
     (alarm,) = monitor.alarms
     assert (alarm.kind, alarm.mentions) == ("scores", 800)
     assert alarm.sentence.startswith("the top scores of mentions 401 to 800 differ from the model's test split")
-    assert alarm.sentence.endswith("if candidates or texts have changed for good, calibrate again")
+    assert alarm.sentence.endswith("if candidates or texts have changed permanently, calibrate again")
     assert "50% are scores of 0.000 to 0.334 where 10% were" in alarm.sentence and "\n" not in alarm.sentence
     drift = monitor.to_dict()["drift"]["scores"]
     assert drift["psi"] > SMALLEST_PSI and drift["p_value"] < 1e-6

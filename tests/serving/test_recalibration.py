@@ -128,8 +128,8 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(t
     assert states[0]["inputs"][0]["fusion"] == states[1]["inputs"][0]["fusion"]
     said = capsys.readouterr().out
     assert (
-        "certificate 2 of this model is not granted, so the tier high is dropped: it rests on 0 documents" in said
-        and "the model before" not in said
+        "certificate 2 of this model is not granted, so the high tier is removed: it rests on 0 documents" in said
+        and "previous model" not in said
     )
 
 
@@ -142,10 +142,10 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, cap
     assert shown.out.splitlines() == [
         f"60 mentions of 20 documents; {missing} without their right concept among the candidates, which counts as "
         "wrong",
-        "scores of candidates: bm25_score",
+        "candidate scores: bm25_score",
         "not read of candidates: rank; a score has to be called NAME_score, and be a number",
     ]
-    assert shown.err.splitlines()[-1] == f"[calibrate] would be made in {tmp_path / 'new'}"
+    assert shown.err.splitlines()[-1] == f"[calibrate] would be written to {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
     del rows[3]["cui"]
     lists = write_lists(tmp_path / "own.jsonl", rows)
@@ -244,9 +244,9 @@ def bare_encoder(folder):
         (pickled, r"has no model.safetensors; weights of other formats, such as pytorch_model.bin, can run code"),
         (bare_encoder, r"is a BertModel, no sequence classifier"),
         (lambda folder: (folder / "config.json").unlink(), r"holds no config.json"),
-        (lambda folder: (folder / "config.json").write_text("[]"), r"is a model of an unknown kind, no sequence"),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"is a model of unknown type, no sequence"),
         (lambda folder: configured(folder, architectures=[5]), r"is a 5, no sequence classifier"),
-        (lambda folder: configured(folder, architectures="Bert"), r"is a model of an unknown kind, no sequence"),
+        (lambda folder: configured(folder, architectures="Bert"), r"is a model of unknown type, no sequence"),
     ],
 )
 def test_networks_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, reason):
@@ -298,7 +298,7 @@ def test_of_several_names_of_one_concept_the_best_counts(tmp_path, monkeypatch, 
         row["candidates"].append(row["candidates"][0] | {"name": "another name"})
     lists = write_lists(tmp_path / "own.jsonl", rows)
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
-    assert "240 candidates name a concept of their list once more" in capsys.readouterr().out
+    assert "240 candidates repeat a concept of their list" in capsys.readouterr().out
 
 
 def test_what_the_lists_hold_is_said_before_they_are_scored(tmp_path, monkeypatch, capsys):

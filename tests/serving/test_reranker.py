@@ -261,7 +261,7 @@ def test_warnings_of_unknown_types_do_not_pile_up():
             reranker.rerank("mention", ["a"], f"T{number} {'x' * 1_000}")
     texts = [str(warning.message) for warning in caught]
     assert len(texts) == 300 and len(set(texts)) == 101 and max(map(len, texts)) < 300
-    assert texts[-1].startswith("semantic types unknown to this model: others than those named so far; ")
+    assert texts[-1].startswith("semantic types unknown to this model: more than were named so far; ")
 
 
 # What goes in
@@ -354,8 +354,12 @@ def test_only_a_probability_has_a_tier(reranker, score):
         (("\n\t", ["a"], None, "", ""), ValueError, "mention 2: entity is blank"),
         (("m", "Common Cold", None, "", ""), TypeError, "mention 2: candidates are a str, not a list"),
         (("m", ["a", {"cui": "C1"}], None, "", ""), TypeError, "mention 2: candidate 1 .dict. has no text name"),
-        (("m", ["a"], 7, "", ""), TypeError, "mention 2: entity_type must be text or a list of texts, not 7"),
-        (("m", ["a"], ["T047", 7], "", ""), TypeError, "mention 2: entity_type must be text or a list of texts, not"),
+        (("m", ["a"], 7, "", ""), TypeError, "mention 2: entity_type must be a string or a list of strings, not 7"),
+        (
+            ("m", ["a"], ["T047", 7], "", ""),
+            TypeError,
+            "mention 2: entity_type must be a string or a list of strings, not",
+        ),
         (("m", ["a"], None, None, ""), TypeError, "mention 2: left must be text, not NoneType"),
         (("m", ["a"], None, "", b""), TypeError, "mention 2: right must be text, not bytes"),
     ],
@@ -474,7 +478,7 @@ def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, posit
     candidates[position] = {name: value for name, value in candidates[position].items() if name != key}
     reranker = reading_everything()
     named_input = "retrieval_score (from -0.1 to 1.1)" if key == "retrieval_score" else key
-    with pytest.warns(UserWarning, match=f"came without what this model reads: {re.escape(named_input)}; ") as caught:
+    with pytest.warns(UserWarning, match=f"missing inputs: {re.escape(named_input)}; ") as caught:
         best = reranker.rerank("cold", candidates, DISEASE, "a ", "")[0]
     assert best.inputs == DECIDES[key] and best.inputs in str(caught[0].message)
     assert best.tier == ("high" if key == "definition" else "medium") and best.accepted
@@ -548,7 +552,7 @@ def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
         bare = reranker.rerank("cold", without, DISEASE, "a ", "")
     assert OURS not in str(caught[0].message)
     objects = [SimpleNamespace(**item) for item in candidates]
-    other = "retrieval_score: of another index than the model was calibrated with; calibrate on this index. "
+    other = "retrieval_score: from another index than the model was calibrated with; calibrate on this index. "
     remedies = [(candidates, OURS), (objects, OURS), ([*RetrievedList(candidates, "ours")], OURS)]
     for items, remedy in (*remedies, (RetrievedList(candidates, "another"), other)):
         with pytest.warns(UserWarning) as caught:

@@ -96,7 +96,7 @@ def refused(answer):
 
 # The contract of Text Embeddings Inference
 
-UNREADABLE = "the body cannot be read; send JSON in UTF-8, neither compressed nor deeply nested"
+UNREADABLE = "the body cannot be read; send uncompressed JSON in UTF-8 without deep nesting"
 
 
 def test_rerank_answers_as_text_embeddings_inference(reranker):
@@ -130,7 +130,7 @@ def test_raw_scores_that_no_cross_encoder_gives_are_refused(reranker, monkeypatc
     assert plain.status_code == 200
     assert refused(raw) == (
         *(422, "Validation"),
-        "no cross-encoder decides about texts in this model, so there are no raw scores; leave raw_scores out",
+        "this model does not score texts with a cross-encoder, so there are no raw scores; leave raw_scores out",
     )
 
 
@@ -159,7 +159,7 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     ("body", "status", "kind", "reason"),
     [
         ({"query": "cold", "texts": []}, 400, "Empty", "`texts` cannot be empty"),
-        (b"{", 400, "Validation", "the body is no valid JSON: "),
+        (b"{", 400, "Validation", "the body is not valid JSON: "),
         (b"\x1f\x8b", 400, "Validation", UNREADABLE),
         (b"[" * 100_000, 400, "Validation", UNREADABLE),
         (b'{"query": "cold", "texts": ["\xff"]}', 400, "Validation", UNREADABLE),
@@ -235,8 +235,8 @@ def test_what_is_too_long_is_cut_only_where_the_request_allows(reranker):
     )
     assert cut.status_code == said.status_code == 200
     message = "Input validation error: 1 texts have more than 32 tokens; "
-    assert refused(kept) == (413, "Validation", message + "set truncate, or shorten them")
-    assert refused(left) == (413, "Validation", message + "this model cuts on the right only")
+    assert refused(kept) == (413, "Validation", message + "set truncate or shorten them")
+    assert refused(left) == (413, "Validation", message + "this model truncates on the right only")
     assert ask(reranker, ("/rerank", long)).status_code == 200
     assert ask(reranker, ("/rerank", long), auto_truncate=False).status_code == 413
 
@@ -316,7 +316,7 @@ def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker, monkeyp
 
 def test_other_paths_and_methods_are_refused_in_the_same_shape(reranker):
     unknown, method = ask(reranker, "/models", "/rerank")
-    assert refused(unknown) == (404, "Validation", "there is no such path; GET /openapi.json lists them all")
+    assert refused(unknown) == (404, "Validation", "unknown path; GET /openapi.json lists all paths")
     assert refused(method)[:2] == (405, "Validation")
 
 
@@ -364,7 +364,7 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
     answers = ask(reranker, *requests, served_revision="v1")
     assert [answer.status_code for answer in answers] == [500, 413, 422, 424, 404, 405, 200, 200]
     assert [answer.headers.get_list("x-model-revision") for answer in answers] == [["v1"]] * 8
-    assert refused(answers[0]) == (500, "Backend", "the service failed; its log says why")
+    assert refused(answers[0]) == (500, "Backend", "internal error; see the log of the service")
     assert 'umls_reranker_service_requests_total{path="/rerank",status="500"} 1.0' in answers[-1].text
 
 
@@ -511,7 +511,7 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
             return over, figures, await asyncio.gather(first, *waiting), await client.post("/rerank", json=body)
 
     over, figures, answers, after = asyncio.run(work())
-    assert refused(over) == (429, "Overloaded", "8 mentions are in work already; try again later")
+    assert refused(over) == (429, "Overloaded", "8 mentions are already in progress; try again later")
     assert {answer.status_code for answer in [*answers, after]} == {200}
     assert len({answer.text for answer in [*answers, after]}) == 1
     # The seven that waited were ranked in one batch.

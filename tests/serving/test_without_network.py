@@ -34,7 +34,7 @@ CANDIDATES = [
 def folder(tmp_path):
     folder = tiny_reranker_without_network(tmp_path / "model")
     with changing(folder) as new:
-        content = {"schema_version": SCHEMA_VERSION, "split": "own lists", "mentions": 20}
+        content = {"schema_version": SCHEMA_VERSION, "split": "labelled", "mentions": 20}
         (new / "metrics.json").write_text(json.dumps(content))
     return folder
 
@@ -105,8 +105,8 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
     assert answer["raw"] == [
         422,
         {
-            "error": "no cross-encoder decides about texts in this model, so there are no raw scores; leave "
-            "raw_scores out",
+            "error": "this model does not score texts with a cross-encoder, so there are no raw scores; "
+            "remove raw_scores",
             "error_type": "Validation",
         },
     ]
@@ -197,11 +197,11 @@ def test_no_index_makes_its_lists(folder, tmp_path):
 
 def test_there_is_nothing_to_export(folder):
     assert refused(export_onnx, folder, None) == (
-        f"{folder} has no network to export; it is served without PyTorch as it is"
+        f"{folder} has no network to export; it is already served without PyTorch"
     )
 
 
-# The model that comes with the package
+# The model that is included in the package
 
 
 def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch
     reranker = UMLSReranker.from_pretrained(BUILT_IN)
     assert reranker.folder == folder and scores(reranker) == scores(UMLSReranker.from_pretrained(folder))
     assert refused(UMLSReranker.from_pretrained, BUILT_IN, "v1") == (
-        "built-in comes with the package, which has no revision 'v1'; give only one"
+        "built-in is included in the package, which has no revision 'v1'; give only one"
     )
     # A folder of this name comes first.
     tiny_reranker(tmp_path / BUILT_IN)

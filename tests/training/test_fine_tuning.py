@@ -239,7 +239,7 @@ def test_a_loss_is_better_when_lower(tmp_path, metric):
     ("options", "reason"),
     [
         ({"global_batch_size": 20}, "global_batch_size: 20 is not a multiple of per_device_train_batch_size 8 x 1"),
-        ({"fp16": True}, "fp16: float16 needs a GPU; give --fp16 no"),
+        ({"fp16": True}, "fp16: float16 needs a GPU; add --fp16 no"),
         (
             {"gradient_accumulation_steps": 4},
             "gradient_accumulation_steps: global_batch_size 16 makes it 2; leave one",

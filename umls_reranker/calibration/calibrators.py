@@ -117,7 +117,7 @@ class IdentityCalibrator(Calibrator):
     """Leaves the scores unchanged: the fusion already is a conditional logit over a list's candidates and "none"."""
 
     name = "identity"
-    help = "the log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"
+    help = "log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"
     fits_logits = False
 
     def _fit(self, sample: Sample) -> None:
@@ -135,7 +135,7 @@ class IsotonicCalibrator(Calibrator):
     """
 
     name = "isotonic"
-    help = "steps; without features only"
+    help = "step function; without features only"
     fits_lists = False
 
     x: np.ndarray | Sequence[float] = (0.0,)
@@ -191,7 +191,7 @@ class HierarchicalBetaCalibrator(Calibrator):
     """
 
     name = "hierarchical_beta"
-    help = "beta, then a line per semantic type"
+    help = "beta, then a linear map per semantic type"
 
     shrinkage: float = 1000.0
     hierarchy: TypeHierarchy = field(default_factory=lambda: TypeHierarchy([]))
@@ -293,5 +293,5 @@ def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _wrong_order(reason: str) -> UserError:
     return UserError(
         f"the scores do not rank gold concepts above other candidates ({reason}); check that labels, scores and model "
-        "belong together, and that a higher score is a better one"
+        "belong together, and that higher scores are better"
     )

@@ -18,7 +18,7 @@ from .resampling import document_index
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
 # Targets for which a sequence may start where that of a lower target starts.
 USUAL_TARGETS = (0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
-# Largest size over the mean above which documents are not alike enough to trust one certificate for all.
+# Ratio of the largest document to the mean above which documents differ too much to trust one certificate for all.
 SIMILAR_SIZES = 4.0
 # Share of the error probability that the second certificate gets; each further one gets half of the one before.
 LATER_SHARE = 0.05
@@ -63,15 +63,15 @@ class Certificate:
     def __str__(self) -> str:
         notes = [self._result()]
         if self.most_wrong < 1:
-            notes.append(f"on the assumption that in no document more than {self.most_wrong:.0%} of the tier is wrong")
+            notes.append(f"assuming that at most {self.most_wrong:.0%} of the tier is incorrect in any document")
         if self.size_ratio > SIMILAR_SIZES:
             notes.append(
-                f"caution: the largest document has {self.size_ratio:.1f} times the mean of answers; documents of "
-                "one kind and similar sizes certify more"
+                f"caution: the largest document has {self.size_ratio:.1f} times the mean number of answers; documents "
+                "of one kind and of similar size certify more"
             )
         if self.outlook:
             shares = [f"{share:.1%} with {name}" for name, share in self.outlook.items()]
-            notes.append(f"estimates for information: {', '.join(shares)}")
+            notes.append(f"for information only: {', '.join(shares)}")
         return "; ".join(notes)
 
     def _result(self) -> str:
@@ -79,18 +79,18 @@ class Certificate:
             return (
                 f"{self.threshold:.3f}; {self.share:.1%} of these mentions, of which {self.precision:.1%} are correct"
             )
-        reason = "with the errors seen among the most probable answers there are too few documents"
+        reason = "too few documents for the errors seen among the most probable answers"
         if self.even is None:
-            reason = "too many of the most probable answers are wrong"
+            reason = "too many of the most probable answers are incorrect"
         if self.documents < self.documents_needed:
             reason = (
-                f"the calibration documents count for {int(self.documents)} of equal size, and "
-                f"{self.documents_needed} or more are needed"
+                f"the calibration documents are worth {int(self.documents)} of equal size, but at least "
+                f"{self.documents_needed} are needed"
             )
-        more = "more of the same would not help"
+        more = "more documents like these would not help"
         if self.even is not None:
-            odds = "" if self.likely is None else f", and about {self.likely:,} for four in five"
-            more = f"an estimate: a second try needs other documents, about {self.even:,} of them for even odds{odds}"
+            odds = "" if self.likely is None else f" and about {self.likely:,} for an 80 % chance"
+            more = f"estimate: a second attempt needs new documents, about {self.even:,} for an even chance{odds}"
         return f"not certified: {reason}; {more}"
 
 
@@ -150,7 +150,7 @@ def find_certificate(
             precision=float(search.observed[search.lowest][1].sum() / search.accepted),
         )
     test = replace(test, confidence=confidence_of(attempt + 1, confidence))
-    # Of a lower target the sequence may start lower, but that must not ask for more documents.
+    # For a lower target the sequence may start lower, but that must not require more documents.
     starts = set()
     for target in (target_precision, *(usual for usual in USUAL_TARGETS if usual > target_precision)):
         like = replace(test, target=target)
@@ -311,8 +311,8 @@ class CertificateHistory:
         """
         if not isinstance(state, list) or not all(isinstance(documents, list) for documents in state):
             raise UserError(
-                "calibrator.json: certificates, which documents certified before, is missing or damaged; run "
-                "umls-reranker calibrate again"
+                "calibrator.json: the record of earlier certificates is missing or damaged; run umls-reranker "
+                "calibrate again"
             )
         return cls(tuple(frozenset(map(str, documents)) for documents in state))
 
@@ -330,10 +330,10 @@ def note_on_certificate(certified_by: Mapping[str, int], *, is_certified: bool) 
     attempt, documents = certified_by["attempt"], certified_by["documents"]
     if attempt == 1:
         return ""
-    result = "granted" if is_certified else "not granted, so the tier high is dropped"
+    result = "granted" if is_certified else "not granted, so the high tier is removed"
     return (
-        f"certificate {attempt} of this model is {result}: it rests on {documents:,} documents that are new and drawn "
-        "at random, and those of earlier certificates do not certify again"
+        f"certificate {attempt} of this model is {result}: it uses {documents:,} new documents drawn at random; "
+        "documents of earlier certificates cannot certify again"
     )
 
 

@@ -14,7 +14,7 @@ from .certificate import Certificate, find_certificate
 from .cross_validation import document_folds
 from .score_maps import Sample
 
-# By which a probability may leave [0, 1] through rounding: a cosine of 1 is often 1.0000001.
+# Tolerance for probabilities outside [0, 1] by rounding: a cosine of 1 is often 1.0000001.
 ROUNDING = 1e-5
 
 
@@ -80,7 +80,7 @@ def certify(
         if not _is_number(value) or not 0.0 < value < 1.0:
             raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
     if not _is_number(most_wrong) or not 1.0 - target_precision < most_wrong <= 1.0:
-        raise UserError(f"most_wrong: {most_wrong!r} must be above {1.0 - target_precision:.2g}, and 1 at most")
+        raise UserError(f"most_wrong: {most_wrong!r} must be above {1.0 - target_precision:.2g} and at most 1")
     mapped, unmapped = columns.scores, None
     if calibrate:
         mapped, unmapped = _cross_fitted(columns)
@@ -107,32 +107,32 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
     columns: dict[str, list[Any]] = {}
     for name, values in (("scores", scores), ("correct", correct), ("documents", documents)):
         if not isinstance(values, Iterable):
-            raise UserError(f"{name}: {values!r} is not a list; give one value for every mention")
+            raise UserError(f"{name}: {values!r} is not a list; give one value per mention")
         columns[name] = list(values)
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
-        raise UserError(f"{counts}: give one of each for every mention")
+        raise UserError(f"{counts}: give one of each per mention")
     for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
         if not _is_number(score) or not np.isfinite(score):
             raise UserError(f"row {row}: the score {score!r} is not a number; leave out mentions without an answer")
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
             raise UserError(
-                f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map scores of another "
+                f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map scores on another "
                 "scale to probabilities"
             )
         if not _is_number(label) or label not in (0, 1):
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
-        # Of pandas' NA it is not even known whether it equals itself.
+        # pandas.NA cannot be compared, not even with itself.
         if document is None or str(document) == "<NA>" or document != document:
             raise UserError(f"row {row}: the document is missing; give every mention the id of its document")
     count = len(set(columns["documents"]))
     if not count:
-        raise UserError("there are no mentions; give the scores of mentions whose answers were judged")
+        raise UserError("there are no mentions; give scores of mentions whose answers were labelled")
     if count < 2:
         raise UserError(
-            f"all mentions are of {count} document; what holds for other documents cannot be learned from one, so "
-            "give the id of each mention's document"
+            f"all mentions are from {count} document, which says nothing about other documents; give the id of each "
+            "mention's document"
         )
     numbers = np.array(columns["scores"], np.float64)
     return _Columns(

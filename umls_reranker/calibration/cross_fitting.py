@@ -162,7 +162,7 @@ class CrossFitting:
         """
         model = self.models[left_out]
         if model is None:
-            raise UserError("too few documents to hold a fold out")
+            raise UserError("too few documents to hold out a fold")
         return self._chosen(model, left_out)
 
     def _chosen(self, model: InputModel, left_out: LeftOut) -> InputModel:
@@ -283,8 +283,8 @@ class CrossFitting:
         scored = ~np.isnan(logits)
         if scored.all() and self.sample[inside].all():
             return chosen
-        # Those that are pruned are served with utilities that no weight changes.
-        # More than e^50 would overflow, and weighs no less.
+        # Pruned candidates are served with utilities that no weight changes. More than e^50 would overflow and makes
+        # no difference.
         sums = log_sums(np.where(scored, -np.inf, part.utilities(logits)), part.table.offsets)
         pruned = np.expm1(np.minimum(sums, 50.0))
         fusion = self._weights(self.names, inside, (start or chosen).fusion, scored, pruned)
@@ -312,7 +312,7 @@ class CrossFitting:
         rows, offsets, gold = inside[self.lists.owner], self.lists.offsets, self.lists.annotations.gold
         if scored is not None:
             rows[rows] = scored
-        # The position of the gold concept among the candidates that are fitted on.
+        # The position of the gold concept among the candidates used for fitting.
         before = list_offsets(rows)
         at = offsets[:-1] + gold
         gold = np.where((gold >= 0) & np.append(rows, False)[at], before[at] - before[offsets[:-1]], -1)

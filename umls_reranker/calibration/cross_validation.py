@@ -39,7 +39,7 @@ def fit_calibrator(
         return CALIBRATORS[method]().fit(sample), {}
     losses = cross_validated_losses(sample, groups, seed)
     best, *others = sorted(losses, key=losses.__getitem__)
-    # What was best on every fold may not fit all of them: where scores separate the labels, slopes have no limit.
+    # The best method on every fold may not fit all data: where scores separate the labels, slopes diverge.
     for method in (best, *(name for name in others if np.isfinite(losses[name]))):
         with suppress(UserError):
             return CALIBRATORS[method]().fit(sample), losses
@@ -65,7 +65,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
     methods = [name for name, kind in CALIBRATORS.items() if (kind.fits_lists if inside_lists else kind.fits_logits)]
     fold = document_folds(groups, seed)
     if not fold.any():
-        raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
+        raise UserError("method 'auto' needs at least 2 documents in the calibration split; choose a method instead")
     losses, failure = dict.fromkeys(methods, 0.0), None
     for number in progress(range(fold.max() + 1), desc="comparing calibrators", unit=" folds"):
         rest, held_out = sample.take(fold != number), sample.take(fold == number)

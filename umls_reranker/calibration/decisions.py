@@ -81,9 +81,9 @@ def rank(
     """
     asked = np.asarray(exhaustive)
     if asked.size and asked.dtype != bool:
-        raise TypeError(f"exhaustive: {exhaustive!r} is neither True nor False, nor a list of them")
+        raise TypeError(f"exhaustive: {exhaustive!r} is not True, False or a list of them")
     if asked.ndim and len(asked) != len(lists):
-        raise ValueError(f"exhaustive: {len(lists)} entities need one value, or as many, not {len(asked)}")
+        raise ValueError(f"exhaustive: {len(lists)} expected 1 or {len(lists)} values, found {len(asked)}")
     plan = calibration.plan(lists, network_inputs)
     scored = plan.retained | (np.broadcast_to(asked.astype(bool), len(lists)) & plan.uses_network)[lists.owner]
     scores = score(plan.lists, scored) if callable(score) else score

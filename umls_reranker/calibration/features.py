@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
-    "seen_string": "1 where this string was seen in training",
+    "seen_string": "1 if this string was seen in training",
 }
 LIST_POSITION = "list_position"
 # The number in a UMLS CUI counts in these units; other ids count as one unit.
@@ -174,18 +174,19 @@ def _agree(hierarchy: TypeHierarchy, kinds: tuple[str, ...], candidate_kinds: tu
 
 
 OWN_FEATURES = (
-    Feature("exact_name", "1 where the name equals the mention, both normalized", exact_name),
-    Feature("same_words", "1 where name and mention have the same words in singular, in any order", same_words),
+    Feature("exact_name", "1 if the normalized name equals the normalized mention", exact_name),
+    Feature("same_words", "1 if name and mention have the same words in the singular, in any order", same_words),
     Feature("mention_in_name", "share of the mention's character trigrams that are in the name", mention_in_name),
     Feature("name_in_mention", "share of the name's character trigrams that are in the mention", name_in_mention),
     Feature(
         "qualifier_agreement",
-        "0 where qualifiers or numbers of the name contradict the mention's, such as left and right, else 1",
+        "qualifier agreement: 0 if qualifiers or numbers of the name contradict those of the mention, such as left "
+        "and right; else 1",
         qualifiers,
     ),
     Feature(
         "mention_concept_prior",
-        "log of the smoothed share of this concept among the training mentions with this string",
+        "mention-concept prior: log of the smoothed share of this concept among training mentions with this string",
         mention_concept_prior,
         inputs=("cui",),
     ),
@@ -197,24 +198,24 @@ OWN_FEATURES = (
     ),
     Feature(
         "type_lift",
-        "log of how much more often than others training mentions of this concept have the mention's type",
+        "log lift of the mention's type among training mentions of this concept",
         type_lift,
         inputs=("entity_type", "cui"),
     ),
     Feature(
         "type_compatibility",
-        "0 where the dictionary's types of this concept contradict the mention's, else 1",
+        "type compatibility: 0 if the concept's types in the dictionary contradict the mention's; else 1",
         type_compatibility,
         inputs=("entity_type", "semantic_types"),
     ),
     Feature(
         LIST_POSITION,
-        "minus the log of the position in the list, for lists of other pipelines, which come best first",
+        "minus the log of the rank in the list, for user-provided candidate lists",
         list_position,
     ),
     Feature(
         "concept_age",
-        "minus the number in the CUI, in millions: what came into the UMLS early is meant more often",
+        "minus the number in the CUI, in millions: concepts added to the UMLS early are mentioned more often",
         concept_age,
         inputs=("cui",),
     ),
@@ -247,8 +248,8 @@ def check_features(names: Iterable[str], lists: CandidateLists) -> None:
             raise UserError(f"features: {name!r} is unknown; choose from {known}")
         if name in SCORES and name not in lists.scores:
             raise UserError(
-                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`; a score "
-                "NAME_score of your own lists is the feature NAME"
+                f"features: the candidate lists have no {name} scores; add that retriever to `retrievers` (in "
+                "user-provided candidate lists, NAME_score is the feature NAME)"
             )
 
 

@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
-# Gold concepts that some of the lists must hold to be fitted on without the others: those with types for a model that
-# reads types, and those that are scored whole to choose the pruning threshold.
+# Minimum number of gold concepts in a subset of the lists to fit on it alone: lists with types for a model that reads
+# types, and fully scored lists to choose the pruning threshold.
 FEWEST_GOLD = 100
-# To choose it, lists of a sample of documents are scored whole: a share of the mentions, but no fewer than these.
+# The pruning threshold is chosen on fully scored lists of a sample of documents: a share of the mentions, but at least
+# this many.
 WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
 
 
@@ -172,18 +173,18 @@ def fit_calibration(
     # A type that the network never sees is removed already.
     removals = dict.fromkeys(tuple(dict.fromkeys((*absent, *removed))) for removed in fallback_inputs(names, present))
     wanted = list(removals) if has_fallbacks else [absent]
-    sets = iter(progress(wanted, desc="fitting all sets of inputs", unit=" models"))
+    sets = iter(progress(wanted, desc="fitting the model and its fallback models", unit=" models"))
     first, losses, is_held_out = fit(next(sets), settings.calibrator)
     models = {absent: first}
     for removed in sets:
-        # A model with the type that does not read it also serves mentions without one.
+        # A model that does not read the type also serves mentions without one.
         with_type = models.get(tuple(name for name in removed if name != "entity_type"))
         if "entity_type" in removed and with_type and "entity_type" not in with_type.reads(network_inputs):
             continue
         try:
             models[removed] = fit(removed, first.calibrator.name)[0]
         except UserError:
-            # The remaining inputs say nothing, so mentions with only these are never in the tier high.
+            # The remaining inputs carry no information, so mentions with only these are never in the high tier.
             continue
     fitted = {
         "split": "calibration",

@@ -35,8 +35,8 @@ SEEN = "seen_string"
 RIDGE = 1e-5
 # Ridge of the difference between the weights for seen strings and for others.
 RIDGE_BETWEEN = 1e-3
-# Few lists know little: the ridge is at least the lower of the square of `FEW_LISTS` by their number, and
-# `MOST_RIDGE` by it; that of the difference is ten times as large.
+# With n lists, the ridge is at least min((`FEW_LISTS` / n)^2, `MOST_RIDGE` / n); that of the difference is ten times
+# as large.
 FEW_LISTS, MOST_RIDGE = 17, 10
 # Of all utilities together, when the bonus is fitted; and the largest bonus.
 SLOPES = (0.05, 20.0)
@@ -92,13 +92,15 @@ class FeatureFusion:
             UserError: no list contains its gold concept, or no feature varies.
         """
         if not np.any(np.asarray(gold) >= 0):
-            raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
+            raise UserError(
+                "no calibration mention has its gold concept among its candidates; there is nothing to fit on"
+            )
         columns = {name: table.candidates[name] for name in names}
         columns |= {name: np.nan_to_num(column) for name, column in columns.items() if reads_type(name)}
         features, center, scale = _standardized(columns)
         list_features, list_center, list_scale = _standardized(table.lists)
         owner, offsets = table.owner, table.offsets
-        # A list's further candidates lower the chances of all others, as a higher utility of "none" does.
+        # Additional candidates lower the probabilities of all others, as a higher utility of "none" does.
         fixed = 0.0 if pruned is None else -np.log1p(pruned)[owner]
         seen = _seen(table)[owner, None]
         labels = np.zeros(len(owner))
@@ -198,8 +200,8 @@ class FeatureFusion:
         unknown += [name for name in none_weights if name not in LIST_FEATURES]
         if unknown:
             raise UserError(
-                f"calibrator.json: unknown feature {', '.join(unknown)}; update umls_reranker, or calibrate again; "
-                f"there are {', '.join(known)}"
+                f"calibrator.json: unknown feature {', '.join(unknown)}; upgrade umls_reranker or calibrate again; "
+                f"known features: {', '.join(known)}"
             )
         if not (
             all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values(), bonus])
@@ -239,9 +241,9 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
     if not np.isfinite(values).all():
         name = next(name for name, column in columns.items() if not np.isfinite(column).all())
-        raise UserError(f"feature {name!r} holds values that are not finite; look at the candidates or the model")
+        raise UserError(f"feature {name!r} has non-finite values; check the candidates and the model")
     center, scale = values.mean(axis=0), values.std(axis=0)
-    # The deviation of a constant is a rounding error, and not 0.
+    # The standard deviation of a constant may be a rounding error instead of 0.
     constant = values.min(axis=0) == values.max(axis=0)
     center[constant], scale[constant] = values[0, constant], 1.0
     return (values - center) / scale, center, scale

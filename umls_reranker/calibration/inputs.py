@@ -29,7 +29,7 @@ Lists = TypeVar("Lists", bound=CandidateLists)
 
 # Name of the model that reads everything.
 ALL_INPUTS = "all"
-# Share of a score's range by which serving may exceed it on either side.
+# Share of a score's range by which scores at serving may exceed it on either side.
 MARGIN = 0.1
 
 
@@ -134,7 +134,7 @@ class ScoreRange(NamedTuple):
         """Inverse of `_asdict`; raises an error of any usual kind if the state is not a range."""
         low, high = float(state["low"]), float(state["high"])
         if not -np.inf < low <= high < np.inf:
-            raise ValueError(f"{low} to {high} is no range of finite numbers")
+            raise ValueError(f"{low} to {high} is not a range of finite numbers")
         return cls(low, high)
 
     @property

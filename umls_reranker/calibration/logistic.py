@@ -132,7 +132,7 @@ def fit_logistic(
         if share < 1.0 or size > last / 4:
             curvature = None
         last = size
-    # The prior alone draws a coefficient ever closer to a bound, but not onto it.
+    # The prior alone moves a coefficient towards a bound, but never onto it.
     theta = np.where(theta - lower <= ACCURACY, lower, theta)
     return np.where(upper - theta <= ACCURACY, upper, theta)
 
@@ -143,7 +143,7 @@ def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray
     An active-set method: coordinates stay at bounds that they reach, until the slope leads inside.
     """
     x = np.zeros(len(gradient))
-    # So that coefficients which the rows do not tell apart stay where they are.
+    # So that coefficients which the rows cannot distinguish do not move.
     curvature = curvature + DAMPING * curvature.diagonal().max() * np.eye(len(x))
     held = ((lower >= 0) & (gradient > 0)) | ((upper <= 0) & (gradient < 0))
     for _ in range(10 * len(x)):

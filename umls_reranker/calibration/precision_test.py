@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 # Weights of the added document's size are sizes to one of these powers; the last one is the largest size.
 SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, float("inf"))
-# How often the largest documents may be wholly wrong. With more, hardly any power is enough where they are few.
+# How often the largest documents may be entirely incorrect. With more, hardly any power suffices where they are few.
 MOST_OFTEN_WRONG = 0.5
 # Draws for the choice of the power, and standard errors by which one of several levels may exceed its limit by chance.
 POWER_DRAWS, POWER_ERRORS = 4_000, 3.0
@@ -182,7 +182,7 @@ class PrecisionTest:
         logs = np.einsum("dk,dk->d", counts, np.log1p(-s[:, None] * present)) + np.log1p(-s * added)
         spread = np.einsum("dk,dk->d", counts, ratio**2) + (added / (1.0 - s * added)) ** 2
         w, u = -np.sqrt(np.maximum(2.0 * logs, 0.0)), s * np.sqrt(spread)
-        # Where the precision seen is next to the target, the formula divides 0 by 0.
+        # Near the target precision, the formula divides 0 by 0.
         is_close = w > -0.1
         w, u = np.where(is_close, -1.0, w), np.where(is_close, -1.0, u)
         tail = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)

@@ -86,7 +86,7 @@ class InputModel:
             UserError: there are no features besides the cross-encoder.
         """
         if self.baseline is None:
-            raise UserError("nothing is left to weigh without the cross-encoder")
+            raise UserError("no features are left without the cross-encoder")
         return replace(self, fusion=self.baseline, baseline=None, pruning_threshold=0.0)
 
     def reads(self, network_inputs: Sequence[str] = ()) -> list[str]:
@@ -133,7 +133,7 @@ class InputModel:
             float(state["pruning_threshold"]),
         )
         if not 0.0 <= threshold < 1.0 or (threshold and not baseline):
-            raise ValueError("a pruning threshold is no probability, or has nothing to go by")
+            raise ValueError("a pruning threshold is not a probability, or has no features to apply to")
         return cls(
             Calibrator.from_dict(state),
             None if fusion is None else FeatureFusion.from_dict(fusion, scores),
@@ -302,7 +302,7 @@ class ScoringPlan:
         edges = np.empty((len(self.lists), 3))
         for part in self.parts:
             edges[part.mentions] = part.model.thresholds.edges(self.lists.types)[part.mentions]
-        # What certifies the tier "high" was measured on mentions with all that the model reads.
+        # The certificate of the tier "high" was measured on mentions with all inputs of the model.
         edges[~self.deciding.complete, 2] = np.inf
         return 3 - (probabilities[:, None] >= edges[self.lists.owner]).sum(axis=1)
 
@@ -429,7 +429,7 @@ class Calibration:
             part = "index_key, which index its scores are of,"
             key = state["index_key"]
             if not isinstance(key, str) or (not key and {*SCORES} & {*ranges}):
-                raise ValueError(f"{key!r} is no key")
+                raise ValueError(f"{key!r} is not a known key")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"calibrator.json: {part} is missing or damaged ({error!r}); run umls-reranker calibrate again"

@@ -49,7 +49,7 @@ gain | loss
 dominant | recessive
 pre- | post-
 """
-# Words that only begin like a prefix.
+# Words that begin like a prefix but do not contain it.
 OTHERS = """
 pressure pressures presence presentation presenting pregnancy pregnant prevention prevalence predominance
 predominant predominantly preputial prepuce precipitated previous posture posturing postural hypothalamic hypothalamus
@@ -98,7 +98,7 @@ def _said(text: str) -> tuple[int, int, int]:
     return sides & ~other_sides, other_sides & ~sides, numbers
 
 
-# `_said` of each text, and remembered.
+# `_said`, cached.
 qualifiers_of: Memory[str, tuple[int, int, int]] = Memory(lambda texts: list(map(_said, texts)), KEPT_TEXTS)
 
 

@@ -172,7 +172,9 @@ def _checked(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p = np.asarray(p, dtype=np.float64)
     y = np.asarray(y, dtype=np.float64)
     if p.ndim != 1 or p.shape != y.shape or not len(p):
-        raise ValueError(f"expected probabilities and labels of one shape (n,), n > 0; found {p.shape} and {y.shape}")
+        raise ValueError(
+            f"expected probabilities and labels of the same shape (n,), n > 0; found {p.shape} and {y.shape}"
+        )
     if not (np.all(p >= 0) and np.all(p <= 1)):
         raise ValueError("probabilities must lie in [0, 1]; pass raw logits through a calibrator first")
     if not np.all((y == 0) | (y == 1)):

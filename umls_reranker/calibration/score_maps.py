@@ -56,17 +56,15 @@ class Sample:
         """
         scores, labels = np.asarray(self.scores, dtype=np.float64), np.asarray(self.labels, dtype=np.float64)
         if len(scores) < 2:
-            raise UserError(f"calibration needs 2 scored pairs or more, found {len(scores)}; enlarge the split")
+            raise UserError(f"calibration needs at least 2 scored pairs, found {len(scores)}; enlarge the split")
         bad = np.count_nonzero(~np.isfinite(scores))
         if bad:
-            raise UserError(
-                f"{bad} of {len(scores)} logits are not finite; score with float32 or look at the checkpoint"
-            )
+            raise UserError(f"{bad} of {len(scores)} logits are not finite; score in float32 or check the checkpoint")
         if scores.min() == scores.max():
-            raise UserError("all logits of the calibration split are equal; the checkpoint has not learned anything")
+            raise UserError("all logits of the calibration split are equal; the checkpoint has learned nothing")
         for label, what in ((1, "right"), (0, "wrong")):
             if not np.any(labels == label):
-                raise UserError(f"the pairs to calibrate on hold no {what} candidate; enlarge the calibration split")
+                raise UserError(f"the calibration pairs contain no {what} candidate; enlarge the calibration split")
         return replace(self, scores=scores, labels=labels)
 
     def take(self, inside: np.ndarray) -> Sample:
@@ -117,8 +115,8 @@ class Calibrator(ABC):
         """
         if sample.offsets is not None and not self.fits_lists:
             raise UserError(
-                f"calibrator: {self.name} works on the cross-encoder's logits alone; set `features: []`, or choose "
-                f"from {', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
+                f"calibrator: {self.name} works on the logits of the cross-encoder alone; set `features: []` or "
+                f"choose from {', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
             )
         self._fit(sample.checked())
         return self
@@ -160,7 +158,7 @@ class Calibrator(ABC):
         try:
             calibrator._restore(state["parameters"])
             if not calibrator._rises():
-                raise ValueError("they do not make a rising map")
+                raise ValueError("they do not define an increasing map")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"calibrator.json: parameters of method '{method}' are damaged ({error}); run the calibrate stage "
@@ -201,5 +199,5 @@ def bounded(scores: np.ndarray) -> np.ndarray:
     """Scores as float64, infinite ones as +-1e9; NaN raises `UserError`."""
     scores = np.asarray(scores, dtype=np.float64)
     if np.isnan(scores).any():
-        raise UserError(f"{np.count_nonzero(np.isnan(scores))} scores are no numbers; look at the checkpoint")
+        raise UserError(f"{np.count_nonzero(np.isnan(scores))} scores are not numbers; check the checkpoint")
     return np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..core.memory import Memory
 
 KEPT_TEXTS = 65_536
-# Of words in "-s" that are no plurals: "process", "virus", "analysis".
+# Endings of words in "-s" that are not plurals: "process", "virus", "analysis".
 NO_PLURALS = ("ss", "us", "is")
 # Plurals that lose "-es": "processes", "indexes", "branches", "brushes".
 IN_ES = ("sses", "xes", "ches", "shes")
@@ -33,5 +33,5 @@ def _sorted_singulars(texts: Sequence[str]) -> list[str]:
     return [" ".join(sorted(map(singular, text.split()))) for text in texts]
 
 
-# Of each normalized text, and remembered.
+# Cached by normalized text.
 singular_words: Memory[str, str] = Memory(_sorted_singulars, KEPT_TEXTS)

@@ -25,7 +25,7 @@ TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses"
 OF_TRAINING = "training."
 # Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0
-# Hashes of texts, and of pairs of them, that are remembered, about 150 bytes each.
+# Cached hashes of texts and of pairs of them, about 150 bytes each.
 REMEMBERED_HASHES = 65_536
 
 
@@ -111,7 +111,7 @@ class StringCounts:
         """
         mention_keys, concept_keys = list(map(_key, forms)), list(map(_key, cuis))
         of_strings, of_concepts = self._counts("strings", mention_keys), self._counts("concepts", concept_keys)
-        # What was not seen alone was not seen together.
+        # A pair whose members were not seen was not seen either.
         seen = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
         uses = np.zeros(len(rows), np.int64)
         uses[seen] = self._counts("uses", _pairs(mention_keys, rows[seen], concept_keys, concepts[seen]))

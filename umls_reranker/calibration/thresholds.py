@@ -172,7 +172,8 @@ class ThresholdTable:
             if parent is None:
                 if optimum is None:
                     raise UserError(
-                        "the calibration split's candidate lists hold no gold concept; retrieve more candidates"
+                        "no candidate list of the calibration split contains its gold concept; retrieve more "
+                        "candidates"
                     )
                 accept, accept_level = optimum, node
             elif optimum is None or positives < min_positives:
@@ -283,7 +284,7 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
         hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
         guarantee = float(state["target_precision"]), float(state["confidence"])
         if not all(0.0 < number < 1.0 for number in guarantee):
-            raise TypeError("target_precision or confidence is no probability")
+            raise TypeError("target_precision or confidence is not a probability")
         tables = {}
         for entry in state["inputs"]:
             rows = {node: TypeThreshold(**row) for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()}

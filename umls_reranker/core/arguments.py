@@ -20,7 +20,7 @@ from .sockets import AUTO, CALIBRATORS, FEATURES
 
 # Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for ONNX there, too.
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
-# By how much a new version may be worse than the former and count as as good.
+# How much worse than the previous version a new one may be and still count as not inferior.
 USUAL_MARGIN = 0.02
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -66,21 +66,22 @@ class RunArguments:
         ".cache", "folder for files fetched from a URL, and for the hashes of unchanged files", rare=True
     )
     seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order", least=0, most=2**32 - 1)
-    device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if there is one")
+    device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if available")
     scoring_dtype: str = recipe_key(
         "auto",
-        "number format of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on "
-        "older GPUs, else float32",
+        "dtype of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on older "
+        "GPUs, else float32",
         DTYPES,
         rare=True,
     )
     stage_minutes: dict | None = recipe_key(
         None,
-        "command -> minutes it took when the recipe was recorded; umls-reranker run estimates the time left from them",
+        "command -> minutes it took when the recipe was last run; umls-reranker run estimates the remaining time "
+        "from them",
         rare=True,
     )
-    overwrite: bool = recipe_key(False, "run the stage again from the beginning, even if it is up to date")
-    dry_run: bool = recipe_key(False, "check the inputs and say what would be made, without making it")
+    overwrite: bool = recipe_key(False, "rerun the stage from scratch, even if it is up to date")
+    dry_run: bool = recipe_key(False, "check the inputs and print what would be written, without writing it")
 
     @property
     def run_dir(self) -> Path:
@@ -97,12 +98,12 @@ class ConceptArguments:
     """Concepts: where CUIs, names and types come from."""
 
     concept_source: str = recipe_key(
-        "rrf", "rrf: a UMLS release; obo: an ontology with UMLS cross references", ("rrf", "obo")
+        "rrf", "rrf: a UMLS release; obo: an ontology with UMLS cross-references", ("rrf", "obo")
     )
     umls_dir: str | None = recipe_key(
         None,
         "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally MRDEF.RRF, MRREL.RRF, MRCUI.RRF and MRSAB.RRF; each "
-        "may be .gz, or in the parts .aa.gz, .ab.gz and so on",
+        "may be .gz, or split into .aa.gz, .ab.gz and so on",
     )
     semantic_network_dir: str | None = recipe_key(
         None,
@@ -127,15 +128,15 @@ class ConceptArguments:
     )
     relations: list[str] = recipe_key(
         ["PAR", "CHD", "RB", "RN", "SY"],
-        "rrf: relations of MRREL to keep, if there is such a file; a negative has none of them to the gold concept; "
-        "empty: do not read it",
+        "rrf: MRREL relations to read, if the file exists; concepts with one of them to the gold concept are not "
+        "used as negatives; empty: do not read MRREL",
         ("SY", "PAR", "CHD", "RB", "RN", "SIB"),
         rare=True,
     )
     obo: str | list[str] | None = recipe_key(
         None,
-        "obo: local path, URL, or package:NAME/FILE of an ontology (OBO or OBO Graphs JSON, plain or .gz), or a "
-        "list of them; the first one's names are preferred",
+        "obo: local path, URL, or package:NAME/FILE of an ontology (OBO or OBO Graphs JSON, plain or .gz), or a list "
+        "of them; names of the first take precedence",
     )
     obo_type_roots: list[str] = recipe_key([], "obo: terms whose children serve as semantic types")
     obo_synonym_scopes: list[str] = recipe_key(
@@ -154,41 +155,41 @@ class MentionArguments:
 
     mention_source: str = recipe_key(
         "corpus",
-        "corpus: annotated text; held_out_synonyms: names taken out of the concepts",
+        "corpus: annotated text; held_out_synonyms: names removed from the dictionary",
         ("corpus", "held_out_synonyms"),
     )
     candidate_lists: str | None = recipe_key(
         None,
-        "instead of corpus, index and retrieval: file or folder of mentions with candidates from your own pipeline "
-        "(.jsonl, .csv, .tsv, .parquet, .arrow), in the format of umls-reranker rerank, best candidates first; each "
-        "mention has doc_id, cui (the right concept) and, unless train_documents or the shares decide it, split "
-        "(train, dev, calibration, test); scores of candidates are named NAME_score; a dictionary (umls_dir, or obo "
-        "with concept_source: obo) is optional",
+        "user-provided candidate lists, in place of corpus, index and retrieval: file or folder of mentions with "
+        "candidates (.jsonl, .csv, .tsv, .parquet, .arrow), in the format of umls-reranker rerank, top candidate "
+        "first; each mention has doc_id, cui (the gold concept) and, unless train_documents or the shares assign it, "
+        "split (train, dev, calibration, test); candidate scores are named NAME_score; a dictionary (umls_dir, or "
+        "obo with concept_source: obo) is optional",
     )
     corpus: str | list[str] | None = recipe_key(
         None,
-        "corpus: local path or URL of annotated text, plain or .gz, or a list of them; #sha256=HEX at the end checks "
-        "a file; or a folder or hf://datasets/OWNER/NAME of Parquet; the format is recognized by content",
+        "corpus: local path or URL of annotated text, plain or .gz, or a list of them; append #sha256=HEX to verify "
+        "a file; or a folder or hf://datasets/OWNER/NAME of Parquet; the format is detected from the content",
     )
     train_documents: str | None = recipe_key(
         None, "corpus, candidate_lists: file of document ids for training, one per line"
     )
     dev_documents: str | None = recipe_key(
-        None, "corpus, candidate_lists: document ids to split into dev, calibration and test"
+        None, "corpus, candidate_lists: file of document ids to split into dev, calibration and test"
     )
     test_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: document ids of the test split; without it, the test split is a part of "
+        "corpus, candidate_lists: file of document ids of the test split; without it, the test split is a subset of "
         "dev_documents",
     )
     expected_mentions: int | None = recipe_key(
         None,
-        "corpus: number of mentions in the whole corpus; another number means an incomplete download",
+        "corpus: number of mentions in the whole corpus; any other number means an incomplete download",
         least=1,
     )
     on_error: str = recipe_key(
         "stop",
-        "malformed lines and annotations: stop ends with file and place; skip counts them",
+        "malformed lines and annotations: stop fails and names file and line; skip leaves them out and counts them",
         ("stop", "skip"),
         rare=True,
     )
@@ -199,12 +200,12 @@ class MentionArguments:
     calibration_share: float = recipe_key(0.4, "share of the held-out documents for calibrator and thresholds")
     train_calibration_share: float = recipe_key(
         0.0,
-        "share of the documents of train_documents that calibrate instead: the certified share grows with calibration "
-        "documents, and training needs fewer than a corpus has",
+        "share of train_documents used for calibration instead: certified coverage grows with the number of "
+        "calibration documents, and training rarely needs the whole corpus",
     )
     context_chars: int = recipe_key(128, "characters of text kept on each side of a mention", least=0, rare=True)
     expand_abbreviations: bool = recipe_key(
-        False, "corpus: replace mentions that are abbreviations by the long form that their document defines"
+        False, "corpus: replace abbreviated mentions by the long form defined in their document"
     )
     feedback: str | None = recipe_key(
         None, "folder of reviewers' corrections (umls-reranker add_feedback), added to the training mentions"
@@ -218,18 +219,18 @@ class EncoderArguments:
     encoder_training_steps: int = recipe_key(
         0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0
     )
-    encoder_batch_size: int = recipe_key(
-        192, "queries per step; each is a negative for the concepts of all others", least=1, rare=True
-    )
+    encoder_batch_size: int = recipe_key(192, "queries per step; in-batch negatives", least=1, rare=True)
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
     encoder_dropout: float | None = recipe_key(
         None,
-        "dropout of all its layers in training; 0 learns more from few passes over the mentions; empty: as the model "
-        "says (BERT: 0.1)",
+        "dropout in training; 0 works better with few passes over the mentions; empty: the model's default (BERT: "
+        "0.1)",
         least=0,
         most=1,
     )
-    encoder_context_tokens: int = recipe_key(16, "tokens of text read on each side of a mention", least=0, rare=True)
+    encoder_context_tokens: int = recipe_key(
+        16, "tokens of context read on each side of a mention", least=0, rare=True
+    )
 
 
 @dataclass
@@ -243,48 +244,51 @@ class IndexArguments:
     encoder_pooling: str = recipe_key(
         "cls", "pooling of token vectors: cls (SapBERT) or mean (MiniLM)", ("cls", "mean")
     )
-    encoder_max_length: int = recipe_key(32, "tokens read of a name; longer names are cut", least=1)
-    encoder_dtype: str = recipe_key("auto", "number format of the bi-encoder", DTYPES, rare=True)
+    encoder_max_length: int = recipe_key(32, "maximum tokens per name; longer names are truncated", least=1)
+    encoder_dtype: str = recipe_key("auto", "dtype of the bi-encoder", DTYPES, rare=True)
     index_factory: str = recipe_key(
         "Flat",
         "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; inexact indexes are "
-        "compared with exact search; HNSW differs slightly from build to build, except with OMP_NUM_THREADS=1",
+        "compared with exact search; HNSW builds are reproducible only with OMP_NUM_THREADS=1",
     )
     index_parameters: str | None = recipe_key(
         None,
         "FAISS search parameters: nprobe=128 (clusters to search; required for IVF) or efSearch=128 (HNSW)",
     )
-    retrievers: list[str] = recipe_key(["dense"], "what finds the candidates; several are combined", RETRIEVERS)
-    candidates_per_mention: int = recipe_key(32, "concepts retrieved per held-out mention", least=1)
+    retrievers: list[str] = recipe_key(["dense"], "retrievers of the candidates; several are combined", RETRIEVERS)
+    candidates_per_mention: int = recipe_key(32, "candidates retrieved per held-out mention", least=1)
 
 
 @dataclass
 class MiningArguments:
     """Pairs: negatives per positive, and their weights in the loss."""
 
-    nearest_negatives: int = recipe_key(5, "nearest concepts other than the gold one", least=0)
-    same_type_negatives: int = recipe_key(2, "random concepts that share the gold concept's semantic type", least=0)
+    nearest_negatives: int = recipe_key(5, "nearest-neighbor negatives per mention", least=0)
+    same_type_negatives: int = recipe_key(
+        2, "random negatives per mention that share a semantic type with the gold concept", least=0
+    )
     random_negatives: int = recipe_key(2, "random concepts", least=0)
     cosine_floor: float = recipe_key(
         0.85,
-        "cosine that a nearest negative should reach; if there are too few, the nearest ones below it are used "
-        "and counted",
+        "minimum cosine of nearest-neighbor negatives; if too few reach it, the nearest ones below are used and "
+        "counted",
         rare=True,
     )
     neighbors: int = recipe_key(
         64,
-        "concepts searched per mention when mining; twice and four times as many if the filters leave too few",
+        "concepts searched per mention when mining; doubled, then doubled again, if the false-negative filters leave "
+        "too few",
         least=1,
         rare=True,
     )
     positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0, rare=True)
-    hard_negative_weight: float = recipe_key(1.5, "weight of a nearest negative", least=0, rare=True)
+    hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative", least=0, rare=True)
     feedback_weight: float = recipe_key(
-        1.0, "multiplier for these weights, for pairs of corrections (`feedback`)", least=0, rare=True
+        1.0, "factor on these weights for pairs from reviewers' corrections (`feedback`)", least=0, rare=True
     )
     max_train_mentions: int | None = recipe_key(
         None,
-        "maximum number of training mentions, drawn by the seed among those whose concept is in the dictionary",
+        "maximum number of training mentions, sampled with the seed from those whose concept is in the dictionary",
         least=1,
     )
 
@@ -295,18 +299,18 @@ class ModelArguments:
 
     model: str = recipe_key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder")
     model_revision: str | None = recipe_key(None, "base model: revision on the Hub", rare=True)
-    start_from_encoder: bool = recipe_key(False, "start from the run's own trained encoder instead of the base model")
+    start_from_encoder: bool = recipe_key(
+        False, "initialize from the run's fine-tuned encoder instead of the base model"
+    )
     max_length: int = recipe_key(
-        64, "maximum tokens of a pair, special tokens included; cut pairs are counted", least=1
+        64, "maximum tokens per pair, special tokens included; truncated pairs are counted", least=1
     )
-    context_tokens: int = recipe_key(0, "tokens of text shown on each side of the mention; 0: no context", least=0)
-    mention_types: bool = recipe_key(
-        False, "show the names of the mention's semantic types after it, if they are known"
-    )
+    context_tokens: int = recipe_key(0, "tokens of context on each side of the mention; 0: no context", least=0)
+    mention_types: bool = recipe_key(False, "append the names of the mention's semantic types to it, if known")
     candidate_fields: list[str] = recipe_key(
         [],
-        "shown of a candidate in addition to its best-matching name: preferred_name (distinguishes concepts with "
-        "the same name), definition (its first 160 characters)",
+        "fields appended to the candidate's best-matching name: preferred_name (distinguishes concepts with the same "
+        "name), definition (its first 160 characters)",
         ("preferred_name", "definition"),
     )
 
@@ -317,30 +321,31 @@ class CalibrationArguments:
 
     features: list[str] | None = recipe_key(
         None,
-        "features of the fusion, where a higher value never lowers a probability; with candidate_lists also NAME of "
-        "each NAME_score; not given: all, with the scores in the lists; []: the cross-encoder alone, without fusion",
+        "features of the fusion; a higher value never lowers a probability; with candidate_lists also NAME for each "
+        "NAME_score; unset: all, including the scores in the lists; []: the cross-encoder alone, without fusion",
         FEATURES,
         is_open=True,
     )
     calibrator: str = recipe_key(
         "auto",
-        "increasing map of log-odds to those of calibrated probabilities, with features inside a mention's list",
+        "increasing map from log-odds to calibrated log-odds; with features, within a mention's list",
         ChainMap[str, Any]({"auto": AUTO}, CALIBRATORS),
     )
     target_precision: float = recipe_key(
         0.95, "certified precision of the high-confidence tier", least=0.01, most=0.999
     )
-    confidence: float = recipe_key(0.95, "confidence of that certificate", least=0.01, most=0.999)
+    confidence: float = recipe_key(0.95, "confidence level of that certificate", least=0.01, most=0.999)
     exhaustive: bool = recipe_key(
         False,
-        "have the cross-encoder score all candidates; else only those that can win, if on held-out documents this "
-        "changes nothing but 0.5 % of the first candidates, 0.2 points of acc@1 and of the certified share",
+        "score all candidates with the cross-encoder; by default, candidates below a pruning threshold are not "
+        "scored, provided that on held-out documents pruning changes at most 0.5 % of the top candidates, and acc@1 "
+        "and certified coverage by at most 0.2 points",
         rare=True,
     )
     calibration_feedback: str | None = recipe_key(
         None,
         "folder of reviewers' corrections (umls-reranker add_feedback), added to the calibration split (or to "
-        "--lists), except those that the model was trained on",
+        "--lists), except those the model was trained on",
     )
 
 
@@ -348,14 +353,17 @@ class CalibrationArguments:
 class EvaluationArguments:
     """Evaluation: the report on the test split, and the targets it is checked against."""
 
-    bootstrap_resamples: int = recipe_key(1000, "resamples of documents for the 95 % intervals", least=1, rare=True)
+    bootstrap_resamples: int = recipe_key(
+        1000, "bootstrap resamples of documents for the 95 % intervals", least=1, rare=True
+    )
     targets: list[str] = recipe_key(
-        [], 'figures that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails the run'
+        [], 'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails the run'
     )
     margin: float = recipe_key(
         USUAL_MARGIN,
-        "by how much acc@1 and F1 of a new version may be lower than the former's, and the Brier score of its top "
-        "answers higher by half of this, and still pass (validate --against, publish)",
+        "non-inferiority margin for a new version (validate --against, publish): how much lower its acc@1 and F1 may "
+        "be than those of the previous version; half of it for how much higher its Brier score of top candidates may "
+        "be",
         least=0,
         most=1,
     )
@@ -368,10 +376,11 @@ class PublishArguments:
     repo_id: str | None = recipe_key(None, "Hub repo, e.g. org/sapbert-umls-reranker")
     tag: str | None = recipe_key(None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten")
     private: bool = recipe_key(
-        True, "make a new repo private (the Hub's default is public), and refuse an existing public one"
+        True, "create a new repo as private (the Hub's default is public), and refuse an existing public one"
     )
     force_worse: bool = recipe_key(
-        False, "publish a version even if it is worse than the one in the repo, or not shown to be as good (`margin`)"
+        False,
+        "publish a version even if it is worse than the one in the repo, or not shown to be non-inferior (`margin`)",
     )
 
 
@@ -382,17 +391,18 @@ class ServingArguments:
     served_model: str | None = recipe_key(None, "reranker: Hub repo or local folder")
     served_revision: str | None = recipe_key(None, "tag, branch or commit of that repo; pin a tag in production")
     served_index: str | None = recipe_key(
-        None, "folder made by umls-reranker export_index, or a run folder; empty: the service ranks but does not link"
+        None,
+        "folder written by umls-reranker export_index, or a run folder; empty: the service ranks but does not link",
     )
     accept_tier: str = recipe_key(
         "medium",
-        "lowest tier that is accepted at rank 1; medium: the model's thresholds; high: only what its certificate "
+        "lowest tier that is accepted at rank 1; medium: the model's thresholds; high: only what the certificate "
         "covers",
         ("medium", "high"),
     )
     backend: str = recipe_key(
         "torch",
-        "torch, or onnx: the network that umls-reranker export made, served without torch",
+        "torch, or onnx: the network that umls-reranker export wrote, served without torch",
         tuple(BACKENDS),
     )
     token_budget: int | None = recipe_key(
@@ -402,12 +412,12 @@ class ServingArguments:
     host: str = recipe_key("127.0.0.1", "address to listen on")
     port: int = recipe_key(8080, "port to listen on; 0 chooses a free one", least=0, most=65_535)
     max_queue: int = recipe_key(
-        512, "maximum mentions waiting or being ranked; further requests get status 429", least=1, rare=True
+        512, "maximum mentions queued or being ranked; further requests get status 429", least=1, rare=True
     )
     max_candidates: int = recipe_key(256, "maximum candidates (texts) per mention", least=1, rare=True)
     max_request_mentions: int = recipe_key(64, "maximum mentions per request", least=1, rare=True)
     auto_truncate: bool = recipe_key(
-        True, "/rerank: cut texts that are too long if the request does not say; false refuses them", rare=True
+        True, "/rerank: truncate long texts if the request does not say; false rejects them", rare=True
     )
 
 
@@ -415,14 +425,14 @@ class ServingArguments:
 class MonitoringArguments:
     """Monitoring: the windows of the figures, and when an alarm is raised."""
 
-    monitor_window: int = recipe_key(2000, "mentions per window that is compared with the model's test split")
+    monitor_window: int = recipe_key(2000, "mentions per window compared with the model's test split")
     monitor_alpha: float = recipe_key(
         0.05,
-        "about the probability that a monitor ever raises a false alarm, half of it for drift, half for the "
-        "precision of the tier high; each process, and each start of one, spends it anew",
+        "approximate probability that a monitor ever raises a false alarm, half of it for drift, half for the "
+        "precision of the high tier; every start of a process spends it anew",
         least=1e-6,
         most=0.5,
     )
     monitor_log: str | None = recipe_key(
-        None, "file to append finished windows and alarms to, as JSON lines; empty: none"
+        None, "file to which completed windows and alarms are appended as JSON Lines; empty: none"
     )

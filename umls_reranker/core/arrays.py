@@ -112,7 +112,7 @@ def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     mention = list_owner(offsets)
     scores = np.asarray(scores, dtype=np.float64)
     if len(scores) != len(mention):
-        raise ValueError(f"offsets speak of {len(mention)} candidates, but there are {len(scores)} scores")
+        raise ValueError(f"offsets are of {len(mention)} candidates, but there are {len(scores)} scores")
     return np.lexsort((-scores, mention))
 
 

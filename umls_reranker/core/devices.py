@@ -28,13 +28,13 @@ def resolve_device(device: str | None = "auto") -> torch.device:
         resolved = torch.device(device)
     except (RuntimeError, TypeError):
         resolved = torch.device("meta")
-    # PyTorch knows further kinds, such as meta and xpu.
+    # PyTorch has further kinds, such as meta and xpu.
     if resolved.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {device!r} is not available: no CUDA GPU is visible; use --device cpu")
     if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
-        raise UserError(f"device {device!r} is not available: this machine has {torch.cuda.device_count()} GPUs")
+        raise UserError(f"device {device!r} is not available: this machine has {torch.cuda.device_count()} GPU(s)")
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {device!r} is not available on this machine; use --device cpu")
     return resolved
@@ -95,8 +95,8 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # oneDNN emulates bfloat16 on processors without these instructions, slower than float32.
-    # Older releases of torch do not report this.
+    # oneDNN emulates bfloat16 on CPUs without these instructions, slower than float32. Older releases of torch do not
+    # report this.
     tell = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(tell())
 

@@ -41,7 +41,7 @@ from .version import __version__
 
 PACKAGE_PREFIX = "package:"
 HUB_PREFIX = "hf://"
-# As fsspec and `datasets` write it; the names of some revisions have slashes.
+# As fsspec and `datasets` write it; some revision names contain slashes.
 HUB_DATASET = re.compile(
     r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?P<inner>/[^@]*)?"
 )
@@ -50,7 +50,7 @@ TIMEOUT_SECONDS = 30
 # The Hub may need longer for the commit of a large file.
 HUB_TIMEOUT_SECONDS = 60
 ATTEMPTS = 5
-# Pause after the first attempt; it doubles each time, plus a random share of up to the same length.
+# Pause after the first attempt; it doubles each time, plus random jitter of up to the same length.
 PAUSE_SECONDS = 1.0
 # Status codes after which a later attempt may succeed.
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -68,14 +68,14 @@ MINILM_SHA256 = {
 
 SIGN_IN = "set HF_TOKEN or run `hf auth login`"
 ADVICE = {
-    401: f"the token is not valid, so {SIGN_IN} again",
-    403: f"the token lacks the permission, so {SIGN_IN} with one that has it",
-    408: "it took too long, so run again",
-    409: "someone else wrote there in the meantime; if the tag is taken, choose a new one, else run again",
+    401: f"the token is invalid; {SIGN_IN} again",
+    403: f"the token lacks permission; {SIGN_IN} with one that has it",
+    408: "it timed out; run again",
+    409: "someone else wrote to the repo in the meantime; if the tag is taken, choose another, otherwise run again",
     412: "someone published to main in the meantime; review that version, then run again",
-    429: "too many requests, so wait and run again",
+    429: "too many requests; wait and run again",
 }
-# HF_ENDPOINT may contain user and password, and these loggers write the addresses they request.
+# HF_ENDPOINT may contain a user name and password, and these loggers write the addresses they request.
 LOGGERS = ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http")
 
 
@@ -108,7 +108,7 @@ def fetch(
     locator, mark, expected = locator.partition("#sha256=")
     sha256 = expected.lower() if mark else None
     if sha256 is not None and not SHA256.fullmatch(sha256):
-        raise UserError(f"{locator}#sha256={expected}: a SHA-256 has 64 hexadecimal digits; write all of them")
+        raise UserError(f"{locator}#sha256={expected}: a SHA-256 has 64 hexadecimal digits; give all of them")
     if locator.startswith(PACKAGE_PREFIX):
         path = _package_file(locator)
     elif locator.lower().startswith(("http://", "https://")):
@@ -116,14 +116,14 @@ def fetch(
     elif folder and locator.startswith(HUB_PREFIX):
         path = _dataset_folder(locator)
     elif "://" in locator:
-        raise UserError(f"{locator} is not a local path, http(s) URL or package:NAME/FILE; give one of these")
+        raise UserError(f"{locator} is not a local path, an http(s) URL or package:NAME/FILE; give one of these")
     else:
         path = Path(expanduser(locator))
         if not path.is_file() and not (folder and path.is_dir()):
             raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the recipe needs a file")
     if sha256 is not None:
         if path.is_dir():
-            raise UserError(f"{locator}: a folder has no SHA-256; leave out #sha256=")
+            raise UserError(f"{locator}: a folder has no SHA-256; remove #sha256=")
         _verify(path, sha256, locator)
     return path
 
@@ -131,7 +131,7 @@ def fetch(
 def _dataset_folder(locator: str) -> Path:
     match = HUB_DATASET.fullmatch(locator)
     if match is None:
-        raise UserError(f"{locator}: expected hf://datasets/OWNER/NAME, @REVISION or /FOLDER at the end if needed")
+        raise UserError(f"{locator}: expected hf://datasets/OWNER/NAME, optionally with @REVISION or /FOLDER")
     repo, revision, inner = match["repo"], match["revision"], (match["inner"] or "").strip("/")
     with hub_calls(repo, None):
         patterns = [f"{inner}/*.parquet" if inner else "*.parquet"]
@@ -139,8 +139,8 @@ def _dataset_folder(locator: str) -> Path:
     folder = Path(snapshot, inner)
     if next(folder.rglob("*.parquet"), None) is None:
         raise UserError(
-            f"{locator} holds no Parquet file, and its scripts are not run; take a revision that does, such as "
-            "@refs/convert/parquet"
+            f"{locator} contains no Parquet files, and dataset scripts are never run; use a revision that has them, "
+            "such as @refs/convert/parquet"
         )
     return folder
 
@@ -169,7 +169,7 @@ def resolve_model(model: str, revision: str | None = None) -> str:
         if package is not None:
             _verify_minilm(package / "model")
             return str(package / "model")
-    # One snapshot first: all parts have the same revision, and a missing connection is reported at once.
+    # One snapshot first: all files have the same revision, and a missing connection is reported at once.
     with hub_calls(model, None):
         return snapshot_download(model, revision=revision, allow_patterns=list(MODEL_PATTERNS))
 
@@ -219,11 +219,13 @@ def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: 
         error = error.__cause__
     hub = f"the Hub at {constants.ENDPOINT}"
     if isinstance(error, GatedRepoError):
-        return f"{repo_id} is gated; ask for access at {constants.ENDPOINT}/{repo_id}, then {SIGN_IN}"
+        return f"{repo_id} is gated; request access at {constants.ENDPOINT}/{repo_id}, then {SIGN_IN}"
     if isinstance(error, RepositoryNotFoundError):
         if signed_in:
-            return f"{hub} has no repo {repo_id} that this token may use; check the name and the token's access"
-        return f"{hub} has no public repo {repo_id}; check the name, or if it is private {SIGN_IN}"
+            return (
+                f"{hub} has no repo {repo_id} that this token can access; check the name and the token's permissions"
+            )
+        return f"{hub} has no public repo {repo_id}; check the name or, if it is private, {SIGN_IN}"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         advice = ADVICE.get(status, "try again later" if status >= 500 else "check the names and the token")
@@ -231,15 +233,13 @@ def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: 
     if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
         if publishing:
             return "HF_HUB_OFFLINE is set; unset it to publish"
-        return (
-            f"{repo_id} is not complete in the local cache and HF_HUB_OFFLINE is set; unset it or give a local folder"
-        )
+        return f"{repo_id} is not fully in the local cache and HF_HUB_OFFLINE is set; unset it or give a local folder"
     if isinstance(error, (ValueError, RuntimeError)):
         return f"{hub} or its client refused {repo_id}: {error}"
     reason = f"no connection to {hub} ({type(error).__name__}: {error}); check the network and HF_ENDPOINT"
     if publishing:
         return f"{reason}, then run again"
-    return f"{reason}, or give a local folder; HF_HUB_OFFLINE=1 uses the cache without asking the Hub"
+    return f"{reason}, or give a local folder; HF_HUB_OFFLINE=1 uses the cache without contacting the Hub"
 
 
 def signed_in(token: str | bool | None) -> bool:
@@ -277,7 +277,9 @@ def _verify_minilm(folder: Path) -> None:
 
 def _verify(path: Path, sha256: str, source: str) -> None:
     if (actual := file_sha256(path)) != sha256:
-        raise UserError(f"{path} ({source}) has SHA-256 {actual}, expected {sha256}; it was changed, so do not use it")
+        raise UserError(
+            f"{path} ({source}) has SHA-256 {actual}, expected {sha256}; the file was modified, do not use it"
+        )
 
 
 class _Failure(Exception):
@@ -345,9 +347,9 @@ def _copy(url: str, path: Path) -> None:
         failure = _Passing if error.code in PASSING_STATUS else _Failure
         raise failure(f"the server answered {error.code} {error.reason}") from None
     except ValueError as error:
-        raise _Failure(f"this cannot be a URL ({error})") from None
+        raise _Failure(f"not a valid URL ({error})") from None
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-        raise _Passing(f"it cannot be downloaded ({getattr(error, 'reason', None) or error})") from None
+        raise _Passing(f"download failed ({getattr(error, 'reason', None) or error})") from None
     received = path.stat().st_size
     if total is not None and received != total:
         raise _Passing(f"it stopped after {received} of {total} bytes")
@@ -363,7 +365,7 @@ def _check(path: Path, sha256: str | None, check: Callable[[Path], object] | Non
         raise _Failure(f"the download has SHA-256 {actual}, expected {sha256}")
     with path.open("rb") as stream:
         if WEB_PAGE.match(stream.read(1024)):
-            raise _Failure("the download is a web page, not the file")
+            raise _Failure("the server sent a web page, not the file")
     if check is not None:
         try:
             check(path)

@@ -97,7 +97,7 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
         UserError: `path` has no name, such as ``.``, or is a device or a pipe.
     """
     if not path.name or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise UserError(f"{path} is no file or folder that can be replaced; choose another output")
+        raise UserError(f"{path} is not a file or folder that can be replaced; choose another output")
     if path.is_symlink():
         # The link stays, also one such as /dev/stdout.
         path = path.resolve()
@@ -141,7 +141,7 @@ def hold(path: Path, refusal: str) -> Iterator[None]:
 def require_another(output: Path, inputs: Iterable[Path]) -> None:
     """Refuse an output that would take the place of an input, also by a link."""
     if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
-        raise UserError(f"{output} is the input too, and would be lost; choose another output")
+        raise UserError(f"{output} is also the input and would be lost; choose another output")
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -187,7 +187,7 @@ def naming_full_disk(path: Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number not in (errno.ENOSPC, errno.EDQUOT) and not FULL_DISK.search(str(error)):
             raise
-        raise UserError(f"{path} could not be written, the disk is full; free some space and run again") from None
+        raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from None
 
 
 def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
@@ -219,7 +219,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it was changed or cut short, so make it again") from None
+        raise UserError(f"{path} is not valid JSON ({error}); it was modified or truncated, write it again") from None
 
 
 def require_format(path: Path, content: Any, version: int, command: str) -> None:
@@ -293,7 +293,7 @@ def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
             return known["sha256"]
     sha256 = hashed(path)
     if all(time.time_ns() - changed > SETTLED_NS for *_, changed, _ in state):
-        # Without memory it is only slower.
+        # Without the cache it is only slower.
         with suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(memory, {"path": str(path), "state": state, "sha256": sha256})

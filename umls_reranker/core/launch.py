@@ -35,7 +35,7 @@ OPTIONS = {
     "fsdp_transformer_layer_cls_to_wrap": str,
 }
 
-# What commands import and what takes seconds.
+# What commands import and what takes seconds to import.
 LIBRARIES = (
     "accelerate",
     "datasets",

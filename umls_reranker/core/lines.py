@@ -54,7 +54,7 @@ class Faults:
     def add(self, where: int | str, problem: Malformed, lines: int = 1) -> None:
         """Report a malformed line by its number (from 1), or another place; `lines` lines are skipped for it."""
         if self.stops:
-            raise UserError(f"{self.name}:{where}: {problem}; fix it, or skip it with on_error: skip")
+            raise UserError(f"{self.name}:{where}: {problem}; fix it, or skip such lines with --on_error skip")
         self.reasons[problem.reason] += lines
 
 
@@ -150,11 +150,11 @@ def _open_part(path: Path) -> Iterator[io.BufferedIOBase]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check the path in the recipe") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); the recipe must name a readable file") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
     with raw:
         magic = raw.peek(2)[:2]
         if not magic:
-            raise UserError(f"{path} is empty; get the file again")
+            raise UserError(f"{path} is empty; download it again")
         if magic != GZIP_MAGIC:
             yield raw
             return
@@ -162,7 +162,9 @@ def _open_part(path: Path) -> Iterator[io.BufferedIOBase]:
             with gzip.GzipFile(fileobj=raw) as stream:
                 yield stream
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UserError(f"{path}: the gzip stream is cut short or corrupt ({error}); get the file again") from None
+            raise UserError(
+                f"{path}: the gzip stream is truncated or corrupt ({error}); download the file again"
+            ) from None
 
 
 class _Joined(io.RawIOBase):
@@ -230,7 +232,7 @@ def of_characters(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
+        raise ValueError("contains a lone surrogate, which is not a character") from None
     return text
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-# Longer texts are made anew each time: requests bring them, so they would bound the memory by number alone.
+# Longer texts are not cached: they come from requests, so the number of entries alone would not bound the memory.
 LONGEST = 256
 
 Key = TypeVar("Key", bound=Hashable)

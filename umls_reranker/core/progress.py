@@ -35,9 +35,9 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
         leave=not on_terminal,
         mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
         delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
-        # In a log, a bar inside another does not go up and down.
+        # In a log, nested bars must not move the cursor up and down.
         position=None if on_terminal else 0,
-        # In a log, check the clock at each update; otherwise a thread of tqdm adds lines in between.
+        # In a log, check the clock at each update; otherwise a tqdm thread adds lines in between.
         miniters=None if on_terminal else 1,
         disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
         file=sys.stderr if on_terminal else _Lines(),
@@ -52,7 +52,7 @@ class _Lines:
 
     def write(self, text: str) -> None:
         line = text.strip()
-        # A bar that is closed shows its last state again, at times and a rate of its own.
+        # A closed bar prints its last state again, with times and a rate of its own.
         state = line.rpartition("[")[0] or line
         if line and state != self._former:
             self._former = state

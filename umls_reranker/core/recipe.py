@@ -199,8 +199,9 @@ def _refuse_list_calibrated(path: Path) -> None:
     fitted_on = state.get("fitted_on") if isinstance(state, dict) else None
     if isinstance(fitted_on, dict) and "lists" in fitted_on:
         raise UserError(
-            f"{folder} was calibrated on labelled lists, not by a run; umls-reranker calibrate {folder} --lists FILE "
-            "--output NEW_MODEL calibrates it again, with --calibration_feedback FOLDER also on reviewers' corrections"
+            f"{folder} was calibrated on labelled lists, not by a run; recalibrate it with umls-reranker calibrate "
+            f"{folder} --lists FILE --output NEW_MODEL, and --calibration_feedback FOLDER to add reviewers' "
+            "corrections"
         )
 
 
@@ -242,10 +243,10 @@ def make_parser(
         description,
         usage="%(prog)s RECIPE [--KEY VALUE ...]",
         argument_default=argparse.SUPPRESS,
-        epilog="--help_all also explains keys that few runs change. Every key of the recipe can be set as --key\n"
-        "value, and an optional one be left empty by --key null; the command line wins over the recipe.",
+        epilog="--help_all also lists rarely changed keys. Every recipe key can be set with --key value, optional "
+        "keys\nare unset with --key null, and the command line overrides the recipe.",
     )
-    parser.add_argument("recipe", help="file or folder of the recipe, or the name of one in the package")
+    parser.add_argument("recipe", help="recipe: file, folder, or name of one in the package")
     for section in ((extra,) if extra else ()) + SECTIONS:
         is_explained = section is extra or section in sections
         groups: dict[str, Any] = {}
@@ -255,7 +256,7 @@ def make_parser(
                 continue
             title = key.field.metadata.get("group") or (section.__doc__ or "").rstrip(".")
             if title not in groups:
-                more = f"All others are accepted, too: {TRAINER_DOCS}" if title == TRAINER else None
+                more = f"All other fields are accepted too: {TRAINER_DOCS}" if title == TRAINER else None
                 groups[title] = parser.add_argument_group(title, more)
             _add_option(groups[title], key, _help_of(key, notes.get(name, "")))
     return parser
@@ -319,7 +320,7 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
     """One value, from YAML or the command line, as the field's type; raises ValueError with the reason."""
     choices = field.metadata.get("choices")
     if text == "":
-        raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")
+        raise argparse.ArgumentTypeError("has no value; give one or remove the key")
     if plain is dict:
         return _options(text)
     if plain is bool:
@@ -381,7 +382,7 @@ class _Loader(yaml.BaseLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in names:
                     line = key.start_mark.line + 1
-                    raise UserError(f"line {line}: the key {key.value!r} is repeated; give each key once")
+                    raise UserError(f"line {line}: duplicate key {key.value!r}; give each key once")
                 names.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -395,13 +396,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         folder = path.parent
         for made in (folder / "recipe.yaml", folder / "model" / "recipe.yaml"):
             if path.name == "config.yaml" and made.is_file():
-                raise UserError(f"{folder} is what a run made, no recipe; give its recipe, such as {made}") from None
+                raise UserError(f"{folder} is a run folder, not a recipe; give its recipe, such as {made}") from None
         names = ", ".join(shipped_recipes())
-        raise UserError(f"recipe {path} does not exist; these come with the package: {names}") from None
+        raise UserError(f"recipe {path} does not exist; recipes in the package: {names}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"recipe {path} must be lines of `key: value`")
+        raise UserError(f"recipe {path} must consist of `key: value` lines")
     values = {}
     for name, raw in content.items():
         if name not in KEYS and (name in RESERVED or name not in trainer_fields()):

@@ -51,7 +51,7 @@ class RetrieverDeclaration:
 
 # Name -> retriever, in the order of their lists in a union.
 RETRIEVERS: dict[str, type[RetrieverDeclaration]] = {}
-# Name of the score -> the retriever that gives it. Such scores count only with the key of the index.
+# Name of the score -> the retriever that gives it. Such scores count only with the index key.
 SCORES: dict[str, type[RetrieverDeclaration]] = {}
 
 
@@ -65,7 +65,7 @@ def register(retriever: type[RetrieverDeclaration]) -> None:
         for key in ("name", "folder", "score_name"):
             value = getattr(retriever, key)
             if value is not None and value == getattr(former, key):
-                raise ValueError(f"the retriever {former.name} has the {key} {value!r} already")
+                raise ValueError(f"the retriever {former.name} already has the {key} {value!r}")
     if unknown := {*retriever.inputs} - {*INPUTS}:
         raise ValueError(f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INPUTS)}")
     if retriever.score_name is not None:

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from .arguments import RunArguments
 
-# Of the options that several scripts have for lists, and for a dictionary that adds to them.
+# Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
 LISTS_HELP = (
-    "your own labelled lists: a file or folder of .jsonl, .parquet or .arrow, or of .csv or .tsv with one row a "
-    "candidate (mention_id, doc_id, mention, cui, name, score, gold); else a row is a mention with its candidates, "
-    "best first, its document and its gold concept, also if that is not in the list: "
+    "your labelled candidate lists: a file or folder of .jsonl, .parquet or .arrow with one mention per row (its "
+    "candidates, top candidate first, its document, and its gold concept even if that is not in the list), or of "
+    ".csv or .tsv with one candidate per row (mention_id, doc_id, mention, cui, name, score, gold); e.g. "
     '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
     '"doc_id": "d1", "cui": "C0009443"}'
 )
 UMLS_DIR_HELP = (
-    "folder with MRCONSO.RRF and MRSTY.RRF, or one of them, which adds to candidates by their CUI what they lack: "
-    "name, preferred_name, semantic_types, and synonym_score, the similarity of the mention with the most similar of "
-    "the concept's names; a model calibrated with it needs it again"
+    "folder with MRCONSO.RRF, MRSTY.RRF or both; adds missing fields to candidates by CUI: name, preferred_name, "
+    "semantic_types, and synonym_score (similarity of the mention to the most similar name of the concept); a model "
+    "calibrated with synonym_score needs it at serving too"
 )
 
 
@@ -71,7 +71,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # A new head on a base model is intended; transformers would print a report about it.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Hides bars of downloads, of loading weights and of writing shards; set 0 to show them.
+    # Hides progress bars of downloads, weights and shards; set 0 to show them.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Threads that spin while waiting make training many times slower if anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -87,7 +87,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     except UserError as error:
         message = str(error)
     except BrokenPipeError:
-        # The reader of standard output has left, as `head` does. Python writes the rest when it exits.
+        # The reader of standard output has closed it, as `head` does. Python writes the rest when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
@@ -97,9 +97,9 @@ def run_script(main: Callable[[], int | None]) -> None:
         # Python's own words, wherever such a path is used.
         if "embedded null" not in str(error):
             raise
-        message = "a path or argument holds the character NUL (\\0)"
+        message = "a path or argument contains a NUL character (\\0)"
     except KeyboardInterrupt:
-        print("\nstopped; finished stages are kept, run the same command again to resume", file=sys.stderr)
+        print("\ninterrupted; finished stages are kept, run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
@@ -118,7 +118,7 @@ def leave_process_group() -> None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return
-    # A process that leaves first closes connections that others may still read.
+    # A process that exits first closes connections that others may still read.
     with contextlib.suppress(RuntimeError):
         distributed.barrier()
     distributed.destroy_process_group()
@@ -128,7 +128,7 @@ def leave_process_group() -> None:
 
 def would_make(name: str, path: Path) -> None:
     """Say on standard error what a dry run would make."""
-    print(f"[{name}] would be made in {path}", file=sys.stderr)
+    print(f"[{name}] would be written to {path}", file=sys.stderr)
 
 
 def table_console() -> Console:
@@ -146,11 +146,11 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
     """
     needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
-        does = "up to date in" if not needed else "would be made in" if run.dry_run else "->"
+        does = "up to date in" if not needed else "would be written to" if run.dry_run else "->"
         reason = run.dry_run and needed and not run.overwrite and stage.outdated()
-        does = f"would be made again ({reason}) in" if reason else does
+        does = f"would be rebuilt ({reason}) in" if reason else does
         resumes = needed and not run.overwrite and stage.resumes()
-        ending = ", resuming what a killed run left" if resumes else ""
+        ending = ", resuming an interrupted run" if resumes else ""
         if run.dry_run and not needed and (sizes := stage.sizes()):
             ending = f": {sizes}"
         print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)

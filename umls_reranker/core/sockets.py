@@ -45,7 +45,7 @@ class Registry(MutableMapping[str, Entry]):
 
     def __setitem__(self, name: str, entry: Entry) -> None:
         if name in self._entries:
-            raise ValueError(f"there is a {self._kind} {name!r} already")
+            raise ValueError(f"{self._kind} {name!r} is already registered")
         self._entries[name] = entry
 
     def __delitem__(self, name: str) -> None:
@@ -85,7 +85,7 @@ CALIBRATORS: Registry[type[Any]] = Registry("calibrator")
 class AUTO:
     """The choice of the calibrator with the lowest held-out loss."""
 
-    help = "the one of lowest log-loss in cross-validation by document"
+    help = "the one with the lowest cross-validated log loss, folds by document"
 
 
 def register_feature(feature: Feature) -> None:

@@ -43,7 +43,7 @@ ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_l
 SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "max_train_mentions", "seed")
 # Shards of a search in the folder of the pairs.
 SEARCHED = "*/.nearest-*.npz"
-# Beginnings of names of training keys that say how a result is computed, kept or logged; all others decide it.
+# Prefixes of training keys that say how a result is computed, stored or logged; all others affect the result.
 NOT_DECIDING = (
     *(
         "dataloader_",
@@ -217,11 +217,11 @@ def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str], correct
 def _require_retrieval(recipe: Recipe) -> None:
     if recipe.mentions.candidate_lists:
         raise UserError(
-            "the recipe has candidate_lists, which replace encoder, index and retrieval; after umls-reranker "
-            "prepare_data run umls-reranker mine_negatives"
+            "the recipe has candidate_lists, which replace encoder, index and retrieval; skip this stage and run "
+            "umls-reranker mine_negatives after umls-reranker prepare_data"
         )
     if "dense" not in recipe.index.retrievers:
-        raise UserError(f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines every list needs; add it")
+        raise UserError(f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines are always needed; add it")
 
 
 def _require_encoder(recipe: Recipe) -> None:

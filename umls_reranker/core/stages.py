@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 STAGE_MANIFEST = "manifest.json"
 # Written first: what the folder is made with, for a run that finds it incomplete.
 RESUME_FILE = "resume.json"
-# Where a forked run comes from.
+# The run that a forked run was forked from.
 LINEAGE = "lineage.json"
 # Whose versions a manifest records.
 LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
@@ -70,7 +70,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / STAGE_MANIFEST
     content, kinds = read_json(path), {"key": str, "settings": dict, "inputs": dict, "summary": dict}
     if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"{path} is not what a stage wrote; it was changed, so make {folder} again with --overwrite")
+        raise UserError(f"{path} is not as the stage wrote it; rebuild {folder} with --overwrite")
     return content
 
 
@@ -142,13 +142,13 @@ class Stage:
             changed = self._changed(former, self.facts)
         except (UserError, TypeError):
             raise UserError(
-                f"{self.partial} holds output of a killed run of another version; use --overwrite to drop it and "
-                "start over"
+                f"{self.partial} holds output of an interrupted run of another version; use --overwrite to discard it "
+                "and start over"
             ) from None
         if changed:
             raise UserError(
-                f"{self.partial} holds output of a killed run with {changed}; set this back to resume, or use "
-                "--overwrite to drop it and start over"
+                f"{self.partial} holds output of an interrupted run with {changed}; restore this setting to resume, "
+                "or use --overwrite to discard it and start over"
             )
         return True
 
@@ -202,7 +202,7 @@ class Stage:
         try:
             with naming_full_disk(self.partial):
                 yield self.partial, summary
-                # A value that JSON cannot hold is no reason to lose the output.
+                # A value that JSON cannot hold must not lose the output.
                 write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
             if not resumable:
@@ -258,7 +258,7 @@ class RunFolder:
         try:
             return load_from_disk(str(folder))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{folder} is damaged ({error}); make it again with --overwrite") from None
+            raise UserError(f"{folder} is damaged ({error}); rebuild it with --overwrite") from None
 
     def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
         """A stage of this run; `resuming` holds the other arguments of `Stage`."""
@@ -277,7 +277,7 @@ class RunFolder:
             UserError: `path` exists.
         """
         if path.exists():
-            raise UserError(f"{path} exists already; choose another name")
+            raise UserError(f"{path} already exists; choose another name")
         with written(path) as partial:
             for manifest in sorted(self.path.glob(f"*/{STAGE_MANIFEST}")):
                 stage = manifest.parent.name
@@ -290,7 +290,7 @@ class RunFolder:
         log = self.path / "stages.jsonl"
         seconds = {}
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-            # A full disk may have left half a line.
+            # A full disk may have left a partial line.
             with suppress(ValueError, TypeError, KeyError):
                 entry = json.loads(line)
                 seconds[entry["stage"]] = float(entry["seconds"])
@@ -309,7 +309,7 @@ class RunFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         with hold(
-            self.path / ".lock", f"another process is working in {self.path}; wait for it or choose another run_name"
+            self.path / ".lock", f"another process is using {self.path}; wait for it or choose another run_name"
         ):
             yield
 

@@ -23,44 +23,44 @@ _trainer = partial(recipe_key, group=TRAINER)
 class TrainingStageArguments:
     """Training: the loss and other keys that transformers.TrainingArguments has no field for."""
 
-    loss: str = recipe_key("bce", "what training minimizes", LOSSES)
+    loss: str = recipe_key("bce", "loss to minimize", LOSSES)
     global_batch_size: int | None = recipe_key(
         None,
-        "pairs per optimizer step over all processes; sets gradient_accumulation_steps, so a run is the same on any "
-        "number of devices",
+        "pairs per optimizer step over all processes; sets gradient_accumulation_steps, so results do not depend on "
+        "the number of devices",
         least=1,
     )
     max_dev_pairs: int = recipe_key(
         50_000,
-        "maximum number of dev candidates, drawn from all documents, for comparing checkpoints",
+        "maximum number of dev candidates for comparing checkpoints, sampled from all documents",
         least=1,
         rare=True,
     )
     frozen_layers: int | None = recipe_key(
         None,
-        "leave the embeddings and this many of the lowest layers as they are, which saves a third of a step or more; "
-        "0: the embeddings alone; empty: train everything",
+        "freeze the embeddings and this many of the lowest layers, which saves a third of the step time or more; 0: "
+        "the embeddings alone; empty: train everything",
         least=0,
         rare=True,
     )
     dropout: float | None = recipe_key(
         None,
-        "dropout of all layers in training; 0 learns more from one pass over the pairs; empty: as the base model says "
+        "dropout in training; 0 works better for a single pass over the pairs; empty: the base model's default "
         "(BERT: 0.1)",
         least=0,
         most=1,
     )
     head_learning_rate: float | None = recipe_key(
         None,
-        "peak learning rate of the head, which starts from random weights; some ten times learning_rate helps where "
-        "there are few steps; empty: learning_rate",
+        "peak learning rate of the randomly initialized head; about ten times learning_rate helps in short runs; "
+        "empty: learning_rate",
         least=0,
     )
     early_stopping_patience: int = recipe_key(3, "evaluations without improvement before training stops", least=1)
 
     learning_rate: float = _trainer(2e-5, "peak learning rate (the library's default is 5e-5)")
     num_train_epochs: float = _trainer(3.0, "passes over the pairs")
-    max_steps: int = _trainer(-1, "stop after this many optimizer steps; -1: by epochs")
+    max_steps: int = _trainer(-1, "stop after this many optimizer steps; -1: num_train_epochs decides")
     per_device_train_batch_size: int = _trainer(
         64,
         "pairs per forward pass on one device (the library's default is 8); lower it if memory runs out, then resume",
@@ -71,7 +71,7 @@ class TrainingStageArguments:
     )
     lr_scheduler_type: str = _trainer("linear", "linear, cosine, constant_with_warmup, polynomial and so on")
     warmup_steps: float = _trainer(
-        0.06, "steps with rising learning rate; below 1 a share of all steps (the library's default is 0)"
+        0.06, "learning-rate warmup steps; below 1: a share of all steps (the library's default is 0)"
     )
     weight_decay: float = _trainer(0.01, "weight decay (the library's default is 0)", rare=True)
     bf16: bool | None = _trainer(
@@ -82,16 +82,16 @@ class TrainingStageArguments:
     tf32: bool | None = _trainer(
         None, "TF32 matrix products on Ampere and newer GPUs; empty: as torch is set", rare=True
     )
-    gradient_checkpointing: bool = _trainer(False, "less memory for some 20 % more time")
+    gradient_checkpointing: bool = _trainer(False, "saves memory at about 20 % more time")
     eval_steps: float = _trainer(
         500,
-        "optimizer steps between evaluations, each with a checkpoint; below 1 a share of all steps",
+        "optimizer steps between evaluations, each with a checkpoint; below 1: a share of all steps",
         least=1e-6,
     )
-    eval_on_start: bool = _trainer(False, "evaluate before the first step too", rare=True)
+    eval_on_start: bool = _trainer(False, "also evaluate before the first step", rare=True)
     metric_for_best_model: str = _trainer(
         "roc_auc",
-        "dev metric that selects the best checkpoint; list_loss: cross-entropy of the gold pair in the softmax",
+        "dev metric that selects the best checkpoint; list_loss: cross-entropy of the gold candidate over the list",
         ("roc_auc", "f1", "acc@1", "log_loss", "list_loss"),
     )
     save_total_limit: int = _trainer(
@@ -141,7 +141,7 @@ def trainer_fields() -> dict[str, tuple[Field, Any]]:
 
 # Fields of `transformers.TrainingArguments` that a recipe cannot set, by reason.
 _REASONS = {
-    "evaluations and checkpoints happen together, every eval_steps, and the best checkpoint is kept": (
+    "each evaluation, every eval_steps, saves a checkpoint, and the best one is kept": (
         "eval_strategy save_strategy save_steps load_best_model_at_end eval_delay"
     ),
     "it follows from metric_for_best_model": "greater_is_better",
@@ -150,18 +150,18 @@ _REASONS = {
         "bf16_full_eval fp16_full_eval"
     ),
     "the loss counts pairs and lists over all processes itself": "average_tokens_across_devices",
-    "the loss separates right from wrong pairs; calibration makes them probabilities": "label_smoothing_factor",
-    "the loss needs columns of its own": "remove_unused_columns label_names",
-    "each pair comes once per epoch, in batches of similar length; the key seed decides the order": (
+    "the loss separates correct from incorrect pairs; calibration gives probabilities": "label_smoothing_factor",
+    "the loss needs additional columns": "remove_unused_columns label_names",
+    "each pair is seen once per epoch, in batches of similar length; the key seed decides the order": (
         "dataloader_drop_last dataloader_in_order train_sampling_strategy length_column_name accelerator_config "
         "data_seed ignore_data_skip"
     ),
-    "lower per_device_train_batch_size yourself and repeat the command; training resumes": "auto_find_batch_size",
-    "a killed run resumes automatically from its last complete checkpoint": (
+    "lower per_device_train_batch_size and rerun the command; training resumes": "auto_find_batch_size",
+    "an interrupted run resumes automatically from its last complete checkpoint": (
         "save_only_model resume_from_checkpoint restore_callback_states_from_checkpoint enable_jit_checkpoint"
     ),
     "the run folder is on storage that all machines share": "save_on_each_node",
-    "umls-reranker publish does that, by the keys repo_id, tag and private": (
+    "umls-reranker publish does that, with the keys repo_id, tag and private": (
         "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"
     ),
     "the key of this name applies to the whole run": "output_dir run_name seed",
@@ -169,9 +169,9 @@ _REASONS = {
     "accelerate launch decides, with its --config_file (see accelerate_configs/)": (
         "fsdp fsdp_config deepspeed parallelism_config local_rank"
     ),
-    "it is not made for text encoders": "use_liger_kernel liger_kernel_config use_cache",
-    "each command is one step": "do_train do_eval do_predict",
-    "use gradient_checkpointing and gradient_checkpointing_kwargs, which mean the same": (
+    "it does not apply to text encoders": "use_liger_kernel liger_kernel_config use_cache",
+    "each command is one stage": "do_train do_eval do_predict",
+    "use the equivalent gradient_checkpointing and gradient_checkpointing_kwargs": (
         "activation_checkpointing activation_checkpointing_kwargs"
     ),
 }

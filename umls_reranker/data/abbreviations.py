@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
-# What ends a clause, before which no long form starts.
+# What ends a clause; no long form starts before it.
 CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
 MOST_CHARACTERS, MOST_WORDS = 10, 2
 # Characters read before a parenthesis: far more than the 15 words of a long form.

@@ -79,7 +79,7 @@ class DatasetWriter:
             self._writer.close()
             is_whole = kind is None
         except OSError:
-            # Of two errors, the first one is raised.
+            # If there are two errors, the first is raised.
             if kind is None:
                 raise
         finally:
@@ -87,7 +87,7 @@ class DatasetWriter:
                 self._partial.unlink(missing_ok=True)
         if not is_whole:
             return
-        # A fixed name: the next run drops the remains of a killed one.
+        # A fixed name, so that the next run removes what an interrupted one left.
         folder = partial_path(self.path / "dataset")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -178,7 +178,7 @@ def map_numbers(path: Path, dtype: type[np.integer] = np.uint64) -> np.memmap:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
     if numbers.dtype != dtype or numbers.ndim != 1:
-        raise UserError(f"{path} does not hold 64-bit numbers; run umls-reranker prepare_data again")
+        raise UserError(f"{path} does not contain 64-bit numbers; run umls-reranker prepare_data again")
     return numbers
 
 

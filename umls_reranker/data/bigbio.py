@@ -70,7 +70,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in batches:
                 yield from batch.select(COLUMNS).to_pylist()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); get the file again") from None
+        raise UserError(f"{path} cannot be read ({error}); download it again") from None
 
 
 def _document(where: str, row: Mapping[str, Any], faults: Faults) -> Document:
@@ -109,10 +109,10 @@ def _pieces(owner: Mapping[str, Any]) -> tuple[list[tuple[int, int]], list[str]]
     spans = []
     for span in as_list(owner, "offsets"):
         if not isinstance(span, list) or len(span) != 2:
-            raise Malformed("offsets are not pairs of numbers", f": {excerpt(repr(span))}")
+            raise Malformed("offsets are not pairs of integers", f": {excerpt(repr(span))}")
         spans.append((as_offset(span[0]), as_offset(span[1])))
     if not spans or len(spans) != len(texts):
-        raise Malformed("text and offsets differ in number", f": {len(texts)} and {len(spans)}")
+        raise Malformed("numbers of texts and offsets differ", f": {len(texts)} and {len(spans)}")
     return spans, texts
 
 

@@ -112,8 +112,8 @@ def _xml_documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     def refuse(*_: Any) -> None:
         raise UserError(
-            f"{path}:{parser.CurrentLineNumber}: declares or uses entities of its own, which can expand without end; "
-            "replace them by their text, and leave out what is in the [ ] of the DOCTYPE"
+            f"{path}:{parser.CurrentLineNumber}: uses custom XML entities, whose expansion is unbounded; replace them "
+            "by their text and remove the [ ] of the DOCTYPE"
         )
 
     def start_doctype(name: str, system: str | None, public: str | None, has_declarations: bool) -> None:
@@ -146,11 +146,11 @@ def _xml_documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise UserError(
-            f"{path}:{error.lineno}: not XML ({expat.ErrorString(error.code)}); get the file again"
+            f"{path}:{error.lineno}: not well-formed XML ({expat.ErrorString(error.code)}); download the file again"
         ) from None
     except (LookupError, ValueError, RecursionError) as error:
-        # Of the encoding that the first line declares, or of elements nested without end.
-        raise UserError(f"{path}:{parser.CurrentLineNumber}: not XML that can be read ({error}); use UTF-8") from None
+        # Caused by the declared encoding, or by unlimited nesting.
+        raise UserError(f"{path}:{parser.CurrentLineNumber}: unreadable XML ({error}); use UTF-8") from None
 
 
 def _as_json(element: Element) -> dict[str, Any]:

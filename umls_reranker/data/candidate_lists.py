@@ -155,7 +155,7 @@ class CandidateLists:
         types = [None] * count if types is None else types
         lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
         if any(len(column) != count for column in (candidates, types, lefts, rights)):
-            raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
+            raise ValueError(f"{count} entities need the same number of candidate lists, types and contexts")
         mentions = mention_texts("entity", mentions, may_be_blank=False)
         lefts, rights = mention_texts("left", lefts), mention_texts("right", rights)
         resolved_types, unknown_types = mention_types(types).resolved(hierarchy)
@@ -236,7 +236,7 @@ class CandidateLists:
         """
         distinct, positions = np.unique(rows, return_inverse=True)
         sets, _ = TypeSets.of_lists(concepts.column("semantic_types", distinct)).resolved(concepts.hierarchy)
-        # A concept that is not there has no types, as one that the dictionary gives none.
+        # A missing concept has no types, like one without types in the dictionary.
         codes = np.where(distinct < 0, len(sets.sets), sets.codes)[positions]
         mention_types = TypeSets.missing(len(mentions)) if types is None else TypeSets.of(types)
         resolved_types, unknown_types = mention_types.resolved(concepts.hierarchy)
@@ -313,7 +313,7 @@ class CandidateLists:
             in_dictionary = table["in_dictionary"].to_numpy()
         else:
             in_dictionary = concepts.rows(gold_cuis) >= 0
-        # Only corrections tell; a split is a random sample.
+        # Only corrections have this; a split is a random sample.
         certifies = about["certifies"].to_numpy() if "certifies" in about.column_names else np.ones(len(lists), bool)
         annotations = Annotations(
             np.array(gold_cuis, object),

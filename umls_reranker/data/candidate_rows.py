@@ -51,13 +51,13 @@ def check_header(path: Path) -> list[str]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         header = next(_reader(path, stream), [])
     if not header:
-        raise UserError(f"{path} is empty; its first line names the columns")
+        raise UserError(f"{path} is empty; the first line must name the columns")
     required = ("mention_id", "entity" if "entity" in header else "mention", "cui" if "cui" in header else "name")
     missing = [name for name in required if name not in header]
     if missing:
         separator = "commas" if path.suffix == ".csv" else "tabs"
         raise UserError(
-            f"{path}: the columns {', '.join(missing)} are missing; the first line names the columns, separated by "
+            f"{path}: missing columns: {', '.join(missing)}; the first line must name the columns, separated by "
             f"{separator}"
         )
     for pair in EXCLUSIVE:
@@ -83,13 +83,13 @@ def read_candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = list(group)
         line = rows[0].line
         if not mention_id:
-            raise UserError(f"{path}:{line}: mention_id is missing; give the rows of each mention one of its own")
+            raise UserError(f"{path}:{line}: mention_id is missing; give each mention its own")
         first_line = first_lines.setdefault((document, mention_id), line)
         if first_line != line:
             of_document = f" of document {document!r}" if document else ""
             raise UserError(
-                f"{path}:{line}: mention_id {mention_id!r}{of_document} is that of line {first_line} too, after other "
-                "mentions; put the rows of a mention next to each other"
+                f"{path}:{line}: mention_id {mention_id!r}{of_document} was already used in line {first_line}, before "
+                "other mentions; keep the rows of a mention together"
             )
         yield line, _mention(path, rows)
 
@@ -99,7 +99,7 @@ def _reader(path: Path, stream: Any) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}; write the file again as CSV or TSV") from None
+        raise UserError(f"{path}:{reader.line_num}: {error}; save the file again as CSV or TSV") from None
 
 
 def _rows(path: Path) -> Iterator[CandidateRow]:
@@ -109,7 +109,7 @@ def _rows(path: Path) -> Iterator[CandidateRow]:
         line = 1 + _lines(next(reader))
         for fields in reader:
             if fields and len(fields) != len(header):
-                raise UserError(f"{path}:{line}: {len(fields)} fields, where the header has {len(header)}")
+                raise UserError(f"{path}:{line}: {len(fields)} fields, but the header has {len(header)}")
             # A blank line has no fields.
             if fields:
                 yield CandidateRow(line, dict(zip(header, fields, strict=True)))
@@ -156,7 +156,7 @@ def _gold_cui(path: Path, rows: Sequence[CandidateRow]) -> str | None:
         if not text:
             continue
         if text not in GOLD:
-            raise UserError(f"{path}:{row.line}: gold is {text!r}; write 1 in the row of the gold concept, else 0")
+            raise UserError(f"{path}:{row.line}: gold is {text!r}; use 1 for the gold concept and 0 for all others")
         is_labelled = True
         if not GOLD[text]:
             continue

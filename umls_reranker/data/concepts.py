@@ -63,11 +63,11 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
             numbers.append(_numbers(batch["cui"]))
             writer.write({name: batch[name] for name in batch.schema.names})
     if not writer.rows:
-        raise UserError("there is no concept to write; check the filters of the concept source")
+        raise UserError("no concepts are left; check the filters of the concept source")
     by_row = np.concatenate(numbers)
     repeated = by_row[1:][by_row[1:] == by_row[:-1]]
     if len(repeated):
-        raise UserError(f"concept {cui_text(repeated[0])} comes twice; merge its names into one concept")
+        raise UserError(f"concept {cui_text(repeated[0])} is duplicated; merge its names into one concept")
     write_numbers(path / CUIS_FILE, by_row)
     _write_name_keys(open_table(path), path)
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
@@ -93,7 +93,7 @@ def _numbers(cuis: pa.Array) -> np.ndarray:
     numbers = cui_numbers(cuis.cast(pa.large_string()))
     if not numbers.all():
         cui = cuis[int(np.flatnonzero(numbers == 0)[0])]
-        raise UserError(f"concept id {str(cui)!r} is empty or longer than {CUI_BYTES} bytes; take the concept's CUI")
+        raise UserError(f"concept id {str(cui)!r} is empty or longer than {CUI_BYTES} bytes; use the concept's CUI")
     return numbers
 
 
@@ -158,10 +158,10 @@ class ConceptTable:
             raise UserError(f"{path} is not a concept folder ({error}); run umls-reranker prepare_data") from None
         names = mapped.table.column_names
         if names != CONCEPT_SCHEMA.names:
-            raise UserError(f"{path} has columns {', '.join(names)}, not those of a concept folder")
+            raise UserError(f"{path} has the columns {', '.join(names)}, not those of a concept folder")
         cui_numbers = map_numbers(path / CUIS_FILE)
         if len(cui_numbers) != mapped.table.num_rows:
-            raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run umls-reranker prepare_data again")
+            raise UserError(f"{path / CUIS_FILE} belongs to other concepts; run umls-reranker prepare_data again")
         hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
         return cls(mapped, hierarchy, cui_numbers, map_numbers(path / KEYS_FILE))
 
@@ -332,8 +332,8 @@ def _in_order(pieces: list[pa.Array], indices: list[np.ndarray]) -> pa.Array:
 def _texts(name: str, values: Any, kind: pa.DataType) -> pa.Array:
     """The values in Arrow; raises TypeError unless they are a list of texts."""
     if isinstance(values, str):
-        raise TypeError(f"{name} must be a list of texts, not one text")
+        raise TypeError(f"{name} must be a list of strings, not one string")
     texts = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
     if texts.null_count:
-        raise TypeError(f"{name} must be a list of texts, and some are missing")
+        raise TypeError(f"{name} must be a list of strings, but some are missing")
     return texts

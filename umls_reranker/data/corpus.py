@@ -19,10 +19,10 @@ from ..core.lines import Faults, Malformed, excerpt, read_lines, reading, skippe
 from .abbreviations import find_abbreviations
 
 CUI = re.compile(r"(?:UMLS:)?(C[0-9]{7})")
-# UnknownType is MedMentions' word for a concept without a type.
+# MedMentions writes UnknownType for a concept without a type.
 TYPE = re.compile(r"T[0-9]{3}|UnknownType")
 SEPARATORS = re.compile(r"[,;|\s]+")
-# Characters between two passages; more are no text, but an offset that is wrong.
+# Maximum characters between two passages; more means a wrong offset.
 LARGEST_GAP = 1_000_000
 # What the report of a reading counts.
 COUNTS = ("documents", "expanded_abbreviations", "mentions", "without_cui", "discontinuous", "further_cuis")
@@ -181,7 +181,7 @@ class CorpusReader(ABC):
                     counts["further_cuis"] += len(annotation.cuis) - 1
                     yield mention
         if not seen:
-            raise UserError(f"{name_files(paths)} holds no document; expected {self.layout}")
+            raise UserError(f"{name_files(paths)} contains no documents; expected {self.layout}")
         if counts["without_cui"] and not counts["mentions"]:
             raise UserError(
                 f"{name_files(paths)}: none of {counts['without_cui']:,} annotations has a UMLS CUI, such as C0009443 "
@@ -256,11 +256,12 @@ def read_pmids(path: str | Path) -> list[str]:
         words = line.decode("utf-8", errors="replace").split()
         if len(words) > 1:
             raise UserError(
-                f"{path}:{number}: expected one document id, found {len(words)} words: {excerpt(words[0])} ..."
+                f"{path}:{number}: expected one document id per line, found {len(words)} words: {excerpt(words[0])} "
+                "..."
             )
         ids.update(dict.fromkeys(words))
     if not ids:
-        raise UserError(f"{path} holds no document id; expected one a line")
+        raise UserError(f"{path} contains no document ids; expected one per line")
     return list(ids)
 
 
@@ -273,7 +274,7 @@ def _check(document: Document, seen: set[str]) -> None:
     if not document.doc_id:
         raise Malformed("document without id")
     if document.doc_id in seen:
-        raise Malformed("document given twice", f": {excerpt(document.doc_id)}")
+        raise Malformed("duplicate document", f": {excerpt(document.doc_id)}")
 
 
 def _mention(document: Document, annotation: Annotation, size: int, long_forms: dict[str, str]) -> Mention:

@@ -74,5 +74,5 @@ def _recognize(path: Path) -> CorpusReader:
     for reader in CORPUS_READERS:
         if reader.recognizes(start):
             return reader
-    content = f"begins with {excerpt(start[:80].decode('utf-8', errors='replace'))}" if start else "holds nothing"
-    raise UserError(f"{path} is no corpus in a known format: {describe_formats()}; it {content}")
+    content = f"begins with {excerpt(start[:80].decode('utf-8', errors='replace'))}" if start else "is empty"
+    raise UserError(f"{path} is not a corpus in a known format: {describe_formats()}; it {content}")

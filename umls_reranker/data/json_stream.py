@@ -18,10 +18,10 @@ from ..core.lines import Malformed, excerpt, of_characters, open_binary
 
 CHUNK_BYTES = 1 << 20
 LONGEST_OBJECT = 64 << 20
-# A value whose end was not read yet is an error close to the end of what was read: in half a word, number or escape.
+# A value whose end has not been read yet gives an error near the end of the text: inside a word, number or escape.
 TORN = 16
 DECODER = json.JSONDecoder()
-REMEDY = "get the file again"
+REMEDY = "download the file again"
 OFFSET = re.compile(r"[0-9]{1,9}")
 
 
@@ -51,7 +51,7 @@ def stream_objects(path: Path, lists: Collection[str]) -> Iterator[tuple[int, An
             else:
                 raise text.error("expected an object")
         if depth:
-            raise text.error("its brackets do not match, it was cut short")
+            raise text.error("unbalanced brackets; it may be truncated")
 
 
 def _items(text: _Text, lists: Collection[str]) -> Iterator[tuple[int, Any]]:
@@ -127,7 +127,7 @@ class _Text:
             self._read()
 
     def error(self, reason: str) -> UserError:
-        return UserError(f"{self._path}:{self.line}: not JSON that can be read ({reason}); {REMEDY}")
+        return UserError(f"{self._path}:{self.line}: unreadable JSON ({reason}); {REMEDY}")
 
     def _read(self) -> None:
         rest = self._text[self._at :]
@@ -162,7 +162,7 @@ def as_list(owner: Mapping[str, Any], key: str) -> list[Any]:
 def as_text(value: Any, noun: str) -> str:
     """The value as a text that files can hold."""
     if not isinstance(value, str):
-        raise Malformed(f"{noun} is not a text", f": {excerpt(repr(value))}")
+        raise Malformed(f"{noun} is not a string", f": {excerpt(repr(value))}")
     try:
         return of_characters(value)
     except ValueError as error:
@@ -172,5 +172,5 @@ def as_text(value: Any, noun: str) -> str:
 def as_offset(value: Any) -> int:
     """A number of characters, as a number or in digits."""
     if isinstance(value, bool) or not isinstance(value, int | str) or not OFFSET.fullmatch(str(value)):
-        raise Malformed("offsets are not numbers", f": {excerpt(repr(value))}")
+        raise Malformed("offsets are not integers", f": {excerpt(repr(value))}")
     return int(value)

@@ -22,14 +22,14 @@ from .mention_files import LINE, NUMBER, MentionBatch, RowPosition, id_text, ope
 from .semantic_types import TypeHierarchy
 from .type_sets import TypeSets
 
-# With fewer, too little is left to fit on when a fifth is held out.
+# With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
 # Columns of labelled mentions; the last two are optional.
 LABEL_FIELDS = ("doc_id", "cui", "split", "mention_id")
 # Those that are read; the last two are of `MentionBatch.table`.
 KNOWN_COLUMNS = {*MENTION_FIELDS, *LABEL_FIELDS, "mention", LINE, NUMBER}
 SUFFIX = "_score"
-# How many times as large as nearly all others an outlier is; of fewer scores, none is one.
+# An outlier is this many times larger than nearly all other scores; fewer scores have no outliers.
 OUTLIER_RATIO = 1e6
 FEWEST_SCORES = 50
 BATCH_MENTIONS = 4_096
@@ -135,8 +135,8 @@ def read_labelled_lists(
         require_documents(path, set(labelled.lists.annotations.documents))
     if labelled.not_in_list == len(labelled.lists):
         raise UserError(
-            f"{path}: no list holds its mention's cui (first: {labelled.lists.annotations.cuis[0]} of "
-            f"{labelled.positions[0]}); give candidates and cui ids of one vocabulary"
+            f"{path}: no list contains its gold CUI (first: {labelled.lists.annotations.cuis[0]} of "
+            f"{labelled.positions[0]}); use the same vocabulary for the ids of candidates and cui"
         )
     return labelled
 
@@ -146,8 +146,8 @@ def require_documents(path: Path, documents: Collection[str]) -> None:
     count = len(documents)
     if count < FEWEST_DOCUMENTS:
         raise UserError(
-            f"{path}: all mentions are of {count} document{'s' * (count > 1)}; a model is fitted on some documents "
-            f"and measured on others, so give {FEWEST_DOCUMENTS} or more, and each mention the doc_id of its own"
+            f"{path}: all mentions are from {count} document{'s' * (count > 1)}; a model is fitted on some documents "
+            f"and measured on others: give at least {FEWEST_DOCUMENTS}, and each mention the doc_id of its document"
         )
 
 
@@ -165,8 +165,8 @@ def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], 
         first_row = first_rows.setdefault((document, text), position)
         if first_row != position:
             raise UserError(
-                f"{position}: mention_id {mention_id!r} of document {document} is that of {first_row} too; give each "
-                "mention once, and an id of its own or none"
+                f"{position}: mention_id {mention_id!r} of document {document} was already used in {first_row}; list "
+                "each mention once, with a unique id or none"
             )
 
 
@@ -259,8 +259,8 @@ def _read(
     for name in scores:
         if not name or name in FEATURES:
             raise UserError(
-                f"{batches[0].path}: no retriever can be called {name!r}; rename {name}{SUFFIX} to NAME{SUFFIX}, "
-                f"such as sapbert{SUFFIX}"
+                f"{batches[0].path}: {name!r} is not allowed as the name of a retriever; rename {name}{SUFFIX} to "
+                f"NAME{SUFFIX}, such as sapbert{SUFFIX}"
             )
     documents = [_document(row.get("doc_id"), position) for row, position in zip(rows, positions, strict=True)]
     gold_cuis = [_gold_cui(row.get("cui"), position) for row, position in zip(rows, positions, strict=True)]
@@ -270,7 +270,7 @@ def _read(
     lists = replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=has_scores)
     _refuse_outliers(lists, positions)
     gold = _gold_positions(lists, gold_cuis)
-    # Offsets only distinguish the mentions of a document.
+    # Offsets only distinguish mentions within a document.
     starts = np.arange(len(lists))
     annotations = Annotations(
         np.array(gold_cuis, object),
@@ -331,11 +331,9 @@ def _document(doc_id: Any, position: RowPosition) -> str:
 
 def _gold_cui(cui: Any, position: RowPosition) -> str:
     if cui is None or cui == "":
-        raise UserError(
-            f"{position}: cui, the mention's right concept, is missing; leave out mentions that nobody labelled"
-        )
+        raise UserError(f"{position}: cui, the mention's gold concept, is missing; leave out unlabelled mentions")
     if not isinstance(cui, str) or not CUI.fullmatch(cui.strip()):
-        raise UserError(f"{position}: cui is {cui!r}, which is no CUI; write it as C0009443")
+        raise UserError(f"{position}: cui {cui!r} is not a CUI; write it as C0009443")
     return normalize_cui(cui)
 
 
@@ -343,19 +341,19 @@ def _check_candidates(lists: CandidateLists, positions: Sequence[RowPosition]) -
     """Refuse candidates without a CUI, and scores that only some have."""
     codes, texts = lists.cuis.codes, lists.cuis.texts
     is_missing = np.array([not (text and text.strip()) for text in texts], bool)[codes]
-    remedy = "give each candidate the CUI of its concept, by which the right one is found"
+    remedy = "give each candidate the CUI of its concept, which is compared with the gold CUI"
     _refuse_first(is_missing, lists, positions, f"has no cui; {remedy}")
     is_other = np.array([not CUI.fullmatch(text.strip()) for text in texts], bool)[codes]
     example = repr(lists.cuis[int(is_other.argmax())]) if len(codes) else ""
-    _refuse_first(is_other, lists, positions, f"has the cui {example}, which is no CUI; write it as C0009443")
+    _refuse_first(is_other, lists, positions, f"has the cui {example}, which is not a CUI; write it as C0009443")
     for name, column in lists.scores.items():
         if not np.isnan(column).all():
             _refuse_first(
                 ~np.isfinite(column),
                 lists,
                 positions,
-                f"has no {name}{SUFFIX} (or none that is finite), as others have; give all candidates one, the "
-                "retriever's lowest where it did not find them, or none",
+                f"has no {name}{SUFFIX} (or none that is finite), although others do; give it to all candidates "
+                "(those not found get the retriever's lowest) or to none",
             )
 
 
@@ -377,7 +375,7 @@ def _refuse_outliers(lists: CandidateLists, positions: Sequence[RowPosition]) ->
             is_outlier,
             lists,
             positions,
-            f"has the {name}{SUFFIX} {outlier:.4g}, and nearly all others have at most {usual:.4g} (without sign); "
+            f"has the {name}{SUFFIX} {outlier:.4g}, but nearly all others are at most {usual:.4g} in absolute value; "
             "correct it",
         )
 

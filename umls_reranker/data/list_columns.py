@@ -31,9 +31,9 @@ CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 
 TEXTS = (str, bytes)
 
-# Up to this many are deduplicated faster in Python than in Arrow.
+# Up to this many objects, Python deduplicates faster than Arrow.
 FEW_TEXTS = 256
-# This many objects fit a core's cache while their keys are read one by one.
+# This many objects fit into a core's cache while their keys are read one by one.
 ITEMS_AT_ONCE = 128
 
 
@@ -65,7 +65,7 @@ def entity_of(row: Mapping[str, Any]) -> Any:
         ValueError: there is neither, or both, and they differ.
     """
     if "entity" not in row and MENTION not in row:
-        raise ValueError("lacks entity (or mention), the text that the candidates are for")
+        raise ValueError("lacks entity (or mention), the text to link")
     entity = row["entity"] if "entity" in row else row[MENTION]
     if row.get(MENTION, entity) != entity:
         raise ValueError(DIFFERENT)
@@ -124,7 +124,7 @@ def flat_candidates(candidates: Sequence[Collection[Any]] | pa.Array) -> tuple[n
             return list_offsets(candidates.value_lengths().to_numpy()), candidates.flatten()
         candidates = objects("candidates", candidates)
     for row, items in enumerate(candidates):
-        # A text, a mapping or a data frame would be read as the list of its letters, keys or columns.
+        # A string, a mapping or a data frame would be read as a list of its letters, keys or columns.
         is_other = isinstance(items, str | bytes | Mapping) or hasattr(items, "columns")
         if is_other or not isinstance(items, Collection):
             reason = f"candidates are a {type(items).__name__}, not a list of names, mappings or objects"
@@ -240,17 +240,17 @@ class _Column:
     def _refuse_text(self, position: int, values: Sequence[Any]) -> NoReturn:
         value = values[position]
         if self.offsets is None:
-            reason = f"{self.key} must be text, not {type(value).__name__}"
+            reason = f"{self.key} must be a string, not {type(value).__name__}"
         elif self.key == "name":
             item = self.items[position]
             item = item.as_py() if isinstance(item, pa.Scalar) else item
             reason = (
-                f"({type(item).__name__}) has no text name; pass a str, a mapping with 'name' and 'cui', or an "
-                "object with .name and .cui"
+                f"({type(item).__name__}) has no name that is a string; pass a str, a mapping with 'name' and 'cui', "
+                "or an object with .name and .cui"
             )
         else:
             hint = _pandas_hint(value)
-            reason = f"has a {self.key} that is no text: {reprlib.repr(value)}; pass a str, or None{hint}"
+            reason = f"has a {self.key} that is not a string: {reprlib.repr(value)}; pass a str or None{hint}"
         self.refuse(position, TypeError, reason)
 
     def types(self, values: Sequence[Any] | pa.Array) -> TypeSets:
@@ -267,16 +267,18 @@ class _Column:
             (position,) = error.args
         value = [*values][position]
         if self.offsets is None:
-            reason = f"{self.key} must be text or a list of texts, not {reprlib.repr(value)}{_pandas_hint(value)}"
+            reason = (
+                f"{self.key} must be a string or a list of strings, not {reprlib.repr(value)}{_pandas_hint(value)}"
+            )
         else:
-            reason = f"has {self.key} that are no list of texts: {reprlib.repr(value)}"
+            reason = f"has {self.key} that is not a list of strings: {reprlib.repr(value)}"
         self.refuse(position, TypeError, reason)
 
     def numbers(self, values: Sequence[Any] | pa.Array) -> np.ndarray:
         """The values as float64, with NaN for None."""
         if isinstance(values, pa.Array):
             try:
-                # A cast would read texts as numbers.
+                # A cast would read strings as numbers.
                 if _is_numeric(values.type):
                     return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -284,13 +286,13 @@ class _Column:
             values = objects(self.key, values)
         try:
             numbers = np.array(values, np.float64)
-            # NumPy reads texts as numbers.
+            # NumPy would read strings as numbers.
             if numbers.ndim == 1 and not any(issubclass(kind, TEXTS) for kind in set(map(type, values))):
                 return numbers
         except (TypeError, ValueError, OverflowError):
             pass
         position = next(row for row, value in enumerate(values) if not _is_number(value))
-        reason = f"has a {self.key} that is no number: {reprlib.repr(values[position])}; give a number, or none"
+        reason = f"has a {self.key} that is not a number: {reprlib.repr(values[position])}; pass a number or None"
         self.refuse(position, TypeError, reason)
 
 
@@ -306,7 +308,7 @@ def _is_number(value: Any) -> bool:
 def _pandas_hint(value: Any) -> str:
     """A hint how to convert the NaN of pandas for a missing text to None."""
     is_nan = isinstance(value, float) and value != value
-    return "; pandas gives None by frame.astype(object).where(frame.notna(), None)" if is_nan else ""
+    return "; in pandas, replace missing values by frame.astype(object).where(frame.notna(), None)" if is_nan else ""
 
 
 def encoded_texts(texts: Sequence[str | None] | pa.StringArray | pa.ChunkedArray) -> RepeatedTexts:
@@ -357,7 +359,7 @@ def table_rows(table: pa.Table, refusal: str) -> list[dict[str, Any]]:
 def objects(
     name: str,
     column: pa.Array | pa.ChunkedArray,
-    refusal: str = "{name} cannot be read as {kind} ({error}); give it as text",
+    refusal: str = "{name} cannot be read as {kind} ({error}); convert it to strings",
 ) -> list[Any]:
     """The values of a column as Python objects; errors are as for `table_rows`."""
     try:

@@ -30,14 +30,14 @@ from .semantic_types import TypeHierarchy
 if TYPE_CHECKING:
     from datasets import Features, IterableDataset
 
-# By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
+# By file extension; .arrow and .feather are Arrow's IPC format, as a file or a stream.
 OUTPUT_FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 FORMATS = OUTPUT_FORMATS | {".csv": "csv", ".tsv": "csv"}
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # The column that ranking adds.
 RANKED = "ranked"
-RERANKED = f"has {RANKED} already, so it was reranked before; give the original file, or rename that column"
-# The columns of batches of JSON Lines and CSV: a line of JSON, and the number of the line that it starts in.
+RERANKED = f"already has the column {RANKED}, so it was reranked before; give the original file or rename the column"
+# Columns of the batches of JSON Lines and CSV: a line as JSON, and the number of the line where it starts.
 LINE, NUMBER = "line", "number"
 # Rows of which the CUIs are read at once.
 CUI_BATCH = 1_024
@@ -97,7 +97,7 @@ class MentionBatch:
         if columns is not None:
             table = with_entity(table)
             table = table.select([name for name in columns if name in table.column_names])
-        return table_rows(table, "{name}, {kind}, cannot be read ({error}); give it as text, or leave it out")
+        return table_rows(table, "{name}, {kind}, cannot be read ({error}); convert it to strings or remove it")
 
     def mentions(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows as Python objects, completed by the dictionary; arguments and errors are those of `rows`."""
@@ -212,14 +212,16 @@ def open_mentions(path: Path) -> MentionFiles:
     if not path.exists():
         raise UserError(f"{path} does not exist; give mentions as {', '.join(FORMATS)}")
     if not path.is_file() and not path.is_dir():
-        raise UserError(f"{path} is a pipe or a device, and mentions are read twice; write them to a file first")
+        raise UserError(f"{path} is a pipe or a device, but mentions are read twice; write them to a file first")
     content = sorted(path.iterdir()) if path.is_dir() else [path]
     packed = [file for file in content if file.suffix in PACKED and file.stem.endswith((*FORMATS,))]
     if packed and path.is_dir():
-        raise UserError(f"{packed[0]} would be left out; unpack it, or take it out of the folder")
+        raise UserError(f"{packed[0]} would be ignored; unpack it or move it out of the folder")
     files = [file for file in content if file.suffix in FORMATS]
     if len({FORMATS[file.suffix] for file in files}) != 1:
-        raise UserError(f"{path} is of no known kind, or a folder of several; give mentions as {', '.join(FORMATS)}")
+        raise UserError(
+            f"{path} has an unknown format, or is a folder of several formats; give mentions as {', '.join(FORMATS)}"
+        )
     for file in files:
         if FORMATS[file.suffix] == "csv":
             with _naming(file):
@@ -238,7 +240,7 @@ def _features(paths: Sequence[Path]) -> Features:
             is_other = _stream(path).features != features
         if is_other:
             raise UserError(
-                f"{path} has other columns or types than {paths[0]}; give the files of a folder one schema"
+                f"{path} differs from {paths[0]} in columns or types; use one schema for all files of a folder"
             )
     require_mentions(paths[0], features)
     return features
@@ -250,7 +252,7 @@ def require_mentions(table: Path | str, columns: Collection[str]) -> None:
     if "candidates" not in columns:
         missing.append("candidates")
     if missing:
-        raise UserError(f"{table}: the columns {', '.join(missing)} are missing")
+        raise UserError(f"{table}: missing columns: {', '.join(missing)}")
     if RANKED in columns:
         raise UserError(f"{table} {RERANKED}")
 
@@ -262,7 +264,7 @@ def _stream(path: Path, batch_rows: int = 1) -> IterableDataset:
     if _has_lines(path):
         features = Features({LINE: Value("binary"), NUMBER: Value("int64")})
         return IterableDataset.from_generator(_read_lines, features=features, gen_kwargs={"path": path})
-    # `datasets` logs what it raises, too.
+    # `datasets` also logs what it raises.
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     kind = FORMATS[path.suffix]
     options = {"batch_size": batch_rows} if kind == "parquet" else {}
@@ -285,7 +287,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError) as error:
-        raise UserError(f"{path} cannot be read as {FORMATS[path.suffix]} ({error}); is it whole?") from None
+        raise UserError(f"{path} cannot be read as {FORMATS[path.suffix]} ({error}); it may be truncated") from None
 
 
 def _has_lines(path: Path) -> bool:
@@ -311,15 +313,17 @@ def read_line(line: bytes) -> dict[str, Any]:
     except Malformed as problem:
         raise ValueError(str(problem)) from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1}); write one object a line") from None
+        raise ValueError(
+            f"not JSON ({error.msg} at character {error.pos + 1}); write one JSON object per line"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error}); write one object a line") from None
+        raise ValueError(f"not JSON ({error}); write one JSON object per line") from None
     if not isinstance(row, dict):
         raise ValueError('JSON, but not an object; write {"entity": "cold", "candidates": ["Common Cold"]}')
     row["entity"] = entity_of(row)
     if "candidates" not in row:
         raise ValueError("lacks candidates, the list to rank")
-    # Only an escape can encode half of a surrogate pair, and all of these begin with a D.
+    # Only an escape can encode a lone surrogate, and all of these begin with a D.
     if "\\ud" in text or "\\uD" in text:
         of_characters(json.dumps(row, ensure_ascii=False))
     return row

@@ -52,7 +52,7 @@ def assign_split(doc_id: str, shares: Mapping[str, float], seed: int) -> str:
     """
     total = sum(shares.values())
     if total <= 0 or min(shares.values()) < 0:
-        raise UserError(f"shares of the splits must not be negative, nor all zero: {dict(shares)}")
+        raise UserError(f"split shares must not be negative or all zero: {dict(shares)}")
     point = _draw(seed, doc_id) * total
     chosen = ""
     for split, share in shares.items():
@@ -89,8 +89,8 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
         empty = [split for split, count in counts.items() if not count]
         if empty:
             raise UserError(
-                f"no mention fell into the split {empty[0]!r} (mentions by split: {counts}); "
-                "check the document lists, raise its share, or take another seed"
+                f"the split {empty[0]!r} is empty (mentions by split: {counts}); check the document lists, increase "
+                "its share, or use another seed"
             )
     return counts
 

@@ -14,11 +14,11 @@ from xxhash import xxh3_64_intdigest
 from ..core.memory import Memory
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
-# Characters of a word that are composed at once: the time for a run of combining marks grows with its square.
+# Characters composed at once: the time for a run of combining marks is quadratic in its length.
 PIECE = 256
-# Forms that are remembered, about 200 bytes each.
+# Number of cached forms, about 200 bytes each.
 KEPT_FORMS = 65_536
-# Each byte of an ASCII name in lower case, with a space for other signs than letters and digits.
+# Maps each ASCII byte to lower case, and to a space unless it is a letter or digit.
 FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
 
@@ -69,7 +69,7 @@ def _forms(texts: Sequence[str]) -> list[str]:
     return normalize_names(pa.array(texts, pa.string())).to_pylist()
 
 
-# `normalize_name` of each text, and remembered.
+# `normalize_name`, cached.
 normalize_texts = Memory(_forms, KEPT_FORMS)
 
 

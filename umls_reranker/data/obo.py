@@ -81,7 +81,7 @@ class Term:
         if not self.id:
             raise Malformed(f"{noun} without id")
         if self.id in known:
-            raise Malformed(f"{noun} given twice", f": {self.id}")
+            raise Malformed(f"duplicate {noun}", f": {self.id}")
         if not self.name and not self.obsolete:
             raise Malformed(f"{noun} without name", f": {self.id}")
         return self
@@ -149,7 +149,7 @@ def _read_flat_file(path: Path, faults: Faults) -> Ontology:
         except Malformed as problem:
             faults.add(started, problem)
     if not ontology.terms:
-        raise UserError(f"{path} holds no [Term]; expected an ontology in OBO format")
+        raise UserError(f"{path} contains no [Term]; expected an ontology in OBO format")
     return ontology
 
 
@@ -222,7 +222,7 @@ def _quoted(tag: str, value: str) -> tuple[str, str]:
     """The text in quotes at the start of a value, and the word after it."""
     match = QUOTED.match(value)
     if match is None or not match[1].strip():
-        raise Malformed(f"`{tag}:` without a text in quotes", f", found {excerpt(value)}")
+        raise Malformed(f"`{tag}:` without a quoted string", f", found {excerpt(value)}")
     return _unescape(match[1]).strip(), match[2]
 
 
@@ -234,7 +234,7 @@ def _read_graphs(path: Path, faults: Faults) -> Ontology:
     ontology = Ontology(path)
     graphs = _load(path).get("graphs")
     if not isinstance(graphs, list):
-        raise UserError(f"{path} holds no list of graphs; expected an ontology as OBO Graphs JSON or in OBO format")
+        raise UserError(f"{path} contains no list of graphs; expected an ontology as OBO Graphs JSON or in OBO format")
     for where, graph in _numbered("graphs", graphs):
         try:
             graph = as_object(graph, "graph")
@@ -253,7 +253,7 @@ def _read_graphs(path: Path, faults: Faults) -> Ontology:
             if kind == "is_a" and child in ontology.terms:
                 ontology.terms[child].parents.append(parent)
     if not ontology.terms:
-        raise UserError(f"{path} holds no labeled node; expected an ontology as OBO Graphs JSON or in OBO format")
+        raise UserError(f"{path} contains no labelled nodes; expected an ontology as OBO Graphs JSON or in OBO format")
     return ontology
 
 
@@ -263,7 +263,7 @@ def _numbered(list_name: str, items: Iterable[Any]) -> Iterator[tuple[str, Any]]
 
 def _load(path: Path) -> dict[str, Any]:
     content = b"\n".join(line for _, line in read_lines(path))
-    remedy = "get the file again"
+    remedy = "download the file again"
     try:
         return json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -272,7 +272,7 @@ def _load(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno}); {remedy}") from None
     except (RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not JSON that can be read ({error}); {remedy}") from None
+        raise UserError(f"{path}: unreadable JSON ({error}); {remedy}") from None
 
 
 def _parse_meta(graph: dict[str, Any], ontology: Ontology) -> None:
@@ -298,7 +298,7 @@ def _parse_node(node: Any, known: Container[str]) -> Term | None:
     meta = as_object(node.get("meta"), "meta", optional=True)
     uri = as_text(node.get("id") or "", "id")
     if len(uri.split()) > 1:
-        raise Malformed("id is more than a word", f": {excerpt(uri)}")
+        raise Malformed("id contains whitespace", f": {excerpt(uri)}")
     definition = as_object(meta.get("definition"), "definition", optional=True)
     term = Term(
         id=_short(uri.strip()),
@@ -308,7 +308,7 @@ def _parse_node(node: Any, known: Container[str]) -> Term | None:
     )
     for kind, text in _statements(meta, "synonyms"):
         if not text.strip():
-            raise Malformed("synonym without a text")
+            raise Malformed("synonym without text")
         term.synonyms.append((text.strip(), SCOPE_OF.get(kind, "RELATED")))
     for reference in as_list(meta, "xrefs"):
         term.add_reference(as_text(as_object(reference, "xref").get("val"), "xref"))

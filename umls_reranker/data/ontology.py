@@ -84,7 +84,7 @@ def read_obo_concepts(
     cuis = _choose_cuis(terms, counts)
     concepts = _merge(terms, cuis, _types_of(terms, hierarchy), synonym_scopes, counts)
     if not concepts:
-        raise UserError(f"{files}: none of {len(terms)} terms has a cross reference UMLS:C...; take another ontology")
+        raise UserError(f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; use another ontology")
     vocabularies = [
         {
             "file": ontology.path.name,

@@ -83,7 +83,7 @@ def _parse_annotation(document: str, line: bytes) -> Annotation:
     if doc_id != document:
         raise Malformed("annotation of another document", f": {excerpt(doc_id)} inside {excerpt(document)}")
     if not (OFFSET.fullmatch(start) and OFFSET.fullmatch(end)):
-        raise Malformed("offsets are not numbers", f": {excerpt(start)}, {excerpt(end)}")
+        raise Malformed("offsets are not integers", f": {excerpt(start)}, {excerpt(end)}")
     cui = as_cui(identifier)
     if not cui:
         raise Malformed("not a CUI", f": {excerpt(identifier)}")

@@ -12,45 +12,45 @@ from .arrow import open_table
 from .concepts import ConceptTable
 from .mentions import SPLITS
 
-# Counts of the readers that are shown if they are not 0: key -> title.
+# Reader counts that are shown if nonzero: key -> title.
 CONCEPT_COUNTS = {
     "names_read": "names read",
     "names_kept": "  kept",
     "terms": "terms read",
     "obsolete": "  obsolete",
     "without_cui": "  without a UMLS CUI",
-    "merged_terms": "  merged into a term of the same CUI",
-    "extra_cross_references": "  further CUIs of a term, not used",
-    "dropped_synonyms": "  synonyms of other scopes",
+    "merged_terms": "  merged into a term with the same CUI",
+    "extra_cross_references": "  additional CUIs of a term, ignored",
+    "dropped_synonyms": "  synonyms of other scopes, ignored",
     "skipped": "malformed lines skipped",
-    "types_of_unknown_concepts": "types (MRSTY) of concepts without a kept name",
-    "definitions_of_unknown_concepts": "definitions (MRDEF) of concepts without a kept name",
+    "types_of_unknown_concepts": "semantic types (MRSTY) of concepts without a retained name",
+    "definitions_of_unknown_concepts": "definitions (MRDEF) of concepts without a retained name",
 }
 CORPUS_COUNTS = {
     "documents": "documents read",
     "mentions": "mentions read",
-    "mentions_in_no_list": "  in no list of documents",
-    "without_cui": "  left out: without a UMLS CUI",
-    "discontinuous": "  left out: in several pieces",
-    "further_cuis": "  further CUIs of a mention, not used",
-    "skipped": "  skipped as malformed",
-    "listed_documents_without_mentions": "listed documents without mentions, or not there",
+    "mentions_in_no_list": "  in none of the document lists",
+    "without_cui": "  left out: no UMLS CUI",
+    "discontinuous": "  left out: discontinuous",
+    "further_cuis": "  additional CUIs of a mention, ignored",
+    "skipped": "  skipped: malformed",
+    "listed_documents_without_mentions": "listed documents that are missing or have no mentions",
 }
 LIST_COUNTS = {
     "documents": "documents of the lists",
     "mentions": "mentions",
-    "not_in_list": "  without their gold concept in the list",
-    "mentions_in_no_list": "  in no list of documents",
+    "not_in_list": "  gold concept not in the list",
+    "mentions_in_no_list": "  in none of the document lists",
     "candidates": "candidates",
-    "repeated_candidates": "  left out: a concept of their list once more",
+    "repeated_candidates": "  left out: concept repeated in its list",
 }
 ENDS = {
     "mapped": "mapped to their successors",
     "successor_not_in_dictionary": "merged into a concept that is not in the dictionary",
-    "related_only": "retired, only related concepts are left",
+    "related_only": "retired, with related concepts only",
     "deleted": "deleted",
     "not_in_subset": "not in the installed subset",
-    "not_retired": "not known to MRCUI",
+    "not_retired": "not in MRCUI",
 }
 
 
@@ -94,7 +94,7 @@ def _origin(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _concept_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     yield from _counts(report, CONCEPT_COUNTS)
     dropped, reasons = report.get("dropped", {}), report.get("reasons", {})
-    yield from _counts(dropped, {name: f"names dropped by {name}" for name in dropped})
+    yield from _counts(dropped, {name: f"names excluded by {name}" for name in dropped})
     yield from _counts(reasons, {reason: f"skipped: {reason}" for reason in reasons})
     yield "concepts", report["concepts"]
     yield "  with a semantic type", report["typed"]
@@ -102,27 +102,27 @@ def _concept_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 def _relation_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     if pairs := report["relations"]["pairs"]:
-        yield "related pairs of concepts, each in both directions", pairs
+        yield "pairs of related concepts, counted in both directions", pairs
         of_kinds = report["relations"]["pairs_by_kind"]
         yield from _counts(of_kinds, {kind: f"  {kind}" for kind in of_kinds})
 
 
 def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
     if corpus := report.get("corpus"):
-        yield "format of the corpus", corpus["format"]
+        yield "corpus format", corpus["format"]
         yield from _counts(corpus, CORPUS_COUNTS)
     if lists := report.get("lists"):
         yield from _counts({**report, **lists}, LIST_COUNTS)
-        yield "scores of candidates", ", ".join(f"{name}_score" for name in lists["scores"]) or "none"
+        yield "candidate scores", ", ".join(f"{name}_score" for name in lists["scores"]) or "none"
         if lists["unread_keys"]:
-            yield "not read of candidates (a score is called NAME_score)", ", ".join(lists["unread_keys"])
+            yield "ignored fields of candidates (scores must be named NAME_score)", ", ".join(lists["unread_keys"])
         if lists["unknown_types"]:
-            yield "types of mentions that the vocabulary lacks", ", ".join(lists["unknown_types"])
+            yield "mention types not in the vocabulary", ", ".join(lists["unknown_types"])
     retired = report.get("retired_cuis", {}).get("mentions", {})
     if outside := sum(retired.values()):
-        yield "mentions whose CUI the dictionary lacks", outside
+        yield "mentions whose CUI is not in the dictionary", outside
         yield from ((f"  {ENDS[end]}", count) for end, count in retired.items())
     where, counted = ("its list", "in_list") if "in_list" in report else ("the dictionary", "in_dictionary")
     for split, count in report["mentions"].items():
         known = report[counted][split]
-        yield f"{split} mentions; gold concept in {where}", f"{count:,}; {known:,} ({known / count:.1%})"
+        yield f"{split} mentions; with the gold concept in {where}", f"{count:,}; {known:,} ({known / count:.1%})"

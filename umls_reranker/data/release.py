@@ -50,7 +50,7 @@ def find_release_file(folder: Path, name: str) -> tuple[Path, ...]:
             parts.setdefault(match[1], path)
     for part, expected in zip(parts, PART_NAMES, strict=False):
         if part != expected:
-            raise UserError(f"{folder / name} is in parts, but {name}.{expected} is missing; get that part")
+            raise UserError(f"{folder / name} is split into files, but {name}.{expected} is missing; add it")
     return tuple(parts.values())
 
 
@@ -86,8 +86,8 @@ def dictionary_files(umls_dir: Path) -> dict[str, tuple[Path, ...]]:
     """
     files = {name: find_release_file(umls_dir, f"{name}.RRF") for name in ("MRCONSO", "MRSTY")}
     if not any(files.values()):
-        hint = _nearby(umls_dir, "MRCONSO.RRF", "MRSTY.RRF") or "give the folder that holds them, META of a release"
-        raise UserError(f"{umls_dir} holds neither MRCONSO.RRF nor MRSTY.RRF; {hint}")
+        hint = _nearby(umls_dir, "MRCONSO.RRF", "MRSTY.RRF") or "give the folder that contains them, META of a release"
+        raise UserError(f"{umls_dir} contains neither MRCONSO.RRF nor MRSTY.RRF; {hint}")
     return {name: paths for name, paths in files.items() if paths}
 
 
@@ -96,7 +96,7 @@ def _files_of(key: str, folder: Path, names: Mapping[str, str]) -> dict[str, tup
     files = {name: find_release_file(folder, file) for name, file in names.items()}
     for name in REQUIRED_FILES:
         if name in files and not files[name]:
-            hint = _nearby(folder, names[name]) or f"set the recipe key {key} to the folder that holds it"
+            hint = _nearby(folder, names[name]) or f"set the recipe key {key} to the folder that contains it"
             raise UserError(f"{folder / names[name]} does not exist; {hint}")
     return {name: paths for name, paths in files.items() if paths}
 

@@ -147,7 +147,7 @@ class Filter(NamedTuple):
     values: Sequence[str]
 
 
-# Lines dropped, by recipe key of the filter and the value that it refused; of those that earlier filters keep.
+# Lines excluded, by recipe key of the filter and rejected value, counted after the earlier filters.
 Dropped = Counter[tuple[str, str]]
 
 
@@ -233,7 +233,8 @@ def _read_names(
         blocks.append(names)
     if not blocks or (wanted is None and not lines):
         raise UserError(
-            f"{faults.name} holds no well-formed line; expected MRCONSO, {len(table.fields)} fields between pipes"
+            f"{faults.name} contains no well-formed line; expected MRCONSO with {len(table.fields)} fields between "
+            "pipes"
         )
     if wanted is None and lines == dropped.total():
         raise _nothing_left(faults.name, filters, dropped)
@@ -259,7 +260,7 @@ def _merge(blocks: Sequence[_Names]) -> tuple[np.ndarray, Lists]:
     texts = pa.concat_arrays([block.texts for block in blocks])
     order = ordered(concepts, np.concatenate([block.ranks for block in blocks]))
     concepts = concepts[order]
-    # Only names of concepts that are divided between blocks may still be repeated.
+    # Only names of concepts that span blocks may still be repeated.
     is_divided = np.bincount(groups, minlength=len(cuis)) > 1
     divided = np.flatnonzero(is_divided[concepts])
     codes = texts.take(pa.array(order[divided])).dictionary_encode().indices.to_numpy()
@@ -309,9 +310,9 @@ def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[st
         if known is None or not known.startswith("group:"):
             names = {kind.group for kind in map(hierarchy.__getitem__, hierarchy) if kind.group}
             remedy = (
-                f"take one of {few(f'group:{name}' for name in names)}" if names else "put SemGroups.txt next to SRDEF"
+                f"use one of {few(f'group:{name}' for name in names)}" if names else "put SemGroups.txt next to SRDEF"
             )
-            raise UserError(f"semantic_groups: {group} is no semantic group; {remedy}")
+            raise UserError(f"semantic_groups: {group} is not a semantic group; {remedy}")
         types += hierarchy.descendants(known)
     return types
 

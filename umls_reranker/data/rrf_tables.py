@@ -68,7 +68,7 @@ class RrfTable:
         )
         reading = csv.ReadOptions(column_names=[*self.fields, CLOSING], block_size=len(lines) + 1, use_threads=False)
         try:
-            # Refuses what is not UTF-8, also in columns that are not used; faster than Python's decoding.
+            # Rejects invalid UTF-8, also in unused columns; faster than decoding in Python.
             pa.array([lines], pa.large_binary()).cast(pa.large_string())
             batches = csv.read_csv(pa.py_buffer(lines), reading, PIPES, options).to_batches()
         except pa.ArrowInvalid:
@@ -102,7 +102,7 @@ class RrfTable:
     def _check(self, line: bytes) -> None:
         *row, closing = decode(line).split("|")
         if len(row) != len(self.fields) or closing:
-            detail = f", found {len(row) + 1} and no closing |" if closing else f", found {len(row)}"
+            detail = f", found {len(row) + 1} without a closing |" if closing else f", found {len(row)}"
             raise Malformed(f"expected {len(self.fields)} fields", detail)
         for byte, name in ((b"\0", "NUL"), (b"\r", "carriage return")):
             if byte in line:
@@ -174,7 +174,7 @@ def read_columns(
                 bar.update(size)
         except OverflowError:
             raise UserError(
-                f"{faults.name}:{number}: a line longer than {LONGEST_LINE >> 20} MiB; is it a text file?"
+                f"{faults.name}:{number}: a line longer than {LONGEST_LINE >> 20} MiB; this may not be a text file"
             ) from None
 
 

@@ -85,7 +85,7 @@ class TypeHierarchy:
             if record == "STY":
                 rows.append((type_id, name, tree_number, group_of.get(type_id)))
         if not rows:
-            raise UserError(f"{srdef} holds no STY record; expected the SRDEF file of the UMLS Semantic Network")
+            raise UserError(f"{srdef} contains no STY record; expected the SRDEF file of the UMLS Semantic Network")
         return cls._of_network(rows, group_names)
 
     @classmethod
@@ -175,11 +175,12 @@ class TypeHierarchy:
             version = content["schema_version"]
             if version != SCHEMA_VERSION:
                 raise UserError(
-                    f"semantic types have schema_version {version}, this package reads {SCHEMA_VERSION}; upgrade it"
+                    f"semantic types have schema_version {version}, but this package reads {SCHEMA_VERSION}; upgrade "
+                    "it"
                 )
             return cls((SemanticType(**kind) for kind in content["types"]), content["groups"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"semantic types are not of the expected form ({error!r}); write them again") from None
+            raise UserError(f"semantic types are malformed ({error!r}); write them again") from None
 
     def _make_chain(self, type_id: str) -> list[str]:
         chain: list[str] = []
@@ -227,5 +228,5 @@ def _read_fields(path: Path, size: int) -> Iterator[list[str]]:
             if len(fields) != size:
                 raise Malformed(f"expected {size} fields", f", found {len(fields)}")
         except Malformed as problem:
-            raise UserError(f"{path}:{number}: {problem}; get the file again") from None
+            raise UserError(f"{path}:{number}: {problem}; download the file again") from None
         yield fields

@@ -26,7 +26,7 @@ from .rrf import few, read_rrf_concepts
 from .semantic_types import TypeHierarchy
 from .user_lists import SplitOf, UserLists
 
-# Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
+# Recipe key -> check that rejects a wrong download (`fetch.fetch`); malformed lines are left to the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": lambda path: read_ontology(path, Faults(path, "skip")),
     "corpus": lambda path: next(read_corpus(path, on_error="skip"), None),
@@ -49,7 +49,7 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     if lists:
         _refuse_with_lists(mentions)
     if concepts.obo and not concepts.names_dictionary:
-        raise UserError("obo: is read only with concept_source: obo; set that too, or leave obo out")
+        raise UserError("obo: is read only with concept_source: obo; set that too, or remove obo")
 
     def fetched(key: str, locators: str | list[str] | None, *, folder: bool = False) -> tuple[Path, ...]:
         each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
@@ -68,7 +68,7 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     if from_corpus:
         corpora = fetched("corpus", mentions.corpus, folder=True)
         files["corpus"] = tuple(file for corpus in corpora for file in corpus_files(corpus))
-        # Refused before hours of reading concepts.
+        # Reported before hours of reading concepts.
         reader_of(files["corpus"])
     by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
     if from_corpus or (lists and by_documents):
@@ -85,18 +85,18 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
 
 def _refuse_with_lists(mentions: MentionArguments) -> None:
     for key, remedy in (
-        ("corpus", "the lists hold the mentions"),
-        ("feedback", "write corrected mentions into the lists, in documents of the split train"),
+        ("corpus", "the lists contain the mentions"),
+        ("feedback", "add corrected mentions to the lists, in documents of the train split"),
     ):
         if getattr(mentions, key):
-            raise UserError(f"{key}: does not go together with candidate_lists; leave it out, {remedy}")
+            raise UserError(f"{key}: cannot be combined with candidate_lists; remove it, {remedy}")
     if mentions.mention_source != "corpus":
-        raise UserError("mention_source: candidate_lists take its place; leave it out")
+        raise UserError("mention_source: replaced by candidate_lists; remove it")
 
 
 def _required(key: str, value: Any) -> Any:
     if not value:
-        raise UserError(f"the recipe needs the key {key}; run with --help to see what it takes")
+        raise UserError(f"the recipe needs the key {key}; --help explains it")
     return value
 
 
@@ -179,7 +179,8 @@ def _of_types(concepts: list[Concept], wanted: Sequence[str]) -> list[Concept]:
     of_types = [concept for concept in concepts if not wanted or not set(wanted).isdisjoint(concept.semantic_types)]
     if not of_types:
         known = (
-            few({kind for concept in concepts for kind in concept.semantic_types}) or "none, without obo_type_roots"
+            few({kind for concept in concepts for kind in concept.semantic_types})
+            or "none, as obo_type_roots is not set"
         )
         raise UserError(f"concept_types: no concept has a type of {', '.join(wanted)}; the types are {known}")
     return of_types
@@ -212,10 +213,10 @@ def split_shares(mentions: MentionArguments) -> dict[str, float]:
 def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool = False) -> dict[str, float]:
     """Shares of dev and calibration, and of test, unless test has documents of its own (`has_test`)."""
     shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
-    # 0.9 and 0.1 leave less than nothing, by rounding.
+    # 1 - 0.9 - 0.1 is negative, by rounding.
     test = round(1.0 - mentions.dev_share - mentions.calibration_share, 9)
     if min(shares.values()) <= 0 or test < 0 or not (test or has_test):
-        remedy = "add up to 1 at most" if has_test else "leave a share for the test split"
+        remedy = "sum to at most 1" if has_test else "leave a share for the test split"
         raise UserError(f"dev_share and calibration_share must be above 0 and {remedy}")
     if not has_test:
         shares["test"] = 1.0 - mentions.dev_share - mentions.calibration_share
@@ -256,7 +257,7 @@ def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path
     for name, shares in shares_of.items():
         for doc_id in read_pmids(files[name][0]) if name in files else ():
             if doc_id in split_of:
-                raise UserError(f"document {doc_id} is in two of the document lists; splits must not share documents")
+                raise UserError(f"document {doc_id} is in two document lists; splits must not share documents")
             split_of[doc_id] = assign_split(doc_id, shares, seed)
     return split_of
 
@@ -293,8 +294,8 @@ def corpus_mentions(
     count, expected = corpus.report["mentions"], mentions.expected_mentions
     if expected is not None and count != expected:
         raise UserError(
-            f"{name_files(files['corpus'])} holds {count:,} mentions and expected_mentions is {expected:,}; "
-            "the download is incomplete or another version, fetch it again"
+            f"{name_files(files['corpus'])} contains {count:,} mentions, but expected_mentions is {expected:,}; the "
+            "download is incomplete or of another version, download it again"
         )
     return corpus.report | {
         "mentions_in_no_list": unlisted,

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.memory import Memory
 
-# Sets of trigrams: log2 of their bits, and odd numbers without a pattern to hash by, one for each character.
+# Sets of trigrams: log2 of their bits, and arbitrary odd numbers for hashing, one per character.
 TRIGRAM_BITS = 11
 FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 REMEMBERED_TEXTS = 65_536
@@ -30,7 +30,7 @@ def _trigram_sets(texts: Sequence[str]) -> list[bytes]:
     return sets
 
 
-# The set of each text, remembered.
+# The cached set of each text.
 _remembered: Memory[str, bytes] = Memory(_trigram_sets, REMEMBERED_TEXTS)
 
 

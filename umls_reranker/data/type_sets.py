@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
 
-# No name of a type holds it.
+# No type name contains it.
 SEPARATOR = "\x1f"
 
 
@@ -80,7 +80,7 @@ class TypeSets:
 
     def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
         """The sets as distinct ids of the hierarchy, and the names that it does not know, which are left out."""
-        # MedMentions' word for "no type" is not a mistake.
+        # What MedMentions writes for "no type" is not a mistake.
         ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
         sets = [tuple(dict.fromkeys(filter(None, map(ids.get, names)))) for names in self.sets]
         return replace(self, sets=sets), [name for name, known in ids.items() if known is None]

@@ -34,7 +34,7 @@ from .mentions import MENTION_FEATURES, SPLITS, split_writers
 if TYPE_CHECKING:
     from .semantic_types import TypeHierarchy
 
-# The split of a document, or None if no list of documents has it.
+# The split of a document, or None if it is in no document list.
 SplitOf = Callable[[str], str | None]
 
 
@@ -86,7 +86,7 @@ class UserLists:
                 has_column = any(split is not None for split in batch.splits)
                 if has_column and listed:
                     raise UserError(
-                        f"{path} has a column split, and the recipe names lists of documents; keep one of the two"
+                        f"{path} has a column split, but the recipe also names document lists; keep one of the two"
                     )
                 splits = DocumentSplits(split_of, has_column)
             splits.add(batch)
@@ -99,17 +99,19 @@ class UserLists:
             counts["mentions"] += len(batch.lists)
             counts["candidates"] += len(batch.lists.names)
             counts["not_in_list"] += batch.not_in_list
-        assert splits is not None  # there is a batch, or an error
+        assert splits is not None  # there is a batch or an error
         require_documents(path, splits.of_documents)
         by_split = {split: splits.mentions[split] for split in SPLITS}
         empty = next((split for split, count in by_split.items() if not count), None)
         if empty:
             raise UserError(
-                f"{path}: no mention fell into the split {empty!r} (mentions by split: {by_split}); check the column "
-                "split or the document lists, give more documents, or take another seed"
+                f"{path}: the split {empty!r} is empty (mentions by split: {by_split}); check the column split or the "
+                "document lists, add documents, or use another seed"
             )
         if counts["not_in_list"] == counts["mentions"]:
-            raise UserError(f"{path}: no list holds its mention's cui; give candidates and cui ids of one vocabulary")
+            raise UserError(
+                f"{path}: no list contains its gold CUI; use the same vocabulary for the ids of candidates and cui"
+            )
         report = {
             "documents": len(splits.of_documents),
             **counts,
@@ -215,14 +217,14 @@ class DocumentSplits:
 
     def _check(self, document: str, split: Any, position: RowPosition) -> None:
         if not self._has_column or split not in SPLITS:
-            reason = "is missing, though others have one" if split is None else f"is {split!r}"
-            reason += "" if self._has_column else ", and rows before have none"
+            reason = "is missing, although other rows have one" if split is None else f"is {split!r}"
+            reason += "" if self._has_column else ", but earlier rows have none"
             raise UserError(f"{position}: split {reason}; write one of {', '.join(SPLITS)} in every row")
         first_row = self._first_rows.setdefault(document, position)
         if self.of_documents.get(document, split) != split:
             raise UserError(
-                f"{position}: document {document} is in the split {split}, and at {first_row} in "
-                f"{self.of_documents[document]}; splits must not share documents"
+                f"{position}: document {document} is in the split {split}, but in {self.of_documents[document]} at "
+                f"{first_row}; splits must not share documents"
             )
 
 
@@ -302,7 +304,7 @@ def _refuse_long_ids(batch: LabelledLists) -> None:
         code = int(is_long.argmax())
         row = int(batch.lists.owner[int((cuis.codes == code).argmax())])
         raise UserError(
-            f"{batch.positions[row]}: a candidate has the id {cuis.texts[code]!r}, and a run takes ids of at most "
+            f"{batch.positions[row]}: a candidate has the id {cuis.texts[code]!r}, but ids may have at most "
             f"{CUI_BYTES} bytes; give the CUI of its concept"
         )
 
@@ -320,7 +322,7 @@ def _mention_columns(
     lists: AnnotatedLists, ids: np.ndarray, numbers: np.ndarray, context_chars: int
 ) -> dict[str, Any]:
     annotations = lists.annotations
-    # The offset of a mention only distinguishes it from others in its document.
+    # The offset only distinguishes mentions within a document.
     return {
         "mention_id": ids,
         "doc_id": annotations.documents.tolist(),

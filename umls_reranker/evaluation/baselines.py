@@ -97,16 +97,16 @@ def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np
 
 def notes_on_lists(lists: CandidateLists, has_dictionary: bool) -> list[str]:
     """Sentences about baselines that a report on user-provided candidate lists cannot have."""
-    notes = ["The retriever alone is the order in which the lists came."]
+    notes = ['"Retriever alone" is the original order of the lists.']
     if lists.scores:
         notes[0] += f" Its confidence is their first score, {next(iter(lists.scores))}_score."
     else:
-        notes.append("The lists carry no scores, so nothing is known of the confidence of the retriever.")
+        notes.append("The lists have no scores, so the confidence of the retriever is unknown.")
     if not has_dictionary:
         notes.append(
-            "There is no dictionary: exact match knows only names in the lists, near misses only names that concepts "
-            "share there, and every gold concept counts as one that could be found."
+            "There is no dictionary: exact match and near misses use only the names in the lists, and every gold "
+            "concept counts as in the dictionary."
         )
     if not lists.types.is_known.any():
-        notes.append("The mentions came without semantic types, so nothing is measured by type.")
+        notes.append("The mentions have no semantic types, so nothing is measured by type.")
     return notes

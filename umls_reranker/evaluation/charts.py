@@ -16,9 +16,9 @@ from ..calibration.resampling import document_index, document_sums
 
 BINS = 15
 HISTOGRAM_BINS = 20
-# Maximum number of points of a risk-coverage curve: more cannot be seen.
+# Maximum number of points of a risk-coverage curve: more would not be visible.
 CURVE_POINTS = 200
-# Share answered up to which the precision does not set the scale.
+# Coverage up to which the precision does not set the scale.
 FEW = 0.025
 FIFTHS = [(fifth / 5, f"{fifth / 5:.1f}") for fifth in range(6)]
 
@@ -129,7 +129,7 @@ def reliability_axes() -> Axes:
 
 def risk_axes(curves: Iterable[Mapping[str, Any]], target: float) -> Axes:
     """Axes for some `risk_coverage`, with the precision `target`."""
-    # What is correct of a few answers is chance.
+    # The precision of a few answers is mostly noise.
     answered = (zip(curve["coverage"], curve["precision"], strict=True) for curve in curves)
     lowest = min([target, *(precision for points in answered for coverage, precision in points if coverage > FEW)])
     tenths = range(int(lowest * 10), 11, 1 if lowest >= 0.4 else 2)

@@ -1,4 +1,4 @@
-"""Measured figures against the targets of a recipe: PASS, FAIL, or CANNOT TELL where too little was measured."""
+"""Measured figures against the targets of a recipe: PASS, FAIL, or INCONCLUSIVE where too little was measured."""
 
 import difflib
 import math
@@ -10,8 +10,8 @@ from typing import Any
 from ..core.errors import UserError
 from .formats import interval, markdown_table, number
 
-PASS, FAIL, CANNOT_TELL = "PASS", "FAIL", "CANNOT TELL"
-# Mentions below which an interval that holds both sides of a target decides nothing.
+PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+# With fewer mentions, an interval that contains the target's bound is inconclusive.
 SMALL_SUPPORT = 1_000
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -69,7 +69,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Measured):
-    """What was measured, compared with one target; `result` is PASS, FAIL or CANNOT TELL (`result_of`)."""
+    """What was measured, compared with one target; `result` is PASS, FAIL or INCONCLUSIVE (`result_of`)."""
 
     name: str
     target: str
@@ -89,7 +89,9 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
             raise UserError(f'targets: cannot read {text!r}; write e.g. "acc@1 >= 0.75"')
         name, target = match.groups()
         if name in targets:
-            raise UserError(f"targets: {name} has two; write one, such as {name} >= 0.75, or a range, 0.40 .. 0.60")
+            raise UserError(
+                f"targets: {name} occurs twice; write one target, such as {name} >= 0.75, or a range, 0.40 .. 0.60"
+            )
         targets[name] = target
     return targets
 
@@ -97,16 +99,16 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
 def result_of(measured: Measured, target: Target) -> str:
     """PASS or FAIL by the value itself, except where the measurement cannot decide.
 
-    CANNOT TELL, in exactly two cases: the figure is not defined on this data (NaN: nothing to measure it on); or it
+    INCONCLUSIVE, in exactly two cases: the figure is not defined on this data (NaN: nothing to measure it on); or it
     rests on fewer than `SMALL_SUPPORT` mentions *and* its 95 % interval holds values on both sides of the target. With
     more mentions the value decides alone: to fail for the width of the interval would punish what was measured well.
     """
     if math.isnan(measured.value):
-        return CANNOT_TELL
+        return INCONCLUSIVE
     low, high = measured.low, measured.high
     is_small = measured.support is not None and measured.support < SMALL_SUPPORT
     if is_small and low is not None and high is not None and target.splits(low, high):
-        return CANNOT_TELL
+        return INCONCLUSIVE
     return PASS if measured.value in target else FAIL
 
 
@@ -122,7 +124,7 @@ def check_targets(targets: Mapping[str, str], figures: Mapping[str, Measured]) -
         if name not in figures:
             nearest = difflib.get_close_matches(name, figures, n=1, cutoff=0.0)
             hint = f"did you mean '{nearest[0]}'?" if nearest else "nothing was measured"
-            raise UserError(f"target '{name}' is not a measured figure; {hint}")
+            raise UserError(f"target '{name}' is not a measured metric; {hint}")
         result = result_of(figures[name], target)
         checks.append(Check(**vars(figures[name]), name=name, target=str(text).strip(), result=result))
     return checks
@@ -130,7 +132,7 @@ def check_targets(targets: Mapping[str, str], figures: Mapping[str, Measured]) -
 
 def format_table(checks: Iterable[Check]) -> str:
     """A Markdown table, aligned for reading in a terminal as well."""
-    header = ("figure", "value", "95 % interval", "target", "result", "measured on")
+    header = ("metric", "value", "95 % interval", "target", "result", "measured on")
     rows = []
     for check in checks:
         measured = number(check.value, 4), interval(vars(check), 4, 1.0, " .. ")
@@ -175,7 +177,7 @@ def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
 def _measured(entry: Mapping[str, Any], **counted: Any) -> Measured:
     """A figure of the report, with what it does not say itself about who is counted."""
     known = {key: entry[key] for key in ("value", "low", "high", "population", "support") if key in entry}
-    # In JSON, null is not a number: a figure that is not defined, or an interval from one document.
+    # JSON null stands for NaN: an undefined metric, or the interval of a single document.
     known |= {key: math.nan for key, value in known.items() if value is None}
     return Measured(**known, **counted)
 

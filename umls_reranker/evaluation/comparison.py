@@ -19,9 +19,9 @@ from .figures import Figure, figures_of
 from .formats import markdown_table
 from .outcomes import Outcomes
 
-BETTER, NOT_INFERIOR, CANNOT_TELL, WORSE = "better", "not inferior", "cannot tell", "worse"
-# Two versions must share a minimum part of each one's mentions, because a few common mentions prove nothing, and a
-# minimum number of documents, below which the interval does not keep its confidence.
+BETTER, NOT_INFERIOR, INCONCLUSIVE, WORSE = "better", "not inferior", "inconclusive", "worse"
+# Two versions must share a minimum share of each one's mentions, because a few common mentions prove nothing, and a
+# minimum number of documents, below which the interval does not reach its confidence.
 SMALLEST_OVERLAP = 0.5
 FEWEST_DOCUMENTS = 20
 
@@ -39,7 +39,7 @@ class Difference:
         bad_end: the end on the worse side.
         margin: how much worse still counts as as good.
         verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else ``not inferior`` if its
-            bad end is within the margin, and ``cannot tell`` if not.
+            bad end is within the margin, and ``inconclusive`` if not.
     """
 
     name: str
@@ -78,7 +78,7 @@ def figure_difference(
     elif best < 0:
         verdict = WORSE
     else:
-        verdict = NOT_INFERIOR if worst >= -margin else CANNOT_TELL
+        verdict = NOT_INFERIOR if worst >= -margin else INCONCLUSIVE
     value, former_value = (float(figure.statistic(sums.sum(axis=0))) for sums in (present, former))
     return Difference(figure.name, former_value, value, low, high, sign * worst, margin, verdict)
 
@@ -122,7 +122,7 @@ class Comparison:
     @property
     def passes(self) -> bool:
         """Whether no figure is worse, and each is shown to be as good within its margin."""
-        return not self.with_verdict(WORSE, CANNOT_TELL)
+        return not self.with_verdict(WORSE, INCONCLUSIVE)
 
     def table(self) -> str:
         """A Markdown table of the differences, with the changes at rank 1 below it."""
@@ -131,7 +131,7 @@ class Comparison:
         for d in self.differences:
             values = (f"{d.former:.4f}", f"{d.present:.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", f"{d.margin:g}")
             rows.append((d.name, *values, d.verdict))
-        changed = f"right at rank 1 only now: {self.gained:,}, only before: {self.lost:,}; exact McNemar test p = "
+        changed = f"correct at rank 1 only now: {self.gained:,}, only before: {self.lost:,}; exact McNemar test p = "
         table = markdown_table(("figure", "former", "present", interval, "margin", "verdict"), rows)
         return f"{table}\n{changed}{self.mcnemar_p:.2g}"
 
@@ -147,10 +147,10 @@ class Comparison:
         if not self.passes:
             parts = [
                 f"the interval of {d.name} reaches {d.bad_end:+.4f}, beyond the margin of {d.margin:g}"
-                for d in self.with_verdict(CANNOT_TELL)
+                for d in self.with_verdict(INCONCLUSIVE)
             ]
-            remedy = "evaluate on more documents, or set a larger margin (--margin)"
-            return f"cannot tell {over}: {', '.join(parts)}; {remedy}"
+            remedy = "evaluate on more documents or set a larger margin (--margin)"
+            return f"inconclusive {over}: {', '.join(parts)}; {remedy}"
         accuracy, *_, brier = self.differences
         better = [difference.name for difference in self.with_verdict(BETTER)]
         return f"not inferior {over}, within a margin of {accuracy.margin:g} ({brier.margin:g} of {brier.name})" + (
@@ -183,14 +183,14 @@ def compare(
         raise UserError(
             f"the two versions share {len(rows):,} mentions ({len(rows) / max(len(present), 1):.0%} of the one "
             f"version's {len(present):,}, {len(rows) / max(len(former), 1):.0%} of the other's {len(former):,}); at "
-            f"least {SMALLEST_OVERLAP:.0%} of both are needed; evaluate both on the same test split"
+            f"least {SMALLEST_OVERLAP:.0%} of both are required; evaluate both on the same test split"
         )
     ours, theirs = present.select(rows), former.select(former_rows)
     index, documents = document_index(ours.document)
     if documents < FEWEST_DOCUMENTS:
         raise UserError(
-            f"the two versions share {documents} documents; at least {FEWEST_DOCUMENTS} are needed; evaluate both on "
-            "a larger test split"
+            f"the two versions share {documents} documents; at least {FEWEST_DOCUMENTS} are required; evaluate both "
+            "on a larger test split"
         )
     gained, lost = int((ours.correct & ~theirs.correct).sum()), int((theirs.correct & ~ours.correct).sum())
     figures = figures_of("comparison")

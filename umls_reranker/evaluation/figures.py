@@ -25,7 +25,7 @@ from .outcomes import Outcomes
 
 # Of ``metrics.json``.
 SCHEMA_VERSION = 2
-# With fewer mentions, a type is not listed and no calibration figure is given.
+# With fewer mentions, a type is not listed and no calibration metric is given.
 SMALLEST_SLICE = 50
 WITHOUT_TYPE = "without type"
 SERVING, SLICES, COMPARISON = "serving", "slices", "comparison"
@@ -65,18 +65,18 @@ FIGURES = [
         lambda o: (o.correct & o.in_dictionary, o.in_dictionary),
         population="with gold in the dictionary",
     ),
-    Figure("high_confidence_share", "share of tier high", (SERVING, SLICES), lambda o: (o.high, o.every)),
+    Figure("high_confidence_share", "high-tier coverage", (SERVING, SLICES), lambda o: (o.high, o.every)),
     Figure(
         "high_confidence_precision",
-        "precision of tier high",
+        "high-tier precision",
         (SERVING, SLICES),
         lambda o: (o.high & o.correct, o.high),
         population="in the high tier",
     ),
-    Figure("accepted_share", "share accepted", (SERVING, SLICES), lambda o: (o.accepted, o.every)),
+    Figure("accepted_share", "coverage of accepted answers", (SERVING, SLICES), lambda o: (o.accepted, o.every)),
     Figure(
         "accepted_precision",
-        "precision of accepted",
+        "precision of accepted answers",
         (SERVING, SLICES),
         lambda o: (o.accepted & o.correct, o.accepted),
         population="accepted",
@@ -97,16 +97,16 @@ FIGURES = [
         lambda o: (np.nan_to_num(o.margin), o.has_candidates),
         population="with candidates",
     ),
-    # The share of incorrect answers beyond what the scores predict; positive: too confident.
+    # The error rate beyond what the scores predict; positive: overconfident.
     Figure(
         "excess_error",
-        "excess of errors",
+        "excess error",
         (SLICES,),
         lambda o: (o.score_or_0 - o.correct * o.has_candidates, o.has_candidates),
         population="with candidates",
         higher_is_better=False,
     ),
-    # End to end, with abstention: correct answers among those given, and among the mentions that have one.
+    # End to end, with abstention: precision over the answers given, recall over the mentions that have one.
     Figure(
         "correct_answers_f1",
         "F1 of correct answers",
@@ -116,7 +116,7 @@ FIGURES = [
         statistic=sums_to_f1,
     ),
     # The mean squared error of the top scores rises with a worse order or calibration. Where calibrated answers are
-    # correct with p = 0.75, it is p (1 - p) and moves by half of what accuracy does.
+    # correct with p = 0.75, it is p (1 - p) and changes by half of what accuracy does.
     Figure(
         "brier_of_top",
         "Brier score of top candidates",
@@ -135,7 +135,7 @@ def register(figure: Figure) -> None:
         ValueError: the name is taken.
     """
     if figure.name in [declared.name for declared in FIGURES]:
-        raise ValueError(f"there is a figure {figure.name} already")
+        raise ValueError(f"figure {figure.name} is already registered")
     FIGURES.append(figure)
 
 
@@ -211,7 +211,7 @@ def type_slices(
     """
     types = [set(filter(None, map(hierarchy.resolve, names))) for names in outcomes.types]
     slices = _slices(outcomes, documents, types, hierarchy, SMALLEST_SLICE, split)
-    # A type whose mentions all lack candidates has no excess, and comes last.
+    # A type whose mentions all lack candidates has no excess error and comes last.
     return dict(sorted(slices.items(), key=lambda item: -np.nan_to_num(item[1]["excess_error"]["low"], nan=-1.0)))
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from . import figures
 
-# Readable names for figures and systems of ``metrics.json`` that are no `Figure`.
+# Readable names for metrics and systems of ``metrics.json`` that are not a `Figure`.
 NAMES = {
     "f1": "F1",
     "roc_auc": "ROC-AUC",
@@ -17,21 +17,24 @@ NAMES = {
     "debiased_ece": "debiased ECE",
     "ece_reduction": "ECE reduction",
     "brier": "Brier score",
-    "log_loss": "log-loss",
+    "brier_miscalibration": "Brier miscalibration",
+    "brier_discrimination": "Brier discrimination",
+    "brier_uncertainty": "Brier uncertainty",
+    "log_loss": "log loss",
     "reranker": "this model",
     "cross_encoder": "cross-encoder alone",
-    "features_without_cross_encoder": "all features but the cross-encoder",
+    "features_without_cross_encoder": "all features except the cross-encoder",
     "retriever": "retriever alone",
-    "lists_order": "order of the lists",
-    "model_before": "the model before",
-    "calibrated_scores": "scores of the lists, calibrated",
+    "lists_order": "original order",
+    "model_before": "previous model",
+    "calibrated_scores": "calibrated list scores",
     "exact_match": "exact name match",
     "most_frequent_cui": "most frequent CUI of the string",
     "most_frequent_cui_else_retriever": "most frequent CUI, else retriever",
     "seen_cui": "concept seen",
-    "unseen_cui": "concept not seen",
+    "unseen_cui": "concept unseen",
     "seen_string": "string seen",
-    "unseen_string": "string not seen",
+    "unseen_string": "string unseen",
 }
 
 

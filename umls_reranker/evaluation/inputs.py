@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..data.type_sets import TypeSets
     from .answers import Answers
 
-# Shares of typed mentions that get an incorrect type.
+# Shares of typed mentions that are given an incorrect type.
 LEVELS = (0.0, 0.05, 0.1, 0.2)
 
 TypeLists: TypeAlias = "Sequence[Sequence[str]] | TypeSets"
@@ -51,7 +51,7 @@ def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
             return Scores(network(unseen, retained), 0)
 
         decided = answers.decide(reduced, score)
-        # Lists that lack its inputs are decided by another one.
+        # Lists that lack its inputs are decided by another model.
         if number in decided.models:
             figures = slice_figures(Outcomes.of(reduced, decided), answers.documents, answers.split)
             report[model.name] = {"certified": model.thresholds.is_certified} | figures

@@ -165,7 +165,7 @@ def coverage_at_precision(
     def coverage(weight: np.ndarray) -> np.ndarray:
         answered = np.cumsum(weight, axis=-1)
         correct_answers = np.cumsum(weight * correct, axis=-1)
-        # The slack allows for rounding in sums of weights.
+        # The tolerance allows for rounding in sums of weights.
         is_precise = last_of_tie & (correct_answers >= precision * answered - 1e-9)
         return np.max(np.where(is_precise, answered, 0.0), axis=-1) / answered[..., -1]
 

@@ -15,10 +15,10 @@ from .formats import figure_name, interval, is_there, markdown_table, number, pe
 from .linking import Documents, Measure
 from .outcomes import Outcomes
 
-# If it takes more than this many times the mentions that there are to tell two systems apart, they are about equal.
+# If telling two systems apart takes more than this many times the available mentions, they are about equal.
 MOST_TIMES_MENTIONS = 20
 TERMINAL_WIDTH = 100
-HEADER = ("system", "acc@1", "points over order", "accepted", "correct of these", "ECE of top candidates")
+HEADER = ("system", "acc@1", "gain (points)", "coverage", "precision", "ECE of top candidates")
 
 
 class System(NamedTuple):
@@ -62,7 +62,7 @@ def compare_systems(systems: Mapping[str, System], documents: Documents) -> list
     """
     baseline = next(iter(systems.values())).ranks == 0
     every = np.ones(len(baseline), bool)
-    # What is no result has no interval.
+    # It is not a measurement, so it has no interval.
     whole = {"value": 1.0, "low": float("nan"), "high": float("nan")}
     rows = []
     for number_of_row, (name, system) in enumerate(systems.items()):
@@ -119,25 +119,26 @@ def verdict(row: Mapping[str, Any], mentions: int, documents: int) -> str:
 
     Returns:
         "gain" or "loss" if the interval of the difference excludes 0 and there are at least `FEWEST_DOCUMENTS`; else
-        "cannot tell", with about how many mentions more would make the interval around this difference exclude 0.
+        "inconclusive", with about how many mentions more would make the interval around this difference exclude 0.
     """
     value, low, high = (row["gain"][key] for key in ("value", "low", "high"))
     ends = f" ({100 * low:.1f} to {100 * high:.1f})" if is_there(low) and is_there(high) else ""
     difference = f"{100 * value:+.1f} points {'over' if value >= 0 else 'against'} your order{ends}"
     if documents < FEWEST_DOCUMENTS:
         few = f"{documents} documents are" if documents > 1 else "1 document is"
-        return f"cannot tell: {difference}; {few} too few for an interval to rely on, label {FEWEST_DOCUMENTS} or more"
+        return f"inconclusive: {difference}; {few} too few for a reliable interval, label at least {FEWEST_DOCUMENTS}"
     if low > 0:
         return f"gain: {difference}"
     if high < 0:
         return f"loss: {difference}"
-    # The interval shrinks with the square root of the mentions; one that just touches 0 may do so by its skewness.
+    # The interval shrinks with the square root of the mentions; one that just touches 0 may do so because it is
+    # skewed.
     reach = max(value - low if value > 0 else high - value, (high - low) / 2)
     times_more = (reach / value) ** 2 - 1.0 if value else np.inf
     if times_more > MOST_TIMES_MENTIONS:
-        return f"cannot tell: {difference}; the two are about equal on lists like these"
+        return f"inconclusive: {difference}; the two are about equal on lists like these"
     more = float(f"{max(times_more * mentions, mentions / documents, 1.0):.2g}")
-    return f"cannot tell: {difference}; label about {more:,.0f} more mentions"
+    return f"inconclusive: {difference}; label about {more:,.0f} more mentions"
 
 
 def _mean_difference(sums: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
         accept=accept,
         risk_curves=_named(curves["risk_coverage"]),
         pair_curves=_pair_curves(curves),
-        # Next to acc@1 it would make the tables too wide for a page.
+        # Next to acc@1 it would make the tables too wide for the page.
         slice_figures=[figure for figure in figures_of("slices") if figure.name != "acc@1_in_dictionary"],
         worst_types=list(report["types"].items())[:LISTED_TYPES],
         has_types=bool({*report["groups"]} - {WITHOUT_TYPE}),
@@ -55,16 +55,16 @@ def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str
     pair_curves, legend = _pair_curves(curves), {"after calibration": "series1"}
     if len(pair_curves) > 1:
         legend["before calibration"] = "series2"
-    legend |= {"perfect calibration": "ideal", "95 % of perfectly calibrated models": "noise"}
-    title = "How often is a candidate of this probability right?"
+    legend |= {"perfect calibration": "ideal", "95 % band of perfect calibration": "noise"}
+    title = "Reliability of candidate probabilities"
     reliability = _chart_file(title, legend, reliability_axes(), curves=pair_curves, target_precision=None)
     systems = _named(curves["risk_coverage"])
     legend = {}
     for number, (name, curve) in enumerate(systems.items(), start=1):
         if curve["coverage"]:
-            name += f": {curve['precision'][-1]:.1%} right of {curve['coverage'][-1]:.0%} answered"
+            name += f": precision {curve['precision'][-1]:.1%} at coverage {curve['coverage'][-1]:.0%}"
         legend[name] = f"series{number}"
-    title, axes = "What answering only the confident mentions buys", risk_axes(systems.values(), target_precision)
+    title, axes = "Precision-coverage curve", risk_axes(systems.values(), target_precision)
     return reliability, _chart_file(title, legend, axes, curves=systems, target_precision=target_precision)
 
 
@@ -96,7 +96,7 @@ def _rendered(template: str, **content: Any) -> str:
 
 def _pair_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
     points = curves["reliability"]
-    names = {"raw": "before calibration", "calibrated": "after"}
+    names = {"raw": "before calibration", "calibrated": "after calibration"}
     return {name: points[key] for key, name in names.items() if key in points}
 
 

@@ -16,7 +16,7 @@ from ..calibration.reliability import brier, ece
 from ..calibration.resampling import document_sums
 from .linking import Documents
 
-# Scores are cut into this many equal-mass bins for the interval of ROC-AUC (not for its value).
+# Number of equal-mass bins of the scores for the interval of ROC-AUC (not for its value).
 AUC_BINS = 500
 
 

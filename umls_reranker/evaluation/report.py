@@ -105,7 +105,7 @@ def measured_report(
     answers: Answers, systems: Mapping[str, System], sections: Mapping[str, Callable[[], Any]]
 ) -> dict[str, Any]:
     """Figures of any annotated lists, and further sections by name, with a progress bar."""
-    # Its libraries import torch, which the figures of lists alone do without.
+    # Its libraries import torch, which an evaluation of lists alone does not need.
     from .pair_metrics import pair_report
 
     lists, outcomes, documents, split = answers.lists, answers.outcomes, answers.documents, answers.split

@@ -20,13 +20,14 @@ def linking_table(report: dict[str, Any]) -> Table:
     table = Table(
         title=f"Linking, {report['mentions']:,} {report['split']} mentions in {report['documents']:,} documents "
         "(95 % intervals by document)",
-        caption=f"Counted as errors: {losses['out_of_dictionary']:,} mentions whose concept is not in the dictionary, "
-        f"{losses['not_retrieved']:,} whose concept was not retrieved. Systems that give one answer have no MRR.",
+        caption=f"Counted as errors: {losses['out_of_dictionary']:,} mentions whose gold concept is not in the "
+        f"dictionary and {losses['not_retrieved']:,} whose gold concept was not retrieved. Systems with a "
+        "single answer have no MRR.",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("system")
-    for title in ("acc@1", "acc@1 in dictionary", "MRR", recall, "answered"):
+    for title in ("acc@1", "acc@1, gold in dictionary", "MRR", recall, "answered"):
         table.add_column(title, justify="right")
     for name, row in report["linking"].items():
         table.add_row(
@@ -44,7 +45,7 @@ def linking_table(report: dict[str, Any]) -> Table:
 def figures_table(report: dict[str, Any]) -> Table:
     """Pair metrics, calibration before and after, and serving figures."""
     table = Table(title="Scores and decisions", title_justify="left")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("measured on")
     for name in ("f1", "roc_auc"):
@@ -63,7 +64,7 @@ def examples_table(
     mentions: Sequence[str], gold_cuis: Sequence[str], ranked: Sequence[Sequence[Mapping[str, Any]]]
 ) -> Table:
     """The top candidates of some mentions with the fields of the column ``ranked``; the gold concept is marked."""
-    table = Table(title="Examples from the test split, from a confident to an unsure one", title_justify="left")
+    table = Table(title="Examples from the test split, most to least confident", title_justify="left")
     for title in ("mention", "candidate", "CUI", "gold", "score", "margin", "tier", "decision"):
         table.add_column(title, justify="right" if title in ("score", "margin") else "left")
     for mention, gold, candidates in zip(mentions, gold_cuis, ranked, strict=True):
@@ -71,7 +72,7 @@ def examples_table(
         for rank, candidate in enumerate(displayed, start=1):
             is_top = rank == 1
             table.add_row(
-                # Not markup: names have brackets.
+                # Not markup: names may contain brackets.
                 Text(mention if is_top else ""),
                 Text(candidate["name"]),
                 Text(candidate["cui"] or ""),

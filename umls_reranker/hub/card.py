@@ -38,17 +38,17 @@ class Source(NamedTuple):
     terms: str
 
 
-# By a part of the locator.
+# Keyed by a substring of the locator.
 KNOWN_SOURCES = {
     "medmentions": Source("MedMentions", "CC0 1.0"),
-    "hp.obo": Source("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
+    "hp.obo": Source("Human Phenotype Ontology", "HPO license: free use, citing source and version"),
     "sapbert": Source("SapBERT", "Apache-2.0"),
     "all-minilm-l6-v2": Source("all-MiniLM-L6-v2", "Apache-2.0"),
 }
-# Characters of a line of the example.
+# Maximum characters per line of the example.
 LINE = 110
-UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vocabulary"
-OWN_LICENSE = "as its publisher says"
+UMLS_LICENSE = "UMLS Metathesaurus License Agreement and the licenses of the source vocabularies"
+OWN_LICENSE = "set by its publisher"
 
 
 def folder_card(
@@ -150,7 +150,7 @@ def model_card(
 
 
 def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str, network: bool) -> ModelCardData:
-    corpus = "own lists" if "lists" in metrics else _corpus_name(recipe)
+    corpus = "user-provided candidate lists" if "lists" in metrics else _corpus_name(recipe)
     sections = {
         "linking": metrics.get("linking", {}).get("reranker", {}),
         "pair": metrics.get("pair", {}),
@@ -235,7 +235,7 @@ def _as_text(text: str) -> str:
     line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
     if re.fullmatch(r"[\w ,:;.()/+-]*", line, re.ASCII) and not re.search(r"\b_|_\b|://|www\.", line):
         return line
-    # In code, Markdown interprets only the closing backtick, and a table the bar that ends a cell.
+    # In code, Markdown interprets only the closing backtick and, in tables, the bar that ends a cell.
     return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
 
 
@@ -289,7 +289,7 @@ def _concept_sources(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -
     ontology = _ontology(recipe)
     if recipe["concept_source"] == "rrf":
         if recipe.get("candidate_lists") and not recipe["umls_dir"]:
-            return [Source("those that the candidate lists name", OWN_LICENSE)]
+            return [Source("those of the candidate lists", OWN_LICENSE)]
         release = (dictionary.get("release") or {}).get("name")
         name = f"{ontology.name} {_as_text(release)}" if release else ontology.name
         if recipe.get("sources"):
@@ -316,14 +316,14 @@ def _source_rows(
         network: whether the model has a network.
     """
     rows = []
-    # The counts of a model without a network may be of a training.
+    # The counts of a model without a network may come from a training.
     if not is_plain and (network or any(map(recipe.get, ("corpus", "candidate_lists", "umls_dir", "obo")))):
         rows += [(f"concepts: {name}", terms) for name, terms in _concept_sources(recipe, dictionary)]
         if recipe["mention_source"] == "corpus":
             terms = _joined(recipe.get("corpus") or "corpus").terms
             rows.append((f"mentions: {_as_text(_corpus_name(recipe))}", terms))
     if not network:
-        return [*rows, ("the candidate lists that it was calibrated on", "as their publishers say")]
+        return [*rows, ("candidate lists used for calibration", "set by their publishers")]
     base = _known(recipe["model"])
     rows.append((f"base model: {_linked_model(recipe['model'])}", base.terms if base else OWN_LICENSE))
     return rows

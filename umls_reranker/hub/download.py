@@ -15,7 +15,7 @@ from .model_folder import MANIFEST, loaded_files
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# Name and folder of the model that comes with the package.
+# Name and folder of the model included in the package.
 BUILT_IN, BUILT_IN_FOLDER = "built-in", Path(__file__).resolve().parents[1] / "built_in"
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
@@ -44,17 +44,17 @@ def download(
         UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
     """
     if not str(repo_or_path):
-        raise UserError("the model has no name; give a Hub repo or a folder, '.' for the working directory")
+        raise UserError("the model has no name; give a Hub repo or a folder ('.' for the working directory)")
     path = Path(expanduser(repo_or_path))
     is_built_in = str(repo_or_path) == BUILT_IN and not path.is_dir()
     if is_built_in:
         path = BUILT_IN_FOLDER
     if path.is_dir():
         if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
-            raise UserError(f"{repo_or_path} is a run folder; give its model, {path / 'model'}")
+            raise UserError(f"{repo_or_path} is a run folder; use its model, {path / 'model'}")
         if revision is not None:
-            kind = "comes with the package" if is_built_in else "is a local folder"
-            raise UserError(f"{repo_or_path} {kind}, which has no revision {revision!r}; give only one")
+            kind = "is included in the package" if is_built_in else "is a local folder"
+            raise UserError(f"{repo_or_path} {kind}, and has no revision {revision!r}; give only one of the two")
         return path
     return snapshot(
         str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_files(backend)), is_plain
@@ -71,9 +71,9 @@ def snapshot(
 ) -> Path:
     """Like `download`, of a Hub repo only."""
     if not re.fullmatch(REPO_ID, repo_id):
-        raise UserError(f"{repo_id} is neither a local folder nor a Hub repo written as NAMESPACE/NAME")
+        raise UserError(f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME")
 
-    # The Hub's client takes as long to import as a model without a network to load.
+    # Importing the Hub's client takes as long as loading a model without a network.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 

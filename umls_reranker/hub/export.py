@@ -22,9 +22,9 @@ from .model_folder import ONNX, changing, has_network, verify_model
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
 
-# Calibrator, thresholds and certificate hold for both backends while logits differ by no more than rounding.
+# Calibrator, thresholds and certificate hold for both backends as long as logits differ only by rounding.
 MOST_APART = 1e-4
-# Mentions whose candidates are compared.
+# Number of mentions whose candidates are compared.
 EXAMPLES = 100
 OPSET = 18
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
@@ -49,14 +49,14 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
     """
     info = verify_model(folder)
     if not has_network(info):
-        raise UserError(f"{folder} has no network to export; it is served without PyTorch as it is")
+        raise UserError(f"{folder} has no network to export; it is already served without PyTorch")
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: pip install 'umls_reranker[export]'")
     if info["dtype"] != "float32":
         warnings.warn(
-            f"this model was calibrated in {info['dtype']}, and its logits in float32 differ by a few hundredths; "
-            "calibrate with scoring_dtype: float32 for the certificate of what ONNX serves",
+            f"this model was calibrated in {info['dtype']}, whose logits differ from float32 by a few hundredths; "
+            "calibrate with scoring_dtype: float32 to certify what ONNX serves",
             stacklevel=2,
         )
     template = PairTemplate.from_dict(info["template"])
@@ -74,8 +74,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         apart = float(np.abs(expected - logits).max(initial=0.0))
         if apart > MOST_APART:
             raise UserError(
-                f"the network in ONNX is not the one in PyTorch: their logits differ by up to {apart:.1e} on "
-                f"{len(logits):,} pairs, where {MOST_APART:.0e} is rounding; serve this model with backend torch"
+                f"ONNX and PyTorch logits differ by up to {apart:.1e} on {len(logits):,} pairs, more than rounding "
+                f"({MOST_APART:.0e}); serve this model with backend torch"
             )
     return len(logits), apart
 

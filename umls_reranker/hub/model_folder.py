@@ -70,7 +70,7 @@ MODEL_FILES = {
     ONNX: "umls-reranker export",
 }
 
-# Sections of a recipe that say something about a model without a network.
+# Recipe sections that apply to a model without a network.
 LISTS_SECTIONS = (RunArguments, ConceptArguments, MentionArguments, CalibrationArguments)
 
 LFS_POINTER = b"version https://git-lfs"
@@ -116,13 +116,13 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
     unlisted = next((name for name in present if name in checked and name not in listed), None)
     if unlisted:
         raise UserError(
-            f"{folder / unlisted} is no part of this model ({MANIFEST} does not list it); remove it, or take all "
-            "parts from one revision"
+            f"{folder / unlisted} does not belong to this model ({MANIFEST} does not list it); remove it, or use all "
+            "files from one revision"
         )
     for name in (CALIBRATOR, THRESHOLDS):
         _require(folder, name)
         require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
-    # The network may have been left out, or never exported.
+    # The network may have been left out or never exported.
     network = [BACKENDS[backend or "torch"]] if has_network(info) else []
     return verify_files(folder, [*network, *(name for name in listed if name in checked)])
 
@@ -142,8 +142,8 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
                 if stream.read(len(LFS_POINTER)) == LFS_POINTER:
                     raise UserError(f"{folder / name} is a Git LFS pointer, not the file; run `git lfs pull`")
             raise UserError(
-                f"{folder / name} (sha256 {actual[:12]}) is not the file that {MANIFEST} describes; it was changed or "
-                f"comes from another version, so take all parts from one revision, or run {MODEL_FILES[name]} again"
+                f"{folder / name} (sha256 {actual[:12]}) does not match {MANIFEST}: it was modified or belongs to "
+                f"another version; use all files from one revision, or run {MODEL_FILES[name]} again"
             )
     return info
 
@@ -214,7 +214,7 @@ def changing(folder: Path) -> Iterator[Path]:
     try:
         yield new
         _write_manifest(new, info, info["sha256"])
-        # The manifest tells all files but the card.
+        # The manifest lists all files except the card.
         if any(_content(new / name) not in (None, _content(folder / name)) for name in (MANIFEST, CARD)):
             shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
             replace_folder(new, folder)
@@ -244,7 +244,9 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
     is_model = (target / MANIFEST).is_file()
     foreign = next((name for name in files if not is_model and (target / name).exists()), None)
     if foreign:
-        raise UserError(f"{folder} holds a {foreign} that is not of a umls_reranker model; choose another folder")
+        raise UserError(
+            f"{folder} contains {foreign}, which does not belong to a umls_reranker model; choose another folder"
+        )
     former = model_files(target) if is_model else []
     stale = [path for path in former if path.relative_to(target).as_posix() not in {*files, CARD}]
     new = target / ".partial"
@@ -275,7 +277,7 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
         UserError: the checkpoint has no safetensors weights.
     """
     if not (checkpoint / WEIGHTS).is_file():
-        raise UserError(f"{checkpoint} holds no {WEIGHTS}; run umls-reranker train with the same recipe")
+        raise UserError(f"{checkpoint} contains no {WEIGHTS}; run umls-reranker train with the same recipe")
     for name in NETWORK:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
@@ -343,7 +345,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     listed = info.get("sha256")
     if not isinstance(listed, dict) or listed.get(MANIFEST) != _sha256_of_the_rest(info):
         raise UserError(
-            f"{folder / MANIFEST} was changed after it was written, so nothing here can be trusted; take all parts "
+            f"{folder / MANIFEST} was modified after it was written, so the model cannot be trusted; use all files "
             "from one revision, or run umls-reranker calibrate again"
         )
     return info

@@ -57,7 +57,7 @@ def publish(
     """
     folder = Path(folder)
     listed = verify_model(folder)["sha256"]
-    # What the manifest lists and torch does not load may be missing.
+    # Files that the manifest lists but torch does not load may be missing.
     verify_files(folder, [name for name in (METRICS, ONNX) if name == METRICS or name in listed])
     _check_names(repo_id, tag)
     contents = published_files(folder)
@@ -74,7 +74,8 @@ def publish(
             foreign = next((name for name in present if name in MODEL_FILES), None)
             if foreign and MANIFEST not in present:
                 raise UserError(
-                    f"{repo_id} holds a {foreign} that is not of a umls_reranker model; choose another repo"
+                    f"{repo_id} contains {foreign}, which does not belong to a umls_reranker model; choose another "
+                    "repo"
                 )
             if MANIFEST in present and not force_worse:
                 _refuse_worse(folder, repo_id, head, margin, token)
@@ -96,7 +97,7 @@ def publish(
     with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split an upload into several commits.
         with warnings.catch_warnings():
-            # The outcomes are data that belong next to the model.
+            # The outcomes are data that belong to the model.
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
             commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
@@ -105,12 +106,12 @@ def publish(
 
 def _check_names(repo_id: str, tag: str) -> None:
     if not re.fullmatch(REPO_ID, repo_id):
-        raise UserError(f"repo_id {repo_id!r} must be written as NAMESPACE/NAME, e.g. org/sapbert-umls-reranker")
+        raise UserError(f"repo_id {repo_id!r} must have the form NAMESPACE/NAME, e.g. org/sapbert-umls-reranker")
     # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag) or ".." in tag or tag.endswith(".lock"):
-        raise UserError(f"tag {tag!r} must be letters, digits, dots, dashes and underscores, e.g. v1.0.0")
+        raise UserError(f"tag {tag!r} must consist of letters, digits, dots, dashes and underscores, e.g. v1.0.0")
     if tag == "main" or re.fullmatch(r"[0-9a-f]{5,40}", tag):
-        raise UserError(f"tag {tag!r} reads like a branch or a commit; choose a name such as v1.0.0")
+        raise UserError(f"tag {tag!r} looks like a branch or a commit; choose a name such as v1.0.0")
 
 
 def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
@@ -119,7 +120,7 @@ def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
         return None
     info, refs = api.model_info(repo_id), api.list_repo_refs(repo_id)
     if private and not info.private:
-        raise UserError(f"{repo_id} is public but private is true; set private: false to publish there")
+        raise UserError(f"{repo_id} is public, but private is true; set private: false to publish there")
     for kind, names in (("tag", refs.tags), ("branch", refs.branches)):
         for ref in names:
             if ref.name == tag:
@@ -144,11 +145,11 @@ def find_outcomes(location: str) -> Path:
         if file.is_file():
             return file
     if path.exists():
-        raise UserError(f"{location} holds no {OUTCOMES_FILE}; umls-reranker evaluate writes it")
+        raise UserError(f"{location} contains no {OUTCOMES_FILE}; umls-reranker evaluate writes it")
     repo_id, _, revision = location.partition("@")
     published = _published(repo_id, revision or None)
     if published is None:
-        raise UserError(f"{location} holds no {OUTCOMES_FILE}; it was published without")
+        raise UserError(f"{location} contains no {OUTCOMES_FILE}; it was published without it")
     return published
 
 

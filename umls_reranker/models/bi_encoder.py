@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because the last bits of an
 # index depend on it.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
-# Texts tokenized and kept on the device together. Fixed, because the last bits also depend on who shares a batch.
+# Texts tokenized and kept on the device together. Fixed, because the last bits also depend on which texts share a
+# batch.
 CHUNK = 16_384
 # Stored with an encoder that was trained on mentions in context.
 CONTEXT_FILE = "context.json"
@@ -210,9 +211,7 @@ class BiEncoder:
         if bar is not None:
             bar.close()
         if not np.isfinite(vectors).all():
-            raise UserError(
-                "the encoder gave vectors that are not numbers; its weights are damaged or overflow float16"
-            )
+            raise UserError("the encoder gave non-finite embeddings; its weights are damaged or overflow float16")
         return vectors
 
     def _unit_vectors(self, ids: Sequence[list[int]], batch: np.ndarray) -> Tensor:

@@ -62,7 +62,7 @@ class PairScorer:
         self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
-                f"token_budget: {token_budget!r} must be a whole number, 1 or more; empty takes the usual one"
+                f"token_budget: {token_budget!r} must be an integer of 1 or more; leave it empty for the default"
             )
 
     @property
@@ -131,7 +131,7 @@ class PairScorer:
                 if scored is not None:
                     scored(int(repeats[batch].sum()))
             chunks.append((chunk, rows, outputs))
-        # A GPU is waited for only when everything was sent to it.
+        # Synchronize with the GPU only after everything was sent to it.
         for chunk, rows, outputs in chunks:
             batches, computed = zip(*outputs, strict=True)
             of_distinct = np.empty(sum(map(len, batches)), np.float32)
@@ -140,7 +140,7 @@ class PairScorer:
         if bar is not None:
             bar.close()
         if not np.isfinite(logits).all():
-            raise UserError("the model gave scores that are not numbers; its weights are damaged or overflow float16")
+            raise UserError("the model gave non-finite scores; its weights are damaged or overflow float16")
         return Scores(logits, truncated)
 
     def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, Any]]:
@@ -193,7 +193,7 @@ def score_lists(
 def _load(
     folder: Path, device: str | None, dtype: str | None, backend: str
 ) -> tuple[TorchNetwork | OnnxNetwork, Tokenizer]:
-    # Each backend is imported only where it serves: the other one may not be installed.
+    # Each backend is imported only if used: the other one may not be installed.
     try:
         if backend == "onnx":
             from .onnx_network import load_onnx

@@ -58,7 +58,7 @@ class TorchNetwork(ABC):
 
     def map(self, forward: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]) -> Iterable[Tensor]:
         """Results of `forward` for each batch in order, several at a time."""
-        # Asked for anew: a process forked from where the network was loaded has none of its threads.
+        # Set anew: a process forked after the network was loaded has none of its threads.
         return batch_mapper(self.device)(forward, batches)
 
     def collect(self, outputs: Sequence[Tensor]) -> np.ndarray:
@@ -130,7 +130,7 @@ class PaddedModel(TorchNetwork):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: str
     ) -> None:
         super().__init__(device, dtype)
-        # transformers wraps `to`, so it seems to lack its first argument.
+        # transformers wraps `to`, which hides its first argument.
         self.model = model.to(device=device, dtype=getattr(torch, dtype))  # type: ignore[call-arg]
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(tokenizer)
@@ -163,5 +163,5 @@ def load_network(folder: Path, device: str | None, dtype: str | None) -> tuple[T
 def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:
     heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
     if not heads:
-        raise UserError(f"{type(model).__name__} ends in no linear layer of one output; score it in float32")
+        raise UserError(f"{type(model).__name__} does not end in a linear layer with one output; score it in float32")
     heads[-1].float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))

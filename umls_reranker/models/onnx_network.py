@@ -30,7 +30,7 @@ class OnnxNetwork:
     token_budget = 1_024
 
     def __init__(self, file: Path, pad_id: int) -> None:
-        # Which its builds for Windows send.
+        # Its builds for Windows send telemetry.
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -59,16 +59,16 @@ def load_onnx(folder: Path, device: str | None, dtype: str | None) -> tuple[Onnx
         UserError: the network is missing or damaged, or a GPU or another dtype is requested.
     """
     if device not in (None, "auto", "cpu"):
-        raise UserError(f"backend onnx computes on the CPU; leave out device={device!r}, or use backend torch")
+        raise UserError(f"backend onnx runs on the CPU; remove device={device!r} or use backend torch")
     if dtype not in (None, "auto", "float32"):
-        raise UserError(f"backend onnx computes in float32, not in {dtype}; use backend torch")
+        raise UserError(f"backend onnx runs in float32, not in {dtype}; use backend torch")
     file = folder / BACKENDS["onnx"]
     if not file.is_file():
-        raise UserError(f"{file} is missing; umls-reranker export RECIPE makes it")
+        raise UserError(f"{file} is missing; umls-reranker export RECIPE writes it")
     pad_id = read_json(folder / "config.json").get("pad_token_id") or 0
     try:
         return OnnxNetwork(file, pad_id), Tokenizer.from_file(str(folder / "tokenizer.json"))
-    # Both libraries have exceptions of their own kinds for files that they cannot read.
+    # Both libraries raise exceptions of their own for unreadable files.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file} or tokenizer.json cannot be read: {reason}") from None

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..core.devices import to_device
 from .batches import PackedTexts, TextGroup
 
-# All but cuDNN's, which PyTorch prefers on Hopper: it plans again for each number of texts, for about 30 ms.
+# All but cuDNN's, which PyTorch prefers on Hopper: it replans for each new batch size, which takes about 30 ms.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -94,7 +94,7 @@ class PackedLayers:
         self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
         fits = self.heads > 0 and not self.dimension % self.heads
         if f"{prefix}encoder.layer.{count}.output.dense.weight" in weights or not fits:
-            raise ValueError("layers or heads of the configuration are not those of the weights")
+            raise ValueError("the numbers of layers or heads in the configuration and the weights differ")
 
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:

@@ -31,18 +31,18 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
     for path in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
         content = read_json(path) if path.is_file() else {}
         if not isinstance(content, dict):
-            raise UserError(f"{path} must be a mapping; make or download it again")
+            raise UserError(f"{path} must be a mapping; write or download it again")
         # transformers would not run it either, but silently load another network.
         if "auto_map" in content:
             raise UserError(
-                f"{path} asks for code of its own (auto_map), which is never run; "
-                "use a model of a kind that transformers knows"
+                f"{path} requires custom code (auto_map), which is never run; use an architecture that transformers "
+                "includes"
             )
     adapter = Path(folder) / "adapter_config.json"
     if adapter.is_file():
         raise UserError(
-            f"{adapter} belongs to an adapter, which is not loaded; merge it into the weights (peft's "
-            "merge_and_unload) and save them without it"
+            f"{adapter} belongs to an adapter, and adapters are not loaded; merge it into the weights (peft's "
+            "merge_and_unload) and save the merged model"
         )
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
@@ -59,7 +59,7 @@ def loading(model: str) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise UserError(f"{model} cannot be loaded: the weights are corrupt ({error}); fetch them again") from None
+        raise UserError(f"{model} cannot be loaded: the weights are corrupt ({error}); download them again") from None
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
@@ -85,12 +85,12 @@ def load_weights(kind: Any, folder: str | Path, **options: Any) -> Any:
     model, info = load_pretrained(kind, folder, **options)
     # Many encoders have no pooler, and it is not used.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    # transformers would draw what is missing at random, and leave further layers out.
+    # transformers would initialize missing weights at random, and ignore additional ones.
     missing += sorted(key for key in info["unexpected_keys"] if ".layer." in key)
     if missing:
         raise UserError(
-            f"{folder}: config.json and the weights do not belong together (one of them lacks {missing[0]}); download "
-            "or make the model again"
+            f"{folder}: config.json and the weights do not match (one of them lacks {missing[0]}); download or write "
+            "the model again"
         )
     return model
 

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
-# Words in BERT's vocabulary that no text uses.
+# Tokens of BERT's vocabulary that occur in no text.
 MARKERS = ("[unused1]", "[unused2]")
 # Separates the fields of a mention or a candidate.
 SEPARATOR = " ; "
-# Longer definitions are cut: their first words matter most.
+# Longer definitions are truncated: their first words matter most.
 DEFINITION_CHARS = 160
 
 

@@ -23,7 +23,7 @@ from .template import PairTemplate
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Mentions and names whose ids are cached, about 250 bytes each.
+# Number of mentions and names whose ids are cached, about 250 bytes each.
 CACHED_TEXTS = 262_144
 
 
@@ -100,7 +100,7 @@ class PairEncoder:
     def __init__(self, tokenizer: Tokenizer, template: PairTemplate) -> None:
         self.tokenizer = tokenizer
         self.template = template
-        # Without truncation and padding, calls set nothing, so threads can share the tokenizer.
+        # Without truncation and padding, calls change no state, so threads can share the tokenizer.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         head, middle, tail, first_middle = _special_layout(tokenizer)
@@ -127,7 +127,7 @@ class PairEncoder:
         """
         if not texts:
             return []
-        # Do not tokenize many more characters than the retained ids can hold.
+        # Do not tokenize many more characters than are needed for the retained ids.
         limit = self.template.max_length * 32
         read = [text[-limit:] if from_end else text[:limit] for text in texts]
         encoded = self.tokenizer.encode_batch_fast(read, add_special_tokens=False)
@@ -155,7 +155,7 @@ class PairEncoder:
             # Contexts rarely recur.
             columns += [(lefts or empty, partial(self.tokenize, from_end=True)), (rights or empty, self.tokenize)]
         if any(len(texts) != len(mentions) for texts, _ in columns):
-            raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
+            raise ValueError(f"{len(mentions)} mentions need the same number of names and contexts")
         mention, name, *context = (_Column(texts, tokenize) for texts, tokenize in columns)
         ending, opening = self._middle
         kept_mention, kept_name = mention.lengths, name.lengths
@@ -241,7 +241,7 @@ def _special_layout(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[in
     ids, size = pair.ids, len(probe)
     starts = [i for i in range(len(ids) - size + 1) if ids[i : i + size] == probe]
     if len(starts) != 2:
-        raise UserError("the tokenizer joins text pairs in a way that is not supported")
+        raise UserError("the tokenizer joins text pairs in an unsupported way")
     first, second = starts
     middle = ids[first + size : second]
     return ids[:first], middle, ids[second + size :], pair.type_ids[first + size : second].count(0)
@@ -250,7 +250,7 @@ def _special_layout(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[in
 def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first`` keeps them."""
     short, long = np.minimum(first, second), np.maximum(first, second)
-    # The shorter text is kept whole if it fits into half of the budget.
+    # The shorter text is not truncated if it fits into half of the budget.
     long = np.where(short > budget, short, np.maximum(short, budget - short))
     halved = short + long > budget
     half = budget // 2

@@ -33,8 +33,7 @@ CANDIDATE_FEATURES = Features(
 )
 # Ranks at which recall is reported.
 RECALL_AT = (1, 8, 32, 64)
-# Queries encoded and searched together. It decides who is padded with whom, and so the last bits of the scores:
-# a constant keeps results the same for every setting.
+# Queries encoded and searched together. Constant, because padding affects the last bits of the scores.
 QUERIES = 8_192
 MENTIONS_PER_BATCH = 4_096
 

@@ -64,11 +64,11 @@ class ConceptIndex:
         require_format(path / cls.file, description, cls.schema_version, "build_index")
         try:
             return cls(path, description)
-        # FAISS raises a RuntimeError, and Arrow a ValueError.
+        # FAISS raises a RuntimeError, Arrow a ValueError.
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[-1]
             raise UserError(
-                f"{path} holds no readable index ({reason}); run umls-reranker build_index again"
+                f"{path} contains no readable index ({reason}); run umls-reranker build_index again"
             ) from None
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder | None = None) -> None:
@@ -84,12 +84,12 @@ class ConceptIndex:
         for key, value in self.description.get("encoder", {}).items():
             if encoder is not None and encoder.identity[key] != value:
                 raise UserError(
-                    f"{self.title} was built with encoder {key} {value!r}, not {encoder.identity[key]!r}; "
-                    "run umls-reranker build_index again"
+                    f"{self.title} was built with the encoder {key} {value!r}, not {encoder.identity[key]!r}; run "
+                    "umls-reranker build_index again"
                 )
         if len(concepts) != self.description["concepts"]:
             raise UserError(
-                f"{self.title} was built over {self.description['concepts']:,} concepts and there are "
+                f"{self.title} was built over {self.description['concepts']:,} concepts, but there are "
                 f"{len(concepts):,} now; run umls-reranker build_index again"
             )
 

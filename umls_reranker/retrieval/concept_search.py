@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..core.arrays import expand_ranges
 
-# Names asked for per concept: a concept near a query tends to come with several of its names.
+# Names retrieved per concept: several names of a concept tend to be near a query.
 NAMES_PER_CONCEPT = 4
 # The most results (queries x strings) that one thread holds, some 100 bytes each.
 SEARCH_CELLS = 1 << 20
@@ -139,7 +139,8 @@ class NameGrouping:
         target = queries[query[is_retained]], rank[is_retained]
         nearest.rows[target], nearest.name_ids[target] = rows[is_retained], name_ids[is_retained]
         nearest.scores[target] = values[is_retained]
-        # Strings that were left out score at most as high as the last one given, so what lies above that is certain.
+        # Strings that were not returned score at most as high as the last one returned, so everything above it is
+        # certain.
         above = np.bincount(query[values > scores[query, -1]], minlength=len(queries))
         exhausted = (strings[:, -1] < 0) | (strings.shape[1] == self.distinct)
         return (above >= k) | exhausted

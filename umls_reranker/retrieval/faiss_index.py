@@ -60,8 +60,8 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
     clusters = faiss.try_extract_index_ivf(index)
     if clusters is not None and not NPROBE.search(parameters):
         raise UserError(
-            f"index_parameters: {factory} searches 1 of its {clusters.nlist:,} clusters unless told otherwise; "
-            f"set nprobe={recommended_nprobe(clusters.nlist)}, and look at the recall that is printed"
+            f"index_parameters: {factory} searches only 1 of its {clusters.nlist:,} clusters by default; set "
+            f"nprobe={recommended_nprobe(clusters.nlist)} and check the recall that is printed"
         )
 
 
@@ -84,11 +84,11 @@ def training_size(index: faiss.Index, names: int) -> int:
     if clusters is None:
         return min(names, TRAINING_SAMPLE)
     least = clusters.cp.min_points_per_centroid
-    needed = f"{clusters.nlist:,} clusters have to be trained on {least * clusters.nlist:,} names ({least} each)"
+    needed = f"{clusters.nlist:,} clusters must be trained on {least * clusters.nlist:,} names ({least} each)"
     if names < least * clusters.nlist:
         few = names // least
         other = f"IVF{few} or fewer clusters, or Flat" if few > 1 else "Flat"
-        raise UserError(f"index_factory: {needed} and there are {names:,}; use {other}")
+        raise UserError(f"index_factory: {needed}, but there are {names:,}; use {other}")
     return min(names, max(TRAINING_SAMPLE, SAMPLE_PER_CLUSTER * clusters.nlist))
 
 
@@ -114,7 +114,7 @@ def fill(index: faiss.Index, vectors: NameVectors) -> faiss.Index:
     if not filled.is_trained:
         print(f"training the index on {size:,} names", file=sys.stderr)
         if (clusters := faiss.try_extract_index_ivf(index)) is not None:
-            # FAISS then prints how long each of its iterations took.
+            # FAISS then prints the time of each iteration.
             clusters.cp.verbose = True
         try:
             filled.train(vectors.take(vectors.sample(size)))
@@ -180,7 +180,7 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
     """
     sample = vectors.sample(RECALL_QUERIES)
     queries, depth = vectors.take(sample), min(max(RECALL_AT), len(vectors) - 1)
-    # An index that refines is asked for as many names as when it searches for concepts.
+    # A refining index searches as many names as in concept search.
     _, hits = index.search(queries, min(NAMES_PER_CONCEPT * (depth + 1), len(vectors)))
     hits = hits[:, : depth + 1]
     exact = np.full(hits.shape, -np.inf, np.float32)
@@ -196,7 +196,7 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
             nearest = -np.partition(-merged, min(depth, merged.shape[1]) - 1, axis=1)[:, :depth]
             bar.update(len(shard))
     nearest = -np.sort(-nearest, axis=1)
-    # The query itself is moved to the end, which is ignored.
+    # The query itself is moved to the end and ignored.
     order = np.argsort(hits == sample[:, None], axis=1, kind="stable")
     exact = np.take_along_axis(exact, order, axis=1)
     return {
@@ -218,11 +218,11 @@ def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np
         (n, k) float32 scores in descending order, ties by number, and (n, k) int64 numbers of vectors.
     """
     faiss.omp_set_num_threads(1)
-    # FAISS compares up to 300 queries one by one, which is ten times slower than as a matrix.
+    # FAISS compares up to 300 queries one by one, ten times slower than a matrix product.
     threshold = faiss.cvar.distance_compute_blas_threshold
     faiss.cvar.distance_compute_blas_threshold = min(threshold, 4 * vectors.shape[1])
     _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    # A matrix product may round equal vectors differently, depending on the other queries; this does not.
+    # A matrix product may round equal vectors differently depending on the other queries; this does not.
     scores = np.stack(
         [np.einsum("nd,d->n", vectors[nearest], query) for nearest, query in zip(numbers, queries, strict=True)]
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..data.relations import RelationTable
 
 FILTERS = ("gold_concept", "shared_name", "related", "chosen")
-"""Why a concept is dropped, in the order in which it is asked; "chosen" is one that the mention has already."""
+"""Reasons to drop a concept, in the order of the checks; "chosen": the mention already has it."""
 
 GOLD, SHARED, RELATED, CHOSEN = range(len(FILTERS))
 # Number of gold concepts whose names are looked up together.
@@ -69,7 +69,7 @@ class SharedNames:
             namesakes, offsets = concepts.rows_named(names)
             owners = np.repeat(np.repeat(rows, np.diff(name_offsets)), np.diff(offsets))
             keys.append(np.unique(owners * self._concepts + namesakes))
-        # The last one is larger than any key, so that each has a position.
+        # The last one is larger than any key, so that every key has a position.
         self._keys = np.concatenate([*keys, [np.iinfo(np.int64).max]])
 
     def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:

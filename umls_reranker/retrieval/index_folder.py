@@ -61,7 +61,7 @@ def export_index(
         UserError: `target` exists, or a folder of the run is missing or from another run.
     """
     if target.exists():
-        raise UserError(f"{target} exists already; name a new folder, and switch the deployment over to it")
+        raise UserError(f"{target} already exists; choose a new folder and switch the deployment over to it")
     require_one_run(run, names)
     if dry_run:
         return
@@ -91,14 +91,16 @@ def require_one_run(folder: Path, names: list[str]) -> None:
     manifests = {}
     for name in names:
         if not (folder / name / STAGE_MANIFEST).is_file():
-            raise UserError(f"{folder} has no {name}/; give a folder of umls-reranker export_index, or a run folder")
+            raise UserError(
+                f"{folder} has no {name}/; give a folder written by umls-reranker export_index, or a run folder"
+            )
         manifests[name] = read_manifest(folder / name)
     for name, manifest in manifests.items():
         for other, key in manifest["inputs"].items():
             if other in manifests and manifests[other]["key"] != key:
                 raise UserError(
-                    f"{folder / name} was built from another {other}/ than the one next to it; "
-                    "run umls-reranker build_index again, or export the index anew"
+                    f"{folder / name} was not built from the {other}/ next to it; run umls-reranker build_index or "
+                    "export_index again"
                 )
 
 

@@ -33,8 +33,8 @@ STRING_STARTS_FILE, STRING_TRIGRAMS_FILE = "string_starts.npy", "string_trigrams
 STRING_WEIGHTS_FILE = "string_weights.npy"
 # Size of the trigram hash; among 50,000 trigrams, one in 20 shares its number with another.
 HASHES = 1 << 20
-# A trigram in more than this share of the strings tells little and costs most of the time; small dictionaries keep
-# all.
+# A trigram in more than this share of the strings carries little information and costs most of the time; small
+# dictionaries keep all.
 COMMON_SHARE, COMMON_STRINGS = 0.05, 5_000
 # Strings per block of postings: the sums of a query over one block fit the CPU's cache.
 STRINGS_PER_BLOCK = 131_072

@@ -45,7 +45,7 @@ PAIR_FEATURES = Features(
         "source": ClassLabel(names=list(SOURCES)),
     }
 )
-# Distinguishes the draw of mentions without types from the draws of negatives.
+# Separates the random draw of mentions shown without types from the draws of negatives.
 TYPELESS = len(SOURCES)
 # Mentions whose pairs are selected together; does not affect the result.
 MENTIONS_AT_ONCE = 8_192
@@ -196,7 +196,7 @@ def _write_pairs(
                     cosines[:] = np.nan
                 report.count_pairs(pairs, part[mention], cosines, near.names.name_array(gold.name_ids[mention]))
                 texts, offsets = task.mention_texts(template, part[mention]), np.arange(len(mention) + 1)
-                # A pair is a list of one candidate.
+                # A pair is a list with one candidate.
                 lists = CandidateLists.from_concepts(
                     concepts, texts, offsets, rows, names, {}, fields=template.candidate_fields
                 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("positive", "nearest", "type", "random")
 POSITIVE, NEAREST, TYPE, RANDOM = range(len(SOURCES))
-# Of each source, chosen evenly from a sample of the mentions.
+# Examples of each source, evenly spaced in a sample of the mentions.
 EXAMPLES, SAMPLE = 3, 256
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -47,7 +47,7 @@ class MiningReport:
         self._pairs = np.zeros(len(SOURCES), np.int64)
         self._nearest_cosines = [np.empty(0, np.float32)]
         self._named_as_mention = 0
-        # Evenly over the split, whatever the chunks.
+        # Evenly spaced over the split, independent of the chunks.
         self._sample = np.unique(np.linspace(0, max(mentions - 1, 0), SAMPLE).astype(np.int64))
         # Of each source, mention -> its first pair.
         self._examples: list[dict[int, Example]] = [{} for _ in SOURCES]
@@ -150,21 +150,21 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
     add("mentions", "mentions")
     add("  gold concept not in the dictionary", "gold_concept_unknown")
     if any("gold_concept_not_in_list" in report for report in reports.values()):
-        add("  left out, since the gold concept is not in the list", "gold_concept_not_in_list")
+        add("  left out: gold concept not in the list", "gold_concept_not_in_list")
     add("  left out by max_train_mentions", "mentions_not_drawn")
-    add("  gold concept not among the nearest", "gold_concept_not_retrieved")
-    add("  searched deeper, since filters left too few", "searched_deeper")
+    add("  gold concept not among the nearest neighbors", "gold_concept_not_retrieved")
+    add("  searched deeper, because the filters left too few", "searched_deeper")
     table.add_section()
     for source in SOURCES:
         add(f"{source} pairs", "pairs", source)
-    add("  nearest below the cosine floor", "nearest_below_floor")
-    add("  nearest named as the mention", "nearest_named_as_mention")
-    add("  nearest missing", "nearest_missing")
-    add("  same-type replaced by random", "type_replaced_by_random")
-    add("  random missing", "random_missing")
+    add("  nearest-neighbor negatives below cosine_floor", "nearest_below_floor")
+    add("  nearest-neighbor negatives with the mention's name", "nearest_named_as_mention")
+    add("  nearest-neighbor negatives missing", "nearest_missing")
+    add("  same-type negatives replaced by random ones", "type_replaced_by_random")
+    add("  random negatives missing", "random_missing")
     table.add_section()
     for name in FILTERS:
-        title = "chosen already" if name == "chosen" else name.replace("_", " ")
+        title = "already chosen" if name == "chosen" else name.replace("_", " ")
         for source in SOURCES[1:]:
             if any(_get(report, ("dropped", name, source)) for report in reports.values()):
                 add(f"dropped, {title}: {source}", "dropped", name, source)
@@ -176,7 +176,7 @@ def mining_examples(report: dict[str, Any]) -> Table:
     quantiles = [
         f"{float(share):.0%} {value:.2f}" for share, value in report["nearest_cosine"].items() if value is not None
     ]
-    caption = f"Quantiles of the nearest negatives' cosines: {', '.join(quantiles)}" if quantiles else None
+    caption = f"Quantiles of the cosines of nearest-neighbor negatives: {', '.join(quantiles)}" if quantiles else None
     table = Table(title="Examples", caption=caption)
     table.title_justify = table.caption_justify = "left"
     for title in ("source", "mention", "gold concept's name", "name of the pair", "CUI"):

@@ -76,7 +76,7 @@ class NameIndex(ConceptIndex):
         faiss.omp_set_num_threads(torch.get_num_threads())
         index = fill(new_index(vectors.dimension, factory, search_parameters), vectors)
         write(index, path / FAISS_FILE)
-        # Memory has no room for it next to what is loaded below.
+        # It does not fit into memory together with what is loaded below.
         del index
         shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
         cls.describe(path, vectors.concepts, encoder=vectors.identity, factory=factory)
@@ -171,11 +171,13 @@ class NameIndex(ConceptIndex):
         """The index, ready to return vectors by number."""
         try:
             clusters = faiss.try_extract_index_ivf(self._vectors)
-            # A refined index returns the vectors that it refines with.
+            # A refining index returns the vectors it refines with.
             if clusters is not None and not hasattr(self._vectors, "refine_index"):
                 clusters.make_direct_map()
             self._vectors.reconstruct(0)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
-            raise UserError(f"index_factory: this index cannot return vectors ({reason}); use another") from None
+            raise UserError(
+                f"index_factory: this index cannot return vectors ({reason}); use another factory"
+            ) from None
         return self._vectors

@@ -255,7 +255,7 @@ class ListedConcepts(NearestConcepts):
         name_ids[is_listed], cosines[is_listed] = in_lists.name_ids, in_lists.scores
         missing = np.flatnonzero(~is_listed)
         self.missing_gold = len(missing)
-        # A concept that is not listed is shown with its name most similar to the mention.
+        # A concept that is not in the list is shown with its name most similar to the mention.
         texts, starts = concepts.names_of(gold[missing])
         for mention, start, end in zip(missing.tolist(), starts[:-1], starts[1:], strict=True):
             likeness = [_likeness(mentions[mention].as_py(), name) for name in texts[start:end].to_pylist()]

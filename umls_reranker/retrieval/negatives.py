@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .mining_report import MiningReport
     from .nearest_concepts import GoldConcepts
 
-# Maximum draws per negative; only reached with very small dictionaries or types.
+# Maximum draws per negative; reached only with very small dictionaries or types.
 ATTEMPTS = 32
 
 
@@ -36,7 +36,7 @@ class MiningConfig(MiningArguments):
     """
 
     seed: int = 13
-    # Of the mentions whose types a template shows, those that are shown without, so that the model can handle either.
+    # Share of the mentions whose types the template hides, so that the model can handle both cases.
     typeless_share: float = 0.2
 
 

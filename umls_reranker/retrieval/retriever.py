@@ -100,7 +100,7 @@ class Retriever:
         name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
         nearest_names, cosines = self.index.best_names(strings.vectors, concepts, owners)
         name_ids[is_candidate], scores[is_candidate] = nearest_names[pair_of, 0], cosines[pair_of, 0]
-        # Fused ranks choose well and order badly: a retriever of spelling is not as often right as one of meaning.
+        # Fused ranks select well but order badly: lexical matches are less often correct than dense ones.
         order = np.argsort(-scores, axis=1, kind="stable")
         further = {}
         for method in self.methods:

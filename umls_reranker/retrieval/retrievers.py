@@ -32,7 +32,7 @@ class Dense(_OfIndex):
     """Searches by the vector of the mention. Every candidate's name and cosine come from its index."""
 
     name = "dense"
-    help = "nearest vectors of the mention"
+    help = "nearest neighbors of the mention's embedding"
     folder: ClassVar[str | None] = "index"
     inputs = ("concepts", "encoder", "vectors")
     score_name = "retrieval"
@@ -66,7 +66,7 @@ class Context(Dense):
     """Searches by the vector of the mention in its text, in the same index."""
 
     name = "context"
-    help = "of the mention in its text, by an encoder trained for it"
+    help = "nearest neighbors of the mention in context, by an encoder trained for it"
     folder = None
     reads_context = True
     score_name = "context"
@@ -76,7 +76,7 @@ class Context(Dense):
         super().require(concepts, encoder)
         if not encoder.queries.context_tokens:
             raise UserError(
-                "retrievers: context needs an encoder that reads it; set encoder_training_steps and run "
+                "retrievers: context needs an encoder that reads context; set encoder_training_steps and run "
                 "umls-reranker train_encoder"
             )
 
@@ -142,5 +142,5 @@ class NearestMentions(_OfIndex):
         return self.index.search(queries.vectors, k).rows
 
 
-# In the order of their lists in a union: of equal sums of ranks the concept in an earlier list wins.
+# In the order of their lists in a union: ties go to the concept in an earlier list.
 OWN_RETRIEVERS = (Dense, Context, Lexical, NearestMentions)

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
 UMLS_CUI = re.compile(r"C\d{7}")
-# An id of any vocabulary, such as HP:0000001; words such as "none" are no concepts.
+# An id of any vocabulary, such as HP:0000001; words such as "none" are not concepts.
 CONCEPT_ID = re.compile(r"(?=\S*\d)\S+")
-# What tells the answer of one model version from that of another.
+# Fields that distinguish the answers of two model versions.
 ANSWER = ("answer", "score", "tier")
 
 FEEDBACK_FEATURES = Features(
@@ -93,10 +93,10 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
         UserError: a file or line is not a reviewed prediction (names the line), or another process is adding to it.
     """
     if not folder.name:
-        raise UserError(f"{folder} cannot hold corrections; give them a folder of their own")
+        raise UserError(f"{folder} cannot hold corrections; use a separate folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
-    with hold(lock, f"{folder} is being written by another process; run the command again when it is done"):
+    with hold(lock, f"{folder} is being written by another process; run the command again when it has finished"):
         return _add(folder, reviewed)
 
 
@@ -117,9 +117,9 @@ def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
             counts["differing"] += row["chosen"] != row["answer"]
             is_same = former is not None and all(former[name] == row[name] for name in ANSWER)
             if is_same and former["reason"] == RANDOM:
-                # Without the doubtful ones, which are selected again, the rest would look too good.
+                # Without the uncertain ones, which are selected again, the rest would look too good.
                 row["reason"] = RANDOM
-            # Of whatever model: a certificate is about mentions and what the new model says of them.
+            # Independent of the model: a certificate is about mentions and the new model's answers to them.
             row["drawn"] = row["drawn"] or (former is not None and former["drawn"])
             rows[row["key"]] = row
     columns = {name: [row[name] for row in rows.values()] for name in FEEDBACK_FEATURES}
@@ -137,11 +137,13 @@ def load_feedback(folder: Path) -> Dataset:
     try:
         feedback = load_from_disk(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder} holds no corrections ({error}); umls-reranker add_feedback makes them") from None
+        raise UserError(
+            f"{folder} contains no corrections ({error}); umls-reranker add_feedback writes them"
+        ) from None
     if not isinstance(feedback, Dataset) or feedback.features != FEEDBACK_FEATURES:
         raise UserError(
-            f"{folder} holds no corrections, or those of another version; "
-            "add the reviewed lines again, into a new folder"
+            f"{folder} contains no corrections, or those of another version; add the reviewed lines again, to a new "
+            "folder"
         )
     return feedback
 
@@ -159,12 +161,11 @@ def chosen_concept(candidates: Sequence[Mapping[str, Any] | str], chosen: str) -
     names = (normalize_name(item if isinstance(item, str) else item["name"]) for item in candidates)
     named = next((cui for cui, name in zip(concepts, names, strict=True) if name == normalize_name(concept)), None)
     if named is not None:
-        raise ValueError(f"chosen is the name of a candidate; write {named}")
+        raise ValueError(f"chosen is the name of a candidate; use {named}")
     is_umls = concepts and all(map(UMLS_CUI.fullmatch, concepts))
     if not (UMLS_CUI if is_umls else CONCEPT_ID).fullmatch(concept):
         raise ValueError(
-            "chosen must be a candidate or a CUI such as C0009443, or null where no concept is right; "
-            f"found {chosen!r}"
+            f"chosen must be a candidate or a CUI such as C0009443, or null if no concept is correct; found {chosen!r}"
         )
     return concept
 
@@ -330,7 +331,7 @@ def _correction(logged: LoggedMention, where: str) -> dict[str, Any]:
     row = logged.row
     chosen = row["chosen"]
     if chosen is not None and not (isinstance(chosen, str) and chosen.strip()):
-        raise UserError(f"{where}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
+        raise UserError(f"{where}: chosen must be a CUI, or null if no concept is correct; found {chosen!r}")
     try:
         concept = None if chosen is None else chosen_concept(row["candidates"], chosen)
     except ValueError as error:
@@ -376,7 +377,7 @@ def _concepts(row: Mapping[str, Any]) -> list[str]:
 
 
 def _key(logged: LoggedMention) -> str:
-    # An id may count the mentions of one document, or of one file.
+    # An id may number the mentions of one document or of one file.
     identity: list[Any] = [logged.document, logged.mention_id]
     if not all(identity):
         identity += [*_texts(logged.row), *logged.types]

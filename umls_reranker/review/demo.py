@@ -26,7 +26,7 @@ from .questions import Question, example_for, examples_in, parse_candidates
 from .review_queue import judge_of, select_for_review, write_queue
 from .review_sheet import ReviewSheet
 
-# Numbers of mentions of a run's dev split that are ranked, and that are selected for review.
+# Numbers of mentions of a run's dev split that are ranked and that are selected for review.
 RANKED, PICKED = 100, 30
 
 SENTENCES = [
@@ -85,7 +85,7 @@ class Demo:
         if lists is not None and not lists.exists():
             raise UserError(f"{lists} does not exist; give the labelled lists that {model} was calibrated on")
         if lists is not None and run is not None:
-            raise UserError(f"{model} is a run, which brings what it was calibrated on; leave out --lists")
+            raise UserError(f"{model} is a run folder, which contains its calibration data; remove --lists")
         name, revision = located(model)
         if index is None and run and (run / "index").is_dir():
             index = run
@@ -133,7 +133,7 @@ class Demo:
         text, mention, types, pasted, start = question
         of_characters(text)
         if not mention.strip():
-            raise ValueError("select a mention in the text, or type one")
+            raise ValueError("select a mention in the text or type one")
         if start is None or not text.startswith(mention, start):
             # Browsers count some characters twice.
             starts = (match.start() for match in re.finditer(re.escape(mention), text))
@@ -179,7 +179,7 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
     lists = linker.candidates(queries)
     types = columns["semantic_types"]
     ranked = linker.reranker.rerank_batch(
-        queries.texts, lists, types, queries.lefts, queries.rights, desc="ranking a queue"
+        queries.texts, lists, types, queries.lefts, queries.rights, desc="ranking mentions for review"
     )
     logged = []
     for row, items, answer in zip(mentions, lists, ranked, strict=True):

@@ -18,7 +18,7 @@ from .demo_recalibration import recalibrate
 from .questions import Question
 from .review_sheet import ReviewSheet
 
-# Gradio reads them when it is imported.
+# Gradio reads these when it is imported.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -83,14 +83,14 @@ def _try_tab(demo: Demo) -> None:
     start = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            text = gr.Textbox(first.text, label="Text: select a mention in it", lines=5, elem_id="text")
+            text = gr.Textbox(first.text, label="Text (select a mention in it)", lines=5, elem_id="text")
         with gr.Column(scale=1, min_width=280):
             mention = gr.Textbox(first.mention, label="Mention", elem_id="mention")
             kinds = gr.Dropdown(
                 types,
                 value=list(first.types),
                 multiselect=True,
-                label="Its semantic types, where known",
+                label="Semantic types of the mention, if known",
                 elem_id="types",
             )
     pasted = gr.Textbox(
@@ -104,7 +104,7 @@ def _try_tab(demo: Demo) -> None:
     )
     ask = gr.Button("Rank candidates", variant="primary", elem_id="ask")
     opening = ""
-    # The page opens also where the first example cannot be ranked.
+    # The page also opens if the first example cannot be ranked.
     with suppress(ValueError):
         opening = demo.answer(first)
     answers = gr.HTML(opening, elem_id="answers", render=False)
@@ -114,7 +114,7 @@ def _try_tab(demo: Demo) -> None:
         return (event.value, event.index[0]) if event.value and event.value.strip() else (gr.skip(), gr.skip())
 
     def answer(text: str, mention: str, types: list[str], pasted: str, start: int | None = None) -> list[Any]:
-        # A box without a value gives None.
+        # An empty box gives None.
         question = Question(text or "", mention or "", types or [], pasted or "", start)
         question = _said(question.unpacked, hierarchy) if demo.linker is None else question
         return [_said(demo.answer, question), *question]
@@ -143,8 +143,8 @@ def _how_to_paste(demo: Demo) -> str:
     synthetic = " The scores in the example are synthetic." if scores and not demo.lists else ""
     candidate = f'{{"name": "Common Cold", "cui": "C0009443"{scores}}}'
     return (
-        f"One a line: name | CUI | type; type. Or one object of JSON a line, which may hold scores: {candidate}. "
-        f'Or one row of your lists: {{"mention": …, "candidates": […]}}.{synthetic}'
+        f"One per line, as name | CUI | type; type, or as a JSON object, which may contain scores: {candidate}. "
+        f'Or paste one row of your lists: {{"mention": …, "candidates": […]}}.{synthetic}'
     )
 
 
@@ -157,10 +157,10 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
         return review_html(sheet, hierarchy, position), position
 
     review = gr.HTML(lambda: current()[0], js_on_load=script, elem_id="review")
-    # Of the mention that this page shows; another page may have answered it.
+    # Position of the mention on this page; another page may have answered it.
     on_page = gr.State(lambda: sheet.position)
     with gr.Group():
-        other = gr.Textbox(label="Another concept: its CUI", elem_id="other", max_lines=1)
+        other = gr.Textbox(label="CUI of another concept", elem_id="other", max_lines=1)
         take = gr.Button("Choose this CUI", elem_id="take")
     fit = gr.Button("Recalibrate with these corrections", elem_id="recalibrate", visible=demo.can_recalibrate)
     compared = gr.HTML(elem_id="compared")

@@ -35,12 +35,12 @@ def recalibrate(demo: Demo, sheet: ReviewSheet) -> str:
     Raises:
         UserError: there are no choices, or a script fails.
     """
-    # Reviewers go on meanwhile.
+    # Reviewers may continue meanwhile.
     reviewed = [(sheet.mentions[position].row, choice) for position, choice in dict(sheet.chosen).items()]
     if not reviewed:
-        raise UserError("nothing is reviewed yet; choose for some mentions first")
+        raise UserError("nothing has been reviewed yet; review some mentions first")
     corrections = sheet.reviewed.with_suffix(".corrections")
-    # Made anew: a choice may have been undone since the last time.
+    # Written anew: a choice may have been undone since the last time.
     shutil.rmtree(corrections, ignore_errors=True)
     add_feedback(corrections, [sheet.reviewed])
     make = _on_lists if demo.lists else _of_run
@@ -55,11 +55,13 @@ def recalibrate(demo: Demo, sheet: ReviewSheet) -> str:
     columns = [_figures(reranker, reviewed) for reranker in (demo.reranker, after)]
     rows = [(key, *(column[key] for column in columns)) for key in columns[0]]
     measure = (
-        "only other labelled lists tell whether it is better" if demo.lists else "umls-reranker evaluate measures it"
+        "only other labelled lists can show whether it is better"
+        if demo.lists
+        else "umls-reranker evaluate measures it"
     )
     sentences = [
         *_on_corrections(fitted_on, after),
-        f"The new model is {folder}. It was fitted to these mentions: {measure}.",
+        f"The new model is {folder}. It was fitted on these mentions: {measure}.",
     ]
     return html_of("comparison", rows, " ".join(sentences))
 
@@ -97,7 +99,7 @@ def _on_corrections(fitted_on: Mapping[str, Any], reranker: UMLSReranker) -> lis
     left_out = ", ".join(
         f"{number} {reason.replace('_', ' ')}" for reason, number in used["left_out"].items() if number
     )
-    sentence = f"{used['used']} corrections took part, {used['certifying']} of them in certificates (drawn at random)"
+    sentence = f"{used['used']} corrections were used, {used['certifying']} of them for certificates (drawn at random)"
     sentences = [f"{sentence}; left out: {left_out}." if left_out else f"{sentence}."]
     note = note_on_certificate(fitted_on["certified_by"], is_certified=reranker.thresholds.is_certified)
     return [*sentences, f"{note[0].upper()}{note[1:]}."] if note else sentences
@@ -118,10 +120,10 @@ def _figures(reranker: UMLSReranker, reviewed: Sequence[tuple[Mapping[str, Any],
     default = reranker.thresholds.for_type()
     return {
         "reviewed mentions": f"{len(rows):,}",
-        "first candidate is right": f"{sum(right):,}",
-        "mean probability of the first candidate": f"{mean:.3f}",
+        "top candidate correct": f"{sum(right):,}",
+        "mean probability of the top candidate": f"{mean:.3f}",
         "answered": f"{sum(answered):,}",
-        "right of answered": f"{sum(a and b for a, b in zip(answered, right, strict=True)):,}",
-        "answered from (probability, any type)": f"{default.accept:.3f}",
-        "tier high from (any type)": "not certified" if default.high is None else f"{default.high:.3f}",
+        "accepted and correct": f"{sum(a and b for a, b in zip(answered, right, strict=True)):,}",
+        "acceptance threshold (any type)": f"{default.accept:.3f}",
+        "high-tier threshold (any type)": "not certified" if default.high is None else f"{default.high:.3f}",
     }

@@ -70,7 +70,7 @@ def explain(
     inputs = {name: not is_missing[0] for name, is_missing in decisions.missing.items()}
     missing = [name for name, is_given in inputs.items() if not is_given]
     thresholds = reranker.calibration.models[decisions.models[0]].thresholds.for_type(list(types))
-    # The first model decides where no fallback model reads what there is, and is certified for all inputs only.
+    # The first model decides if no fallback model fits the inputs; it is certified for all inputs only.
     if missing and decisions.models[0] == 0:
         thresholds = replace(thresholds, high=None)
     about = [describe(item.candidate, reranker.thresholds.hierarchy) for item in ranked]
@@ -100,27 +100,25 @@ def _reasons(
     target_precision: float,
 ) -> list[str]:
     if not ranked:
-        return ["There is no candidate to choose from."]
+        return ["There are no candidates."]
     top, threshold = ranked[0], thresholds.accept
     kind = "any type" if thresholds.accept_level == DEFAULT else "this type"
     score = top.score
     if top.accepted:
-        reasons = [
-            f"Its probability, {score:.3f}, is at or above the acceptance threshold of {kind}, {threshold:.3f}."
-        ]
+        reasons = [f"Its probability, {score:.3f}, reaches the acceptance threshold for {kind}, {threshold:.3f}."]
     elif score < threshold:
-        reasons = [f"The best probability, {score:.3f}, is below the acceptance threshold of {kind}, {threshold:.3f}."]
+        reasons = [f"The top probability, {score:.3f}, is below the acceptance threshold for {kind}, {threshold:.3f}."]
     else:
-        reasons = [f"The best candidate is in the tier {top.tier}; here only {accept_tier} is answered."]
+        reasons = [f"The top candidate is in the {top.tier} tier; only the {accept_tier} tier is accepted here."]
     rival = next((item for item in ranked if (item.cui or item.name) != (top.cui or top.name)), None)
     if rival is not None:
-        reasons.append(f"It leads {rival.name} by {top.margin:.3f}.")
+        reasons.append(f"Its margin over {rival.name} is {top.margin:.3f}.")
     if top.tier == "high":
-        reasons.append(f"It is in the tier high: {100 * target_precision:g}% of such answers are right, as certified.")
+        reasons.append(f"It is in the high tier, certified for a precision of {100 * target_precision:g}%.")
     elif thresholds.high is None:
-        reasons.append(f"No answer of {kind} from these inputs is in the tier high: it is not certified.")
+        reasons.append(f"The high tier is not certified for {kind} with these inputs, so no answer is in it.")
     elif top.accepted:
-        reasons.append(f"The tier high begins at {thresholds.high:.3f}.")
+        reasons.append(f"The high tier starts at {thresholds.high:.3f}.")
     if missing:
-        reasons.append(f"The model decided by these inputs: {top.inputs}; missing: {', '.join(missing)}.")
+        reasons.append(f"Missing inputs: {', '.join(missing)}; the fallback model {top.inputs} decided.")
     return reasons

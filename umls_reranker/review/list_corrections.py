@@ -62,9 +62,9 @@ def described_corrections(report: Mapping[str, Any]) -> str:
         f"{count:,} {reason.replace('_', ' ')}" for reason, count in report["left_out"].items() if count
     )
     return (
-        f"corrections: {report['used']:,} join the lists, {report['replaced']:,} of them in place of the row of their "
-        f"mention; {report['certifying']:,} were drawn at random: figures count these, and a certificate those "
-        f"of them in documents that are new to it; left out: {left_out or 'none'}"
+        f"corrections: {report['used']:,} added to the lists, {report['replaced']:,} of them replacing the row of "
+        f"their mention; {report['certifying']:,} were drawn at random and count for metrics and, in new documents, "
+        f"for certificates; left out: {left_out or 'none'}"
     )
 
 
@@ -94,7 +94,7 @@ def _fitting(
         same = mentions.same_as(correction)
         added.rows.append(row)
         added.positions.append(RowPosition(folder, number))
-        # The row that it replaces was of a random sample, and without the doubtful ones the rest would look too good.
+        # The row that it replaces was drawn at random, and without the uncertain ones the rest would look too good.
         added.certifies.append(correction["drawn"] or bool(same))
         added.replaced.update(same)
     counts = {"used": len(added.rows), "certifying": sum(added.certifies), "replaced": len(added.replaced)}

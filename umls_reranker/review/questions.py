@@ -15,7 +15,7 @@ from ..data.mention_files import open_mentions, read_line
 from ..data.semantic_types import TypeHierarchy
 from ..serving.reranker import UMLSReranker
 
-# Rows of a file that become examples, and those that are read for them at most.
+# Number of rows of a file that become examples, and maximum number read for them.
 EXAMPLES, MOST_READ = 5, 64
 COLD = "The patient was tired and complained of a cold."
 # Name, CUI, type, and where in the range of a score the candidate is.
@@ -53,9 +53,9 @@ class Question(NamedTuple):
         types, candidates = row.get("entity_type") or [], row["candidates"]
         types = [types] if isinstance(types, str) else types
         if not all(isinstance(text, str) for text in (left, mention, right)):
-            raise ValueError("mention (or entity), left and right must be texts")
+            raise ValueError("mention (or entity), left and right must be strings")
         if not isinstance(types, list) or not all(isinstance(kind, str) for kind in types):
-            raise ValueError("entity_type must be text or a list of texts")
+            raise ValueError("entity_type must be a string or a list of strings")
         if not isinstance(candidates, list):
             raise ValueError("candidates must be a list")
         lines = [json.dumps(_candidate(item, number), ensure_ascii=False) for number, item in enumerate(candidates)]
@@ -100,7 +100,7 @@ def parse_candidates(text: str) -> list[dict[str, Any]]:
         if line.lstrip().startswith("{"):
             item = _json(line.strip().removesuffix(","))
             if item is None:
-                raise ValueError(f"line {number} of the candidates is not JSON; write one object a line")
+                raise ValueError(f"line {number} of the candidates is not JSON; write one object per line")
             candidates.append(_candidate(item, number - 1))
         else:
             candidates.append(_typed(line))
@@ -161,9 +161,9 @@ def _candidate(item: Any, number: int) -> dict[str, Any]:
     if isinstance(item, str):
         return {"name": item}
     if not isinstance(item, dict):
-        raise ValueError(f"candidate {number} is {reprlib.repr(item)}, no name and no object with name and cui")
+        raise ValueError(f"candidate {number} is {reprlib.repr(item)}, neither a name nor an object with name and cui")
     if "candidates" in item:
-        raise ValueError("several rows with candidates; paste one at a time")
+        raise ValueError("several rows with candidates; paste one row at a time")
     return {key: value for key, value in item.items() if value is not None}
 
 

@@ -69,7 +69,7 @@ def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reas
     ranked = mention.row["ranked"]
     distance = abs(_log_odds(mention.top.score) - _log_odds(accept)) if mention.top else math.inf
     best = {concept_of(ranked[0])} if ranked else set()
-    # A service may log the answers of /rank, which hold no logits; and candidates that cannot win have none.
+    # Logged answers of /rank have no logits, and neither have pruned candidates.
     seen = [item for item in ranked if item.get("logit") is not None]
     key = "logit" if seen else "score"
     by_logit = {concept_of(max(seen or ranked, key=lambda item: item.get(key, 0)))} if ranked else set()
@@ -142,7 +142,8 @@ def select_for_review(
         document = documents[mention.document] if mention.document else 0
         return reasons[row].worth * SAME_DOCUMENT**document * SAME_TYPE**kind
 
-    # Values only fall as others are selected, so the head of the queue, recomputed, is the best or goes back into it.
+    # Values only decrease as others are selected, so the recomputed head of the queue is the best or goes back into
+    # it.
     queue = [(-worth(row), row) for row in range(len(mentions))]
     heapq.heapify(queue)
     while queue and len(picked) < count:
@@ -166,7 +167,7 @@ def write_queue(picked: Iterable[tuple[LoggedMention, str]], path: Path) -> None
     """Write the selection of `select_for_review` as JSON lines, with the reason first."""
     with written(path) as partial, partial.open("w", encoding="utf-8") as target:
         for mention, reason in picked:
-            # What an earlier selection and its reviewer said may still be in the row.
+            # The row may still hold fields of an earlier selection and review.
             row = {name: value for name, value in mention.row.items() if name not in ("reason", "chosen", "note")}
             target.write(json.dumps({"reason": reason} | row, ensure_ascii=False) + "\n")
 

@@ -46,10 +46,10 @@ class ReviewSheet:
         self.queue, self.reviewed = queue, reviewed
         self.mentions: list[LoggedMention] = list(read_predictions(queue))
         if not self.mentions:
-            raise UserError(f"{queue} holds no mention to review; umls-reranker select_for_review makes a queue")
+            raise UserError(f"{queue} contains no mentions to review; umls-reranker select_for_review writes a queue")
         self.chosen: dict[int, str | None] = {}
         self._open = deque(range(len(self.mentions)))
-        # What `undo` takes back, the latest last.
+        # What `undo` reverts, the most recent last.
         self._steps: list[Step] = []
         self._lock = threading.Lock()
         if reviewed.exists():
@@ -77,7 +77,7 @@ class ReviewSheet:
             ValueError: the choice is blank, not text, or not a concept (`chosen_concept`).
         """
         if chosen is not None and not (chosen := chosen.strip()):
-            raise ValueError("no concept was given; type a CUI, or choose that none is right")
+            raise ValueError("no concept was given; type a CUI or choose that none is correct")
         with self._lock:
             if position != self.position:
                 return
@@ -136,7 +136,7 @@ class ReviewSheet:
         for logged in read_predictions(self.reviewed):
             position = positions.get(_identity(logged.row))
             if position is None or position in self.chosen or "chosen" not in logged.row:
-                # A line of another queue: it stays, with everything before it.
+                # A line of another queue: it is kept, with everything before it.
                 self._steps.clear()
                 continue
             self._take(position, logged.row["chosen"])

@@ -79,19 +79,22 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     if fusion:
         for strings, weights in (("seen in training", fusion.seen_weights), ("new", fusion.weights)):
             shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
-            print(f"features weighed for strings {strings}: {shown}")
+            print(f"feature weights for strings {strings}: {shown}")
         print(f"bonus of the top candidate: {fusion.bonus:.3g}")
     print(
         f"{calibration.models[0].calibrator.name} calibrator on {fitted['pairs']:,} candidates of "
-        f"{fitted['mentions']:,} mentions; "
-        f"default thresholds: accept {default.accept:.3f}, high confidence {thresholds.certificate}"
+        f"{fitted['mentions']:,} mentions; default thresholds: accept {default.accept:.3f}, high "
+        f"{thresholds.certificate}"
     )
     if cut := calibration.models[0].pruning_threshold:
-        print(f"candidates below a probability of {cut:g} by the other features are left unscored")
+        print(f"pruning threshold {cut:g}: candidates with a lower probability by the other features are not scored")
     for model in calibration.models[1:]:
-        print(f"{model.name}: high confidence {model.thresholds.certificate}")
+        print(f"{model.name}: high {model.thresholds.certificate}")
     if contradicted := thresholds.contradicted:
-        print(f"in the tier high, calibration mentions of these types contradict it: {', '.join(contradicted)}")
+        print(
+            "types whose calibration mentions contradict the target precision of the high tier: "
+            f"{', '.join(contradicted)}"
+        )
     if note := note_on_certificate(fitted["certified_by"], is_certified=thresholds.is_certified):
         print(note)
 
@@ -105,7 +108,7 @@ def _former_certificates(run: RunFolder, stage: Stage) -> CertificateHistory:
         return NO_CERTIFICATES
     if (run.path / "model" / CALIBRATOR).is_file():
         former = CertificateHistory.from_list(read_json(run.path / "model" / CALIBRATOR)["certificates"])
-        # Fitted again from the same corrections, it is the same certificate.
+        # Refitted from the same corrections, it is the same certificate.
         return former.before() if read_manifest(run.path / "model")["key"] == stage.key else former
     return CertificateHistory.from_list(read_json(run.path / LINEAGE)["former_certificates"])
 

@@ -13,7 +13,7 @@ from ..hub.model_folder import published_files, verify_model
 from .demo import located
 
 APP = '''\
-"""The page to try a reranker; umls-reranker demo --export_space wrote it."""
+"""Demo page of a reranker, written by umls-reranker demo --export_space."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from umls_reranker.review.demo import Demo
 from umls_reranker.review.demo_page import build_page, launch
 
 MODEL = {model!r}
-# Put an index of umls-reranker export_index here where its names may be published; without, candidates are pasted.
+# Optional: an index of umls-reranker export_index, if its names may be published. Without it, candidates are pasted.
 INDEX = Path(__file__).parent / "index"
 
 demo = Demo.open(MODEL, INDEX if INDEX.is_dir() else None)
@@ -33,8 +33,8 @@ README = """\
 
 # {title}
 
-Ranks candidate concepts for a mention, with calibrated probabilities and the decision to map or to abstain. What is
-typed here is not stored. It is a tool for people who map text, not a medical device.
+Ranks candidate concepts for a mention, with calibrated probabilities and a decision to map or abstain. Input is
+not stored. This is a tool for mapping text, not a medical device.
 """
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
     from .reranker import UMLSReranker
 
-# Number of invalid rows that are named when all are left out.
+# Number of invalid rows that are named if all are skipped.
 NAMED_ROWS = 20
 
 
@@ -73,7 +73,7 @@ class BulkJob:
         source: mentions with their candidates (`mention_files.open_mentions`).
         target: file to write; its ending sets the format (JSON Lines for input in JSON Lines or CSV).
         batch_rows: number of mentions ranked at once.
-        on_error: ``"raise"`` stops at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
+        on_error: ``"stop"`` fails at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
             rows out.
         overwrite: whether to replace an existing output.
         umls_dir: folder of a dictionary that completes the candidates (`MentionFiles.with_dictionary`), without
@@ -89,27 +89,27 @@ class BulkJob:
         source: Path,
         target: Path,
         batch_rows: int = 1024,
-        on_error: str = "raise",
+        on_error: str = "stop",
         *,
         overwrite: bool = False,
         umls_dir: Path | None = None,
     ) -> None:
         if batch_rows < 1:
             raise UserError("batch_mentions must be at least 1")
-        if on_error not in ("raise", "skip"):
-            raise UserError(f"on_error: {on_error!r} is unknown; choose raise or skip")
+        if on_error not in ("stop", "skip"):
+            raise UserError(f"on_error: {on_error!r} is unknown; choose stop or skip")
         self._mentions = open_mentions(source)
         self._target, self._batch_rows, self._on_error = target, batch_rows, on_error
         self._kind = OUTPUT_FORMATS.get(target.suffix)
         if self._kind is None:
-            raise UserError(f"{target}: the output's name must end in one of {', '.join(OUTPUT_FORMATS)}")
+            raise UserError(f"{target}: the output must end in one of {', '.join(OUTPUT_FORMATS)}")
         if target.is_dir():
-            raise UserError(f"{target} is a folder; the output is one file")
+            raise UserError(f"{target} is a folder, but the output is a single file")
         require_another(target, self._mentions.paths)
         if target.exists() and not overwrite:
-            raise UserError(f"{target} exists already; choose another output, or replace it with --overwrite")
+            raise UserError(f"{target} already exists; choose another output or add --overwrite")
         if self._kind != "jsonl" and self._mentions.features is None:
-            raise UserError(f"{target}: JSON Lines, CSV and TSV have no column types, so their output is .jsonl")
+            raise UserError(f"{target}: JSON Lines, CSV and TSV have no column types, so their output must be .jsonl")
         self._mentions = self._mentions.with_dictionary(umls_dir)
 
     def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> BulkCounts:
@@ -132,7 +132,7 @@ class BulkJob:
         is_main = processes.is_main_process
         if is_main:
             for fault in named:
-                print(f"left out: {fault.position}: {fault.reason}", file=sys.stderr)
+                print(f"skipped: {fault.position}: {fault.reason}", file=sys.stderr)
         with (
             naming_full_disk(self._target),
             self._output() if is_main else nullcontext(lambda content: None) as write,
@@ -158,10 +158,10 @@ class BulkJob:
         with progress(desc="checking", unit=" mentions") as bar:
             for batch in filter(None, self._own_batches(processes)):
                 faults = _checked(batch, reranker).faults
-                if faults and self._on_error == "raise":
+                if faults and self._on_error == "stop":
                     fault = faults[0]
                     raise UserError(
-                        f"{fault.position}: {fault.reason}; fix the row, or leave such rows out with on_error: skip"
+                        f"{fault.position}: {fault.reason}; fix the row, or skip such rows with --on_error skip"
                     )
                 named += faults[: NAMED_ROWS - len(named)]
                 left_out += len(faults)
@@ -172,7 +172,7 @@ class BulkJob:
     def _ranked(self, reranker: UMLSReranker, batch: MentionBatch, bar: Any) -> bytes | pa.Table:
         """The output for a batch: lines, or a table."""
         valid, lists, _ = _checked(batch, reranker)
-        # A batch may take minutes; meanwhile the bar moves by the share of pairs that are scored.
+        # A batch may take minutes; meanwhile the bar advances with the share of pairs scored.
         before, mentions_per_pair = bar.n, len(lists) / max(len(lists.names), 1)
         decisions = reranker.rank(lists, lambda pairs: bar.update(pairs * mentions_per_pair))
         bar.n = before
@@ -189,7 +189,7 @@ class BulkJob:
         import pyarrow.parquet as pq
         from datasets import Features
 
-        # A run that outlives its launch must not write into the file of the next run.
+        # A process that outlives its run must not write into the file of the next run.
         with written(self._target, shared=True) as partial:
             if self._mentions.features is None or self._kind == "jsonl":
                 with partial.open("wb") as stream:

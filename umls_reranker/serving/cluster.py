@@ -73,7 +73,7 @@ class RerankPartitions:
         for frame in frames:
             require_mentions("the table", frame.columns)
             mention_columns = [name for name in (*MENTION_FIELDS, MENTION) if name in frame]
-            # Spark's empty arrays are of floats, which Arrow refuses next to arrays of structs.
+            # Spark's empty arrays are float arrays, which Arrow cannot combine with arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(frame[mention_columns].assign(candidates=lists), preserve_index=False)
             yield frame.assign(ranked=_ranked(reranker, table).to_pylist())

@@ -119,7 +119,7 @@ class CrossFits:
         """
         options = {"may_drop_network": may_drop_network, "has_fallbacks": has_fallbacks, "has_outlook": False}
         in_folds, uses_network = {}, []
-        for fold in progress(range(self.folds.max() + 1), desc="holding documents out", unit=" folds"):
+        for fold in progress(range(self.folds.max() + 1), desc="cross-fitting by document", unit=" folds"):
             inside = self.folds == fold
             calibration, _ = self.fit(~inside, names, **options)
             if (inside & self.measured).any():

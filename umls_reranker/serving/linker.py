@@ -103,9 +103,11 @@ class ConceptLinker:
             UserError: there is no such folder; and as for `from_pretrained`.
         """
         model = Path(expanduser(run_folder)) / "model"
-        # Else a name of two parts would be looked for on the Hub.
+        # Otherwise a path of two parts would be looked up on the Hub.
         if not model.is_dir():
-            raise UserError(f"{run_folder} is no run folder, as it holds no model/; give one, such as runs/quickstart")
+            raise UserError(
+                f"{run_folder} is not a run folder: it contains no model/; give one, such as runs/quickstart"
+            )
         return cls.from_pretrained(model, run_folder, **options)
 
     @classmethod
@@ -134,10 +136,10 @@ class ConceptLinker:
         recipe, folder = model_recipe(reranker.folder), Path(expanduser(index)).resolve()
         if recipe.mentions.candidate_lists or reranker.scorer is None:
             raise UserError(
-                f"{id_or_path} ranks the candidate lists of the pipeline that it was made for, and no index makes "
-                "those; rank them with UMLSReranker, and leave the index out"
+                f"{id_or_path} ranks the candidate lists of the pipeline it was calibrated for, which no index "
+                "provides; use UMLSReranker, without an index"
             )
-        # Imported here, because a model without a network is served where no torch is installed.
+        # Imported here, because a model without a network is served without torch.
         from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
@@ -146,7 +148,7 @@ class ConceptLinker:
         if retriever.index_key != reranker.calibration.index_key:
             warn_caller(
                 f"{folder} is not the index that this model was calibrated with (another release or encoder), so the "
-                "scores of its retrievers do not count and a fallback model decides. Calibrate on this index"
+                "scores of its retrievers are ignored and a fallback model decides. Calibrate on this index"
             )
         return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), recipe)
 
@@ -238,7 +240,7 @@ class ConceptLinker:
         lefts = [""] * count if lefts is None else lefts
         rights = [""] * count if rights is None else rights
         if any(len(column) != count for column in (documents, starts, lefts, rights)):
-            raise ValueError(f"{count} mentions need as many documents, starts and contexts")
+            raise ValueError(f"{count} mentions need the same number of documents, starts and contexts")
         mention_texts("mention", mentions, may_be_blank=False)
         mention_texts("document", ["" if document is None else document for document in documents])
         mention_texts("left", lefts)
@@ -308,7 +310,7 @@ def _rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 def _first_character(at: str, mention: str, document: str, start: int | None) -> int:
     """Offset of a mention in its document; errors begin with `at`."""
     if not isinstance(start, int | np.integer | None):
-        raise TypeError(f"{at}start must be a number of characters or None, not {type(start).__name__}")
+        raise TypeError(f"{at}start must be an int (a character offset) or None, not {type(start).__name__}")
     first = document.find(mention) if start is None else start
     if first < 0 or document[first : first + len(mention)] != mention:
         where = "" if start is None else f" at character {start}"

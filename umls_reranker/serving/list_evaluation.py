@@ -88,7 +88,7 @@ def save_evaluation(
         UserError: the folder exists.
     """
     if folder.exists():
-        raise UserError(f"{folder} exists already; choose another folder for the report")
+        raise UserError(f"{folder} already exists; choose another folder for the report")
     thresholds = reranker.thresholds
     page = report_page(report, title, thresholds.target_precision, thresholds.for_type().accept)
     reliability, risk_coverage = card_charts(report, thresholds.target_precision)
@@ -124,8 +124,8 @@ def _verdict(rows: list[dict[str, Any]], compared: dict[str, System], documents:
         return verdict(rows[-1], len(is_new), documents.count)
     if not is_new.any():
         return (
-            "cannot tell: the model was calibrated on all of these documents; evaluate on others, or read the verdict "
-            "of calibrate, which is of documents held out"
+            "inconclusive: the model was calibrated on all of these documents; evaluate on other documents, or see "
+            "the verdict of calibrate, which is on held-out documents"
         )
     documents = documents.take(is_new)
     rows = compare_systems({name: system.take(is_new) for name, system in compared.items()}, documents)
@@ -138,24 +138,22 @@ def _notes(answers: Answers, report: dict[str, Any]) -> list[str]:
     facts, rows, notes = report["lists"], report["systems"], []
     if calibrated := facts["calibrated_documents"]:
         notes.append(
-            f"{calibrated:,} of the {answers.documents.count:,} documents are those that the model was calibrated on; "
-            "figures on these are not held out, and too good: leave them out of your lists"
+            f"{calibrated:,} of the {answers.documents.count:,} documents were used to calibrate the model, so "
+            "metrics on them are optimistic; remove them from your lists"
         )
     if "calibrated_scores" in [row["name"] for row in rows]:
         scores = ", ".join(f"{name}_score" for name in facts["scores"])
-        notes.append(
-            f"the scores of the lists ({scores}) are calibrated on these lists, by documents held out in turn"
-        )
+        notes.append(f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by document")
     elif facts["scores"]:
-        notes.append("too few documents to calibrate the scores of the lists on, so they are not compared")
+        notes.append("too few documents to calibrate the scores of the lists, so they are not compared")
     if rows[-1]["top1_ece"]:
         chance = number(rows[-1]["top1_ece"]["perfect"])
-        notes.append(f"ECE: of this model's top candidates, perfect probabilities would show {chance} by chance")
+        notes.append(f"ECE of the top candidates: perfectly calibrated probabilities would show {chance} by chance")
     high = report["tiers"]["high"]
     share = f"{percent(high['share'])} of the mentions, {percent(high['precision'])} of them correct"
     is_certified = any(part.model.thresholds.is_certified for part in answers.plan.parts)
-    nothing = "no mention" if is_certified else "not certified for what these lists bring, so never given"
-    notes.append(f"tier high of this model: {share if high['count'] else nothing}")
+    nothing = "no mention" if is_certified else "not certified for the inputs in these lists, so never given"
+    notes.append(f"high tier of this model: {share if high['count'] else nothing}")
     return notes + _notes_on_inputs(answers)
 
 
@@ -168,7 +166,7 @@ def _notes_on_inputs(answers: Answers) -> list[str]:
         missing = [name for name, lacks in answers.decided.missing.items() if (lacks & decided).any()]
         if missing:
             notes.append(
-                f"mentions without what the model reads ({', '.join(missing)}): {decided.sum():,}; its model of "
-                f"{model.name} decided; umls-reranker calibrate MODEL --lists makes one of what your lists have"
+                f"missing inputs ({', '.join(missing)}) for {decided.sum():,} mentions, decided by the fallback model "
+                f"{model.name}; umls-reranker calibrate MODEL --lists fits a model for your inputs"
             )
     return notes

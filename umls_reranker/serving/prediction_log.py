@@ -55,9 +55,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
     if FORMATS.get(path.suffix, "jsonl") != "jsonl":
-        raise UserError(
-            f"{path} is a table; predictions are read from JSON Lines: rerank into a file that ends in .jsonl"
-        )
+        raise UserError(f"{path} is a table; predictions are read from JSON Lines: rerank into a .jsonl file")
     return _predictions(path)
 
 
@@ -69,9 +67,9 @@ def _predictions(path: Path) -> Iterator[LoggedMention]:
             try:
                 logged = _logged(read_line(line), number)
             except (ValueError, KeyError, TypeError, AttributeError):
-                reason = "not a line that umls-reranker rerank wrote, or not all of it"
+                reason = "not a complete output line of umls-reranker rerank"
                 if b'"cross_encoder_score"' in line:
-                    reason = "cross_encoder_score is called score; rename the key, or rank these mentions again"
+                    reason = "cross_encoder_score is now named score; rename the key or rerank these mentions"
                 raise UserError(f"{path}:{number}: {reason}") from None
             yield logged
 
@@ -81,7 +79,7 @@ def _logged(row: dict[str, Any], line: int) -> LoggedMention:
     candidates, ranked, types = row["candidates"], row["ranked"], _as_list(row.get("entity_type") or [])
     if not isinstance(candidates, list) or not isinstance(ranked, list):
         raise TypeError
-    # A candidate may be a CUI that a dictionary named.
+    # A candidate may be a CUI whose name came from a dictionary.
     names = {item["cui"]: item["name"] for item in ranked if item.get("cui")}
     for item in candidates:
         if isinstance(item, dict) and item.get("name") is None:

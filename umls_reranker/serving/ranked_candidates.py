@@ -95,7 +95,7 @@ def ranked_candidates(
     """
     objects = list(map(candidates.__getitem__, decisions.order.tolist()))
     columns = [_values(column) for column in _columns(lists, decisions, input_names).values()]
-    # As `RankedCandidate._make`, without a call of Python for each.
+    # Like `RankedCandidate._make`, without a Python call per row.
     ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(objects, *columns, strict=True)))
     return [ranked[start:end] for start, end in pairwise(lists.offsets.tolist())]
 

@@ -51,7 +51,7 @@ from .source_model import SourceModel
 
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
-SPLIT = "own lists"
+SPLIT = "labelled"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
         UserError: the folder exists.
     """
     if folder.exists():
-        raise UserError(f"{folder} exists already; choose another folder for the new model")
+        raise UserError(f"{folder} already exists; choose another folder for the new model")
     recipe = source.recipe
     recipe = replace(recipe, run=replace(recipe.run, run_name=folder.name), calibration=new.settings)
     dictionary = source.reranker.info.get("dictionary") if source.reranker else None
@@ -181,10 +181,10 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
 def results(new: Recalibrated) -> str:
     """The results of the new model as lines of text: comparison and verdict, the tier high, and the weights."""
     facts, metrics, fusion = new.metrics["lists"], new.metrics, new.calibration.models[0].fusion
-    assert fusion is not None  # there are always features
+    assert fusion is not None  # lists always have features
     lines = [
         "",
-        "Held out by document, in five folds, with 95 % intervals:",
+        "Cross-fitted by document in five folds, with 95 % intervals:",
         systems_table(metrics["systems"]),
         "",
         metrics["verdict"],
@@ -196,14 +196,14 @@ def results(new: Recalibrated) -> str:
     ]
     for name in new.lists.scores:
         low, high = new.calibration.score_ranges[name]
-        ending = "" if name in fusion.read else "; it has no weight: is higher better? Give a distance negated"
+        ending = "" if name in fusion.read else "; its weight is 0: higher must be better, so negate distances"
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
     if known := facts["known_documents"]:
-        lines.append(f"{known:,} documents are those that MODEL was calibrated on: what it counted there is left out")
+        lines.append(f"{known:,} documents were used to calibrate MODEL; its counts from them are left out")
     if facts["source"] is None:
-        lines.append(f"for UMLS CUIs, umls-reranker calibrate {BUILT_IN} --lists adds what MedMentions counts")
+        lines.append(f"for UMLS CUIs, umls-reranker calibrate {BUILT_IN} --lists adds counts from MedMentions")
     if repeated := facts["repeated_candidates"]:
-        lines.append(f"{repeated:,} candidates name a concept of their list once more")
+        lines.append(f"{repeated:,} candidates repeat a concept of their list")
     return "\n".join(lines)
 
 
@@ -212,19 +212,19 @@ def _about_high(new: Recalibrated) -> Iterator[str]:
     first, *fallbacks = new.calibration.models
     table = first.thresholds
     yield (
-        f"Tier high, {table.target_precision:.0%} correct or more with {table.confidence:.0%} confidence, "
-        "its threshold by all documents:"
+        f"High tier (precision of at least {table.target_precision:.0%} with {table.confidence:.0%} confidence), "
+        "threshold on all documents:"
     )
     high = new.metrics["tiers"]["high"]
     held_out = ""
     if table.is_certified and high["count"]:
-        held_out = f"; held out: {percent(high['share'])} of the mentions, {percent(high['precision'])} correct"
+        held_out = f"; cross-fitted: {percent(high['share'])} of the mentions, {percent(high['precision'])} correct"
     yield f"  all inputs: {table.certificate}{held_out}"
     certified = {model.name: model.thresholds.certificate for model in fallbacks if model.thresholds.is_certified}
     for name, certificate in certified.items():
         yield f"  {name}: {certificate}"
     if rest := [model.name for model in fallbacks if model.name not in certified]:
-        yield f"  not certified for fewer inputs: {'; '.join(rest)}"
+        yield f"  not certified with fewer inputs: {'; '.join(rest)}"
     if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
         yield note
 
@@ -232,11 +232,11 @@ def _about_high(new: Recalibrated) -> Iterator[str]:
 def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedLists, np.ndarray, Score]:
     """The lists with the top candidate of each concept, their logits (m,), and the function for further logits."""
     lists, title, reads = labelled.lists, "scoring candidates", source.template.reads
-    # All NaN without a network, so that the first candidate of each concept is its best.
+    # All NaN without a network, so that the first candidate of each concept is its top candidate.
     logits = score_lists(source.scorer, lists, title).logits
     best = best_of_each_concept(lists, logits)
     lists, logits = lists.with_candidates(best), logits[best]
-    # Without what no list has, the network sees the same.
+    # Inputs that no list has make no difference to the network.
     known = {(): logits, absent_inputs(lists, reads): logits}
     return lists, logits, NetworkLogits(source.scorer, lists, title, known)
 
@@ -289,14 +289,17 @@ def _about_network(new: Recalibrated) -> Iterator[str]:
     if choice is None:
         return
     if choice["nats_gained"] is None:
-        yield "too few documents to tell whether the cross-encoder adds anything: it stays"
+        yield "the cross-encoder is kept: too few documents to tell whether it helps"
         return
-    gained = f"{choice['nats_gained']:+.3f} nats a list, standard error {choice['standard_error']:.3f}"
+    gained = f"{choice['nats_gained']:+.3f} nats per list, standard error {choice['standard_error']:.3f}"
     if choice["kept"]:
-        yield f"the cross-encoder stays: it adds something ({gained})"
+        yield f"the cross-encoder is kept: it improves the fit ({gained})"
     else:
         faster = f", {new.times_faster:.0f} times faster" if new.times_faster else ""
-        yield f"the cross-encoder adds nothing sure here ({gained}): left out{faster}; --keep_cross_encoder keeps it"
+        yield (
+            f"the cross-encoder is left out{faster}: no significant improvement ({gained}); "
+            "--keep_cross_encoder keeps it"
+        )
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:

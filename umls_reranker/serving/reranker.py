@@ -64,7 +64,7 @@ class UMLSReranker:
         if accept_tier not in TIERS[:2]:
             raise UserError(f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(TIERS[:2])}")
         if not isinstance(exhaustive, bool):
-            raise UserError(f"exhaustive: {exhaustive!r} is neither True nor False")
+            raise UserError(f"exhaustive: {exhaustive!r} is not True or False")
         self.accept_tier, self.exhaustive = accept_tier, exhaustive
         self.scorer = scorer
         self.calibration = calibration
@@ -75,8 +75,8 @@ class UMLSReranker:
         self._named_types: set[str] = set()
 
     def __repr__(self) -> str:
-        high = "certified" if self.thresholds.is_certified else "never given"
-        return f"UMLSReranker({str(self.folder)!r}, accept_tier={self.accept_tier!r}); the tier high is {high}"
+        high = "certified" if self.thresholds.is_certified else "not certified"
+        return f"UMLSReranker({str(self.folder)!r}, accept_tier={self.accept_tier!r}); the high tier is {high}"
 
     @classmethod
     def from_pretrained(
@@ -328,7 +328,7 @@ class UMLSReranker:
         Raises:
             UserError: the repo cannot be written, or has this tag.
         """
-        # Loading a model needs none of what publishing imports.
+        # Loading a model must not import what publishing needs.
         from ..hub.publish import publish
 
         return publish(self.folder, repo_id, tag, private=private, token=token)
@@ -363,13 +363,12 @@ class UMLSReranker:
         used = []
         for number in np.unique(decisions.models[lacking]):
             model = self.calibration.models[number]
-            # The first one decides where there is none without.
+            # The first model decides if no fallback model exists.
             is_certified = model.thresholds.is_certified and number > 0
-            used.append(f"{model.name} ({'certified' if is_certified else 'never in the tier high'})")
+            used.append(f"{model.name} ({'certified' if is_certified else 'not certified, never high'})")
         warn_caller(
-            f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the models of "
-            f"these inputs: {'; '.join(used)}. {self._remedy(lists, decisions)}"
-            "docs/python.md says what counts as given"
+            f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
+            f"{self._remedy(lists, decisions)}See docs/python.md"
         )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
@@ -386,11 +385,11 @@ class UMLSReranker:
             return by if SYNONYM_SCORE in decisions.missing else ""
         if all(lists.index_keys[row] for row in np.unique(lists.owner[has_scores]).tolist()):
             return (
-                f"{', '.join(names)}: of another index than the model was calibrated with; calibrate on this index. "
+                f"{', '.join(names)}: from another index than the model was calibrated with; calibrate on this index. "
             )
         return (
-            f"{', '.join(names)}: counted only in lists of ConceptLinker with the index that the model was calibrated "
-            "with; name a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: "
+            f"{', '.join(names)}: used only in lists of ConceptLinker with the index that the model was calibrated "
+            "with; name your own scores NAME_score, such as sapbert_score, and calibrate the model on your lists: "
             "umls-reranker calibrate MODEL --lists. "
         )
 
@@ -402,9 +401,9 @@ class UMLSReranker:
         named += f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
         # Python keeps the text of each warning forever, and requests determine it.
         if named not in self._named_types and len(self._named_types) >= MOST_WARNINGS:
-            named = "others than those named so far"
+            named = "more than were named so far"
         self._named_types.add(named)
         warn_caller(
-            f"semantic types unknown to this model: {named}; they count as missing. "
-            "Pass a type's name or id as in thresholds.json, or None"
+            f"semantic types unknown to this model: {named}; treated as missing. Use names or ids of types from "
+            "thresholds.json, or None"
         )

@@ -59,19 +59,19 @@ class SourceModel:
             reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
             return cls(name, folder, reranker.scorer, recipe, reranker)
         if not (folder / "config.json").is_file():
-            raise UserError(f"{name} holds no config.json, so it is no model")
+            raise UserError(f"{name} contains no config.json, so it is not a model")
         config = read_json(folder / "config.json")
         kinds = config.get("architectures") if isinstance(config, dict) else None
-        kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of an unknown kind"
+        kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of unknown type"
         if not kind.endswith("ForSequenceClassification"):
-            raise UserError(f"{name} is a {kind}, no sequence classifier, so it does not score pairs of texts")
+            raise UserError(f"{name} is a {kind}, not a sequence classifier, so it cannot score text pairs")
         if not (folder / WEIGHTS).is_file():
             raise UserError(
-                f"{name} has no {WEIGHTS}; weights of other formats, such as pytorch_model.bin, can run code and are "
-                "never loaded; where you trust them, load the model with transformers and save it by save_pretrained"
+                f"{name} has no {WEIGHTS}; other weight formats, such as pytorch_model.bin, can run code and are "
+                "never loaded; if you trust them, load the model with transformers and save it with save_pretrained"
             )
         if not (folder / "tokenizer.json").is_file():
-            raise UserError(f"{name} has no tokenizer.json; load its tokenizer by AutoTokenizer and save it there")
+            raise UserError(f"{name} has no tokenizer.json; load its tokenizer with AutoTokenizer and save it there")
         scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
         return cls(name, folder, scorer, Recipe.from_values({"model": name}), None)
 

@@ -59,7 +59,7 @@ class ListedCandidates:
         """Rank the candidates of n entities; arguments as for `IndexedCandidates.rank`."""
         if not Span.has_extension(self.extension):
             raise UserError(
-                f"no component has set entity._.{self.extension}, the candidates to rank; register it by "
+                f"no component has set entity._.{self.extension}, the candidates to rank; register it with "
                 f"Span.set_extension({self.extension!r}, default=[]) and fill it before umls_reranker"
             )
         mentions = [entity.text for entity in entities]
@@ -104,7 +104,7 @@ class EntityLinks:
             yield from batch
 
     def _link(self, docs: list[Doc]) -> None:
-        # A Doc joins its text from its tokens each time it is read.
+        # A Doc joins its text from its tokens on every access.
         texts = {id(doc): doc.text for doc in docs if doc.ents}
         entities = [entity for doc in docs for entity in doc.ents]
         named = [entity for entity in entities if not entity.text.isspace()]
@@ -183,7 +183,7 @@ def make_component(
     if not model or bool(index) == bool(candidates):
         raise UserError(
             f"{name}: in the component's config, set model (folder or Hub id), and either index (folder) or "
-            "candidates (the extension of entities that holds them)"
+            "candidates (the entity extension that holds them)"
         )
     source: IndexedCandidates | ListedCandidates
     if candidates:

@@ -36,7 +36,7 @@ class CheckpointCallback(TrainerCallback):
         (checkpoint / COMPLETE).touch()
         for older in sorted(_numbered_checkpoints(folder), key=_step)[: -self.kept]:
             if _step(older) != state.best_global_step:
-                # First, so that one that is partly deleted does not count.
+                # First, so that a partly deleted checkpoint does not count.
                 (older / COMPLETE).unlink(missing_ok=True)
                 shutil.rmtree(older)
 

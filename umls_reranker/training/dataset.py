@@ -43,7 +43,7 @@ def weight_scale(pairs: Dataset, label: float | None = None) -> float:
     if label is not None:
         weights = weights[columns["label"] == label]
     if not len(weights):
-        raise UserError("there are no training pairs; see mining_report.json for what was lost")
+        raise UserError("there are no training pairs; mining_report.json says what was left out")
     if not weights.sum() > 0:
         raise UserError("pair weights must not all be 0; check the *_weight keys of the recipe")
     return len(weights) / weights.sum()
@@ -141,13 +141,13 @@ def _write_shards(
                 done.result()
                 bar.update()
         finally:
-            # After Ctrl-C or an error, only the begun shards are finished.
+            # After Ctrl-C or an error, only shards in progress are finished.
             pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Ctrl-C reaches every process of the terminal; the parent decides what is finished.
+    # Ctrl-C reaches every process of the terminal; the parent decides which shards are finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 

@@ -88,7 +88,7 @@ def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, s
     drawn = drawn[np.argsort(before, kind="stable")]
     count = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
     if not count:
-        raise UserError(f"max_dev_pairs: {most} is less than one candidate list of the dev split; use more")
+        raise UserError(f"max_dev_pairs: {most} is smaller than one candidate list of the dev split; increase it")
     return np.sort(drawn[:count])
 
 
@@ -129,7 +129,7 @@ def _list_metrics(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) 
     top = np.maximum(highest[0], highest[1])
     normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
     losses = (normalizers[group_of] - logits)[labels == 1]
-    # A tie does not count: serving could rank either first.
+    # A tie does not count as correct: serving could rank either first.
     return {
         "acc@1": float((highest[1] > highest[0]).mean()),
         "list_loss": float(losses.mean()) if len(losses) else float("nan"),

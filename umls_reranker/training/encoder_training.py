@@ -51,7 +51,7 @@ TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])
 TEMPERATURE = 0.05
 WARMUP_SHARE = 0.06
 KEPT_CHECKPOINTS = 2
-# Optimizer steps between checkpoints; a killed run resumes from the last one.
+# Optimizer steps between checkpoints; an interrupted run resumes from the last one.
 SAVE_STEPS = 50
 
 
@@ -72,7 +72,9 @@ class QueryNamePairs(Dataset):
     def __init__(self, mentions: pa.Table, gold: np.ndarray, concepts: ConceptTable, size: int, seed: int) -> None:
         known, synonymous = np.flatnonzero(gold >= 0), np.flatnonzero(concepts.name_counts > 1)
         if not len(known):
-            raise UserError("no training mention has its concept in the dictionary; the encoder has nothing to learn")
+            raise UserError(
+                "no training mention has its concept in the dictionary; there is nothing to train the encoder on"
+            )
         turns = TURNS if len(synonymous) else TURNS[TURNS != SYNONYM]
         numbers = np.arange(size)
         self._concepts, self._texts = concepts, mentions

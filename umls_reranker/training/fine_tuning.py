@@ -51,7 +51,7 @@ from .processes import training_device
 from .sampling import MentionLists
 from .trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer, loader_options
 
-# Names in accelerate, whose launch configuration can also set a precision.
+# Names in accelerate, whose launch configuration can also set the dtype.
 DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -71,7 +71,7 @@ def load_base_model(
         )
     longest = getattr(network.config, "max_position_embeddings", template.max_length)
     if template.max_length > longest:
-        raise UserError(f"max_length: {template.max_length} is more than the {longest} tokens that {model} reads")
+        raise UserError(f"max_length: {template.max_length} is more than the {longest} tokens that {model} can read")
     if template.prepare_tokenizer(tokenizer):
         network.resize_token_embeddings(len(tokenizer))
     return network, tokenizer
@@ -89,9 +89,9 @@ def freeze_lowest(network: PreTrainedModel, layers: int) -> None:
     try:
         embeddings, all_layers = body.embeddings, body.encoder.layer
     except AttributeError:
-        raise UserError(f"frozen_layers: is not known for {network.config.model_type}; leave it out") from None
+        raise UserError(f"frozen_layers: not supported for {network.config.model_type}; remove it") from None
     if not 0 <= layers < len(all_layers):
-        raise UserError(f"frozen_layers: {layers} is not among 0 to {len(all_layers) - 1}, the layers to choose from")
+        raise UserError(f"frozen_layers: {layers} must be from 0 to {len(all_layers) - 1}")
     for module in (embeddings, *all_layers[:layers]):
         module.requires_grad_(False)
 
@@ -135,7 +135,7 @@ def training_arguments(
     defaults = {
         "per_device_eval_batch_size": training.per_device_train_batch_size * 2,
         "logging_steps": max(1, math.ceil(eval_steps / 10)),
-        # Those of the library are a loss that hides NaN, no bar, and a search for unused weights at every step.
+        # The library's defaults hide NaN losses, show no bar, and search for unused weights at every step.
         "logging_nan_inf_filter": False,
         "disable_tqdm": False,
         "ddp_find_unused_parameters": False,
@@ -162,12 +162,12 @@ def training_arguments(
         }
     )
     if training.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
-        # They follow metric_for_best_model, and take a fall for the better unless told otherwise.
+        # They follow metric_for_best_model, where lower counts as better by default.
         mode = "max" if fields["greater_is_better"] else "min"
         fields["lr_scheduler_kwargs"] = {"mode": mode} | (fields.get("lr_scheduler_kwargs") or {})
     fields |= mixed_precision(training, device)
     if "activation_checkpointing" in TrainingArguments.__dataclass_fields__:
-        # Its name since transformers 5.24; the old name warns.
+        # Renamed in transformers 5.24; the old name warns.
         for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
             fields[name.replace("gradient", "activation")] = fields.pop(name, None)
     try:
@@ -201,7 +201,7 @@ def mixed_precision(training: TrainingStageArguments, device: torch.device) -> d
         UserError: float16 without a GPU.
     """
     if training.fp16 and device.type == "cpu":
-        raise UserError("fp16: float16 needs a GPU; give --fp16 no")
+        raise UserError("fp16: float16 needs a GPU; add --fp16 no")
     bf16 = training.bf16
     if bf16 is None:
         bf16 = not training.fp16 and resolve_dtype("auto", device) == "bfloat16"
@@ -219,7 +219,7 @@ def _batch(training: TrainingStageArguments, processes: int) -> tuple[int, int]:
         )
     if training.gradient_accumulation_steps not in (None, passes):
         raise UserError(
-            f"gradient_accumulation_steps: global_batch_size {batch} makes it {passes}; leave one of the two out"
+            f"gradient_accumulation_steps: global_batch_size {batch} makes it {passes}; set only one of the two"
         )
     return batch, passes
 
@@ -307,7 +307,7 @@ def fine_tune(
     else:
         # Resuming from there would train longer than an uninterrupted run.
         trainer.state = ended
-        # The state names a path, but the folder may have moved. Where no figure was a number, no step is the best.
+        # The state names a path, but the folder may have moved. If every metric was NaN, no step is the best.
         best = ended.best_global_step or ended.global_step
         load_model(network, folder / f"checkpoint-{best}" / SAFE_WEIGHTS_NAME)
     trainer.save_model(str(folder / "checkpoint-best"))

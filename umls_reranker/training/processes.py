@@ -24,7 +24,7 @@ def training_device(run: RunArguments) -> torch.device:
     device = resolve_device(run.device)
     if device.type == "cuda" and device.index:
         raise UserError(
-            f"device: {run.device} cannot be chosen for training; set CUDA_VISIBLE_DEVICES={device.index} and "
+            f"device: {run.device} cannot be selected for training; set CUDA_VISIBLE_DEVICES={device.index} and "
             "device: cuda"
         )
     return device

@@ -127,7 +127,7 @@ class RerankerTrainer(Trainer):
         """Pairs from short to long, divided by Accelerate, which drops repeated rows when it gathers."""
         dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
         rows = np.argsort(dataset.lengths, kind="stable").tolist()
-        # Accelerate keeps every loader, and with it workers that persist.
+        # Accelerate keeps every loader, and with it its persistent workers.
         batches = {"batch_size": self.args.eval_batch_size, "sampler": rows, "persistent_workers": False}
         return self.accelerator.prepare(self._loader(dataset, **batches))
 
@@ -171,7 +171,7 @@ class RerankerTrainer(Trainer):
             pairs, gold_pairs = num_items_in_batch
             # Lists are complete and in order, so each begins at the first row of a mention.
             lists = None if self.lists is None else self._starts_list[inputs["row"]].cumsum(dim=0)
-            # A batch without a gold pair has no loss of lists.
+            # A batch without a gold pair has no list log loss.
             count = pairs if lists is None else gold_pairs.clamp(min=1)
             loss = self.scale * self.loss.terms(*terms, lists).sum() / count * self.accelerator.num_processes
         else:

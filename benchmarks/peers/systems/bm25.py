@@ -6,7 +6,7 @@ ENVIRONMENT = "light"
 PACKAGES = ("bm25s", "PyStemmer")
 INPUTS = ()
 DEVIATIONS = ()
-# Names retrieved for a mention, so that 32 concepts are left.
+# Names retrieved per mention, enough for 32 concepts.
 NAMES = 100
 
 

@@ -13,7 +13,7 @@ from . import bi_encoder
 ENVIRONMENT = "sentence_transformers"
 PACKAGES = bi_encoder.PACKAGES
 INPUTS = ("training mentions",)
-DEVIATIONS = ("starts from all-MiniLM-L6-v2, since the network that its examples start from is a download",)
+DEVIATIONS = ("fine-tuned from all-MiniLM-L6-v2, because the network of its examples is a download",)
 
 
 def setup(export):

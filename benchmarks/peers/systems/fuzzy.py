@@ -5,10 +5,8 @@ from peer import Candidate
 ENVIRONMENT = "light"
 PACKAGES = ("rapidfuzz",)
 INPUTS = ()
-DEVIATIONS = (
-    "scorer `ratio` in place of the default `WRatio`: of 100 dev mentions 4 more correct, in a 22nd of the time",
-)
-# Names searched for a mention, so that 32 concepts are left.
+DEVIATIONS = ("scorer `ratio` in place of the default `WRatio`: on 100 dev mentions 4 more correct, 22 times faster",)
+# Names retrieved per mention, enough for 32 concepts.
 NAMES = 100
 
 

@@ -14,16 +14,16 @@ ENVIRONMENT = "quickumls"
 PACKAGES = ("quickumls", "spacy", "unqlite")
 INPUTS = ()
 DEVIATIONS = (
-    "spacy.blank and spaCy's stop words stand for en_core_web_sm and NLTK's, which are downloads: without parts of"
-    " speech, matches may begin or end with a preposition or determiner that is no stop word",
-    "accepted_semtypes is off, and concepts without a type are given one, without which it cannot be installed: two"
-    " thirds of the dictionary have none, but hardly a gold concept",
-    "among concepts of the same similarity, those of which the name is the preferred one come first; its own order"
-    " puts them before more similar names",
+    "spacy.blank and spaCy's stop words replace en_core_web_sm and NLTK's, which are downloads: without parts of "
+    "speech, matches may begin or end with a preposition or determiner that is not a stop word",
+    "accepted_semtypes is off, and concepts without a type are given one, which installation requires: two thirds of "
+    "the dictionary have none, but hardly any gold concept",
+    "among concepts of equal similarity, those whose preferred name matches come first; its own order puts them "
+    "before more similar names",
 )
-# The root of the semantic network: says nothing of a concept.
+# The root of the semantic network, which says nothing about a concept.
 ANY_TYPE = "T071"
-# Less than any two similarities differ by.
+# Smaller than the difference of any two similarities.
 TIE = 1e-6
 
 

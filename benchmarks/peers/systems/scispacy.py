@@ -9,11 +9,11 @@ ENVIRONMENT = "scispacy"
 PACKAGES = ("scispacy", "spacy", "nmslib-metabrainz", "scikit-learn", "scipy")
 INPUTS = ()
 DEVIATIONS = (
-    "filter_for_definitions is off, which its documentation leaves to the use case: no concept of the dictionary has a"
-    " definition, and with it nothing below 0.95 is linked",
+    "filter_for_definitions is off, which its documentation leaves to the use case: no concept of the dictionary has "
+    "a definition, so nothing below 0.95 would be linked",
     "its candidate generator is called and its threshold applied without the linker, which drops the names that"
     " matched and all but 5 concepts; the answer is the same",
-    "abbreviations are resolved as for ours, not by its AbbreviationDetector",
+    "abbreviations are expanded as for our system, not by its AbbreviationDetector",
 )
 
 

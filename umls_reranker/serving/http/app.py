@@ -50,7 +50,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         yield
         await run_in_threadpool(engine.close)
 
-    # Otherwise /openapi.json gives errors the form of FastAPI.
+    # Otherwise /openapi.json describes errors in FastAPI's format.
     errors: dict[int | str, dict[str, Any]] = {
         "4XX": {"model": ErrorAnswer, "description": "Refused"},
         "5XX": {"model": ErrorAnswer, "description": "Failed"},
@@ -76,8 +76,8 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
             (ranked,) = await engine.rank([(request.query, texts, None, "", "", True)])
         if request.raw_scores and any(item.logit is None for item in ranked):
-            reason = "no cross-encoder decides about texts in this model, so there are no raw scores"
-            raise Refusal(422, "Validation", f"{reason}; leave raw_scores out")
+            reason = "this model does not score texts with a cross-encoder, so there are no raw scores"
+            raise Refusal(422, "Validation", f"{reason}; remove raw_scores")
         rows = [
             {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.score}
             | ({"text": item.name} if request.return_text else {})
@@ -92,7 +92,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         if may_cut and not on_the_left:
             return
         if cut := await run_in_threadpool(engine.cut_pairs, request.query, request.texts):
-            way_out = "this model cuts on the right only" if may_cut else "set truncate, or shorten them"
+            way_out = "this model truncates on the right only" if may_cut else "set truncate or shorten them"
             most = reranker.template.max_length
             raise Refusal(
                 413, "Validation", f"Input validation error: {cut} texts have more than {most} tokens; {way_out}"
@@ -136,7 +136,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,
-            # Clients expect text and numbers here. Without a network only the length of a request limits its texts.
+            # Clients expect text and numbers here. Without a network, only the length of a request limits its texts.
             "model_dtype": scorer.dtype if scorer else "float64",
             "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": serving.max_queue,

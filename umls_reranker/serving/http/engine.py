@@ -18,10 +18,10 @@ from .refusals import Refusal, as_refusal
 from .requests import LinkRequest
 
 if TYPE_CHECKING:
-    # A service that does not link needs neither indexes nor encoder.
+    # A service that does not link needs neither indexes nor an encoder.
     from ..linker import ConceptLinker, LinkedConcept
 
-# A lone request waits this long for others to share its batch; under load batches fill sooner.
+# A single request waits this long for others to share its batch; under load, batches fill sooner.
 BATCH_DEADLINE_MS = 2.0
 
 
@@ -44,7 +44,7 @@ class Engine:
         if serving.max_request_mentions > serving.max_queue:
             raise UserError(
                 f"max_request_mentions: {serving.max_request_mentions} mentions never fit into max_queue: "
-                f"{serving.max_queue}; lower the one or raise the other"
+                f"{serving.max_queue}; lower the former or raise the latter"
             )
         self.reranker, self.serving, self.linker = reranker, serving, linker
         self.batcher = MicroBatcher(
@@ -74,7 +74,7 @@ class Engine:
         if not self.is_open:
             raise Refusal(503, "Unhealthy", "the service is stopping")
         if self.in_flight + mentions > self.serving.max_queue:
-            raise Refusal(429, "Overloaded", f"{self.in_flight} mentions are in work already; try again later")
+            raise Refusal(429, "Overloaded", f"{self.in_flight} mentions are already in progress; try again later")
         self.in_flight += mentions
         try:
             yield
@@ -89,9 +89,7 @@ class Engine:
     async def link(self, request: LinkRequest) -> list[list[LinkedConcept]]:
         """Concepts of each mention of a request, the top candidate first."""
         if self.linker is None:
-            raise Refusal(
-                424, "Backend", "this service has no index to link with; it ranks the candidates it is given"
-            )
+            raise Refusal(424, "Backend", "this service has no index to link with; it only ranks given candidates")
         keys = ("mention", "start", "left", "right", "entity_type")
         mentions, starts, lefts, rights, types = ([getattr(one, key) for one in request.mentions] for key in keys)
         documents = [request.document] * len(mentions)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 2_000_000
-# For the headers of a request to arrive, and again for its body.
+# Time for the headers of a request to arrive, and again for its body.
 READ_SECONDS = 30.0
 
 
@@ -41,12 +41,12 @@ class BodyLimit:
 
         async def limited() -> Message:
             nonlocal read, is_whole
-            # After the body only the disconnect can follow, which has no deadline.
+            # After the body, only the disconnect can follow, which has no deadline.
             left = None if is_whole else deadline - asyncio.get_running_loop().time()
             try:
                 message = await asyncio.wait_for(receive(), left)
             except asyncio.TimeoutError:
-                late = f"the request did not arrive whole within {self.seconds:g} seconds"
+                late = f"the request was not complete after {self.seconds:g} seconds"
                 # The rest of the body may still arrive and must not be read as the next request.
                 raise HTTPException(408, late, {"connection": "close"}) from None
             is_whole = not message.get("more_body", False)
@@ -65,7 +65,7 @@ def http_protocol(seconds: float) -> type[Protocol]:
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    # A variable, because Uvicorn has one class for httptools and one for h11.
+    # Dynamic, because Uvicorn has one class for httptools and one for h11.
     class HeaderTimeout(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
         timer: asyncio.TimerHandle | None = None
 

@@ -35,14 +35,14 @@ class ServiceMetrics:
         )
         self.seconds = Histogram(
             "umls_reranker_service_request_seconds",
-            "Seconds of a request",
+            "Duration of a request in seconds",
             ["path"],
             buckets=BUCKETS,
             registry=self.registry,
         )
         gauges = {
-            "umls_reranker_service_queued_mentions": ("Mentions that wait for a batch", waiting),
-            "umls_reranker_service_mentions_in_flight": ("Mentions admitted and not answered yet", in_flight),
+            "umls_reranker_service_queued_mentions": ("Mentions waiting for a batch", waiting),
+            "umls_reranker_service_mentions_in_flight": ("Mentions admitted but not answered yet", in_flight),
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=self.registry).set_function(value)
@@ -86,13 +86,15 @@ class Watch:
         try:
             await self.app(scope, receive, watched)
         except asyncio.CancelledError:
-            # The service stops and this request took longer than it may.
+            # The service is stopping and this request took too long.
             if is_answered:
                 raise
             await error_answer(503, "Unhealthy", "the service is stopping")(scope, receive, watched)
         except Exception:
             if not is_answered:
-                await error_answer(500, "Backend", "the service failed; its log says why")(scope, receive, watched)
+                await error_answer(500, "Backend", "internal error; see the log of the service")(
+                    scope, receive, watched
+                )
             # The server writes the error to its log.
             raise
         finally:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from ..ranked_candidates import RankedCandidate
 from ..reranker import UMLSReranker
 
-# The values of a mention; `UMLSReranker.rerank_batch` takes columns of them, in this order; the last by name.
+# The values of a mention, in the order in which `UMLSReranker.rerank_batch` takes them as columns; the last one by
+# name.
 SIGNATURE = inspect.signature(UMLSReranker.rerank)
 
-# Candidates of a batch, except for a single mention's list; limits the time of a batch.
+# Maximum candidates per batch, except for the list of a single mention; limits the time of a batch.
 MAX_PAIRS = 2048
 
 
@@ -104,7 +105,7 @@ class MicroBatcher:
         with self._has_room:
             while not self._closed and len(self._queue) >= self.queue_size:
                 if not self.block:
-                    raise QueueFull(f"{self.queue_size} mentions wait already; try again later")
+                    raise QueueFull(f"{self.queue_size} mentions are already waiting; try again later")
                 self._has_room.wait()
             if self._closed:
                 raise RuntimeError("the micro-batcher is closed")

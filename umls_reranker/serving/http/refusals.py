@@ -17,10 +17,10 @@ from .micro_batching import QueueFull
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-# In place of "There was an error parsing the body" and "Not Found".
+# These replace "There was an error parsing the body" and "Not Found".
 CLEARER = {
-    400: "the body cannot be read; send JSON in UTF-8, neither compressed nor deeply nested",
-    404: "there is no such path; GET /openapi.json lists them all",
+    400: "the body cannot be read; send uncompressed JSON in UTF-8 without deep nesting",
+    404: "unknown path; GET /openapi.json lists all paths",
 }
 
 
@@ -73,8 +73,8 @@ def add_error_answers(app: FastAPI) -> None:
             return error_answer(415, "Validation", "expected a request with `Content-Type: application/json`")
         first = error.errors()[0]
         if first["type"] == "json_invalid":
-            return error_answer(400, "Validation", f"the body is no valid JSON: {first['ctx']['error']}")
-        # Without what Pydantic calls the alternatives of a field.
+            return error_answer(400, "Validation", f"the body is not valid JSON: {first['ctx']['error']}")
+        # Without Pydantic's names for the alternatives of a field.
         location = (str(key) for key in first["loc"][1:] if isinstance(key, int) or key.isidentifier())
         field = ".".join(location) or "the body"
         return error_answer(422, "Validation", f"{field}: {first['msg'].removeprefix('Value error, ')}")

@@ -22,7 +22,7 @@ def _blank_for_null(text: Any) -> Any:
 
 Text = Annotated[str, AfterValidator(of_characters)]
 NotBlank = Annotated[Text, AfterValidator(_not_blank)]
-# Rows of tables have null where there is no context.
+# Rows of tables have null if there is no context.
 Context = Annotated[Text, BeforeValidator(_blank_for_null)]
 Types = Text | list[Text] | None
 
@@ -78,7 +78,7 @@ class Candidate(_Body):
         for key, value in (self.model_extra or {}).items():
             is_number = value is None or (isinstance(value, int | float) and is_finite(value))
             if key.endswith("_score") and not is_number:
-                raise ValueError(f"{key} is no finite number")
+                raise ValueError(f"{key} is not a finite number")
         return self
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ...calibration.thresholds import TIERS
 
-# Maximum number of types counted separately; further types share one entry, so memory stays bounded.
+# Maximum number of types counted separately; all others share one entry, so memory stays bounded.
 MOST_TYPES = 256
 OTHER_TYPES = "other types"
 

@@ -14,7 +14,7 @@ from ...calibration.thresholds import TIERS
 
 ENDS = ("value", "low", "high")
 
-# Number of latest labels to keep.
+# Number of most recent labels to keep.
 MOST_LABELS = 5_000
 # The high tier's guarantee is tested at this many labels in the tier, and at each doubling.
 FIRST_LOOK = 25
@@ -56,9 +56,9 @@ class LabelledAnswers:
         if most >= self._target:
             return None
         return (
-            f"{self._high_correct:,} of {self._high:,} reviewed answers of the high tier are correct, at most "
-            f"{most:.1%} with all errors counted, where {100 * self._target:g}% is guaranteed; recalibrate with the "
-            "corrections, or review the high tier by hand until then"
+            f"{self._high_correct:,} of {self._high:,} reviewed answers of the high tier are correct (upper bound of "
+            f"its precision: {most:.1%}), but {100 * self._target:g}% is guaranteed; recalibrate with the "
+            "corrections, and review the high tier by hand until then"
         )
 
     def labels(self) -> tuple[Label, ...]:

@@ -23,12 +23,12 @@ from .reference import NO_CANDIDATES, SMALLEST_PSI, Drift, Reference
 if TYPE_CHECKING:
     from ..ranked_candidates import RankedCandidate
 
-# Number of slices of a sliding window; the oldest leaves when a new one begins.
+# Number of slices of a sliding window; the oldest is dropped when a new one begins.
 SLICES = 20
 LATEST_ALARMS = 100
-# With fewer mentions, the rest of a log is not tested.
+# With fewer mentions, the last part of a log is not tested.
 SMALLEST_WINDOW = 200
-# Without a reference there is no stated guarantee; labels are then tested against the usual one.
+# Without a reference there is no stated guarantee; labels are then tested against the default one.
 USUAL_PRECISION = 0.95
 
 
@@ -61,7 +61,7 @@ class LogFile:
 
     def write(self, text: str) -> None:
         """Append text."""
-        # A failed write may leave half a line, which must not swallow the next.
+        # A failed write may leave a partial line, which must not swallow the next.
         text, self._ending = self._ending + text, "\n"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
@@ -240,7 +240,7 @@ class Monitor:
                 "alarm_count": self._alarm_count,
                 "log_failures": self._log_failures,
             }
-        # Outside the lock, so that no result waits for a bootstrap.
+        # Outside the lock, so that no request waits for a bootstrap.
         return state | {"labelled": labelled_report(labels)}
 
     @property
@@ -263,7 +263,7 @@ class Monitor:
                 "types": self.reference.types.drift(self._types),
             }
             moved = {k for k, drift in self._drift.items() if drift.p_value <= level and drift.psi >= SMALLEST_PSI}
-            # Persistent drift is reported once, and again after it has disappeared.
+            # Persistent drift is reported once, and again only after it has disappeared.
             for kind in sorted(moved - self._moved):
                 entries.append(self._raise(kind, self._explain(kind, self._drift[kind], level)))
             self._moved = moved
@@ -279,15 +279,15 @@ class Monitor:
     def _explain(self, kind: str, drift: Drift, level: float) -> str:
         end = self._mentions
         what, remedy = {
-            "scores": ("top scores", "if candidates or texts have changed for good, calibrate again"),
-            "types": ("semantic types", "look at what sends other mentions than those the model was tested on"),
+            "scores": ("top scores", "if candidates or texts have changed permanently, calibrate again"),
+            "types": ("semantic types", "check for changed upstream sources"),
         }[kind]
         cell = f"scores of {drift.cell}" if kind == "scores" and drift.cell != NO_CANDIDATES else drift.cell
         return (
             f"the {what} of mentions {end - self._in_window + 1:,} to {end:,} differ from the model's test split "
             f"(population stability index {drift.psi:.2f}, p = {drift.p_value:.1g}, tested at {level:.1g}): "
-            f"{drift.share:.0%} are {cell} where {drift.reference_share:.0%} were; {remedy}"
-            + (f"; {self._lacking:,} of them lack inputs that the model reads" if self._lacking else "")
+            f"{drift.share:.0%} are {cell}, {drift.reference_share:.0%} in the test split; {remedy}"
+            + (f"; {self._lacking:,} of them have missing inputs" if self._lacking else "")
         )
 
     def _raise(self, kind: str, sentence: str) -> dict[str, Any]:
@@ -299,7 +299,7 @@ class Monitor:
     def _write(self, entries: Sequence[dict[str, Any]]) -> None:
         if self._log is None:
             return
-        # Windows of several processes, or of one before and after a restart, may be in one file.
+        # One file may hold windows of several processes, or from before and after a restart.
         about = {"time": _now(), "model": self.model, "since": self._since}
         try:
             self._log.write("".join(json.dumps(about | entry, ensure_ascii=False) + "\n" for entry in entries))
@@ -309,7 +309,7 @@ class Monitor:
             if self._log_failures == 1:
                 warnings.warn(
                     f"the monitor's log cannot be written ({error}); monitoring continues, and each window tries "
-                    "again. Make room for it; further failures are only counted, in log_failures",
+                    "again. Free some space; further failures are only counted, in log_failures",
                     stacklevel=2,
                 )
 

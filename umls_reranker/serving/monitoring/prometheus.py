@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 PREFIX = "umls_reranker"
 WINDOWED = {
-    "high_confidence_share": "share of mentions in the high tier",
+    "high_confidence_share": "coverage of the high tier",
     "abstained_share": "share of mentions without an answer",
-    "mean_top_score": "mean score of the best candidates",
-    "mean_margin": "mean margin of the best candidates over the best other concept",
+    "mean_top_score": "mean score of the top candidates",
+    "mean_margin": "mean margin of the top candidates over the next concept",
 }
 
 
@@ -76,22 +76,24 @@ class MonitorCollector:
         for kind, figures in kinds.items():
             mentions.add_metric([kind], figures["mentions"])
         yield mentions
-        tiers = CounterMetricFamily(f"{PREFIX}_answers", "best candidates by tier", labels=["tier"])
+        tiers = CounterMetricFamily(f"{PREFIX}_answers", "top candidates by tier", labels=["tier"])
         for tier, share in state["tier_shares"].items():
             tiers.add_metric([tier], round((share or 0.0) * state["mentions"]))
         yield tiers
-        yield CounterMetricFamily(f"{PREFIX}_truncated_pairs", "pairs cut to fit", value=state["truncated_pairs"])
+        yield CounterMetricFamily(f"{PREFIX}_truncated_pairs", "truncated pairs", value=state["truncated_pairs"])
         yield CounterMetricFamily(f"{PREFIX}_alarms", "alarms raised", value=state["alarm_count"])
         failures = state["log_failures"]
         yield CounterMetricFamily(f"{PREFIX}_monitor_log_failures", "failed writes to the log", value=failures)
         for name, text in WINDOWED.items():
-            gauge = GaugeMetricFamily(f"{PREFIX}_window_{name}", f"{text}, latest mentions", labels=["type"])
+            gauge = GaugeMetricFamily(f"{PREFIX}_window_{name}", f"{text}, most recent mentions", labels=["type"])
             for kind, figures in {"": state["window"], **state["window"]["per_type"]}.items():
                 if figures[name] is not None:
                     gauge.add_metric([kind], figures[name])
             yield gauge
-        psi = GaugeMetricFamily(f"{PREFIX}_drift_psi", "population stability index, latest window", labels=["of"])
-        p_value = GaugeMetricFamily(f"{PREFIX}_drift_p_value", "p-value of no drift, latest window", labels=["of"])
+        psi = GaugeMetricFamily(f"{PREFIX}_drift_psi", "population stability index, most recent window", labels=["of"])
+        p_value = GaugeMetricFamily(
+            f"{PREFIX}_drift_p_value", "p-value of no drift, most recent window", labels=["of"]
+        )
         for kind, drift in state["drift"].items():
             psi.add_metric([kind], drift["psi"])
             p_value.add_metric([kind], drift["p_value"])
@@ -102,10 +104,10 @@ class MonitorCollector:
 def _labelled(state: dict[str, Any]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
-    ece = GaugeMetricFamily(f"{PREFIX}_labelled_debiased_ece", "calibration error by labels", labels=["bound"])
+    ece = GaugeMetricFamily(f"{PREFIX}_labelled_debiased_ece", "calibration error on labels", labels=["bound"])
     for bound, value in (state["debiased_ece"] or {}).items():
         ece.add_metric([bound], value)
-    precision = GaugeMetricFamily(f"{PREFIX}_labelled_precision", "precision by labels", labels=["tier", "bound"])
+    precision = GaugeMetricFamily(f"{PREFIX}_labelled_precision", "precision on labels", labels=["tier", "bound"])
     for tier, figures in state["tiers"].items():
         for bound, value in (figures["precision"] or {}).items():
             precision.add_metric([tier, bound], value)

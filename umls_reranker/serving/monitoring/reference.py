@@ -21,7 +21,8 @@ SCORE_CELLS = 10
 # Types with a smaller share of the mentions are pooled.
 SMALLEST_SHARE = 0.01
 OTHER, NO_CANDIDATES = "other", "no candidates"
-# Usual reading of the population stability index: below 0.1 stable, to 0.25 moderate drift, above it large drift.
+# Common interpretation of the population stability index: below 0.1 stable, up to 0.25 moderate drift, above it large
+# drift.
 SMALLEST_PSI = 0.1
 EPSILON = 1e-14
 
@@ -222,22 +223,22 @@ class Reference:
         """
         edges = np.array(self.score_edges)
         if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
-            raise ValueError("score_edges do not rise")
+            raise ValueError("score_edges are not increasing")
         if len(self.scores.cells) != len(edges) + 2:
             raise ValueError(f"{len(self.scores.cells)} cells of scores for {len(edges)} edges")
         if not 0 < self.target_precision <= 1 or min(self.mentions, self.documents) < 0:
-            raise ValueError("target_precision or a count is out of its range")
+            raise ValueError("target_precision or a count is out of range")
         for name, stored in (("scores", self.scores), ("types", self.types)):
             if not 0 < len(stored.cells) == len(stored.counts) or set(map(type, stored.cells)) != {str}:
-                raise ValueError(f"cells and counts of {name} do not fit")
+                raise ValueError(f"cells and counts of {name} differ in number")
             if not all(type(count) is int and count >= 0 for count in stored.counts):
-                raise ValueError(f"counts of {name} are no whole numbers of 0 or more")
+                raise ValueError(f"counts of {name} are not integers of 0 or more")
             if not (0 < stored.scale < math.inf and 0 < stored.degrees < math.inf):
                 raise ValueError(f"scale and degrees of {name} must be above 0")
         for name, figure in self.figures.items():
             for key in ("value", "low", "high"):
                 if not (figure[key] is None or math.isfinite(figure[key])):
-                    raise ValueError(f"figure {name} has a {key} that is not finite")
+                    raise ValueError(f"metric {name} has a non-finite {key}")
 
 
 def _score_cells(score: np.ndarray, edges: Sequence[float]) -> np.ndarray:
@@ -262,7 +263,7 @@ def chi_square_tail(x: float, degrees: float) -> float:
             term *= x / a
             total += term
         return 1 - factor * total
-    # Evaluated from its front by Lentz's method.
+    # Evaluated by Lentz's method.
     b = x + 1 - a
     c, d = math.inf, 1 / b
     fraction, change, n = d, 0.0, 0
