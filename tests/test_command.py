@@ -63,7 +63,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
             "--accelerate_config: x is neither a file nor one of cpu, ",
         ),
         (["calibrate", "quickstart", "--accelerate_config", "cpu"], "unknown argument '--accelerate_config'"),
-        (["run", "quickstrat"], "recipe quickstrat does not exist; these come with the package: hpo-minilm, minilm-"),
+        (["run", "quickstrat"], "recipe quickstrat does not exist; recipes in the package: hpo-minilm, minilm-"),
         (["run", "quickstart", "--sed", "1"], "unknown argument '--sed'; did you mean '--seed'?"),
         (["recipes", "copy"], "name what to copy; choose from hpo-minilm, "),
         (["recipes", "copy", "quick"], "there is no quick to copy; choose from hpo-minilm, minilm-"),
@@ -91,7 +91,7 @@ def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
         assert run("recipes", "copy", name, cwd=tmp_path).returncode == 0
     assert {path.name for path in Path("quickstart").iterdir()} == {"README.md", "config.yaml"}
     assert Path("multi_gpu_fp16.yaml").read_text() == (CONFIGS / "multi_gpu_fp16.yaml").read_text()
-    assert run("recipes", "copy", "quickstart", cwd=tmp_path).stderr.startswith("error: quickstart exists already")
+    assert run("recipes", "copy", "quickstart", cwd=tmp_path).stderr.startswith("error: quickstart already exists")
     # The copy comes first, as a folder and as a name.
     Path("quickstart/config.yaml").write_text("run_name: mine\n")
     assert load_recipe("quickstart").run.run_name == load_recipe(tmp_path / "quickstart").run.run_name == "mine"
@@ -338,9 +338,9 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(planned):
     assert planned() == done | {"pairs": "up to date in ...: train pairs positive 7"}
     changed = planned("--learning_rate", "1e-4", "--target_precision", "0.9")
     assert {name: text for name, text in changed.items() if "again" in text} == {
-        "checkpoints": "would be made again (learning_rate 2e-05, now 0.0001) in ...",
-        "model": "would be made again (target_precision 0.95, now 0.9; other checkpoints) in ...",
-        "report": "would be made again (other model) in ...",
+        "checkpoints": "would be rebuilt (learning_rate 2e-05, now 0.0001) in ...",
+        "model": "would be rebuilt (target_precision 0.95, now 0.9; other checkpoints) in ...",
+        "report": "would be rebuilt (other model) in ...",
     }
     # The pairs of a training step are the recipe's, or follow from the processes.
     assert "again (global_batch_size 64, now 128)" in planned(*launched)["checkpoints"]
@@ -356,7 +356,7 @@ def test_a_dry_run_goes_on_after_a_stage_that_cannot_be_resumed(planned):
     (partial / "complete").touch()
     told = planned(code=2)
     assert list(told) == PLANNED
-    assert told["checkpoints"].startswith("error: runs/run/.checkpoints.partial holds output of a killed run")
+    assert told["checkpoints"].startswith("error: runs/run/.checkpoints.partial holds output of an interrupted run")
     assert told["model"] == "would be written to ..."
 
 

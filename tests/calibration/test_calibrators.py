@@ -146,7 +146,7 @@ def test_infinite_scores_are_the_ends_and_no_number_is_an_error(method):
     fitted = CALIBRATORS[method]().fit(Sample(*pairs(500)))
     p = fitted(np.array([-np.inf, -1e9, 1e9, np.inf]))
     np.testing.assert_array_equal(p[[0, 3]], p[[1, 2]])
-    with pytest.raises(UserError, match="1 scores are no numbers"):
+    with pytest.raises(UserError, match="1 scores are not numbers"):
         fitted(np.array([0.0, np.nan]))
 
 
@@ -175,7 +175,7 @@ def test_damaged_parameters_are_refused(parameters):
     ],
 )
 def test_parameters_that_turn_the_order_round_are_refused(state):
-    with pytest.raises(UserError, match="do not make a rising map"):
+    with pytest.raises(UserError, match="do not define an increasing map"):
         Calibrator.from_dict(state)
 
 
@@ -307,7 +307,7 @@ def test_auto_inside_lists_goes_by_the_loss_of_lists():
 
 def test_isotonic_inside_lists_is_a_user_error():
     scores, labels, offsets = lists(50)
-    with pytest.raises(UserError, match="isotonic works on the cross-encoder's logits alone"):
+    with pytest.raises(UserError, match="isotonic works on the logits of the cross-encoder alone"):
         fit_calibrator("isotonic", Sample(scores, labels, offsets), np.arange(4))
 
 

@@ -29,8 +29,8 @@ def test_too_few_documents_say_how_many_are_needed():
     found = find_certificate(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
     assert found.threshold is None and (found.documents, found.documents_needed) == (pytest.approx(30), 59)
     assert str(found) == (
-        "not certified: the calibration documents count for 30 of equal size, and 59 or more are needed; an estimate: "
-        "a second try needs other documents, about 177 of them for even odds, and about 763 for four in five"
+        "not certified: the calibration documents are worth 30 of equal size, but at least 59 are needed; estimate: "
+        "a second attempt needs new documents, about 177 of them for even odds, and about 763 for an 80 % chance"
     )
     assert "299 or more" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
     assert str(find_certificate(np.full(200, 0.97), np.zeros(200))) == (
@@ -40,7 +40,7 @@ def test_too_few_documents_say_how_many_are_needed():
         "not certified: too few documents for the errors seen among the most probable answers; an estimate"
     )
     assert str(find_certificate(np.empty(0), np.empty(0))).startswith(
-        "not certified: the calibration documents count for 0"
+        "not certified: the calibration documents are worth 0"
     )
 
 
@@ -217,9 +217,9 @@ def test_what_is_assumed_is_said_where_the_certificate_is_shown():
     answers = np.full(40, 0.97), np.ones(40), np.arange(40)
     assert certify(*answers).threshold is None
     found = certify(*answers, most_wrong=0.5)
-    assert found.threshold is not None and "in no document more than 50% of the tier is wrong" in str(found)
+    assert found.threshold is not None and "at most 50% of the tier is incorrect in any document" in str(found)
     for value in (0.05, 1.5, "half"):
-        with pytest.raises(UserError, match="most_wrong: .* must be above 0.05, and 1 at most"):
+        with pytest.raises(UserError, match="most_wrong: .* must be above 0.05 and at most 1"):
             certify(*answers, most_wrong=value)
 
 
@@ -257,7 +257,7 @@ def test_the_outlook_is_what_more_documents_and_a_lower_confidence_would_give():
             {},
             r"row 1: the score nan is not a number; leave out .* without an answer",
         ),
-        ([0.9, 7.5], [1, 1], [1, 2], {}, r"row 1: the score 7.5 is not a probability; .*map scores of another scale"),
+        ([0.9, 7.5], [1, 1], [1, 2], {}, r"row 1: the score 7.5 is not a probability; .*map scores on another scale"),
         ([0.9, -0.1], [1, 1], [1, 2], {}, r"row 1: the score -0.1 is not a probability"),
         ([0.9, None], [1, 1], [1, 2], {}, r"row 1: the score None"),
         ([0.9, "0.9"], [1, 1], [1, 2], {}, r"row 1: the score '0.9'"),
@@ -267,7 +267,7 @@ def test_the_outlook_is_what_more_documents_and_a_lower_confidence_would_give():
         ([0.9, 0.9], [1, 1], [1, None], {}, r"row 1: the document is missing"),
         ([0.9, 0.9], [1, 1], [1, float("nan")], {}, r"row 1: the document is missing"),
         ([0.9, 0.9], [1], [1, 2], {}, r"2 scores, 1 correct, 2 documents: give one of each"),
-        ([0.9, 0.9], [1, 1], ["a", "a"], {}, r"all mentions are of 1 document; .*cannot be learned from one"),
+        ([0.9, 0.9], [1, 1], ["a", "a"], {}, r"all mentions are from 1 document, which says nothing about other documents"),
         ([], [], [], {}, "there are no mentions"),
         ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 95}, r"target_precision: 95 must lie between 0 and 1"),
         ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 0}, r"target_precision: 0 must lie between 0 and 1"),

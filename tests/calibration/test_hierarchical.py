@@ -147,9 +147,9 @@ def test_damaged_states_are_refused():
     ):
         with pytest.raises(UserError, match="calibrator.json: parameters"):
             Calibrator.from_dict(damaged)
-    with pytest.raises(UserError, match="semantic types are not of the expected form"):
+    with pytest.raises(UserError, match="semantic types are malformed"):
         Calibrator.from_dict(changed(hierarchy=None))
-    with pytest.raises(UserError, match="rising map"):
+    with pytest.raises(UserError, match="increasing map"):
         Calibrator.from_dict(changed(lines={**lines, "T047": {"slope": -1.0, "intercept": 0.0, "support": 3}}))
 
 

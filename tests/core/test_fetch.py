@@ -75,7 +75,7 @@ def test_a_local_file_is_itself(tmp_path):
     (tmp_path / "x").write_bytes(BODY)
     assert fetch(f"{tmp_path / 'x'}#sha256={SHA256}", tmp_path / "cache") == tmp_path / "x"
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(UserError, match="x .* has SHA-256 .*, expected 0000.*; it was changed"):
+    with pytest.raises(UserError, match="x .* has SHA-256 .*, expected 0000.*; the file was modified"):
         fetch(f"{tmp_path / 'x'}#sha256={'0' * 64}", tmp_path / "cache")
     with pytest.raises(UserError, match="x#sha256=0000: a SHA-256 has 64 hexadecimal digits"):
         fetch(f"{tmp_path / 'x'}#sha256=0000", tmp_path / "cache")
@@ -86,7 +86,7 @@ def test_a_local_file_that_is_not_there(tmp_path):
         fetch(str(tmp_path / "absent"), tmp_path)
     with pytest.raises(UserError, match="is a folder; the recipe needs a file"):
         fetch(str(tmp_path), tmp_path)
-    with pytest.raises(UserError, match=r"ftp://host/x is not a local path, http\(s\) URL or package:NAME/FILE"):
+    with pytest.raises(UserError, match=r"ftp://host/x is not a local path, an http\(s\) URL or package:NAME/FILE"):
         fetch("ftp://host/x", tmp_path)
 
 
@@ -151,10 +151,10 @@ def test_a_server_that_fails_for_good_is_left_after_five_attempts(server, tmp_pa
         ("page", None, "page: .*is a web page, not the file", 1),
         ("page", "obo", "page: .*is a web page, not the file", 1),
         ("empty", None, "empty: .*is empty", 5),
-        ("cut.gz", None, "cut.gz: .*gzip stream is cut short or corrupt", 5),
-        ("cut.gz", "corpus", "cut.gz: .*gzip stream is cut short or corrupt", 5),
-        ("ids", "corpus", "ids: .*no corpus in a known format: PubTator .*BioC .*BigBIO", 1),
-        ("corpus", "test_documents", "corpus: .*:1: expected one document id, found 2 words", 1),
+        ("cut.gz", None, "cut.gz: .*gzip stream is truncated or corrupt", 5),
+        ("cut.gz", "corpus", "cut.gz: .*gzip stream is truncated or corrupt", 5),
+        ("ids", "corpus", "ids: .*not a corpus in a known format: PubTator .*BioC .*BigBIO", 1),
+        ("corpus", "test_documents", "corpus: .*:1: expected one document id per line, found 2 words", 1),
         ("corpus", "obo", "corpus: .*holds no .Term.; expected an ontology", 1),
     ],
 )
@@ -244,13 +244,13 @@ def test_a_dataset_on_the_hub_is_its_parquet_files(tmp_path, monkeypatch):
         assert names("org/corpus@refs/convert/parquet") == ["kb/a/0.parquet", "kb/b/0.parquet", "train.parquet"]
         assert not any("load.py" in line for line in server.log)
         for locator in ("org/corpus", "org/corpus@refs/convert/parquet/none"):
-            with pytest.raises(UserError, match=f"{locator} holds no Parquet file, and its scripts are not run"):
+            with pytest.raises(UserError, match=f"{locator} contains no Parquet files, and dataset scripts are never run"):
                 names(locator)
         with pytest.raises(UserError, match="no public repo org/none"):
             names("org/none")
-        with pytest.raises(UserError, match="org: expected hf://datasets/OWNER/NAME, @REVISION or /FOLDER"):
+        with pytest.raises(UserError, match="org: expected hf://datasets/OWNER/NAME, optionally with @REVISION or /FOLDER"):
             names("org")
-        with pytest.raises(UserError, match="is not a local path, http"):
+        with pytest.raises(UserError, match="is not a local path, an http"):
             fetch("hf://datasets/org/corpus", tmp_path)
 
 

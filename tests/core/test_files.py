@@ -64,7 +64,7 @@ def test_what_is_no_file_or_folder_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     for path in (tmp_path / "pipe", tmp_path / "link", Path("."), Path("/")):
-        with pytest.raises(UserError, match=f"^{path} is no file or folder that can be replaced"), written(path):
+        with pytest.raises(UserError, match=f"^{path} is not a file or folder that can be replaced"), written(path):
             pass
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_fifo()
 

@@ -31,7 +31,7 @@ def test_a_broken_part_is_named(tmp_path):
     good = write(tmp_path / "M.RRF.aa.gz", gzip.compress(b"one\ntwo\n"))
     for broken in (packed[:-20], packed[:-8] + b"\0" * 8):
         parts = (good, write(tmp_path / "M.RRF.ab.gz", broken))
-        with pytest.raises(UserError, match=r"M.RRF.ab.gz: the gzip stream is cut short or corrupt") as error:
+        with pytest.raises(UserError, match=r"M.RRF.ab.gz: the gzip stream is truncated or corrupt") as error:
             list(read_lines(parts))
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="M.RRF.ab is empty; download the file again"):

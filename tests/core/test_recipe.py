@@ -146,7 +146,7 @@ def test_a_value_that_does_not_fit_is_named(write, line, reason):
 )
 def test_a_key_given_twice_is_refused_with_its_line(write, text, line):
     path = write(text)
-    assert refused(load_recipe, path) == f"{path}: line {line}: the key 'seed' is repeated; give each key once"
+    assert refused(load_recipe, path) == f"{path}: line {line}: duplicate key 'seed'; give each key once"
 
 
 def test_an_unknown_key_is_refused_with_the_nearest(write):
@@ -170,10 +170,10 @@ def test_a_recipe_that_is_no_mapping_is_refused(write, text):
 
 
 def test_a_recipe_that_cannot_be_read_is_named(write, tmp_path):
-    assert f"recipe {tmp_path / 'none.yaml'} does not exist; these come " in refused(
+    assert f"recipe {tmp_path / 'none.yaml'} does not exist; recipes in " in refused(
         load_recipe, tmp_path / "none.yaml"
     )
-    assert f"recipe {tmp_path / 'config.yaml'} does not exist; these come " in refused(load_recipe, tmp_path)
+    assert f"recipe {tmp_path / 'config.yaml'} does not exist; recipes in " in refused(load_recipe, tmp_path)
     assert "is not valid YAML" in refused(load_recipe, write("seed: [1"))
     (tmp_path / "config.yaml").write_bytes(b"run_name: \xff\xfe")
     assert "is not valid YAML" in refused(load_recipe, tmp_path / "config.yaml")
@@ -456,7 +456,7 @@ def test_a_model_that_was_calibrated_on_lists_is_refused_with_its_own_command(tm
     calibrator = tmp_path / "calibrator.json"
     calibrator.write_text('{"fitted_on": {"lists": {"mentions": 7}}}')
     said = refused(parse, tmp_path / name)
-    assert said.startswith(f"{tmp_path} was calibrated on labelled lists, not by a run; umls-reranker calibrate ")
+    assert said.startswith(f"{tmp_path} was calibrated on labelled lists, not by a run; recalibrate it with umls-reranker calibrate ")
     assert f"calibrate {tmp_path} --lists FILE --output NEW_MODEL" in said and "--calibration_feedback FOLDER" in said
     calibrator.write_text('{"fitted_on": {"split": "calibration"}}')
     assert "labelled lists" not in refused(parse, tmp_path / name)

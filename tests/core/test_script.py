@@ -128,7 +128,7 @@ def test_what_a_killed_run_left_is_resumed_refused_or_dropped(tmp_path, capsys):
     assert should_run(stage(1), RunArguments())
     assert capsys.readouterr().err == f"[checkpoints] -> {place}, resuming an interrupted run\n"
     for dry_run in (True, False):
-        with pytest.raises(UserError, match="output of a killed run with rate 1, now 2; set this back"):
+        with pytest.raises(UserError, match="output of an interrupted run with rate 1, now 2; restore this setting"):
             should_run(stage(2), RunArguments(dry_run=dry_run))
     assert should_run(stage(2), RunArguments(overwrite=True))
     assert capsys.readouterr().err == f"[checkpoints] -> {place}\n"

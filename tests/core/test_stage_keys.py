@@ -274,7 +274,7 @@ def test_a_key_that_may_be_left_out_hinders_resuming_both_ways(tmp_path, stage, 
         kept.touch()
         raise KeyboardInterrupt
     assert killed.resumes()
-    with pytest.raises(UserError, match=rf"{key}.*set this back to resume"):
+    with pytest.raises(UserError, match=rf"{key}.*restore this setting to resume"):
         now.resumes()
 
 

@@ -191,8 +191,8 @@ def test_complete_checkpoints_are_dropped_only_when_told_to(tmp_path, changes, n
         with pytest.raises(UserError) as told:
             ask()
         assert str(told.value) == (
-            f"{changed.partial} holds output of a killed run with {named}; set this back to resume, or use "
-            "--overwrite to drop it and start over"
+            f"{changed.partial} holds output of an interrupted run with {named}; restore this setting to resume, or "
+            "use --overwrite to discard it and start over"
         )
     assert resumable(tmp_path).resumes()
     assert break_off(changed, "2", overwrite=True) == ["resume.json"]
@@ -202,7 +202,7 @@ def test_complete_checkpoints_are_dropped_only_when_told_to(tmp_path, changes, n
 def test_another_version_does_not_resume_silently(tmp_path, monkeypatch):
     break_off(resumable(tmp_path), "1")
     monkeypatch.setattr(stages, "__version__", "99.0")
-    with pytest.raises(UserError, match=r"of a killed run with umls_reranker '.*', now '99.0'; set this back"):
+    with pytest.raises(UserError, match=r"of an interrupted run with umls_reranker '.*', now '99.0'; restore this setting"):
         resumable(tmp_path).resumes()
 
 
@@ -213,7 +213,7 @@ def test_checkpoints_of_which_nothing_is_known_are_kept(tmp_path, content):
     facts.unlink()
     if content is not None:
         facts.write_text(content)
-    with pytest.raises(UserError, match="holds output of a killed run of another version; use --overwrite"):
+    with pytest.raises(UserError, match="holds output of an interrupted run of another version; use --overwrite"):
         resumable(tmp_path).resumes()
 
 
@@ -258,7 +258,7 @@ def test_a_manifest_that_was_changed_is_named(tmp_path, change):
     manifest = tmp_path / "index" / "manifest.json"
     manifest.write_text(json.dumps(change and read_json(manifest) | change))
     for ask in (make_stage(tmp_path).is_done, lambda: RunFolder(tmp_path).key_of("index", "build_index")):
-        with pytest.raises(UserError, match=r"manifest\.json is not what a stage wrote"):
+        with pytest.raises(UserError, match=r"manifest\.json is not as the stage wrote it"):
             ask()
     write_output(make_stage(tmp_path), "cold", overwrite=True)
     assert make_stage(tmp_path).is_done()
@@ -275,7 +275,7 @@ def test_damaged_data_of_a_stage_is_named(tmp_path, name, content):
     DatasetDict(train=Dataset.from_dict({"mention": ["cold"]})).save_to_disk(tmp_path / "mentions")
     assert RunFolder(tmp_path).splits("mentions")["train"]["mention"] == ["cold"]
     (tmp_path / "mentions" / name).write_text(content)
-    with pytest.raises(UserError, match="mentions is damaged .*; make it again with --overwrite"):
+    with pytest.raises(UserError, match="mentions is damaged .*; rebuild it with --overwrite"):
         RunFolder(tmp_path).splits("mentions")
 
 
@@ -283,7 +283,7 @@ def test_a_run_folder_is_locked_once(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.0)
     run = RunFolder(tmp_path / "run")
     with run.locked():
-        with pytest.raises(UserError, match="another process is working in"), RunFolder(tmp_path / "run").locked():
+        with pytest.raises(UserError, match="another process is using"), RunFolder(tmp_path / "run").locked():
             pass
         with RunFolder(tmp_path / "other").locked():
             pass

@@ -91,7 +91,7 @@ def test_tables_of_another_schema_and_broken_files_are_named(tmp_path):
     pq.write_table(pa.table({"document_id": ["1"], "passages": ["a"], "entities": ["b"]}), tmp_path / "x")
     with pytest.raises(UserError, match="x:row 1: passages is not a list"):
         list(read_corpus(tmp_path / "x"))
-    with pytest.raises(UserError, match="x holds no document; expected Parquet, or a dataset saved to disk"):
+    with pytest.raises(UserError, match="x contains no documents; expected Parquet, or a dataset saved to disk"):
         list(read_corpus(tmp_path / "x", on_error="skip"))
     path = write_bigbio(tmp_path / "c.parquet", [row(entity())])
     for name, content in {"cut": path.read_bytes()[:-20], "arrow": b"\xff\xff\xff\xff\x10\0\0\0junk"}.items():

@@ -106,10 +106,10 @@ def test_a_table_of_names_alone():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"entity": None}, "entity must be text, not NoneType"),
+        ({"entity": None}, "entity must be a string, not NoneType"),
         ({"entity": "\u2003\x1c"}, "entity is blank"),
         ({"candidates": None}, "candidates are a NoneType, not a list"),
-        ({"candidates": [{"name": None}]}, "candidate 0 .dict. has no text name"),
+        ({"candidates": [{"name": None}]}, "candidate 0 .dict. has no name that is a string"),
         ({"entity_type": ["T1", None]}, "entity_type must be a string or a list of strings"),
     ],
 )
@@ -125,21 +125,21 @@ def test_tables_are_refused_as_objects_are(change, reason):
 def test_a_date_that_python_lacks_is_refused_with_its_column(key):
     columns = {"entity": pa.array(["a"]), "candidates": pa.array([["b"]])}
     table = pa.table(columns | {key: pa.array([2**62], pa.timestamp("s"))})
-    with pytest.raises(ValueError, match=rf"^{key} cannot be read as timestamp\[s\] .*; give it as text"):
+    with pytest.raises(ValueError, match=rf"^{key} cannot be read as timestamp\[s\] .*; convert it to strings"):
         CandidateLists.from_table(HIERARCHY, table)
 
 
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        ({"name": "a", "cui": 7}, "candidate 1 has a cui that is no text: 7"),
-        ({"name": "a", "definition": b"d"}, "candidate 1 has a definition that is no text"),
-        ({"name": "a", "lexical_score": "x"}, "candidate 1 has a lexical_score that is no number: 'x'"),
-        ({"name": "a", "lexical_score": "0.93"}, "candidate 1 has a lexical_score that is no number: '0.93'; give"),
-        ({"name": "a", "lexical_score": b"1"}, "candidate 1 has a lexical_score that is no number: b'1'; give"),
-        ({"name": "a", "lexical_score": [1.0]}, "candidate 1 has a lexical_score that is no number"),
-        ({"name": "a", "semantic_types": [["T1"]]}, "candidate 1 has semantic_types that are no list of texts"),
-        ({"name": "a", "semantic_types": 3}, "candidate 1 has semantic_types that are no list of texts: 3"),
+        ({"name": "a", "cui": 7}, "candidate 1 has a cui that is not a string: 7"),
+        ({"name": "a", "definition": b"d"}, "candidate 1 has a definition that is not a string"),
+        ({"name": "a", "lexical_score": "x"}, "candidate 1 has a lexical_score that is not a number: 'x'"),
+        ({"name": "a", "lexical_score": "0.93"}, "candidate 1 has a lexical_score that is not a number: '0.93'; give"),
+        ({"name": "a", "lexical_score": b"1"}, "candidate 1 has a lexical_score that is not a number: b'1'; give"),
+        ({"name": "a", "lexical_score": [1.0]}, "candidate 1 has a lexical_score that is not a number"),
+        ({"name": "a", "semantic_types": [["T1"]]}, "candidate 1 has semantic_types that is not a list of strings"),
+        ({"name": "a", "semantic_types": 3}, "candidate 1 has semantic_types that is not a list of strings: 3"),
     ],
 )
 def test_a_candidate_that_will_not_do_is_named(item, reason):
@@ -229,7 +229,7 @@ def test_scores_of_a_pipelines_own_retrievers_are_read_where_they_are_asked_for(
         assert {name: column.tolist() for name, column in made.scores.items()} == {"bm25": [7.0]}
     rows[0]["candidates"][0]["bm25_score"] = "7"
     for given in (CandidateLists.from_rows, CandidateLists.from_table):
-        with pytest.raises(TypeError, match="candidate 0 has a bm25_score that is no number: '7'"):
+        with pytest.raises(TypeError, match="candidate 0 has a bm25_score that is not a number: '7'"):
             given(HIERARCHY, rows if given == CandidateLists.from_rows else pa.Table.from_pylist(rows), ["bm25"])
 
 

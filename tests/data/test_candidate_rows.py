@@ -106,10 +106,10 @@ def test_further_columns_go_to_the_mention_or_the_candidate(tmp_path):
         ((), " is empty"),
         ((HEADER, ROWS[0], "1,d1,cold,C0009264,Cold, Temperature,0.91,0"), ":3: 8 fields, but the header has 7"),
         ((HEADER, ROWS[0], "1,d1"), ":3: 2 fields, but the header has 7"),
-        ((HEADER, *ROWS, ROWS[0]), r":6: mention_id '1' of document 'd1' is that of line 2 too, after other mentions"),
+        ((HEADER, *ROWS, ROWS[0]), r":6: mention_id '1' of document 'd1' was already used in line 2, before other mentions"),
         ((HEADER, ROWS[0], ROWS[1].replace("cold", "chill")), ":3: mention is 'chill', and 'cold' in line 2"),
         ((HEADER, ROWS[0], ROWS[1][:-1] + "1"), ":3: gold marks 'C0009264', and 'C0009443' in line 2"),
-        ((HEADER, ROWS[0][:-1] + "2"), ":2: gold is '2'; write 1 in the row of the gold concept"),
+        ((HEADER, ROWS[0][:-1] + "2"), ":2: gold is '2'; use 1 for the gold concept"),
         ((HEADER, ROWS[0][1:]), ":2: mention_id is missing"),
         ((HEADER, '1,d1,"cold"s,C0009443,Common Cold,0.93,1'), ":2: .* expected after '\"'"),
     ],
@@ -127,7 +127,7 @@ def test_a_text_for_a_score_is_refused_with_line_and_candidate(tmp_path):
     (batch,) = open_mentions(path).batches(10)
     (fault,) = batch.faults(TypeHierarchy.built_in(), ["list"])
     assert str(batch.position(fault[0])) == f"{path}:5"
-    assert fault[1].startswith("candidate 0 has a list_score that is no number: 'high'")
+    assert fault[1].startswith("candidate 0 has a list_score that is not a number: 'high'")
 
 
 def test_labelled_rows_are_read_as_the_same_lists_in_json_lines(tmp_path):

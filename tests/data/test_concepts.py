@@ -158,7 +158,7 @@ def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monke
     monkeypatch.setattr(arrow.pa.ipc, "new_stream", lambda path, schema: new_stream("/dev/full", schema))
     many = [Concept(f"C{number:07d}", "a name of some length") for number in range(count)]
     with (
-        pytest.raises(UserError, match=r"\.concepts\.partial could not be written, the disk is full"),
+        pytest.raises(UserError, match=r"\.concepts\.partial could not be written: the disk is full"),
         stage.writing() as (folder, _),
     ):
         write_concepts(many, NO_TYPES, folder, "f")
@@ -203,7 +203,7 @@ def test_a_cui_that_comes_twice_is_refused(tmp_path, order):
 
 
 def test_no_concept_is_refused(tmp_path):
-    with pytest.raises(UserError, match="there is no concept to write"):
+    with pytest.raises(UserError, match="no concepts are left"):
         write_concepts([], NO_TYPES, tmp_path, "f")
 
 
@@ -236,11 +236,11 @@ def test_broken_folders_are_named(tmp_path, table):
             with pytest.raises(UserError, match=f"{name} cannot be read .*; run umls-reranker prepare_data again"):
                 ConceptTable.load(tmp_path / "concepts")
         np.save(path, np.zeros((3, 1)), allow_pickle=False)
-        with pytest.raises(UserError, match=f"{name} does not hold 64-bit numbers"):
+        with pytest.raises(UserError, match=f"{name} does not contain 64-bit numbers"):
             ConceptTable.load(tmp_path / "concepts")
         path.write_bytes(whole)
     np.save(tmp_path / "concepts" / "cui_numbers.npy", np.zeros(2, dtype=np.uint64))
-    with pytest.raises(UserError, match="cui_numbers.npy is not of the same concepts"):
+    with pytest.raises(UserError, match="cui_numbers.npy belongs to other concepts"):
         ConceptTable.load(tmp_path / "concepts")
     data = next((tmp_path / "concepts").glob("*.arrow"))
     for content in (b"", b"not arrow", data.read_bytes()[:900]):

@@ -86,7 +86,7 @@ def test_what_no_reader_knows_is_named_with_the_known_formats(corpus, tmp_path):
     for content, seen in ((b"id,text\n1,Cold\n", r"'id,text\\n1,Cold\\n'"), (b'{"graphs": []}', "graphs")):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(
-            UserError, match=rf"x is no corpus in a known format: {known}; it begins with .*{seen}"
+            UserError, match=rf"x is not a corpus in a known format: {known}; it begins with .*{seen}"
         ) as error:
             read_corpus(tmp_path / "x")
         assert "\n" not in str(error.value)

@@ -147,7 +147,7 @@ def make_rows():
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_files_of_lists_get_names_types_and_synonyms(tmp_path, release, ending):
     path = write_lists(tmp_path / f"own.{ending}", make_rows())
-    with pytest.raises(UserError, match="candidate 0 .*has no text name"):
+    with pytest.raises(UserError, match="candidate 0 .*has no name that is a string"):
         read_labelled_lists(path, TypeHierarchy.built_in())
     labelled = read_labelled_lists(path, TypeHierarchy.built_in(), release)
     lists = labelled.lists
@@ -157,7 +157,7 @@ def test_files_of_lists_get_names_types_and_synonyms(tmp_path, release, ending):
     assert described(labelled, ()).splitlines()[1:] == [
         "candidate scores: my_score, synonym_score",
         "of 24 candidates, the dictionary has names of 24 and semantic types of 24",
-        "semantic_types of candidates: no mention has a type to compare them with; give mentions an entity_type",
+        "semantic_types of candidates: no mention has a type to compare them with; add entity_type to mentions",
     ]
 
 

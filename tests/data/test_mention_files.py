@@ -48,7 +48,7 @@ def test_a_packed_file_of_a_folder_is_not_left_out_silently(tmp_path, kind):
     path = write(tmp_path / "in", kind, ROWS, "a")
     packed = tmp_path / "in" / f"b{path.suffix}.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    with pytest.raises(UserError, match=f"{packed.name} would be left out; unpack it, or take it out of the folder"):
+    with pytest.raises(UserError, match=f"{packed.name} would be ignored; unpack it or move it out of the folder"):
         open_mentions(tmp_path / "in")
     packed.rename(tmp_path / "in" / "notes.txt.gz")
     assert read(open_mentions(tmp_path / "in"), 50) == ROWS
@@ -74,7 +74,7 @@ def test_positions_name_file_and_row(tmp_path, kind):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"{", r"^not JSON \(Expecting property name .* at character 2\); write one object a line$"),
+        (b"{", r"^not JSON \(Expecting property name .* at character 2\); write one JSON object per line$"),
         (b"", r"^not JSON \(Expecting value at character 1\)"),
         (b"[" * 100_000, r"^not JSON \(maximum recursion"),
         (b"1" * 5_000, r"^not JSON \(.*digits"),
@@ -136,7 +136,7 @@ def test_files_of_a_folder_have_the_same_columns(tmp_path, name):
     if name == "id":
         read(open_mentions(tmp_path / "in"), 10)
         write(tmp_path / "in", "parquet", ROWS, "b")
-    with pytest.raises(UserError, match=r"b\.parquet has other columns or types than .*a\.parquet"):
+    with pytest.raises(UserError, match=r"b\.parquet differs from .*a\.parquet in columns or types"):
         open_mentions(tmp_path / "in")
 
 

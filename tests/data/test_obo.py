@@ -194,14 +194,14 @@ def test_several_ontologies_become_one(tmp_path):
 GOOD = stanza(1, name="good", cui="C0000001")
 MALFORMED = [
     (b"[Term]\nid: X:2\nname: x\njust words\n", 9, "expected `tag: value`, found 'just words'"),
-    (b"[Term]\nid: X:2\nname: x\nsynonym: bare EXACT []\n", 9, "`synonym:` without a text in quotes, found 'bare EX"),
-    (b'[Term]\nid: X:2\nname: x\nsynonym: "open EXACT []\n', 9, "`synonym:` without a text in quotes"),
-    (b'[Term]\nid: X:2\nname: x\nsynonym: " " EXACT []\n', 9, "`synonym:` without a text in quotes"),
+    (b"[Term]\nid: X:2\nname: x\nsynonym: bare EXACT []\n", 9, "`synonym:` without a quoted string, found 'bare EX"),
+    (b'[Term]\nid: X:2\nname: x\nsynonym: "open EXACT []\n', 9, "`synonym:` without a quoted string"),
+    (b'[Term]\nid: X:2\nname: x\nsynonym: " " EXACT []\n', 9, "`synonym:` without a quoted string"),
     (b"[Term]\nid: X:2\nname: caf\xe9\n", 8, "not UTF-8 (byte 0xe9 at column 10)"),
     (b"[Term]\nid: X:2\nname: x\nis_a:\n", 9, "`is_a:` without a value"),
     (b"[Term]\nname: x\n", 6, "[Term] without id"),
     (b"[Term]\nid: X:2\n", 6, "[Term] without name: X:2"),
-    (b"[Term]\nid: X:1\nname: x\n", 6, "[Term] given twice: X:1"),
+    (b"[Term]\nid: X:1\nname: x\n", 6, "duplicate [Term]: X:1"),
     (b"[Term]", 6, "[Term] without id"),
 ]
 
@@ -222,12 +222,12 @@ def test_broken_and_useless_files_are_named(tmp_path):
     packed = gzip.compress(write_obo(tmp_path / "good.obo").read_bytes())
     assert concepts_of(write(tmp_path / "good.obo.gz", packed))[0] == concepts_of(tmp_path / "good.obo")[0]
     cases = {
-        write(tmp_path / "cut.gz", packed[:300]): r"cut.gz: the gzip stream is cut short or corrupt",
+        write(tmp_path / "cut.gz", packed[:300]): r"cut.gz: the gzip stream is truncated or corrupt",
         write(tmp_path / "empty.obo", ""): "empty.obo is empty",
         write(
             tmp_path / "page.html", "<html>\n"
         ): r"page.html contains no \[Term\]; expected an ontology in OBO format",
-        write(tmp_path / "bare.obo", stanza(1)): "none of 1 terms has a cross reference UMLS:C",
+        write(tmp_path / "bare.obo", stanza(1)): "none of 1 terms has a cross-reference UMLS:C",
         tmp_path / "absent.obo": "absent.obo does not exist",
     }
     for path, message in cases.items():

@@ -121,7 +121,7 @@ def test_a_node_of_several_graphs_is_that_of_the_first(tmp_path):
 GOOD = node(1, "good", cui="C0000001")
 MALFORMED = [
     ({"lbl": "x"}, "nodes[1]: node without id"),
-    (node(1), "nodes[1]: node given twice: X:1"),
+    (node(1), "nodes[1]: duplicate node: X:1"),
     (node(2, "", cui="C0000002"), "nodes[1]: node without name: X:2"),
     (node("2 3"), "nodes[1]: id contains whitespace: 'http://purl.obolibrary.org/obo/X_2 3'"),
     ("words", "nodes[1]: node is not an object: \"'words'\""),
@@ -176,12 +176,12 @@ def test_broken_and_useless_files_are_named(tmp_path):
             tmp_path / "comma.json", b'{"graphs":\n\n [,]}'
         ): r"comma.json:3: not JSON \(Expecting value at column 3\)",
         write(tmp_path / "latin.json", b'{"graphs":\n "\xe9"}'): r"latin.json:2: not UTF-8 \(byte 0xe9\)",
-        write(tmp_path / "deep.json", b'{"graphs":' + b"[" * 100_000): r"deep.json: not JSON that can be read",
-        write(tmp_path / "long.json", b'{"graphs":' + b"9" * 5000 + b"}"): r"long.json: not JSON that can be read",
+        write(tmp_path / "deep.json", b'{"graphs":' + b"[" * 100_000): r"deep.json: unreadable JSON",
+        write(tmp_path / "long.json", b'{"graphs":' + b"9" * 5000 + b"}"): r"long.json: unreadable JSON",
         write(tmp_path / "other.json", {"nodes": []}): "other.json contains no list of graphs; expected an ontology",
-        write(tmp_path / "none.json", {"graphs": [graph()]}): "none.json holds no labeled node",
-        write(tmp_path / "bare.json", {"graphs": [graph(node(1))]}): "none of 1 terms has a cross reference UMLS:C",
-        write(tmp_path / "cut.gz", gzip.compress(good)[:-30]): r"cut.gz: the gzip stream is cut short",
+        write(tmp_path / "none.json", {"graphs": [graph()]}): "none.json contains no labelled nodes",
+        write(tmp_path / "bare.json", {"graphs": [graph(node(1))]}): "none of 1 terms has a cross-reference UMLS:C",
+        write(tmp_path / "cut.gz", gzip.compress(good)[:-30]): r"cut.gz: the gzip stream is truncated",
     }
     for path, message in cases.items():
         with pytest.raises(UserError, match=message) as error:

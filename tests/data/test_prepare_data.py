@@ -144,7 +144,7 @@ def test_what_was_read_and_lost_is_printed(prepare, tmp_path, capsys):
     assert printed["mapped to their successors"] == "1"
     report = report_of(run, "mentions")
     known, all_of_it = report["in_dictionary"]["train"], report["mentions"]["train"]
-    shown = printed["train mentions; gold concept in the dictionary"]
+    shown = printed["train mentions; with the gold concept in the dictionary"]
     assert shown == f"{all_of_it:,}; {known:,} ({known / all_of_it:.1%})"
     assert sum(report["in_dictionary"].values()) == sum(report["mentions"].values()) - 1
 
@@ -259,7 +259,7 @@ def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path, capsys):
     (folder / "state.json").write_text((folder / "state.json").read_text().replace("_fingerprint", "_former"))
     prepare(corpus=folder)
     assert "[mentions] up to date" in capsys.readouterr().err
-    with pytest.raises(UserError, match="2.txt .and 1 more. holds 60 mentions and expected_mentions is 61"):
+    with pytest.raises(UserError, match="2.txt .and 1 more. contains 60 mentions, but expected_mentions is 61"):
         prepare("--expected_mentions", "61", corpus=[str(two), str(one)])
 
 

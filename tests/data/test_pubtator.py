@@ -137,12 +137,12 @@ def test_malformed_lines_are_skipped_and_counted(tmp_path):
 def test_broken_files_are_named_even_when_skipping(tmp_path):
     packed = gzip.compress(b"".join(b"%d|t|Cold heart\n%d|a|The cold.\n\n" % (n, n) for n in range(5000)))
     cases = {
-        write(tmp_path / "cut.gz", packed[: len(packed) // 2]): r"cut.gz: the gzip stream is cut short",
-        write(tmp_path / "bad.gz", packed[:-8] + b"\0" * 8): r"bad.gz: the gzip stream is cut short or corrupt",
+        write(tmp_path / "cut.gz", packed[: len(packed) // 2]): r"cut.gz: the gzip stream is truncated",
+        write(tmp_path / "bad.gz", packed[:-8] + b"\0" * 8): r"bad.gz: the gzip stream is truncated or corrupt",
         write(tmp_path / "mid.gz", packed[:200] + b"\xff" * 20 + packed[220:]): r"mid.gz: the gzip stream",
         write(tmp_path / "empty.txt", ""): "empty.txt is empty",
-        write(tmp_path / "empty.gz", gzip.compress(b"")): "empty.gz holds no document",
-        write(tmp_path / "blank.txt", "\n\n"): "blank.txt holds no document",
+        write(tmp_path / "empty.gz", gzip.compress(b"")): "empty.gz contains no documents",
+        write(tmp_path / "blank.txt", "\n\n"): "blank.txt contains no documents",
         tmp_path / "absent.txt": "absent.txt does not exist",
         tmp_path: "cannot be read",
     }
@@ -158,9 +158,9 @@ def test_an_unknown_policy_is_refused(tmp_path):
 
 def test_document_lists(tmp_path):
     assert read_pmids(write(tmp_path / "ids.txt", "31\r\n\n 7 \n31\n")) == ["31", "7"]
-    with pytest.raises(UserError, match=r"two.txt:2: expected one document id, found 2 words"):
+    with pytest.raises(UserError, match=r"two.txt:2: expected one document id per line, found 2 words"):
         read_pmids(write(tmp_path / "two.txt", "1\n2 3\n"))
-    with pytest.raises(UserError, match="blank.txt holds no document id"):
+    with pytest.raises(UserError, match="blank.txt contains no document ids"):
         read_pmids(write(tmp_path / "blank.txt", "\n"))
 
 

@@ -107,7 +107,7 @@ def test_a_broken_table_is_named(tmp_path):
         with pytest.raises(UserError, match="relations.npy cannot be read .* run umls-reranker prepare_data again"):
             RelationTable.load(tmp_path)
     np.save(tmp_path / "relations.npy", np.zeros(3))
-    with pytest.raises(UserError, match="relations.npy does not hold 64-bit numbers"):
+    with pytest.raises(UserError, match="relations.npy does not contain 64-bit numbers"):
         RelationTable.load(tmp_path)
 
 

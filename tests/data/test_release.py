@@ -42,7 +42,7 @@ def test_parts_go_on_after_z(tmp_path):
 @pytest.mark.parametrize(("there", "missing"), [("ac ab", "aa"), ("aa ac", "ab")])
 def test_a_missing_part_is_named(tmp_path, there, missing):
     touch(tmp_path, *(f"MRREL.RRF.{part}.gz" for part in there.split()))
-    with pytest.raises(UserError, match=f"MRREL.RRF is in parts, but MRREL.RRF.{missing} is missing; get that part"):
+    with pytest.raises(UserError, match=f"MRREL.RRF is split into files, but MRREL.RRF.{missing} is missing; add it"):
         found(tmp_path)
 
 

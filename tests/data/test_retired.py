@@ -104,7 +104,7 @@ def test_gold_cuis_are_replaced_and_counted(tmp_path, concepts):
 
 def test_a_malformed_line_is_named_or_skipped(tmp_path, concepts):
     path = write(tmp_path / "MRCUI.RRF", line(11, "SY", 1), line(12, "SY", 2)[:-1], line(13, "SY", 3))
-    with pytest.raises(UserError, match="MRCUI.RRF:2: expected 7 fields, found 7 and no closing |"):
+    with pytest.raises(UserError, match="MRCUI.RRF:2: expected 7 fields, found 7 without a closing |"):
         RetiredCuis.read(path)
     retired, report = RetiredCuis.read(path, on_error="skip")
     assert report == {"lines": 2, "skipped": 1, "reasons": {"expected 7 fields": 1}}

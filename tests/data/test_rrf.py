@@ -131,11 +131,11 @@ def test_keeps_only_concepts_of_the_groups_asked_for(tmp_path):
     assert kept(semantic_groups=["ANAT"], semantic_types=["T184"]) == of_type["T023"] | of_type["T184"]
     for wrong in ("DIS", "T047", "Disease or Syndrome"):
         with pytest.raises(
-            UserError, match=f"semantic_groups: {wrong} is no semantic group; take one of group:ACTI, "
+            UserError, match=f"semantic_groups: {wrong} is not a semantic group; use one of group:ACTI, "
         ):
             kept(semantic_groups=[wrong])
     without_groups = TypeHierarchy.from_umls(network / "SRDEF")
-    with pytest.raises(UserError, match="DISO is no semantic group; put SemGroups.txt next to SRDEF"):
+    with pytest.raises(UserError, match="DISO is not a semantic group; put SemGroups.txt next to SRDEF"):
         read(folder, semantic_groups=["DISO"], hierarchy=without_groups)
     with pytest.raises(ValueError, match="need a hierarchy"):
         read(folder, semantic_groups=["DISO"])
@@ -207,14 +207,14 @@ MALFORMED = [
     (conso("C0000002", "x").replace("|x|", "|", 1).encode(), "expected 18 fields, found 17"),
     (conso("C0000002", "x|y").encode(), "expected 18 fields, found 19"),
     (conso("C0000002", "x").encode()[:-1], "expected 18 fields, found 17"),
-    (conso("C0000002", "x").encode()[:-2], "expected 18 fields, found 17 and no closing |"),
+    (conso("C0000002", "x").encode()[:-2], "expected 18 fields, found 17 without a closing |"),
     (conso("C0000002", "x").encode()[:20], "expected 18 fields, found 5"),
-    (conso("C0000002", "x").encode() + b"tail", "expected 18 fields, found 19 and no closing |"),
+    (conso("C0000002", "x").encode() + b"tail", "expected 18 fields, found 19 without a closing |"),
     (conso("", "x").encode(), "empty CUI"),
     (conso("C0000002", "").encode(), "empty STR"),
     (conso("C0000002", "caf").encode().replace(b"caf", b"caf\xe9"), "not UTF-8 (byte 0xe9 at column"),
     (b"C0000002|\xff\xfe", "not UTF-8 (byte 0xff at column 10)"),
-    (b"\0\0\0", "expected 18 fields, found 1 and no closing |"),
+    (b"\0\0\0", "expected 18 fields, found 1 without a closing |"),
 ]
 
 
@@ -234,7 +234,7 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, line, what):
 def test_line_numbers_count_over_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(rrf_tables, "BLOCK_BYTES", 200)
     folder = release(tmp_path, [GOOD.decode()] * 50 + ["C0000002|cut"])
-    with pytest.raises(UserError, match=r"MRCONSO.RRF:51: expected 18 fields, found 2 and no closing"):
+    with pytest.raises(UserError, match=r"MRCONSO.RRF:51: expected 18 fields, found 2 without a closing"):
         read(folder)
 
 
@@ -256,7 +256,7 @@ def test_missing_and_broken_files_are_named(tmp_path):
     packed = gzip.compress((folder / "MRCONSO.RRF").read_bytes())
     (folder / "MRCONSO.RRF").unlink()
     (folder / "MRCONSO.RRF.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(UserError, match=r"MRCONSO.RRF.gz: the gzip stream is cut short"):
+    with pytest.raises(UserError, match=r"MRCONSO.RRF.gz: the gzip stream is truncated"):
         read(folder, on_error="skip")
     (folder / "MRCONSO.RRF.gz").write_bytes(b"")
     with pytest.raises(UserError, match="MRCONSO.RRF.gz is empty"):
@@ -279,7 +279,7 @@ def test_an_empty_result_names_the_filter(tmp_path, keys, message):
 def test_an_empty_result_by_suppression_or_skipping(tmp_path):
     with pytest.raises(UserError, match="that pass the other filters are suppressed"):
         read(release(tmp_path, [conso("C0000001", "x", suppress="Y")]))
-    with pytest.raises(UserError, match="holds no well-formed line"):
+    with pytest.raises(UserError, match="contains no well-formed line"):
         read(release(tmp_path, ["not this"]), on_error="skip")
 
 

@@ -102,11 +102,11 @@ def test_impossible_hierarchies_are_refused(types, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"schema_version": 2, "types": [], "groups": {}}, "schema_version 2, this package reads 1; upgrade"),
-        ({"schema_version": 1, "types": [{"id": "a"}], "groups": {}}, "not of the expected form"),
-        ({"schema_version": 1, "types": [{"id": 1, "name": None}], "groups": {}}, "not of the expected form"),
-        ({"types": []}, "not of the expected form"),
-        ([], "not of the expected form"),
+        ({"schema_version": 2, "types": [], "groups": {}}, "schema_version 2, but this package reads 1; upgrade"),
+        ({"schema_version": 1, "types": [{"id": "a"}], "groups": {}}, "malformed"),
+        ({"schema_version": 1, "types": [{"id": 1, "name": None}], "groups": {}}, "malformed"),
+        ({"types": []}, "malformed"),
+        ([], "malformed"),
     ],
 )
 def test_what_is_no_hierarchy_is_refused(content, message):
@@ -121,7 +121,7 @@ def test_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"cut:4: expected 10 fields, found 2"):
         TypeHierarchy.from_umls(folder / "cut")
     (folder / "relations").write_text(lines[-1])
-    with pytest.raises(UserError, match="relations holds no STY record"):
+    with pytest.raises(UserError, match="relations contains no STY record"):
         TypeHierarchy.from_umls(folder / "relations")
     with pytest.raises(UserError, match="absent does not exist"):
         TypeHierarchy.from_umls(folder / "SRDEF", folder / "absent")

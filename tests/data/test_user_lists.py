@@ -157,10 +157,10 @@ def in_two_splits(rows):
     ("change", "reason"),
     [
         (lambda rows: rows[3].pop("doc_id"), ":4: doc_id is missing; give every mention the id of its document"),
-        (lambda rows: rows[3].pop("cui"), ":4: cui, the mention's right concept, is missing; leave out mentions"),
+        (lambda rows: rows[3].pop("cui"), ":4: cui, the mention's gold concept, is missing; leave out unlabelled mentions"),
         (lambda rows: rows[3].pop("candidates"), ":4: lacks candidates, the list to rank"),
-        (lambda rows: rows[3].update(cui="the cold"), ":4: cui is 'the cold', which is no CUI; write it as"),
-        (lambda rows: rows[3].update(cui="C12"), ":4: cui is 'C12', which is no CUI; write it as C0009443"),
+        (lambda rows: rows[3].update(cui="the cold"), ":4: cui 'the cold' is not a CUI; write it as"),
+        (lambda rows: rows[3].update(cui="C12"), ":4: cui 'C12' is not a CUI; write it as C0009443"),
         (lambda rows: rows[3]["candidates"][1].update(cui="C12"), ":4: candidate 1 has the cui 'C12', which is no"),
         (
             lambda rows: rows[3]["candidates"][1].update(cui="HP:0000001"),
@@ -172,24 +172,25 @@ def in_two_splits(rows):
             lambda rows: [item.pop("my_score") for row in rows[10:] for item in row["candidates"]],
             ":11: candidates from here on have no my_score, unlike those before; give all candidates one, or none",
         ),
-        (lambda rows: rows[3]["candidates"][1].update(exact_name_score=1), "no retriever can be called 'exact_name'"),
+        (lambda rows: rows[3]["candidates"][1].update(exact_name_score=1), "'exact_name' is not allowed as the name of a retriever"),
         (
             lambda rows: rows[3]["candidates"][1].update(retrieval_score=0.8),
-            "no retriever can be called 'retrieval'; rename retrieval_score to NAME_score, such as sapbert_score",
+            "'retrieval' is not allowed as the name of a retriever; rename retrieval_score to NAME_score, such as "
+            "sapbert_score",
         ),
-        (lambda rows: rows.__delitem__(slice(2, None)), "all mentions are of 1 document; .* give 10 or more"),
+        (lambda rows: rows.__delitem__(slice(2, None)), "all mentions are from 1 document; .* give at least 10"),
         (
             lambda rows: [row.update(cui="C7777777") for row in rows],
-            "no list holds its mention's cui; give candidates",
+            "no list contains its gold CUI; use the same",
         ),
         (all_in("validation"), ":1: split is 'validation'; write one of train, dev, calibration, test"),
         (split_of_all_but(9), ":10: split is missing, although other rows have one; write one of train"),
         (lambda rows: rows[22].update(split="dev"), ":23: split is 'dev', but earlier rows have none; write one"),
-        (in_two_splits, ":8: document d3 is in the split train, and at .*:7 in test; splits must not share documents"),
+        (in_two_splits, ":8: document d3 is in the split train, but in test at .*:7; splits must not share documents"),
         (lambda rows: [row.update(mention_id=n % 23) for n, row in enumerate(rows)], None),
         (
             lambda rows: [row.update(mention_id=n // 2) for n, row in enumerate(rows)],
-            ":2: mention_id 0 of document d0 is that of .*own.jsonl:1 too; give each mention once",
+            ":2: mention_id 0 of document d0 was already used in .*own.jsonl:1; list each mention once",
         ),
         (lambda rows: rows.clear(), "own.jsonl holds no mentions"),
     ],
@@ -220,7 +221,7 @@ def labelled(path, scores):
 def test_a_score_of_another_order_of_magnitude_is_refused_with_row_and_candidate(tmp_path, score, usual):
     scores = usual * np.random.default_rng(3).random((24, 10))
     scores[5, 2], scores[7, 1] = score, 2e12
-    with pytest.raises(UserError, match=r"own\.jsonl:6: candidate 2 has the my_score -?1e\+12, and nearly all others"):
+    with pytest.raises(UserError, match=r"own\.jsonl:6: candidate 2 has the my_score -?1e\+12, but nearly all others"):
         labelled(tmp_path / "own.jsonl", scores)
 
 
@@ -243,13 +244,13 @@ def test_no_honest_score_is_an_outlier(tmp_path, of_logits):
 
 def test_a_column_split_next_to_lists_of_documents_is_refused(tmp_path):
     path = write_lists(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
-    with pytest.raises(UserError, match="has a column split, and the recipe names lists of documents; keep one"):
+    with pytest.raises(UserError, match="has a column split, but the recipe also names document lists; keep one"):
         read(path, listed={"d0": "train"})
 
 
 def test_a_split_without_mentions_is_named_with_the_counts(tmp_path):
     path = write_lists(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
-    with pytest.raises(UserError, match=r"no mention fell into the split 'dev' \(mentions by split: .*'train': 24"):
+    with pytest.raises(UserError, match=r"the split 'dev' is empty \(mentions by split: .*'train': 24"):
         read(path)
 
 

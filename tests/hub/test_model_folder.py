@@ -150,7 +150,7 @@ def test_a_part_that_was_changed_is_named(folder, name, change):
     assert (folder / name).read_bytes() != before
     message = refused(UMLSReranker.from_pretrained, folder, device="cpu")
     assert (
-        message.startswith(f"{folder / name} (sha256 ") and "is not the file that reranker.json describes" in message
+        message.startswith(f"{folder / name} (sha256 ") and "does not match reranker.json" in message
     )
     assert f"run {MODEL_FILES[name]} again" in message and "from one revision" in message
 
@@ -159,7 +159,7 @@ def test_a_part_that_was_changed_is_named(folder, name, change):
 def test_an_edited_manifest_is_refused(folder, changes):
     edit(folder / MANIFEST, **changes)
     message = refused(UMLSReranker.from_pretrained, folder)
-    assert message.startswith(f"{folder / MANIFEST} was changed after it was written")
+    assert message.startswith(f"{folder / MANIFEST} was modified after it was written")
 
 
 def test_a_part_that_is_gone_or_new_is_named(folder):
@@ -168,7 +168,7 @@ def test_a_part_that_is_gone_or_new_is_named(folder):
     (folder / "special_tokens_map.json").write_text("{}")
     (folder / "added_tokens.json").write_text("{}")
     message = refused(UMLSReranker.from_pretrained, folder)
-    assert message.startswith(f"{folder / 'added_tokens.json'} is no part of this model (reranker.json does not list")
+    assert message.startswith(f"{folder / 'added_tokens.json'} does not belong to this model (reranker.json does not list")
 
 
 def test_parts_that_do_not_travel_with_every_copy_may_be_missing(folder):
@@ -199,7 +199,7 @@ def test_manifests_of_other_formats_say_the_way_out(folder, version):
 @pytest.mark.parametrize("sha256", [None, [], {"config.json": 7}, {"../../etc/passwd": "0" * 64}])
 def test_a_malformed_list_of_parts_is_refused(folder, sha256):
     edit(folder / MANIFEST, sha256=sha256)
-    assert refused(verify_model, folder).startswith(f"{folder / MANIFEST} was changed after it was written")
+    assert refused(verify_model, folder).startswith(f"{folder / MANIFEST} was modified after it was written")
 
 
 # Changing parts
@@ -356,7 +356,7 @@ def test_saving_leaves_a_folder_of_something_else_alone(folder, tmp_path):
     target.mkdir()
     (target / "config.json").write_text("theirs")
     message = refused(save_copy, folder, target)
-    assert message == f"{target} holds a config.json that is not of a umls_reranker model; choose another folder"
+    assert message == f"{target} contains config.json, which does not belong to a umls_reranker model; choose another folder"
     assert [path.name for path in target.iterdir()] == ["config.json"]
     assert (target / "config.json").read_text() == "theirs"
 
@@ -380,7 +380,7 @@ def test_a_save_that_broke_off_is_seen_and_made_up_for(folder, clone, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         save_copy(folder, clone)
     monkeypatch.undo()
-    assert "take all parts from one revision" in refused(verify_model, clone)
+    assert "use all files from one revision" in refused(verify_model, clone)
     save_copy(folder, clone)
     verify_model(clone)
     assert not (clone / "added_tokens.json").exists() and (clone / "own.png").exists()

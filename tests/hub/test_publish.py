@@ -138,7 +138,7 @@ def test_what_lies_behind_links_is_not_published(hub, folder, tmp_path):
     for name in ("own.png", "README.md"):
         (folder / name).symlink_to(tmp_path / "secret" / name)
     (folder / "onnx").symlink_to(tmp_path / "secret")
-    assert "model.onnx is no part of this model" in refused(publish, folder, REPO, "v1.0.0")
+    assert "model.onnx does not belong to this model" in refused(publish, folder, REPO, "v1.0.0")
     (folder / "onnx").unlink()
     (folder / "metrics.json").rename(tmp_path / "metrics.json")
     (folder / "metrics.json").symlink_to(tmp_path / "secret" / "own.png")
@@ -193,7 +193,7 @@ def test_a_tag_that_git_may_refuse_is_refused_first(hub, folder, tag):
 
 @pytest.mark.parametrize("repo_id", ["reranker", "org/a/b", "org/", "org/with space"])
 def test_a_malformed_repo_id_is_refused(hub, folder, repo_id):
-    assert refused(publish, folder, repo_id, "v1").startswith(f"repo_id {repo_id!r} must be written as NAMESPACE/NAME")
+    assert refused(publish, folder, repo_id, "v1").startswith(f"repo_id {repo_id!r} must have the form NAMESPACE/NAME")
     assert hub.log == []
 
 
@@ -232,7 +232,7 @@ def test_a_dry_run_checks_and_sends_nothing(hub, folder):
 
 def test_private_is_never_published_to_a_public_repo(hub, folder):
     hub.repos[REPO] = Repo(private=False)
-    assert "is public but private is true" in refused(publish, folder, REPO, "v1.0.0")
+    assert "is public, but private is true" in refused(publish, folder, REPO, "v1.0.0")
     assert hub.writes == []
     publish(folder, REPO, "v1.0.0", private=False)
     assert "v1.0.0" in hub.repos[REPO].tags
@@ -242,7 +242,7 @@ def test_a_repo_of_another_model_is_not_published_to(hub, folder):
     hub.repos[REPO] = repo = Repo(private=True)
     repo.add(Commit({"config.json": Blob(b"{}"), "pytorch_model.bin": Blob(b"")}, repo.branches["main"], "theirs"))
     message = refused(publish, folder, REPO, "v1.0.0")
-    assert message == f"{REPO} holds a config.json that is not of a umls_reranker model; choose another repo"
+    assert message == f"{REPO} contains config.json, which does not belong to a umls_reranker model; choose another repo"
     assert hub.writes == []
 
 
@@ -255,7 +255,7 @@ def test_publishing_needs_a_token(hub, folder, monkeypatch):
 
 @pytest.mark.parametrize(
     ("token", "reason"),
-    [(READER, "lacks the permission"), (STRANGER, "lacks the permission"), ("hf_expired", "token is not valid")],
+    [(READER, "lacks permission"), (STRANGER, "lacks permission"), ("hf_expired", "token is invalid")],
 )
 def test_a_token_without_write_access_is_told_so(hub, folder, token, reason):
     message = refused(publish, folder, REPO, "v1.0.0", token=token)
@@ -312,7 +312,7 @@ def test_a_tag_made_by_someone_else_meanwhile_stays_theirs(hub, folder):
     hub.repos[REPO] = repo = Repo(private=True)
     initial = repo.branches["main"]
     hub.before("tag", lambda: repo.tags.setdefault("v1.0.0", initial))
-    assert "choose a new one" in refused(publish, folder, REPO, "v1.0.0")
+    assert "choose another" in refused(publish, folder, REPO, "v1.0.0")
     assert repo.tags == {"v1.0.0": initial}
 
 
@@ -322,7 +322,7 @@ def test_a_tag_made_by_someone_else_meanwhile_stays_theirs(hub, folder):
 def test_a_local_folder_is_taken_as_it_is(folder):
     assert download(folder) == folder
     assert download(str(folder)) == folder
-    assert "is a local folder, which has no revision 'v1'" in refused(download, folder, "v1")
+    assert "is a local folder, and has no revision 'v1'" in refused(download, folder, "v1")
 
 
 @pytest.mark.parametrize("path", ["./model", "/no/such/folder", "runs/quickstart/model", "model", "~/model"])
@@ -347,9 +347,9 @@ def test_only_what_loading_needs_is_fetched(hub, folder):
 @pytest.mark.parametrize(
     ("token", "reason"),
     [
-        (None, "no public repo org/tiny-reranker; check the name, or if it is private set HF_TOKEN or run `hf auth"),
-        (STRANGER, "no repo org/tiny-reranker that this token may use"),
-        ("hf_expired", "the token is not valid"),
+        (None, "no public repo org/tiny-reranker; check the name or, if it is private, set HF_TOKEN or run `hf auth"),
+        (STRANGER, "no repo org/tiny-reranker that this token can access"),
+        ("hf_expired", "the token is invalid"),
     ],
 )
 def test_a_private_repo_needs_a_token_with_access(hub, folder, monkeypatch, token, reason):

@@ -244,7 +244,7 @@ def test_vectors_that_are_not_numbers_are_refused(tmp_path, kind):
     content = load_file(weights)
     content["encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
     save_file(content, weights, {"format": "pt"})
-    with pytest.raises(UserError, match="gave vectors that are not numbers"):
+    with pytest.raises(UserError, match="gave non-finite embeddings"):
         load(tmp_path).encode(["heart"])
 
 

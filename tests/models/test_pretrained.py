@@ -45,8 +45,8 @@ def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch, name, loader):
     with pytest.raises(UserError) as caught:
         LOADERS[loader](folder)
     assert str(caught.value) == (
-        f"{folder / name} asks for code of its own (auto_map), which is never run; "
-        "use a model of a kind that transformers knows"
+        f"{folder / name} requires custom code (auto_map), which is never run; use an architecture that transformers "
+        "includes"
     )
     assert not ran.exists()
     assert sys.stdin.read() == "y\n" * 10
@@ -66,6 +66,6 @@ def test_an_adapter_next_to_a_model_is_refused(tmp_path, loader):
     with pytest.raises(UserError) as caught:
         LOADERS[loader](folder)
     assert str(caught.value) == (
-        f"{folder / 'adapter_config.json'} belongs to an adapter, which is not loaded; merge it into the weights "
-        "(peft's merge_and_unload) and save them without it"
+        f"{folder / 'adapter_config.json'} belongs to an adapter, and adapters are not loaded; merge it into the "
+        "weights (peft's merge_and_unload) and save the merged model"
     )

@@ -85,7 +85,7 @@ def test_a_model_whose_feature_is_not_there_is_refused(model, monkeypatch):
 
 
 def test_a_feature_has_a_name_of_its_own_and_known_inputs():
-    with pytest.raises(ValueError, match="there is a feature 'exact_name' already"):
+    with pytest.raises(ValueError, match="feature 'exact_name' is already registered"):
         FEATURES["exact_name"] = Feature("exact_name", "")
     with pytest.raises(ValueError, match=r"age: unknown inputs \['birthday'\]; choose from entity_type, context, cui"):
         register_feature(Feature("age", "", inputs=("birthday",)))

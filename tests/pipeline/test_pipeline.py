@@ -275,7 +275,7 @@ def test_overwrite_remakes_and_a_dry_run_does_not(scripts, finished, tmp_path):
     run = copy_stages(finished, tmp_path, CHEAP_STAGES)
     before = change_times(run)
     planned = scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True, dry_run=True)
-    assert (planned.code, planned.remade) == (0, []) and "[pairs] would be made" in planned.err
+    assert (planned.code, planned.remade) == (0, []) and "[pairs] would be written" in planned.err
     assert change_times(run) == before
     digests = contents(run)
     assert scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True).remade == ["pairs"]

@@ -130,5 +130,5 @@ def test_finished_stages_are_skipped_and_context_needs_its_encoder(run):
     for script in ("train_encoder", "build_index", "train"):
         assert not scripts.run(script, **keys).remade
     refused = scripts.run("build_index", **keys | {"encoder_training_steps": 0})
-    assert refused.code == 2 and "retrievers: context needs an encoder that reads it" in refused.errors[0]
+    assert refused.code == 2 and "retrievers: context needs an encoder that reads context" in refused.errors[0]
     assert "as it is" in scripts.run("train_encoder", **keys | {"encoder_training_steps": 0}).out

@@ -44,7 +44,7 @@ def test_every_format_gives_the_same_mentions(scripts, prepared, tmp_path, form)
     assert (report["format"], report["documents"], report["mentions"]) == (form.split()[0], 40, 120)
     assert form.split()[0] in outcome.out
     refused = scripts.run("prepare_data", **keys, expected_mentions=121)
-    assert "holds 120 mentions and expected_mentions is 121; the download is incomplete" in refused.errors[0]
+    assert "contains 120 mentions, but expected_mentions is 121; the download is incomplete" in refused.errors[0]
 
 
 def test_a_format_of_ones_own_to_a_served_answer(scripts, tmp_path):
@@ -58,7 +58,7 @@ def test_a_format_of_ones_own_to_a_served_answer(scripts, tmp_path):
             stream.write(f"{document['id']}\t{marked}\n")
     keys = {"corpus": tmp_path / "corpus", "output_dir": tmp_path / "runs", "max_steps": 10}
     refused = scripts.run("prepare_data", **keys)
-    assert refused.code == 2 and "corpus is no corpus in a known format: PubTator" in refused.err
+    assert refused.code == 2 and "corpus is not a corpus in a known format: PubTator" in refused.err
     for script in (Path(toy_corpus.__file__), "build_index", "mine_negatives", "train", "calibrate", "evaluate"):
         outcome = scripts.run(script, **keys)
         assert outcome.code == 0, outcome.err

@@ -28,7 +28,7 @@ def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     expected = {"reason", "entity", "left", "right", "candidates", "entity_type", "doc_id", "mention_id", "ranked"}
     assert {*row} == expected | {"index_key"} and row["index_key"] == demo.linker.retriever.index_key
     sheet = ReviewSheet(queue, tmp_path / "reviewed.jsonl")
-    with pytest.raises(UserError, match="nothing is reviewed yet"):
+    with pytest.raises(UserError, match="nothing has been reviewed yet"):
         recalibrate(demo, sheet)
     while sheet.position is not None:
         act(sheet, sheet.position, "0" if sheet.mentions[sheet.position].row["ranked"] else "none")
@@ -37,7 +37,7 @@ def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     assert contents(finished.folder) == before
     new = finished.folder.with_name(f"{finished.folder.name}-reviewed") / "model"
     used = read_json(new / "calibrator.json")["fitted_on"]["corrections"]["used"]
-    assert f"{used} corrections took part" in compared and used > 0
+    assert f"{used} corrections were used" in compared and used > 0
     # What was chosen is what the model had ranked first.
     count = len(sheet.mentions)
     assert f"<td>{count}</td><td>{count}</td>" in compared

@@ -86,9 +86,9 @@ def test_a_recipe_that_cannot_be_read(scripts, tmp_path, line, reason):
         (["--umls_dir", "/nowhere"], "/nowhere/MRCONSO.RRF does not exist; set the recipe key umls_dir"),
         (["--semantic_network_dir", "/nowhere"], "set the recipe key semantic_network_dir"),
         (["--dev_documents", "/nowhere/pmids.txt"], "/nowhere/pmids.txt does not exist"),
-        (["--corpus", "http://127.0.0.1:1/corpus.txt"], "http://127.0.0.1:1/corpus.txt: it cannot be downloaded"),
+        (["--corpus", "http://127.0.0.1:1/corpus.txt"], "http://127.0.0.1:1/corpus.txt: download failed"),
         (["--languages", "FIN"], "FIN"),
-        (["--expected_mentions", "121"], "holds 120 mentions and expected_mentions is 121"),
+        (["--expected_mentions", "121"], "contains 120 mentions, but expected_mentions is 121"),
         (["--dev_share", "0.7"], "dev_share and calibration_share must be above 0 and leave a share"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
         (
             "build_index",
             {"index_factory": "IVF4,Flat"},
-            "IVF4,Flat searches 1 of its 4 clusters unless told otherwise",
+            "IVF4,Flat searches only 1 of its 4 clusters by default",
         ),
         ("build_index", {"index_factory": "IVF4,Flat", "index_parameters": "nprobe=4"}, "there are 87; use IVF2"),
         ("build_index", {"encoder_dtype": "float16"}, "encoder_dtype: float16 needs a GPU"),
@@ -216,9 +216,9 @@ def test_a_damaged_model_folder(scripts, finished, run, tmp_path):
     weights, calibrator = model / "model.safetensors", model / "calibrator.json"
     whole = weights.read_bytes()
     cut_short(weights)
-    assert_all_refuse(str(weights), "is not the file that reranker.json describes")
+    assert_all_refuse(str(weights), "does not match reranker.json")
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert_all_refuse(str(weights), "is not the file that reranker.json describes")
+    assert_all_refuse(str(weights), "does not match reranker.json")
     weights.write_bytes(whole)
     text = calibrator.read_text()
     calibrator.write_text(text[:100])
@@ -244,7 +244,7 @@ def test_a_file_of_mentions_that_cannot_be_read(scripts, finished, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["mentions.jsonl"]
     assert_refused(scripts.run("rerank", model, tmp_path / "none.jsonl", output), "none.jsonl does not exist")
     assert_refused(
-        scripts.run("monitor", model, mentions), "mentions.jsonl:1: not a line that umls-reranker rerank wrote"
+        scripts.run("monitor", model, mentions), "mentions.jsonl:1: not a complete output line of umls-reranker rerank"
     )
     assert_refused(scripts.run("monitor", tmp_path, mentions), "reranker.json is missing")
 

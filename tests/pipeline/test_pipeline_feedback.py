@@ -76,7 +76,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     before = contents(finished.folder)
     root = finished.folder.parent
     words = [scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected"]
-    assert "[model] would be made" in scripts.run("recalibrate", *words, "--dry_run").err
+    assert "[model] would be written" in scripts.run("recalibrate", *words, "--dry_run").err
     assert not (root / "corrected").exists()
     outcome = scripts.run("recalibrate", *words)
     assert (outcome.code, outcome.remade) == (0, ["model"]), outcome.err
@@ -96,7 +96,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert [len(hashes) for hashes in former["certificates"]] == [documents]
     assert calibrator["certificates"][0] == former["certificates"][0]
     assert fitted["certified_by"]["attempt"] == 2 and 0 < len(calibrator["certificates"][1]) <= 6
-    assert "certificate 2 of this model is not granted, so the high tier is removed: it rests on " in outcome.out
+    assert "certificate 2 of this model is not granted, so the high tier is removed: it uses " in outcome.out
     fusions = [found["inputs"][0]["fusion"] for found in (former, calibrator)]
     assert fusions[0]["weights"] != fusions[1]["weights"]
     again = scripts.run("recalibrate", *words)
@@ -120,7 +120,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     # The new version is evaluated like any other, next to the former one.
     assert scripts.run("evaluate", run_name="corrected").code == 0
     refused = scripts.run("validate", run_name="corrected", against=finished.folder)
-    assert_refused(refused, "documents; at least 20 are needed; evaluate both on a larger test split")
+    assert_refused(refused, "documents; at least 20 are required; evaluate both on a larger test split")
     # As if there were three times the mentions, each in a document of its own.
     for place, report in ((new / "report", new / "report"), (tmp_path, finished.folder / "report")):
         outcomes = Outcomes.load(report / "outcomes.parquet")
@@ -184,11 +184,11 @@ def test_the_log_is_watched_with_the_random_draw_of_the_corrections(
 def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
     assert_refused(scripts.run("recalibrate", scripts.recipe, "--name", "x"), "needs --calibration_feedback")
     nowhere = scripts.run("recalibrate", scripts.recipe, "--name", "x", "--calibration_feedback", tmp_path / "none")
-    assert_refused(nowhere, "none holds no corrections")
+    assert_refused(nowhere, "none contains no corrections")
     assert not (finished.folder.parent / "x").exists()
     assert_refused(scripts.run("prepare_data", feedback=tmp_path / "none", output_dir=tmp_path), "none does not exist")
     bad = write(tmp_path / "bad.jsonl", [{"entity": "cold"}])
-    assert_refused(scripts.run("add_feedback", tmp_path / "c", bad), "bad.jsonl:1: not a line")
+    assert_refused(scripts.run("add_feedback", tmp_path / "c", bad), "bad.jsonl:1: not a complete")
     model = finished.folder / "model"
     assert_refused(scripts.run("select_for_review", tmp_path, predictions, tmp_path / "o"), "reranker.json is missing")
     assert_refused(scripts.run("monitor", model, predictions, window=30), "--window 30")
@@ -198,8 +198,8 @@ def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
         assert scripts.run("monitor", model, *words, lines=tmp_path / "lines").code == 2
     assert (tmp_path / "lines").read_text() == "former"
     before = predictions.read_bytes()
-    assert_refused(scripts.run("monitor", model, predictions, lines=predictions), "is the input too")
-    assert_refused(scripts.run("select_for_review", model, predictions, predictions), "is the input too")
+    assert_refused(scripts.run("monitor", model, predictions, lines=predictions), "is also the input")
+    assert_refused(scripts.run("select_for_review", model, predictions, predictions), "is also the input")
     (tmp_path / "empty.jsonl").touch()
     assert_refused(scripts.run("select_for_review", model, tmp_path / "empty.jsonl", tmp_path / "o"), "no predictions")
     assert_refused(

@@ -134,11 +134,11 @@ def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finishe
     assert scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code == -9
     kept = contents(partial / "checkpoint-2")
 
-    told = "learning_rate 0.005, now 0.001; set this back to resume, or use --overwrite to drop it"
+    told = "learning_rate 0.005, now 0.001; restore this setting to resume, or use --overwrite to drop it"
     refused = scripts.run("train", **keys, learning_rate=1e-3)
     assert (refused.code, refused.errors) == (
         2,
-        [f"error: {partial} holds output of a killed run with {told} and start over"],
+        [f"error: {partial} holds output of an interrupted run with {told} and start over"],
     )
     other_data = scripts.run("train", **keys, max_length=32, global_batch_size=16, dry_run=True)
     assert (

@@ -76,7 +76,7 @@ def test_its_score_is_a_feature_that_counts_only_from_its_index(run):
     assert {*row["first_letter_scores"]} <= {0.0, 1.0}
     columns = zip(row["names"], row["retrieval_scores"], row["first_letter_scores"], strict=True)
     candidates = [{"name": name, "retrieval_score": dense, "first_letter_score": own} for name, dense, own in columns]
-    with pytest.warns(UserWarning, match="retrieval_score.*: counted only in lists of"):
+    with pytest.warns(UserWarning, match="retrieval_score.*: used only in lists of"):
         ranked = reranker.rerank("fever", candidates)
     assert {item.inputs for item in ranked} != {ALL_INPUTS}
 

@@ -112,14 +112,14 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
     path = tmp_path / "log.jsonl"
     bad = json.dumps(bad) if isinstance(bad, dict) else bad
     path.write_bytes(b"%s\n%s\n" % (json.dumps(line()).encode(), bad.encode() if isinstance(bad, str) else bad))
-    with pytest.raises(UserError, match=r"log\.jsonl:2: not a line that umls-reranker rerank wrote"):
+    with pytest.raises(UserError, match=r"log\.jsonl:2: not a complete output line of umls-reranker rerank"):
         list(read_predictions(path))
 
 
 def test_the_former_name_of_the_score_is_refused_with_the_new_one(tmp_path):
     ranked = dict(line()["ranked"][0])
     ranked["cross_encoder_score"] = ranked.pop("score")
-    with pytest.raises(UserError, match=r"log\.jsonl:1: cross_encoder_score is called score; rename the key"):
+    with pytest.raises(UserError, match=r"log\.jsonl:1: cross_encoder_score is now named score; rename the key"):
         list(read_predictions(write(tmp_path / "log.jsonl", line(ranked=[ranked]))))
 
 
@@ -133,7 +133,7 @@ def test_a_candidate_that_a_dictionary_named_has_the_name_of_the_answer(tmp_path
 def test_predictions_in_a_table_are_refused_with_the_way_out(tmp_path, ending):
     path = tmp_path / f"log.{ending}"
     path.write_bytes(b"a table")
-    with pytest.raises(UserError, match=rf"log\.{ending} is a table.*ends in \.jsonl"):
+    with pytest.raises(UserError, match=rf"log\.{ending} is a table.*rerank into a \.jsonl"):
         list(read_predictions(path))
 
 
@@ -265,7 +265,7 @@ def test_a_choice_that_is_no_cui(tmp_path, chosen):
 
 @pytest.mark.parametrize("chosen", ["Cold", "cold "])
 def test_a_choice_by_the_name_of_a_candidate_with_a_cui(tmp_path, chosen):
-    with pytest.raises(UserError, match=r"reviewed\.jsonl:1: chosen is the name of a candidate; write C0009264$"):
+    with pytest.raises(UserError, match=r"reviewed\.jsonl:1: chosen is the name of a candidate; use C0009264$"):
         add(tmp_path, line(candidates=[{"name": "Cold", "cui": "C0009264"}], chosen=chosen))
     assert not (tmp_path / "corrections").exists()
 
@@ -346,10 +346,10 @@ def test_corrections_are_added_by_one_process_at_a_time(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_holds_something_else(tmp_path):
-    with pytest.raises(UserError, match=r"holds no corrections .*; umls-reranker add_feedback makes them"):
+    with pytest.raises(UserError, match=r"contains no corrections .*; umls-reranker add_feedback writes them"):
         load_feedback(tmp_path / "nowhere")
     Dataset.from_dict({"cui": ["C0009443"]}).save_to_disk(str(tmp_path / "other"))
-    with pytest.raises(UserError, match="add the reviewed lines again, into a new folder"):
+    with pytest.raises(UserError, match="add the reviewed lines again, to a new folder"):
         load_feedback(tmp_path / "other")
 
 
@@ -474,7 +474,7 @@ def test_scores_of_ones_own_retrievers_go_along(tmp_path):
         tmp_path,
         line(candidates=given, chosen="C0009264"),
         line("too high", candidates=[given[0] | {"bm25_score": 99}], chosen=None),
-        line("none is right", candidates=given, chosen=None),
+        line("none is correct", candidates=given, chosen=None),
     )
     lists, mentions = split_of(2)
     columns = {**lists.to_dict(), "bm25_scores": [[5.0], [9.0]], "in_dictionary": [True, True]}

@@ -232,7 +232,7 @@ def test_each_recalibration_on_lists_goes_on_from_the_version_before(demo, sheet
     monkeypatch.setattr(recalibration.UMLSReranker, "from_pretrained", lambda *_, **__: reranker)
     page = SimpleNamespace(reranker=reranker, models={str(model): reranker}, device=None, lists=lists, run=None)
     said = Page(recalibrate(page, sheet)).words
-    assert "1 corrections took part, 0 of them in certificates (drawn at random); left out: 2 without scores." in said
+    assert "1 corrections were used, 0 of them for certificates (drawn at random); left out: 2 without scores." in said
     assert "Certificate 2 of this model is" in said and "my_model-reviewed." in said
     recalibrate(page, sheet)
     names = [(Path(words[0]).name, Path(words[4]).name) for words in commands]

@@ -31,12 +31,12 @@ def threshold(high=0.9, level="default"):
             threshold(level="T047"),
             [],
             "medium",
-            ["0.950, is at or above the acceptance threshold of this type, 0.500", "B by 0.850", "95%"],
+            ["0.950, reaches the acceptance threshold for this type, 0.500", "B by 0.850", "95%"],
         ),
         (ranked(0.7, "medium", True), threshold(), [], "medium", ["at or above", "B by 0.600", "begins at 0.900"]),
         (ranked(0.4, "low", False), threshold(), ["cui"], "medium", ["0.400, is below", "B by", "missing: cui"]),
         (ranked(0.7, "medium", False), threshold(None), [], "high", ["only high is", "B by", "of any type from"]),
-        (ranked(0.4, "low", False)[:1], threshold(), [], "medium", ["is below the acceptance threshold of any type"]),
+        (ranked(0.4, "low", False)[:1], threshold(), [], "medium", ["is below the acceptance threshold for any type"]),
         ([], threshold(), [], "medium", ["no candidate"]),
     ],
 )
@@ -70,5 +70,5 @@ def test_scores_of_a_pipeline_are_told():
 
 def test_a_value_of_the_wrong_kind_is_a_mistake_that_the_page_tells(tmp_path):
     reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path), device="cpu", dtype="float32")
-    with pytest.raises(ValueError, match=r"candidate 1 has a cui that is no text: 7"):
+    with pytest.raises(ValueError, match=r"candidate 1 has a cui that is not a string: 7"):
         explain(reranker, "tiny", "cold", [{"name": "cold"}, {"name": "B", "cui": 7}])

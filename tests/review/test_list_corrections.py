@@ -203,5 +203,5 @@ def test_a_folder_of_an_older_version_is_refused_with_the_way_out(tmp_path):
 
     file = write_lists(tmp_path / "old.jsonl", [listed(number) for number in range(10)])
     Dataset.from_dict({"key": ["a"], "cuis": [["C0009443"]]}).save_to_disk(str(tmp_path / "corrections"))
-    with pytest.raises(UserError, match="of another version; add the reviewed lines again, into a new folder"):
+    with pytest.raises(UserError, match="of another version; add the reviewed lines again, to a new folder"):
         lists_with_corrections(file, HIERARCHY, tmp_path / "corrections")

@@ -82,10 +82,10 @@ def test_a_model_of_lists_is_reviewed_and_corrected(command, tmp_path):
     said = command("calibrate my_model --lists old.jsonl --calibration_feedback corrections --output my_model_2")
     assert "80 mentions of 80 documents" in said
     assert (
-        "corrections: 30 join the lists, 0 of them in place of the row of their mention; 15 were drawn at random"
+        "corrections: 30 added to the lists, 0 of them replacing the row of their mention; 15 were drawn at random"
         in said
     )
-    assert "certificate 2 of this model is not granted, so the high tier is removed: it rests on 15 documents" in said
+    assert "certificate 2 of this model is not granted, so the high tier is removed: it uses 15 new documents" in said
     fitted_on = read_json(tmp_path / "my_model_2" / "calibrator.json")["fitted_on"]
     assert fitted_on["corrections"]["used"] == 30 and fitted_on["mentions"] == 80
     # Doubtful answers are fitted on and not measured.
@@ -135,4 +135,4 @@ def test_only_documents_that_are_new_and_drawn_at_random_renew_a_certificate(com
         assert second["fitted_on"]["certified_by"] == {"attempt": 2, "documents": documents, "mentions": documents}
         assert UMLSReranker.from_pretrained(new).thresholds.is_certified == bool(documents)
         result = "granted" if documents else "not granted, so the high tier is removed"
-        assert f"certificate 2 of this model is {result}: it rests on {documents} documents" in said
+        assert f"certificate 2 of this model is {result}: it uses {documents} new documents" in said

@@ -42,7 +42,7 @@ def test_candidates_of_json_are_lines_or_one_list(indent):
     [
         ('Cold\n{"name": "Cold"', r"line 2 of the candidates is not JSON; write one object per line"),
         ("{" * 100_000, r"line 1 of the candidates is not JSON"),
-        ("[7]", r"candidate 0 is 7, no name and no object"),
+        ("[7]", r"candidate 0 is 7, neither a name nor an object"),
         (f"{json.dumps(ROW)}\n{json.dumps(ROW)}", r"several rows with candidates; paste one row at a time"),
         (json.dumps([ROW]), r"several rows with candidates"),
     ],
@@ -72,9 +72,9 @@ def test_what_is_no_row_stays_as_it_was_typed():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"mention": None}, "must be texts"),
+        ({"mention": None}, "must be strings"),
         ({"entity": "flu"}, "has entity and mention, which differ"),
-        ({"left": 7}, "left and right must be texts"),
+        ({"left": 7}, "left and right must be strings"),
         ({"entity_type": [7]}, "entity_type must be a string or a list of strings"),
         ({"candidates": "Cold"}, "candidates must be a list"),
         ({"candidates": [7]}, "candidate 0 is 7"),

@@ -135,7 +135,7 @@ def test_lines_of_another_queue_stay(queue, reviewed):
 
 def test_an_empty_queue_is_refused(tmp_path, reviewed):
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(UserError, match="holds no mention to review; umls-reranker select_for_review"):
+    with pytest.raises(UserError, match="contains no mentions to review; umls-reranker select_for_review"):
         ReviewSheet(tmp_path / "empty.jsonl", reviewed)
 
 

@@ -189,11 +189,11 @@ def test_a_pipe_is_refused_before_it_is_read(tmp_path):
 # What else cannot be ranked is in the tests of candidate lists.
 POISON = [
     ({"entity": " "}, "entity is blank"),
-    ({"entity": 7}, "entity must be text, not int"),
+    ({"entity": 7}, "entity must be a string, not int"),
     ({"entity": "a\ud800"}, "holds half of a surrogate pair"),
     ({"note": {"deep": ["\udfff"]}}, "holds half of a surrogate pair"),
     ({"candidates": None}, "candidates are a NoneType, not a list"),
-    ({"candidates": ["cold", None]}, r"candidate 1 \(NoneType\) has no text name"),
+    ({"candidates": ["cold", None]}, r"candidate 1 \(NoneType\) has no name that is a string"),
     ({"ranked": []}, "has ranked already"),
 ]
 
@@ -411,7 +411,7 @@ def test_an_output_that_is_the_input_is_refused(tmp_path, rows, name):
     source = write(tmp_path / "in.jsonl", rows)
     (tmp_path / "link.jsonl").symlink_to(source)
     before = source.read_bytes()
-    with pytest.raises(UserError, match=f"{name} is the input too"):
+    with pytest.raises(UserError, match=f"{name} is also the input"):
         BulkJob(source, tmp_path / name, 2, on_error="skip", overwrite=True)
     assert source.read_bytes() == before
 

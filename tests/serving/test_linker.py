@@ -85,7 +85,7 @@ def test_candidates_of_the_linker_count_and_copies_of_them_do_not(finished, link
         warnings.simplefilter("error")
         ours = linker.reranker.rerank(text, pickle.loads(pickle.dumps(items)), kind)
     assert {item.inputs for item in ours} == {"all"}
-    with pytest.warns(UserWarning, match="retrieval_score: counted only in lists of ConceptLinker"):
+    with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
         copied = linker.reranker.rerank(text, json.loads(json.dumps(items)), kind)
     assert {item.inputs for item in copied} == {"names and CUIs"}
 
@@ -138,12 +138,12 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (([None],), "mention must be text, not NoneType"),
-        ((["a", 5],), "mention 1: mention must be text, not int"),
+        (([None],), "mention must be a string, not NoneType"),
+        ((["a", 5],), "mention 1: mention must be a string, not int"),
         (("cold",), "mentions must be a list, not str"),
         ((["a"], "a"), "documents must be a list, not str"),
-        ((["a"], None, None, [None]), "left must be text, not NoneType"),
-        ((["a"], [b"a"]), "document must be text, not bytes"),
+        ((["a"], None, None, [None]), "left must be a string, not NoneType"),
+        ((["a"], [b"a"]), "document must be a string, not bytes"),
         ((["a"], ["a"], ["0"]), "start must be an int (a character offset) or None, not str"),
         ((["a"], ["a"], [float("nan")]), "start must be an int (a character offset) or None, not float"),
     ],
@@ -232,22 +232,22 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
             ConceptLinker.from_pretrained(model, index, device="cpu")
         return str(caught.value)
 
-    assert "has no concepts/; give a folder of umls-reranker export_index" in refused(tmp_path)
+    assert "has no concepts/; give a folder written by umls-reranker export_index" in refused(tmp_path)
     for name in ("concepts", "index"):
         shutil.copytree(finished.folder / name, tmp_path / "mixed" / name)
     manifest = tmp_path / "mixed" / "concepts" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
-    assert "index was built from another concepts/ than the one next to it" in refused(tmp_path / "mixed")
+    assert "index was not built from the concepts/ next to it" in refused(tmp_path / "mixed")
     # A later release in both is used, and said.
     manifest = tmp_path / "mixed" / "index" / "manifest.json"
     manifest.write_text(
         manifest.read_text().replace('"concepts": "', '"concepts": "0').replace('"key": "', '"key": "0')
     )
     with pytest.warns(
-        UserWarning, match="not the index .* calibrated with .*do not count and a fallback model decides"
+        UserWarning, match="not the index .* calibrated with .*are ignored and a fallback model decides"
     ):
         other = ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
-    with pytest.warns(UserWarning, match="retrieval_score: of another index than the model was calibrated with"):
+    with pytest.warns(UserWarning, match="retrieval_score: from another index than the model was calibrated with"):
         assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"names and CUIs"}
     (model / "recipe.yaml").unlink()
     assert "recipe.yaml is missing" in refused(finished.folder)
@@ -255,7 +255,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
 
 def test_a_run_folder_that_is_missing_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^quickstart is no run folder, as it holds no model/"):
+    with pytest.raises(UserError, match="^quickstart is not a run folder: it contains no model/"):
         ConceptLinker.from_run("quickstart")
 
 

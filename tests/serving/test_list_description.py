@@ -33,7 +33,7 @@ def test_lists_of_which_everything_is_used_get_two_lines(tmp_path):
         row["entity_type"] = "T047"
     labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), UMLS)
     assert described(labelled, ()).splitlines() == [
-        "12 mentions of 12 documents; 0 without their right concept among the candidates, which counts as wrong",
+        "12 mentions of 12 documents; 0 without their gold concept among the candidates, which count as errors",
         "candidate scores: bm25_score",
     ]
 
@@ -46,10 +46,10 @@ def test_keys_that_nothing_reads(tmp_path, ending):
     # The first row decides about the columns of the table that the fixture writes.
     assert said[1:] == [
         "candidate scores: none",
-        "not read of mentions: sentence; the keys of a mention are entity, candidates, entity_type, left, right, "
-        "doc_id, cui, split, mention_id",
-        "not read of candidates: rank, bm25, source; a score has to be called NAME_score, and be a number",
-        "not used of candidates: tfidf_score; no candidate has a number there, and all need one",
+        "ignored fields of mentions: sentence; the fields of a mention are entity, candidates, entity_type, left, "
+        "right, doc_id, cui, split, mention_id",
+        "ignored fields of candidates: rank, bm25, source; a score must be named NAME_score and be a number",
+        "ignored scores of candidates: tfidf_score; every candidate needs a number, but none has one",
     ]
 
 
@@ -75,17 +75,17 @@ def test_types_that_the_hierarchy_does_not_know(tmp_path):
 
 def test_types_of_one_side_only(tmp_path):
     assert lines(tmp_path, make_rows({"entity_type": "T047"})) == [
-        "entity_type: no candidate has semantic_types, so it is not known which of them contradict the mention's "
-        "type; give candidates those of their concepts, or --umls_dir with MRSTY.RRF"
+        "entity_type: no candidate has semantic_types, so types cannot be compared; add the types of the candidates' "
+        "concepts, or --umls_dir with MRSTY.RRF"
     ]
     assert lines(tmp_path, make_rows(semantic_types=[])) == [
-        "semantic_types of candidates: no mention has a type to compare them with; give mentions an entity_type"
+        "semantic_types of candidates: no mention has a type to compare them with; add entity_type to mentions"
     ]
     rows = make_rows({"entity_type": "T047"}, semantic_types=["T047"])
     del rows[0]["candidates"][0]["semantic_types"]
     assert lines(tmp_path, rows) == [
-        "semantic_types: 23 of 24 candidates have it; it counts for the 11 mentions of which all candidates do; give "
-        "it to all"
+        "semantic_types: 23 of 24 candidates have it; it is used for the 11 mentions whose candidates all have it; "
+        "add it to all candidates"
     ]
 
 
@@ -101,8 +101,8 @@ def test_text_and_fields_that_the_model_does_not_read(tmp_path):
     for row in rows[:3]:
         del row["candidates"][1]["definition"]
     assert lines(tmp_path, rows, ("preferred_name", "definition", "context")) == [
-        "definition: 21 of 24 candidates have it; it counts for the 9 mentions of which all candidates do; give it to "
-        "all"
+        "definition: 21 of 24 candidates have it; it is used for the 9 mentions whose candidates all have it; add it "
+        "to all candidates"
     ]
 
 
@@ -112,6 +112,6 @@ def test_rows_that_equal_an_earlier_one_are_named_unless_their_ids_differ(tmp_pa
     rows += [rows[4] | {"mention_id": number} for number in range(2)]
     path = tmp_path / "own.jsonl"
     assert lines(tmp_path, rows, ("context",)) == [
-        f"rows that equal an earlier one of their document: 2 (first: {path}:13, as {path}:4); leave them out unless "
-        "they are mentions of their own"
+        f"duplicate rows within a document: 2 (first: {path}:13, same as {path}:4); remove them unless they are "
+        "separate mentions"
     ]

@@ -50,7 +50,7 @@ def test_bare_cuis_are_calibrated_and_served_with_a_dictionary(tmp_path, monkeyp
     assert "rerank --umls_dir`, and" in (tmp_path / "new" / "README.md").read_text()
     for item in row["candidates"]:
         del item["synonym_score"]
-    with pytest.warns(UserWarning, match="; decided .* synonym_score: added by rerank --umls_dir"):
+    with pytest.warns(UserWarning, match="; using .* synonym_score: added by rerank --umls_dir"):
         reranker.rerank(row["entity"], row["candidates"])
 
 

@@ -95,7 +95,7 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     assert report["systems"][-1]["gain"]["value"] == pytest.approx(ours - order)
     assert report["verdict"].startswith(f"gain: +{100 * (ours - order):.1f} points over your order (")
     assert report["verdict"] in printed and "original order" in printed
-    assert "(bm25_score) are calibrated on these lists, by documents held out in turn" in printed
+    assert "(bm25_score) are calibrated on these lists, cross-fitted by document" in printed
     assert "was calibrated on" not in printed
     assert printed.splitlines()[0].startswith("300 mentions of 100 documents; ")
     assert printed.splitlines()[-1].endswith(f"open {tmp_path / 'a' / 'report' / 'report.html'}")
@@ -121,7 +121,7 @@ def test_documents_of_the_calibration_are_counted_and_the_others_told_apart(tmp_
     rows = make_rows(90, 30, seed=2) + make_rows(60, 20, seed=3, prefix="new")
     report, _ = evaluated(calibrated, tmp_path, rows)
     assert (report["lists"]["calibrated_documents"], report["lists"]["calibrated_mentions"]) == (30, 90)
-    assert report["notes"][0].startswith("30 of the 50 documents are those that the model was calibrated on; ")
+    assert report["notes"][0].startswith("30 of the 50 documents were used to calibrate the model, ")
     rest, _ = evaluated(calibrated, tmp_path, rows[90:])
     assert report["verdict"] == f"on the 20 documents that the model was not calibrated on: {rest['verdict']}"
     assert rest["verdict"].startswith("gain: ")
@@ -179,7 +179,7 @@ def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_netw
         for candidate in row["candidates"]:
             candidate["other_score"] = candidate.pop("bm25_score")
     report, _ = evaluated(without_network, tmp_path, rows)
-    assert report["notes"][-1].startswith("mentions without what the model reads (bm25_score): 40; its model of ")
+    assert report["notes"][-1].startswith("missing inputs (bm25_score) for 40 mentions, decided by the fallback model ")
     assert list(report["inputs"]) == [name for name in report["inputs"] if not name.startswith("all")]
 
 

@@ -148,6 +148,6 @@ def test_the_lists_that_a_model_was_calibrated_on_tell_nothing_of_drift(folder, 
     code, said = watched(folder, rows + others, monkeypatch, capsys)
     assert code == 1
     assert said.startswith(
-        f"240 mentions are left out: they are {fitted}\n200 mentions, 0 of them without candidates\n"
+        f"240 mentions were left out: they are {fitted}\n200 mentions, 0 of them without candidates\n"
     )
     assert "ALARM: the top scores of mentions 1 to 200 differ" in said

@@ -100,7 +100,7 @@ def test_a_full_queue_is_refused():
     with MicroBatcher(recorder, deadline_ms=0, queue_size=2) as batcher:
         hold_first(recorder, batcher)
         futures = [batcher.submit(name, ["a"]) for name in "mn"]
-        with pytest.raises(QueueFull, match="2 mentions wait already"):
+        with pytest.raises(QueueFull, match="2 mentions are already waiting"):
             batcher.submit("o", ["a"])
         recorder.go.set()
         assert [future.result(30)[0] for future in futures] == ["m", "n"]

@@ -66,8 +66,8 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     )
     said = capsys.readouterr().out
     missing = sum(row["cui"] == "C9999999" for row in rows)
-    assert f"240 mentions of 80 documents; {missing} without their right concept" in said
-    assert "not read of candidates: rank" in said and "bm25_score: from 1" in said
+    assert f"240 mentions of 80 documents; {missing} without their gold concept" in said
+    assert "ignored fields of candidates: rank" in said and "bm25_score: from 1" in said
     # The candidates come in no order, and the one of the highest score is mostly correct.
     assert re.search(r"^gain: \+[67]\d\.\d points over your order \(", said, re.MULTILINE)
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
@@ -102,7 +102,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     assert files.isdisjoint({"config.json", "model.safetensors", "tokenizer.json"}) == (kind == "lists_alone")
     card = (tmp_path / "new" / "README.md").read_text()
     assert "240 mentions in 80 documents" in card and "are by a calibration fitted on the others" in card
-    assert "No part of the model was fitted or chosen on it" not in card
+    assert "Nothing was fitted or selected on it" not in card
     assert ("Fine-tuned from" in card) == (kind == "reranker")
     # Lists of another pipeline have no dictionary and here no types, and the certificates' figures are not held out.
     for words in ("the dictionary:", "calibration split", "type given", "no type", "annotators", "inputs removed"):
@@ -118,7 +118,7 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(t
         said = capsys.readouterr().out
         is_kept = folder == "kept"
         assert (UMLSReranker.from_pretrained(tmp_path / folder).scorer is None) != is_kept
-        pattern = r"the cross-encoder adds nothing sure here \([+-]0.* a list, .*\): left out, \d+ times faster"
+        pattern = r"the cross-encoder is left out, \d+ times faster: no significant improvement \([+-]0.* per list, "
         assert bool(re.search(pattern, said)) != is_kept
     weighed = json.loads((tmp_path / "left_out" / "calibrator.json").read_text())["inputs"][0]["fusion"]["weights"]
     assert "cross_encoder" not in weighed and "bm25" in weighed
@@ -128,7 +128,7 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(t
     assert states[0]["inputs"][0]["fusion"] == states[1]["inputs"][0]["fusion"]
     said = capsys.readouterr().out
     assert (
-        "certificate 2 of this model is not granted, so the high tier is removed: it rests on 0 documents" in said
+        "certificate 2 of this model is not granted, so the high tier is removed: it uses 0 new documents" in said
         and "previous model" not in said
     )
 
@@ -140,10 +140,10 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, cap
     shown = capsys.readouterr()
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert shown.out.splitlines() == [
-        f"60 mentions of 20 documents; {missing} without their right concept among the candidates, which counts as "
-        "wrong",
+        f"60 mentions of 20 documents; {missing} without their gold concept among the candidates, which count as "
+        "errors",
         "candidate scores: bm25_score",
-        "not read of candidates: rank; a score has to be called NAME_score, and be a number",
+        "ignored fields of candidates: rank; a score must be named NAME_score and be a number",
     ]
     assert shown.err.splitlines()[-1] == f"[calibrate] would be written to {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
@@ -179,21 +179,21 @@ def changed(change):
     ("change", "reason"),
     [
         (lambda rows: rows[3].update(entity=" "), r":4: entity is blank"),
-        (lambda rows: rows[3].update(cui=9443), r":4: cui is 9443, which is no CUI"),
+        (lambda rows: rows[3].update(cui=9443), r":4: cui '9443' is not a CUI"),
         (lambda rows: rows[3]["candidates"].append("cold"), r":4: candidate 6 has no cui"),
         (lambda rows: rows[3]["candidates"][1].update(bm25_score="x"), r":4: candidate 1 has a bm25_score that is no"),
         (
             lambda rows: rows[3]["candidates"][1].update(lexical_score=0.8),
-            r"no retriever can be called 'lexical'; rename lexical_score to NAME_score, such as sapbert_score",
+            r"'lexical' is not allowed as the name of a retriever; rename lexical_score to NAME_score, such as sapbert_score",
         ),
-        (lambda rows: [row.update(doc_id="d") for row in rows], r"all mentions are of 1 document; .*give 10 or more"),
+        (lambda rows: [row.update(doc_id="d") for row in rows], r"all mentions are from 1 document; .*give at least 10"),
         (
             lambda rows: [row.update(cui="C9999999") for row in rows],
-            r"no list holds its mention's cui .*one vocabulary",
+            r"no list contains its gold CUI .*same vocabulary",
         ),
         (
             lambda rows: [row.update(mention_id=n // 40) for n, row in enumerate(rows)],
-            r":21: mention_id 0 of document d0 is that of .*own.jsonl:1 too; give each mention once",
+            r":21: mention_id 0 of document d0 was already used in .*own.jsonl:1; list each mention once",
         ),
         (lambda rows: rows.clear(), r"holds no mentions"),
     ],
@@ -214,7 +214,7 @@ def test_a_column_of_dates_that_python_lacks_is_named(tmp_path):
     table = table.append_column("doc_id", pa.array([2**60] * 2, pa.timestamp("ms")))
     with pa.ipc.new_file(tmp_path / "own.arrow", table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(UserError, match=r"own\.arrow: doc_id, timestamp.*cannot be read .*; give it as text"):
+    with pytest.raises(UserError, match=r"own\.arrow: doc_id, timestamp.*cannot be read .*; convert it to strings"):
         read_labelled_lists(tmp_path / "own.arrow", TypeHierarchy([]))
 
 
@@ -241,12 +241,12 @@ def bare_encoder(folder):
     ("change", "reason"),
     [
         (two_logits, r"the model has 2 outputs; a reranker has one logit"),
-        (pickled, r"has no model.safetensors; weights of other formats, such as pytorch_model.bin, can run code"),
-        (bare_encoder, r"is a BertModel, no sequence classifier"),
-        (lambda folder: (folder / "config.json").unlink(), r"holds no config.json"),
-        (lambda folder: (folder / "config.json").write_text("[]"), r"is a model of unknown type, no sequence"),
-        (lambda folder: configured(folder, architectures=[5]), r"is a 5, no sequence classifier"),
-        (lambda folder: configured(folder, architectures="Bert"), r"is a model of unknown type, no sequence"),
+        (pickled, r"has no model.safetensors; other weight formats, such as pytorch_model.bin, can run code"),
+        (bare_encoder, r"is a BertModel, not a sequence classifier"),
+        (lambda folder: (folder / "config.json").unlink(), r"contains no config.json"),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"is a model of unknown type, not a sequence"),
+        (lambda folder: configured(folder, architectures=[5]), r"is a 5, not a sequence classifier"),
+        (lambda folder: configured(folder, architectures="Bert"), r"is a model of unknown type, not a sequence"),
     ],
 )
 def test_networks_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, reason):
@@ -262,7 +262,7 @@ def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_
     for option, value in given.items():
         assert option[2:] in refused(monkeypatch, tmp_path, cross_encoder, lists, option, value)
     (tmp_path / "taken").mkdir()
-    with pytest.raises(UserError, match="taken exists already"):
+    with pytest.raises(UserError, match="taken already exists"):
         calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "taken")
 
 
@@ -309,7 +309,7 @@ def test_what_the_lists_hold_is_said_before_they_are_scored(tmp_path, monkeypatc
     lists = write_lists(tmp_path / "own.jsonl", make_rows())
     with pytest.raises(RuntimeError, match="scored"):
         calibrate(monkeypatch, tiny_reranker(tmp_path / "model"), "--lists", lists, "--output", tmp_path / "new")
-    assert "not read of candidates: rank; a score has to be called NAME_score" in capsys.readouterr().out
+    assert "ignored fields of candidates: rank; a score must be named NAME_score" in capsys.readouterr().out
 
 
 def test_an_output_without_lists_asks_for_them(tmp_path, monkeypatch):

@@ -234,7 +234,7 @@ def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(recwarn, entity
 def test_an_unknown_type_warns_and_takes_the_default():
     row = fit_thresholds().for_type()
     reranker = probabilities(a=row.accept + 1e-6)
-    with pytest.warns(UserWarning, match="unknown to this model: 'T999'; they count as missing") as caught:
+    with pytest.warns(UserWarning, match="unknown to this model: 'T999'; treated as missing") as caught:
         best = reranker.rerank("mention", ["a"], "T999")[0]
     assert caught[0].filename == __file__
     assert best.accepted and best.tier == "medium"
@@ -248,7 +248,7 @@ def test_an_unknown_type_warns_and_takes_the_default():
 def test_unknown_types_warn_once_a_call_with_the_first_of_them_in_short():
     reranker = probabilities(a=0.5)
     types = ["x" * 100_000, ["nonsense", DRUG], "T999", "nonsense", *(f"T{number}" for number in range(900, 950))]
-    with pytest.warns(UserWarning, match="'nonsense', 'T999' and 50 more; they count as missing") as caught:
+    with pytest.warns(UserWarning, match="'nonsense', 'T999' and 50 more; treated as missing") as caught:
         reranker.rerank_batch(["mention"] * len(types), [["a"]] * len(types), types)
     assert len(caught) == 1 and len(str(caught[0].message)) < 400
 
@@ -297,7 +297,7 @@ def test_no_candidates_give_an_empty_list_and_are_counted():
 
 @pytest.mark.parametrize("candidate", [None, 7, {"cui": "C1"}, {"name": None}, Term(3, "C1"), ("a", "C1")])
 def test_a_candidate_without_name_is_refused(reranker, candidate):
-    with pytest.raises(TypeError, match=rf"candidate 1 \({type(candidate).__name__}\) has no text name"):
+    with pytest.raises(TypeError, match=rf"candidate 1 \({type(candidate).__name__}\) has no name that is a string"):
         reranker.rerank("mention", ["a", candidate])
     assert reranker.get_statistics()["mentions"] == 0
 
@@ -327,15 +327,15 @@ def test_a_column_that_is_no_list_is_refused(reranker, position, column):
 
 
 def test_as_many_values_of_exhaustive_as_mentions(reranker):
-    with pytest.raises(ValueError, match="^exhaustive: 2 entities need one value, or as many, not 1$"):
+    with pytest.raises(ValueError, match="^exhaustive: 2 expected 1 or 2 values, found 1$"):
         reranker.rerank_batch(["m", "n"], [["a"], ["b"]], exhaustive=[True])
 
 
 @pytest.mark.parametrize("value", ["no", None, 1, ["no"]])
 def test_exhaustive_is_true_or_false(folder, reranker, value):
-    with pytest.raises(TypeError, match="^exhaustive: .* is neither True nor False"):
+    with pytest.raises(TypeError, match="^exhaustive: .* is not True, False or a list"):
         reranker.rerank("m", ["a"], exhaustive=value)
-    with pytest.raises(UserError, match="^exhaustive: .* is neither True nor False$"):
+    with pytest.raises(UserError, match="^exhaustive: .* is not True or False$"):
         UMLSReranker.from_pretrained(folder, exhaustive=value)
 
 
@@ -348,20 +348,20 @@ def test_only_a_probability_has_a_tier(reranker, score):
 @pytest.mark.parametrize(
     ("row", "error", "message"),
     [
-        ((None, ["a"], None, "", ""), TypeError, "mention 2: entity must be text, not NoneType"),
-        ((b"cold", ["a"], None, "", ""), TypeError, "mention 2: entity must be text, not bytes"),
+        ((None, ["a"], None, "", ""), TypeError, "mention 2: entity must be a string, not NoneType"),
+        ((b"cold", ["a"], None, "", ""), TypeError, "mention 2: entity must be a string, not bytes"),
         (("", ["a"], None, "", ""), ValueError, "mention 2: entity is blank"),
         (("\n\t", ["a"], None, "", ""), ValueError, "mention 2: entity is blank"),
         (("m", "Common Cold", None, "", ""), TypeError, "mention 2: candidates are a str, not a list"),
-        (("m", ["a", {"cui": "C1"}], None, "", ""), TypeError, "mention 2: candidate 1 .dict. has no text name"),
+        (("m", ["a", {"cui": "C1"}], None, "", ""), TypeError, "mention 2: candidate 1 .dict. has no name that is a string"),
         (("m", ["a"], 7, "", ""), TypeError, "mention 2: entity_type must be a string or a list of strings, not 7"),
         (
             ("m", ["a"], ["T047", 7], "", ""),
             TypeError,
             "mention 2: entity_type must be a string or a list of strings, not",
         ),
-        (("m", ["a"], None, None, ""), TypeError, "mention 2: left must be text, not NoneType"),
-        (("m", ["a"], None, "", b""), TypeError, "mention 2: right must be text, not bytes"),
+        (("m", ["a"], None, None, ""), TypeError, "mention 2: left must be a string, not NoneType"),
+        (("m", ["a"], None, "", b""), TypeError, "mention 2: right must be a string, not bytes"),
     ],
 )
 def test_in_a_batch_the_mention_that_will_not_do_is_named(reranker, row, error, message):
@@ -380,16 +380,16 @@ def test_any_iterable_of_candidates_will_do():
 @pytest.mark.parametrize("key", ["cui", "preferred_name", "definition"])
 @pytest.mark.parametrize("value", [9443, float("nan"), ["C1"]])
 def test_what_must_be_text_and_is_not_is_named_with_its_place(reranker, key, value):
-    with pytest.raises(TypeError, match=f"candidate 1 has a {key} that is no text: .*; pass a str, or None"):
+    with pytest.raises(TypeError, match=f"candidate 1 has a {key} that is not a string: .*; pass a str or None"):
         reranker.rerank("m", ["a", {"name": "b", key: value}])
 
 
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ({"semantic_types": [3]}, "candidate 0 has semantic_types that are no list of texts"),
-        ({"retrieval_score": "high"}, "candidate 0 has a retrieval_score that is no number: 'high'"),
-        ({"lexical_score": 10**400}, "candidate 0 has a lexical_score that is no number: 1000"),
+        ({"semantic_types": [3]}, "candidate 0 has semantic_types that is not a list of strings"),
+        ({"retrieval_score": "high"}, "candidate 0 has a retrieval_score that is not a number: 'high'"),
+        ({"lexical_score": 10**400}, "candidate 0 has a lexical_score that is not a number: 1000"),
     ],
 )
 def test_types_and_scores_of_the_wrong_kind_are_named_with_their_place(reranker, item, message):
@@ -409,9 +409,9 @@ def test_a_candidate_with_a_blank_name_is_refused(candidates):
 
 def test_a_missing_text_of_pandas_is_refused_with_the_way_to_none():
     reranker, nan = probabilities(cold=0.9), float("nan")
-    with pytest.raises(TypeError, match=r"cui that is no text: nan; .*; pandas gives None by frame\.astype\(object\)"):
+    with pytest.raises(TypeError, match=r"cui that is not a string: nan; .*; in pandas, replace missing values by frame\.astype\(object\)"):
         reranker.rerank("cold", [{"name": "cold", "cui": nan}])
-    with pytest.raises(TypeError, match=r"entity_type must be .*, not nan; pandas gives None by"):
+    with pytest.raises(TypeError, match=r"entity_type must be .*, not nan; in pandas, replace missing values by"):
         reranker.rerank("cold", ["cold"], nan)
 
 
@@ -523,7 +523,7 @@ def test_all_that_is_missing_is_named_at_once_with_what_decided():
         reranker.rerank_batch(["cold"] * 3, [["cold"], [FULL], []], [None, DISEASE, None], ["", "a", ""])
     (message,) = (str(warning.message) for warning in caught)
     assert "preferred_name, definition, context, entity_type, retrieval_score (from -0.1 to 1.1), cui; " in message
-    assert "of these inputs: names, no type (never in the tier high). docs" in message
+    assert "using the fallback model names, no type (not certified, never high). See docs" in message
 
 
 @pytest.mark.parametrize("score", [25.1, 1e308, float("inf"), float("nan")])
@@ -536,8 +536,8 @@ def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
 
 
 OURS = (
-    "retrieval_score: counted only in lists of ConceptLinker with the index that the model was calibrated with; name "
-    "a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: umls-reranker "
+    "retrieval_score: used only in lists of ConceptLinker with the index that the model was calibrated with; name "
+    "your own scores NAME_score, such as sapbert_score, and calibrate the model on your lists: umls-reranker "
     "calibrate MODEL --lists. "
 )
 
@@ -659,7 +659,7 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     ],
 )
 def test_columns_of_different_length_are_refused(reranker, columns):
-    with pytest.raises(ValueError, match="entities need as many candidate lists"):
+    with pytest.raises(ValueError, match="entities need the same number of candidate lists"):
         reranker.rerank_batch(*columns)
 
 
@@ -766,9 +766,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path):
     tiny_reranker(tmp_path / "model")
-    with pytest.raises(UserError, match=re.escape(f"is a run folder; give its model, {tmp_path / 'model'}")):
+    with pytest.raises(UserError, match=re.escape(f"is a run folder; use its model, {tmp_path / 'model'}")):
         UMLSReranker.from_pretrained(tmp_path)
     with pytest.raises(UserError, match="the model has no name"):
         UMLSReranker.from_pretrained("")
     loaded = repr(UMLSReranker.from_pretrained(tmp_path / "model", accept_tier="high"))
-    assert loaded.startswith(f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high'); the tier high is ")
+    assert loaded.startswith(f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high'); the high tier is ")

@@ -130,7 +130,7 @@ def test_raw_scores_that_no_cross_encoder_gives_are_refused(reranker, monkeypatc
     assert plain.status_code == 200
     assert refused(raw) == (
         *(422, "Validation"),
-        "this model does not score texts with a cross-encoder, so there are no raw scores; leave raw_scores out",
+        "this model does not score texts with a cross-encoder, so there are no raw scores; remove raw_scores",
     )
 
 
@@ -184,10 +184,10 @@ def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
-        (b'{"name": "flu", "bm25_score": 1%s}' % (b"0" * 400), ": bm25_score is no finite number"),
-        (b'{"name": "flu", "bm25_score": NaN}', ": bm25_score is no finite number"),
-        (b'{"name": "flu", "bm25_score": [1]}', ": bm25_score is no finite number"),
-        (b'{"name": "flu", "retrieval_score": "1"}', ": retrieval_score is no finite number"),
+        (b'{"name": "flu", "bm25_score": 1%s}' % (b"0" * 400), ": bm25_score is not a finite number"),
+        (b'{"name": "flu", "bm25_score": NaN}', ": bm25_score is not a finite number"),
+        (b'{"name": "flu", "bm25_score": [1]}', ": bm25_score is not a finite number"),
+        (b'{"name": "flu", "retrieval_score": "1"}', ": retrieval_score is not a finite number"),
         (b'{"name": "flu", "semantic_types": 7}', ".semantic_types: Input should be a valid string"),
         (b'{"cui": "C1"}', ".name: Field required"),
         (b'{"name": ""}', ".name: is blank"),
@@ -272,7 +272,7 @@ def test_a_body_that_never_ends_is_answered_408(reranker, monkeypatch):
     asyncio.run(work())
     assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
     assert json.loads(sent[1]["body"]) == {
-        "error": "the request did not arrive whole within 0.05 seconds",
+        "error": "the request was not complete after 0.05 seconds",
         "error_type": "Validation",
     }
 
@@ -425,7 +425,7 @@ def test_plain_strings_are_names_as_in_python(reranker):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({}, "mentions.0: lacks entity (or mention), the text that"),
+        ({}, "mentions.0: lacks entity (or mention), the text to"),
         ({"entity": " "}, "mentions.0.entity: is blank"),
         ({"mention": "cold", "entity_type": 7}, "mentions.0.entity_type: Input should be a valid string"),
         ({"mention": "cold", "entity": "Disease"}, "mentions.0: has entity and mention, which differ; keep"),

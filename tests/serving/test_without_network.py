@@ -166,7 +166,7 @@ def test_a_network_in_such_a_folder_is_refused(folder, name, backend):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("{}")
     message = refused(verify_model, folder, backend)
-    assert message.startswith(f"{folder / name} is no part of this model (reranker.json does not list it)")
+    assert message.startswith(f"{folder / name} does not belong to this model (reranker.json does not list it)")
 
 
 @pytest.mark.parametrize("name", ["calibrator.json", "string_counts.safetensors", "thresholds.json", RECIPE])
@@ -180,7 +180,7 @@ def test_a_damaged_file_is_named(folder, name):
 def test_an_edited_manifest_is_refused(folder):
     content = read_json(folder / MANIFEST) | {"base_model": "org/bert"}
     (folder / MANIFEST).write_text(json.dumps(content))
-    assert refused(verify_model, folder).startswith(f"{folder / MANIFEST} was changed after it was written")
+    assert refused(verify_model, folder).startswith(f"{folder / MANIFEST} was modified after it was written")
 
 
 def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
@@ -192,7 +192,7 @@ def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
 
 def test_no_index_makes_its_lists(folder, tmp_path):
     message = refused(ConceptLinker.from_pretrained, folder, tmp_path)
-    assert message.startswith(f"{folder} ranks the candidate lists of the pipeline that it was made for, and no index")
+    assert message.startswith(f"{folder} ranks the candidate lists of the pipeline it was calibrated for, which no index")
 
 
 def test_there_is_nothing_to_export(folder):
@@ -210,7 +210,7 @@ def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch
     reranker = UMLSReranker.from_pretrained(BUILT_IN)
     assert reranker.folder == folder and scores(reranker) == scores(UMLSReranker.from_pretrained(folder))
     assert refused(UMLSReranker.from_pretrained, BUILT_IN, "v1") == (
-        "built-in is included in the package, which has no revision 'v1'; give only one"
+        "built-in is included in the package, and has no revision 'v1'; give only one"
     )
     # A folder of this name comes first.
     tiny_reranker(tmp_path / BUILT_IN)

@@ -34,7 +34,7 @@ def test_the_seed_decides_the_sample():
 
 @pytest.mark.parametrize("documents", [DOCUMENTS, []])
 def test_a_limit_below_the_first_list_is_refused(documents):
-    with pytest.raises(UserError, match="max_dev_pairs: 3 is less than one candidate list"):
+    with pytest.raises(UserError, match="max_dev_pairs: 3 is smaller than one candidate list"):
         sample_by_document(documents, np.full(len(documents), 4), 3, seed=1)
 
 
