@@ -30,7 +30,7 @@ def test_too_few_documents_say_how_many_are_needed():
     assert found.threshold is None and (found.documents, found.documents_needed) == (pytest.approx(30), 59)
     assert str(found) == (
         "not certified: the calibration documents are worth 30 of equal size, but at least 59 are needed; estimate: "
-        "a second attempt needs new documents, about 177 of them for even odds, and about 763 for an 80 % chance"
+        "a second attempt needs new documents, about 177 for an even chance and about 763 for an 80 % chance"
     )
     assert "299 or more" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
     assert str(find_certificate(np.full(200, 0.97), np.zeros(200))) == (

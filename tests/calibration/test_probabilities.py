@@ -612,7 +612,7 @@ def test_the_richest_model_of_which_all_inputs_are_there_decides(counts):
 def test_an_unknown_or_missing_feature_is_refused(counts):
     with pytest.raises(UserError, match="'luck' is unknown"):
         fit_fusion(["luck"], lists(), LOGITS, np.array([1, -1]), counts)
-    with pytest.raises(UserError, match="hold no lexical scores"):
+    with pytest.raises(UserError, match="have no lexical scores"):
         fit_fusion(["lexical"], lists(), LOGITS, np.array([1, -1]), counts)
 
 

@@ -115,7 +115,7 @@ MALFORMED = [
     (document(annotation(), offset=10**9), " offsets are not integers"),
     (document(annotation(), offset=99_999_999), " passages far apart"),
     (document(annotation(), text=["A"]), " text is not a string"),
-    (document(annotation(), text="\ud800 cold"), " text holds half of a surrogate pair"),
+    (document(annotation(), text="\ud800 cold"), " text contains a lone surrogate"),
     (document(annotation(), annotations={}), " annotations is not a list"),
     (document(annotation(), doc_id=""), "document '': document without id"),
     (document(annotation(), doc_id=None), "document '': document without id"),
@@ -185,10 +185,10 @@ def test_references_to_characters_are_text(tmp_path):
 XML = bioc_xml([document(annotation())])
 JSON = json.dumps({"documents": [document(annotation())]})
 BROKEN = [
-    (XML[:-5], "c:2: not XML \\(unclosed token\\); download the file again"),
-    (XML.replace("</id>", "</i>"), "c:1: not XML \\(mismatched tag\\)"),
-    (XML.replace("UTF-8", "klingon"), "c:1: not XML"),
-    (XML.encode().replace(b"cold", b"c\xffld"), "c:1: not XML \\(not well-formed"),
+    (XML[:-5], "c:2: not well-formed XML \\(unclosed token\\); download the file again"),
+    (XML.replace("</id>", "</i>"), "c:1: not well-formed XML \\(mismatched tag\\)"),
+    (XML.replace("UTF-8", "klingon"), "c:1: unreadable XML"),
+    (XML.encode().replace(b"cold", b"c\xffld"), "c:1: not well-formed XML \\(not well-formed"),
     (
         XML.replace("</id>", f"</id>{'<passage>' * 50_000}{'</passage>' * 50_000}"),
         "c:1: unreadable XML \\(maximum recursion",

@@ -96,13 +96,13 @@ def test_further_columns_go_to_the_mention_or_the_candidate(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ((HEADER.replace(",", ";"), *ROWS), ": the columns mention_id, mention, name are missing; .*commas"),
-        ((HEADER.replace("mention_id,", ""), *ROWS), ": the columns mention_id are missing"),
+        ((HEADER.replace(",", ";"), *ROWS), ": missing columns: mention_id, mention, name; .*commas"),
+        ((HEADER.replace("mention_id,", ""), *ROWS), ": missing columns: mention_id"),
         ((HEADER + ",gold_cui",), ": has gold and gold_cui; keep one"),
         ((HEADER + ",list_score",), ": has score and list_score; keep one"),
         ((HEADER + ",entity",), ": has mention and entity; keep one"),
         ((HEADER + ",name",), ": has two columns name"),
-        ((HEADER + ",ranked",), " has ranked already"),
+        ((HEADER + ",ranked",), " already has the column ranked"),
         ((), " is empty"),
         ((HEADER, ROWS[0], "1,d1,cold,C0009264,Cold, Temperature,0.91,0"), ":3: 8 fields, but the header has 7"),
         ((HEADER, ROWS[0], "1,d1"), ":3: 2 fields, but the header has 7"),

@@ -198,7 +198,7 @@ def test_unsorted_concepts_give_the_same_bytes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("order", [[0, 1, 1], [1, 0, 1], [1, 0, 2, 2]])
 def test_a_cui_that_comes_twice_is_refused(tmp_path, order):
-    with pytest.raises(UserError, match="comes twice"):
+    with pytest.raises(UserError, match="is duplicated"):
         write_concepts([CONCEPTS[place] for place in order], NO_TYPES, tmp_path, "f")
 
 

@@ -90,7 +90,7 @@ def test_of_several_names_of_a_concept_the_best_scored_is_kept_or_the_first():
 
 def test_ten_documents_are_enough():
     require_documents(Path("own"), range(10))
-    with pytest.raises(UserError, match="of 9 documents"):
+    with pytest.raises(UserError, match="from 9 documents"):
         require_documents(Path("own"), range(9))
 
 
@@ -161,13 +161,13 @@ def in_two_splits(rows):
         (lambda rows: rows[3].pop("candidates"), ":4: lacks candidates, the list to rank"),
         (lambda rows: rows[3].update(cui="the cold"), ":4: cui 'the cold' is not a CUI; write it as"),
         (lambda rows: rows[3].update(cui="C12"), ":4: cui 'C12' is not a CUI; write it as C0009443"),
-        (lambda rows: rows[3]["candidates"][1].update(cui="C12"), ":4: candidate 1 has the cui 'C12', which is no"),
+        (lambda rows: rows[3]["candidates"][1].update(cui="C12"), ":4: candidate 1 has the cui 'C12', which is not"),
         (
             lambda rows: rows[3]["candidates"][1].update(cui="HP:0000001"),
             ":4: .* 'HP:0000001'.* at most 8 bytes; give",
         ),
         (lambda rows: rows[3]["candidates"][1].pop("cui"), ":4: candidate 1 has no cui; give each candidate the CUI"),
-        (lambda rows: rows[3]["candidates"][1].pop("my_score"), ":4: candidate 1 has no my_score .* give all"),
+        (lambda rows: rows[3]["candidates"][1].pop("my_score"), ":4: candidate 1 has no my_score .* give it to all"),
         (
             lambda rows: [item.pop("my_score") for row in rows[10:] for item in row["candidates"]],
             ":11: candidates from here on have no my_score, unlike those before; give all candidates one, or none",
@@ -266,5 +266,5 @@ def test_lists_of_any_kind_bring_their_scores(tmp_path, kind):
 
 def test_a_table_without_a_column_names_it(tmp_path):
     path = write_lists(tmp_path / "own.parquet", [{"entity": "a", "doc_id": "d", "cui": "C0009443"}])
-    with pytest.raises(UserError, match="own.parquet: the columns candidates are missing"):
+    with pytest.raises(UserError, match="own.parquet: missing columns: candidates"):
         read(path)

@@ -109,12 +109,12 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert_refused(scripts.run("validate", run_name="corrected"), "model/metrics.json is missing")
     shutil.rmtree(new / "report")
     # A run of its own is nobody's recalibration, and neither is what was forked before the model was made anew.
-    assert_refused(scripts.run("recalibrate", *words[:3], "--name", "mini"), "mini is there already, and is no recal")
+    assert_refused(scripts.run("recalibrate", *words[:3], "--name", "mini"), "mini already exists and is not a recal")
     assert contents(finished.folder) == before
     lineage = new / "lineage.json"
     former_lineage = lineage.read_text()
     lineage.write_text(former_lineage.replace(file_sha256(finished.folder / "model" / "calibrator.json"), "0" * 64))
-    assert_refused(scripts.run("recalibrate", *words), "as it is now; remove it, or choose another --name")
+    assert_refused(scripts.run("recalibrate", *words), "remove it or choose another --name")
     lineage.write_text(former_lineage)
 
     # The new version is evaluated like any other, next to the former one.

@@ -177,7 +177,7 @@ def test_scores_are_weighed_under_their_own_names(made):
     ("feature", "reason"),
     [
         ("bm26", r"'bm26' is unknown; choose from .*, bm25, sapbert"),
-        ("lexical", "hold no lexical scores.* NAME_score of your own lists is the feature NAME"),
+        ("lexical", "have no lexical scores.* NAME_score is the feature NAME"),
     ],
 )
 def test_features_that_the_lists_lack_are_refused(made, scripts, feature, reason):

@@ -115,5 +115,5 @@ def test_mentions_without_any_known_concept_are_refused(concepts, tmp_path):
 def test_a_damaged_index_is_refused(concepts, tmp_path):
     build(concepts, tmp_path / "index")
     (tmp_path / "index" / "vectors.npy").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="no readable index.*build_index again"):
+    with pytest.raises(UserError, match="contains no readable index.*build_index again"):
         MentionIndex.load(tmp_path / "index")

@@ -91,11 +91,11 @@ def test_types_of_one_side_only(tmp_path):
 
 def test_text_and_fields_that_the_model_does_not_read(tmp_path):
     rows = make_rows({"left": "a "}, {"right": " b"}, {"left": " "}, preferred_name="Cold", definition="")
-    remedy = "a model trained with"
+    remedy = "only models trained with"
     assert lines(tmp_path, rows) == [
-        f"not used: left and right of 2 mentions; {remedy} context_tokens would read them",
-        f"not used: preferred_name of 24 candidates; {remedy} candidate_fields: [preferred_name] would read it",
-        f"not used: definition of 24 candidates; {remedy} candidate_fields: [definition] would read it",
+        f"not used: left and right of 2 mentions; {remedy} context_tokens read them",
+        f"not used: preferred_name of 24 candidates; {remedy} candidate_fields: [preferred_name] read it",
+        f"not used: definition of 24 candidates; {remedy} candidate_fields: [definition] read it",
     ]
     assert lines(tmp_path, rows, ("preferred_name", "definition", "context")) == []
     for row in rows[:3]:

@@ -274,8 +274,8 @@ def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypat
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new", "--target_precision", 0.8)
     said = capsys.readouterr().out
     assert re.search(
-        r"count for \d\d of equal size, and 14 or more are needed; an estimate: a second try needs other documents, "
-        r"about [\d,]+ of them for even odds",
+        r"are worth \d\d of equal size, but at least 14 are needed; estimate: a second attempt needs new documents, "
+        r"about [\d,]+ for an even chance",
         said,
     )
     assert UMLSReranker.from_pretrained(tmp_path / "new").thresholds.certificate.threshold is None
