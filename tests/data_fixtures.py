@@ -132,7 +132,9 @@ def write_rrf(folder: Path) -> Path:
 def write_semantic_network(folder: Path) -> Path:
     """Write SRDEF and SemGroups.txt for the vocabulary's types; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    srdef = [f"STY|{type_id}|{name}|{number}|Synthetic.||NULL||abbr||" for type_id, (number, name, *_) in TYPES.items()]
+    srdef = [
+        f"STY|{type_id}|{name}|{number}|Synthetic.||NULL||abbr||" for type_id, (number, name, *_) in TYPES.items()
+    ]
     srdef.append("RL|T186|isa|H|Synthetic.||||IS|inverse_isa|")
     groups = [f"{group}|{group_name}|{type_id}|{name}" for type_id, (_, name, group, group_name) in TYPES.items()]
     _write_lines(folder / "SRDEF", srdef)

@@ -244,11 +244,15 @@ def test_a_dataset_on_the_hub_is_its_parquet_files(tmp_path, monkeypatch):
         assert names("org/corpus@refs/convert/parquet") == ["kb/a/0.parquet", "kb/b/0.parquet", "train.parquet"]
         assert not any("load.py" in line for line in server.log)
         for locator in ("org/corpus", "org/corpus@refs/convert/parquet/none"):
-            with pytest.raises(UserError, match=f"{locator} contains no Parquet files, and dataset scripts are never run"):
+            with pytest.raises(
+                UserError, match=f"{locator} contains no Parquet files, and dataset scripts are never run"
+            ):
                 names(locator)
         with pytest.raises(UserError, match="no public repo org/none"):
             names("org/none")
-        with pytest.raises(UserError, match="org: expected hf://datasets/OWNER/NAME, optionally with @REVISION or /FOLDER"):
+        with pytest.raises(
+            UserError, match="org: expected hf://datasets/OWNER/NAME, optionally with @REVISION or /FOLDER"
+        ):
             names("org")
         with pytest.raises(UserError, match="is not a local path, an http"):
             fetch("hf://datasets/org/corpus", tmp_path)

@@ -456,7 +456,9 @@ def test_a_model_that_was_calibrated_on_lists_is_refused_with_its_own_command(tm
     calibrator = tmp_path / "calibrator.json"
     calibrator.write_text('{"fitted_on": {"lists": {"mentions": 7}}}')
     said = refused(parse, tmp_path / name)
-    assert said.startswith(f"{tmp_path} was calibrated on labelled lists, not by a run; recalibrate it with umls-reranker calibrate ")
+    assert said.startswith(
+        f"{tmp_path} was calibrated on labelled lists, not by a run; recalibrate it with umls-reranker calibrate "
+    )
     assert f"calibrate {tmp_path} --lists FILE --output NEW_MODEL" in said and "--calibration_feedback FOLDER" in said
     calibrator.write_text('{"fitted_on": {"split": "calibration"}}')
     assert "labelled lists" not in refused(parse, tmp_path / name)

@@ -202,7 +202,9 @@ def test_complete_checkpoints_are_dropped_only_when_told_to(tmp_path, changes, n
 def test_another_version_does_not_resume_silently(tmp_path, monkeypatch):
     break_off(resumable(tmp_path), "1")
     monkeypatch.setattr(stages, "__version__", "99.0")
-    with pytest.raises(UserError, match=r"of an interrupted run with umls_reranker '.*', now '99.0'; restore this setting"):
+    with pytest.raises(
+        UserError, match=r"of an interrupted run with umls_reranker '.*', now '99.0'; restore this setting"
+    ):
         resumable(tmp_path).resumes()
 
 

@@ -140,7 +140,9 @@ def test_what_is_malformed_is_named_or_skipped(tmp_path, malformed, what):
 def test_a_document_given_twice_and_a_file_without_any(tmp_path):
     with pytest.raises(UserError, match="c.json:1, document '1': duplicate document: '1'"):
         read(tmp_path, document(), document())
-    with pytest.raises(UserError, match="c.json contains no documents; expected a collection of documents with passages"):
+    with pytest.raises(
+        UserError, match="c.json contains no documents; expected a collection of documents with passages"
+    ):
         read(tmp_path)
 
 

@@ -106,7 +106,10 @@ def test_further_columns_go_to_the_mention_or_the_candidate(tmp_path):
         ((), " is empty"),
         ((HEADER, ROWS[0], "1,d1,cold,C0009264,Cold, Temperature,0.91,0"), ":3: 8 fields, but the header has 7"),
         ((HEADER, ROWS[0], "1,d1"), ":3: 2 fields, but the header has 7"),
-        ((HEADER, *ROWS, ROWS[0]), r":6: mention_id '1' of document 'd1' was already used in line 2, before other mentions"),
+        (
+            (HEADER, *ROWS, ROWS[0]),
+            r":6: mention_id '1' of document 'd1' was already used in line 2, before other mentions",
+        ),
         ((HEADER, ROWS[0], ROWS[1].replace("cold", "chill")), ":3: mention is 'chill', and 'cold' in line 2"),
         ((HEADER, ROWS[0], ROWS[1][:-1] + "1"), ":3: gold marks 'C0009264', and 'C0009443' in line 2"),
         ((HEADER, ROWS[0][:-1] + "2"), ":2: gold is '2'; use 1 for the gold concept"),

@@ -157,7 +157,10 @@ def in_two_splits(rows):
     ("change", "reason"),
     [
         (lambda rows: rows[3].pop("doc_id"), ":4: doc_id is missing; give every mention the id of its document"),
-        (lambda rows: rows[3].pop("cui"), ":4: cui, the mention's gold concept, is missing; leave out unlabelled mentions"),
+        (
+            lambda rows: rows[3].pop("cui"),
+            ":4: cui, the mention's gold concept, is missing; leave out unlabelled mentions",
+        ),
         (lambda rows: rows[3].pop("candidates"), ":4: lacks candidates, the list to rank"),
         (lambda rows: rows[3].update(cui="the cold"), ":4: cui 'the cold' is not a CUI; write it as"),
         (lambda rows: rows[3].update(cui="C12"), ":4: cui 'C12' is not a CUI; write it as C0009443"),
@@ -172,7 +175,10 @@ def in_two_splits(rows):
             lambda rows: [item.pop("my_score") for row in rows[10:] for item in row["candidates"]],
             ":11: candidates from here on have no my_score, unlike those before; give all candidates one, or none",
         ),
-        (lambda rows: rows[3]["candidates"][1].update(exact_name_score=1), "'exact_name' is not allowed as the name of a retriever"),
+        (
+            lambda rows: rows[3]["candidates"][1].update(exact_name_score=1),
+            "'exact_name' is not allowed as the name of a retriever",
+        ),
         (
             lambda rows: rows[3]["candidates"][1].update(retrieval_score=0.8),
             "'retrieval' is not allowed as the name of a retriever; rename retrieval_score to NAME_score, such as "

@@ -149,9 +149,7 @@ def test_a_part_that_was_changed_is_named(folder, name, change):
     change(folder)
     assert (folder / name).read_bytes() != before
     message = refused(UMLSReranker.from_pretrained, folder, device="cpu")
-    assert (
-        message.startswith(f"{folder / name} (sha256 ") and "does not match reranker.json" in message
-    )
+    assert message.startswith(f"{folder / name} (sha256 ") and "does not match reranker.json" in message
     assert f"run {MODEL_FILES[name]} again" in message and "from one revision" in message
 
 
@@ -168,7 +166,9 @@ def test_a_part_that_is_gone_or_new_is_named(folder):
     (folder / "special_tokens_map.json").write_text("{}")
     (folder / "added_tokens.json").write_text("{}")
     message = refused(UMLSReranker.from_pretrained, folder)
-    assert message.startswith(f"{folder / 'added_tokens.json'} does not belong to this model (reranker.json does not list")
+    assert message.startswith(
+        f"{folder / 'added_tokens.json'} does not belong to this model (reranker.json does not list"
+    )
 
 
 def test_parts_that_do_not_travel_with_every_copy_may_be_missing(folder):
@@ -356,7 +356,10 @@ def test_saving_leaves_a_folder_of_something_else_alone(folder, tmp_path):
     target.mkdir()
     (target / "config.json").write_text("theirs")
     message = refused(save_copy, folder, target)
-    assert message == f"{target} contains config.json, which does not belong to a umls_reranker model; choose another folder"
+    assert (
+        message
+        == f"{target} contains config.json, which does not belong to a umls_reranker model; choose another folder"
+    )
     assert [path.name for path in target.iterdir()] == ["config.json"]
     assert (target / "config.json").read_text() == "theirs"
 

@@ -242,7 +242,9 @@ def test_a_repo_of_another_model_is_not_published_to(hub, folder):
     hub.repos[REPO] = repo = Repo(private=True)
     repo.add(Commit({"config.json": Blob(b"{}"), "pytorch_model.bin": Blob(b"")}, repo.branches["main"], "theirs"))
     message = refused(publish, folder, REPO, "v1.0.0")
-    assert message == f"{REPO} contains config.json, which does not belong to a umls_reranker model; choose another repo"
+    assert (
+        message == f"{REPO} contains config.json, which does not belong to a umls_reranker model; choose another repo"
+    )
     assert hub.writes == []
 
 

@@ -194,7 +194,7 @@ POISON = [
     ({"note": {"deep": ["\udfff"]}}, "holds half of a surrogate pair"),
     ({"candidates": None}, "candidates are a NoneType, not a list"),
     ({"candidates": ["cold", None]}, r"candidate 1 \(NoneType\) has no name that is a string"),
-    ({"ranked": []}, "has ranked already"),
+    ({"ranked": []}, "already has the column ranked"),
 ]
 
 
@@ -258,7 +258,7 @@ def test_batches_without_a_good_row(tmp_path, reranker):
 def test_a_table_that_was_reranked_is_refused(tmp_path, reranker, rows):
     source, target = write(tmp_path / "in.parquet", rows), tmp_path / "out.parquet"
     BulkJob(source, target, 8).run(reranker, ALONE)
-    with pytest.raises(UserError, match=r"out\.parquet has ranked already"):
+    with pytest.raises(UserError, match=r"out\.parquet already has the column ranked"):
         BulkJob(target, tmp_path / "again.parquet", 8)
 
 

@@ -72,7 +72,7 @@ def test_a_column_that_is_missing_is_named(model, column):
 
 def test_rows_that_were_reranked_are_refused(model):
     rows = [row | {"ranked": []} for row in ROWS]
-    with pytest.raises(UserError, match="the table has ranked already"):
+    with pytest.raises(UserError, match="the table already has the column ranked"):
         RerankBatches(model, **OPTIONS)(pa.Table.from_pylist(rows))
-    with pytest.raises(UserError, match="the table has ranked already"):
+    with pytest.raises(UserError, match="the table already has the column ranked"):
         next(RerankPartitions(model, **OPTIONS)(iter([pd.DataFrame(rows)])))

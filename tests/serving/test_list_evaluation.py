@@ -179,7 +179,9 @@ def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_netw
         for candidate in row["candidates"]:
             candidate["other_score"] = candidate.pop("bm25_score")
     report, _ = evaluated(without_network, tmp_path, rows)
-    assert report["notes"][-1].startswith("missing inputs (bm25_score) for 40 mentions, decided by the fallback model ")
+    assert report["notes"][-1].startswith(
+        "missing inputs (bm25_score) for 40 mentions, decided by the fallback model "
+    )
     assert list(report["inputs"]) == [name for name in report["inputs"] if not name.startswith("all")]
 
 

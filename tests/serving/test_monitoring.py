@@ -522,7 +522,9 @@ def test_a_broken_guarantee_of_the_high_tier_is_told():
         monitor.add_label(0.97, "high", number % 4 > 0)
     (alarm, *_) = monitor.alarms
     assert alarm.kind == "precision"
-    assert "answers of the high tier are correct \(upper bound" in alarm.sentence and "95% is guaranteed" in alarm.sentence
+    assert (
+        "answers of the high tier are correct (upper bound" in alarm.sentence and "95% is guaranteed" in alarm.sentence
+    )
 
 
 def test_the_promise_is_tested_at_each_doubling_of_the_labels():

@@ -184,9 +184,12 @@ def changed(change):
         (lambda rows: rows[3]["candidates"][1].update(bm25_score="x"), r":4: candidate 1 has a bm25_score that is no"),
         (
             lambda rows: rows[3]["candidates"][1].update(lexical_score=0.8),
-            r"'lexical' is not allowed as the name of a retriever; rename lexical_score to NAME_score, such as sapbert_score",
+            r"'lexical' is not allowed as the name of a retriever; rename lexical_score to NAME_score, such as",
         ),
-        (lambda rows: [row.update(doc_id="d") for row in rows], r"all mentions are from 1 document; .*give at least 10"),
+        (
+            lambda rows: [row.update(doc_id="d") for row in rows],
+            r"all mentions are from 1 document; .*give at least 10",
+        ),
         (
             lambda rows: [row.update(cui="C9999999") for row in rows],
             r"no list contains its gold CUI .*same vocabulary",

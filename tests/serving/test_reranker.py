@@ -353,7 +353,11 @@ def test_only_a_probability_has_a_tier(reranker, score):
         (("", ["a"], None, "", ""), ValueError, "mention 2: entity is blank"),
         (("\n\t", ["a"], None, "", ""), ValueError, "mention 2: entity is blank"),
         (("m", "Common Cold", None, "", ""), TypeError, "mention 2: candidates are a str, not a list"),
-        (("m", ["a", {"cui": "C1"}], None, "", ""), TypeError, "mention 2: candidate 1 .dict. has no name that is a string"),
+        (
+            ("m", ["a", {"cui": "C1"}], None, "", ""),
+            TypeError,
+            "mention 2: candidate 1 .dict. has no name that is a string",
+        ),
         (("m", ["a"], 7, "", ""), TypeError, "mention 2: entity_type must be a string or a list of strings, not 7"),
         (
             ("m", ["a"], ["T047", 7], "", ""),
@@ -409,7 +413,10 @@ def test_a_candidate_with_a_blank_name_is_refused(candidates):
 
 def test_a_missing_text_of_pandas_is_refused_with_the_way_to_none():
     reranker, nan = probabilities(cold=0.9), float("nan")
-    with pytest.raises(TypeError, match=r"cui that is not a string: nan; .*; in pandas, replace missing values by frame\.astype\(object\)"):
+    with pytest.raises(
+        TypeError,
+        match=r"cui that is not a string: nan; .*; in pandas, replace missing values by frame\.astype\(object\)",
+    ):
         reranker.rerank("cold", [{"name": "cold", "cui": nan}])
     with pytest.raises(TypeError, match=r"entity_type must be .*, not nan; in pandas, replace missing values by"):
         reranker.rerank("cold", ["cold"], nan)

@@ -192,7 +192,9 @@ def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
 
 def test_no_index_makes_its_lists(folder, tmp_path):
     message = refused(ConceptLinker.from_pretrained, folder, tmp_path)
-    assert message.startswith(f"{folder} ranks the candidate lists of the pipeline it was calibrated for, which no index")
+    assert message.startswith(
+        f"{folder} ranks the candidate lists of the pipeline it was calibrated for, which no index"
+    )
 
 
 def test_there_is_nothing_to_export(folder):
