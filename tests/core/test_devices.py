@@ -112,7 +112,7 @@ def test_an_unknown_dtype_is_named_with_the_choices():
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(UserError, match="'cuda:7' is not available: this machine has 2 GPUs"):
+    with pytest.raises(UserError, match="'cuda:7' is not available: this machine has 2 GPU.s."):
         resolve_device("cuda:7")
     assert resolve_device("cuda:1").index == 1
 

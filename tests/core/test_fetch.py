@@ -148,14 +148,14 @@ def test_a_server_that_fails_for_good_is_left_after_five_attempts(server, tmp_pa
 @pytest.mark.parametrize(
     ("name", "kind", "message", "attempts"),
     [
-        ("page", None, "page: .*is a web page, not the file", 1),
-        ("page", "obo", "page: .*is a web page, not the file", 1),
+        ("page", None, "page: the server sent a web page, not the file", 1),
+        ("page", "obo", "page: the server sent a web page, not the file", 1),
         ("empty", None, "empty: .*is empty", 5),
         ("cut.gz", None, "cut.gz: .*gzip stream is truncated or corrupt", 5),
         ("cut.gz", "corpus", "cut.gz: .*gzip stream is truncated or corrupt", 5),
         ("ids", "corpus", "ids: .*not a corpus in a known format: PubTator .*BioC .*BigBIO", 1),
         ("corpus", "test_documents", "corpus: .*:1: expected one document id per line, found 2 words", 1),
-        ("corpus", "obo", "corpus: .*holds no .Term.; expected an ontology", 1),
+        ("corpus", "obo", "corpus: .*contains no .Term.; expected an ontology", 1),
     ],
 )
 def test_what_came_is_checked_and_kept_only_if_it_is_right(server, tmp_path, name, kind, message, attempts):

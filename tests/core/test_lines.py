@@ -34,7 +34,7 @@ def test_a_broken_part_is_named(tmp_path):
         with pytest.raises(UserError, match=r"M.RRF.ab.gz: the gzip stream is truncated or corrupt") as error:
             list(read_lines(parts))
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="M.RRF.ab is empty; download the file again"):
+    with pytest.raises(UserError, match="M.RRF.ab is empty; download it again"):
         list(read_lines((good, write(tmp_path / "M.RRF.ab", b""))))
     with pytest.raises(UserError, match="M.RRF.ac does not exist"):
         list(read_lines((good, tmp_path / "M.RRF.ac")))

@@ -73,9 +73,9 @@ def test_a_score_of_a_retriever_that_reads_context_needs_context():
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ({"name": "lexical"}, "the retriever lexical has the name 'lexical' already"),
-        ({"folder": "index"}, "the retriever dense has the folder 'index' already"),
-        ({"score_name": "context"}, "the retriever context has the score_name 'context' already"),
+        ({"name": "lexical"}, "the retriever lexical already has the name 'lexical'"),
+        ({"folder": "index"}, "the retriever dense already has the folder 'index'"),
+        ({"score_name": "context"}, "the retriever context already has the score_name 'context'"),
         ({"inputs": ("concepts", "pairs")}, r"other: unknown inputs \['pairs'\]; choose from concepts, mentions"),
     ],
 )
