@@ -3,8 +3,8 @@
 
     umls-reranker add_feedback corrections reviewed.jsonl
 
-A reviewed line is a line of umls-reranker select_for_review with "chosen" added: the CUI of the right concept (or the
-name of a candidate without CUI), or null if no concept is right. "note" is optional. Lines without "chosen" are
+A reviewed line is a line of umls-reranker select_for_review with "chosen" added: the CUI of the gold concept (or the
+name of a candidate without a CUI), or null if no concept is correct. "note" is optional. Lines without "chosen" are
 skipped. A second review of a mention replaces the first.
 """
 

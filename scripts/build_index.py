@@ -4,9 +4,9 @@
     umls-reranker build_index quickstart
     umls-reranker build_index RECIPE --accelerate_config multi_gpu_fp16
 
-Writes vectors/, index/, the indexes of the recipe's further retrievers, and candidates/ into the run folder. Several
-processes can share the embedding; the vectors do not depend on their number. A killed run reuses its finished shards,
-and another index is built without encoding again. A gold concept that is not retrieved is never added to a list.
+Writes vectors/, index/, the indexes of the recipe's other retrievers, and candidates/ into the run folder. Several
+processes can share the embedding; the vectors do not depend on their number. An interrupted run reuses its finished
+shards, and another index is built without encoding again. A gold concept that is not retrieved is never added.
 """
 
 from umls_reranker.core.arguments import IndexArguments, RunArguments

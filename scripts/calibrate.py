@@ -7,17 +7,17 @@
     umls-reranker calibrate my_model --lists my_lists.parquet --calibration_feedback corrections --output my_model_2
 
 The first form writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
-weights, the counts of the training split's strings, thresholds.json, and recipe.yaml.
+weights, string counts of the training split, thresholds.json and recipe.yaml.
 
-The others need no run. The lists are a few hundred mentions of your own pipeline, in the format of umls-reranker
-rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold concept. Scores of your retrievers are features
-too; name them NAME_score in the candidates. CSV and TSV have one row a candidate: mention_id, doc_id, mention, cui,
-name, score (read as list_score) or NAME_score, and gold (1 in the row of the gold concept, else 0) or gold_cui.
-Without MODEL, scores, names, types and counts are weighed; the result needs no network, and no torch to serve it.
-MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is weighed too,
-where it adds anything. On documents held out, the command compares the result with the order of your lists, and says
-whether it is a gain. The last form adds reviewers' corrections to the lists that my_model was calibrated on: they
-change weights and thresholds, and only documents that are new and drawn at random may renew its certificate.
+The other forms need no run. The lists are a few hundred mentions from your own pipeline, in the format of
+umls-reranker rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold concept. Retriever scores are
+features too; name them NAME_score in the candidates. CSV and TSV have one candidate per row: mention_id, doc_id,
+mention, cui, name, score (read as list_score) or NAME_score, and gold (1 for the gold concept, else 0) or gold_cui.
+Without MODEL, the result combines scores, names, types and counts, and is served without a network or torch.
+MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added if it
+helps. The command compares the result with the original order of your lists on held-out documents. The last form adds
+reviewers' corrections to the lists that my_model was calibrated on: they change weights and thresholds, but only new
+documents drawn at random can renew its certificate.
 umls-reranker calibrate --lists FILE --help lists the options of these forms.
 """
 

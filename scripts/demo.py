@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Open a page to try a model and review its answers.
+"""Open a web page to try a model and review its answers.
 
     umls-reranker demo runs/quickstart
     umls-reranker demo org/my-reranker@v1.0.0 --index my-index --review to_review.jsonl
@@ -7,11 +7,11 @@
     umls-reranker demo org/my-reranker@v1.0.0 --export_space my-space
 
 Needs the extra demo: pip install "umls_reranker[demo]". MODEL is a run folder, a model folder or a Hub id. Without an
-index, you paste the candidates, with their scores if MODEL reads any. --lists takes the labelled lists that MODEL was
-calibrated on (umls-reranker calibrate --lists): their first mentions are the examples, and recalibration joins the
-corrections to them. --review takes the queue of umls-reranker select_for_review. Each choice is written at once to a
-file next to it, for umls-reranker add_feedback. A run folder without --review gets a queue from its own dev split.
-Nothing is uploaded, and only this machine can see the page unless --host is given.
+index, you paste candidates, with scores if MODEL reads any. --lists takes the labelled lists that MODEL was calibrated
+on (umls-reranker calibrate --lists): the first mentions become examples, and recalibration adds corrections to the
+lists. --review takes the queue of umls-reranker select_for_review; each choice is saved immediately to a file next to
+it, for umls-reranker add_feedback. A run folder without --review gets a queue from its dev split. Nothing is uploaded,
+and the page is visible on this machine only, unless --host is given.
 """
 
 import warnings

@@ -1,17 +1,17 @@
 #!/usr/bin/env python
-"""Measure the model folder and the baselines on the candidate lists of the test split, or on your own lists.
+"""Evaluate the model and baselines on the candidate lists of the test split, or on your own labelled lists.
 
     umls-reranker evaluate quickstart
     umls-reranker evaluate MODEL --lists test.jsonl --output REPORT
 
 The first form writes report/ into the run folder: metrics.json, report.html, plots, outcomes.parquet (the answer for
-each mention) and reference.json (the reference for monitoring). Copies the parts that belong to the model, and its
-card, into model/.
+each mention) and reference.json (the reference for monitoring). The files that belong to the
+model, and its card, are copied to model/.
 
-The second form needs no run. MODEL is a reranker, a folder or a Hub id. The lists are labelled mentions of your own
-pipeline, in the format of umls-reranker calibrate MODEL --lists, of documents that the model was not calibrated on;
-nothing is fitted to them but, for comparison, a calibration of their own scores. The command prints whether the model
-is better than the order in which your lists came, with intervals, and writes the same report into a new folder.
+The second form needs no run. MODEL is a reranker, a folder or a Hub id. The lists are labelled mentions from your own
+pipeline, in the format of umls-reranker calibrate MODEL --lists, from documents that the model was not calibrated on.
+Only a calibration of their scores is fitted to them, for comparison. The command compares the model with the original
+order of your lists, with intervals, and writes the same report to a new folder.
 umls-reranker evaluate MODEL --lists FILE --help lists the options of this form.
 """
 

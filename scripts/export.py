@@ -4,9 +4,9 @@
     umls-reranker export quickstart
     umls-reranker serve runs/quickstart/model --backend onnx
 
-Writes onnx/model.onnx into the model folder, where sentence-transformers and Optimum look for it. Its logits on lists
-of the dev split must be those of PyTorch in float32, so calibrator, thresholds and certificate hold for it; else it is
-refused. Needs the extra export: pip install "umls_reranker[export]".
+Writes onnx/model.onnx into the model folder, where sentence-transformers and Optimum look for it. Its logits on
+lists of the dev split must equal those of PyTorch in float32, so that calibrator, thresholds and certificate stay
+valid; otherwise the export is refused. Needs the extra export: pip install "umls_reranker[export]".
 """
 
 from umls_reranker.core.arguments import RunArguments

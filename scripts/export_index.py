@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Collect concepts, indexes and encoder in one folder: all that a deployment needs in addition to the model.
+"""Collect concepts, indexes and encoder in one folder: everything a deployment needs besides the model.
 
     umls-reranker export_index quickstart --index_folder /srv/index-2026-01
 
-`ConceptLinker`, the spaCy component and umls-reranker serve open it. Files are linked to the run's if both are on one
-file system, and copied otherwise. The folder holds names of the release that it was built from: store it where that
-release's licence allows, never on the Hub.
+`ConceptLinker`, the spaCy component and umls-reranker serve open it. Files are hard-linked to the run's on the
+same file system, and copied otherwise. The folder contains names of the UMLS release it was built from: store it where
+the license of that release allows, never on the Hub.
 """
 
 from dataclasses import dataclass

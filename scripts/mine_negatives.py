@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Mine training pairs: the gold concept of each mention, and nearest, same-type and random negatives.
+"""Mine training pairs: the gold concept of each mention, and nearest-neighbor, same-type and random negatives.
 
     umls-reranker mine_negatives quickstart
     umls-reranker mine_negatives RECIPE --accelerate_config multi_gpu_fp16
 
-Writes pairs/ into the run folder, with mining_report.json: what each filter dropped, and where the recipe's numbers
-were not reached. Several processes can share the search; the pairs do not depend on their number. A killed run reuses
-its finished parts.
+Writes pairs/ into the run folder, with mining_report.json: what each false-negative filter dropped, and where
+the recipe's numbers were not reached. Several processes can share the search; the pairs do not depend on their number.
+An interrupted run reuses its finished shards.
 """
 
 from dataclasses import asdict, replace

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Watch logged predictions: figures compared with those of the model's own test split, drift, and what reviewers said.
+"""Monitor logged predictions: metrics compared with the model's test split, drift, and reviewers' labels.
 
     umls-reranker monitor MODEL predictions.jsonl
     umls-reranker monitor MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
 
 Reads the output of umls-reranker rerank line by line. MODEL is a folder or Hub repo with reference.json and
-thresholds.json, or a recipe that names one (umls-reranker recipes copy production). Mentions of documents that MODEL
-was calibrated on are left out and counted: their scores are fitted, so they always differ from those of the test
-split. --feedback uses only corrections from the random sample, and of these only answers that are in the log: others
-may be of a former model. The exit code is 1 if there is an alarm.
+thresholds.json, or a recipe that names one (umls-reranker recipes copy production). Mentions from documents that
+MODEL was calibrated on are left out and counted: their scores are fitted, so they always differ from those of the test
+split. --feedback uses only corrections from the random sample whose answers are in the log: others may come from a
+previous model. The exit code is 1 if there is an alarm.
 """
 
 import json

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Read concepts and annotated mentions into memory-mapped Arrow tables, and cut the mentions into four splits.
+"""Read concepts and annotated mentions into memory-mapped Arrow tables, and split the mentions in four.
 
     umls-reranker prepare_data quickstart
 
-Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists, mentions with candidates of your own
-pipeline, needs no index: the lists become candidates/ too, and umls-reranker mine_negatives comes next.
+Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists (user-provided candidate
+lists) needs no index: the lists become candidates/ too, and umls-reranker mine_negatives comes next.
 """
 
 from pathlib import Path

@@ -5,9 +5,9 @@
     umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run
     umls-reranker publish my_model --repo_id org/my-reranker --tag v1.0.0
 
-The last form publishes a model folder, such as umls-reranker calibrate makes of labelled lists without a run.
+The last form publishes a model folder, such as the output of umls-reranker calibrate --lists.
 Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run checks everything and sends nothing. A model
-that is worse than the one in the repo on the same test mentions, or not shown to be as good within --margin, is
+that is worse than the one in the repo on the same test mentions, or not shown to be non-inferior within --margin, is
 refused unless --force_worse is given.
 """
 

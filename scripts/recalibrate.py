@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Fit calibrator and thresholds of a finished run again, with reviewers' corrections: minutes, no training.
+"""Refit calibrator and thresholds of a finished run with reviewers' corrections: minutes, no training.
 
     umls-reranker recalibrate quickstart --calibration_feedback corrections --name corrected
 
 Creates the run folder NAME next to the recipe's, with links to the finished stages and a new model/, whose
-calibrator.json names the version it comes from. The former run is not changed. With more corrections, the same command
-fits NAME again; it is refused once the recipe's run has another model. Then run evaluate, validate --against
+calibrator.json names the version it comes from. The original run is unchanged. With more corrections, the same command
+refits NAME; it is refused once the recipe's run has another model. Then run evaluate, validate --against
 and publish with --run_name NAME, as for any run.
 """
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""List the recipes and accelerate configurations that come with the package, or copy one into the working folder.
+"""List the recipes and accelerate configurations of the package, or copy one to the working folder.
 
     umls-reranker recipes
     umls-reranker recipes copy quickstart

@@ -5,7 +5,7 @@
     umls-reranker rerank MODEL input.parquet output.parquet --accelerate_config multi_gpu_fp16
 
 One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
-"entity_type": "T047", "left": "", "right": ""}; the last three are optional. CSV and TSV have one row a candidate
+"entity_type": "T047", "left": "", "right": ""}; the last three are optional. CSV and TSV have one candidate per row
 (mention_id, mention, cui, name, score) and become JSON Lines with one line per mention. MODEL is a folder, a Hub id,
 or a recipe that names one (umls-reranker recipes copy production). The input may be a folder of files. Each output
 line repeats the input line and adds "ranked". The output appears only when it is complete.

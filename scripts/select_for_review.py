@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Select the logged predictions whose review helps most.
+"""Select the logged predictions that are most useful to review.
 
     umls-reranker select_for_review MODEL predictions.jsonl to_review.jsonl --count 200
 
-Reads the output of umls-reranker rerank. A share of the lines is a random sample, for measuring (umls-reranker monitor
---feedback). The others are near the threshold, ranked differently by model and retrieval, or of rare types;
-each string is selected once. Every line says why it was selected. The reviewer adds "chosen" (a CUI, or null), and
+Reads the output of umls-reranker rerank. A share of the lines is a random sample, for metrics (umls-reranker monitor
+--feedback). The others are near the threshold, ranked differently by model and retriever, or of rare types; each
+string is selected once. Every line gives the reason for its selection. The reviewer adds "chosen" (a CUI, or null), and
 umls-reranker add_feedback reads the result.
 """
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Show a finished run on one screen: what was made, results next to the baselines, examples, and how to use it.
+"""Summarize a finished run on one screen: outputs, results and baselines, examples, and how to use the model.
 
     umls-reranker summarize quickstart
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tune the cross-encoder on mined pairs; a killed run resumes from its last checkpoint.
+"""Fine-tune the cross-encoder on mined pairs; an interrupted run resumes from its last checkpoint.
 
     umls-reranker train quickstart
     umls-reranker train RECIPE --accelerate_config multi_gpu_fp16

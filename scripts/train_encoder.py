@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Fine-tune the bi-encoder on training mentions in their text and on the dictionary's synonyms.
+"""Fine-tune the bi-encoder on training mentions in context and on synonyms of the dictionary.
 
     umls-reranker train_encoder minilm-medmentions-cpu
 
-Writes encoder/ into the run folder; build_index then uses it to embed names and mentions. A killed run resumes from
-its last checkpoint. Training uses one process. With encoder_training_steps: 0, the encoder is used as it is, and there
-is nothing to do.
+Writes encoder/ into the run folder; build_index then uses it to embed names and mentions. An interrupted run resumes
+from its last checkpoint. Training uses one process. With encoder_training_steps: 0, the encoder is not fine-tuned and
+there is nothing to do.
 """
 
 from umls_reranker.core.arguments import EncoderArguments, RunArguments

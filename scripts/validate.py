@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Check a finished run like a deployment: load its model folder, rerank held-out mentions, compare with targets.
+"""Check a finished run as deployed: load its model folder, rerank held-out mentions, compare metrics with targets.
 
     umls-reranker validate quickstart
     umls-reranker validate quickstart --against org/my-reranker@v1.0.0
 
 Prints each target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL or
-INCONCLUSIVE. With --against, also says whether the model is worse than a former version on the same mentions, or as
-good within --margin. Writes checklist.json into the run folder. The exit code is 1 if a check fails, or if the model
-is worse than the former version or not shown to be as good.
+INCONCLUSIVE. --against also compares the model with a previous version on the same mentions: it passes if it is not
+inferior within --margin. Writes checklist.json into the run folder. The exit code is 1 if a check fails, or if the
+model is worse than the previous version or not shown to be non-inferior.
 """
 
 from dataclasses import asdict, dataclass

@@ -45,7 +45,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
     told = {words[0]: words[1] for words in lines if words[0] in command.COMMANDS}
     assert list(told) == command.COMMANDS
     assert told["add_feedback"] == "Add reviewed predictions to a dataset of corrections."
-    assert "calibrate your own lists" in shown.stdout.lower()
+    assert "calibrate on your own candidate lists" in shown.stdout.lower()
     assert "  umls-reranker calibrate MODEL --lists FILE --output FOLDER\n" in shown.stdout
     assert run("--version", cwd=tmp_path).stdout.strip() == command.__version__
 

@@ -36,7 +36,7 @@ QUICKSTART = "quickstart"  # the recipe of this name, not a script
 QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a CPU."
 USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
 OWN_LISTS = """\
-Calibrate your own lists, candidates and scores of any pipeline, without a run, and measure on other lists:
+Calibrate on your own candidate lists, with the scores of any pipeline and without a run, and evaluate on other lists:
   umls-reranker calibrate MODEL --lists FILE --output FOLDER
   umls-reranker evaluate MODEL --lists FILE --output FOLDER
 """

@@ -34,7 +34,8 @@ def test_too_few_documents_say_how_many_are_needed():
     )
     assert "299 or more" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
     assert str(find_certificate(np.full(200, 0.97), np.zeros(200))) == (
-        "not certified: too many of the most probable answers are incorrect; more documents like these would not help"
+        "not certified: too many of the most probable answers are incorrect; more documents with as many errors "
+        "would not help"
     )
     assert str(find_certificate(np.full(100, 0.97), np.arange(100) >= 4)).startswith(
         "not certified: too few documents for the errors seen among the most probable answers; an estimate"

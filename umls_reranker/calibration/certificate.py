@@ -87,7 +87,7 @@ class Certificate:
                 f"the calibration documents are worth {int(self.documents)} of equal size, but at least "
                 f"{self.documents_needed} are needed"
             )
-        more = "more documents like these would not help"
+        more = "more documents with as many errors would not help"
         if self.even is not None:
             odds = "" if self.likely is None else f" and about {self.likely:,} for an 80 % chance"
             more = f"estimate: a second attempt needs new documents, about {self.even:,} for an even chance{odds}"
