@@ -4,8 +4,8 @@
     umls-reranker run quickstart
     umls-reranker run RECIPE --accelerate_config multi_gpu_fp16
 
-Shows one line per stage, with the remaining time if the recipe says how long stages take (stage_minutes). The output of
-the stages is in run.log of the run folder. Finished stages are skipped, so the same command resumes after a stop.
+Shows one line per stage, with the remaining time if the recipe says how long stages take (stage_minutes). The output
+of the stages is in run.log of the run folder. Finished stages are skipped, so the same command resumes after a stop.
 --dry_run lists the stages: which are up to date, which would run, and why.
 --accelerate_config, a file or the name of one in the package, launches embedding, mining and training with accelerate.
 The exit code is 0 if all targets of the recipe are met, otherwise 1.

@@ -5,8 +5,8 @@
 
 Reads the output of umls-reranker rerank. A share of the lines is a random sample, for metrics (umls-reranker monitor
 --feedback). The others are near the threshold, ranked differently by model and retriever, or of rare types; each
-string is selected once. Every line gives the reason for its selection. The reviewer adds "chosen" (a CUI, or null), and
-umls-reranker add_feedback reads the result.
+string is selected once. Every line gives the reason for its selection. The reviewer adds "chosen" (a CUI, or null),
+and umls-reranker add_feedback reads the result.
 """
 
 from collections import Counter
