@@ -73,10 +73,10 @@ FIGURES = [
         lambda o: (o.high & o.correct, o.high),
         population="in the high tier",
     ),
-    Figure("accepted_share", "coverage of accepted answers", (SERVING, SLICES), lambda o: (o.accepted, o.every)),
+    Figure("accepted_share", "coverage", (SERVING, SLICES), lambda o: (o.accepted, o.every)),
     Figure(
         "accepted_precision",
-        "precision of accepted answers",
+        "precision",
         (SERVING, SLICES),
         lambda o: (o.accepted & o.correct, o.accepted),
         population="accepted",
