@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Read concepts and annotated mentions into memory-mapped Arrow tables, and split the mentions in four.
+"""Read concepts and mentions into memory-mapped Arrow tables; split mentions into train, dev, calibration and test.
 
     umls-reranker prepare_data quickstart
 

@@ -228,7 +228,7 @@ def test_documents_of_unlike_sizes_are_a_caution():
     documents = np.concatenate([np.arange(100), np.full(9, 100)])
     found = find_certificate(np.full(109, 0.97), np.ones(109), documents)
     assert found.size_ratio == pytest.approx(9 * 101 / 109)
-    assert "caution: the largest document has 8.3 times the mean of answers" in str(found)
+    assert "caution: the largest document has 8.3 times the mean number of answers" in str(found)
     assert "caution" not in str(find_certificate(np.full(100, 0.97), np.ones(100)))
 
 

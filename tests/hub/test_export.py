@@ -159,7 +159,9 @@ def test_a_model_calibrated_in_another_precision_is_exported_with_a_warning(copy
     monkeypatch.setattr(
         export, "_write_onnx", lambda folder, file, longest: file.write_bytes((copy / ONNX).read_bytes())
     )
-    with pytest.warns(UserWarning, match="^this model was calibrated in bfloat16, .* scoring_dtype: float32 for"):
+    with pytest.warns(
+        UserWarning, match="^this model was calibrated in bfloat16, .* scoring_dtype: float32 to certify"
+    ):
         export_onnx(copy, lists)
 
 

@@ -58,7 +58,7 @@ def test_help_explains_what_recipes_can_name(registered):
     for words in (
         "; length_ratio: length of the shorter text, of mention and name, by the longer",
         "; retrieval: cosine of mention and name in the dense index; ",
-        "; half_line: half of the log-odds, and an intercept; auto: the one of lowest log-loss",
+        "; half_line: half of the log-odds, and an intercept; auto: the one with the lowest",
         "hierarchical_beta, half_line, auto] (default: auto)",
     ):
         assert "".join(words.split()) in text

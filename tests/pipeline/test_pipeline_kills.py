@@ -134,7 +134,7 @@ def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finishe
     assert scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code == -9
     kept = contents(partial / "checkpoint-2")
 
-    told = "learning_rate 0.005, now 0.001; restore this setting to resume, or use --overwrite to drop it"
+    told = "learning_rate 0.005, now 0.001; restore this setting to resume, or use --overwrite to discard it"
     refused = scripts.run("train", **keys, learning_rate=1e-3)
     assert (refused.code, refused.errors) == (
         2,
@@ -143,7 +143,7 @@ def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finishe
     other_data = scripts.run("train", **keys, max_length=32, global_batch_size=16, dry_run=True)
     assert (
         other_data.code == 2
-        and "of a killed run with max_length 64, now 32; global_batch_size 32, now 16;" in other_data.err
+        and "of an interrupted run with max_length 64, now 32; global_batch_size 32, now 16;" in other_data.err
     )
     assert contents(partial / "checkpoint-2") == kept
 
@@ -154,7 +154,7 @@ def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finishe
         "early_stopping_patience": 9,
     }
     resumed = scripts.run("train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means)
-    assert resumed.code == -9 and "resuming what a killed run left" in resumed.err
+    assert resumed.code == -9 and "resuming an interrupted run" in resumed.err
     assert not any("checkpoint-2" in change for change in resumed.changes)
     assert contents(partial / "checkpoint-2") == kept
 

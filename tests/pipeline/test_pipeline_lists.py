@@ -241,15 +241,15 @@ def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
         refused = scripts.run(command, made.recipe)
         assert refused.code == 2
         assert refused.err.splitlines()[-1] == (
-            "error: the recipe has candidate_lists, which replace encoder, index and retrieval; after "
-            "umls-reranker prepare_data run umls-reranker mine_negatives"
+            "error: the recipe has candidate_lists, which replace encoder, index and retrieval; skip this "
+            "stage and run umls-reranker mine_negatives after umls-reranker prepare_data"
         )
     refused = scripts.run("prepare_data", made.recipe, corpus=scripts.materials / "corpus.txt")
-    assert refused.code == 2 and "corpus: does not go together with candidate_lists" in refused.err
+    assert refused.code == 2 and "corpus: cannot be combined with candidate_lists" in refused.err
 
 
 def test_no_index_belongs_to_the_model(made):
-    with pytest.raises(UserError, match="ranks the candidate lists of the pipeline that it was made for, and no"):
+    with pytest.raises(UserError, match="ranks the candidate lists of the pipeline it was calibrated for, which no"):
         ConceptLinker.from_run(made.folder, device="cpu")
     assert Demo.open(str(made.folder), device="cpu").linker is None
 

@@ -157,7 +157,7 @@ def test_other_concepts_are_refused(tmp_path, toy):
     concepts, index = toy
     index.require(concepts)
     fewer = make_concepts(tmp_path / "fewer", {"C0000001": ("", ["cold"])})
-    with pytest.raises(UserError, match="over 3 concepts and there are 1 now"):
+    with pytest.raises(UserError, match="over 3 concepts, but there are 1 now"):
         index.require(fewer)
 
 

@@ -100,10 +100,10 @@ def test_an_index_holds_no_text(concepts, tmp_path):
 def test_another_encoder_or_other_concepts_are_refused(concepts, tmp_path):
     index, other = build(concepts, tmp_path / "index"), PlainEncoder()
     other.identity = other.identity | {"model": "another"}
-    with pytest.raises(UserError, match="built with encoder .*build_index again"):
+    with pytest.raises(UserError, match="built with the encoder .*build_index again"):
         index.require(concepts, other)
     fewer = make_concepts(tmp_path / "fewer", {"C0000001": ("", ["polymer"])})
-    with pytest.raises(UserError, match="over 3 concepts and there are 1 now"):
+    with pytest.raises(UserError, match="over 3 concepts, but there are 1 now"):
         index.require(fewer, PlainEncoder())
 
 

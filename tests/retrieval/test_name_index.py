@@ -205,7 +205,7 @@ def test_index_refuses_another_encoder_and_other_concepts(tmp_path, toy):
     with pytest.raises(UserError, match="encoder model 'trigrams', not 'other'.*build_index"):
         index.require(concepts, TrigramEncoder(name="other"))
     fewer = make_concepts(tmp_path / "fewer", {"C0000001": ("", ["cold"])})
-    with pytest.raises(UserError, match="over 3 concepts and there are 1"):
+    with pytest.raises(UserError, match="over 3 concepts, but there are 1"):
         index.require(fewer, TrigramEncoder())
 
 
@@ -409,9 +409,7 @@ def test_clusters_without_enough_names_are_refused(names, reason):
     ],
 )
 def test_clusters_without_nprobe_are_refused(factory, parameters, recommended):
-    with pytest.raises(
-        UserError, match=f"index_parameters: .* 1 of .* clusters unless told otherwise; set {recommended},"
-    ):
+    with pytest.raises(UserError, match=f"index_parameters: .* only 1 of .* clusters by default; set {recommended} "):
         faiss_module.new_index(64, factory, parameters)
 
 

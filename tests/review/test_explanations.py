@@ -33,7 +33,7 @@ def threshold(high=0.9, level="default"):
             "medium",
             ["0.950, reaches the acceptance threshold for this type, 0.500", "B by 0.850", "95%"],
         ),
-        (ranked(0.7, "medium", True), threshold(), [], "medium", ["at or above", "B by 0.600", "begins at 0.900"]),
+        (ranked(0.7, "medium", True), threshold(), [], "medium", ["at or above", "B by 0.600", "starts at 0.900"]),
         (ranked(0.4, "low", False), threshold(), ["cui"], "medium", ["0.400, is below", "B by", "missing: cui"]),
         (ranked(0.7, "medium", False), threshold(None), [], "high", ["only high is", "B by", "of any type from"]),
         (ranked(0.4, "low", False)[:1], threshold(), [], "medium", ["is below the acceptance threshold for any type"]),

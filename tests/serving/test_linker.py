@@ -203,7 +203,7 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finishe
         (scripts.materials / "gone").rename(moved)
     assert alone.link("renal failure") == linker.link("renal failure")
     again = scripts.run("export_index", scripts.recipe, "--index_folder", target)
-    assert again.code == 2 and "exists already" in again.errors[0]
+    assert again.code == 2 and "already exists" in again.errors[0]
     assert scripts.run("export_index").errors == ["error: --index_folder is required: the folder to write"]
 
 

@@ -76,7 +76,7 @@ def test_types_that_the_hierarchy_does_not_know(tmp_path):
 def test_types_of_one_side_only(tmp_path):
     assert lines(tmp_path, make_rows({"entity_type": "T047"})) == [
         "entity_type: no candidate has semantic_types, so types cannot be compared; add the types of the candidates' "
-        "concepts, or --umls_dir with MRSTY.RRF"
+        "concepts, or use --umls_dir with MRSTY.RRF"
     ]
     assert lines(tmp_path, make_rows(semantic_types=[])) == [
         "semantic_types of candidates: no mention has a type to compare them with; add entity_type to mentions"

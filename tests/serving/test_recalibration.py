@@ -107,8 +107,8 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     # Lists of another pipeline have no dictionary and here no types, and the certificates' figures are not held out.
     for words in ("the dictionary:", "calibration split", "type given", "no type", "annotators", "inputs removed"):
         assert words not in card
-    assert "`bm25_score` too; without, a fallback model decides" in card
-    assert "at which its certificate was found, by all documents of the lists" in card
+    assert "`bm25_score` too; without them, a fallback model decides" in card
+    assert "at which it was certified, on all documents of the lists" in card
 
 
 def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(tmp_path, monkeypatch, capsys):

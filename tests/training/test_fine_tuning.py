@@ -242,7 +242,7 @@ def test_a_loss_is_better_when_lower(tmp_path, metric):
         ({"fp16": True}, "fp16: float16 needs a GPU; add --fp16 no"),
         (
             {"gradient_accumulation_steps": 4},
-            "gradient_accumulation_steps: global_batch_size 16 makes it 2; leave one",
+            "gradient_accumulation_steps: global_batch_size 16 makes it 2; set only",
         ),
         ({"eval_steps": 2.5}, "the training section is invalid: --eval_steps must be an integer"),
         ({"lr_scheduler_type": "sine"}, "the training section is invalid: sine is not a valid SchedulerType"),

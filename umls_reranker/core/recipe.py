@@ -246,7 +246,7 @@ def make_parser(
         epilog="--help_all also lists rarely changed keys. Every recipe key can be set with --key value, optional "
         "keys\nare unset with --key null, and the command line overrides the recipe.",
     )
-    parser.add_argument("recipe", help="recipe: file, folder, or name of one in the package")
+    parser.add_argument("recipe", help="file or folder of a recipe, or the name of one in the package")
     for section in ((extra,) if extra else ()) + SECTIONS:
         is_explained = section is extra or section in sections
         groups: dict[str, Any] = {}
