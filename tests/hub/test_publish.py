@@ -474,7 +474,7 @@ def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):
 def test_the_script_names_what_the_recipe_lacks(hub, folder, tmp_path):
     result = run_publish(hub, tmp_path, "--repo_id", REPO)
     assert result.returncode == 2
-    assert result.stderr == "error: publishing needs tag; set it in the recipe or with --tag\n"
+    assert result.stderr == "error: publishing requires tag; set it in the recipe or with --tag\n"
 
 
 def test_the_script_publishes_a_model_folder_without_a_run(hub, tmp_path):

@@ -102,7 +102,7 @@ def test_a_folder_of_the_repo_s_name_is_not_taken_for_it(hub, folder, tmp_path, 
 def test_a_version_published_without_outcomes_is_not_compared(hub, folder):
     (folder / "outcomes.parquet").unlink()
     publish(folder, REPO, "v1")
-    assert refused(find_outcomes, f"{REPO}@v1") == f"{REPO}@v1 holds no outcomes.parquet; it was published without"
+    assert refused(find_outcomes, f"{REPO}@v1") == f"{REPO}@v1 contains no outcomes.parquet; it was published without it"
     put(WORSE, folder)
     with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: it has no outcomes.parquet"):
         publish(folder, REPO, "v2")
@@ -129,7 +129,7 @@ def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
 def test_places_without_outcomes(hub, tmp_path):
     assert (
         refused(find_outcomes, str(tmp_path))
-        == f"{tmp_path} holds no outcomes.parquet; umls-reranker evaluate writes it"
+        == f"{tmp_path} contains no outcomes.parquet; umls-reranker evaluate writes it"
     )
     assert "is neither a local folder nor a Hub repo" in refused(find_outcomes, "nowhere/at/all")
     assert "org/nothing" in refused(find_outcomes, "org/nothing")
