@@ -258,7 +258,7 @@ def test_no_part_of_a_fit_is_silent(monkeypatch, capsys):
     told = capsys.readouterr().err.splitlines()
     assert list(dict.fromkeys(line.partition(":")[0] for line in told)) == [
         "computing features",
-        "fitting all sets of inputs",
+        "fitting the model and its fallback models",
         "fitting weights",
         "comparing calibrators",
         "fitting calibrators",

@@ -102,7 +102,9 @@ def test_a_folder_of_the_repo_s_name_is_not_taken_for_it(hub, folder, tmp_path, 
 def test_a_version_published_without_outcomes_is_not_compared(hub, folder):
     (folder / "outcomes.parquet").unlink()
     publish(folder, REPO, "v1")
-    assert refused(find_outcomes, f"{REPO}@v1") == f"{REPO}@v1 contains no outcomes.parquet; it was published without it"
+    assert (
+        refused(find_outcomes, f"{REPO}@v1") == f"{REPO}@v1 contains no outcomes.parquet; it was published without it"
+    )
     put(WORSE, folder)
     with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: it has no outcomes.parquet"):
         publish(folder, REPO, "v2")

@@ -80,7 +80,7 @@ def test_without_text_or_candidates(demo):
     [
         ("a cold", " ", "select a mention"),
         ("a cold", "flu", "does not contain 'flu'"),
-        ("a cold \ud800", "cold", "half of a surrogate pair"),
+        ("a cold \ud800", "cold", "a lone surrogate"),
         ("", "\udfff", "surrogates not allowed"),
     ],
 )

@@ -190,8 +190,8 @@ def test_a_pipe_is_refused_before_it_is_read(tmp_path):
 POISON = [
     ({"entity": " "}, "entity is blank"),
     ({"entity": 7}, "entity must be a string, not int"),
-    ({"entity": "a\ud800"}, "holds half of a surrogate pair"),
-    ({"note": {"deep": ["\udfff"]}}, "holds half of a surrogate pair"),
+    ({"entity": "a\ud800"}, "contains a lone surrogate"),
+    ({"note": {"deep": ["\udfff"]}}, "contains a lone surrogate"),
     ({"candidates": None}, "candidates are a NoneType, not a list"),
     ({"candidates": ["cold", None]}, r"candidate 1 \(NoneType\) has no name that is a string"),
     ({"ranked": []}, "already has the column ranked"),

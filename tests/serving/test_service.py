@@ -170,7 +170,7 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
         ({"query": "cold", "texts": NAMES, "raw_scores": "yes"}, 422, "Validation", "raw_scores: Input should be a"),
         ({"query": " ", "texts": NAMES}, 422, "Validation", "query: is blank"),
         ({"query": "cold", "texts": ["cold", " "]}, 422, "Validation", "texts.1: is blank"),
-        (b'{"query": "\\ud800", "texts": ["a"]}', 422, "Validation", "query: holds half of a surrogate pair"),
+        (b'{"query": "\\ud800", "texts": ["a"]}', 422, "Validation", "query: contains a lone surrogate"),
         ([], 422, "Validation", "the body: "),
         ({"query": "cold", "texts": ["x" * 3_000]}, 413, "Validation", "the request is longer than 2,000 bytes"),
     ],
