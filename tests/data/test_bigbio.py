@@ -96,5 +96,5 @@ def test_tables_of_another_schema_and_broken_files_are_named(tmp_path):
     path = write_bigbio(tmp_path / "c.parquet", [row(entity())])
     for name, content in {"cut": path.read_bytes()[:-20], "arrow": b"\xff\xff\xff\xff\x10\0\0\0junk"}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=f"{name} cannot be read .*; download the file again"):
+        with pytest.raises(UserError, match=f"{name} cannot be read .*; download it again"):
             list(read_corpus(tmp_path / name))

@@ -115,7 +115,7 @@ def test_a_table_whose_entity_and_mention_differ_names_the_row(tmp_path):
 def test_missing_columns_are_named(tmp_path):
     for name, missing in (("entity", "candidates"), ("text", r"entity \(or mention\), candidates")):
         path = write(tmp_path / "in", "parquet", [{name: "a", "names": ["b"]}])
-        with pytest.raises(UserError, match=f"the columns {missing} are missing"):
+        with pytest.raises(UserError, match=f"missing columns: {missing}"):
             open_mentions(path)
 
 

@@ -311,7 +311,7 @@ def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranke
     model = finished.folder / "model"
     outcome = scripts.run("rerank", model, source, target, device="cpu", dtype="float32", batch_mentions=2)
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
-    assert outcome.out == f"3 mentions in {target}, 0 left out\n"
+    assert outcome.out == f"3 mentions written to {target}, 0 skipped\n"
     written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert [{key: value for key, value in row.items() if key != "ranked"} for row in written] == rows
     for row, entry in zip(rows, written, strict=True):

@@ -115,7 +115,7 @@ def test_there_is_no_index_and_every_stage_is_made(made):
         *("concepts", "mentions", "candidates", "pairs", "checkpoints", "model", "report")
     }
     assert made.outcomes["prepare_data"].remade == ["concepts", "mentions", "candidates"]
-    assert "Made from 120 candidate lists: a cross-encoder trained on" in made.outcomes["summarize"].out
+    assert "Built from 120 candidate lists: a cross-encoder trained on" in made.outcomes["summarize"].out
 
 
 def test_the_lists_are_those_that_were_given(made):

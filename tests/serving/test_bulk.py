@@ -217,7 +217,7 @@ def test_bad_rows_are_left_out_counted_and_named(tmp_path, reranker, rows, expec
     job = BulkJob(source, tmp_path / "out.jsonl", 2, on_error="skip")
     assert job.run(reranker, ALONE) == (37 - len(POISON), len(POISON))
     same(read(tmp_path / "out.jsonl"), [row for place, row in enumerate(expected) if place not in bad])
-    named = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
+    named = [line for line in capfd.readouterr().err.splitlines() if line.startswith("skipped: ")]
     assert [line.split(": ")[1].rpartition(":")[2] for line in named] == [str(place + 1) for place in bad]
 
 
@@ -425,9 +425,9 @@ def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, ro
     options = ["--dtype", "float32", "--device", "cpu", "--batch_mentions", 6, "--on_error", "skip"]
     outcome = scripts.launch("rerank", model, source, target, *options)
     assert outcome.code == 0, outcome.err
-    assert outcome.out == f"35 mentions in {target}, 2 left out\n"
+    assert outcome.out == f"35 mentions written to {target}, 2 skipped\n"
     same(read(target), [row for place, row in enumerate(expected) if place not in bad])
-    named = [line for line in outcome.err.splitlines() if line.startswith("left out: ")]
+    named = [line for line in outcome.err.splitlines() if line.startswith("skipped: ")]
     assert [line.split(": ")[1] for line in named] == [f"{source}, row 4", f"{source}, row 8"]
 
 
@@ -436,7 +436,7 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     recipe.write_text(f"served_model: {model}\nscoring_dtype: float32\ndevice: cpu\ntoken_budget: 77\n")
     ended = scripts.run("rerank", recipe, source, target)
     assert ended.code == 0, ended.err
-    assert ended.out == f"37 mentions in {target}, 0 left out\n"
+    assert ended.out == f"37 mentions written to {target}, 0 skipped\n"
     same(read(target), expected)
     target.write_text("as it was")
     ended = scripts.run("rerank", recipe, source, target)

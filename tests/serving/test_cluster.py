@@ -63,7 +63,9 @@ def test_the_text_may_be_called_mention(model, expected):
 @pytest.mark.parametrize("column", ["entity", "candidates"])
 def test_a_column_that_is_missing_is_named(model, column):
     rows = [{name: value for name, value in row.items() if name != column} for row in ROWS]
-    named = r"the table: the columns entity \(or mention\) are" if column == "entity" else "the columns candidates are"
+    named = (
+        r"the table: missing columns: entity \(or mention\)" if column == "entity" else "missing columns: candidates"
+    )
     with pytest.raises(UserError, match=named):
         RerankBatches(model, **OPTIONS)(pa.Table.from_pylist(rows))
     with pytest.raises(UserError, match=named):

@@ -565,7 +565,7 @@ def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
         with pytest.warns(UserWarning) as caught:
             ranked = reranker.rerank("cold", items, DISEASE, "a ", "")
         assert [item[1:] for item in ranked] == [item[1:] for item in bare] and ranked[0].inputs == "names and CUIs"
-        assert len(caught) == 1 and "retrieval_score (from -0.1 to 1.1); decided" in str(caught[0].message)
+        assert len(caught) == 1 and "retrieval_score (from -0.1 to 1.1); using" in str(caught[0].message)
         assert remedy in str(caught[0].message) and ranked[0].tier == "medium"
 
 

@@ -132,7 +132,7 @@ def test_the_commands_run_without_torch(folder, tmp_path):
     rows = [{"entity": "cold", "candidates": CANDIDATES, "entity_type": "T047"}] * 2
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run_script("rerank", folder, "in.jsonl", "out.jsonl", hidden=HEAVY, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "2 mentions in out.jsonl, 0 left out\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "2 mentions written to out.jsonl, 0 skipped\n"), done.stderr
     done = run_script("serve", folder, "--dry_run", hidden=HEAVY, cwd=tmp_path)
     assert done.returncode == 0 and f"would serve {folder}" in done.stderr, done.stderr
 
@@ -212,7 +212,7 @@ def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch
     reranker = UMLSReranker.from_pretrained(BUILT_IN)
     assert reranker.folder == folder and scores(reranker) == scores(UMLSReranker.from_pretrained(folder))
     assert refused(UMLSReranker.from_pretrained, BUILT_IN, "v1") == (
-        "built-in is included in the package, and has no revision 'v1'; give only one"
+        "built-in is included in the package, and has no revision 'v1'; give only one of the two"
     )
     # A folder of this name comes first.
     tiny_reranker(tmp_path / BUILT_IN)
