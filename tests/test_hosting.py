@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 import venv
@@ -109,7 +110,8 @@ def test_the_steps_of_the_image_make_a_service_that_its_health_check_finds(tmp_p
     venv.create(environment, with_pip=True)
     # What the tests have need not be installed again.
     (site,) = environment.glob("lib/python*/site-packages")
-    (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    installed = [f"{folder}\n" for folder in sys.path if folder.endswith("site-packages")]
+    (site / "tests.pth").write_text("".join(installed), encoding="utf-8")
     outside = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     outside |= {"PATH": f"{environment / 'bin'}:{os.environ['PATH']}", "TORCH_INDEX": "https://pypi.org/simple"}
     outside |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
