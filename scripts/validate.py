@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Check a finished run as deployed: load its model folder, rerank held-out mentions, compare metrics with targets.
+"""Check a finished run as it is deployed: load the model folder, rerank held-out mentions, compare with targets.
 
     umls-reranker validate quickstart
     umls-reranker validate quickstart --against org/my-reranker@v1.0.0

@@ -337,13 +337,13 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(planned):
     done = dict.fromkeys(PLANNED, "up to date in ...: strings 1,200")
     assert planned() == done | {"pairs": "up to date in ...: train pairs positive 7"}
     changed = planned("--learning_rate", "1e-4", "--target_precision", "0.9")
-    assert {name: text for name, text in changed.items() if "again" in text} == {
+    assert {name: text for name, text in changed.items() if "rebuilt" in text} == {
         "checkpoints": "would be rebuilt (learning_rate 2e-05, now 0.0001) in ...",
         "model": "would be rebuilt (target_precision 0.95, now 0.9; other checkpoints) in ...",
         "report": "would be rebuilt (other model) in ...",
     }
     # The pairs of a training step are the recipe's, or follow from the processes.
-    assert "again (global_batch_size 64, now 128)" in planned(*launched)["checkpoints"]
+    assert "rebuilt (global_batch_size 64, now 128)" in planned(*launched)["checkpoints"]
     shutil.rmtree("runs/run/vectors")
     assert list(planned()) == [name for name in PLANNED if name != "vectors"]
     shutil.rmtree("runs/run/index")

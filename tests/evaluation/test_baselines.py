@@ -62,7 +62,7 @@ def test_notes_say_what_there_is_nothing_to_compare_with():
     (note,) = notes_on_lists(scored, has_dictionary=True)
     assert note.endswith("original order of the lists. Its confidence is their first score, retrieval_score.")
     first, *others = notes_on_lists(replace(bare, scores={}), has_dictionary=False)
-    assert first == '"Retriever alone" is the original order of the lists.'
+    assert first == "The retriever alone is the original order of the lists."
     assert [note.split(",")[0].split(":")[0] for note in others] == [
         "The lists have no scores",
         "There is no dictionary",

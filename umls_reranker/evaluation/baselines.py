@@ -97,7 +97,7 @@ def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np
 
 def notes_on_lists(lists: CandidateLists, has_dictionary: bool) -> list[str]:
     """Sentences about baselines that a report on user-provided candidate lists cannot have."""
-    notes = ['"Retriever alone" is the original order of the lists.']
+    notes = ["The retriever alone is the original order of the lists."]
     if lists.scores:
         notes[0] += f" Its confidence is their first score, {next(iter(lists.scores))}_score."
     else:
