@@ -21,7 +21,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
-    "sphinxcontrib.mermaid",
     "directives",
 ]
 root_doc = "docs/index"
@@ -63,7 +62,6 @@ python_use_unqualified_type_names = True
 default_role = "py:name"
 
 myst_enable_extensions = ["attrs_inline", "colon_fence"]
-myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 4
 
 # Only make links asks other sites.
