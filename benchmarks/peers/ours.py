@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--turns", choices=("ours", "ours_without_cross_encoder"), help="time it when asked to")
     arguments = parser.parse_args()
     if arguments.turns:
-        mentions = [*islice(Export(arguments.export).mentions("test"), arguments.most)]
-        take_turns(linker_of(arguments.run, arguments.turns == "ours"), mentions)
+        link = linker_of(arguments.run, uses_network=arguments.turns == "ours")
+        take_turns(link, Export(arguments.export).mentions("test"), arguments.most)
     elif not arguments.lists:
         rank_own(arguments.run, arguments.export)
     for system in arguments.lists or ():

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("export", type=Path, help="folder that export.py wrote of it")
     parser.add_argument("systems", nargs="*", help="ours, ours_without_cross_encoder or of systems/ (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--most", type=int, default=512, help="test mentions")
+    parser.add_argument("--most", type=int, default=256, help="test mentions a turn")
     arguments = parser.parse_args()
     names = arguments.systems or [*OURS, *sorted(path.stem for path in (HERE / "systems").glob("*.py"))]
     processes = {name: started(name, arguments.run, arguments.export, arguments.most) for name in names}

@@ -30,7 +30,7 @@ QUALITY = [
     *("the same, ties as listed", "recall@32", "answered", "correct of these"),
     *(f"answered at precision {precision:.2f} (its precision)" for precision in PRECISIONS),
 ]
-COSTS = ["system", "mentions/s", "memory MB", "installed MB", "minutes to install", "minutes to set up"]
+COSTS = ["system", "memory MB", "installed MB", "minutes to install", "minutes to set up"]
 
 
 class Answers(NamedTuple):
@@ -150,11 +150,9 @@ def main() -> None:
         chosen_on = of(name, facts.get("chosen_on", "calibration"))
         rows.append(quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"]))
         if "versions" in facts:
-            seconds = [row.get("seconds", np.nan) for row in read_rows(folder / name / "test.jsonl")]
             minutes = [facts.get(key, np.nan) / 60 for key in ("install_seconds", "setup_seconds")]
             sizes = [number(value, 0) for value in (facts["peak_memory_mb"], facts["installed_mb"])]
-            speed = number(len(seconds) / sum(seconds), 0)
-            costs.append([name, speed, *sizes, *(number(value, 1) for value in minutes)])
+            costs.append([name, *sizes, *(number(value, 1) for value in minutes)])
             versions = ", ".join(" ".join(pair) for pair in facts["versions"].items())
             notes.append(f"* **{name}** ({versions}): {'; '.join(facts['deviations']) or 'as documented'}.")
     print(markdown_table(QUALITY, rows), markdown_table(COSTS, costs), "\n".join(notes), sep="\n\n")

@@ -162,11 +162,11 @@ def test_a_system_takes_a_turn_for_each_batch_size_that_it_reads(monkeypatch, ca
     batches = []
 
     def link(mentions):
-        batches.append(len(mentions))
+        batches.append([mention.mention_id for mention in mentions])
         return [[Candidate("C0000001", 1.0)] for _ in mentions]
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("1\n2\n"))
-    take_turns(link, [mention(number) for number in range(3)])
-    assert batches == [1, 1, 1, 2, 1]
+    take_turns(link, map(mention, range(6)), 3)
+    assert batches == [[0], [1], [2], [3, 4], [5]]
     turns = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(turns) == 2 and all(turn["seconds"] > 0 and turn["peak_memory_mb"] > 1 for turn in turns)
