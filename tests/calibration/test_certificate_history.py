@@ -24,5 +24,5 @@ def test_ids_are_kept_as_hashes():
 
 @pytest.mark.parametrize("state", [None, {}, ["a"], 3])
 def test_a_damaged_history_is_a_user_error(state):
-    with pytest.raises(UserError, match="certificates, .* is missing or damaged"):
+    with pytest.raises(UserError, match="the record of earlier certificates is missing or damaged"):
         CertificateHistory.from_list(state)

@@ -80,7 +80,7 @@ def test_they_decide_about_a_served_answer(model):
 
 def test_a_model_whose_feature_is_not_there_is_refused(model, monkeypatch):
     monkeypatch.delitem(FEATURES, "length_ratio")
-    with pytest.raises(UserError, match="unknown feature length_ratio; .* there are cross_encoder, retrieval, "):
+    with pytest.raises(UserError, match="unknown feature length_ratio; .* known features: cross_encoder, retrieval, "):
         UMLSReranker.from_pretrained(model)
 
 

@@ -182,7 +182,7 @@ def test_the_log_is_watched_with_the_random_draw_of_the_corrections(
 
 
 def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
-    assert_refused(scripts.run("recalibrate", scripts.recipe, "--name", "x"), "needs --calibration_feedback")
+    assert_refused(scripts.run("recalibrate", scripts.recipe, "--name", "x"), "requires --calibration_feedback")
     nowhere = scripts.run("recalibrate", scripts.recipe, "--name", "x", "--calibration_feedback", tmp_path / "none")
     assert_refused(nowhere, "none contains no corrections")
     assert not (finished.folder.parent / "x").exists()
@@ -206,4 +206,4 @@ def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
         scripts.run("select_for_review", model, predictions, tmp_path / "o", count=0), "count must be 1 or more"
     )
     assert predictions.read_bytes() == before
-    assert_refused(scripts.run("validate", against=tmp_path), "holds no outcomes.parquet")
+    assert_refused(scripts.run("validate", against=tmp_path), "contains no outcomes.parquet")

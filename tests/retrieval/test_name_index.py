@@ -389,8 +389,8 @@ def test_the_default_sample_grows_with_the_clusters(tmp_path, clustered, monkeyp
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (100_000, "index_factory: .* trained on 638,976 names .* and there are 100,000; use IVF2564 or fewer"),
-        (20, "and there are 20; use Flat"),
+        (100_000, "index_factory: .* trained on 638,976 names .* there are 100,000; use IVF2564 or fewer"),
+        (20, "there are 20; use Flat"),
     ],
 )
 def test_clusters_without_enough_names_are_refused(names, reason):

@@ -373,7 +373,7 @@ def test_drift_of_scores_is_told_once_in_one_sentence():
     assert (alarm.kind, alarm.mentions) == ("scores", 800)
     assert alarm.sentence.startswith("the top scores of mentions 401 to 800 differ from the model's test split")
     assert alarm.sentence.endswith("if candidates or texts have changed permanently, calibrate again")
-    assert "50% are scores of 0.000 to 0.334 where 10% were" in alarm.sentence and "\n" not in alarm.sentence
+    assert "50% are scores of 0.000 to 0.334, 10% in the test split" in alarm.sentence and "\n" not in alarm.sentence
     drift = monitor.to_dict()["drift"]["scores"]
     assert drift["psi"] > SMALLEST_PSI and drift["p_value"] < 1e-6
     events = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -476,7 +476,7 @@ def test_drift_of_types():
     monitor = Monitor(make_reference(), window=400)
     feed(monitor, make_outcomes(400, seed=5, types=[["T121"]] * 400))
     (alarm,) = monitor.alarms
-    assert alarm.kind == "types" and "0% are T047 where 75% were" in alarm.sentence
+    assert alarm.kind == "types" and "0% are T047, 75% in the test split" in alarm.sentence
 
 
 def test_what_is_left_of_a_log_is_tested_if_it_is_enough():

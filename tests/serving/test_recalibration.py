@@ -101,7 +101,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     assert files >= {"README.md", "metrics.json", "reference.json"}
     assert files.isdisjoint({"config.json", "model.safetensors", "tokenizer.json"}) == (kind == "lists_alone")
     card = (tmp_path / "new" / "README.md").read_text()
-    assert "240 mentions in 80 documents" in card and "are by a calibration fitted on the others" in card
+    assert "240 mentions in 80 documents" in card and "scored by a calibration fitted on other documents" in card
     assert "Nothing was fitted or selected on it" not in card
     assert ("Fine-tuned from" in card) == (kind == "reranker")
     # Lists of another pipeline have no dictionary and here no types, and the certificates' figures are not held out.
@@ -179,7 +179,7 @@ def changed(change):
     ("change", "reason"),
     [
         (lambda rows: rows[3].update(entity=" "), r":4: entity is blank"),
-        (lambda rows: rows[3].update(cui=9443), r":4: cui '9443' is not a CUI"),
+        (lambda rows: rows[3].update(cui=9443), r":4: cui 9443 is not a CUI"),
         (lambda rows: rows[3]["candidates"].append("cold"), r":4: candidate 6 has no cui"),
         (lambda rows: rows[3]["candidates"][1].update(bm25_score="x"), r":4: candidate 1 has a bm25_score that is no"),
         (

@@ -41,5 +41,5 @@ def test_a_loss_of_ones_own_trains_a_model(registered, tmp_path):
 
 
 def test_a_name_is_given_once():
-    with pytest.raises(ValueError, match="there is a loss 'bce' already"):
+    with pytest.raises(ValueError, match="loss 'bce' is already registered"):
         register("bce", Loss(bce))
