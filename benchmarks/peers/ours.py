@@ -7,10 +7,10 @@
 The first form ranks the run's candidates by all features, without the cross-encoder, without the mentions' types, and
 by names and CUIs. The run's model was fitted on the calibration documents, so thresholds are chosen on those of dev.
 
-The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM/SPLIT.jsonl, and ranks them in three ways:
+The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM/SPLIT.jsonl, and ranks them in two ways:
 +lists, by a model without a network that `umls-reranker calibrate --lists` makes of the first `--most` calibration
-lists; +fitted, by the run's model that it fits to them; and +model, by the run's model as it is. What is fitted has
-its thresholds chosen on what it decides about calibration documents held out in five folds.
+lists, with thresholds chosen on what it decides about documents held out in five folds; and +model, by the run's model
+as it is, with thresholds chosen on dev.
 
 With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is written.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 from peer import Export, Link, Mention, read_rows, take_turns, write_rows
 
-WAYS = ("lists", "fitted", "model")
+WAYS = ("lists", "model")
 OWN_INPUTS = ("types", "context", "training mentions")
 
 
@@ -110,8 +110,8 @@ def rank_lists(system: str, way: str, model: Path, export: Export, most: int) ->
     from umls_reranker.serving.reranker import UMLSReranker
     from umls_reranker.serving.source_model import SourceModel
 
-    name, is_fitted = f"{system}+{way}", way != "model"
-    source, folder = SourceModel.load(None if way == "lists" else str(model)), export.folder / "rows" / name
+    name, is_fitted = f"{system}+{way}", way == "lists"
+    source, folder = SourceModel.load(None if is_fitted else str(model)), export.folder / "rows" / name
 
     def lists_of(split: str, most: int | None = None):
         path = export.folder / "lists" / system / f"{split}.jsonl"
@@ -132,7 +132,7 @@ def rank_lists(system: str, way: str, model: Path, export: Export, most: int) ->
         decisions = reranker.rank(labelled.lists, f"{name}, {split}")
         write_rows(folder / f"{split}.jsonl", rows(labelled.lists, decisions, labelled.mention_ids))
     inputs = next(read_rows(export.folder / "rows" / system / "facts.json"))["inputs"]
-    added = ["types", "calibration mentions"] if way == "lists" else OWN_INPUTS
+    added = ["types", "calibration mentions"] if is_fitted else OWN_INPUTS
     write_facts(folder, [*dict.fromkeys([*inputs, *added])], "calibration" if is_fitted else "dev")
 
 
@@ -145,7 +145,7 @@ def labelled_lists(system: str, split: str, export: Export) -> Iterator[dict[str
         candidates = []
         for cui, score, name in zip(row["cuis"], row["scores"], row["names"], strict=True):
             about = {"preferred_name": concepts[cui].name, "semantic_types": concepts[cui].semantic_types}
-            candidates.append({"name": name or concepts[cui].name, "cui": cui, f"{system}_score": score} | about)
+            candidates.append({"name": name or concepts[cui].name, "cui": cui, "linker_score": score} | about)
         text = {"entity": mention.mention, "left": mention.left, "right": mention.right}
         labels = {"doc_id": mention.doc_id, "cui": mention.cui, "mention_id": mention.mention_id}
         yield text | labels | {"entity_type": mention.semantic_types, "candidates": candidates}

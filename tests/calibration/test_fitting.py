@@ -115,6 +115,12 @@ def test_a_calibrator_that_memorizes_gets_no_credit_for_it():
     assert calibration.thresholds.rows["default"].own_f1 < max(f1(t) for t in np.unique(p))
 
 
+def test_calibration_mentions_are_counted_apart_from_those_of_training():
+    """Else a model calibrated again on the same documents would take each mention as known from elsewhere."""
+    calibration, _ = fit(lists(), names=("cross_encoder", "mention_concept_prior"))
+    assert calibration.training_counts is COUNTS and len(calibration.counts) > len(COUNTS)
+
+
 def test_one_document_leaves_nothing_to_hold_out():
     assert fit(lists(documents=1))[1]["thresholds_on_held_out_documents"] is False
 

@@ -109,7 +109,7 @@ def fit_calibration(
     check_features(names, lists)
     documents = lists.annotations.documents
     folds = document_folds(documents, seed)
-    table = FeatureTable.of(lists, {}, {})
+    table, training_counts = FeatureTable.of(lists, {}, {}), counts
     if names:
         table, counts = _counted(lists, counts, folds, names)
     certifies = lists.annotations.certifies & history.is_new(documents)
@@ -204,7 +204,10 @@ def fit_calibration(
     if fittings.choice:
         fitted["cross_encoder"] = fittings.choice.to_dict()
     ranges = _ranges(names, lists)
-    return Calibration(list(models.values()), counts, ranges, lists.index_keys[0], now_certified), fitted
+    calibration = Calibration(
+        list(models.values()), counts, ranges, lists.index_keys[0], now_certified, training_counts=training_counts
+    )
+    return calibration, fitted
 
 
 def _counted(

@@ -160,7 +160,7 @@ class StringCounts:
 
         Args:
             path: the file.
-            of_training: load the counts without the mentions of calibration, if they are stored.
+            of_training: load the counts without the mentions of calibration.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -170,7 +170,7 @@ class StringCounts:
 
         try:
             arrays = load_file(path)
-            prefix = OF_TRAINING if of_training and any(name.startswith(OF_TRAINING) for name in arrays) else ""
+            prefix = OF_TRAINING if of_training else ""
             return cls({name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"]) for name in TABLES})
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None

@@ -110,7 +110,6 @@ def recalibrate(
     names = usable_features(lists, has_network=source.scorer is not None)
     may_drop = CROSS_ENCODER in names and len(names) > 1 and not keep_cross_encoder
     calibration, fitted = fits.fit(fits.every, names, may_drop_network=may_drop)
-    calibration = replace(calibration, training_counts=fits.counts)
     after, has_kept = fits.held_out(names, may_drop_network=may_drop)
     uses_network, times_faster = calibration.uses_network, None
     if not uses_network and source.scorer is not None:
