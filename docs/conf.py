@@ -33,7 +33,7 @@ include_patterns = [
     "examples/README.md",
     "umls_reranker/built_in/README.md",
 ]
-exclude_patterns = [".*", "build", "dist", "runs", "shared", "umls_reranker/templates"]
+exclude_patterns = [".*", "build", "dist", "runs", "umls_reranker/templates"]
 
 # Every name in a docstring is one of the reference, or of a library that has its own.
 nitpicky = True

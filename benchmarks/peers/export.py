@@ -10,6 +10,7 @@ cross-encoder is trained on; `peer.py` says what is in a row. Names may be licen
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 
@@ -32,6 +33,8 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.corpus_formats import reader_of
 
+    # What systems built, such as indexes and networks, was made of the former export.
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
     concepts, splits = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     cuis = concepts.cuis_of(range(len(concepts))).to_pylist()
     rows = ((cui, concepts.names(row), concepts.semantic_types(row)) for row, cui in enumerate(cuis))

@@ -55,9 +55,8 @@ def linker_of(run: Path, uses_network: bool) -> Link:
     from umls_reranker.serving.linker import ConceptLinker
 
     linker = ConceptLinker.from_run(run)
-    calibration = linker.reranker.calibration
     if not uses_network:
-        linker.reranker.calibration = replace(calibration, models=[calibration.models[0].without_network])
+        linker.reranker.calibration = without_cross_encoder(linker.reranker.calibration)
 
     def link(mentions: Sequence[Mention]) -> list:
         return linker.link_batch(
@@ -68,6 +67,11 @@ def linker_of(run: Path, uses_network: bool) -> Link:
         )
 
     return link
+
+
+def without_cross_encoder(calibration):
+    """The calibration whose model of all inputs does not weigh the network."""
+    return replace(calibration, models=[calibration.models[0].without_network])
 
 
 def rank_own(run: Path, export: Path) -> None:
@@ -85,7 +89,7 @@ def rank_own(run: Path, export: Path) -> None:
     first, *fallbacks = calibration.models
     ways = {"ours": (calibration, ())}
     if first.uses_network and first.baseline is not None:
-        ways["ours_without_cross_encoder"] = replace(calibration, models=[first.without_network]), ()
+        ways["ours_without_cross_encoder"] = without_cross_encoder(calibration), ()
     for model in fallbacks:
         if model.name in ("no type", "names and CUIs"):
             ways[f"ours_{model.name.replace(' ', '_').lower()}"] = calibration, model.removed

@@ -198,10 +198,7 @@ def main() -> None:
         most = arguments.most_calibration if split == "calibration" else None
         mentions = islice(export.mentions(split), most or arguments.most)
         write_rows(folder / f"{split}.jsonl", answers(link, mentions, BATCH))
-        seconds = [row["seconds"] for row in read_rows(folder / f"{split}.jsonl")]
-        print(
-            f"{arguments.system}, {split}: {len(seconds):,} mentions, {len(seconds) / sum(seconds):,.0f}/s", flush=True
-        )
+        print(f"{arguments.system}: {split} linked", flush=True)
     facts["peak_memory_mb"] = peak_memory_mb()
     write_rows(folder / "facts.json", [facts])
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from peer import MOST_CANDIDATES, read_rows
 
 PRECISIONS = (0.95, 0.90)
-MOST_CANDIDATES = 32
 QUALITY = [
     *(
         "system",
@@ -128,8 +128,6 @@ def main() -> None:
     parser.add_argument("systems", nargs="*", help="folders of EXPORT/rows, in the order of the table (default: all)")
     parser.add_argument("--ours", default="ours", help="the one that others are compared with")
     arguments = parser.parse_args()
-    from peer import read_rows
-
     from umls_reranker.evaluation.formats import markdown_table, number
 
     folder = arguments.export / "rows"

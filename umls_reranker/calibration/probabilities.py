@@ -314,7 +314,8 @@ class Calibration:
     Attributes:
         models: the model of all inputs, then its fallback models, that of most inputs first; by default the identity.
         counts: counts of the mentions of training and calibration; needed with fusions, empty without.
-        training_counts: counts of the training mentions alone, if they are to be saved as well.
+        training_counts: counts of the training mentions alone, which are saved for a calibration on the same
+            documents; None once loaded.
         score_ranges: name -> range of the retrieval scores used; scores outside count as missing.
         index_key: index key of the lists that it was fitted on (`CandidateLists.index_keys`). Scores of our own
             retrievers count as missing in lists with another key.
