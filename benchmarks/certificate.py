@@ -36,8 +36,7 @@ from umls_reranker.calibration.fitting import fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest, clopper_pearson_lower
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
-from umls_reranker.core.arguments import CalibrationArguments
-from umls_reranker.core.sockets import CROSS_ENCODER
+from umls_reranker.core.settings import CROSS_ENCODER, CalibrationArguments
 from umls_reranker.data.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.evaluation.outcomes import Outcomes

@@ -95,7 +95,7 @@ def compare(labelled, rows: list, known_documents: set[str], models: list[str]) 
     """Print the table of the mentions of other documents, a verdict for each system, and the table of the rest."""
     import numpy as np
 
-    from umls_reranker.core.arguments import CalibrationArguments
+    from umls_reranker.core.settings import CalibrationArguments
     from umls_reranker.evaluation.linking import Documents
     from umls_reranker.evaluation.list_systems import System, compare_systems, systems_markdown, verdict
     from umls_reranker.evaluation.outcomes import Outcomes
@@ -179,7 +179,7 @@ def learning_curve(labelled, draws: int) -> None:
     """Print what lists alone come to by the number of labelled documents, measured on other documents."""
     import numpy as np
 
-    from umls_reranker.core.arguments import CalibrationArguments
+    from umls_reranker.core.settings import CalibrationArguments
     from umls_reranker.data.labelled_lists import best_of_each_concept
     from umls_reranker.evaluation.formats import markdown_table
     from umls_reranker.evaluation.linking import Documents

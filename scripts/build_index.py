@@ -9,9 +9,9 @@ processes can share the embedding; the vectors do not depend on their number. An
 shards, and another index is built without encoding again. A gold concept that is not retrieved is never added.
 """
 
-from umls_reranker.core.arguments import IndexArguments, RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.settings import IndexArguments, RunArguments
 from umls_reranker.core.stage_keys import EXACT_INDEX, index_stages, needs_vectors
 from umls_reranker.core.stages import RunFolder
 
@@ -66,7 +66,7 @@ def make_vectors(recipe, run, stage, state) -> None:
 
 
 def make_index(recipe, run, stage) -> None:
-    from umls_reranker.core.retrievers import RETRIEVERS
+    from umls_reranker.core.settings import RETRIEVERS
     from umls_reranker.retrieval.retrieval_method import IndexSources
 
     (retriever,) = (retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name)

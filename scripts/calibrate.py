@@ -24,9 +24,9 @@ umls-reranker calibrate --lists FILE --help lists the options of these forms.
 import sys
 from pathlib import Path
 
-from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.recipe import add_keys, parse_recipe
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
+from umls_reranker.core.settings import CalibrationArguments, RunArguments
 from umls_reranker.review.run_calibration import calibrate_run
 
 # Recipe keys that are options of the second form too.
@@ -67,7 +67,7 @@ def lists_parser() -> CommandParser:
 
 def calibrate_on_lists(options) -> None:
     from umls_reranker.core.errors import UserError
-    from umls_reranker.core.sockets import CALIBRATORS
+    from umls_reranker.core.settings import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
     from umls_reranker.review.list_corrections import described_corrections, lists_with_corrections
     from umls_reranker.serving.list_description import described

@@ -19,11 +19,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import add_keys, parse_recipe
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, should_run, would_make
+from umls_reranker.core.settings import EvaluationArguments, RunArguments
 from umls_reranker.core.stage_keys import key_of_lists, report_stage
 from umls_reranker.core.stages import RunFolder
 

@@ -9,9 +9,9 @@ lists of the dev split must equal those of PyTorch in float32, so that calibrato
 valid; otherwise the export is refused. Needs the extra export: pip install "umls_reranker[export]".
 """
 
-from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
+from umls_reranker.core.settings import RunArguments
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder
 

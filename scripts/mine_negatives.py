@@ -11,10 +11,10 @@ An interrupted run reuses its finished shards.
 
 from dataclasses import asdict, replace
 
-from umls_reranker.core.arguments import MiningArguments, RunArguments
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run, table_console
+from umls_reranker.core.settings import MiningArguments, RunArguments
 from umls_reranker.core.stage_keys import SEARCHED, pairs_stage
 from umls_reranker.core.stages import RunFolder
 

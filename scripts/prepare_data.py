@@ -9,11 +9,11 @@ lists) needs no index: the lists become candidates/ too, and umls-reranker mine_
 
 from pathlib import Path
 
-from umls_reranker.core.arguments import ConceptArguments, MentionArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run, table_console
+from umls_reranker.core.settings import ConceptArguments, MentionArguments, RunArguments
 from umls_reranker.core.stage_keys import prepared_stages
 from umls_reranker.core.stages import RunFolder
 

@@ -12,11 +12,11 @@ and publish with --run_name NAME, as for any run.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
+from umls_reranker.core.settings import CalibrationArguments, RunArguments
 from umls_reranker.core.stages import LINEAGE, RunFolder
 from umls_reranker.review.run_calibration import calibrate_run
 

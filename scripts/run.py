@@ -15,13 +15,13 @@ import os
 import sys
 from pathlib import Path
 
-from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import fingerprint_path, remembered
 from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, shell_code
 from umls_reranker.core.progress import StageLines
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.settings import RunArguments
 from umls_reranker.core.stage_keys import planned_stages
 
 STAGES = {

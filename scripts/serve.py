@@ -15,10 +15,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from umls_reranker.core.arguments import MonitoringArguments, RunArguments, ServingArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
+from umls_reranker.core.settings import MonitoringArguments, RunArguments, ServingArguments
 
 # Seconds to finish requests in progress; the container manager must wait longer before it kills the process.
 STOP_SECONDS = 30

@@ -10,10 +10,10 @@ import textwrap
 import warnings
 from functools import partial
 
-from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
+from umls_reranker.core.settings import EvaluationArguments, RunArguments
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder, read_manifest
 

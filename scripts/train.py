@@ -10,9 +10,9 @@ Writes checkpoints/ into the run folder, with checkpoint-best in it. TensorBoard
 from dataclasses import replace
 from datetime import timedelta
 
-from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.core.stage_keys import checkpoints_stage
 from umls_reranker.core.stages import RunFolder
 from umls_reranker.core.trainer_fields import TrainingStageArguments

@@ -8,9 +8,9 @@ from its last checkpoint. Training uses one process. With encoder_training_steps
 there is nothing to do.
 """
 
-from umls_reranker.core.arguments import EncoderArguments, RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.settings import EncoderArguments, RunArguments
 from umls_reranker.core.stage_keys import encoder_stage
 from umls_reranker.core.stages import RunFolder
 

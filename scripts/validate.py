@@ -12,10 +12,10 @@ model is worse than the previous version or not shown to be non-inferior.
 
 from dataclasses import asdict, dataclass
 
-from umls_reranker.core.arguments import EvaluationArguments, RunArguments, recipe_key
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
+from umls_reranker.core.settings import EvaluationArguments, RunArguments, recipe_key
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder
 

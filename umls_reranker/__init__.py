@@ -12,9 +12,9 @@ Importing the package is quick: torch and transformers load when a class that ne
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .core.retrievers import register as _register
-from .core.sockets import CALIBRATORS as _CALIBRATORS
-from .core.sockets import FEATURES as _FEATURES
+from .core.settings import CALIBRATORS as _CALIBRATORS
+from .core.settings import FEATURES as _FEATURES
+from .core.settings import register_retriever as _register
 from .core.version import __version__
 from .retrieval.retrievers import OWN_RETRIEVERS
 

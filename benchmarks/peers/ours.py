@@ -108,7 +108,7 @@ def rank_own(run: Path, export: Path) -> None:
 
 def rank_lists(system: str, way: str, model: Path, export: Export, most: int) -> None:
     """Write rows of a peer's candidates, ranked by ours."""
-    from umls_reranker.core.arguments import CalibrationArguments
+    from umls_reranker.core.settings import CalibrationArguments
     from umls_reranker.data.labelled_lists import read_labelled_lists
     from umls_reranker.serving.recalibration import recalibrate, save_recalibrated
     from umls_reranker.serving.reranker import UMLSReranker

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from umls_reranker.calibration.score_maps import Calibrator
-from umls_reranker.core.sockets import register_calibrator
+from umls_reranker.core.settings import register_calibrator
 
 
 @dataclass(eq=False)

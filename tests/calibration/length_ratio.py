@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from umls_reranker.core.sockets import Feature, register_feature
+from umls_reranker.core.settings import Feature, register_feature
 
 
 def length_ratio(sources):

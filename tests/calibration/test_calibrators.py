@@ -20,7 +20,7 @@ from umls_reranker.calibration.logistic import conditional_log_odds, log_sums, s
 from umls_reranker.calibration.reliability import log_loss
 from umls_reranker.calibration.score_maps import Calibrator, Sample
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.sockets import CALIBRATORS
+from umls_reranker.core.settings import CALIBRATORS
 
 METHODS = list(CALIBRATORS)
 

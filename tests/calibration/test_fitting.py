@@ -19,8 +19,8 @@ from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core import cores as cores_module
 from umls_reranker.core import progress
-from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.arrays import best_candidates
+from umls_reranker.core.settings import CalibrationArguments
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import KEYS, SECTIONS, Recipe, keys_of, load_recipe, make_parser, parse_recipe
+from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.core.trainer_fields import TrainingStageArguments
 
 ROOT = Path(__file__).resolve().parents[2]

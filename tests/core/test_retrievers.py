@@ -4,8 +4,7 @@ import pytest
 
 from umls_reranker.calibration.inputs import inputs_of
 from umls_reranker.core.recipe import Recipe
-from umls_reranker.core.retrievers import RETRIEVERS, SCORES, RetrieverDeclaration, register
-from umls_reranker.core.sockets import FEATURES
+from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, RetrieverDeclaration, register_retriever
 from umls_reranker.core.stage_keys import planned_stages
 
 OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype"}
@@ -53,7 +52,7 @@ def test_an_index_that_the_encoder_makes_depends_on_its_settings(tmp_path):
         def settings(recipe):
             return {"schema_version": 3}
 
-    register(OfEncoder)
+    register_retriever(OfEncoder)
     stage = plan(tmp_path, ["dense", "other"], 0)["other_index"]
     assert {*stage.settings} == OF_ENCODER | {"schema_version"} and stage.inputs == {}
 
@@ -66,7 +65,7 @@ def test_a_score_of_a_retriever_that_reads_context_needs_context():
     assert inputs_of(["retrieval", "context", "lexical"]) == [
         *("retrieval_score", "context", "context_score", "lexical_score")
     ]
-    register(InContext)
+    register_retriever(InContext)
     assert inputs_of(["other"]) == ["context", "other_score"]
 
 
@@ -81,5 +80,5 @@ def test_a_score_of_a_retriever_that_reads_context_needs_context():
 )
 def test_what_cannot_be_told_apart_is_refused(declared, message):
     with pytest.raises(ValueError, match=message):
-        register(type("Declared", (Other,), declared))
+        register_retriever(type("Declared", (Other,), declared))
     assert "other" not in RETRIEVERS

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from packaging.version import Version
 
-from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.settings import RunArguments
 from umls_reranker.core.stages import Stage
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from umls_reranker.core.arguments import MentionArguments
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.settings import MentionArguments
 from umls_reranker.data.reading_report import reading_table
 from umls_reranker.data.sources import corpus_mentions, split_shares
 

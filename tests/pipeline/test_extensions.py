@@ -9,11 +9,10 @@ from pipeline_fixtures import ROOT
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.inputs import ALL_INPUTS
-from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.losses import LOSSES
 from umls_reranker.core.recipe import make_parser
-from umls_reranker.core.sockets import CALIBRATORS, FEATURES, Feature, register_feature
+from umls_reranker.core.settings import CALIBRATORS, FEATURES, CalibrationArguments, Feature, register_feature
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from umls_reranker.core.retrievers import register
+from umls_reranker.core.settings import register_retriever
 from umls_reranker.retrieval.retrieval_method import RetrievalMethod
 
 
@@ -36,4 +36,4 @@ class FirstLetter(RetrievalMethod):
         return np.where(rows < 0, -np.inf, self.letters[rows, letters[owners, None]]).astype(np.float32)
 
 
-register(FirstLetter)
+register_retriever(FirstLetter)

@@ -10,10 +10,8 @@ from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.inputs import ALL_INPUTS
-from umls_reranker.core.arguments import IndexArguments
 from umls_reranker.core.recipe import make_parser
-from umls_reranker.core.retrievers import RETRIEVERS, SCORES
-from umls_reranker.core.sockets import FEATURES
+from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, IndexArguments
 from umls_reranker.core.stage_keys import key_of_lists
 
 pytest_plugins = ["pipeline_fixtures"]

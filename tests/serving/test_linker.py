@@ -16,8 +16,8 @@ from datasets import load_from_disk
 from fastapi.testclient import TestClient
 
 from umls_reranker import ConceptLinker
-from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.settings import ServingArguments
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.concepts import ConceptTable

@@ -9,8 +9,8 @@ from data_fixtures import VOCABULARY, write_rrf
 from list_fixtures import write_lists
 
 from umls_reranker import Dictionary, UMLSReranker
-from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.files import shipped
+from umls_reranker.core.settings import CalibrationArguments
 from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.serving.cross_fits import CrossFits
 from umls_reranker.serving.source_model import SourceModel

@@ -14,7 +14,7 @@ from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import Calibration, InputModel
-from umls_reranker.core.arguments import ServingArguments
+from umls_reranker.core.settings import ServingArguments
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.http import app as service
 from umls_reranker.serving.http.app import create_app

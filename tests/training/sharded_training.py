@@ -22,8 +22,8 @@ from loss_on_processes import take_steps
 from safetensors.torch import save_file
 from test_fine_tuning import make_pairs, training
 
-from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.script import leave_process_group
+from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.training import fine_tuning
 
 start_process = PartialState.__init__

@@ -18,9 +18,9 @@ from tiny_models import tiny_cross_encoder, tiny_encoder
 from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import PairEncoder
 from umls_reranker.training import dataset, fine_tuning

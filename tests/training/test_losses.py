@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from test_fine_tuning import RUN, make_pairs, training
 from tiny_models import tiny_cross_encoder
 
-from umls_reranker.core.arguments import ModelArguments
 from umls_reranker.core.losses import LOSSES, Loss, bce, register
 from umls_reranker.core.recipe import make_parser, parse_recipe
+from umls_reranker.core.settings import ModelArguments
 from umls_reranker.core.trainer_fields import TrainingStageArguments
 from umls_reranker.training.fine_tuning import fine_tune
 

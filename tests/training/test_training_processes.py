@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
-from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.settings import RunArguments
 from umls_reranker.training.processes import training_device
 from umls_reranker.training.trainer import OneGpuArguments
 

@@ -23,7 +23,7 @@ from accelerate import PartialState
 from datasets import DatasetDict
 from test_fine_tuning import make_pairs, training
 
-from umls_reranker.core.arguments import ModelArguments, RunArguments
+from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.training import fine_tuning
 from umls_reranker.training.callbacks import CheckpointCallback
 

@@ -1,6 +1,6 @@
 """The calibrators. A further one is a class in a module of its own and a line in `OWN_CALIBRATORS`.
 
-From outside of the package, call `core.sockets.register_calibrator`.
+From outside of the package, call `core.settings.register_calibrator`.
 
 Parametric calibrators keep the order of the scores. Isotonic regression makes ties, so rank by score and decide by
 probability. Loading and applying need only numpy.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.sockets import register_calibrator
+from ..core.settings import register_calibrator
 from ..data.semantic_types import TypeHierarchy
 from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .logistic import fit_logistic, information

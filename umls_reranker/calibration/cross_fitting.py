@@ -15,7 +15,7 @@ from ..core.arrays import best_candidates, list_offsets
 from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.progress import progress
-from ..core.sockets import CROSS_ENCODER
+from ..core.settings import CROSS_ENCODER
 from ..data.candidate_lists import AnnotatedLists
 from .features import FeatureTable
 from .fusion import FeatureFusion

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.progress import progress
-from ..core.sockets import CALIBRATORS
+from ..core.settings import CALIBRATORS
 from .logistic import log_sums
 from .reliability import log_loss
 from .resampling import document_index

@@ -1,6 +1,6 @@
 """Features of candidates, as columns over candidate lists. To add one, write a function and a line in `OWN_FEATURES`.
 
-From outside of the package, call `core.sockets.register_feature`.
+From outside of the package, call `core.settings.register_feature`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.errors import UserError
-from ..core.retrievers import SCORES
-from ..core.sockets import CROSS_ENCODER, FEATURES, Feature, register_feature
+from ..core.settings import CROSS_ENCODER, FEATURES, SCORES, Feature, register_feature
 from ..data.semantic_types import TypeHierarchy
 from ..data.trigram_sets import shared_trigrams
 from .qualifiers import qualifier_agreement

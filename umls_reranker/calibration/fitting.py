@@ -14,7 +14,7 @@ from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.progress import progress
-from ..core.sockets import CALIBRATORS, CROSS_ENCODER
+from ..core.settings import CALIBRATORS, CROSS_ENCODER
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFitting, LeftOut, NetworkChoice
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
@@ -37,7 +37,7 @@ from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
 if TYPE_CHECKING:
-    from ..core.arguments import CalibrationArguments
+    from ..core.settings import CalibrationArguments
     from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
 

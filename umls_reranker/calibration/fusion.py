@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.sockets import FEATURES
+from ..core.settings import FEATURES
 from .features import LIST_FEATURES, FeatureTable
 from .logistic import conditional_log_odds, fit_logistic, top_candidates
 

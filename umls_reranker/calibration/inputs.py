@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
-from ..core.sockets import FEATURES
+from ..core.settings import FEATURES
 from ..data.candidate_lists import CandidateLists
 from ..data.list_columns import FIELDS, encoded_texts
 

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.retrievers import SCORES
-from ..core.sockets import CROSS_ENCODER, FEATURES
+from ..core.settings import CROSS_ENCODER, FEATURES, SCORES
 from ..data.candidate_lists import CandidateLists
 from .calibrators import IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.arrays import list_offsets
 from ..core.errors import UserError
-from ..core.sockets import CALIBRATORS
+from ..core.settings import CALIBRATORS
 from ..data.semantic_types import TypeHierarchy
 from .logistic import fit_logistic, sigmoid
 

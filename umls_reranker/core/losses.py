@@ -1,6 +1,6 @@
 """The losses that a recipe can name. To add one, write a function in its own module and a line in `LOSSES`.
 
-They are in this room because choices and help of the recipe key `loss` follow from them. torch is imported when a
+They are in this layer because choices and help of the recipe key `loss` follow from them. torch is imported when a
 loss is computed, so that ``--help`` needs none.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .sockets import Registry
+from .settings import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor

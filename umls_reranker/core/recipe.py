@@ -19,7 +19,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .arguments import (
+from .errors import UserError
+from .files import find_recipe, is_recipe, read_json, shipped_recipes
+from .script import CommandParser
+from .settings import (
+    FEATURES,
     CalibrationArguments,
     ConceptArguments,
     EncoderArguments,
@@ -33,10 +37,6 @@ from .arguments import (
     RunArguments,
     ServingArguments,
 )
-from .errors import UserError
-from .files import find_recipe, is_recipe, read_json, shipped_recipes
-from .script import CommandParser
-from .sockets import FEATURES
 from .trainer_fields import RESERVED, TRAINER, TrainingStageArguments, trainer_fields
 
 TRAINER_DOCS = "https://huggingface.co/docs/transformers/main_classes/trainer"
@@ -146,7 +146,7 @@ def parse_recipe(
         extra: a dataclass of the script's own options, which are not recipe keys.
         or_model: key of a section or of `extra` for a model that may be named in place of a recipe, which then has
             all defaults. None: a recipe is required.
-        notes: key -> text that completes its help with what a room above this one knows.
+        notes: key -> text that completes its help with what a layer above this one knows.
 
     Returns:
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.

@@ -20,7 +20,7 @@ from .stages import Stage
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .arguments import RunArguments
+    from .settings import RunArguments
 
 # Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
 LISTS_HELP = (

@@ -17,7 +17,7 @@ from .cores import started_processes
 from .errors import UserError
 from .files import json_sha256, model_sha256, remembered
 from .recipe import Recipe
-from .retrievers import chosen_retrievers, index_folders
+from .settings import chosen_retrievers, index_folders
 from .stages import PlannedRun, RunFolder, Stage, read_manifest
 
 ENCODER_FOLDER = "encoder"

@@ -12,8 +12,8 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from .arguments import recipe_key
 from .losses import LOSSES
+from .settings import recipe_key
 
 TRAINER = "Training: fields of transformers.TrainingArguments"
 _trainer = partial(recipe_key, group=TRAINER)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
-from ..core.retrievers import SCORES
+from ..core.settings import SCORES
 from .cuis import normalize_cui
 from .list_columns import (
     FIELDS,
@@ -98,7 +98,7 @@ class CandidateLists:
         definitions: m texts, null if missing.
         candidate_types: types of m candidates, ids of `hierarchy`.
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names are
-            `core.retrievers.SCORES` or those of a pipeline.
+            `core.settings.SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
         index_keys: for n mentions the `core.stage_keys.index_key` of the index that retrieved their candidates; "" if
             it is unknown, as for user-provided lists.

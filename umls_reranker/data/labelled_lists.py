@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
-from ..core.sockets import FEATURES
+from ..core.settings import FEATURES
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
 from .dictionary import Dictionary

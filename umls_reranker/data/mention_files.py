@@ -20,7 +20,7 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.lines import BYTE_ORDER_MARK, Malformed, decode, is_finite, of_characters
 from ..core.progress import progress
-from ..core.retrievers import SCORES
+from ..core.settings import SCORES
 from .candidate_lists import CandidateLists
 from .candidate_rows import check_header, read_candidate_rows
 from .dictionary import Dictionary

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
 from ..core.fetch import fetch
 from ..core.files import fingerprint_path, remembered
 from ..core.lines import Faults, reading
 from ..core.recipe import Recipe
+from ..core.settings import ConceptArguments, MentionArguments
 from .columns import Concept
 from .corpus import Mention, name_files, read_pmids
 from .corpus_formats import corpus_files, read_corpus, reader_of

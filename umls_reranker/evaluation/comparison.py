@@ -13,8 +13,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ..calibration.resampling import document_index, document_sums, jackknife_sums
-from ..core.arguments import USUAL_MARGIN
 from ..core.errors import UserError
+from ..core.settings import USUAL_MARGIN
 from .figures import Figure, figures_of
 from .formats import markdown_table
 from .outcomes import Outcomes

@@ -23,13 +23,6 @@ from typing import Any
 
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import thresholds_content
-from ..core.arguments import (
-    BACKENDS,
-    CalibrationArguments,
-    ConceptArguments,
-    MentionArguments,
-    RunArguments,
-)
 from ..core.errors import UserError
 from ..core.files import (
     file_sha256,
@@ -42,6 +35,13 @@ from ..core.files import (
     write_json,
 )
 from ..core.recipe import Recipe, load_recipe, portable_locator
+from ..core.settings import (
+    BACKENDS,
+    CalibrationArguments,
+    ConceptArguments,
+    MentionArguments,
+    RunArguments,
+)
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.template import PairTemplate

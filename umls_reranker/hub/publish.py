@@ -12,9 +12,9 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
-from ..core.arguments import USUAL_MARGIN
 from ..core.errors import UserError
 from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
+from ..core.settings import USUAL_MARGIN
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .card import folder_card

@@ -10,10 +10,10 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from ..core.arguments import BACKENDS
 from ..core.cores import openmp_threads, usable_cores
 from ..core.errors import UserError
 from ..core.files import read_json
+from ..core.settings import BACKENDS
 from .batches import PairBatch
 
 

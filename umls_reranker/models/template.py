@@ -30,7 +30,7 @@ from ..core.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..core.arguments import ModelArguments
+    from ..core.settings import ModelArguments
     from ..data.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
 

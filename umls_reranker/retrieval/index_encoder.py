@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.fetch import resolve_model
 from ..core.files import MODEL_PATTERNS, read_json, write_json
 from ..core.recipe import portable_locator
+from ..core.settings import EncoderArguments, IndexArguments, RunArguments
 from ..core.stage_keys import ENCODER_FOLDER
 from ..core.stages import RunFolder
 from ..models.bi_encoder import BiEncoder

@@ -18,11 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.errors import UserError
 from ..core.files import link_or_copy, written
 from ..core.progress import progress
-from ..core.retrievers import chosen_retrievers, index_folders
+from ..core.settings import EncoderArguments, IndexArguments, RunArguments, chosen_retrievers, index_folders
 from ..core.stage_keys import ENCODER_FOLDER, index_key
 from ..core.stages import STAGE_MANIFEST, read_manifest
 from ..data.relations import RELATIONS_FILE

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.arguments import MiningArguments
 from ..core.arrays import list_offsets
+from ..core.settings import MiningArguments
 from .false_negatives import CHOSEN
 from .mining_report import NEAREST, SOURCES, TYPE
 

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..core.retrievers import RetrieverDeclaration
+from ..core.settings import RetrieverDeclaration
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
+    from ..core.settings import EncoderArguments, IndexArguments, RunArguments
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
     from .name_index import NameIndex

@@ -20,7 +20,7 @@ from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
 from ..core.files import hold, json_sha256
 from ..core.lines import is_finite, reading
-from ..core.retrievers import SCORES
+from ..core.settings import SCORES
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.corpus import Mention

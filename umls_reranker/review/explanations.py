@@ -8,7 +8,7 @@ from typing import Any
 
 from ..calibration.lineage import DEFAULT
 from ..calibration.thresholds import TypeThreshold
-from ..core.retrievers import SCORES
+from ..core.settings import SCORES
 from ..data.semantic_types import TypeHierarchy
 from ..serving.ranked_candidates import RankedCandidate, ranked_candidates
 from ..serving.reranker import UMLSReranker

@@ -16,11 +16,11 @@ from ..calibration.fitting import fit_calibration
 from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
-from ..core.arguments import CalibrationArguments
 from ..core.arrays import ranking
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.recipe import Recipe
+from ..core.settings import CalibrationArguments
 from ..data.candidate_lists import AnnotatedLists
 from ..data.labelled_lists import best_of_each_concept
 from ..evaluation.list_systems import System

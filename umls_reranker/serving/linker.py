@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.arguments import RunArguments
 from ..core.errors import UserError, warn_caller
 from ..core.recipe import Recipe
+from ..core.settings import RunArguments
 from ..data.abbreviations import find_abbreviations
 from ..data.candidate_lists import RetrievedList
 from ..data.concepts import ConceptTable

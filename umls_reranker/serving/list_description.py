@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..calibration.inputs import lacking, lists_with_any
-from ..core.sockets import FEATURES
+from ..core.settings import FEATURES
 from ..data.candidate_lists import AnnotatedLists
 from ..data.labelled_lists import LABEL_FIELDS, LabelledLists, UnknownTypes, repeated_rows
 from ..data.list_columns import FIELDS, MENTION_FIELDS

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..calibration.logistic import sigmoid
-from ..core.arguments import CalibrationArguments
 from ..core.arrays import best_candidates
 from ..core.errors import UserError
 from ..core.files import write_json, written
 from ..core.recipe import portable_locator
+from ..core.settings import CalibrationArguments
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..evaluation.answers import Answers
 from ..evaluation.formats import number, percent

@@ -20,11 +20,10 @@ from ..calibration.features import default_features
 from ..calibration.inputs import absent_inputs, inputs_of, lacking
 from ..calibration.network_logits import NetworkLogits, Score
 from ..calibration.probabilities import Calibration
-from ..core.arguments import CalibrationArguments
 from ..core.errors import UserError
 from ..core.files import write_json, written
 from ..core.recipe import portable_locator
-from ..core.sockets import CROSS_ENCODER
+from ..core.settings import CROSS_ENCODER, CalibrationArguments
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..evaluation.formats import percent

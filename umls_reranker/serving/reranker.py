@@ -16,7 +16,7 @@ from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
-from ..core.retrievers import SCORES
+from ..core.settings import SCORES
 from ..data.candidate_lists import CandidateLists
 from ..data.list_columns import SYNONYM_SCORE
 from ..hub.download import download

@@ -25,11 +25,11 @@ from transformers import (
     set_seed,
 )
 
-from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
+from ..core.settings import EncoderArguments, IndexArguments, RunArguments
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
 from ..models.pretrained import load_pretrained, loading

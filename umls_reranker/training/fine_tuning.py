@@ -27,11 +27,11 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..core.arguments import ModelArguments, RunArguments
 from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.losses import GOLD_LABEL, LOSSES
+from ..core.settings import ModelArguments, RunArguments
 from ..core.trainer_fields import TrainingStageArguments
 from ..models.pretrained import load_pretrained, loading
 from ..models.template import PairTemplate

@@ -11,7 +11,7 @@ from ..core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from ..core.arguments import RunArguments
+    from ..core.settings import RunArguments
 
 
 def training_device(run: RunArguments) -> torch.device:

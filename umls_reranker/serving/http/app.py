@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from ...core.arguments import ServingArguments
+from ...core.settings import ServingArguments
 from ...core.version import __version__
 from ...hub.model_folder import WEIGHTS, version_digits
 from ..monitoring.prometheus import metrics_text

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
-from ...core.arguments import ServingArguments
 from ...core.errors import UserError
+from ...core.settings import ServingArguments
 from ..ranked_candidates import RankedCandidate
 from ..reranker import UMLSReranker
 from .micro_batching import MicroBatcher

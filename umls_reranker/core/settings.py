@@ -1,22 +1,199 @@
-"""Recipe sections: one dataclass per stage. `umls_reranker.core.recipe` reads them from YAML and the command line.
+"""Sections of a recipe, one dataclass per stage, and the extension points whose entries are choices of their keys.
 
-The training section is in `trainer_fields`.
+`umls_reranker.core.recipe` reads the sections from YAML and the command line; the training section is in
+`trainer_fields`. Keys are unique over all sections, so a recipe is one flat YAML file. If a default differs from the
+library's, the help says so.
 
-Keys are unique over all sections, so a recipe is one flat YAML file. If a default differs from the library's, the
-help says so.
+Features, calibrators and retrievers register here, in the lowest layer, because choices and help of recipe keys follow
+from them. The package's own are in `calibration.features`, `calibration.calibrators` and `retrieval.retrievers`;
+``umls_reranker/__init__.py`` says where.
 """
 
 from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .retrievers import RETRIEVERS
-from .sockets import AUTO, CALIBRATORS, FEATURES
+if TYPE_CHECKING:
+    import numpy as np
+
+# What a feature can be made of, as `calibration.inputs` names it, besides scores and the candidate's name.
+FEATURE_INPUTS = ("entity_type", "context", "cui", "semantic_types")
+CROSS_ENCODER = "cross_encoder"
+Entry = TypeVar("Entry")
+
+
+class Registry(MutableMapping[str, Entry]):
+    """Entries of a kind by name; those of the package are imported at the first lookup.
+
+    Args:
+        kind: kind of the entries, for messages.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._entries: dict[str, Entry] = {}
+        self._imports: list[Callable[[], object]] = []
+
+    def import_by(self, load: Callable[[], object]) -> None:
+        """Set the function that imports the module that registers entries."""
+        self._imports.append(load)
+
+    def _loaded(self) -> dict[str, Entry]:
+        while self._imports:
+            self._imports.pop()()
+        return self._entries
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._loaded()[name]
+
+    def __setitem__(self, name: str, entry: Entry) -> None:
+        if name in self._entries:
+            raise ValueError(f"{self._kind} {name!r} is already registered")
+        self._entries[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaded())
+
+    def __len__(self) -> int:
+        return len(self._loaded())
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A number about each candidate of a list; a higher value never lowers a candidate's probability.
+
+    Attributes:
+        name: its name in recipes and ``calibrator.json``.
+        help: one line about it.
+        column: makes the column, (m,) float64, from `calibration.features.FeatureSources`; NaN where an input is
+            missing. None: it comes with the lists, as scores of retrievers do, or from the network.
+        inputs: the inputs of `FEATURE_INPUTS`, or ``NAME_score``, that it needs. A fallback model decides about
+            requests that lack one of them.
+    """
+
+    name: str
+    help: str
+    column: Callable[[Any], np.ndarray] | None = None
+    inputs: tuple[str, ...] = ()
+
+
+FEATURES: Registry[Feature] = Registry("feature")
+# Subclasses of `calibration.score_maps.Calibrator`, which declare name and help.
+CALIBRATORS: Registry[type[Any]] = Registry("calibrator")
+
+
+class AUTO:
+    """The choice of the calibrator with the lowest held-out loss."""
+
+    help = "the one with the lowest cross-validated log loss, folds by document"
+
+
+def register_feature(feature: Feature) -> None:
+    """Add a feature to those that recipes can name.
+
+    Raises:
+        ValueError: its name is taken, or it has an unknown input.
+    """
+    unknown = [name for name in feature.inputs if name not in FEATURE_INPUTS and not name.endswith("_score")]
+    if unknown:
+        raise ValueError(
+            f"{feature.name}: unknown inputs {unknown}; choose from {', '.join(FEATURE_INPUTS)}, NAME_score"
+        )
+    FEATURES[feature.name] = feature
+
+
+def register_calibrator(calibrator: type[Any]) -> None:
+    """Add a subclass of `calibration.score_maps.Calibrator` to those that recipes can name.
+
+    Raises:
+        ValueError: its name is taken.
+    """
+    CALIBRATORS[calibrator.name] = calibrator
+
+
+register_feature(Feature(CROSS_ENCODER, "log-odds of the cross-encoder"))
+
+
+# What an index can be built from.
+INDEX_INPUTS = ("concepts", "mentions", "encoder", "vectors")
+
+
+class RetrieverDeclaration:
+    """A retriever's name, what its index is built from, and the score that it gives.
+
+    Attributes:
+        name: its name in the recipe key `retrievers` and in figures of recall.
+        help: one line about it.
+        folder: folder of its index in a run, and name of the stage that builds it; None: it has no index of its own.
+        inputs: what the index is built from, and rebuilt with if it changes: ``concepts`` (the dictionary),
+            ``mentions`` (of the training split), ``encoder`` (the bi-encoder), ``vectors`` (of the names).
+        reads_context: whether it searches for the mention in its text.
+        score_name: NAME of the key ``NAME_score`` of candidates and of the feature; None: it gives no scores.
+        score_help: one line about this feature.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    folder: ClassVar[str | None] = None
+    inputs: ClassVar[tuple[str, ...]] = ("concepts",)
+    reads_context: bool = False
+    score_name: ClassVar[str | None] = None
+    score_help: ClassVar[str] = ""
+
+    @staticmethod
+    def settings(recipe: Any) -> dict[str, Any]:
+        """Further values that decide the index, of a `Recipe` and the version of its files; for JSON."""
+        return {}
+
+    @classmethod
+    def score_inputs(cls) -> tuple[str, ...]:
+        """Inputs of the feature, as `calibration.inputs` names them."""
+        return (*(("context",) if cls.reads_context else ()), f"{cls.score_name}_score")
+
+
+# Name -> retriever, in the order of their lists in a union.
+RETRIEVERS: dict[str, type[RetrieverDeclaration]] = {}
+# Name of the score -> the retriever that gives it. Such scores count only with the index key.
+SCORES: dict[str, type[RetrieverDeclaration]] = {}
+
+
+def register_retriever(retriever: type[RetrieverDeclaration]) -> None:
+    """Add a retriever to those that recipes can name.
+
+    Raises:
+        ValueError: its name, folder or score is taken, or its index has an unknown input.
+    """
+    for former in RETRIEVERS.values():
+        for key in ("name", "folder", "score_name"):
+            value = getattr(retriever, key)
+            if value is not None and value == getattr(former, key):
+                raise ValueError(f"the retriever {former.name} already has the {key} {value!r}")
+    if unknown := {*retriever.inputs} - {*INDEX_INPUTS}:
+        raise ValueError(f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INDEX_INPUTS)}")
+    if retriever.score_name is not None:
+        register_feature(Feature(retriever.score_name, retriever.score_help, inputs=retriever.score_inputs()))
+        SCORES[retriever.score_name] = retriever
+    RETRIEVERS[retriever.name] = retriever
+
+
+def chosen_retrievers(names: Iterable[str]) -> list[type[RetrieverDeclaration]]:
+    """The retrievers of a recipe, in the order of `RETRIEVERS`."""
+    chosen = {*names}
+    return [retriever for name, retriever in RETRIEVERS.items() if name in chosen]
+
+
+def index_folders(names: Iterable[str]) -> list[str]:
+    """Folders of the indexes that a recipe's retrievers need."""
+    return [retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None]
+
 
 # Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for ONNX there, too.
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
@@ -46,7 +223,7 @@ def recipe_key(
         least: lowest value of a number in a recipe or on the command line, which is always finite.
         most: highest value of such a number.
         rare: whether only ``--help_all`` explains it.
-        is_open: whether values other than `choices` are allowed, which the room that reads them checks.
+        is_open: whether values other than `choices` are allowed, which the layer that reads them checks.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
     metadata: dict[str, Any] = {"help": help, "choices": choices, "group": group, "range": (least, most)}
