@@ -90,7 +90,6 @@ def make(recipe, run, stage) -> None:
 
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.relations import RelationTable
     from umls_reranker.evaluation.answers import Answers
     from umls_reranker.evaluation.baselines import notes_on_lists
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
@@ -116,14 +115,13 @@ def make(recipe, run, stage) -> None:
             concatenate_datasets([mentions["train"], mentions["calibration"]]),
             mentions["calibration"],
             concepts,
-            RelationTable.load(run.path / "concepts"),
         )
         if recipe.mentions.candidate_lists:
             report["notes"] = notes_on_lists(lists, recipe.concepts.names_dictionary)
         write_json(folder / METRICS, report)
         answers.outcomes.save(folder / OUTCOMES_FILE)
         thresholds = reranker.thresholds
-        page = report_page(report, recipe.run.run_name, thresholds.target_precision, thresholds.for_type().accept)
+        page = report_page(report, recipe.run.run_name, thresholds)
         (folder / "report.html").write_text(page, encoding="utf-8")
         reliability, risk_coverage = card_charts(report, thresholds.target_precision)
         (folder / RELIABILITY).write_text(reliability, encoding="utf-8")

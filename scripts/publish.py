@@ -6,9 +6,7 @@
     umls-reranker publish my_model --repo_id org/my-reranker --tag v1.0.0
 
 The last form publishes a model folder, such as the output of umls-reranker calibrate --lists.
-Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run checks everything and sends nothing. A model
-that is worse than the one in the repo on the same test mentions, or not shown to be non-inferior within --margin, is
-refused unless --force_worse is given.
+Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run checks everything and sends nothing.
 """
 
 import sys
@@ -47,8 +45,6 @@ def main() -> None:
         options.repo_id,
         options.tag,
         private=options.private,
-        margin=recipe.evaluation.margin,
-        force_worse=options.force_worse,
         dry_run=recipe.run.dry_run,
     )
     for file in model_files(folder):

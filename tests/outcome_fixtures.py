@@ -88,10 +88,6 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
             "score": histogram(outcomes.score, outcomes.correct),
             "margin": histogram(outcomes.margin, outcomes.correct),
         },
-        "near_misses": {
-            name: {"incorrect": 700, "kinds": {"shared_name": 35}, "share": one | {"population": "700 answers"}}
-            for name in ("reranker", "retriever")
-        },
         "scored": {
             "candidates": 12 * len(outcomes),
             "share": 0.375,
@@ -99,7 +95,6 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
             "acc@1": {"pruned": 0.7012, "exhaustive": 0.7013},
             "high_share": {"pruned": 0.4102, "exhaustive": 0.4101},
         },
-        "inputs": {name: slice_ | {"certified": name == "all"} for name in ("all", "no type", "names, no type")},
         "incorrect_types": {"0.00": slice_ | {"replaced": 0}, "0.10": slice_ | {"replaced": 7}},
         "losses": {"out_of_dictionary": 40, "not_retrieved": 7, "truncated_pairs": 0},
     }

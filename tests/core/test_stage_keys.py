@@ -53,7 +53,7 @@ STALE = {
     "per_device_train_batch_size gradient_accumulation_steps gradient_checkpointing save_total_limit report_to "
     "dataloader_num_workers": "",
     "device cache_dir overwrite dry_run run_name output_dir targets margin stage_minutes": "",
-    "repo_id tag private force_worse": "",
+    "repo_id tag private": "",
     "served_model served_revision served_index accept_tier backend token_budget batch_mentions host "
     "port max_queue max_candidates max_request_mentions auto_truncate": "",
     "monitor_window monitor_alpha monitor_log": "",

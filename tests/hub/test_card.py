@@ -59,19 +59,6 @@ METRICS = {
         "acc@1": {"pruned": 0.50002, "exhaustive": 0.50018},
         "high_share": {"pruned": 0.499, "exhaustive": 0.4991},
     },
-    "inputs": {
-        "all": {
-            "certified": True,
-            "acc@1": figure(0.71),
-            "high_confidence_share": figure(0.3),
-            "high_confidence_precision": figure(0.96),
-        },
-        "no type": {
-            "certified": False,
-            "high_confidence_share": figure(0.0),
-            "high_confidence_precision": figure(float("nan")),
-        },
-    },
     "incorrect_types": {
         "0.10": {
             "replaced": 700,
@@ -108,7 +95,8 @@ def test_the_card_says_how_many_candidates_were_scored_and_what_that_changed():
 
 
 def test_results_stand_beside_their_baselines_with_interval_and_support():
-    found = tables(model_card(METRICS, recipe()))
+    certificates = {"all": {"threshold": 0.9, "share": 0.3, "precision": 0.96}, "no type": None}
+    found = tables(model_card(METRICS, recipe(), certificates=certificates))
     assert found["Ranking the same candidate lists"] == [
         "| system | acc@1 | MRR | answered |",
         "| **this model** | 0.500 (0.480-0.520) | 0.550 (0.500-0.600) | – |",
@@ -140,9 +128,9 @@ def test_results_stand_beside_their_baselines_with_interval_and_support():
         "| mean margin | 0.300 (0.200-0.400) | 6,012 test mentions |",
     ]
     assert found["Missing or incorrect inputs"] == [
-        "| inputs | certified | acc@1 | high-tier coverage | high-tier precision |",
-        "| all, type given | yes | 0.710 | 0.300 | 0.960 |",
-        "| all, no type | no | – | 0.000 | – |",
+        "| inputs | certified | coverage | precision |",
+        "| all, type given | yes | 30.0\u00a0% | 96.0\u00a0% |",
+        "| all, no type | no | – | – |",
         "| incorrect types | high-tier coverage | high-tier precision | coverage | precision |",
         "| 10% | 0.400 | 0.930 (0.900-0.950) | – | – |",
     ]
@@ -383,7 +371,15 @@ def test_a_folders_card_comes_from_its_own_files(tmp_path):
         (new / "metrics.json").write_text(json.dumps(METRICS))
         (new / "risk_coverage.svg").touch()
     (folder / "own.png").touch()
-    expected = model_card(METRICS, recipe(), "org/tiny", tag="v1", plots=["risk_coverage.svg"], dictionary=dictionary)
+    expected = model_card(
+        METRICS,
+        recipe(),
+        "org/tiny",
+        tag="v1",
+        plots=["risk_coverage.svg"],
+        dictionary=dictionary,
+        certificates={"all": read_json(folder / "thresholds.json")["inputs"][0]["certificate"]},
+    )
     assert "UMLS Metathesaurus 2021AB" in expected
     assert folder_card(folder, "org/tiny", "v1") == expected
     assert "![risk coverage](risk_coverage.svg)" in expected

@@ -538,7 +538,7 @@ class EvaluationArguments:
     )
     margin: float = recipe_key(
         USUAL_MARGIN,
-        "non-inferiority margin for a new version (validate --against, publish): how much lower its acc@1 and F1 may "
+        "non-inferiority margin for a new version (validate --against): how much lower its acc@1 and F1 may "
         "be than those of the previous version; half of it for how much higher its Brier score of top candidates may "
         "be",
         least=0,
@@ -554,10 +554,6 @@ class PublishArguments:
     tag: str | None = recipe_key(None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten")
     private: bool = recipe_key(
         True, "create a new repo as private (the Hub's default is public), and refuse an existing public one"
-    )
-    force_worse: bool = recipe_key(
-        False,
-        "publish a version even if it is worse than the one in the repo, or not shown to be non-inferior (`margin`)",
     )
 
 

@@ -167,8 +167,6 @@ def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
         for name, support in (("precision", entry["predicted"]), ("recall", entry["actual"]), ("f1", mentions)):
             population = f"{support:,} {split} mentions"
             figures[f"{view}_{name}"] = _measured(entry[name], population=population, support=support)
-    near = report["near_misses"]["reranker"]
-    figures["near_miss_share"] = _measured(near["share"], support=near["incorrect"])
     for precision, entry in report["coverage"]["reranker"].items():
         figures[f"coverage_at_{precision}"] = _measured(entry, **everywhere)
     return figures

@@ -1,7 +1,4 @@
-"""Figures where inputs are missing or incorrect: the same lists with inputs removed, or with semantic types replaced.
-
-Requests bring less than the model reads, and pipelines predict types, while test mentions have annotated ones.
-"""
+"""Figures where semantic types are incorrect: pipelines predict them, while test mentions have annotated ones."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..calibration.inputs import without
-from ..calibration.network_logits import NetworkLogits, Unseen, unseen_inputs
 from ..core.progress import progress
 from ..models.cross_encoder import Scores, score_lists
 from .figures import slice_figures
@@ -29,33 +24,6 @@ if TYPE_CHECKING:
 LEVELS = (0.0, 0.05, 0.1, 0.2)
 
 TypeLists: TypeAlias = "Sequence[Sequence[str]] | TypeSets"
-
-
-def missing_input_figures(answers: Answers) -> dict[str, dict[str, Any]]:
-    """Figures with all inputs, and with the inputs of each fallback model, which then decides.
-
-    Candidates that are retained when the network sees less are scored for it.
-
-    Returns:
-        Name of the inputs -> ``certified``, whether the model that decided has a certified tier high, and
-        `slice_figures` of all mentions.
-    """
-    lists, network_inputs = answers.lists, answers.template.reads
-    network = NetworkLogits(answers.scorer, lists, "scoring", {(): answers.logits})
-    report = {}
-    models = answers.calibration.models
-    for number, model in enumerate(progress(models, desc="measuring fallback models", unit=" models")):
-        reduced, unseen = without(lists, model.removed), unseen_inputs(model.removed, network_inputs)
-
-        def score(_: CandidateLists, retained: np.ndarray, unseen: Unseen = unseen) -> Scores:
-            return Scores(network(unseen, retained), 0)
-
-        decided = answers.decide(reduced, score)
-        # Lists that lack its inputs are decided by another model.
-        if number in decided.models:
-            figures = slice_figures(Outcomes.of(reduced, decided), answers.documents, answers.split)
-            report[model.name] = {"certified": model.thresholds.is_certified} | figures
-    return report
 
 
 def replaced_types(

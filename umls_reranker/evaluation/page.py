@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..calibration.thresholds import ThresholdTable
 from .charts import Axes, histogram_axes, marked_points, reliability_axes, risk_axes
 from .figures import WITHOUT_TYPE, figures_of
 from .formats import FORMATS, figure_name
@@ -17,14 +18,13 @@ TEMPLATES = Path(__file__).parent.parent / "templates"
 LISTED_TYPES = 15
 
 
-def report_page(report: Mapping[str, Any], title: str, target_precision: float, accept: float) -> str:
+def report_page(report: Mapping[str, Any], title: str, thresholds: ThresholdTable) -> str:
     """Write the page.
 
     Args:
         report: content of ``metrics.json``.
         title: name of the run.
-        target_precision: certified precision of the high tier.
-        accept: default threshold of acceptance, marked in the histogram of the scores.
+        thresholds: those of the model; the default threshold of acceptance is marked in the histogram of the scores.
 
     Returns:
         HTML text without external references.
@@ -34,8 +34,9 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
         "report.html",
         report=report,
         title=title,
-        target_precision=target_precision,
-        accept=accept,
+        target_precision=thresholds.target_precision,
+        is_certified=thresholds.is_certified,
+        accept=thresholds.for_type().accept,
         risk_curves=_named(curves["risk_coverage"]),
         pair_curves=_pair_curves(curves),
         # Next to acc@1 it would make the tables too wide for the page.

@@ -26,10 +26,9 @@ from .figures import (
     slice_figures,
     type_slices,
 )
-from .inputs import incorrect_type_figures, missing_input_figures
+from .inputs import incorrect_type_figures
 from .linking import Documents, coverage_at_precision, gold_ranks, linking_metrics, tier_metrics
 from .list_systems import System
-from .near_misses import near_misses
 from .outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
-    from ..data.relations import RelationTable
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
 
@@ -49,7 +47,6 @@ def build_report(
     known_mentions: Dataset,
     calibration_mentions: Dataset,
     concepts: ConceptTable,
-    relations: RelationTable,
 ) -> dict[str, Any]:
     """All figures of a run's split.
 
@@ -59,8 +56,7 @@ def build_report(
         known_mentions: mentions of the training and calibration splits, which the model counts; for the
             string-frequency baseline and the subsets seen and unseen.
         calibration_mentions: mentions from whose types incorrect types are drawn.
-        concepts: dictionary for the exact-match baseline and near misses.
-        relations: its relations, for near misses.
+        concepts: dictionary for the exact-match baseline.
 
     Returns:
         The content of ``metrics.json``.
@@ -73,10 +69,6 @@ def build_report(
         "pair": lambda: _mined_pairs(scorer, pairs, lists, logits, documents, split),
         "subsets": lambda: _subsets(outcomes, lists, systems, known_mentions, documents, split),
         "answering": lambda: answering_metrics(outcomes, documents),
-        "near_misses": lambda: {
-            name: near_misses(lists, scores, concepts, relations, documents)
-            for name, scores in (("reranker", answers.decided.log_odds), ("retriever", -np.arange(len(lists.labels))))
-        },
         "incorrect_types": lambda: incorrect_type_figures(answers, seen_types),
     }
     return measured_report(answers, systems, sections) | {
@@ -126,7 +118,6 @@ def measured_report(
         "groups": lambda: group_slices(outcomes, documents, thresholds.hierarchy, split),
         "types": lambda: type_slices(outcomes, documents, thresholds.hierarchy, split),
         **({"scored": lambda: _scored(answers)} if answers.has_network else {}),
-        "inputs": lambda: missing_input_figures(answers),
     }
     parts = of_any_lists | dict(sections)
     with progress(total=1 + len(parts), desc="measuring", unit=" parts") as bar:

@@ -17,11 +17,20 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
 from ..evaluation.figures import read_metrics
-from ..evaluation.formats import FORMATS, figure_name, is_there, markdown_table, with_interval
+from ..evaluation.formats import FORMATS, figure_name, inputs_label, is_there, markdown_table, percent, with_interval
 from ..evaluation.list_systems import systems_markdown
 from ..evaluation.page import TEMPLATES
 from .download import REPO_ID
-from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, has_network, model_recipe
+from .model_folder import (
+    CALIBRATOR,
+    MANIFEST,
+    METRICS,
+    RELIABILITY,
+    RISK_COVERAGE,
+    THRESHOLDS,
+    has_network,
+    model_recipe,
+)
 
 # Figures in the card's metadata, by section of metrics.json.
 INDEXED = {
@@ -65,7 +74,7 @@ def folder_card(
     evaluated = evaluated or folder
     recipe, metrics = model_recipe(folder), read_metrics(evaluated / METRICS)
     plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
-    info, calibrator = read_json(folder / MANIFEST), read_json(folder / CALIBRATOR)
+    info, calibrator, thresholds = (read_json(folder / name) for name in (MANIFEST, CALIBRATOR, THRESHOLDS))
     return model_card(
         metrics,
         recipe.to_dict(),
@@ -76,6 +85,7 @@ def folder_card(
         corrections=calibrator["fitted_on"].get("corrections", {}).get("used", 0),
         score_ranges=calibrator.get("score_ranges") or {},
         network=has_network(info),
+        certificates={entry["name"]: entry["certificate"] for entry in thresholds["inputs"]},
     )
 
 
@@ -90,6 +100,7 @@ def model_card(
     corrections: int = 0,
     score_ranges: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     network: bool = True,
+    certificates: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Write the card.
 
@@ -104,6 +115,7 @@ def model_card(
         corrections: number of reviewed mentions that the calibration was also fitted on.
         score_ranges: name of a retriever -> ``low`` and ``high`` of its scores, for the example.
         network: whether the model has a network.
+        certificates: name of a model's inputs -> its `Certificate`, or None, as in ``thresholds.json``.
 
     Returns:
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
@@ -123,6 +135,7 @@ def model_card(
         "pair": _figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
         "calibration": _figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
         "serving": _figures_table([metrics.get("serving", {})]),
+        "certificates": _certificates_table(certificates),
         "sources": _table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain, network)),
     }
     card = ModelCard.from_template(
@@ -224,6 +237,15 @@ def _figures_table(sections: Sequence[Mapping[str, Any]], digits: int = 3, over:
             population = figure.get("population") or ("top candidates" if "top1" in key else over)
             rows.append([figure_name(key), with_interval(figure, digits), population])
     return _table(["metric", "value", "over"], rows)
+
+
+def _certificates_table(certificates: Mapping[str, Any]) -> str:
+    rows = []
+    for name, certificate in certificates.items():
+        certified = certificate if certificate and certificate["threshold"] is not None else {}
+        figures = percent(certified.get("share")), percent(certified.get("precision"))
+        rows.append((inputs_label(name, certificates), "yes" if certified else "no", *figures))
+    return _table(["inputs", "certified", "coverage", "precision"], rows)
 
 
 def _candidates(metrics: Mapping[str, Any]) -> str:

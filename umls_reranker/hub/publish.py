@@ -14,9 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from ..core.errors import UserError
 from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
-from ..core.settings import USUAL_MARGIN
-from ..evaluation.comparison import compare
-from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from ..evaluation.outcomes import OUTCOMES_FILE
 from .card import folder_card
 from .download import REPO_ID, hub_api, snapshot
 from .model_folder import CARD, MANIFEST, METRICS, MODEL_FILES, ONNX, published_files, verify_files, verify_model
@@ -29,8 +27,6 @@ def publish(
     *,
     private: bool = True,
     token: str | None = None,
-    margin: float = USUAL_MARGIN,
-    force_worse: bool = False,
     dry_run: bool = False,
 ) -> str:
     """Publish a model folder as one commit on ``main`` and a new tag on that commit.
@@ -44,16 +40,13 @@ def publish(
         tag: name of the version; an existing tag or branch of that name is never changed.
         private: make a new repo private, and refuse to publish to an existing one that is public.
         token: Hub token with write access; None uses the environment or ``hf auth login``.
-        margin: by how much it may be worse than the version in the repo (`compare`).
-        force_worse: publish even if it is worse than that, or not shown to be as good (`_refuse_worse`).
         dry_run: run all checks, also on the Hub, and send nothing.
 
     Returns:
         URL of the commit; in a dry run, of the repo.
 
     Raises:
-        UserError: the folder, names, tag or token are not acceptable, the model is worse than the version in the repo
-            or not shown to be as good, or the Hub cannot be reached.
+        UserError: the folder, names, tag or token are not acceptable, or the Hub cannot be reached.
     """
     folder = Path(folder)
     listed = verify_model(folder)["sha256"]
@@ -77,8 +70,6 @@ def publish(
                     f"{repo_id} contains {foreign}, which does not belong to a umls_reranker model; choose another "
                     "repo"
                 )
-            if MANIFEST in present and not force_worse:
-                _refuse_worse(folder, repo_id, head, margin, token)
         if dry_run:
             return without_password(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
@@ -153,32 +144,7 @@ def find_outcomes(location: str) -> Path:
     return published
 
 
-def _refuse_worse(folder: Path, repo_id: str, revision: str, margin: float, token: str | None = None) -> None:
-    """Refuse a model folder that is not shown to be as good as a published version on their common mentions.
-
-    If the published version has no outcomes, or the folder, a warning says that nothing is compared.
-
-    Raises:
-        UserError: a figure of `compare` is worse, or may be by more than the margin, or the two share too little; the
-            message says what to do.
-    """
-    published, outcomes = _published(repo_id, revision, token), folder / OUTCOMES_FILE
-    if published is None or not outcomes.is_file():
-        without = "it" if published is None else folder
-        warnings.warn(f"not compared with what {repo_id} holds: {without} has no {OUTCOMES_FILE}", stacklevel=3)
-        return
-    anyway = "set force_worse (--force_worse) to publish it anyway"
-    try:
-        comparison = compare(Outcomes.load(outcomes), Outcomes.load(published), margin=margin)
-    except UserError as error:
-        raise UserError(f"{folder} cannot be compared with what {repo_id} holds: {error}, or {anyway}") from None
-    if comparison.worse:
-        raise UserError(f"{folder} is {comparison.sentence()} than what {repo_id} holds; {anyway}")
-    if not comparison.passes:
-        raise UserError(f"{folder}, compared with what {repo_id} holds: {comparison.sentence()}, or {anyway}")
-
-
-def _published(repo_id: str, revision: str | None, token: str | None = None) -> Path | None:
+def _published(repo_id: str, revision: str | None) -> Path | None:
     # Not `download`: a local folder may have the name of the repo.
-    outcomes = snapshot(repo_id, revision, token=token, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
+    outcomes = snapshot(repo_id, revision, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
     return outcomes if outcomes.is_file() else None

@@ -90,7 +90,7 @@ def save_evaluation(
     if folder.exists():
         raise UserError(f"{folder} already exists; choose another folder for the report")
     thresholds = reranker.thresholds
-    page = report_page(report, title, thresholds.target_precision, thresholds.for_type().accept)
+    page = report_page(report, title, thresholds)
     reliability, risk_coverage = card_charts(report, thresholds.target_precision)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with written(folder) as partial:

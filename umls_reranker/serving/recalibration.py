@@ -138,7 +138,6 @@ def recalibrate(
         "lists": facts,
         "systems": systems,
         "verdict": verdict(systems[-1], len(measured), documents.count),
-        "inputs": _certified(calibration),
     }
     weighed = [name for name in names if uses_network or name != CROSS_ENCODER]
     settings = replace(settings, features=weighed)
@@ -298,17 +297,3 @@ def _about_network(new: Recalibrated) -> Iterator[str]:
             f"the cross-encoder is left out{faster}: no significant improvement ({gained}); "
             "--keep_cross_encoder keeps it"
         )
-
-
-def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
-    """For each set of inputs, whether its tier high is certified, with share and precision on held-out documents."""
-    certified = {}
-    for model in calibration.models:
-        if certificate := model.thresholds.certificate:
-            precision = float("nan") if certificate.precision is None else certificate.precision
-            certified[model.name] = {
-                "certified": certificate.threshold is not None,
-                "high_confidence_share": {"value": certificate.share},
-                "high_confidence_precision": {"value": precision},
-            }
-    return certified
