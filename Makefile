@@ -1,6 +1,6 @@
 # make quickstart   install, and run the full pipeline on the Human Phenotype Ontology (umls-reranker run quickstart)
 # make test         install what tests need, and run them on all cores
-# make test-extra   what takes long or needs more: a wheel, the image's steps, Spark, Ray, a browser; says what it leaves out
+# make test-extra   what takes long or needs more: a wheel, the image's steps, Spark, Ray; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make peers        compare with other linkers, each in an environment of its own (benchmarks/peers/README.md)
 # make docs         build the guides and the API reference in build/docs; warnings are errors, and so are broken links between pages
@@ -19,7 +19,7 @@ EXPORT ?= runs/peers
 CODE = umls_reranker scripts tests benchmarks examples docs/*.py
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
-EXTRAS = quickstart spark ray demo browser docs hosting notebook
+EXTRAS = quickstart spark ray demo docs hosting notebook
 
 quickstart: $(VENV)/.with-quickstart
 	$(BIN)/umls-reranker run $(RECIPE)

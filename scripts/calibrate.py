@@ -4,7 +4,6 @@
     umls-reranker calibrate quickstart
     umls-reranker calibrate --lists my_lists.parquet --output my_model
     umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model
-    umls-reranker calibrate my_model --lists my_lists.parquet --calibration_feedback corrections --output my_model_2
 
 The first form writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
 weights, string counts of the training split, thresholds.json and recipe.yaml.
@@ -15,9 +14,7 @@ features too; name them NAME_score in the candidates. CSV and TSV have one candi
 mention, cui, name, score (read as list_score) or NAME_score, and gold (1 for the gold concept, else 0) or gold_cui.
 Without MODEL, the result combines scores, names, types and counts, and is served without a network or torch.
 MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added if it
-helps. The command compares the result with the original order of your lists on held-out documents. The last form adds
-reviewers' corrections to the lists that my_model was calibrated on: they change weights and thresholds, but only new
-documents drawn at random can renew its certificate.
+helps. The command compares the result with the original order of your lists on held-out documents.
 umls-reranker calibrate --lists FILE --help lists the options of these forms.
 """
 
@@ -27,10 +24,10 @@ from pathlib import Path
 from umls_reranker.core.recipe import add_keys, parse_recipe
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.core.settings import CalibrationArguments, RunArguments
-from umls_reranker.review.run_calibration import calibrate_run
+from umls_reranker.serving.run_calibration import calibrate_run
 
 # Recipe keys that are options of the second form too.
-FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive", "calibration_feedback")
+FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
 
 
 def main() -> None:
@@ -69,7 +66,6 @@ def calibrate_on_lists(options) -> None:
     from umls_reranker.core.errors import UserError
     from umls_reranker.core.settings import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
-    from umls_reranker.review.list_corrections import described_corrections, lists_with_corrections
     from umls_reranker.serving.list_description import described
     from umls_reranker.serving.recalibration import recalibrate, results, save_recalibrated
     from umls_reranker.serving.source_model import SourceModel
@@ -80,24 +76,15 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    corrections = None
-    if options.calibration_feedback:
-        feedback = Path(options.calibration_feedback)
-        lists, corrections = lists_with_corrections(options.lists, source.hierarchy, feedback, options.umls_dir)
-    else:
-        lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir)
+    lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir)
     # Before anything is scored, which may take long.
     print(described(lists, source.template.reads), flush=True)
-    if corrections:
-        print(described_corrections(corrections), flush=True)
     if options.dry_run:
         would_make("calibrate", options.output)
         return
     settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
     keep = options.keep_cross_encoder
     new = recalibrate(source, lists, settings, options.seed, keep_cross_encoder=keep)
-    if corrections:
-        new.fitted["corrections"] = corrections
     save_recalibrated(source, new, options.output)
     print(results(new))
     print(f"the new model is in {options.output}")

@@ -1,18 +1,16 @@
 #!/usr/bin/env python
-"""Monitor logged predictions: metrics compared with the model's test split, drift, and reviewers' labels.
+"""Monitor logged predictions: metrics compared with the model's test split, and drift.
 
     umls-reranker monitor MODEL predictions.jsonl
-    umls-reranker monitor MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
+    umls-reranker monitor MODEL predictions.jsonl --lines windows.jsonl
 
 Reads the output of umls-reranker rerank line by line. MODEL is a folder or Hub repo with reference.json and
 thresholds.json, or a recipe that names one (umls-reranker recipes copy production). Mentions from documents that
 MODEL was calibrated on are left out and counted: their scores are fitted, so they always differ from those of the test
-split. --feedback uses only corrections from the random sample whose answers are in the log: others may come from a
-previous model. The exit code is 1 if there is an alarm.
+split. The exit code is 1 if there is an alarm.
 """
 
 import json
-import sys
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +32,6 @@ def make_parser() -> CommandParser:
         type=float,
         help="approximate probability of any false alarm of this call (default: the recipe's, or 0.05)",
     )
-    parser.add_argument("--feedback", type=Path, help="folder of corrections (umls-reranker add_feedback)")
     parser.add_argument("--lines", type=Path, help="write every window and alarm to this file as JSON Lines")
     parser.add_argument("--json", action="store_true", help="print all metrics as JSON, also per semantic type")
     return parser
@@ -46,7 +43,6 @@ def main() -> int:
     from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.hub.model_folder import CALIBRATOR, REFERENCE, THRESHOLDS, verify_files, version_digits
-    from umls_reranker.review.corrections import RandomSample, load_feedback
     from umls_reranker.serving.monitoring.monitor import Monitor
     from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.prediction_log import read_predictions
@@ -63,15 +59,13 @@ def main() -> int:
     is_new = lru_cache(lambda document: history.is_new([document])[0])
     # Before the previous lines are overwritten.
     mentions = read_predictions(options.predictions)
-    sample = RandomSample(load_feedback(options.feedback) if options.feedback else ())
     with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:
         try:
             monitor = Monitor(reference, window=window, alpha=alpha, log=log, model=version_digits(info))
         except ValueError as error:
             raise UserError(f"--window {window}: {error}") from None
-        drawn, fitted = len(sample.waiting), 0
+        fitted = 0
         for mention in mentions:
-            correct = sample.find(mention)
             if not is_new(str(mention.row.get("doc_id"))):
                 fitted += 1
                 continue
@@ -79,18 +73,10 @@ def main() -> int:
             ranked = mention.row["ranked"]
             inputs = ranked[0].get("inputs", ALL_INPUTS) if ranked else ALL_INPUTS
             monitor.record(types, len(ranked), mention.top, inputs)
-            if correct is not None:
-                monitor.add_label(mention.top.score, mention.top.tier, correct)
         monitor.finish()
         state = monitor.to_dict() | {"fitted_mentions": fitted}
         # Before the file is closed, which fails if the disk is full: the metrics do not depend on it.
         print(json.dumps(state, indent=2) if options.json else table(state, reference))
-        if sample.waiting:
-            print(
-                f"{len(sample.waiting):,} of {drawn:,} labels of the random sample were left out: their answers are "
-                f"not in {options.predictions}",
-                file=sys.stderr,
-            )
     return 1 if state["alarm_count"] else 0
 
 

@@ -116,17 +116,12 @@ def make_mentions(recipe, run, files, stage, mentions) -> None:
     from umls_reranker.data.reading_report import known_mentions
     from umls_reranker.data.retired import RetiredCuis, map_retired
     from umls_reranker.data.sources import corpus_mentions
-    from umls_reranker.review.corrections import load_feedback, training_mentions
 
     table = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):
         readings = {}
         if mentions is None:
             mentions = readings["corpus"] = corpus_mentions(recipe.mentions, files, recipe.run.seed)
-        if "feedback" in files:
-            mentions = readings["feedback"] = training_mentions(
-                mentions, load_feedback(*files["feedback"]), table.hierarchy
-            )
         if "MRCUI" in files:
             retired, summary["retired_cuis"] = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error)
             mentions = readings["retired_cuis"] = map_retired(mentions, retired, table)

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import fingerprint_path, remembered
 from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, shell_code
 from umls_reranker.core.progress import StageLines
 from umls_reranker.core.recipe import parse_recipe
@@ -60,10 +59,9 @@ def show_plan(recipe, options) -> int:
     if "WORLD_SIZE" not in os.environ:
         # It determines the pairs per training step, unless the recipe does.
         os.environ["WORLD_SIZE"] = str(launched_processes(options))
-    corrections, cache, code = recipe.calibration.calibration_feedback, Path(recipe.run.cache_dir), 0
-    files = fingerprints(input_files(recipe), cache, printed=True)
-    corrected = corrections and remembered(fingerprint_path, Path(corrections), cache)
-    for stage in planned_stages(recipe, recipe.run.run_dir, files, corrected).values():
+    code = 0
+    files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), printed=True)
+    for stage in planned_stages(recipe, recipe.run.run_dir, files).values():
         try:
             should_run(stage, recipe.run)
         except UserError as error:

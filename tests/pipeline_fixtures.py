@@ -63,7 +63,6 @@ PRELOADED = (
     "umls_reranker.serving.reranker",
     "umls_reranker.retrieval.index_folder",
     "umls_reranker.retrieval.mining",
-    "umls_reranker.review.corrections",
     "umls_reranker.training.fine_tuning",
 )
 

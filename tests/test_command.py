@@ -44,7 +44,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
     lines = [line.split(maxsplit=1) for line in shown.stdout.splitlines() if line.startswith("  ")]
     told = {words[0]: words[1] for words in lines if words[0] in command.COMMANDS}
     assert list(told) == command.COMMANDS
-    assert told["add_feedback"] == "Add reviewed predictions to a dataset of corrections."
+    assert told["demo"] == "Open a web page to try a model."
     assert "calibrate on your own candidate lists" in shown.stdout.lower()
     assert "  umls-reranker calibrate MODEL --lists FILE --output FOLDER\n" in shown.stdout
     assert run("--version", cwd=tmp_path).stdout.strip() == command.__version__
@@ -331,7 +331,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(planned):
     assert not Path("runs").exists()
     recipe = load_recipe("mine.yaml")
     files = fingerprints(input_files(recipe), Path("cache"), printed=False)
-    for name, stage in planned_stages(recipe, recipe.run.run_dir, files, None).items():
+    for name, stage in planned_stages(recipe, recipe.run.run_dir, files).items():
         with stage.writing() as (_, summary):
             summary |= {"pairs": {"train": {"pairs": {"positive": 7, "type": 0}}}}.get(name, {"strings": 1200})
     done = dict.fromkeys(PLANNED, "up to date in ...: strings 1,200")

@@ -25,7 +25,7 @@ def restored():
 
 def plan(tmp_path, names, steps=5):
     recipe = Recipe.from_values({"retrievers": names, "encoder_training_steps": steps, "global_batch_size": 64})
-    return planned_stages(recipe, tmp_path, {"MRCONSO": "1", "corpus": "2"}, None)
+    return planned_stages(recipe, tmp_path, {"MRCONSO": "1", "corpus": "2"})
 
 
 @pytest.mark.parametrize("trained", [{"encoder"}, set()], ids=["trained", "not trained"])

@@ -37,7 +37,7 @@ STALE = {
     "index_parameters retrievers": "candidates pairs",
     "candidates_per_mention": "candidates",
     "nearest_negatives same_type_negatives random_negatives cosine_floor neighbors "
-    "positive_weight hard_negative_weight feedback_weight max_train_mentions": "pairs",
+    "positive_weight hard_negative_weight max_train_mentions": "pairs",
     "candidate_fields mention_types": "pairs checkpoints",
     "model model_revision start_from_encoder max_length context_tokens": "checkpoints",
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
@@ -47,8 +47,7 @@ STALE = {
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.
-    "umls_dir semantic_network_dir obo corpus candidate_lists train_documents dev_documents test_documents feedback "
-    "calibration_feedback": "",
+    "umls_dir semantic_network_dir obo corpus candidate_lists train_documents dev_documents test_documents": "",
     # How a result is computed, and what is done with it.
     "per_device_train_batch_size gradient_accumulation_steps gradient_checkpointing save_total_limit report_to "
     "dataloader_num_workers": "",
@@ -68,7 +67,7 @@ OTHERS = {
     "eval_accumulation_steps full_determinism gradient_checkpointing_kwargs include_num_input_tokens_seen log_level "
     "logging_steps per_device_eval_batch_size project skip_memory_metrics torch_compile trackio_space_id",
 }
-FILES = {"MRCONSO": "1", "MRREL": "2", "MRCUI": "3", "corpus": "4", "train_documents": "5", "feedback": "6"}
+FILES = {"MRCONSO": "1", "MRREL": "2", "MRCUI": "3", "corpus": "4", "train_documents": "5"}
 # Everything that a recipe can have: all retrievers, an index that is not exact, an encoder of its own.
 WHOLE = {
     "retrievers": ["dense", "lexical", "nearest_mentions"],
@@ -78,10 +77,10 @@ WHOLE = {
 }
 
 
-def plan(tmp_path, files=None, corrections=None, **values):
+def plan(tmp_path, files=None, **values):
     """Stage -> `Stage` of a recipe."""
     recipe = Recipe.from_values(WHOLE | values)
-    return stage_keys.planned_stages(recipe, tmp_path, files or FILES, corrections)
+    return stage_keys.planned_stages(recipe, tmp_path, files or FILES)
 
 
 def stale(before, after):
@@ -142,7 +141,7 @@ def test_a_key_makes_stale_what_it_decides(tmp_path, field):
 @pytest.mark.parametrize(
     ("file", "stages"),
     [("MRCONSO", "concepts"), ("MRREL", "concepts"), ("MRCUI", "mentions"), ("corpus", "mentions")]
-    + [("train_documents", "mentions"), ("feedback", "mentions")],
+    + [("train_documents", "mentions")],
 )
 def test_a_changed_file_makes_stale_what_is_read_from_it(tmp_path, file, stages):
     after = plan(tmp_path, FILES | {file: "changed"})
@@ -166,10 +165,6 @@ def test_lists_of_ones_own_take_the_place_of_retrieval(tmp_path):
 def test_every_union_has_dense_cosines(tmp_path):
     with pytest.raises(UserError, match=r"retrievers: \['lexical'\] lacks dense"):
         plan(tmp_path, retrievers=["lexical"])
-
-
-def test_corrections_count_by_their_content(tmp_path):
-    assert stale(plan(tmp_path), plan(tmp_path, corrections="b")) == with_readers(["model"])
 
 
 @pytest.mark.parametrize("key", ["model", "encoder"])
@@ -231,7 +226,7 @@ RESUMED = {
     "save_total_limit report_to early_stopping_patience eval_on_start "
     "scoring_dtype bootstrap_resamples device features",
     "pairs": "nearest_negatives same_type_negatives random_negatives cosine_floor positive_weight "
-    "hard_negative_weight feedback_weight candidate_fields mention_types learning_rate",
+    "hard_negative_weight candidate_fields mention_types learning_rate",
     "encoder": "encoder_dtype index_factory",
     "vectors": "index_factory index_parameters candidates_per_mention",
 }

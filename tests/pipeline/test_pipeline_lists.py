@@ -23,7 +23,6 @@ from umls_reranker.core.recipe import load_recipe
 from umls_reranker.data.corpus_formats import read_corpus
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
-from umls_reranker.review.demo import Demo
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -251,7 +250,6 @@ def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
 def test_no_index_belongs_to_the_model(made):
     with pytest.raises(UserError, match="ranks the candidate lists of the pipeline it was calibrated for, which no"):
         ConceptLinker.from_run(made.folder, device="cpu")
-    assert Demo.open(str(made.folder), device="cpu").linker is None
 
 
 def test_what_is_published_names_no_path(made, scripts):

@@ -134,16 +134,6 @@ def test_rows_of_a_mention(many, many_mentions):
     assert report["gold_concept_unknown"] == 150 - len(known) > 0
 
 
-def test_corrections_are_mined_before_all_others(homonyms):
-    rows = [(name, "C0000001", []) for name in ["cold"] * 20]
-    documents = [*map(str, range(15)), *(f"feedback:{number}" for number in range(5))]
-    pairs, _, _ = homonyms.mine(
-        make_mentions(rows).add_column("doc_id", documents), MiningConfig(max_train_mentions=8)
-    )
-    # The last five rows, whose numbers begin at 7.
-    assert len({number for number in pairs["mention_id"] if number >= 22}) == 5
-
-
 def test_homonyms_are_counted_and_left_out(homonyms):
     pairs, report, _ = homonyms.mine(
         make_mentions([("cold", "C0000001", [])]), MiningConfig(same_type_negatives=0, random_negatives=0)

@@ -200,8 +200,7 @@ def _refuse_list_calibrated(path: Path) -> None:
     if isinstance(fitted_on, dict) and "lists" in fitted_on:
         raise UserError(
             f"{folder} was calibrated on labelled lists, not by a run; recalibrate it with umls-reranker calibrate "
-            f"{folder} --lists FILE --output NEW_MODEL, and --calibration_feedback FOLDER to add reviewers' "
-            "corrections"
+            f"{folder} --lists FILE --output NEW_MODEL"
         )
 
 

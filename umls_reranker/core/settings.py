@@ -384,9 +384,6 @@ class MentionArguments:
     expand_abbreviations: bool = recipe_key(
         False, "corpus: replace abbreviated mentions by the long form defined in their document"
     )
-    feedback: str | None = recipe_key(
-        None, "folder of reviewers' corrections (umls-reranker add_feedback), added to the training mentions"
-    )
 
 
 @dataclass
@@ -460,9 +457,6 @@ class MiningArguments:
     )
     positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0, rare=True)
     hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative", least=0, rare=True)
-    feedback_weight: float = recipe_key(
-        1.0, "factor on these weights for pairs from reviewers' corrections (`feedback`)", least=0, rare=True
-    )
     max_train_mentions: int | None = recipe_key(
         None,
         "maximum number of training mentions, sampled with the seed from those whose concept is in the dictionary",
@@ -518,11 +512,6 @@ class CalibrationArguments:
         "which on held-out documents may change at most 0.5 % of the top candidates and cost at most 0.2 points of "
         "acc@1 and 0.002 nats of list log loss",
         rare=True,
-    )
-    calibration_feedback: str | None = recipe_key(
-        None,
-        "folder of reviewers' corrections (umls-reranker add_feedback), added to the calibration split (or to "
-        "--lists), except those the model was trained on",
     )
 
 

@@ -34,10 +34,10 @@ COMMANDS = {
     "model": "calibrate",
 }
 # Names of files that only the mentions are read from.
-MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents", "feedback")
+MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents")
 # Files count by content, not by path.
 CONCEPT_PATHS = ("umls_dir", "semantic_network_dir", "obo")
-MENTION_PATHS = ("corpus", "candidate_lists", "train_documents", "dev_documents", "test_documents", "feedback")
+MENTION_PATHS = ("corpus", "candidate_lists", "train_documents", "dev_documents", "test_documents")
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
 # What the searches of a killed mining depend on; numbers and weights of negatives are used later.
 SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "max_train_mentions", "seed")
@@ -171,18 +171,10 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     return run.stage("checkpoints", settings, inputs, resumes_with=resumes_with, keeps="checkpoint-*/complete")
 
 
-def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stage:
-    """``model``.
-
-    Args:
-        recipe: its recipe.
-        run: the run folder.
-        corrections: fingerprint of ``calibration_feedback``.
-    """
-    settings = _without(asdict(recipe.calibration), ("calibration_feedback",))
-    settings |= {"scoring_dtype": recipe.run.scoring_dtype, "seed": recipe.run.seed}
-    inputs = _made(run, "checkpoints", "candidates")
-    return run.stage("model", settings, inputs | ({"calibration_feedback": corrections} if corrections else {}))
+def model_stage(recipe: Recipe, run: RunFolder) -> Stage:
+    """``model``."""
+    settings = asdict(recipe.calibration) | {"scoring_dtype": recipe.run.scoring_dtype, "seed": recipe.run.seed}
+    return run.stage("model", settings, _made(run, "checkpoints", "candidates"))
 
 
 def report_stage(recipe: Recipe, run: RunFolder) -> Stage:
@@ -191,14 +183,13 @@ def report_stage(recipe: Recipe, run: RunFolder) -> Stage:
     return run.stage("report", settings, _made(run, "model", "candidates", "pairs"))
 
 
-def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str], corrections: str | None) -> dict[str, Stage]:
+def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str]) -> dict[str, Stage]:
     """All stages of a recipe in order, as if those before each were finished.
 
     Args:
         recipe: its recipe.
         path: the run folder.
         files: as for `prepared_stages`.
-        corrections: as for `model_stage`.
     """
     run = PlannedRun(path)
     prepared_stages(recipe, run, files)
@@ -209,7 +200,7 @@ def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str], correct
             del run.stages["vectors"]
     pairs_stage(recipe, run)
     checkpoints_stage(recipe, run)
-    model_stage(recipe, run, corrections)
+    model_stage(recipe, run)
     report_stage(recipe, run)
     return run.stages
 

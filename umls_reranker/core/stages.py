@@ -15,7 +15,7 @@ import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,11 @@ from .errors import UserError
 from .files import (
     hold,
     json_sha256,
-    link_or_copy,
     naming_full_disk,
     partial_path,
     read_json,
     replace_folder,
     write_json,
-    written,
 )
 from .version import __version__
 
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 STAGE_MANIFEST = "manifest.json"
 # Written first: what the folder is made with, for a run that finds it incomplete.
 RESUME_FILE = "resume.json"
-# The run that a forked run was forked from.
-LINEAGE = "lineage.json"
 # Whose versions a manifest records.
 LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
 # Entries of a summary that say how much a folder holds.
@@ -263,27 +259,6 @@ class RunFolder:
     def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
         """A stage of this run; `resuming` holds the other arguments of `Stage`."""
         return Stage(self.path / name, settings, inputs, **resuming)
-
-    def fork(self, path: Path, leave_out: Sequence[str]) -> RunFolder:
-        """A new run folder with links to this run's finished stages.
-
-        Output is never changed in place, so the two runs do not affect each other.
-
-        Args:
-            path: of the new run folder, on the same file system.
-            leave_out: stages to leave out.
-
-        Raises:
-            UserError: `path` exists.
-        """
-        if path.exists():
-            raise UserError(f"{path} already exists; choose another name")
-        with written(path) as partial:
-            for manifest in sorted(self.path.glob(f"*/{STAGE_MANIFEST}")):
-                stage = manifest.parent.name
-                if stage not in leave_out:
-                    shutil.copytree(self.path / stage, partial / stage, copy_function=link_or_copy)
-        return RunFolder(path)
 
     def seconds(self) -> dict[str, float]:
         """Seconds of the latest run of each stage."""

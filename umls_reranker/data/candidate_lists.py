@@ -313,8 +313,6 @@ class CandidateLists:
             in_dictionary = table["in_dictionary"].to_numpy()
         else:
             in_dictionary = concepts.rows(gold_cuis) >= 0
-        # Only corrections have this; a split is a random sample.
-        certifies = about["certifies"].to_numpy() if "certifies" in about.column_names else np.ones(len(lists), bool)
         annotations = Annotations(
             np.array(gold_cuis, object),
             np.array(about["doc_id"].to_pylist(), object),
@@ -322,7 +320,7 @@ class CandidateLists:
             about["end"].to_numpy(),
             table["gold"].to_numpy().astype(np.int64),
             in_dictionary,
-            certifies,
+            np.ones(len(lists), bool),
         )
         return lists.annotated(annotations)
 

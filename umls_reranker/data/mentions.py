@@ -18,8 +18,6 @@ from .normalization import normalize_name
 
 SPLITS = ("train", "dev", "calibration", "test")
 BATCH_ROWS = 1_000
-# Prefix of the document ids of mentions from reviewers' corrections.
-FEEDBACK_PREFIX = "feedback:"
 
 MENTION_FEATURES = Features(
     {

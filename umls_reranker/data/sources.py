@@ -76,20 +76,14 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         files["dev_documents"] = fetched("dev_documents", mentions.dev_documents)
         if mentions.test_documents:
             files["test_documents"] = fetched("test_documents", mentions.test_documents)
-    if mentions.feedback:
-        files["feedback"] = (Path(mentions.feedback),)
     if lists:
         files["candidate_lists"] = (Path(lists),)
     return files
 
 
 def _refuse_with_lists(mentions: MentionArguments) -> None:
-    for key, remedy in (
-        ("corpus", "the lists contain the mentions"),
-        ("feedback", "add corrected mentions to the lists, in documents of the train split"),
-    ):
-        if getattr(mentions, key):
-            raise UserError(f"{key}: cannot be combined with candidate_lists; remove it, {remedy}")
+    if mentions.corpus:
+        raise UserError("corpus: cannot be combined with candidate_lists; remove it, the lists contain the mentions")
     if mentions.mention_source != "corpus":
         raise UserError("mention_source: replaced by candidate_lists; remove it")
 

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import ClassLabel, Features, Value
 
 from ..core.progress import progress
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import CandidateLists
-from ..data.mentions import FEEDBACK_PREFIX
 from ..models.template import PairTemplate
 from .concept_search import distinct_queries
 from .false_negatives import ConceptFilters, SharedNames
@@ -235,7 +233,6 @@ class _Task:
         table: n mentions.
         gold: (n,) rows of their gold concepts.
         kept: (n,) their numbers among all mentions.
-        corrected: (n,) bool, mentions that are reviewers' corrections.
         mentions: number of all mentions.
         unknown: number of mentions left out because the dictionary lacks their concept.
         left_out: number of mentions left out because they are not usable.
@@ -252,18 +249,12 @@ class _Task:
         kept = np.flatnonzero(known if usable is None else known & usable)
         self.unknown = int((~known).sum())
         self.left_out = int(known.sum()) - len(kept)
-        corrected = np.zeros(len(table), bool)
-        if "doc_id" in table.column_names:
-            corrected = pc.starts_with(table["doc_id"], FEEDBACK_PREFIX).to_numpy()
         self.not_drawn = 0
         most = config.max_train_mentions
         if most is not None and len(kept) > most:
             self.not_drawn = len(kept) - most
-            drawn = kept[np.random.default_rng(config.seed).permutation(len(kept))]
-            # Reviewers' corrections come first.
-            kept = np.sort(drawn[np.argsort(~corrected[drawn], kind="stable")][:most])
+            kept = np.sort(kept[np.random.default_rng(config.seed).permutation(len(kept))[:most]])
         self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
-        self.corrected = corrected[kept]
 
     def mention_texts(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
         """The texts of mentions (by number) for the model, some without their types."""
@@ -283,13 +274,10 @@ class _Task:
         texts = self.table.select(["mention_id", "mention", "left", "right"]).take(pa.array(mentions))
         weights = np.ones(len(SOURCES), np.float32)
         weights[[POSITIVE, NEAREST]] = self.config.positive_weight, self.config.hard_negative_weight
-        weights = weights[sources]
-        if self.config.feedback_weight != 1.0:
-            weights = np.where(self.corrected[mentions], weights * np.float32(self.config.feedback_weight), weights)
         return dict(zip(texts.column_names, texts.columns, strict=True)) | {
             "cui": self.concepts.cuis_of(rows),
             "name": names,
             "label": (sources == POSITIVE).astype(np.int8),
-            "weight": weights,
+            "weight": weights[sources],
             "source": sources,
         }

@@ -1,32 +1,25 @@
-"""The stage ``model`` of a run: calibrator and thresholds, fitted with reviewers' corrections if there are any.
+"""The stage ``model`` of a run: calibrator and thresholds.
 
 Libraries are imported only if the stage must be made, so one that is up to date is skipped at once.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..core.files import fingerprint_path, read_json, remembered
+from ..core.files import read_json
 from ..core.script import should_run
 from ..core.stage_keys import key_of_lists, model_stage
-from ..core.stages import LINEAGE, RunFolder, Stage, read_manifest
+from ..core.stages import RunFolder, Stage
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
-
-    from ..calibration.certificate import CertificateHistory
     from ..core.recipe import Recipe
-    from ..data.concepts import ConceptTable
 
 
 def calibrate_run(recipe: Recipe) -> None:
     """Make the stage, unless it is up to date, and print what was fitted."""
     run = RunFolder(recipe.run.run_dir)
-    corrections = recipe.calibration.calibration_feedback
-    cache = Path(recipe.run.cache_dir)
-    stage = model_stage(recipe, run, corrections and remembered(fingerprint_path, Path(corrections), cache))
+    stage = model_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, recipe.run):
             _make(recipe, run, stage)
@@ -47,15 +40,9 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     candidates = run.splits("candidates")["calibration"]
     mentions = run.splits("mentions")
-    fitted_mentions = mentions["calibration"]
-    corrections: dict[str, Any] = {}
-    if recipe.calibration.calibration_feedback:
-        candidates, fitted_mentions, corrections = _with_corrections(
-            recipe, run, recipe.calibration.calibration_feedback, candidates, mentions, concepts
-        )
     template = PairTemplate.from_recipe(recipe.model)
     key = key_of_lists(run.path)
-    lists = CandidateLists.from_run(candidates, fitted_mentions, concepts, template.candidate_fields, key)
+    lists = CandidateLists.from_run(candidates, mentions["calibration"], concepts, template.candidate_fields, key)
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
@@ -69,9 +56,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             concepts.hierarchy,
             recipe.run.seed,
             template.reads,
-            _former_certificates(run, stage),
         )
-        fitted |= corrections
         write_model_files(folder, recipe, template, scorer.dtype, calibration, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": network.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
@@ -97,52 +82,3 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
         )
     if note := note_on_certificate(fitted["certified_by"], is_certified=thresholds.is_certified):
         print(note)
-
-
-def _former_certificates(run: RunFolder, stage: Stage) -> CertificateHistory:
-    """Certificates of the run that was recalibrated, and of its recalibrations with other corrections."""
-    from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory
-    from ..hub.model_folder import CALIBRATOR
-
-    if not (run.path / LINEAGE).is_file():
-        return NO_CERTIFICATES
-    if (run.path / "model" / CALIBRATOR).is_file():
-        former = CertificateHistory.from_list(read_json(run.path / "model" / CALIBRATOR)["certificates"])
-        # Refitted from the same corrections, it is the same certificate.
-        return former.before() if read_manifest(run.path / "model")["key"] == stage.key else former
-    return CertificateHistory.from_list(read_json(run.path / LINEAGE)["former_certificates"])
-
-
-def _with_corrections(
-    recipe: Recipe,
-    run: RunFolder,
-    feedback_folder: str,
-    candidates: Dataset,
-    mentions: DatasetDict,
-    concepts: ConceptTable,
-) -> tuple[Dataset, Dataset, dict[str, Any]]:
-    """Lists and mentions of the calibration split plus the corrections, and their entry in ``calibrator.json``."""
-    from .corrections import calibration_rows, load_feedback
-
-    feedback = load_feedback(Path(feedback_folder))
-    documents = {split: list(mentions[split]["doc_id"]) for split in ("train", "test")}
-    rows, row_mentions, lost = calibration_rows(
-        feedback,
-        candidates,
-        mentions["calibration"],
-        documents["test"],
-        documents["train"],
-        concepts,
-        key_of_lists(run.path),
-        reads_concepts=bool(recipe.model.candidate_fields),
-    )
-    used = len(feedback) - sum(lost.values())
-    certifying = sum(row_mentions["certifies"][len(candidates) :])
-    print(
-        f"{used:,} corrections added to {len(candidates):,} mentions; {certifying:,} of them were drawn at random and "
-        f"count for certificates; left out: {lost}"
-    )
-    facts = {"corrections": {"used": used, "certifying": certifying, "left_out": lost}}
-    if (run.path / LINEAGE).is_file():
-        facts["recalibrated_from"] = read_json(run.path / LINEAGE)["recalibrated_from"]
-    return rows, row_mentions, facts

@@ -1,1 +1,0 @@
-"""Review by people: pages to review answers, and the resulting corrections."""

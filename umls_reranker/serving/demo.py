@@ -1,0 +1,80 @@
+"""A page to try a model, with Gradio; no data leaves the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..data.list_columns import entity_of
+from .reranker import UMLSReranker
+
+# Gradio reads these when it is imported.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import gradio as gr
+
+COLUMNS = ("rank", "name", "cui", "score", "margin", "tier", "accepted")
+EXAMPLES = (
+    "cold\nCommon Cold | C0009443\nCold Temperature | C0009264\nChronic Obstructive Airway Disease | C0024117",
+    "renal failure\nKidney Failure | C0035078\nKidney Failure, Acute | C0022660\nHeart Failure | C0018801",
+)
+
+
+def read_question(text: str) -> Mapping[str, Any]:
+    """A row of JSON; or a mention in the first line, and in each further one a candidate, ``NAME`` or ``NAME | CUI``.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    if text.lstrip().startswith("{"):
+        row = json.loads(text)
+        return {"candidates": [], **row, "entity": entity_of(row)}
+    mention, _, lines = text.strip().partition("\n")
+    parts = [line.partition("|") for line in lines.splitlines() if line.strip()]
+    return {
+        "entity": mention.strip(),
+        "candidates": [{"name": name.strip(), "cui": cui.strip() or None} for name, _, cui in parts],
+    }
+
+
+def ranked_table(reranker: UMLSReranker, text: str) -> list[list[Any]]:
+    """The ranked candidates of a question, as rows of `COLUMNS`.
+
+    Raises:
+        TypeError: the row cannot be ranked (`UMLSReranker.rerank`).
+        ValueError: the text is no question, or the mention is blank.
+    """
+    row = read_question(text)
+    sides = (row.get("left") or "", row.get("right") or "")
+    ranked = reranker.rerank(row["entity"], row["candidates"], row.get("entity_type"), *sides)
+    return [[item.as_row()[name] for name in COLUMNS] for item in ranked]
+
+
+def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAMPLES) -> gr.Blocks:
+    """The page, on which the first example is ranked.
+
+    Args:
+        reranker: the model.
+        name: its name on the page.
+        examples: questions (`read_question`), at least one.
+    """
+
+    def answer(text: str) -> list[list[Any]]:
+        try:
+            return ranked_table(reranker, text)
+        except (TypeError, ValueError) as error:
+            raise gr.Error(str(error)) from None
+
+    with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {name}") as page:
+        gr.Markdown(f"**umls_reranker** · {name}")
+        box = gr.Textbox(
+            examples[0], lines=6, label="A row of lists as JSON; or a mention, then one candidate per line: NAME | CUI"
+        )
+        ask = gr.Button("Rank candidates", variant="primary")
+        table = gr.Dataframe(lambda: answer(examples[0]), headers=list(COLUMNS), interactive=False, label="Ranked")
+        gr.Examples([[example] for example in examples], box, table, answer, cache_examples=False, run_on_click=True)
+        ask.click(answer, box, table)
+    return page

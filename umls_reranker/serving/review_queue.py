@@ -1,0 +1,89 @@
+"""Rows to review: a random sample of ranked rows, and the most doubtful of the others."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.files import written
+from ..data.normalization import normalize_name
+
+SAMPLED = "sampled"
+MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "right", SAMPLED)
+
+
+def select_for_review(
+    rows: Sequence[Mapping[str, Any]], count: int, random_share: float = 0.2, seed: int = 13
+) -> list[Mapping[str, Any]]:
+    """Select ranked rows: first a random sample, then those with the smallest margin of the top candidate.
+
+    Only the random sample shows how the model performs, so only it may certify a tier. Of the doubtful rows each
+    string is selected once.
+
+    Args:
+        rows: ranked rows (`statistics.read_ranked`).
+        count: number of rows to select, at most.
+        random_share: share of `count` to draw at random, in [0, 1].
+        seed: seed of the random sample.
+
+    Returns:
+        The rows with the key ``sampled``: whether the row belongs to the random sample.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(rows))[: round(count * random_share)].tolist()
+    strings = {normalize_name(_entity(rows[number])) for number in drawn}
+    doubtful: list[int] = []
+    for number in sorted(set(range(len(rows))) - set(drawn), key=lambda number: _margin(rows[number])):
+        string = normalize_name(_entity(rows[number]))
+        if len(drawn) + len(doubtful) < count and string not in strings:
+            strings.add(string)
+            doubtful.append(number)
+    return [
+        {**rows[number], SAMPLED: is_drawn} for part, is_drawn in ((drawn, True), (doubtful, False)) for number in part
+    ]
+
+
+def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write selected rows, as JSON Lines without ``ranked`` or, if the file is a .csv, as a sheet.
+
+    A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention. Both are rows of
+    labelled lists, with the candidates in their original order.
+    """
+    with written(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            lines = list(_sheet(rows))
+            names = dict.fromkeys(name for line in lines for name in line)
+            sheet = csv.DictWriter(file, list(names))
+            sheet.writeheader()
+            sheet.writerows(lines)
+        else:
+            for row in rows:
+                unranked = {name: value for name, value in row.items() if name != "ranked"}
+                file.write(json.dumps(unranked, ensure_ascii=False) + "\n")
+
+
+def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A line for each candidate; rank and probability help the reviewer and are no scores of the lists."""
+    for number, row in enumerate(rows, start=1):
+        mention = {name: row.get(name) for name in MENTION_COLUMNS}
+        mention |= {"mention_id": row.get("mention_id") or f"review-{number}", "entity": _entity(row)}
+        answers = {(item.get("cui"), item.get("name")): item for item in row["ranked"]}
+        for item in row["candidates"] or [{}]:
+            candidate = {"name": item} if isinstance(item, str) else item
+            answer = answers.get((candidate.get("cui"), candidate.get("name")), {})
+            about = {"rank": answer.get("rank"), "probability": answer.get("score")}
+            line = {**mention, "gold_cui": row.get("cui"), **about, **candidate}
+            yield {name: "|".join(value) if isinstance(value, list) else value for name, value in line.items()}
+
+
+def _entity(row: Mapping[str, Any]) -> str:
+    return str(row.get("entity") or row.get("mention"))
+
+
+def _margin(row: Mapping[str, Any]) -> float:
+    """Margin of the top candidate; rows without candidates are not doubtful."""
+    return row["ranked"][0]["margin"] if row["ranked"] else 1.0
