@@ -26,21 +26,21 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import numpy as np
-    from datasets import load_from_disk
 
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.files import read_json
     from umls_reranker.core.recipe import load_recipe
+    from umls_reranker.core.stages import RunFolder
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.models.cross_encoder import PairScorer, score_lists
     from umls_reranker.models.template import PairTemplate
 
     recipe = load_recipe(arguments.recipe)
     run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name
-    concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
-    pairs = len(load_from_disk(str(run / "pairs"))["train"])
+    concepts, mentions = ConceptTable.load(run / "concepts"), RunFolder(run).splits("mentions")
+    pairs = len(RunFolder(run).splits("pairs")["train"])
     template = PairTemplate.from_recipe(recipe.model)
-    candidates = load_from_disk(str(run / "candidates"))
+    candidates = RunFolder(run).splits("candidates")
     lists = drawn_lists("dev", arguments.most, recipe, candidates, mentions, concepts)
     counts = StringCounts.of_split(mentions["train"])
     features = recipe.calibration.features or ["cross_encoder"]

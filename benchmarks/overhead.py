@@ -63,14 +63,13 @@ def main() -> None:
 
 def rows_of(run: Path, count: int) -> tuple[list[dict], list[dict]]:
     """Two batches of test mentions as a user gives them, with all that the model weighs."""
-    from datasets import load_from_disk
-
     from umls_reranker.core.stage_keys import key_of_lists
+    from umls_reranker.core.stages import RunFolder
     from umls_reranker.data.candidate_lists import CandidateLists, RetrievedList
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.list_columns import FIELDS
 
-    candidates, mentions = (load_from_disk(str(run / name))["test"] for name in ("candidates", "mentions"))
+    candidates, mentions = (RunFolder(run).splits(name)["test"] for name in ("candidates", "mentions"))
     sizes = np.array(list(map(len, candidates["cuis"])))
     rows = np.flatnonzero(sizes == np.bincount(sizes).argmax())[: 2 * count]
     concepts = ConceptTable.load(run / "concepts")

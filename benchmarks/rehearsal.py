@@ -239,9 +239,10 @@ class Rehearsal:
         import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
-        from datasets import load_from_disk
 
-        candidates, mentions = (load_from_disk(str(self.run / name))["test"] for name in ("candidates", "mentions"))
+        from umls_reranker.core.stages import RunFolder
+
+        candidates, mentions = (RunFolder(self.run).splits(name)["test"] for name in ("candidates", "mentions"))
         lists, given = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
         cuis = lists["cuis"].combine_chunks()
         values = [lists[name].combine_chunks().values for name in ("cuis", "names")]
@@ -253,7 +254,7 @@ class Rehearsal:
 
     def link(self, port: int) -> None:
         """Wait for the service, link test mentions by ten, and see that each has an answer."""
-        from datasets import load_from_disk
+        from umls_reranker.core.stages import RunFolder
 
         address = f"http://127.0.0.1:{port}"
         for _ in range(6_000):
@@ -262,7 +263,7 @@ class Rehearsal:
                 break
             except (URLError, OSError):
                 time.sleep(0.1)
-        rows = load_from_disk(str(self.run / "mentions"))["test"].to_list()
+        rows = RunFolder(self.run).splits("mentions")["test"].to_list()
         answered = 0
         for start in range(0, self.linked, 10):
             some = [rows[number % len(rows)] for number in range(start, min(start + 10, self.linked))]

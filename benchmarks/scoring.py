@@ -340,10 +340,10 @@ def their_encoder(options, precision: str):
 
 def candidate_lists(run: Path, count: int) -> list[tuple[str, list[str]]]:
     """Dev mentions with their candidates' names, spread over the split."""
-    from datasets import load_from_disk
+    from umls_reranker.core.stages import RunFolder
 
-    mentions = load_from_disk(str(run / "mentions"))["dev"].select_columns(["mention"])
-    names = load_from_disk(str(run / "candidates"))["dev"].select_columns(["names"])
+    mentions = RunFolder(run).splits("mentions")["dev"].select_columns(["mention"])
+    names = RunFolder(run).splits("candidates")["dev"].select_columns(["names"])
     rows = np.linspace(0, len(mentions) - 1, min(count, len(mentions))).astype(int)
     return list(zip(mentions.select(rows)["mention"], names.select(rows)["names"], strict=True))
 

@@ -36,9 +36,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch
-    from datasets import load_from_disk
+    from datasets import Dataset
 
-    pairs = load_from_disk(str(arguments.pairs))["train"].select(range(arguments.rows))
+    pairs = Dataset.from_file(str(arguments.pairs / "train.arrow")).select(range(arguments.rows))
     print(
         f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, OMP_WAIT_POLICY "
         f"{os.environ['OMP_WAIT_POLICY']}, torch {torch.__version__}; {arguments.model}, {arguments.rows:,} pairs, "

@@ -24,10 +24,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import numpy as np
-    from datasets import concatenate_datasets, load_from_disk
+    from datasets import Dataset, concatenate_datasets
 
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.recipe import load_recipe
+    from umls_reranker.core.stages import RunFolder
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.corpus import read_pmids
@@ -40,7 +41,7 @@ def main() -> None:
     recipe = load_recipe(arguments.recipe)
     recipe.run.output_dir = arguments.output_dir or recipe.run.output_dir
     run = recipe.run.run_dir
-    concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
+    concepts, mentions = ConceptTable.load(run / "concepts"), RunFolder(run).splits("mentions")
     retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
     others = [method for method in retriever.methods if method.name != NearestMentions.name]
     moved = np.isin(mentions["calibration"]["doc_id"][:], [*read_pmids(Path(recipe.mentions.train_documents))])
@@ -57,10 +58,10 @@ def main() -> None:
             table = rows.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
             nearest = NearestMentions(MentionIndex.build(table, concepts, retriever.encoder, Path(folder)))
             retriever = Retriever([*others, nearest], retriever.encoder)
-            path = Path(folder) / "dev"
+            path = Path(folder) / "dev.arrow"
             depth = recipe.index.candidates_per_mention
-            report = write_candidates(mentions["dev"], retriever, concepts, depth, path, str(number))
-            lists = CandidateLists.from_run(load_from_disk(str(path)), mentions["dev"], concepts, [])
+            report = write_candidates(mentions["dev"], retriever, concepts, depth, path)
+            lists = CandidateLists.from_run(Dataset.from_file(str(path)), mentions["dev"], concepts, [])
         new = ~np.isin(np.array(lists.mentions, str), np.array(rows["mention"][:], str))
         for name, counts in (("these", StringCounts.of_split(rows)), ("all", counts_of_all)):
             figures = measured(lists, counts, recipe, new)

@@ -235,7 +235,7 @@ def write_lists(data: Path, mentions_per_document: int, cache: Path, path: Path)
 
     if not (cache / "concepts").exists():
         rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META", None))
-        write_concepts(rows, TypeHierarchy.built_in(), cache / "concepts", "")
+        write_concepts(rows, TypeHierarchy.built_in(), cache / "concepts")
     concepts = ConceptTable.load(cache / "concepts")
     encoder = BiEncoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2", max_length=32)
     vectors = NameVectors.prepare(concepts, encoder, cache / "vectors")

@@ -56,7 +56,7 @@ def make_vectors(recipe, run, stage, state) -> None:
     with stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
         if main:
             concepts = ConceptTable.load(run.path / "concepts")
-            NameVectors.prepare(concepts, encoder, folder, stage.key)
+            NameVectors.prepare(concepts, encoder, folder)
         state.wait_for_everyone()
         vectors = NameVectors(folder)
         training_size(index, len(vectors))
@@ -71,12 +71,11 @@ def make_index(recipe, run, stage) -> None:
 
     (retriever,) = (retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name)
     with stage.writing() as (folder, summary):
-        summary |= retriever.build(IndexSources(recipe.run, recipe.encoder, recipe.index), folder, stage.key)
+        summary |= retriever.build(IndexSources(recipe.run, recipe.encoder, recipe.index), folder)
     print(f"{stage.name}: {stage.sizes()}")
 
 
 def make_candidates(recipe, run, stage) -> None:
-    from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
     from umls_reranker.retrieval.index_folder import load_retriever
@@ -93,9 +92,7 @@ def make_candidates(recipe, run, stage) -> None:
             del index
         retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
         for split in HELD_OUT:
-            fingerprint = f"{stage.key}-{split}"
-            summary[split] = write_candidates(mentions[split], retriever, concepts, k, folder / split, fingerprint)
-        write_dataset_dict_index(folder, HELD_OUT)
+            summary[split] = write_candidates(mentions[split], retriever, concepts, k, folder / f"{split}.arrow")
     if "index" in summary:
         figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
         print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")

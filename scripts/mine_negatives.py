@@ -60,7 +60,7 @@ def make(recipe, run, stage) -> None:
                 return
             work_alone()
             for split in SPLITS:
-                target = configs[split], folder / split, f"{stage.key}-{split}"
+                target = configs[split], folder / split
                 if lists:
                     # Evaluation covers what the lists contain.
                     texts["names_missing_gold"] = recipe.concepts.names_dictionary and split == "train"
@@ -85,10 +85,8 @@ def split_configs(recipe) -> dict:
 
 def report(folder, summary) -> None:
     """Complete the pairs' folder, and print what came out."""
-    from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.retrieval.mining_report import mining_examples, mining_table
 
-    write_dataset_dict_index(folder, SPLITS)
     write_json(folder / "mining_report.json", summary)
     console = table_console()
     console.print(mining_table(summary))

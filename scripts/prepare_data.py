@@ -86,7 +86,7 @@ def make_of_lists(recipe, run, files, stages, due) -> None:
         mentions, candidates = stages["mentions"], stages["candidates"]
         texts = {"context_chars": recipe.mentions.context_chars, "has_dictionary": has_dictionary}
         with mentions.writing() as (folder, summary), candidates.writing() as (lists_folder, counts):
-            counts |= lists.write(folder, lists_folder, mentions.key, **texts)
+            counts |= lists.write(folder, lists_folder, **texts)
             summary |= {"lists": lists.report} | counts
             write_json(folder / "read_report.json", summary)
 
@@ -98,7 +98,7 @@ def make_concepts(stage, source) -> None:
 
     with stage.writing() as (folder, summary):
         report = source.report
-        report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder, stage.key)
+        report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder)
         table = ConceptTable.load(folder)
         # Lists add concepts, and types to concepts that have none.
         report["typed"] = table.typed
@@ -125,7 +125,7 @@ def make_mentions(recipe, run, files, stage, mentions) -> None:
         if "MRCUI" in files:
             retired, summary["retired_cuis"] = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error)
             mentions = readings["retired_cuis"] = map_retired(mentions, retired, table)
-        summary["mentions"] = write_mentions(mentions, folder, stage.key)
+        summary["mentions"] = write_mentions(mentions, folder)
         summary |= {name: summary.get(name, {}) | read.report for name, read in readings.items()}
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)

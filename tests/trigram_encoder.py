@@ -47,13 +47,13 @@ HIERARCHY = TypeHierarchy(
 def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> ConceptTable:
     """Write CUI -> (types separated by blanks, names) and open it."""
     rows = [Concept(cui, names[0], tuple(names[1:]), tuple(types.split())) for cui, (types, names) in concepts.items()]
-    write_concepts(rows, HIERARCHY, path, "concepts")
+    write_concepts(rows, HIERARCHY, path)
     return ConceptTable.load(path)
 
 
-def encode_names(concepts: ConceptTable, encoder: TrigramEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
+def encode_names(concepts: ConceptTable, encoder: TrigramEncoder, folder: Path) -> NameVectors:
     """Write and encode the names as one process."""
-    vectors = NameVectors.prepare(concepts, encoder, folder, fingerprint)
+    vectors = NameVectors.prepare(concepts, encoder, folder)
     vectors.encode_share(encoder, 0, 1)
     return vectors
 

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="an encoder (BERT)")
     arguments = parser.parse_args()
     import torch
-    from datasets import load_from_disk
+    from datasets import Dataset
     from transformers import AutoModel, AutoTokenizer
 
     from umls_reranker.core.fetch import resolve_model
@@ -30,7 +30,7 @@ def main() -> None:
 
     here, package = Path(__file__).parent, Path(__file__).parents[2] / "umls_reranker"
     source = resolve_model(arguments.model, None)
-    pairs = load_from_disk(str(arguments.pairs))["train"]
+    pairs = Dataset.from_file(str(arguments.pairs / "train.arrow"))
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         load_pretrained(AutoModel, source, dtype=torch.float16).save_pretrained(data / "model")

@@ -26,16 +26,16 @@ def main() -> None:
 
 def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
     """Write the folder that `peer.Export` reads."""
-    from datasets import load_from_disk
     from peer import Concept, write_rows
 
     from umls_reranker.core.lines import Faults
+    from umls_reranker.core.stages import RunFolder
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.corpus_formats import reader_of
 
     # What systems built, such as indexes and networks, was made of the former export.
     shutil.rmtree(folder / "scratch", ignore_errors=True)
-    concepts, splits = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
+    concepts, splits = ConceptTable.load(run / "concepts"), RunFolder(run).splits("mentions")
     cuis = concepts.cuis_of(range(len(concepts))).to_pylist()
     rows = ((cui, concepts.names(row), concepts.semantic_types(row)) for row, cui in enumerate(cuis))
     dictionary = (Concept(cui, names[0], names, types) for cui, names, types in rows)
@@ -53,7 +53,7 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
         )
         write_rows(folder / f"{split}.jsonl", located)
     if (run / "pairs").is_dir():
-        pairs = load_from_disk(str(run / "pairs"))["train"].select_columns(["mention_id", "mention", "name", "label"])
+        pairs = RunFolder(run).splits("pairs")["train"].select_columns(["mention_id", "mention", "name", "label"])
         write_rows(folder / "pairs.jsonl", pairs)
     link = folder / "META"
     link.unlink(missing_ok=True)

@@ -76,10 +76,9 @@ def without_cross_encoder(calibration):
 
 def rank_own(run: Path, export: Path) -> None:
     """Write rows of the run's model on the run's candidates."""
-    from datasets import load_from_disk
-
     from umls_reranker.calibration.inputs import without
     from umls_reranker.core.stage_keys import key_of_lists
+    from umls_reranker.core.stages import RunFolder
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.serving.reranker import UMLSReranker
@@ -93,8 +92,8 @@ def rank_own(run: Path, export: Path) -> None:
     for model in fallbacks:
         if model.name in ("no type", "names and CUIs"):
             ways[f"ours_{model.name.replace(' ', '_').lower()}"] = calibration, model.removed
-    concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
-    candidates, fields = load_from_disk(str(run / "candidates")), reranker.template.candidate_fields
+    concepts, mentions = ConceptTable.load(run / "concepts"), RunFolder(run).splits("mentions")
+    candidates, fields = RunFolder(run).splits("candidates"), reranker.template.candidate_fields
     for name, (reranker.calibration, removed) in ways.items():
         for split in ("dev", "test"):
             lists = CandidateLists.from_run(candidates[split], mentions[split], concepts, fields, key_of_lists(run))

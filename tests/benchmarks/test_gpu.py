@@ -37,7 +37,9 @@ def test_training_and_scoring_load_without_further_libraries(blocked):
 @pytest.mark.extra
 @pytest.mark.timeout(900)
 def test_the_archive_measures_everything_without_further_libraries(tmp_path, blocked):
-    from datasets import Dataset, DatasetDict
+    import pyarrow as pa
+
+    from umls_reranker.data.arrow import arrow_writer
 
     rows = range(120)
     pairs = {
@@ -47,7 +49,9 @@ def test_the_archive_measures_everything_without_further_libraries(tmp_path, blo
         "label": [int(row % 10 == 0) for row in rows],
         "weight": [1.0 + row % 2 for row in rows],
     }
-    DatasetDict(train=Dataset.from_dict(pairs)).save_to_disk(tmp_path / "pairs")
+    table = pa.table(pairs)
+    with arrow_writer(tmp_path / "pairs" / "train.arrow", table.schema) as writer:
+        writer.write(table)
     model = tiny_encoder(tmp_path / "model")
     printed = run(GPU / "pack.py", tmp_path / "gpu.tar.gz", "--pairs", tmp_path / "pairs", "--model", model)
     assert "120 pairs" in printed

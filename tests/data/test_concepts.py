@@ -12,6 +12,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder
 from umls_reranker.data import arrow
 from umls_reranker.data import concepts as concepts_module
+from umls_reranker.data.arrow import open_arrow
 from umls_reranker.data.columns import CONCEPT_SCHEMA, Concept
 from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.cuis import cui_number
@@ -30,7 +31,7 @@ CONCEPTS = [
 
 @pytest.fixture
 def table(tmp_path):
-    write_concepts(CONCEPTS, NO_TYPES, tmp_path / "concepts", "f")
+    write_concepts(CONCEPTS, NO_TYPES, tmp_path / "concepts")
     return ConceptTable.load(tmp_path / "concepts")
 
 
@@ -85,12 +86,9 @@ def test_cuis_by_row(table):
     assert table.cui_numbers.tolist() == [cui_number(cui) for cui in cuis_of(table)]
 
 
-@pytest.mark.parametrize("step", [1, 2, 10_000])
-def test_names_of_many_rows(tmp_path, step, monkeypatch):
-    monkeypatch.setattr(concepts_module, "ROWS_PER_STEP", step)
-    monkeypatch.setattr(arrow, "ROWS_PER_BATCH", 2)
+def test_names_of_many_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 2)
-    write_concepts(CONCEPTS, NO_TYPES, tmp_path, "f")
+    write_concepts(CONCEPTS, NO_TYPES, tmp_path)
     table = ConceptTable.load(tmp_path)
     names, offsets = table.names_of(np.array([2, 0, 2, 1]))
     assert names.to_pylist() == ["twenty", "XX", "one", "I", "eins", "twenty", "XX", "three"]
@@ -114,9 +112,7 @@ NAMED = [[0, 2], [0], [], [], [], [], [1], [2], [3]]
 @pytest.mark.parametrize("mask", [2**64 - 1, 1 << 32, 0])
 def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
     monkeypatch.setattr(concepts_module, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
-    monkeypatch.setattr(concepts_module, "ROWS_PER_STEP", 3)
-    monkeypatch.setattr(concepts_module, "NAMES_PER_STEP", 2)
-    write_concepts(HOMONYMS, NO_TYPES, tmp_path, "f")
+    write_concepts(HOMONYMS, NO_TYPES, tmp_path)
     rows, offsets = ConceptTable.load(tmp_path).rows_named(WANTED)
     assert [rows[start:end].tolist() for start, end in pairwise(offsets)] == NAMED
     assert (rows.dtype, offsets.dtype) == (np.int64, np.int64)
@@ -126,26 +122,25 @@ def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
 
 def test_a_concept_with_more_names_than_a_key_can_number(tmp_path):
     many = Concept("C0000002", "name 0", tuple(f"name {number}" for number in range(1, 600)))
-    write_concepts([Concept("C0000001", "name 599"), many], NO_TYPES, tmp_path, "f")
+    write_concepts([Concept("C0000001", "name 599"), many], NO_TYPES, tmp_path)
     rows, offsets = ConceptTable.load(tmp_path).rows_named([f"Name {number}" for number in range(601)])
     assert rows.tolist() == [1] * 599 + [0, 1]
     assert offsets.tolist() == [*range(600), 601, 601]
 
 
-def test_columns_and_objects_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrow, "ROWS_PER_BATCH", 7)
+def test_columns_and_objects_give_the_same_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 7)
     columns = read_rrf_concepts(release_files(write_rrf(tmp_path / "META"), None))[0]
-    assert write_concepts(columns, NO_TYPES, tmp_path / "columns", "f") == len(columns) == 40
-    assert write_concepts(list(columns), NO_TYPES, tmp_path / "objects", "f") == 40
-    for path in (tmp_path / "objects").iterdir():
-        assert (tmp_path / "columns" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert write_concepts(columns, NO_TYPES, tmp_path / "columns") == len(columns) == 40
+    assert write_concepts(list(columns), NO_TYPES, tmp_path / "objects") == 40
+    columns, objects = (open_arrow(tmp_path / name / "concepts.arrow") for name in ("columns", "objects"))
+    assert columns.equals(objects)
 
 
 @pytest.mark.parametrize("cui", ["", "C00000001", "C000000\u00fc"])
 def test_a_concept_id_is_at_most_8_bytes(tmp_path, cui):
     with pytest.raises(UserError, match="is empty or longer than 8 bytes"):
-        write_concepts([Concept(cui, "name")], NO_TYPES, tmp_path, "f")
+        write_concepts([Concept(cui, "name")], NO_TYPES, tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
@@ -153,7 +148,7 @@ def test_a_concept_id_is_at_most_8_bytes(tmp_path, cui):
 def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monkeypatch):
     stage = RunFolder(tmp_path).stage("concepts", {}, {})
     with stage.writing() as (folder, _):
-        write_concepts(CONCEPTS, NO_TYPES, folder, "f")
+        write_concepts(CONCEPTS, NO_TYPES, folder)
     new_stream = pa.ipc.new_stream
     monkeypatch.setattr(arrow.pa.ipc, "new_stream", lambda path, schema: new_stream("/dev/full", schema))
     many = [Concept(f"C{number:07d}", "a name of some length") for number in range(count)]
@@ -161,7 +156,7 @@ def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monke
         pytest.raises(UserError, match=r"\.concepts\.partial could not be written: the disk is full"),
         stage.writing() as (folder, _),
     ):
-        write_concepts(many, NO_TYPES, folder, "f")
+        write_concepts(many, NO_TYPES, folder)
     assert not stage.partial.exists()
     assert cuis_of(ConceptTable.load(stage.folder)) == ["C0000001", "C0000003", "C0000020"]
 
@@ -183,40 +178,40 @@ def test_rows_of_a_type(table):
 
 
 def test_a_table_without_any_type(tmp_path):
-    write_concepts([Concept("C0000001", "one")], NO_TYPES, tmp_path, "f")
+    write_concepts([Concept("C0000001", "one")], NO_TYPES, tmp_path)
     assert ConceptTable.load(tmp_path).type_rows("T1").tolist() == []
 
 
 def test_unsorted_concepts_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 2)
     for folder, order in (("sorted", CONCEPTS), ("unsorted", CONCEPTS[::-1])):
-        assert write_concepts(order, NO_TYPES, tmp_path / folder, "f") == 3
+        assert write_concepts(order, NO_TYPES, tmp_path / folder) == 3
     files = {path.name: path.read_bytes() for path in (tmp_path / "sorted").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "unsorted").iterdir()} == files
-    assert len(files) == 6
+    assert len(files) == 4
 
 
 @pytest.mark.parametrize("order", [[0, 1, 1], [1, 0, 1], [1, 0, 2, 2]])
 def test_a_cui_that_comes_twice_is_refused(tmp_path, order):
     with pytest.raises(UserError, match="is duplicated"):
-        write_concepts([CONCEPTS[place] for place in order], NO_TYPES, tmp_path, "f")
+        write_concepts([CONCEPTS[place] for place in order], NO_TYPES, tmp_path)
 
 
 def test_no_concept_is_refused(tmp_path):
     with pytest.raises(UserError, match="no concepts are left"):
-        write_concepts([], NO_TYPES, tmp_path, "f")
+        write_concepts([], NO_TYPES, tmp_path)
 
 
 def test_the_miniature_release_with_its_types(tmp_path):
     network = write_semantic_network(tmp_path / "NET")
     hierarchy = TypeHierarchy.from_umls(network / "SRDEF", network / "SemGroups.txt")
     concepts, _ = read_rrf_concepts(release_files(write_rrf(tmp_path / "META"), None))
-    write_concepts(concepts, hierarchy, tmp_path / "concepts", "f")
+    write_concepts(concepts, hierarchy, tmp_path / "concepts")
     table = ConceptTable.load(tmp_path / "concepts")
     assert len(table) == len(VOCABULARY)
     assert table.hierarchy.chain("T047")[-1] == "group:DISO"
     assert table.type_rows("T047").tolist() == list(range(12))
-    dataset = datasets.load_from_disk(str(tmp_path / "concepts"))
+    dataset = datasets.Dataset.from_file(str(tmp_path / "concepts" / "concepts.arrow"))
     assert dataset.features == datasets.Features.from_arrow_schema(CONCEPT_SCHEMA)
     assert dataset[3]["synonyms"] == ["cold", "head cold"]
 

@@ -1,10 +1,10 @@
 from collections import Counter
 
-import datasets
 import pytest
 from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data import mentions as mentions_module
 from umls_reranker.data.columns import Concept
 from umls_reranker.data.corpus import Mention
@@ -44,9 +44,9 @@ def test_impossible_shares_are_refused(shares):
 def test_mentions_are_written_by_split(tmp_path, monkeypatch):
     monkeypatch.setattr(mentions_module, "BATCH_ROWS", 4)
     corpus = list(read_corpus(write_pubtator(tmp_path / "c.txt")))
-    counts = write_mentions(((split_of(m.doc_id), m) for m in corpus), tmp_path / "mentions", "f" * 64)
-    splits = datasets.load_from_disk(str(tmp_path / "mentions"))
-    assert list(splits) == list(SPLITS)
+    counts = write_mentions(((split_of(m.doc_id), m) for m in corpus), tmp_path / "mentions")
+    splits = RunFolder(tmp_path).splits("mentions")
+    assert set(splits) == set(SPLITS)
     assert {name: len(split) for name, split in splits.items()} == counts
     assert sum(counts.values()) == 60
     documents = [set(split["doc_id"]) for split in splits.values()]
@@ -73,9 +73,8 @@ def test_mentions_are_written_by_split(tmp_path, monkeypatch):
 def test_an_empty_split_is_refused(tmp_path):
     mention = Mention("1", 0, 1, "x", "", "", "C0000001", ())
     with pytest.raises(UserError, match="the split 'dev' is empty"):
-        write_mentions([("train", mention)], tmp_path, "f")
-    with pytest.raises(FileNotFoundError):
-        datasets.load_from_disk(str(tmp_path))
+        write_mentions([("train", mention)], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def concept(number, *synonyms, name="name"):

@@ -10,7 +10,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import datasets
 import pytest
 import yaml
 from corpus_fixtures import as_bigbio, write_bigbio
@@ -19,6 +18,7 @@ from list_fixtures import write_lists
 
 from umls_reranker.core import files
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.data.mentions import SPLITS
 from umls_reranker.data.relations import RELATION_KINDS, RelationTable
@@ -89,7 +89,7 @@ def report_of(run, stage):
 
 
 def cuis_of(run):
-    return sorted(cui for split in datasets.load_from_disk(str(run / "mentions")).values() for cui in split["cui"])
+    return sorted(cui for split in RunFolder(run).splits("mentions").values() for cui in split["cui"])
 
 
 def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
@@ -285,5 +285,5 @@ def test_a_download_of_another_kind_is_not_kept(prepare, url, tmp_path, key):
 
 def test_downloads_are_read_as_local_files_are(prepare, url, tmp_path):
     keys = {"corpus": f"{url}/corpus.txt", "cache_dir": tmp_path / "cache"}
-    mentions = datasets.load_from_disk(str(prepare(**keys) / "mentions"))
+    mentions = RunFolder(prepare(**keys)).splits("mentions")
     assert len(mentions["train"]) > 0 and len(list((tmp_path / "cache").iterdir())) == 1

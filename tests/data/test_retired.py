@@ -27,7 +27,7 @@ def write(path, *lines):
 @pytest.fixture(scope="module")
 def concepts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("concepts")
-    write_concepts((Concept(cui(number), "name") for number in (1, 2, 3)), TypeHierarchy([]), folder, "f")
+    write_concepts((Concept(cui(number), "name") for number in (1, 2, 3)), TypeHierarchy([]), folder)
     return ConceptTable.load(folder)
 
 

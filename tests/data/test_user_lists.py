@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import load_from_disk
 from list_fixtures import make_lists, write_lists
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data import labelled_lists
 from umls_reranker.data.columns import Concept
 from umls_reranker.data.labelled_lists import best_of_each_concept, read_labelled_lists, require_documents
@@ -47,8 +47,8 @@ def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(labelled_lists, "BATCH_MENTIONS", 5)
     rows = make_rows()
     own = read(write_lists(tmp_path / f"own{ending}", rows))
-    counts = own.write(tmp_path / "mentions", tmp_path / "candidates", "print", context_chars=8, has_dictionary=False)
-    mentions, lists = (load_from_disk(str(tmp_path / name)) for name in ("mentions", "candidates"))
+    counts = own.write(tmp_path / "mentions", tmp_path / "candidates", context_chars=8, has_dictionary=False)
+    mentions, lists = (RunFolder(tmp_path).splits(name) for name in ("mentions", "candidates"))
     given = {row["entity"]: row for row in rows}
     seen = []
     for split in SPLITS:
@@ -112,10 +112,10 @@ def test_a_gold_concept_that_is_not_in_its_list_is_counted_and_never_put_there(t
     rows[5]["cui"] = "C9999999"
     own = read(write_lists(tmp_path / "own.jsonl", rows))
     assert own.report["not_in_list"] == 1 and "C9999999" not in own.concepts
-    counts = own.write(tmp_path / "mentions", tmp_path / "candidates", "p", context_chars=8, has_dictionary=True)
+    counts = own.write(tmp_path / "mentions", tmp_path / "candidates", context_chars=8, has_dictionary=True)
     assert sum(counts["in_list"].values()) == 23
     (split,) = [split for split in SPLITS if counts["mentions"][split] > counts["in_list"][split]]
-    lists = load_from_disk(str(tmp_path / "candidates"))[split]
+    lists = RunFolder(tmp_path).splits("candidates")[split]
     (row,) = [row for row in lists if row["gold"] < 0]
     assert "C9999999" not in row["cuis"] and "in_dictionary" not in row
 

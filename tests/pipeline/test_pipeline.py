@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from data_fixtures import PMIDS, VOCABULARY
-from datasets import Features, List, Value, load_from_disk
+from datasets import Features, List, Value
 from hub_server import WRITER, HubServer
 from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, contents
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import load_recipe
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.hub.model_folder import changing, verify_model
 
@@ -68,9 +69,7 @@ REPORT_FILES = {
 
 @pytest.fixture(scope="module")
 def tables(finished):
-    return {
-        name: load_from_disk(str(finished.folder / name)) for name in CHEAP_STAGES if name not in ("vectors", "index")
-    }
+    return {name: RunFolder(finished.folder).splits(name) for name in CHEAP_STAGES if name not in ("vectors", "index")}
 
 
 def copy_stages(finished, folder, stages):
@@ -178,7 +177,7 @@ def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tm
     run = copy_stages(finished, tmp_path, ("concepts", "mentions", "index"))
     assert scripts.run("build_index", output_dir=tmp_path, candidates_per_mention=1).remade == ["candidates"]
     missing = 0
-    for split, lists in load_from_disk(str(run / "candidates")).items():
+    for split, lists in RunFolder(run).splits("candidates").items():
         check(split, lists, 1)
         golds = tables["mentions"][split]["cui"][:]
         missing += sum(cui in VOCABULARY and place < 0 for cui, place in zip(golds, lists["gold"][:], strict=True))

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from datasets import load_from_disk
 from list_fixtures import given_candidates
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.settings import FEATURES
 from umls_reranker.core.stage_keys import key_of_lists
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.candidate_lists import CandidateLists, RetrievedList
 from umls_reranker.data.list_columns import FIELDS
 
@@ -37,7 +37,7 @@ def run(scripts, tmp_path_factory):
 
 
 def test_lists_hold_the_scores_of_all_retrievers(run):
-    lists = load_from_disk(str(run[0] / "candidates"))["test"]
+    lists = RunFolder(run[0]).splits("candidates")["test"]
     for row in lists:
         sizes = {len(row[name]) for name in ("cuis", "retrieval_scores", "context_scores", "lexical_scores")}
         assert len(sizes) == 1
@@ -66,7 +66,7 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
     }
     for name, gone in without.items():
         assert set(models[name].fusion.weights) == {*FEATURES} - {*gone}
-    row = load_from_disk(str(run[0] / "candidates"))["test"][0]
+    row = RunFolder(run[0]).splits("candidates")["test"][0]
     columns = zip(*(row[f"{name}_scores"] for name in ("retrieval", "context", "lexical")), strict=True)
     scored = [
         {"name": name, "cui": cui, "retrieval_score": dense, "context_score": context, "lexical_score": lexical}
@@ -83,7 +83,7 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
 def test_the_linker_gives_the_scores_of_the_evaluation(run):
     # Candidates, their types and all scores: the reranker sees what calibration and evaluation saw.
     linker = ConceptLinker.from_run(run[0], device="cpu", dtype="float32")
-    mentions, candidates = (load_from_disk(str(run[0] / name))["test"] for name in ("mentions", "candidates"))
+    mentions, candidates = (RunFolder(run[0]).splits(name)["test"] for name in ("mentions", "candidates"))
     reranker = linker.reranker
     fields = reranker.scorer.template.candidate_fields
     lists = CandidateLists.from_run(candidates, mentions, linker.concepts, fields, key_of_lists(run[0]))
@@ -113,7 +113,7 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
     # The key is over all three indexes.
     assert linker.retriever.index_key == linker.reranker.calibration.index_key == key_of_lists(folder)
-    mentions, candidates = (load_from_disk(str(folder / name))["test"] for name in ("mentions", "candidates"))
+    mentions, candidates = (RunFolder(folder).splits(name)["test"] for name in ("mentions", "candidates"))
     lists = CandidateLists.from_run(candidates, mentions, linker.concepts, FIELDS)
     queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)
     for found, expected in zip(linker.candidates(queries), given_candidates(lists), strict=True):

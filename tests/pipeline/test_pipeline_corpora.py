@@ -15,7 +15,7 @@ pytest_plugins = ["pipeline_fixtures"]
 
 
 def mentions_of(run):
-    return [(run / "mentions" / split / "data-00000-of-00001.arrow").read_bytes() for split in SPLITS]
+    return [(run / "mentions" / f"{split}.arrow").read_bytes() for split in SPLITS]
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from data_fixtures import PMIDS, VOCABULARY
-from datasets import load_from_disk
 from pipeline_fixtures import COPIES, ROOT
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import load_recipe
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.corpus_formats import read_corpus
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
@@ -119,7 +119,7 @@ def test_there_is_no_index_and_every_stage_is_made(made):
 
 def test_the_lists_are_those_that_were_given(made):
     given = {(row["doc_id"], row["entity"], row["left"]): row for row in made.rows}
-    mentions, candidates = (load_from_disk(str(made.folder / name)) for name in ("mentions", "candidates"))
+    mentions, candidates = (RunFolder(made.folder).splits(name) for name in ("mentions", "candidates"))
     assert sum(map(len, mentions.values())) == len(made.rows)
     for split in SPLITS:
         for mention, lists in zip(mentions[split], candidates[split], strict=True):
@@ -136,7 +136,7 @@ def test_the_lists_are_those_that_were_given(made):
 
 
 def test_pairs_come_from_the_lists(made):
-    pairs = load_from_disk(str(made.folder / "pairs"))
+    pairs = RunFolder(made.folder).splits("pairs")
     reports = read_json(made.folder / "pairs" / "mining_report.json")
     in_list = read_json(made.folder / "mentions" / "read_report.json")["in_list"]
     listed = {
@@ -144,7 +144,7 @@ def test_pairs_come_from_the_lists(made):
         for row in made.rows
     }
     for split in ("train", "test"):
-        mentions = load_from_disk(str(made.folder / "mentions"))[split]
+        mentions = RunFolder(made.folder).splits("mentions")[split]
         named_by_dictionary = 0
         for pair in pairs[split]:
             mention = mentions[pair["mention_id"]]
@@ -204,7 +204,7 @@ def test_the_report_says_what_it_cannot_compare_with(made):
 @pytest.mark.filterwarnings("ignore:missing inputs")
 def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
     outcomes = Outcomes.load(made.folder / "report" / "outcomes.parquet")
-    mentions = load_from_disk(str(made.folder / "mentions"))["test"]
+    mentions = RunFolder(made.folder).splits("mentions")["test"]
     given = {(row["doc_id"], row["entity"], row["left"]): row for row in made.rows}
     rows = [given[key] for key in zip(mentions["doc_id"], mentions["mention"], mentions["left"], strict=True)]
     if made.has_dictionary:

@@ -15,7 +15,7 @@ class FirstLetter(RetrievalMethod):
         self.letters = letters
 
     @classmethod
-    def build(cls, sources, path, fingerprint):
+    def build(cls, sources, path):
         letters = np.zeros((len(sources.concepts), 128), bool)
         for rows, names in sources.concepts.iter_names():
             letters[rows, [ord(name[0].lower()) % 128 for name in names]] = True

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.data.normalization import normalize_name
@@ -43,13 +43,14 @@ class Setup:
         self.runs = 0
 
     def mine(self, mentions: Dataset, config: MiningConfig | None = None, chunk: int = 8_192, **settings):
-        """Pairs as a dataset, the report, and the files."""
+        """Pairs as a dataset, the report, and the pairs' columns."""
         self.runs += 1
         out = self.path / f"pairs-{self.runs}"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
-            report = mining.mine_pairs(mentions, *self.searched, config or MiningConfig(), out, "print", **settings)
-        return load_from_disk(str(out)), report, {file.name: file.read_bytes() for file in out.iterdir()}
+            report = mining.mine_pairs(mentions, *self.searched, config or MiningConfig(), out, **settings)
+        pairs = Dataset.from_file(str(out.with_suffix(".arrow")))
+        return pairs, report, pairs.to_dict()
 
     def forms(self, cui: str) -> set[str]:
         return {normalize_name(name) for name in self.concepts.names(int(self.concepts.rows([cui])[0]))}

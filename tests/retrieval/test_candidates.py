@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
@@ -41,7 +41,7 @@ def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:
 def write(path, concepts, index, k=2, encoder=None, mentions=None):
     mentions = mentions or make_mentions()
     return write_candidates(
-        mentions, Retriever([Dense(index)], encoder or TrigramEncoder()), concepts, k, path, "fingerprint"
+        mentions, Retriever([Dense(index)], encoder or TrigramEncoder()), concepts, k, path / "lists.arrow"
     )
 
 
@@ -49,7 +49,7 @@ def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, con
     counts = write(tmp_path, concepts, index)
     recall = {"dense": {"1": 0.5, "8": 1.0, "32": 1.0, "64": 1.0}}
     assert counts == {"mentions": 5, "in_dictionary": 4, "retrieved": 3, "recall": recall}
-    lists = load_from_disk(str(tmp_path))
+    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
     assert lists.features == CANDIDATE_FEATURES
     assert lists["mention_id"][:] == [100, 101, 102, 103, 104]
     assert lists["cuis"][0] == ["C0000001", "C0000002"]
@@ -73,14 +73,14 @@ def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(tmp_p
 
 def test_gold_concept_is_never_injected(tmp_path, concepts, index):
     write(tmp_path, concepts, index)
-    lists = load_from_disk(str(tmp_path))
+    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
     assert "C0000004" not in lists["cuis"][4]
     assert lists["cuis"][2] == lists["cuis"][0]
 
 
 def test_list_is_as_long_as_the_dictionary_when_that_is_short(tmp_path, concepts, index):
     write(tmp_path, concepts, index, k=10)
-    lists = load_from_disk(str(tmp_path))
+    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
     assert [len(cuis) for cuis in lists["cuis"]] == [4] * 5
     assert all(len(set(cuis)) == 4 for cuis in lists["cuis"])
     assert min(lists["gold"][:]) == -1
@@ -99,7 +99,7 @@ def test_batches_do_not_change_the_file(tmp_path, concepts, index, monkeypatch):
     for size in (7, 4_096):
         monkeypatch.setattr(candidates_module, "MENTIONS_PER_BATCH", size)
         write(tmp_path / str(size), concepts, index, mentions=mentions)
-        contents.append({p.name: p.read_bytes() for p in (tmp_path / str(size)).iterdir()})
+        contents.append(Dataset.from_file(str(tmp_path / str(size) / "lists.arrow")).to_dict())
     assert contents[0] == contents[1]
 
 

@@ -161,7 +161,7 @@ def test_other_concepts_are_refused(tmp_path, toy):
         index.require(fewer)
 
 
-@pytest.mark.parametrize("part", [*FILES, "lexical.json", "names/data-00000-of-00001.arrow", "string_trigrams.npy"])
+@pytest.mark.parametrize("part", [*FILES, "lexical.json", "names.arrow", "string_trigrams.npy"])
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
 def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
     build(tmp_path / "index", toy[0])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, load_from_disk
+from datasets import ClassLabel, Dataset
 from mining_fixtures import Relations, make_mentions
 from trigram_encoder import make_concepts
 
@@ -51,11 +51,11 @@ def mine(tmp_path, concepts, *, names_missing_gold=False, relations=None, chunk=
     options = {"names_missing_gold": names_missing_gold, "relations": relations}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
-        report = mine_listed_pairs(mentions, candidates, concepts, config, tmp_path / "pairs", "print", **options)
+        report = mine_listed_pairs(mentions, candidates, concepts, config, tmp_path / "pairs", **options)
     kinds: ClassLabel = PAIR_FEATURES["source"]
     rows = [
         (row["mention"], row["cui"], row["name"], kinds.int2str(row["source"]), row["label"])
-        for row in load_from_disk(str(tmp_path / "pairs"))
+        for row in Dataset.from_file(str(tmp_path / "pairs.arrow"))
     ]
     return rows, report
 

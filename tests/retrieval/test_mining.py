@@ -308,7 +308,6 @@ def test_another_encoder_is_refused(homonyms, tmp_path):
             homonyms.concepts,
             MiningConfig(),
             tmp_path,
-            "print",
         )
 
 

@@ -209,7 +209,7 @@ def test_index_refuses_another_encoder_and_other_concepts(tmp_path, toy):
         index.require(fewer, TrigramEncoder())
 
 
-@pytest.mark.parametrize("part", ["names.faiss", "index.json", "names/data-00000-of-00001.arrow"])
+@pytest.mark.parametrize("part", ["names.faiss", "index.json", "names.arrow"])
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
 def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
     build(tmp_path, toy[0])

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.inputs import ALL_INPUTS
 from umls_reranker.core.recipe import make_parser
 from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, IndexArguments
 from umls_reranker.core.stage_keys import key_of_lists
+from umls_reranker.core.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -70,7 +70,7 @@ def test_its_score_is_a_feature_that_counts_only_from_its_index(run):
     weights = {model.name: {*model.fusion.weights} for model in reranker.calibration.models}
     assert weights[ALL_INPUTS] == {"cross_encoder", "retrieval", "first_letter", "exact_name"}
     assert weights["names"] == {"cross_encoder", "exact_name"}
-    row = load_from_disk(str(folder / "candidates"))["test"][0]
+    row = RunFolder(folder).splits("candidates")["test"][0]
     assert {*row["first_letter_scores"]} <= {0.0, 1.0}
     columns = zip(row["names"], row["retrieval_scores"], row["first_letter_scores"], strict=True)
     candidates = [{"name": name, "retrieval_score": dense, "first_letter_score": own} for name, dense, own in columns]

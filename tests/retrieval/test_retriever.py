@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Dataset, Features, List, Value, load_from_disk
+from datasets import Dataset, Features, List, Value
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import load_recipe
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval import faiss_index, lexical_index
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
@@ -113,9 +114,9 @@ def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):
     sides = {"left": [""] * 3, "right": [""] * 3}
     mentions = Dataset.from_dict({"mention_id": range(3), "mention": texts, **sides, "cui": cuis})
     counts = write_candidates(
-        mentions, Retriever([Dense(index), Lexical(lexical)], encoder), concepts, 2, tmp_path, "f"
+        mentions, Retriever([Dense(index), Lexical(lexical)], encoder), concepts, 2, tmp_path / "lists.arrow"
     )
-    lists = load_from_disk(str(tmp_path))
+    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
     assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
     assert {len(scores) for scores in lists["lexical_scores"]} == {2}
     place = lists["gold"][0]
@@ -149,8 +150,8 @@ def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
     assert inverse.tolist() == [0, 1, 0]
     assert found.lists["context"][:, 0].tolist() == [1, 0] and found.lists["dense"][:, 0].tolist() == [0, 0]
-    write_candidates(mentions, retriever, concepts, 2, tmp_path / "lists", "f")
-    lists = load_from_disk(str(tmp_path / "lists"))
+    write_candidates(mentions, retriever, concepts, 2, tmp_path / "lists.arrow")
+    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
     scores = dict(zip(lists["cuis"][0], lists["context_scores"][0], strict=True))
     assert scores["C0000002"] == pytest.approx(1, abs=1e-6) and scores["C0000001"] < 0.9
 
@@ -238,7 +239,7 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, 
     assert f"recall@10 {summary['index']['recall@10']:.1%}" in outcome.out
     assert set(summary["test"]["recall"]) == {"dense", "lexical", "union"}
     assert outcome.out.count("  union: recall@1 ") == 3
-    for lists in load_from_disk(str(run / "candidates")).values():
+    for lists in RunFolder(run).splits("candidates").values():
         assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
     assert scripts.run("build_index", **keys).skipped == stages
 

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import load_from_disk
 from fastapi.testclient import TestClient
 
 from umls_reranker import ConceptLinker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.settings import ServingArguments
 from umls_reranker.core.stage_keys import key_of_lists
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.retrieval import index_folder
@@ -43,9 +43,9 @@ def test_the_example_prints_what_it_says(finished, tmp_path, monkeypatch):
 def evaluated(folder, reranker):
     """The test split, its lists, and what evaluation decides about them."""
     concepts = ConceptTable.load(folder / "concepts")
-    mentions = load_from_disk(str(folder / "mentions"))["test"]
+    mentions = RunFolder(folder).splits("mentions")["test"]
     fields = reranker.scorer.template.candidate_fields
-    candidates = load_from_disk(str(folder / "candidates"))["test"]
+    candidates = RunFolder(folder).splits("candidates")["test"]
     lists = CandidateLists.from_run(candidates, mentions, concepts, fields, key_of_lists(folder))
     return mentions, lists, reranker.rank(lists)
 

@@ -248,12 +248,13 @@ class RunFolder:
         Raises:
             UserError: files are missing or damaged.
         """
-        from datasets import load_from_disk
+        from datasets import Dataset, DatasetDict
 
         folder = self.path / stage
         try:
-            return load_from_disk(str(folder))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            files = sorted(folder.glob("*.arrow"))
+            return DatasetDict({file.stem: Dataset.from_file(str(file)) for file in files})
+        except (OSError, ValueError) as error:
             raise UserError(f"{folder} is damaged ({error}); rebuild it with --overwrite") from None
 
     def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:

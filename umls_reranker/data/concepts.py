@@ -8,7 +8,6 @@ themselves are compared; among eight million names, one search in 34 finds a wro
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -23,18 +22,17 @@ from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from .arrow import ROWS_PER_BATCH, DatasetWriter, MappedTable, leave_pages, map_numbers, open_table, write_numbers
+from .arrow import arrow_writer, map_numbers, open_arrow, write_numbers
 from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
 from .cuis import CUI_BYTES, cui_numbers, cui_strings, cui_text, rows_of
 from .normalization import hash_names, normalize_names
 from .semantic_types import TypeHierarchy
 
+CONCEPTS_FILE = "concepts.arrow"
 CUIS_FILE = "cui_numbers.npy"
 HIERARCHY_FILE = "semantic_types.json"
-# In a table of millions, the pages of this many concepts take about 25 MB.
-ROWS_PER_STEP = 5_000
+ROWS_PER_BATCH = 10_000
 KEYS_FILE = "name_keys_xxh3.npy"
-NAMES_PER_STEP = 5_000
 POSITION_BITS, ROW_BITS = 8, 28
 HASH_SHIFT = np.uint64(ROW_BITS + POSITION_BITS)
 LOWER_BITS = np.uint64((1 << (ROW_BITS + POSITION_BITS)) - 1)
@@ -42,7 +40,7 @@ LAST_POSITION = (1 << POSITION_BITS) - 1
 """Represents itself and all later positions."""
 
 
-def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path, fingerprint: str) -> int:
+def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path) -> int:
     """Write a concept folder: Arrow rows sorted by CUI, the keys of their names, and the types' hierarchy.
 
     Concepts may come in any order, and are held in memory as Arrow columns. `ConceptColumns` are written without
@@ -54,24 +52,21 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     Raises:
         UserError: a CUI is repeated or longer than 8 bytes, or there is no concept.
     """
-    from datasets import Features
-
-    path.mkdir(parents=True, exist_ok=True)
     numbers = [np.empty(0, np.uint64)]
-    with DatasetWriter(Features.from_arrow_schema(CONCEPT_SCHEMA), path, fingerprint) as writer:
+    with arrow_writer(path / CONCEPTS_FILE, CONCEPT_SCHEMA) as writer:
         for batch in _batches(concepts):
             numbers.append(_numbers(batch["cui"]))
-            writer.write({name: batch[name] for name in batch.schema.names})
-    if not writer.rows:
-        raise UserError("no concepts are left; check the filters of the concept source")
+            writer.write(batch)
     by_row = np.concatenate(numbers)
+    if not len(by_row):
+        raise UserError("no concepts are left; check the filters of the concept source")
     repeated = by_row[1:][by_row[1:] == by_row[:-1]]
     if len(repeated):
         raise UserError(f"concept {cui_text(repeated[0])} is duplicated; merge its names into one concept")
     write_numbers(path / CUIS_FILE, by_row)
-    _write_name_keys(open_table(path), path)
+    _write_name_keys(open_arrow(path / CONCEPTS_FILE), path)
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
-    return writer.rows
+    return len(by_row)
 
 
 def _batches(concepts: Iterable[Concept]) -> Iterator[pa.RecordBatch]:
@@ -121,7 +116,7 @@ def _write_name_keys(concepts: pa.Table, folder: Path) -> None:
 class ConceptTable:
     """The concepts of an index by row number, sorted by CUI: names, semantic types, definitions.
 
-    The table is memory-mapped: `ConceptTable.load` reads no names, and pages are released after use. Row -1, which
+    The table is memory-mapped: `ConceptTable.load` reads no names. Row -1, which
     `ConceptTable.rows` returns for an unknown CUI, has no names, types or definition.
 
     Attributes:
@@ -130,16 +125,14 @@ class ConceptTable:
     """
 
     def __init__(
-        self, mapped: MappedTable, hierarchy: TypeHierarchy, cui_numbers: np.ndarray, name_keys: np.memmap
+        self, table: pa.Table, hierarchy: TypeHierarchy, cui_numbers: np.ndarray, name_keys: np.memmap
     ) -> None:
         self.hierarchy = hierarchy
         self.cui_numbers = cui_numbers
-        self._mapped = mapped
-        self._table = table = mapped.table
+        self._table = table
         self._name_keys = name_keys
         self._name, self._synonyms = table["name"], table["synonyms"]
         self._types, self._definition = table["semantic_types"], table["definition"]
-        self._starts = list_offsets([len(chunk) for chunk in self._name.chunks])
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
@@ -153,17 +146,17 @@ class ConceptTable:
         """
         path = Path(path)
         try:
-            mapped = MappedTable.open(path)
+            table = open_arrow(path / CONCEPTS_FILE)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is not a concept folder ({error}); run umls-reranker prepare_data") from None
-        names = mapped.table.column_names
+        names = table.column_names
         if names != CONCEPT_SCHEMA.names:
             raise UserError(f"{path} has the columns {', '.join(names)}, not those of a concept folder")
         cui_numbers = map_numbers(path / CUIS_FILE)
-        if len(cui_numbers) != mapped.table.num_rows:
+        if len(cui_numbers) != table.num_rows:
             raise UserError(f"{path / CUIS_FILE} belongs to other concepts; run umls-reranker prepare_data again")
         hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
-        return cls(mapped, hierarchy, cui_numbers, map_numbers(path / KEYS_FILE))
+        return cls(table, hierarchy, cui_numbers, map_numbers(path / KEYS_FILE))
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -220,24 +213,12 @@ class ConceptTable:
             For each match the index of the form, the concept's row and the name's position, all (m,) int64; sorted by
             index, then by row, with repetitions.
         """
-        all_keys = self._name_keys.view(np.ndarray)
-        # NumPy's annotations lack that the base of a memmap is its mapping.
-        pages: mmap.mmap = self._name_keys.base  # type: ignore[assignment]
         hashes = hash_names(forms) >> HASH_SHIFT << HASH_SHIFT
-        order = np.argsort(hashes, kind="stable")
-        indices, keys = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint64)]
-        # In order of the keys, so that pages are read once and released.
-        for step in np.split(order, range(NAMES_PER_STEP, len(order), NAMES_PER_STEP)):
-            starts = np.searchsorted(all_keys, hashes[step])
-            ends = np.searchsorted(all_keys, hashes[step] | LOWER_BITS, side="right")
-            owners, hits = expand_ranges(starts, ends)
-            indices.append(step[owners])
-            keys.append(all_keys[hits])
-            leave_pages(pages)
-        index = np.concatenate(indices)
-        by_index = np.argsort(index, kind="stable")
-        low = (np.concatenate(keys)[by_index] & LOWER_BITS).astype(np.int64)
-        return index[by_index], low >> POSITION_BITS, low & LAST_POSITION
+        starts = np.searchsorted(self._name_keys, hashes)
+        ends = np.searchsorted(self._name_keys, hashes | LOWER_BITS, side="right")
+        index, hits = expand_ranges(starts, ends)
+        low = (self._name_keys[hits] & LOWER_BITS).astype(np.int64)
+        return index, low >> POSITION_BITS, low & LAST_POSITION
 
     def column(self, name: str, rows: np.ndarray) -> pa.Array:
         """One column at n rows, (n,), null at row -1.
@@ -246,15 +227,7 @@ class ConceptTable:
             name: ``cui``, ``name``, ``synonyms``, ``semantic_types`` or ``definition``.
             rows: row numbers.
         """
-        # Chunk by chunk, because ChunkedArray.take first joins all chunks.
-        column = self._table[name]
-        pieces, positions = [pa.array([], column.type)], [np.empty(0, dtype=np.int64)]
-        for chunk, inside, local in self._by_chunk(rows):
-            pieces.append(column.chunk(chunk).take(pa.array(local)))
-            positions.append(inside)
-        positions.append(np.flatnonzero(rows < 0))
-        pieces.append(pa.nulls(len(positions[-1]), column.type))
-        return _in_order(pieces, positions)
+        return self._table[name].take(pa.array(rows, mask=rows < 0)).combine_chunks()
 
     def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
         """All names of n rows, the preferred name of each first.
@@ -275,19 +248,6 @@ class ConceptTable:
         """One name of each of n rows, (n,); position 0 is the preferred name, 1 the first synonym."""
         names, offsets = self.names_of(rows)
         return names.take(pa.array(offsets[:-1] + positions))
-
-    def _by_chunk(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield for each chunk that has some of `rows` its number, their indices, and their rows in the chunk."""
-        order = np.argsort(rows, kind="stable")
-        bounds = np.searchsorted(rows[order], self._starts)
-        read = 0
-        for chunk in np.flatnonzero(np.diff(bounds)).tolist():
-            inside = order[bounds[chunk] : bounds[chunk + 1]]
-            yield chunk, inside, rows[inside] - self._starts[chunk]
-            read += len(inside)
-            if read >= ROWS_PER_STEP:
-                self._mapped.leave_pages()
-                read = 0
 
     def names(self, row: int) -> list[str]:
         """All names of a row, the preferred name first."""

@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Features, List, Value
 
 from ..core.errors import UserError
-from .arrow import DatasetWriter, write_dataset_dict_index
+from .arrow import arrow_writer
 from .columns import Concept
 from .corpus import Mention
 from .normalization import normalize_name
@@ -62,8 +63,8 @@ def assign_split(doc_id: str, shares: Mapping[str, float], seed: int) -> str:
     return chosen
 
 
-def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerprint: str) -> dict[str, int]:
-    """Write ``(split, mention)`` pairs as a `DatasetDict` of `MENTION_FEATURES`, in the order they come.
+def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path) -> dict[str, int]:
+    """Write ``(split, mention)`` pairs into one file for each split, in the order they come.
 
     ``mention_id`` is the row number within the split.
 
@@ -75,15 +76,15 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
     """
     waiting: dict[str, list[Mention]] = {split: [] for split in SPLITS}
     counts = dict.fromkeys(SPLITS, 0)
-    with split_writers(MENTION_FEATURES, path, fingerprint) as writers:
+    with split_writers(MENTION_FEATURES.arrow_schema, path) as writers:
         for split, mention in mentions:
             waiting[split].append(mention)
             counts[split] += 1
             if len(waiting[split]) == BATCH_ROWS:
-                writers[split].write(_columns(waiting[split], counts[split]))
+                writers[split].write(_rows(waiting[split], counts[split]))
                 waiting[split] = []
         for split, rest in waiting.items():
-            writers[split].write(_columns(rest, counts[split]))
+            writers[split].write(_rows(rest, counts[split]))
         empty = [split for split, count in counts.items() if not count]
         if empty:
             raise UserError(
@@ -94,21 +95,10 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
 
 
 @contextmanager
-def split_writers(features: Features, path: Path, fingerprint: str) -> Iterator[dict[str, DatasetWriter]]:
-    """Yield writers of all splits, which become the `DatasetDict` `path` if there is no error.
-
-    Args:
-        features: features of each split.
-        path: folder to write.
-        fingerprint: fingerprint of everything that they depend on.
-    """
+def split_writers(schema: pa.Schema, folder: Path) -> Iterator[dict[str, pa.RecordBatchStreamWriter]]:
+    """Yield the writers of all splits, each of a file ``SPLIT.arrow``."""
     with ExitStack() as stack:
-        writers = {}
-        for split in SPLITS:
-            identity = hashlib.sha256(f"{fingerprint}:{split}".encode()).hexdigest()
-            writers[split] = stack.enter_context(DatasetWriter(features, path / split, identity))
-        yield writers
-    write_dataset_dict_index(path, SPLITS)
+        yield {split: stack.enter_context(arrow_writer(folder / f"{split}.arrow", schema)) for split in SPLITS}
 
 
 def hold_out_synonyms(
@@ -154,9 +144,9 @@ def _draw(seed: int, *parts: str) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def _columns(mentions: Sequence[Mention], end: int) -> dict[str, list]:
-    """Columns of the last mentions before row `end` of their split."""
-    return {
+def _rows(mentions: Sequence[Mention], end: int) -> pa.Table:
+    """The last mentions before row `end` of their split."""
+    columns = {
         "mention_id": list(range(end - len(mentions), end)),
         "doc_id": [mention.doc_id for mention in mentions],
         "start": [mention.start for mention in mentions],
@@ -167,3 +157,4 @@ def _columns(mentions: Sequence[Mention], end: int) -> dict[str, list]:
         "cui": [mention.cui for mention in mentions],
         "semantic_types": [list(mention.semantic_types) for mention in mentions],
     }
+    return pa.Table.from_pydict(columns, MENTION_FEATURES.arrow_schema)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .arrow import open_table
+from .arrow import open_arrow
 from .concepts import ConceptTable
 from .mentions import SPLITS
 
@@ -61,7 +61,7 @@ def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
         folder: folder that `mentions.write_mentions` wrote.
         concepts: the dictionary.
     """
-    cuis = {split: open_table(folder / split)["cui"].to_pylist() for split in SPLITS}
+    cuis = {split: open_arrow(folder / f"{split}.arrow")["cui"].to_pylist() for split in SPLITS}
     return {split: int((concepts.rows(of_split) >= 0).sum()) for split, of_split in cuis.items()}
 
 

@@ -141,9 +141,7 @@ class UserLists:
             yield concept
         yield from rest.values()
 
-    def write(
-        self, mentions: Path, candidates: Path, fingerprint: str, *, context_chars: int, has_dictionary: bool
-    ) -> dict[str, Any]:
+    def write(self, mentions: Path, candidates: Path, *, context_chars: int, has_dictionary: bool) -> dict[str, Any]:
         """Write the datasets of mentions and of candidates, all four splits, in the order of the lists.
 
         Of several candidates of one concept in a list, the first is kept. The gold concept is never added to a list.
@@ -151,19 +149,18 @@ class UserLists:
         Args:
             mentions: folder of the mentions.
             candidates: folder of the candidates.
-            fingerprint: fingerprint of everything that they depend on.
             context_chars: characters of text on each side of a mention.
             has_dictionary: whether a dictionary decides which gold concepts are known; without one, all are.
 
         Returns:
             Counts: ``mentions`` and, of these, ``in_list``, by split; ``repeated_candidates``.
         """
-        features = _candidate_features(self.scores, has_dictionary)
+        schema = _candidate_features(self.scores, has_dictionary).arrow_schema
         counts = {name: dict.fromkeys(SPLITS, 0) for name in ("mentions", "in_list")}
         repeated, seen = 0, Counter[str]()
         with (
-            split_writers(MENTION_FEATURES, mentions, f"{fingerprint}:{mentions.name}") as mention_writers,
-            split_writers(features, candidates, f"{fingerprint}:{candidates.name}") as candidate_writers,
+            split_writers(MENTION_FEATURES.arrow_schema, mentions) as mention_writers,
+            split_writers(schema, candidates) as candidate_writers,
         ):
             for batch in labelled_batches(self.path, self.hierarchy):
                 lists = batch.lists.with_candidates(best_of_each_concept(batch.lists))
@@ -175,8 +172,9 @@ class UserLists:
                     subset = lists.take(in_split)
                     ids = counts["mentions"][split] + np.arange(len(subset))
                     columns = _mention_columns(subset, ids, numbers[in_split], context_chars)
-                    mention_writers[split].write(columns)
-                    candidate_writers[split].write(_candidate_columns(subset, ids, self.scores))
+                    mention_writers[split].write(pa.Table.from_pydict(columns, MENTION_FEATURES.arrow_schema))
+                    columns = _candidate_columns(subset, ids, self.scores)
+                    candidate_writers[split].write(pa.Table.from_pydict(columns, schema))
                     counts["mentions"][split] += len(subset)
                     counts["in_list"][split] += int((subset.annotations.gold >= 0).sum())
         return counts | {"repeated_candidates": repeated}

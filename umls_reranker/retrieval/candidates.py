@@ -11,13 +11,11 @@ from datasets import Features, List, Value
 
 from ..core.arrays import list_offsets
 from ..core.progress import progress
-from ..data.arrow import write_dataset
+from ..data.arrow import arrow_writer
 from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
@@ -73,7 +71,7 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
 
 
 def write_candidates(
-    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path, fingerprint: str
+    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path
 ) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the order of the mentions.
 
@@ -85,8 +83,7 @@ def write_candidates(
         retriever: retriever of the candidates.
         concepts: dictionary of its index.
         k: candidates per mention; fewer only if the dictionary has fewer concepts.
-        path: dataset folder to make.
-        fingerprint: fingerprint of everything that the lists depend on.
+        path: Arrow file to make.
 
     Returns:
         Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose list has it; and
@@ -103,7 +100,9 @@ def write_candidates(
     gold = gold_positions(gold_rows, candidates.rows, query_of)
     mention_ids = table["mention_id"].to_numpy()
 
-    def batches() -> Iterator[dict[str, pa.Array]]:
+    further = {f"{name}_scores": List(Value("float32")) for name in candidates.further}
+    schema = Features(CANDIDATE_FEATURES | further).arrow_schema
+    with arrow_writer(path, schema) as writer:
         for start in range(0, len(query_of), MENTIONS_PER_BATCH):
             part = slice(start, start + MENTIONS_PER_BATCH)
             of_part = candidates.take(query_of[part])
@@ -116,11 +115,11 @@ def write_candidates(
             }
             for name, scores in of_part.further.items():
                 columns[f"{name}_scores"] = pa.array(scores[is_candidate])
-            lists = {key: pa.ListArray.from_arrays(offsets, values) for key, values in columns.items()}
-            yield {"mention_id": pa.array(mention_ids[part]), **lists, "gold": pa.array(gold[part])}
-
-    further = {f"{name}_scores": List(Value("float32")) for name in candidates.further}
-    write_dataset(batches(), Features(CANDIDATE_FEATURES | further), path, fingerprint)
+            lists: dict[str, pa.Array] = {
+                key: pa.ListArray.from_arrays(offsets, values) for key, values in columns.items()
+            }
+            lists |= {"mention_id": pa.array(mention_ids[part]), "gold": pa.array(gold[part])}
+            writer.write(pa.Table.from_pydict(lists, schema))
     return {
         "mentions": len(query_of),
         "in_dictionary": int((gold_rows >= 0).sum()),

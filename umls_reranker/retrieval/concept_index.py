@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from datasets import Features, Value
 
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
-from ..data.arrow import open_table, write_dataset
+from ..data.arrow import arrow_writer, open_arrow
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,15 +93,12 @@ class ConceptIndex:
             )
 
 
-def write_names(
-    concepts: ConceptTable, path: Path, fingerprint: str, form: Callable[[str], str] | None = None
-) -> pa.Array:
+def write_names(concepts: ConceptTable, path: Path, form: Callable[[str], str] | None = None) -> pa.Array:
     """Write concept row and string number of every name, and the name unless a form of it is taken.
 
     Args:
         concepts: the dictionary.
-        path: dataset folder to make.
-        fingerprint: fingerprint of the names.
+        path: Arrow file to make.
         form: function that maps names that count as the same to one form; by default names must be equal.
 
     Returns:
@@ -115,24 +111,21 @@ def write_names(
     # A chunked array is encoded against one dictionary.
     encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
     columns: Sequence[str] = ("row", "string") if form else ("name", "row", "string")
-    kinds = {"name": Value("string"), "row": Value("int32"), "string": Value("int32")}
-    write_dataset(
-        (
-            {"name": name, "row": row, "string": code.indices}
-            for row, name, code in zip(rows, names, encoded.chunks, strict=True)
-        ),
-        Features({column: kinds[column] for column in columns}),
-        path,
-        fingerprint,
-    )
+    kinds = {"name": pa.string(), "row": pa.int32(), "string": pa.int32()}
+    schema = pa.schema({column: kinds[column] for column in columns})
+    with arrow_writer(path, schema) as writer:
+        for row, name, code in zip(rows, names, encoded.chunks, strict=True):
+            writer.write(pa.Table.from_pydict({"name": name, "row": row, "string": code.indices}, schema))
     return encoded.chunks[-1].dictionary
 
 
-def write_strings(strings: pa.Array, path: Path, fingerprint: str) -> None:
-    """Write strings as a dataset folder, to be mapped into memory by `open_strings`."""
-    write_dataset([{"string": strings}], Features({"string": Value("string")}), path, fingerprint)
+def write_strings(strings: pa.Array, path: Path) -> None:
+    """Write strings as an Arrow file, to be mapped into memory by `open_strings`."""
+    schema = pa.schema({"string": pa.string()})
+    with arrow_writer(path, schema) as writer:
+        writer.write(pa.Table.from_pydict({"string": strings}, schema))
 
 
 def open_strings(path: Path) -> pa.ChunkedArray:
     """The strings that `write_strings` wrote."""
-    return open_table(path)["string"]
+    return open_arrow(path)["string"]

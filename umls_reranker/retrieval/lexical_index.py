@@ -18,7 +18,7 @@ from sklearn.utils import murmurhash3_32
 from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import openmp_threads, usable_cores
 from ..core.progress import progress
-from ..data.arrow import open_table
+from ..data.arrow import open_arrow
 from ..data.normalization import normalize_name, trigrams
 from .concept_index import ConceptIndex, write_names
 from .concept_search import Candidates, NameGrouping
@@ -26,7 +26,7 @@ from .concept_search import Candidates, NameGrouping
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-NAMES_FOLDER = "names"
+NAMES_FILE = "names.arrow"
 TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
 STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"
 STRING_STARTS_FILE, STRING_TRIGRAMS_FILE = "string_starts.npy", "string_trigrams.npy"
@@ -61,20 +61,19 @@ class LexicalIndex(ConceptIndex):
             np.load(path / file, mmap_mode="r", allow_pickle=False)
             for file in (STRING_STARTS_FILE, STRING_TRIGRAMS_FILE, STRING_WEIGHTS_FILE)
         )
-        names = open_table(path / NAMES_FOLDER)
+        names = open_arrow(path / NAMES_FILE)
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
         self.grouping = NameGrouping(rows, strings, description["concepts"], len(self._string_starts) - 1)
 
     @classmethod
-    def build(cls, concepts: ConceptTable, path: Path, fingerprint: str = "") -> LexicalIndex:
+    def build(cls, concepts: ConceptTable, path: Path) -> LexicalIndex:
         """Count the trigrams of every distinct normalized name and write the index.
 
         Args:
             concepts: the dictionary.
             path: existing folder to write into.
-            fingerprint: fingerprint of the source of the names.
         """
-        strings = write_names(concepts, path / NAMES_FOLDER, fingerprint, form=normalize_name)
+        strings = write_names(concepts, path / NAMES_FILE, form=normalize_name)
         counts = np.zeros(HASHES, np.int64)
         for texts in _blocks(strings, "counting trigrams"):
             counts += np.bincount(_hash_trigrams(texts).indices, minlength=HASHES)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, Value
 
 from ..core.progress import progress
-from ..data.arrow import write_dataset
+from ..data.arrow import arrow_writer
 from ..data.candidate_lists import CandidateLists
 from ..models.template import PairTemplate
 from .concept_search import distinct_queries
@@ -79,7 +79,6 @@ def mine_pairs(
     concepts: ConceptTable,
     config: MiningConfig,
     path: Path,
-    fingerprint: str,
     *,
     relations: RelationTable | None = None,
     template: PairTemplate | None = None,
@@ -98,8 +97,7 @@ def mine_pairs(
         retriever: finds the nearest concepts, as for candidate lists.
         concepts: dictionary of its indexes.
         config: numbers, filters, weights and seed.
-        path: dataset folder to make.
-        fingerprint: fingerprint of everything that the pairs depend on.
+        path: folder for the shards; the pairs become the Arrow file of its name.
         relations: relations of the concepts; None if unknown.
         template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
 
@@ -112,7 +110,7 @@ def mine_pairs(
     task = _Task(mentions, concepts, config)
     query_of, search = _search(task, retriever, path)
     near = SearchedConcepts(search, query_of, task.gold)
-    return _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate())
+    return _write_pairs(task, near, path, relations, template or PairTemplate())
 
 
 def mine_listed_pairs(
@@ -121,7 +119,6 @@ def mine_listed_pairs(
     concepts: ConceptTable,
     config: MiningConfig,
     path: Path,
-    fingerprint: str,
     *,
     names_missing_gold: bool,
     relations: RelationTable | None = None,
@@ -135,7 +132,6 @@ def mine_listed_pairs(
         concepts: a dictionary with the concepts of the lists.
         config: as for `mine_pairs`.
         path: as for `mine_pairs`.
-        fingerprint: as for `mine_pairs`.
         names_missing_gold: whether a mention whose list lacks its gold concept gets the most similar name of the
             dictionary; otherwise it is left out.
         relations: as for `mine_pairs`.
@@ -147,7 +143,7 @@ def mine_listed_pairs(
     gold = candidates.with_format("arrow")[:]["gold"].to_numpy()
     task = _Task(mentions, concepts, config, None if names_missing_gold else gold >= 0)
     near = ListedConcepts(candidates, concepts, task.table["mention"], task.gold, task.kept)
-    report = _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate())
+    report = _write_pairs(task, near, path, relations, template or PairTemplate())
     return report | {"gold_concept_not_in_list": task.left_out}
 
 
@@ -162,7 +158,6 @@ def _write_pairs(
     task: _Task,
     near: NearestConcepts,
     path: Path,
-    fingerprint: str,
     relations: RelationTable | None,
     template: PairTemplate,
 ) -> dict[str, Any]:
@@ -201,7 +196,10 @@ def _write_pairs(
                 yield pairs | {"mention": texts, "name": template.candidate_texts(lists).to_list()}
                 bar.update(len(part))
 
-    write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
+    schema = PAIR_FEATURES.arrow_schema
+    with arrow_writer(path.with_suffix(".arrow"), schema) as writer:
+        for columns in batches():
+            writer.write(pa.Table.from_pydict(columns, schema))
     per_mention = {
         "nearest": config.nearest_negatives,
         "type": config.same_type_negatives,

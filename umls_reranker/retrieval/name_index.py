@@ -15,7 +15,7 @@ import torch
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..core.stage_keys import EXACT_INDEX
-from ..data.arrow import open_table
+from ..data.arrow import open_arrow
 from .concept_index import ConceptIndex
 from .concept_search import Candidates, NameGrouping
 from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters, write
@@ -23,7 +23,7 @@ from .faiss_index import fill, measure_recall, new_index, search_exactly, set_pa
 if TYPE_CHECKING:
     from .name_vectors import NameVectors
 
-FAISS_FILE, NAMES_FOLDER = "names.faiss", "names"
+FAISS_FILE, NAMES_FILE = "names.faiss", "names.arrow"
 # Number of queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512
 # Number of names whose vectors are read from the index together.
@@ -44,7 +44,7 @@ class NameIndex(ConceptIndex):
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
         self._vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
-        names = open_table(path / NAMES_FOLDER)
+        names = open_arrow(path / NAMES_FILE)
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
         self.grouping = NameGrouping(rows, strings, description["concepts"], self._vectors.ntotal)
         self.offsets = self.grouping.offsets
@@ -78,7 +78,7 @@ class NameIndex(ConceptIndex):
         write(index, path / FAISS_FILE)
         # It does not fit into memory together with what is loaded below.
         del index
-        shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
+        shutil.copyfile(vectors.names, path / NAMES_FILE)
         cls.describe(path, vectors.concepts, encoder=vectors.identity, factory=factory)
         return cls.load(path, search_parameters)
 

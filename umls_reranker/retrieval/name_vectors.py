@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
 
-NAMES_FOLDER, STRINGS_FOLDER, VECTORS_FILE = "names", "strings", "vectors.json"
+NAMES_FILE, STRINGS_FILE, VECTORS_FILE = "names.arrow", "strings.arrow", "vectors.json"
 # A multiple of the encoder's chunk, so that the end of a shard changes nothing: 25 MB at 384 dimensions.
 SHARD = CHUNK
 
@@ -35,7 +35,7 @@ class NameVectors:
         folder: folder that `prepare` wrote; a process needs memory for one shard, and the strings stay on disk.
 
     Attributes:
-        names: folder of the table of names (`concept_index.write_names`).
+        names: file of the table of names (`concept_index.write_names`).
         identity: the encoder's `BiEncoder.identity`.
         dimension: length of a vector.
         concepts: number of concepts that the names belong to.
@@ -46,29 +46,26 @@ class NameVectors:
 
     def __init__(self, folder: Path) -> None:
         description = read_json(folder / VECTORS_FILE)
-        self.names = folder / NAMES_FOLDER
+        self.names = folder / NAMES_FILE
         self.identity: dict[str, Any] = description["encoder"]
         self.dimension: int = description["dimension"]
         self.concepts: int = description["concepts"]
-        self._strings = open_strings(folder / STRINGS_FOLDER)
+        self._strings = open_strings(folder / STRINGS_FILE)
         shards = -(-len(self._strings) // SHARD)
         self._files = [folder / f"{number:05}-of-{shards:05}.npy" for number in range(shards)]
 
     @classmethod
-    def prepare(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
+    def prepare(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path) -> NameVectors:
         """Write the names and the strings to encode, unless a killed run wrote them.
 
         Args:
             concepts: the dictionary.
             encoder: the bi-encoder that will encode them.
             folder: folder to write into.
-            fingerprint: fingerprint of the names' source.
         """
         if not (folder / VECTORS_FILE).is_file():
             folder.mkdir(exist_ok=True)
-            write_strings(
-                write_names(concepts, folder / NAMES_FOLDER, fingerprint), folder / STRINGS_FOLDER, fingerprint
-            )
+            write_strings(write_names(concepts, folder / NAMES_FILE), folder / STRINGS_FILE)
             description = {"encoder": encoder.identity, "dimension": encoder.dimension, "concepts": len(concepts)}
             write_json(folder / VECTORS_FILE, {"schema_version": 1} | description)
         return cls(folder)

@@ -96,13 +96,12 @@ class RetrievalMethod(RetrieverDeclaration, ABC):
     """A retriever: its declaration, and how its index is built, loaded and searched."""
 
     @classmethod
-    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
         """Build the index, if it has a `folder`.
 
         Args:
             sources: what it is built from.
             path: existing folder to write into.
-            fingerprint: fingerprint of everything that the index depends on.
 
         Returns:
             Counts of its content, such as ``{"names": 107_379}``.

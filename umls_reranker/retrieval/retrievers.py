@@ -43,7 +43,7 @@ class Dense(_OfIndex):
         return {"index_factory": recipe.index.index_factory}
 
     @classmethod
-    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
         from .name_index import NameIndex
         from .name_vectors import NameVectors
 
@@ -95,10 +95,10 @@ class Lexical(_OfIndex):
         return {"schema_version": 2}
 
     @classmethod
-    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
         from .lexical_index import LexicalIndex
 
-        return {"names": len(LexicalIndex.build(sources.concepts, path, fingerprint))}
+        return {"names": len(LexicalIndex.build(sources.concepts, path))}
 
     @classmethod
     def load(cls, sources: IndexSources, path: Path) -> Lexical:
@@ -126,7 +126,7 @@ class NearestMentions(_OfIndex):
         self.reads_context = index.reads_context
 
     @classmethod
-    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
         from .mention_index import MentionIndex
 
         index = MentionIndex.build(sources.training_mentions, sources.concepts, sources.encoder, path)

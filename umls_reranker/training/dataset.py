@@ -20,7 +20,7 @@ from ..core.errors import UserError
 from ..core.files import written
 from ..core.launch import end_with_parent
 from ..core.progress import progress
-from ..data.arrow import open_table
+from ..data.arrow import open_arrow
 from ..models.tokens import PairEncoder
 from .collator import LabelledPairs
 
@@ -62,7 +62,7 @@ class TokenizedPairs(torch.utils.data.Dataset[LabelledPairs]):
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:
-        tables = [open_table(shard.parent, shard.name).combine_chunks() for shard in shards]
+        tables = [open_arrow(shard).combine_chunks() for shard in shards]
         lists = [_only_chunk(table["input_ids"]) for table in tables]
         self._tokens = [column.values.to_numpy() for column in lists]
         self._offsets = [column.offsets.to_numpy() for column in lists]
