@@ -17,9 +17,9 @@ import argparse
 import numpy as np
 
 from umls_reranker.calibration.resampling import bootstrap_sums, document_sums, jackknife_sums, ratio
-from umls_reranker.evaluation.comparison import CANNOT_TELL, WORSE, figure_difference
-from umls_reranker.evaluation.figures import figures_of
+from umls_reranker.evaluation.comparison import INCONCLUSIVE, WORSE, figure_difference
 from umls_reranker.evaluation.linking import sums_to_f1
+from umls_reranker.evaluation.metrics import FIGURES
 
 DOCUMENTS = (10, 20, 40)
 LEVEL = 1.0 - 0.05 / 3
@@ -98,16 +98,16 @@ def verdict(
         columns["correct_answers_f1"].append([(score > 0.5) & right, score > 0.5, one])
         columns["brier_of_top"].append([(score - right) ** 2, one])
     verdicts = set()
-    for figure in figures_of("comparison"):
+    for figure in (figure for figure in FIGURES if figure.margin is not None):
         sums = [document_sums(index, documents, version) for version in columns[figure.name]]
         verdicts.add(figure_difference(figure, *sums, margin, LEVEL).verdict)
     (ours, _), (theirs, _) = columns["acc@1"]
-    return next((name for name in (WORSE, CANNOT_TELL) if name in verdicts), "passes"), float((ours != theirs).mean())
+    return next((name for name in (WORSE, INCONCLUSIVE) if name in verdicts), "passes"), float((ours != theirs).mean())
 
 
 def print_verdicts(draws: int, seed: int, margin: float) -> None:
     """A table of `verdict`."""
-    names = ("passes", CANNOT_TELL, WORSE)
+    names = ("passes", INCONCLUSIVE, WORSE)
     print("| documents | mentions each | answers that differ |", " | ".join(names), "|")
     print("|--:" * (3 + len(names)) + "|")
     for documents, mentions in SPLITS:

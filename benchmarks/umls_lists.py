@@ -97,8 +97,9 @@ def compare(labelled, rows: list, known_documents: set[str], models: list[str]) 
 
     from umls_reranker.core.settings import CalibrationArguments
     from umls_reranker.evaluation.linking import Documents
-    from umls_reranker.evaluation.list_systems import System, compare_systems, systems_markdown, verdict
     from umls_reranker.evaluation.outcomes import Outcomes
+    from umls_reranker.evaluation.render import as_markdown, systems_table
+    from umls_reranker.evaluation.systems import System, compare_systems, verdict
     from umls_reranker.serving.cross_fits import systems_of_lists
     from umls_reranker.serving.recalibration import recalibrate
     from umls_reranker.serving.source_model import SourceModel
@@ -113,7 +114,7 @@ def compare(labelled, rows: list, known_documents: set[str], models: list[str]) 
     for name in rows[0]["answers"]:
         is_correct = np.array([row["answers"][name] == row["cui"] for row in rows])
         is_answered = np.array([row["answers"][name] is not None for row in rows])
-        answers = System(np.where(is_correct, 0, -1), answered=is_answered)
+        answers = System(np.where(is_correct, 0, -1), accepted=is_answered, is_ranking=False)
         systems[name], systems_of_known[name] = answers.take(~is_known), answers.take(is_known)
     notes = []
     for name in (None, *models):
@@ -127,13 +128,13 @@ def compare(labelled, rows: list, known_documents: set[str], models: list[str]) 
     print(f"\n{len(unseen.lists)} mentions of {len(set(documents[~is_known]))} documents that no model has seen:\n")
     of_unseen = Documents.of(unseen.lists.annotations.documents, RESAMPLES, SEED)
     figures = compare_systems(systems, of_unseen)
-    print(systems_markdown(figures), "\n")
-    for row in figures[1:]:
-        print(f"- {row['name']}: {verdict(row, len(unseen.lists), of_unseen.count)}")
+    print(as_markdown(systems_table(figures)), "\n")
+    for name in [*systems][1:]:
+        print(f"- {name}: {verdict(figures[f'systems/{name}/gain'], len(unseen.lists), of_unseen.count)}")
     print("", *(f"- {note}" for note in notes), sep="\n")
     print(f"\n{len(known.lists)} mentions of documents that are in `medmentions_st21pv`:\n")
     of_known = Documents.of(known.lists.annotations.documents, RESAMPLES, SEED)
-    print(systems_markdown(compare_systems(systems_of_known, of_known)), flush=True)
+    print(as_markdown(systems_table(compare_systems(systems_of_known, of_known))), flush=True)
 
 
 def labelled_subset(labelled, rows):
@@ -154,7 +155,7 @@ def served(source, new, rows: list):
     """What the saved model answers, as a `System`, and milliseconds a mention, one request each."""
     import numpy as np
 
-    from umls_reranker.evaluation.list_systems import System
+    from umls_reranker.evaluation.systems import System
     from umls_reranker.serving.recalibration import save_recalibrated
     from umls_reranker.serving.reranker import UMLSReranker
 
@@ -181,10 +182,10 @@ def learning_curve(labelled, draws: int) -> None:
 
     from umls_reranker.core.settings import CalibrationArguments
     from umls_reranker.data.labelled_lists import best_of_each_concept
-    from umls_reranker.evaluation.formats import markdown_table
     from umls_reranker.evaluation.linking import Documents
-    from umls_reranker.evaluation.list_systems import System, compare_systems
     from umls_reranker.evaluation.outcomes import Outcomes
+    from umls_reranker.evaluation.render import markdown_table
+    from umls_reranker.evaluation.systems import System, compare_systems
     from umls_reranker.serving.cross_fits import CrossFits
     from umls_reranker.serving.recalibration import usable_features
     from umls_reranker.serving.source_model import SourceModel
@@ -205,10 +206,12 @@ def learning_curve(labelled, draws: int) -> None:
             calibration, _ = fits.fit(inside, names, has_fallbacks=False, has_outlook=False)
             outcomes = Outcomes.of(lists.take(rest), fits.decide(calibration, rest))
             systems = {"lists_order": System(lists.take(rest).annotations.gold), "new": System.of(outcomes)}
-            row = compare_systems(systems, Documents.of(outcomes.document, 2, SEED))[1]
+            compared = compare_systems(systems, Documents.of(outcomes.document, 2, SEED))
             is_high = (outcomes.tier == "high") & calibration.thresholds.is_certified
             precision = outcomes.correct[is_high].mean() if is_high.any() else np.nan
-            values = [row[name]["value"] for name in ("acc@1", "gain", "top1_ece", "accepted_share")]
+            values = [
+                compared[f"systems/new/{name}"]["value"] for name in ("acc@1", "gain", "top1_ece", "accepted_share")
+            ]
             figures.append([inside.sum(), *values, is_high.mean(), precision])
         mentions, accuracy, gain, ece, accepted, high, _ = np.median(figures, axis=0)
         precisions = np.array(figures)[:, -1]

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
-from umls_reranker.core.recipe import add_keys, parse_recipe
+from umls_reranker.core.recipe import add_keys, parse_recipe, portable_locator
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, should_run, would_make
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
 from umls_reranker.core.stage_keys import key_of_lists, report_stage
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, read_manifest
 
 
 def main() -> None:
@@ -52,25 +52,29 @@ def lists_parser() -> CommandParser:
 
 
 def evaluate_on_lists(options) -> None:
+    from umls_reranker.core.files import written
     from umls_reranker.data.labelled_lists import read_labelled_lists
+    from umls_reranker.serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
     from umls_reranker.serving.list_description import described
-    from umls_reranker.serving.list_evaluation import PAGE, evaluate_lists, evaluation_summary, save_evaluation
     from umls_reranker.serving.reranker import UMLSReranker
 
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the report")
     reranker = UMLSReranker.from_pretrained(options.model, options.revision, options.device, options.dtype)
-    hierarchy = reranker.thresholds.hierarchy
-    labelled = read_labelled_lists(options.lists, hierarchy, options.umls_dir, fitted_on=False)
+    labelled = read_labelled_lists(options.lists, reranker.thresholds.hierarchy, options.umls_dir, fitted_on=False)
     # Before anything is scored, which may take long.
     print(described(labelled, reranker.template.reads), flush=True)
     if options.dry_run:
         would_make("evaluate", options.output)
         return
-    report, outcomes = evaluate_lists(reranker, labelled, options.model, options.bootstrap_resamples, options.seed)
-    title = f"{report['lists']['model']} on {options.lists.name}"
-    save_evaluation(report, outcomes, reranker, title, options.output)
-    print(evaluation_summary(report))
+    bootstrap = {"resamples": options.bootstrap_resamples, "seed": options.seed}
+    metrics, outcomes = evaluate_lists(reranker, labelled.lists, "labelled", **bootstrap)
+    title = f"{portable_locator(options.model)} on {options.lists.name}"
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with written(options.output) as partial:
+        partial.mkdir()
+        save_report(metrics, outcomes, reranker, title, partial)
+    print(evaluation_summary(metrics))
     print(f"report written to {options.output}; open {options.output / PAGE}")
 
 
@@ -86,52 +90,43 @@ def evaluate_run() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from datasets import concatenate_datasets
-
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.evaluation.answers import Answers
-    from umls_reranker.evaluation.baselines import notes_on_lists
-    from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
-    from umls_reranker.evaluation.page import card_charts, report_page
-    from umls_reranker.evaluation.report import build_report
-    from umls_reranker.hub.model_folder import METRICS, REFERENCE, RELIABILITY, RISK_COVERAGE
+    from umls_reranker.evaluation.metrics import FIGURES
+    from umls_reranker.hub.model_folder import REFERENCE
+    from umls_reranker.serving.evaluate import evaluate_lists, evaluation_summary, save_report
     from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
-    mentions = run.splits("mentions")
-    candidates = run.splits("candidates")["test"]
-    key = key_of_lists(run.path)
-    lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields, key)
-    pairs = run.splits("pairs")["test"]
+    mentions, candidates = run.splits("mentions"), run.splits("candidates")["test"]
+    key, fields = key_of_lists(run.path), recipe.model.candidate_fields
+    lists = CandidateLists.from_run(candidates, mentions["test"], concepts, fields, key)
+    counted = [mentions[split] for split in ("train", "calibration")]
+    known = [pair for rows in counted for pair in zip(rows["mention"][:], rows["cui"][:], strict=True)]
+    cuis = [cui for cui in lists.cuis.texts if cui]
+    rows = dict(zip(cuis, concepts.rows(cuis).tolist(), strict=True))
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
-        bootstrap = recipe.evaluation.bootstrap_resamples, recipe.run.seed
-        answers = Answers.of(reranker.scorer, reranker.calibration, lists, "test", *bootstrap)
-        report = build_report(
-            answers,
-            pairs,
-            concatenate_datasets([mentions["train"], mentions["calibration"]]),
-            mentions["calibration"],
-            concepts,
+        metrics, outcomes = evaluate_lists(
+            reranker,
+            lists,
+            "test",
+            known=known,
+            names_of=lambda cui: concepts.names(rows.get(cui, -1)),
+            resamples=recipe.evaluation.bootstrap_resamples,
+            seed=recipe.run.seed,
         )
-        if recipe.mentions.candidate_lists:
-            report["notes"] = notes_on_lists(lists, recipe.concepts.names_dictionary)
-        write_json(folder / METRICS, report)
-        answers.outcomes.save(folder / OUTCOMES_FILE)
-        thresholds = reranker.thresholds
-        page = report_page(report, recipe.run.run_name, thresholds)
-        (folder / "report.html").write_text(page, encoding="utf-8")
-        reliability, risk_coverage = card_charts(report, thresholds.target_precision)
-        (folder / RELIABILITY).write_text(reliability, encoding="utf-8")
-        (folder / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
-        outcomes = answers.outcomes
-        reference = Reference.fit(
-            outcomes.score, outcomes.types, outcomes.document, report["serving"], thresholds.target_precision
-        )
+        dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
+        for name in ("f1", "roc_auc"):
+            metrics["figures"][name] = {"value": dev[name]}
+        save_report(metrics, outcomes, reranker, recipe.run.run_name, folder)
+        figures = {figure.name: metrics["figures"][figure.name] for figure in FIGURES}
+        target = reranker.thresholds.target_precision
+        reference = Reference.fit(outcomes.score, outcomes.types, outcomes.document, figures, target)
         write_json(folder / REFERENCE, reference.to_dict())
-        summary |= {"acc@1": report["linking"]["reranker"]["acc@1"]["value"]}
+        summary |= {"acc@1": metrics["figures"]["acc@1"]["value"]}
+    print(evaluation_summary(metrics))
 
 
 def complete_model_folder(recipe, run) -> None:

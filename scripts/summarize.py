@@ -19,6 +19,8 @@ from umls_reranker.core.stages import RunFolder, read_manifest
 
 # Number of test mentions shown with their candidates.
 EXAMPLES = 3
+# Number of tables of the report that are shown: comparison, ranking and tiers.
+TABLES = 3
 # Check results whose targets are named.
 RESULTS = {"FAIL": "missed", "INCONCLUSIVE": "inconclusive"}
 # What the example prints for each candidate.
@@ -29,19 +31,20 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("report", "evaluate")
-    from umls_reranker.evaluation.figures import read_metrics
-    from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
+    from umls_reranker.evaluation.metrics import read_metrics
+    from umls_reranker.evaluation.render import as_text, report_tables
     from umls_reranker.hub.model_folder import METRICS
 
-    report = read_metrics(run.path / "report" / METRICS)
+    metrics = read_metrics(run.path / "report" / METRICS)
     console = table_console()
     print_plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     # Some mentions have no type, and the call below intentionally passes no retrieval scores.
     warnings.simplefilter("ignore", UserWarning)
     texts, golds, ranked = example_mentions(recipe, run)
-    console.print(examples_table(texts, golds, ranked))
-    console.print(linking_table(report))
-    console.print(figures_table(report))
+    print_plain(example_lines(texts, golds, ranked))
+    for table in report_tables(metrics)[:TABLES]:
+        console.print(f"\n{table.title}\n", style="bold")
+        print_plain(as_text(table))
     print_plain(f"\n{what_was_made(run)}\n{checklist_line(run)}")
     print_plain(f"Model folder, ready for the Hub: {run.path / 'model'}    metrics, plots: {run.path / 'report'}")
     print_plain(f"Report to open in a browser: {run.path / 'report' / 'report.html'}\n")
@@ -49,6 +52,17 @@ def main() -> None:
     for title, text in (("Use it:", lines), ("This prints:", printed)):
         console.print(f"{title}\n", style="bold")
         print_plain(textwrap.indent(text, "    "))
+
+
+def example_lines(texts: list[str], golds: list[str], ranked: list[list[dict]]) -> str:
+    """The top candidates of some mentions; the gold concept is marked."""
+    lines = []
+    for text, gold, items in zip(texts, golds, ranked, strict=True):
+        lines.append(f"{text!r}, gold {gold}:")
+        for item in items[:EXAMPLES]:
+            mark = "*" if item["cui"] == gold else " "
+            lines.append(f"  {mark} {item['score']:.3f}  {item['tier']:6}  {item['cui']}  {item['name']}")
+    return "\n".join(lines)
 
 
 def what_was_made(run) -> str:

@@ -41,9 +41,9 @@ def main() -> int:
     run = RunFolder(recipe.run.run_dir)
     report_key = run.key_of("report", "evaluate")
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.evaluation.checklist import check_targets, format_table, measured_figures, parse_targets
+    from umls_reranker.evaluation.checklist import check_targets, format_table, parse_targets
     from umls_reranker.evaluation.comparison import compare
-    from umls_reranker.evaluation.figures import read_metrics
+    from umls_reranker.evaluation.metrics import read_metrics
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
     from umls_reranker.hub.model_folder import METRICS, verify_files
     from umls_reranker.hub.publish import find_outcomes
@@ -52,7 +52,7 @@ def main() -> int:
     targets = parse_targets(recipe.evaluation.targets)
     # A new model has none until it is evaluated; until then the report is that of the previous one.
     verify_files(run.path / "model", [METRICS])
-    checks = check_targets(targets, measured_figures(read_metrics(run.path / "report" / METRICS)))
+    checks = check_targets(targets, read_metrics(run.path / "report" / METRICS)["figures"])
     comparison = None
     if options.against:
         former = Outcomes.load(find_outcomes(options.against))
@@ -67,16 +67,16 @@ def main() -> int:
         concepts = ConceptTable.load(run.path / "concepts")
         checks = replay_checks(reranker, *replayed, concepts, key_of_lists(run.path)) + checks
         content = {
-            "schema_version": 3,
+            "schema_version": 4,
             "report_key": report_key,
-            "checks": [asdict(check) for check in checks],
+            "checks": checks,
             "against": options.against,
             "comparison": comparison and asdict(comparison),
         }
         write_json(run.path / "checklist.json", content)
     print(format_table(checks))
-    counts = {result: [c.name for c in checks if c.result == result] for result in ("PASS", "FAIL", "INCONCLUSIVE")}
-    passed, failed, open_ = counts.values()
+    results = ("PASS", "FAIL", "INCONCLUSIVE")
+    passed, failed, open_ = ([check["name"] for check in checks if check["result"] == result] for result in results)
     print(
         f"\n{len(passed)} passed, {len(failed)} failed"
         + (f": {', '.join(failed)}" if failed else "")
@@ -105,7 +105,7 @@ def replay_checks(reranker, mentions, candidates, concepts, index_key):
     import numpy as np
 
     from umls_reranker.data.candidate_lists import CandidateLists
-    from umls_reranker.evaluation.checklist import Measured, check_targets
+    from umls_reranker.evaluation.checklist import check_targets
 
     rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
     fields = reranker.template.candidate_fields
@@ -118,14 +118,12 @@ def replay_checks(reranker, mentions, candidates, concepts, index_key):
     whole = np.array_equal(np.sort(batch.order), np.arange(len(lists.names)))
     in_range = ((ranked >= 0.0) & (ranked <= 1.0)).all()
     ordered = (np.diff(ranked) <= 0)[np.diff(lists.owner) == 0].all()
-    sound = Measured(float(whole and in_range and ordered), population=f"{len(lists)} replayed test mentions")
-    targets = {
-        "every_candidate_ranked_with_probability": ">= 1",
-        "largest_score_gap_single_vs_batch": f"<= {LARGEST_GAP}",
+    sound = {"value": float(whole and in_range and ordered), "n": len(lists), "population": "replayed mentions"}
+    figures = {
+        "every_candidate_ranked_with_probability": sound,
+        "largest_score_gap_single_vs_batch": {"value": gap, "n": count, "population": "replayed mentions"},
     }
-    return check_targets(
-        targets, dict(zip(targets, (sound, Measured(gap, population=f"{count} of them")), strict=True))
-    )
+    return check_targets(dict(zip(figures, (">= 1", f"<= {LARGEST_GAP}"), strict=True)), figures)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ import numpy as np
 from umls_reranker.calibration.reliability import calibration_report
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.evaluation.charts import histogram, reliability_points, risk_coverage
-from umls_reranker.evaluation.figures import (
-    answering_metrics,
-    group_slices,
+from umls_reranker.evaluation.linking import Documents
+from umls_reranker.evaluation.metrics import (
+    SCHEMA_VERSION,
     measure_figures,
-    slice_figures,
-    type_slices,
+    measure_slices,
+    mention_slices,
+    worst_groups,
 )
-from umls_reranker.evaluation.linking import Documents, coverage_at_precision, linking_metrics, tier_metrics
 from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.evaluation.systems import System, compare_systems
 
 
 def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **columns) -> Outcomes:
@@ -43,58 +44,55 @@ def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **
     return Outcomes(**drawn | columns)
 
 
-def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 50) -> dict[str, Any]:
-    """A ``metrics.json`` in the form of `build_report`, of the outcomes alone; other systems have the same figures."""
+# The least that a card is written from.
+NO_FIGURES: dict[str, Any] = {
+    "schema_version": SCHEMA_VERSION,
+    "split": "test",
+    "mentions": 20,
+    "documents": 4,
+    "candidates": 80,
+    "out_of_dictionary": 0,
+    "figures": {},
+    "rows": {},
+    "verdict": "",
+    "notes": [],
+}
+
+
+def make_metrics(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 50) -> dict[str, Any]:
+    """A ``metrics.json`` as `measure` makes it, of the outcomes alone; other systems have the same answers."""
     options = {"resamples": resamples, "seed": 0}
     documents, top = Documents.of(outcomes.document, **options), outcomes.select(outcomes.has_candidates)
     of_scores = calibration_report(top.score, top.correct, top.document, **options)
-    ranking = linking_metrics(outcomes.rank, outcomes.in_dictionary, documents)
-    answers = linking_metrics(outcomes.rank, outcomes.in_dictionary, documents, answered=outcomes.accepted)
-    slice_ = slice_figures(outcomes, documents, "test")
-    curve = risk_coverage(outcomes.score, outcomes.correct)
+    systems = {"lists_order": System(outcomes.rank), "reranker": System.of(outcomes)}
+    mentions, known = [f"mention {row}" for row in range(len(outcomes))], [("mention 1", "C0000001")]
+    slices = mention_slices(outcomes, mentions, hierarchy, known)
+    of_slices, rows = measure_slices(outcomes, documents, slices)
+    compared = compare_systems(systems, documents, outcomes.in_dictionary)
+    over = {"n": len(outcomes), "population": f"mentions with {32 * len(outcomes):,} candidates"}
+    figures = {key.removeprefix("systems/reranker/"): figure for key, figure in compared.items() if "reranker" in key}
+    figures |= measure_figures(outcomes, documents)
+    for affixes in ("{}_raw", "{}", "top1_{}"):
+        figures |= {affixes.format(name): figure | over for name, figure in of_scores.items()}
+    figures |= worst_groups(of_slices, rows.get("groups", {})) | {"f1": {"value": 0.91}} | compared | of_slices
     points = reliability_points(top.score, top.correct, top.document)
-    pair = {name: of_scores["brier"] | {"population": "some pairs"} for name in ("f1", "roc_auc")}
-    coverage = {"0.95": coverage_at_precision(outcomes.score, outcomes.correct, 0.95, documents)}
-    one = of_scores["brier"]
-    part = {"mentions": 10, "acc@1": {"reranker": 0.5, "retriever": None}}
     return {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "split": "test",
         "mentions": len(outcomes),
         "documents": documents.count,
-        "in_dictionary": int(outcomes.in_dictionary.sum()),
         "candidates": 32 * len(outcomes),
-        "pair": pair,
-        "candidate_pair": pair,
-        "linking": {"reranker": ranking, "retriever": ranking, "exact_match": answers},
-        "gain_over_retriever": one,
-        "subsets": {
-            "seen_string": part | {"figures": slice_},
-            "unseen_string": part | {"figures": None},
-        },
-        "coverage": {"reranker": coverage, "retriever": coverage},
-        "calibration": {f"{name}_raw": entry for name, entry in of_scores.items()}
-        | of_scores
-        | {f"top1_{name}": entry for name, entry in of_scores.items()}
-        | {"ece_reduction": one},
-        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents),
-        "answering": answering_metrics(outcomes, documents),
-        "serving": measure_figures("serving", outcomes, documents, "test"),
-        "groups": group_slices(outcomes, documents, hierarchy, "test"),
-        "types": type_slices(outcomes, documents, hierarchy, "test"),
+        "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
+        "not_in_list": 47,
+        "truncated_pairs": 0,
+        "figures": figures,
+        "rows": {"systems": {"lists_order": "original order", "reranker": "this model"}} | rows,
         "curves": {
             "reliability": {"raw": points, "calibrated": points, "top1": points},
-            "risk_coverage": {"reranker": curve, "retriever": curve},
+            "risk_coverage": {"reranker": risk_coverage(outcomes.score, outcomes.correct)},
             "score": histogram(outcomes.score, outcomes.correct),
             "margin": histogram(outcomes.margin, outcomes.correct),
         },
-        "scored": {
-            "candidates": 12 * len(outcomes),
-            "share": 0.375,
-            "same_top_candidate": 0.9987,
-            "acc@1": {"pruned": 0.7012, "exhaustive": 0.7013},
-            "high_share": {"pruned": 0.4102, "exhaustive": 0.4101},
-        },
-        "incorrect_types": {"0.00": slice_ | {"replaced": 0}, "0.10": slice_ | {"replaced": 7}},
-        "losses": {"out_of_dictionary": 40, "not_retrieved": 7, "truncated_pairs": 0},
+        "verdict": "gain: +8.0 points over your order (4.6–11.7)",
+        "notes": ["a note"],
     }

@@ -59,7 +59,7 @@ PRELOADED = (
     "umls_reranker.calibration.fitting",
     "umls_reranker.data.sources",
     "umls_reranker.evaluation.page",
-    "umls_reranker.evaluation.report",
+    "umls_reranker.evaluation.evaluate",
     "umls_reranker.serving.reranker",
     "umls_reranker.retrieval.index_folder",
     "umls_reranker.retrieval.mining",

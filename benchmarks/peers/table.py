@@ -88,8 +88,8 @@ def quality(
         before: those of the system whose candidates it ranks, of which the order counts.
     """
     from umls_reranker.calibration.resampling import ratio
-    from umls_reranker.evaluation.formats import interval, number, percent, with_interval
-    from umls_reranker.evaluation.linking import Documents, linking_metrics
+    from umls_reranker.evaluation.linking import Documents
+    from umls_reranker.evaluation.render import interval, number, percent
 
     documents, every = Documents.of(test.documents), np.ones(len(test.ranks))
 
@@ -98,17 +98,21 @@ def quality(
         difference = documents.measure([test.correct * 1 - correct, every], lambda sums: ratio(sums))
         return f"{100 * difference['value']:+.1f} ({interval(difference, separator=' to ')})"
 
-    metrics = linking_metrics(test.ranks, test.in_dictionary, documents, ks=(MOST_CANDIDATES,))
-    inside, answered = metrics["in_dictionary"], test.score > -np.inf
+    known, answered = test.in_dictionary, test.score > -np.inf
+    is_listed = (test.ranks >= 0) & (test.ranks < MOST_CANDIDATES)
+
+    def with_interval(share) -> str:
+        return f"{number(share)} ({interval(share, 3, 1.0)})"
+
     cells = [
         name,
         ", ".join(inputs) or "nothing",
-        with_interval(metrics["acc@1"]),
+        with_interval(documents.measure([test.ranks == 0, every])),
         points_over(ours.correct) if ours and test is not ours else "",
         points_over(before.listed) if before else "",
-        with_interval(inside["acc@1"]),
+        with_interval(documents.measure([(test.ranks == 0) & known, known])),
         number(test.listed[test.in_dictionary].mean()),
-        number(inside[f"recall@{MOST_CANDIDATES}"]),
+        number(documents.measure([is_listed & known, known])),
         percent(answered.mean()),
         percent(documents.measure([test.correct & answered, answered])),
     ]
@@ -128,7 +132,7 @@ def main() -> None:
     parser.add_argument("systems", nargs="*", help="folders of EXPORT/rows, in the order of the table (default: all)")
     parser.add_argument("--ours", default="ours", help="the one that others are compared with")
     arguments = parser.parse_args()
-    from umls_reranker.evaluation.formats import markdown_table, number
+    from umls_reranker.evaluation.render import markdown_table, number
 
     folder = arguments.export / "rows"
     mentions = {

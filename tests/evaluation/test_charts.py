@@ -21,11 +21,11 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
     p = rng.beta(0.5, 2, 800)
     y = rng.random(800) < p
     points = {name: reliability_points(q, y, np.arange(800) // 10) for name, q in (("raw", p**0.5), ("calibrated", p))}
-    systems = {"reranker": risk_coverage(p, y), "retriever": risk_coverage(np.full(800, -np.inf), y)}
+    systems = {"reranker": risk_coverage(p, y), "lists_order": risk_coverage(np.full(800, -np.inf), y)}
     charts = card_charts({"curves": {"reliability": points, "risk_coverage": systems}}, 0.95)
     legends = (
         ["after calibration", "before calibration", "perfect calibration", "95 % band of perfect calibration"],
-        [f"this model: precision {y.mean():.1%} at coverage 100%", "retriever alone"],
+        [f"this model: precision {y.mean():.1%} at coverage 100%", "original order"],
     )
     for chart, legend in zip(charts, legends, strict=True):
         root = ElementTree.fromstring(chart)
@@ -50,8 +50,8 @@ def tips(curve, name):
 
 
 def test_a_curve_of_few_points_shows_what_was_measured():
-    drawn = tips(risk_coverage(np.ones(200), np.arange(200) < 110), "retriever")
-    assert {"retriever alone: coverage 100%, precision 55.0%", "50 %"} <= drawn
+    drawn = tips(risk_coverage(np.ones(200), np.arange(200) < 110), "lists_order")
+    assert {"original order: coverage 100%, precision 55.0%", "50 %"} <= drawn
 
 
 def test_a_point_below_the_chart_still_says_what_was_measured():

@@ -3,14 +3,19 @@ import math
 import pytest
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.evaluation.checklist import Measured, Target, check_targets, format_table, parse_targets, result_of
+from umls_reranker.evaluation.checklist import Target, check_targets, format_table, parse_targets, result_of
+
+
+def figure(value, low=None, high=None, **more):
+    return {"value": value, "low": low, "high": high} | more
+
 
 MEASURED = {
-    "pair.f1": Measured(0.912, 0.90, 0.92, "test pairs"),
-    "calibration.ece": Measured(0.015),
-    "tiers.high": Measured(0.61, 0.58, 0.64, "test mentions"),
-    "speed": Measured(12345.6),
-    "undefined": Measured(math.nan),
+    "pair.f1": figure(0.912, 0.90, 0.92, n=5000, population="mentions"),
+    "calibration.ece": figure(0.015),
+    "tiers.high": figure(0.61, 0.58, 0.64),
+    "speed": figure(12345.6),
+    "undefined": figure(math.nan),
 }
 
 
@@ -29,35 +34,30 @@ MEASURED = {
 )
 def test_targets(name, target, passed):
     (check,) = check_targets({name: target}, MEASURED)
-    assert check.result == ("PASS" if passed else "FAIL")
-    assert (check.name, check.target) == (name, target)
-    assert (check.low, check.high, check.population) == (
-        MEASURED[name].low,
-        MEASURED[name].high,
-        MEASURED[name].population,
-    )
+    assert check["result"] == ("PASS" if passed else "FAIL")
+    assert check == {"name": name, "target": target, "result": check["result"], **MEASURED[name]}
 
 
 @pytest.mark.parametrize(
     ("target", "measured", "result"),
     [
         # Few mentions and an interval on both sides of the target.
-        (">= 0.9", Measured(0.92, 0.88, 0.96, support=999), "INCONCLUSIVE"),
-        (">= 0.9", Measured(0.88, 0.84, 0.92, support=999), "INCONCLUSIVE"),
-        ("0.4 .. 0.6", Measured(0.59, 0.55, 0.63, support=10), "INCONCLUSIVE"),
-        ("0.4 .. 0.6", Measured(0.30, 0.20, 0.70, support=10), "INCONCLUSIVE"),
+        (">= 0.9", figure(0.92, 0.88, 0.96, n=999), "INCONCLUSIVE"),
+        (">= 0.9", figure(0.88, 0.84, 0.92, n=999), "INCONCLUSIVE"),
+        ("0.4 .. 0.6", figure(0.59, 0.55, 0.63, n=10), "INCONCLUSIVE"),
+        ("0.4 .. 0.6", figure(0.30, 0.20, 0.70, n=10), "INCONCLUSIVE"),
         # Few mentions, but all of the interval on one side.
-        (">= 0.9", Measured(0.95, 0.90, 0.99, support=10), "PASS"),
-        (">= 0.9", Measured(0.80, 0.70, 0.89, support=10), "FAIL"),
-        ("0.4 .. 0.6", Measured(0.70, 0.65, 0.75, support=10), "FAIL"),
+        (">= 0.9", figure(0.95, 0.90, 0.99, n=10), "PASS"),
+        (">= 0.9", figure(0.80, 0.70, 0.89, n=10), "FAIL"),
+        ("0.4 .. 0.6", figure(0.70, 0.65, 0.75, n=10), "FAIL"),
         # Enough mentions: the value decides.
-        (">= 0.9", Measured(0.92, 0.88, 0.96, support=1000), "PASS"),
-        (">= 0.9", Measured(0.88, 0.84, 0.92, support=1000), "FAIL"),
+        (">= 0.9", figure(0.92, 0.88, 0.96, n=1000), "PASS"),
+        (">= 0.9", figure(0.88, 0.84, 0.92, n=1000), "FAIL"),
         # No interval, or no sample.
-        (">= 0.9", Measured(0.92, support=10), "PASS"),
-        (">= 0.9", Measured(0.88, 0.84, 0.92), "FAIL"),
+        (">= 0.9", figure(0.92, n=10), "PASS"),
+        (">= 0.9", figure(0.88, 0.84, 0.92), "FAIL"),
         # Nothing to measure it on.
-        ("<= 1", Measured(math.nan, support=5000), "INCONCLUSIVE"),
+        ("<= 1", figure(math.nan, n=5000), "INCONCLUSIVE"),
     ],
 )
 def test_cannot_tell_needs_few_mentions_and_an_interval_on_both_sides(target, measured, result):
@@ -74,14 +74,12 @@ def test_lines_of_targets():
 
 def test_order_is_that_of_the_targets():
     checks = check_targets({"speed": ">= 1", "pair.f1": ">= 0"}, MEASURED)
-    assert [check.name for check in checks] == ["speed", "pair.f1"]
+    assert [check["name"] for check in checks] == ["speed", "pair.f1"]
 
 
 def test_unknown_name_gives_the_nearest():
-    with pytest.raises(UserError, match="'pair.fl' is not a measured metric; did you mean 'pair.f1'"):
+    with pytest.raises(UserError, match="'pair.fl' .* 'pair.f1'"):
         check_targets({"pair.fl": ">= 0"}, MEASURED)
-    with pytest.raises(UserError, match="nothing was measured"):
-        check_targets({"pair.f1": ">= 0"}, {})
 
 
 @pytest.mark.parametrize("text", ["0.9", "> 0.9", "0.4 - 0.6", "=> 0.9", ">= high", "0.6 .. 0.4", "", "0.4 ... 0.6"])
@@ -93,9 +91,9 @@ def test_unreadable_targets_are_named(text):
 def test_table():
     checks = check_targets({"pair.f1": ">= 0.90", "speed": "<= 100", "undefined": ">= 0"}, MEASURED)
     assert format_table(checks).splitlines() == [
-        "| metric    | value      | 95 % interval    | target  | result       | measured on |",
-        "| --------- | ---------- | ---------------- | ------- | ------------ | ----------- |",
-        "| pair.f1   | 0.9120     | 0.9000 .. 0.9200 | >= 0.90 | PASS         | test pairs  |",
-        "| speed     | 12345.6000 |                  | <= 100  | FAIL         |             |",
-        "| undefined | –          |                  | >= 0    | INCONCLUSIVE |             |",
+        "| figure    | value      | 95 % interval    | target  | result       | measured on    |",
+        "| --------- | ---------- | ---------------- | ------- | ------------ | -------------- |",
+        "| pair.f1   | 0.9120     | 0.9000 .. 0.9200 | >= 0.90 | PASS         | 5,000 mentions |",
+        "| speed     | 12345.6000 |                  | <= 100  | FAIL         |                |",
+        "| undefined | –          |                  | >= 0    | INCONCLUSIVE |                |",
     ]

@@ -25,27 +25,24 @@ def verdicts(comparison):
 def test_a_version_next_to_itself_is_not_inferior():
     comparison = compare(FORMER, FORMER)
     assert set(verdicts(comparison).values()) == {"not inferior"} and comparison.passes
-    assert (comparison.gained, comparison.lost, comparison.mcnemar_p) == (0, 0, 1.0)
-    assert comparison.sentence() == (
-        "not inferior on the same 600 mentions of 60 documents, within a margin of 0.02 (0.01 of brier_of_top)"
-    )
+    assert (comparison.gained, comparison.lost) == (0, 0)
+    assert comparison.sentence() == "not inferior on the same 600 mentions of 60 documents"
     assert compare(FORMER, FORMER, margin=0.0).passes
 
 
 def test_a_worse_version_is_found_out():
     comparison = compare(with_flips(0.1), FORMER)
     assert set(verdicts(comparison).values()) == {"worse"}
-    assert not comparison.passes and comparison.gained == 0 and comparison.lost > 30 and comparison.mcnemar_p < 1e-9
+    assert not comparison.passes and comparison.gained == 0 and comparison.lost > 30
     (accuracy, *_) = comparison.differences
     assert accuracy.former == FORMER.correct.mean() and accuracy.high < 0
-    assert comparison.sentence().startswith("worse on the same 600 mentions of 60 documents: acc@1 0.")
+    assert comparison.sentence() == "worse on the same 600 mentions of 60 documents"
     json.dumps(asdict(comparison))
 
 
 def test_a_better_version_is_called_so():
     comparison = compare(with_flips(0.1, to=0), FORMER, margin=0.03)
     assert verdicts(comparison)["acc@1"] == "better" and comparison.passes
-    assert comparison.sentence().endswith("(0.015 of brier_of_top); better in acc@1 and correct_answers_f1")
 
 
 def exchanged(count):
@@ -60,13 +57,7 @@ def test_an_interval_that_reaches_beyond_the_margin_tells_nothing():
     comparison = compare(exchanged(30), FORMER)
     accuracy, _, brier = comparison.differences
     assert accuracy.present == accuracy.former and accuracy.low < -0.02 and brier.high > 0.01
-    assert set(verdicts(comparison).values()) == {"inconclusive"} and not comparison.passes and not comparison.worse
-    said = comparison.sentence()
-    assert said.startswith(
-        "inconclusive on the same 600 mentions of 60 documents: the interval of acc@1 reaches "
-        f"{accuracy.low:.4f}, beyond the margin of 0.02"
-    )
-    assert f"brier_of_top reaches {brier.high:+.4f}, beyond the margin of 0.01; evaluate on more documents" in said
+    assert set(verdicts(comparison).values()) == {"inconclusive"} and comparison.verdict == "inconclusive"
     assert compare(exchanged(30), FORMER, margin=0.1).passes
 
 
@@ -96,20 +87,19 @@ def test_a_mention_without_candidates_counts_as_scored_zero():
     assert brier.verdict == "better"
 
 
-def test_mcnemar_by_hand():
+def test_changes_at_rank_1_are_counted():
     rank = FORMER.rank.copy()
     right, wrong = np.flatnonzero(rank == 0), np.flatnonzero(rank != 0)
     rank[right[:1]], rank[wrong[:5]] = -1, 0
     comparison = compare(replace(FORMER, rank=rank), FORMER)
-    # Five to one: 2 (1 + 6) / 2^6.
-    assert (comparison.gained, comparison.lost) == (5, 1) and comparison.mcnemar_p == pytest.approx(14 / 64)
+    assert (comparison.gained, comparison.lost) == (5, 1)
 
 
 def test_only_common_mentions_are_compared_in_whatever_order():
     present = FORMER.select(np.arange(599, 99, -1))
     moved = replace(present, gold=np.where(np.arange(500) < 10, "C0000000", present.gold))
     comparison = compare(moved, FORMER)
-    assert (comparison.mentions, comparison.only_present, comparison.only_former) == (490, 10, 110)
+    assert comparison.mentions == 490
     assert comparison.lost == comparison.gained == 0
 
 
@@ -138,7 +128,7 @@ def test_the_three_intervals_share_the_error_probability(confidence):
 
 
 def test_versions_without_a_common_mention():
-    with pytest.raises(UserError, match="share 0 mentions .*; evaluate both on the same test split"):
+    with pytest.raises(UserError, match="share 0 of 600"):
         compare(FORMER, replace(FORMER, start=FORMER.start + 1))
 
 
@@ -146,12 +136,9 @@ def test_versions_without_a_common_mention():
 def test_versions_that_share_too_few_mentions(turned):
     # One mention of each document is common, less than half of the former version's.
     pair = FORMER.select(np.arange(0, 600, 10)), FORMER
-    share = "60 mentions .100% of the one version's 60, 10% of the other's 600."
     if turned:
-        pair, share = pair[::-1], "60 mentions .10% of the one version's 600, 100% of the other's 60."
-    with pytest.raises(
-        UserError, match=f"share {share}; at least 50% of both are required; evaluate both on the same"
-    ):
+        pair = pair[::-1]
+    with pytest.raises(UserError, match="share 60 of"):
         compare(*pair)
     assert compare(FORMER.select(np.arange(0, 600, 2)), FORMER).mentions == 300
 
@@ -159,9 +146,7 @@ def test_versions_that_share_too_few_mentions(turned):
 @pytest.mark.parametrize("documents", [1, FEWEST_DOCUMENTS - 1])
 def test_versions_that_share_too_few_documents(documents):
     few = FORMER.select(np.arange(10 * documents))
-    with pytest.raises(
-        UserError, match=f"share {documents} documents; at least 20 are required; evaluate both on a larg"
-    ):
+    with pytest.raises(UserError, match=f"share {documents} documents"):
         compare(few, few)
     enough = FORMER.select(np.arange(10 * FEWEST_DOCUMENTS))
     assert compare(enough, enough).documents == FEWEST_DOCUMENTS
@@ -186,5 +171,5 @@ def test_versions_that_are_equally_good_are_rarely_called_worse(shape):
     called = 0
     for _ in range(300):
         sizes = rng.pareto(1.2, FEWEST_DOCUMENTS) * 8 if shape == "unequal" else np.full(FEWEST_DOCUMENTS, 9)
-        called += bool(compare(*equally_good(rng, 1 + np.minimum(sizes, 200).astype(int))).worse)
+        called += bool(compare(*equally_good(rng, 1 + np.minimum(sizes, 200).astype(int))).verdict == "worse")
     assert called <= 15

@@ -6,8 +6,7 @@ from umls_reranker.evaluation.linking import (
     Documents,
     coverage_at_precision,
     gold_ranks,
-    linking_metrics,
-    tier_metrics,
+    roc_auc,
 )
 
 # Four mentions with 3, 0, 1 and 2 candidates.
@@ -45,35 +44,6 @@ def test_gold_ranks_agree_with_sorting_each_list():
 def test_scores_that_do_not_fit_the_offsets():
     with pytest.raises(ValueError, match="6 candidates, but there are 5 scores"):
         gold_ranks(SCORES[:5], OFFSETS, [0, -1, 0, 1])
-
-
-def test_linking_metrics_by_hand():
-    # Ranks 0, 1 and 7; one not retrieved, one out of the dictionary.
-    found = linking_metrics(
-        [0, 1, 7, -1, -1], [True, True, True, True, False], Documents.of(list("aabbc")), ks=(1, 5, 32)
-    )
-    assert found["acc@1"]["value"] == pytest.approx(1 / 5)
-    assert found["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 8) / 5)
-    assert [found[f"recall@{k}"]["value"] for k in (1, 5, 32)] == pytest.approx([1 / 5, 2 / 5, 3 / 5])
-    inside = found["in_dictionary"]
-    assert inside["acc@1"]["value"] == pytest.approx(1 / 4)
-    assert inside["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 8) / 4)
-    assert inside["recall@32"]["value"] == pytest.approx(3 / 4)
-    for figure in (found["acc@1"], inside["mrr"]):
-        assert figure["low"] <= figure["value"] <= figure["high"]
-    assert "answered" not in found
-
-
-def test_linking_metrics_of_a_system_that_may_not_answer():
-    known, answered = [True, True, True, False], [True, True, False, True]
-    # The third would have been right; the last answers a mention that the dictionary cannot.
-    found = linking_metrics([0, -1, 0, -1], known, Documents.of(list("abcd")), answered=answered)
-    assert found["answered"]["value"] == pytest.approx(3 / 4)
-    assert found["precision"]["value"] == pytest.approx(1 / 3)
-    assert found["acc@1"]["value"] == pytest.approx(1 / 2)
-    assert found["in_dictionary"]["answered"]["value"] == pytest.approx(2 / 3)
-    # What ranks nothing below its answer has neither.
-    assert "mrr" not in found and "recall@5" not in found["in_dictionary"]
 
 
 def test_coverage_at_precision_by_hand():
@@ -115,33 +85,28 @@ def test_coverage_interval_agrees_with_resampling_by_hand():
     assert [found["low"], found["high"]] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
 
 
-def high_precision(tiers, correct, documents):
-    return tier_metrics(tiers, correct, Documents.of(documents, resamples=50))["high"]["precision"]
-
-
-def test_tier_metrics_by_hand():
-    found = tier_metrics(["high", "high", "medium", "reject"], [1, 0, 1, 0], Documents.of(list("abcd"), 200))
-    assert list(found) == ["high", "medium", "low", "reject"]
-    assert found["high"]["count"] == 2
-    assert found["high"]["share"]["value"] == 0.5 and found["high"]["precision"]["value"] == 0.5
-    assert found["medium"]["share"]["value"] == 0.25 and found["medium"]["precision"]["value"] == 1.0
-    assert found["reject"]["precision"]["value"] == 0.0
-    assert found["low"]["count"] == 0 and np.isnan(found["low"]["precision"]["value"])
+def share_of(correct, documents):
+    return Documents.of(documents, resamples=50).measure([np.asarray(correct), np.ones(len(correct))])
 
 
 def test_no_error_in_a_few_documents_is_no_certainty():
-    few, many = (high_precision(["high"] * n, np.ones(n), np.arange(n)) for n in (5, 200))
-    assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}
-    assert many["low"] == pytest.approx(0.025 ** (1 / 200)) and many["low"] > 0.98
-    # Documents without a mention of the tier say nothing about it.
-    some = high_precision(["high"] * 5 + ["low"] * 5, np.ones(10), np.arange(10))
-    assert some == few
-    none = high_precision(["high"] * 5, np.zeros(5), np.arange(5))
-    assert none == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 5))}
+    few, many, none = (
+        share_of(np.ones(5), np.arange(5)),
+        share_of(np.ones(200), np.arange(200)),
+        share_of([0] * 5, range(5)),
+    )
+    assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0, "n": 5}
+    assert many["low"] == pytest.approx(0.025 ** (1 / 200))
+    assert (none["low"], none["high"]) == (0.0, pytest.approx(1 - 0.025 ** (1 / 5)))
 
 
 def test_one_document_has_no_interval():
-    found = high_precision(["high"] * 40, np.arange(40) > 0, ["d"] * 40)
+    found = share_of(np.arange(40) > 0, ["d"] * 40)
     assert found["value"] == 0.975 and np.isnan([found["low"], found["high"]]).all()
-    found = high_precision(["high"] * 2, [1, 0], list("ab"))
+    found = share_of([1, 0], list("ab"))
     assert (found["low"], found["high"]) == (0.0, 1.0)
+
+
+def test_roc_auc_counts_ties_half():
+    assert roc_auc(np.array([0.9, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 0])) == pytest.approx(3.5 / 4)
+    assert np.isnan(roc_auc(np.array([0.1]), np.array([1])))

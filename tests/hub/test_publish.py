@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
+from outcome_fixtures import NO_FIGURES
 from tiny_reranker import tiny_reranker
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe, load_recipe
-from umls_reranker.evaluation.figures import SCHEMA_VERSION
 from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_model
 from umls_reranker.hub.publish import publish
@@ -28,8 +28,7 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     """A model folder as after calibrate and evaluate."""
     tiny_reranker(folder, seed=seed)
     with changing(folder) as new:
-        content = {"schema_version": SCHEMA_VERSION, "split": "test", "mentions": 20 + seed}
-        (new / "metrics.json").write_text(json.dumps(content))
+        (new / "metrics.json").write_text(json.dumps(NO_FIGURES | {"mentions": 20 + seed}))
     return folder
 
 
@@ -111,7 +110,7 @@ def test_no_path_of_this_machine_is_published(hub, tmp_path):
     values |= {"corpus": "https://ada:pass@host.org/corpus.gz?signature=secret"}
     folder = tiny_reranker(tmp_path / "model", recipe=Recipe.from_values(values))
     with changing(folder) as new:
-        (new / "metrics.json").write_text(f'{{"schema_version": {SCHEMA_VERSION}}}')
+        (new / "metrics.json").write_text(json.dumps(NO_FIGURES))
     before = {path: path.read_bytes() for path in folder.rglob("*")}
     publish(folder, REPO, "v1.0.0")
     words = (b"secret", b"/ada", b"ada:", b"pass@")

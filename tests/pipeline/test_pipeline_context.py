@@ -101,7 +101,8 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
 
 def test_the_report_shows_the_cross_encoder_alone_beside_the_whole(run):
     report = json.loads((run[0] / "report" / "metrics.json").read_text())
-    assert {"reranker", "cross_encoder", "features_without_cross_encoder", "retriever"} <= set(report["linking"])
+    systems = {"reranker", "cross_encoder", "features_without_cross_encoder", "lists_order"}
+    assert systems <= set(report["rows"]["systems"])
 
 
 def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_path):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from absent import absent
 from hub_server import WRITER, HubServer
+from outcome_fixtures import NO_FIGURES
 from tiny_reranker import tiny_reranker, tiny_reranker_without_network, without_network
 
 from umls_reranker import ConceptLinker, UMLSReranker, UserError
 from umls_reranker.core.files import read_json
-from umls_reranker.evaluation.figures import SCHEMA_VERSION
 from umls_reranker.hub import download as download_module
 from umls_reranker.hub.download import BUILT_IN
 from umls_reranker.hub.export import export_onnx
@@ -34,8 +34,7 @@ CANDIDATES = [
 def folder(tmp_path):
     folder = tiny_reranker_without_network(tmp_path / "model")
     with changing(folder) as new:
-        content = {"schema_version": SCHEMA_VERSION, "split": "labelled", "mentions": 20}
-        (new / "metrics.json").write_text(json.dumps(content))
+        (new / "metrics.json").write_text(json.dumps(NO_FIGURES | {"split": "labelled"}))
     return folder
 
 

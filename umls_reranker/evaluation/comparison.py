@@ -10,14 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from ..calibration.resampling import document_index, document_sums, jackknife_sums
 from ..core.errors import UserError
 from ..core.settings import USUAL_MARGIN
-from .figures import Figure, figures_of
-from .formats import markdown_table
+from .metrics import FIGURES, Figure
 from .outcomes import Outcomes
+from .render import markdown_table
 
 BETTER, NOT_INFERIOR, INCONCLUSIVE, WORSE = "better", "not inferior", "inconclusive", "worse"
 # Two versions must share a minimum share of each one's mentions, because a few common mentions prove nothing, and a
@@ -36,10 +35,9 @@ class Difference:
         present: its value for the present version.
         low: lower end of the interval of present minus former.
         high: upper end of this interval.
-        bad_end: the end on the worse side.
         margin: how much worse still counts as as good.
         verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else ``not inferior`` if its
-            bad end is within the margin, and ``inconclusive`` if not.
+            end on the worse side is within the margin, and ``inconclusive`` if not.
     """
 
     name: str
@@ -47,7 +45,6 @@ class Difference:
     present: float
     low: float
     high: float
-    bad_end: float
     margin: float
     verdict: str
 
@@ -72,6 +69,7 @@ def figure_difference(
     low, high = jackknife_sums(np.concatenate([present, former], axis=1), difference, confidence=confidence)
     sign = 1 if figure.higher_is_better else -1
     worst, best = sorted((sign * low, sign * high))
+    assert figure.margin is not None
     margin *= figure.margin
     if worst > 0:
         verdict = BETTER
@@ -80,7 +78,7 @@ def figure_difference(
     else:
         verdict = NOT_INFERIOR if worst >= -margin else INCONCLUSIVE
     value, former_value = (float(figure.statistic(sums.sum(axis=0))) for sums in (present, former))
-    return Difference(figure.name, former_value, value, low, high, sign * worst, margin, verdict)
+    return Difference(figure.name, former_value, value, low, high, margin, verdict)
 
 
 @dataclass(frozen=True)
@@ -90,39 +88,29 @@ class Comparison:
     Attributes:
         mentions: number of compared mentions.
         documents: number of their documents.
-        only_former: mentions that only the former version has, or whose gold concepts differ.
-        only_present: mentions that only the present version has, or whose gold concepts differ.
         gained: mentions that only the present version ranked correctly.
         lost: mentions that only the former version ranked correctly.
-        mcnemar_p: two-sided exact McNemar test of these counts. It treats mentions as independent, which mentions of
-            one document are not, so `differences` decide.
         differences: differences of the deciding figures.
         confidence: joint confidence of their intervals.
     """
 
     mentions: int
     documents: int
-    only_former: int
-    only_present: int
     gained: int
     lost: int
-    mcnemar_p: float
     differences: tuple[Difference, ...]
     confidence: float
 
-    def with_verdict(self, *verdicts: str) -> list[Difference]:
-        """The figures with one of these verdicts."""
-        return [difference for difference in self.differences if difference.verdict in verdicts]
-
     @property
-    def worse(self) -> list[Difference]:
-        """The figures that got worse."""
-        return self.with_verdict(WORSE)
+    def verdict(self) -> str:
+        """``worse`` or ``inconclusive`` if any figure is, else ``not inferior``."""
+        verdicts = {difference.verdict for difference in self.differences}
+        return next((verdict for verdict in (WORSE, INCONCLUSIVE) if verdict in verdicts), NOT_INFERIOR)
 
     @property
     def passes(self) -> bool:
         """Whether no figure is worse, and each is shown to be as good within its margin."""
-        return not self.with_verdict(WORSE, INCONCLUSIVE)
+        return self.verdict == NOT_INFERIOR
 
     def table(self) -> str:
         """A Markdown table of the differences, with the changes at rank 1 below it."""
@@ -131,30 +119,15 @@ class Comparison:
         for d in self.differences:
             values = (f"{d.former:.4f}", f"{d.present:.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", f"{d.margin:g}")
             rows.append((d.name, *values, d.verdict))
-        changed = f"correct at rank 1 only now: {self.gained:,}, only before: {self.lost:,}; exact McNemar test p = "
         table = markdown_table(("figure", "former", "present", interval, "margin", "verdict"), rows)
-        return f"{table}\n{changed}{self.mcnemar_p:.2g}"
+        return f"{table}\ncorrect at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
 
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        over = f"on the same {self.mentions:,} mentions of {self.documents:,} documents"
-        if self.worse:
-            parts = [
-                f"{d.name} {d.former:.4f} -> {d.present:.4f} (difference {d.low:+.4f} .. {d.high:+.4f})"
-                for d in self.worse
-            ]
-            return f"worse {over}: {', '.join(parts)}"
-        if not self.passes:
-            parts = [
-                f"the interval of {d.name} reaches {d.bad_end:+.4f}, beyond the margin of {d.margin:g}"
-                for d in self.with_verdict(INCONCLUSIVE)
-            ]
-            remedy = "evaluate on more documents or set a larger margin (--margin)"
-            return f"inconclusive {over}: {', '.join(parts)}; {remedy}"
-        accuracy, *_, brier = self.differences
-        better = [difference.name for difference in self.with_verdict(BETTER)]
-        return f"not inferior {over}, within a margin of {accuracy.margin:g} ({brier.margin:g} of {brier.name})" + (
-            f"; better in {' and '.join(better)}" if better else ""
+        remedy = "; evaluate on more documents or set a larger margin (--margin)"
+        return (
+            f"{self.verdict} on the same {self.mentions:,} mentions of {self.documents:,} documents"
+            f"{remedy if self.verdict == INCONCLUSIVE else ''}"
         )
 
 
@@ -163,8 +136,8 @@ def compare(
 ) -> Comparison:
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 
-    The figures of the table `comparison` decide: they matter to a service. They share the error probability
-    (Bonferroni), so an equally good version is called worse with a probability of about ``1 - confidence`` or less.
+    The figures with a margin decide: they matter to a service. They share the error probability (Bonferroni), so an
+    equally good version is called worse with a probability of about ``1 - confidence`` or less.
     Intervals come from the jackknife by document (`jackknife_sums`).
 
     Args:
@@ -181,36 +154,25 @@ def compare(
     rows, former_rows = _common(present, former)
     if len(rows) < SMALLEST_OVERLAP * max(len(present), len(former), 1):
         raise UserError(
-            f"the two versions share {len(rows):,} mentions ({len(rows) / max(len(present), 1):.0%} of the one "
-            f"version's {len(present):,}, {len(rows) / max(len(former), 1):.0%} of the other's {len(former):,}); at "
-            f"least {SMALLEST_OVERLAP:.0%} of both are required; evaluate both on the same test split"
+            f"the versions share {len(rows):,} of {len(present):,} and {len(former):,} mentions, less than "
+            f"{SMALLEST_OVERLAP:.0%} of one; evaluate both on the same test split"
         )
     ours, theirs = present.select(rows), former.select(former_rows)
     index, documents = document_index(ours.document)
     if documents < FEWEST_DOCUMENTS:
         raise UserError(
-            f"the two versions share {documents} documents; at least {FEWEST_DOCUMENTS} are required; evaluate both "
-            "on a larger test split"
+            f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; evaluate both on a larger "
+            "test split"
         )
     gained, lost = int((ours.correct & ~theirs.correct).sum()), int((theirs.correct & ~ours.correct).sum())
-    figures = figures_of("comparison")
+    figures = [figure for figure in FIGURES if figure.margin is not None]
     level = 1.0 - (1.0 - confidence) / len(figures)
     differences = []
     for figure in figures:
         sums = document_sums(index, documents, figure.columns(ours))
         former_sums = document_sums(index, documents, figure.columns(theirs))
         differences.append(figure_difference(figure, sums, former_sums, margin, level))
-    return Comparison(
-        mentions=len(ours),
-        documents=documents,
-        only_former=len(former) - len(rows),
-        only_present=len(present) - len(rows),
-        gained=gained,
-        lost=lost,
-        mcnemar_p=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
-        differences=tuple(differences),
-        confidence=confidence,
-    )
+    return Comparison(len(ours), documents, gained, lost, tuple(differences), confidence)
 
 
 def _keys(outcomes: Outcomes) -> Iterable[tuple]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..calibration.resampling import bootstrap_sums, document_index, document_sums, ratio
-from ..calibration.thresholds import TIERS
 from ..core.arrays import ranking
 
-Measure = dict[str, float]
+# ``{"value", "low", "high"}``; of a measured figure also ``n`` and ``population``.
+Measure = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,8 @@ class Documents:
         return replace(self, index=index, count=count)
 
     def measure(self, columns: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray] = ratio) -> Measure:
-        """`interval` of a statistic of the sums of k columns (n,); by default their ratio."""
-        return self.interval(document_sums(self.index, self.count, columns), statistic)
-
-    def precision_recall_f1(
-        self, true_positives: np.ndarray, predicted: np.ndarray, actual: np.ndarray
-    ) -> dict[str, Measure]:
-        """``precision``, ``recall`` and ``f1`` of (n,) bool columns; NaN without a denominator."""
-        return {
-            "precision": self.measure([true_positives, predicted]),
-            "recall": self.measure([true_positives, actual]),
-            "f1": self.measure([true_positives, predicted, actual], sums_to_f1),
-        }
+        """`interval` of a statistic of the sums of k columns (n,), by default their ratio; and ``n``, the last sum."""
+        return self.interval(document_sums(self.index, self.count, columns), statistic) | {"n": int(columns[-1].sum())}
 
     def interval(self, sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Measure:
         """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
@@ -104,44 +95,6 @@ def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.
     return ranks
 
 
-def linking_metrics(
-    ranks: np.ndarray,
-    in_dictionary: np.ndarray,
-    documents: Documents,
-    *,
-    ks: Sequence[int] = (5, 32),
-    answered: np.ndarray | None = None,
-) -> dict:
-    """acc@1, MRR and recall@k.
-
-    Args:
-        ranks: (n,) rank of the gold concept in the system's list, -1 if missing; for a system with one answer, 0 if it
-            is correct, else -1.
-        in_dictionary: (n,) whether the gold concept is in the dictionary.
-        documents: documents of the mentions.
-        ks: values of k for recall@k.
-        answered: (n,) whether the system answered, if it gives one answer or none. In place of MRR and recall, it has
-            ``answered`` (share of all mentions) and ``precision`` (correct among answered).
-
-    Returns:
-        Metrics as ``{"value", "low", "high"}`` by metric over all mentions; and the same over in-dictionary mentions
-        under ``in_dictionary``.
-    """
-    ranks = np.asarray(ranks, dtype=np.int64)
-    everywhere, known = np.ones(len(ranks), dtype=bool), np.asarray(in_dictionary, dtype=bool)
-    gains = {"acc@1": ranks == 0}
-    if answered is None:
-        gains["mrr"] = np.where(ranks >= 0, 1.0 / (np.maximum(ranks, 0) + 1.0), 0.0)
-        gains |= {f"recall@{k}": (ranks >= 0) & (ranks < k) for k in ks}
-    else:
-        gains["answered"] = np.asarray(answered, dtype=bool)
-    result: dict = {name: documents.measure([gain, everywhere]) for name, gain in gains.items()}
-    result["in_dictionary"] = {name: documents.measure([gain * known, known]) for name, gain in gains.items()}
-    if answered is not None:
-        result["precision"] = documents.measure([gains["acc@1"] * gains["answered"], gains["answered"]])
-    return result
-
-
 def coverage_at_precision(
     score: np.ndarray, correct: np.ndarray, precision: float, documents: Documents | None = None
 ) -> Measure:
@@ -181,18 +134,8 @@ def coverage_at_precision(
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def tier_metrics(tiers: Sequence[str] | np.ndarray, correct: np.ndarray, documents: Documents) -> dict[str, dict]:
-    """Per tier of the top candidates: ``count``, ``share`` of all mentions and ``precision``, intervals by document.
+def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Probability that a positive outscores a negative, ties counted half; NaN for a single class."""
+    from sklearn.metrics import roc_auc_score
 
-    A mention without candidates belongs to "reject", with `correct` false.
-    """
-    tiers, correct = np.asarray(tiers), np.asarray(correct, dtype=np.float64)
-    result = {}
-    for tier in TIERS:
-        inside = tiers == tier
-        result[tier] = {
-            "count": int(inside.sum()),
-            "share": documents.measure([inside, np.ones(len(inside))]),
-            "precision": documents.measure([inside * correct, inside]),
-        }
-    return result
+    return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else float("nan")

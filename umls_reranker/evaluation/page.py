@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +10,39 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..calibration.thresholds import ThresholdTable
 from .charts import Axes, histogram_axes, marked_points, reliability_axes, risk_axes
-from .figures import WITHOUT_TYPE, figures_of
-from .formats import FORMATS, figure_name
-from .list_systems import HEADER, system_cells
+from .render import number, report_tables, title_of
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
-LISTED_TYPES = 15
 
 
-def report_page(report: Mapping[str, Any], title: str, thresholds: ThresholdTable) -> str:
+def report_page(metrics: Mapping[str, Any], title: str, thresholds: ThresholdTable) -> str:
     """Write the page.
 
     Args:
-        report: content of ``metrics.json``.
+        metrics: content of ``metrics.json``.
         title: name of the run.
         thresholds: those of the model; the default threshold of acceptance is marked in the histogram of the scores.
 
     Returns:
         HTML text without external references.
     """
-    curves = report["curves"]
     return _rendered(
         "report.html",
-        report=report,
+        metrics=metrics,
+        curves=metrics["curves"],
+        tables=report_tables(metrics),
         title=title,
         target_precision=thresholds.target_precision,
         is_certified=thresholds.is_certified,
         accept=thresholds.for_type().accept,
-        risk_curves=_named(curves["risk_coverage"]),
-        pair_curves=_pair_curves(curves),
-        # Next to acc@1 it would make the tables too wide for the page.
-        slice_figures=[figure for figure in figures_of("slices") if figure.name != "acc@1_in_dictionary"],
-        worst_types=list(report["types"].items())[:LISTED_TYPES],
-        has_types=bool({*report["groups"]} - {WITHOUT_TYPE}),
-        subset_figures=[(name, subset["figures"]) for name, subset in report.get("subsets", {}).items()],
-        largest_gain=_largest_gain(report.get("systems", [])),
-        pairs=[report[name] for name in ("pair", "candidate_pair") if name in report],
-        systems=_named(report["linking"]),
+        risk_curves=_named(metrics["curves"]["risk_coverage"]),
+        pair_curves=_pair_curves(metrics["curves"]),
     )
 
 
-def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str, str]:
+def card_charts(metrics: Mapping[str, Any], target_precision: float) -> tuple[str, str]:
     """Reliability and risk-coverage charts as SVG files for the model card."""
-    curves = report["curves"]
+    curves = metrics["curves"]
     pair_curves, legend = _pair_curves(curves), {"after calibration": "series1"}
     if len(pair_curves) > 1:
         legend["before calibration"] = "series2"
@@ -61,10 +51,10 @@ def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str
     reliability = _chart_file(title, legend, reliability_axes(), curves=pair_curves, target_precision=None)
     systems = _named(curves["risk_coverage"])
     legend = {}
-    for number, (name, curve) in enumerate(systems.items(), start=1):
+    for position, (name, curve) in enumerate(systems.items(), start=1):
         if curve["coverage"]:
             name += f": precision {curve['precision'][-1]:.1%} at coverage {curve['coverage'][-1]:.0%}"
-        legend[name] = f"series{number}"
+        legend[name] = f"series{position}"
     title, axes = "Precision-coverage curve", risk_axes(systems.values(), target_precision)
     return reliability, _chart_file(title, legend, axes, curves=systems, target_precision=target_precision)
 
@@ -82,10 +72,9 @@ def _rendered(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FORMATS | {"system_cells": system_cells}
     environment.globals |= {
         "zip": zip,
-        "systems_header": HEADER,
+        "number": number,
         "histogram_axes": histogram_axes,
         "marked_points": marked_points,
         "reliability_axes": reliability_axes,
@@ -101,10 +90,5 @@ def _pair_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
     return {name: points[key] for key, name in names.items() if key in points}
 
 
-def _largest_gain(rows: Sequence[Mapping[str, Any]]) -> float:
-    """End of the scale of differences between systems, on both sides of 0."""
-    return max([0.05, *(abs(row["gain"][end]) for row in rows if row["gain"] for end in ("low", "high"))])
-
-
 def _named(systems: Mapping[str, Any]) -> dict[str, Any]:
-    return {figure_name(name): values for name, values in systems.items()}
+    return {title_of(name): values for name, values in systems.items()}

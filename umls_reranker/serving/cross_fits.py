@@ -23,8 +23,8 @@ from ..core.recipe import Recipe
 from ..core.settings import CalibrationArguments
 from ..data.candidate_lists import AnnotatedLists
 from ..data.labelled_lists import best_of_each_concept
-from ..evaluation.list_systems import System
 from ..evaluation.outcomes import Outcomes
+from ..evaluation.systems import System
 from ..models.cross_encoder import Scores
 from .reranker import UMLSReranker
 from .source_model import SourceModel

@@ -26,12 +26,13 @@ from ..core.recipe import portable_locator
 from ..core.settings import CROSS_ENCODER, CalibrationArguments
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
-from ..evaluation.formats import percent
+from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
-from ..evaluation.list_systems import System, compare_systems, systems_table, verdict
+from ..evaluation.metrics import FIGURES
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
-from ..evaluation.report import decided_figures
+from ..evaluation.render import as_text, percent, systems_table
+from ..evaluation.systems import System, verdict
 from ..hub.card import folder_card
 from ..hub.download import BUILT_IN
 from ..hub.model_folder import (
@@ -132,12 +133,12 @@ def recalibrate(
         "repeated_candidates": len(labelled.lists.owner) - len(lists.owner),
     }
     fitted |= {"split": SPLIT, "lists": facts}
-    systems = compare_systems(_systems(labelled, fits, names, after, is_kept={*has_kept, uses_network}), documents)
-    metrics = {
-        **decided_figures(measured, after, logits, Outcomes.of(measured, after), documents, SPLIT),
+    systems = _systems(labelled, fits, names, after, is_kept={*has_kept, uses_network})
+    metrics = measure(measured, after, logits, systems, documents, SPLIT, source.hierarchy)
+    metrics |= {
         "lists": facts,
-        "systems": systems,
-        "verdict": verdict(systems[-1], len(measured), documents.count),
+        "verdict": verdict(metrics["figures"]["gain"], len(measured), documents.count),
+        "notes": [],
     }
     weighed = [name for name in names if uses_network or name != CROSS_ENCODER]
     settings = replace(settings, features=weighed)
@@ -157,8 +158,8 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
     dictionary = source.reranker.info.get("dictionary") if source.reranker else None
     outcomes = Outcomes.of(new.lists, new.after)
     target = new.calibration.thresholds.target_precision
-    documents = outcomes.document.tolist()
-    reference = Reference.fit(outcomes.score, outcomes.types, documents, new.metrics["serving"], target)
+    figures = {figure.name: new.metrics["figures"][figure.name] for figure in FIGURES}
+    reference = Reference.fit(outcomes.score, outcomes.types, outcomes.document.tolist(), figures, target)
     reliability, risk_coverage = card_charts(new.metrics, target)
     template = dtype = None
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +183,7 @@ def results(new: Recalibrated) -> str:
     lines = [
         "",
         "Cross-fitted by document in five folds, with 95 % intervals:",
-        systems_table(metrics["systems"]),
+        as_text(systems_table(metrics["figures"])),
         "",
         metrics["verdict"],
         *_about_network(new),
@@ -212,10 +213,11 @@ def _about_high(new: Recalibrated) -> Iterator[str]:
         f"High tier (precision of at least {table.target_precision:.0%} with {table.confidence:.0%} confidence), "
         "threshold on all documents:"
     )
-    high = new.metrics["tiers"]["high"]
+    figures = new.metrics["figures"]
+    share, precision = figures["high_confidence_share"], figures["high_confidence_precision"]
     held_out = ""
-    if table.is_certified and high["count"]:
-        held_out = f"; cross-fitted: {percent(high['share'])} of the mentions, {percent(high['precision'])} correct"
+    if table.is_certified and share["value"]:
+        held_out = f"; cross-fitted: {percent(share)} of the mentions, {percent(precision)} correct"
     yield f"  all inputs: {table.certificate}{held_out}"
     certified = {model.name: model.thresholds.certificate for model in fallbacks if model.thresholds.is_certified}
     for name, certificate in certified.items():

@@ -11,11 +11,10 @@ from tiny_models import tiny_cross_encoder
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.core import progress
 from umls_reranker.core.files import shipped
 from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.serving.list_evaluation import evaluate_lists
+from umls_reranker.serving.evaluate import evaluate_lists
 
 WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
 
@@ -76,7 +75,11 @@ def without_network(tmp_path_factory):
 def evaluated(model, path, rows, **options):
     reranker = UMLSReranker.from_pretrained(model, dtype="float32")
     labelled = read_labelled_lists(write_lists(path / "test.jsonl", rows), reranker.thresholds.hierarchy, **options)
-    return evaluate_lists(reranker, labelled, "tiny", resamples=50, seed=13)
+    return evaluate_lists(reranker, labelled.lists, "labelled", resamples=50, seed=13)
+
+
+def acc_at_1(metrics):
+    return {name: metrics["figures"][f"systems/{name}/acc@1"]["value"] for name in metrics["rows"]["systems"]}
 
 
 def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path, monkeypatch, capsys, calibrated):
@@ -84,68 +87,57 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     lists = write_lists(tmp_path / "test.jsonl", rows)
     run("evaluate", monkeypatch, calibrated, "--lists", lists, "--output", tmp_path / "a" / "report")
     printed = capsys.readouterr().out
-    report = json.loads((tmp_path / "a" / "report" / "metrics.json").read_text())
-    names = [row["name"] for row in report["systems"]]
-    assert names == ["lists_order", "calibrated_scores", "features_without_cross_encoder", "reranker"]
-    order, scores, *_, ours = (row["acc@1"]["value"] for row in report["systems"])
-    assert order == np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows])
+    metrics = json.loads((tmp_path / "a" / "report" / "metrics.json").read_text())
+    systems = acc_at_1(metrics)
+    assert list(systems) == [
+        "lists_order",
+        "calibrated_scores",
+        "exact_match",
+        "features_without_cross_encoder",
+        "cross_encoder",
+        "reranker",
+    ]
+    order, ours = systems["lists_order"], systems["reranker"]
+    assert order == pytest.approx(np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows]))
     by_score = [max(row["candidates"], key=lambda item: item["bm25_score"])["cui"] for row in rows]
-    assert scores == np.mean([cui == row["cui"] for cui, row in zip(by_score, rows, strict=True)])
-    assert ours == report["linking"]["reranker"]["acc@1"]["value"] > order + 0.1
-    assert report["systems"][-1]["gain"]["value"] == pytest.approx(ours - order)
-    assert report["verdict"].startswith(f"gain: +{100 * (ours - order):.1f} points over your order (")
-    assert report["verdict"] in printed and "original order" in printed
-    assert "(bm25_score) are calibrated on these lists, cross-fitted by document" in printed
-    assert "was calibrated on" not in printed
+    correct = np.mean([cui == row["cui"] for cui, row in zip(by_score, rows, strict=True)])
+    assert systems["calibrated_scores"] == pytest.approx(correct)
+    assert ours == metrics["figures"]["acc@1"]["value"] > order + 0.1
+    assert metrics["figures"]["gain"]["value"] == pytest.approx(ours - order)
+    assert metrics["verdict"].startswith("gain: +") and metrics["verdict"] in printed and "original order" in printed
+    assert "(bm25_score) are calibrated on these lists" in printed and "model was calibrated on" not in printed
     assert printed.splitlines()[0].startswith("300 mentions of 100 documents; ")
-    assert printed.splitlines()[-1].endswith(f"open {tmp_path / 'a' / 'report' / 'report.html'}")
     files = {path.name for path in (tmp_path / "a" / "report").iterdir()}
     assert files == {"metrics.json", "report.html", "outcomes.parquet", "reliability.svg", "risk_coverage.svg"}
     page = (tmp_path / "a" / "report" / "report.html").read_text()
-    assert report["verdict"] in page and "new on test.jsonl" in page and "the dictionary" not in page
+    assert metrics["verdict"] in page and "new on test.jsonl" in page
     outcomes = Outcomes.load(tmp_path / "a" / "report" / "outcomes.parquet")
     assert outcomes.correct.mean() == pytest.approx(ours) and len(outcomes) == 300
 
 
-def test_no_part_of_an_evaluation_is_silent(tmp_path, monkeypatch, capsys, without_network):
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-    rows = [row | {"entity_type": ("T047", "T184")[place % 2]} for place, row in enumerate(make_rows(60, 20, seed=1))]
-    evaluated(without_network, tmp_path, rows)
-    told = {line.partition(":")[0] for line in capsys.readouterr().err.splitlines()}
-    kinds = ("groups and types", "incorrect types")
-    assert {"measuring", *(f"measuring {kind}" for kind in kinds)} <= told
-
-
-def test_documents_of_the_calibration_are_counted_and_the_others_told_apart(tmp_path, calibrated):
+def test_documents_of_the_calibration_are_counted_and_the_verdict_is_on_others(tmp_path, calibrated):
     # Of the 50 documents, d0 to d29 are among the 80 that it was calibrated on.
     rows = make_rows(90, 30, seed=2) + make_rows(60, 20, seed=3, prefix="new")
-    report, _ = evaluated(calibrated, tmp_path, rows)
-    assert (report["lists"]["calibrated_documents"], report["lists"]["calibrated_mentions"]) == (30, 90)
-    assert report["notes"][0].startswith("30 of the 50 documents were used to calibrate the model, ")
+    metrics, _ = evaluated(calibrated, tmp_path, rows)
+    assert "on 30 of these documents" in metrics["notes"][0]
     rest, _ = evaluated(calibrated, tmp_path, rows[90:])
-    assert report["verdict"] == f"on the 20 documents that the model was not calibrated on: {rest['verdict']}"
-    assert rest["verdict"].startswith("gain: ")
-    report, _ = evaluated(calibrated, tmp_path, rows[:90])
-    assert report["verdict"].startswith("inconclusive: the model was calibrated on all of these documents; ")
+    assert metrics["verdict"] == rest["verdict"] and rest["verdict"].startswith("gain: ")
+    metrics, _ = evaluated(calibrated, tmp_path, rows[:90])
+    assert metrics["verdict"].startswith("inconclusive: the model was calibrated on all")
 
 
-def test_a_model_without_a_network_is_measured_without_what_is_of_one(tmp_path, monkeypatch, capsys, without_network):
+def test_a_model_without_a_network_is_measured_without_what_is_of_one(tmp_path, without_network):
     rows = make_rows(300, 100, seed=1, prefix="new")
-    lists = write_lists(tmp_path / "test.jsonl", rows)
-    run("evaluate", monkeypatch, without_network, "--lists", lists, "--output", tmp_path / "report")
-    assert "\ngain: +" in capsys.readouterr().out
-    report = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    assert [row["name"] for row in report["systems"]] == ["lists_order", "calibrated_scores", "reranker"]
-    assert list(report["linking"]) == ["reranker", "calibrated_scores", "lists_order"] and "scored" not in report
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert "cross-encoder" not in page and "before" not in page.replace("before cal", "")
+    metrics, _ = evaluated(without_network, tmp_path, rows)
+    assert list(metrics["rows"]["systems"]) == ["lists_order", "calibrated_scores", "exact_match", "reranker"]
+    assert not {"scored_share", "ece_raw", "ece_reduction"} & metrics["figures"].keys()
     reranker = UMLSReranker.from_pretrained(without_network)
     ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
-    is_right = [mention[0].cui == row["cui"] for mention, row in zip(ranked, rows, strict=True)]
-    assert report["systems"][-1]["acc@1"]["value"] == np.mean(is_right)
+    is_right = np.array([mention[0].cui == row["cui"] for mention, row in zip(ranked, rows, strict=True)])
     accepted = np.array([mention[0].accepted for mention in ranked])
-    assert report["systems"][-1]["accepted_share"]["value"] == accepted.mean()
-    assert report["systems"][-1]["accepted_precision"]["value"] == np.mean(np.array(is_right)[accepted])
+    found = {name: metrics["figures"][name]["value"] for name in ("acc@1", "accepted_share", "accepted_precision")}
+    expected = is_right.mean(), accepted.mean(), is_right[accepted].mean()
+    assert list(found.values()) == pytest.approx(list(expected))
 
 
 def test_a_model_that_knows_no_features_is_compared_with_the_order_alone(tmp_path, model):
@@ -153,10 +145,9 @@ def test_a_model_that_knows_no_features_is_compared_with_the_order_alone(tmp_pat
     for row in rows:
         for candidate in row["candidates"]:
             del candidate["bm25_score"]
-    report, outcomes = evaluated(model, tmp_path, rows)
-    assert [row["name"] for row in report["systems"]] == ["lists_order", "reranker"]
-    assert report["systems"][1]["acc@1"]["value"] == outcomes.correct.mean()
-    assert not any("scores of the lists" in note for note in report["notes"])
+    metrics, outcomes = evaluated(model, tmp_path, rows)
+    assert list(metrics["rows"]["systems"]) == ["lists_order", "exact_match", "cross_encoder", "reranker"]
+    assert metrics["figures"]["acc@1"]["value"] == pytest.approx(outcomes.correct.mean())
 
 
 def test_several_candidates_of_a_concept_count_as_one_in_every_system(tmp_path, without_network):
@@ -167,10 +158,9 @@ def test_several_candidates_of_a_concept_count_as_one_in_every_system(tmp_path, 
         worse = [candidate | {"bm25_score": candidate["bm25_score"] - 0.1} for candidate in row["candidates"]]
         # The best name of the first concept stands last.
         row["candidates"] = [*worse, *row["candidates"][::-1]]
-    report, _ = evaluated(without_network, tmp_path, rows)
-    assert report["lists"]["repeated_candidates"] == 200 and report["candidates"] == 200
-    for row, expected_row in zip(report["systems"], expected["systems"], strict=True):
-        assert row["name"] == expected_row["name"] and row["acc@1"] == expected_row["acc@1"]
+    metrics, _ = evaluated(without_network, tmp_path, rows)
+    assert metrics["repeated_candidates"] == 200 and metrics["candidates"] == 200
+    assert acc_at_1(metrics) == pytest.approx(acc_at_1(expected))
 
 
 def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_network):
@@ -178,18 +168,17 @@ def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_netw
     for row in rows:
         for candidate in row["candidates"]:
             candidate["other_score"] = candidate.pop("bm25_score")
-    report, _ = evaluated(without_network, tmp_path, rows)
-    assert report["notes"][-1].startswith(
-        "missing inputs (bm25_score) for 40 mentions, decided by the fallback model "
-    )
+    metrics, _ = evaluated(without_network, tmp_path, rows)
+    ((name, count),) = metrics["decided_by"].items()
+    assert count == 40 and name != "all" and name in metrics["notes"][-1]
 
 
 @pytest.mark.parametrize("documents", [1, 4])
 def test_few_documents_are_measured_and_decide_nothing(tmp_path, without_network, documents):
-    report, _ = evaluated(without_network, tmp_path, make_rows(40, documents, prefix="new"), fitted_on=False)
-    assert report["verdict"].startswith("inconclusive: ") and "too few for a reliable interval" in report["verdict"]
-    row = report["systems"][-1]
-    assert [np.isnan(row[name]["low"]) for name in ("acc@1", "top1_ece")] == [documents == 1] * 2
+    metrics, _ = evaluated(without_network, tmp_path, make_rows(40, documents, prefix="new"), fitted_on=False)
+    assert metrics["verdict"].startswith("inconclusive: ") and "too few" in metrics["verdict"]
+    lows = [metrics["figures"][f"systems/reranker/{name}"]["low"] for name in ("acc@1", "top1_ece")]
+    assert np.isnan(lows).tolist() == [documents == 1] * 2
 
 
 def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, monkeypatch, capsys, without_network):

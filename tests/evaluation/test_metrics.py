@@ -1,0 +1,154 @@
+"""Figures of a model's answers, over all mentions and parts of them."""
+
+import re
+
+import numpy as np
+import pytest
+from outcome_fixtures import make_metrics, make_outcomes
+from tiny_reranker import HIERARCHY, fit_thresholds
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import write_json
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.evaluation import metrics
+from umls_reranker.evaluation.linking import Documents
+from umls_reranker.evaluation.metrics import SMALLEST_SLICE, WITHOUT_TYPE, Figure
+from umls_reranker.evaluation.page import report_page
+from umls_reranker.evaluation.render import as_markdown, report_tables
+
+
+def measured(outcomes, hierarchy=HIERARCHY, **options):
+    slices = metrics.mention_slices(outcomes, ["mention"] * len(outcomes), hierarchy, **options)
+    return metrics.measure_slices(outcomes, Documents.of(outcomes.document, 50), slices)
+
+
+def test_figures_by_hand():
+    outcomes = make_outcomes(
+        4,
+        rank=np.array([0, 0, 2, -1]),
+        in_dictionary=np.array([True, True, True, False]),
+        score=np.array([0.9, 0.8, 0.5, np.nan]),
+        margin=np.array([0.5, 0.4, 0.0, np.nan]),
+        tier=np.array(["high", "high", "medium", "reject"]),
+        accepted=np.array([True, True, True, False]),
+    )
+    figures = metrics.measure_figures(outcomes, Documents.of(outcomes.document, 50))
+    assert {name: entry["value"] for name, entry in figures.items()} == pytest.approx(
+        {
+            "acc@1": 0.5,
+            "acc@1_in_dictionary": 2 / 3,
+            "accepted_share": 0.75,
+            "accepted_precision": 2 / 3,
+            "high_confidence_share": 0.5,
+            "high_confidence_precision": 1.0,
+            "correct_answers_f1": 2 / 3,
+            "abstaining_recall": 1.0,
+            "without_candidates_share": 0.25,
+            "mean_top_score": 2.2 / 3,
+            "mean_margin": 0.3,
+            # The scores predict 3 - 2.2 errors among the three answers; there was one.
+            "excess_error": (2.2 - 2) / 3,
+            "brier_of_top": (0.01 + 0.04 + 0.25) / 4,
+        }
+    )
+    assert figures["high_confidence_precision"]["n"] == 2
+    known = figures["acc@1_in_dictionary"]
+    assert (known["n"], known["population"]) == (3, "mentions with gold in the dictionary")
+
+
+def test_a_model_that_never_answers_has_no_precision():
+    outcomes = make_outcomes(20, accepted=np.zeros(20, bool))
+    figures = metrics.measure_figures(outcomes, Documents.of(outcomes.document, 50))
+    assert np.isnan(figures["accepted_precision"]["value"]) and figures["abstaining_recall"]["value"] == 1.0
+
+
+def test_every_group_is_there_and_a_mention_counts_in_each_of_its_groups():
+    types = [["T047", "T121"], ["T047", "T046"], ["T121"], [], ["unheard of"]]
+    figures, rows = measured(make_outcomes(5, types=types))
+    assert rows["groups"] == {"group:CHEM": "CHEM", "group:DISO": "DISO", WITHOUT_TYPE: WITHOUT_TYPE}
+    assert [figures[f"groups/{group}/acc@1"]["n"] for group in rows["groups"]] == [2, 2, 2]
+    assert figures["groups/group:DISO/share"]["value"] == pytest.approx(2 / 5)
+
+
+def test_without_groups_the_broadest_types_stand_for_them():
+    hierarchy = TypeHierarchy([SemanticType("A", "Organ"), SemanticType("B", "Heart", "A")])
+    figures, rows = measured(make_outcomes(3, types=[["B"], ["A"], ["B"]]), hierarchy)
+    assert rows["groups"] == {"A": "Organ"} and figures["groups/A/acc@1"]["n"] == 3
+
+
+def test_the_type_that_is_surest_to_be_overconfident_comes_first():
+    outcomes = make_outcomes(2000, seed=1)
+    drugs = np.array([types == ["T121"] for types in outcomes.types])
+    figures, rows = measured(
+        make_outcomes(2000, seed=1, score=np.where(drugs, np.sqrt(outcomes.score), outcomes.score))
+    )
+    assert list(rows["types"]) == ["T121", "T047"]
+    assert figures["types/T121/excess_error"]["low"] > 0.05
+    assert figures["types/T121/top1_debiased_ece"]["value"] > 0.05
+    assert figures["types/T047/excess_error"]["low"] < 0 < figures["types/T047/excess_error"]["high"]
+
+
+def test_a_type_without_candidates_comes_last():
+    types = [["T121"] if row % 2 else ["T047"] for row in range(400)]
+    _, rows = measured(make_outcomes(400, types=types, score=np.where(np.arange(400) % 2, 0.3, np.nan)))
+    assert list(rows["types"]) == ["T121", "T047"]
+
+
+@pytest.mark.parametrize(("count", "listed"), [(SMALLEST_SLICE - 1, ["T047"]), (SMALLEST_SLICE, ["T121", "T047"])])
+def test_types_with_too_few_mentions_are_not_listed(count, listed):
+    figures, rows = measured(make_outcomes(200, types=[["T121"] if row < count else ["T047"] for row in range(200)]))
+    assert {*rows["types"]} == {*listed}
+    assert ("groups/group:CHEM/top1_debiased_ece" in figures) == ("T121" in listed)
+
+
+def test_tiers_and_what_was_seen_in_training_are_parts():
+    outcomes = make_outcomes(40, types=[[]] * 40)
+    figures, rows = measured(outcomes, known=[("Mention", "C0000003")])
+    assert list(rows) == ["tiers", "subsets"] and list(rows["subsets"]) == ["seen_string", "seen_cui", "unseen_cui"]
+    assert figures["subsets/seen_cui/acc@1"]["n"] == 1 and figures["subsets/seen_string/acc@1"]["n"] == 40
+    is_medium = outcomes.tier == "medium"
+    assert figures["tiers/medium/acc@1"]["value"] == pytest.approx(outcomes.correct[is_medium].mean())
+    assert figures["tiers/medium/share"]["value"] == pytest.approx(is_medium.mean())
+
+
+def test_the_worst_group_counts_only_with_enough_mentions():
+    figures = make_metrics(make_outcomes(2000), HIERARCHY)["figures"]
+    worst = figures["worst_group_top1_debiased_ece"]
+    assert (worst["n"], worst["population"]) == (1500, "mentions of DISO")
+    small = metrics.worst_groups(figures, {"group:CHEM": "CHEM"})["worst_group_acc@1"]
+    assert np.isnan(small["value"]) and small["n"] == 0
+
+
+def test_a_figure_of_ones_own_is_in_all_tables():
+    """Declared here and registered, it needs nothing else."""
+    surprise = Figure(
+        "surprise_share",
+        "share of surprises",
+        lambda outcomes: ((outcomes.score_or_0 < 0.5) & outcomes.correct, outcomes.has_candidates),
+        population="with candidates",
+        in_slices=True,
+    )
+    metrics.register(surprise)
+    try:
+        outcomes = make_outcomes(400)
+        report = make_metrics(outcomes, HIERARCHY)
+        figure = report["figures"]["surprise_share"]
+        assert figure["value"] == pytest.approx((outcomes.correct & (outcomes.score < 0.5)).mean())
+        assert (figure["n"], figure["population"]) == (400, "mentions with candidates")
+        row = rf"share of surprises +\| {100 * figure['value']:.1f}\u00a0% \(.*\| 400 test mentions with candidates"
+        assert re.search(row, as_markdown(report_tables(report)[-1]))
+        page = report_page(report, "run", fit_thresholds())
+        assert page.count('<th scope="col">share of surprises</th>') == 3
+    finally:
+        metrics.FIGURES.remove(surprise)
+
+
+def test_a_figure_that_exists_is_not_registered_again():
+    with pytest.raises(ValueError, match="acc@1"):
+        metrics.register(metrics.FIGURES[0])
+
+
+def test_metrics_of_another_format_are_refused(tmp_path):
+    write_json(tmp_path / "metrics.json", {"schema_version": 2})
+    with pytest.raises(UserError, match=r"metrics\.json has schema_version 2"):
+        metrics.read_metrics(tmp_path / "metrics.json")

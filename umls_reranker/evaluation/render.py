@@ -1,0 +1,211 @@
+"""Tables of ``metrics.json``: the same rows for a terminal, the page and the card, from one list of their columns."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+from .metrics import FIGURES
+
+Cell = tuple[str, str]
+TERMINAL_WIDTH = 100
+# Titles of figures that are not a `Figure`, and of systems.
+NAMES = {
+    "ece": "ECE",
+    "debiased_ece": "debiased ECE",
+    "ece_reduction": "ECE reduction",
+    "brier": "Brier score",
+    "brier_miscalibration": "Brier miscalibration",
+    "brier_discrimination": "Brier discrimination",
+    "brier_uncertainty": "Brier uncertainty",
+    "log_loss": "log loss",
+    "f1": "F1, dev pairs in training",
+    "roc_auc": "ROC-AUC, dev pairs in training",
+    "candidate_roc_auc": "ROC-AUC of candidates",
+    "scored_share": "candidates that the cross-encoder scored",
+    "same_top_candidate": "same top candidate as without pruning",
+    "reranker": "this model",
+    "cross_encoder": "cross-encoder alone",
+    "features_without_cross_encoder": "all features except the cross-encoder",
+    "lists_order": "original order",
+    "model_before": "previous model",
+    "calibrated_scores": "calibrated list scores",
+    "exact_match": "exact name match",
+    "most_frequent_cui": "most frequent CUI of the string",
+    "most_frequent_cui_else_order": "most frequent CUI, else original order",
+}
+
+
+class Column(NamedTuple):
+    """A column of a table: its title, the name of the figure, and its format."""
+
+    title: str
+    key: str
+    format: str = "percent"
+
+
+class Table(NamedTuple):
+    """A table as text: title, header, and rows of cells, each a value and its interval or ""."""
+
+    title: str
+    header: list[str]
+    rows: list[list[Cell]]
+
+
+COMPARISON = "Comparison with the original order"
+OF_SYSTEMS = [
+    Column("acc@1", "acc@1"),
+    Column("gain (points)", "gain", "points"),
+    Column("coverage", "accepted_share"),
+    Column("precision", "accepted_precision"),
+    Column("ECE of top candidates", "top1_ece", "number"),
+]
+OF_RANKINGS = [
+    Column("acc@1, gold in dictionary", "acc@1_in_dictionary"),
+    Column("MRR", "mrr", "number"),
+    Column("recall@5", "recall@5"),
+    Column("recall, whole list", "recall"),
+    Column("coverage at precision 0.95 *", "coverage_at_0.95"),
+    Column("coverage at precision 0.90 *", "coverage_at_0.90"),
+]
+OF_TIERS = [Column("coverage", "share"), Column("precision", "acc@1")]
+
+
+def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
+    """All tables of ``metrics.json``; tables and columns without a figure are left out."""
+    of_figures = [Column(figure.help, figure.name, figure.format) for figure in FIGURES]
+    of_slices = [column for column, figure in zip(of_figures, FIGURES, strict=True) if figure.in_slices]
+    of_slices.append(Column("debiased ECE", "top1_debiased_ece", "number"))
+    tables = [
+        systems_table(metrics["figures"]),
+        _matrix(
+            "Ranking (* thresholds chosen on these mentions, for comparison only)", "systems", OF_RANKINGS, metrics
+        ),
+        _matrix("Tiers of the top candidates", "tiers", OF_TIERS, metrics),
+        _matrix("Seen and unseen in training", "subsets", of_slices, metrics),
+        _matrix("Incorrect semantic types", "incorrect_types", of_slices, metrics),
+        _matrix("Semantic groups", "groups", of_slices, metrics),
+        _matrix("Semantic types, the most overconfident first", "types", of_slices, metrics),
+    ]
+    formats = {column.key: column.format for column in (*OF_SYSTEMS, *OF_RANKINGS, *of_figures)}
+    rows = [
+        [(title_of(key), ""), cell(figure, formats.get(key, "fine")), (_over(figure, metrics["split"]), "")]
+        for key, figure in metrics["figures"].items()
+        if "/" not in key
+    ]
+    tables.append(Table("Figures of this model", ["figure", "value", "over"], rows))
+    return [table for table in tables if table.rows]
+
+
+def systems_table(figures: Mapping[str, Any]) -> Table:
+    """The table of `compare_systems`."""
+    names = dict.fromkeys(key.split("/")[1] for key in figures if key.startswith("systems/"))
+    rows = {"systems": {name: title_of(name) for name in names}}
+    return _matrix(COMPARISON, "systems", OF_SYSTEMS, {"figures": figures, "rows": rows})
+
+
+def _matrix(title: str, table: str, columns: Sequence[Column], metrics: Mapping[str, Any]) -> Table:
+    """A table with a row for each system or part of the mentions."""
+    figures, labels = metrics["figures"], metrics["rows"].get(table, {})
+    used = [column for column in columns if any(f"{table}/{row}/{column.key}" in figures for row in labels)]
+    sized = table != "systems"
+    rows = [
+        [
+            (label, ""),
+            *([(f"{figures[f'{table}/{row}/acc@1']['n']:,}", "")] if sized else []),
+            *(cell(figures.get(f"{table}/{row}/{column.key}"), column.format) for column in used),
+        ]
+        for row, label in labels.items()
+    ]
+    return Table(title, ["", *(["mentions"] if sized else []), *(column.title for column in used)], rows)
+
+
+def title_of(key: str) -> str:
+    """Title of a figure or a system.
+
+    >>> title_of("top1_ece")
+    'ECE, top candidates'
+    """
+    affixes = {"_raw": ", before calibration", "top1_": ", top candidates", "worst_group_": ", worst semantic group"}
+    for affix, note in affixes.items():
+        if affix in key:
+            return title_of(key.replace(affix, "")) + note
+    of_systems = {column.key: column.title for column in (*OF_SYSTEMS, *OF_RANKINGS)}
+    return (NAMES | of_systems | {figure.name: figure.help for figure in FIGURES}).get(key, key.replace("_", " "))
+
+
+def is_there(value: float | None) -> TypeGuard[float]:
+    """Whether a value was measured and is finite."""
+    return value is not None and math.isfinite(value)
+
+
+def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
+    """Value and interval of a figure as ``percent``, ``number`` (3 digits), ``fine`` (4) or ``points``."""
+    if format == "percent":
+        return percent(figure), interval(figure)
+    if format == "points":
+        return (f"{100 * figure['value']:+.1f}" if figure else ""), interval(figure, separator=" to ")
+    digits = 3 if format == "number" else 4
+    return number(figure, digits), interval(figure, digits, 1.0)
+
+
+def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
+    """A figure as text, a dash if there is none."""
+    value = figure["value"] if isinstance(figure, Mapping) else figure
+    return f"{value:.{digits}f}" if is_there(value) else "–"
+
+
+def percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
+    """A figure in percent, a dash if there is none."""
+    value = figure["value"] if isinstance(figure, Mapping) else figure
+    return f"{100 * value:.{digits}f}\u00a0%" if is_there(value) else "–"
+
+
+def interval(figure: Mapping[str, Any] | None, digits: int = 1, scale: float = 100.0, separator: str = "–") -> str:
+    """The ends of a figure's 95 % interval, "" if it has none, as for a single document."""
+    low, high = (figure or {}).get("low"), (figure or {}).get("high")
+    if not is_there(low) or not is_there(high):
+        return ""
+    return f"{scale * low:.{digits}f}{separator}{scale * high:.{digits}f}"
+
+
+def as_markdown(table: Table) -> str:
+    """A table in Markdown, intervals in brackets."""
+    joined = [[value + (f" ({ends})" if ends else "") for value, ends in row] for row in table.rows]
+    return markdown_table(table.header, joined)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with columns of even width."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for cells in (header, ["-" * width for width in widths], *rows):
+        padded = (text.ljust(width) for text, width in zip(cells, widths, strict=True))
+        lines.append(f"| {' | '.join(padded)} |")
+    return "\n".join(lines)
+
+
+def as_text(table: Table) -> str:
+    """A table for a terminal, with intervals below the values."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for number_of_column, title in enumerate(table.header):
+        printed.add_column(title, justify="right" if number_of_column else "left")
+    for row in table.rows:
+        # Not markup: names may have brackets.
+        printed.add_row(*(Text("\n".join(filter(None, texts))) for texts in row))
+    console = Console(width=TERMINAL_WIDTH, file=io.StringIO(), no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(printed)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+
+
+def _over(figure: Mapping[str, Any], split: str) -> str:
+    """What a figure was measured on."""
+    return f"{figure['n']:,} {split} {figure.get('population', 'mentions')}" if "n" in figure else ""

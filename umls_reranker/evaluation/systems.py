@@ -1,0 +1,191 @@
+"""Systems side by side on the same labelled lists: is one better than the original order of the lists?
+
+Simple systems need no model: the order of the lists, names that match exactly, the most frequent concept of a string.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from ..calibration.reliability import calibration_report
+from ..calibration.resampling import ratio
+from ..data.candidate_lists import AnnotatedLists
+from ..data.normalization import normalize_name
+from .comparison import FEWEST_DOCUMENTS
+from .linking import Documents, Measure, coverage_at_precision
+from .outcomes import Outcomes
+from .render import interval
+
+ORDER, MODEL = "lists_order", "reranker"
+COVERAGE_PRECISIONS = (0.95, 0.90)
+# If telling two systems apart takes more than this many times the available mentions, they are about equal.
+MOST_TIMES_MENTIONS = 20
+
+
+class System(NamedTuple):
+    """The answers of one system for n mentions.
+
+    Attributes:
+        ranks: (n,) rank of the gold concept, 0 is the top, -1 if missing.
+        score: (n,) confidence of its top candidate, NaN without candidates; None if the system has no scores. For
+            the calibration error it is a calibrated probability.
+        accepted: (n,) bool, for a system with a threshold, or which answers some mentions only; None: it answers all.
+        is_ranking: whether it ranks all candidates, not only one.
+    """
+
+    ranks: np.ndarray
+    score: np.ndarray | None = None
+    accepted: np.ndarray | None = None
+    is_ranking: bool = True
+
+    @classmethod
+    def of(cls, outcomes: Outcomes) -> System:
+        """The answers of a model with calibrated scores and thresholds."""
+        return cls(outcomes.rank, outcomes.score, outcomes.accepted)
+
+    @classmethod
+    def answering(cls, answers: Sequence[str | None], gold: Sequence[str] | np.ndarray) -> System:
+        """A system that gives one CUI, or None for no answer, for each mention."""
+        is_correct = np.array([answer == cui for answer, cui in zip(answers, gold, strict=True)], dtype=bool)
+        accepted = np.array([answer is not None for answer in answers], dtype=bool)
+        return cls(np.where(is_correct, 0, -1), accepted=accepted, is_ranking=False)
+
+    def take(self, rows: np.ndarray) -> System:
+        """The answers for some mentions: indices or (n,) bool."""
+        score, accepted = (column if column is None else column[rows] for column in (self.score, self.accepted))
+        return System(self.ranks[rows], score, accepted, self.is_ranking)
+
+
+def baselines(
+    lists: AnnotatedLists, known: Iterable[tuple[str, str]], names_of: Callable[[str], Iterable[str]]
+) -> dict[str, System]:
+    """Systems with one answer or none.
+
+    Args:
+        lists: the lists.
+        known: text and gold CUI of the mentions that the model counts; none: only the first system.
+        names_of: function that returns all names of a CUI; called once per CUI.
+
+    Returns:
+        ``exact_match``, the first candidate with the mention as a name; ``most_frequent_cui`` of the mention's string
+        among known ones, of equally frequent ones the smaller; and ``most_frequent_cui_else_order``, the strongest: it
+        knows the corpus and answers every list. Strings are compared normalized (`normalize_name`).
+    """
+
+    @cache
+    def normalized_names(cui: str) -> frozenset[str]:
+        return frozenset(map(normalize_name, names_of(cui)))
+
+    gold, cuis = lists.annotations.cuis, lists.cuis.to_list()
+    strings = list(map(normalize_name, lists.mentions))
+    candidates = [cuis[start:end] for start, end in pairwise(lists.offsets.tolist())]
+    exact = [
+        next((cui for cui in items if cui and string in normalized_names(cui)), None)
+        for string, items in zip(strings, candidates, strict=True)
+    ]
+    systems = {"exact_match": System.answering(exact, gold)}
+    uses = Counter((normalize_name(text), cui) for text, cui in known)
+    if uses:
+        most_frequent: dict[str, str] = {}
+        for (string, cui), _ in sorted(uses.items(), key=lambda item: (-item[1], item[0])):
+            most_frequent.setdefault(string, cui)
+        frequent = [most_frequent.get(string) for string in strings]
+        either = [cui or (items[0] if items else None) for cui, items in zip(frequent, candidates, strict=True)]
+        systems["most_frequent_cui"] = System.answering(frequent, gold)
+        systems["most_frequent_cui_else_order"] = System.answering(either, gold)
+    return systems
+
+
+def compare_systems(
+    systems: Mapping[str, System], documents: Documents, in_dictionary: np.ndarray | None = None
+) -> dict[str, Measure]:
+    """Figures of each system, and the paired difference of its acc@1 to that of the first one.
+
+    Args:
+        systems: name -> answers, the order of the lists first.
+        documents: documents of the n mentions; all intervals, also of differences, use the same resamples.
+        in_dictionary: (n,) whether the gold concept is in the dictionary; None: all are.
+
+    Returns:
+        ``systems/NAME/FIGURE`` -> ``{"value", "low", "high", "n"}``: ``acc@1``; ``gain`` (not of the first);
+        ``accepted_share`` and ``accepted_precision`` (NaN if nothing is accepted); ``top1_ece``, ``coverage_at_0.95``
+        and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of whole lists if it ranks all candidates;
+        ``acc@1_in_dictionary``.
+    """
+    first = next(iter(systems.values())).ranks == 0
+    every = np.ones(len(first), bool)
+    known = every if in_dictionary is None else in_dictionary
+    figures: dict[str, Measure] = {}
+    for name, system in systems.items():
+        ranks, correct = system.ranks, system.ranks == 0
+        of_system = {"acc@1": documents.measure([correct, every])}
+        if name != next(iter(systems)):
+            difference = correct.astype(np.int64) - first
+            of_system["gain"] = documents.measure([difference, every], _mean_difference)
+        if system.accepted is not None:
+            of_system["accepted_share"] = documents.measure([system.accepted, every])
+            of_system["accepted_precision"] = documents.measure([system.accepted & correct, system.accepted])
+        if system.score is not None and not np.isnan(system.score).all():
+            of_system["top1_ece"] = _top_ece(system, documents)
+            for precision in COVERAGE_PRECISIONS:
+                covered = coverage_at_precision(system.score, correct, precision, documents)
+                of_system[f"coverage_at_{precision:.2f}"] = covered | {"n": len(every)}
+        if system.is_ranking:
+            reciprocal = np.where(ranks >= 0, 1.0 / (np.maximum(ranks, 0) + 1.0), 0.0)
+            of_system["mrr"] = documents.measure([reciprocal, every])
+            of_system["recall@5"] = documents.measure([(ranks >= 0) & (ranks < 5), every])
+            of_system["recall"] = documents.measure([ranks >= 0, every])
+        of_system["acc@1_in_dictionary"] = documents.measure([correct & known, known])
+        figures |= {f"systems/{name}/{key}": figure for key, figure in of_system.items()}
+    return figures
+
+
+def verdict(gain: Measure, mentions: int, documents: int) -> str:
+    """In one line, whether a system is better than the order of the lists.
+
+    Args:
+        gain: its ``gain`` of `compare_systems`.
+        mentions: number of mentions that it was measured on.
+        documents: number of their documents.
+
+    Returns:
+        "gain" or "loss" if the interval of the difference excludes 0 and there are at least `FEWEST_DOCUMENTS`; else
+        "inconclusive", with about how many mentions more would make the interval around this difference exclude 0.
+    """
+    value, low, high = (gain[key] for key in ("value", "low", "high"))
+    ends = interval(gain, separator=" to ")
+    direction = "over" if value >= 0 else "against"
+    difference = f"{100 * value:+.1f} points {direction} your order{f' ({ends})' if ends else ''}"
+    if documents < FEWEST_DOCUMENTS:
+        return f"inconclusive: {difference}; {documents} documents are too few, label at least {FEWEST_DOCUMENTS}"
+    if low > 0 or high < 0:
+        return f"{'gain' if low > 0 else 'loss'}: {difference}"
+    # The interval shrinks with the square root of the mentions; one that just touches 0 may do so because it is
+    # skewed.
+    reach = max(value - low if value > 0 else high - value, (high - low) / 2)
+    times_more = (reach / value) ** 2 - 1.0 if value else np.inf
+    if times_more > MOST_TIMES_MENTIONS:
+        return f"inconclusive: {difference}; the two are about equal on lists like these"
+    more = float(f"{max(times_more * mentions, mentions / documents, 1.0):.2g}")
+    return f"inconclusive: {difference}; label about {more:,.0f} more mentions"
+
+
+def _mean_difference(sums: np.ndarray) -> np.ndarray:
+    """Like `ratio`, but not treated as a share, so the interval of no difference at all is 0."""
+    return ratio(sums)
+
+
+def _top_ece(system: System, documents: Documents) -> Measure:
+    assert system.score is not None
+    rows = np.flatnonzero(~np.isnan(system.score))
+    options = {"resamples": documents.resamples, "seed": documents.seed}
+    figure = calibration_report(system.score[rows], system.ranks[rows] == 0, documents.index[rows], **options)["ece"]
+    if documents.count < 2:
+        figure |= {"low": float("nan"), "high": float("nan")}
+    return figure | {"n": len(rows)}

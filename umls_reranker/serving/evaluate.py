@@ -1,0 +1,103 @@
+"""Evaluation of a reranker on labelled lists, of a run or of a user's pipeline, compared with their own order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..core.files import write_json
+from ..core.settings import CalibrationArguments
+from ..data.candidate_lists import AnnotatedLists
+from ..evaluation.evaluate import evaluate
+from ..evaluation.linking import Documents
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from ..evaluation.page import card_charts, report_page
+from ..evaluation.render import as_text, percent, systems_table
+from ..evaluation.systems import MODEL, ORDER, System, baselines, compare_systems, verdict
+from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
+from .cross_fits import systems_of_lists
+from .reranker import UMLSReranker
+
+PAGE = "report.html"
+
+
+def evaluate_lists(
+    reranker: UMLSReranker,
+    lists: AnnotatedLists,
+    split: str,
+    *,
+    known: Iterable[tuple[str, str]] = (),
+    names_of: Callable[[str], Iterable[str]] | None = None,
+    resamples: int = 1000,
+    seed: int = 13,
+) -> tuple[dict[str, Any], Outcomes]:
+    """Compare the model with the original order, the calibrated scores of the lists, and simple baselines.
+
+    The model is not fitted to the lists; their own scores are calibrated on all but a fifth of the documents, for each
+    fifth in turn.
+
+    Args:
+        reranker: the model.
+        lists: the lists.
+        split: their name in reports.
+        known: text and gold CUI of the mentions that the model counts (`baselines`); none if they are unknown.
+        names_of: function that returns all names of a CUI; None: the names in the lists.
+        resamples: number of resamples of documents, for intervals.
+        seed: seed of resamples and fifths.
+
+    Returns:
+        The content of ``metrics.json``, and the outcomes of the mentions.
+    """
+    known = list(known)
+    systems = systems_of_lists(lists, reranker, CalibrationArguments(), seed)
+    systems |= baselines(lists, known, names_of or _names_in(lists))
+    calibration = reranker.calibration
+    metrics, outcomes = evaluate(
+        reranker.scorer, calibration, lists, systems, split, known=known, resamples=resamples, seed=seed
+    )
+    is_new = calibration.history.is_new(outcomes.document)
+    notes = []
+    if not is_new.all():
+        seen = len(set(outcomes.document[~is_new]))
+        notes.append(f"the model was calibrated on {seen:,} of these documents, so figures on them are optimistic")
+    if "calibrated_scores" in systems:
+        scores = ", ".join(f"{name}_score" for name in lists.scores)
+        notes.append(f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by document")
+    high = metrics["figures"]["high_confidence_share"], metrics["figures"]["high_confidence_precision"]
+    notes.append(f"high tier of this model: {percent(high[0])} of the mentions, {percent(high[1])} of them correct")
+    if len(metrics["decided_by"]) > 1 or calibration.models[0].name not in metrics["decided_by"]:
+        counts = ", ".join(f"{name} about {count:,}" for name, count in metrics["decided_by"].items())
+        notes.append(f"inputs are missing, so these models decided: {counts} mentions")
+    # The verdict is on documents that the model was not calibrated on.
+    documents = Documents.of(outcomes.document[is_new], resamples, seed)
+    if is_new.any():
+        order, model = systems[ORDER].take(is_new), System.of(outcomes).take(is_new)
+        gain = compare_systems({ORDER: order, MODEL: model}, documents)[f"systems/{MODEL}/gain"]
+        decided = verdict(gain, int(is_new.sum()), documents.count)
+    else:
+        decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
+    return metrics | {"verdict": decided, "notes": notes}, outcomes
+
+
+def save_report(metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReranker, title: str, folder: Path) -> None:
+    """Write ``metrics.json``, the page with its plots, and the outcomes into a folder."""
+    reliability, risk_coverage = card_charts(metrics, reranker.thresholds.target_precision)
+    write_json(folder / METRICS, metrics)
+    outcomes.save(folder / OUTCOMES_FILE)
+    page = report_page(metrics, title, reranker.thresholds)
+    for file, text in ((PAGE, page), (RELIABILITY, reliability), (RISK_COVERAGE, risk_coverage)):
+        (folder / file).write_text(text, encoding="utf-8")
+
+
+def evaluation_summary(metrics: dict[str, Any]) -> str:
+    """The systems side by side, the verdict, and notes on the figures, as lines of text."""
+    return "\n".join(["", as_text(systems_table(metrics["figures"])), "", metrics["verdict"], *metrics["notes"], ""])
+
+
+def _names_in(lists: AnnotatedLists) -> Callable[[str], Iterable[str]]:
+    names = defaultdict(set)
+    for cui, name in zip(lists.cuis.to_list(), lists.names.to_list(), strict=True):
+        names[cui].add(name)
+    return names.__getitem__
