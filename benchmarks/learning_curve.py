@@ -33,7 +33,7 @@ def main() -> None:
     from umls_reranker.core.stages import RunFolder
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.models.cross_encoder import PairScorer, score_lists
-    from umls_reranker.models.template import PairTemplate
+    from umls_reranker.models.pairs import PairTemplate
 
     recipe = load_recipe(arguments.recipe)
     run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name

@@ -102,19 +102,22 @@ def loading_speed(trainer) -> float:
 def reranker_trainer(arguments, pairs, precision, scratch):
     from transformers import TrainingArguments
 
-    from umls_reranker.models.template import PairTemplate
-    from umls_reranker.models.tokens import PairEncoder
-    from umls_reranker.training.collator import PairCollator
-    from umls_reranker.training.dataset import tokenize_pairs, weight_scale
+    from umls_reranker.models.pairs import PairEncoder, PairTemplate
     from umls_reranker.training.fine_tuning import load_base_model
-    from umls_reranker.training.trainer import LABEL_NAMES, RerankerTrainer
+    from umls_reranker.training.trainer import (
+        LABEL_NAMES,
+        PairCollator,
+        RerankerTrainer,
+        TokenizedPairs,
+        lists_of_pairs,
+        weight_scale,
+    )
 
     template = PairTemplate(arguments.max_length)
     model, tokenizer = load_base_model(arguments.model, None, template)
-    dataset = tokenize_pairs(
-        pairs, PairEncoder(tokenizer.backend_tokenizer, template), weight_scale(pairs), scratch / "tokenized"
-    )
-    collator = PairCollator(tokenizer.pad_token_id, pad_to_multiple_of=1)
+    rows, encoder = lists_of_pairs(pairs.with_format("arrow")[:]), PairEncoder(tokenizer.backend_tokenizer, template)
+    dataset = TokenizedPairs(rows, encoder, weight_scale(rows, of_lists=False))
+    collator = PairCollator(tokenizer.pad_token_id, multiple=1)
     settings = TrainingArguments(**shared_settings(arguments, precision, scratch), label_names=LABEL_NAMES)
     return timed(RerankerTrainer(model, settings, collator, train_dataset=dataset), arguments.steps)
 

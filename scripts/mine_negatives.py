@@ -33,7 +33,7 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.core.devices import sharing_processes, work_alone
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
-    from umls_reranker.models.template import PairTemplate
+    from umls_reranker.models.pairs import PairTemplate
     from umls_reranker.retrieval.index_folder import load_retriever
     from umls_reranker.retrieval.mining import mine_listed_pairs, mine_pairs, search_share
 

@@ -27,21 +27,22 @@ def main() -> None:
 
 
 def train(recipe, run, stage) -> None:
-    from datasets import DatasetDict
-
     from umls_reranker.core.devices import sharing_processes
+    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.models.template import PairTemplate
-    from umls_reranker.training.dev_lists import dev_pairs
+    from umls_reranker.models.pairs import PairTemplate
+    from umls_reranker.training.dev_metrics import dev_rows
     from umls_reranker.training.fine_tuning import fine_tune
+    from umls_reranker.training.trainer import lists_of_pairs
 
     patience = timedelta(seconds=recipe.training.further_fields.get("ddp_timeout", 1800))
     state = sharing_processes(recipe.run.device, patience)
     mined, candidates, mentions = (run.splits(name) for name in ("pairs", "candidates", "mentions"))
     concepts, template = ConceptTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
     limits = recipe.training.max_dev_pairs, recipe.run.seed
-    dev = dev_pairs(candidates["dev"], mentions["dev"], concepts, template, *limits)
-    pairs = DatasetDict(train=mined["train"], dev=dev)
+    lists = CandidateLists.from_run(candidates["dev"], mentions["dev"], concepts, template.candidate_fields)
+    dev = dev_rows(lists, template, *limits)
+    rows = lists_of_pairs(mined["train"].with_format("arrow")[:])
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
@@ -49,7 +50,7 @@ def train(recipe, run, stage) -> None:
     main = state.is_main_process
     with run.locked(owner=main), stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
         state.wait_for_everyone()
-        summary |= fine_tune(recipe.run, model, recipe.training, pairs, folder)
+        summary |= fine_tune(recipe.run, model, recipe.training, rows, dev, folder)
         state.wait_for_everyone()
     if main:
         dev = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())

@@ -14,7 +14,7 @@ from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.hub.model_folder import write_model_files
-from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.pairs import PairTemplate
 
 HIERARCHY = TypeHierarchy(
     [

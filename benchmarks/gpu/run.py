@@ -34,16 +34,14 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, TrainerCallback
 from transformers import BertForSequenceClassification as Bert
+from transformers.trainer_utils import get_last_checkpoint
 
 from umls_reranker.core.devices import resolve_device, resolve_dtype
 from umls_reranker.models import packed
 from umls_reranker.models.cross_encoder import PairScorer
+from umls_reranker.models.pairs import PairEncoder, PairTemplate
 from umls_reranker.models.pretrained import load_pretrained
-from umls_reranker.models.template import PairTemplate
-from umls_reranker.models.tokens import EncodedPairs, PairEncoder
-from umls_reranker.training.callbacks import CheckpointCallback, last_complete_checkpoint
-from umls_reranker.training.collator import LabelledPairs, PairCollator
-from umls_reranker.training.trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer
+from umls_reranker.training.trainer import LABEL_NAMES, OneGpuArguments, PairCollator, RerankerTrainer, TokenizedPairs
 
 transformers.utils.logging.disable_progress_bar()
 # Sections that would start later than this, in seconds, are skipped.
@@ -147,7 +145,7 @@ class Bench:
         versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
         if self.on_gpu:
             versions += f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-        pairs = f"{len(self.pairs):,} pairs of {self.pairs.lengths.mean():.1f} tokens"
+        pairs = f"{len(self.pairs):,} pairs of {self.pairs.pairs.lengths.mean():.1f} tokens"
         return f"{date.today()}: {place}, Python {platform.python_version()}, {versions}; {pairs}."
 
     def wait(self) -> None:
@@ -221,30 +219,22 @@ class Bench:
             disable_tqdm=True,
             seed=13,
         )
-        collator = PairCollator(self.tokenizer.pad_token_id, pad_to_multiple_of=8 if self.on_gpu else 1)
+        collator = PairCollator(self.tokenizer.pad_token_id, multiple=8 if self.on_gpu else 1)
         trainer = RerankerTrainer(network, arguments, collator, train_dataset=self.pairs)
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer
 
 
-class Pairs:
-    """Tokenized pairs in memory, as `TokenizedPairs` gives them."""
+class Pairs(TokenizedPairs):
+    """Pairs, each a list of its own."""
 
     def __init__(self, columns: dict[str, list], tokenizer: transformers.PreTrainedTokenizerBase) -> None:
-        self.encoded: EncodedPairs = PairEncoder(tokenizer.backend_tokenizer, TEMPLATE).encode(
-            columns["mention"], columns["name"]
-        )
-        self.lengths, self.first_lengths = self.encoded.lengths, self.encoded.first_lengths
+        encoder = PairEncoder(tokenizer.backend_tokenizer, TEMPLATE)
+        self.pairs, _ = encoder.encode(columns["mention"], columns["name"])
+        self.offsets = np.arange(len(self.pairs) + 1)
         self.labels = np.array(columns["label"], np.float32)
         weights = np.array(columns["weight"], np.float32)
         self.weights = weights / weights.mean()
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitems__(self, rows: list[int]) -> LabelledPairs:
-        columns = (self.lengths, self.first_lengths, self.labels, self.weights)
-        return LabelledPairs(self.encoded.take(rows), *(column[rows] for column in columns), np.array(rows))
 
 
 class Watch(TrainerCallback):
@@ -338,10 +328,9 @@ def train_with_checkpoints(bench: Bench, folder: Path, kill_at: int | None) -> N
     sizes = bench.sizes.kill
     network = bench.minilm()
     trainer = bench.trainer(network, bench.precisions[-1], sizes.steps, bench.sizes.batch, folder, save=sizes.save)
-    trainer.add_callback(CheckpointCallback(kept=2))
     if kill_at:
         trainer.add_callback(Kill(kill_at))
-    checkpoint = last_complete_checkpoint(folder)
+    checkpoint = get_last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=checkpoint)
     scaler = trainer.accelerator.scaler
     state = scaler.state_dict() if scaler else {}
@@ -377,7 +366,7 @@ def resuming(bench: Bench) -> Iterator[str]:
 
 def throughput(bench: Bench) -> Iterator[str]:
     sizes = bench.sizes
-    tokens = bench.pairs.lengths.mean()
+    tokens = bench.pairs.pairs.lengths.mean()
     yield header("training", "precision", "batch", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
     for name, make in {"MiniLM": bench.minilm, "BERT-base": bench.bert_base}.items():
         for precision in bench.precisions:
@@ -451,10 +440,10 @@ def scoring(bench: Bench) -> Iterator[str]:
 
         return len(texts[0]) / bench.seconds(run, rounds)
 
-    encoded = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts)
+    encoded, _ = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts)
     tokens = encoded.lengths.mean()
     alone = bench.seconds(
-        lambda: PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts).distinct(), 1
+        lambda: PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts)[0].distinct(), 1
     )
     yield header("scoring, tokenizing included", "precision", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
     for name in ("minilm", "bert-base"):

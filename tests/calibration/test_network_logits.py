@@ -6,7 +6,7 @@ from list_fixtures import make_lists
 from umls_reranker.calibration.network_logits import NetworkLogits, unseen_inputs
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.pairs import PairTemplate
 
 HIERARCHY = TypeHierarchy([SemanticType("T121", "Drug")])
 

@@ -311,7 +311,7 @@ def test_help_explains_rare_keys_only_where_all_is_asked_for(capsys, monkeypatch
         assert caught.value.code == 0
         shown[option] = capsys.readouterr().out
     assert shown["--help"].count("\n") <= 100
-    assert "--frozen_layers" in shown["--help_all"] and "--frozen_layers" not in shown["--help"]
+    assert "--max_dev_pairs" in shown["--help_all"] and "--max_dev_pairs" not in shown["--help"]
     assert all("huggingface.co/docs/transformers" in text for text in shown.values())
 
 

@@ -42,7 +42,7 @@ STALE = {
     "model model_revision start_from_encoder max_length context_tokens": "checkpoints",
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
     "lr_scheduler_type bf16 fp16 tf32 eval_on_start loss eval_steps metric_for_best_model "
-    "early_stopping_patience max_dev_pairs frozen_layers dropout head_learning_rate": "checkpoints",
+    "early_stopping_patience max_dev_pairs dropout head_learning_rate": "checkpoints",
     "features calibrator target_precision confidence exhaustive scoring_dtype": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
@@ -234,7 +234,7 @@ REFUSED = {
     "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
     "lr_scheduler_type bf16 fp16 tf32 loss eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
-    "frozen_layers dropout head_learning_rate hard_negative_weight candidates_per_mention",
+    "dropout head_learning_rate hard_negative_weight candidates_per_mention",
     "pairs": "neighbors max_train_mentions seed index_parameters index_factory context_chars",
     "encoder": "encoder_batch_size encoder_learning_rate encoder_dropout encoder_context_tokens "
     "encoder_training_steps seed encoder encoder_max_length context_chars",

@@ -17,7 +17,7 @@ from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.evaluation.page import card_charts
 from umls_reranker.evaluation.systems import System
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.pairs import PairTemplate
 
 HIERARCHY = TypeHierarchy(
     [

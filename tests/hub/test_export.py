@@ -16,7 +16,7 @@ from umls_reranker.hub import export
 from umls_reranker.hub.export import export_onnx
 from umls_reranker.hub.model_folder import ONNX, WEIGHTS, model_files, verify_model
 from umls_reranker.models.cross_encoder import PairScorer, score_lists
-from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.pairs import PairTemplate
 
 TEMPLATE = PairTemplate(32, context_tokens=4, mention_types=True)
 

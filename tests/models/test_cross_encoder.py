@@ -17,7 +17,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.models import cross_encoder as scorer
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.networks import PackedBert
-from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.pairs import PairTemplate
 
 TEMPLATE = PairTemplate(max_length=32)
 

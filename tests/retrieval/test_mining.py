@@ -9,7 +9,7 @@ from mining_fixtures import Setup, make_mentions
 from trigram_encoder import TrigramEncoder
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.retrieval.false_negatives import SharedNames
 from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_pairs
 from umls_reranker.retrieval.mining_report import SOURCES

@@ -27,7 +27,7 @@ from umls_reranker.data.candidate_lists import CandidateLists, RetrievedList
 from umls_reranker.data.mention_files import open_mentions
 from umls_reranker.hub.model_folder import changing, model_files
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.serving.http.micro_batching import MicroBatcher
 
 DISEASE, DRUG = "T047", "T121"

@@ -8,22 +8,35 @@ As a script it takes the steps of `CASES` and writes what `take_steps` gives int
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from umls_reranker.core.losses import LOSSES
 from umls_reranker.core.script import leave_process_group
-from umls_reranker.training.collator import PairCollator
-from umls_reranker.training.dataset import SCHEMA, TokenizedPairs
-from umls_reranker.training.sampling import MentionLists
-from umls_reranker.training.trainer import LABEL_NAMES, RerankerTrainer
+from umls_reranker.models.pairs import PairEncoder, PairTemplate
+from umls_reranker.training.trainer import LABEL_NAMES, PairCollator, RerankerTrainer, TokenizedPairs
 
+# As `training_rows` gives them.
+TRAINING_ROW = pa.schema(
+    {
+        "entity": pa.string(),
+        "left": pa.string(),
+        "right": pa.string(),
+        "names": pa.list_(pa.string()),
+        "labels": pa.list_(pa.int8()),
+        "weights": pa.list_(pa.float32()),
+    }
+)
 # Case -> rows, rows a forward pass, passes a step, steps, loss; for two processes.
 CASES = {
     "full": (32, 8, 2, 1, "bce"),
@@ -36,35 +49,27 @@ CASES = {
     "list-wise, fewer mentions than passes": (3, 8, 2, 1, "listwise"),
     "list-wise, 50 steps": (600, 32, 1, 50, "listwise"),
 }
-LIST_SCALE = 0.7
 
 
-def write_pairs(folder: Path, pairs: Sequence[dict], rows_per_shard: int = 1_000) -> TokenizedPairs:
-    """Write tokenized pairs as `tokenize_pairs` does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    for start in range(0, len(pairs), rows_per_shard):
-        shards.append(folder / f"{start}.arrow")
-        with pa.ipc.new_stream(shards[-1], SCHEMA) as writer:
-            writer.write_table(pa.Table.from_pylist(pairs[start : start + rows_per_shard], SCHEMA))
-    return TokenizedPairs(shards)
-
-
-def make_pairs(folder: Path, rows: int) -> TokenizedPairs:
-    """Tokenized pairs of many lengths and weights, in several shards; a third is positive, told by one token."""
+def make_rows(pairs: int) -> pa.Table:
+    """Training rows of one to three pairs, some without a gold one; a third of the pairs is gold, told by a letter."""
     choose = random.Random(7)
-    pairs = []
-    for row in range(rows):
-        label, weight = float(row % 3 == 0), choose.choice([0.25, 1.0, 4.0])
-        ids = [2, 5 if label else 6, *(choose.randrange(7, 50) for _ in range(choose.randrange(1, 23))), 3]
-        pairs.append({"input_ids": ids, "first_length": 2, "labels": label, "weight": weight})
-    return write_pairs(folder, pairs, rows_per_shard=10)
+    rows = []
+    for number in range(pairs):
+        label, weight = int(number % 3 == 0), choose.choice([0.25, 1.0, 4.0])
+        name = ("a" if label else "b") + "".join(choose.choices("cdefghijklmnop", k=choose.randrange(1, 23)))
+        if number % 3 == 0 or number % 12 in (5, 10):
+            rows.append({"entity": "m", "left": "", "right": "", "names": [], "labels": [], "weights": []})
+        for key, value in (("names", name), ("labels", label), ("weights", weight)):
+            rows[-1][key].append(value)
+    return pa.Table.from_pylist(rows, TRAINING_ROW)
 
 
-def make_lists(rows: int) -> MentionLists:
-    """Mentions of those rows: of one to three pairs, some of them without a gold one."""
-    row = np.arange(rows)
-    return MentionLists(np.cumsum((row % 3 == 0) | (row % 12 == 5) | (row % 12 == 10)))
+def make_pairs(folder: str, pairs: int) -> TokenizedPairs:
+    """The rows, tokenized for the model in a folder."""
+    return TokenizedPairs(
+        make_rows(pairs), PairEncoder(AutoTokenizer.from_pretrained(folder).backend_tokenizer, PairTemplate(48))
+    )
 
 
 def load_model(folder: str) -> PreTrainedModel:
@@ -76,7 +81,6 @@ def load_model(folder: str) -> PreTrainedModel:
 
 def make_trainer(folder: str, output: str, pairs: TokenizedPairs, loss: str = "bce", **options) -> RerankerTrainer:
     """A trainer on the processor, as `fine_tune` builds it."""
-    of_lists = LOSSES[loss].of_lists
     arguments = TrainingArguments(
         output_dir=output,
         use_cpu=True,
@@ -86,18 +90,8 @@ def make_trainer(folder: str, output: str, pairs: TokenizedPairs, loss: str = "b
         disable_tqdm=True,
         **{"save_strategy": "no", "max_grad_norm": 0.0} | options,
     )
-    collator = PairCollator(pad_token_id=0)
-    model = load_model(folder)
-    return RerankerTrainer(
-        model,
-        arguments,
-        collator,
-        train_dataset=pairs,
-        eval_dataset=pairs,
-        loss=LOSSES[loss],
-        lists=make_lists(len(pairs)) if of_lists else None,
-        scale=LIST_SCALE if of_lists else 1.0,
-    )
+    network, collator = load_model(folder), PairCollator(pad_token_id=0)
+    return RerankerTrainer(network, arguments, collator, train_dataset=pairs, eval_dataset=pairs, loss=LOSSES[loss])
 
 
 class GradientKeeper(TrainerCallback):
@@ -119,7 +113,7 @@ def take_steps(
         trainer = make_trainer(
             folder,
             output,
-            make_pairs(Path(output) / "pairs", rows),
+            make_pairs(folder, rows),
             loss,
             per_device_train_batch_size=per_device,
             gradient_accumulation_steps=passes,

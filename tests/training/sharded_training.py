@@ -17,10 +17,9 @@ os.environ |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no"}
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from datasets import DatasetDict
 from loss_on_processes import take_steps
 from safetensors.torch import save_file
-from test_fine_tuning import make_pairs, training
+from test_fine_tuning import make_rows, training
 
 from umls_reranker.core.script import leave_process_group
 from umls_reranker.core.settings import ModelArguments, RunArguments
@@ -35,17 +34,22 @@ def start_as_gpu(self, *args, **options) -> None:
         self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-class StoppingCallback(fine_tuning.CheckpointCallback):
+class EarlyStoppingCallback(fine_tuning.EarlyStoppingCallback):
+    """Stops after a checkpoint; of the same name, by which its state is restored."""
+
     def on_save(self, args, state, control, **kwargs) -> None:
-        super().on_save(args, state, control, **kwargs)
         raise KeyboardInterrupt
 
 
 def fine_tune(model: str, folder: Path) -> dict:
-    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
     settings = training(max_steps=4, loss="listwise", per_device_train_batch_size=4)
     return fine_tuning.fine_tune(
-        RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings, pairs, folder
+        RunArguments(device="cpu"),
+        ModelArguments(model, max_length=32),
+        settings,
+        make_rows(26),
+        make_rows(10),
+        folder,
     )
 
 
@@ -57,11 +61,11 @@ if __name__ == "__main__":
     if main:
         save_file(gradients | {"losses": torch.tensor(losses)}, target / "step.safetensors")
     summaries = [fine_tune(model, target / "whole")]
-    plain, fine_tuning.CheckpointCallback = fine_tuning.CheckpointCallback, StoppingCallback
+    plain, fine_tuning.EarlyStoppingCallback = fine_tuning.EarlyStoppingCallback, EarlyStoppingCallback
     try:
         fine_tune(model, target / "stopped")
     except KeyboardInterrupt:
-        fine_tuning.CheckpointCallback = plain
+        fine_tuning.EarlyStoppingCallback = plain
     summaries.append(fine_tune(model, target / "stopped"))
     if main:
         (target / "summaries.json").write_text(json.dumps(summaries))

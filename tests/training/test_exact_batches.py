@@ -1,16 +1,17 @@
 """Loss and gradient of a global batch do not depend on how it is divided, including ragged batches and single rows."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from loss_on_processes import CASES, LIST_SCALE, load_model, make_lists, make_pairs, take_steps
+from loss_on_processes import CASES, load_model, make_pairs, take_steps
 from safetensors.torch import load_file
 from tiny_models import tiny_cross_encoder
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from umls_reranker.training.collator import PairCollator
+from umls_reranker.training.trainer import PairCollator
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -33,20 +34,18 @@ def two_processes(scripts, model, tmp_path_factory):
     return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
 
 
-def reference(model, folder, rows, loss):
-    """Gradients and loss of all rows in one pass, without Trainer, mention by mention."""
-    network, batch = load_model(model), PairCollator(0)(make_pairs(folder, rows).__getitems__(range(rows)))
+def reference(model, rows, loss):
+    """Gradients and loss of all rows in one pass, without Trainer, list by list."""
+    network, pairs = load_model(model), make_pairs(model, rows)
+    batch = PairCollator(0)(pairs.__getitems__(range(rows)))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     logits, labels, weights = network(**inputs).logits.squeeze(-1), batch["labels"], batch["weight"]
     bce = binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    lists = make_lists(rows)
-    spans = [slice(start, start + size) for start, size in zip(lists.starts, lists.sizes, strict=True)]
+    spans = [slice(start, end) for start, end in pairwise(pairs.offsets.tolist())]
     gold_first = [
-        LIST_SCALE * weights[span.start] * cross_entropy(logits[span], torch.tensor(0))
-        for span in spans
-        if labels[span.start] == 1
+        weights[span.start] * cross_entropy(logits[span], torch.tensor(0)) for span in spans if labels[span.start] == 1
     ]
-    total = (weights * bce).sum() / rows if loss == "bce" else sum(gold_first) / len(gold_first)
+    total = ((weights * bce).sum() if loss == "bce" else sum(gold_first)) / rows
     total.backward()
     return {name: parameter.grad for name, parameter in network.named_parameters()}, total.item()
 
@@ -67,15 +66,15 @@ def assert_exact(expected, gradients, losses):
     ("rows", "per_device", "passes"),
     [(64, 64, 1), (64, 16, 4), (32, 8, 4), (30, 32, 1), (30, 8, 4), (30, 4, 8), (25, 8, 4), (3, 8, 4)],
 )
-def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, tmp_path, rows, per_device, passes, loss):
+def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, rows, per_device, passes, loss):
     taken = take_steps(model, rows, per_device, passes, loss=loss)
-    assert_exact(reference(model, tmp_path, rows, loss), *taken)
+    assert_exact(reference(model, rows, loss), *taken)
 
 
 @pytest.mark.parametrize("case", [name for name, numbers in CASES.items() if numbers[3] == 1])
-def test_the_loss_does_not_depend_on_the_number_of_processes(model, tmp_path, two_processes, case):
+def test_the_loss_does_not_depend_on_the_number_of_processes(model, two_processes, case):
     rows, *_, loss = CASES[case]
-    assert_exact(reference(model, tmp_path, rows, loss), *two_processes[case])
+    assert_exact(reference(model, rows, loss), *two_processes[case])
 
 
 @pytest.mark.parametrize(("case", "loss"), [("50 steps", "bce"), ("list-wise, 50 steps", "listwise")])
@@ -101,10 +100,10 @@ def sharded(scripts, model, tmp_path_factory):
     return folder
 
 
-def test_the_loss_does_not_depend_on_how_parameters_are_sharded(model, tmp_path, sharded):
+def test_the_loss_does_not_depend_on_how_parameters_are_sharded(model, sharded):
     gradients = load_file(sharded / "step.safetensors")
     losses = gradients.pop("losses").tolist()
-    assert_exact(reference(model, tmp_path, 27, "listwise"), gradients, losses)
+    assert_exact(reference(model, 27, "listwise"), gradients, losses)
 
 
 def test_sharded_training_goes_on_from_a_checkpoint_and_leaves_whole_weights(model, sharded):

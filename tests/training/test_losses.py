@@ -5,9 +5,8 @@ import sys
 
 import pytest
 import torch
-from datasets import DatasetDict
 from safetensors.torch import load_file
-from test_fine_tuning import RUN, make_pairs, training
+from test_fine_tuning import RUN, make_rows, training
 from tiny_models import tiny_cross_encoder
 
 from umls_reranker.core.losses import LOSSES, Loss, bce, register
@@ -30,11 +29,11 @@ def test_a_loss_of_ones_own_trains_a_model(registered, tmp_path):
     (tmp_path / "config.yaml").write_text("loss: hinge\n")
     assert parse_recipe("A test.", (), [str(tmp_path)]).training.loss == "hinge"
     base = tiny_cross_encoder(tmp_path / "base", spread=0.1)
-    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(26))
+    rows = make_rows(26)
     weights = {}
     for loss in ("hinge", "bce"):
         settings = training(loss=loss, max_steps=4, eval_steps=4)
-        summary = fine_tune(RUN, ModelArguments(model=str(base), max_length=32), settings, pairs, tmp_path / loss)
+        summary = fine_tune(RUN, ModelArguments(model=str(base), max_length=32), settings, rows, rows, tmp_path / loss)
         weights[loss] = load_file(tmp_path / loss / "checkpoint-best" / "model.safetensors")["classifier.weight"]
         assert summary["steps"] == 4
     assert not torch.equal(weights["hinge"], weights["bce"])

@@ -1,21 +1,30 @@
-"""The weighted loss in float32, without labels for the model; dev metrics and checkpoints by hand."""
-
-import shutil
-from types import SimpleNamespace
+"""Training rows as batches, and the loss of the trainer: by hand, and the same lists under any number of processes."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from loss_on_processes import load_model, make_pairs, make_trainer
+from loss_on_processes import TRAINING_ROW, load_model, make_pairs, make_trainer
 from tiny_models import tiny_cross_encoder
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import EvalPrediction, TrainerControl, TrainerState
+from transformers import AutoTokenizer
 
-from umls_reranker.training.callbacks import CheckpointCallback, ThroughputCallback, last_complete_checkpoint
-from umls_reranker.training.collator import PairCollator
-from umls_reranker.training.dev_lists import dev_metrics
-from umls_reranker.training.sampling import Pass
-from umls_reranker.training.trainer import TrainingPasses
+from umls_reranker.core.arrays import list_offsets
+from umls_reranker.core.errors import UserError
+from umls_reranker.models.batches import PairBatch
+from umls_reranker.models.pairs import PairEncoder, PairTemplate
+from umls_reranker.training import trainer as module
+from umls_reranker.training.dev_metrics import dev_metrics
+from umls_reranker.training.trainer import GlobalBatches, PairCollator, TokenizedPairs, lists_per_batch, weight_scale
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+ROWS = pa.Table.from_pylist(
+    [
+        {"entity": "m", "left": "a", "right": "b", "names": ["x", "y z"], "labels": [1, 0], "weights": [4.0, 1.0]},
+        {"entity": "n o", "left": "", "right": "c", "names": ["x"], "labels": [0], "weights": [1.0]},
+    ],
+    TRAINING_ROW,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,160 +32,171 @@ def model(tmp_path_factory):
     return str(tiny_cross_encoder(tmp_path_factory.mktemp("trainer") / "model", spread=0.1))
 
 
-def reference(model, pairs):
-    """Weighted mean loss of all rows in one pass, without Trainer."""
+# Rows and batches
+
+
+@pytest.mark.parametrize("at_once", [1, 8_192])
+def test_rows_become_pairs_one_list_after_the_other(model, monkeypatch, at_once):
+    monkeypatch.setattr(module, "LISTS_AT_ONCE", at_once)
+    encoder = PairEncoder(AutoTokenizer.from_pretrained(model).backend_tokenizer, PairTemplate(32, 4))
+    pairs = TokenizedPairs(ROWS, encoder, scale=2.0)
+    expected, _ = encoder.encode(["m", "m", "n o"], ["x", "y z", "x"], ["a", "a", ""], ["b", "b", "c"])
+    assert len(pairs) == 3 and pairs.pairs.ids.tolist() == expected.ids.tolist()
+    assert pairs.pairs.first_lengths.tolist() == expected.first_lengths.tolist()
+    assert (pairs.offsets.tolist(), pairs.owner.tolist()) == ([0, 2, 3], [0, 0, 1])
+    read, labels = pairs.__getitems__([2, 0, ~1])
+    assert read.ids.tolist() == expected.take(np.array([2, 0, 1])).ids.tolist()
+    columns = {name: values.tolist() for name, values in labels.items()}
+    # A pair of a negative number has neither label nor weight.
+    assert columns == {"labels": [0.0, 1.0, -100.0], "weight": [2.0, 8.0, 0.0], "row": [2, 0, 1]}
+
+
+def test_weights_are_brought_to_mean_one():
+    assert weight_scale(ROWS, of_lists=False) == pytest.approx(3 / 6)
+    # Only the gold pairs count, as much as all pairs.
+    assert weight_scale(ROWS, of_lists=True) == pytest.approx(3 / 4)
+    for rows in (
+        ROWS.slice(0, 0),
+        ROWS.set_column(5, "weights", pa.array([[0.0, 0.0], [0.0]], pa.list_(pa.float32()))),
+    ):
+        with pytest.raises(UserError, match="weigh nothing"):
+            weight_scale(rows, of_lists=False)
+
+
+@pytest.mark.parametrize(("pad_id", "multiple", "width"), [(0, 1, 5), (9, 4, 8)])
+@pytest.mark.parametrize("token_types", [True, False])
+def test_a_batch_is_padded_to_its_longest_pair(pad_id, multiple, width, token_types):
+    pairs = PairBatch(np.array([2, 7, 3, 8, 3, 2, 7, 3], np.int32), np.array([5, 3]), np.array([3, 3]))
+    labels = {"labels": np.array([1.0, 0.0], np.float32), "row": np.array([4, 2])}
+    batch = PairCollator(pad_id, token_types, multiple)((pairs, labels))
+    pads = [pad_id] * (width - 5)
+    expected = {
+        "input_ids": [[2, 7, 3, 8, 3, *pads], [2, 7, 3, pad_id, pad_id, *pads]],
+        "attention_mask": [[1] * 5 + [0] * (width - 5), [1] * 3 + [0] * (width - 3)],
+        "token_type_ids": [[0, 0, 0, 1, 1] + [0] * (width - 5), [0] * width],
+    }
+    if not token_types:
+        del expected["token_type_ids"]
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == expected | {
+        "labels": [1.0, 0.0],
+        "row": [4, 2],
+    }
+
+
+class Lists:
+    """Lists of 1 to 9 pairs with random lengths, as `TokenizedPairs` has them."""
+
+    def __init__(self, lists):
+        random = np.random.default_rng(6)
+        self.offsets = list_offsets(random.integers(1, 10, lists))
+        self.pairs = PairBatch(np.empty(0), random.integers(3, 40, self.offsets[-1]), np.empty(0))
+        self.longest = np.maximum.reduceat(self.pairs.lengths, self.offsets[:-1])
+
+
+def shares(lists, size, passes, processes, epoch=0):
+    """[process][pass] -> numbers of pairs."""
+    parts = [GlobalBatches(lists, size, 3, passes, process, processes) for process in range(processes)]
+    for part in parts:
+        part.set_epoch(epoch)
+    found = [list(part) for part in parts]
+    assert [len(part) for part in parts] == [len(share) for share in found]
+    return found
+
+
+@pytest.mark.parametrize(("passes", "processes"), [(1, 1), (4, 1), (2, 2), (3, 5)])
+@pytest.mark.parametrize("count", [96, 97, 5])
+def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(count, passes, processes):
+    lists = Lists(count)
+    per_batch = lists_per_batch(lists.offsets, 40)
+    (whole,), cut = shares(lists, 40, 1, 1), shares(lists, 40, passes, processes)
+    spans = {start: list(range(start, end)) for start, end in zip(lists.offsets, lists.offsets[1:], strict=False)}
+    batches = [[] for _ in whole]
+    for share in cut:
+        for number, pairs in enumerate(share):
+            if pairs[0] < 0:  # a share without lists
+                assert len(pairs) == 1 and ~pairs[0] in spans
+                continue
+            assert pairs == [pair for start in pairs if start in spans for pair in spans[start]]
+            batches[number // passes] += pairs
+    assert [sorted(pairs) for pairs in batches] == [sorted(pairs) for pairs in whole]
+    assert sorted(pair for pairs in whole for pair in pairs) == list(range(lists.offsets[-1]))
+    sizes = [sum(pair in spans for pair in pairs) for pairs in whole]
+    assert sizes == [per_batch] * (count // per_batch) + [count % per_batch] * (count % per_batch > 0)
+
+
+def test_a_batch_has_the_number_of_lists_that_comes_closest():
+    # 2.5 pairs a list.
+    assert [lists_per_batch(np.array([0, 1, 4, 6, 10]), pairs) for pairs in (1, 5, 6, 7, 10)] == [1, 2, 2, 3, 4]
+
+
+def test_lists_of_a_batch_are_alike_in_their_longest_pair_and_epochs_differ():
+    lists = Lists(1_000)
+    ((*first, _),), (second,) = (shares(lists, 250, 1, 1, epoch) for epoch in (0, 1))
+    owner = np.repeat(np.arange(1_000), np.diff(lists.offsets))
+    longest = [lists.longest[owner[pairs]] for pairs in first]
+    # All 20 batches were sorted together, and come in any order; lists of one pair may be short.
+    assert np.median([np.ptp(part) for part in longest]) <= 2
+    means = [part.mean() for part in longest]
+    assert means != sorted(means) and means != sorted(means, reverse=True)
+    assert first != second[:-1] and shares(lists, 250, 1, 1, 1) == [second]
+
+
+# The trainer
+
+
+def logits_and_batch(model, pairs):
     network, batch = load_model(model).eval(), PairCollator(0)(pairs.__getitems__(range(len(pairs))))
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-    bce = binary_cross_entropy_with_logits(network(**inputs).logits.squeeze(-1), batch["labels"], reduction="none")
-    return (batch["weight"] * bce).mean().item()
+    with torch.inference_mode():
+        return network(**{name: batch[name] for name in INPUTS}).logits.squeeze(-1), batch
 
 
 def test_evaluation_takes_the_plain_mean_of_the_weighted_losses(model, tmp_path):
-    pairs = make_pairs(tmp_path, 30)
+    pairs = make_pairs(model, 30)
     metrics = make_trainer(model, str(tmp_path), pairs, per_device_eval_batch_size=30).evaluate()
-    assert metrics["eval_loss"] == pytest.approx(reference(model, pairs), abs=1e-6)
+    logits, batch = logits_and_batch(model, pairs)
+    bce = binary_cross_entropy_with_logits(logits, batch["labels"], reduction="none")
+    assert metrics["eval_loss"] == pytest.approx((batch["weight"] * bce).mean().item(), abs=1e-6)
 
 
 def test_the_loss_is_computed_in_float32(model, tmp_path):
-    pairs = make_pairs(tmp_path, 6)
+    pairs = make_pairs(model, 6)
     trainer = make_trainer(model, str(tmp_path), pairs)
     batch = PairCollator(0)(pairs.__getitems__(range(6)))
     loss, outputs = trainer.compute_loss(trainer.model.bfloat16(), batch, return_outputs=True)
     assert outputs.logits.dtype == torch.bfloat16 and loss.dtype == torch.float32
-    logits = outputs.logits.squeeze(-1).float()
-    bce = binary_cross_entropy_with_logits(logits, batch["labels"], reduction="none")
-    assert loss.item() == (batch["weight"] * bce).mean().item()
 
 
 def test_labels_do_not_reach_the_model(model, tmp_path):
-    trainer = make_trainer(model, str(tmp_path), make_pairs(tmp_path, 16), max_steps=1)
+    trainer = make_trainer(model, str(tmp_path), make_pairs(model, 16), max_steps=1)
     seen = []
     trainer.model.register_forward_pre_hook(lambda _, args, inputs: seen.append(set(inputs)), with_kwargs=True)
     trainer.train()
     trainer.evaluate()
     # With labels the model would take the task for a regression, and say so in its config for good.
-    assert all(names == {"input_ids", "attention_mask", "token_type_ids"} for names in seen) and len(seen) > 1
+    assert all(names == {*INPUTS} for names in seen) and len(seen) > 1
     assert trainer.model.config.problem_type is None
 
 
-def test_a_mention_that_comes_twice_in_a_pass_is_two_lists(model, tmp_path):
-    # Row 9 is a gold pair alone, 10 and 11 a mention without gold; 6, 7, 8 are one with gold.
-    trainer = make_trainer(model, str(tmp_path), make_pairs(tmp_path, 12), loss="listwise")
+def test_the_list_wise_loss_compares_the_pairs_of_a_list_alone(model, tmp_path):
+    # Pair 9 is a gold pair alone, 10 and 11 a list without gold; 6, 7, 8 are one with gold.
+    trainer = make_trainer(model, str(tmp_path), make_pairs(model, 12), loss="listwise")
     network = trainer.model.train()
 
-    def loss(rows, gold_pairs, counts=True):
-        batch = PairCollator(0)(TrainingPasses(trainer.train_dataset).__getitems__(Pass(rows, counts)))
-        return trainer.compute_loss(network, batch, num_items_in_batch=torch.tensor([len(rows), gold_pairs])).item()
+    def loss(*pairs):
+        batch = PairCollator(0)(trainer.train_dataset.__getitems__(pairs))
+        return trainer.compute_loss(network, batch, num_items_in_batch=torch.tensor(3)).item()
 
-    once = loss([6, 7, 8], 1)
-    assert once > 0 and loss([6, 7, 8, 6, 7, 8], 2) == pytest.approx(once, abs=1e-6)
-    assert loss([9], 1) == 0.0 and loss([10, 11], 0) == 0.0 and loss([6], 1, counts=False) == 0.0
-    assert loss([9, 10, 11, 6, 7, 8], 2) == pytest.approx(once / 2, abs=1e-6)
-
-
-# Metrics on the dev pairs
-
-# Three mentions: 0 is won, 1 is tied, 2 is lost.
-LOGITS = np.array([2.0, -1.0, 0.5, 0.5, -2.0, -1.0, 0.0])
-LABELS = np.array([1, 0, 1, 0, 1, 0, 0], np.float32)
-MENTIONS = np.array([0, 0, 1, 1, 2, 2, 2])
+    once = loss(6, 7, 8)
+    assert once > 0 and loss(9) == loss(10, 11) == loss(~6) == 0.0
+    assert loss(9, 10, 11, 6, 7, 8) == pytest.approx(once, abs=1e-6)
 
 
-@pytest.mark.parametrize("order", [np.arange(7), np.array([6, 2, 0, 5, 3, 1, 4])])
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-def test_dev_metrics_by_hand(order, shape):
-    label_ids = (LABELS[order], np.full(7, 9.0), order)
-    metrics = dev_metrics(MENTIONS)(EvalPrediction(LOGITS[order].reshape(shape), label_ids))
-    p = 1 / (1 + np.exp(-LOGITS))
-    assert metrics["acc@1"] == pytest.approx(1 / 3)
-    assert metrics["precision"] == pytest.approx(2 / 4) and metrics["recall"] == pytest.approx(2 / 3)
-    assert metrics["f1"] == pytest.approx(4 / 7)
-    # Of 12 (gold, other) pairs the gold one wins 4, then 3 and a tie, then none.
-    assert metrics["roc_auc"] == pytest.approx((4 + 3.5 + 0) / 12)
-    assert metrics["log_loss"] == pytest.approx(-np.mean(np.log(np.where(LABELS == 1, p, 1 - p))))
-    assert metrics["brier"] == pytest.approx(np.mean((p - LABELS) ** 2))
-    lists = [[2.0, -1.0], [0.5, 0.5], [-2.0, -1.0, 0.0]]
-    by_hand = [np.log(np.exp(scores).sum()) - scores[0] for scores in lists]
-    assert metrics["list_loss"] == pytest.approx(np.mean(by_hand))
-    assert set(metrics) == {"precision", "recall", "f1", "roc_auc", "ece", "brier", "log_loss", "acc@1", "list_loss"}
-
-
-def test_a_mention_without_negatives_is_won_and_one_without_gold_is_lost():
-    label_ids = (np.array([1, 0], np.float32), np.ones(2), np.arange(2))
-    metrics = dev_metrics(np.array([5, 9]))(EvalPrediction(np.array([-3.0, -4.0]), label_ids))
-    # A mention without gold has no list-wise loss.
-    assert (metrics["acc@1"], metrics["list_loss"]) == (0.5, 0.0)
-
-
-def test_rows_keep_their_mentions_when_evaluation_sorts_by_length(model, tmp_path):
-    pairs, mentions = make_pairs(tmp_path, 30), np.arange(30) // 3
+def test_pairs_keep_their_lists_when_evaluation_sorts_by_length(model, tmp_path):
+    pairs = make_pairs(model, 30)
     trainer = make_trainer(model, str(tmp_path), pairs, per_device_eval_batch_size=7)
-    trainer.compute_metrics = dev_metrics(mentions)
-    network, batch = load_model(model).eval(), PairCollator(0)(pairs.__getitems__(range(30)))
-    with torch.inference_mode():
-        logits = network(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}).logits
-    # The first of every three rows is the gold one.
+    trainer.compute_metrics = dev_metrics(np.arange(30) // 3)
+    logits, _ = logits_and_batch(model, pairs)
+    # The first of every three pairs is the gold one.
     best = logits.reshape(10, 3).argmax(dim=1)
     assert 0 < (best == 0).sum() < 10
     assert trainer.evaluate()["eval_acc@1"] == pytest.approx((best == 0).double().mean().item())
-
-
-# Checkpoints
-
-
-def make_checkpoint(folder, name, complete):
-    (folder / name).mkdir()
-    if complete:
-        (folder / name / "complete").touch()
-
-
-def test_the_newest_complete_checkpoint_is_taken(tmp_path):
-    assert last_complete_checkpoint(tmp_path) is None
-    assert last_complete_checkpoint(tmp_path / "none") is None
-    make_checkpoint(tmp_path, "checkpoint-500", False)
-    make_checkpoint(tmp_path, "checkpoint-best", False)
-    assert last_complete_checkpoint(tmp_path) is None
-    make_checkpoint(tmp_path, "checkpoint-90", True)
-    make_checkpoint(tmp_path, "checkpoint-100", True)
-    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
-
-
-def test_older_checkpoints_go_once_a_newer_one_is_complete(tmp_path):
-    arguments, callback = SimpleNamespace(output_dir=str(tmp_path)), CheckpointCallback(kept=1)
-    state = TrainerState(global_step=30, best_global_step=10)
-    for step in (9, 10, 20, 30):
-        make_checkpoint(tmp_path, f"checkpoint-{step}", step < 30)
-    make_checkpoint(tmp_path, "checkpoint-best", False)
-    callback.on_save(arguments, state, TrainerControl())
-    # The best one stays too.
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-30", "checkpoint-best"}
-    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-30")
-
-
-def test_a_checkpoint_that_is_partly_deleted_does_not_count(tmp_path, monkeypatch):
-    arguments, state = SimpleNamespace(output_dir=str(tmp_path)), TrainerState(global_step=30)
-    for step in (10, 20, 30):
-        make_checkpoint(tmp_path, f"checkpoint-{step}", step < 30)
-    monkeypatch.setattr(shutil, "rmtree", lambda folder: None)
-    CheckpointCallback(kept=1).on_save(arguments, state, TrainerControl())
-    assert [path.name for path in sorted(tmp_path.iterdir()) if (path / "complete").exists()] == ["checkpoint-30"]
-
-
-# Throughput
-
-
-def test_throughput_counts_pairs_between_logs_without_evaluations(monkeypatch):
-    clock = iter([10.0, 12.0, 12.5, 50.0, 54.0, 54.5])
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    callback, state = ThroughputCallback(pairs_per_step=32), TrainerState()
-    first, dev, second = {"loss": 0.5}, {"eval_f1": 0.9}, {"loss": 0.4}
-    callback.on_train_begin(None, state, None)
-    state.global_step = 5
-    callback.on_log(None, state, None, logs=first)
-    callback.on_log(None, state, None, logs=dev)
-    callback.on_evaluate(None, state, None)
-    state.global_step = 10
-    callback.on_log(None, state, None, logs=second)
-    # 160 pairs in 2 and in 4 seconds.
-    assert first == {"loss": 0.5, "pairs_per_second": 80.0} and second == {"loss": 0.4, "pairs_per_second": 40.0}
-    assert dev == {"eval_f1": 0.9}

@@ -35,18 +35,12 @@ OTHER_MEANS = {
     "two, then one": ({"processes": 2}, {"processes": 1}),
     "half the batch": ({}, {"training": {"per_device_train_batch_size": 7, "save_total_limit": 5}}),
 }
-# Patience of a run that was ended, of the one that follows it in its folder, and at which step that one ends.
-PATIENCES = {"raised": (1, 3, 8), "lowered": (100, 2, 6)}
-STILL = {"learning_rate": 0.0}
 RUNS = {name: case | {"kills": []} for name, case in CASES.items()}
 RUNS |= {f"{name}, killed": case for name, case in CASES.items()}
 PLAIN = {"processes": 1, "training": {"per_device_train_batch_size": 14}, "model": "MODEL"}
 RUNS["means"] = PLAIN
 for name, (before, after) in OTHER_MEANS.items():
     RUNS[name] = PLAIN | after | {"kills": [(5, 0, PLAIN | before)]}
-for name, (before, after, _) in PATIENCES.items():
-    kill = (None if before < 100 else 7, 0, {"training": {"early_stopping_patience": before}})
-    RUNS[name] = {"processes": 1, "training": STILL | {"early_stopping_patience": after}, "kills": [kill]}
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +115,3 @@ def test_training_is_resumed_by_other_means(trained, name):
     ours, theirs = (load_file(folder / run / "checkpoint-10" / "model.safetensors") for run in (name, "means"))
     for weight in theirs:
         np.testing.assert_allclose(ours[weight], theirs[weight], atol=1e-4, err_msg=weight)
-
-
-@pytest.mark.parametrize("name", PATIENCES)
-def test_patience_may_change_when_training_is_resumed(trained, name):
-    _, summaries = trained
-    assert (summaries[name]["steps"], summaries[name]["best_step"]) == (PATIENCES[name][2], 2)

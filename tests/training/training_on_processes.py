@@ -20,15 +20,14 @@ from pathlib import Path
 import torch
 import torch.utils.tensorboard  # before the fork
 from accelerate import PartialState
-from datasets import DatasetDict
-from test_fine_tuning import make_pairs, training
+from test_fine_tuning import make_rows, training
 
 from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.training import fine_tuning
-from umls_reranker.training.callbacks import CheckpointCallback
+from umls_reranker.training.fine_tuning import EarlyStoppingCallback
 
 
-class KillingCallback(CheckpointCallback):
+class KillingCallback(EarlyStoppingCallback):
     """Ends the process in which it is after a step, before any checkpoint of that step."""
 
     step: int | None = None
@@ -48,7 +47,6 @@ class ScalingTrainer(fine_tuning.RerankerTrainer):
 
 def train(model: str, folder: Path, options: dict) -> dict:
     """108 pairs are 4 steps of 28 an epoch, the last one of 24; an evaluation and a checkpoint every 2 steps."""
-    pairs = DatasetDict(train=make_pairs(27), dev=make_pairs(10))
     sizes = {
         "max_steps": 10,
         "global_batch_size": 28,
@@ -58,7 +56,7 @@ def train(model: str, folder: Path, options: dict) -> dict:
     settings = training(**sizes | options)
     PartialState(cpu=True)  # as umls-reranker train does; without it, processes are not counted where there is no GPU
     arguments = RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings
-    return fine_tuning.fine_tune(*arguments, pairs, folder)
+    return fine_tuning.fine_tune(*arguments, make_rows(27), make_rows(10), folder)
 
 
 def run(
@@ -77,7 +75,7 @@ def run(
                 os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             if rank == victim:
                 KillingCallback.step = step
-            fine_tuning.CheckpointCallback = KillingCallback
+            fine_tuning.EarlyStoppingCallback = KillingCallback
             summary = train(model, folder, options)
             if rank == 0:
                 print(json.dumps([folder.name, summary]), flush=True)

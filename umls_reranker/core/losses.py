@@ -23,15 +23,14 @@ class Loss:
     """A loss of one logit per pair.
 
     Attributes:
-        terms: function of logits, labels and weights, (b,) float32 each, and lists, that returns a term per pair, (b,)
-            float32. Pairs that do not count have weight 0. The terms of a global batch are summed and divided by its
-            number of pairs, however it is cut into forward passes. The first line of its docstring is its help.
-        of_lists: whether it compares the pairs of a mention. Batches then hold whole mentions, lists is (b,) int64,
-            the list of each pair, and the sum is divided by the number of gold pairs, whose weights have mean 1.
-            Otherwise lists is None.
+        terms: function of logits, labels and weights, (b,) float32 each, and lists, (b,) int64, the list of each pair,
+            that returns a term per pair, (b,) float32. A forward pass holds whole lists. Pairs that do not count have
+            weight 0. The terms of a global batch are summed and divided by its number of pairs, however it is cut
+            into forward passes. The first line of its docstring is its help.
+        of_lists: whether only gold pairs have a term. Their weights are then scaled to the number of all pairs.
     """
 
-    terms: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    terms: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     of_lists: bool = False
 
     @property
@@ -46,14 +45,13 @@ def bce(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor | None = 
     return weights * binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
 
-def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor | None) -> Tensor:
+def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> Tensor:
     """Cross-entropy of the gold pair under the softmax over the pairs of its mention.
 
     ListNet's top one (Cao et al. 2007); 0 for all pairs but the gold ones.
     """
     import torch
 
-    assert lists is not None
     # b is the size of a forward pass, so the (b, b) matrix is small, and its sums have a fixed order.
     in_other_list = lists[:, None] != lists
     normalizers = logits.expand(len(logits), -1).masked_fill(in_other_list, -torch.inf).logsumexp(dim=1)

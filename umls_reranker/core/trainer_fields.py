@@ -36,13 +36,6 @@ class TrainingStageArguments:
         least=1,
         rare=True,
     )
-    frozen_layers: int | None = recipe_key(
-        None,
-        "freeze the embeddings and this many of the lowest layers, which saves a third of the step time or more; 0: "
-        "the embeddings alone; empty: train everything",
-        least=0,
-        rare=True,
-    )
     dropout: float | None = recipe_key(
         None,
         "dropout in training; 0 works better for a single pass over the pairs; empty: the base model's default "

@@ -18,7 +18,7 @@ from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import best_of_each_concept
 from ..data.semantic_types import TypeHierarchy
 from ..models.cross_encoder import PairScorer, Scores, score_lists
-from ..models.template import PairTemplate
+from ..models.pairs import PairTemplate
 from .charts import BINS, histogram, reliability_points, risk_coverage
 from .linking import Documents, Measure, gold_ranks, roc_auc
 from .metrics import SCHEMA_VERSION, measure_figures, measure_slices, mention_slices, slice_figures, worst_groups

@@ -44,7 +44,7 @@ from ..core.settings import (
 )
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
-from ..models.template import PairTemplate
+from ..models.pairs import PairTemplate
 
 MANIFEST, CARD = "reranker.json", "README.md"
 WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]

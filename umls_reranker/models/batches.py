@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_offsets
-
-if TYPE_CHECKING:
-    from .tokens import EncodedPairs
+from ..core.arrays import expand_ranges, list_offsets, number_distinct
 
 
 def divide_by_length(lengths: np.ndarray, token_budget: int, is_padded: bool) -> list[np.ndarray]:
@@ -65,7 +62,7 @@ class TextGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedTexts:
-    """n texts with t tokens in all, longest first.
+    """n texts with t tokens in all; a network gets them longest first.
 
     Attributes:
         ids: (t,) int32, text after text.
@@ -127,7 +124,7 @@ class PackedTexts:
 
 @dataclass(frozen=True)
 class PairBatch(PackedTexts):
-    """n pairs with t tokens in all, longest first.
+    """n pairs with t tokens in all.
 
     Attributes:
         ids: (t,) int32, pair after pair.
@@ -137,10 +134,20 @@ class PairBatch(PackedTexts):
 
     first_lengths: np.ndarray
 
-    @classmethod
-    def of(cls, pairs: EncodedPairs, rows: np.ndarray) -> PairBatch:
-        """Make the batch of the pairs with these numbers."""
-        return cls(pairs.take(rows), pairs.lengths[rows], pairs.first_lengths[rows])
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, rows: np.ndarray) -> PairBatch:
+        """The pairs with these numbers, in this order."""
+        _, tokens = expand_ranges(self.offsets[rows], self.offsets[rows] + self.lengths[rows])
+        return PairBatch(self.ids[tokens], self.lengths[rows], self.first_lengths[rows])
+
+    def distinct(self) -> tuple[PairBatch, np.ndarray]:
+        """The distinct pairs, and the index of each pair among them, (n,) int64."""
+        content, ends = self.ids.tobytes(), (4 * self.offsets).tolist()
+        texts = (content[start:end] for start, end in pairwise(ends))
+        numbers = number_distinct(list(zip(self.first_lengths.tolist(), texts, strict=True)))[1]
+        return self.take(np.unique(numbers, return_index=True)[1]), numbers
 
     @property
     def types(self) -> np.ndarray:

@@ -25,8 +25,8 @@ from ..core.files import read_json
 from ..core.progress import progress
 from .batches import PackedTexts, divide_by_length
 from .packed import PackedLayers, load_packed
+from .pairs import MARKERS
 from .pretrained import load_pretrained, load_weights, loading
-from .template import MARKERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

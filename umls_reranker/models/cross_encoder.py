@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import RepeatedTexts
 from ..core.errors import UserError
 from ..core.progress import progress
 from .batches import PairBatch, divide_by_length
-from .template import PairTemplate
-from .tokens import EncodedPairs, PairEncoder
+from .pairs import PairEncoder, PairTemplate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -122,8 +120,8 @@ class PairScorer:
         for start in range(0, len(mentions), CHUNK_PAIRS):
             chunk = slice(start, start + CHUNK_PAIRS)
             contexts = (lefts and lefts[chunk], rights and rights[chunk])
-            encoded = self.encoder.encode(mentions[chunk], names[chunk], *contexts)
-            truncated += encoded.truncated
+            encoded, is_truncated = self.encoder.encode(mentions[chunk], names[chunk], *contexts)
+            truncated += int(is_truncated.sum())
             pairs, rows = encoded.distinct()
             outputs, repeats = [], np.bincount(rows, minlength=len(pairs))
             for batch, output in self._run(pairs):
@@ -143,7 +141,7 @@ class PairScorer:
             raise UserError("the model gave non-finite scores; its weights are damaged or overflow float16")
         return Scores(logits, truncated)
 
-    def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, Any]]:
+    def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield row numbers and logits of each batch of distinct pairs."""
         lengths, budget, threads = pairs.lengths, self.token_budget, self.network.threads
         if threads > 1:
@@ -153,7 +151,7 @@ class PairScorer:
         batches = divide_by_length(lengths, budget, self.network.padded)
 
         def forward(batch: np.ndarray) -> Any:
-            return self.network(PairBatch.of(pairs, batch))
+            return self.network(pairs.take(batch))
 
         mapper = map if len(batches) == 1 else self.network.map
         yield from zip(batches, mapper(forward, batches), strict=True)
@@ -180,14 +178,9 @@ def score_lists(
         logits = np.full(len(retained), np.nan, np.float32)
         logits[retained] = scores.logits
         return Scores(logits, scores.truncated)
-    template, owner = scorer.template, lists.owner
-    return scorer.score(
-        RepeatedTexts(template.mention_texts(lists), owner),
-        template.candidate_texts(lists),
-        RepeatedTexts(lists.lefts, owner),
-        RepeatedTexts(lists.rights, owner),
-        desc,
-    )
+    columns = scorer.template.mention_texts(lists), lists.lefts, lists.rights
+    mentions, lefts, rights = ([texts[mention] for mention in lists.owner.tolist()] for texts in columns)
+    return scorer.score(mentions, scorer.template.candidate_texts(lists), lefts, rights, desc)
 
 
 def _load(

@@ -16,7 +16,7 @@ from datasets import ClassLabel, Features, Value
 from ..core.progress import progress
 from ..data.arrow import arrow_writer
 from ..data.candidate_lists import CandidateLists
-from ..models.template import PairTemplate
+from ..models.pairs import PairTemplate
 from .concept_search import distinct_queries
 from .false_negatives import ConceptFilters, SharedNames
 from .mining_report import NEAREST, POSITIVE, SOURCES, MiningReport
@@ -193,7 +193,7 @@ def _write_pairs(
                 lists = CandidateLists.from_concepts(
                     concepts, texts, offsets, rows, names, {}, fields=template.candidate_fields
                 )
-                yield pairs | {"mention": texts, "name": template.candidate_texts(lists).to_list()}
+                yield pairs | {"mention": texts, "name": template.candidate_texts(lists)}
                 bar.update(len(part))
 
     schema = PAIR_FEATURES.arrow_schema

@@ -22,7 +22,7 @@ from ..data.list_columns import SYNONYM_SCORE
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
 from ..models.cross_encoder import PairScorer, score_lists
-from ..models.template import PairTemplate
+from ..models.pairs import PairTemplate
 from .monitoring.figures import Top
 from .monitoring.monitor import Monitor
 from .ranked_candidates import RankedCandidate, ranked_candidates

@@ -35,7 +35,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     from ..data.sources import describe_dictionary
     from ..hub.model_folder import copy_network, write_model_files
     from ..models.cross_encoder import PairScorer
-    from ..models.template import PairTemplate
+    from ..models.pairs import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
     candidates = run.splits("candidates")["calibration"]

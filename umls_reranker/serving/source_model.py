@@ -18,7 +18,7 @@ from ..data.semantic_types import TypeHierarchy
 from ..hub.download import BUILT_IN_FOLDER, download
 from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
 from ..models.cross_encoder import PairScorer
-from ..models.template import PairTemplate
+from ..models.pairs import PairTemplate
 from .reranker import UMLSReranker
 
 

@@ -20,7 +20,6 @@ import torch
 from torch.utils.data import Dataset
 from transformers import (
     AutoTokenizer,
-    ProgressCallback,
     Trainer,
     set_seed,
 )
@@ -32,11 +31,10 @@ from ..core.files import write_json
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
+from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
-from ..models.template import MARKERS
 from ..retrieval.negatives import random_below, random_bits
-from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
-from .fine_tuning import set_dropout
+from .fine_tuning import last_complete_checkpoint, set_dropout
 from .processes import training_device
 from .trainer import OneGpuArguments
 
@@ -238,6 +236,7 @@ def train_encoder(
         remove_unused_columns=False,
         save_steps=SAVE_STEPS,
         save_strategy="steps",
+        save_total_limit=KEPT_CHECKPOINTS,
         logging_steps=10,
         logging_nan_inf_filter=False,
         disable_tqdm=False,
@@ -251,10 +250,7 @@ def train_encoder(
         processing_class=tokenizer,
         data_collator=QueryCollator(queries),
         pooling=index.encoder_pooling,
-        callbacks=[CheckpointCallback(KEPT_CHECKPOINTS)],
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(ConsoleCallback)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder / "checkpoints"))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

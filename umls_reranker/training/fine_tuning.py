@@ -3,53 +3,50 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from accelerate import PartialState
-from datasets import DatasetDict
-from safetensors.torch import load_model
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    ProgressCallback,
     Trainer,
     TrainingArguments,
     get_scheduler,
     set_seed,
 )
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
-from ..core.losses import GOLD_LABEL, LOSSES
+from ..core.losses import LOSSES
 from ..core.settings import ModelArguments, RunArguments
 from ..core.trainer_fields import TrainingStageArguments
+from ..models.pairs import PairEncoder, PairTemplate
 from ..models.pretrained import load_pretrained, loading
-from ..models.template import PairTemplate
-from ..models.tokens import PairEncoder
-from .callbacks import (
-    CheckpointCallback,
-    ConsoleCallback,
-    EarlyStopping,
-    ThroughputCallback,
-    ended_state,
-    last_complete_checkpoint,
-)
-from .collator import PairCollator
-from .dataset import tokenize_pairs, weight_scale
-from .dev_lists import dev_metrics
+from .dev_metrics import dev_metrics
 from .processes import training_device
-from .sampling import MentionLists
-from .trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer, loader_options
+from .trainer import (
+    LABEL_NAMES,
+    OneGpuArguments,
+    PairCollator,
+    RerankerTrainer,
+    TokenizedPairs,
+    lists_per_batch,
+    loader_options,
+    weight_scale,
+)
 
 # Names in accelerate, whose launch configuration can also set the dtype.
 DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -77,25 +74,6 @@ def load_base_model(
     return network, tokenizer
 
 
-def freeze_lowest(network: PreTrainedModel, layers: int) -> None:
-    """Exclude the embeddings and the lowest layers from training; their gradients are not computed.
-
-    Tokens that were added to the vocabulary keep their initial vectors.
-
-    Raises:
-        UserError: the network has fewer layers, or its layers have other names than BERT's.
-    """
-    body: Any = network.base_model
-    try:
-        embeddings, all_layers = body.embeddings, body.encoder.layer
-    except AttributeError:
-        raise UserError(f"frozen_layers: not supported for {network.config.model_type}; remove it") from None
-    if not 0 <= layers < len(all_layers):
-        raise UserError(f"frozen_layers: {layers} must be from 0 to {len(all_layers) - 1}")
-    for module in (embeddings, *all_layers[:layers]):
-        module.requires_grad_(False)
-
-
 def set_dropout(network: PreTrainedModel, share: float) -> None:
     """Set the dropout of all layers, attention included. The saved configuration keeps its own value."""
     for module in network.modules():
@@ -107,8 +85,7 @@ def training_arguments(
     run: RunArguments,
     training: TrainingStageArguments,
     folder: Path,
-    train_pairs: int,
-    lists: MentionLists | None = None,
+    offsets: np.ndarray,
 ) -> TrainingArguments:
     """The Trainer's arguments for a recipe; accumulation follows from the global batch and the process count.
 
@@ -118,8 +95,7 @@ def training_arguments(
         run: section of the recipe.
         training: section of the recipe.
         folder: folder of the checkpoints.
-        train_pairs: number of training pairs.
-        lists: their mentions, if batches hold whole mentions.
+        offsets: (lists + 1,) int64, the first training pair of each list.
 
     Raises:
         UserError: a value is incompatible with others or with this machine.
@@ -128,8 +104,8 @@ def training_arguments(
     batch, passes = _batch(training, PartialState().num_processes)
     steps = training.max_steps
     if steps < 1:
-        batches = train_pairs / batch if lists is None else len(lists) / lists.per_batch(batch)
-        steps = math.ceil(math.ceil(batches) * training.num_train_epochs)
+        batches = math.ceil((len(offsets) - 1) / lists_per_batch(offsets, batch))
+        steps = math.ceil(batches * training.num_train_epochs)
     share = training.eval_steps < 1
     eval_steps = min(math.ceil(training.eval_steps * steps) if share else training.eval_steps, steps)
     defaults = {
@@ -155,8 +131,9 @@ def training_arguments(
             "eval_steps": eval_steps,
             "save_strategy": "steps",
             "save_steps": eval_steps,
-            "save_total_limit": None,  # CheckpointCallback removes older ones when a checkpoint is complete
             "load_best_model_at_end": True,
+            # Otherwise early stopping would forget its patience.
+            "restore_callback_states_from_checkpoint": True,
             "greater_is_better": not training.metric_for_best_model.endswith("loss"),
             "report_to": _reports(training.report_to),
         }
@@ -237,10 +214,11 @@ def fine_tune(
     run: RunArguments,
     model: ModelArguments,
     training: TrainingStageArguments,
-    pairs: DatasetDict,
+    train: pa.Table,
+    dev: pa.Table,
     folder: Path,
 ) -> dict[str, Any]:
-    """Train on ``pairs["train"]``, stop early on ``pairs["dev"]``, write ``folder/checkpoint-best``.
+    """Train on lists, stop early on the dev lists, write ``folder/checkpoint-best``.
 
     Checkpoints are in `folder`. A killed run resumes from them with the same data order, optimizer and schedule, and,
     with the same number of processes, the same random state. Every process of a launch calls this.
@@ -249,30 +227,22 @@ def fine_tune(
         run: section of the recipe.
         model: section of the recipe.
         training: section of the recipe.
-        pairs: ``train`` as mined, and ``dev`` from `dev_lists.dev_pairs`.
+        train: training rows (`models.pairs.training_rows`) as mined.
+        dev: the lists to compare checkpoints on, as training rows.
         folder: folder to write.
 
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype and processes.
     """
-    loss, scale = LOSSES[training.loss], weight_scale(pairs["train"])
-    list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if loss.of_lists else 1.0
-    lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:]) if loss.of_lists else None
-    arguments = training_arguments(run, training, folder, len(pairs["train"]), lists)
-    template = PairTemplate.from_recipe(model)
+    loss, template = LOSSES[training.loss], PairTemplate.from_recipe(model)
+    scale = weight_scale(train, loss.of_lists)
     set_seed(run.seed)
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
     if training.dropout is not None:
         set_dropout(network, training.dropout)
-    if training.frozen_layers is not None:
-        freeze_lowest(network, training.frozen_layers)
     encoder = PairEncoder(tokenizer.backend_tokenizer, template)
-    with arguments.main_process_first(local=False, desc="tokenizing"):
-        train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
-        dev_set = tokenize_pairs(pairs["dev"], encoder, scale, folder / "tokenized-dev")
-    batch = training.pairs_per_step(arguments.world_size)
-    pairs_per_step = batch if lists is None else lists.per_batch(batch) * float(lists.sizes.mean())
-    stopping = EarlyStopping(training.early_stopping_patience)
+    train_set, dev_set = TokenizedPairs(train, encoder, scale), TokenizedPairs(dev, encoder)
+    arguments = training_arguments(run, training, folder, train_set.offsets)
     trainer = RerankerTrainer(
         model=network,
         args=arguments,
@@ -280,38 +250,21 @@ def fine_tune(
         eval_dataset=dev_set,
         processing_class=tokenizer,
         data_collator=PairCollator(
-            tokenizer.pad_token_id,
-            "token_type_ids" in tokenizer.model_input_names,
-            pad_to_multiple_of=1 if arguments.use_cpu else 8,
+            tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names, 1 if arguments.use_cpu else 8
         ),
-        compute_metrics=dev_metrics(pairs["dev"].with_format("numpy")["mention_id"][:]),
+        compute_metrics=dev_metrics(dev_set.owner),
         loss=loss,
-        lists=lists,
-        scale=list_scale,
         head_learning_rate=training.head_learning_rate,
-        callbacks=[CheckpointCallback(training.save_total_limit), stopping],
+        callbacks=[EarlyStoppingCallback(training.early_stopping_patience)],
     )
-    # Before the integrations of report_to, which log its value.
-    trainer.callback_handler.callbacks.insert(0, ThroughputCallback(pairs_per_step))
     # Widths vary; by default, the first ones would each be compiled separately.
     trainer.accelerator.state.dynamo_plugin.dynamic = True
-    if not arguments.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(ConsoleCallback)
     checkpoint = last_complete_checkpoint(folder)
     # A resumed run is past its start; another evaluation would count against its patience.
     arguments.eval_on_start &= checkpoint is None
-    ended = ended_state(checkpoint, arguments, stopping)
-    if ended is None:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    else:
-        # Resuming from there would train longer than an uninterrupted run.
-        trainer.state = ended
-        # The state names a path, but the folder may have moved. If every metric was NaN, no step is the best.
-        best = ended.best_global_step or ended.global_step
-        load_model(network, folder / f"checkpoint-{best}" / SAFE_WEIGHTS_NAME)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder / "checkpoint-best"))
-    lengths = train_set.lengths
+    lengths = train_set.pairs.lengths
     return {
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -323,6 +276,18 @@ def fine_tune(
         "dtype": DTYPES[trainer.accelerator.mixed_precision],
         "processes": arguments.world_size,
     }
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint with a readable state, which the Trainer writes last, or None."""
+    checkpoints = (path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit())
+    for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+        try:
+            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(path)
+    return None
 
 
 def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:

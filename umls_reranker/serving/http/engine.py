@@ -102,7 +102,7 @@ class Engine:
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
         """Number of pairs whose query or text is too long for the network; none without one."""
         scorer = self.reranker.scorer
-        return scorer.encoder.encode([query] * len(texts), texts).truncated if scorer else 0
+        return int(scorer.encoder.encode([query] * len(texts), texts)[1].sum()) if scorer else 0
 
     def close(self) -> None:
         """Accept nothing more, rank the waiting mentions, and stop."""

@@ -11,8 +11,7 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.candidate_lists import CandidateLists
-from umls_reranker.models.template import PairTemplate
-from umls_reranker.models.tokens import PairEncoder
+from umls_reranker.models.pairs import MARKERS, PairEncoder, PairTemplate
 
 SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
 
@@ -50,25 +49,25 @@ def random_texts(count, longest, seed):
 def test_without_context_pairs_are_those_of_the_tokenizer(tokenizer, max_length):
     # Up to three times the limit, so that all cases of the longest-first rule come up.
     mentions, names = (random_texts(400, max_length, seed) for seed in (max_length, max_length + 1))
-    pairs = make_encoder(tokenizer, max_length).encode(mentions, names)
+    pairs, truncated = make_encoder(tokenizer, max_length).encode(mentions, names)
     whole = tokenizer(mentions, names)
     expected = tokenizer(mentions, names, truncation="longest_first", max_length=max_length)
     assert listed(pairs) == (expected["input_ids"], expected["token_type_ids"])
     cut = sum(len(ids) > max_length for ids in whole["input_ids"])
-    assert 50 < cut < 350 and pairs.truncated == cut
+    assert 50 < cut < 350 and truncated.sum() == cut
 
 
 @pytest.mark.parametrize(("mention", "name"), [("", ""), ("", "cold"), ("cold", ""), ("a" * 90, "b" * 90)])
 def test_empty_and_endless_texts(tokenizer, mention, name):
-    pairs = make_encoder(tokenizer, 64).encode([mention], [name])
+    pairs, _ = make_encoder(tokenizer, 64).encode([mention], [name])
     # In a batch: a call with one pair takes an empty second text for none.
     expected = tokenizer([mention], [name], truncation="longest_first", max_length=64)
     assert listed(pairs) == (expected["input_ids"], expected["token_type_ids"])
 
 
 def test_no_pairs(tokenizer):
-    pairs = make_encoder(tokenizer, 64, 8).encode([], [], [], [])
-    assert (len(pairs), pairs.ids.size, pairs.offsets.tolist(), pairs.truncated) == (0, 0, [0], 0)
+    pairs, truncated = make_encoder(tokenizer, 64, 8).encode([], [], [], [])
+    assert (len(pairs), pairs.ids.size, pairs.offsets.tolist(), truncated.tolist()) == (0, 0, [0], [])
 
 
 def test_texts_of_different_number_are_refused(tokenizer):
@@ -88,18 +87,18 @@ def shown(tokenizer, pairs):
 
 def test_context_stands_around_the_marked_mention(tokenizer):
     encoder = make_encoder(tokenizer, 32, 4)
-    pairs = encoder.encode(["m n"], ["x y"], ["a b c d e f"], ["1 2 3 4 5 6"])
+    pairs, truncated = encoder.encode(["m n"], ["x y"], ["a b c d e f"], ["1 2 3 4 5 6"])
     assert shown(tokenizer, pairs) == [("c d e f [unused1] m n [unused2] 1 2 3 4", "x y")]
-    assert pairs.truncated == 0
+    assert not truncated.any()
     assert listed(pairs)[1] == [[0] * 14 + [1] * 3]
 
 
 def test_context_may_be_absent(tokenizer):
     encoder = make_encoder(tokenizer, 32, 4)
     bare = [("[unused1] m [unused2]", "x")]
-    assert shown(tokenizer, encoder.encode(["m"], ["x"])) == bare
-    assert shown(tokenizer, encoder.encode(["m"], ["x"], [""], [""])) == bare
-    assert shown(tokenizer, encoder.encode(["m"], ["x"], ["a"], [""])) == [("a [unused1] m [unused2]", "x")]
+    assert shown(tokenizer, encoder.encode(["m"], ["x"])[0]) == bare
+    assert shown(tokenizer, encoder.encode(["m"], ["x"], [""], [""])[0]) == bare
+    assert shown(tokenizer, encoder.encode(["m"], ["x"], ["a"], [""])[0]) == [("a [unused1] m [unused2]", "x")]
 
 
 @pytest.mark.parametrize(
@@ -113,33 +112,33 @@ def test_context_may_be_absent(tokenizer):
     ],
 )
 def test_context_is_cut_first_and_its_far_ends(tokenizer, left, right, first):
-    pairs = make_encoder(tokenizer, 16, 8).encode(["m n"], ["x y z"], [left], [right])
+    pairs, truncated = make_encoder(tokenizer, 16, 8).encode(["m n"], ["x y z"], [left], [right])
     assert shown(tokenizer, pairs) == [(first, "x y z")]
     assert pairs.lengths.tolist()[0] == 16 - max(0, 6 - len((left + " " + right).split()))
-    assert pairs.truncated == 0
+    assert not truncated.any()
 
 
 def test_the_nearest_context_of_an_endless_text_is_kept(tokenizer):
     encoder = make_encoder(tokenizer, 16, 2)
-    pairs = encoder.encode(["m"], ["x"], ["far " * 5_000 + "a b"], ["1 2" + " far" * 5_000])
+    pairs, _ = encoder.encode(["m"], ["x"], ["far " * 5_000 + "a b"], ["1 2" + " far" * 5_000])
     assert shown(tokenizer, pairs) == [("a b [unused1] m [unused2] 1 2", "x")]
 
 
 def test_a_long_name_never_pushes_out_the_mention(tokenizer):
     encoder = make_encoder(tokenizer, 16, 8)
-    pairs = encoder.encode(["m n", "m " * 20], ["x " * 20, "y " * 20], ["a b"] * 2, ["1 2"] * 2)
+    pairs, truncated = encoder.encode(["m n", "m " * 20], ["x " * 20, "y " * 20], ["a b"] * 2, ["1 2"] * 2)
     # 11 tokens for mention and name: the shorter stays whole, two long ones share.
     assert shown(tokenizer, pairs) == [
         ("[unused1] m n [unused2]", " ".join("x" * 9)),
         ("[unused1] m m m m m [unused2]", " ".join("y" * 6)),
     ]
-    assert pairs.truncated == 2
+    assert truncated.all()
 
 
 def test_every_pair_with_context_fits_and_shows_its_mention(tokenizer):
     encoder = make_encoder(tokenizer, 24, 8)
     columns = [random_texts(300, 30, seed) for seed in range(4)]
-    pairs = encoder.encode(*columns)
+    pairs, is_truncated = encoder.encode(*columns)
     start, end = tokenizer.convert_tokens_to_ids(["[unused1]", "[unused2]"])
     mentions, names = (tokenizer(column, add_special_tokens=False)["input_ids"] for column in columns[:2])
     truncated = 0
@@ -149,34 +148,26 @@ def test_every_pair_with_context_fits_and_shows_its_mention(tokenizer):
         whole = len(mention) + len(name) <= 24 - 5
         assert kept == mention if whole else kept == mention[: len(kept)] and bool(kept) == bool(mention)
         truncated += not whole
-    assert pairs.truncated == truncated > 0
+    assert is_truncated.sum() == truncated > 0
 
 
 def test_markers_become_single_tokens_that_are_saved(tokenizer, tmp_path):
-    template = PairTemplate(32, 4, ("[unused1]", "<mention>"))
-    before = len(tokenizer)
-    assert template.prepare_tokenizer(tokenizer) == 1
-    assert tokenizer("<mention>", add_special_tokens=False)["input_ids"] == [before]
-    assert len(tokenizer("[unused1]", add_special_tokens=False)["input_ids"]) == 1
+    template, before = PairTemplate(32, 4), len(tokenizer)
+    assert template.prepare_tokenizer(tokenizer) == 0 and len(tokenizer) == before
+    assert all(len(tokenizer(marker, add_special_tokens=False)["input_ids"]) == 1 for marker in MARKERS)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     columns = (["m"], ["x"], ["a"], ["1"])
-    saved, again = (PairEncoder(one.backend_tokenizer, template).encode(*columns) for one in (tokenizer, loaded))
-    assert saved.ids.tolist() == again.ids.tolist() and before in saved.ids
-
-
-def test_without_context_the_tokenizer_stays_as_it_is(tokenizer):
-    assert PairTemplate(64, 0, ("<start>", "<end>")).prepare_tokenizer(tokenizer) == 0
-    assert "<start>" not in tokenizer.get_vocab()
+    saved, again = (PairEncoder(one.backend_tokenizer, template).encode(*columns)[0] for one in (tokenizer, loaded))
+    assert saved.ids.tolist() == again.ids.tolist()
 
 
 def test_template_survives_json():
-    template = PairTemplate(48, 16, ("<s1>", "<s2>"), ("preferred_name",), True)
+    template = PairTemplate(48, 16, ("preferred_name",), True)
     assert PairTemplate.from_dict(json.loads(json.dumps(template.to_dict()))) == template
     assert template.to_dict() == {
         "max_length": 48,
         "context_tokens": 16,
-        "markers": ["<s1>", "<s2>"],
         "candidate_fields": ["preferred_name"],
         "mention_types": True,
     }
@@ -184,20 +175,16 @@ def test_template_survives_json():
 
 @pytest.mark.parametrize(
     "content",
-    [None, {}, {"max_length": 64, "context_tokens": 0}, {"max_length": 64.5, "context_tokens": 0, "markers": "ab"}],
+    [{}, {"max_length": 64}, {"candidate_fields": [], "markers": "ab"}, {"candidate_fields": None}],
 )
 def test_a_damaged_template_is_refused(content):
     with pytest.raises(UserError, match="template is damaged"):
         PairTemplate.from_dict(content)
 
 
-@pytest.mark.parametrize(
-    ("settings", "key"),
-    [((8, 0), "max_length"), ((64, -1), "context_tokens"), ((64, 0, (), "definition"), "candidate_fields")],
-)
-def test_settings_without_sense_are_refused(settings, key):
-    with pytest.raises(UserError, match=key):
-        PairTemplate(*settings)
+def test_a_limit_that_holds_no_pair_is_refused():
+    with pytest.raises(UserError, match="max_length"):
+        PairTemplate(8)
 
 
 def test_candidate_texts_come_from_the_dictionary(tmp_path):
@@ -205,8 +192,8 @@ def test_candidate_texts_come_from_the_dictionary(tmp_path):
     rows, names = np.array([0, 1, 0]), ["cold", "Cold", "common cold"]
     lists = CandidateLists.from_concepts(concepts, ["a cold"], np.array([0, 3]), rows, names, {})
     shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(lists)
-    assert shown.to_list() == ["cold ; Common Cold", "Cold", "common cold"]
-    assert PairTemplate().candidate_texts(lists).to_list() == names
+    assert shown == ["cold ; Common Cold", "Cold", "common cold"]
+    assert PairTemplate().candidate_texts(lists) == names
 
 
 @pytest.mark.parametrize("context_tokens", [0, 4])
@@ -215,32 +202,28 @@ def test_distinct_pairs_are_those_of_all_pairs(tokenizer, context_tokens):
     columns = [random_texts(20, 12, seed) for seed in range(4)]
     order = np.random.default_rng(0).integers(0, 20, 300)
     columns = [[column[i] for i in order] for column in columns]
-    pairs, rows = encoder.encode(*columns).distinct()
+    every, _ = encoder.encode(*columns)
+    pairs, rows = every.distinct()
     ids, types = listed(pairs)
-    everything = listed(encoder.encode(*columns))
+    everything = listed(every)
     assert ([ids[row] for row in rows], [types[row] for row in rows]) == everything
     assert len(pairs) == len(set(zip(map(tuple, everything[0]), map(tuple, everything[1]), strict=True))) < 21
 
 
-def test_pairs_that_the_limit_makes_equal_are_one_and_all_counted_as_cut(tokenizer):
-    encoded = make_encoder(tokenizer, 16).encode(["m", "m", "m"], ["x " * 20, "x " * 30, "x"])
+def test_pairs_that_the_limit_makes_equal_are_one(tokenizer):
+    encoded, is_truncated = make_encoder(tokenizer, 16).encode(["m", "m", "m"], ["x " * 20, "x " * 30, "x"])
     pairs, rows = encoded.distinct()
-    assert (len(pairs), rows.tolist(), encoded.truncated, pairs.is_truncated.tolist()) == (
-        2,
-        [1, 1, 0],
-        2,
-        [False, True],
-    )
-    assert pairs.take(rows).tolist() == encoded.ids.tolist()
+    assert (len(pairs), rows.tolist(), is_truncated.tolist()) == (2, [0, 0, 1], [True, True, False])
+    assert pairs.take(rows).ids.tolist() == encoded.ids.tolist()
 
 
 def test_texts_are_tokenized_once_and_contexts_not_kept(tokenizer, monkeypatch):
     encoder = make_encoder(tokenizer, 24, 4)
-    first = encoder.encode(["m", "m", "n"], ["x", "y", "m"], ["l"] * 3, ["r"] * 3)
+    first, _ = encoder.encode(["m", "m", "n"], ["x", "y", "m"], ["l"] * 3, ["r"] * 3)
     read, tokenize = [], encoder.tokenizer.encode_batch_fast
     watched = type(
         "Watched", (), {"encode_batch_fast": lambda _, texts, **kw: read.extend(texts) or tokenize(texts, **kw)}
     )
     monkeypatch.setattr(encoder, "tokenizer", watched())
-    again = encoder.encode(["m", "m", "n"], ["x", "y", "z"], ["l"] * 3, ["r"] * 3)
+    again, _ = encoder.encode(["m", "m", "n"], ["x", "y", "z"], ["l"] * 3, ["r"] * 3)
     assert read == ["z", "l", "r"] and first.ids[:8].tolist() == again.ids[:8].tolist()

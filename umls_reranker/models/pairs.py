@@ -1,0 +1,296 @@
+"""Pairs of a mention and a candidate as token ids, by a template that training and serving share.
+
+Without context the input is that of ``tokenizer(mention, name, truncation="longest_first")``:
+
+    [CLS] mention [SEP] name [SEP]
+
+With context, the mention is shown in its text, between two marker tokens:
+
+    [CLS] left context <start> mention <end> right context [SEP] name [SEP]
+
+A template may also show the mention's semantic types, and the candidate's preferred name and definition, for names
+that several concepts share:
+
+    [CLS] cold ; Disease or Syndrome [SEP] cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract [SEP]
+
+If a pair is too long, first the context is truncated, then mention and name by the longest-first rule. The template is
+saved with the model.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.arrays import expand_ranges, list_offsets, number_distinct
+from ..core.errors import UserError
+from ..core.memory import Memory
+from .batches import PairBatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+    from ..core.settings import ModelArguments
+    from ..data.candidate_lists import CandidateLists
+    from ..data.semantic_types import TypeHierarchy
+
+# Tokens of BERT's vocabulary that occur in no text.
+MARKERS = ("[unused1]", "[unused2]")
+# Separates the fields of a mention or a candidate.
+SEPARATOR = " ; "
+# Longer definitions are truncated: their first words matter most.
+DEFINITION_CHARS = 160
+# Characters read of a text per token that can be kept of it.
+CHARS_PER_TOKEN = 32
+# Number of mentions and names whose ids are cached, about 250 bytes each.
+CACHED_TEXTS = 262_144
+
+
+@dataclass(frozen=True)
+class PairTemplate:
+    """Shape of the input.
+
+    Args:
+        max_length: maximum tokens of a pair, special tokens included.
+        context_tokens: maximum tokens of text on each side of the mention; 0 shows no context.
+        candidate_fields: fields of a candidate shown in addition to its best-matching name: ``preferred_name``,
+            ``definition``.
+        mention_types: whether the names of the mention's semantic types are shown after it.
+
+    Raises:
+        UserError: `max_length` is below 16.
+    """
+
+    max_length: int = 64
+    context_tokens: int = 0
+    candidate_fields: tuple[str, ...] = ()
+    mention_types: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_length < 16:
+            raise UserError(f"max_length: {self.max_length} is too short for a pair; use 32 or more")
+
+    @classmethod
+    def from_recipe(cls, model: ModelArguments) -> PairTemplate:
+        """The template of a recipe."""
+        return cls(model.max_length, model.context_tokens, tuple(model.candidate_fields), model.mention_types)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs shown in addition to mention and name: candidate fields, ``context``, ``entity_type``."""
+        further = (("context", self.context_tokens), ("entity_type", self.mention_types))
+        return (*self.candidate_fields, *(name for name, is_shown in further if is_shown))
+
+    def mention_text(self, mention: str, types: Sequence[str], hierarchy: TypeHierarchy) -> str:
+        """The text of a mention for the model.
+
+        Args:
+            mention: its text.
+            types: its semantic types, ids or names; types unknown to `hierarchy` are not shown.
+            hierarchy: the types' hierarchy.
+        """
+        return SEPARATOR.join([mention, *(hierarchy.names(types) if self.mention_types else ())])
+
+    def candidate_text(self, name: str, preferred_name: str | None = None, definition: str | None = None) -> str:
+        """The text of a candidate for the model; a preferred name equal to the name is left out.
+
+        >>> PairTemplate(candidate_fields=("preferred_name",)).candidate_text("cold", "Common Cold")
+        'cold ; Common Cold'
+        """
+        fields = [name]
+        if "preferred_name" in self.candidate_fields and preferred_name:
+            # Imported here, because scoring pairs does not need it.
+            from ..data.normalization import normalize_name
+
+            if normalize_name(preferred_name) != normalize_name(name):
+                fields.append(preferred_name)
+        if "definition" in self.candidate_fields and definition:
+            fields.append(definition[:DEFINITION_CHARS])
+        return SEPARATOR.join(fields)
+
+    def mention_texts(self, lists: CandidateLists) -> Sequence[str]:
+        """`mention_text` of n mentions."""
+        mentions = zip(lists.mentions, lists.types, strict=True)
+        return [self.mention_text(mention, types, lists.hierarchy) for mention, types in mentions]
+
+    def candidate_texts(self, lists: CandidateLists) -> list[str]:
+        """`candidate_text` of m candidates."""
+        names = lists.names.to_list()
+        if not self.candidate_fields:
+            return names
+        columns = (names, lists.preferred_names.to_pylist(), lists.definitions.to_pylist())
+        return [self.candidate_text(*fields) for fields in zip(*columns, strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"candidate_fields": list(self.candidate_fields)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> PairTemplate:
+        """Inverse of `to_dict`.
+
+        Raises:
+            UserError: a key is missing or unknown.
+        """
+        try:
+            return cls(**content | {"candidate_fields": tuple(content["candidate_fields"])})
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"reranker.json: the template is damaged ({error}); run the calibrate stage again"
+            ) from None
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Make the markers single tokens, and `max_length` the tokenizer's limit, for other users of the model.
+
+        Returns:
+            Number of tokens to add to the model's embedding.
+        """
+        tokenizer.model_max_length = self.max_length
+        before = len(tokenizer)
+        if self.context_tokens:
+            tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+        return len(tokenizer) - before
+
+
+class PairEncoder:
+    """Turns mentions and names into ids with a fast tokenizer and a template; safe to use from several threads.
+
+    Args:
+        tokenizer: the model's tokenizer of the tokenizers library; it no longer truncates or pads.
+        template: shape of the input.
+
+    Raises:
+        UserError: the tokenizer lacks the markers of a template with context, or joins pairs in an unsupported way.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate) -> None:
+        self.tokenizer, self.template = tokenizer, template
+        # Without truncation and padding, calls change no state, so threads can share the tokenizer.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        markers: list[list[int]] = [[], []]
+        if template.context_tokens:
+            markers = [[number] for name in MARKERS if (number := tokenizer.token_to_id(name)) is not None]
+            if len(markers) < len(MARKERS):
+                raise UserError(f"the tokenizer lacks a marker of the template: {' or '.join(MARKERS)}")
+        head, ending, opening, tail = _special_ids(tokenizer)
+        special = [head, *markers, ending, opening, tail]
+        self._special = [_bytes(ids) for ids in special]
+        self._budget = template.max_length - sum(map(len, special))
+        # Do not tokenize many more characters than are needed for the retained ids.
+        self._chars = template.max_length * CHARS_PER_TOKEN
+        self._cached = Memory(self._tokenize, CACHED_TEXTS)
+
+    def encode(
+        self,
+        mentions: Sequence[str],
+        names: Sequence[str],
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+    ) -> tuple[PairBatch, np.ndarray]:
+        """Encode pairs; equal texts are tokenized once.
+
+        Args:
+            mentions: n texts.
+            names: n texts.
+            lefts: n texts before the mentions; ignored if the template has no context.
+            rights: n texts after the mentions.
+
+        Returns:
+            The pairs, and (n,) bool, whether mention or name lost tokens.
+        """
+        n = len(mentions)
+        texts, numbers = number_distinct([*mentions, *names])
+        ids = self._cached(texts)
+        if self.template.context_tokens:
+            # Contexts rarely recur. Of a very long text before a mention the end is read.
+            contexts = [*(text[-self._chars :] for text in lefts or [""] * n), *(rights or [""] * n)]
+            texts, number_of_context = number_distinct(contexts)
+            numbers = np.append(numbers, len(ids) + number_of_context)
+            ids += self._tokenize(texts)
+        # The ids of each text, then the special ones; a pair is some of these spans.
+        ids += self._special
+        sizes = np.fromiter(map(len, ids), np.int64, len(ids)) // 4
+        offsets, tokens = list_offsets(sizes), np.frombuffer(b"".join(ids), np.int32)
+        mention, name, *context = numbers.reshape(-1, n) if n else numbers.reshape(2, 0)
+        kept = np.zeros((4, n), np.int64)
+        kept[:2] = _longest_first(sizes[mention], sizes[name], self._budget)
+        if context:
+            kept[2:] = np.minimum(sizes[context], self.template.context_tokens)
+            left_over = self._budget - kept[0] - kept[1]
+            kept[2] = np.minimum(kept[2], np.maximum(left_over // 2, left_over - kept[3]))
+            kept[3] = np.minimum(kept[3], left_over - kept[2])
+        left, right = context or (mention, mention)
+        first_special = len(ids) - len(self._special)
+        head, start, end, ending, opening, tail = np.broadcast_to(
+            np.arange(first_special, len(ids))[:, None], (len(self._special), n)
+        )
+        parts = np.stack([head, left, start, mention, end, right, ending, opening, name, tail], axis=1)
+        counts, starts = sizes[parts], offsets[parts]
+        counts[:, [3, 8, 1, 5]] = kept.T
+        starts[:, 1] += sizes[left] - counts[:, 1]
+        _, positions = expand_ranges(starts.ravel(), (starts + counts).ravel())
+        pairs = PairBatch(tokens[positions], counts.sum(axis=1), counts[:, :7].sum(axis=1))
+        return pairs, sizes[mention] + sizes[name] > self._budget
+
+    def _tokenize(self, texts: Sequence[str]) -> list[bytes]:
+        """Ids of each text alone, as bytes of int32."""
+        read = [text[: self._chars] for text in texts]
+        encoded = self.tokenizer.encode_batch_fast(read, add_special_tokens=False) if read else []
+        return [_bytes(text.ids) for text in encoded]
+
+
+def _bytes(ids: Sequence[int]) -> bytes:
+    return array("i", ids).tobytes()
+
+
+def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Ids before a pair, between its two texts, of the first segment and of the second, and after it."""
+    probe = tokenizer.encode("a", add_special_tokens=False).ids
+    pair = tokenizer.encode("a", "a")
+    ids, size = pair.ids, len(probe)
+    starts = [i for i in range(len(ids) - size + 1) if ids[i : i + size] == probe]
+    if len(starts) != 2:
+        raise UserError("the tokenizer joins text pairs in an unsupported way")
+    first, second = starts
+    turn = first + size + pair.type_ids[first + size : second].count(0)
+    return ids[:first], ids[first + size : turn], ids[turn:second], ids[second + size :]
+
+
+def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first`` keeps them."""
+    short = np.minimum(np.minimum(first, second), budget // 2)
+    long = np.minimum(np.maximum(first, second), budget - short)
+    return np.where(first > second, long, short), np.where(first > second, short, long)
+
+
+def training_rows(template: PairTemplate, lists: CandidateLists, labels: np.ndarray, weights: np.ndarray) -> pa.Table:
+    """The training rows of n mentions with m candidates, as mining writes and training reads them.
+
+    Args:
+        template: template of the model.
+        lists: the lists.
+        labels: (m,) int8, 1 for the gold concept, 0 for others.
+        weights: (m,) float32, weight of each pair in the loss.
+
+    Returns:
+        n rows. All texts are as the template shows them:
+            entity: string, the mention
+            left, right: string, the text around it
+            names: list of string, its candidates
+            labels: list of int8
+            weights: list of float32
+    """
+    import pyarrow as pa
+
+    offsets = pa.array(lists.offsets, pa.int32())
+    columns = {"entity": template.mention_texts(lists), "left": lists.lefts, "right": lists.rights}
+    of_pairs = {"names": template.candidate_texts(lists), "labels": labels, "weights": weights}
+    rows = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    rows |= {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in of_pairs.items()}
+    return pa.table(rows)
