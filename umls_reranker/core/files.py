@@ -169,6 +169,13 @@ def _exchange(first: Path, second: Path) -> bool:
     return renameat2 is not None and renameat2(current_folder, names[0], current_folder, names[1], exchange) == 0
 
 
+def mode_by_umask(path: Path) -> None:
+    """Give a file the mode of a new one: safetensors makes files that only the writer can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Link a file, or copy it if the file system has no hard links."""
     try:

@@ -43,18 +43,14 @@ def download(
     Raises:
         UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
     """
-    if not str(repo_or_path):
-        raise UserError("the model has no name; give a Hub repo or a folder ('.' for the working directory)")
     path = Path(expanduser(repo_or_path))
-    is_built_in = str(repo_or_path) == BUILT_IN and not path.is_dir()
-    if is_built_in:
+    if str(repo_or_path) == BUILT_IN and not path.is_dir():
         path = BUILT_IN_FOLDER
     if path.is_dir():
         if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
             raise UserError(f"{repo_or_path} is a run folder; use its model, {path / 'model'}")
         if revision is not None:
-            kind = "is included in the package" if is_built_in else "is a local folder"
-            raise UserError(f"{repo_or_path} {kind}, and has no revision {revision!r}; give only one of the two")
+            raise UserError(f"{repo_or_path} is not of the Hub, so it has no revision {revision!r}")
         return path
     return snapshot(
         str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_files(backend)), is_plain

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,20 +27,16 @@ from ..core.files import (
     file_sha256,
     json_sha256,
     link_or_copy,
+    mode_by_umask,
     partial_path,
     read_json,
     replace_folder,
     require_format,
     write_json,
+    written,
 )
 from ..core.recipe import Recipe, load_recipe, portable_locator
-from ..core.settings import (
-    BACKENDS,
-    CalibrationArguments,
-    ConceptArguments,
-    MentionArguments,
-    RunArguments,
-)
+from ..core.settings import BACKENDS, CalibrationArguments, ConceptArguments, MentionArguments, RunArguments
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.pairs import PairTemplate
@@ -51,7 +46,7 @@ WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]
 CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
 METRICS, REFERENCE = "metrics.json", "reference.json"
 RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
-# All files of a model folder except MANIFEST and CARD, with the command that writes them.
+# All files of a model folder except MANIFEST and CARD.
 NETWORK = (
     "config.json",
     WEIGHTS,
@@ -62,13 +57,9 @@ NETWORK = (
     "added_tokens.json",
 )
 CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
-# Loading a model reads only the first two.
+# A model may be copied without the last three.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
-MODEL_FILES = {
-    **dict.fromkeys((*NETWORK, *CALIBRATED), "umls-reranker calibrate"),
-    **dict.fromkeys(EVALUATED, "umls-reranker evaluate"),
-    ONNX: "umls-reranker export",
-}
+MODEL_FILES = (*NETWORK, *CALIBRATED, *EVALUATED, ONNX)
 
 # Recipe sections that apply to a model without a network.
 LISTS_SECTIONS = (RunArguments, ConceptArguments, MentionArguments, CalibrationArguments)
@@ -103,28 +94,23 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
         UserError: a file is missing, unreadable, of another format, not listed, or different from the listed one; or
             the backend is unknown.
     """
-    folder, checked = Path(folder), set(loaded_files(backend or "torch"))
+    folder, network = Path(folder), BACKENDS.get(backend or "torch")
+    needed = set(loaded_files(backend or "torch"))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
     info = _read_manifest(folder)
-    listed = info["sha256"]
-    present = [name for name in MODEL_FILES if (folder / name).is_file()]
-    if backend is None:
-        checked.update(present)
-    if not has_network(info):
-        checked.update((*NETWORK, ONNX))
-    unlisted = next((name for name in present if name in checked and name not in listed), None)
-    if unlisted:
-        raise UserError(
-            f"{folder / unlisted} does not belong to this model ({MANIFEST} does not list it); remove it, or use all "
-            "files from one revision"
-        )
-    for name in (CALIBRATOR, THRESHOLDS):
-        _require(folder, name)
-        require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
+    present = {name for name in MODEL_FILES if (folder / name).is_file()}
+    if backend and has_network(info):
+        present -= {*BACKENDS.values()} - {network}
+    listed = info["sha256"].keys()
+    for name in sorted(present - listed):
+        raise UserError(f"{folder / name} does not belong to this model: {MANIFEST} does not list it; remove it")
     # The network may have been left out or never exported.
-    network = [BACKENDS[backend or "torch"]] if has_network(info) else []
-    return verify_files(folder, [*network, *(name for name in listed if name in checked)])
+    required = {network} if has_network(info) else set()
+    verify_files(folder, sorted(required | ((needed | present) & listed)))
+    for name in (CALIBRATOR, THRESHOLDS):
+        require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
+    return info
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -135,15 +121,16 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     """
     info = _read_manifest(folder)
     for name in names:
-        _require(folder, name)
-        actual = file_sha256(folder / name)
-        if actual != info["sha256"].get(name):
-            with (folder / name).open("rb") as stream:
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing; umls-reranker {_maker(name)} writes it")
+        if file_sha256(path) != info["sha256"].get(name):
+            with path.open("rb") as stream:
                 if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-                    raise UserError(f"{folder / name} is a Git LFS pointer, not the file; run `git lfs pull`")
+                    raise UserError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
             raise UserError(
-                f"{folder / name} (sha256 {actual[:12]}) does not match {MANIFEST}: it was modified or belongs to "
-                f"another version; use all files from one revision, or run {MODEL_FILES[name]} again"
+                f"{path} does not match {MANIFEST}: it was modified or belongs to another version; use all files from "
+                f"one revision, or run umls-reranker {_maker(name)} again"
             )
     return info
 
@@ -160,8 +147,7 @@ def version_digits(info: Mapping[str, Any]) -> str:
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a model folder that belong to the model; only these are saved and published."""
-    listed = _read_manifest(folder)["sha256"]
-    names = (MANIFEST, CARD, *(name for name in MODEL_FILES if name in listed))
+    names = {MANIFEST, CARD, *_read_manifest(folder)["sha256"]} & {MANIFEST, CARD, *MODEL_FILES}
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
@@ -169,15 +155,13 @@ def model_recipe(folder: Path) -> Recipe:
     """The recipe in a model folder.
 
     Raises:
-        UserError: it has keys or values of another version; the message names the version and says what to do.
+        UserError: it has keys or values of another version; the message names the version.
     """
     try:
         return load_recipe(folder / RECIPE)
     except UserError as error:
-        raise UserError(
-            f"{error}; umls_reranker {_read_manifest(folder).get('umls_reranker_version')} wrote it: run "
-            "umls-reranker calibrate again, or use that version"
-        ) from None
+        version = _read_manifest(folder)["umls_reranker_version"]
+        raise UserError(f"{error}; umls_reranker {version} wrote it: use that, or calibrate again") from None
 
 
 def published_files(folder: Path) -> dict[str, Path | bytes]:
@@ -185,12 +169,10 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
     info, recipe = _read_manifest(folder), model_recipe(folder)
     if recipe.portable() != recipe:
-        text = _recipe_text(recipe.portable(), info).encode()
-        sha256 = info["sha256"] | {RECIPE: hashlib.sha256(text).hexdigest()}
-        if has_network(info):
-            info |= {"base_model": portable_locator(info["base_model"])}
-        info = _sealed(info, sha256)
-        files |= {RECIPE: text, MANIFEST: json.dumps(info, indent=2, ensure_ascii=False).encode()}
+        text, base = _recipe_text(recipe.portable(), info).encode(), info["base_model"]
+        settings = info | {"base_model": base and portable_locator(base)}
+        sealed = _sealed(settings, info["sha256"] | {RECIPE: hashlib.sha256(text).hexdigest()})
+        files |= {RECIPE: text, MANIFEST: json.dumps(sealed, indent=2, ensure_ascii=False).encode()}
     return files
 
 
@@ -202,8 +184,7 @@ def changing(folder: Path) -> Iterator[Path]:
     leaves one of the two.
     """
     folder = Path(folder).resolve()
-    info = _read_manifest(folder)
-    new = partial_path(folder)
+    info, new = _read_manifest(folder), partial_path(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
 
@@ -214,10 +195,8 @@ def changing(folder: Path) -> Iterator[Path]:
     try:
         yield new
         _write_manifest(new, info, info["sha256"])
-        # The manifest lists all files except the card.
-        if any(_content(new / name) not in (None, _content(folder / name)) for name in (MANIFEST, CARD)):
-            shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
-            replace_folder(new, folder)
+        shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
+        replace_folder(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -241,32 +220,20 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
     target = Path(expanduser(folder)).resolve()
     if target == source.resolve():
         return folder
-    is_model = (target / MANIFEST).is_file()
-    foreign = next((name for name in files if not is_model and (target / name).exists()), None)
-    if foreign:
-        raise UserError(
-            f"{folder} contains {foreign}, which does not belong to a umls_reranker model; choose another folder"
-        )
-    former = model_files(target) if is_model else []
-    stale = [path for path in former if path.relative_to(target).as_posix() not in {*files, CARD}]
-    new = target / ".partial"
+    present = [name for name in MODEL_FILES if (target / name).exists()]
+    if present and not (target / MANIFEST).is_file():
+        raise UserError(f"{folder} contains {present[0]} of another kind of model; choose another folder")
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(new, ignore_errors=True)
-        for name, path in files.items():
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, new / name)
-        for path in stale:
-            path.unlink(missing_ok=True)
-        # In a clone or a working directory files are moved one by one; the manifest comes last and reveals an
-        # incomplete save.
-        for name in [*(name for name in files if name != MANIFEST), MANIFEST]:
-            (target / name).parent.mkdir(exist_ok=True)
-            os.replace(new / name, target / name)
+        for name in present:
+            if name not in files:
+                (target / name).unlink()
+        # The manifest comes last and reveals an incomplete save.
+        for name in sorted(files, key=MANIFEST.__eq__):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            with written(target / name) as partial:
+                shutil.copyfile(files[name], partial)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another folder") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
@@ -308,8 +275,7 @@ def write_model_files(
         calibration.counts.save(folder / COUNTS_FILE, calibration.training_counts)
     content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
     write_json(folder / CALIBRATOR, content)
-    thresholds = {model.name: model.thresholds for model in calibration.models}
-    write_json(folder / THRESHOLDS, thresholds_content(thresholds))
+    write_json(folder / THRESHOLDS, thresholds_content({model.name: model.thresholds for model in calibration.models}))
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template and template.to_dict(),
@@ -328,22 +294,16 @@ def _recipe_text(recipe: Recipe, info: Mapping[str, Any]) -> str:
     return recipe.to_yaml() if has_network(info) else recipe.to_yaml(LISTS_SECTIONS)
 
 
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
-def _require(folder: Path, name: str) -> None:
-    if not (folder / name).is_file():
-        maker = MODEL_FILES.get(name, "umls-reranker calibrate")
-        raise UserError(f"{folder / name} is missing; {maker} writes it")
+def _maker(name: str) -> str:
+    """The command that writes a file."""
+    return "export" if name == ONNX else "evaluate" if name in EVALUATED else "calibrate"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    _require(folder, MANIFEST)
     info = read_json(folder / MANIFEST)
     require_format(folder / MANIFEST, info, SCHEMA_VERSIONS[MANIFEST], "calibrate")
     listed = info.get("sha256")
-    if not isinstance(listed, dict) or listed.get(MANIFEST) != _sha256_of_the_rest(info):
+    if not isinstance(listed, dict) or info != _sealed(info, listed):
         raise UserError(
             f"{folder / MANIFEST} was modified after it was written, so the model cannot be trusted; use all files "
             "from one revision, or run umls-reranker calibrate again"
@@ -351,19 +311,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _sha256_of_the_rest(info: Mapping[str, Any]) -> str:
-    """SHA-256 of everything else in ``reranker.json``."""
-    listed = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
-    return json_sha256({**info, "sha256": listed})
-
-
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
     """Write ``reranker.json`` for the files in `folder` and other known ones."""
     present = {name: file_sha256(folder / name) for name in MODEL_FILES if (folder / name).is_file()}
+    for name in present:
+        mode_by_umask(folder / name)
     write_json(folder / MANIFEST, _sealed(settings, {**known, **present}))
 
 
 def _sealed(settings: Mapping[str, Any], sha256: Mapping[str, str]) -> dict[str, Any]:
-    info = {**settings, "sha256": dict(sorted(sha256.items()))}
-    info["sha256"][MANIFEST] = _sha256_of_the_rest(info)
-    return info
+    """The content of ``reranker.json``, in which the hash of itself is that of everything else."""
+    listed = {name: digest for name, digest in sorted(sha256.items()) if name != MANIFEST}
+    return {**settings, "sha256": listed | {MANIFEST: json_sha256({**settings, "sha256": listed})}}

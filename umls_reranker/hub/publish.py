@@ -49,9 +49,8 @@ def publish(
         UserError: the folder, names, tag or token are not acceptable, or the Hub cannot be reached.
     """
     folder = Path(folder)
-    listed = verify_model(folder)["sha256"]
     # Files that the manifest lists but torch does not load may be missing.
-    verify_files(folder, [name for name in (METRICS, ONNX) if name == METRICS or name in listed])
+    verify_files(folder, {METRICS, ONNX} & {METRICS, *verify_model(folder)["sha256"]})
     _check_names(repo_id, tag)
     contents = published_files(folder)
     contents[CARD] = folder_card(folder, repo_id, tag).encode()
@@ -64,12 +63,8 @@ def publish(
         present: list[str] = []
         if head is not None:
             present = api.list_repo_files(repo_id, revision=head)
-            foreign = next((name for name in present if name in MODEL_FILES), None)
-            if foreign and MANIFEST not in present:
-                raise UserError(
-                    f"{repo_id} contains {foreign}, which does not belong to a umls_reranker model; choose another "
-                    "repo"
-                )
+            if MANIFEST not in present and not {*MODEL_FILES}.isdisjoint(present):
+                raise UserError(f"{repo_id} contains another kind of model; choose another repo")
         if dry_run:
             return without_password(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
@@ -99,10 +94,9 @@ def _check_names(repo_id: str, tag: str) -> None:
     if not re.fullmatch(REPO_ID, repo_id):
         raise UserError(f"repo_id {repo_id!r} must have the form NAMESPACE/NAME, e.g. org/sapbert-umls-reranker")
     # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag) or ".." in tag or tag.endswith(".lock"):
-        raise UserError(f"tag {tag!r} must consist of letters, digits, dots, dashes and underscores, e.g. v1.0.0")
-    if tag == "main" or re.fullmatch(r"[0-9a-f]{5,40}", tag):
-        raise UserError(f"tag {tag!r} looks like a branch or a commit; choose a name such as v1.0.0")
+    is_name = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag)
+    if not is_name or ".." in tag or tag.endswith(".lock") or re.fullmatch(r"main|[0-9a-f]{5,40}", tag):
+        raise UserError(f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; e.g. v1.0.0")
 
 
 def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
@@ -112,13 +106,9 @@ def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
     info, refs = api.model_info(repo_id), api.list_repo_refs(repo_id)
     if private and not info.private:
         raise UserError(f"{repo_id} is public, but private is true; set private: false to publish there")
-    for kind, names in (("tag", refs.tags), ("branch", refs.branches)):
-        for ref in names:
-            if ref.name == tag:
-                raise UserError(
-                    f"{repo_id} already has a {kind} {tag!r} (commit {ref.target_commit[:12]}), which is never "
-                    "overwritten; choose a new tag"
-                )
+    for ref in (*refs.tags, *refs.branches):
+        if ref.name == tag:
+            raise UserError(f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), which stays; choose a new tag")
     return next((ref.target_commit for ref in refs.branches if ref.name == "main"), info.sha)
 
 
@@ -132,19 +122,11 @@ def find_outcomes(location: str) -> Path:
         UserError: the location does not exist or holds no outcomes.
     """
     path = Path(expanduser(location))
-    for file in (path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE):
+    files = [path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE]
+    if not path.exists():
+        repo_id, _, revision = location.partition("@")
+        files = [snapshot(repo_id, revision or None, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE]
+    for file in files:
         if file.is_file():
             return file
-    if path.exists():
-        raise UserError(f"{location} contains no {OUTCOMES_FILE}; umls-reranker evaluate writes it")
-    repo_id, _, revision = location.partition("@")
-    published = _published(repo_id, revision or None)
-    if published is None:
-        raise UserError(f"{location} contains no {OUTCOMES_FILE}; it was published without it")
-    return published
-
-
-def _published(repo_id: str, revision: str | None) -> Path | None:
-    # Not `download`: a local folder may have the name of the repo.
-    outcomes = snapshot(repo_id, revision, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
-    return outcomes if outcomes.is_file() else None
+    raise UserError(f"{location} contains no {OUTCOMES_FILE}; umls-reranker evaluate writes it")
