@@ -91,7 +91,6 @@ class Comparison:
         gained: mentions that only the present version ranked correctly.
         lost: mentions that only the former version ranked correctly.
         differences: differences of the deciding figures.
-        confidence: joint confidence of their intervals.
     """
 
     mentions: int
@@ -99,7 +98,6 @@ class Comparison:
     gained: int
     lost: int
     differences: tuple[Difference, ...]
-    confidence: float
 
     @property
     def verdict(self) -> str:
@@ -114,13 +112,14 @@ class Comparison:
 
     def table(self) -> str:
         """A Markdown table of the differences, with the changes at rank 1 below it."""
-        interval = f"{self.confidence:.0%} interval of the difference"
+        header = ("figure", "former", "present", "joint interval of the difference", "margin", "verdict")
         rows = []
         for d in self.differences:
             values = (f"{d.former:.4f}", f"{d.present:.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", f"{d.margin:g}")
             rows.append((d.name, *values, d.verdict))
-        table = markdown_table(("figure", "former", "present", interval, "margin", "verdict"), rows)
-        return f"{table}\ncorrect at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
+        return (
+            f"{markdown_table(header, rows)}\ncorrect at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
+        )
 
     def sentence(self) -> str:
         """The verdict in one sentence."""
@@ -172,7 +171,7 @@ def compare(
         sums = document_sums(index, documents, figure.columns(ours))
         former_sums = document_sums(index, documents, figure.columns(theirs))
         differences.append(figure_difference(figure, sums, former_sums, margin, level))
-    return Comparison(len(ours), documents, gained, lost, tuple(differences), confidence)
+    return Comparison(len(ours), documents, gained, lost, tuple(differences))
 
 
 def _keys(outcomes: Outcomes) -> Iterable[tuple]:

@@ -62,13 +62,14 @@ class Figure:
     margin: float | None = None
 
 
+KNOWN, WITH_CANDIDATES = "with gold in the dictionary", "with candidates"
 FIGURES = [
     Figure("acc@1", "acc@1", lambda o: (o.correct, o.every), in_slices=True, margin=1.0),
     Figure(
         "acc@1_in_dictionary",
         "acc@1, gold in dictionary",
         lambda o: (o.correct & o.in_dictionary, o.in_dictionary),
-        population="with gold in the dictionary",
+        KNOWN,
         in_slices=True,
     ),
     Figure("high_confidence_share", "high-tier coverage", lambda o: (o.high, o.every), in_slices=True),
@@ -76,32 +77,28 @@ FIGURES = [
         "high_confidence_precision",
         "high-tier precision",
         lambda o: (o.high & o.correct, o.high),
-        population="in the high tier",
+        "in the high tier",
         in_slices=True,
     ),
     Figure("accepted_share", "coverage", lambda o: (o.accepted, o.every), in_slices=True),
     Figure(
-        "accepted_precision",
-        "precision",
-        lambda o: (o.accepted & o.correct, o.accepted),
-        population="accepted",
-        in_slices=True,
+        "accepted_precision", "precision", lambda o: (o.accepted & o.correct, o.accepted), "accepted", in_slices=True
     ),
     # End to end, with abstention: precision over the answers given, recall over the mentions that have one.
     Figure(
         "correct_answers_f1",
         "F1 of correct answers",
         lambda o: (o.accepted & o.correct, o.accepted, o.in_dictionary),
-        population="with gold in the dictionary",
-        statistic=sums_to_f1,
+        KNOWN,
+        sums_to_f1,
         margin=1.0,
     ),
     # A mention whose gold concept the dictionary lacks has no correct answer; the service should abstain.
     Figure(
         "abstaining_recall",
-        "abstentions, gold not in dictionary",
+        "abstentions",
         lambda o: (~o.accepted & ~o.in_dictionary, ~o.in_dictionary),
-        population="with gold not in the dictionary",
+        "with gold not in the dictionary",
     ),
     Figure("without_candidates_share", "share without candidates", lambda o: (~o.has_candidates, o.every)),
     # The monitor counts these two likewise.
@@ -109,14 +106,14 @@ FIGURES = [
         "mean_top_score",
         "mean top score",
         lambda o: (o.score_or_0, o.has_candidates),
-        population="with candidates",
+        WITH_CANDIDATES,
         format="number",
     ),
     Figure(
         "mean_margin",
         "mean margin",
         lambda o: (np.nan_to_num(o.margin), o.has_candidates),
-        population="with candidates",
+        WITH_CANDIDATES,
         format="number",
     ),
     # The error rate beyond what the scores predict; positive: overconfident.
@@ -124,9 +121,8 @@ FIGURES = [
         "excess_error",
         "excess error",
         lambda o: (o.score_or_0 - o.correct * o.has_candidates, o.has_candidates),
-        population="with candidates",
+        WITH_CANDIDATES,
         in_slices=True,
-        higher_is_better=False,
     ),
     # The mean squared error of the top scores rises with a worse order or calibration. Where calibrated answers are
     # correct with p = 0.75, it is p (1 - p) and changes by half of what accuracy does.

@@ -153,9 +153,7 @@ class Outcomes:
             version = (table.schema.metadata or {}).get(b"schema_version")
             require_format(path, {"schema_version": version and int(version)}, SCHEMA_VERSION, "evaluate")
             table = table.select(SCHEMA.names).cast(SCHEMA)
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing; umls-reranker evaluate writes it") from None
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise UserError(f"{path} is damaged ({error}); run umls-reranker evaluate again") from None
+            raise UserError(f"{path} cannot be read ({error}); run umls-reranker evaluate again") from None
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in SCHEMA.names}
         return cls(**columns | {"types": table["types"].to_pylist()})

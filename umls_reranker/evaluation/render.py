@@ -17,10 +17,6 @@ NAMES = {
     "debiased_ece": "debiased ECE",
     "ece_reduction": "ECE reduction",
     "brier": "Brier score",
-    "brier_miscalibration": "Brier miscalibration",
-    "brier_discrimination": "Brier discrimination",
-    "brier_uncertainty": "Brier uncertainty",
-    "log_loss": "log loss",
     "f1": "F1, dev pairs in training",
     "roc_auc": "ROC-AUC, dev pairs in training",
     "candidate_roc_auc": "ROC-AUC of candidates",
@@ -30,11 +26,8 @@ NAMES = {
     "cross_encoder": "cross-encoder alone",
     "features_without_cross_encoder": "all features except the cross-encoder",
     "lists_order": "original order",
-    "model_before": "previous model",
     "calibrated_scores": "calibrated list scores",
     "exact_match": "exact name match",
-    "most_frequent_cui": "most frequent CUI of the string",
-    "most_frequent_cui_else_order": "most frequent CUI, else original order",
 }
 
 
