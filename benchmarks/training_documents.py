@@ -33,9 +33,8 @@ def main() -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.corpus import read_pmids
     from umls_reranker.retrieval.candidates import write_candidates
-    from umls_reranker.retrieval.index_folder import load_retriever
     from umls_reranker.retrieval.mention_index import MentionIndex
-    from umls_reranker.retrieval.retriever import Retriever
+    from umls_reranker.retrieval.retriever import Retriever, load_retriever
     from umls_reranker.retrieval.retrievers import NearestMentions
 
     recipe = load_recipe(arguments.recipe)

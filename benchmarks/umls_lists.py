@@ -233,8 +233,8 @@ def write_lists(data: Path, mentions_per_document: int, cache: Path, path: Path)
     from umls_reranker.data.rrf import read_rrf_concepts
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.models.bi_encoder import BiEncoder
+    from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
-    from umls_reranker.retrieval.name_vectors import NameVectors
 
     if not (cache / "concepts").exists():
         rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META", None))

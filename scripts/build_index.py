@@ -46,8 +46,7 @@ def make_stages(recipe, run, due) -> None:
 def make_vectors(recipe, run, stage, state) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.faiss_index import new_index, training_size
-    from umls_reranker.retrieval.index_encoder import load_encoder
-    from umls_reranker.retrieval.name_vectors import NameVectors
+    from umls_reranker.retrieval.index_folder import NameVectors, load_encoder
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
     # Report an unknown factory or too few names before hours of encoding.
@@ -67,7 +66,7 @@ def make_vectors(recipe, run, stage, state) -> None:
 
 def make_index(recipe, run, stage) -> None:
     from umls_reranker.core.settings import RETRIEVERS
-    from umls_reranker.retrieval.retrieval_method import IndexSources
+    from umls_reranker.retrieval.retrievers import IndexSources
 
     (retriever,) = (retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name)
     with stage.writing() as (folder, summary):
@@ -78,9 +77,9 @@ def make_index(recipe, run, stage) -> None:
 def make_candidates(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
-    from umls_reranker.retrieval.index_folder import load_retriever
+    from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
-    from umls_reranker.retrieval.name_vectors import NameVectors
+    from umls_reranker.retrieval.retriever import load_retriever
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     mentions = run.splits("mentions")

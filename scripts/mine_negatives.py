@@ -34,8 +34,8 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
     from umls_reranker.models.pairs import PairTemplate
-    from umls_reranker.retrieval.index_folder import load_retriever
     from umls_reranker.retrieval.mining import mine_listed_pairs, mine_pairs, search_share
+    from umls_reranker.retrieval.retriever import load_retriever
 
     state, lists = sharing_processes(recipe.run.device), recipe.mentions.candidate_lists
     is_owner = state.is_main_process

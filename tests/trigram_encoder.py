@@ -12,8 +12,8 @@ import numpy as np
 from umls_reranker.data.columns import Concept
 from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.retrieval.index_folder import NameVectors
 from umls_reranker.retrieval.name_index import NameIndex
-from umls_reranker.retrieval.name_vectors import NameVectors
 
 
 class TrigramEncoder:

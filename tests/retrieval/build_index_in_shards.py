@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from umls_reranker.models.bi_encoder import BiEncoder
-from umls_reranker.retrieval import name_vectors
+from umls_reranker.retrieval import index_folder
 
 if __name__ == "__main__":
     size, lives, *words = sys.argv[1:]
-    name_vectors.SHARD, left, encode = int(size), int(lives), BiEncoder.encode
+    index_folder.SHARD, left, encode = int(size), int(lives), BiEncoder.encode
 
     def encode_or_die(self, texts, **settings):
         global left

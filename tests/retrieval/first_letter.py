@@ -3,7 +3,7 @@
 import numpy as np
 
 from umls_reranker.core.settings import register_retriever
-from umls_reranker.retrieval.retrieval_method import RetrievalMethod
+from umls_reranker.retrieval.retrievers import RetrievalMethod
 
 
 class FirstLetter(RetrievalMethod):

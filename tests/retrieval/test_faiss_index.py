@@ -1,12 +1,14 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.core.progress import progress
-from umls_reranker.retrieval import faiss_index
-from umls_reranker.retrieval.faiss_index import search_exactly, write
+from umls_reranker.retrieval.faiss_index import search_exactly
+
+THRESHOLD = faiss.cvar.distance_compute_blas_threshold
 
 
 def unit(draw, n, dimension):
@@ -43,17 +45,14 @@ def test_equal_vectors_have_equal_scores_and_come_in_order(seed, vectors, querie
     assert (numbers == expected).all() and (scores == expected_scores).all()
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF4,PQ4x4fs,Refine(SQfp16)", "HNSW4,SQfp16"])
-def test_an_index_is_written_as_by_faiss_and_its_size_is_known_before(factory, tmp_path, monkeypatch):
-    index, vectors = (
-        faiss.index_factory(8, factory, faiss.METRIC_INNER_PRODUCT),
-        unit(np.random.default_rng(0), 200, 8),
-    )
-    index.train(vectors)
-    index.add(vectors)
-    totals = []
-    monkeypatch.setattr(faiss_index, "progress", lambda **bar: totals.append(bar["total"]) or progress(**bar))
-    write(index, tmp_path / "ours")
-    faiss.write_index(index, str(tmp_path / "theirs"))
-    content = (tmp_path / "theirs").read_bytes()
-    assert (tmp_path / "ours").read_bytes() == content and totals == [len(content)]
+@pytest.mark.parametrize("callers", [1, 4])
+def test_faiss_is_left_as_it_was(callers):
+    matrix, before = unit(np.random.default_rng(0), 500, 8), faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        search_exactly(matrix, matrix[:5], 3)
+        with ThreadPoolExecutor(callers) as pool:
+            list(pool.map(lambda start: search_exactly(matrix, matrix[start : start + 50], 5), range(0, 400, 10)))
+        assert faiss.omp_get_max_threads() == 3 and faiss.cvar.distance_compute_blas_threshold == THRESHOLD
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -12,8 +12,8 @@ from umls_reranker.retrieval.lexical_index import LexicalIndex
 
 WORDS = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "one"]
 QUERIES = ["heart failure", "Cold", "acute pain (left)", "type II", "one upper lobe", "heart failure"]
-FILES = ("trigrams.npy", "trigram_weights.npy", "starts.npy", "postings.npy", "posting_weights.npy")
-FILES += ("string_starts.npy", "string_trigrams.npy", "string_weights.npy")
+PARTS = ("data", "indices", "indptr")
+FILES = ("trigrams.arrow", *(f"{matrix}_{part}.npy" for matrix in ("vectors", "lists_0") for part in PARTS))
 
 
 def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
@@ -145,11 +145,11 @@ def test_trigrams_of_too_many_names_are_left_out(tmp_path, monkeypatch, toy):
 def test_scores_of_given_concepts_are_those_of_the_search(monkeypatch, index, names_at_once):
     monkeypatch.setattr(lexical_index, "STRINGS_AT_ONCE", names_at_once)
     found = index.search(QUERIES, 20)
-    np.testing.assert_allclose(index.score(QUERIES, found.rows), found.scores, atol=1e-6)
+    np.testing.assert_allclose(index.best_names(QUERIES, found.rows)[1], found.scores, atol=1e-6)
 
 
 def test_scores_without_common_trigrams_are_zero_and_padding_is_not_scored(toy):
-    scores = toy[1].score(["heart", "cold"], np.array([[2, 1, -1], [2, 1, 0]]))
+    _, scores = toy[1].best_names(["heart", "cold"], np.array([[2, 1, -1], [2, 1, 0]]))
     np.testing.assert_allclose(scores, [[1, 0, -np.inf], [0, 1, 1]], atol=1e-6)
 
 
@@ -161,7 +161,7 @@ def test_other_concepts_are_refused(tmp_path, toy):
         index.require(fewer)
 
 
-@pytest.mark.parametrize("part", [*FILES, "lexical.json", "names.arrow", "string_trigrams.npy"])
+@pytest.mark.parametrize("part", [*FILES, "lexical.json", "names.arrow"])
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
 def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
     build(tmp_path / "index", toy[0])

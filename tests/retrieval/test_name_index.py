@@ -4,13 +4,12 @@ import pytest
 from pipeline_fixtures import contents
 from trigram_encoder import TrigramEncoder, build_index, encode_names, make_concepts
 
-from umls_reranker.core.arrays import expand_ranges
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
-from umls_reranker.retrieval import name_index, name_vectors
+from umls_reranker.retrieval import index_folder, name_index
 from umls_reranker.retrieval.concept_search import Candidates
+from umls_reranker.retrieval.index_folder import NameVectors
 from umls_reranker.retrieval.name_index import NameIndex
-from umls_reranker.retrieval.name_vectors import NameVectors
 
 WORDS = [
     "heart",
@@ -66,12 +65,6 @@ def nearest_by_brute_force(concepts, encoder, query, k):
         scores = encoder.encode(names) @ query
         best.append((-scores.max(), row))
     return [(row, -score) for score, row in sorted(best)[:k]]
-
-
-def test_expanded_ranges():
-    owners, numbers = expand_ranges(np.array([5, 0, 8]), np.array([7, 0, 9]))
-    assert owners.tolist() == [0, 0, 2]
-    assert numbers.tolist() == [5, 6, 8]
 
 
 @pytest.mark.parametrize("block", [1, 7, 512])
@@ -168,7 +161,7 @@ def test_shards_do_not_change_the_index(tmp_path, monkeypatch):
     concepts = make_concepts(tmp_path / "concepts", random_concepts(seed=2, count=30))
     made = []
     for shard in (3, 65_536):
-        monkeypatch.setattr(name_vectors, "SHARD", shard)
+        monkeypatch.setattr(index_folder, "SHARD", shard)
         build(tmp_path / f"shard-{shard}", concepts)
         made.append(contents(tmp_path / f"shard-{shard}" / "index"))
     assert made[0] == made[1]
@@ -252,22 +245,6 @@ def naive_recall(encoder, index, texts, k):
     return np.mean(hits)
 
 
-def test_recall_is_measured_of_one_index_under_other_search_parameters(tmp_path, clustered):
-    encoder, recall = TrigramEncoder(), {}
-    built = build(tmp_path, clustered, encoder, factory="IVF8,Flat", search_parameters="nprobe=2")
-    vectors = NameVectors(tmp_path / "index-vectors")
-    for parameters in ("nprobe=1", "nprobe=2", "nprobe=8"):
-        index = NameIndex.load(tmp_path / "index", parameters)
-        recall[parameters] = index.measure_recall(vectors)
-        names = dict.fromkeys(name for row in range(len(clustered)) for name in clustered.names(row))
-        for k in (1, 10, 64):
-            expected = naive_recall(encoder, index._vectors, list(names), k)
-            assert recall[parameters][f"recall@{k}"] == pytest.approx(expected, abs=1e-4)
-    assert built.measure_recall(vectors) == recall["nprobe=2"]
-    assert set(recall["nprobe=8"].values()) == {1.0}
-    assert recall["nprobe=1"]["recall@64"] < 0.9
-
-
 def test_recall_is_measured_as_deep_as_a_search_for_concepts(tmp_path, clustered):
     index = build(tmp_path, clustered, factory="PQ8x4fs,Refine(SQfp16)", search_parameters="k_factor_rf=1")
     vectors = NameVectors(tmp_path / "index-vectors")
@@ -283,18 +260,8 @@ def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
         return index.measure_recall(NameVectors(folder / "index-vectors"))
 
     whole = measured(tmp_path / "whole")
-    monkeypatch.setattr(name_vectors, "SHARD", 17)
+    monkeypatch.setattr(index_folder, "SHARD", 17)
     assert measured(tmp_path / "again") == whole
-
-
-def test_search_parameters_do_not_change_the_index(tmp_path, clustered):
-    vectors = encode_names(clustered, TrigramEncoder(), tmp_path / "vectors")
-    for parameters in ("nprobe=1", "nprobe=8"):
-        (tmp_path / parameters).mkdir()
-        NameIndex.build(vectors, tmp_path / parameters, "IVF8,Flat", parameters)
-    assert contents(tmp_path / "nprobe=1") == contents(tmp_path / "nprobe=8")
-    with pytest.raises(UserError, match="index_factory 'IVF8,Flat' with index_parameters 'nprobes=8': FAISS"):
-        NameIndex.load(tmp_path / "nprobe=1", "nprobes=8")
 
 
 @pytest.mark.parametrize("parameters", ["nprobe=0", "nprobe=-1", "nprobe=0.5"])
@@ -340,7 +307,7 @@ def test_a_query_finds_the_same_whoever_is_searched_with_it(tmp_path, clustered)
 
 @pytest.mark.parametrize("factory", ["SQfp16", "HNSW8,SQfp16", FAST])
 def test_vectors_do_not_move_while_an_index_is_filled(tmp_path, clustered, monkeypatch, factory):
-    monkeypatch.setattr(name_vectors, "SHARD", 17)
+    monkeypatch.setattr(index_folder, "SHARD", 17)
     vectors, places = encode_names(clustered, TrigramEncoder(), tmp_path / "vectors"), []
     index = faiss_module.new_index(vectors.dimension, factory, "nprobe=4" * ("IVF" in factory))
     holder = next((getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)), index)
@@ -367,12 +334,6 @@ def record_training(monkeypatch):
     trained, train = [], faiss.IndexIVFFlat.train
     monkeypatch.setattr(faiss.IndexIVFFlat, "train", lambda self, x: trained.append(len(x)) or train(self, x))
     return trained
-
-
-def test_each_iteration_of_clustering_is_shown(tmp_path, clustered, capfd):
-    build(tmp_path, clustered, factory=FAST, search_parameters="nprobe=4")
-    shown = capfd.readouterr().out
-    assert "10 iterations" in shown and "Iteration 9 (" in shown
 
 
 def test_the_default_sample_grows_with_the_clusters(tmp_path, clustered, monkeypatch):
@@ -416,59 +377,3 @@ def test_clusters_without_nprobe_are_refused(factory, parameters, recommended):
 def test_what_has_no_enough_names_to_train_on_is_refused(tmp_path, clustered):
     with pytest.raises(UserError, match="training on [0-9]+ names failed"):
         build(tmp_path, clustered, factory="PQ4x10")
-
-
-class FakeGpu:
-    """Does what a GPU's FAISS does, on an index of its own in main memory; `calls` are the functions called."""
-
-    def __init__(self, monkeypatch, refuses=False):
-        self.calls = []
-        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
-        monkeypatch.setattr(faiss, "index_cpu_to_gpu", self.to_gpu, raising=False)
-        monkeypatch.setattr(faiss, "index_gpu_to_cpu", self.to_cpu, raising=False)
-        self.refuses = refuses
-
-    def to_gpu(self, resources, device, index):
-        self.calls.append(("to_gpu", resources, device))
-        if self.refuses:
-            raise RuntimeError("This index type is not implemented on GPU.")
-        self.index, self.is_trained = faiss.clone_index(index), False
-        return self
-
-    def train(self, vectors):
-        self.calls.append(("train", len(vectors)))
-        self.index.train(vectors)
-        self.is_trained = True
-
-    def add(self, vectors):
-        self.calls.append(("add", len(vectors)))
-        self.index.add(vectors)
-
-    def to_cpu(self, gpu):
-        self.calls.append(("to_cpu", gpu.index.ntotal))
-        index = faiss.clone_index(gpu.index)
-        faiss.extract_index_ivf(index).nprobe = 1
-        return index
-
-
-def test_a_gpu_trains_and_fills_the_index(tmp_path, clustered, monkeypatch):
-    encoder, settings = TrigramEncoder(), {"factory": "IVF4,Flat", "search_parameters": "nprobe=2"}
-    expected = build(tmp_path, clustered, encoder, **settings)
-    gpu = FakeGpu(monkeypatch)
-    monkeypatch.setattr(name_vectors, "SHARD", 100)
-    index = build(tmp_path / "gpu", clustered, encoder, **settings)
-    total = index._vectors.ntotal
-    adds = [("add", min(100, total - start)) for start in range(0, total, 100)]
-    assert gpu.calls == [("to_gpu", "resources", 0), ("train", total), *adds, ("to_cpu", total)]
-    assert faiss.extract_index_ivf(index._vectors).nprobe == 2
-    queries = encoder.encode(["heart failure", "cold"])
-    np.testing.assert_array_equal(index.search(queries, 5).rows, expected.search(queries, 5).rows)
-
-
-def test_what_a_gpu_does_not_know_and_what_needs_no_training_stays_on_the_processor(tmp_path, clustered, monkeypatch):
-    gpu = FakeGpu(monkeypatch, refuses=True)
-    assert len(build(tmp_path, clustered, factory="SQ8")) > 0
-    assert gpu.calls == [("to_gpu", "resources", 0)]
-    build(tmp_path / "flat", clustered)
-    assert len(gpu.calls) == 1

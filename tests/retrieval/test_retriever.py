@@ -13,11 +13,10 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.stages import RunFolder
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval import faiss_index, lexical_index
+from umls_reranker.retrieval import faiss_index
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
-from umls_reranker.retrieval.index_folder import load_retriever
 from umls_reranker.retrieval.lexical_index import LexicalIndex
-from umls_reranker.retrieval.retriever import Retriever, fuse
+from umls_reranker.retrieval.retriever import Retriever, fuse, load_retriever
 from umls_reranker.retrieval.retrievers import Context, Dense, Lexical
 
 NAMES = {
@@ -177,7 +176,7 @@ def counted(searched, tmp_path, monkeypatch):
         encoder, "encode", lambda texts, contexts=None: counts["in context" if contexts else "strings"].extend(texts)
     )
     count(lexical, "search", lambda texts, k: counts["lexical"].extend(texts))
-    count(lexical_index, "_hash_trigrams", lambda texts: counts["tokenized"].extend(texts))
+    count(lexical, "_weigh", lambda texts: counts["tokenized"].extend(texts))
     count(
         lexical.grouping,
         "best",

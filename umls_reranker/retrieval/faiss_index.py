@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from ..core.progress import progress
 from .concept_search import NAMES_PER_CONCEPT
 
 if TYPE_CHECKING:
-    from .name_vectors import NameVectors
+    from .index_folder import NameVectors
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
@@ -97,45 +99,24 @@ def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
     return UserError(f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}")
 
 
-def fill(index: faiss.Index, vectors: NameVectors) -> faiss.Index:
+def fill(index: faiss.Index, vectors: NameVectors) -> None:
     """Train an index if necessary and add all vectors; memory holds the index, the sample and one shard.
-
-    A GPU trains and fills the index if there is one and FAISS supports this kind of index on it.
-
-    Returns:
-        The filled index, in main memory.
 
     Raises:
         UserError: training needs more vectors than exist.
     """
     size = training_size(index, len(vectors))
-    on_gpu = None if index.is_trained else _to_gpu(index)
-    filled = index if on_gpu is None else on_gpu
-    if not filled.is_trained:
-        print(f"training the index on {size:,} names", file=sys.stderr)
-        if (clusters := faiss.try_extract_index_ivf(index)) is not None:
-            # FAISS then prints the time of each iteration.
-            clusters.cp.verbose = True
+    if not index.is_trained:
         try:
-            filled.train(vectors.take(vectors.sample(size)))
+            index.train(vectors.take(vectors.sample(size)))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}") from None
-    if on_gpu is None:
-        _reserve(index, len(vectors))
+    _reserve(index, len(vectors))
     with progress(total=len(vectors), desc="filling the index", unit=" names") as bar:
         for _, shard in vectors.shards():
-            filled.add(shard)
+            index.add(shard)
             bar.update(len(shard))
-    return filled if on_gpu is None else faiss.index_gpu_to_cpu(filled)
-
-
-def write(index: faiss.Index, path: Path) -> None:
-    """Write an index to a file; a first pass only counts its bytes, for the time left."""
-    writer, sizes = faiss.PyCallbackIOWriter, list[int]()  # type: ignore[attr-defined]  # not annotated
-    faiss.write_index(index, writer(lambda part: sizes.append(len(part))))
-    with path.open("wb") as file, progress(total=sum(sizes), desc="writing the index", unit="B") as bar:
-        faiss.write_index(index, writer(lambda part: bar.update(file.write(part))))
 
 
 def read_ahead(path: Path) -> None:
@@ -144,20 +125,10 @@ def read_ahead(path: Path) -> None:
     A disk reads single pages a hundred times more slowly: with 8.4 million names (13.8 GB), the first queries took
     50 ms each, and 5 ms after reading ahead.
     """
-    part, bar = bytearray(READ_AT_ONCE), progress(total=path.stat().st_size, desc="reading the index", unit="B")
-    with bar, path.open("rb", buffering=0) as file:
-        while count := file.readinto(part):
-            bar.update(count)
-
-
-def _to_gpu(index: faiss.Index) -> faiss.Index | None:
-    if faiss.get_num_gpus() == 0:
-        return None
-    try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-    except RuntimeError:
-        # HNSW and some quantizers are not available on a GPU.
-        return None
+    part = bytearray(READ_AT_ONCE)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(part):
+            pass
 
 
 def _reserve(index: faiss.Index, total: int) -> None:
@@ -206,6 +177,43 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
     }
 
 
+@contextmanager
+def faiss_threads(number: int) -> Iterator[None]:
+    """Let FAISS use this many threads, in the calling thread alone."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(number)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+_searches = threading.Lock()
+_running, _threshold = 0, 0
+
+
+@contextmanager
+def _matrix_products(dimension: int) -> Iterator[None]:
+    """Let FAISS compare queries by matrix products, in the whole process.
+
+    It compares up to 300 queries one by one, ten times slower. Its threshold is restored when the last of several
+    searches at the same time ends.
+    """
+    global _running, _threshold
+    with _searches:
+        if not _running:
+            _threshold = faiss.cvar.distance_compute_blas_threshold
+            faiss.cvar.distance_compute_blas_threshold = min(_threshold, 4 * dimension)
+        _running += 1
+    try:
+        yield
+    finally:
+        with _searches:
+            _running -= 1
+            if not _running:
+                faiss.cvar.distance_compute_blas_threshold = _threshold
+
+
 def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k vectors with the largest inner products, by one thread; several threads may call it.
 
@@ -217,11 +225,8 @@ def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np
     Returns:
         (n, k) float32 scores in descending order, ties by number, and (n, k) int64 numbers of vectors.
     """
-    faiss.omp_set_num_threads(1)
-    # FAISS compares up to 300 queries one by one, ten times slower than a matrix product.
-    threshold = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = min(threshold, 4 * vectors.shape[1])
-    _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    with faiss_threads(1), _matrix_products(vectors.shape[1]):
+        _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     # A matrix product may round equal vectors differently depending on the other queries; this does not.
     scores = np.stack(
         [np.einsum("nd,d->n", vectors[nearest], query) for nearest, query in zip(numbers, queries, strict=True)]

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_array, vstack
-from sklearn.preprocessing import normalize
-from sklearn.utils import murmurhash3_32
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import openmp_threads, usable_cores
 from ..core.progress import progress
-from ..data.arrow import open_arrow
-from ..data.normalization import normalize_name, trigrams
-from .concept_index import ConceptIndex, write_names
+from ..data.arrow import arrow_writer, open_arrow
+from ..data.normalization import normalize_name
 from .concept_search import Candidates, NameGrouping
+from .index_folder import NAMES_FILE, ConceptIndex, write_names
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-NAMES_FILE = "names.arrow"
-TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
-STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"
-STRING_STARTS_FILE, STRING_TRIGRAMS_FILE = "string_starts.npy", "string_trigrams.npy"
-STRING_WEIGHTS_FILE = "string_weights.npy"
-# Size of the trigram hash; among 50,000 trigrams, one in 20 shares its number with another.
-HASHES = 1 << 20
+TRIGRAMS_FILE = "trigrams.arrow"
+# Files of a sparse matrix: values, columns, and where each row starts.
+PARTS = ("data", "indices", "indptr")
 # A trigram in more than this share of the strings carries little information and costs most of the time; small
 # dictionaries keep all.
 COMMON_SHARE, COMMON_STRINGS = 0.05, 5_000
-# Strings per block of postings: the sums of a query over one block fit the CPU's cache.
+# Strings per block of inverted lists: the sums of a query over one block fit the CPU's cache.
 STRINGS_PER_BLOCK = 131_072
 QUERIES_PER_BLOCK = 64
 STRINGS_AT_ONCE = 65_536
@@ -49,21 +42,24 @@ class LexicalIndex(ConceptIndex):
     trigram, about 300 bytes in total.
     """
 
-    title, file, schema_version = "the lexical index", "lexical.json", 2
+    title, file, schema_version = "the lexical index", "lexical.json", 3
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
-        self._trigrams, self._idf, self._starts, self._postings, self._weights = (
-            np.load(path / file, mmap_mode="r", allow_pickle=False)
-            for file in (TRIGRAMS_FILE, WEIGHTS_FILE, STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE)
-        )
-        self._string_starts, self._string_trigrams, self._string_weights = (
-            np.load(path / file, mmap_mode="r", allow_pickle=False)
-            for file in (STRING_STARTS_FILE, STRING_TRIGRAMS_FILE, STRING_WEIGHTS_FILE)
-        )
+        trigrams = open_arrow(path / TRIGRAMS_FILE)
+        self._vectorizer = _vectorizer(vocabulary=trigrams["trigram"].to_pylist())
+        self._vectorizer.idf_ = trigrams["weight"].to_numpy()
+        self._vectors = _open(path / "vectors", trigrams.num_rows)
+        strings = self._vectors.shape[0]
+        # The first string and the inverted lists, (trigrams, strings), of every block.
+        self._lists = [
+            (first, _open(path / f"lists_{first}", min(STRINGS_PER_BLOCK, strings - first)))
+            for first in range(0, strings, STRINGS_PER_BLOCK)
+        ]
         names = open_arrow(path / NAMES_FILE)
-        rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
-        self.grouping = NameGrouping(rows, strings, description["concepts"], len(self._string_starts) - 1)
+        self.grouping = NameGrouping(
+            names["row"].to_numpy(), names["string"].to_numpy(), description["concepts"], strings
+        )
 
     @classmethod
     def build(cls, concepts: ConceptTable, path: Path) -> LexicalIndex:
@@ -74,28 +70,15 @@ class LexicalIndex(ConceptIndex):
             path: existing folder to write into.
         """
         strings = write_names(concepts, path / NAMES_FILE, form=normalize_name)
-        counts = np.zeros(HASHES, np.int64)
-        for texts in _blocks(strings, "counting trigrams"):
-            counts += np.bincount(_hash_trigrams(texts).indices, minlength=HASHES)
         common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
-        trigrams = np.flatnonzero((counts > 0) & (counts <= common)).astype(np.int32)
-        idf = (np.log((1 + len(strings)) / (1 + counts[trigrams])) + 1).astype(np.float32)
-        blocks = [_weigh(texts, trigrams, idf) for texts in _blocks(strings, "indexing trigrams")]
-        lists = [block.tocsc() for block in blocks]
-        vectors = vstack(blocks, "csr")
-        ends = list_offsets([block.nnz for block in blocks])
-        arrays = {
-            TRIGRAMS_FILE: trigrams,
-            WEIGHTS_FILE: idf,
-            STARTS_FILE: np.stack([end + block.indptr for end, block in zip(ends, lists, strict=False)]),
-            POSTINGS_FILE: np.concatenate([block.indices for block in lists]),
-            POSTING_WEIGHTS_FILE: np.concatenate([block.data for block in lists]),
-            STRING_STARTS_FILE: vectors.indptr.astype(np.int64),
-            STRING_TRIGRAMS_FILE: vectors.indices.astype(np.int32),
-            STRING_WEIGHTS_FILE: vectors.data,
-        }
-        for file, values in arrays.items():
-            np.save(path / file, values)
+        vectorizer = _vectorizer(max_df=min(1.0, common / len(strings)))
+        vectors = csr_array(vectorizer.fit_transform(_texts(strings)))
+        trigrams = pa.table({"trigram": vectorizer.get_feature_names_out(), "weight": vectorizer.idf_})
+        with arrow_writer(path / TRIGRAMS_FILE, trigrams.schema) as writer:
+            writer.write(trigrams)
+        _save(vectors, path / "vectors")
+        for first in range(0, len(strings), STRINGS_PER_BLOCK):
+            _save(vectors[first : first + STRINGS_PER_BLOCK].T.tocsr(), path / f"lists_{first}")
         cls.describe(path, len(concepts))
         return cls.load(path)
 
@@ -121,8 +104,10 @@ class LexicalIndex(ConceptIndex):
         with ThreadPoolExecutor(threads) as pool:
             return self.grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
 
-    def score(self, texts: Sequence[str], rows: np.ndarray, owners: np.ndarray | None = None) -> np.ndarray:
-        """Cosine of each text and the most similar name of given concepts.
+    def best_names(
+        self, texts: Sequence[str], rows: np.ndarray, owners: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The most similar name of given concepts for each text.
 
         Args:
             texts: m strings, not yet normalized.
@@ -130,26 +115,22 @@ class LexicalIndex(ConceptIndex):
             owners: (n,) text of each list of rows; None: the text with the same number.
 
         Returns:
-            (n, k) float32 TF-IDF cosines, 0 without a common trigram, padded with -inf.
+            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 TF-IDF cosines, 0 without a
+            common trigram, padded with -inf.
         """
         vectors = self._weigh(texts)
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
             distinct, number_of = np.unique(strings, return_inverse=True)
             query_vectors = vectors[queries if owners is None else owners[queries]]
-            return np.asarray(query_vectors.multiply(self._vectors(distinct)[number_of]).sum(axis=1), np.float32)
+            return np.asarray(query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32)
 
-        return self.grouping.best(rows, score, STRINGS_AT_ONCE)[1]
-
-    def _vectors(self, strings: np.ndarray) -> csr_array:
-        """TF-IDF vectors of names, by number of their string, (n, trigrams)."""
-        starts, stops = self._string_starts[strings], self._string_starts[strings + 1]
-        entries = expand_ranges(starts, stops)[1]
-        content = self._string_weights[entries], self._string_trigrams[entries], list_offsets(stops - starts)
-        return csr_array(content, shape=(len(strings), len(self._trigrams)))
+        return self.grouping.best(rows, score, STRINGS_AT_ONCE)
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
-        return _weigh([normalize_name(text) for text in texts], self._trigrams, self._idf)
+        if not texts:
+            return csr_array((0, self._vectors.shape[1]), dtype=np.float32)
+        return csr_array(self._vectorizer.transform(map(normalize_name, texts)))
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by number."""
@@ -170,42 +151,26 @@ class LexicalIndex(ConceptIndex):
                 scores[query], strings[query] = values[best], numbers[best]
         return scores, strings
 
-    @cached_property
-    def _lists(self) -> list[tuple[int, csr_array]]:
-        """Number of the first string and the inverted lists, (trigrams, strings), of every block."""
-        blocks = []
-        for number, starts in enumerate(self._starts):
-            first_string = number * STRINGS_PER_BLOCK
-            shape = len(self._trigrams), min(STRINGS_PER_BLOCK, len(self._string_starts) - 1 - first_string)
-            entries = slice(starts[0], starts[-1])
-            lists = self._weights[entries], self._postings[entries], (starts - starts[0]).astype(np.int32)
-            blocks.append((first_string, csr_array(lists, shape=shape)))
-        return blocks
+
+def _vectorizer(**settings: Any) -> TfidfVectorizer:
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False, dtype=np.float32, **settings)
 
 
-def _blocks(strings: pa.Array, desc: str) -> Iterator[list[str]]:
-    """The strings of every block."""
-    with progress(total=len(strings), desc=desc, unit=" names") as bar:
+def _texts(strings: pa.Array) -> Iterator[str]:
+    """The strings, in memory block by block."""
+    with progress(total=len(strings), desc="indexing trigrams", unit=" names") as bar:
         for start in range(0, len(strings), STRINGS_PER_BLOCK):
             texts = strings.slice(start, STRINGS_PER_BLOCK).to_pylist()
-            yield texts
+            yield from texts
             bar.update(len(texts))
 
 
-def _hash_trigrams(texts: Sequence[str]) -> csr_array:
-    """Count of each trigram in n normalized texts, (n, HASHES) float32."""
-    owner, characters = trigrams(texts)
-    # A code point has 21 bits.
-    codes = characters.astype(np.int64).T @ (1 << np.array([42, 21, 0]))
-    _, first, number = np.unique(codes, return_index=True, return_inverse=True)
-    distinct = np.ascontiguousarray(characters.T[first]).view("U3")[:, 0].tolist()
-    columns = np.array([abs(murmurhash3_32(trigram)) % HASHES for trigram in distinct], np.int32)
-    counts = np.ones(len(owner), np.float32), (owner.astype(np.int32), columns[number])
-    return csr_array(counts, shape=(len(texts), HASHES))
+def _save(matrix: csr_array, stem: Path) -> None:
+    for part in PARTS:
+        np.save(f"{stem}_{part}.npy", getattr(matrix, part))
 
 
-def _weigh(texts: Sequence[str], trigrams: np.ndarray, idf: np.ndarray) -> csr_array:
-    """TF-IDF vectors of n normalized texts over the kept trigrams, L2-normalized, (n, trigrams) float32."""
-    counts = _hash_trigrams(texts)[:, trigrams]
-    counts.data *= idf[counts.indices]
-    return normalize(counts, copy=False) if len(texts) else counts
+def _open(stem: Path, columns: int) -> csr_array:
+    """Memory-map a matrix that `_save` wrote."""
+    data, indices, indptr = (np.load(f"{stem}_{part}.npy", mmap_mode="r", allow_pickle=False) for part in PARTS)
+    return csr_array((data, indices, indptr), shape=(len(indptr) - 1, columns))

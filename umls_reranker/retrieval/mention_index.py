@@ -15,9 +15,9 @@ import torch
 
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
-from .concept_index import ConceptIndex
 from .concept_search import Candidates, NameGrouping, distinct_queries
 from .faiss_index import search_exactly
+from .index_folder import ConceptIndex
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable

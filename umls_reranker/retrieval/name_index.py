@@ -16,14 +16,14 @@ from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_arrow
-from .concept_index import ConceptIndex
 from .concept_search import Candidates, NameGrouping
-from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters, write
+from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters
+from .index_folder import NAMES_FILE, ConceptIndex
 
 if TYPE_CHECKING:
-    from .name_vectors import NameVectors
+    from .index_folder import NameVectors
 
-FAISS_FILE, NAMES_FILE = "names.faiss", "names.arrow"
+FAISS_FILE = "names.faiss"
 # Number of queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512
 # Number of names whose vectors are read from the index together.
@@ -73,9 +73,10 @@ class NameIndex(ConceptIndex):
             UserError: FAISS does not know the factory string or a parameter, an IVF index lacks ``nprobe``, or there
                 are too few names to train on.
         """
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        index = fill(new_index(vectors.dimension, factory, search_parameters), vectors)
-        write(index, path / FAISS_FILE)
+        index = new_index(vectors.dimension, factory, search_parameters)
+        with faiss_threads(torch.get_num_threads()):
+            fill(index, vectors)
+        faiss.write_index(index, str(path / FAISS_FILE))
         # It does not fit into memory together with what is loaded below.
         del index
         shutil.copyfile(vectors.names, path / NAMES_FILE)
@@ -125,8 +126,8 @@ class NameIndex(ConceptIndex):
             if self._flat is not None:
                 return search_exactly(self._flat, vectors[queries], width)
             # Threads search whole blocks; FAISS's own threads would wait for each other.
-            faiss.omp_set_num_threads(1)
-            return self._vectors.search(vectors[queries], width)
+            with faiss_threads(1):
+                return self._vectors.search(vectors[queries], width)
 
         block = max(1, min(QUERIES_PER_BLOCK, -(-len(vectors) // torch.get_num_threads())))
         return self.grouping.collect(len(vectors), k, search, batch_mapper(torch.device("cpu")), block)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ..core.arrays import number_distinct
+from ..core.settings import EncoderArguments, IndexArguments, RunArguments, chosen_retrievers
+from ..core.stage_keys import index_key
 from .concept_search import Candidates
-from .retrieval_method import Queries, RetrievalMethod
-from .retrievers import Dense
+from .retrievers import Dense, IndexSources, Queries, RetrievalMethod
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -144,3 +145,15 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     fused = np.full((len(rows), k), -1, np.int64)
     fused[query[is_retained], rank[is_retained]] = (keys % stride)[order[is_retained]]
     return fused
+
+
+def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> Retriever:
+    """Open the run's indexes for the recipe's retrievers.
+
+    Raises:
+        UserError: an index is missing.
+    """
+    sources = IndexSources(run, encoder, index)
+    chosen = cast(list[type[RetrievalMethod]], chosen_retrievers(index.retrievers))
+    methods = [method.load(sources, sources.folder / (method.folder or "")) for method in chosen]
+    return Retriever(methods, sources.encoder, index_key(run.run_dir, index.retrievers))

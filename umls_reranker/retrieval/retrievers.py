@@ -1,25 +1,168 @@
-"""The retrievers of the package. To add one, write its own module and a line in `OWN_RETRIEVERS`."""
+"""Retrievers: their interface, what they are built from, and those of the package.
+
+To add one, write its own module and a line in `OWN_RETRIEVERS`. Heavy libraries are imported where they are used,
+because every command reads the declarations of retrievers.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..core.errors import UserError
-from .retrieval_method import IndexSources, Queries, RetrievalMethod
+from ..core.settings import RetrieverDeclaration
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
     from ..core.recipe import Recipe
+    from ..core.settings import EncoderArguments, IndexArguments, RunArguments
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
-    from .concept_index import ConceptIndex
+    from .index_folder import ConceptIndex
     from .mention_index import MentionIndex
+    from .name_index import NameIndex
 
 
-class _OfIndex(RetrievalMethod):
-    """A retriever whose index knows what it was built from."""
+class Queries(NamedTuple):
+    """n distinct mentions to search for: strings, or mentions in their text if the retriever reads context.
+
+    Attributes:
+        texts: n strings.
+        contexts: n left and n right texts, if it reads context.
+        vectors: (n, dimension) float32, L2-normalized, by the bi-encoder.
+    """
+
+    texts: Sequence[str]
+    contexts: tuple[Sequence[str], Sequence[str]] | None
+    vectors: np.ndarray
+
+
+class IndexSources:
+    """What retrievers are built from or load, in a run or index folder; each is opened when first used.
+
+    Args:
+        run: section of the recipe.
+        encoder: section of the recipe.
+        index: section of the recipe.
+
+    Attributes:
+        folder: the run or index folder.
+    """
+
+    def __init__(self, run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> None:
+        self.run, self.encoder_settings, self.index = run, encoder, index
+        self.folder: Path = run.run_dir
+
+    @cached_property
+    def concepts(self) -> ConceptTable:
+        """The dictionary."""
+        from ..data.concepts import ConceptTable
+
+        return ConceptTable.load(self.folder / "concepts")
+
+    @cached_property
+    def training_mentions(self) -> pa.Table:
+        """The columns ``mention``, ``left``, ``right`` and ``cui`` of the training split; only in a run folder."""
+        from ..core.stages import RunFolder
+
+        mentions = RunFolder(self.folder).splits("mentions")["train"]
+        return mentions.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
+
+    @cached_property
+    def encoder(self) -> BiEncoder:
+        """The bi-encoder, on its device."""
+        from .index_folder import load_encoder
+
+        return load_encoder(self.run, self.encoder_settings, self.index)
+
+    @cached_property
+    def names(self) -> NameIndex:
+        """The dense index; an approximate one is read once from start to end, as searches use its pages in any order.
+
+        Raises:
+            UserError: the index is missing, or cannot be read.
+        """
+        from ..core.stage_keys import EXACT_INDEX
+        from .faiss_index import read_ahead
+        from .name_index import FAISS_FILE, NameIndex
+
+        names = NameIndex.load(self.folder / "index", self.index.index_parameters or "")
+        if self.index.index_factory != EXACT_INDEX:
+            read_ahead(self.folder / "index" / FAISS_FILE)
+        return names
+
+
+class RetrievalMethod(RetrieverDeclaration, ABC):
+    """A retriever: its declaration, and how its index is built, loaded and searched."""
+
+    @classmethod
+    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
+        """Build the index, if it has a `folder`.
+
+        Args:
+            sources: what it is built from.
+            path: existing folder to write into.
+
+        Returns:
+            Counts of its content, such as ``{"names": 107_379}``.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    @abstractmethod
+    def load(cls, sources: IndexSources, path: Path) -> RetrievalMethod:
+        """Open the index.
+
+        Args:
+            sources: what it loads from.
+            path: its folder; `sources.folder` if it has none of its own.
+
+        Raises:
+            UserError: a file is missing or cannot be read.
+        """
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        """Refuse concepts or an encoder other than those of the index, if it can tell.
+
+        Raises:
+            UserError: they differ; names them.
+        """
+
+    @abstractmethod
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        """The k concepts nearest to each of n queries, the nearest first.
+
+        Returns:
+            (n, k) concept rows, distinct within a query, padded with -1; fewer columns if there are fewer concepts.
+        """
+
+    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Scores of given concepts, if it has a `score_name`; higher is better.
+
+        Args:
+            queries: the queries.
+            rows: (m, k) concept rows, padded with -1.
+            owners: (m,) query of each list of rows.
+
+        Returns:
+            (m, k) float32, padded with -inf.
+        """
+        raise NotImplementedError
+
+
+class OfIndex(RetrievalMethod):
+    """A retriever that searches an index, which knows what it was built from.
+
+    Attributes:
+        queried: the field of `Queries` that the index is searched with.
+    """
+
+    queried: ClassVar[str] = "vectors"
 
     def __init__(self, index: ConceptIndex) -> None:
         self.index: Any = index
@@ -27,8 +170,14 @@ class _OfIndex(RetrievalMethod):
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
         self.index.require(concepts, encoder)
 
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        return self.index.search(getattr(queries, self.queried), k).rows
 
-class Dense(_OfIndex):
+    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return self.index.best_names(getattr(queries, self.queried), rows, owners)[1]
+
+
+class Dense(OfIndex):
     """Searches by the vector of the mention. Every candidate's name and cosine come from its index."""
 
     name = "dense"
@@ -44,8 +193,8 @@ class Dense(_OfIndex):
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
+        from .index_folder import NameVectors
         from .name_index import NameIndex
-        from .name_vectors import NameVectors
 
         vectors, settings = NameVectors(sources.folder / "vectors"), sources.index
         index = NameIndex.build(vectors, path, settings.index_factory, settings.index_parameters or "")
@@ -54,12 +203,6 @@ class Dense(_OfIndex):
     @classmethod
     def load(cls, sources: IndexSources, path: Path) -> Dense:
         return cls(sources.names)
-
-    def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(queries.vectors, k).rows
-
-    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return self.index.best_names(queries.vectors, rows, owners)[1]
 
 
 class Context(Dense):
@@ -81,18 +224,19 @@ class Context(Dense):
             )
 
 
-class Lexical(_OfIndex):
+class Lexical(OfIndex):
     """Searches by character trigrams."""
 
     name = "lexical"
     help = "most similar names by character trigrams"
     folder = "lexical"
+    queried = "texts"
     score_name = "lexical"
     score_help = "cosine of mention and name by character n-grams"
 
     @staticmethod
     def settings(recipe: Recipe) -> dict[str, Any]:
-        return {"schema_version": 2}
+        return {"schema_version": 3}
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
@@ -106,14 +250,8 @@ class Lexical(_OfIndex):
 
         return cls(LexicalIndex.load(path))
 
-    def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(queries.texts, k).rows
 
-    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return self.index.score(queries.texts, rows, owners)
-
-
-class NearestMentions(_OfIndex):
+class NearestMentions(OfIndex):
     """Searches by the vectors of training mentions, in their texts if the encoder reads context."""
 
     name = "nearest_mentions"
@@ -137,9 +275,6 @@ class NearestMentions(_OfIndex):
         from .mention_index import MentionIndex
 
         return cls(MentionIndex.load(path))
-
-    def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(queries.vectors, k).rows
 
 
 # In the order of their lists in a union: ties go to the concept in an earlier list.

@@ -140,7 +140,8 @@ class ConceptLinker:
                 "provides; use UMLSReranker, without an index"
             )
         # Imported here, because a model without a network is served without torch.
-        from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
+        from ..retrieval.index_folder import index_parts, require_one_run
+        from ..retrieval.retriever import load_retriever
 
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
