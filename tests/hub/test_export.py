@@ -1,12 +1,10 @@
 """The network in ONNX: its logits are those of PyTorch, else it is refused; it is checked like every part."""
 
-import os
 import sys
 
 import numpy as np
 import pytest
 import torch
-from forked import run_forked
 from list_fixtures import make_lists
 from tiny_reranker import tiny_reranker
 
@@ -15,7 +13,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.hub import export
 from umls_reranker.hub.export import export_onnx
 from umls_reranker.hub.model_folder import ONNX, WEIGHTS, verify_model
-from umls_reranker.models.cross_encoder import PairScorer, score_lists
+from umls_reranker.models.cross_encoder import score_lists
 from umls_reranker.models.pairs import PairTemplate
 
 TEMPLATE = PairTemplate(32, context_tokens=4, mention_types=True)
@@ -132,26 +130,6 @@ def test_weights_of_pytorch_need_not_be_there_for_onnx(folder, copy, tmp_path):
     assert len({one.rerank("cold", ["cough"], "T047", "a", "b")[0].logit for one in rerankers}) == 1
     with pytest.raises(UserError, match=r"model.safetensors is missing"):
         UMLSReranker.from_pretrained(copy)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_a_forked_process_scores_with_threads_of_its_own(folder, lists, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    scorer = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=60).scorer
-    assert scorer.network.threads == 3
-    expected = score_lists(scorer, lists).logits
-
-    def work():
-        np.testing.assert_allclose(score_lists(scorer, lists).logits, expected, rtol=0, atol=1e-4)
-
-    run_forked(work)
-
-
-@pytest.mark.parametrize(("name", "content"), [(ONNX, b"other"), ("tokenizer.json", b"{}")])
-def test_files_that_cannot_be_read_are_named_in_one_line(copy, name, content):
-    (copy / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"onnx/model.onnx or tokenizer.json cannot be read: [^\n]+$"):
-        PairScorer.from_folder(copy, TEMPLATE, backend="onnx")
 
 
 @pytest.mark.parametrize(
