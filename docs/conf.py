@@ -46,7 +46,6 @@ nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAI
 nitpick_ignore = [
     ("py:class", "umls_reranker.data.candidate_lists.RetrievedList"),
     ("py:class", "Reference"),
-    ("py:class", "umls_reranker.serving.monitoring.reference.Reference"),
     ("py:class", "umls_reranker.serving.spacy_component.EntityLinks"),
 ]
 

@@ -92,11 +92,10 @@ def evaluate_run() -> None:
 def make(recipe, run, stage) -> None:
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.evaluation.metrics import FIGURES
     from umls_reranker.hub.model_folder import REFERENCE
     from umls_reranker.serving.evaluate import evaluate_lists, evaluation_summary, save_report
-    from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.reranker import UMLSReranker
+    from umls_reranker.serving.statistics import Histogram, reference_content
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions, candidates = run.splits("mentions"), run.splits("candidates")["test"]
@@ -121,10 +120,8 @@ def make(recipe, run, stage) -> None:
         for name in ("f1", "roc_auc"):
             metrics["figures"][name] = {"value": dev[name]}
         save_report(metrics, outcomes, reranker, recipe.run.run_name, folder)
-        figures = {figure.name: metrics["figures"][figure.name] for figure in FIGURES}
-        target = reranker.thresholds.target_precision
-        reference = Reference.fit(outcomes.score, outcomes.types, outcomes.document, figures, target)
-        write_json(folder / REFERENCE, reference.to_dict())
+        histogram = Histogram.of(outcomes.score, outcomes.decided_by > 0, outcomes.document)
+        write_json(folder / REFERENCE, reference_content(metrics["figures"], histogram))
         summary |= {"acc@1": metrics["figures"]["acc@1"]["value"]}
     print(evaluation_summary(metrics))
 

@@ -13,19 +13,18 @@ load balancer.
 import signal
 import sys
 import warnings
-from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import MonitoringArguments, RunArguments, ServingArguments
+from umls_reranker.core.settings import RunArguments, ServingArguments
 
 # Seconds to finish requests in progress; the container manager must wait longer before it kills the process.
 STOP_SECONDS = 30
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments), or_model="served_model")
+    recipe = parse_recipe(__doc__, (ServingArguments, RunArguments), or_model="served_model")
     serving = recipe.serving
     if not serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")
@@ -44,7 +43,6 @@ def main() -> None:
         reranker.rerank("warm-up", ["warm", "up"])
         if linker is not None:
             linker.link("warm-up")
-    reranker.monitor = make_monitor(recipe, reranker)
     app = create_app(reranker, serving, linker)
     if recipe.run.dry_run:
         print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)
@@ -79,21 +77,6 @@ def load(recipe):
     else:
         reranker = UMLSReranker.from_pretrained(serving.served_model, revision, **options)
     return reranker, linker
-
-
-def make_monitor(recipe, reranker):
-    """The monitor set by the recipe, with the reference of the served model; a dry run writes no log."""
-    from umls_reranker.serving.http.app import served_version
-    from umls_reranker.serving.monitoring.monitor import LogFile, Monitor
-
-    settings = recipe.monitoring
-    log = None if recipe.run.dry_run or not settings.monitor_log else LogFile(Path(settings.monitor_log))
-    version = served_version(reranker, recipe.serving)
-    options = {"window": settings.monitor_window, "alpha": settings.monitor_alpha, "log": log, "model": version}
-    try:
-        return Monitor.of_model(reranker.folder, **options)
-    except ValueError as error:
-        raise UserError(f"monitor_window: {error}") from None
 
 
 if __name__ == "__main__":

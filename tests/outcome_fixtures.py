@@ -40,6 +40,7 @@ def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **
         "margin": score / 2,
         "tier": np.where(score >= 0.9, "high", np.where(score >= 0.4, "medium", "reject")),
         "accepted": score >= 0.4,
+        "decided_by": np.zeros(mentions, int),
     }
     return Outcomes(**drawn | columns)
 

@@ -19,8 +19,8 @@ from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.mention_index import MentionIndex
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.serving.linker import ConceptLinker
-from umls_reranker.serving.monitoring.reference import Reference
 from umls_reranker.serving.reranker import UMLSReranker
+from umls_reranker.serving.statistics import read_reference
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "compatibility.md"
 
@@ -95,12 +95,10 @@ def test_a_recipe_with_keys_of_another_version_is_refused_with_the_way_out(tmp_p
 
 def test_what_monitoring_and_comparison_read_is_refused_likewise(tmp_path):
     (tmp_path / "reference.json").write_text('{"schema_version": 0}')
-    with pytest.raises(
-        UserError, match=r"reference\.json has schema_version 0, not 1; run umls-reranker evaluate again"
-    ):
-        Reference.load(tmp_path / "reference.json")
+    with pytest.raises(UserError, match=r"reference\.json has schema_version 0, not 2; run umls-reranker evaluate"):
+        read_reference(tmp_path / "reference.json")
     make_outcomes(3).save(tmp_path / "outcomes.parquet")
     table = pq.read_table(tmp_path / "outcomes.parquet").replace_schema_metadata({"schema_version": "0"})
     pq.write_table(table, tmp_path / "outcomes.parquet")
-    with pytest.raises(UserError, match=r"outcomes\.parquet has schema_version 0, not 1; run umls-reranker evaluate"):
+    with pytest.raises(UserError, match=r"outcomes\.parquet has schema_version 0, not 2; run umls-reranker evaluate"):
         Outcomes.load(tmp_path / "outcomes.parquet")

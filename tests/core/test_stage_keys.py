@@ -55,7 +55,6 @@ STALE = {
     "repo_id tag private": "",
     "served_model served_revision served_index accept_tier backend token_budget batch_mentions host "
     "port max_queue max_candidates max_request_mentions auto_truncate": "",
-    "monitor_window monitor_alpha monitor_log": "",
 }
 FIELDS = {name: key.field for name, key in KEYS.items()}
 STAGES = {key: stages.split() for keys, stages in STALE.items() for key in keys.split()}

@@ -243,9 +243,7 @@ def test_a_file_of_mentions_that_cannot_be_read(scripts, finished, tmp_path):
         assert_refused(scripts.run("rerank", model, mentions, output, "--device", "cpu"), reason)
         assert [path.name for path in tmp_path.iterdir()] == ["mentions.jsonl"]
     assert_refused(scripts.run("rerank", model, tmp_path / "none.jsonl", output), "none.jsonl does not exist")
-    assert_refused(
-        scripts.run("monitor", model, mentions), "mentions.jsonl:1: not a complete output line of umls-reranker rerank"
-    )
+    assert_refused(scripts.run("monitor", model, mentions), "mentions.jsonl:1: not a ranked row")
     assert_refused(scripts.run("monitor", tmp_path, mentions), "reranker.json is missing")
 
 

@@ -18,7 +18,7 @@ from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.progress import progress
 from umls_reranker.serving.bulk import BulkJob
-from umls_reranker.serving.prediction_log import read_predictions
+from umls_reranker.serving.statistics import read_ranked
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -135,7 +135,7 @@ def test_an_unscored_candidate_has_the_logit_null(tmp_path, reranker, monkeypatc
     assert first["logit"] is not None and second["logit"] is None and first["scored"] == second["scored"] == 1
     if ending == "jsonl":
         assert '"logit": null' in (tmp_path / "out.jsonl").read_text()
-        assert [one.top.accepted for one in read_predictions(tmp_path / "out.jsonl")] == [first["accepted"]]
+        assert [row["ranked"][0]["accepted"] for row in read_ranked(tmp_path / "out.jsonl")] == [first["accepted"]]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

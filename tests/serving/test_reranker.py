@@ -242,7 +242,6 @@ def test_an_unknown_type_warns_and_takes_the_default():
         ((known,),) = reranker.rerank_batch(["mention"], [["a"]], [["nonsense", DRUG]])
     assert caught[0].filename == __file__
     assert not known.accepted and known.tier == "reject"
-    assert list(reranker.get_statistics()["per_type"]) == [DRUG]
 
 
 def test_unknown_types_warn_once_a_call_with_the_first_of_them_in_short():
@@ -292,7 +291,7 @@ def test_no_candidates_give_an_empty_list_and_are_counted():
     assert [len(r) for r in reranker.rerank_batch(["m", "n", "o"], [[], ["a"], []])] == [0, 1, 0]
     figures = reranker.get_statistics()
     assert (figures["mentions"], figures["without_candidates"]) == (4, 3)
-    assert figures["abstained_share"] == 0.75
+    assert figures["accepted_share"] == 0.25
 
 
 @pytest.mark.parametrize("candidate", [None, 7, {"cui": "C1"}, {"name": None}, Term(3, "C1"), ("a", "C1")])
@@ -652,7 +651,7 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
         np.testing.assert_allclose([item.margin for item in many], [item.margin for item in one], atol=1e-5)
     alone = reranker.get_statistics()
     assert in_batch.pop("mean_margin") == pytest.approx(alone.pop("mean_margin"), abs=1e-5)
-    assert in_batch["tier_shares"] == alone["tier_shares"] and in_batch["candidates"] == alone["candidates"]
+    assert in_batch["tiers"] == alone["tiers"] and in_batch["candidates"] == alone["candidates"]
 
 
 @pytest.mark.parametrize(
@@ -677,7 +676,6 @@ def test_statistics_by_hand():
     reranker.rerank("m", ["long"])  # rejected
     reranker.rerank("m", [], DISEASE)
     figures = reranker.get_statistics()
-    per_type = figures.pop("per_type")
     assert figures == {
         "mentions": 4,
         "without_candidates": 1,
@@ -685,16 +683,14 @@ def test_statistics_by_hand():
         "truncated_pairs": 2,
         "inputs": {"all": 4},
         "high_confidence_share": 0.25,
-        "tier_shares": {"high": 0.25, "medium": 0.25, "low": 0.0, "reject": 0.25},
+        "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
         "accepted_share": 0.5,
-        "abstained_share": 0.5,
         "mean_top_score": pytest.approx((0.95 + 0.6 + 0.1) / 3),
         "mean_margin": pytest.approx((0.35 + 0.5 + 0.1) / 3),
     }
-    assert {name: row["mentions"] for name, row in per_type.items()} == {DISEASE: 3, DRUG: 1}
-    assert per_type[DRUG]["mean_top_score"] == pytest.approx(0.6)
     reranker.reset_statistics()
-    assert reranker.get_statistics()["mentions"] == 0 and reranker.get_statistics()["per_type"] == {}
+    figures = reranker.get_statistics()
+    assert (figures["mentions"], figures["inputs"], figures["mean_margin"]) == (0, {}, None)
 
 
 def test_many_threads_get_the_results_of_one(folder, reranker):

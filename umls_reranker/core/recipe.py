@@ -32,7 +32,6 @@ from .settings import (
     MentionArguments,
     MiningArguments,
     ModelArguments,
-    MonitoringArguments,
     PublishArguments,
     RunArguments,
     ServingArguments,
@@ -58,7 +57,6 @@ class Recipe:
     evaluation: EvaluationArguments
     publish: PublishArguments
     serving: ServingArguments
-    monitoring: MonitoringArguments
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Recipe:

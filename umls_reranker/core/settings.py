@@ -581,20 +581,3 @@ class ServingArguments:
     auto_truncate: bool = recipe_key(
         True, "/rerank: truncate long texts if the request does not say; false rejects them", rare=True
     )
-
-
-@dataclass
-class MonitoringArguments:
-    """Monitoring: the windows of the figures, and when an alarm is raised."""
-
-    monitor_window: int = recipe_key(2000, "mentions per window compared with the model's test split")
-    monitor_alpha: float = recipe_key(
-        0.05,
-        "approximate probability that a monitor ever raises a false alarm, half of it for drift, half for the "
-        "precision of the high tier; every start of a process spends it anew",
-        least=1e-6,
-        most=0.5,
-    )
-    monitor_log: str | None = recipe_key(
-        None, "file to which completed windows and alarms are appended as JSON Lines; empty: none"
-    )

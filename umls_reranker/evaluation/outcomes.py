@@ -23,7 +23,7 @@ from ..data.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 
 OUTCOMES_FILE = "outcomes.parquet"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = pa.schema(
     [
         ("document", pa.string()),
@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         ("margin", pa.float64()),
         ("tier", pa.string()),
         ("accepted", pa.bool_()),
+        ("decided_by", pa.int32()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
@@ -60,6 +61,7 @@ class Outcomes:
         margin: (n,) score minus the highest score of any other concept.
         tier: (n,) tier of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is accepted.
+        decided_by: (n,) index of the model that decided (`Decisions.models`); 0 is that of all inputs.
     """
 
     document: np.ndarray
@@ -74,6 +76,7 @@ class Outcomes:
     margin: np.ndarray
     tier: np.ndarray
     accepted: np.ndarray
+    decided_by: np.ndarray
 
     def __len__(self) -> int:
         return len(self.score)
@@ -102,6 +105,7 @@ class Outcomes:
             margin=top(decisions.margins, np.nan),
             tier=np.array(TIERS)[top(decisions.tiers, TIERS.index("reject"))],
             accepted=top(decisions.accepted, False),
+            decided_by=decisions.models,
         )
 
     @property

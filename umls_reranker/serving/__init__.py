@@ -1,1 +1,1 @@
-"""Serving: Python, files, clusters, spaCy and HTTP, and monitoring."""
+"""Serving: Python, files, clusters, spaCy and HTTP, and figures of use."""

@@ -28,7 +28,6 @@ from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
-from ..evaluation.metrics import FIGURES
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.render import as_text, percent, systems_table
@@ -46,8 +45,8 @@ from ..hub.model_folder import (
 )
 from ..models.cross_encoder import score_lists
 from .cross_fits import CrossFits, systems_of_lists
-from .monitoring.reference import Reference
 from .source_model import SourceModel
+from .statistics import Histogram, reference_content
 
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
@@ -158,8 +157,7 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
     dictionary = source.reranker.info.get("dictionary") if source.reranker else None
     outcomes = Outcomes.of(new.lists, new.after)
     target = new.calibration.thresholds.target_precision
-    figures = {figure.name: new.metrics["figures"][figure.name] for figure in FIGURES}
-    reference = Reference.fit(outcomes.score, outcomes.types, outcomes.document.tolist(), figures, target)
+    histogram = Histogram.of(outcomes.score, outcomes.decided_by > 0, outcomes.document.tolist())
     reliability, risk_coverage = card_charts(new.metrics, target)
     template = dtype = None
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +167,7 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
             copy_network(source.folder, partial)
             template, dtype = source.scorer.template, source.scorer.dtype
         write_json(partial / METRICS, new.metrics)
-        write_json(partial / REFERENCE, reference.to_dict())
+        write_json(partial / REFERENCE, reference_content(new.metrics["figures"], histogram))
         (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
         (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
         write_model_files(partial, recipe, template, dtype, new.calibration, new.fitted, dictionary)

@@ -23,9 +23,8 @@ from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
-from .monitoring.figures import Top
-from .monitoring.monitor import Monitor
 from .ranked_candidates import RankedCandidate, ranked_candidates
+from .statistics import Statistics, Tops
 
 # Number of unknown types that a warning names.
 NAMED_TYPES = 3
@@ -49,7 +48,7 @@ class UMLSReranker:
         exhaustive (bool): whether the cross-encoder scores all candidates.
         folder (Path): the model's folder.
         info (dict): contents of the model's ``reranker.json``.
-        monitor (Monitor): counts every result.
+        statistics (Statistics): counts every result.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class UMLSReranker:
         self.thresholds = calibration.thresholds
         self.folder = folder
         self.info = info
-        self.monitor = Monitor.of_model(folder)
+        self.statistics = Statistics()
         self._named_types: set[str] = set()
 
     def __repr__(self) -> str:
@@ -239,7 +238,7 @@ class UMLSReranker:
         desc: str | Callable[[int], Any] | None = None,
         exhaustive: bool | Sequence[bool] = False,
     ) -> Decisions:
-        """Decide about candidates in columns; the monitor counts the results.
+        """Decide about candidates in columns, and count the results.
 
         Args:
             lists: what `read` returns; types are ids of ``thresholds.hierarchy``.
@@ -259,7 +258,7 @@ class UMLSReranker:
         )
         self._warn_of_types(lists.unknown_types)
         self._warn_of_missing(lists, decisions)
-        self._count(lists, decisions)
+        self.statistics.add(Tops.of_decisions(decisions, self.input_names), decisions.truncated)
         return decisions
 
     @property
@@ -290,12 +289,12 @@ class UMLSReranker:
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
-        """Figures over everything this instance has ranked, overall and per semantic type; see `Monitor.totals`."""
-        return self.monitor.totals()
+        """Figures over everything this instance has ranked; see `Statistics.to_dict`."""
+        return self.statistics.to_dict()
 
     def reset_statistics(self) -> None:
         """Start the figures of `get_statistics` anew."""
-        self.monitor.reset()
+        self.statistics.reset()
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model to a folder that `from_pretrained` reads; other files there stay.
@@ -332,21 +331,6 @@ class UMLSReranker:
         from ..hub.publish import publish
 
         return publish(self.folder, repo_id, tag, private=private, token=token)
-
-    def _count(self, lists: CandidateLists, decisions: Decisions) -> None:
-        """Record the decision about each mention's top candidate in the monitor."""
-        sizes, models, names = list_sizes(lists.offsets).tolist(), decisions.models.tolist(), self.input_names
-        for row, (position, types) in enumerate(zip(decisions.top.tolist(), lists.types, strict=True)):
-            top = None
-            if position >= 0:
-                top = Top(
-                    decisions.probabilities.item(position),
-                    decisions.margins.item(position),
-                    TIERS[decisions.tiers.item(position)],
-                    decisions.accepted.item(position),
-                )
-            self.monitor.record(types, sizes[row], top, names[models[row]])
-        self.monitor.add_truncated(decisions.truncated)
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """Warn once: names the inputs that any mention with candidates lacks, and the models that decided instead."""

@@ -1,14 +1,275 @@
-"""Ranked rows, and figures of them."""
+"""Figures of a model in use, the same for Prometheus, and one test for drift of its scores and inputs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from ..calibration.decisions import Decisions
+from ..calibration.inputs import ALL_INPUTS
+from ..calibration.resampling import document_index, document_sums
 from ..calibration.thresholds import TIERS
+from ..core.arrays import list_sizes
 from ..core.errors import UserError
+from ..core.files import read_json, require_format
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+SCHEMA_VERSION = 2
+# What is looked at every day, and compared with the reference.
+DAILY = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
+# Cells of the top scores, of equal width: shares of ten cells, or of deciles, differ too much between the fit that
+# serves and the five that are cross-fitted. Two further cells hold mentions that a model of fewer inputs decided, and
+# mentions without candidates.
+SCORE_CELLS = 5
+# With enough mentions the smallest difference is significant.
+SMALLEST_PSI = 0.02
+# With fewer, the variance between documents is not known well enough to test.
+FEWEST_DOCUMENTS = 20
+
+
+class Tops(NamedTuple):
+    """What was decided about the top candidates of n mentions.
+
+    Attributes:
+        sizes: (n,) number of candidates.
+        scores: (n,) probabilities; NaN without candidates, as in `margins`.
+        margins: (n,) margins over the next concept.
+        tiers: (n,) indices into `TIERS`; -1 without candidates.
+        accepted: (n,) bool.
+        inputs: (n,) name of the model that decided (`RankedCandidate.inputs`).
+    """
+
+    sizes: np.ndarray
+    scores: np.ndarray
+    margins: np.ndarray
+    tiers: np.ndarray
+    accepted: np.ndarray
+    inputs: np.ndarray
+
+    @classmethod
+    def of_decisions(cls, decisions: Decisions, input_names: Sequence[str]) -> Tops:
+        """Those of decisions, with the names of the models that may decide (`UMLSReranker.input_names`)."""
+        top, has_candidates = decisions.top, decisions.top >= 0
+
+        def of_top(column: np.ndarray, otherwise: Any) -> np.ndarray:
+            values = np.full(len(top), otherwise, np.result_type(column, type(otherwise)))
+            values[has_candidates] = column[top[has_candidates]]
+            return values
+
+        return cls(
+            list_sizes(decisions.offsets),
+            of_top(decisions.probabilities, np.nan),
+            of_top(decisions.margins, np.nan),
+            of_top(decisions.tiers, -1),
+            of_top(decisions.accepted, False),
+            np.array(input_names, object)[decisions.models],
+        )
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Tops:
+        """Those of ranked rows (`read_ranked`)."""
+        nothing = {"score": np.nan, "margin": np.nan, "accepted": False}
+        values = []
+        for row in rows:
+            top = row["ranked"][0] if row["ranked"] else nothing
+            tier = TIERS.index(top["tier"]) if row["ranked"] else -1
+            inputs = top.get("inputs", ALL_INPUTS)
+            values.append((len(row["ranked"]), top["score"], top["margin"], tier, top["accepted"], inputs))
+        sizes, scores, margins, tiers, accepted, inputs = zip(*values, strict=True) if values else ((),) * 6
+        floats = np.array(scores, float), np.array(margins, float)
+        return cls(
+            np.array(sizes, int), *floats, np.array(tiers, int), np.array(accepted, bool), np.array(inputs, object)
+        )
+
+
+class Statistics:
+    """Sums over all that a model ranked; of constant size, and safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything counted so far."""
+        with self._lock:
+            self._sums: Counter = Counter()
+
+    def add(self, tops: Tops, truncated_pairs: int = 0) -> None:
+        """Count mentions, and pairs whose mention or name was cut to the model's length."""
+        sums = {
+            "mentions": len(tops.sizes),
+            "without_candidates": int((tops.tiers < 0).sum()),
+            "candidates": int(tops.sizes.sum()),
+            "accepted": int(tops.accepted.sum()),
+            "scores": float(np.nansum(tops.scores)),
+            "margins": float(np.nansum(tops.margins)),
+            "truncated_pairs": truncated_pairs,
+        }
+        tiers: dict[Any, int] = {
+            ("tier", tier): int((tops.tiers == number).sum()) for number, tier in enumerate(TIERS)
+        }
+        inputs = {("inputs", name): int((tops.inputs == name).sum()) for name in set(tops.inputs)}
+        with self._lock:
+            self._sums.update({**sums, **tiers, **inputs})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, shares of all mentions, and means over those with candidates, None if there are none.
+
+        A mention without candidates counts as not accepted. ``inputs`` counts mentions by the model that decided.
+        """
+        with self._lock:
+            sums = self._sums.copy()
+        mentions, ranked = sums["mentions"], sums["mentions"] - sums["without_candidates"]
+        counts = {name: sums[name] for name in ("mentions", "without_candidates", "candidates", "truncated_pairs")}
+        return counts | {
+            "inputs": {key[1]: count for key, count in sums.items() if key[0] == "inputs"},
+            "tiers": {tier: sums["tier", tier] for tier in TIERS},
+            "high_confidence_share": sums["tier", "high"] / mentions if mentions else None,
+            "accepted_share": sums["accepted"] / mentions if mentions else None,
+            "mean_top_score": sums["scores"] / ranked if ranked else None,
+            "mean_margin": sums["margins"] / ranked if ranked else None,
+        }
+
+
+class StatisticsCollector:
+    """Statistics for a registry of prometheus_client (extra ``monitoring``), read when it is scraped."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self.statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; called by the client library."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        figures = self.statistics.to_dict()
+        for name in ("mentions", "truncated_pairs"):
+            yield CounterMetricFamily(f"umls_reranker_{name}", name.replace("_", " "), figures[name])
+        tiers = CounterMetricFamily("umls_reranker_answers", "top candidates by tier", labels=["tier"])
+        for tier, count in figures["tiers"].items():
+            tiers.add_metric([tier], count)
+        yield tiers
+        for name in DAILY:
+            if figures[name] is not None:
+                yield GaugeMetricFamily(f"umls_reranker_{name}", "since the start", figures[name])
+
+
+class Drift(NamedTuple):
+    """How much mentions differ from the reference.
+
+    Attributes:
+        psi: population stability index, nats: the sum over cells of (q - p) log(q / p).
+        p_value: probability of at least this difference between two samples of documents of one distribution.
+        cell: name of the cell whose share changed most.
+        share: share of that cell.
+        reference_share: its share in the reference.
+    """
+
+    psi: float
+    p_value: float
+    cell: str
+    share: float
+    reference_share: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of n mentions in the cells of scores and inputs, and how much they vary from document to document.
+
+    Attributes:
+        mentions: n.
+        documents: number of their documents.
+        shares: (k,) share of each cell.
+        covariance: (k, k) covariance of the shares, documents being drawn at random.
+    """
+
+    mentions: int
+    documents: int
+    shares: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, is_of_fewer: np.ndarray, documents: Sequence[str]) -> Histogram:
+        """Count mentions.
+
+        Args:
+            scores: (n,) scores of the top candidates, NaN without candidates.
+            is_of_fewer: (n,) bool, whether a model of fewer inputs decided.
+            documents: (n,) document of each mention.
+        """
+        cell = np.minimum((np.nan_to_num(scores) * SCORE_CELLS).astype(int), SCORE_CELLS - 1)
+        cell = np.where(np.isnan(scores), SCORE_CELLS + 1, np.where(is_of_fewer, SCORE_CELLS, cell))
+        index, count = document_index(documents)
+        sums = document_sums(index, count, [np.ones(len(cell))], cell, SCORE_CELLS + 2)[:, 0]
+        shares = sums.sum(axis=0) / max(len(cell), 1)
+        residuals = (sums - sums.sum(axis=1, keepdims=True) * shares) / max(len(cell), 1)
+        return cls(len(cell), count, shares, count / max(count - 1, 1) * residuals.T @ residuals)
+
+    def drift_to(self, other: Histogram) -> Drift:
+        """Compare with further mentions.
+
+        Mentions of a document share a subject, so shares vary more than those of independent mentions. Pearson's
+        statistic of two samples is a weighted sum of chi-squares, whose weights are those of the covariance of both;
+        its first two moments are those of ``scale`` times a chi-square (Rao & Scott 1984, second order).
+        """
+        from scipy.stats import chi2
+
+        total = self.mentions + other.mentions
+        pooled = (self.mentions * self.shares + other.mentions * other.shares) / total
+        used = pooled > 0
+        difference = (other.shares - self.shares)[used] / np.sqrt(pooled[used])
+        covariance = (self.covariance + other.covariance)[np.ix_(used, used)]
+        covariance = covariance / np.sqrt(np.outer(pooled[used], pooled[used]))
+        trace, squares = float(np.trace(covariance)), float((covariance**2).sum())
+        p_value = chi2.sf(difference @ difference * trace / squares, trace**2 / squares) if squares > 0 else 1.0
+        # Half a mention per cell keeps the index finite for empty cells.
+        p, q = ((one.mentions * one.shares + 0.5) / (one.mentions + len(pooled) / 2) for one in (self, other))
+        moved = int(np.argmax(np.abs(other.shares - self.shares)))
+        names = [
+            f"scores of {cell / SCORE_CELLS:.1f} to {(cell + 1) / SCORE_CELLS:.1f}" for cell in range(SCORE_CELLS)
+        ]
+        return Drift(
+            float(((q - p) * np.log(q / p)).sum()),
+            float(p_value),
+            [*names, "decided with fewer inputs", "without candidates"][moved],
+            float(other.shares[moved]),
+            float(self.shares[moved]),
+        )
+
+
+def reference_content(figures: Mapping[str, Mapping[str, Any]], histogram: Histogram) -> dict[str, Any]:
+    """The content of ``reference.json``: what a model did on documents that it was not fitted on.
+
+    Args:
+        figures: those of ``metrics.json``.
+        histogram: of the scores and inputs.
+    """
+    daily = {name: {key: figures[name][key] for key in ("value", "low", "high")} for name in DAILY}
+    arrays = {"shares": histogram.shares.tolist(), "covariance": histogram.covariance.tolist()}
+    about = {"mentions": histogram.mentions, "documents": histogram.documents}
+    return {"schema_version": SCHEMA_VERSION, "figures": daily, **about, **arrays}
+
+
+def read_reference(path: Path) -> tuple[dict[str, dict[str, float | None]], Histogram]:
+    """Figures and histogram of ``reference.json``.
+
+    Raises:
+        UserError: the file is missing, or of another version.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; umls-reranker evaluate writes it")
+    content = read_json(path)
+    require_format(path, content, SCHEMA_VERSION, "evaluate")
+    arrays = np.array(content["shares"]), np.array(content["covariance"])
+    return content["figures"], Histogram(content["mentions"], content["documents"], *arrays)
 
 
 def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
@@ -39,6 +300,7 @@ def _is_ranked(row: Any) -> bool:
         isinstance(item, dict)
         and item.get("tier") in TIERS
         and isinstance(item.get("accepted"), bool)
+        and isinstance(item.get("inputs", ""), str)
         and all(isinstance(item.get(name), int | float) and abs(item[name]) <= 1 for name in ("score", "margin"))
         for item in row["ranked"]
     )

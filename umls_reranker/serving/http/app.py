@@ -19,8 +19,8 @@ from starlette.routing import Route
 from ...core.settings import ServingArguments
 from ...core.version import __version__
 from ...hub.model_folder import WEIGHTS, version_digits
-from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
+from ..statistics import StatisticsCollector
 from .engine import Engine
 from .limits import MAX_BODY_BYTES, READ_SECONDS, BodyLimit
 from .metrics import ServiceMetrics, Watch
@@ -44,6 +44,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
     """
     engine = Engine(reranker, serving, linker)
     metrics = ServiceMetrics(lambda: engine.batcher.waiting, lambda: engine.in_flight)
+    metrics.registry.register(StatisticsCollector(reranker.statistics))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -125,9 +126,8 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.get("/metrics")
     async def exposition() -> Response:
-        """Figures of the service and of the reranker's monitor in the text format of Prometheus."""
-        answers = await run_in_threadpool(metrics_text, reranker.monitor)
-        return Response(metrics.exposition() + answers, media_type=metrics.MEDIA_TYPE)
+        """Figures of the service and of the reranker's statistics in the text format of Prometheus."""
+        return Response(metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
     @app.get("/info")
     async def info() -> dict[str, Any]:

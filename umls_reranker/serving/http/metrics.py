@@ -19,7 +19,7 @@ BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class ServiceMetrics:
-    """Requests, latencies and the queue; the monitor counts the answers.
+    """Requests, latencies and the queue; the statistics count the answers.
 
     Args:
         waiting: function that returns the number of mentions waiting for a batch.

@@ -1,0 +1,193 @@
+"""Figures of a model in use, and drift: how often it is reported where there is none."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+from hub_server import WRITER, HubServer
+from huggingface_hub import HfApi
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from tiny_reranker import tiny_reranker_without_network
+
+from umls_reranker import UMLSReranker
+from umls_reranker.core.files import shipped
+from umls_reranker.hub.model_folder import changing
+from umls_reranker.serving.statistics import (
+    DAILY,
+    Histogram,
+    Statistics,
+    StatisticsCollector,
+    Tops,
+    read_reference,
+    reference_content,
+)
+
+FIGURES = {name: {"value": 0.5, "low": 0.4, "high": None, "population": "9 mentions"} for name in DAILY}
+ROW = {"entity": "cold", "candidates": ["Cold", "Fever"]}
+
+
+def answer(score, tier="medium", **about):
+    return {"score": score, "margin": score / 2, "tier": tier, "accepted": tier != "reject"} | about
+
+
+ROWS = [
+    ROW | {"ranked": [answer(0.9, "high"), answer(0.1, "reject")]},
+    ROW | {"ranked": [answer(0.4, inputs="names")]},
+    ROW | {"ranked": [answer(0.2, "reject")]},
+    ROW | {"candidates": [], "ranked": []},
+]
+
+
+def test_figures_by_hand():
+    statistics = Statistics()
+    assert statistics.to_dict()["mentions"] == 0 and statistics.to_dict()["mean_margin"] is None
+    statistics.add(Tops.of_rows(ROWS[:2]), truncated_pairs=2)
+    statistics.add(Tops.of_rows([]))
+    statistics.add(Tops.of_rows(ROWS[2:]))
+    assert statistics.to_dict() == {
+        "mentions": 4,
+        "without_candidates": 1,
+        "candidates": 4,
+        "truncated_pairs": 2,
+        "inputs": {"all": 3, "names": 1},
+        "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
+        "high_confidence_share": 0.25,
+        "accepted_share": 0.5,
+        "mean_top_score": pytest.approx(0.5),
+        "mean_margin": pytest.approx(0.25),
+    }
+    statistics.reset()
+    assert statistics.to_dict() == Statistics().to_dict()
+
+
+def test_decisions_and_the_rows_written_of_them_are_counted_alike(tmp_path):
+    reranker = UMLSReranker.from_pretrained(tiny_reranker_without_network(tmp_path / "model"))
+    lists = [["Cold", "Fever"], [], ["Cough"], [{"name": "cold", "cui": "C0009443", "sapbert_score": 0.9}]]
+    with pytest.warns(UserWarning, match="missing inputs"):
+        ranked = reranker.rerank_batch(["cold"] * 4, lists)
+    statistics = Statistics()
+    statistics.add(Tops.of_rows({"ranked": [item.as_row() for item in items]} for items in ranked))
+    expected = reranker.get_statistics()
+    assert statistics.to_dict() == expected | {name: pytest.approx(expected[name]) for name in DAILY}
+
+
+def test_what_prometheus_scrapes():
+    statistics, registry = Statistics(), CollectorRegistry()
+    registry.register(StatisticsCollector(statistics))
+
+    def samples():
+        families = text_string_to_metric_families(generate_latest(registry).decode())
+        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+    assert samples()["umls_reranker_mentions_total",] == 0
+    statistics.add(Tops.of_rows(ROWS), 3)
+    found = samples()
+    assert found["umls_reranker_mentions_total",] == 4 and found["umls_reranker_truncated_pairs_total",] == 3
+    assert found["umls_reranker_answers_total", "high"] == 1
+    assert {name: found[f"umls_reranker_{name}",] for name in DAILY} == {
+        name: statistics.to_dict()[name] for name in DAILY
+    }
+
+
+# Drift
+
+
+def documents(count, seed, shift=0.0):
+    """Scores of ten mentions of each document, which has a level of its own; and the mentions' documents."""
+    rng = np.random.default_rng(seed)
+    level = np.repeat(rng.normal(1.5 - shift, 1.0, count), 10)
+    scores = 1 / (1 + np.exp(-(level + rng.normal(0, 1.0, 10 * count))))
+    return scores, np.repeat(np.arange(count), 10)
+
+
+def histogram(count, seed, shift=0.0):
+    scores, names = documents(count, seed, shift)
+    return Histogram.of(scores, np.zeros(len(scores), bool), names)
+
+
+def test_where_nothing_has_moved_few_tests_say_so():
+    drifts = [histogram(60, 2 * seed).drift_to(histogram(60, 2 * seed + 1)) for seed in range(300)]
+    rejected = np.mean([drift.p_value <= 0.05 for drift in drifts])
+    assert 0.01 <= rejected <= 0.07
+
+
+def test_drift_is_found_and_named():
+    drift = histogram(100, 1).drift_to(histogram(100, 2, shift=1.5))
+    assert drift.p_value < 1e-6 and drift.psi > 0.1
+    assert drift.cell == "scores of 0.8 to 1.0" and drift.share < drift.reference_share
+
+
+def test_missing_inputs_and_candidates_are_drift_too():
+    scores, names = documents(100, 3)
+    nothing, some = np.zeros(1000, bool), np.arange(1000) % 3 == 0
+    before = Histogram.of(scores, nothing, names)
+    fewer = before.drift_to(Histogram.of(scores, some, names))
+    assert fewer.cell == "decided with fewer inputs" and fewer.p_value < 1e-6 and fewer.share == pytest.approx(0.334)
+    without = before.drift_to(Histogram.of(np.where(some, np.nan, scores), some, names))
+    assert without.cell == "without candidates" and without.p_value < 1e-6
+
+
+def test_equal_mentions_have_not_moved():
+    same = Histogram.of(np.full(40, 1.0), np.zeros(40, bool), list(range(40)))
+    drift = same.drift_to(same)
+    assert (drift.p_value, drift.psi) == (1.0, 0.0)
+
+
+def test_scores_near_one_that_differ_from_fit_to_fit_are_one_cell():
+    # Cells of quantiles had edges such as 0.99989.
+    one, other = (Histogram.of(np.full(100, score), np.zeros(100, bool), list(range(100))) for score in (0.8, 0.99999))
+    assert one.drift_to(other).psi == 0.0
+
+
+def test_a_reference_is_read_as_it_was_written(tmp_path):
+    before = histogram(30, 0)
+    (tmp_path / "reference.json").write_text(json.dumps(reference_content(FIGURES, before)))
+    figures, after = read_reference(tmp_path / "reference.json")
+    assert figures["mean_margin"] == {"value": 0.5, "low": 0.4, "high": None}
+    assert after.drift_to(histogram(30, 1)) == before.drift_to(histogram(30, 1))
+
+
+# The command
+
+
+def watched(model, rows, folder, monkeypatch, capsys, *words):
+    """Exit code and output of monitor."""
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = shipped("scripts") / "monitor.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(model), str(folder / "log.jsonl"), *words])
+    return runpy.run_path(str(script))["main"](), capsys.readouterr().out
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tiny_reranker_without_network(tmp_path / "model")
+    with changing(folder) as new:
+        (new / "reference.json").write_text(json.dumps(reference_content(FIGURES, histogram(100, 0))))
+    return folder
+
+
+def rows_of(scores, names):
+    return [ROW | {"doc_id": str(name), "ranked": [answer(score)]} for score, name in zip(scores, names, strict=True)]
+
+
+def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, monkeypatch, capsys):
+    code, said = watched(model, rows_of(*documents(60, 5)), tmp_path, monkeypatch, capsys)
+    assert code == 0 and said.startswith("600 mentions") and "ALARM" not in said
+    code, said = watched(model, rows_of(*documents(60, 6, shift=1.5)), tmp_path, monkeypatch, capsys)
+    assert code == 1 and "ALARM" in said
+    code, said = watched(model, rows_of(*documents(10, 6, shift=1.5)), tmp_path, monkeypatch, capsys)
+    assert code == 0 and said.endswith("too few documents to test for drift\n")
+    code, said = watched(model, ROWS, tmp_path, monkeypatch, capsys, "--json")
+    assert code == 0 and json.loads(said)["inputs"] == {"all": 3, "names": 1}
+
+
+def test_a_model_on_the_hub_is_watched(model, tmp_path, monkeypatch, capsys):
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path / "cache", WRITER)
+        HfApi().create_repo("org/tiny")
+        HfApi().upload_folder(repo_id="org/tiny", folder_path=model)
+        code, said = watched("org/tiny", rows_of(*documents(60, 5)), tmp_path, monkeypatch, capsys)
+    assert code == 0 and said.startswith("600 mentions")

@@ -1,1 +1,0 @@
-"""Monitoring: figures over sliding windows, drift from the model's test split, and the high tier's guarantee."""
