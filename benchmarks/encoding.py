@@ -107,7 +107,7 @@ def names(options) -> list[str]:
 def mentions(options) -> list[str]:
     from umls_reranker.data.corpus_formats import read_corpus
 
-    mentions = read_corpus(options.corpus, context_chars=options.context_chars)
+    mentions = read_corpus([options.corpus])
     texts = sorted({f"{mention.left} {mention.text} {mention.right}".strip() for mention in mentions})
     return random.Random(0).sample(texts, options.texts // 4)
 

@@ -105,7 +105,7 @@ def sample_queries(corpus: Path, known: set[str], size: int) -> tuple[list[str],
     """Distinct mentions drawn by a fixed seed, and the concept of each, empty where no file names it."""
     from umls_reranker.data.corpus_formats import read_corpus
 
-    gold = {mention.text: mention.cui if mention.cui in known else "" for mention in read_corpus(corpus)}
+    gold = {mention.text: mention.cui if mention.cui in known else "" for mention in read_corpus([corpus])}
     texts = sorted(gold)
     drawn = np.random.default_rng(13).permutation(len(texts))[:size]
     queries = [texts[row] for row in drawn]

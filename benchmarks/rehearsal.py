@@ -125,7 +125,6 @@ class Rehearsal:
         return {
             "output_dir": self.work / "runs",
             "umls_dir": self.work / "META",
-            "semantic_network_dir": self.work / "NET",
             "corpus": corpus / "corpus_pubtator.txt",
             "train_documents": corpus / "corpus_pubtator_pmids_trng.txt",
             "dev_documents": corpus / "corpus_pubtator_pmids_dev.txt",
@@ -225,9 +224,6 @@ class Rehearsal:
     def prepare(self, title: str) -> None:
         """What a stage needs that no command makes."""
         if title == "prepare_data":
-            import rrf_release
-
-            rrf_release.write_network(self.work / "NET")
             write_models(self.work / "models")
         elif title == "publish":
             shutil.rmtree(self.work / "hub", ignore_errors=True)

@@ -3,7 +3,7 @@
 
     python benchmarks/rrf_release.py OUT --rows 17000000 --seed 13
 
-Writes MRCONSO, MRSTY, MRDEF, MRCUI and MRSAB (and MRREL with --relations 9) with the columns and the proportions of a
+Writes MRCONSO, MRSTY, MRDEF, and MRCUI (and MRREL with --relations 9) with the columns and the proportions of a
 licensed release: 5 names a concept, two thirds English, one name in eight suppressible, 1.2 types a concept, 127
 types, and a retired CUI for one concept in 25. The same arguments give the same bytes. Names are composed from word
 elements; no name is taken from a vocabulary.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -285,30 +285,12 @@ def mrcui(concepts: Concepts, first: int, seed: int) -> bytes:
     return lines(retired, some.of(["2018AA", "2021AB"]), kinds, "", "", into, place)
 
 
-def mrsab() -> Iterator[bytes]:
-    """One line a source, 25 fields."""
-    for number, sab in enumerate([*dict.fromkeys(sab for sab, _ in TERMS), *FOREIGN_SOURCES]):
-        fields = [f"C{9_000_000 + number}", "", f"{sab}_2026", sab, f"{sab}, synthetic, for a benchmark", sab, "2026"]
-        fields += [""] * 12 + ["ENG", "UTF-8", "Y", "Y", sab, ""]
-        yield ("|".join(fields) + "|\n").encode()
-
-
-def write_network(folder: Path) -> None:
-    """SRDEF and SemGroups.txt, as in a release's NET folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    srdef = [f"STY|{tui}|{name}|{tree}|Synthetic.||NULL||{tui}||\n" for tui, name, tree, _ in TYPES]
-    groups = [f"{group}|{NETWORK['groups'][group]}|{tui}|{name}\n" for tui, name, _, group in TYPES]
-    (folder / "SRDEF").write_text("".join(srdef), encoding="utf-8")
-    (folder / "SemGroups.txt").write_text("".join(groups), encoding="utf-8")
-
-
 def write_release(folder: Path, rows: int, seed: int, relations: int) -> None:
     """Write the release; MRCONSO has exactly `rows` lines, MRREL `relations` a concept."""
     folder.mkdir(parents=True, exist_ok=True)
     makers = {"MRSTY": mrsty, "MRDEF": mrdef, "MRCUI": mrcui}
     if relations:
         makers["MRREL"] = partial(mrrel, number=relations)
-    (folder / "MRSAB.RRF").write_bytes(b"".join(mrsab()))
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / f"{name}.RRF").open("wb")) for name in ("MRCONSO", *makers)}
         first, atoms = 1, 0

@@ -237,7 +237,7 @@ def write_lists(data: Path, mentions_per_document: int, cache: Path, path: Path)
     from umls_reranker.retrieval.name_index import NameIndex
 
     if not (cache / "concepts").exists():
-        rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META", None))
+        rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"))
         write_concepts(rows, TypeHierarchy.built_in(), cache / "concepts")
     concepts = ConceptTable.load(cache / "concepts")
     encoder = BiEncoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2", max_length=32)
@@ -248,7 +248,7 @@ def write_lists(data: Path, mentions_per_document: int, cache: Path, path: Path)
     corpus = data / "medmentions_st21pv"
     wanted = set(read_pmids(corpus / "corpus_pubtator_pmids_trng.txt"))
     by_document: dict[str, list] = {}
-    for mention in read_corpus(corpus / "corpus_pubtator.txt.gz"):
+    for mention in read_corpus([corpus / "corpus_pubtator.txt.gz"]):
         if mention.doc_id in wanted:
             by_document.setdefault(mention.doc_id, []).append(mention)
     rng = np.random.default_rng(SEED)

@@ -43,34 +43,38 @@ def main() -> None:
 
 
 def make(recipe, run, files, stages, due) -> None:
+    from umls_reranker.data.columns import concept_table, iter_concepts
     from umls_reranker.data.mentions import hold_out_synonyms
-    from umls_reranker.data.sources import read_concepts, split_shares
+    from umls_reranker.data.sources import corpus_mentions, listed_documents, read_concepts, split_shares
 
-    # Reported before hours of reading.
-    shares = split_shares(recipe.mentions)
-    mentions = None
-    holds_out = recipe.mentions.mention_source == "held_out_synonyms"
+    settings, seed, corpus_report = recipe.mentions, recipe.run.seed, {}
+    holds_out = settings.mention_source == "held_out_synonyms"
+    # Shares and lists of documents are checked before hours of reading.
+    splits = split_shares(settings) if holds_out else listed_documents(settings, files, seed)
+    if not holds_out:
+        mentions = corpus_mentions(settings, files["corpus"], splits, corpus_report)
     if "concepts" in due or holds_out:
-        source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
+        source = read_concepts(recipe.concepts, files)
         if holds_out:
             # Held-out synonyms are removed from the dictionary.
-            rows, mentions = hold_out_synonyms(list(source.concepts), shares=shares, seed=recipe.run.seed)
-            source = source._replace(concepts=rows)
+            rows, mentions = hold_out_synonyms(list(iter_concepts(source.concepts)), shares=splits, seed=seed)
+            source = source._replace(concepts=concept_table(rows))
         if "concepts" in due:
             make_concepts(stages["concepts"], source)
     if "mentions" in due:
-        make_mentions(recipe, run, files, stages["mentions"], mentions)
+        make_mentions(run, files, stages["mentions"], mentions, corpus_report)
 
 
 def make_of_lists(recipe, run, files, stages, due) -> None:
+    from umls_reranker.data.columns import CONCEPT_SCHEMA, concept_table, iter_concepts
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.data.sources import ConceptSource, read_concepts, user_lists
 
     has_dictionary = recipe.concepts.names_dictionary
-    source = ConceptSource((), TypeHierarchy.built_in(), (), {})
+    source = ConceptSource(CONCEPT_SCHEMA.empty_table(), TypeHierarchy.built_in(), (), {})
     if has_dictionary and "concepts" in due:
-        source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
+        source = read_concepts(recipe.concepts, files)
     elif has_dictionary:
         source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
     lists = user_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy)
@@ -81,52 +85,43 @@ def make_of_lists(recipe, run, files, stages, due) -> None:
             f"(umls_dir, or obo with concept_source: obo); add either of them, or remove {lacking[0]}"
         )
     if "concepts" in due:
-        make_concepts(stages["concepts"], source._replace(concepts=lists.joined(source.concepts)))
+        joined = concept_table(lists.joined(iter_concepts(source.concepts)))
+        make_concepts(stages["concepts"], source._replace(concepts=joined))
     if "mentions" in due or "candidates" in due:
         mentions, candidates = stages["mentions"], stages["candidates"]
-        texts = {"context_chars": recipe.mentions.context_chars, "has_dictionary": has_dictionary}
         with mentions.writing() as (folder, summary), candidates.writing() as (lists_folder, counts):
-            counts |= lists.write(folder, lists_folder, **texts)
+            counts |= lists.write(folder, lists_folder, has_dictionary=has_dictionary)
             summary |= {"lists": lists.report} | counts
             write_json(folder / "read_report.json", summary)
 
 
 def make_concepts(stage, source) -> None:
-    from umls_reranker.core.lines import Reading
+    from umls_reranker.data.columns import count_typed
     from umls_reranker.data.concepts import ConceptTable, write_concepts
     from umls_reranker.data.relations import write_relations
 
     with stage.writing() as (folder, summary):
         report = source.report
         report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder)
-        table = ConceptTable.load(folder)
         # Lists add concepts, and types to concepts that have none.
-        report["typed"] = table.typed
-        report["relations"] = write_relations(source.relations, table.cui_numbers, folder)
-        if isinstance(source.relations, Reading):
-            report["mrrel"] = source.relations.report
+        report["typed"] = count_typed(source.concepts)
+        report["relations"] = write_relations(source.relations, ConceptTable.load(folder).cuis, folder)
         write_json(folder / "read_report.json", report)
         summary |= report
 
 
-def make_mentions(recipe, run, files, stage, mentions) -> None:
-    """Write the mentions that were taken out of the dictionary, or where they are None those of the corpus."""
+def make_mentions(run, files, stage, mentions, corpus_report) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.mentions import write_mentions
     from umls_reranker.data.reading_report import known_mentions
     from umls_reranker.data.retired import RetiredCuis, map_retired
-    from umls_reranker.data.sources import corpus_mentions
 
     table = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):
-        readings = {}
-        if mentions is None:
-            mentions = readings["corpus"] = corpus_mentions(recipe.mentions, files, recipe.run.seed)
         if "MRCUI" in files:
-            retired, summary["retired_cuis"] = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error)
-            mentions = readings["retired_cuis"] = map_retired(mentions, retired, table)
+            mentions = map_retired(mentions, RetiredCuis.read(files["MRCUI"][0]), table)
         summary["mentions"] = write_mentions(mentions, folder)
-        summary |= {name: summary.get(name, {}) | read.report for name, read in readings.items()}
+        summary["corpus"] = corpus_report
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)
 

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from datasets import Dataset
 
-__all__ = ["as_bigbio", "as_bioc", "bioc_xml", "write_bigbio", "write_bioc_json", "write_bioc_xml"]
+__all__ = ["as_bigbio", "as_bioc", "bioc_document", "bioc_xml", "write_bigbio", "write_bioc_json", "write_bioc_xml"]
 
 
 def blocks(pubtator: Path) -> list[tuple[str, str, str, list[list[str]]]]:
@@ -34,8 +34,15 @@ def as_bioc(pubtator: Path) -> list[dict[str, Any]]:
             location = {"offset": int(start), "length": int(end) - int(start)}
             annotation = {"id": str(number), "infons": {"type": types, "identifier": identifier}, "text": text}
             passages[int(start) >= second]["annotations"].append(annotation | {"locations": [location]})
-        documents.append({"id": doc_id, "infons": {}, "passages": passages})
+        documents.append(bioc_document(doc_id, *passages))
     return documents
+
+
+def bioc_document(doc_id: str, *passages: dict[str, Any]) -> dict[str, Any]:
+    """A document with all keys that BioC demands in JSON."""
+    rest = {"infons": {}, "sentences": [], "annotations": [], "relations": []}
+    content = {"infons": {}, "annotations": [], "relations": []}
+    return {"id": doc_id, "passages": [rest | passage for passage in passages]} | content
 
 
 def write_bioc_json(path: Path, documents: list[dict[str, Any]]) -> Path:
@@ -96,10 +103,6 @@ def as_bigbio(pubtator: Path) -> list[dict[str, Any]]:
 
 
 def write_bigbio(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A Parquet file, or a folder as `datasets` saves it."""
-    dataset = Dataset.from_list(rows)
-    if path.suffix == ".parquet":
-        dataset.to_parquet(path)
-    else:
-        dataset.save_to_disk(path)
+    """A Parquet file."""
+    Dataset.from_list(rows).to_parquet(path)
     return path

@@ -18,7 +18,6 @@ __all__ = [
     "write_pmids",
     "write_pubtator",
     "write_rrf",
-    "write_semantic_network",
 ]
 
 # CUI -> (type id, names, the preferred one first)
@@ -126,19 +125,6 @@ def write_rrf(folder: Path) -> Path:
     _write_lines(folder / "MRCONSO.RRF", conso)
     _write_lines(folder / "MRSTY.RRF", sty)
     _write_lines(folder / "MRDEF.RRF", mrdef)
-    return folder
-
-
-def write_semantic_network(folder: Path) -> Path:
-    """Write SRDEF and SemGroups.txt for the vocabulary's types; returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    srdef = [
-        f"STY|{type_id}|{name}|{number}|Synthetic.||NULL||abbr||" for type_id, (number, name, *_) in TYPES.items()
-    ]
-    srdef.append("RL|T186|isa|H|Synthetic.||||IS|inverse_isa|")
-    groups = [f"{group}|{group_name}|{type_id}|{name}" for type_id, (_, name, group, group_name) in TYPES.items()]
-    _write_lines(folder / "SRDEF", srdef)
-    _write_lines(folder / "SemGroups.txt", groups)
     return folder
 
 

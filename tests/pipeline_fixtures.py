@@ -31,7 +31,7 @@ import pytest
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
-from data_fixtures import PMIDS, write_pubtator, write_rrf, write_semantic_network
+from data_fixtures import PMIDS, write_pubtator, write_rrf
 from filelock import FileLock
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
@@ -283,7 +283,6 @@ def write_materials(folder: Path) -> Path:
     that it could use on others, but it can remember some of them.
     """
     write_rrf(folder / "META")
-    write_semantic_network(folder / "NET")
     corpus = write_pubtator(folder / "corpus.txt")
     text = corpus.read_text(encoding="utf-8")
     corpus.write_text(f"{text}\n" + re.sub(r"^9(\d\d)(?=[|\t])", r"7\1", text, flags=re.MULTILINE), encoding="utf-8")
@@ -298,7 +297,6 @@ def write_materials(folder: Path) -> Path:
         "device": "cpu",
         "scoring_dtype": "float32",
         "umls_dir": folder / "META",
-        "semantic_network_dir": folder / "NET",
         "corpus": corpus,
         "train_documents": folder / "train.txt",
         "dev_documents": folder / "held_out.txt",

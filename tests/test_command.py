@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from data_fixtures import write_pmids, write_pubtator, write_rrf, write_semantic_network
+from data_fixtures import write_pmids, write_pubtator, write_rrf
 
 from umls_reranker import __main__ as command
 from umls_reranker.core import launch
@@ -286,7 +286,6 @@ def planned(monkeypatch, tmp_path, capsys):
     train, dev = write_pmids(Path())
     recipe = {
         "umls_dir": write_rrf(Path("META")),
-        "semantic_network_dir": write_semantic_network(Path("NET")),
         "corpus": write_pubtator(Path("corpus.txt")),
         "train_documents": train,
         "dev_documents": dev,

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from data_fixtures import write_rrf, write_semantic_network
+from data_fixtures import write_rrf
 from list_fixtures import write_lists
 from list_model import list_model, list_rows
 from service import Service
@@ -83,7 +83,6 @@ def standing(finished, tmp_path_factory):
     (folder / "quickstart").mkdir()
     (folder / "quickstart" / "config.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     write_rrf(folder / "data" / "umls" / "META")
-    write_semantic_network(folder / "data" / "umls" / "NET")
     list_model(folder)
     others = list_rows(seed=1, prefix="n")
     write_lists(folder / "other_lists.jsonl", others)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umls_reranker.data.columns import Concept
+from umls_reranker.data.columns import Concept, concept_table
 from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.retrieval.index_folder import NameVectors
@@ -47,7 +47,7 @@ HIERARCHY = TypeHierarchy(
 def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> ConceptTable:
     """Write CUI -> (types separated by blanks, names) and open it."""
     rows = [Concept(cui, names[0], tuple(names[1:]), tuple(types.split())) for cui, (types, names) in concepts.items()]
-    write_concepts(rows, HIERARCHY, path)
+    write_concepts(concept_table(rows), HIERARCHY, path)
     return ConceptTable.load(path)
 
 

@@ -28,9 +28,9 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
     """Write the folder that `peer.Export` reads."""
     from peer import Concept, write_rows
 
-    from umls_reranker.core.lines import Faults
     from umls_reranker.core.stages import RunFolder
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.corpus import Faults
     from umls_reranker.data.corpus_formats import reader_of
 
     # What systems built, such as indexes and networks, was made of the former export.
@@ -41,7 +41,7 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
     dictionary = (Concept(cui, names[0], names, types) for cui, names, types in rows)
     write_rows(folder / "concepts.jsonl", (concept._asdict() for concept in dictionary))
     split_of = {doc_id: split for split, mentions in splits.items() for doc_id in mentions.unique("doc_id")}
-    documents = reader_of([corpus]).documents(corpus, Faults(corpus, "stop"))
+    documents = reader_of([corpus]).documents(corpus, Faults())
     texts = {document.doc_id: document.text for document in documents if document.doc_id in split_of}
     columns = ({"doc_id": doc_id, "split": split_of[doc_id], "text": text} for doc_id, text in texts.items())
     write_rows(folder / "documents.jsonl", columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_fixtures import VOCABULARY, write_pmids, write_pubtator, write_rrf, write_semantic_network
+from data_fixtures import VOCABULARY, write_pmids, write_pubtator, write_rrf
 
 from umls_reranker.core.files import shipped
 
@@ -49,7 +49,6 @@ def exported(tmp_path_factory):
             "cache_dir": folder / "cache",
             "umls_dir": umls,
             "corpus": corpus,
-            "semantic_network_dir": write_semantic_network(folder / "NET"),
             "train_documents": train,
             "dev_documents": dev,
         }.items()

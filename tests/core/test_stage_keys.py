@@ -24,11 +24,10 @@ READERS = {
 }
 # Key -> the stages whose settings it is in; of each the stages that read it follow.
 STALE = {
-    "concept_source languages sources term_types concept_types semantic_groups "
-    "relations obo_type_roots obo_synonym_scopes": "concepts",
-    "on_error mention_source": "concepts mentions",
+    "concept_source languages sources concept_types semantic_groups obo_type_roots obo_synonym_scopes": "concepts",
+    "mention_source": "concepts mentions",
     "expected_mentions train_share dev_share calibration_share train_calibration_share "
-    "context_chars expand_abbreviations": "mentions",
+    "expand_abbreviations": "mentions",
     "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_dropout "
     "encoder_context_tokens": "encoder",
     "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",
@@ -47,7 +46,7 @@ STALE = {
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.
-    "umls_dir semantic_network_dir obo corpus candidate_lists train_documents dev_documents test_documents": "",
+    "umls_dir obo corpus candidate_lists train_documents dev_documents test_documents": "",
     # How a result is computed, and what is done with it.
     "per_device_train_batch_size gradient_accumulation_steps gradient_checkpointing save_total_limit report_to "
     "dataloader_num_workers": "",
@@ -200,7 +199,7 @@ def test_another_index_encodes_no_name_again(tmp_path, trained):
 
 def test_without_training_of_the_encoder_mentions_encode_no_name_again(tmp_path):
     plain = {"encoder_training_steps": 0}
-    after = plan(tmp_path, FILES | {"corpus": "changed"}, **plain, context_chars=64)
+    after = plan(tmp_path, FILES | {"corpus": "changed"}, **plain, expand_abbreviations=True)
     assert stale(plan(tmp_path, **plain), after).isdisjoint({"concepts", "vectors", "index", "lexical"})
 
 
@@ -234,9 +233,9 @@ REFUSED = {
     "lr_scheduler_type bf16 fp16 tf32 loss eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
     "dropout head_learning_rate hard_negative_weight candidates_per_mention",
-    "pairs": "neighbors max_train_mentions seed index_parameters index_factory context_chars",
+    "pairs": "neighbors max_train_mentions seed index_parameters index_factory expand_abbreviations",
     "encoder": "encoder_batch_size encoder_learning_rate encoder_dropout encoder_context_tokens "
-    "encoder_training_steps seed encoder encoder_max_length context_chars",
+    "encoder_training_steps seed encoder encoder_max_length expand_abbreviations",
     "vectors": "encoder encoder_dtype encoder_pooling encoder_max_length languages",
 }
 

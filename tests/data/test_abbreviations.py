@@ -128,9 +128,9 @@ CORPUS = """1|t|Heat shock protein (HSP) in mice
 def test_mentions_take_the_long_form_where_it_is_asked_for(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_text(CORPUS)
-    corpus = read_corpus(path, expand_abbreviations=True)
-    mentions = list(corpus)
+    report = {}
+    mentions = list(read_corpus([path], report, expand_abbreviations=True))
     assert [mention.text for mention in mentions] == ["Heat shock protein"] * 3
     assert [(mention.start, mention.end) for mention in mentions] == [(0, 18), (20, 23), (37, 40)]
-    assert corpus.report["expanded_abbreviations"] == 2
-    assert [mention.text for mention in read_corpus(path)] == ["Heat shock protein", "HSP", "HSP"]
+    assert report["expanded_abbreviations"] == 2
+    assert [mention.text for mention in read_corpus([path])] == ["Heat shock protein", "HSP", "HSP"]

@@ -6,17 +6,14 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
-from data_fixtures import VOCABULARY, write_rrf, write_semantic_network
+from data_fixtures import VOCABULARY, write_rrf
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder
 from umls_reranker.data import arrow
 from umls_reranker.data import concepts as concepts_module
-from umls_reranker.data.arrow import open_arrow
-from umls_reranker.data.columns import CONCEPT_SCHEMA, Concept
+from umls_reranker.data.columns import CONCEPT_SCHEMA, Concept, concept_table, iter_concepts
 from umls_reranker.data.concepts import ConceptTable, write_concepts
-from umls_reranker.data.cuis import cui_number
-from umls_reranker.data.normalization import hash_names
 from umls_reranker.data.release import release_files
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
@@ -31,7 +28,7 @@ CONCEPTS = [
 
 @pytest.fixture
 def table(tmp_path):
-    write_concepts(CONCEPTS, NO_TYPES, tmp_path / "concepts")
+    write_concepts(concept_table(CONCEPTS), NO_TYPES, tmp_path / "concepts")
     return ConceptTable.load(tmp_path / "concepts")
 
 
@@ -83,13 +80,10 @@ def test_rows_of_what_is_no_list_of_texts(table, texts):
 def test_cuis_by_row(table):
     assert table.cuis_of(np.array([2, 0, 2])).to_pylist() == ["C0000020", "C0000001", "C0000020"]
     assert table.cuis_of(np.empty(0, dtype=np.int64)).to_pylist() == []
-    assert table.cui_numbers.tolist() == [cui_number(cui) for cui in cuis_of(table)]
+    assert table.cuis.to_pylist() == cuis_of(table)
 
 
-def test_names_of_many_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 2)
-    write_concepts(CONCEPTS, NO_TYPES, tmp_path)
-    table = ConceptTable.load(tmp_path)
+def test_names_of_many_rows(table):
     names, offsets = table.names_of(np.array([2, 0, 2, 1]))
     assert names.to_pylist() == ["twenty", "XX", "one", "I", "eins", "twenty", "XX", "three"]
     assert offsets.tolist() == [0, 2, 5, 7, 8]
@@ -109,10 +103,8 @@ WANTED = ["cold", "COMMON-cold", "warm", "", "  ", "+ +", "++", "k\u00c4lte", "C
 NAMED = [[0, 2], [0], [], [], [], [], [1], [2], [3]]
 
 
-@pytest.mark.parametrize("mask", [2**64 - 1, 1 << 32, 0])
-def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
-    monkeypatch.setattr(concepts_module, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
-    write_concepts(HOMONYMS, NO_TYPES, tmp_path)
+def test_rows_of_names(tmp_path):
+    write_concepts(concept_table(HOMONYMS), NO_TYPES, tmp_path)
     rows, offsets = ConceptTable.load(tmp_path).rows_named(WANTED)
     assert [rows[start:end].tolist() for start, end in pairwise(offsets)] == NAMED
     assert (rows.dtype, offsets.dtype) == (np.int64, np.int64)
@@ -120,27 +112,18 @@ def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
     assert (rows.tolist(), offsets.tolist()) == ([], [0])
 
 
-def test_a_concept_with_more_names_than_a_key_can_number(tmp_path):
-    many = Concept("C0000002", "name 0", tuple(f"name {number}" for number in range(1, 600)))
-    write_concepts([Concept("C0000001", "name 599"), many], NO_TYPES, tmp_path)
-    rows, offsets = ConceptTable.load(tmp_path).rows_named([f"Name {number}" for number in range(601)])
-    assert rows.tolist() == [1] * 599 + [0, 1]
-    assert offsets.tolist() == [*range(600), 601, 601]
+def test_ids_of_any_length_are_found(tmp_path):
+    ids = ["C0000001", "HP:0000118", "MESH:D003920", "\u00fc"]
+    write_concepts(concept_table(Concept(cui, "name") for cui in ids[::-1]), NO_TYPES, tmp_path)
+    table = ConceptTable.load(tmp_path)
+    assert table.rows([*ids, "HP:00001180"]).tolist() == [0, 1, 2, 3, -1]
+    assert table.cuis_of(np.arange(4)).to_pylist() == ids
+    with pytest.raises(UserError, match="''"):
+        write_concepts(concept_table([Concept("", "name")]), NO_TYPES, tmp_path)
 
 
-def test_columns_and_objects_give_the_same_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 7)
-    columns = read_rrf_concepts(release_files(write_rrf(tmp_path / "META"), None))[0]
-    assert write_concepts(columns, NO_TYPES, tmp_path / "columns") == len(columns) == 40
-    assert write_concepts(list(columns), NO_TYPES, tmp_path / "objects") == 40
-    columns, objects = (open_arrow(tmp_path / name / "concepts.arrow") for name in ("columns", "objects"))
-    assert columns.equals(objects)
-
-
-@pytest.mark.parametrize("cui", ["", "C00000001", "C000000\u00fc"])
-def test_a_concept_id_is_at_most_8_bytes(tmp_path, cui):
-    with pytest.raises(UserError, match="is empty or longer than 8 bytes"):
-        write_concepts([Concept(cui, "name")], NO_TYPES, tmp_path)
+def test_a_table_of_objects_is_their_rows():
+    assert list(iter_concepts(concept_table(CONCEPTS))) == CONCEPTS
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
@@ -148,7 +131,7 @@ def test_a_concept_id_is_at_most_8_bytes(tmp_path, cui):
 def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monkeypatch):
     stage = RunFolder(tmp_path).stage("concepts", {}, {})
     with stage.writing() as (folder, _):
-        write_concepts(CONCEPTS, NO_TYPES, folder)
+        write_concepts(concept_table(CONCEPTS), NO_TYPES, folder)
     new_stream = pa.ipc.new_stream
     monkeypatch.setattr(arrow.pa.ipc, "new_stream", lambda path, schema: new_stream("/dev/full", schema))
     many = [Concept(f"C{number:07d}", "a name of some length") for number in range(count)]
@@ -156,7 +139,7 @@ def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monke
         pytest.raises(UserError, match=r"\.concepts\.partial could not be written: the disk is full"),
         stage.writing() as (folder, _),
     ):
-        write_concepts(many, NO_TYPES, folder)
+        write_concepts(concept_table(many), NO_TYPES, folder)
     assert not stage.partial.exists()
     assert cuis_of(ConceptTable.load(stage.folder)) == ["C0000001", "C0000003", "C0000020"]
 
@@ -178,14 +161,13 @@ def test_rows_of_a_type(table):
 
 
 def test_a_table_without_any_type(tmp_path):
-    write_concepts([Concept("C0000001", "one")], NO_TYPES, tmp_path)
+    write_concepts(concept_table([Concept("C0000001", "one")]), NO_TYPES, tmp_path)
     assert ConceptTable.load(tmp_path).type_rows("T1").tolist() == []
 
 
-def test_unsorted_concepts_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 2)
+def test_unsorted_concepts_give_the_same_bytes(tmp_path):
     for folder, order in (("sorted", CONCEPTS), ("unsorted", CONCEPTS[::-1])):
-        assert write_concepts(order, NO_TYPES, tmp_path / folder) == 3
+        assert write_concepts(concept_table(order), NO_TYPES, tmp_path / folder) == 3
     files = {path.name: path.read_bytes() for path in (tmp_path / "sorted").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "unsorted").iterdir()} == files
     assert len(files) == 4
@@ -193,20 +175,18 @@ def test_unsorted_concepts_give_the_same_bytes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("order", [[0, 1, 1], [1, 0, 1], [1, 0, 2, 2]])
 def test_a_cui_that_comes_twice_is_refused(tmp_path, order):
-    with pytest.raises(UserError, match="is duplicated"):
-        write_concepts([CONCEPTS[place] for place in order], NO_TYPES, tmp_path)
+    with pytest.raises(UserError, match="is empty or repeated"):
+        write_concepts(concept_table(CONCEPTS[place] for place in order), NO_TYPES, tmp_path)
 
 
 def test_no_concept_is_refused(tmp_path):
     with pytest.raises(UserError, match="no concepts are left"):
-        write_concepts([], NO_TYPES, tmp_path)
+        write_concepts(concept_table([]), NO_TYPES, tmp_path)
 
 
 def test_the_miniature_release_with_its_types(tmp_path):
-    network = write_semantic_network(tmp_path / "NET")
-    hierarchy = TypeHierarchy.from_umls(network / "SRDEF", network / "SemGroups.txt")
-    concepts, _ = read_rrf_concepts(release_files(write_rrf(tmp_path / "META"), None))
-    write_concepts(concepts, hierarchy, tmp_path / "concepts")
+    concepts, _ = read_rrf_concepts(release_files(write_rrf(tmp_path / "META")))
+    write_concepts(concepts, TypeHierarchy.built_in(), tmp_path / "concepts")
     table = ConceptTable.load(tmp_path / "concepts")
     assert len(table) == len(VOCABULARY)
     assert table.hierarchy.chain("T047")[-1] == "group:DISO"
@@ -223,22 +203,10 @@ def test_broken_folders_are_named(tmp_path, table):
     with pytest.raises(UserError, match="schema_version 9"):
         ConceptTable.load(tmp_path / "concepts")
     (tmp_path / "concepts" / "semantic_types.json").write_text(json.dumps(NO_TYPES.to_dict()))
-    for name in ("cui_numbers.npy", "name_keys_xxh3.npy"):
-        path = tmp_path / "concepts" / name
+    for path in (tmp_path / "concepts").glob("*.arrow"):
         whole = path.read_bytes()
-        for content in (b"", whole[:-8], whole[:90]):
+        for content in (b"", b"not arrow", whole[:150]):
             path.write_bytes(content)
-            with pytest.raises(UserError, match=f"{name} cannot be read .*; run umls-reranker prepare_data again"):
+            with pytest.raises(UserError, match="concepts is not a concept folder"):
                 ConceptTable.load(tmp_path / "concepts")
-        np.save(path, np.zeros((3, 1)), allow_pickle=False)
-        with pytest.raises(UserError, match=f"{name} does not contain 64-bit numbers"):
-            ConceptTable.load(tmp_path / "concepts")
         path.write_bytes(whole)
-    np.save(tmp_path / "concepts" / "cui_numbers.npy", np.zeros(2, dtype=np.uint64))
-    with pytest.raises(UserError, match="cui_numbers.npy belongs to other concepts"):
-        ConceptTable.load(tmp_path / "concepts")
-    data = next((tmp_path / "concepts").glob("*.arrow"))
-    for content in (b"", b"not arrow", data.read_bytes()[:900]):
-        data.write_bytes(content)
-        with pytest.raises(UserError, match="concepts is not a concept folder"):
-            ConceptTable.load(tmp_path / "concepts")

@@ -121,10 +121,7 @@ def test_one_of_the_two_files_is_enough(release):
         (candidate,) = add(Dictionary.from_umls_dir(release, cuis), "cold", {"cui": COLD})
         assert candidate.keys() == {"cui", "name", "preferred_name", "synonym_score"}
     (release / "MRCONSO.RRF").unlink()
-    with pytest.raises(UserError, match=r"META contains neither MRCONSO\.RRF nor MRSTY\.RRF; give the folder"):
-        Dictionary.from_umls_dir(release)
-    write_rrf(release / "META")
-    with pytest.raises(UserError, match=r"did you mean .*META/META\?"):
+    with pytest.raises(UserError, match="META contains neither"):
         Dictionary.from_umls_dir(release)
 
 

@@ -43,7 +43,7 @@ def test_impossible_shares_are_refused(shares):
 
 def test_mentions_are_written_by_split(tmp_path, monkeypatch):
     monkeypatch.setattr(mentions_module, "BATCH_ROWS", 4)
-    corpus = list(read_corpus(write_pubtator(tmp_path / "c.txt")))
+    corpus = list(read_corpus([write_pubtator(tmp_path / "c.txt")]))
     counts = write_mentions(((split_of(m.doc_id), m) for m in corpus), tmp_path / "mentions")
     splits = RunFolder(tmp_path).splits("mentions")
     assert set(splits) == set(SPLITS)

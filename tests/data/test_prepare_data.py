@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from corpus_fixtures import as_bigbio, write_bigbio
-from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf, write_semantic_network
+from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf
 from list_fixtures import write_lists
 
 from umls_reranker.core import files
@@ -21,15 +21,12 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.data.mentions import SPLITS
-from umls_reranker.data.relations import RELATION_KINDS, RelationTable
+from umls_reranker.data.relations import RelationTable
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 
 MRREL = (("C9000001", "PAR", "C9000002"), ("C9000004", "SIB", "C9000035"), ("C9000005", "RO", "C9000006"))
 RETIRED = ("C9999901|2018AA|SY|||C9000013|Y|", "C9999902|2018AA|DEL||||N|")
-MRSAB = "".join(
-    f"{ {3: 'MINI', 2: 'MINI2017', 9: '2017AA', 13: 1, 19: 'ENG', 21: 'Y', 22: 'Y'}.get(n, '') }|" for n in range(25)
-)
 
 
 @pytest.fixture
@@ -41,7 +38,6 @@ def prepare(tmp_path, monkeypatch):
         "run_name": "r",
         "output_dir": tmp_path,
         "umls_dir": write_rrf(tmp_path / "META"),
-        "semantic_network_dir": write_semantic_network(tmp_path / "NET"),
         "corpus": corpus,
         "train_documents": train,
         "dev_documents": dev,
@@ -76,11 +72,8 @@ def write(path, *lines):
 
 def write_optional_files(meta):
     lines = [f"{one}|A1|AUI|{kind}|{two}|A2|AUI||R1||MINI|MINI|||N||\n".encode() for one, kind, two in MRREL]
-    content = b"".join(lines)
-    (meta / "MRREL.RRF.aa.gz").write_bytes(gzip.compress(content[:50]))
-    (meta / "MRREL.RRF.ab.gz").write_bytes(gzip.compress(content[50:]))
+    (meta / "MRREL.RRF.gz").write_bytes(gzip.compress(b"".join(lines)))
     write(meta / "MRCUI.RRF", *RETIRED)
-    write(meta / "MRSAB.RRF", MRSAB)
     write(meta.parent / "release.dat", "umls.release.name=2021AA")
 
 
@@ -97,51 +90,32 @@ def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
     before = cuis_of(run)
     assert {"C9999901", "C9999902"} <= set(before)
     assert len(RelationTable.load(run / "concepts")) == 0
-    assert report_of(run, "concepts")["release"]["name"] is None
-    assert "retired_cuis" not in report_of(run, "mentions")
+    assert report_of(run, "concepts")["release"] == {}
 
     write_optional_files(tmp_path / "META")
     run = prepare()
     concepts, relations = ConceptTable.load(run / "concepts"), RelationTable.load(run / "concepts")
     one, two, cold, temperature = concepts.rows(["C9000001", "C9000002", "C9000004", "C9000035"])
-    assert relations.related(one, two, ["PAR"]) and relations.related(two, one, ["CHD"])
+    assert relations.related(one, two) and relations.related(two, one)
     assert not relations.related(cold, temperature)
     assert cuis_of(run) == sorted("C9000013" if cui == "C9999901" else cui for cui in before)
     report = report_of(run, "concepts")
-    assert report["relations"]["pairs"] == 2
-    assert report["mrrel"]["dropped"]["relations"] == 2
-    assert (report["release"]["name"], report["release"]["highest_restriction_level"]) == ("2021AA", 1)
-    assert report_of(run, "mentions")["retired_cuis"] == {
-        "lines": 2,
-        "skipped": 0,
-        "reasons": {},
-        "mentions": {"mapped": 1, "deleted": 1},
-        "cuis": {"mapped": 1, "deleted": 1},
-    }
+    assert (report["relations"], report["release"]) == (2, {"name": "2021AA"})
     read = {
         stage: set(json.loads((run / stage / "manifest.json").read_text())["inputs"])
         for stage in ("concepts", "mentions")
     }
-    assert read["concepts"] >= {"MRREL 1", "MRREL 2", "MRSAB", "release.dat"}
+    assert read["concepts"] >= {"MRREL", "release.dat"}
     assert read["mentions"] == {"concepts", "MRCUI", "corpus", "train_documents", "dev_documents"}
-
-    run = prepare("--relations", "SIB", "PAR")
-    assert RELATION_KINDS[RelationTable.load(run / "concepts").kind_between(cold, temperature)] == "SIB"
-    assert len(RelationTable.load(prepare("--relations") / "concepts")) == 0
 
 
 def test_what_was_read_and_lost_is_printed(prepare, tmp_path, capsys):
     write_optional_files(tmp_path / "META")
-    with (tmp_path / "META" / "MRSTY.RRF").open("a") as stream:
-        stream.write("C8888888|T047|B2.2.1.2.1|Disease or Syndrome|AT1||\n")
     run = prepare()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.count("\u2502") == 3]
     printed = dict([cell.strip() for cell in line.split("\u2502")[1:3]] for line in lines)
-    assert printed["UMLS release"] == "2021AA (release.dat)"
-    assert printed["semantic types (MRSTY) of concepts without a retained name"] == "1"
+    assert printed["UMLS release"] == "2021AA"
     assert printed["pairs of related concepts, counted in both directions"] == "2"
-    assert printed["mentions whose CUI is not in the dictionary"] == "2"
-    assert printed["mapped to their successors"] == "1"
     report = report_of(run, "mentions")
     known, all_of_it = report["in_dictionary"]["train"], report["mentions"]["train"]
     shown = printed["train mentions; with the gold concept in the dictionary"]
@@ -149,25 +123,36 @@ def test_what_was_read_and_lost_is_printed(prepare, tmp_path, capsys):
     assert sum(report["in_dictionary"].values()) == sum(report["mentions"].values()) - 1
 
 
-def test_a_changed_part_is_noticed_and_files_of_no_use_are_not_read(prepare, tmp_path, capsys):
+def test_a_changed_file_is_noticed(prepare, tmp_path, capsys):
     write_optional_files(tmp_path / "META")
     prepare()
     capsys.readouterr()
     prepare()
     assert "up to date" in capsys.readouterr().err
-    part = tmp_path / "META" / "MRREL.RRF.ab.gz"
+    part = tmp_path / "META" / "MRREL.RRF.gz"
     part.write_bytes(gzip.compress(gzip.decompress(part.read_bytes()).replace(b"|RO|", b"|RB|")))
-    assert report_of(prepare(), "concepts")["relations"]["pairs"] == 4
+    assert report_of(prepare(), "concepts")["relations"] == 4
     part.write_bytes(b"\x1f\x8bbroken")
-    with pytest.raises(UserError, match=r"MRREL.RRF.ab.gz: the gzip stream"):
+    with pytest.raises(UserError, match="MRREL.RRF.gz"):
         prepare()
-    prepare("--relations")
+
+
+def test_listed_test_documents_need_no_share(prepare, tmp_path):
+    """The shares of ../shared/data/medic/cui/ncbi.yaml."""
+    dev = (tmp_path / "pmids_dev.txt").read_text().split()
+    write(tmp_path / "dev.txt", *dev[:8])
+    write(tmp_path / "test.txt", *dev[8:])
+    keys = {"dev_documents": tmp_path / "dev.txt", "test_documents": tmp_path / "test.txt"}
+    run = prepare(**keys, dev_share=0.3, calibration_share=0.7)
+    assert set(RunFolder(run).splits("mentions")["test"]["doc_id"]) <= set(dev[8:])
 
 
 def test_filters_of_the_recipe_reach_the_reader(prepare):
     assert len(ConceptTable.load(prepare("--semantic_groups", "DISO") / "concepts")) == 20
-    concepts = ConceptTable.load(prepare("--concept_types", "T023", "--term_types", "PT") / "concepts")
-    assert len(concepts) == concepts.name_counts.sum() == 8
+    # A broader type stands for all narrower ones.
+    assert len(ConceptTable.load(prepare("--concept_types", "T046") / "concepts")) == 12
+    concepts = ConceptTable.load(prepare("--concept_types", "T023") / "concepts")
+    assert len(concepts) == 8
 
 
 def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
@@ -178,8 +163,8 @@ def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
     rows = table.type_rows(kind)
     assert 0 < len(rows) < len(table)
     kept = ConceptTable.load(prepare("--concept_types", kind, **keys) / "concepts")
-    assert kept.cui_numbers.tolist() == table.cui_numbers[rows].tolist()
-    with pytest.raises(UserError, match=f"concept_types: no concept has a type of X:9; the types are .*{kind}"):
+    assert kept.cuis.to_pylist() == table.cuis_of(rows).to_pylist()
+    with pytest.raises(UserError, match=f"X:9 in concept_types .*{kind}"):
         prepare("--concept_types", "X:9", **keys)
 
 
@@ -201,7 +186,7 @@ def test_a_dry_run_names_the_files(prepare, tmp_path, capsys):
     run = prepare("--dry_run")
     lines = capsys.readouterr().err.splitlines()
     meta = tmp_path / "META"
-    assert f"[MRREL 2] {meta / 'MRREL.RRF.ab.gz'}, {(meta / 'MRREL.RRF.ab.gz').stat().st_size:,} bytes" in lines
+    assert f"[MRREL] {meta / 'MRREL.RRF.gz'}, {(meta / 'MRREL.RRF.gz').stat().st_size:,} bytes" in lines
     assert f"[corpus] {tmp_path / 'corpus.txt'}, {(tmp_path / 'corpus.txt').stat().st_size:,} bytes" in lines
     assert any("MRCUI" in line for line in lines)
     assert not run.exists()
@@ -209,21 +194,15 @@ def test_a_dry_run_names_the_files(prepare, tmp_path, capsys):
 
 def test_one_ontology_or_several(prepare, tmp_path):
     obo = write_obo(tmp_path / "x.obo")
-    node = {
-        "id": "http://purl.obolibrary.org/obo/Y_1",
-        "lbl": "zebra fever",
-        "meta": {"xrefs": [{"val": "UMLS:C9999901"}]},
-    }
-    node["meta"]["synonyms"] = [{"pred": "hasExactSynonym", "val": "stripes"}]
-    other = tmp_path / "y.json"
-    other.write_text(json.dumps({"graphs": [{"id": "y", "nodes": [node], "edges": []}]}))
+    other = tmp_path / "y.obo"
+    write(other, "[Term]", "id: Y:1", "name: zebra fever", 'synonym: "stripes" EXACT []', "xref: UMLS:C9999901")
     one = prepare(concept_source="obo", obo=obo, obo_type_roots=[TYPE_ROOT])
     assert len(ConceptTable.load(one / "concepts")) == 40
     assert [source["file"] for source in report_of(one, "concepts")["vocabularies"]] == ["x.obo"]
     both = prepare(concept_source="obo", obo=[str(obo), str(other)], obo_type_roots=[TYPE_ROOT])
     concepts = ConceptTable.load(both / "concepts")
     assert concepts.names(concepts.rows(["C9999901"])[0]) == ["zebra fever", "stripes"]
-    assert [source["file"] for source in report_of(both, "concepts")["vocabularies"]] == ["x.obo", "y.json"]
+    assert [source["file"] for source in report_of(both, "concepts")["vocabularies"]] == ["x.obo", "y.obo"]
     assert {"obo 1", "obo 2"} <= set(json.loads((both / "concepts" / "manifest.json").read_text())["inputs"])
     single = prepare("--obo", str(obo), concept_source="obo", obo_type_roots=[TYPE_ROOT])
     assert len(ConceptTable.load(single / "concepts")) == 40
@@ -235,7 +214,7 @@ def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
         | {"candidates": [{"name": "cold", "cui": "C9999901", "semantic_types": ["Disease or Syndrome"]}]}
         for n in range(12)
     ]
-    keys = dict.fromkeys(("corpus", "train_documents", "dev_documents", "umls_dir", "semantic_network_dir"), "")
+    keys = dict.fromkeys(("corpus", "train_documents", "dev_documents", "umls_dir"), "")
     keys |= {"candidate_lists": write_lists(tmp_path / "own.jsonl", lists), "obo": write_obo(tmp_path / "x.obo")}
     with pytest.raises(UserError, match="obo: is read only with concept_source: obo; set that too, or remove obo"):
         prepare(**keys)
@@ -244,7 +223,7 @@ def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
     assert (report_of(run, "concepts")["concepts"], report_of(run, "concepts")["typed"]) == (41, 41)
 
 
-def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path, capsys):
+def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path):
     text = (tmp_path / "corpus.txt").read_text(encoding="utf-8")
     one, two = tmp_path / "1.txt", tmp_path / "2.txt"
     for path, documents in ((one, text.split("\n\n")[:9]), (two, text.split("\n\n")[9:])):
@@ -253,12 +232,9 @@ def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path, capsys):
     run = prepare(corpus=[str(one), str(two)])
     assert cuis_of(run) == whole
     assert set(json.loads((run / "mentions" / "manifest.json").read_text())["inputs"]) >= {"corpus 1", "corpus 2"}
-    folder = write_bigbio(tmp_path / "saved", as_bigbio(tmp_path / "corpus.txt"))
-    assert cuis_of(prepare(corpus=folder)) == whole
-    capsys.readouterr()
-    (folder / "state.json").write_text((folder / "state.json").read_text().replace("_fingerprint", "_former"))
-    prepare(corpus=folder)
-    assert "[mentions] up to date" in capsys.readouterr().err
+    (tmp_path / "parquet").mkdir()
+    write_bigbio(tmp_path / "parquet" / "train.parquet", as_bigbio(tmp_path / "corpus.txt"))
+    assert cuis_of(prepare(corpus=tmp_path / "parquet")) == whole
     with pytest.raises(UserError, match="2.txt .and 1 more. contains 60 mentions, but expected_mentions is 61"):
         prepare("--expected_mentions", "61", corpus=[str(two), str(one)])
 
@@ -267,12 +243,6 @@ def test_help_names_the_formats_of_a_corpus(prepare, capsys):
     with pytest.raises(SystemExit):
         prepare("--help")
     assert "PubTator (lines `PMID|t|title` and `PMID|a|abstract`); BioC (" in " ".join(capsys.readouterr().out.split())
-
-
-def test_without_a_semantic_network_the_one_built_in_serves(prepare):
-    run = prepare(semantic_network_dir="")
-    hierarchy = ConceptTable.load(run / "concepts").hierarchy
-    assert len(hierarchy) == 127 and hierarchy.chain("T047")[-1] == "group:DISO"
 
 
 @pytest.mark.parametrize("key", ["corpus", "train_documents", "dev_documents"])

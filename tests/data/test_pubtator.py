@@ -6,13 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.corpus import Mention, read_pmids
+from umls_reranker.data.corpus import Mention, read_pmids, text_around
 from umls_reranker.data.pubtator import PubTator
 
-REST = {"format": "PubTator", "without_cui": 0, "discontinuous": 0, "further_cuis": 0}
 HEAD = "1|t|Cold heart\n1|a|The cold.\n"
 FIRST = "1\t0\t4\tCold\tT047\tUMLS:C9000004\n"
 SECOND = "1\t15\t19\tcold\tT047,T184\tC9000004\n"
+SOUND = "".join(f"{n}|t|Cold heart\n{n}|a|The cold.\n{n}\t0\t4\tCold\tT047\tC9000004\n\n" for n in range(1_000, 1_100))
 
 
 def write(path, content):
@@ -20,8 +20,14 @@ def write(path, content):
     return path
 
 
+def read(path, **options):
+    """Mentions and report."""
+    report = {}
+    return list(PubTator().read([path], report, **options)), report
+
+
 def test_reads_both_styles_of_annotation(tmp_path):
-    mentions = list(PubTator().read(write(tmp_path / "c.txt", HEAD + FIRST + SECOND)))
+    mentions, _ = read(write(tmp_path / "c.txt", HEAD + FIRST + SECOND))
     assert mentions == [
         Mention("1", 0, 4, "Cold", "", " heart The cold.", "C9000004", ("T047",)),
         Mention("1", 15, 19, "cold", "Cold heart The ", ".", "C9000004", ("T047", "T184")),
@@ -30,47 +36,31 @@ def test_reads_both_styles_of_annotation(tmp_path):
 
 def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     plain = write_pubtator(tmp_path / "corpus.txt")
-    corpus = PubTator().read(plain)
-    mentions = list(corpus)
-    assert corpus.report == {
-        "documents": 20,
-        "expanded_abbreviations": 0,
-        "mentions": 60,
-        **REST,
-        "skipped": 0,
-        "reasons": {},
-    }
+    mentions, report = read(plain)
+    rest = dict.fromkeys(("expanded_abbreviations", "without_cui", "discontinuous", "further_cuis"), 0)
+    rest |= {"format": "PubTator", "malformed": {}, "first_malformed": []}
+    assert report == {"documents": 20, "mentions": 60} | rest
     packed = write(tmp_path / "corpus.txt.gz", gzip.compress(plain.read_bytes()))
-    assert list(PubTator().read(packed)) == mentions
+    assert read(packed)[0] == mentions
     assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
 
 
 def test_windows_line_ends_and_byte_order_mark(tmp_path):
     content = b"\xef\xbb\xbf" + (HEAD + FIRST).replace("\n", "\r\n").encode()
-    assert [m.doc_id for m in PubTator().read(write(tmp_path / "c.txt", content))] == ["1"]
+    assert [m.doc_id for m in read(write(tmp_path / "c.txt", content))[0]] == ["1"]
 
 
 def test_line_separators_inside_the_text_are_characters(tmp_path):
     content = "1|t|a\u2028b\n1|a|c\x0cd\n1\t4\t7\tc\x0cd\tT1\tC0000001\n"
-    assert [m.text for m in PubTator().read(write(tmp_path / "c.txt", content))] == ["c\x0cd"]
+    assert [m.text for m in read(write(tmp_path / "c.txt", content))[0]] == ["c\x0cd"]
 
 
 @pytest.mark.parametrize(
     ("size", "left", "right"),
-    [
-        (0, "", ""),
-        (2, "", ""),
-        (3, "cd ", " ef"),
-        (4, "cd ", " ef"),
-        (5, "cd ", " ef"),
-        (6, "ab cd ", " ef gh"),
-        (100, "ab cd ", " ef gh"),
-    ],
+    [(0, "", ""), (2, "", ""), (3, "cd ", " ef"), (5, "cd ", " ef"), (6, "ab cd ", " ef gh"), (9, "ab cd ", " ef gh")],
 )
-def test_context_has_no_half_words_at_its_outer_ends(tmp_path, size, left, right):
-    content = "1|t|ab cd\n1|a|xyz ef gh\n1\t6\t9\txyz\tT1\tC0000001\n"
-    (mention,) = PubTator().read(write(tmp_path / "c.txt", content), context_chars=size)
-    assert (mention.left, mention.right) == (left, right)
+def test_context_has_no_half_words_at_its_outer_ends(size, left, right):
+    assert text_around("ab cd xyz ef gh", 6, 9, size) == (left, right)
 
 
 MALFORMED = [
@@ -93,67 +83,43 @@ MALFORMED = [
     ("1|t|Cold heart\n2|a|The cold.\n", 2, "abstract of another document: '2' after '1'"),
     ("1|a|The cold.\n1|t|Cold heart\n", 1, "expected the line PMID|t|title, found '1|a|The cold.'"),
     ("PMID,title\n", 1, "expected the line PMID|t|title, found 'PMID,title'"),
-    (HEAD + "\n" + HEAD, 4, "duplicate document: '1'"),
+    (HEAD + "\n" + HEAD, 4, "document without an id of its own"),
     (b"1|t|C\xff\n1|a|b\n", 1, "not UTF-8 (byte 0xff at column 6)"),
     (HEAD.encode() + b"1\t0\t4\tCol\xe9\tT047\tC9000004\n", 3, "not UTF-8 (byte 0xe9 at column 10)"),
 ]
 
 
 @pytest.mark.parametrize(("content", "line", "what"), MALFORMED)
-def test_a_malformed_line_is_named(tmp_path, content, line, what):
-    path = write(tmp_path / "c.txt", content)
-    with pytest.raises(UserError) as error:
-        list(PubTator().read(path))
-    assert str(error.value).startswith(f"{path}:{line}: {what}")
-    assert "\n" not in str(error.value)
+def test_what_is_malformed_is_left_out_and_named(tmp_path, content, line, what):
+    content = content.encode() if isinstance(content, str) else content
+    path = write(tmp_path / "c.txt", content.rstrip(b"\n") + b"\n\n" + SOUND.encode())
+    mentions, report = read(path)
+    assert {mention.doc_id for mention in mentions} >= {f"{n}" for n in range(1_000, 1_100)}
+    assert report["first_malformed"][0].startswith(f"{path}:{line}: {what}")
+    assert sum(report["malformed"].values()) <= 2
 
 
-def test_malformed_lines_are_skipped_and_counted(tmp_path):
-    content = (
-        HEAD.encode()
-        + b"1\t0\t4\tCold\tT047\n"
-        + b"1\t0\t4\tC\xff\xffd\tT047\tC9000004\n"
-        + SECOND.encode()
-        + b"\n2|t|No abstract\n2\t0\t2\tNo\tT1\tC0000001\n2\t3\t4\ta\tT1\tC0000001\n"
-        + b"\n3|t|Fine\n3|a|\n3\t0\t4\tFine\tT1\tC0000001\n"
-    )
-    corpus = PubTator().read(write(tmp_path / "c.txt", content), on_error="skip")
-    mentions = list(corpus)
-    assert [(m.doc_id, m.text) for m in mentions] == [("1", "cold"), ("3", "Fine")]
-    assert corpus.report == {
-        "documents": 2,
-        "expanded_abbreviations": 0,
-        "mentions": 2,
-        **REST,
-        "skipped": 5,
-        "reasons": {
-            "annotation before its document's abstract": 3,
-            "expected 6 tab-separated fields": 1,
-            "not UTF-8": 1,
-        },
-    }
+def test_many_malformed_annotations_stop_the_reading(tmp_path):
+    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t0\t5\tCold\tT047\tC9000004\n" * 2)
+    assert read(path)[1]["malformed"] == {"offsets do not match the text": 2}
+    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t0\t5\tCold\tT047\tC9000004\n" * 12)
+    with pytest.raises(UserError, match="12 of 113 annotations") as error:
+        read(path)
+    assert [f"c.txt:{number}: " in str(error.value) for number in (404, 413, 414)] == [True, True, False]
 
 
-def test_broken_files_are_named_even_when_skipping(tmp_path):
+def test_broken_files_are_named(tmp_path):
     packed = gzip.compress(b"".join(b"%d|t|Cold heart\n%d|a|The cold.\n\n" % (n, n) for n in range(5000)))
     cases = {
-        write(tmp_path / "cut.gz", packed[: len(packed) // 2]): r"cut.gz: the gzip stream is truncated",
-        write(tmp_path / "bad.gz", packed[:-8] + b"\0" * 8): r"bad.gz: the gzip stream is truncated or corrupt",
-        write(tmp_path / "mid.gz", packed[:200] + b"\xff" * 20 + packed[220:]): r"mid.gz: the gzip stream",
-        write(tmp_path / "empty.txt", ""): "empty.txt is empty",
-        write(tmp_path / "empty.gz", gzip.compress(b"")): "empty.gz contains no documents",
-        write(tmp_path / "blank.txt", "\n\n"): "blank.txt contains no documents",
-        tmp_path / "absent.txt": "absent.txt does not exist",
-        tmp_path: "cannot be read",
+        "cut.gz": packed[: len(packed) // 2],
+        "mid.gz": packed[:200] + b"\xff" * 20 + packed[220:],
+        "empty.txt": b"",
+        "empty.gz": gzip.compress(b""),
+        "blank.txt": b"\n\n",
     }
-    for path, message in cases.items():
-        with pytest.raises(UserError, match=message):
-            list(PubTator().read(path, on_error="skip"))
-
-
-def test_an_unknown_policy_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="on_error must be 'stop' or 'skip', not 'ignore'"):
-        list(PubTator().read(write_pubtator(tmp_path / "c.txt"), on_error="ignore"))
+    for name, content in cases.items():
+        with pytest.raises(UserError, match=name):
+            read(write(tmp_path / name, content))
 
 
 def test_document_lists(tmp_path):
@@ -171,25 +137,23 @@ PIECES = st.sampled_from(
 ).map(str.encode)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), max_size=25), skip=st.booleans())
-def test_whatever_the_input_mentions_are_true_or_it_is_a_user_error(tmp_path, pieces, skip):
-    path = write(tmp_path / "c.txt", b"".join(pieces))
-    corpus = PubTator().read(path, on_error="skip" if skip else "stop", context_chars=5)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), max_size=25))
+def test_whatever_the_input_mentions_are_true_or_it_is_a_user_error(tmp_path, pieces):
+    path = write(tmp_path / "c.txt", b"".join(pieces) + b"\n\n" + SOUND.encode())
     try:
-        mentions = list(corpus)
+        mentions, report = read(path)
     except UserError as error:
         assert "\n" not in str(error)
         return
-    text = b"".join(pieces).decode(errors="replace")
-    assert corpus.report["mentions"] == len(mentions)
+    text = path.read_bytes().decode(errors="replace")
+    assert report["mentions"] == len(mentions)
     for mention in mentions:
         assert mention.end - mention.start == len(mention.text) > 0
-        assert max(len(mention.left), len(mention.right)) <= 5
         assert mention.text in text
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     title=st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20),
     abstract=st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=40),
@@ -199,12 +163,11 @@ def test_offsets_count_characters_of_title_space_abstract(tmp_path, title, abstr
     text = f"{title} {abstract}"
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
-    size = data.draw(st.integers(0, 30))
     if "\t" in text[start:end]:
         return
     content = f"7|t|{title}\n7|a|{abstract}\n7\t{start}\t{end}\t{text[start:end]}\tT1\tC0000001\n"
     path = write(tmp_path / "c.txt", content)
-    (mention,) = PubTator().read(path, context_chars=size)
+    (mention,), _ = read(path)
     assert mention.text == text[start:end]
-    assert text[:start].endswith(mention.left) and len(mention.left) <= size
-    assert text[end:].startswith(mention.right) and len(mention.right) <= size
+    assert text[:start].endswith(mention.left)
+    assert text[end:].startswith(mention.right)

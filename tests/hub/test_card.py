@@ -159,7 +159,7 @@ def test_the_example_is_code_that_pins_the_version(repo_id, tag, call):
 
 def test_no_path_of_this_machine_is_shown():
     private = "/home/someone/secret"
-    keys = ("umls_dir", "semantic_network_dir", "corpus", "train_documents", "model", "encoder", "cache_dir")
+    keys = ("umls_dir", "corpus", "train_documents", "model", "encoder", "cache_dir")
     card = model_card(METRICS, recipe(**{key: f"{private}/{key}" for key in keys}, output_dir=private))
     assert "someone" not in card and "secret" not in card
     assert "Fine-tuned from `model`" in card

@@ -204,10 +204,10 @@ def test_negatives_are_other_concepts(tables):
 
 def test_reports_count_what_was_lost(finished):
     reading = json.loads((finished.folder / "mentions" / "read_report.json").read_text())
-    assert (reading["corpus"]["documents"], reading["corpus"]["mentions"], reading["corpus"]["skipped"]) == (
+    assert (reading["corpus"]["documents"], reading["corpus"]["mentions"], reading["corpus"]["malformed"]) == (
         40,
         120,
-        0,
+        {},
     )
     mining = json.loads((finished.folder / "pairs" / "mining_report.json").read_text())
     assert mining["train"]["mentions"] == 60 and mining["train"]["gold_concept_unknown"] == 2

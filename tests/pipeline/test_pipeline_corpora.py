@@ -27,14 +27,13 @@ def prepared(scripts, tmp_path_factory):
     return mentions_of(folder / "mini")
 
 
-@pytest.mark.parametrize("form", ["BioC JSON", "BioC XML", "BigBIO Parquet", "BigBIO saved"])
+@pytest.mark.parametrize("form", ["BioC JSON", "BioC XML", "BigBIO Parquet"])
 def test_every_format_gives_the_same_mentions(scripts, prepared, tmp_path, form):
     corpus = scripts.materials / "corpus.txt"
     copy = {
         "BioC JSON": lambda: write_bioc_json(tmp_path / "corpus", as_bioc(corpus)),
         "BioC XML": lambda: write_bioc_xml(tmp_path / "corpus", as_bioc(corpus)),
         "BigBIO Parquet": lambda: write_bigbio(tmp_path / "corpus.parquet", as_bigbio(corpus)),
-        "BigBIO saved": lambda: write_bigbio(tmp_path / "corpus", as_bigbio(corpus)),
     }[form]()
     keys = {"corpus": copy, "output_dir": tmp_path / "runs"}
     outcome = scripts.run("prepare_data", **keys)

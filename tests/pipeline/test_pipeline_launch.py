@@ -18,7 +18,6 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
     overrides = {
         "output_dir": tmp_path,
         "umls_dir": raw / "META",
-        "semantic_network_dir": raw / "NET",
         "corpus": raw / "corpus.txt",
         "train_documents": raw / "train.txt",
         "dev_documents": raw / "dev.txt",

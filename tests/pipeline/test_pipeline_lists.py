@@ -28,7 +28,7 @@ pytest_plugins = ["pipeline_fixtures"]
 
 STAGES = ("prepare_data", "mine_negatives", "train", "calibrate", "evaluate", "summarize", "validate")
 RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_dtype")
-DICTIONARY_KEYS = ("umls_dir", "semantic_network_dir")
+DICTIONARY_KEYS = ("umls_dir",)
 SPLITS = ("train", "dev", "calibration", "test")
 # Concepts that the retriever of this pipeline never finds, and documents in which it once finds nothing.
 UNFOUND = ("C9000004",)
@@ -38,7 +38,7 @@ WITHOUT_CANDIDATES = (PMIDS[0], *COPIES[:6])
 def own_lists(materials):
     """The corpus' mentions with what a retriever of another project found for them."""
     rows = []
-    for mention in read_corpus(materials / "corpus.txt", context_chars=40):
+    for mention in read_corpus([materials / "corpus.txt"]):
         names = {
             cui: max((SequenceMatcher(None, mention.text, name).ratio(), name) for name in names)
             for cui, (_, names) in VOCABULARY.items()

@@ -253,7 +253,7 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, 
     assert remade(index_parameters="nprobe=4") == ["candidates"]
     assert remade(index_factory="SQfp16", index_parameters="") == ["index", "candidates"]
     concepts = (run / "concepts" / "manifest.json").read_bytes()
-    assert remade("prepare_data", context_chars=8) == ["mentions"] and remade() == ["candidates"]
+    assert remade("prepare_data", expand_abbreviations=True) == ["mentions"] and remade() == ["candidates"]
     assert (run / "concepts" / "manifest.json").read_bytes() == concepts
     assert remade(index_factory="Flat", index_parameters="") == ["index", "candidates"]
     # An exact index holds the vectors itself.

@@ -150,13 +150,13 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
 )
 def test_arguments_of_the_wrong_kind_are_named(arguments, reason):
     with pytest.raises(TypeError, match=f"^{reason}"):
-        ConceptLinker.read(SimpleNamespace(context_chars=9, expands_abbreviations=False), *arguments)
+        ConceptLinker.read(SimpleNamespace(expands_abbreviations=False), *arguments)
 
 
 @pytest.mark.parametrize("arguments", [(["\ud800"],), (["a"], ["a \ud800"])])
 def test_half_of_a_surrogate_pair_is_refused(arguments):
     with pytest.raises(ValueError, match="surrogates not allowed"):
-        ConceptLinker.read(SimpleNamespace(context_chars=9, expands_abbreviations=False), *arguments)
+        ConceptLinker.read(SimpleNamespace(expands_abbreviations=False), *arguments)
 
 
 def test_abbreviations_are_expanded_where_the_run_expanded_them(finished, linker, monkeypatch):

@@ -5,7 +5,6 @@ From outside of the package, call `core.settings.register_feature`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -16,6 +15,7 @@ import numpy as np
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.errors import UserError
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES, Feature, register_feature
+from ..data.cuis import CUI
 from ..data.semantic_types import TypeHierarchy
 from ..data.trigram_sets import shared_trigrams
 from .qualifiers import qualifier_agreement
@@ -32,7 +32,6 @@ LIST_FEATURES = {
 }
 LIST_POSITION = "list_position"
 # The number in a UMLS CUI counts in these units; other ids count as one unit.
-CUI = re.compile(r"C\d{7}")
 CUI_UNIT = 1e6
 # Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0

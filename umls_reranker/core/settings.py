@@ -279,23 +279,14 @@ class ConceptArguments:
     )
     umls_dir: str | None = recipe_key(
         None,
-        "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally MRDEF.RRF, MRREL.RRF, MRCUI.RRF and MRSAB.RRF; each "
-        "may be .gz, or split into .aa.gz, .ab.gz and so on",
-    )
-    semantic_network_dir: str | None = recipe_key(
-        None,
-        "rrf: folder with SRDEF (the release's NET folder) and optionally SemGroups.txt; empty: built-in types and "
-        "groups",
+        "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally MRDEF.RRF, MRREL.RRF and MRCUI.RRF; each may be .gz",
     )
     languages: list[str] = recipe_key(["ENG"], "rrf: keep names in these languages (LAT)")
     sources: list[str] = recipe_key(
         [], "rrf: keep names from these source vocabularies (SAB); empty keeps all", rare=True
     )
-    term_types: list[str] = recipe_key(
-        [], "rrf: keep names of these term types (TTY, e.g. PT, SY); empty keeps all", rare=True
-    )
     concept_types: list[str] = recipe_key(
-        [], "keep concepts of these semantic types (ids); empty keeps all", rare=True
+        [], "keep concepts of these semantic types (ids) and of narrower ones; empty keeps all", rare=True
     )
     semantic_groups: list[str] = recipe_key(
         [],
@@ -303,17 +294,10 @@ class ConceptArguments:
         "concept_types are empty",
         rare=True,
     )
-    relations: list[str] = recipe_key(
-        ["PAR", "CHD", "RB", "RN", "SY"],
-        "rrf: MRREL relations to read, if the file exists; concepts with one of them to the gold concept are not "
-        "used as negatives; empty: do not read MRREL",
-        ("SY", "PAR", "CHD", "RB", "RN", "SIB"),
-        rare=True,
-    )
     obo: str | list[str] | None = recipe_key(
         None,
-        "obo: local path, URL, or package:NAME/FILE of an ontology (OBO or OBO Graphs JSON, plain or .gz), or a list "
-        "of them; names of the first take precedence",
+        "obo: local path, URL, or package:NAME/FILE of an ontology in OBO format (plain or .gz), or a list of them; "
+        "names of the first take precedence",
     )
     obo_type_roots: list[str] = recipe_key([], "obo: terms whose children serve as semantic types")
     obo_synonym_scopes: list[str] = recipe_key(
@@ -364,12 +348,6 @@ class MentionArguments:
         "corpus: number of mentions in the whole corpus; any other number means an incomplete download",
         least=1,
     )
-    on_error: str = recipe_key(
-        "stop",
-        "malformed lines and annotations: stop fails and names file and line; skip leaves them out and counts them",
-        ("stop", "skip"),
-        rare=True,
-    )
     train_share: float = recipe_key(
         0.6, "held_out_synonyms: share of the concepts for training; candidate_lists: of the documents"
     )
@@ -380,7 +358,6 @@ class MentionArguments:
         "share of train_documents used for calibration instead: certified coverage grows with the number of "
         "calibration documents, and training rarely needs the whole corpus",
     )
-    context_chars: int = recipe_key(128, "characters of text kept on each side of a mention", least=0, rare=True)
     expand_abbreviations: bool = recipe_key(
         False, "corpus: replace abbreviated mentions by the long form defined in their document"
     )

@@ -36,7 +36,7 @@ COMMANDS = {
 # Names of files that only the mentions are read from.
 MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents")
 # Files count by content, not by path.
-CONCEPT_PATHS = ("umls_dir", "semantic_network_dir", "obo")
+CONCEPT_PATHS = ("umls_dir", "obo")
 MENTION_PATHS = ("corpus", "candidate_lists", "train_documents", "dev_documents", "test_documents")
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
 # What the searches of a killed mining depend on; numbers and weights of negatives are used later.
@@ -82,7 +82,6 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
     _require_encoder(recipe)
     of_mentions = {name for name in files if name.split()[0] in MENTION_FILES}
     settings = _without(asdict(recipe.concepts), CONCEPT_PATHS)
-    settings |= {"on_error": recipe.mentions.on_error}
     if recipe.mentions.mention_source == "held_out_synonyms":
         # Held-out synonyms leave the dictionary.
         settings["held_out_synonyms"] = {"seed": recipe.run.seed}

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import UserError
 from ..core.files import written
 
 
@@ -46,18 +45,3 @@ def write_numbers(path: Path, numbers: np.ndarray) -> None:
     """Write an array of numbers in NumPy's format, atomically."""
     with written(path) as partial, partial.open("wb") as stream:
         np.save(stream, numbers, allow_pickle=False)
-
-
-def map_numbers(path: Path, dtype: type[np.integer] = np.uint64) -> np.memmap:
-    """Memory-map 64-bit numbers written by `write_numbers`, (n,); nothing is read yet.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    try:
-        numbers = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
-    if numbers.dtype != dtype or numbers.ndim != 1:
-        raise UserError(f"{path} does not contain 64-bit numbers; run umls-reranker prepare_data again")
-    return numbers

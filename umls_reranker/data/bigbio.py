@@ -1,4 +1,4 @@
-"""Corpora in BigBIO's schema for knowledge bases, ``bigbio_kb``: Parquet files, or a dataset saved by `datasets`.
+"""Corpora in BigBIO's schema for knowledge bases, ``bigbio_kb``: Parquet files, as the Hub holds them.
 
 Format (Fries et al. 2022; github.com/bigscience-workshop/biomedical, task_schemas.md): a row is a document with
 ``document_id``, ``passages`` (``text`` and ``offsets``) and ``entities`` (``type``, ``text``, ``offsets``,
@@ -15,114 +15,71 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, each_parsed, excerpt, start_of
-from .corpus import Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
-from .json_stream import as_list, as_object, as_offset, as_text
+from ..core.lines import Malformed, excerpt
+from .corpus import Annotation, CorpusReader, Document, Faults, as_cui, join_passages, type_ids
 
 COLUMNS = ("document_id", "passages", "entities")
 ROWS_PER_BATCH = 64
-PARQUET = b"PAR1"
-# An Arrow file, and an Arrow stream, as `datasets` writes it.
-ARROW = (b"ARROW1", b"\xff\xff\xff\xff")
 
 
 class BigBio(CorpusReader):
-    """Rows of Parquet or Arrow; entities without a UMLS id are counted."""
+    """Rows of Parquet; entities without a UMLS id are counted."""
 
     name = "BigBIO"
-    layout = f"Parquet, or a dataset saved to disk, with the columns {', '.join(COLUMNS)} of the schema bigbio_kb"
+    layout = f"Parquet with the columns {', '.join(COLUMNS)} of the schema bigbio_kb"
 
     def recognizes(self, start: bytes) -> bool:
-        return start.startswith((PARQUET, *ARROW))
+        return start.startswith(b"PAR1")
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """Parquet files at any depth, or those of a saved `Dataset` or `DatasetDict`, in the order of their names."""
-        return tuple(sorted(folder.rglob("*.parquet")) or sorted(folder.rglob("data-*.arrow")))
+        """Parquet files at any depth, in the order of their names."""
+        return tuple(sorted(folder.rglob("*.parquet")))
 
     def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
-        for number, row in enumerate(_rows(path), start=1):
-            where = f"row {number}"
-            try:
-                yield _document(where, row, faults)
-            except Malformed as problem:
-                faults.add(where, problem)
+        import pyarrow.parquet as pq
+
+        try:
+            batches = pq.ParquetFile(path).iter_batches(ROWS_PER_BATCH, columns=list(COLUMNS))
+            for row in (row for batch in batches for row in batch.to_pylist()):
+                where = f"{path}: document {excerpt(str(row['document_id']))}"
+                try:
+                    passages = [pieces for passage in row["passages"] or () for pieces in _pieces(passage)]
+                    text = join_passages((start, text) for (start, _), text in passages)
+                except Malformed as problem:
+                    faults.add(where, problem)
+                    continue
+                entities = ((where, entity) for entity in row["entities"] or ())
+                annotations = list(_joined(faults.parsed(entities, _annotation)))
+                yield Document(where, str(row["document_id"] or ""), text, annotations)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is not Parquet in the schema bigbio_kb ({error!r}); choose another") from None
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    start = start_of(path)
-    file: Any
-    try:
-        with pa.memory_map(str(path)) as source:
-            if start.startswith(PARQUET):
-                file = pq.ParquetFile(source)
-                columns = file.schema_arrow.names
-                batches = file.iter_batches(ROWS_PER_BATCH, columns=list(COLUMNS))
-            else:
-                file = (pa.ipc.open_file if start.startswith(ARROW[0]) else pa.ipc.open_stream)(source).read_all()
-                columns = file.column_names
-                batches = file.to_batches(ROWS_PER_BATCH)
-            if missing := [name for name in COLUMNS if name not in columns]:
-                lacking, present = ", ".join(missing), ", ".join(columns)
-                raise UserError(f"{path} lacks the columns {lacking} of the schema bigbio_kb; it has {present}")
-            for batch in batches:
-                yield from batch.select(COLUMNS).to_pylist()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); download it again") from None
-
-
-def _document(where: str, row: Mapping[str, Any], faults: Faults) -> Document:
-    identifier = row["document_id"]
-    doc_id = "" if identifier is None else str(identifier)
-    where = f"{where}, document {excerpt(doc_id)}"
-    passages = [
-        (span[0], text)
-        for passage in as_list(row, "passages")
-        for span, text in zip(*_pieces(as_object(passage, "passage")), strict=True)
-    ]
-    entities = [(f"{where}, entity {number}", entity) for number, entity in enumerate(as_list(row, "entities"), 1)]
-    annotations = _joined(each_parsed(entities, _annotation, faults))
-    return Document(where, doc_id, join_passages(passages), annotations)
-
-
-def _annotation(content: Any) -> Annotation:
-    entity = as_object(content, "entity")
-    ids = [as_object(item, "normalized") for item in as_list(entity, "normalized")]
-    cuis = dict.fromkeys(as_cui(str(item.get("db_id"))) for item in ids if _is_umls(item))
+def _annotation(entity: Mapping[str, Any]) -> Annotation:
+    ids = [(item["db_name"] or "UMLS", str(item["db_id"])) for item in entity["normalized"] or ()]
+    # Other vocabularies have ids of the same form.
+    cuis = dict.fromkeys(as_cui(id) for name, id in ids if "umls" in name.lower() or id.startswith("UMLS:"))
     cuis.pop("", None)
-    spans, texts = _pieces(entity)
-    types = type_ids(as_text(entity.get("type") or "", "type"))
-    identifier = " ".join(f"{item.get('db_name')}:{item.get('db_id')}" for item in ids) or "no identifier"
-    return Annotation(tuple(spans), " ".join(texts), tuple(cuis), types, identifier)
+    spans, texts = zip(*_pieces(entity), strict=True)
+    identifier = " ".join(f"{name}:{id}" for name, id in ids) or "no identifier"
+    return Annotation(spans, " ".join(texts), tuple(cuis), type_ids(entity["type"] or ""), identifier)
 
 
-def _is_umls(item: Mapping[str, Any]) -> bool:
-    """Whether an id is a UMLS id; other vocabularies have ids of the same form."""
-    return "umls" in (item.get("db_name") or "umls").lower() or str(item.get("db_id")).startswith("UMLS:")
-
-
-def _pieces(owner: Mapping[str, Any]) -> tuple[list[tuple[int, int]], list[str]]:
+def _pieces(owner: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
     """Spans and texts of a passage or an entity."""
-    texts = [as_text(text, "text") for text in as_list(owner, "text")]
-    spans = []
-    for span in as_list(owner, "offsets"):
-        if not isinstance(span, list) or len(span) != 2:
-            raise Malformed("offsets are not pairs of integers", f": {excerpt(repr(span))}")
-        spans.append((as_offset(span[0]), as_offset(span[1])))
-    if not spans or len(spans) != len(texts):
-        raise Malformed("numbers of texts and offsets differ", f": {len(texts)} and {len(spans)}")
-    return spans, texts
+    texts, spans = owner["text"] or (), owner["offsets"] or ()
+    if not texts or len(spans) != len(texts) or {len(span) for span in spans} != {2}:
+        raise Malformed("texts and offsets do not fit", f": {excerpt(repr(owner))}")
+    return [((start, end), text) for (start, end), text in zip(spans, texts, strict=True)]
 
 
-def _joined(annotations: Iterable[tuple[int | str, Annotation]]) -> Iterator[tuple[int | str, Annotation]]:
+def _joined(annotations: Iterable[tuple[str, Annotation]]) -> Iterator[tuple[str, Annotation]]:
     """Annotations that differ only in their types, joined to one."""
-    joined: dict[tuple, tuple[int | str, Annotation]] = {}
+    joined: dict[tuple, tuple[str, Annotation]] = {}
     for where, annotation in annotations:
         key = (annotation.spans, annotation.text, annotation.identifier)
         if key in joined:
-            where, former = joined[key]
+            _, former = joined[key]
             types = dict.fromkeys((*former.semantic_types, *annotation.semantic_types))
             annotation = replace(former, semantic_types=tuple(types))
         joined[key] = where, annotation

@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, excerpt, read_lines, reading, skipped_lines
+from ..core.lines import Malformed, excerpt, read_lines
 from .abbreviations import find_abbreviations
+from .cuis import CUI
 
-CUI = re.compile(r"(?:UMLS:)?(C[0-9]{7})")
 # MedMentions writes UnknownType for a concept without a type.
 TYPE = re.compile(r"T[0-9]{3}|UnknownType")
 SEPARATORS = re.compile(r"[,;|\s]+")
 # Maximum characters between two passages; more means a wrong offset.
 LARGEST_GAP = 1_000_000
+Item = TypeVar("Item")
+Parsed = TypeVar("Parsed")
+CONTEXT_CHARS = 128
+"""Characters of text kept on each side of a mention."""
+
+# A larger share of faulty annotations stops the reading.
+MOST_FAULTY, SHOWN_FAULTS = 0.02, 10
 # What the report of a reading counts.
 COUNTS = ("documents", "expanded_abbreviations", "mentions", "without_cui", "discontinuous", "further_cuis")
 
@@ -77,18 +85,54 @@ class Document:
     """A document of a corpus.
 
     Attributes:
-        where: its place in the file, a line or words, for messages.
+        where: its file and place in it, for messages.
         doc_id: as in the lists of documents.
         text: its text, in which offsets count characters.
         annotations: its annotations, each with its place; read once.
-        lines: number of lines that are skipped with it if it is malformed.
     """
 
-    where: int | str
+    where: str
     doc_id: str
     text: str
-    annotations: Iterable[tuple[int | str, Annotation]]
-    lines: int = 1
+    annotations: Iterable[tuple[str, Annotation]]
+
+
+class Faults:
+    """The documents and annotations of a corpus that are left out because they are malformed.
+
+    Attributes:
+        reasons: their number by reason.
+        first: the first of them, with file and place.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+        self.first: list[str] = []
+
+    def add(self, where: str, problem: Malformed) -> None:
+        """Count one, at this file and place."""
+        self.reasons[problem.reason] += 1
+        if len(self.first) < SHOWN_FAULTS:
+            self.first.append(f"{where}: {problem}")
+
+    def parsed(
+        self, items: Iterable[tuple[str, Item]], parse: Callable[[Item], Parsed]
+    ) -> Iterator[tuple[str, Parsed]]:
+        """Yield the parsed items with their places; those that are `Malformed` are counted."""
+        for where, item in items:
+            try:
+                yield where, parse(item)
+            except Malformed as problem:
+                self.add(where, problem)
+
+    def require_few(self, sound: int) -> None:
+        """Raise a UserError that shows the first faults if their share is too large; `sound` counts the others."""
+        count = self.reasons.total()
+        if count > MOST_FAULTY * (count + sound):
+            raise UserError(
+                f"{count:,} of {count + sound:,} annotations are malformed, more than {MOST_FAULTY:.0%}; correct "
+                f"the file, or choose another. The first are: {'; '.join(self.first)}"
+            )
 
 
 class CorpusReader(ABC):
@@ -112,74 +156,60 @@ class CorpusReader(ABC):
 
         Args:
             path: the file.
-            faults: takes malformed lines and annotations, which are not yielded.
+            faults: takes malformed documents and annotations, which are not yielded.
 
         Raises:
-            UserError: the file is broken, or malformed and `faults` stops.
+            UserError: the file is damaged.
         """
 
     def files(self, folder: Path) -> tuple[Path, ...]:
         """The files of a corpus folder in order; none if the folder is not in this format."""
         return ()
 
-    @reading
     def read(
-        self,
-        path: Path | Sequence[Path],
-        *,
-        context_chars: int = 128,
-        expand_abbreviations: bool = False,
-        on_error: str = "stop",
-    ) -> Generator[Mention, None, dict[str, Any]]:
+        self, paths: Sequence[Path], report: dict[str, Any], *, expand_abbreviations: bool = False
+    ) -> Iterator[Mention]:
         """Stream the mentions of a corpus, in file order; memory holds one document.
 
         Args:
-            path: the corpus, in one file or several.
-            context_chars: maximum characters kept on each side of a mention; a partial word at the outer end is left
-                out.
+            paths: the files of the corpus.
+            report: filled at the end: the ``format``, the numbers of ``documents`` and ``mentions``,
+                ``expanded_abbreviations``, annotations ``without_cui`` and ``discontinuous`` ones, which are left out,
+                ``further_cuis`` of annotations with several, which are not used, and ``malformed`` documents and
+                annotations, which are left out, by reason, with the ``first_malformed``.
             expand_abbreviations: replace a mention that its document defines as an abbreviation by the long form;
                 `start` and `end` do not change.
-            on_error: ``"stop"`` at the first malformed document or annotation, or ``"skip"`` and count it. A document
-                with malformed text is skipped completely.
-
-        Returns:
-            A `Reading`; its report has the ``format``, the numbers of ``documents`` and ``mentions``,
-            ``expanded_abbreviations``, annotations ``without_cui`` and ``discontinuous`` ones, which are left out,
-            ``further_cuis`` of annotations with several, which are not used, ``skipped`` lines and ``reasons``.
 
         Raises:
-            UserError: a file is missing, empty or broken; a document or annotation is malformed (names the file and
-                the place); there is no document, or none with a CUI.
+            UserError: a file is missing, empty or damaged; more than 2 % of the annotations are malformed; there is
+                no document, or none with a CUI.
         """
-        paths = [path] if isinstance(path, Path) else path
         counts = dict.fromkeys(COUNTS, 0)
-        all_faults = [Faults(one, on_error) for one in paths]
+        faults = Faults()
         seen: set[str] = set()
         foreign = ""
-        for one, faults in zip(paths, all_faults, strict=True):
-            for document in self.documents(one, faults):
-                try:
-                    _check(document, seen)
-                except Malformed as problem:
-                    faults.add(document.where, problem, lines=document.lines)
+        for document in (document for path in paths for document in self.documents(path, faults)):
+            if not document.doc_id or document.doc_id in seen:
+                faults.add(document.where, Malformed("document without an id of its own"))
+                continue
+            seen.add(document.doc_id)
+            counts["documents"] += 1
+            long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
+            for where, annotation in document.annotations:
+                if not annotation.cuis or len(annotation.spans) > 1:
+                    foreign = foreign or (annotation.identifier if not annotation.cuis else "")
+                    counts["discontinuous" if annotation.cuis else "without_cui"] += 1
                     continue
-                seen.add(document.doc_id)
-                counts["documents"] += 1
-                long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
-                for where, annotation in document.annotations:
-                    if not annotation.cuis or len(annotation.spans) > 1:
-                        foreign = foreign or (annotation.identifier if not annotation.cuis else "")
-                        counts["discontinuous" if annotation.cuis else "without_cui"] += 1
-                        continue
-                    try:
-                        mention = _mention(document, annotation, context_chars, long_forms)
-                    except Malformed as problem:
-                        faults.add(where, problem)
-                        continue
-                    counts["mentions"] += 1
-                    counts["expanded_abbreviations"] += mention.text != annotation.text
-                    counts["further_cuis"] += len(annotation.cuis) - 1
-                    yield mention
+                try:
+                    mention = _mention(document, annotation, long_forms)
+                except Malformed as problem:
+                    faults.add(where, problem)
+                    continue
+                counts["mentions"] += 1
+                counts["expanded_abbreviations"] += mention.text != annotation.text
+                counts["further_cuis"] += len(annotation.cuis) - 1
+                yield mention
+        faults.require_few(counts["mentions"] + counts["discontinuous"] + counts["without_cui"])
         if not seen:
             raise UserError(f"{name_files(paths)} contains no documents; expected {self.layout}")
         if counts["without_cui"] and not counts["mentions"]:
@@ -187,7 +217,8 @@ class CorpusReader(ABC):
                 f"{name_files(paths)}: none of {counts['without_cui']:,} annotations has a UMLS CUI, such as C0009443 "
                 f"(the first has {excerpt(foreign)}); map its concepts to CUIs first"
             )
-        return {"format": self.name} | counts | skipped_lines(*all_faults)
+        report |= {"format": self.name} | counts
+        report |= {"malformed": dict(faults.reasons.most_common()), "first_malformed": faults.first}
 
 
 def as_cui(identifier: str) -> str:
@@ -196,8 +227,8 @@ def as_cui(identifier: str) -> str:
     >>> as_cui("UMLS:C0009443"), as_cui("C0009443"), as_cui("MESH:D003924")
     ('C0009443', 'C0009443', '')
     """
-    match = CUI.fullmatch(identifier)
-    return match[1] if match else ""
+    cui = identifier.removeprefix("UMLS:")
+    return cui if CUI.fullmatch(cui) else ""
 
 
 def type_ids(text: str) -> tuple[str, ...]:
@@ -231,7 +262,7 @@ def join_passages(passages: Iterable[tuple[int, str]]) -> str:
     return "".join(pieces)
 
 
-def text_around(text: str, start: int, end: int, size: int) -> tuple[str, str]:
+def text_around(text: str, start: int, end: int, size: int = CONTEXT_CHARS) -> tuple[str, str]:
     """At most `size` characters before `start` and after `end`, without partial words at the outer ends."""
     first = max(0, start - size)
     if first and not text[first - 1].isspace():
@@ -270,14 +301,7 @@ def name_files(paths: Sequence[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
 
 
-def _check(document: Document, seen: set[str]) -> None:
-    if not document.doc_id:
-        raise Malformed("document without id")
-    if document.doc_id in seen:
-        raise Malformed("duplicate document", f": {excerpt(document.doc_id)}")
-
-
-def _mention(document: Document, annotation: Annotation, size: int, long_forms: dict[str, str]) -> Mention:
+def _mention(document: Document, annotation: Annotation, long_forms: dict[str, str]) -> Mention:
     ((start, end),) = annotation.spans
     if not 0 <= start < end <= len(document.text):
         raise Malformed("offsets outside the document", f": {start}-{end} in {len(document.text)} characters")
@@ -286,6 +310,6 @@ def _mention(document: Document, annotation: Annotation, size: int, long_forms: 
         raise Malformed(
             "offsets do not match the text", f": {start}-{end} is {excerpt(text)}, not {excerpt(annotation.text)}"
         )
-    left, right = text_around(document.text, start, end, size)
+    left, right = text_around(document.text, start, end)
     text = long_forms.get(text, text)
     return Mention(document.doc_id, start, end, text, left, right, annotation.cuis[0], annotation.semantic_types)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Reading, excerpt, start_of
+from ..core.lines import excerpt, start_of
 from .bigbio import BigBio
 from .bioc import BioC
 from .corpus import CorpusReader, Mention
@@ -41,20 +41,6 @@ def corpus_files(path: Path) -> tuple[Path, ...]:
     raise UserError(f"{path} is a folder with {names}, not a corpus; give a file, or one of {describe_formats()}")
 
 
-def read_corpus(path: Path | Sequence[Path], **options: Any) -> Reading[Mention]:
-    """Stream the mentions of a corpus in any of the formats.
-
-    Args:
-        path: a file, or several of one format.
-        options: options of `CorpusReader.read`.
-
-    Raises:
-        UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.
-    """
-    paths = [path] if isinstance(path, Path) else path
-    return reader_of(paths).read(paths, **options)
-
-
 def reader_of(paths: Sequence[Path]) -> CorpusReader:
     """The reader of the format of all files.
 
@@ -76,3 +62,15 @@ def _recognize(path: Path) -> CorpusReader:
             return reader
     content = f"begins with {excerpt(start[:80].decode('utf-8', errors='replace'))}" if start else "is empty"
     raise UserError(f"{path} is not a corpus in a known format: {describe_formats()}; it {content}")
+
+
+def read_corpus(
+    paths: Sequence[Path], report: dict[str, Any] | None = None, *, expand_abbreviations: bool = False
+) -> Iterator[Mention]:
+    """Stream the mentions of a corpus in any of the formats, with `CorpusReader.read`.
+
+    Raises:
+        UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.
+    """
+    report = {} if report is None else report
+    return reader_of(paths).read(paths, report, expand_abbreviations=expand_abbreviations)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
-from .columns import Lists
-from .cuis import cui_number, normalize_cui, rows_of
+from ..core.errors import UserError
+from .concepts import StringRows
+from .cuis import normalize_cui
 from .list_columns import SYNONYM_SCORE
 from .normalization import normalize_texts
-from .release import dictionary_files
-from .rrf import read_names_and_types
+from .release import release_files
+from .rrf import read_names, read_types
 from .trigram_sets import shared_trigrams
 
 
@@ -29,12 +30,28 @@ class _Candidate(NamedTuple):
     cui: str
 
 
+class _Column(NamedTuple):
+    """A list of strings for each concept that has any; `rows` finds it by CUI."""
+
+    rows: StringRows
+    lists: pa.ListArray
+
+    @classmethod
+    def of(cls, cuis: pa.StringArray, lists: pa.ListArray) -> _Column:
+        return cls(StringRows.of(cuis), lists)
+
+    def lists_of(self, cuis: Sequence[str]) -> pa.ListArray:
+        """The lists of m concepts, null for an unknown one."""
+        rows = self.rows.find_one(pa.array(list(map(normalize_cui, cuis)), pa.string()))
+        return self.lists.take(pa.array(rows, mask=rows < 0))
+
+
 class Dictionary:
     """Names and semantic types of concepts, which `Dictionary.from_umls_dir` reads from a UMLS release."""
 
-    def __init__(self, cuis: np.ndarray, names: Lists | None, types: Lists | None) -> None:
-        # cuis: (n,) uint64 ascending; names: the preferred one first; names or types are None if they were not read.
-        self._cuis, self._names, self._types = cuis, names, types
+    def __init__(self, names: _Column | None, types: _Column | None) -> None:
+        # Of names, the preferred one comes first; None was not read.
+        self._names, self._types = names, types
 
     @classmethod
     def from_umls_dir(
@@ -50,10 +67,17 @@ class Dictionary:
         Raises:
             UserError: neither file exists, or one is malformed; the message names file and line.
         """
-        numbers = None
-        if cuis is not None:
-            numbers = np.fromiter({cui_number(normalize_cui(cui)) for cui in cuis} - {0}, np.uint64)
-        return cls(*read_names_and_types(dictionary_files(Path(umls_dir)), numbers, languages=languages))
+        folder = Path(umls_dir)
+        files = release_files(folder, required=())
+        wanted = None if cuis is None else pa.array(sorted({*map(normalize_cui, cuis)}), pa.string())
+        if "MRCONSO" not in files and "MRSTY" not in files:
+            raise UserError(f"{folder} contains neither MRCONSO.RRF nor MRSTY.RRF; give the folder META of a release")
+        names = types = None
+        if "MRCONSO" in files:
+            names = _Column.of(*read_names(files["MRCONSO"], languages, wanted=wanted)[:2])
+        if "MRSTY" in files:
+            types = _Column.of(*read_types(files["MRSTY"], wanted))
+        return cls(names, types)
 
     def add_to(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return rows whose candidates with a CUI have these keys added, unless they have them already.
@@ -83,16 +107,16 @@ class Dictionary:
             if isinstance(row.get("candidates"), list | tuple):
                 row["candidates"] = list(row["candidates"])
                 known += _with_cui(number, row["candidates"])
-        concepts = self._rows_of([candidate.cui for candidate in known])
+        cuis = [candidate.cui for candidate in known]
         columns: dict[str, Sequence[Any]] = {}
         if self._names is not None:
-            pairs = zip(_of_concepts(self._names, concepts), known, strict=True)
+            pairs = zip(self._names.lists_of(cuis).to_pylist(), known, strict=True)
             preferred = [names[0] if names else candidate.name or candidate.cui for names, candidate in pairs]
             mentions = [_text(row.get("entity", row.get("mention"))) for row in new_rows]
-            scores = _similarities(mentions, known, concepts, self._names).tolist()
+            scores = _similarities(mentions, known, self._names).tolist()
             columns = {"name": preferred, "preferred_name": preferred, SYNONYM_SCORE: scores}
         if self._types is not None:
-            columns["semantic_types"] = _of_concepts(self._types, concepts)
+            columns["semantic_types"] = [types or [] for types in self._types.lists_of(cuis).to_pylist()]
         for index, candidate in enumerate(known):
             item = new_rows[candidate.row]["candidates"][candidate.position]
             added = {key: values[index] for key, values in columns.items() if _is_missing(item.get(key))}
@@ -101,17 +125,8 @@ class Dictionary:
 
     def known(self, cuis: Sequence[str]) -> dict[str, int]:
         """How many of m CUIs have names here, and how many have types; keys ``names`` and ``semantic types``."""
-        concepts = self._rows_of(cuis)
         columns = {"names": self._names, "semantic types": self._types}
-        return {
-            name: int(sum(map(bool, _of_concepts(column, concepts))))
-            for name, column in columns.items()
-            if column is not None
-        }
-
-    def _rows_of(self, cuis: Sequence[str]) -> np.ndarray:
-        """(m,) int64, the row of each concept, or -1."""
-        return rows_of(self._cuis, np.array([cui_number(normalize_cui(cui)) for cui in cuis], np.uint64))
+        return {name: sum(map(bool, column.lists_of(cuis).to_pylist())) for name, column in columns.items() if column}
 
 
 def _with_cui(row: int, candidates: Sequence[Any]) -> Iterator[_Candidate]:
@@ -129,36 +144,21 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _of_concepts(column: Lists, rows: np.ndarray) -> list[list[str]]:
-    """The strings of each of m rows; row -1 has none."""
-    offsets, texts = _texts(column, rows)
-    return [texts[start:end] for start, end in pairwise(offsets.tolist())]
-
-
-def _texts(column: Lists, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Offsets of the strings of m rows, (m + 1,), and all strings."""
-    starts = column.starts[rows]
-    stops = np.where(rows < 0, starts, column.starts[rows + 1])
-    _, positions = expand_ranges(starts, stops)
-    return list_offsets(stops - starts), column.values.take(pa.array(column.positions[positions])).to_pylist()
-
-
-def _similarities(
-    mentions: Sequence[str], candidates: Sequence[_Candidate], concepts: np.ndarray, names: Lists
-) -> np.ndarray:
+def _similarities(mentions: Sequence[str], candidates: Sequence[_Candidate], names: _Column) -> np.ndarray:
     """Similarity of each candidate's mention and the most similar of its own name and its concept's names.
 
     Args:
         mentions: text of the mention of each row.
         candidates: (m,) candidates with a CUI.
-        concepts: (m,) row of each candidate in `names`, or -1.
         names: names of the concepts.
 
     Returns:
         (m,) float64, from 0 to 1.
     """
-    used, number = np.unique(concepts, return_inverse=True)
-    offsets, texts = _texts(names, used)
+    used, number = number_distinct([candidate.cui for candidate in candidates])
+    lists = names.lists_of(used)
+    offsets = list_offsets(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
+    texts = pc.list_flatten(lists).to_pylist()
     pair_candidate, pair_text = expand_ranges(offsets[number], offsets[number + 1])
     everyone = np.arange(len(candidates))
     distinct, codes = number_distinct([*(candidate.name for candidate in candidates), *texts])

@@ -34,7 +34,7 @@ OUTLIER_RATIO = 1e6
 FEWEST_SCORES = 50
 BATCH_MENTIONS = 4_096
 # UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
-CUI = re.compile(r"[Cc]\d{7}|(?![Cc]\d+$)\S+")
+CONCEPT_ID = re.compile(r"\S+")
 
 
 class UnknownTypes(NamedTuple):
@@ -332,7 +332,7 @@ def _document(doc_id: Any, position: RowPosition) -> str:
 def _gold_cui(cui: Any, position: RowPosition) -> str:
     if cui is None or cui == "":
         raise UserError(f"{position}: cui, the mention's gold concept, is missing; leave out unlabelled mentions")
-    if not isinstance(cui, str) or not CUI.fullmatch(cui.strip()):
+    if not isinstance(cui, str) or not CONCEPT_ID.fullmatch(cui.strip()):
         raise UserError(f"{position}: cui {cui!r} is not a CUI; write it as C0009443")
     return normalize_cui(cui)
 
@@ -343,7 +343,7 @@ def _check_candidates(lists: CandidateLists, positions: Sequence[RowPosition]) -
     is_missing = np.array([not (text and text.strip()) for text in texts], bool)[codes]
     remedy = "give each candidate the CUI of its concept, which is compared with the gold CUI"
     _refuse_first(is_missing, lists, positions, f"has no cui; {remedy}")
-    is_other = np.array([not CUI.fullmatch(text.strip()) for text in texts], bool)[codes]
+    is_other = np.array([not CONCEPT_ID.fullmatch(text.strip()) for text in texts], bool)[codes]
     example = repr(lists.cuis[int(is_other.argmax())]) if len(codes) else ""
     _refuse_first(is_other, lists, positions, f"has the cui {example}, which is not a CUI; write it as C0009443")
     for name, column in lists.scores.items():

@@ -5,7 +5,6 @@ These need no UMLS license. `obo` reads their files.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -13,13 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import UserError
-from ..core.lines import Faults, skipped_lines
 from .columns import Concept
+from .cuis import CUI, normalize_cui
 from .obo import SCOPES, Term, read_ontology
 from .semantic_types import SemanticType, TypeHierarchy
-
-COUNTS = ("obsolete", "without_cui", "merged_terms", "extra_cross_references", "not_a_cui", "dropped_synonyms")
-CUI = re.compile(r"C[0-9]{7}")
 
 
 class OntologyConcepts(NamedTuple):
@@ -30,9 +26,8 @@ class OntologyConcepts(NamedTuple):
         hierarchy: hierarchy of their types, without parents.
         parents: pairs of CUIs ``(child, parent)``, by is_a.
         vocabularies: file, id, version and license of each ontology, and its number of terms.
-        report: number of ``terms``, ``obsolete`` ones, those ``without_cui``, ``merged_terms``,
-            ``extra_cross_references`` (second and later CUIs), ``not_a_cui`` (UMLS references of another form),
-            ``dropped_synonyms`` (other scopes), ``concepts`` and ``typed``.
+        report: number of ``terms``, ``obsolete`` ones, those ``without_cui``, ``merged_terms`` and
+            ``dropped_synonyms`` (other scopes).
     """
 
     concepts: list[Concept]
@@ -47,7 +42,6 @@ def read_obo_concepts(
     *,
     type_roots: Sequence[str] = (),
     synonym_scopes: Sequence[str] = ("EXACT",),
-    on_error: str = "stop",
 ) -> OntologyConcepts:
     """Read the terms that name a UMLS CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as concepts, sorted by CUI.
 
@@ -62,8 +56,6 @@ def read_obo_concepts(
             organ systems of the Human Phenotype Ontology; a concept has every type that its terms are or descend
             from. Empty: concepts have no types.
         synonym_scopes: scopes of the synonyms kept.
-        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it; a stanza without id or name is
-            skipped entirely.
 
     Returns:
         The concepts, their types and relations, and a report.
@@ -75,13 +67,13 @@ def read_obo_concepts(
     for scope in synonym_scopes:
         if scope not in SCOPES:
             raise UserError(f"obo_synonym_scopes: {scope!r} is not one of {', '.join(SCOPES)}")
-    faults = [Faults(path, on_error) for path in paths]
-    ontologies = list(map(read_ontology, paths, faults))
+    ontologies = list(map(read_ontology, paths))
     files = ", ".join(map(str, paths))
     terms = [term for ontology in ontologies for term in ontology.terms.values()]
     hierarchy = _make_hierarchy(files, terms, type_roots)
-    counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
-    cuis = _choose_cuis(terms, counts)
+    cuis = list(map(_cui_of, terms))
+    counts = Counter(obsolete=sum(term.obsolete for term in terms))
+    counts["without_cui"] = cuis.count("") - counts["obsolete"]
     concepts = _merge(terms, cuis, _types_of(terms, hierarchy), synonym_scopes, counts)
     if not concepts:
         raise UserError(f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; use another ontology")
@@ -95,13 +87,7 @@ def read_obo_concepts(
         }
         for ontology in ontologies
     ]
-    report = {
-        "terms": len(terms),
-        **counts,
-        "concepts": len(concepts),
-        "typed": sum(bool(concept.semantic_types) for concept in concepts),
-    }
-    report |= skipped_lines(*faults)
+    report = {"terms": len(terms), **counts}
     return OntologyConcepts(concepts, hierarchy, _parents(terms, cuis), vocabularies, report)
 
 
@@ -146,18 +132,10 @@ def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list
     return types
 
 
-def _choose_cuis(terms: Sequence[Term], counts: Counter[str]) -> list[str]:
-    """The CUI of each term, or "" for an obsolete term and one without."""
-    chosen = []
-    for term in terms:
-        counts["obsolete"] += term.obsolete
-        references = [] if term.obsolete else [*term.exact, *(r for r in term.references if r not in term.exact)]
-        cuis = [reference for reference in references if CUI.fullmatch(reference)]
-        counts["not_a_cui"] += len(references) - len(cuis)
-        counts["extra_cross_references"] += max(0, len(cuis) - 1)
-        counts["without_cui"] += not (cuis or term.obsolete)
-        chosen.append(cuis[0] if cuis else "")
-    return chosen
+def _cui_of(term: Term) -> str:
+    """The CUI of a term, or "" for an obsolete term and one without."""
+    references = [] if term.obsolete else [*term.exact, *term.references]
+    return next((normalize_cui(reference) for reference in references if CUI.fullmatch(reference)), "")
 
 
 def _merge(

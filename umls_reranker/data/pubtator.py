@@ -18,8 +18,8 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from ..core.lines import Faults, Malformed, decode, each_parsed, excerpt, read_lines
-from .corpus import Annotation, CorpusReader, Document, as_cui
+from ..core.lines import Malformed, decode, excerpt, read_lines
+from .corpus import Annotation, CorpusReader, Document, Faults, as_cui
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 START = re.compile(rb"^[^|\t\r\n]+\|[ta]\|", re.MULTILINE)
@@ -27,7 +27,7 @@ OFFSET = re.compile(r"[0-9]{1,9}")
 
 
 class PubTator(CorpusReader):
-    """Lines of text and of tab-separated annotations; an annotation without a CUI is malformed."""
+    """Lines of text and of tab-separated annotations."""
 
     name = "PubTator"
     layout = "lines `PMID|t|title` and `PMID|a|abstract`"
@@ -37,29 +37,29 @@ class PubTator(CorpusReader):
 
     def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
         for block in _blocks(path):
-            number, line = block[0]
+            where, line = block[0]
             try:
                 doc_id, title = _parse_text(line, "t", "title")
                 if len(block) < 2:
                     raise Malformed("document without the line PMID|a|abstract", f": {excerpt(doc_id)}")
-                number, line = block[1]
+                where, line = block[1]
                 abstract_id, abstract = _parse_text(line, "a", "abstract")
                 if abstract_id != doc_id:
                     raise Malformed(
                         "abstract of another document", f": {excerpt(abstract_id)} after {excerpt(doc_id)}"
                     )
             except Malformed as problem:
-                faults.add(number, problem, lines=len(block))
+                faults.add(where, problem)
                 continue
-            annotations = each_parsed(block[2:], partial(_parse_annotation, doc_id), faults)
-            yield Document(block[0][0], doc_id, f"{title} {abstract}", annotations, len(block))
+            annotations = faults.parsed(block[2:], partial(_parse_annotation, doc_id))
+            yield Document(block[0][0], doc_id, f"{title} {abstract}", annotations)
 
 
-def _blocks(path: Path) -> Iterator[list[tuple[int, bytes]]]:
-    """Runs of lines between blank lines, numbered."""
+def _blocks(path: Path) -> Iterator[list[tuple[str, bytes]]]:
+    """Runs of lines between blank lines, each with file and number."""
     for is_blank, lines in groupby(read_lines(path), lambda numbered: not numbered[1].strip()):
         if not is_blank:
-            yield list(lines)
+            yield [(f"{path}:{number}", line) for number, line in lines]
 
 
 def _parse_text(line: bytes, kind: str, noun: str) -> tuple[str, str]:

@@ -20,11 +20,7 @@ CONCEPT_COUNTS = {
     "obsolete": "  obsolete",
     "without_cui": "  without a UMLS CUI",
     "merged_terms": "  merged into a term with the same CUI",
-    "extra_cross_references": "  additional CUIs of a term, ignored",
     "dropped_synonyms": "  synonyms of other scopes, ignored",
-    "skipped": "malformed lines skipped",
-    "types_of_unknown_concepts": "semantic types (MRSTY) of concepts without a retained name",
-    "definitions_of_unknown_concepts": "definitions (MRDEF) of concepts without a retained name",
 }
 CORPUS_COUNTS = {
     "documents": "documents read",
@@ -33,7 +29,6 @@ CORPUS_COUNTS = {
     "without_cui": "  left out: no UMLS CUI",
     "discontinuous": "  left out: discontinuous",
     "further_cuis": "  additional CUIs of a mention, ignored",
-    "skipped": "  skipped: malformed",
     "listed_documents_without_mentions": "listed documents that are missing or have no mentions",
 }
 LIST_COUNTS = {
@@ -43,14 +38,6 @@ LIST_COUNTS = {
     "mentions_in_no_list": "  in none of the document lists",
     "candidates": "candidates",
     "repeated_candidates": "  left out: concept repeated in its list",
-}
-ENDS = {
-    "mapped": "mapped to their successors",
-    "successor_not_in_dictionary": "merged into a concept that is not in the dictionary",
-    "related_only": "retired, with related concepts only",
-    "deleted": "deleted",
-    "not_in_subset": "not in the installed subset",
-    "not_retired": "not in MRCUI",
 }
 
 
@@ -86,31 +73,28 @@ def _origin(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for vocabulary in report.get("vocabularies", ()):
         about = [text for text in (vocabulary["version"], vocabulary["license"]) if text]
         yield vocabulary["file"], ", ".join(about) or "version and license not stated"
-    if release := report.get("release"):
-        name = f"{release['name']} ({release['name_from']})" if release["name"] else "not stated"
-        yield "UMLS release", name
+    if (release := report.get("release")) is not None:
+        yield "UMLS release", release.get("name", "not stated")
 
 
 def _concept_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     yield from _counts(report, CONCEPT_COUNTS)
-    dropped, reasons = report.get("dropped", {}), report.get("reasons", {})
+    dropped = report.get("dropped", {})
     yield from _counts(dropped, {name: f"names excluded by {name}" for name in dropped})
-    yield from _counts(reasons, {reason: f"skipped: {reason}" for reason in reasons})
     yield "concepts", report["concepts"]
     yield "  with a semantic type", report["typed"]
 
 
 def _relation_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    if pairs := report["relations"]["pairs"]:
-        yield "pairs of related concepts, counted in both directions", pairs
-        of_kinds = report["relations"]["pairs_by_kind"]
-        yield from _counts(of_kinds, {kind: f"  {kind}" for kind in of_kinds})
+    yield "pairs of related concepts, counted in both directions", report["relations"]
 
 
 def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
     if corpus := report.get("corpus"):
         yield "corpus format", corpus["format"]
         yield from _counts(corpus, CORPUS_COUNTS)
+        yield from ((f"  left out, malformed: {reason}", count) for reason, count in corpus["malformed"].items())
+        yield from (("  malformed", first) for first in corpus["first_malformed"])
     if lists := report.get("lists"):
         yield from _counts({**report, **lists}, LIST_COUNTS)
         yield "candidate scores", ", ".join(f"{name}_score" for name in lists["scores"]) or "none"
@@ -118,10 +102,6 @@ def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
             yield "ignored fields of candidates (scores must be named NAME_score)", ", ".join(lists["unread_keys"])
         if lists["unknown_types"]:
             yield "mention types not in the vocabulary", ", ".join(lists["unknown_types"])
-    retired = report.get("retired_cuis", {}).get("mentions", {})
-    if outside := sum(retired.values()):
-        yield "mentions whose CUI is not in the dictionary", outside
-        yield from ((f"  {ENDS[end]}", count) for end, count in retired.items())
     where, counted = ("its list", "in_list") if "in_list" in report else ("the dictionary", "in_dictionary")
     for split, count in report["mentions"].items():
         known = report[counted][split]

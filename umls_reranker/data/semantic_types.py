@@ -6,23 +6,20 @@ Sources: ``SRDEF`` of the UMLS Semantic Network (record type STY, tree numbers s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.lines import Malformed, decode, read_lines
 
 UNKNOWN_TYPE = "UnknownType"
 """What MedMentions writes where a concept has no type."""
 
 SCHEMA_VERSION = 1
 GROUP_PREFIX = "group:"
-SRDEF_FIELDS = 10
-SEM_GROUPS_FIELDS = 4
-# Rows of id, name, tree number and group, of the same two files.
+# Rows of id, name, tree number and group, of these two files.
 NETWORK_FILE = Path(__file__).with_name("semantic_network.json")
 
 
@@ -46,7 +43,7 @@ class SemanticType:
 class TypeHierarchy:
     """Types by id, each with a chain of broader types.
 
-    Iterating yields type ids in order of definition. `from_umls`, `built_in` and `from_dict` also make one.
+    Iterating yields type ids in order of definition. `built_in` and `from_dict` also make one.
 
     Args:
         types: every type once, in any order.
@@ -68,38 +65,12 @@ class TypeHierarchy:
         self._ids_by_form = self._make_forms()
 
     @classmethod
-    def from_umls(cls, srdef: str | Path, sem_groups: str | Path | None = None) -> TypeHierarchy:
-        """Read ``SRDEF`` and, if given, ``SemGroups.txt``.
-
-        Raises:
-            UserError: a file is missing, empty or malformed (names file and line).
-        """
-        group_names: dict[str, str] = {}
-        group_of: dict[str, str] = {}
-        if sem_groups:
-            for group, name, type_id, _ in _read_fields(Path(sem_groups), SEM_GROUPS_FIELDS):
-                group_names[group] = name
-                group_of[type_id] = group
-        rows = []
-        for record, type_id, name, tree_number, *_ in _read_fields(Path(srdef), SRDEF_FIELDS):
-            if record == "STY":
-                rows.append((type_id, name, tree_number, group_of.get(type_id)))
-        if not rows:
-            raise UserError(f"{srdef} contains no STY record; expected the SRDEF file of the UMLS Semantic Network")
-        return cls._of_network(rows, group_names)
-
-    @classmethod
     def built_in(cls) -> TypeHierarchy:
         """The 127 types and 15 groups of the UMLS Semantic Network."""
         content = read_json(NETWORK_FILE)
-        return cls._of_network(content["types"], content["groups"])
-
-    @classmethod
-    def _of_network(cls, rows: Sequence[Sequence[Any]], group_names: Mapping[str, str]) -> TypeHierarchy:
-        """Make a hierarchy from rows of id, name, tree number and group."""
-        ids = {tree_number: type_id for type_id, _, tree_number, _ in rows}
-        types = (SemanticType(type_id, name, _parent(number, ids), group) for type_id, name, number, group in rows)
-        return cls(types, group_names)
+        ids = {tree_number: type_id for type_id, _, tree_number, _ in content["types"]}
+        types = (SemanticType(id, name, _parent(number, ids), group) for id, name, number, group in content["types"])
+        return cls(types, content["groups"])
 
     def resolve(self, id_or_name: str | None) -> str | None:
         """The id for an id or name of a type or group, case-insensitive; None if unknown.
@@ -216,17 +187,3 @@ def _parent(tree_number: str, ids: Mapping[str, str]) -> str | None:
         if tree_number in ids:
             return ids[tree_number]
     return None
-
-
-def _read_fields(path: Path, size: int) -> Iterator[list[str]]:
-    """Fields between pipes; a closing pipe adds no field."""
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            fields = decode(line).removesuffix("|").split("|")
-            if len(fields) != size:
-                raise Malformed(f"expected {size} fields", f", found {len(fields)}")
-        except Malformed as problem:
-            raise UserError(f"{path}:{number}: {problem}; download the file again") from None
-        yield fields

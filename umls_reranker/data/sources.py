@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ..core.errors import UserError
 from ..core.fetch import fetch
 from ..core.files import fingerprint_path, remembered
-from ..core.lines import Faults, reading
 from ..core.recipe import Recipe
 from ..core.settings import ConceptArguments, MentionArguments
-from .columns import Concept
+from .columns import concept_table
 from .corpus import Mention, name_files, read_pmids
 from .corpus_formats import corpus_files, read_corpus, reader_of
 from .mentions import assign_split
 from .obo import read_ontology
 from .ontology import read_obo_concepts
-from .relations import Relations, read_relations
+from .relations import PAIRS, read_relations
 from .release import read_release, release_files
-from .rrf import few, read_rrf_concepts
-from .semantic_types import TypeHierarchy
+from .rrf import read_rrf_concepts
+from .semantic_types import GROUP_PREFIX, TypeHierarchy
 from .user_lists import SplitOf, UserLists
 
-# Recipe key -> check that rejects a wrong download (`fetch.fetch`); malformed lines are left to the reader.
+# Recipe key -> check that rejects a wrong download (`fetch.fetch`).
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
-    "obo": lambda path: read_ontology(path, Faults(path, "skip")),
-    "corpus": lambda path: next(read_corpus(path, on_error="skip"), None),
+    "obo": read_ontology,
+    "corpus": lambda path: reader_of([path]),
     "train_documents": read_pmids,
     "dev_documents": read_pmids,
     "test_documents": read_pmids,
@@ -37,17 +40,16 @@ CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
 
 
 def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
-    """Name -> paths of each input file and its parts; URLs are fetched.
+    """Name -> paths of each input file; URLs are fetched.
 
     Raises:
         UserError: the recipe lacks a key, has keys that exclude each other, or a file is missing.
     """
-    cache = Path(recipe.run.cache_dir)
-    concepts, mentions = recipe.concepts, recipe.mentions
+    cache, concepts, mentions = Path(recipe.run.cache_dir), recipe.concepts, recipe.mentions
     lists = mentions.candidate_lists
     from_corpus = mentions.mention_source == "corpus" and not lists
-    if lists:
-        _refuse_with_lists(mentions)
+    if lists and (mentions.corpus or mentions.mention_source != "corpus"):
+        raise UserError("candidate_lists contain the mentions; remove corpus and mention_source")
     if concepts.obo and not concepts.names_dictionary:
         raise UserError("obo: is read only with concept_source: obo; set that too, or remove obo")
 
@@ -59,12 +61,8 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     if concepts.concept_source == "obo":
         files["obo"] = fetched("obo", concepts.obo)
     elif concepts.names_dictionary or not lists:
-        used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus}
-        files |= release_files(
-            Path(_required("umls_dir", concepts.umls_dir)),
-            Path(concepts.semantic_network_dir) if concepts.semantic_network_dir else None,
-            unused=[name for name, is_used in used.items() if not is_used],
-        )
+        release = release_files(Path(_required("umls_dir", concepts.umls_dir)), () if from_corpus else ("MRCUI",))
+        files |= {name: (path,) for name, path in release.items()}
     if from_corpus:
         corpora = fetched("corpus", mentions.corpus, folder=True)
         files["corpus"] = tuple(file for corpus in corpora for file in corpus_files(corpus))
@@ -79,13 +77,6 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     if lists:
         files["candidate_lists"] = (Path(lists),)
     return files
-
-
-def _refuse_with_lists(mentions: MentionArguments) -> None:
-    if mentions.corpus:
-        raise UserError("corpus: cannot be combined with candidate_lists; remove it, the lists contain the mentions")
-    if mentions.mention_source != "corpus":
-        raise UserError("mention_source: replaced by candidate_lists; remove it")
 
 
 def _required(key: str, value: Any) -> Any:
@@ -118,66 +109,62 @@ class ConceptSource(NamedTuple):
     Attributes:
         concepts: concepts for `concepts.write_concepts`.
         hierarchy: hierarchy of their semantic types.
-        relations: relations for `relations.write_relations`; for MRREL a `Reading`, which is read lazily.
+        relations: relations for `relations.write_relations`; those of MRREL are read lazily.
         report: the reader's counts, and the source: ``release``, or ``vocabularies`` of ontologies.
     """
 
-    concepts: Iterable[Concept]
+    concepts: pa.Table
     hierarchy: TypeHierarchy
-    relations: Iterable[Relations]
+    relations: Iterable[pa.Table]
     report: dict[str, Any]
 
 
-def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]], on_error: str) -> ConceptSource:
+def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]]) -> ConceptSource:
     """Read concepts, their type hierarchy and their relations from the recipe's source.
 
     Args:
         concepts: the recipe's section.
-        files: what `release_files` returns, or the ontologies under ``obo``.
-        on_error: ``stop`` or ``skip``, for malformed lines.
+        files: what `input_files` returns.
     """
+    relations: Iterable[pa.Table] = ()
     if concepts.concept_source == "obo":
         merged = read_obo_concepts(
-            files["obo"],
-            type_roots=concepts.obo_type_roots,
-            synonym_scopes=concepts.obo_synonym_scopes,
-            on_error=on_error,
+            files["obo"], type_roots=concepts.obo_type_roots, synonym_scopes=concepts.obo_synonym_scopes
         )
-        of_types = _of_types(merged.concepts, concepts.concept_types)
-        typed = sum(bool(concept.semantic_types) for concept in of_types)
-        report = merged.report | {"typed": typed, "vocabularies": merged.vocabularies}
-        return ConceptSource(of_types, merged.hierarchy, [Relations.from_parents(merged.parents)], report)
-    if "SRDEF" in files:
-        groups = files["SemGroups"][0] if "SemGroups" in files else None
-        hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], groups)
+        table, hierarchy = concept_table(merged.concepts), merged.hierarchy
+        report = merged.report | {"vocabularies": merged.vocabularies}
+        children, parents = zip(*merged.parents, strict=True) if merged.parents else ((), ())
+        relations = [pa.table([children, parents], schema=PAIRS)]
     else:
-        hierarchy = TypeHierarchy.built_in()
-    rows, report = read_rrf_concepts(
-        files,
-        languages=concepts.languages,
-        sources=concepts.sources,
-        term_types=concepts.term_types,
-        semantic_types=concepts.concept_types,
-        semantic_groups=concepts.semantic_groups,
-        hierarchy=hierarchy,
-        on_error=on_error,
-    )
-    report["release"] = read_release(files, languages=concepts.languages, sources=concepts.sources, on_error=on_error)
-    relations: Iterable[Relations] = ()
-    if "MRREL" in files:
-        relations = read_relations(files["MRREL"], kinds=concepts.relations, on_error=on_error)
-    return ConceptSource(rows, hierarchy, relations, report)
+        release, hierarchy = {name: paths[0] for name, paths in files.items()}, TypeHierarchy.built_in()
+        table, report = read_rrf_concepts(release, languages=concepts.languages, sources=concepts.sources)
+        report["release"] = read_release(release)
+        if "MRREL" in release:
+            relations = read_relations(release["MRREL"])
+    if concepts.concept_types or concepts.semantic_groups:
+        table = _of_types(table, _wanted_types(concepts, hierarchy))
+    return ConceptSource(table, hierarchy, relations, report)
 
 
-def _of_types(concepts: list[Concept], wanted: Sequence[str]) -> list[Concept]:
-    of_types = [concept for concept in concepts if not wanted or not set(wanted).isdisjoint(concept.semantic_types)]
-    if not of_types:
-        known = (
-            few({kind for concept in concepts for kind in concept.semantic_types})
-            or "none, as obo_type_roots is not set"
-        )
-        raise UserError(f"concept_types: no concept has a type of {', '.join(wanted)}; the types are {known}")
-    return of_types
+def _wanted_types(concepts: ConceptArguments, hierarchy: TypeHierarchy) -> list[str]:
+    """Ids of the recipe's types and groups, and of all narrower types."""
+    groups = [f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in concepts.semantic_groups]
+    types: list[str] = []
+    for name in [*concepts.concept_types, *groups]:
+        known = hierarchy.resolve(name)
+        if known is None:
+            names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
+            raise UserError(f"{name} in concept_types or semantic_groups is not known; the first are {names[:12]}")
+        types += hierarchy.descendants(known)
+    return types
+
+
+def _of_types(concepts: pa.Table, types: Sequence[str]) -> pa.Table:
+    lists = concepts["semantic_types"].combine_chunks()
+    has_type = np.zeros(len(concepts), bool)
+    is_wanted = pc.is_in(pc.list_flatten(lists), pa.array(types, pa.string()))
+    has_type[pc.list_parent_indices(lists).filter(is_wanted).to_numpy()] = True
+    return concepts.filter(pa.array(has_type))
 
 
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,13 +175,7 @@ def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         report: report of `read_concepts` and the script.
     """
-    origin = {"concepts": report["concepts"]}
-    if "vocabularies" in report:
-        origin["vocabularies"] = report["vocabularies"]
-    elif "release" in report:
-        keys = ("name", "name_from", "date", "highest_restriction_level", "sources")
-        origin["release"] = {key: report["release"][key] for key in keys if key in report["release"]}
-    return origin
+    return {key: report[key] for key in ("concepts", "release", "vocabularies") if key in report}
 
 
 def split_shares(mentions: MentionArguments) -> dict[str, float]:
@@ -230,14 +211,18 @@ def user_lists(
     (path,) = files["candidate_lists"]
     listed = "train_documents" in files
     if listed:
-        split_of: SplitOf = _listed_documents(mentions, files, seed).get
+        split_of: SplitOf = listed_documents(mentions, files, seed).get
     else:
         split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
     return UserLists.read(path, hierarchy, split_of, listed)
 
 
-def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:
-    """Document -> split, by the recipe's lists of documents."""
+def listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:
+    """Document -> split, by the recipe's lists of documents.
+
+    Raises:
+        UserError: a share is out of range, or a document is in two lists.
+    """
     held_out = _held_out_shares(mentions, 1.0, has_test="test_documents" in files)
     moved = mentions.train_calibration_share
     if not 0 <= moved < 1:
@@ -256,42 +241,34 @@ def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path
     return split_of
 
 
-@reading
 def corpus_mentions(
-    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
-) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
+    mentions: MentionArguments, paths: Sequence[Path], split_of: Mapping[str, str], report: dict[str, Any]
+) -> Iterator[tuple[str, Mention]]:
     """Stream ``(split, mention)`` from an annotated corpus.
 
-    Returns:
-        A `Reading`; its report is that of `CorpusReader.read`, ``mentions_in_no_list`` and
-        ``listed_documents_without_mentions``.
+    Args:
+        mentions: the recipe's section.
+        paths: the files of the corpus.
+        split_of: document -> split (`listed_documents`).
+        report: filled at the end with that of `CorpusReader.read`, ``mentions_in_no_list`` and
+            ``listed_documents_without_mentions``.
 
     Raises:
-        UserError: a document is in two lists, or the corpus does not have the expected number of mentions.
+        UserError: the corpus is damaged, or does not have the expected number of mentions.
     """
-    split_of = _listed_documents(mentions, files, seed)
     unlisted = 0
     seen: set[str] = set()
-    corpus = read_corpus(
-        files["corpus"],
-        context_chars=mentions.context_chars,
-        expand_abbreviations=mentions.expand_abbreviations,
-        on_error=mentions.on_error,
-    )
-    for mention in corpus:
+    for mention in read_corpus(paths, report, expand_abbreviations=mentions.expand_abbreviations):
         split = split_of.get(mention.doc_id)
         if split is None:
             unlisted += 1
             continue
         seen.add(mention.doc_id)
         yield split, mention
-    count, expected = corpus.report["mentions"], mentions.expected_mentions
+    count, expected = report["mentions"], mentions.expected_mentions
     if expected is not None and count != expected:
         raise UserError(
-            f"{name_files(files['corpus'])} contains {count:,} mentions, but expected_mentions is {expected:,}; the "
-            "download is incomplete or of another version, download it again"
+            f"{name_files(paths)} contains {count:,} mentions, but expected_mentions is {expected:,}; the download is "
+            "incomplete or of another version, download it again"
         )
-    return corpus.report | {
-        "mentions_in_no_list": unlisted,
-        "listed_documents_without_mentions": len(split_of) - len(seen),
-    }
+    report |= {"mentions_in_no_list": unlisted, "listed_documents_without_mentions": len(split_of) - len(seen)}

@@ -19,7 +19,7 @@ from datasets import Features, List, Value
 from ..core.errors import UserError
 from .candidate_lists import AnnotatedLists
 from .columns import Concept
-from .cuis import CUI_BYTES
+from .corpus import CONTEXT_CHARS
 from .labelled_lists import (
     LabelledLists,
     best_of_each_concept,
@@ -91,7 +91,6 @@ class UserLists:
                 splits = DocumentSplits(split_of, has_column)
             splits.add(batch)
             refuse_repeated_ids(batch, first_rows)
-            _refuse_long_ids(batch)
             names.add(batch.lists)
             scores = scores or tuple(batch.lists.scores)
             unknown_types.update(batch.lists.unknown_types)
@@ -141,7 +140,7 @@ class UserLists:
             yield concept
         yield from rest.values()
 
-    def write(self, mentions: Path, candidates: Path, *, context_chars: int, has_dictionary: bool) -> dict[str, Any]:
+    def write(self, mentions: Path, candidates: Path, *, has_dictionary: bool) -> dict[str, Any]:
         """Write the datasets of mentions and of candidates, all four splits, in the order of the lists.
 
         Of several candidates of one concept in a list, the first is kept. The gold concept is never added to a list.
@@ -149,7 +148,6 @@ class UserLists:
         Args:
             mentions: folder of the mentions.
             candidates: folder of the candidates.
-            context_chars: characters of text on each side of a mention.
             has_dictionary: whether a dictionary decides which gold concepts are known; without one, all are.
 
         Returns:
@@ -171,7 +169,7 @@ class UserLists:
                     in_split = splits == split
                     subset = lists.take(in_split)
                     ids = counts["mentions"][split] + np.arange(len(subset))
-                    columns = _mention_columns(subset, ids, numbers[in_split], context_chars)
+                    columns = _mention_columns(subset, ids, numbers[in_split])
                     mention_writers[split].write(pa.Table.from_pydict(columns, MENTION_FEATURES.arrow_schema))
                     columns = _candidate_columns(subset, ids, self.scores)
                     candidate_writers[split].write(pa.Table.from_pydict(columns, schema))
@@ -295,18 +293,6 @@ def _candidate_features(scores: Iterable[str], has_dictionary: bool) -> Features
     return Features(columns if has_dictionary else columns | {"in_dictionary": Value("bool")})
 
 
-def _refuse_long_ids(batch: LabelledLists) -> None:
-    cuis = batch.lists.cuis
-    is_long = np.array([len(text.encode()) > CUI_BYTES for text in cuis.texts], bool)
-    if is_long.any():
-        code = int(is_long.argmax())
-        row = int(batch.lists.owner[int((cuis.codes == code).argmax())])
-        raise UserError(
-            f"{batch.positions[row]}: a candidate has the id {cuis.texts[code]!r}, but ids may have at most "
-            f"{CUI_BYTES} bytes; give the CUI of its concept"
-        )
-
-
 def _numbers_in_documents(documents: np.ndarray, seen: Counter[str]) -> np.ndarray:
     """The number of each mention in its document, (n,) int64; `seen` counts earlier ones, and is updated."""
     numbers = []
@@ -316,9 +302,7 @@ def _numbers_in_documents(documents: np.ndarray, seen: Counter[str]) -> np.ndarr
     return np.array(numbers, np.int64)
 
 
-def _mention_columns(
-    lists: AnnotatedLists, ids: np.ndarray, numbers: np.ndarray, context_chars: int
-) -> dict[str, Any]:
+def _mention_columns(lists: AnnotatedLists, ids: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
     annotations = lists.annotations
     # The offset only distinguishes mentions within a document.
     return {
@@ -327,8 +311,8 @@ def _mention_columns(
         "start": numbers,
         "end": numbers + 1,
         "mention": lists.mentions,
-        "left": [text[max(0, len(text) - context_chars) :] for text in lists.lefts],
-        "right": [text[:context_chars] for text in lists.rights],
+        "left": [text[max(0, len(text) - CONTEXT_CHARS) :] for text in lists.lefts],
+        "right": [text[:CONTEXT_CHARS] for text in lists.rights],
         "cui": annotations.cuis.tolist(),
         "semantic_types": list(map(list, lists.types)),
     }

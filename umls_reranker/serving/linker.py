@@ -83,7 +83,6 @@ class ConceptLinker:
         retriever.require(concepts)
         self.reranker, self.retriever, self.concepts = reranker, retriever, concepts
         self.candidates_per_mention = recipe.index.candidates_per_mention
-        self.context_chars = recipe.mentions.context_chars
         self.expands_abbreviations = recipe.mentions.expand_abbreviations
         # The encoder's tokenizer serves one thread at a time.
         self._lock = threading.Lock()
@@ -253,7 +252,7 @@ class ConceptLinker:
             if document is not None:
                 at = f"mention {row}: " if count > 1 else ""
                 first = _first_character(at, mention, document, start)
-                left, right = text_around(document, first, first + len(mention), self.context_chars)
+                left, right = text_around(document, first, first + len(mention))
                 if self.expands_abbreviations:
                     if document not in long_forms:
                         long_forms[document] = find_abbreviations(document)

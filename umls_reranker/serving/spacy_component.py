@@ -20,7 +20,6 @@ from spacy.util import minibatch
 
 from ..core.errors import UserError
 from ..data.corpus import text_around
-from ..hub.model_folder import model_recipe
 from .linker import ConceptLinker
 from .ranked_candidates import RankedCandidate
 from .reranker import UMLSReranker
@@ -51,7 +50,6 @@ class ListedCandidates:
 
     def __init__(self, reranker: UMLSReranker, extension: str) -> None:
         self.reranker, self.extension = reranker, extension
-        self.context_chars = model_recipe(reranker.folder).mentions.context_chars
 
     def rank(
         self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
@@ -65,8 +63,7 @@ class ListedCandidates:
         mentions = [entity.text for entity in entities]
         candidates: list[Any] = [entity._.get(self.extension) or [] for entity in entities]
         sides = [
-            text_around(text, entity.start_char, entity.end_char, self.context_chars)
-            for entity, text in zip(entities, texts, strict=True)
+            text_around(text, entity.start_char, entity.end_char) for entity, text in zip(entities, texts, strict=True)
         ]
         lefts, rights = [left for left, _ in sides], [right for _, right in sides]
         return self.reranker.rerank_batch(mentions, candidates, types, lefts, rights)
