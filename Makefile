@@ -2,12 +2,13 @@
 # make test         install what tests need, and run them on all cores
 # make test-extra   what takes long or needs more: a wheel, the image's steps, Spark, Ray; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
+# make golden       compare what the package gives with recorded numbers: hours, alone on the machine; golden-fast: minutes
 # make peers        compare with other linkers, each in an environment of its own (benchmarks/peers/README.md)
 # make docs         build the guides and the API reference in build/docs; warnings are errors, and so are broken links between pages
 # make links        check the links to other sites, which needs a network
 # make dist         build what is released: an archive of the sources and a wheel
 # make quality      check format, lint, types and who imports whom; make style mends the first two
-.PHONY: quickstart test test-extra test-lowest peers docs links dist quality style clean
+.PHONY: quickstart test test-extra test-lowest golden golden-fast peers docs links dist quality style clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -39,6 +40,9 @@ test-lowest: $(VENV)/.with-lowest
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
 	$(VENV)-lowest/bin/python -m pytest $(PARALLEL)
+
+golden golden-fast: $(VENV)/.with-test,quickstart
+	$(BIN)/python benchmarks/golden.py $(if $(findstring fast,$@),--fast)
 
 peers:
 	$(PYTHON) benchmarks/peers/run.py $(EXPORT)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure training, scoring and search on one GPU, in under ten minutes and without a network; writes Markdown.
+"""Measure training and scoring on one GPU, in under ten minutes and without a network; writes Markdown.
 
     python run.py                                    # in the unpacked archive of pack.py
     python run.py --device cpu --quick               # in small, on a processor
@@ -14,8 +14,6 @@ import importlib.util
 import json
 import os
 import platform
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,10 +32,8 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, TrainerCallback
 from transformers import BertForSequenceClassification as Bert
-from transformers.trainer_utils import get_last_checkpoint
 
 from umls_reranker.core.devices import resolve_device, resolve_dtype
-from umls_reranker.models import packed
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
 from umls_reranker.models.pretrained import load_pretrained
@@ -53,14 +49,12 @@ FULL = SimpleNamespace(
     batch=64,
     steps=500,
     warm_up=50,
-    kill=SimpleNamespace(steps=60, save=20, at=50),
     batches=(64, 256, 1_024),
     batch_steps=30,
     bert={},
     pairs=131_072,
     budgets=(16_384, 65_536, 262_144),
     repeats=100,
-    vectors=(1_000_000, 768, 4_096),
 )
 QUICK = SimpleNamespace(
     rows=400,
@@ -68,14 +62,12 @@ QUICK = SimpleNamespace(
     batch=8,
     steps=10,
     warm_up=2,
-    kill=SimpleNamespace(steps=6, save=2, at=5),
     batches=(4, 8),
     batch_steps=3,
     bert={"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128},
     pairs=500,
     budgets=(512, 2_048),
     repeats=3,
-    vectors=(2_000, 32, 50),
 )
 
 
@@ -86,16 +78,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data", help="folder of model and pairs")
     parser.add_argument("--output", type=Path, default=Path("gpu.md"), help="Markdown file to write (default: gpu.md)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="sections to run")
-    # How it starts itself, for the run that is killed.
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--kill_at", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options, Path(scratch))
-        if options.train:
-            train_with_checkpoints(bench, options.train, options.kill_at)
-            return
         options.output.write_text("", encoding="utf-8")
         failed = False
 
@@ -198,11 +184,10 @@ class Bench:
     def scorer(self, name: str, precision: str, **options: object) -> PairScorer:
         return PairScorer.from_folder(self.folder(name), TEMPLATE, str(self.device), precision, **options)
 
-    def trainer(
-        self, network: torch.nn.Module, precision: str, steps: int, batch: int, folder: Path, save: int = 0
-    ) -> RerankerTrainer:
+    def trained(self, network: torch.nn.Module, precision: str, steps: int, batch: int, warm_up: int) -> "Watch":
+        """Train a network, and what was seen of it."""
         arguments = OneGpuArguments(
-            output_dir=str(folder),
+            output_dir=str(self.scratch / "training"),
             use_cpu=not self.on_gpu,
             bf16=precision == "bfloat16",
             fp16=precision == "float16",
@@ -211,8 +196,7 @@ class Bench:
             learning_rate=1e-4 if network.config.hidden_size < 768 else 2e-5,
             warmup_steps=0.06,
             logging_steps=max(1, steps // 10),
-            save_strategy="steps" if save else "no",
-            save_steps=save or 500,
+            save_strategy="no",
             report_to=[],
             remove_unused_columns=False,
             label_names=LABEL_NAMES,
@@ -222,7 +206,10 @@ class Bench:
         collator = PairCollator(self.tokenizer.pad_token_id, multiple=8 if self.on_gpu else 1)
         trainer = RerankerTrainer(network, arguments, collator, train_dataset=self.pairs)
         trainer.remove_callback(transformers.PrinterCallback)
-        return trainer
+        watch = Watch(self, trainer, warm_up)
+        trainer.add_callback(watch)
+        trainer.train()
+        return watch
 
 
 class Pairs(TokenizedPairs):
@@ -255,27 +242,12 @@ class Watch(TrainerCallback):
             self.pairs_per_second = steps * args.train_batch_size / (time.perf_counter() - self.began)
 
 
-class Kill(TrainerCallback):
-    """Ends the process at a step, as a power cut would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def header(*titles: str) -> str:
     return f"{row(*titles)}\n|:---|{'---:|' * (len(titles) - 1)}"
-
-
-def losses(trainer: transformers.Trainer) -> np.ndarray:
-    return np.array([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
 
 
 def matrix_weights(network: torch.nn.Module) -> int:
@@ -301,67 +273,21 @@ def peaks(bench: Bench) -> Iterator[str]:
 def training(bench: Bench) -> Iterator[str]:
     """MiniLM on real pairs in each precision; the one of float32 is what is scored later."""
     sizes, reference = bench.sizes, None
-    titles = ("last loss", "difference, max", "on average", "skipped steps", "scale", "growth tracker")
-    yield header(f"MiniLM, batches of {sizes.batch}", "first loss", *titles, "pairs/s")
+    titles = ("first loss", "last loss", "difference, max", "on average", "skipped steps", "pairs/s")
+    yield header(f"MiniLM, batches of {sizes.batch}", *titles)
     for precision in bench.precisions:
-        trainer = bench.trainer(bench.minilm(), precision, sizes.steps, sizes.batch, bench.scratch / "training")
-        watch = Watch(bench, trainer, sizes.warm_up)
-        trainer.add_callback(watch)
-        trainer.train()
-        logged = losses(trainer)
+        network = bench.minilm()
+        watch = bench.trained(network, precision, sizes.steps, sizes.batch, sizes.warm_up)
+        logged = np.array([entry["loss"] for entry in watch.trainer.state.log_history if "loss" in entry])
         reference = logged if reference is None else reference
         apart = np.abs(logged - reference)
-        scaler = trainer.accelerator.scaler
-        state = scaler.state_dict() if scaler else {"scale": "-", "_growth_tracker": "-"}
         figures = (f"{x:.4f}" for x in (logged[0], logged[-1], apart.max(), apart.mean()))
-        speed = f"{watch.pairs_per_second:,.0f}"
-        yield row(precision, *figures, watch.skipped, state["scale"], state["_growth_tracker"], speed)
+        yield row(precision, *figures, watch.skipped, f"{watch.pairs_per_second:,.0f}")
         if precision == "float32":
-            trainer.model.save_pretrained(bench.scratch / "minilm")
+            network.save_pretrained(bench.scratch / "minilm")
             bench.tokenizer.save_pretrained(bench.scratch / "minilm")
     yield f"\nA loss is the mean of {sizes.steps // 10} steps; it differs from that of float32 at the same steps."
     yield "" if bench.on_gpu else "\nNot measured: float16, which trains on a GPU alone."
-
-
-def train_with_checkpoints(bench: Bench, folder: Path, kill_at: int | None) -> None:
-    """The process of `resuming`: trains from the last checkpoint on, and says where it came from and what came out."""
-    sizes = bench.sizes.kill
-    network = bench.minilm()
-    trainer = bench.trainer(network, bench.precisions[-1], sizes.steps, bench.sizes.batch, folder, save=sizes.save)
-    if kill_at:
-        trainer.add_callback(Kill(kill_at))
-    checkpoint = get_last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    scaler = trainer.accelerator.scaler
-    state = scaler.state_dict() if scaler else {}
-    outcome = {
-        "from": checkpoint and Path(checkpoint).name,
-        "losses": losses(trainer).tolist(),
-        "scaler": {name: state[name] for name in ("scale", "_growth_tracker") if name in state},
-    }
-    torch.save(network.state_dict(), folder / "weights.pt")
-    (folder / "outcome.json").write_text(json.dumps(outcome), encoding="utf-8")
-
-
-def resuming(bench: Bench) -> Iterator[str]:
-    sizes, precision = bench.sizes.kill, bench.precisions[-1]
-
-    def train(folder: Path, *more: object) -> int:
-        command = [sys.executable, __file__, "--device", bench.options.device, "--data", bench.options.data]
-        command += ["--quick"] * bench.options.quick + ["--train", folder, *more]
-        return subprocess.run([str(part) for part in command], check=False).returncode
-
-    whole, cut = bench.scratch / "undisturbed", bench.scratch / "killed"
-    codes = [train(whole), train(cut, "--kill_at", sizes.at), train(cut)]
-    if codes != [0, -signal.SIGKILL, 0]:
-        raise RuntimeError(f"exit codes {codes}")
-    outcomes = [json.loads((folder / "outcome.json").read_text()) for folder in (whole, cut)]
-    weights = [torch.load(folder / "weights.pt", map_location="cpu") for folder in (whole, cut)]
-    apart = max((one - weights[1][name]).abs().max().item() for name, one in weights[0].items())
-    yield header(f"{precision}, {sizes.steps} steps", "resumed from", "last loss", "scaler", "weight difference, max")
-    for name, outcome in zip(("undisturbed", f"killed at step {sizes.at}"), outcomes, strict=True):
-        scaler = ", ".join(f"{key.strip('_')} {value:g}" for key, value in outcome["scaler"].items()) or "-"
-        yield row(name, outcome["from"] or "-", f"{outcome['losses'][-1]:.6f}", scaler, f"{apart:.1e}")
 
 
 def throughput(bench: Bench) -> Iterator[str]:
@@ -373,34 +299,25 @@ def throughput(bench: Bench) -> Iterator[str]:
             for batch in sizes.batches:
                 bench.memory()
                 network = make()
-                trainer = bench.trainer(network, precision, sizes.batch_steps, batch, bench.scratch / "throughput")
-                watch = Watch(bench, trainer, sizes.batch_steps // 3)
-                trainer.add_callback(watch)
-                trainer.train()
+                watch = bench.trained(network, precision, sizes.batch_steps, batch, sizes.batch_steps // 3)
                 figures = rate(bench, network, precision, watch.pairs_per_second * tokens, passes=3)
                 yield row(name, precision, batch, f"{watch.pairs_per_second:,.0f}", *figures, bench.memory())
-                del trainer, watch, network
-    if all(map(importlib.util.find_spec, ("sentence_transformers", "datasets"))):
-        speed = their_training(bench)
-        figures = rate(bench, bench.minilm(), bench.usual, speed * tokens, passes=3)
-        yield row("MiniLM, sentence-transformers", bench.usual, sizes.batches[0], f"{speed:,.0f}", *figures, "")
-    else:
+                del watch, network
+    if not all(map(importlib.util.find_spec, ("sentence_transformers", "datasets"))):
         yield "\nNot measured: training by sentence-transformers, which needs it and datasets installed."
+        return
+    speed = their_training(bench)
+    figures = rate(bench, bench.minilm(), bench.usual, speed * tokens, passes=3)
+    yield row("MiniLM, sentence-transformers", bench.usual, sizes.batches[0], f"{speed:,.0f}", *figures, "")
 
 
 def their_training(bench: Bench) -> float:
     from datasets import Dataset
-    from sentence_transformers.cross_encoder import (
-        CrossEncoder,
-        CrossEncoderTrainer,
-        CrossEncoderTrainingArguments,
-        losses,
-    )
+    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-    sizes = bench.sizes
-    model = CrossEncoder(
-        str(bench.folder("minilm")), num_labels=1, max_length=TEMPLATE.max_length, device=str(bench.device)
-    )
+    sizes, device = bench.sizes, str(bench.device)
+    model = CrossEncoder(str(bench.folder("minilm")), num_labels=1, max_length=TEMPLATE.max_length, device=device)
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(bench.scratch / "theirs"),
         use_cpu=not bench.on_gpu,
@@ -412,28 +329,26 @@ def their_training(bench: Bench) -> float:
         disable_tqdm=True,
     )
     texts = Dataset.from_dict({name: bench.columns[name] for name in ("mention", "name", "label")})
-    loss = losses.BinaryCrossEntropyLoss(model)
-    trainer = CrossEncoderTrainer(model, arguments, train_dataset=texts, loss=loss)
+    trainer = CrossEncoderTrainer(model, arguments, train_dataset=texts, loss=BinaryCrossEntropyLoss(model))
     watch = Watch(bench, trainer, sizes.batch_steps // 3)
     trainer.add_callback(watch)
     trainer.train()
     return watch.pairs_per_second
 
 
-def scored_pairs(bench: Bench, new_names: bool = False, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Distinct pairs of mention and name, drawn at random; each name some times, or made new by a number."""
-    rng = np.random.default_rng(seed)
+def scored_pairs(bench: Bench) -> tuple[list[str], list[str]]:
+    """Distinct pairs of mention and name, drawn at random."""
     mentions, names = (list(dict.fromkeys(bench.columns[name])) for name in ("mention", "name"))
-    drawn = rng.choice(len(mentions) * len(names), min(bench.sizes.pairs, len(mentions) * len(names)), replace=False)
+    count = len(mentions) * len(names)
+    drawn = np.random.default_rng(0).choice(count, min(bench.sizes.pairs, count), replace=False)
     left, right = np.divmod(drawn, len(names))
-    texts = [f"{names[j]} {i}" if new_names else names[j] for i, j in enumerate(right)]
-    return [mentions[i] for i in left], texts
+    return [mentions[i] for i in left], [names[j] for j in right]
 
 
 def scoring(bench: Bench) -> Iterator[str]:
     texts = scored_pairs(bench)
 
-    def score(scorer: PairScorer, texts: tuple[list[str], list[str]], rounds: int = 2) -> float:
+    def score(scorer: PairScorer, rounds: int = 2) -> float:
         def run() -> None:
             scorer.encoder = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE)  # nothing is cached yet
             scorer.score(*texts)
@@ -451,28 +366,15 @@ def scoring(bench: Bench) -> Iterator[str]:
         for precision in bench.precisions:
             bench.memory()
             scorer = bench.scorer(name, precision)
-            speed = score(scorer, texts, 1 if precision == "float32" else 2)
+            speed = score(scorer, 1 if precision == "float32" else 2)
             figures = rate(bench, network, precision, speed * tokens, passes=1)
             yield row(name, precision, f"{speed:,.0f}", *figures, bench.memory())
             del scorer
     half = bench.precisions[-1]
     for budget in bench.sizes.budgets:
         bench.memory()
-        speed = score(bench.scorer("bert-base", half, token_budget=budget), texts)
+        speed = score(bench.scorer("bert-base", half, token_budget=budget))
         yield row(f"bert-base, {budget:,} tokens at once", half, f"{speed:,.0f}", "", "", bench.memory())
-    scorer = bench.scorer("bert-base", half)
-    speed = score(scorer, scored_pairs(bench, new_names=True))
-    yield row("bert-base, all names distinct", half, f"{speed:,.0f}", "", "", "")
-    packed.KERNELS.append(packed.SDPBackend.CUDNN_ATTENTION)
-    for kernels in ("with", "without"):
-        other = scored_pairs(bench, seed=1 + len(packed.KERNELS))
-        began = time.perf_counter()
-        scorer.score(*other)
-        speed = len(other[0]) / (time.perf_counter() - began)
-        yield row(
-            f"bert-base, one pass over other pairs, {kernels} cuDNN's attention", half, f"{speed:,.0f}", "", "", ""
-        )
-        del packed.KERNELS[3:]
     comparable = importlib.util.find_spec("sentence_transformers")
     for name in ("minilm", "bert-base") if comparable else ():
         network = bench.minilm() if name == "minilm" else bench.bert_base()
@@ -532,40 +434,12 @@ def one_mention(bench: Bench) -> Iterator[str]:
             yield row(name, precision, f"{np.median(taken) * 1e3:.2f}", f"{first:.1f}", f"{apart:.1e}")
 
 
-def search(bench: Bench) -> Iterator[str]:
-    """Exact search: blocks of queries times all vectors, and the best 64 of each."""
-    count, width, asked = bench.sizes.vectors
-    generator = torch.Generator(bench.device).manual_seed(0)
-
-    def unit(rows: int) -> torch.Tensor:
-        vectors = torch.randn(rows, width, device=bench.device, generator=generator)
-        return torch.nn.functional.normalize(vectors, dim=1)
-
-    vectors, queries = unit(count), unit(asked)
-    yield header(f"{count:,} x {width}, 64 nearest", "queries/s", "recall", "peak memory, GB")
-    reference = None
-    for precision in bench.precisions:
-        bench.memory()
-        stored, sought = (tensor.to(getattr(torch, precision)) for tensor in (vectors, queries))
-
-        def find(stored=stored, sought=sought) -> torch.Tensor:
-            return torch.cat([(block @ stored.T).topk(64).indices for block in sought.split(512)])
-
-        speed, found = asked / bench.seconds(find, 1), find().cpu().numpy()
-        reference = found if reference is None else reference
-        shared = [len(np.intersect1d(own, other)) for own, other in zip(found, reference, strict=True)]
-        yield row(precision, f"{speed:,.0f}", f"{np.mean(shared) / 64:.4f}", bench.memory())
-    yield "\nVectors are random, the hardest case: neighbors are closer together than in any vocabulary."
-
-
 PARTS: dict[str, Callable[[Bench], Iterator[str]]] = {
     "peak": peaks,
     "training": training,
-    "resuming": resuming,
     "scoring": scoring,
     "agreement": agreement,
     "one_mention": one_mention,
-    "search": search,
     "throughput": throughput,
 }
 

@@ -61,11 +61,7 @@ def test_the_archive_measures_everything_without_further_libraries(tmp_path, blo
     run(tmp_path / "gpu" / "run.py", "--device", "cpu", "--quick", "--output", output, PYTHONPATH=str(blocked))
     lines = output.read_text().splitlines()
     parts = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
-    assert parts == ["peak", "training", "resuming", "scoring", "agreement", "one_mention", "search", "throughput"]
+    assert parts == ["peak", "training", "scoring", "agreement", "one_mention", "throughput"]
     assert not any("Failed" in line for line in lines)
-    tables = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in lines if line.startswith("| ")}
-    # A killed run ends like the undisturbed one, to the last digit shown.
-    killed, undisturbed = tables["| killed at step 5"], tables["| undisturbed"]
-    assert killed[1] == "checkpoint-4" and killed[2] == undisturbed[2] and float(killed[-1]) < 1e-6
     left_out = [line for line in lines if line.startswith("Not measured")]
     assert any("sentence-transformers" in line for line in left_out) and any("float16" in line for line in left_out)

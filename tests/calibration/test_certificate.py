@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from outcome_fixtures import make_outcomes
 
 from umls_reranker import UserError, certify
 from umls_reranker.calibration.certificate import GRID, confidence_of, find_certificate
@@ -303,28 +302,9 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
     assert sum(row.power > 0.8 for row in rows.values()) >= 8
 
 
-def test_trying_again_does_not_add_up(benchmark):
+def test_trying_again_does_not_add_up():
     levels = [1 - confidence_of(attempt, 0.95) for attempt in range(1, 60)]
     assert levels[0] == pytest.approx(0.05) and sum(levels) == pytest.approx(0.055)
-    # The benchmark's sequences: of 20, five or more false ones would have probability 0.4 %.
-    rng = np.random.default_rng(0)
-    assert sum(benchmark.ever_false(100, True, rng, tries=2) for _ in range(20)) < 5
-
-
-def test_coverage_on_calibrated_scores(benchmark):
-    rng = np.random.default_rng(0)
-    coverage, precision = np.transpose([benchmark.certified(benchmark.equal(300, 10), 0.2, rng) for _ in range(20)])
-    assert np.median(coverage) > 0.35 and np.nanmin(precision) >= 0.94
-
-
-def test_coverage_varies_little_from_draw_to_draw_of_a_recorded_run(benchmark, tmp_path):
-    score = np.random.default_rng(0).beta(1.2, 0.5, 1600)
-    path = tmp_path / "outcomes.parquet"
-    rank = np.where(np.random.default_rng(1).random(1600) < score, 0, -1)
-    make_outcomes(1600, per_document=1, score=score, rank=rank).save(path)
-    coverage = benchmark.bootstrapped(path, np.random.default_rng(0))
-    assert coverage.shape == (20,) and coverage.min() > 0.15 and coverage.std() < 0.1
-    np.testing.assert_array_equal(coverage, benchmark.bootstrapped(path, np.random.default_rng(0)))
 
 
 def test_missing_values_of_pandas_and_promises_that_are_no_numbers_are_one_sentence():
