@@ -103,8 +103,6 @@ def make(recipe, run, stage) -> None:
     lists = CandidateLists.from_run(candidates, mentions["test"], concepts, fields, key)
     counted = [mentions[split] for split in ("train", "calibration")]
     known = [pair for rows in counted for pair in zip(rows["mention"][:], rows["cui"][:], strict=True)]
-    cuis = [cui for cui in lists.cuis.texts if cui]
-    rows = dict(zip(cuis, concepts.rows(cuis).tolist(), strict=True))
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
         metrics, outcomes = evaluate_lists(
@@ -112,7 +110,6 @@ def make(recipe, run, stage) -> None:
             lists,
             "test",
             known=known,
-            names_of=lambda cui: concepts.names(rows.get(cui, -1)),
             resamples=recipe.evaluation.bootstrap_resamples,
             seed=recipe.run.seed,
         )

@@ -75,7 +75,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"outcomes\.parquet"):
         Outcomes.load(path)
     pq.write_table(pa.table({"document": ["d"]}), path)
-    with pytest.raises(UserError, match=r"has schema_version None, not 1; run umls-reranker evaluate again"):
+    with pytest.raises(UserError, match="schema_version None"):
         Outcomes.load(path)
     make_outcomes(3).save(path)
     table = pq.read_table(path)

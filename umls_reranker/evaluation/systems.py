@@ -6,8 +6,7 @@ Simple systems need no model: the order of the lists, names that match exactly, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -62,32 +61,24 @@ class System(NamedTuple):
         return System(self.ranks[rows], score, accepted, self.is_ranking)
 
 
-def baselines(
-    lists: AnnotatedLists, known: Iterable[tuple[str, str]], names_of: Callable[[str], Iterable[str]]
-) -> dict[str, System]:
+def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[str, System]:
     """Systems with one answer or none.
 
     Args:
         lists: the lists.
         known: text and gold CUI of the mentions that the model counts; none: only the first system.
-        names_of: function that returns all names of a CUI; called once per CUI.
 
     Returns:
-        ``exact_match``, the first candidate with the mention as a name; ``most_frequent_cui`` of the mention's string
-        among known ones, of equally frequent ones the smaller; and ``most_frequent_cui_else_order``, the strongest: it
-        knows the corpus and answers every list. Strings are compared normalized (`normalize_name`).
+        ``exact_match``, the first candidate with the mention as its name; ``most_frequent_cui`` of the mention's
+        string among known ones, of equally frequent ones the smaller; and ``most_frequent_cui_else_order``, the
+        strongest: it knows the corpus and answers every list. Strings are compared normalized (`normalize_name`).
     """
-
-    @cache
-    def normalized_names(cui: str) -> frozenset[str]:
-        return frozenset(map(normalize_name, names_of(cui)))
-
-    gold, cuis = lists.annotations.cuis, lists.cuis.to_list()
+    gold, cuis, names = lists.annotations.cuis, lists.cuis.to_list(), lists.names.to_list()
     strings = list(map(normalize_name, lists.mentions))
-    candidates = [cuis[start:end] for start, end in pairwise(lists.offsets.tolist())]
+    bounds = list(pairwise(lists.offsets.tolist()))
     exact = [
-        next((cui for cui in items if cui and string in normalized_names(cui)), None)
-        for string, items in zip(strings, candidates, strict=True)
+        next((cuis[item] for item in range(*bound) if normalize_name(names[item]) == string), None)
+        for string, bound in zip(strings, bounds, strict=True)
     ]
     systems = {"exact_match": System.answering(exact, gold)}
     uses = Counter((normalize_name(text), cui) for text, cui in known)
@@ -96,7 +87,9 @@ def baselines(
         for (string, cui), _ in sorted(uses.items(), key=lambda item: (-item[1], item[0])):
             most_frequent.setdefault(string, cui)
         frequent = [most_frequent.get(string) for string in strings]
-        either = [cui or (items[0] if items else None) for cui, items in zip(frequent, candidates, strict=True)]
+        either = [
+            cui or (cuis[start] if start < end else None) for cui, (start, end) in zip(frequent, bounds, strict=True)
+        ]
         systems["most_frequent_cui"] = System.answering(frequent, gold)
         systems["most_frequent_cui_else_order"] = System.answering(either, gold)
     return systems

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ def evaluate_lists(
     split: str,
     *,
     known: Iterable[tuple[str, str]] = (),
-    names_of: Callable[[str], Iterable[str]] | None = None,
     resamples: int = 1000,
     seed: int = 13,
 ) -> tuple[dict[str, Any], Outcomes]:
@@ -43,7 +41,6 @@ def evaluate_lists(
         lists: the lists.
         split: their name in reports.
         known: text and gold CUI of the mentions that the model counts (`baselines`); none if they are unknown.
-        names_of: function that returns all names of a CUI; None: the names in the lists.
         resamples: number of resamples of documents, for intervals.
         seed: seed of resamples and fifths.
 
@@ -52,7 +49,7 @@ def evaluate_lists(
     """
     known = list(known)
     systems = systems_of_lists(lists, reranker, CalibrationArguments(), seed)
-    systems |= baselines(lists, known, names_of or _names_in(lists))
+    systems |= baselines(lists, known)
     calibration = reranker.calibration
     metrics, outcomes = evaluate(
         reranker.scorer, calibration, lists, systems, split, known=known, resamples=resamples, seed=seed
@@ -94,10 +91,3 @@ def save_report(metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReran
 def evaluation_summary(metrics: dict[str, Any]) -> str:
     """The systems side by side, the verdict, and notes on the figures, as lines of text."""
     return "\n".join(["", as_text(systems_table(metrics["figures"])), "", metrics["verdict"], *metrics["notes"], ""])
-
-
-def _names_in(lists: AnnotatedLists) -> Callable[[str], Iterable[str]]:
-    names = defaultdict(set)
-    for cui, name in zip(lists.cuis.to_list(), lists.names.to_list(), strict=True):
-        names[cui].add(name)
-    return names.__getitem__
