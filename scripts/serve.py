@@ -32,7 +32,6 @@ def main() -> None:
         import uvicorn
 
         from umls_reranker.serving.http.app import create_app
-        from umls_reranker.serving.http.limits import READ_SECONDS, http_protocol
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
@@ -51,7 +50,6 @@ def main() -> None:
         app,
         host=serving.host,
         port=serving.port,
-        http=http_protocol(READ_SECONDS),
         timeout_graceful_shutdown=STOP_SECONDS,
         access_log=False,
     )

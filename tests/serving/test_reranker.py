@@ -28,7 +28,6 @@ from umls_reranker.data.mention_files import open_mentions
 from umls_reranker.hub.model_folder import changing, model_files
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.serving.http.micro_batching import MicroBatcher
 
 DISEASE, DRUG = "T047", "T121"
 
@@ -578,15 +577,6 @@ def test_a_key_in_the_data_is_no_index(tmp_path):
         with pytest.warns(UserWarning, match=re.escape(OURS)):
             decisions = reranker.rank(batch.lists(*known))
         assert decisions.models.tolist() == [1] and decisions.tiers.tolist() == [1]
-
-
-def test_mentions_of_users_and_of_the_index_share_a_batch_and_nothing_else():
-    reranker = reading_everything("ours")
-    with MicroBatcher(reranker, deadline_ms=1e4, max_mentions=2) as batcher, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        calls = [batcher.submit("cold", items, DISEASE, "a ") for items in ([FULL], RetrievedList([FULL], "ours"))]
-        assert [call.result()[0].inputs for call in calls] == ["names and CUIs", "all"]
-    assert len(reranker.scorer.calls) == 1
 
 
 def test_evaluation_and_serving_find_the_same_missing(tmp_path):

@@ -17,6 +17,7 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.core.settings import ServingArguments
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.http import app as service
+from umls_reranker.serving.http import batching
 from umls_reranker.serving.http.app import create_app
 from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
@@ -63,7 +64,7 @@ async def running(reranker, linker=None, **limits):
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://service") as client,
     ):
-        client.engine = app.state.engine
+        client.batcher = app.state.batcher
         yield client
 
 
@@ -226,17 +227,16 @@ def test_a_body_that_does_not_say_its_length_is_limited_too(reranker, monkeypatc
 
 def test_what_is_too_long_is_cut_only_where_the_request_allows(reranker):
     long = {"query": "cold", "texts": ["flu", "temperature " * 20]}
-    cut, kept, left, said = ask(
+    cut, kept, left = ask(
         reranker,
         ("/rerank", long | {"truncate": True}),
         ("/rerank", long | {"truncate": False}),
-        ("/rerank", long | {"truncate": True, "truncation_direction": "Left"}),
-        ("/rerank", {"query": "cold", "texts": ["flu"], "truncate": False, "truncation_direction": "Left"}),
+        ("/rerank", long | {"truncation_direction": "Left"}),
     )
-    assert cut.status_code == said.status_code == 200
+    assert cut.status_code == 200
     message = "Input validation error: 1 texts have more than 32 tokens; "
     assert refused(kept) == (413, "Validation", message + "set truncate or shorten them")
-    assert refused(left) == (413, "Validation", message + "this model truncates on the right only")
+    assert refused(left)[:2] == (422, "Validation")
     assert ask(reranker, ("/rerank", long)).status_code == 200
     assert ask(reranker, ("/rerank", long), auto_truncate=False).status_code == 413
 
@@ -251,82 +251,10 @@ def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatc
     assert refused(answer) == (413, "Validation", "batch size 6 > maximum allowed batch size 5")
 
 
-def test_a_body_that_never_ends_is_answered_408(reranker, monkeypatch):
-    monkeypatch.setattr(service, "READ_SECONDS", 0.05)
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    async def work():
-        app = create_app(reranker, ServingArguments())
-        messages = [{"type": "http.request", "body": b'{"query": "cold"', "more_body": True}]
-
-        async def receive():
-            return messages.pop() if messages else await asyncio.Event().wait()
-
-        headers = [(b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}
-        await asyncio.wait_for(app(scope, receive, send), 30)
-
-    asyncio.run(work())
-    assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
-    assert json.loads(sent[1]["body"]) == {
-        "error": "the request was not complete after 0.05 seconds",
-        "error_type": "Validation",
-    }
-
-
-def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker, monkeypatch):
-    monkeypatch.setattr(service, "READ_SECONDS", 1.0)
-    uvicorn = pytest.importorskip("uvicorn")
-    from umls_reranker.serving.http.limits import http_protocol
-
-    get = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
-    post = b"POST /rerank HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
-
-    async def connection(port, data):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(data)
-        answer = await asyncio.wait_for(reader.read(), 30)
-        writer.close()
-        return answer
-
-    async def work():
-        app = create_app(reranker, ServingArguments())
-        config = uvicorn.Config(app, port=0, http=http_protocol(1.0), timeout_keep_alive=1, log_level="critical")
-        server = uvicorn.Server(config)
-        running = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        parts = (b"", get[:20], post, get + get[:20], get)
-        try:
-            return await asyncio.gather(*[connection(port, part) for part in parts])
-        finally:
-            server.should_exit = True
-            await running
-
-    silent, headers, body, second, whole = asyncio.run(work())
-    assert silent == headers == b""
-    assert body.startswith(b"HTTP/1.1 408")
-    assert second.startswith(b"HTTP/1.1 200") and second.count(b"HTTP/1.1") == 1
-    assert whole.startswith(b"HTTP/1.1 200")
-
-
 def test_other_paths_and_methods_are_refused_in_the_same_shape(reranker):
     unknown, method = ask(reranker, "/models", "/rerank")
     assert refused(unknown) == (404, "Validation", "unknown path; GET /openapi.json lists all paths")
     assert refused(method)[:2] == (405, "Validation")
-
-
-def test_the_description_of_the_service_gives_errors_their_form(reranker):
-    app = create_app(reranker, ServingArguments())
-    described = app.openapi()
-    form = described["components"]["schemas"]["ErrorAnswer"]["properties"]
-    assert list(form) == ["error", "error_type"] and "HTTPValidationError" not in described["components"]["schemas"]
-    assert set(described["paths"]["/rank"]["post"]["responses"]) == {"200", "4XX", "5XX"}
-    app.state.engine.close()
 
 
 def test_info_says_what_is_served(reranker):
@@ -503,7 +431,7 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
             first = asyncio.create_task(client.post("/rerank", json=body))
             await asyncio.to_thread(gate.entered.wait, 30)
             waiting = [asyncio.create_task(client.post("/rerank", json=body)) for _ in range(7)]
-            while client.engine.in_flight < 8:
+            while client.batcher.in_flight < 8:
                 await asyncio.sleep(0.01)
             over = await client.post("/rerank", json=body)
             figures = (await client.get("/metrics")).text
@@ -511,72 +439,101 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
             return over, figures, await asyncio.gather(first, *waiting), await client.post("/rerank", json=body)
 
     over, figures, answers, after = asyncio.run(work())
-    assert refused(over) == (429, "Overloaded", "8 mentions are already in progress; try again later")
+    assert refused(over)[:2] == (429, "Overloaded") and over.headers["retry-after"] == "1"
     assert {answer.status_code for answer in [*answers, after]} == {200}
     assert len({answer.text for answer in [*answers, after]}) == 1
     # The seven that waited were ranked in one batch.
     assert gate.batches == [1, 7, 1]
-    assert (
-        "umls_reranker_service_mentions_in_flight 8.0" in figures
-        and "umls_reranker_service_queued_mentions 7.0" in figures
-    )
+    assert "umls_reranker_service_mentions_in_flight 8.0" in figures
 
 
-def test_stopping_answers_what_was_admitted(reranker, monkeypatch):
+def calls_of(reranker, monkeypatch, *names):
+    """Requests that are answered together after another, by candidate: answers, and the calls of the model."""
     gate = Gate(reranker, monkeypatch)
 
     async def work():
         async with running(reranker) as client:
-            tasks = [
-                asyncio.create_task(client.post("/rerank", json={"query": "cold", "texts": NAMES})) for _ in range(3)
-            ]
+            first = asyncio.create_task(client.post("/rerank", json={"query": "first", "texts": ["a"]}))
             await asyncio.to_thread(gate.entered.wait, 30)
-            while client.engine.in_flight < 3:
+            bodies = [{"query": "cold", "texts": [name]} for name in names]
+            tasks = [asyncio.create_task(client.post("/rerank", json=body)) for body in bodies]
+            while client.batcher.in_flight < len(names) + 1:
                 await asyncio.sleep(0.01)
-            closing = asyncio.create_task(asyncio.to_thread(client.engine.close))
-            while client.engine.is_open:
-                await asyncio.sleep(0.01)
-            health, late = (
-                await client.get("/health"),
-                await client.post("/rerank", json={"query": "a", "texts": ["b"]}),
-            )
             gate.open.set()
-            await closing
-            return health, late, await asyncio.gather(*tasks)
+            await first
+            return await asyncio.gather(*tasks)
 
-    health, late, answers = asyncio.run(work())
-    assert refused(health)[:2] == refused(late)[:2] == (503, "Unhealthy")
-    assert [answer.status_code for answer in answers] == [200] * 3
+    return asyncio.run(work()), gate.batches
 
 
-def test_a_request_that_the_stop_cuts_off_is_answered_503(reranker, monkeypatch):
+@pytest.mark.parametrize("error", [ValueError("bad row"), UserError("not numbers")])
+def test_a_mention_that_fails_fails_alone(reranker, monkeypatch, error):
+    rerank_batch = reranker.rerank_batch
+
+    def fails(texts, lists, *arguments, **options):
+        if any(items[0]["name"] == "bad" for items in lists):
+            raise error
+        return rerank_batch(texts, lists, *arguments, **options)
+
+    monkeypatch.setattr(reranker, "rerank_batch", fails)
+    answers, batches = calls_of(reranker, monkeypatch, "flu", "bad", "cold")
+    assert [answer.status_code for answer in answers] == [200, 424 if isinstance(error, UserError) else 422, 200]
+    assert batches == [1, 3, 1, 1, 1]
+
+
+def test_an_error_that_is_no_mentions_is_not_repeated_for_each(reranker, monkeypatch):
+    rerank_batch = reranker.rerank_batch
+
+    def fails(texts, *arguments, **options):
+        if len(texts) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return rerank_batch(texts, *arguments, **options)
+
+    monkeypatch.setattr(reranker, "rerank_batch", fails)
+    answers, batches = calls_of(reranker, monkeypatch, "flu", "cough", "cold")
+    assert [answer.status_code for answer in answers] == [500] * 3 and batches == [1, 3]
+
+
+def test_a_client_that_leaves_is_not_ranked(reranker, monkeypatch):
     gate = Gate(reranker, monkeypatch)
-    sent = []
 
     async def work():
-        app = create_app(reranker, ServingArguments())
-        body = {"type": "http.request", "body": b'{"query": "cold", "texts": ["a"]}'}
-
-        async def receive():
-            return body
-
-        async def send(message):
-            sent.append(message)
-
-        headers = [(b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}
-        request = asyncio.create_task(app(scope, receive, send))
-        while not app.state.engine.in_flight:
+        async with running(reranker) as client:
+            first, left, last = (
+                asyncio.create_task(client.post("/rerank", json={"query": "cold", "texts": NAMES})) for _ in range(3)
+            )
+            while client.batcher.in_flight < 3:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(gate.entered.wait, 30)
+            left.cancel()
             await asyncio.sleep(0.01)
-        # As Uvicorn does after timeout_graceful_shutdown.
-        request.cancel()
-        await request
-        gate.open.set()
-        app.state.engine.close()
+            gate.open.set()
+            answers = await asyncio.gather(first, last, left, return_exceptions=True)
+            return answers, client.batcher.in_flight
 
-    asyncio.run(work())
-    assert sent[0]["status"] == 503 and b"x-model-revision" in dict(sent[0]["headers"])
-    assert json.loads(sent[1]["body"]) == {"error": "the service is stopping", "error_type": "Unhealthy"}
+    (first, last, left), in_flight = asyncio.run(work())
+    assert first.status_code == last.status_code == 200 and isinstance(left, asyncio.CancelledError)
+    assert in_flight == 0 and sum(gate.batches) in (2, 3)
+
+
+def test_a_full_batch_leaves_the_rest_to_the_next(reranker, monkeypatch):
+    monkeypatch.setattr(batching, "MAX_PAIRS", 2)
+    answers, batches = calls_of(reranker, monkeypatch, *NAMES)
+    assert [answer.status_code for answer in answers] == [200] * 3 and batches == [1, 2, 1]
+
+
+def test_ending_answers_what_was_admitted(reranker, monkeypatch):
+    gate = Gate(reranker, monkeypatch)
+
+    async def work():
+        batcher = batching.Batcher(reranker, 64, 512)
+        async with batcher.running():
+            task = asyncio.create_task(batcher.rank([("cold", NAMES, None, "", "", False)] * 3))
+            await asyncio.to_thread(gate.entered.wait, 30)
+            gate.open.set()
+        return await task
+
+    assert [len(ranked) for ranked in asyncio.run(work())] == [3] * 3
 
 
 def test_limits_that_contradict_one_another_are_refused(reranker):

@@ -1,0 +1,125 @@
+"""Mentions of concurrent requests, ranked together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+from ...core.errors import UserError
+from ..ranked_candidates import RankedCandidate
+from ..reranker import UMLSReranker
+
+# A single request waits this long for others to share its batch; under load, batches are full at once.
+WAIT_SECONDS = 0.002
+# A batch with this many candidates is full; limits the time of a batch.
+MAX_PAIRS = 2048
+
+
+class QueueFull(RuntimeError):
+    """Too many mentions are in progress; try again later."""
+
+
+class _Waiting(NamedTuple):
+    call: tuple
+    arrived: float
+    answer: asyncio.Future
+
+
+class Batcher:
+    """A queue of mentions and one thread that ranks them in batches.
+
+    Mentions that arrive while a batch is ranked join the next one. Results equal those of `UMLSReranker.rerank`. Used
+    from one event loop, inside `running`.
+
+    Args:
+        reranker: ranks the batches.
+        max_mentions: maximum mentions per batch.
+        max_in_flight: maximum admitted mentions; memory stays bounded under any load.
+
+    Attributes:
+        in_flight: mentions admitted but not answered yet.
+    """
+
+    def __init__(self, reranker: UMLSReranker, max_mentions: int, max_in_flight: int) -> None:
+        self.reranker, self.max_mentions, self.max_in_flight = reranker, max_mentions, max_in_flight
+        self.in_flight = 0
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Rank what is waiting until the context ends; what is admitted then is ranked first."""
+        with ThreadPoolExecutor(1, "rank") as thread:
+            worker = asyncio.create_task(self._work(thread))
+            try:
+                yield
+                await self._queue.join()
+            finally:
+                worker.cancel()
+
+    @contextmanager
+    def admitted(self, mentions: int) -> Iterator[None]:
+        """Admit the mentions of a request while the context lasts.
+
+        Raises:
+            QueueFull: too many mentions are in progress.
+        """
+        if self.in_flight + mentions > self.max_in_flight:
+            raise QueueFull(f"{self.in_flight} mentions are already in progress; try again later")
+        self.in_flight += mentions
+        try:
+            yield
+        finally:
+            self.in_flight -= mentions
+
+    async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
+        """Rank mentions together with those of other requests; each is the arguments of `UMLSReranker.rerank`."""
+        loop = asyncio.get_running_loop()
+        waiting = [_Waiting(call, loop.time(), loop.create_future()) for call in calls]
+        for one in waiting:
+            self._queue.put_nowait(one)
+        return await asyncio.gather(*[one.answer for one in waiting])
+
+    async def _work(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._next_batch()
+            # The clients of the others have left.
+            asked = [one for one in batch if not one.answer.done()]
+            results = await loop.run_in_executor(thread, self._ranked, [one.call for one in asked])
+            for one, result in zip(asked, results, strict=True):
+                if one.answer.done():
+                    continue
+                if isinstance(result, Exception):
+                    one.answer.set_exception(result)
+                else:
+                    one.answer.set_result(result)
+            for _ in batch:
+                self._queue.task_done()
+
+    async def _next_batch(self) -> list[_Waiting]:
+        batch = [await self._queue.get()]
+        left = batch[0].arrived + WAIT_SECONDS - asyncio.get_running_loop().time()
+        if left > 0 and self._queue.qsize() + 1 < self.max_mentions:
+            await asyncio.sleep(left)
+        pairs = len(batch[0].call[1])
+        while pairs < MAX_PAIRS and len(batch) < self.max_mentions and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+            pairs += len(batch[-1].call[1])
+        return batch
+
+    def _ranked(self, calls: Sequence[tuple]) -> Sequence[list[RankedCandidate] | Exception]:
+        """The ranking of each mention, or the error that it ends with."""
+        if not calls:
+            return []
+        try:
+            texts, lists, types, lefts, rights, exhaustive = map(list, zip(*calls, strict=True))
+            return self.reranker.rerank_batch(texts, lists, types, lefts, rights, exhaustive=exhaustive)
+        except (TypeError, ValueError, UserError) as error:
+            # Of one mention, which must not fail the others.
+            return [error] if len(calls) == 1 else [result for call in calls for result in self._ranked([call])]
+        except Exception as error:
+            # Of all, such as a lack of memory: single mentions would only take longer to end likewise.
+            return [error] * len(calls)
