@@ -61,8 +61,7 @@ def _annotation(entity: Mapping[str, Any]) -> Annotation:
     cuis = dict.fromkeys(as_cui(id) for name, id in ids if "umls" in name.lower() or id.startswith("UMLS:"))
     cuis.pop("", None)
     spans, texts = zip(*_pieces(entity), strict=True)
-    identifier = " ".join(f"{name}:{id}" for name, id in ids) or "no identifier"
-    return Annotation(spans, " ".join(texts), tuple(cuis), type_ids(entity["type"] or ""), identifier)
+    return Annotation(spans, " ".join(texts), tuple(cuis), type_ids(entity["type"] or ""))
 
 
 def _pieces(owner: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
@@ -77,7 +76,7 @@ def _joined(annotations: Iterable[tuple[str, Annotation]]) -> Iterator[tuple[str
     """Annotations that differ only in their types, joined to one."""
     joined: dict[tuple, tuple[str, Annotation]] = {}
     for where, annotation in annotations:
-        key = (annotation.spans, annotation.text, annotation.identifier)
+        key = (annotation.spans, annotation.text, annotation.cuis)
         if key in joined:
             _, former = joined[key]
             types = dict.fromkeys((*former.semantic_types, *annotation.semantic_types))

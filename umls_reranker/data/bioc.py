@@ -71,10 +71,9 @@ def _load(path: Path) -> Any:
 
 def _annotation(content: Any) -> Annotation:
     infons = content.infons if isinstance(content.infons, dict) else {}
-    identifiers = _words(infons.get("identifier"))
     cuis: list[str] = []
-    for value in (identifiers, *map(_words, infons.values())):
-        cuis = cuis or list(dict.fromkeys(filter(None, map(as_cui, value))))
+    for value in (infons.get("identifier"), *infons.values()):
+        cuis = cuis or list(dict.fromkeys(filter(None, map(as_cui, _words(value)))))
     try:
         spans = tuple((int(place.offset), int(place.offset) + int(place.length)) for place in content.locations)
     except (TypeError, ValueError):
@@ -83,7 +82,7 @@ def _annotation(content: Any) -> Annotation:
         raise Malformed("annotation without location")
     texts = [value for value in (infons.get("type"), *infons.values()) if isinstance(value, str)]
     types = next(filter(None, map(type_ids, texts)), ())
-    return Annotation(spans, str(content.text or ""), tuple(cuis), types, " ".join(identifiers) or "no identifier")
+    return Annotation(spans, str(content.text or ""), tuple(cuis), types)
 
 
 def _words(value: Any) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..core.errors import UserError
 from ..core.lines import Malformed, excerpt, read_lines
 from .abbreviations import find_abbreviations
-from .cuis import CUI
+from .cuis import CUI, normalize_cui
 
 # MedMentions writes UnknownType for a concept without a type.
 TYPE = re.compile(r"T[0-9]{3}|UnknownType")
@@ -70,14 +70,12 @@ class Annotation:
         text: the annotated text as the annotation repeats it.
         cuis: UMLS concept ids; the first one counts. None: it is annotated with concepts of other vocabularies.
         semantic_types: type ids; may be empty.
-        identifier: the concept as the file writes it, for messages.
     """
 
     spans: tuple[tuple[int, int], ...]
     text: str
     cuis: tuple[str, ...]
     semantic_types: tuple[str, ...] = ()
-    identifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +185,6 @@ class CorpusReader(ABC):
         counts = dict.fromkeys(COUNTS, 0)
         faults = Faults()
         seen: set[str] = set()
-        foreign = ""
         for document in (document for path in paths for document in self.documents(path, faults)):
             if not document.doc_id or document.doc_id in seen:
                 faults.add(document.where, Malformed("document without an id of its own"))
@@ -197,7 +194,6 @@ class CorpusReader(ABC):
             long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
             for where, annotation in document.annotations:
                 if not annotation.cuis or len(annotation.spans) > 1:
-                    foreign = foreign or (annotation.identifier if not annotation.cuis else "")
                     counts["discontinuous" if annotation.cuis else "without_cui"] += 1
                     continue
                 try:
@@ -210,12 +206,10 @@ class CorpusReader(ABC):
                 counts["further_cuis"] += len(annotation.cuis) - 1
                 yield mention
         faults.require_few(counts["mentions"] + counts["discontinuous"] + counts["without_cui"])
-        if not seen:
-            raise UserError(f"{name_files(paths)} contains no documents; expected {self.layout}")
-        if counts["without_cui"] and not counts["mentions"]:
+        if not counts["mentions"]:
             raise UserError(
-                f"{name_files(paths)}: none of {counts['without_cui']:,} annotations has a UMLS CUI, such as C0009443 "
-                f"(the first has {excerpt(foreign)}); map its concepts to CUIs first"
+                f"{name_files(paths)} contains {len(seen):,} documents with {counts['without_cui']:,} annotations, of "
+                f"which none has a UMLS CUI such as C0009443; expected {self.layout}"
             )
         report |= {"format": self.name} | counts
         report |= {"malformed": dict(faults.reasons.most_common()), "first_malformed": faults.first}
@@ -227,7 +221,7 @@ def as_cui(identifier: str) -> str:
     >>> as_cui("UMLS:C0009443"), as_cui("C0009443"), as_cui("MESH:D003924")
     ('C0009443', 'C0009443', '')
     """
-    cui = identifier.removeprefix("UMLS:")
+    cui = normalize_cui(identifier.removeprefix("UMLS:"))
     return cui if CUI.fullmatch(cui) else ""
 
 

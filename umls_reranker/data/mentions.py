@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -146,15 +146,7 @@ def _draw(seed: int, *parts: str) -> float:
 
 def _rows(mentions: Sequence[Mention], end: int) -> pa.Table:
     """The last mentions before row `end` of their split."""
-    columns = {
-        "mention_id": list(range(end - len(mentions), end)),
-        "doc_id": [mention.doc_id for mention in mentions],
-        "start": [mention.start for mention in mentions],
-        "end": [mention.end for mention in mentions],
-        "mention": [mention.text for mention in mentions],
-        "left": [mention.left for mention in mentions],
-        "right": [mention.right for mention in mentions],
-        "cui": [mention.cui for mention in mentions],
-        "semantic_types": [list(mention.semantic_types) for mention in mentions],
-    }
-    return pa.Table.from_pydict(columns, MENTION_FEATURES.arrow_schema)
+    rows = [asdict(mention) for mention in mentions]
+    numbers = range(end - len(rows), end)
+    rows = [row | {"mention_id": number, "mention": row["text"]} for row, number in zip(rows, numbers, strict=True)]
+    return pa.Table.from_pylist(rows, MENTION_FEATURES.arrow_schema)

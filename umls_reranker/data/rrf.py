@@ -100,7 +100,10 @@ def read_names(
     cuis = cuis.take(pc.sort_indices(cuis))
     rows = pc.index_in(names["cui"], cuis).to_numpy().astype(np.int64)
     report = {"names_read": lines, "names_kept": len(names), "dropped": dropped}
-    return cuis, distinct_lists(rows, names["name"], len(cuis), names["rank"].to_numpy()), report
+    texts, ranks = names["name"], names["rank"].to_numpy()
+    # Frees the other columns of millions of rows.
+    del names, blocks
+    return cuis, distinct_lists(rows, texts, len(cuis), ranks), report
 
 
 def read_types(path: Path, cuis: pa.Array | None = None) -> tuple[pa.Array, pa.ListArray]:
