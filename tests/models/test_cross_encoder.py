@@ -16,8 +16,8 @@ from umls_reranker.core import devices
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import cross_encoder as scorer
 from umls_reranker.models.cross_encoder import PairScorer
-from umls_reranker.models.networks import PackedBert
 from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pretrained import PackedBert
 
 TEMPLATE = PairTemplate(max_length=32)
 

@@ -14,9 +14,8 @@ import transformers
 
 from ..core.errors import UserError
 from ..models.cross_encoder import PairScorer, score_lists
-from ..models.networks import input_names
 from ..models.pairs import PairTemplate
-from ..models.pretrained import load_model, load_pretrained
+from ..models.pretrained import input_names, load_model, load_pretrained
 from .model_folder import ONNX, changing, has_network, verify_model
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from ..data.candidate_lists import CandidateLists
-    from .networks import TorchNetwork
     from .onnx_network import OnnxNetwork
+    from .pretrained import TorchNetwork
 
 CHUNK_PAIRS = 65_536
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
@@ -192,7 +192,7 @@ def _load(
             from .onnx_network import load_onnx
 
             return load_onnx(folder, device, dtype)
-        from .networks import load_network
+        from .pretrained import load_network
 
         return load_network(folder, device, dtype)
     except ModuleNotFoundError as error:
