@@ -32,6 +32,8 @@ from scoring import answer, free_port, wait_for
 
 RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
 COMMAND = [sys.executable, "-m", "umls_reranker"]
+CONFIG = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
+TWO_PROCESSES = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIG, *COMMAND[1:]]
 ROWS, DOCUMENTS, MENTIONS, LINKED = 17_000_000, 4_392, 352_496, 2_000
 RELATIONS = 9
 REPO, TAG = "org/rehearsal", "v1.0.0"
@@ -99,11 +101,7 @@ class Rehearsal:
         for key in ("index_factory", "index_parameters"):
             values[key] = re.sub(r"\d+", lambda found: str(max(4, round(int(found[0]) * shrink))), index[key], count=1)
         words = [word for key, value in (values | more).items() for word in (f"--{key}", value)]
-        return [*COMMAND, name, RECIPE, *words, *self.launch(processes)]
-
-    @staticmethod
-    def launch(processes: int) -> list[str]:
-        return ["--accelerate_config", "cpu_two_processes"] if processes == 2 else []
+        return [*(TWO_PROCESSES if processes == 2 else COMMAND), name, RECIPE, *words]
 
     def stages(self) -> Iterator[tuple[str, Sequence[Any], dict[str, Any]]]:
         """Title, command and options of `measured`, in order."""
@@ -122,8 +120,8 @@ class Rehearsal:
         yield "export_index", self.command("export_index", index_folder=self.work / "served"), {}
         yield "publish", self.command("publish", repo_id=REPO, tag=TAG), {"env": self.hub}
         lists, output = self.work / "runs" / "rehearsal" / "lists" / "test", self.work / "reranked.parquet"
-        rerank = [*COMMAND, "rerank", REPO, lists, output, "--revision", TAG, "--device", "cpu", "--overwrite"]
-        yield "rerank test lists by revision, 2 processes", [*rerank, *self.launch(2)], {"env": self.hub}
+        rerank = [*TWO_PROCESSES, "rerank", REPO, lists, output, "--revision", TAG, "--device", "cpu", "--overwrite"]
+        yield "rerank test lists by revision, 2 processes", rerank, {"env": self.hub}
         port = free_port()
         served = {"served_model": REPO, "served_revision": TAG, "served_index": self.work / "served", "port": port}
         words = [word for key, value in served.items() for word in (f"--{key}", value)]

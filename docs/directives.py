@@ -59,13 +59,15 @@ class RecipeKeys(Generated):
     def lines(self) -> Iterable[str]:
         import umls_reranker  # noqa: F401  retrievers and features are choices of keys
         from umls_reranker.core.recipe import SECTIONS, keys_of
+        from umls_reranker.core.training_arguments import OWN_FIELDS, RerankerTrainingArguments
 
-        for section in SECTIONS:
+        for section in (*SECTIONS, RerankerTrainingArguments):
             heading, _, about = section.__doc__.strip().rstrip(".").partition(": ")
             yield from (f"## {heading}", "", f"{about[:1].upper()}{about[1:]}." if about else "", "")
             yield from ("| key | default | meaning |", "|---|---|---|")
-            for name, key in keys_of(section).items():
-                field = key.field
+            for name, field in keys_of(section).items():
+                if section is RerankerTrainingArguments and name not in OWN_FIELDS:
+                    continue
                 default = field.default if field.default_factory is MISSING else field.default_factory()
                 yield f"| [`{name}`]{{#key-{name}}} | {_code(default)} | {_escaped(_meaning(field.metadata))} |"
             yield ""
@@ -97,7 +99,7 @@ class NameRole(PyXRefRole):
 
 
 def _meaning(about: Mapping[str, Any]) -> str:
-    text, choices = about["help"], about["choices"]
+    text, choices = about["help"], about.get("choices")
     if isinstance(choices, Mapping):
         return "; ".join([text, *(f"{name}: {choice.help}" for name, choice in choices.items())])
     return f"{text} [{', '.join(choices)}]" if choices else text

@@ -2,7 +2,7 @@
 """Embed all concept names, index them with FAISS, and retrieve candidates for the held-out mentions.
 
     umls-reranker build_index quickstart
-    umls-reranker build_index RECIPE --accelerate_config multi_gpu_fp16
+    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml -m umls_reranker build_index RECIPE
 
 Writes vectors/, index/, the indexes of the recipe's other retrievers, and candidates/ into the run folder. Several
 processes can share the embedding; the vectors do not depend on their number. An interrupted run reuses its finished
@@ -10,10 +10,9 @@ shards, and another index is built without encoding again. A gold concept that i
 """
 
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import IndexArguments, RunArguments
-from umls_reranker.core.stage_keys import EXACT_INDEX, index_stages, needs_vectors
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import EXACT_INDEX, RunFolder, make_stage, should_run, stage_table
 
 HELD_OUT = ("dev", "calibration", "test")
 
@@ -21,10 +20,11 @@ HELD_OUT = ("dev", "calibration", "test")
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, IndexArguments))
     run = RunFolder(recipe.run.run_dir)
-    stages = index_stages(recipe, run)
-    if not needs_vectors(recipe, stages) and not recipe.run.overwrite:
-        del stages["vectors"]
-    due = [stage for stage in stages.values() if should_run(stage, recipe.run)]
+    stages, due = {}, []
+    for name, row in stage_table(recipe).items():
+        if row.command == "build_index":
+            stages[name] = make_stage(name, recipe, run, planned=stages)
+            due += [stages[name]] if should_run(stages[name], recipe.run) else []
     if due:
         make_stages(recipe, run, due)
 
@@ -71,7 +71,7 @@ def make_index(recipe, run, stage) -> None:
     (retriever,) = (retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name)
     with stage.writing() as (folder, summary):
         summary |= retriever.build(IndexSources(recipe.run, recipe.encoder, recipe.index), folder)
-    print(f"{stage.name}: {stage.sizes()}")
+    print(f"{stage.name}: " + ", ".join(f"{name} {value:,}" for name, value in summary.items()))
 
 
 def make_candidates(recipe, run, stage) -> None:

@@ -22,10 +22,9 @@ from pathlib import Path
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import add_keys, parse_recipe, portable_locator
-from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, should_run, would_make
+from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
-from umls_reranker.core.stage_keys import key_of_lists, report_stage
-from umls_reranker.core.stages import RunFolder, read_manifest
+from umls_reranker.core.stages import RunFolder, key_of_lists, make_stage, read_manifest, should_run
 
 
 def main() -> None:
@@ -81,7 +80,7 @@ def evaluate_on_lists(options) -> None:
 def evaluate_run() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
-    stage = report_stage(recipe, run)
+    stage = make_stage("report", recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, recipe.run):
             make(recipe, run, stage)

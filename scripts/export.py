@@ -12,8 +12,7 @@ valid; otherwise the export is refused. Needs the extra export: pip install "uml
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.stage_keys import key_of_lists
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, key_of_lists
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 """Mine training pairs: the gold concept of each mention, and nearest-neighbor, same-type and random negatives.
 
     umls-reranker mine_negatives quickstart
-    umls-reranker mine_negatives RECIPE --accelerate_config multi_gpu_fp16
+    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml -m umls_reranker mine_negatives RECIPE
 
 Writes pairs/ into the run folder, with mining_report.json: what each false-negative filter dropped, and where
 the recipe's numbers were not reached. Several processes can share the search; the pairs do not depend on their number.
@@ -13,18 +13,19 @@ from dataclasses import asdict, replace
 
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run, table_console
+from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.settings import MiningArguments, RunArguments
-from umls_reranker.core.stage_keys import SEARCHED, pairs_stage
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, make_stage, should_run
 
+# Shards of a search in the folder of the pairs.
+SEARCHED = "*/.nearest-*.npz"
 SPLITS = ("train", "test")
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
     run = RunFolder(recipe.run.run_dir)
-    stage = pairs_stage(recipe, run)
+    stage = make_stage("pairs", recipe, run)
     if should_run(stage, recipe.run):
         make(recipe, run, stage)
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run, table_console
+from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.settings import ConceptArguments, MentionArguments, RunArguments
-from umls_reranker.core.stage_keys import prepared_stages
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, make_stage, should_run, stage_table
 
 
 def main() -> None:
@@ -29,7 +28,10 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
     hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
-    stages = {stage.name: stage for stage in prepared_stages(recipe, run, hashes)}
+    stages = {}
+    for name, row in stage_table(recipe).items():
+        if row.command == "prepare_data":
+            stages[name] = make_stage(name, recipe, run, hashes, stages)
     with run.locked(dry_run=recipe.run.dry_run):
         due = [name for name, stage in stages.items() if should_run(stage, recipe.run)]
         if not due:

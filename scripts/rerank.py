@@ -2,7 +2,7 @@
 """Rerank mentions and their candidates from a JSON Lines, CSV, TSV, Parquet or Arrow file of any size.
 
     umls-reranker rerank MODEL input.jsonl output.jsonl
-    umls-reranker rerank MODEL input.parquet output.parquet --accelerate_config multi_gpu_fp16
+    accelerate launch --config_file FILE -m umls_reranker rerank MODEL input.parquet output.parquet
 
 One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
 "entity_type": "T047", "left": "", "right": ""}; the last three are optional. CSV and TSV have one candidate per row

@@ -4,26 +4,27 @@
     umls-reranker run quickstart
     umls-reranker run RECIPE --accelerate_config multi_gpu_fp16
 
-Shows one line per stage, with the remaining time if the recipe says how long stages take (stage_minutes). The output
-of the stages is in run.log of the run folder. Finished stages are skipped, so the same command resumes after a stop.
---dry_run lists the stages: which are up to date, which would run, and why.
---accelerate_config, a file or the name of one in the package, launches embedding, mining and training with accelerate.
+Shows one line per stage; the output of the stages is in run.log of the run folder. Finished stages are skipped, so
+the same command resumes after a stop. --dry_run lists the stages: which are up to date, which would run, and why.
+--accelerate_config, a file or the name of one in the package, starts the stages that several processes can share with
+accelerate launch --config_file FILE [--num_processes N] -m umls_reranker STAGE RECIPE.
 The exit code is 0 if all targets of the recipe are met, otherwise 1.
 """
 
-import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, shell_code
-from umls_reranker.core.progress import StageLines
+from umls_reranker.core.files import shipped_configs
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import CommandParser, run_script
 from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.stage_keys import planned_stages
+from umls_reranker.core.stages import planned_stages, should_run, stage_table
 
-STAGES = {
+TITLES = {
     "prepare_data": "reading concepts and mentions",
     "train_encoder": "training the bi-encoder",
     "build_index": "embedding names, retrieving candidates",
@@ -33,90 +34,81 @@ STAGES = {
     "evaluate": "evaluating on the test split",
     "validate": "checking the model folder",
 }
-# Stages that user-provided candidate lists replace.
-RETRIEVAL = ("train_encoder", "build_index")
-LOG = "run.log"
+# Commands that can share their work among processes.
+LAUNCHED = ("build_index", "mine_negatives", "train")
 
 
 def main() -> int:
-    words = sys.argv[1:]
-    options, without_launch = launch_options(words)
+    parser = CommandParser(add_help=False)
+    parser.add_argument("--accelerate_config")
+    parser.add_argument("--num_processes")
+    launch, words = parser.parse_known_args()
     # Errors in the recipe are reported before the first stage.
-    recipe = parse_recipe(__doc__, (RunArguments,), without_launch)
-
-    def command(stage: str) -> list[str]:
-        return [stage, *(words if stage in LAUNCHED else without_launch)]
-
+    recipe = parse_recipe(__doc__, (RunArguments,), words)
     if recipe.run.dry_run:
-        return show_plan(recipe, options)
-    return run(recipe.run, stages_of(recipe), command)
+        return show_plan(recipe)
+    commands = {row.command for row in stage_table(recipe).values()} | {"validate"}
+    return run(recipe.run.run_dir, [name for name in TITLES if name in commands], words, launcher(launch))
 
 
-def show_plan(recipe, options) -> int:
+def show_plan(recipe) -> int:
     """Say of every stage whether it would be made and why, without starting any."""
     from umls_reranker.data.sources import fingerprints, input_files
 
-    if "WORLD_SIZE" not in os.environ:
-        # It determines the pairs per training step, unless the recipe does.
-        os.environ["WORLD_SIZE"] = str(launched_processes(options))
-    code = 0
     files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), printed=True)
     for stage in planned_stages(recipe, recipe.run.run_dir, files).values():
-        try:
-            should_run(stage, recipe.run)
-        except UserError as error:
-            print(f"[{stage.name}] error: {error}", file=sys.stderr)
-            code = 2
-    return code
+        should_run(stage, recipe.run)
+    return 0
 
 
-def stages_of(recipe) -> dict[str, str]:
-    """The stages of a recipe, in order, and what they do."""
-    left_out = RETRIEVAL if recipe.mentions.candidate_lists else ()
-    return {name: does for name, does in STAGES.items() if name not in left_out}
-
-
-def run(settings, stages, command) -> int:
+def run(folder: Path, stages: list[str], words: list[str], launch: list[str]) -> int:
     """Run the stages with one line each, then show the results."""
-    folder, code = settings.run_dir, 0
-    lines = StageLines(stages, minutes(settings))
+    log = folder / "run.log"
+    # The stage that runs ends with this process.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"Output goes to {folder}, the log of the stages to {folder / LOG}", file=sys.stderr)
-    log = folder / LOG
-    for stage in stages:
+    print(f"Output goes to {folder}, the log of the stages to {log}", file=sys.stderr)
+    code = 0
+    for number, stage in enumerate(stages, 1):
+        print(f"{number}/{len(stages)}  {TITLES[stage]:<40}", end="", file=sys.stderr, flush=True)
+        started, begins = time.monotonic(), log.stat().st_size if log.exists() else 0
         with log.open("a", encoding="utf-8") as file:
             file.write(f"== {stage}\n")
-        begins, made = size(log), size(folder / "stages.jsonl")
-        lines.begin(stage)
-        code = wait(begin(command(stage), log), lines)
-        lines.end(worked=bool(code) or stage == "validate" or size(folder / "stages.jsonl") > made)
+            file.flush()
+            code = wait(
+                [*(launch if stage in LAUNCHED else [sys.executable]), "-m", "umls_reranker", stage, *words], file
+            )
+        minutes, seconds = divmod(round(time.monotonic() - started), 60)
+        print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
         # A missed target ends the run only after the results are shown.
         if code and (stage, code) != ("validate", 1):
             print(reason(log, begins), file=sys.stderr)
             return code
-    summary = begin(command("summarize"))
-    summary.join()
-    return shell_code(summary.exitcode) or code
+    return wait([sys.executable, "-m", "umls_reranker", "summarize", *words]) or code
 
 
-def minutes(settings) -> dict[str, float]:
-    try:
-        return {stage: float(value) for stage, value in (settings.stage_minutes or {}).items()}
-    except (TypeError, ValueError):
-        raise UserError("stage_minutes must map commands to minutes") from None
+def launcher(options) -> list[str]:
+    """The command that starts a stage which several processes can share."""
+    name = options.accelerate_config
+    if name is None:
+        return [sys.executable]
+    configs = {name: file for name, file in shipped_configs().items() if file.suffix == ".yaml"}
+    if not Path(name).is_file() and name not in configs:
+        raise UserError(f"--accelerate_config: {name} is neither a file nor one of {', '.join(configs)}")
+    file = name if Path(name).is_file() else str(configs[name])
+    processes = ["--num_processes", options.num_processes] if options.num_processes else []
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, *processes]
 
 
-def wait(process, lines) -> int:
-    """Wait for the end of a command, redraw the line of its stage every second, and return the exit code."""
-    try:
-        while process.exitcode is None:
-            process.join(timeout=1.0)
-            lines.show()
-    except BaseException:
-        print(file=sys.stderr)
-        process.terminate()
-        raise
-    return shell_code(process.exitcode)
+def wait(command: list[str], log=None) -> int:
+    """Run a command and return its exit code, of a killed process as a shell reports it."""
+    with subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+    return code if code >= 0 else 128 - code
 
 
 def reason(log: Path, begins: int) -> str:
@@ -124,10 +116,6 @@ def reason(log: Path, begins: int) -> str:
     printed = log.read_bytes()[begins:].decode("utf-8", errors="replace").splitlines()
     errors = [line for line in printed[-1:] if line.startswith("error: ")]
     return "\n".join(errors or [*printed[-20:], f"error: this stage failed; see {log}"])
-
-
-def size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 if __name__ == "__main__":

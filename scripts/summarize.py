@@ -14,8 +14,7 @@ from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
-from umls_reranker.core.stage_keys import key_of_lists
-from umls_reranker.core.stages import RunFolder, read_manifest
+from umls_reranker.core.stages import RunFolder, key_of_lists, read_manifest
 
 # Number of test mentions shown with their candidates.
 EXAMPLES = 3

@@ -2,7 +2,7 @@
 """Fine-tune the cross-encoder on mined pairs; an interrupted run resumes from its last checkpoint.
 
     umls-reranker train quickstart
-    umls-reranker train RECIPE --accelerate_config multi_gpu_fp16
+    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml -m umls_reranker train RECIPE
 
 Writes checkpoints/ into the run folder, with checkpoint-best in it. TensorBoard: tensorboard --logdir RUN/checkpoints
 """
@@ -11,23 +11,22 @@ from dataclasses import replace
 from datetime import timedelta
 
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import ModelArguments, RunArguments
-from umls_reranker.core.stage_keys import checkpoints_stage
-from umls_reranker.core.stages import RunFolder
-from umls_reranker.core.trainer_fields import TrainingStageArguments
+from umls_reranker.core.stages import RunFolder, make_stage, should_run
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments, ModelArguments, TrainingStageArguments))
+    recipe = parse_recipe(__doc__, (RunArguments, ModelArguments), trains=True)
     run = RunFolder(recipe.run.run_dir)
-    stage = checkpoints_stage(recipe, run)
+    stage = make_stage("checkpoints", recipe, run)
     if should_run(stage, recipe.run):
         train(recipe, run, stage)
 
 
 def train(recipe, run, stage) -> None:
     from umls_reranker.core.devices import sharing_processes
+    from umls_reranker.core.training_arguments import RerankerTrainingArguments
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.models.pairs import PairTemplate
@@ -35,11 +34,11 @@ def train(recipe, run, stage) -> None:
     from umls_reranker.training.fine_tuning import fine_tune
     from umls_reranker.training.trainer import lists_of_pairs
 
-    patience = timedelta(seconds=recipe.training.further_fields.get("ddp_timeout", 1800))
+    patience = timedelta(seconds=recipe.training.get("ddp_timeout", 1800))
     state = sharing_processes(recipe.run.device, patience)
     mined, candidates, mentions = (run.splits(name) for name in ("pairs", "candidates", "mentions"))
     concepts, template = ConceptTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
-    limits = recipe.training.max_dev_pairs, recipe.run.seed
+    limits = recipe.training.get("max_dev_pairs", RerankerTrainingArguments.max_dev_pairs), recipe.run.seed
     lists = CandidateLists.from_run(candidates["dev"], mentions["dev"], concepts, template.candidate_fields)
     dev = dev_rows(lists, template, *limits)
     rows = lists_of_pairs(mined["train"].with_format("arrow")[:])

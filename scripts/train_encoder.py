@@ -9,10 +9,9 @@ there is nothing to do.
 """
 
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import EncoderArguments, RunArguments
-from umls_reranker.core.stage_keys import encoder_stage
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, make_stage, should_run
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def main() -> None:
 
     # Before the lock, which a second process would report instead.
     require_one_process("umls-reranker train_encoder")
-    stage = encoder_stage(recipe, run)
+    stage = make_stage("encoder", recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, recipe.run):
             make(recipe, run, stage)

@@ -16,8 +16,7 @@ from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.settings import EvaluationArguments, RunArguments, recipe_key
-from umls_reranker.core.stage_keys import key_of_lists
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, key_of_lists
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20
@@ -97,7 +96,7 @@ def replay_checks(reranker, mentions, candidates, concepts, index_key):
         mentions: n rows of a split.
         candidates: n rows of the same split.
         concepts: of the candidates.
-        index_key: `core.stage_keys.key_of_lists` of the run.
+        index_key: `core.stages.key_of_lists` of the run.
 
     Returns:
         the checks, as of `check_targets`.

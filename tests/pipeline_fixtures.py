@@ -35,8 +35,6 @@ from data_fixtures import PMIDS, write_pubtator, write_rrf
 from filelock import FileLock
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
-from umls_reranker.core import fetch
-
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
 SCRIPTS = (*STAGE_SCRIPTS, "summarize", "validate")
@@ -217,7 +215,6 @@ def _run_script(
         os.chdir(cwd)
     if watched is not None:
         _watch(watched, changes, kill_at)
-    fetch.PAUSE_SECONDS = 0.0  # between its attempts
     if hub is not None:
         _connect(hub)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment

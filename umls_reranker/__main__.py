@@ -11,7 +11,6 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import shipped
-from umls_reranker.core.launch import LAUNCHED, launch_options, start
 from umls_reranker.core.script import run_script
 from umls_reranker.core.version import __version__
 
@@ -78,13 +77,8 @@ def dispatch() -> int:
     if name == QUICKSTART:
         name, words = "run", [QUICKSTART, *words]
     script = shipped("scripts") / f"{name}.py"
-    if name in LAUNCHED:
-        options, words = launch_options(words)
-        if options:
-            return start(script, words, options)
     # From here on, as if Python had been started with the script.
     sys.argv = [str(script), *words]
-    sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name="__main__")
     return 0
 

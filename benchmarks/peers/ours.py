@@ -77,8 +77,7 @@ def without_cross_encoder(calibration):
 def rank_own(run: Path, export: Path) -> None:
     """Write rows of the run's model on the run's candidates."""
     from umls_reranker.calibration.inputs import without
-    from umls_reranker.core.stage_keys import key_of_lists
-    from umls_reranker.core.stages import RunFolder
+    from umls_reranker.core.stages import RunFolder, key_of_lists
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.serving.reranker import UMLSReranker

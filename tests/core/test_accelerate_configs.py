@@ -117,39 +117,37 @@ SLURM_NODEID=1 "$@" &
 SLURM_NODEID=0 "$@" &
 wait -n && wait -n || { kill $(jobs -p); exit 1; }
 """
-COMMAND = f"""#!{sys.executable}
-import sys
-from pathlib import Path
-sys.path.insert(0, {str(FOLDER.parent)!r})
-import umls_reranker.__main__ as command
-command.shipped = Path  # scripts/ of the working folder
-command.main()
+ACCELERATE = f"""#!{sys.executable}
+from accelerate.commands.accelerate_cli import main
+main()
 """
 SUM_RANKS = """
 import os, sys
 import torch
-from umls_reranker.core.script import leave_process_group
 torch.distributed.init_process_group("gloo")
 ranks = torch.tensor(int(os.environ["RANK"]))
 torch.distributed.all_reduce(ranks)
 found = torch.distributed.get_world_size(), int(ranks), os.environ["ACCELERATE_MIXED_PRECISION"], sys.argv[1:]
 with open(f"rank-{os.environ['RANK']}", "w") as file:
     print(*found, file=file)
-leave_process_group()
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="SLURM runs on Linux")
 def test_the_slurm_job_starts_processes_on_every_node_that_find_each_other(tmp_path):
-    commands = {"scontrol": SCONTROL, "srun": SRUN, "umls-reranker": COMMAND}
+    commands = {"scontrol": SCONTROL, "srun": SRUN, "accelerate": ACCELERATE}
     (tmp_path / "bin").mkdir()
     for name, content in commands.items():
         (tmp_path / "bin" / name).write_text(content)
         (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "train.py").write_text(SUM_RANKS)
+    # In place of the package.
+    (tmp_path / "umls_reranker").mkdir()
+    (tmp_path / "umls_reranker" / "__main__.py").write_text(SUM_RANKS)
+    (tmp_path / "multi_node_fp16.yaml").write_text((FOLDER / "multi_node_fp16.yaml").read_text())
     job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NNODES": "2"}
-    job |= {"SLURM_GPUS_ON_NODE": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    job |= {"SLURM_GPUS_ON_NODE": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": "."}
     done = subprocess.run(
         ["bash", FOLDER / "multi_node.slurm", "a recipe.yaml", "--max_steps", "5"],
         cwd=tmp_path,
@@ -160,7 +158,7 @@ def test_the_slurm_job_starts_processes_on_every_node_that_find_each_other(tmp_p
     )
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
-        assert (tmp_path / f"rank-{rank}").read_text() == "2 1 fp16 ['a recipe.yaml', '--max_steps', '5']\n"
+        assert (tmp_path / f"rank-{rank}").read_text() == "2 1 fp16 ['train', 'a recipe.yaml', '--max_steps', '5']\n"
 
 
 def test_the_slurm_job_wants_a_recipe():

@@ -5,7 +5,7 @@ import pytest
 from umls_reranker.calibration.inputs import inputs_of
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, RetrieverDeclaration, register_retriever
-from umls_reranker.core.stage_keys import planned_stages
+from umls_reranker.core.stages import planned_stages
 
 OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype"}
 
@@ -36,11 +36,13 @@ def test_indexes_are_made_from_what_retrievers_declare(tmp_path, trained):
         "lexical": ({"schema_version"}, {"concepts"}),
         "mention_index": (OF_ENCODER, {"concepts", "mentions"} | trained),
     }
-    assert {name: ({*stages[name].settings}, {*stages[name].inputs}) for name in made_from} == made_from
+    assert {
+        name: ({*stages[name].content["settings"]}, {*stages[name].content["inputs"]}) for name in made_from
+    } == made_from
     order = ["vectors", "index", "lexical", "mention_index", "candidates", "pairs"]
     assert [name for name in stages if name in order] == order
     searched = {"index", "lexical", "mention_index", "mentions"}
-    assert {*stages["candidates"].inputs} == {*stages["pairs"].inputs} == searched
+    assert {*stages["candidates"].content["inputs"]} == {*stages["pairs"].content["inputs"]} == searched
 
 
 def test_an_index_that_the_encoder_makes_depends_on_its_settings(tmp_path):
@@ -54,7 +56,7 @@ def test_an_index_that_the_encoder_makes_depends_on_its_settings(tmp_path):
 
     register_retriever(OfEncoder)
     stage = plan(tmp_path, ["dense", "other"], 0)["other_index"]
-    assert {*stage.settings} == OF_ENCODER | {"schema_version"} and stage.inputs == {}
+    assert {*stage.content["settings"]} == OF_ENCODER | {"schema_version"} and stage.content["inputs"] == {}
 
 
 def test_a_score_of_a_retriever_that_reads_context_needs_context():

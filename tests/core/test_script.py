@@ -14,9 +14,9 @@ import torch.distributed as dist
 from packaging.version import Version
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.stages import Stage
+from umls_reranker.core.stages import Stage, should_run
 
 
 def run(main, capsys):
@@ -117,23 +117,16 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
     assert asked(overwrite=True, dry_run=True) == (False, f"[index] would be written to {stage.folder}\n")
 
 
-def test_what_a_killed_run_left_is_resumed_refused_or_dropped(tmp_path, capsys):
-    def stage(rate):
-        return Stage(tmp_path / "checkpoints", {"rate": rate}, {}, resumes_with=["rate"], keeps="checkpoint-1")
-
-    with pytest.raises(KeyboardInterrupt), stage(1).writing() as (folder, _):
-        (folder / "checkpoint-1").mkdir()
-        raise KeyboardInterrupt
-    place = stage(1).folder
-    assert should_run(stage(1), RunArguments())
-    assert capsys.readouterr().err == f"[checkpoints] -> {place}, resuming an interrupted run\n"
-    for dry_run in (True, False):
-        with pytest.raises(UserError, match="output of an interrupted run with rate 1, now 2; restore this setting"):
-            should_run(stage(2), RunArguments(dry_run=dry_run))
-    assert should_run(stage(2), RunArguments(overwrite=True))
-    assert capsys.readouterr().err == f"[checkpoints] -> {place}\n"
+def test_what_a_killed_run_left_is_gone_on_with(tmp_path, capsys):
+    stage = Stage(tmp_path / "checkpoints", {"rate": 1}, {}, resumes=True)
+    stage.partial.mkdir()
+    assert should_run(stage, RunArguments())
+    assert capsys.readouterr().err == f"[checkpoints] -> {stage.folder}, resuming an interrupted run\n"
+    assert should_run(stage, RunArguments(overwrite=True))
+    assert "resuming" not in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
 def gloo_runs(expected):
     """Whether gloo's threads run, waited for: a thread is named after its start and listed until after its end."""
     for _ in range(500):
@@ -144,7 +137,6 @@ def gloo_runs(expected):
     return not expected
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
 def test_a_script_leaves_the_process_group_and_its_threads_before_python_ends(capsys):
     def main():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

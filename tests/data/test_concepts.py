@@ -9,7 +9,7 @@ import pytest
 from data_fixtures import VOCABULARY, write_rrf
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import Stage
 from umls_reranker.data import arrow
 from umls_reranker.data import concepts as concepts_module
 from umls_reranker.data.columns import CONCEPT_SCHEMA, Concept, concept_table, iter_concepts
@@ -129,7 +129,7 @@ def test_a_table_of_objects_is_their_rows():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
 @pytest.mark.parametrize("count", [1, 30_000])
 def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monkeypatch):
-    stage = RunFolder(tmp_path).stage("concepts", {}, {})
+    stage = Stage(tmp_path / "concepts", {}, {})
     with stage.writing() as (folder, _):
         write_concepts(concept_table(CONCEPTS), NO_TYPES, folder)
     new_stream = pa.ipc.new_stream

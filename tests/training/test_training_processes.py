@@ -10,8 +10,8 @@ from transformers import TrainingArguments
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.settings import RunArguments
+from umls_reranker.core.training_arguments import OneGpuArguments
 from umls_reranker.training.processes import training_device
-from umls_reranker.training.trainer import OneGpuArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,37 +6,33 @@ Every failure becomes a one-line error that says what to do.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib.util
-import logging
 import re
-import ssl
-import sys
-import tempfile
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from http.client import HTTPException
 from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import constants, get_session, get_token, snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from .errors import UserError
-from .files import CHUNK_BYTES, MODEL_PATTERNS, file_sha256
-from .lines import read_lines
-from .progress import progress
+from .files import CHUNK_BYTES, MODEL_PATTERNS, file_sha256, written
+from .recipe import portable_locator
 from .version import __version__
 
 PACKAGE_PREFIX = "package:"
@@ -47,15 +43,15 @@ HUB_DATASET = re.compile(
 )
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
-# The Hub may need longer for the commit of a large file.
-HUB_TIMEOUT_SECONDS = 60
-ATTEMPTS = 5
-# Pause after the first attempt; it doubles each time, plus random jitter of up to the same length.
-PAUSE_SECONDS = 1.0
-# Status codes after which a later attempt may succeed.
-PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+# httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
+HTTP_ERROR: Any = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+HUB_ERRORS: tuple[type[Exception], ...] = (
+    *(HTTP_ERROR, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError),
+)
+# The client raises RuntimeError around what broke an upload.
+CAUGHT: tuple[type[Exception], ...] = (*HUB_ERRORS, RuntimeError)
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
@@ -70,13 +66,9 @@ SIGN_IN = "set HF_TOKEN or run `hf auth login`"
 ADVICE = {
     401: f"the token is invalid; {SIGN_IN} again",
     403: f"the token lacks permission; {SIGN_IN} with one that has it",
-    408: "it timed out; run again",
     409: "someone else wrote to the repo in the meantime; if the tag is taken, choose another, otherwise run again",
     412: "someone published to main in the meantime; review that version, then run again",
-    429: "too many requests; wait and run again",
 }
-# HF_ENDPOINT may contain a user name and password, and these loggers write the addresses they request.
-LOGGERS = ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http")
 
 
 def fetch(
@@ -88,8 +80,7 @@ def fetch(
 ) -> Path:
     """The local path of a file, downloaded if necessary.
 
-    A failed download, or one that the server refuses temporarily, is tried `ATTEMPTS` times with growing pauses. Only
-    a complete file of the right kind enters the cache: no web page, no broken gzip stream.
+    Only a complete file of the right kind enters the cache: no web page, and none that `check` refuses.
 
     Args:
         locator: a local path; an ``http(s)://`` URL, downloaded once into `cache_dir`; or ``package:NAME/FILE``, a
@@ -133,7 +124,7 @@ def _dataset_folder(locator: str) -> Path:
     if match is None:
         raise UserError(f"{locator}: expected hf://datasets/OWNER/NAME, optionally with @REVISION or /FOLDER")
     repo, revision, inner = match["repo"], match["revision"], (match["inner"] or "").strip("/")
-    with hub_calls(repo, None):
+    with hub_calls(repo):
         patterns = [f"{inner}/*.parquet" if inner else "*.parquet"]
         snapshot = snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns)
     folder = Path(snapshot, inner)
@@ -170,76 +161,41 @@ def resolve_model(model: str, revision: str | None = None) -> str:
             _verify_minilm(package / "model")
             return str(package / "model")
     # One snapshot first: all files have the same revision, and a missing connection is reported at once.
-    with hub_calls(model, None):
+    with hub_calls(model):
         return snapshot_download(model, revision=revision, allow_patterns=list(MODEL_PATTERNS))
 
 
-def without_password(text: str) -> str:
-    """A text with ``user:password@`` removed from its addresses."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
-
-
-def _hide_password(record: logging.LogRecord) -> bool:
-    record.msg, record.args = without_password(record.getMessage()), ()
-    return True
-
-
-for _name in LOGGERS:
-    logging.getLogger(_name).addFilter(_hide_password)
-
-
 @contextmanager
-def hub_calls(
-    repo_id: str, token: str | bool | None, *, publishing: bool = False, outcome: str = ""
-) -> Iterator[None]:
+def hub_calls(repo_id: str, token: str | bool | None = None, *, outcome: str = "") -> Iterator[None]:
     """Turn errors of the Hub client into one line that says what to do, plus `outcome`."""
-    # httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
-    bases = (kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception))
-    http_error = next(kind for kind in bases if kind.__name__ == "HTTPError")
-    hooks = get_session().event_hooks["request"]
-    if _limit_waiting not in hooks:
-        hooks.append(_limit_waiting)
     try:
         yield
-    except (http_error, LocalEntryNotFoundError, ConnectionError, RuntimeError, ValueError) as error:
-        reason = _reason(error, repo_id, signed_in=signed_in(token), publishing=publishing)
-        # Not from the error, because its text may contain the password.
-        raise UserError(without_password(" ".join((reason + outcome).split()))) from None
+    except CAUGHT as error:
+        cause: BaseException = error
+        # The client wraps: "not in the cache" around "cannot connect", "error while uploading" around "it broke".
+        while isinstance(cause, (LocalEntryNotFoundError, RuntimeError)) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if not isinstance(cause, HUB_ERRORS):
+            raise
+        raise UserError(_reason(cause, repo_id, signed_in(token)) + outcome) from None
 
 
-def _limit_waiting(request: Any) -> None:
-    """Without it, the client waits for ever where a Hub accepts the connection and never answers."""
-    limits = {kind: seconds for kind, seconds in request.extensions.get("timeout", {}).items() if seconds is not None}
-    request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), HUB_TIMEOUT_SECONDS) | limits
-
-
-def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: bool) -> str:
-    # The client wraps: "not in the cache" around "cannot connect", "error while uploading" around "connection broke".
-    while isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and error.__cause__ is not None:
-        error = error.__cause__
-    hub = f"the Hub at {constants.ENDPOINT}"
+def _reason(error: BaseException, repo_id: str, is_signed_in: bool) -> str:
+    hub = f"the Hub at {portable_locator(constants.ENDPOINT)}"
     if isinstance(error, GatedRepoError):
-        return f"{repo_id} is gated; request access at {constants.ENDPOINT}/{repo_id}, then {SIGN_IN}"
+        return f"{repo_id} is gated on {hub}; request access there, then {SIGN_IN}"
     if isinstance(error, RepositoryNotFoundError):
-        if signed_in:
-            return (
-                f"{hub} has no repo {repo_id} that this token can access; check the name and the token's permissions"
-            )
-        return f"{hub} has no public repo {repo_id}; check the name or, if it is private, {SIGN_IN}"
+        kind = "repo of this name that the token can access" if is_signed_in else "public repo of this name"
+        return f"{hub} has no {kind}: {repo_id}; check the name or {SIGN_IN}"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        advice = ADVICE.get(status, "try again later" if status >= 500 else "check the names and the token")
+        advice = ADVICE.get(status, "check the names and the token, or try again later")
         return f"{hub} answered {status} ({error.server_message or 'without a reason'}); {advice}"
     if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
-        if publishing:
-            return "HF_HUB_OFFLINE is set; unset it to publish"
-        return f"{repo_id} is not fully in the local cache and HF_HUB_OFFLINE is set; unset it or give a local folder"
-    if isinstance(error, (ValueError, RuntimeError)):
+        return f"{repo_id} is not in the local cache and HF_HUB_OFFLINE is set; unset it or give a local folder"
+    if isinstance(error, HFValidationError):
         return f"{hub} or its client refused {repo_id}: {error}"
-    reason = f"no connection to {hub} ({type(error).__name__}: {error}); check the network and HF_ENDPOINT"
-    if publishing:
-        return f"{reason}, then run again"
-    return f"{reason}, or give a local folder; HF_HUB_OFFLINE=1 uses the cache without contacting the Hub"
+    return f"no connection to {hub} ({type(error).__name__}); check the network and HF_ENDPOINT, or use local folders"
 
 
 def signed_in(token: str | bool | None) -> bool:
@@ -282,92 +238,37 @@ def _verify(path: Path, sha256: str, source: str) -> None:
         )
 
 
-class _Failure(Exception):
-    """Why a download failed; the text follows the URL."""
-
-
-class _Passing(_Failure):
-    """A failure after which a new attempt may succeed."""
-
-
 def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Path], object] | None) -> Path:
+    # A query may contain a signature.
+    printed_url = portable_locator(url)
     try:
         name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
     except ValueError as error:
         raise UserError(f"{url} is not a URL ({error}); check the address") from None
-    # A query may contain a signature.
-    printed_url = without_password(url.split("?")[0])
-    # Files with twelve digits are from versions that did not check downloads.
-    path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
-    if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
-        return path
-
-    def say(state: RetryCallState) -> None:
-        assert state.outcome is not None  # tenacity asks after an attempt
-        print(
-            f"{printed_url}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:.0f} s",
-            file=sys.stderr,
-        )
-
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache_dir) as folder:
-        partial = Path(folder) / name
-        attempts = Retrying(
-            retry=retry_if_exception_type(_Passing),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(initial=PAUSE_SECONDS, jitter=PAUSE_SECONDS),
-            before_sleep=say,
-            reraise=True,
-        )
-        try:
-            attempts(_copy, url, partial)
-            _check(partial, sha256, check)
-        except _Failure as error:
-            made = f" ({ATTEMPTS} attempts)" if isinstance(error, _Passing) else ""
-            reason = str(error).replace(str(partial), name)
-            raise UserError(
-                f"{printed_url}: {reason}{made}; check the address, or download it elsewhere and give its local path"
-            ) from None
-        partial.replace(path)
+    try:
+        path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+        if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
+            return path
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        request = urllib.request.Request(url, headers={"User-Agent": f"umls_reranker/{__version__}"})
+        with written(path, shared=True) as partial:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, partial.open("wb") as file:
+                shutil.copyfileobj(response, file, CHUNK_BYTES)
+            _require_content(partial, response.headers.get("Content-Length"), sha256)
+            if check is not None:
+                check(partial)
+    except (UserError, urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
+        raise UserError(
+            f"{printed_url}: {error}; check the address and run again, or give the path of a local copy"
+        ) from None
     return path
 
 
-def _copy(url: str, path: Path) -> None:
-    """Download a URL's body to a file; an empty body or an incomplete gzip stream counts as failed."""
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": f"umls_reranker/{__version__}"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
-            length = response.headers.get("Content-Length")
-            total = int(length) if length else None
-            with progress(total=total, desc=f"downloading {path.name}", unit="B") as bar:
-                while chunk := response.read(CHUNK_BYTES):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-    except urllib.error.HTTPError as error:
-        failure = _Passing if error.code in PASSING_STATUS else _Failure
-        raise failure(f"the server answered {error.code} {error.reason}") from None
-    except ValueError as error:
-        raise _Failure(f"not a valid URL ({error})") from None
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-        raise _Passing(f"download failed ({getattr(error, 'reason', None) or error})") from None
-    received = path.stat().st_size
-    if total is not None and received != total:
-        raise _Passing(f"it stopped after {received} of {total} bytes")
-    try:
-        for _ in read_lines(path):
-            pass
-    except UserError as error:
-        raise _Passing(str(error)) from None
-
-
-def _check(path: Path, sha256: str | None, check: Callable[[Path], object] | None) -> None:
+def _require_content(path: Path, length: str | None, sha256: str | None) -> None:
+    if path.stat().st_size != int(length or path.stat().st_size):
+        raise UserError(f"the download stopped after {path.stat().st_size} of {length} bytes")
     if sha256 is not None and (actual := file_sha256(path)) != sha256:
-        raise _Failure(f"the download has SHA-256 {actual}, expected {sha256}")
+        raise UserError(f"the download has SHA-256 {actual}, expected {sha256}")
     with path.open("rb") as stream:
         if WEB_PAGE.match(stream.read(1024)):
-            raise _Failure("the server sent a web page, not the file")
-    if check is not None:
-        try:
-            check(path)
-        except UserError as error:
-            raise _Failure(f"the download has the wrong content ({error})") from None
+            raise UserError("the server sent a web page, not the file")

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import functools
 import json
-import math
 import re
 import sys
-import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import MappingProxyType, NoneType
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import yaml
 
 from .errors import UserError
-from .files import find_recipe, is_recipe, read_json, shipped_recipes
+from .files import find_recipe, is_recipe, shipped_recipes
 from .script import CommandParser
 from .settings import (
     FEATURES,
+    RANGES,
     CalibrationArguments,
     ConceptArguments,
     EncoderArguments,
@@ -36,14 +34,20 @@ from .settings import (
     RunArguments,
     ServingArguments,
 )
-from .trainer_fields import RESERVED, TRAINER, TrainingStageArguments, trainer_fields
 
-TRAINER_DOCS = "https://huggingface.co/docs/transformers/main_classes/trainer"
+EPILOG = """\
+Every key of a recipe can be set with --key value, those of other commands and all fields of
+transformers.TrainingArguments included; the command line overrides the recipe.
+"""
 
 
 @dataclass
 class Recipe:
-    """All sections of one recipe, typed."""
+    """All sections of one recipe, typed.
+
+    `training` holds the fields of `training_arguments.RerankerTrainingArguments` that the recipe sets. Only what
+    trains makes the arguments of them, because the class takes seconds to import.
+    """
 
     run: RunArguments
     concepts: ConceptArguments
@@ -52,29 +56,29 @@ class Recipe:
     index: IndexArguments
     mining: MiningArguments
     model: ModelArguments
-    training: TrainingStageArguments
     calibration: CalibrationArguments
     evaluation: EvaluationArguments
     publish: PublishArguments
     serving: ServingArguments
+    training: dict[str, Any]
 
     @classmethod
-    def from_values(cls, values: dict[str, Any]) -> Recipe:
-        """Build the sections from flat, typed values; missing keys get their defaults.
+    def from_values(cls, values: Mapping[str, Any]) -> Recipe:
+        """Build the sections from flat, typed values; missing keys get their defaults, and other keys are training's.
 
-        Names that are not keys are fields of `transformers.TrainingArguments`.
+        Raises:
+            UserError: a number is out of its range.
         """
-        sections = [section(**{key: values[key] for key in keys_of(section) if key in values}) for section in SECTIONS]
-        recipe = cls(*sections)
-        recipe.training.further_fields = {name: value for name, value in values.items() if name not in KEYS}
-        return recipe
+        for name, (least, most) in RANGES.items():
+            value = values.get(name)
+            if value is not None and not least <= value <= most:
+                raise UserError(f"{name}: {value} is out of range; give a number from {least:,} to {most:,}")
+        sections: list[Any] = [section(**_part(values, keys_of(section))) for section in SECTIONS]
+        return cls(*sections, _part(values, values.keys() - KEYS.keys()))  # type: ignore[call-arg]
 
     def to_dict(self) -> dict[str, Any]:
         """The flat form, as a YAML file would hold it."""
-        return {name: value for section in self._by_section() for name, value in section.items()}
-
-    def _by_section(self) -> list[dict[str, Any]]:
-        return list((asdict(self) | {"training": self.training.to_dict()}).values())
+        return {name: value for section in asdict(self).values() for name, value in section.items()}
 
     def portable(self) -> Recipe:
         """The recipe without details of this machine: only the last part of each path, no passwords in URLs."""
@@ -87,34 +91,27 @@ class Recipe:
         return Recipe.from_values({name: short(value) for name, value in self.to_dict().items()})
 
     def to_yaml(self, sections: Collection[type] | None = None) -> str:
-        """The flat form as YAML, sections in order with their headings.
+        """The flat form as YAML, sections in order.
 
         Args:
-            sections: some of `SECTIONS`; None: all.
+            sections: some of `SECTIONS`; None: all, and the training section.
         """
-        parts = []
-        for section, values in zip(SECTIONS, self._by_section(), strict=True):
-            if sections is None or section in sections:
-                parts.append(f"# {section.__doc__}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        return "\n".join(parts)
+        kinds = {name: type(section) for name, section in vars(self).items()}
+        parts = [part for name, part in asdict(self).items() if sections is None or kinds[name] in sections]
+        return "\n".join(yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in parts if part)
 
 
-class Key(NamedTuple):
-    """A recipe key: its field, which holds help, choices and range, and its type."""
-
-    field: Field
-    kind: Any
+def keys_of(section: type) -> dict[str, Field]:
+    """Name -> field of a section, with help and choices in its metadata."""
+    return {entry.name: entry for entry in fields(section)}
 
 
-@functools.cache
-def keys_of(section: type) -> dict[str, Key]:
-    """Name -> key, for a section or for a script's own options."""
-    kinds = typing.get_type_hints(section)
-    return {entry.name: Key(entry, kinds[entry.name]) for entry in fields(section) if "help" in entry.metadata}
+def _part(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
 
 
-SECTIONS: tuple[type, ...] = tuple(typing.get_type_hints(Recipe).values())
-KEYS = {name: key for section in SECTIONS for name, key in keys_of(section).items()}
+SECTIONS: tuple[type, ...] = tuple(typing.get_type_hints(Recipe).values())[:-1]
+KEYS = {name: entry for section in SECTIONS for name, entry in keys_of(section).items()}
 
 
 def portable_locator(locator: str) -> str:
@@ -127,6 +124,64 @@ def portable_locator(locator: str) -> str:
     return (path.name or "folder") if is_local else locator
 
 
+def recipe_parser(
+    description: str,
+    sections: Sequence[type] = (),
+    extra: type | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
+    trains: bool = False,
+) -> Any:
+    """The command line of a script that takes a recipe: every key is an option of an `HfArgumentParser`.
+
+    Args:
+        description: what the script does.
+        sections: the sections that ``--help`` explains.
+        extra: a dataclass of the script's own options, which are not recipe keys.
+        notes: key -> text that completes its help with what a layer above this one knows.
+        trains: whether the fields of `RerankerTrainingArguments` are options too; its import takes seconds.
+    """
+    # Not above: its settings are read from the environment, which a script sets first.
+    from transformers import HfArgumentParser
+
+    class RecipeParser(CommandParser, HfArgumentParser):
+        """With our errors and layout of the help."""
+
+    own = [extra] if extra else []
+    explained = {"recipe"}.union(*(keys_of(section) for section in (*sections, *own)))
+    types: list[Any] = [*own, *SECTIONS]
+    if trains:
+        from .training_arguments import OWN_FIELDS, RerankerTrainingArguments
+
+        types.insert(0, RerankerTrainingArguments)
+        explained |= OWN_FIELDS
+    for section in types:
+        # The heading in the help.
+        section._argument_group_name = (section.__doc__ or "").rstrip(".")
+    # The names of the run and of its folder, and the seed, are also fields of the trainer: the section's count.
+    options: dict[str, Any] = {"dataclass_types": types, "conflict_handler": "resolve", "epilog": EPILOG}
+    parser = RecipeParser(description, usage="%(prog)s RECIPE [--KEY VALUE ...]", **options)
+    parser.add_argument("recipe", help="file or folder of a recipe, or the name of one in the package")
+    if "features" in explained:
+        notes = {"features": _explained(FEATURES), **notes}
+    for action in parser._actions:
+        action.nargs = "*" if action.nargs == "+" else action.nargs
+        if action.dest not in explained:
+            action.help = argparse.SUPPRESS if action.dest != "help" else action.help
+            continue
+        texts = (action.help, notes.get(action.dest), _explained(action.choices))
+        default = "" if action.default in (None, [], argparse.SUPPRESS) else f" (default: {action.default})"
+        action.help = ("; ".join(text for text in texts if text) + default).replace("%", "%%")
+        # HfArgumentParser also gives each option a spelling with hyphens.
+        action.option_strings = action.option_strings[:1]
+    return parser
+
+
+def _explained(choices: Iterable[Any] | None) -> str:
+    if isinstance(choices, Mapping):
+        return "; ".join(f"{name}: {entry.help}" for name, entry in choices.items())
+    return f"one of {', '.join(map(str, choices))}" if choices else ""
+
+
 def parse_recipe(
     description: str,
     sections: Sequence[type],
@@ -134,6 +189,7 @@ def parse_recipe(
     extra: type | None = None,
     or_model: str | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
+    trains: bool = False,
 ) -> Any:
     """Parse ``RECIPE [--key value ...]`` into a `Recipe`.
 
@@ -141,10 +197,11 @@ def parse_recipe(
         description: what the script does, the first paragraph of ``--help``.
         sections: the sections that ``--help`` explains; every other key is accepted too.
         argv: the command line; None: that of the process.
-        extra: a dataclass of the script's own options, which are not recipe keys.
+        extra: as for `recipe_parser`.
         or_model: key of a section or of `extra` for a model that may be named in place of a recipe, which then has
             all defaults. None: a recipe is required.
-        notes: key -> text that completes its help with what a layer above this one knows.
+        notes: as for `recipe_parser`.
+        trains: whether ``--help`` explains the training section.
 
     Returns:
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
@@ -154,273 +211,73 @@ def parse_recipe(
             not exist and that candidate lists cannot bring.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser(description, sections, extra, notes, everything="--help_all" in argv)
-    _add_trainer_fields(parser, argv)
-    arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
-    overrides = vars(arguments)
-    name = overrides.pop("recipe")
-    if not or_model or is_recipe(name):
-        _refuse_list_calibrated(Path(name))
-    values = _read(name, or_model) | overrides
-    options = {key: values.pop(key) for key in keys_of(extra) if key in values} if extra else {}
+    parser = recipe_parser(description, sections, extra, notes, trains)
+    keys = {action.dest: action for action in parser._actions}
+    options, further_words = parser.parse_known_args(argv)
+    name = options.recipe
+    content = {or_model: name} if or_model and not is_recipe(name) else _read_yaml(find_recipe(name))
+    if not trains and (further_words or content.keys() - keys.keys()):
+        # They may be fields of the trainer.
+        return parse_recipe(description, sections, argv, extra, or_model, notes, trains=True)
+    try:
+        _refuse_unknown(content.keys() - keys.keys(), keys)
+        for key, value in content.items():
+            if isinstance(value, list) and keys[key].nargs != "*":
+                raise UserError(f"{key} takes a single value, not a list")
+        options = parser.parse_args([name, *_words(content)])
+    except UserError as error:
+        raise UserError(f"{find_recipe(name)}: {error}") from None
+    options, further_words = parser.parse_known_args(argv, options)
+    _refuse_unknown(further_words, keys)
+    given = {word.removeprefix("--").partition("=")[0].replace("-", "_") for word in argv} | content.keys()
+    own = {"recipe", *(keys_of(extra) if extra else ())}
+    values = {key: value for key, value in vars(options).items() if key in KEYS or key in given - own}
     recipe = Recipe.from_values(values)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
     # Scores of user-provided lists are features too, whatever they are called.
     if new_features and not recipe.mentions.candidate_lists:
         raise UserError(f"features: {new_features[0]!r} is unknown; choose from {', '.join(FEATURES)}")
-    return (recipe, extra(**options)) if extra else recipe
+    return (recipe, extra(**_part(vars(options), keys_of(extra)))) if extra else recipe
 
 
 def load_recipe(path: str | Path, or_model: str | None = None) -> Recipe:
-    """Read a recipe from YAML, with defaults for missing keys.
-
-    Args:
-        path: file, folder or name of the recipe.
-        or_model: as for `parse_recipe`.
-    """
-    return Recipe.from_values(_read(str(path), or_model))
-
-
-def _read(name: str, or_model: str | None) -> dict[str, Any]:
-    if or_model and not is_recipe(name):
-        return {or_model: name}
-    return _read_yaml(find_recipe(name))
-
-
-def _refuse_list_calibrated(path: Path) -> None:
-    """Refuse a model, or the recipe in it, that umls-reranker calibrate made on labelled lists, without a run."""
-    folder = path.parent if path.name == "recipe.yaml" else path
-    calibrator = folder / "calibrator.json"
-    state = read_json(calibrator) if calibrator.is_file() else None
-    fitted_on = state.get("fitted_on") if isinstance(state, dict) else None
-    if isinstance(fitted_on, dict) and "lists" in fitted_on:
-        raise UserError(
-            f"{folder} was calibrated on labelled lists, not by a run; recalibrate it with umls-reranker calibrate "
-            f"{folder} --lists FILE --output NEW_MODEL"
-        )
-
-
-class _OneOrList(argparse.Action):
-    """Keeps a single value unchanged, for a field with one value or a list, and null for an optional list."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        alone = len(values) == 1 and (self.const or values[0] is None)
-        setattr(namespace, self.dest, values[0] if alone else values)
-
-
-def _not_known(word: str, known: Iterable[str], kind: str) -> str:
-    """Why a key or argument is unknown, and which one was probably meant."""
-    dashes = "--" if word.startswith("--") else ""
-    name = word.removeprefix("--").split("=")[0]
-    if name in RESERVED:
-        return f"{name} cannot be set: {RESERVED[name]}"
-    near = difflib.get_close_matches(word, [*known, *(dashes + name for name in trainer_fields())], n=1, cutoff=0.5)
-    return f"unknown {kind} {word!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def make_parser(
-    description: str,
-    sections: Sequence[type],
-    extra: type | None = None,
-    notes: Mapping[str, str] = MappingProxyType({}),
-    everything: bool = True,
-) -> CommandParser:
-    """The argument parser of a script: a recipe, and every recipe key as an option.
-
-    Args:
-        description: as for `parse_recipe`.
-        sections: as for `parse_recipe`.
-        extra: as for `parse_recipe`.
-        notes: as for `parse_recipe`.
-        everything: whether the help also explains the rare keys of the sections.
-    """
-    parser = CommandParser(
-        description,
-        usage="%(prog)s RECIPE [--KEY VALUE ...]",
-        argument_default=argparse.SUPPRESS,
-        epilog="--help_all also lists rarely changed keys. Every recipe key can be set with --key value, optional "
-        "keys\nare unset with --key null, and the command line overrides the recipe.",
-    )
-    parser.add_argument("recipe", help="file or folder of a recipe, or the name of one in the package")
-    for section in ((extra,) if extra else ()) + SECTIONS:
-        is_explained = section is extra or section in sections
-        groups: dict[str, Any] = {}
-        for name, key in keys_of(section).items():
-            if not is_explained or (key.field.metadata.get("rare") and not everything):
-                _add_option(parser, key, argparse.SUPPRESS)
-                continue
-            title = key.field.metadata.get("group") or (section.__doc__ or "").rstrip(".")
-            if title not in groups:
-                more = f"All other fields are accepted too: {TRAINER_DOCS}" if title == TRAINER else None
-                groups[title] = parser.add_argument_group(title, more)
-            _add_option(groups[title], key, _help_of(key, notes.get(name, "")))
-    return parser
+    """Read a recipe from YAML, with defaults for missing keys; arguments and errors as for `parse_recipe`."""
+    return parse_recipe("", (), [str(path)], or_model=or_model)
 
 
 def add_keys(parser: argparse.ArgumentParser, section: type, names: Iterable[str]) -> None:
-    """Add options with the types, ranges, defaults and help of recipe keys to another parser."""
-    for name in names:
-        key = keys_of(section)[name]
-        _add_option(parser, key, _help_of(key), default=key.field.default)
+    """Add options with the types, defaults and help of recipe keys to another parser."""
+    for action in recipe_parser("", (section,))._actions:
+        if action.dest in names:
+            parser._add_action(action)
 
 
-def _add_trainer_fields(parser: CommandParser, argv: Sequence[str]) -> None:
-    """Add an option for each field of `transformers.TrainingArguments` in the command line that is not a key."""
-    names = {word.removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
-    for name in sorted(names - {option.removeprefix("--") for option in parser._option_string_actions} - {*RESERVED}):
-        if name in trainer_fields():
-            _add_option(parser, Key(*trainer_fields()[name]), argparse.SUPPRESS)
+def _refuse_unknown(words: Iterable[str], known: Iterable[str]) -> None:
+    for word in words:
+        near = difflib.get_close_matches(word.removeprefix("--").partition("=")[0], known, n=1, cutoff=0.5)
+        raise UserError(f"unknown key {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-def _add_option(group: Any, key: Key, help_text: str, **options: Any) -> None:
-    field, (plain, forms) = key.field, _plain_type(key.kind)
-    is_list = list in forms
-    group.add_argument(
-        f"--{field.name}",
-        type=lambda text: None if text in ("", "null") and NoneType in forms else _convert(text, plain, field),
-        nargs="*" if is_list else ("?" if plain is bool else None),
-        action=_OneOrList if is_list else "store",
-        const=True if plain is bool or (is_list and plain in forms) else None,
-        metavar="JSON" if plain is dict else plain.__name__.upper(),
-        help=help_text,
-        **options,
-    )
-
-
-def _help_of(key: Key, note: str = "") -> str:
-    field, choices = key.field, key.field.metadata.get("choices")
-    default: Any = field.default if field.default_factory is MISSING else " ".join(field.default_factory())
-    text = field.metadata["help"] + (f": {note}" if note else "")
-    if isinstance(choices, Mapping):
-        text = "; ".join([text, *(f"{name}: {choice.help}" for name, choice in choices.items())])
-    if choices:
-        text += f" [{', '.join(choices)}]"
-    if default not in (None, ""):
-        text += f" (default: {default})"
-    return text.replace("%", "%%")
-
-
-def _plain_type(kind: Any) -> tuple[type, set[type]]:
-    """Type of a single value, and the allowed forms: `list` of such values, the type itself, `NoneType`.
-
-    ``list[str]`` -> (str, {list}); ``int | None`` -> (int, {int, NoneType}).
-    """
-    kinds = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
-    forms = {typing.get_origin(one) or one for one in kinds}
-    # Lists and enumerations hold text.
-    return next((plain for plain in (dict, str, bool, int, float) if plain in forms), str), forms
-
-
-def _convert(text: Any, plain: type, field: Field) -> Any:
-    """One value, from YAML or the command line, as the field's type; raises ValueError with the reason."""
-    choices = field.metadata.get("choices")
-    if text == "":
-        raise argparse.ArgumentTypeError("has no value; give one or remove the key")
-    if plain is dict:
-        return _options(text)
-    if plain is bool:
-        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-        if str(text).lower() not in words:
-            raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-        return words[str(text).lower()]
-    try:
-        value = plain(str(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of type {plain.__name__}") from None
-    if choices and not field.metadata.get("open") and value not in choices:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
-    if plain in (int, float):
-        _require_range(value, *field.metadata.get("range", (-math.inf, math.inf)))
-    return value
-
-
-def _require_range(value: float, least: float, most: float) -> None:
-    if least <= value <= most and abs(value) < math.inf:
-        return
-    span = (
-        f"from {least:,} to {most:,}" if most < math.inf else f"{least:,} or more" if least > -math.inf else "finite"
-    )
-    raise argparse.ArgumentTypeError(f"{value} is out of range; give a number that is {span}")
-
-
-def _options(mapping: Any) -> dict[str, Any]:
-    """A mapping from YAML, with values that are still text, or JSON from the command line."""
-    if isinstance(mapping, str):
-        try:
-            mapping = json.loads(mapping)
-        except (ValueError, RecursionError):
-            mapping = None
-        if isinstance(mapping, dict):
-            return mapping
-        raise argparse.ArgumentTypeError("must be a mapping, given as JSON on the command line")
-
-    def read(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: read(item) for name, item in value.items()}
+def _words(content: Mapping[str, Any]) -> Iterator[str]:
+    """The command line that says what a recipe says; empty keys keep their defaults."""
+    for name, value in content.items():
         if isinstance(value, list):
-            return [read(item) for item in value]
-        try:
-            return json.loads(value.lower() if value in ("True", "False", "Null") else value)
-        except (ValueError, RecursionError):
-            return value
-
-    return read(mapping)
-
-
-class _Loader(yaml.BaseLoader):
-    """Keeps every scalar as written (2e-5, no), so that the field decides its type."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping with distinct keys; plain YAML silently takes the last of equal ones."""
-        names = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in names:
-                    line = key.start_mark.line + 1
-                    raise UserError(f"line {line}: duplicate key {key.value!r}; give each key once")
-                names.add(key.value)
-        return super().construct_mapping(node, deep)
+            yield from (f"--{name}", *map(str, value))
+        elif value not in ("", "null", "~"):
+            yield f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """The content of a recipe, with every value as it is written (2e-5, no), so that the field decides its type."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=yaml.BaseLoader) or {}
+        if not isinstance(content, dict):
+            raise UserError(f"recipe {path} must consist of `key: value` lines")
+        mappings = [name for name, value in content.items() if isinstance(value, dict)]
+        return content | _part(yaml.safe_load(text) if mappings else {}, mappings)
     except FileNotFoundError:
-        folder = path.parent
-        for made in (folder / "recipe.yaml", folder / "model" / "recipe.yaml"):
-            if path.name == "config.yaml" and made.is_file():
-                raise UserError(f"{folder} is a run folder, not a recipe; give its recipe, such as {made}") from None
         names = ", ".join(shipped_recipes())
         raise UserError(f"recipe {path} does not exist; recipes in the package: {names}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"recipe {path} must consist of `key: value` lines")
-    values = {}
-    for name, raw in content.items():
-        if name not in KEYS and (name in RESERVED or name not in trainer_fields()):
-            raise UserError(f"{path}: {_not_known(str(name), KEYS, 'key')}")
-        values[name] = _typed(raw, KEYS[name] if name in KEYS else Key(*trainer_fields()[name]), path)
-    return values
-
-
-def _typed(raw: Any, key: Key, path: Path) -> Any:
-    field, (plain, forms) = key.field, _plain_type(key.kind)
-    texts = raw if isinstance(raw, list) else [raw]
-    form = list if isinstance(raw, list) else plain
-    if isinstance(raw, dict) and plain is dict:
-        return _options(raw)
-    if raw in ("", "null", "~") and NoneType in forms:
-        return None
-    if (form not in forms and raw != "") or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if list in forms else 'a single value'}")
-    try:
-        if isinstance(raw, list) or plain not in forms:
-            return [_convert(item, plain, field) for item in raw]
-        return _convert(raw, plain, field)
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"{path}: {field.name}: {error}") from None

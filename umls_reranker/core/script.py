@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import UserError
-from .stages import Stage
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from .settings import RunArguments
 
 # Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
 LISTS_HELP = (
@@ -53,8 +50,6 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
-        if self.add_help:
-            self.add_argument("--help_all", action="help", help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
@@ -136,22 +131,3 @@ def table_console() -> Console:
     from rich.console import Console
 
     return Console(width=None if Console().is_terminal else 120)
-
-
-def should_run(stage: Stage, run: RunArguments) -> bool:
-    """Whether the stage must run; prints what happens and why to standard error, once for all processes.
-
-    Raises:
-        UserError: a killed run left something that this run cannot resume and was not told to drop.
-    """
-    needed = run.overwrite or not stage.is_done()
-    if os.environ.get("RANK", "0") == "0":
-        does = "up to date in" if not needed else "would be written to" if run.dry_run else "->"
-        reason = run.dry_run and needed and not run.overwrite and stage.outdated()
-        does = f"would be rebuilt ({reason}) in" if reason else does
-        resumes = needed and not run.overwrite and stage.resumes()
-        ending = ", resuming an interrupted run" if resumes else ""
-        if run.dry_run and not needed and (sizes := stage.sizes()):
-            ending = f": {sizes}"
-        print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
-    return needed and not run.dry_run

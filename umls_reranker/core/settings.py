@@ -1,8 +1,7 @@
 """Sections of a recipe, one dataclass per stage, and the extension points whose entries are choices of their keys.
 
-`umls_reranker.core.recipe` reads the sections from YAML and the command line; the training section is in
-`trainer_fields`. Keys are unique over all sections, so a recipe is one flat YAML file. If a default differs from the
-library's, the help says so.
+`umls_reranker.core.recipe` reads the sections from YAML and the command line; that of training is in
+`training_arguments`. Keys are unique over all sections, so a recipe is one flat YAML file.
 
 Features, calibrators and retrievers register here, in the lowest layer, because choices and help of recipe keys follow
 from them. The package's own are in `calibration.features`, `calibration.calibrators` and `retrieval.retrievers`;
@@ -11,7 +10,6 @@ from them. The package's own are in `calibration.features`, `calibration.calibra
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -199,35 +197,23 @@ def index_folders(names: Iterable[str]) -> list[str]:
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
 # How much worse than the previous version a new one may be and still count as not inferior.
 USUAL_MARGIN = 0.02
+LARGEST = 2**32 - 1
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def recipe_key(
-    default: object,
-    help: str,
-    choices: Collection[str] | None = None,
-    group: str | None = None,
-    *,
-    least: float = -math.inf,
-    most: float = math.inf,
-    rare: bool = False,
-    is_open: bool = False,
-) -> Any:
-    """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading).
+def recipe_key(default: object, help: str, choices: Collection[str] | None = None) -> Any:
+    """A field of a section, with its text and choices in ``--help``.
 
     Args:
         default: value of a recipe without this key.
         help: text of the key in ``--help``.
         choices: the allowed values; in a mapping, each with an object whose attribute `help` explains it.
-        group: heading in ``--help``.
-        least: lowest value of a number in a recipe or on the command line, which is always finite.
-        most: highest value of such a number.
-        rare: whether only ``--help_all`` explains it.
-        is_open: whether values other than `choices` are allowed, which the layer that reads them checks.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
-    metadata: dict[str, Any] = {"help": help, "choices": choices, "group": group, "range": (least, most)}
-    metadata |= {"open": is_open, "rare": rare}
+    metadata: dict[str, Any] = {"help": help}
+    if choices is not None:
+        # With a word for it, argparse lists no choices, which would import what registers them.
+        metadata |= {"choices": choices, "metavar": "NAME"}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -239,23 +225,14 @@ class RunArguments:
 
     run_name: str = recipe_key("run", "name of the run; output goes to OUTPUT_DIR/RUN_NAME")
     output_dir: str = recipe_key("runs", "folder that holds the runs")
-    cache_dir: str = recipe_key(
-        ".cache", "folder for files fetched from a URL, and for the hashes of unchanged files", rare=True
-    )
-    seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order", least=0, most=2**32 - 1)
+    cache_dir: str = recipe_key(".cache", "folder for files fetched from a URL, and for the hashes of unchanged files")
+    seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order")
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if available")
     scoring_dtype: str = recipe_key(
         "auto",
         "dtype of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on older "
         "GPUs, else float32",
         DTYPES,
-        rare=True,
-    )
-    stage_minutes: dict | None = recipe_key(
-        None,
-        "command -> minutes it took when the recipe was last run; umls-reranker run estimates the remaining time "
-        "from them",
-        rare=True,
     )
     overwrite: bool = recipe_key(False, "rerun the stage from scratch, even if it is up to date")
     dry_run: bool = recipe_key(False, "check the inputs and print what would be written, without writing it")
@@ -282,26 +259,23 @@ class ConceptArguments:
         "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally MRDEF.RRF, MRREL.RRF and MRCUI.RRF; each may be .gz",
     )
     languages: list[str] = recipe_key(["ENG"], "rrf: keep names in these languages (LAT)")
-    sources: list[str] = recipe_key(
-        [], "rrf: keep names from these source vocabularies (SAB); empty keeps all", rare=True
-    )
+    sources: list[str] = recipe_key([], "rrf: keep names from these source vocabularies (SAB); empty keeps all")
     concept_types: list[str] = recipe_key(
-        [], "keep concepts of these semantic types (ids) and of narrower ones; empty keeps all", rare=True
+        [], "keep concepts of these semantic types (ids) and of narrower ones; empty keeps all"
     )
     semantic_groups: list[str] = recipe_key(
         [],
         "rrf: also keep concepts of these semantic groups (e.g. DISO); all concepts are kept if this and "
         "concept_types are empty",
-        rare=True,
     )
-    obo: str | list[str] | None = recipe_key(
-        None,
+    obo: list[str] = recipe_key(
+        [],
         "obo: local path, URL, or package:NAME/FILE of an ontology in OBO format (plain or .gz), or a list of them; "
         "names of the first take precedence",
     )
     obo_type_roots: list[str] = recipe_key([], "obo: terms whose children serve as semantic types")
     obo_synonym_scopes: list[str] = recipe_key(
-        ["EXACT"], "obo: synonym scopes to keep (EXACT, NARROW, BROAD, RELATED)", rare=True
+        ["EXACT"], "obo: synonym scopes to keep (EXACT, NARROW, BROAD, RELATED)"
     )
 
     @property
@@ -327,8 +301,8 @@ class MentionArguments:
         "split (train, dev, calibration, test); candidate scores are named NAME_score; a dictionary (umls_dir, or "
         "obo with concept_source: obo) is optional",
     )
-    corpus: str | list[str] | None = recipe_key(
-        None,
+    corpus: list[str] = recipe_key(
+        [],
         "corpus: local path or URL of annotated text, plain or .gz, or a list of them; append #sha256=HEX to verify "
         "a file; or a folder or hf://datasets/OWNER/NAME of Parquet; the format is detected from the content",
     )
@@ -346,7 +320,6 @@ class MentionArguments:
     expected_mentions: int | None = recipe_key(
         None,
         "corpus: number of mentions in the whole corpus; any other number means an incomplete download",
-        least=1,
     )
     train_share: float = recipe_key(
         0.6, "held_out_synonyms: share of the concepts for training; candidate_lists: of the documents"
@@ -368,20 +341,16 @@ class EncoderArguments:
     """Encoder: how the bi-encoder is fine-tuned before it embeds the names; by default it is not."""
 
     encoder_training_steps: int = recipe_key(
-        0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0
+        0, "optimizer steps; 0 uses the encoder without fine-tuning and without context"
     )
-    encoder_batch_size: int = recipe_key(192, "queries per step; in-batch negatives", least=1, rare=True)
+    encoder_batch_size: int = recipe_key(192, "queries per step; in-batch negatives")
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
     encoder_dropout: float | None = recipe_key(
         None,
         "dropout in training; 0 works better with few passes over the mentions; empty: the model's default (BERT: "
         "0.1)",
-        least=0,
-        most=1,
     )
-    encoder_context_tokens: int = recipe_key(
-        16, "tokens of context read on each side of a mention", least=0, rare=True
-    )
+    encoder_context_tokens: int = recipe_key(16, "tokens of context read on each side of a mention")
 
 
 @dataclass
@@ -389,14 +358,12 @@ class IndexArguments:
     """Index: a bi-encoder over all names, and the candidates it retrieves."""
 
     encoder: str = recipe_key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "bi-encoder: Hub id or local folder")
-    encoder_revision: str | None = recipe_key(
-        None, "bi-encoder: revision on the Hub (commit, tag or branch)", rare=True
-    )
+    encoder_revision: str | None = recipe_key(None, "bi-encoder: revision on the Hub (commit, tag or branch)")
     encoder_pooling: str = recipe_key(
         "cls", "pooling of token vectors: cls (SapBERT) or mean (MiniLM)", ("cls", "mean")
     )
-    encoder_max_length: int = recipe_key(32, "maximum tokens per name; longer names are truncated", least=1)
-    encoder_dtype: str = recipe_key("auto", "dtype of the bi-encoder", DTYPES, rare=True)
+    encoder_max_length: int = recipe_key(32, "maximum tokens per name; longer names are truncated")
+    encoder_dtype: str = recipe_key("auto", "dtype of the bi-encoder", DTYPES)
     index_factory: str = recipe_key(
         "Flat",
         "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; inexact indexes are "
@@ -407,37 +374,33 @@ class IndexArguments:
         "FAISS search parameters: nprobe=128 (clusters to search; required for IVF) or efSearch=128 (HNSW)",
     )
     retrievers: list[str] = recipe_key(["dense"], "retrievers of the candidates; several are combined", RETRIEVERS)
-    candidates_per_mention: int = recipe_key(32, "candidates retrieved per held-out mention", least=1)
+    candidates_per_mention: int = recipe_key(32, "candidates retrieved per held-out mention")
 
 
 @dataclass
 class MiningArguments:
     """Pairs: negatives per positive, and their weights in the loss."""
 
-    nearest_negatives: int = recipe_key(5, "nearest-neighbor negatives per mention", least=0)
+    nearest_negatives: int = recipe_key(5, "nearest-neighbor negatives per mention")
     same_type_negatives: int = recipe_key(
-        2, "random negatives per mention that share a semantic type with the gold concept", least=0
+        2, "random negatives per mention that share a semantic type with the gold concept"
     )
-    random_negatives: int = recipe_key(2, "random concepts", least=0)
+    random_negatives: int = recipe_key(2, "random concepts")
     cosine_floor: float = recipe_key(
         0.85,
         "minimum cosine of nearest-neighbor negatives; if too few reach it, the nearest ones below are used and "
         "counted",
-        rare=True,
     )
     neighbors: int = recipe_key(
         64,
         "concepts searched per mention when mining; doubled, then doubled again, if the false-negative filters leave "
         "too few",
-        least=1,
-        rare=True,
     )
-    positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0, rare=True)
-    hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative", least=0, rare=True)
+    positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss")
+    hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative")
     max_train_mentions: int | None = recipe_key(
         None,
         "maximum number of training mentions, sampled with the seed from those whose concept is in the dictionary",
-        least=1,
     )
 
 
@@ -446,14 +409,12 @@ class ModelArguments:
     """Model: the cross-encoder's base and the text it reads."""
 
     model: str = recipe_key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder")
-    model_revision: str | None = recipe_key(None, "base model: revision on the Hub", rare=True)
+    model_revision: str | None = recipe_key(None, "base model: revision on the Hub")
     start_from_encoder: bool = recipe_key(
         False, "initialize from the run's fine-tuned encoder instead of the base model"
     )
-    max_length: int = recipe_key(
-        64, "maximum tokens per pair, special tokens included; truncated pairs are counted", least=1
-    )
-    context_tokens: int = recipe_key(0, "tokens of context on each side of the mention; 0: no context", least=0)
+    max_length: int = recipe_key(64, "maximum tokens per pair, special tokens included; truncated pairs are counted")
+    context_tokens: int = recipe_key(0, "tokens of context on each side of the mention; 0: no context")
     mention_types: bool = recipe_key(False, "append the names of the mention's semantic types to it, if known")
     candidate_fields: list[str] = recipe_key(
         [],
@@ -471,24 +432,19 @@ class CalibrationArguments:
         None,
         "features of the fusion; a higher value never lowers a probability; with candidate_lists also NAME for each "
         "NAME_score; unset: all, including the scores in the lists; []: the cross-encoder alone, without fusion",
-        FEATURES,
-        is_open=True,
     )
     calibrator: str = recipe_key(
         "auto",
         "increasing map from log-odds to calibrated log-odds; with features, within a mention's list",
         ChainMap[str, Any]({"auto": AUTO}, CALIBRATORS),
     )
-    target_precision: float = recipe_key(
-        0.95, "certified precision of the high-confidence tier", least=0.01, most=0.999
-    )
-    confidence: float = recipe_key(0.95, "confidence level of that certificate", least=0.01, most=0.999)
+    target_precision: float = recipe_key(0.95, "certified precision of the high-confidence tier")
+    confidence: float = recipe_key(0.95, "confidence level of that certificate")
     exhaustive: bool = recipe_key(
         False,
         "score all candidates with the cross-encoder; by default those below a pruning threshold are not scored, "
         "which on held-out documents may change at most 0.5 % of the top candidates and cost at most 0.2 points of "
         "acc@1 and 0.002 nats of list log loss",
-        rare=True,
     )
 
 
@@ -496,9 +452,7 @@ class CalibrationArguments:
 class EvaluationArguments:
     """Evaluation: the report on the test split, and the targets it is checked against."""
 
-    bootstrap_resamples: int = recipe_key(
-        1000, "bootstrap resamples of documents for the 95 % intervals", least=1, rare=True
-    )
+    bootstrap_resamples: int = recipe_key(1000, "bootstrap resamples of documents for the 95 % intervals")
     targets: list[str] = recipe_key(
         [], 'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails the run'
     )
@@ -507,8 +461,6 @@ class EvaluationArguments:
         "non-inferiority margin for a new version (validate --against): how much lower its acc@1 and F1 may "
         "be than those of the previous version; half of it for how much higher its Brier score of top candidates may "
         "be",
-        least=0,
-        most=1,
     )
 
 
@@ -545,16 +497,36 @@ class ServingArguments:
         tuple(BACKENDS),
     )
     token_budget: int | None = recipe_key(
-        None, "tokens per forward pass, padding included; empty: 1024 on a CPU, 65536 on a GPU", least=1, rare=True
+        None, "tokens per forward pass, padding included; empty: 1024 on a CPU, 65536 on a GPU"
     )
-    batch_mentions: int = recipe_key(64, "maximum mentions per batch", least=1, rare=True)
+    batch_mentions: int = recipe_key(64, "maximum mentions per batch")
     host: str = recipe_key("127.0.0.1", "address to listen on")
-    port: int = recipe_key(8080, "port to listen on; 0 chooses a free one", least=0, most=65_535)
-    max_queue: int = recipe_key(
-        512, "maximum mentions queued or being ranked; further requests get status 429", least=1, rare=True
-    )
-    max_candidates: int = recipe_key(256, "maximum candidates (texts) per mention", least=1, rare=True)
-    max_request_mentions: int = recipe_key(64, "maximum mentions per request", least=1, rare=True)
+    port: int = recipe_key(8080, "port to listen on; 0 chooses a free one")
+    max_queue: int = recipe_key(512, "maximum mentions queued or being ranked; further requests get status 429")
+    max_candidates: int = recipe_key(256, "maximum candidates (texts) per mention")
+    max_request_mentions: int = recipe_key(64, "maximum mentions per request")
     auto_truncate: bool = recipe_key(
-        True, "/rerank: truncate long texts if the request does not say; false rejects them", rare=True
+        True, "/rerank: truncate long texts if the request does not say; false rejects them"
     )
+
+
+# Lowest and highest value of numbers, by key.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("encoder_training_steps", "nearest_negatives", "same_type_negatives", "random_negatives", "context_tokens"),
+        (0, LARGEST),
+    ),
+    **dict.fromkeys(
+        ("expected_mentions", "encoder_max_length", "candidates_per_mention", "neighbors", "max_train_mentions"),
+        (1, LARGEST),
+    ),
+    **dict.fromkeys(("max_length", "token_budget", "batch_mentions", "max_queue"), (1, LARGEST)),
+    **dict.fromkeys(("max_candidates", "max_request_mentions", "global_batch_size", "max_dev_pairs"), (1, LARGEST)),
+    **dict.fromkeys(("early_stopping_patience", "per_device_train_batch_size", "save_total_limit"), (1, LARGEST)),
+    **dict.fromkeys(("positive_weight", "hard_negative_weight", "learning_rate", "head_learning_rate"), (0, LARGEST)),
+    **dict.fromkeys(("encoder_dropout", "dropout", "margin", "cosine_floor"), (0, 1)),
+    **dict.fromkeys(("target_precision", "confidence"), (0.01, 0.999)),
+    "eval_steps": (1e-6, LARGEST),
+    "port": (0, 65_535),
+    "seed": (0, LARGEST),
+}

@@ -1,22 +1,25 @@
-"""Stages of a run: each is a folder that is either finished, with a manifest, or missing.
+"""The stages of a run: a table of what each reads, and the folder that each owns.
 
 A stage writes into a hidden folder next to its own, which is renamed when it is complete. So a killed run never leaves
 incomplete output under a finished name, and a failed stage leaves the former output untouched.
 
-A stage answers two questions. Is its output up to date? The manifest holds a key: a SHA-256 over the settings that
-decide the output, the fingerprints of its inputs and the package version. A stage with the same key is skipped. Can a
-killed run be resumed? The hidden folder records what its content was made with; only the listed settings must be the
-same. Nothing worth keeping is dropped without --overwrite.
+Its key is a SHA-256 over all that decides the output: the values of its recipe keys, the keys of the stages and the
+hashes of the files that it reads, and its version. A finished folder with this key is up to date. The key is also in
+the name of the hidden folder, so what a killed run left there was made for the same output, and is gone on with.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +27,24 @@ from .errors import UserError
 from .files import (
     hold,
     json_sha256,
+    model_sha256,
     naming_full_disk,
-    partial_path,
     read_json,
+    remembered,
     replace_folder,
     write_json,
+)
+from .recipe import Recipe, keys_of
+from .settings import (
+    CalibrationArguments,
+    ConceptArguments,
+    EncoderArguments,
+    MentionArguments,
+    MiningArguments,
+    ModelArguments,
+    RunArguments,
+    chosen_retrievers,
+    index_folders,
 )
 from .version import __version__
 
@@ -36,25 +52,154 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 STAGE_MANIFEST = "manifest.json"
-# Written first: what the folder is made with, for a run that finds it incomplete.
-RESUME_FILE = "resume.json"
+ENCODER_FOLDER = "encoder"
+# FAISS factory string of the exact index, which stores the vectors unchanged.
+EXACT_INDEX = "Flat"
 # Whose versions a manifest records.
-LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
-# Entries of a summary that say how much a folder holds.
-SIZES = {"concepts", "mentions", "names", "pairs", "steps", "strings"}
+LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers", "umls_reranker")
+# Files count by content, not by path.
+PATHS = (
+    *("umls_dir", "obo", "corpus", "candidate_lists"),
+    *("train_documents", "dev_documents", "test_documents"),
+)
+# Input files, by name, that only the mentions are read from.
+MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents")
+ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype")
+# Training keys that say how a result is computed, stored or logged; all others decide it.
+NEUTRAL = {
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_checkpointing", "save_total_limit"),
+    *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "torch_compile"),
+    *("report_to", "project", "logging_steps", "disable_tqdm", "ddp_timeout"),
+}
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy number as a Python number, anything else as text."""
-    return value.item() if getattr(value, "size", None) == 1 else str(value)
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: all that decides the output of a stage.
+
+    Attributes:
+        command: the command that makes it.
+        keys: keys of the recipe that it reads.
+        needs: stages that it reads; those that the recipe does not have are left out.
+        version: raised when the code makes another output of the same values.
+        resumes: whether a killed run leaves something to go on from.
+        further: further values.
+    """
+
+    command: str
+    keys: Iterable[str] = ()
+    needs: tuple[str, ...] = ()
+    version: int = 1
+    resumes: bool = False
+    further: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _sizes(summary: Mapping[str, Any], *path: str) -> Iterator[str]:
-    for name, value in summary.items():
-        if isinstance(value, Mapping):
-            yield from _sizes(value, *path, name)
-        elif isinstance(value, int) and value and SIZES & {*path, name}:
-            yield f"{' '.join([*path, name])} {value:,}"
+def stage_table(recipe: Recipe) -> dict[str, Row]:
+    """The stages of a recipe by name, in order.
+
+    Raises:
+        UserError: the recipe lacks what a stage needs.
+    """
+    lists, trains_encoder = recipe.mentions.candidate_lists, recipe.encoder.encoder_training_steps > 0
+    if recipe.model.start_from_encoder and (lists or not trains_encoder):
+        raise UserError("start_from_encoder: the recipe trains no encoder; set it to false")
+    if not lists and "dense" not in recipe.index.retrievers:
+        raise UserError(f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines are always needed; add it")
+    # Held-out synonyms leave the dictionary.
+    holds_out = {"seed": recipe.run.seed} if recipe.mentions.mention_source == "held_out_synonyms" else {}
+    table = {
+        "concepts": Row("prepare_data", keys_of(ConceptArguments), further=holds_out),
+        "mentions": Row("prepare_data", (*keys_of(MentionArguments), "seed"), ("concepts",)),
+    }
+    if lists:
+        table["candidates"] = Row("prepare_data", (), ("mentions",))
+    else:
+        if trains_encoder:
+            keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
+            table["encoder"] = Row("train_encoder", keys, ("concepts", "mentions"), resumes=True)
+        table["vectors"] = Row("build_index", ENCODER_KEYS, ("concepts", "encoder"), resumes=True)
+        for retriever in chosen_retrievers(recipe.index.retrievers):
+            if retriever.folder is not None:
+                encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs
+                table[retriever.folder] = Row(
+                    "build_index",
+                    ENCODER_KEYS if encodes else (),
+                    retriever.inputs,
+                    further=retriever.settings(recipe),
+                )
+        keys = ("candidates_per_mention", "retrievers", "index_parameters")
+        table["candidates"] = Row("build_index", keys, ("mentions", *index_folders(recipe.index.retrievers)))
+    keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "retrievers", "index_parameters", "seed")
+    needs = ("candidates",) if lists else tuple(index_folders(recipe.index.retrievers))
+    table["pairs"] = Row("mine_negatives", keys, ("mentions", *needs), resumes=not lists)
+    keys = (*keys_of(ModelArguments), *(recipe.training.keys() - NEUTRAL), "seed")
+    needs = ("pairs", "candidates", *(["encoder"] if recipe.model.start_from_encoder else []))
+    table["checkpoints"] = Row("train", keys, needs, resumes=True)
+    keys = (*keys_of(CalibrationArguments), "scoring_dtype", "seed")
+    table["model"] = Row("calibrate", keys, ("checkpoints", "candidates"))
+    table["report"] = Row("evaluate", ("bootstrap_resamples", "seed"), ("model", "candidates", "pairs"))
+    return table
+
+
+def make_stage(
+    name: str, recipe: Recipe, run: RunFolder, files: Mapping[str, str] | None = None, planned: Mapping | None = None
+) -> Stage:
+    """A stage of a recipe.
+
+    Args:
+        name: its name in `stage_table`.
+        recipe: the recipe.
+        run: the run folder.
+        files: name, numbered if there are several, -> hash of each input file; needed for concepts and mentions.
+        planned: stages that count as finished, by name.
+
+    Raises:
+        UserError: the recipe has no such stage, or a stage that it needs has not been run.
+    """
+    table = stage_table(recipe)
+    if name not in table:
+        raise UserError(f"the recipe has no stage {name}, because of its candidate_lists; skip this command")
+    row, values = table[name], recipe.to_dict()
+    settings = {key: values[key] for key in row.keys if key not in PATHS}
+    for key in {"encoder", "model"} & settings.keys():
+        settings[key] = _model_identity(settings[key], recipe)
+    inputs = {
+        need: planned[need].key if planned and need in planned else run.key_of(need, table[need].command)
+        for need in row.needs
+        if need in table
+    }
+    if name in ("concepts", "mentions"):
+        of_mentions = name == "mentions"
+        inputs |= {
+            file: sha for file, sha in (files or {}).items() if (file.split()[0] in MENTION_FILES) == of_mentions
+        }
+    return Stage(run.path / name, {**settings, **row.further}, inputs, row.version, row.resumes)
+
+
+def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str]) -> dict[str, Stage]:
+    """All stages of a recipe in order, as if those before each were finished; arguments as for `make_stage`."""
+    stages: dict[str, Stage] = {}
+    for name in stage_table(recipe):
+        stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
+    return stages
+
+
+def index_key(folder: Path, retrievers: Iterable[str]) -> str:
+    """Identity of the encoder and indexes in a run or index folder, which decide the scores of its retrievers."""
+    return json_sha256({name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)})
+
+
+def key_of_lists(run: Path) -> str:
+    """The `index_key` that a run's candidate lists were retrieved with; "" if they are user-provided."""
+    inputs = read_manifest(run / "candidates")["inputs"]
+    made = {name: key for name, key in inputs.items() if name != "mentions"}
+    return json_sha256(made) if made else ""
+
+
+def _model_identity(model: str, recipe: Recipe) -> str:
+    """The content of a local folder, wherever it is, or the name on the Hub."""
+    folder = Path(expanduser(model))
+    return f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}" if folder.is_dir() else model
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -70,25 +215,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def library_versions() -> dict[str, str | None]:
-    """Library -> version, None if unknown."""
-    versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
-    for name in LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
 class Stage:
     """One step of a run and the folder it owns.
 
     Args:
         folder: folder of the finished output, e.g. ``runs/quickstart/index``.
-        settings: the part of the recipe that decides the output; must be JSON-able.
-        inputs: name -> fingerprint of every input of the stage.
-        resumes_with: the settings and inputs that must be the same to resume a killed run; None: the stage always
-            starts over.
-        keeps: pattern of files that make the hidden folder worth keeping.
+        settings: the values that decide the output; must be JSON-able.
+        inputs: name -> key or hash of every input of the stage.
+        version: version of the code.
+        resumes: whether a killed run leaves something to go on from.
     """
 
     def __init__(
@@ -96,132 +231,86 @@ class Stage:
         folder: Path,
         settings: Mapping[str, Any],
         inputs: Mapping[str, str],
-        resumes_with: Iterable[str] | None = None,
-        keeps: str = "*",
+        version: int = 1,
+        resumes: bool = False,
     ) -> None:
-        self.folder = folder
-        self.settings = dict(settings)
-        self.inputs = dict(inputs)
-        self.keeps = keeps
-        self.facts: dict[str, Any] | None = None
-        if resumes_with is not None:
-            known = self.settings | self.inputs
-            facts = {name: known[name] for name in resumes_with} | {"umls_reranker": __version__}
-            self.facts = json.loads(json.dumps(facts))
-        content = {"stage": folder.name, "settings": self.settings, "inputs": self.inputs, "version": __version__}
-        self.key = json_sha256(content)
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
+        self.folder, self.name, self.resumes = folder, folder.name, resumes
+        self.content = {"stage": self.name, "version": version, "settings": {**settings}, "inputs": {**inputs}}
+        self.key = json_sha256(self.content)
 
     @property
     def partial(self) -> Path:
         """The hidden folder with incomplete output."""
-        return partial_path(self.folder)
+        return self.folder.with_name(f".{self.name}.{self.key[:12]}.partial")
 
     def is_done(self) -> bool:
-        """Whether the finished folder was made with the same settings, inputs and version."""
-        former = self.former()
-        return former is not None and former["key"] == self.key
-
-    def resumes(self) -> bool:
-        """Whether the hidden folder holds something that this stage can resume from.
-
-        Raises:
-            UserError: it holds something worth keeping that was made with other settings or inputs, which are named.
-        """
-        if self.facts is None or next(self.partial.glob(self.keeps), None) is None:
-            return False
-        try:
-            former = read_json(self.partial / RESUME_FILE)
-            changed = self._changed(former, self.facts)
-        except (UserError, TypeError):
-            raise UserError(
-                f"{self.partial} holds output of an interrupted run of another version; use --overwrite to discard it "
-                "and start over"
-            ) from None
-        if changed:
-            raise UserError(
-                f"{self.partial} holds output of an interrupted run with {changed}; restore this setting to resume, "
-                "or use --overwrite to discard it and start over"
-            )
-        return True
-
-    def former(self) -> dict[str, Any] | None:
-        """The manifest of the finished folder, or None."""
-        return read_manifest(self.folder) if (self.folder / STAGE_MANIFEST).is_file() else None
+        """Whether the finished folder has this key."""
+        return (self.folder / STAGE_MANIFEST).is_file() and read_manifest(self.folder)["key"] == self.key
 
     def outdated(self) -> str:
-        """Differences to what the finished folder was made with, in words; empty without such a folder."""
-        former = self.former()
-        if former is None:
+        """Names of the values and inputs that differ from those of the finished folder; empty without one."""
+        if not (self.folder / STAGE_MANIFEST).is_file():
             return ""
-        known = former["settings"] | former["inputs"]
-        return self._changed(known, json.loads(json.dumps(self.settings | self.inputs))) or "another version"
-
-    def sizes(self) -> str:
-        """Numbers of concepts, mentions, pairs and so on in the finished folder, in words."""
-        former = self.former()
-        return ", ".join(_sizes(former["summary"])) if former else ""
-
-    def _changed(self, former: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-        names = [name for name in {**former, **now} if former.get(name) != now.get(name)]
-        inputs = {name for name in names if name in self.inputs or name not in now}
-        return "; ".join(
-            f"other {name}" if name in inputs else f"{name} {former.get(name)!r}, now {now[name]!r}" for name in names
-        )
+        former, now = read_manifest(self.folder), json.loads(json.dumps(self.content))
+        before, after = ({**content["settings"], **content["inputs"]} for content in (former, now))
+        return ", ".join(name for name in {**before, **after} if before.get(name) != after.get(name)) or "version"
 
     @contextmanager
     def writing(self, overwrite: bool = False, *, owner: bool = True) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield a folder to write into and a dict for the summary; on success the folder becomes the output.
 
         Args:
-            overwrite: drop the remains of a killed run, even if it could be resumed.
+            overwrite: drop what a killed run left.
             owner: False in all processes of a launch but one. All write into the same folder; the owner creates it,
                 turns it into the output, and provides the summary.
-
-        Raises:
-            UserError: as for `resumes`.
         """
         if not owner:
             yield self.partial, {}
             return
-        resumable = self.facts is not None
-        if overwrite or not self.resumes():
+        if overwrite or not self.resumes:
             shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir(parents=True)
-            if resumable:
-                write_json(self.partial / RESUME_FILE, self.facts)
+        self.partial.mkdir(parents=True, exist_ok=True)
         summary: dict[str, Any] = {}
         started = time.time()
         try:
             with naming_full_disk(self.partial):
                 yield self.partial, summary
-                # A value that JSON cannot hold must not lose the output.
                 write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
-            if not resumable:
+            if not self.resumes:
                 shutil.rmtree(self.partial, ignore_errors=True)
             raise
         replace_folder(self.partial, self.folder)
-        self._log(time.time() - started)
+        # Those of other settings.
+        for rest in self.folder.parent.glob(f".{self.name}.*.partial"):
+            shutil.rmtree(rest, ignore_errors=True)
+        with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"stage": self.name, "seconds": round(time.time() - started, 1)}) + "\n")
 
     def _manifest(self, summary: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "schema_version": 1,
-            "stage": self.name,
-            "key": self.key,
-            "settings": self.settings,
-            "inputs": self.inputs,
-            "versions": {"umls_reranker": __version__} | library_versions(),
-            "summary": summary,
-        }
+        versions: dict[str, str | None] = dict.fromkeys(LIBRARIES) | {"umls_reranker": __version__}
+        for name in LIBRARIES[:-1]:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions[name] = importlib.metadata.version(name)
+        return {"schema_version": 2, **self.content, "key": self.key, "versions": versions, "summary": summary}
 
-    def _log(self, seconds: float) -> None:
-        entry = {"stage": self.name, "seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
-        with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as a Python number, anything else as text."""
+    return value.item() if getattr(value, "size", None) == 1 else str(value)
+
+
+def should_run(stage: Stage, run: RunArguments) -> bool:
+    """Whether the stage must run; prints what happens and why to standard error, once for all processes."""
+    needed = run.overwrite or not stage.is_done()
+    if os.environ.get("RANK", "0") == "0":
+        does, ending = "up to date in" if not needed else "would be written to" if run.dry_run else "->", ""
+        if needed and run.dry_run and not run.overwrite and (changed := stage.outdated()):
+            does = f"would be rebuilt ({changed}) in"
+        if needed and stage.resumes and stage.partial.is_dir() and not run.overwrite:
+            ending = ", resuming an interrupted run"
+        print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
+    return needed and not run.dry_run
 
 
 class RunFolder:
@@ -257,20 +346,11 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is damaged ({error}); rebuild it with --overwrite") from None
 
-    def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
-        """A stage of this run; `resuming` holds the other arguments of `Stage`."""
-        return Stage(self.path / name, settings, inputs, **resuming)
-
     def seconds(self) -> dict[str, float]:
         """Seconds of the latest run of each stage."""
         log = self.path / "stages.jsonl"
-        seconds = {}
-        for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-            # A full disk may have left a partial line.
-            with suppress(ValueError, TypeError, KeyError):
-                entry = json.loads(line)
-                seconds[entry["stage"]] = float(entry["seconds"])
-        return seconds
+        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+        return {entry["stage"]: entry["seconds"] for entry in entries}
 
     @contextmanager
     def locked(self, *, dry_run: bool = False, owner: bool = True) -> Iterator[None]:
@@ -288,22 +368,3 @@ class RunFolder:
             self.path / ".lock", f"another process is using {self.path}; wait for it or choose another run_name"
         ):
             yield
-
-
-class PlannedRun(RunFolder):
-    """The run folder of a dry run: a stage counts as finished, with the key that it would get.
-
-    Attributes:
-        stages: the stages by name, in the order in which they were asked for.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.stages: dict[str, Stage] = {}
-
-    def key_of(self, stage: str, made_by: str) -> str:
-        return self.stages[stage].key if stage in self.stages else super().key_of(stage, made_by)
-
-    def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
-        self.stages[name] = super().stage(name, settings, inputs, **resuming)
-        return self.stages[name]

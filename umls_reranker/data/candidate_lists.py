@@ -47,7 +47,7 @@ class RetrievedList(list[Any]):
     """Candidates of one mention as an index retrieved them; a list that is made in another way knows no key.
 
     Attributes:
-        index_key: `core.stage_keys.index_key` of the index.
+        index_key: `core.stages.index_key` of the index.
     """
 
     def __init__(self, candidates: Iterable[Any], index_key: str) -> None:
@@ -100,7 +100,7 @@ class CandidateLists:
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names are
             `core.settings.SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
-        index_keys: for n mentions the `core.stage_keys.index_key` of the index that retrieved their candidates; "" if
+        index_keys: for n mentions the `core.stages.index_key` of the index that retrieved their candidates; "" if
             it is unknown, as for user-provided lists.
         unknown_types: types of mentions that the model does not know.
     """
@@ -283,7 +283,7 @@ class CandidateLists:
             mentions: mentions of the split.
             concepts: the dictionary.
             fields: as for `from_concepts`.
-            index_key: `core.stage_keys.key_of_lists` of the run; needed wherever decisions are made.
+            index_key: `core.stages.key_of_lists` of the run; needed wherever decisions are made.
         """
         table, about = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
         cui_lists = whole(table["cuis"])

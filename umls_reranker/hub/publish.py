@@ -13,7 +13,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
 from ..core.errors import UserError
-from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
+from ..core.fetch import SIGN_IN, hub_calls, signed_in
+from ..core.recipe import portable_locator
 from ..evaluation.outcomes import OUTCOMES_FILE
 from .card import folder_card
 from .download import REPO_ID, hub_api, snapshot
@@ -58,7 +59,7 @@ def publish(
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 
     api = hub_api(token)
-    with hub_calls(repo_id, token, publishing=True):
+    with hub_calls(repo_id, token):
         head = _head(api, repo_id, tag, private)
         present: list[str] = []
         if head is not None:
@@ -66,7 +67,7 @@ def publish(
             if MANIFEST not in present and not {*MODEL_FILES}.isdisjoint(present):
                 raise UserError(f"{repo_id} contains another kind of model; choose another repo")
         if dry_run:
-            return without_password(f"{constants.ENDPOINT}/{repo_id}")
+            return portable_locator(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
             head = _head(api, repo_id, tag, private)
@@ -80,14 +81,14 @@ def publish(
 
     message = f"Publish {tag}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
-    with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
+    with hub_calls(repo_id, token, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split an upload into several commits.
         with warnings.catch_warnings():
             # The outcomes are data that belong to the model.
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
             commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
-    return without_password(commit.commit_url)
+    return portable_locator(commit.commit_url)
 
 
 def _check_names(repo_id: str, tag: str) -> None:

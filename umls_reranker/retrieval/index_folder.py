@@ -27,8 +27,7 @@ from ..core.files import MODEL_PATTERNS, link_or_copy, read_json, require_format
 from ..core.progress import progress
 from ..core.recipe import portable_locator
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments, index_folders
-from ..core.stage_keys import ENCODER_FOLDER
-from ..core.stages import STAGE_MANIFEST, RunFolder, read_manifest
+from ..core.stages import ENCODER_FOLDER, STAGE_MANIFEST, RunFolder, read_manifest
 from ..data.arrow import arrow_writer, open_arrow, write_numbers
 from ..data.relations import RELATIONS_FILE
 from ..models.bi_encoder import CHUNK, BiEncoder

@@ -14,7 +14,7 @@ import torch
 
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
-from ..core.stage_keys import EXACT_INDEX
+from ..core.stages import EXACT_INDEX
 from ..data.arrow import open_arrow
 from .concept_search import Candidates, NameGrouping
 from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters

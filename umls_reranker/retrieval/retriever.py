@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.arrays import number_distinct
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments, chosen_retrievers
-from ..core.stage_keys import index_key
+from ..core.stages import index_key
 from .concept_search import Candidates
 from .retrievers import Dense, IndexSources, Queries, RetrievalMethod
 
@@ -35,7 +35,7 @@ class Retriever:
     Args:
         methods: the retrievers, one of them dense; ties of ranks go to the concept in an earlier list.
         encoder: the bi-encoder, which encodes the mentions.
-        index_key: `core.stage_keys.index_key` of the folder that all were loaded from; "" if there is none.
+        index_key: `core.stages.index_key` of the folder that all were loaded from; "" if there is none.
 
     Attributes:
         index: the dense index.

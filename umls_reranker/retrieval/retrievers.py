@@ -87,7 +87,7 @@ class IndexSources:
         Raises:
             UserError: the index is missing, or cannot be read.
         """
-        from ..core.stage_keys import EXACT_INDEX
+        from ..core.stages import EXACT_INDEX
         from .faiss_index import read_ahead
         from .name_index import FAISS_FILE, NameIndex
 

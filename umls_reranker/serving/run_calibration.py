@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..core.files import read_json
-from ..core.script import should_run
-from ..core.stage_keys import key_of_lists, model_stage
-from ..core.stages import RunFolder, Stage
+from ..core.stages import RunFolder, Stage, key_of_lists, make_stage, should_run
 
 if TYPE_CHECKING:
     from ..core.recipe import Recipe
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 def calibrate_run(recipe: Recipe) -> None:
     """Make the stage, unless it is up to date, and print what was fitted."""
     run = RunFolder(recipe.run.run_dir)
-    stage = model_stage(recipe, run)
+    stage = make_stage("model", recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, recipe.run):
             _make(recipe, run, stage)

@@ -29,6 +29,7 @@ from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments
+from ..core.training_arguments import OneGpuArguments
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
 from ..models.pairs import MARKERS
@@ -36,7 +37,6 @@ from ..models.pretrained import load_pretrained, loading
 from ..retrieval.negatives import random_below, random_bits
 from .fine_tuning import last_complete_checkpoint, set_dropout
 from .processes import training_device
-from .trainer import OneGpuArguments
 
 if TYPE_CHECKING:
     import datasets

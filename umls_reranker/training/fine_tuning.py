@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from accelerate import PartialState
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -27,19 +25,16 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.losses import LOSSES
 from ..core.settings import ModelArguments, RunArguments
-from ..core.trainer_fields import TrainingStageArguments
+from ..core.training_arguments import RerankerTrainingArguments
 from ..models.pairs import PairEncoder, PairTemplate
 from ..models.pretrained import load_pretrained, loading
 from .dev_metrics import dev_metrics
 from .processes import training_device
 from .trainer import (
-    LABEL_NAMES,
-    OneGpuArguments,
     PairCollator,
     RerankerTrainer,
     TokenizedPairs,
@@ -82,73 +77,33 @@ def set_dropout(network: PreTrainedModel, share: float) -> None:
 
 
 def training_arguments(
-    run: RunArguments,
-    training: TrainingStageArguments,
-    folder: Path,
-    offsets: np.ndarray,
-) -> TrainingArguments:
+    run: RunArguments, training: Mapping[str, Any], folder: Path, offsets: np.ndarray
+) -> RerankerTrainingArguments:
     """The Trainer's arguments for a recipe; accumulation follows from the global batch and the process count.
 
     A run shorter than ``eval_steps`` is evaluated once, at its end.
 
     Args:
         run: section of the recipe.
-        training: section of the recipe.
+        training: section of the recipe, the fields that it sets.
         folder: folder of the checkpoints.
         offsets: (lists + 1,) int64, the first training pair of each list.
 
     Raises:
         UserError: a value is incompatible with others or with this machine.
     """
-    device = training_device(run)
-    batch, passes = _batch(training, PartialState().num_processes)
-    steps = training.max_steps
-    if steps < 1:
-        batches = math.ceil((len(offsets) - 1) / lists_per_batch(offsets, batch))
-        steps = math.ceil(batches * training.num_train_epochs)
-    share = training.eval_steps < 1
-    eval_steps = min(math.ceil(training.eval_steps * steps) if share else training.eval_steps, steps)
-    defaults = {
-        "per_device_eval_batch_size": training.per_device_train_batch_size * 2,
-        "logging_steps": max(1, math.ceil(eval_steps / 10)),
-        # The library's defaults hide NaN losses, show no bar, and search for unused weights at every step.
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": False,
-        "ddp_find_unused_parameters": False,
-    }
-    fields = (
-        defaults
-        | training.trainer_values()
-        | {
-            "output_dir": str(folder),
-            "run_name": run.run_name,
-            "seed": run.seed,
-            "use_cpu": device.type == "cpu",
-            "gradient_accumulation_steps": passes,
-            "remove_unused_columns": False,
-            "label_names": LABEL_NAMES,
-            "eval_strategy": "steps",
-            "eval_steps": eval_steps,
-            "save_strategy": "steps",
-            "save_steps": eval_steps,
-            "load_best_model_at_end": True,
-            # Otherwise early stopping would forget its patience.
-            "restore_callback_states_from_checkpoint": True,
-            "greater_is_better": not training.metric_for_best_model.endswith("loss"),
-            "report_to": _reports(training.report_to),
-        }
-    )
-    if training.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
-        # They follow metric_for_best_model, where lower counts as better by default.
-        mode = "max" if fields["greater_is_better"] else "min"
-        fields["lr_scheduler_kwargs"] = {"mode": mode} | (fields.get("lr_scheduler_kwargs") or {})
-    fields |= mixed_precision(training, device)
-    if "activation_checkpointing" in TrainingArguments.__dataclass_fields__:
-        # Renamed in transformers 5.24; the old name warns.
-        for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
-            fields[name.replace("gradient", "activation")] = fields.pop(name, None)
+    place: dict[str, Any] = {"output_dir": str(folder), "run_name": run.run_name, "seed": run.seed}
     try:
-        arguments = OneGpuArguments(**fields)
+        arguments = RerankerTrainingArguments(**training, **place, use_cpu=training_device(run).type == "cpu")
+        steps = arguments.max_steps
+        if steps < 1:
+            batches = math.ceil((len(offsets) - 1) / lists_per_batch(offsets, arguments.global_batch_size))
+            steps = math.ceil(batches * arguments.num_train_epochs)
+        interval = arguments.eval_steps
+        arguments.eval_steps = min(math.ceil(interval * steps) if interval < 1 else interval, steps)
+        arguments.save_steps = arguments.eval_steps
+        if "logging_steps" not in training:
+            arguments.logging_steps = max(1, math.ceil(arguments.eval_steps / 10))
         _try_out(arguments, steps)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(f"the training section is invalid: {error}") from None
@@ -171,49 +126,10 @@ def _try_out(arguments: TrainingArguments, steps: int) -> None:
     DataLoader(TensorDataset(weight), **loader_options(arguments))
 
 
-def mixed_precision(training: TrainingStageArguments, device: torch.device) -> dict[str, bool]:
-    """``bf16`` and ``fp16`` of a recipe on a device.
-
-    Raises:
-        UserError: float16 without a GPU.
-    """
-    if training.fp16 and device.type == "cpu":
-        raise UserError("fp16: float16 needs a GPU; add --fp16 no")
-    bf16 = training.bf16
-    if bf16 is None:
-        bf16 = not training.fp16 and resolve_dtype("auto", device) == "bfloat16"
-    return {"bf16": bf16, "fp16": training.fp16}
-
-
-def _batch(training: TrainingStageArguments, processes: int) -> tuple[int, int]:
-    """Pairs of a global batch, and its forward passes on each device."""
-    batch, on_device = training.pairs_per_step(processes), training.per_device_train_batch_size
-    passes, rest = divmod(batch, on_device * processes)
-    if rest:
-        raise UserError(
-            f"global_batch_size: {batch} is not a multiple of per_device_train_batch_size {on_device} x {processes} "
-            "processes; change one of them"
-        )
-    if training.gradient_accumulation_steps not in (None, passes):
-        raise UserError(
-            f"gradient_accumulation_steps: global_batch_size {batch} makes it {passes}; set only one of the two"
-        )
-    return batch, passes
-
-
-def _reports(named: str | Sequence[str]) -> list[str]:
-    """The Trainer's integrations in a recipe, after checking that they are installed."""
-    reports = [name for name in ([named] if isinstance(named, str) else named) if name != "none"]
-    for name in reports:
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"report_to: {name} is not installed; pip install {name}")
-    return reports
-
-
 def fine_tune(
     run: RunArguments,
     model: ModelArguments,
-    training: TrainingStageArguments,
+    training: Mapping[str, Any],
     train: pa.Table,
     dev: pa.Table,
     folder: Path,
@@ -226,7 +142,7 @@ def fine_tune(
     Args:
         run: section of the recipe.
         model: section of the recipe.
-        training: section of the recipe.
+        training: section of the recipe, the fields that it sets.
         train: training rows (`models.pairs.training_rows`) as mined.
         dev: the lists to compare checkpoints on, as training rows.
         folder: folder to write.
@@ -234,12 +150,12 @@ def fine_tune(
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype and processes.
     """
-    loss, template = LOSSES[training.loss], PairTemplate.from_recipe(model)
+    loss, template = LOSSES[training.get("loss", RerankerTrainingArguments.loss)], PairTemplate.from_recipe(model)
     scale = weight_scale(train, loss.of_lists)
     set_seed(run.seed)
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
-    if training.dropout is not None:
-        set_dropout(network, training.dropout)
+    if training.get("dropout") is not None:
+        set_dropout(network, training["dropout"])
     encoder = PairEncoder(tokenizer.backend_tokenizer, template)
     train_set, dev_set = TokenizedPairs(train, encoder, scale), TokenizedPairs(dev, encoder)
     arguments = training_arguments(run, training, folder, train_set.offsets)
@@ -254,8 +170,8 @@ def fine_tune(
         ),
         compute_metrics=dev_metrics(dev_set.owner),
         loss=loss,
-        head_learning_rate=training.head_learning_rate,
-        callbacks=[EarlyStoppingCallback(training.early_stopping_patience)],
+        head_learning_rate=arguments.head_learning_rate,
+        callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience)],
     )
     # Widths vary; by default, the first ones would each be compiled separately.
     trainer.accelerator.state.dynamo_plugin.dynamic = True

@@ -191,17 +191,6 @@ def lists_per_batch(offsets: np.ndarray, pairs: int) -> int:
     return max(1, round(pairs * (len(offsets) - 1) / max(1, int(offsets[-1]))))
 
 
-class OneGpuArguments(TrainingArguments):
-    """Arguments of a process that uses one GPU.
-
-    Without a launcher, a Trainer would spread a larger batch over all visible GPUs.
-    """
-
-    @property
-    def n_gpu(self) -> int:
-        return min(super().n_gpu, 1)
-
-
 class RerankerTrainer(Trainer):
     """A `Trainer` of one logit per pair, with a `Loss` of pairs or of whole lists.
 
