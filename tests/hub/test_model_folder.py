@@ -160,6 +160,13 @@ def test_a_change_that_fails_changes_nothing(folder):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_parts_that_stay_the_same_are_not_written(folder):
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with changing(folder) as new:
+        shutil.copyfile(folder / "metrics.json", new / "metrics.json")
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+
+
 def contents(folder) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -11,6 +11,7 @@ It protects against mistakes, not against an attacker, who can also write a mani
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import shutil
@@ -195,8 +196,11 @@ def changing(folder: Path) -> Iterator[Path]:
     try:
         yield new
         _write_manifest(new, info, info["sha256"])
-        shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
-        replace_folder(new, folder)
+        # The manifest lists all files except the card.
+        names = [name for name in (MANIFEST, CARD) if (new / name).is_file()]
+        if filecmp.cmpfiles(folder, new, names, shallow=False)[0] != names:
+            shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
+            replace_folder(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
