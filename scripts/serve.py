@@ -42,6 +42,7 @@ def main() -> None:
         reranker.rerank("warm-up", ["warm", "up"])
         if linker is not None:
             linker.link("warm-up")
+    reranker.reset_statistics()
     app = create_app(reranker, serving, linker)
     if recipe.run.dry_run:
         print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)

@@ -77,18 +77,13 @@ class Tops(NamedTuple):
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Tops:
         """Those of ranked rows (`read_ranked`)."""
-        nothing = {"score": np.nan, "margin": np.nan, "accepted": False}
+        keys = ("score", "margin", "tier", "accepted", "inputs")
+        nothing = (np.nan, np.nan, -1, False, ALL_INPUTS)
         values = []
-        for row in rows:
-            top = row["ranked"][0] if row["ranked"] else nothing
-            tier = TIERS.index(top["tier"]) if row["ranked"] else -1
-            inputs = top.get("inputs", ALL_INPUTS)
-            values.append((len(row["ranked"]), top["score"], top["margin"], tier, top["accepted"], inputs))
-        sizes, scores, margins, tiers, accepted, inputs = zip(*values, strict=True) if values else ((),) * 6
-        floats = np.array(scores, float), np.array(margins, float)
-        return cls(
-            np.array(sizes, int), *floats, np.array(tiers, int), np.array(accepted, bool), np.array(inputs, object)
-        )
+        for ranked in (row["ranked"] for row in rows):
+            best = ranked and {"inputs": ALL_INPUTS, **ranked[0], "tier": TIERS.index(ranked[0]["tier"])}
+            values.append((len(ranked), *([best[key] for key in keys] if ranked else nothing)))
+        return cls(*map(np.array, zip(*values, strict=True) if values else [()] * 6))
 
 
 class Statistics:
