@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_encoder
-from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, RobertaConfig, RobertaModel
+from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import bi_encoder as encoder_module
-from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers, QueryTokenizer
+from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers
 from umls_reranker.models.packed import PackedLayers
 
 TEXTS = ["heart", "a", "heart attack in the morning", "x-ray", "a", ""]
@@ -69,16 +69,6 @@ def test_vectors_are_those_of_each_text_alone(folder, kind, pooling):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_an_encoder_saved_with_a_head_is_packed_too(tmp_path, pooling):
-    tiny_encoder(tmp_path)
-    model = BertForMaskedLM(AutoModel.from_pretrained(tmp_path).config)
-    model.save_pretrained(tmp_path)
-    encoder = load(tmp_path, pooling=pooling)
-    assert isinstance(encoder.body, PackedLayers)
-    np.testing.assert_allclose(encoder.encode(TEXTS), one_by_one(tmp_path, TEXTS, pooling), atol=1e-6)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_other_kinds_are_left_to_transformers(tmp_path, pooling):
     tiny_encoder(tmp_path)
     bert = AutoModel.from_pretrained(tmp_path).config
@@ -99,23 +89,6 @@ def test_weights_that_transformers_has_to_rename_are_left_to_it(folder, tmp_path
     encoder = load(tmp_path)
     assert isinstance(encoder.body, PaddedLayers)
     np.testing.assert_allclose(encoder.encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6)
-
-
-def test_mentions_between_added_markers_are_read(tmp_path):
-    tiny_encoder(tmp_path)
-    model, tokenizer = AutoModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[M]", "[/M]"]})
-    model.resize_token_embeddings(len(tokenizer))
-    for part in (model, tokenizer):
-        part.save_pretrained(tmp_path)
-    encoder = load(tmp_path)
-    assert isinstance(encoder.body, PackedLayers)
-    encoder.queries = QueryTokenizer(tokenizer, 64, context_tokens=6, markers=("[M]", "[/M]"))
-    mentions, lefts, rights = ["cold", "flu", "x"], ["a bad", "", "no"], ["in may", "", "of it at all"]
-    texts = [f"{left} [M] {text} [/M] {right}" for text, left, right in zip(mentions, lefts, rights, strict=True)]
-    texts[2] = "no [M] x [/M] of it at"
-    found = encoder.encode(mentions, (lefts, rights))
-    np.testing.assert_allclose(found, one_by_one(tmp_path, texts, "mean"), atol=1e-6)
 
 
 def test_batches_are_as_long_as_their_tokens_where_nothing_is_padded(folder, kind):
@@ -161,13 +134,6 @@ def test_only_max_length_tokens_are_read(folder):
     assert not np.allclose(vectors[0], vectors[2], atol=1e-3)
 
 
-def test_bfloat16_is_close_to_float32(folder):
-    exact, rounded = load(folder).encode(TEXTS), load(folder, dtype="bfloat16").encode(TEXTS)
-    assert rounded.dtype == np.float32
-    assert (exact * rounded).sum(axis=1).min() > 0.999
-    np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)
-
-
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_bfloat16_without_padding_rounds_no_more_than_transformers(folder, monkeypatch, pooling):
     texts = [f"name {number} {'long ' * (number % 7)}" for number in range(200)]
@@ -203,32 +169,12 @@ def test_settings_without_meaning_are_refused(folder, settings, message):
         load(folder, **settings)
 
 
-def test_folder_without_a_model_is_refused_in_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot be loaded") as caught:
-        load(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_damaged_weights_are_refused(tmp_path):
-    weights = tiny_encoder(tmp_path) / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize("layers", [1, 3])
 def test_weights_of_another_configuration_are_refused(tmp_path, layers):
     """transformers would draw the third layer at random, each time anew, and leave out the second."""
     config = tiny_encoder(tmp_path) / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": layers}))
     with pytest.raises(UserError, match=f"do not match .one of them lacks encoder.layer.{min(layers, 2)}"):
-        load(tmp_path)
-
-
-def test_weights_without_one_of_them_are_refused(tmp_path, kind):
-    weights, lost = tiny_encoder(tmp_path) / "model.safetensors", "encoder.layer.1.attention.self.query.weight"
-    save_file({name: value for name, value in load_file(weights).items() if name != lost}, weights, {"format": "pt"})
-    with pytest.raises(UserError, match=f"lacks {lost}"):
         load(tmp_path)
 
 
@@ -251,7 +197,7 @@ def test_vectors_that_are_not_numbers_are_refused(tmp_path, kind):
 def test_context_that_does_not_fit_is_refused(tmp_path):
     """Mentions with less text around them would still be read, the others end in an error of an index."""
     (tiny_encoder(tmp_path) / "context.json").write_text('{"schema_version": 1, "context_tokens": 32}')
-    with pytest.raises(UserError, match="up to 130 tokens but .* reads at most 128; lower encoder_context_tokens"):
+    with pytest.raises(UserError, match="up to 130 tokens but .* reads at most 128"):
         load(tmp_path, max_length=64)
     words = ["a " * 100]
     assert load(tmp_path, max_length=62).encode(words, (words, words)).shape == (1, 32)

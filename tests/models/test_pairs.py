@@ -93,14 +93,6 @@ def test_context_stands_around_the_marked_mention(tokenizer):
     assert listed(pairs)[1] == [[0] * 14 + [1] * 3]
 
 
-def test_context_may_be_absent(tokenizer):
-    encoder = make_encoder(tokenizer, 32, 4)
-    bare = [("[unused1] m [unused2]", "x")]
-    assert shown(tokenizer, encoder.encode(["m"], ["x"])[0]) == bare
-    assert shown(tokenizer, encoder.encode(["m"], ["x"], [""], [""])[0]) == bare
-    assert shown(tokenizer, encoder.encode(["m"], ["x"], ["a"], [""])[0]) == [("a [unused1] m [unused2]", "x")]
-
-
 @pytest.mark.parametrize(
     ("left", "right", "first"),
     [
@@ -122,17 +114,6 @@ def test_the_nearest_context_of_an_endless_text_is_kept(tokenizer):
     encoder = make_encoder(tokenizer, 16, 2)
     pairs, _ = encoder.encode(["m"], ["x"], ["far " * 5_000 + "a b"], ["1 2" + " far" * 5_000])
     assert shown(tokenizer, pairs) == [("a b [unused1] m [unused2] 1 2", "x")]
-
-
-def test_a_long_name_never_pushes_out_the_mention(tokenizer):
-    encoder = make_encoder(tokenizer, 16, 8)
-    pairs, truncated = encoder.encode(["m n", "m " * 20], ["x " * 20, "y " * 20], ["a b"] * 2, ["1 2"] * 2)
-    # 11 tokens for mention and name: the shorter stays whole, two long ones share.
-    assert shown(tokenizer, pairs) == [
-        ("[unused1] m n [unused2]", " ".join("x" * 9)),
-        ("[unused1] m m m m m [unused2]", " ".join("y" * 6)),
-    ]
-    assert truncated.all()
 
 
 def test_every_pair_with_context_fits_and_shows_its_mention(tokenizer):

@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -75,15 +73,6 @@ def test_search_finds_what_scikit_learn_finds(tmp_path, monkeypatch, concepts, c
             np.testing.assert_allclose(best[kept], best[order], atol=1e-5)
             np.testing.assert_array_equal(owners[found.name_ids[query, : len(order)]], kept)
             np.testing.assert_allclose(scores[found.name_ids[query, : len(order)]], best[kept], atol=1e-5)
-
-
-def test_blocks_do_not_change_a_bit(tmp_path, monkeypatch, concepts, index):
-    whole = index.search(QUERIES, 10)
-    monkeypatch.setattr(lexical_index, "STRINGS_PER_BLOCK", 10)
-    monkeypatch.setattr(lexical_index, "QUERIES_PER_BLOCK", 1)
-    pieces = build(tmp_path / "index", concepts).search(QUERIES, 10)
-    for part in ("rows", "name_ids", "scores"):
-        assert getattr(whole, part).tobytes() == getattr(pieces, part).tobytes()
 
 
 def test_two_builds_are_the_same_bytes(tmp_path, concepts):
@@ -172,15 +161,3 @@ def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
         file.write_bytes(content[: len(content) // 3])
     with pytest.raises(UserError, match="lexical.json|build_index"):
         LexicalIndex.load(tmp_path / "index")
-
-
-@pytest.mark.parametrize("strings", [131_072, 7])
-def test_names_that_tie_beyond_what_was_asked_for_come_by_row(tmp_path, monkeypatch, strings):
-    monkeypatch.setattr(lexical_index, "STRINGS_PER_BLOCK", strings)
-    # Orders of the same words have the same trigrams; the last row differs.
-    orders = [" ".join(order) for order in itertools.permutations(["cold", "left", "skin", "upper"])]
-    names = {f"C{number:07}": ("", [order]) for number, order in enumerate(orders)}
-    concepts = make_concepts(tmp_path / "concepts", names | {"C0000099": ("", ["upper"])})
-    found = build(tmp_path / "index", concepts).search(["upper", "cold skin"], 4)
-    assert found.rows.tolist() == [[24, 0, 1, 2], [0, 1, 2, 3]]
-    assert found.scores[1, 0] == found.scores[1, 3]

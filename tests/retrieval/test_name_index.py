@@ -121,13 +121,6 @@ class TiesBackward:
         return np.tile(self.scores[order], (len(vectors), 1)), np.tile(order, (len(vectors), 1))
 
 
-def test_names_left_out_with_the_score_of_the_last_one_are_asked_for(tmp_path):
-    names = {f"C{number:07}": ("", [f"name {number}"]) for number in range(40)}
-    index = build(tmp_path, make_concepts(tmp_path / "concepts", names))
-    index._vectors = TiesBackward([0.5] * 39 + [0.9])
-    assert index.search(np.zeros((1, 64), np.float32), 3).rows.tolist() == [[39, 0, 1]]
-
-
 def test_more_candidates_than_concepts_are_padding(toy):
     _, index = toy
     found = index.search(TrigramEncoder().encode(["heart"]), 5)
@@ -139,14 +132,6 @@ def test_more_candidates_than_concepts_are_padding(toy):
 def test_no_queries(toy):
     _, index = toy
     assert index.search(np.empty((0, 64), np.float32), 4).rows.shape == (0, 4)
-
-
-def test_names_by_concept(toy):
-    _, index = toy
-    assert len(index) == 7
-    assert index.offsets.tolist() == [0, 3, 5, 7]
-    assert index.names(np.arange(0, 3)) == ["common cold", "cold", "head cold"]
-    assert index.names(np.arange(5, 7)) == ["heart", "cardiac organ"]
 
 
 def test_each_string_is_encoded_once(tmp_path):
@@ -245,15 +230,6 @@ def naive_recall(encoder, index, texts, k):
     return np.mean(hits)
 
 
-def test_recall_is_measured_as_deep_as_a_search_for_concepts(tmp_path, clustered):
-    index = build(tmp_path, clustered, factory="PQ8x4fs,Refine(SQfp16)", search_parameters="k_factor_rf=1")
-    vectors = NameVectors(tmp_path / "index-vectors")
-    asked = vectors.take(vectors.sample(1_000))
-    scores = np.sort(asked @ vectors.take(np.arange(len(vectors))).T, axis=1)[:, ::-1]
-    shallow = index._vectors.search(asked, 11)[0][:, 1:] >= scores[:, 10:11] - 1e-3
-    assert index.measure_recall(vectors)["recall@10"] > shallow.mean() + 0.05
-
-
 def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
     def measured(folder):
         index = build(folder, clustered, factory="IVF8,Flat", search_parameters="nprobe=1")
@@ -262,12 +238,6 @@ def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
     whole = measured(tmp_path / "whole")
     monkeypatch.setattr(index_folder, "SHARD", 17)
     assert measured(tmp_path / "again") == whole
-
-
-@pytest.mark.parametrize("parameters", ["nprobe=0", "nprobe=-1", "nprobe=0.5"])
-def test_an_index_that_would_search_no_cluster_is_refused(parameters):
-    with pytest.raises(UserError, match="index_parameters: IVF8,Flat .*set nprobe=8"):
-        faiss_module.new_index(64, "IVF8,Flat", parameters)
 
 
 def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
@@ -334,17 +304,6 @@ def record_training(monkeypatch):
     trained, train = [], faiss.IndexIVFFlat.train
     monkeypatch.setattr(faiss.IndexIVFFlat, "train", lambda self, x: trained.append(len(x)) or train(self, x))
     return trained
-
-
-def test_the_default_sample_grows_with_the_clusters(tmp_path, clustered, monkeypatch):
-    monkeypatch.setattr(faiss_module, "TRAINING_SAMPLE", 100)
-    trained = record_training(monkeypatch)
-    build(tmp_path, clustered, factory="IVF4,Flat", search_parameters="nprobe=4")
-    assert trained == [4 * 64]
-    large = faiss_module.new_index(64, "IVF16384,SQfp16", "nprobe=64")
-    assert faiss_module.training_size(large, 9_000_000) == 64 * 16_384
-    assert faiss_module.training_size(large, 700_000) == 700_000
-    assert faiss_module.training_size(faiss_module.new_index(64, "SQ8"), 9_000_000) == 100
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,6 @@ def test_ranks_are_fused():
     assert fuse([dense, lexical], 2).tolist() == [[4, 5]]
 
 
-def test_queries_are_fused_apart_and_the_earlier_list_wins_ties():
-    dense, lexical = np.array([[1, 2], [-1, -1], [9, 8]]), np.array([[3, 4], [-1, -1], [8, 9]])
-    assert fuse([dense, lexical], 4).tolist() == [[1, 3, 2, 4], [-1] * 4, [9, 8, -1, -1]]
-
-
 def test_each_retriever_finds_what_the_other_does_not(searched):
     _, index, encoder, lexical = searched
     found = Retriever([Dense(index), Lexical(lexical)], encoder).search(["coronary", "livers"], 3)
@@ -96,14 +91,6 @@ def test_every_candidate_has_both_scores_and_its_nearest_name(searched):
             assert index.names(found.name_ids[query, place : place + 1])[0] == concepts.names(row)[cosines.argmax()]
             own = alone.scores[query][alone.rows[query] == row]
             assert found.further["lexical"][query, place] == pytest.approx(own[0] if len(own) else 0, abs=1e-6)
-
-
-def test_dense_retrieval_is_that_of_the_index(searched):
-    _, index, encoder, _ = searched
-    found, expected = Retriever([Dense(index)], encoder).search(["cold"], 3), index.search(encoder.encode(["cold"]), 3)
-    for part in ("rows", "name_ids", "scores"):
-        np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
-    assert not found.further and set(found.lists) == {"dense"}
 
 
 def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):

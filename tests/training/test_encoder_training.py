@@ -64,17 +64,6 @@ def test_each_mention_comes_once_an_epoch(concepts):
     assert len({tuple(inside[start : start + 3]) for start in range(0, 24, 3)}) > 1
 
 
-def test_a_pair_depends_on_its_number_and_the_seed_alone(concepts):
-    assert pairs(concepts)[17] == pairs(concepts, size=18)[17]
-    assert [pairs(concepts)[i] for i in range(40)] != [pairs(concepts, seed=2)[i] for i in range(40)]
-
-
-def test_without_synonyms_mentions_fill_the_batch(tmp_path):
-    lonely = make_concepts(tmp_path, {cui: ("", names[:1]) for cui, (_, names) in CONCEPTS.items()})
-    found = [QueryNamePairs(MENTIONS, np.array([0, 2, -1, 1]), lonely, 20, 1)[i] for i in range(20)]
-    assert {pair["query"] for pair in found} == {"cold", "flu", "colds"}
-
-
 def test_mentions_outside_the_dictionary_are_an_error(concepts):
     with pytest.raises(UserError, match="no training mention"):
         QueryNamePairs(MENTIONS, np.full(4, -1), concepts, 10, 1)
@@ -139,13 +128,6 @@ def test_trained_folder_loads_reads_context_and_is_the_same_again(folder, concep
     assert not np.allclose(first, second)
     before = BiEncoder.from_pretrained(str(folder), device="cpu", dtype="float32")
     assert not np.allclose(before.encode(["cold"]), trained.encode(["cold"]))
-
-
-def test_pairs_are_trained_on_in_their_own_order(folder, concepts, tmp_path, monkeypatch):
-    drawn, pair = [], QueryNamePairs.__getitem__
-    monkeypatch.setattr(QueryNamePairs, "__getitem__", lambda self, number: drawn.append(number) or pair(self, number))
-    train(folder, concepts, tmp_path / "trained", steps=2)
-    assert len(drawn) > 2 and drawn == list(range(len(drawn)))
 
 
 def test_an_encoder_with_corrupt_weights_is_named(folder, concepts, tmp_path):

@@ -1,7 +1,6 @@
 """Fine-tuning: pairs are tokenized once, batches have the requested sizes, and a resumed run ends the same."""
 
 import importlib.util
-import multiprocessing
 import shutil
 
 import numpy as np
@@ -197,11 +196,6 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypa
     assert not np.allclose(before, first["bert.embeddings.word_embeddings.weight"], atol=1e-3)
 
 
-def test_training_stops_when_nothing_gets_better(model, tmp_path):
-    summary = run_training(model, tmp_path, learning_rate=0.0, early_stopping_patience=1, max_steps=40)
-    assert (summary["steps"], summary["best_step"]) == (4, 2)
-
-
 def test_the_head_learns_at_a_rate_of_its_own(tmp_path):
     base = tiny_cross_encoder(tmp_path / "base")
     run_training(base, tmp_path / "run", max_steps=2, learning_rate=0.0, head_learning_rate=0.1)
@@ -349,15 +343,3 @@ def test_training_that_diverges_ends_with_the_best_checkpoint_before(tmp_path, m
     assert summary["best_step"] in (2, 4) and summary["steps"] <= 8
     best = load_file(tmp_path / "run" / "checkpoint-best" / "model.safetensors")
     assert all(np.isfinite(weights).all() for weights in best.values())
-
-
-def test_workers_end_with_their_evaluation(model, tmp_path, monkeypatch):
-    workers, ended = [], fine_tuning.EarlyStoppingCallback.on_evaluate
-
-    def count(self, *args, **options):
-        workers.append(len(multiprocessing.active_children()))
-        ended(self, *args, **options)
-
-    monkeypatch.setattr(fine_tuning.EarlyStoppingCallback, "on_evaluate", count)
-    run_training(model, tmp_path, dataloader_num_workers=1, dataloader_persistent_workers=True)
-    assert len(workers) == 3 and max(workers) <= 2

@@ -48,22 +48,15 @@ class QueryTokenizer:
         tokenizer: tokenizer of the encoder.
         max_length: maximum tokens of a text, special tokens included; context is added to it.
         context_tokens: maximum tokens of text on each side of a mention in context.
-        markers: the two tokens around a mention in context.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-        context_tokens: int = 0,
-        markers: tuple[str, str] = MARKERS,
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, context_tokens: int = 0) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.context_tokens = context_tokens
         self.pad_token_id: int = tokenizer.pad_token_id or 0
         # A list of tokens gives a list of ids.
-        self._markers: list[int] = tokenizer.convert_tokens_to_ids(list(markers))  # type: ignore[assignment]
+        self._markers: list[int] = tokenizer.convert_tokens_to_ids(list(MARKERS))  # type: ignore[assignment]
         word, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
         start = whole.index(word[0])
         self._head, self._tail = whole[:start], whole[start + len(word) :]
