@@ -1,20 +1,19 @@
 #!/usr/bin/env python
-"""Embed all concept names, index them with FAISS, and retrieve candidates for the held-out mentions.
+"""Embed all concept names, index them with FAISS, and retrieve candidates for the mentions.
 
     umls-reranker build_index quickstart
     accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml -m umls_reranker build_index RECIPE
 
-Writes vectors/, index/, the indexes of the recipe's other retrievers, and candidates/ into the run folder. Several
-processes can share the embedding; the vectors do not depend on their number. An interrupted run reuses its finished
-shards, and another index is built without encoding again. A gold concept that is not retrieved is never added.
+Writes vectors/, index/, the indexes of the recipe's other retrievers, and lists/ (by split, the mentions with their
+candidates) into the run folder. Several processes can share the embedding; the vectors do not depend on their number.
+An interrupted run reuses its finished shards, and another index is built without encoding again. A gold concept that
+is not retrieved is never added.
 """
 
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import IndexArguments, RunArguments
 from umls_reranker.core.stages import EXACT_INDEX, RunFolder, make_stage, should_run, stage_table
-
-HELD_OUT = ("dev", "calibration", "test")
 
 
 def main() -> None:
@@ -40,7 +39,7 @@ def make_stages(recipe, run, due) -> None:
                 make_vectors(recipe, run, stage, state)
             elif state.is_main_process:
                 work_alone()
-                (make_candidates if stage.name == "candidates" else make_index)(recipe, run, stage)
+                (make_lists if stage.name == "lists" else make_index)(recipe, run, stage)
 
 
 def make_vectors(recipe, run, stage, state) -> None:
@@ -74,15 +73,19 @@ def make_index(recipe, run, stage) -> None:
     print(f"{stage.name}: " + ", ".join(f"{name} {value:,}" for name, value in summary.items()))
 
 
-def make_candidates(recipe, run, stage) -> None:
+def make_lists(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.candidates import write_candidates
+    from umls_reranker.data.mentions import SPLITS
+    from umls_reranker.retrieval.candidates import drawn_rows, write_lists
     from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
     from umls_reranker.retrieval.retriever import load_retriever
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     mentions = run.splits("mentions")
+    most = recipe.mining.max_train_mentions
+    train = mentions["train"]
+    mentions["train"] = train.select(drawn_rows(train["cui"][:], concepts, most, recipe.run.seed))
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
             # It reads all vectors, which evicts the index from memory; the retriever loads it again.
@@ -90,12 +93,12 @@ def make_candidates(recipe, run, stage) -> None:
             summary["index"] = index.measure_recall(NameVectors(run.path / "vectors"))
             del index
         retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
-        for split in HELD_OUT:
-            summary[split] = write_candidates(mentions[split], retriever, concepts, k, folder / f"{split}.arrow")
+        for split in SPLITS:
+            summary[split] = write_lists(mentions[split], retriever, concepts, k, folder / f"{split}.arrow")
     if "index" in summary:
         figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
         print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")
-    for split in HELD_OUT:
+    for split in SPLITS:
         counts = summary[split]
         recall = counts["retrieved"] / max(1, counts["in_dictionary"])
         print(

@@ -4,6 +4,7 @@
     umls-reranker calibrate quickstart
     umls-reranker calibrate --lists my_lists.parquet --output my_model
     umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model
+    umls-reranker calibrate my_model --lists my_lists.parquet --add corrections.jsonl --output my_model_2
 
 The first form writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
 weights, string counts of the training split, thresholds.json and recipe.yaml.
@@ -29,6 +30,11 @@ from umls_reranker.serving.run_calibration import calibrate_run
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
 
+ADD_HELP = (
+    "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of LISTS replaces it; "
+    'rows with "sampled": false count for weights and thresholds, but not for certificates'
+)
+
 
 def main() -> None:
     if any(word.split("=")[0] in ("--lists", "--output") for word in sys.argv[1:]):
@@ -51,6 +57,7 @@ def lists_parser() -> CommandParser:
     )
     parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
+    parser.add_argument("--add", type=Path, help=ADD_HELP)
     parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument(
@@ -76,7 +83,7 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir)
+    lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir, add=options.add)
     # Before anything is scored, which may take long.
     print(described(lists, source.template.reads), flush=True)
     if options.dry_run:

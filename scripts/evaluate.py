@@ -24,7 +24,7 @@ from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import add_keys, parse_recipe, portable_locator
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, key_of_lists, make_stage, read_manifest, should_run
+from umls_reranker.core.stages import RunFolder, make_stage, read_manifest, should_run
 
 
 def main() -> None:
@@ -89,17 +89,15 @@ def evaluate_run() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.hub.model_folder import REFERENCE
     from umls_reranker.serving.evaluate import evaluate_lists, evaluation_summary, save_report
     from umls_reranker.serving.reranker import UMLSReranker
     from umls_reranker.serving.statistics import Histogram, reference_content
 
     concepts = ConceptTable.load(run.path / "concepts")
-    mentions, candidates = run.splits("mentions"), run.splits("candidates")["test"]
-    key, fields = key_of_lists(run.path), recipe.model.candidate_fields
-    lists = CandidateLists.from_run(candidates, mentions["test"], concepts, fields, key)
+    mentions, lists = run.splits("mentions"), read_run_lists(run.path, "test", concepts)
     counted = [mentions[split] for split in ("train", "calibration")]
     known = [pair for rows in counted for pair in zip(rows["mention"][:], rows["cui"][:], strict=True)]
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)

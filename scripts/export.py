@@ -12,7 +12,7 @@ valid; otherwise the export is refused. Needs the extra export: pip install "uml
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.stages import RunFolder, key_of_lists
+from umls_reranker.core.stages import RunFolder
 
 
 def main() -> None:
@@ -23,15 +23,12 @@ def main() -> None:
     if recipe.run.dry_run:
         would_make("onnx", folder)
         return
-    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.list_columns import FIELDS
+    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.hub.export import export_onnx
 
     with run.locked():
-        candidates, mentions = run.splits("candidates")["dev"], run.splits("mentions")["dev"]
-        concepts = ConceptTable.load(run.path / "concepts")
-        lists = CandidateLists.from_run(candidates, mentions, concepts, FIELDS, key_of_lists(run.path))
+        lists = read_run_lists(run.path, "dev", ConceptTable.load(run.path / "concepts"))
         pairs, apart = export_onnx(folder, lists)
     print(
         f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; the calibration is "

@@ -37,7 +37,7 @@ def main() -> None:
         if not due:
             return
         if recipe.mentions.candidate_lists:
-            make_of_lists(recipe, run, files, stages, due)
+            make_of_lists(recipe, run, files, stages)
         else:
             make(recipe, run, files, stages, due)
         reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
@@ -67,34 +67,32 @@ def make(recipe, run, files, stages, due) -> None:
         make_mentions(run, files, stages["mentions"], mentions, corpus_report)
 
 
-def make_of_lists(recipe, run, files, stages, due) -> None:
+def make_of_lists(recipe, run, files, stages) -> None:
     from umls_reranker.data.columns import CONCEPT_SCHEMA, concept_table, iter_concepts
-    from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.data.sources import ConceptSource, read_concepts, user_lists
+    from umls_reranker.data.sources import ConceptSource, read_concepts, user_splits
+    from umls_reranker.data.user_lists import write_user_lists
 
     has_dictionary = recipe.concepts.names_dictionary
     source = ConceptSource(CONCEPT_SCHEMA.empty_table(), TypeHierarchy.built_in(), (), {})
-    if has_dictionary and "concepts" in due:
+    if has_dictionary:
         source = read_concepts(recipe.concepts, files)
-    elif has_dictionary:
-        source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
-    lists = user_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy)
-    lacking = [field for field in recipe.model.candidate_fields if field not in lists.fields]
-    if lacking and not has_dictionary:
-        raise UserError(
-            f"candidate_fields: no candidate of {lists.path} has a {lacking[0]}, and the recipe has no dictionary "
-            f"(umls_dir, or obo with concept_source: obo); add either of them, or remove {lacking[0]}"
-        )
-    if "concepts" in due:
-        joined = concept_table(lists.joined(iter_concepts(source.concepts)))
+    (path,) = files["candidate_lists"]
+    split_of = user_splits(recipe.mentions, files, recipe.run.seed)
+    mentions, lists = stages["mentions"], stages["lists"]
+    with mentions.writing() as (folder, summary), lists.writing() as (lists_folder, counts):
+        found, report = write_user_lists(path, source.hierarchy, split_of, folder, lists_folder)
+        lacking = [field for field in recipe.model.candidate_fields if field not in found.fields]
+        if lacking and not has_dictionary:
+            raise UserError(
+                f"candidate_fields: no candidate of {path} has a {lacking[0]}, and the recipe has no dictionary "
+                f"(umls_dir, or obo with concept_source: obo); add either of them, or remove {lacking[0]}"
+            )
+        joined = concept_table(found.joined(iter_concepts(source.concepts)))
         make_concepts(stages["concepts"], source._replace(concepts=joined))
-    if "mentions" in due or "candidates" in due:
-        mentions, candidates = stages["mentions"], stages["candidates"]
-        with mentions.writing() as (folder, summary), candidates.writing() as (lists_folder, counts):
-            counts |= lists.write(folder, lists_folder, has_dictionary=has_dictionary)
-            summary |= {"lists": lists.report} | counts
-            write_json(folder / "read_report.json", summary)
+        counts |= {"mentions": report["mentions"], "in_list": report["in_list"]}
+        summary |= counts | {"lists": report}
+        write_json(folder / "read_report.json", summary)
 
 
 def make_concepts(stage, source) -> None:

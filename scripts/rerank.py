@@ -8,7 +8,8 @@ One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Commo
 "entity_type": "T047", "left": "", "right": ""}; the last three are optional. CSV and TSV have one candidate per row
 (mention_id, mention, cui, name, score) and become JSON Lines with one line per mention. MODEL is a folder, a Hub id,
 or a recipe that names one (umls-reranker recipes copy production). The input may be a folder of files. Each output
-line repeats the input line and adds "ranked". The output appears only when it is complete.
+line repeats the input line and adds "ranked". A row that cannot be ranked gets "error" in its place, and the exit code
+is 1. The output appears only when it is complete.
 """
 
 from pathlib import Path
@@ -31,25 +32,19 @@ def make_parser() -> CommandParser:
         "--exhaustive", action="store_true", help="also score pruned candidates; by default their logit is null"
     )
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions ranked together (default: 1024)")
-    parser.add_argument(
-        "--on_error",
-        choices=("stop", "skip"),
-        default="stop",
-        help="rows that cannot be ranked: stop (default) fails before any scoring; skip leaves them out",
-    )
     parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
 
-def main() -> None:
+def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
     from umls_reranker.core.cores import started_processes
     from umls_reranker.serving.bulk import BulkJob, OneProcess
 
     further = {"overwrite": options.overwrite, "umls_dir": options.umls_dir}
-    job = BulkJob(options.input, options.output, options.batch_mentions, options.on_error, **further)
+    job = BulkJob(options.input, options.output, options.batch_mentions, **further)
     settings = served(options)
     processes = OneProcess()
     if started_processes() > 1:
@@ -60,7 +55,8 @@ def main() -> None:
     reranker = UMLSReranker.from_pretrained(settings.pop("model"), exhaustive=options.exhaustive, **settings)
     counts = job.run(reranker, processes)
     if processes.is_main_process:
-        print(f"{counts.ranked:,} mentions written to {options.output}, {counts.left_out:,} skipped")
+        print(f"{counts.ranked:,} mentions ranked, {counts.faulty:,} with an error, written to {options.output}")
+    return 1 if counts.faulty else 0
 
 
 def served(options) -> dict:

@@ -14,7 +14,7 @@ from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, key_of_lists, read_manifest
+from umls_reranker.core.stages import RunFolder, read_manifest
 
 # Number of test mentions shown with their candidates.
 EXAMPLES = 3
@@ -71,7 +71,7 @@ def what_was_made(run) -> str:
         index = read_manifest(run.path / "index")["summary"]
         source = f"Built: an index of {index['names']:,} names of {index['concepts']:,} concepts and"
     else:
-        counts = read_manifest(run.path / "candidates")["summary"]["mentions"]
+        counts = read_manifest(run.path / "lists")["summary"]["mentions"]
         source = f"Built from {sum(counts.values()):,} candidate lists:"
     minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
     steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
@@ -96,19 +96,18 @@ def checklist_line(run) -> str:
 
 def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]]]:
     """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
-    from umls_reranker.data.candidate_lists import CandidateLists
+    import numpy as np
+
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.serving.ranked_candidates import ranked_column
     from umls_reranker.serving.reranker import UMLSReranker
 
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
-    mentions, candidates = run.splits("mentions")["test"], run.splits("candidates")["test"]
-    count = min(EXAMPLES, len(mentions))
-    drawn = min(20 * count, len(mentions))
-    rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
-    concepts, fields = ConceptTable.load(run.path / "concepts"), reranker.template.candidate_fields
-    subsets = candidates.select(rows), mentions.select(rows)
-    lists = CandidateLists.from_run(*subsets, concepts, fields, key_of_lists(run.path))
+    lists = read_run_lists(run.path, "test", ConceptTable.load(run.path / "concepts"))
+    count = min(EXAMPLES, len(lists))
+    drawn = min(20 * count, len(lists))
+    lists = lists.take(np.array([len(lists) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]))
     ranked = ranked_column(lists, reranker.rank(lists), reranker.input_names).to_pylist()
     order = sorted(range(drawn), key=lambda row: -ranked[row][0]["score"] if ranked[row] else 0.0)
     examples = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]

@@ -27,21 +27,19 @@ def main() -> None:
 def train(recipe, run, stage) -> None:
     from umls_reranker.core.devices import sharing_processes
     from umls_reranker.core.training_arguments import RerankerTrainingArguments
-    from umls_reranker.data.candidate_lists import CandidateLists
+    from umls_reranker.data.arrow import open_arrow
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.models.pairs import PairTemplate
     from umls_reranker.training.dev_metrics import dev_rows
     from umls_reranker.training.fine_tuning import fine_tune
-    from umls_reranker.training.trainer import lists_of_pairs
 
     patience = timedelta(seconds=recipe.training.get("ddp_timeout", 1800))
     state = sharing_processes(recipe.run.device, patience)
-    mined, candidates, mentions = (run.splits(name) for name in ("pairs", "candidates", "mentions"))
     concepts, template = ConceptTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
     limits = recipe.training.get("max_dev_pairs", RerankerTrainingArguments.max_dev_pairs), recipe.run.seed
-    lists = CandidateLists.from_run(candidates["dev"], mentions["dev"], concepts, template.candidate_fields)
-    dev = dev_rows(lists, template, *limits)
-    rows = lists_of_pairs(mined["train"].with_format("arrow")[:])
+    dev = dev_rows(read_run_lists(run.path, "dev", concepts), template, *limits)
+    rows = open_arrow(run.path / "pairs" / "train.arrow")
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)

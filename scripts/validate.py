@@ -16,7 +16,7 @@ from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.settings import EvaluationArguments, RunArguments, recipe_key
-from umls_reranker.core.stages import RunFolder, key_of_lists
+from umls_reranker.core.stages import RunFolder
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20
@@ -40,6 +40,7 @@ def main() -> int:
     run = RunFolder(recipe.run.run_dir)
     report_key = run.key_of("report", "evaluate")
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.evaluation.checklist import check_targets, format_table, parse_targets
     from umls_reranker.evaluation.comparison import compare
     from umls_reranker.evaluation.metrics import read_metrics
@@ -62,9 +63,8 @@ def main() -> int:
         return 0
     with run.locked():
         reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
-        replayed = [run.splits(name)["test"] for name in ("mentions", "candidates")]
-        concepts = ConceptTable.load(run.path / "concepts")
-        checks = replay_checks(reranker, *replayed, concepts, key_of_lists(run.path)) + checks
+        lists = read_run_lists(run.path, "test", ConceptTable.load(run.path / "concepts"))
+        checks = replay_checks(reranker, lists) + checks
         content = {
             "schema_version": 4,
             "report_key": report_key,
@@ -86,29 +86,23 @@ def main() -> int:
     return 1 if failed or (comparison and not comparison.passes) else 0
 
 
-def replay_checks(reranker, mentions, candidates, concepts, index_key):
+def replay_checks(reranker, lists):
     """Replay test mentions as a service does: one at a time, and in one batch.
 
     Every candidate is returned with a probability, in order, and with the same score alone as in a batch.
 
     Args:
         reranker: loaded as by a user.
-        mentions: n rows of a split.
-        candidates: n rows of the same split.
-        concepts: of the candidates.
-        index_key: `core.stages.key_of_lists` of the run.
+        lists: the lists of a split.
 
     Returns:
         the checks, as of `check_targets`.
     """
     import numpy as np
 
-    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.evaluation.checklist import check_targets
 
-    rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
-    fields = reranker.template.candidate_fields
-    lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, fields, index_key)
+    lists = lists.take(np.arange(0, len(lists), max(1, len(lists) // REPLAYED_MENTIONS)))
     batch = reranker.rank(lists, "replaying test mentions")
     count = min(len(lists), REPLAYED_SINGLY)
     single = [reranker.rank(lists.take(np.array([row]))).probabilities for row in range(count)]

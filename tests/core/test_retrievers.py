@@ -39,10 +39,10 @@ def test_indexes_are_made_from_what_retrievers_declare(tmp_path, trained):
     assert {
         name: ({*stages[name].content["settings"]}, {*stages[name].content["inputs"]}) for name in made_from
     } == made_from
-    order = ["vectors", "index", "lexical", "mention_index", "candidates", "pairs"]
+    order = ["vectors", "index", "lexical", "mention_index", "lists", "pairs"]
     assert [name for name in stages if name in order] == order
     searched = {"index", "lexical", "mention_index", "mentions"}
-    assert {*stages["candidates"].content["inputs"]} == {*stages["pairs"].content["inputs"]} == searched
+    assert {*stages["lists"].content["inputs"]} == searched and {*stages["pairs"].content["inputs"]} == {"lists"}
 
 
 def test_an_index_that_the_encoder_makes_depends_on_its_settings(tmp_path):

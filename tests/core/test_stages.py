@@ -28,7 +28,7 @@ STALE = {
     "encoder_learning_rate": ("encoder", 0.1),
     "encoder_max_length": ("encoder", 8),
     "index_factory": ("index", "IVF64,Flat"),
-    "candidates_per_mention": ("candidates", 3),
+    "candidates_per_mention": ("lists", 3),
     "nearest_negatives": ("pairs", 1),
     "learning_rate": ("checkpoints", 1e-3),
     "lr_scheduler_kwargs": ("checkpoints", {}),
@@ -113,7 +113,7 @@ def test_a_recipe_that_lacks_what_a_stage_needs_is_refused(values):
 
 def test_lists_of_ones_own_need_no_index(tmp_path):
     recipe = Recipe.from_values({"candidate_lists": "lists.jsonl"})
-    assert [*stage_table(recipe)] == ["concepts", "mentions", "candidates", "pairs", "checkpoints", "model", "report"]
+    assert [*stage_table(recipe)] == ["concepts", "mentions", "lists", "pairs", "checkpoints", "model", "report"]
     with pytest.raises(UserError, match="vectors.*candidate_lists"):
         make_stage("vectors", recipe, RunFolder(tmp_path))
 

@@ -8,9 +8,11 @@ from data_fixtures import write_rrf
 from list_fixtures import write_lists
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.dictionary import Dictionary
-from umls_reranker.data.labelled_lists import read_labelled_lists
-from umls_reranker.data.mention_files import open_mentions
+from umls_reranker.data.labelled_lists import candidate_cuis, read_labelled_lists
+from umls_reranker.data.list_columns import InvalidRow
+from umls_reranker.data.read import read_rows
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.list_description import described
 
@@ -144,18 +146,14 @@ def make_rows():
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_files_of_lists_get_names_types_and_synonyms(tmp_path, release, ending):
     path = write_lists(tmp_path / f"own.{ending}", make_rows())
-    with pytest.raises(UserError, match="candidate 0 .*has no name that is a string"):
+    with pytest.raises(UserError, match="candidate 0: name"):
         read_labelled_lists(path, TypeHierarchy.built_in())
     labelled = read_labelled_lists(path, TypeHierarchy.built_in(), release)
     lists = labelled.lists
     assert lists.names.to_list()[:2] == lists.preferred_names.to_pylist()[:2] == ["common cold", "cold temperature"]
     assert list(lists.candidate_types)[:2] == [("T047",), ("T070",)]
     assert set(lists.scores) == {"my", "synonym"} and lists.scores["synonym"][0] == 1 > lists.scores["synonym"][1]
-    assert described(labelled, ()).splitlines()[1:] == [
-        "candidate scores: my_score, synonym_score",
-        "of 24 candidates, the dictionary has names of 24 and semantic types of 24",
-        "semantic_types of candidates: no mention has a type to compare them with; add entity_type to mentions",
-    ]
+    assert "of 24 candidates, the dictionary has names of 24 and semantic types of 24" in described(labelled, ())
 
 
 def test_files_are_read_for_their_cuis_first_whatever_their_rows_are(tmp_path, release):
@@ -163,12 +161,15 @@ def test_files_are_read_for_their_cuis_first_whatever_their_rows_are(tmp_path, r
     lines += ["no JSON", "[]", '{"entity": "x", "candidates": 5}', '{"entity": "x", "candidates": [5, {"cui": 7}]}']
     path = tmp_path / "in.jsonl"
     path.write_text("\n".join([*lines, json.dumps(make_rows()[0] | {"candidates": [{"cui": RENAL}]})]))
-    files = open_mentions(path).with_dictionary(release)
-    assert files.dictionary.known([COLD, CHILL, RENAL, "C9000001"])["names"] == 3
-    (batch,) = files.batches(100)
-    faults = dict(batch.faults(TypeHierarchy.built_in()))
-    assert [*faults] == [2, 3, 4, 5]
-    scores = batch.without(faults).lists(TypeHierarchy.built_in(), ["synonym"]).scores["synonym"]
+    (rows,) = read_rows(path)
+    dictionary = Dictionary.from_umls_dir(release, candidate_cuis(rows.mappings()))
+    assert dictionary.known([COLD, CHILL, RENAL, "C9000001"])["names"] == 3
+    completed = dictionary.add_to(rows.mappings())
+    for row in (2, 3, 4, 5):
+        with pytest.raises(InvalidRow):
+            CandidateLists.from_rows(TypeHierarchy.built_in(), completed[row : row + 1])
+    valid = [*completed[:2], *completed[6:]]
+    scores = CandidateLists.from_rows(TypeHierarchy.built_in(), valid, ["synonym"]).scores["synonym"]
     assert len(scores) == 5 and np.isfinite(scores).all()
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.settings import MentionArguments
-from umls_reranker.data.reading_report import reading_table
 from umls_reranker.data.sources import corpus_mentions, listed_documents, split_shares
 
 LISTS = {"train_documents": [1, 2], "dev_documents": [3, 4, 5, 6, 7, 8], "test_documents": [9, 77]}
@@ -27,10 +26,6 @@ def test_where_test_documents_are_listed_none_are_left_for_them(files):
     assert (splits["1"], splits["9"], len(splits)) == ("train", "test", 9)
     # Nothing in the corpus has the number 77.
     assert report["listed_documents_without_mentions"] == 1
-    counts = {"concepts": 1, "typed": 1, "relations": 0, "corpus": report, "mentions": {"test": 1}}
-    counts["in_dictionary"] = {"test": 1}
-    titles = [*reading_table(counts, counts).columns[0].cells]
-    assert "listed documents that are missing or have no mentions" in titles
 
 
 def test_a_share_of_the_training_documents_calibrates(files):

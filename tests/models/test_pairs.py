@@ -170,8 +170,9 @@ def test_a_limit_that_holds_no_pair_is_refused():
 
 def test_candidate_texts_come_from_the_dictionary(tmp_path):
     concepts = make_concepts(tmp_path, {"C0000001": ("", ["Common Cold", "cold"]), "C0000002": ("", ["Cold"])})
-    rows, names = np.array([0, 1, 0]), ["cold", "Cold", "common cold"]
-    lists = CandidateLists.from_concepts(concepts, ["a cold"], np.array([0, 3]), rows, names, {})
+    names, cuis = ["cold", "Cold", "common cold"], ["C0000001", "C0000002", "C0000001"]
+    candidates = [{"name": name, "cui": cui} for name, cui in zip(names, cuis, strict=True)]
+    lists = CandidateLists.from_objects(concepts.hierarchy, ["a cold"], [candidates]).completed(concepts)
     shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(lists)
     assert shown == ["cold ; Common Cold", "Cold", "common cold"]
     assert PairTemplate().candidate_texts(lists) == names

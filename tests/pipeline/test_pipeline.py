@@ -18,10 +18,11 @@ from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.hub.model_folder import changing, verify_model
+from umls_reranker.retrieval.negatives import SOURCES
 
 pytest_plugins = ["pipeline_fixtures"]
 
-CHEAP_STAGES = ("concepts", "mentions", "vectors", "index", "candidates", "pairs")
+CHEAP_STAGES = ("concepts", "mentions", "vectors", "index", "lists", "pairs")
 STAGES = (*CHEAP_STAGES, "checkpoints", "model", "report")
 TEXT, TEXTS = Value("string"), List(Value("string"))
 COLUMNS = {
@@ -43,18 +44,24 @@ COLUMNS = {
         "cui": TEXT,
         "semantic_types": TEXTS,
     },
-    "candidates": {
+    "lists": {
         "mention_id": Value("int64"),
-        "cuis": TEXTS,
-        "names": TEXTS,
-        "retrieval_scores": List(Value("float32")),
-        "gold": Value("int32"),
+        "doc_id": TEXT,
+        "start": Value("int32"),
+        "end": Value("int32"),
+        "entity": TEXT,
+        "left": TEXT,
+        "right": TEXT,
+        "cui": TEXT,
+        "entity_type": TEXTS,
+        "index_key": TEXT,
+        "candidates": List({"cui": TEXT, "name": TEXT, "retrieval_score": Value("float32")}),
     },
 }
 SPLITS = {
     "mentions": ["train", "dev", "calibration", "test"],
-    "candidates": ["dev", "calibration", "test"],
-    "pairs": ["train", "test"],
+    "lists": ["train", "dev", "calibration", "test"],
+    "pairs": ["train"],
 }
 MODEL_FILES = {
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
@@ -139,11 +146,11 @@ def test_the_model_folder_is_complete(finished):
 
 def test_columns_and_splits(tables):
     for name, splits in SPLITS.items():
-        assert list(tables[name]) == splits
+        assert sorted(tables[name]) == sorted(splits)
         for split in splits:
             if name in COLUMNS:
                 assert tables[name][split].features == Features(COLUMNS[name])
-    columns = {"mention_id", "mention", "left", "right", "cui", "name", "label", "weight", "source"}
+    columns = {"entity", "left", "right", "names", "labels", "weights", "cuis", "sources"}
     assert set(tables["pairs"]["train"].column_names) == columns
 
 
@@ -160,48 +167,43 @@ def test_splits_share_no_document(tables):
 def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tmp_path):
     def check(split, lists, k):
         for mention, found in zip(tables["mentions"][split], lists, strict=True):
-            assert mention["mention_id"] == found["mention_id"]
-            assert len(found["cuis"]) == len(set(found["cuis"])) == len(found["names"]) == k
-            assert found["retrieval_scores"] == sorted(found["retrieval_scores"], reverse=True)
-            place = found["cuis"].index(mention["cui"]) if mention["cui"] in found["cuis"] else -1
-            assert found["gold"] == place
+            names = {"entity": "mention", "entity_type": "semantic_types"}
+            assert {names.get(key, key): found[key] for key in COLUMNS["lists"] if key in mention} == {
+                key: mention[key] for key in COLUMNS["lists"] if key in mention
+            }
+            scores = [item["retrieval_score"] for item in found["candidates"]]
+            assert len({item["cui"] for item in found["candidates"]}) == len(scores) == k
+            assert scores == sorted(scores, reverse=True)
 
-    for split, lists in tables["candidates"].items():
-        check(split, lists, 8)
+    # Training mentions whose concept the dictionary lacks are not mined, and get no list.
+    assert len(tables["lists"]["train"]) == len(tables["mentions"]["train"]) - 2
+    for split in SPLITS["mentions"][1:]:
+        check(split, tables["lists"][split], 8)
     # "cold" names two concepts, and a list of one holds one of them.
     run = copy_stages(finished, tmp_path, ("concepts", "mentions", "index"))
     assert scripts.run("build_index", output_dir=tmp_path, candidates_per_mention=1).remade == [
         "vectors",
-        "candidates",
+        "lists",
     ]
     missing = 0
-    for split, lists in RunFolder(run).splits("candidates").items():
-        check(split, lists, 1)
-        golds = tables["mentions"][split]["cui"][:]
-        missing += sum(cui in VOCABULARY and place < 0 for cui, place in zip(golds, lists["gold"][:], strict=True))
+    for split, lists in RunFolder(run).splits("lists").items():
+        if split != "train":
+            check(split, lists, 1)
+        missing += sum(row["cui"] in VOCABULARY and row["candidates"][0]["cui"] != row["cui"] for row in lists)
     assert missing > 0
 
 
 def test_negatives_are_other_concepts(tables):
     names = {cui: {normalize_name(name) for name in names} for cui, (_, names) in VOCABULARY.items()}
     weights = {"positive": 5.0, "nearest": 1.5, "type": 1.0, "random": 1.0}
-    for split, rows in tables["pairs"].items():
-        gold = tables["mentions"][split]["cui"][:]
-        sources = rows.features["source"].names
-        groups = {}
-        for row in rows:
-            groups.setdefault(row["mention_id"], []).append(row | {"source": sources[row["source"]]})
-        assert list(groups) == [number for number, cui in enumerate(gold) if cui in VOCABULARY]
-        for number, group in groups.items():
-            positive, *negatives = group
-            assert (positive["cui"], positive["label"], positive["source"]) == (gold[number], 1, "positive")
-            assert len(negatives) == 9 and {row["label"] for row in negatives} == {0}
-            cuis = [row["cui"] for row in negatives]
-            assert gold[number] not in cuis and len(set(cuis)) == 9
-            for row in group:
-                assert row["weight"] == weights[row["source"]]
-                assert normalize_name(row["name"]) in names[row["cui"]]
-                assert row["label"] or not names[row["cui"]] & names[gold[number]]
+    for mention, row in zip(tables["lists"]["train"], tables["pairs"]["train"], strict=True):
+        gold, *cuis = row["cuis"]
+        assert (row["entity"], gold, row["labels"]) == (mention["entity"], mention["cui"], [1] + [0] * 9)
+        sources = [SOURCES[source] for source in row["sources"]]
+        assert sources[0] == "positive" and row["weights"] == [weights[source] for source in sources]
+        assert gold not in cuis and len(set(cuis)) == 9
+        for cui, name in zip(row["cuis"], row["names"], strict=True):
+            assert normalize_name(name) in names[cui] and (cui == gold or not names[cui] & names[gold])
 
 
 def test_reports_count_what_was_lost(finished):
@@ -212,8 +214,8 @@ def test_reports_count_what_was_lost(finished):
         {},
     )
     mining = json.loads((finished.folder / "pairs" / "mining_report.json").read_text())
-    assert mining["train"]["mentions"] == 60 and mining["train"]["gold_concept_unknown"] == 2
-    assert mining["train"]["dropped"]["shared_name"]["nearest"] > 0
+    assert mining["mentions"] == mining["mined_mentions"] == 58
+    assert mining["dropped_shared_name_nearest"] > 0
     metrics = json.loads((finished.folder / "report" / "metrics.json").read_text())
     figures = metrics["figures"]
     known = figures["acc@1_in_dictionary"]
@@ -256,8 +258,7 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
     assert remade(repo_id="org/mini", tag="v1") == ([], {"model"})
     assert "org/mini" in (run / "model" / "README.md").read_text(encoding="utf-8")
     assert remade(bootstrap_resamples=60)[0] == ["report"]
-    # Checkpoints are compared on the dev split's candidates.
-    assert remade(candidates_per_mention=6)[0] == ["candidates", "checkpoints", "model", "report"]
+    assert remade(candidates_per_mention=6)[0] == ["lists", "pairs", "checkpoints", "model", "report"]
     stages, changes = remade(hard_negative_weight=2.0)
     assert stages == ["pairs", "checkpoints", "model", "report"] and changes == set(stages)
 

@@ -7,9 +7,9 @@ from list_fixtures import given_candidates
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.settings import FEATURES
-from umls_reranker.core.stages import RunFolder, key_of_lists
-from umls_reranker.data.candidate_lists import CandidateLists, RetrievedList
-from umls_reranker.data.list_columns import FIELDS
+from umls_reranker.core.stages import RunFolder
+from umls_reranker.data.labelled_lists import read_run_lists
+from umls_reranker.data.read import read_rows
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -35,12 +35,15 @@ def run(scripts, tmp_path_factory):
     return folder / "mini", scripts, keys
 
 
+def first_row(folder):
+    """The first row of the test lists."""
+    return next(row for batch in read_rows(folder / "lists" / "test.arrow") for row in batch.mappings())
+
+
 def test_lists_hold_the_scores_of_all_retrievers(run):
-    lists = RunFolder(run[0]).splits("candidates")["test"]
-    for row in lists:
-        sizes = {len(row[name]) for name in ("cuis", "retrieval_scores", "context_scores", "lexical_scores")}
-        assert len(sizes) == 1
-    summary = json.loads((run[0] / "candidates" / "manifest.json").read_text())["summary"]
+    keys = {"cui", "name", "retrieval_score", "context_score", "lexical_score"}
+    assert {*first_row(run[0])["candidates"][0]} == keys
+    summary = json.loads((run[0] / "lists" / "manifest.json").read_text())["summary"]
     assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "nearest_mentions", "union"}
 
 
@@ -65,15 +68,10 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
     }
     for name, gone in without.items():
         assert set(models[name].fusion.weights) == {*FEATURES} - {*gone}
-    row = RunFolder(run[0]).splits("candidates")["test"][0]
-    columns = zip(*(row[f"{name}_scores"] for name in ("retrieval", "context", "lexical")), strict=True)
-    scored = [
-        {"name": name, "cui": cui, "retrieval_score": dense, "context_score": context, "lexical_score": lexical}
-        for name, cui, (dense, context, lexical) in zip(row["names"], row["cuis"], columns, strict=True)
-    ]
-    bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in scored]
-    ours = RetrievedList(scored, key_of_lists(run[0]))
-    with_scores, without = reranker.rerank("fever", ours), reranker.rerank("fever", bare)
+    row = first_row(run[0])
+    bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in row["candidates"]]
+    with_scores = reranker.rerank("fever", row["candidates"], index_key=row["index_key"])
+    without = reranker.rerank("fever", bare)
     assert {item.inputs for item in without} == {"names and CUIs, no type, no context"}
     found = {item.cui: item.score for item in with_scores}
     assert found != {item.cui: item.score for item in without}
@@ -82,10 +80,8 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
 def test_the_linker_gives_the_scores_of_the_evaluation(run):
     # Candidates, their types and all scores: the reranker sees what calibration and evaluation saw.
     linker = ConceptLinker.from_run(run[0], device="cpu", dtype="float32")
-    mentions, candidates = (RunFolder(run[0]).splits(name)["test"] for name in ("mentions", "candidates"))
-    reranker = linker.reranker
-    fields = reranker.scorer.template.candidate_fields
-    lists = CandidateLists.from_run(candidates, mentions, linker.concepts, fields, key_of_lists(run[0]))
+    mentions = RunFolder(run[0]).splits("mentions")["test"]
+    reranker, lists = linker.reranker, read_run_lists(run[0], "test", linker.concepts)
     expected = reranker.rank(lists).probabilities.tolist()
     linked = linker.link_batch(
         list(mentions["mention"]),
@@ -112,9 +108,8 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     assert {path.name for path in (tmp_path / "index").iterdir()} == parts
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
     # The key is over all three indexes.
-    assert linker.retriever.index_key == linker.reranker.calibration.index_key == key_of_lists(folder)
-    mentions, candidates = (RunFolder(folder).splits(name)["test"] for name in ("mentions", "candidates"))
-    lists = CandidateLists.from_run(candidates, mentions, linker.concepts, FIELDS)
+    lists = read_run_lists(folder, "test", linker.concepts)
+    assert linker.retriever.index_key == linker.reranker.calibration.index_key == lists.index_keys[0]
     queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)
     for found, expected in zip(linker.candidates(queries), given_candidates(lists), strict=True):
         assert [(item["cui"], item["name"]) for item in found] == [(item["cui"], item["name"]) for item in expected]

@@ -12,8 +12,8 @@ pytest_plugins = ["pipeline_fixtures"]
 # Script -> stages that it makes, stages that it reads.
 CHEAP = {
     "prepare_data": (["concepts", "mentions"], []),
-    "build_index": (["vectors", "index", "candidates"], ["concepts", "mentions"]),
-    "mine_negatives": (["pairs"], ["concepts", "mentions", "index"]),
+    "build_index": (["vectors", "index", "lists"], ["concepts", "mentions"]),
+    "mine_negatives": (["pairs"], ["concepts", "lists"]),
 }
 # The script is killed once every n-th change to the run folder.
 STEP = 5
@@ -52,7 +52,7 @@ def test_a_killed_stage_is_made_anew(scripts, finished, tmp_path, script):
 
 
 def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "index", "pairs"])
+    run = prepare(finished, tmp_path / "mini", ["concepts", "lists", "pairs"])
     changed = {"output_dir": tmp_path, "random_negatives": 1}
     former = contents(run / "pairs")
     # By then, old and new are swapped.
@@ -60,17 +60,15 @@ def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts,
     assert scripts.run("mine_negatives", **changed, watch=run, kill_at=moment).code == -9
     (partial,) = run.glob(".pairs.*.partial")
     assert contents(partial) == former
-    assert json.loads((run / "pairs" / "mining_report.json").read_text())["train"]["pairs"]["random"] == 58 + 4
+    assert json.loads((run / "pairs" / "mining_report.json").read_text())["random_pairs"] == 58 + 4
     assert scripts.run("mine_negatives", **changed).skipped == ["pairs"]
     assert scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True).code == 0
     assert contents(run / "pairs") == former
-    assert {path.name for path in run.iterdir()} == {
-        *("concepts", "mentions", "index", "pairs", ".lock", "stages.jsonl")
-    }
+    assert {path.name for path in run.iterdir()} == {*("concepts", "lists", "pairs", ".lock", "stages.jsonl")}
 
 
 def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
+    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "lists", "pairs"])
 
     def killed_at(moment):
         """Run until the moment; returns the steps whose checkpoints were begun."""
@@ -109,7 +107,7 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
 
 
 def test_other_means_of_training_keep_the_checkpoints(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
+    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "lists", "pairs"])
     keys = {"output_dir": tmp_path, "max_steps": 6, "eval_steps": 2}
     assert scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code == -9
     (partial,) = run.glob(".checkpoints.*.partial")

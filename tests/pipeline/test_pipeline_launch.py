@@ -10,7 +10,7 @@ from umls_reranker.core.stages import RunFolder
 pytest_plugins = ["pipeline_fixtures"]
 
 RECIPE = ROOT / "recipes" / "sapbert-medmentions" / "config.yaml"
-STAGES = ("concepts", "mentions", "vectors", "index", "candidates", "pairs", "checkpoints")
+STAGES = ("concepts", "mentions", "vectors", "index", "lists", "pairs", "checkpoints")
 
 
 def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):

@@ -23,6 +23,7 @@ from umls_reranker.core.stages import RunFolder
 from umls_reranker.data.corpus_formats import read_corpus
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
+from umls_reranker.retrieval.negatives import SOURCES
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -111,56 +112,49 @@ def made(request, scripts):
 
 def test_there_is_no_index_and_every_stage_is_made(made):
     assert {path.name for path in made.folder.iterdir() if path.is_dir()} == {
-        *("concepts", "mentions", "candidates", "pairs", "checkpoints", "model", "report")
+        *("concepts", "mentions", "lists", "pairs", "checkpoints", "model", "report")
     }
-    assert made.outcomes["prepare_data"].remade == ["concepts", "mentions", "candidates"]
+    assert made.outcomes["prepare_data"].remade == ["concepts", "mentions", "lists"]
     assert "Built from 120 candidate lists: a cross-encoder trained on" in made.outcomes["summarize"].out
 
 
 def test_the_lists_are_those_that_were_given(made):
     given = {(row["doc_id"], row["entity"], row["left"]): row for row in made.rows}
-    mentions, candidates = (RunFolder(made.folder).splits(name) for name in ("mentions", "candidates"))
-    assert sum(map(len, mentions.values())) == len(made.rows)
+    lists = RunFolder(made.folder).splits("lists")
+    assert sum(map(len, lists.values())) == len(made.rows)
     for split in SPLITS:
-        for mention, lists in zip(mentions[split], candidates[split], strict=True):
-            row = given[mention["doc_id"], mention["mention"], mention["left"]]
-            assert row.get("split", split) == split and mention["right"] == row["right"]
-            assert mention["cui"] == row["cui"]
-            assert mention["semantic_types"] == [kind for kind in row["entity_type"] if kind != "UnknownType"]
-            for column, key in (("cuis", "cui"), ("names", "name"), ("bm25_scores", "bm25_score")):
-                assert lists[column] == [item[key] for item in row["candidates"]]
-            gold = lists["cuis"].index(row["cui"]) if row["cui"] in lists["cuis"] else -1
-            assert lists["gold"] == gold and (gold >= 0 or row["cui"] not in lists["cuis"])
+        for found in lists[split]:
+            row = given[found["doc_id"], found["entity"], found["left"]]
+            assert row.get("split", split) == split and found["right"] == row["right"]
+            assert found["cui"] == row["cui"] and not found["index_key"]
+            assert found["entity_type"] == [kind for kind in row["entity_type"] if kind != "UnknownType"]
+            for key in ("cui", "name", "bm25_score", "sapbert_score"):
+                assert [item[key] for item in found["candidates"]] == [item[key] for item in row["candidates"]]
     missing = sum(row["cui"] in UNFOUND for row in made.rows)
-    assert missing and read_json(made.folder / "mentions" / "read_report.json")["lists"]["not_in_list"] >= missing
+    in_list = read_json(made.folder / "mentions" / "read_report.json")["in_list"]
+    assert missing and sum(in_list.values()) <= len(made.rows) - missing
 
 
 def test_pairs_come_from_the_lists(made):
-    pairs = RunFolder(made.folder).splits("pairs")
-    reports = read_json(made.folder / "pairs" / "mining_report.json")
-    in_list = read_json(made.folder / "mentions" / "read_report.json")["in_list"]
-    listed = {
-        (row["doc_id"], row["entity"], row["left"]): {item["cui"]: item["name"] for item in row["candidates"]}
-        for row in made.rows
-    }
-    for split in ("train", "test"):
-        mentions = RunFolder(made.folder).splits("mentions")[split]
-        named_by_dictionary = 0
-        for pair in pairs[split]:
-            mention = mentions[pair["mention_id"]]
-            own = listed[mention["doc_id"], mention["mention"], mention["left"]]
-            source = pairs[split].features["source"].int2str(pair["source"])
-            if source == "nearest" or (source == "positive" and pair["cui"] in own):
-                assert own[pair["cui"]] == pair["name"]
-            elif source == "positive":
+    report = read_json(made.folder / "pairs" / "mining_report.json")
+    lists = RunFolder(made.folder).splits("lists")["train"]
+    pairs = iter(RunFolder(made.folder).splits("pairs")["train"])
+    named_by_dictionary = mined = 0
+    for mention in lists:
+        listed = {item["cui"]: item["name"] for item in mention["candidates"]}
+        if not made.has_dictionary and mention["cui"] in UNFOUND:
+            continue
+        row, mined = next(pairs), mined + 1
+        assert row["entity"] == mention["entity"] and row["cuis"][0] == mention["cui"]
+        for cui, name, source in zip(row["cuis"], row["names"], row["sources"], strict=True):
+            if SOURCES[source] == "nearest" or (SOURCES[source] == "positive" and cui in listed):
+                assert listed[cui] == name
+            elif SOURCES[source] == "positive" and made.has_dictionary:
                 named_by_dictionary += 1
-                assert pair["name"] in VOCABULARY[pair["cui"]][1]
-        assert reports[split]["pairs"]["nearest"] > reports[split]["pairs"]["positive"]
-        # Gold concepts that are not in the list get a name of the dictionary to train on, and never to be judged by.
-        assert (named_by_dictionary > 0) == (made.has_dictionary and split == "train")
-        known = reports[split]["mentions"] - reports[split]["gold_concept_unknown"]
-        wanted = known if made.has_dictionary and split == "train" else in_list[split]
-        assert reports[split]["pairs"]["positive"] == wanted
+                assert name in VOCABULARY[cui][1]
+    assert report["nearest_pairs"] > report["positive_pairs"] == report["mined_mentions"]
+    # Gold concepts that are not in the list get a name of the dictionary, if there is one.
+    assert named_by_dictionary > 0 or not made.has_dictionary
 
 
 def test_scores_are_weighed_under_their_own_names(made):
@@ -195,8 +189,11 @@ def test_the_report_is_in_page_and_card(made):
     card = (made.folder / "model" / "README.md").read_text()
     assert report["verdict"] in page and report["verdict"] in card
     assert ("| concepts: UMLS" in card) == made.has_dictionary
-    if not made.has_dictionary:
-        assert report["out_of_dictionary"] == 0
+    known = {item["cui"] for row in made.rows for item in row["candidates"]} | (
+        {*VOCABULARY} if made.has_dictionary else set()
+    )
+    golds = [row["cui"] for row in RunFolder(made.folder).splits("lists")["test"]]
+    assert report["out_of_dictionary"] == sum(cui not in known for cui in golds)
 
 
 @pytest.mark.filterwarnings("ignore:missing inputs")
@@ -233,7 +230,7 @@ def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
 
 def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
     again = scripts.run("prepare_data", made.recipe)
-    assert again.skipped == ["concepts", "mentions", "candidates"] and again.remade == []
+    assert again.skipped == ["concepts", "mentions", "lists"] and again.remade == []
     for command in ("build_index", "train_encoder"):
         refused = scripts.run(command, made.recipe)
         assert refused.code == 2

@@ -1,4 +1,4 @@
-"""A dictionary, its index, and mining over it, for the tests of mining."""
+"""A dictionary and lists of its concepts, for the tests of mining."""
 
 from __future__ import annotations
 
@@ -6,54 +6,64 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
-from trigram_encoder import TrigramEncoder, build_index, make_concepts
+from list_fixtures import make_lists
+from trigram_encoder import HIERARCHY, make_concepts
 
+from umls_reranker.core.settings import MiningArguments
+from umls_reranker.data.arrow import open_arrow
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval import mining
-from umls_reranker.retrieval.negatives import MiningConfig
-from umls_reranker.retrieval.retriever import Retriever
-from umls_reranker.retrieval.retrievers import Dense
+from umls_reranker.retrieval.negatives import SOURCES
 
-
-def make_mentions(rows: list[tuple[str, str, list[str]]]) -> Dataset:
-    """Rows of text, gold CUI, types; ids are 7, 8, ..."""
-    texts, cuis, types = zip(*rows, strict=True)
-    return Dataset.from_dict(
-        {
-            "mention_id": range(7, 7 + len(rows)),
-            "mention": texts,
-            "left": [f"left of {text} " for text in texts],
-            "right": [f" right of {text}" for text in texts],
-            "cui": cuis,
-            "semantic_types": types,
-        }
-    )
+NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 
 
 class Setup:
-    """Concepts (CUI -> types separated by blanks, names) in a folder, an encoder and an index over them."""
+    """Concepts (CUI -> types separated by blanks, names) in a folder."""
 
     def __init__(self, path: Path, concepts: dict[str, tuple[str, list[str]]]) -> None:
         self.path = path
-        self.encoder = TrigramEncoder()
         self.concepts = make_concepts(path / "concepts", concepts)
-        self.index = build_index(self.concepts, self.encoder, path / "index")
-        self.searched = Retriever([Dense(self.index)], self.encoder), self.concepts
         self.runs = 0
 
-    def mine(self, mentions: Dataset, config: MiningConfig | None = None, chunk: int = 8_192, **settings):
-        """Pairs as a dataset, the report, and the pairs' columns."""
+    def mine(self, mentions, *, chunk=8_192, seed=13, relations=None, template=None, **settings):
+        """Pairs as rows, and the report; a mention is (text, gold CUI, CUIs of its list), candidates are called so."""
         self.runs += 1
-        out = self.path / f"pairs-{self.runs}"
+        texts, golds, cuis = zip(*mentions, strict=True)
+        candidates = [[{"name": f"name of {cui}", "cui": cui} for cui in of_list] for of_list in cuis]
+        places = [of_list.index(gold) if gold in of_list else -1 for gold, of_list in zip(golds, cuis, strict=True)]
+        lefts, rights = [f"left of {text} " for text in texts], [f" right of {text}" for text in texts]
+        types = [["T3"]] * len(texts)
+        lists = make_lists(texts, candidates, types, HIERARCHY, lefts, rights, places, golds)
+        out = self.path / f"pairs-{self.runs}.arrow"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
-            report = mining.mine_pairs(mentions, *self.searched, config or MiningConfig(), out, **settings)
-        pairs = Dataset.from_file(str(out.with_suffix(".arrow")))
-        return pairs, report, pairs.to_dict()
+            report = mining.mine_pairs(
+                lists,
+                self.concepts,
+                MiningArguments(**settings),
+                seed,
+                out,
+                relations=relations,
+                template=template,
+            )
+        rows = open_arrow(out).to_pylist()
+        # Without a limit, the mined mentions are those whose gold concept is in the dictionary.
+        known = [number for number, gold in enumerate(golds) if len(self.names(gold))]
+        keys = {"mention": "entity", "left": "left", "right": "right"}
+        lists_of = {"name": "names", "cui": "cuis", "label": "labels", "weight": "weights", "source": "sources"}
+        pairs = []
+        for number, row in zip(known if len(known) == len(rows) else range(len(rows)), rows, strict=True):
+            for values in zip(*(row[name] for name in lists_of.values()), strict=True):
+                pair = {key: row[name] for key, name in keys.items()} | dict(zip(lists_of, values, strict=True))
+                pairs.append(pair | {"mention_id": number, "source": SOURCES[pair["source"]]})
+        return pairs, report
 
     def forms(self, cui: str) -> set[str]:
-        return {normalize_name(name) for name in self.concepts.names(int(self.concepts.rows([cui])[0]))}
+        return {normalize_name(name) for name in self.names(cui)}
+
+    def names(self, cui: str) -> list[str]:
+        return self.concepts.names(int(self.concepts.rows([cui])[0]))
 
 
 class Relations:

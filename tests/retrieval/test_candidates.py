@@ -5,8 +5,10 @@ from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.data.arrow import open_arrow
+from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, gold_positions, search_mentions, write_candidates
+from umls_reranker.retrieval.candidates import drawn_rows, gold_positions, search_mentions, write_lists
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
 
@@ -34,30 +36,43 @@ def index(concepts, tmp_path_factory):
 def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:
     texts, cuis = zip(*rows, strict=True)
     sides = {"left": [""] * len(rows), "right": [""] * len(rows)}
-    ids = range(first_id, first_id + len(rows))
-    return Dataset.from_dict({"mention_id": ids, "mention": texts, **sides, "cui": cuis})
+    ids, documents, types = range(first_id, first_id + len(rows)), ["d"] * len(rows), [["T4"]] * len(rows)
+    numbers = {"mention_id": ids, "doc_id": documents, "start": ids, "end": ids}
+    return Dataset.from_dict({**numbers, "mention": texts, **sides, "cui": cuis, "semantic_types": types})
 
 
 def write(path, concepts, index, k=2, encoder=None, mentions=None):
     mentions = mentions or make_mentions()
-    return write_candidates(
-        mentions, Retriever([Dense(index)], encoder or TrigramEncoder()), concepts, k, path / "lists.arrow"
-    )
+    retriever = Retriever([Dense(index)], encoder or TrigramEncoder(), "the key")
+    return write_lists(mentions, retriever, concepts, k, path / "lists.arrow")
+
+
+def read(path, concepts):
+    return read_labelled_lists(path / "lists.arrow", concepts.hierarchy, concepts=concepts, fitted_on=False)
 
 
 def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, concepts, index):
     counts = write(tmp_path, concepts, index)
     recall = {"dense": {"1": 0.5, "8": 1.0, "32": 1.0, "64": 1.0}}
     assert counts == {"mentions": 5, "in_dictionary": 4, "retrieved": 3, "recall": recall}
-    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
-    assert lists.features == CANDIDATE_FEATURES
-    assert lists["mention_id"][:] == [100, 101, 102, 103, 104]
-    assert lists["cuis"][0] == ["C0000001", "C0000002"]
-    assert lists["names"][0] == ["cold", "cold"]
-    assert lists["cuis"][1][0] == "C0000003"
-    assert lists["names"][4] == ["head cold", "cold"]
-    assert lists["gold"][:] == [1, 0, 0, -1, -1]
-    np.testing.assert_allclose(lists["retrieval_scores"][0], [1, 1], atol=1e-6)
+    labelled = read(tmp_path, concepts)
+    lists = labelled.lists
+    assert labelled.mention_ids == ["100", "101", "102", "103", "104"] and lists.mentions == [m for m, _ in MENTIONS]
+    assert lists.offsets.tolist() == [0, 2, 4, 6, 8, 10] and lists.index_keys == ["the key"] * 5
+    assert lists.cuis.to_list()[:3] == ["C0000001", "C0000002", "C0000003"]
+    assert lists.names.to_list()[:2] == ["cold", "cold"] and lists.names.to_list()[8:] == ["head cold", "cold"]
+    assert list(lists.types) == [("T4",)] * 5 and list(lists.candidate_types)[:2] == [("T3",), ("T1",)]
+    assert lists.annotations.gold.tolist() == [1, 0, 0, -1, -1]
+    assert lists.annotations.in_dictionary.tolist() == [True, True, True, False, True]
+    np.testing.assert_allclose(lists.scores["retrieval"][:2], [1, 1], atol=1e-6)
+
+
+def test_training_mentions_are_drawn_among_those_with_a_known_concept(concepts):
+    cuis = ["C0000001", "C0000009"] * 50
+    assert drawn_rows(cuis, concepts, None, 1).tolist() == list(range(0, 100, 2))
+    drawn = drawn_rows(cuis, concepts, 20, 1)
+    assert len(set(drawn)) == 20 and (np.diff(drawn) > 0).all() and not (drawn % 2).any()
+    assert drawn_rows(cuis, concepts, 20, 1).tolist() == drawn.tolist() != drawn_rows(cuis, concepts, 20, 2).tolist()
 
 
 def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(tmp_path, concepts, index, monkeypatch):
@@ -71,20 +86,10 @@ def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(tmp_p
     assert found["recall"] == {"dense": {"1": 0.0, "8": 0.0, "32": 0.0, "64": 0.0}}
 
 
-def test_gold_concept_is_never_injected(tmp_path, concepts, index):
-    write(tmp_path, concepts, index)
-    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
-    assert "C0000004" not in lists["cuis"][4]
-    assert lists["cuis"][2] == lists["cuis"][0]
-
-
 def test_list_is_as_long_as_the_dictionary_when_that_is_short(tmp_path, concepts, index):
     write(tmp_path, concepts, index, k=10)
-    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
-    assert [len(cuis) for cuis in lists["cuis"]] == [4] * 5
-    assert all(len(set(cuis)) == 4 for cuis in lists["cuis"])
-    assert min(lists["gold"][:]) == -1
-    assert lists["gold"][4] == lists["cuis"][4].index("C0000004")
+    lists = read(tmp_path, concepts).lists
+    assert np.diff(lists.offsets).tolist() == [4] * 5 and len(set(lists.concepts)) == 20
 
 
 def test_each_string_is_encoded_once(tmp_path, concepts, index):
@@ -93,14 +98,14 @@ def test_each_string_is_encoded_once(tmp_path, concepts, index):
     assert encoder.asked == {"cold": 1, "hearts": 1, "heart": 1, "head cold": 1}
 
 
-def test_batches_do_not_change_the_file(tmp_path, concepts, index, monkeypatch):
+def test_batches_do_not_change_the_rows(tmp_path, concepts, index, monkeypatch):
     mentions = make_mentions(MENTIONS * 20)
-    contents = []
+    rows = []
     for size in (7, 4_096):
         monkeypatch.setattr(candidates_module, "MENTIONS_PER_BATCH", size)
         write(tmp_path / str(size), concepts, index, mentions=mentions)
-        contents.append(Dataset.from_file(str(tmp_path / str(size) / "lists.arrow")).to_dict())
-    assert contents[0] == contents[1]
+        rows.append(open_arrow(tmp_path / str(size) / "lists.arrow").to_pylist())
+    assert rows[0] == rows[1]
 
 
 def test_queries_are_searched_in_pieces(concepts, index, monkeypatch):

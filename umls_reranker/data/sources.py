@@ -27,7 +27,7 @@ from .relations import PAIRS, read_relations
 from .release import read_release, release_files
 from .rrf import read_rrf_concepts
 from .semantic_types import GROUP_PREFIX, TypeHierarchy
-from .user_lists import SplitOf, UserLists
+from .user_lists import SplitOf
 
 # Recipe key -> check that rejects a wrong download (`fetch.fetch`).
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
@@ -198,23 +198,11 @@ def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool
     return {split: whole * share for split, share in shares.items()}
 
 
-def user_lists(
-    mentions: MentionArguments,
-    files: Mapping[str, tuple[Path, ...]],
-    seed: int,
-    hierarchy: TypeHierarchy,
-) -> UserLists:
-    """The recipe's ``candidate_lists``, read and checked (`UserLists.read`).
-
-    Splits follow a column ``split``, lists of documents, or the recipe's shares.
-    """
-    (path,) = files["candidate_lists"]
-    listed = "train_documents" in files
-    if listed:
-        split_of: SplitOf = listed_documents(mentions, files, seed).get
-    else:
-        split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
-    return UserLists.read(path, hierarchy, split_of, listed)
+def user_splits(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> SplitOf:
+    """The split of a document of the recipe's ``candidate_lists``, by lists of documents or by its shares."""
+    if "train_documents" in files:
+        return listed_documents(mentions, files, seed).get
+    return partial(assign_split, shares=split_shares(mentions), seed=seed)
 
 
 def listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:

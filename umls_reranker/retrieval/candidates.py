@@ -1,17 +1,17 @@
-"""Candidate lists as in serving; the gold concept is never added."""
+"""Candidate lists as in serving, as rows of a run; the gold concept is never added."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Features, List, Value
 
 from ..core.arrays import list_offsets
 from ..core.progress import progress
-from ..data.arrow import arrow_writer
+from ..data.labelled_lists import list_rows, write_list_rows
 from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever
 
@@ -20,20 +20,17 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
 
-CANDIDATE_FEATURES = Features(
-    {
-        "mention_id": Value("int64"),
-        "cuis": List(Value("string")),
-        "names": List(Value("string")),
-        "retrieval_scores": List(Value("float32")),
-        "gold": Value("int32"),
-    }
-)
 # Ranks at which recall is reported.
 RECALL_AT = (1, 8, 32, 64)
 # Queries encoded and searched together. Constant, because padding affects the last bits of the scores.
 QUERIES = 8_192
 MENTIONS_PER_BATCH = 4_096
+
+
+def drawn_rows(cuis: Sequence[str], concepts: ConceptTable, most: int | None, seed: int) -> np.ndarray:
+    """Mentions to train on, ascending: those whose gold concept is in the dictionary; at most `most`, at random."""
+    known = np.flatnonzero(concepts.rows(cuis) >= 0)
+    return np.sort(np.random.default_rng(seed).permutation(known)[:most])
 
 
 def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[np.ndarray, Candidates]:
@@ -70,16 +67,14 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
     return positions
 
 
-def write_candidates(
-    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path
-) -> dict[str, Any]:
-    """Write the k nearest concepts of every mention, in the order of the mentions.
+def write_lists(mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path) -> dict[str, Any]:
+    """Write the k nearest concepts of every mention, in the order of the mentions, as `labelled_lists.list_rows`.
 
-    The columns are those of `CANDIDATE_FEATURES`, and for a union the scores of each further retriever, such as
-    ``lexical_scores``.
+    A candidate has ``cui``, ``name``, ``retrieval_score``, and for a union the scores of each further retriever, such
+    as ``lexical_score``.
 
     Args:
-        mentions: a split with the columns ``mention_id``, ``mention``, ``left``, ``right`` and ``cui``.
+        mentions: a split, or some of it.
         retriever: retriever of the candidates.
         concepts: dictionary of its index.
         k: candidates per mention; fewer only if the dictionary has fewer concepts.
@@ -94,32 +89,26 @@ def write_candidates(
         UserError: an index was built with another encoder or other concepts.
     """
     retriever.require(concepts)
-    table = mentions.select_columns(["mention_id", "mention", "left", "right", "cui"]).with_format("arrow")[:]
+    table = mentions.with_format("arrow")[:]
     query_of, candidates = search_mentions(table, retriever, k)
     gold_rows = concepts.rows(table["cui"].to_pylist())
     gold = gold_positions(gold_rows, candidates.rows, query_of)
-    mention_ids = table["mention_id"].to_numpy()
 
-    further = {f"{name}_scores": List(Value("float32")) for name in candidates.further}
-    schema = Features(CANDIDATE_FEATURES | further).arrow_schema
-    with arrow_writer(path, schema) as writer:
-        for start in range(0, len(query_of), MENTIONS_PER_BATCH):
+    def batches() -> Iterator[pa.Table]:
+        for start in range(0, max(len(query_of), 1), MENTIONS_PER_BATCH):
             part = slice(start, start + MENTIONS_PER_BATCH)
             of_part = candidates.take(query_of[part])
             is_candidate = of_part.rows >= 0
-            offsets = pa.array(list_offsets(is_candidate.sum(axis=1)), pa.int32())
             columns = {
-                "cuis": concepts.cuis_of(of_part.rows[is_candidate]),
-                "names": retriever.index.name_array(of_part.name_ids[is_candidate]).combine_chunks(),
-                "retrieval_scores": pa.array(of_part.scores[is_candidate]),
+                "cui": concepts.cuis_of(of_part.rows[is_candidate]),
+                "name": retriever.index.name_array(of_part.name_ids[is_candidate]).combine_chunks(),
             }
-            for name, scores in of_part.further.items():
-                columns[f"{name}_scores"] = pa.array(scores[is_candidate])
-            lists: dict[str, pa.Array] = {
-                key: pa.ListArray.from_arrays(offsets, values) for key, values in columns.items()
-            }
-            lists |= {"mention_id": pa.array(mention_ids[part]), "gold": pa.array(gold[part])}
-            writer.write(pa.Table.from_pydict(lists, schema))
+            for name, scores in {"retrieval": of_part.scores, **of_part.further}.items():
+                columns[f"{name}_score"] = pa.array(scores[is_candidate])
+            offsets = list_offsets(is_candidate.sum(axis=1))
+            yield list_rows(table.slice(start, MENTIONS_PER_BATCH), offsets, columns, retriever.index_key)
+
+    write_list_rows(batches(), path)
     return {
         "mentions": len(query_of),
         "in_dictionary": int((gold_rows >= 0).sum()),

@@ -7,9 +7,7 @@ them in order. The output appears when it is complete.
 from __future__ import annotations
 
 import json
-import sys
 from base64 import b64encode
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,17 +20,16 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.files import naming_full_disk, require_another, strict, written
 from ..core.progress import progress
-from ..data.mention_files import OUTPUT_FORMATS, RANKED, MentionBatch, RowPosition, open_mentions
-from .ranked_candidates import RANKED_TYPE, ranked_column
+from ..data.candidate_lists import CandidateLists
+from ..data.dictionary import Dictionary
+from ..data.labelled_lists import candidate_cuis
+from ..data.read import ERROR, TABLES, Rows, mention_files, read_rows
+from .ranked_candidates import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from ..data.candidate_lists import CandidateLists
     from .reranker import UMLSReranker
-
-# Number of invalid rows that are named if all are skipped.
-NAMED_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -45,43 +42,25 @@ class OneProcess:
 
 
 class BulkCounts(NamedTuple):
-    """Counts of the mentions of a file."""
+    """Counts of the mentions of a file: those ranked, and those with ``error`` instead."""
 
     ranked: int
-    left_out: int
-
-
-class RowFault(NamedTuple):
-    """A row that cannot be ranked, and the reason."""
-
-    position: RowPosition
-    reason: str
-
-
-class CheckedBatch(NamedTuple):
-    """A batch without the rows that cannot be ranked, its candidate lists, and the faults of the others."""
-
-    batch: MentionBatch
-    lists: CandidateLists
-    faults: list[RowFault]
+    faulty: int
 
 
 class BulkJob:
     """One input and one output.
 
     Args:
-        source: mentions with their candidates (`mention_files.open_mentions`).
-        target: file to write; its ending sets the format (JSON Lines for input in JSON Lines or CSV).
+        source: mentions with their candidates (`data.read.read_rows`).
+        target: file to write: JSON Lines, or for Parquet and Arrow the format of the input.
         batch_rows: number of mentions ranked at once.
-        on_error: ``"stop"`` fails at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
-            rows out.
         overwrite: whether to replace an existing output.
-        umls_dir: folder of a dictionary that completes the candidates (`MentionFiles.with_dictionary`), without
-            changing the rows of the output.
+        umls_dir: folder of a UMLS release that completes the candidates (`Dictionary`) without changing the rows of
+            the output.
 
     Raises:
-        UserError: the format of input or output is not supported, the output is the input or a folder, or exists, or
-            the input lacks the columns of mentions.
+        UserError: the input is not found, the format of the output is another, or the output is the input or exists.
     """
 
     def __init__(
@@ -89,31 +68,24 @@ class BulkJob:
         source: Path,
         target: Path,
         batch_rows: int = 1024,
-        on_error: str = "stop",
         *,
         overwrite: bool = False,
         umls_dir: Path | None = None,
     ) -> None:
-        if batch_rows < 1:
-            raise UserError("batch_mentions must be at least 1")
-        if on_error not in ("stop", "skip"):
-            raise UserError(f"on_error: {on_error!r} is unknown; choose stop or skip")
-        self._mentions = open_mentions(source)
-        self._target, self._batch_rows, self._on_error = target, batch_rows, on_error
-        self._kind = OUTPUT_FORMATS.get(target.suffix)
-        if self._kind is None:
-            raise UserError(f"{target}: the output must end in one of {', '.join(OUTPUT_FORMATS)}")
-        if target.is_dir():
-            raise UserError(f"{target} is a folder, but the output is a single file")
-        require_another(target, self._mentions.paths)
-        if target.exists() and not overwrite:
-            raise UserError(f"{target} already exists; choose another output or add --overwrite")
-        if self._kind != "jsonl" and self._mentions.features is None:
-            raise UserError(f"{target}: JSON Lines, CSV and TSV have no column types, so their output must be .jsonl")
-        self._mentions = self._mentions.with_dictionary(umls_dir)
+        files = mention_files(source)
+        if target.suffix != ".jsonl" and (target.suffix not in TABLES or {file.suffix for file in files} - {*TABLES}):
+            raise UserError(f"{target}: the output must end in .jsonl, or for tables in {', '.join(TABLES)}")
+        require_another(target, files)
+        if target.exists() and (target.is_dir() or not overwrite):
+            raise UserError(f"{target} already exists; choose another output, or replace a file with --overwrite")
+        self._source, self._target, self._batch_rows = source, target, batch_rows
+        self._dictionary = None
+        if umls_dir is not None:
+            cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in read_rows(source)))
+            self._dictionary = Dictionary.from_umls_dir(umls_dir, cuis)
 
     def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> BulkCounts:
-        """Check all rows, then rank them and write the output.
+        """Rank the rows and write the output; a row that cannot be ranked is written with ``error``, the reason.
 
         Args:
             reranker: reranker of this process.
@@ -123,119 +95,99 @@ class BulkJob:
             Counts of all processes.
 
         Raises:
-            UserError: a row cannot be ranked, which is named, or the disk is full.
+            UserError: a file cannot be read, or the disk is full.
         """
-        gather = _gather(processes)
-        own_rows, faults, left_out = self._check(reranker, processes)
-        total, total_left_out = (sum(gather([count])) for count in (own_rows, left_out))
-        named = sorted(gather(faults))[:NAMED_ROWS]
-        is_main = processes.is_main_process
-        if is_main:
-            for fault in named:
-                print(f"skipped: {fault.position}: {fault.reason}", file=sys.stderr)
+        counts = BulkCounts(0, 0)
+        nothing = nullcontext(lambda content: None)
         with (
             naming_full_disk(self._target),
-            self._output() if is_main else nullcontext(lambda content: None) as write,
-            progress(total=own_rows, desc="reranking", unit=" mentions") as bar,
+            self._output() if processes.is_main_process else nothing as write,
+            progress(desc="reranking", unit=" mentions") as bar,
         ):
-            for batch in self._own_batches(processes):
-                content = None if batch is None else self._ranked(reranker, batch, bar)
-                for each in gather([content]):
-                    if each is not None:
-                        write(each)
-        return BulkCounts(total - total_left_out, total_left_out)
+            batches = read_rows(self._source, self._batch_rows)
+            while in_round := list(islice(batches, processes.num_processes)):
+                own = in_round[processes.process_index : processes.process_index + 1]
+                results = [self._ranked(reranker, rows) for rows in own]
+                for content, faulty in _gathered(results, processes):
+                    write(content)
+                    counts = BulkCounts(counts.ranked + len(content) - faulty, counts.faulty + faulty)
+                bar.update(sum(len(rows.positions) for rows in in_round))
+        return counts
 
-    def _own_batches(self, processes: PartialState | OneProcess) -> Iterator[MentionBatch | None]:
-        """The batch of this process in each round; None in the last round if there are too few."""
-        batches = self._mentions.batches(self._batch_rows)
-        while in_round := list(islice(batches, processes.num_processes)):
-            yield in_round[processes.process_index] if processes.process_index < len(in_round) else None
+    def _ranked(self, reranker: UMLSReranker, rows: Rows) -> tuple[list[bytes] | pa.Table, int]:
+        """The output for a batch, lines or a table, and the number of faulty rows."""
+        errors: list[str | None] = [None] * len(rows.positions)
+        try:
+            lists = self._lists(reranker, rows.content)
+        except (TypeError, ValueError):
+            for row in range(len(errors)):
+                try:
+                    self._lists(reranker, rows.content[row : row + 1])
+                except (TypeError, ValueError) as error:
+                    errors[row] = str(error)
+            lists = self._lists(reranker, _without(rows.content, errors))
+        found = iter(ranked_column(lists, reranker.rank(lists), reranker.input_names))
+        ranked = pa.array([None if error else next(found).as_py() for error in errors], pa.list_(RANKED_TYPE))
+        faulty = len(errors) - errors.count(None)
+        if self._target.suffix == ".jsonl" or not isinstance(rows.content, pa.Table):
+            outcomes = zip(rows.mappings(), ranked.to_pylist(), errors, strict=True)
+            return [_line(row, {ERROR: error} if error else {RANKED: items}) for row, items, error in outcomes], faulty
+        table = rows.content.drop_columns([name for name in (RANKED, ERROR) if name in rows.content.column_names])
+        return table.append_column(RANKED, ranked).append_column(ERROR, pa.array(errors, pa.string())), faulty
 
-    def _check(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> tuple[int, list[RowFault], int]:
-        """Check the rows of this process: their number, the first `NAMED_ROWS` faults, and the number of faults."""
-        rows, left_out = 0, 0
-        named: list[RowFault] = []
-        with progress(desc="checking", unit=" mentions") as bar:
-            for batch in filter(None, self._own_batches(processes)):
-                faults = _checked(batch, reranker).faults
-                if faults and self._on_error == "stop":
-                    fault = faults[0]
-                    raise UserError(
-                        f"{fault.position}: {fault.reason}; fix the row, or skip such rows with --on_error skip"
-                    )
-                named += faults[: NAMED_ROWS - len(named)]
-                left_out += len(faults)
-                rows += len(batch)
-                bar.update(len(batch))
-        return rows, named, left_out
-
-    def _ranked(self, reranker: UMLSReranker, batch: MentionBatch, bar: Any) -> bytes | pa.Table:
-        """The output for a batch: lines, or a table."""
-        valid, lists, _ = _checked(batch, reranker)
-        # A batch may take minutes; meanwhile the bar advances with the share of pairs scored.
-        before, mentions_per_pair = bar.n, len(lists) / max(len(lists.names), 1)
-        decisions = reranker.rank(lists, lambda pairs: bar.update(pairs * mentions_per_pair))
-        bar.n = before
-        bar.update(len(batch))
-        ranked = ranked_column(lists, decisions, reranker.input_names)
-        if self._kind != "jsonl":
-            return valid.table.append_column(RANKED, ranked)
-        lines = valid.lines() if self._mentions.features is None else _as_lines(valid)
-        return b"".join(map(_with_ranked, lines, ranked.to_pylist()))
+    def _lists(self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table) -> CandidateLists:
+        if self._dictionary is not None:
+            rows = self._dictionary.add_to(rows.to_pylist() if isinstance(rows, pa.Table) else rows)
+        return CandidateLists.from_rows(reranker.thresholds.hierarchy, rows, reranker.calibration.scores)
 
     @contextmanager
     def _output(self) -> Iterator[Callable[[Any], Any]]:
         """A function that writes what `_ranked` returns; at the end the file gets its name."""
         import pyarrow.parquet as pq
-        from datasets import Features
 
         # A process that outlives its run must not write into the file of the next run.
         with written(self._target, shared=True) as partial:
-            if self._mentions.features is None or self._kind == "jsonl":
+            if self._target.suffix == ".jsonl":
                 with partial.open("wb") as stream:
-                    yield stream.write
+                    yield stream.writelines
                 return
-            ranked = Features.from_arrow_schema(pa.schema({RANKED: pa.list_(RANKED_TYPE)}))
-            schema = Features({**self._mentions.features, **ranked}).arrow_schema
-            make = pq.ParquetWriter if self._kind == "parquet" else pa.ipc.new_file
-            with make(partial, schema) as writer:
-                yield writer.write_table
+            writers: list[Any] = []
+
+            def write(table: pa.Table) -> None:
+                if not writers:
+                    make = pq.ParquetWriter if self._target.suffix == ".parquet" else pa.ipc.new_file
+                    writers.append(make(partial, table.schema))
+                writers[0].write_table(table)
+
+            yield write
+            for writer in writers:
+                writer.close()
 
 
-def _gather(processes: PartialState | OneProcess) -> Callable[[list], list]:
-    """A function that joins the lists of all processes."""
+def _without(content: list[dict[str, Any]] | pa.Table, errors: list[str | None]) -> list[dict[str, Any]] | pa.Table:
+    """The rows that have no error."""
+    if isinstance(content, pa.Table):
+        # Slices, because not every column type can be filtered.
+        slices = [content[row : row + 1] for row, error in enumerate(errors) if error is None]
+        return pa.concat_tables([content[:0], *slices])
+    return [row for row, error in zip(content, errors, strict=True) if error is None]
+
+
+def _gathered(results: list, processes: PartialState | OneProcess) -> list:
+    """The results of all processes."""
     if processes.num_processes == 1:
-        return list
+        return results
     from accelerate.utils import gather_object
 
-    return gather_object
+    return gather_object(results)
 
 
-def _checked(batch: MentionBatch, reranker: UMLSReranker) -> CheckedBatch:
-    known = reranker.thresholds.hierarchy, reranker.calibration.scores
-    try:
-        return CheckedBatch(batch, batch.lists(*known), [])
-    except (TypeError, ValueError):
-        faults = dict(batch.faults(*known))
-        valid = batch.without(faults)
-        named = [RowFault(batch.position(row), reason) for row, reason in faults.items()]
-        return CheckedBatch(valid, valid.lists(*known), named)
-
-
-def _as_lines(batch: MentionBatch) -> list[bytes]:
-    try:
-        rows = batch.rows()
-    except ValueError as error:
-        raise UserError(f"{batch.path}: {error}") from None
-    return [json.dumps(strict(row), ensure_ascii=False, default=_as_text).encode() for row in rows]
+def _line(row: dict[str, Any], outcome: dict[str, Any]) -> bytes:
+    """A row with its outcome as a line of JSON."""
+    content = {key: value for key, value in row.items() if key not in (RANKED, ERROR)} | outcome
+    return json.dumps(strict(content), ensure_ascii=False, default=_as_text).encode(errors="backslashreplace") + b"\n"
 
 
 def _as_text(value: Any) -> str:
     """Text for values without a JSON type: bytes in base64; dates, times and decimals as Python formats them."""
     return b64encode(value).decode() if isinstance(value, bytes) else str(value)
-
-
-def _with_ranked(line: bytes, ranked: list[dict[str, Any]]) -> bytes:
-    """A line of JSON unchanged, with the ranked candidates at the end."""
-    ending = json.dumps(ranked, ensure_ascii=False).encode()
-    return b'%s, "%s": %s}\n' % (line.removeprefix(BOM_UTF8).strip().removesuffix(b"}"), RANKED.encode(), ending)

@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.candidate_lists import CandidateLists
-from ..data.list_columns import MENTION, MENTION_FIELDS
-from ..data.mention_files import RANKED, require_mentions
-from .ranked_candidates import RANKED_TYPE, ranked_column
+from .ranked_candidates import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .reranker import UMLSReranker
 
+# Columns of a frame that are read.
+MENTION_COLUMNS = ("entity", "mention", "candidates", "entity_type", "left", "right")
 SPARK_NAMES = {pa.int64(): "long", pa.bool_(): "boolean"}
 #: Type of the column ``ranked`` in Spark's notation.
 RANKED_SCHEMA = "array<struct<{}>>".format(
@@ -48,7 +48,6 @@ class RerankBatches:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the rows with the column ``ranked``."""
-        require_mentions("the table", batch.column_names)
         return batch.append_column(RANKED, _ranked(self.reranker, batch))
 
 
@@ -71,8 +70,7 @@ class RerankPartitions:
         """Yield each frame with the column ``ranked``."""
         reranker = _load(self.model, **self.options)
         for frame in frames:
-            require_mentions("the table", frame.columns)
-            mention_columns = [name for name in (*MENTION_FIELDS, MENTION) if name in frame]
+            mention_columns = [name for name in MENTION_COLUMNS if name in frame]
             # Spark's empty arrays are float arrays, which Arrow cannot combine with arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(frame[mention_columns].assign(candidates=lists), preserve_index=False)
@@ -80,7 +78,7 @@ class RerankPartitions:
 
 
 def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
-    lists = CandidateLists.from_table(reranker.thresholds.hierarchy, table, reranker.calibration.scores)
+    lists = CandidateLists.from_rows(reranker.thresholds.hierarchy, table, reranker.calibration.scores)
     return ranked_column(lists, reranker.rank(lists), reranker.input_names)
 
 

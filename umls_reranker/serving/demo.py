@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..data.list_columns import entity_of
 from .reranker import UMLSReranker
 
 # Gradio reads these when it is imported.
@@ -31,7 +30,7 @@ def read_question(text: str) -> Mapping[str, Any]:
     """
     if text.lstrip().startswith("{"):
         row = json.loads(text)
-        return {"candidates": [], **row, "entity": entity_of(row)}
+        return {"candidates": [], **row, "entity": row.get("entity", row.get("mention"))}
     mention, _, lines = text.strip().partition("\n")
     parts = [line.partition("|") for line in lines.splitlines() if line.strip()]
     return {

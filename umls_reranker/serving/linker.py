@@ -14,10 +14,9 @@ from ..core.errors import UserError, warn_caller
 from ..core.recipe import Recipe
 from ..core.settings import RunArguments
 from ..data.abbreviations import find_abbreviations
-from ..data.candidate_lists import RetrievedList
 from ..data.concepts import ConceptTable
 from ..data.corpus import text_around
-from ..data.list_columns import mention_texts, require_lists
+from ..data.list_columns import Column, require_lists
 from ..hub.model_folder import model_recipe
 from .ranked_candidates import RankedCandidate
 from .reranker import UMLSReranker
@@ -208,7 +207,12 @@ class ConceptLinker:
         """
         queries = self.read(mentions, documents, starts, lefts, rights)
         ranked = self.reranker.rerank_batch(
-            queries.texts, self.candidates(queries), entity_types, queries.lefts, queries.rights
+            queries.texts,
+            self.candidates(queries),
+            entity_types,
+            queries.lefts,
+            queries.rights,
+            index_keys=[self.retriever.index_key] * len(queries.texts),
         )
         return self.described(ranked)
 
@@ -241,10 +245,10 @@ class ConceptLinker:
         rights = [""] * count if rights is None else rights
         if any(len(column) != count for column in (documents, starts, lefts, rights)):
             raise ValueError(f"{count} mentions need the same number of documents, starts and contexts")
-        mention_texts("mention", mentions, may_be_blank=False)
-        mention_texts("document", ["" if document is None else document for document in documents])
-        mention_texts("left", lefts)
-        mention_texts("right", rights)
+        columns = {"mention": mentions, "document": documents, "left": lefts, "right": rights}
+        for key, values in columns.items():
+            Column(key, count).texts(values)
+        Column("mention", count).no_blanks(mentions)
         long_forms: dict[str, dict[str, str]] = {}
         queries = MentionQueries([], [], [])
         for row, (mention, document, start) in enumerate(zip(mentions, documents, starts, strict=True)):
@@ -262,11 +266,11 @@ class ConceptLinker:
             queries.rights.append(right)
         return queries
 
-    def candidates(self, queries: MentionQueries) -> list[RetrievedList]:
+    def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
         """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
 
-        The lists are as for `UMLSReranker.rerank_batch`. The scores count only in these lists, which know their index,
-        not in copies or files of them. Mentions that are equal in everything that is read are searched once.
+        The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the `index_key` of the retriever,
+        as for `link_batch`. Mentions that are equal in everything that is read are searched once.
 
         Args:
             queries: what `read` returns.
@@ -292,7 +296,7 @@ class ConceptLinker:
         candidate_columns = {"name": self.retriever.index.names(hits.name_ids[query, position])}
         for name, scores in {"retrieval": hits.scores, **hits.further}.items():
             candidate_columns[f"{name}_score"] = scores[query, position].tolist()
-        lists = [RetrievedList([], self.retriever.index_key) for _ in numbers]
+        lists: list[list[dict[str, Any]]] = [[] for _ in numbers]
         candidates = zip(query.tolist(), concept_numbers.tolist(), _rows_of(candidate_columns), strict=True)
         for number, concept_number, candidate in candidates:
             lists[number].append(concepts[concept_number] | candidate)

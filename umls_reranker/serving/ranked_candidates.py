@@ -19,6 +19,8 @@ from ..core.arrays import RepeatedTexts
 from ..data.candidate_lists import CandidateLists
 from ..data.list_columns import as_arrow
 
+# The key of a row, and the column of a table, with the ranked candidates.
+RANKED = "ranked"
 # In Arrow; a mention has a list of these, its top candidate first.
 RANKED_TYPE = pa.struct(
     {

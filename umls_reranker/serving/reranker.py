@@ -137,6 +137,7 @@ class UMLSReranker:
         left: str = "",
         right: str = "",
         exhaustive: bool = False,
+        index_key: str = "",
     ) -> list[RankedCandidate]:
         """Rank the candidates of one mention, the top candidate first.
 
@@ -153,7 +154,7 @@ class UMLSReranker:
                   contradict the mention's type.
                 * ``NAME_score``, such as ``bm25_score``: the score of a retriever that the model was calibrated with.
                 * ``retrieval_score``, ``context_score``, ``lexical_score``: scores of this package's retrievers, which
-                  count only in lists of `ConceptLinker.candidates`.
+                  count only with the ``index_key`` of the index that the model was calibrated with.
 
                 Retrieval order breaks ties, and counts where the model weighs ``list_position``. Duplicates stay in
                 the list with equal scores. If a candidate lacks an input that the model reads, or a score lies far
@@ -164,6 +165,7 @@ class UMLSReranker:
             right: text after the mention.
             exhaustive: whether the cross-encoder also scores the candidates that would be pruned, which have no logit
                 otherwise. Thresholds and certificate were fitted without these logits.
+            index_key: key of the index that retrieved the candidates, as in the rows of a run.
 
         Returns:
             One `RankedCandidate` per candidate.
@@ -176,7 +178,8 @@ class UMLSReranker:
         Warns:
             UserWarning: the model does not know a type, or inputs that it reads are missing; names them.
         """
-        return self.rerank_batch([entity], [candidates], [entity_type], [left], [right], exhaustive=exhaustive)[0]
+        columns = [entity], [candidates], [entity_type], [left], [right]
+        return self.rerank_batch(*columns, exhaustive=exhaustive, index_keys=[index_key])[0]
 
     def rerank_batch(
         self,
@@ -187,6 +190,7 @@ class UMLSReranker:
         rights: Sequence[str] | None = None,
         desc: str | None = None,
         exhaustive: bool | Sequence[bool] = False,
+        index_keys: Sequence[str] | None = None,
     ) -> list[list[RankedCandidate]]:
         """Rank the candidates of n mentions; faster than n calls of `rerank`.
 
@@ -198,6 +202,7 @@ class UMLSReranker:
             rights: (n,) texts after the mentions.
             desc: title of a progress bar; None shows none.
             exhaustive: as for `rerank`, one value for all mentions or one for each.
+            index_keys: (n,) keys, each as for `rerank`; None: they are unknown.
 
         Returns:
             (n,) lists, each as `rerank` returns it.
@@ -208,7 +213,7 @@ class UMLSReranker:
         """
         # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
-        lists = self.read(entities, candidates, entity_types, lefts, rights)
+        lists = self.read(entities, candidates, entity_types, lefts, rights, index_keys)
         decisions = self.rank(lists, desc, exhaustive)
         return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
@@ -219,6 +224,7 @@ class UMLSReranker:
         entity_types: Sequence[str | Sequence[str] | None] | None = None,
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
+        index_keys: Sequence[str] | None = None,
     ) -> CandidateLists:
         """Read mentions and their candidates into columns; arguments and errors are those of `rerank_batch`."""
         return CandidateLists.from_objects(
@@ -228,8 +234,8 @@ class UMLSReranker:
             entity_types,
             lefts,
             rights,
-            self.template.candidate_fields,
             self.calibration.scores,
+            index_keys,
         )
 
     def rank(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..core.files import read_json
-from ..core.stages import RunFolder, Stage, key_of_lists, make_stage, should_run
+from ..core.stages import RunFolder, Stage, make_stage, should_run
 
 if TYPE_CHECKING:
     from ..core.recipe import Recipe
@@ -28,19 +28,17 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     from ..calibration.fitting import fit_calibration
     from ..calibration.network_logits import NetworkLogits
     from ..calibration.string_counts import StringCounts
-    from ..data.candidate_lists import CandidateLists
     from ..data.concepts import ConceptTable
+    from ..data.labelled_lists import read_run_lists
     from ..data.sources import describe_dictionary
     from ..hub.model_folder import copy_network, write_model_files
     from ..models.cross_encoder import PairScorer
     from ..models.pairs import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
-    candidates = run.splits("candidates")["calibration"]
     mentions = run.splits("mentions")
     template = PairTemplate.from_recipe(recipe.model)
-    key = key_of_lists(run.path)
-    lists = CandidateLists.from_run(candidates, mentions["calibration"], concepts, template.candidate_fields, key)
+    lists = read_run_lists(run.path, "calibration", concepts)
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)

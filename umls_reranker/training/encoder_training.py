@@ -34,7 +34,6 @@ from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
 from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
-from ..retrieval.negatives import random_below, random_bits
 from .fine_tuning import last_complete_checkpoint, set_dropout
 from .processes import training_device
 
@@ -263,3 +262,31 @@ def train_encoder(
         "mentions_in_dictionary": int((gold >= 0).sum()),
         "loss": losses[-1] if losses else None,
     }
+
+
+def random_bits(ids: np.ndarray, *counters: int) -> np.ndarray:
+    """64 random bits per id, a function of only the id and the counters.
+
+    Args:
+        ids: (n,) non-negative integers.
+        counters: seed, and the identity of the draw.
+
+    Returns:
+        (n,) uint64. The mixing step is the one of SplitMix64 (Steele, Lea & Flood 2014).
+    """
+    state = np.zeros(1, np.uint64)
+    for counter in counters:
+        state = _mix(state ^ np.uint64(counter))
+    return _mix(state ^ ids.astype(np.uint64))
+
+
+def random_below(bits: np.ndarray, bounds: np.ndarray | int) -> np.ndarray:
+    """Random integers from 0 to ``bounds - 1`` (int64) from 64 random bits; bounds up to 2**31."""
+    return ((bits >> np.uint64(32)).astype(np.int64) * bounds) >> 32
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

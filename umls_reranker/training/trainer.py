@@ -79,20 +79,6 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
         return self.pairs.take(rows), {"labels": labels, "weight": self.weights[rows] * counts, "row": rows}
 
 
-def lists_of_pairs(pairs: pa.Table) -> pa.Table:
-    """The training rows of mined pairs, which come mention by mention."""
-    import pyarrow as pa
-
-    mentions = pairs["mention_id"].to_numpy()
-    starts = np.flatnonzero(np.diff(mentions, prepend=mentions[:1] - 1))
-    offsets = pa.array([*starts, len(mentions)], pa.int32())
-    first = pairs.take(pa.array(starts))
-    of_pairs = {"names": pairs["name"], "labels": pairs["label"], "weights": pairs["weight"]}
-    columns = {"entity": first["mention"], "left": first["left"], "right": first["right"]}
-    columns |= {name: pa.ListArray.from_arrays(offsets, c.combine_chunks()) for name, c in of_pairs.items()}
-    return pa.table(columns)
-
-
 class PairCollator:
     """Pads pairs to the longest one of a batch.
 

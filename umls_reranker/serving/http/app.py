@@ -182,7 +182,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
                 if cut := int(lost.sum()):
                     reason = f"{cut} texts have more than {reranker.template.max_length} tokens"
                     raise Refusal(413, "Validation", f"Input validation error: {reason}; set truncate or shorten them")
-            (ranked,) = await batcher.rank([(request.query, texts, None, "", "", True)])
+            (ranked,) = await batcher.rank([(request.query, texts, None, "", "", True, "")])
         if request.raw_scores and any(item.logit is None for item in ranked):
             reason = "this model does not score texts with a cross-encoder, so there are no raw scores"
             raise Refusal(422, "Validation", f"{reason}; remove raw_scores")
@@ -199,7 +199,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         with admitted(len(request.mentions), max(len(one.candidates) for one in request.mentions)):
             lists = [[item.model_dump() for item in one.candidates] for one in request.mentions]
             calls = [
-                (one.mention, items, one.entity_type, one.left, one.right, False)
+                (one.mention, items, one.entity_type, one.left, one.right, False, "")
                 for one, items in zip(request.mentions, lists, strict=True)
             ]
             ranked = await batcher.rank(calls)
@@ -216,8 +216,8 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         with admitted(len(mentions)):
             queries = await run_in_threadpool(linker.read, mentions, documents, starts, lefts, rights)
             candidates = await run_in_threadpool(linker.candidates, queries)
-            calls = zip(queries.texts, candidates, types, *queries[1:], [False] * len(mentions), strict=True)
-            ranked = await batcher.rank(list(calls))
+            columns = zip(queries.texts, candidates, types, *queries[1:], strict=True)
+            ranked = await batcher.rank([(*call, False, linker.retriever.index_key) for call in columns])
             linked = await run_in_threadpool(linker.described, [items[: request.top] for items in ranked])
         return JSONResponse([[item.as_row() for item in items] for items in linked])
 

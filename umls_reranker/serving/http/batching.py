@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...core.errors import UserError
 from ..ranked_candidates import RankedCandidate
@@ -115,8 +115,9 @@ class Batcher:
         if not calls:
             return []
         try:
-            texts, lists, types, lefts, rights, exhaustive = map(list, zip(*calls, strict=True))
-            return self.reranker.rerank_batch(texts, lists, types, lefts, rights, exhaustive=exhaustive)
+            texts, lists, types, lefts, rights, exhaustive, keys = map(list, zip(*calls, strict=True))
+            further: dict[str, Any] = {"exhaustive": exhaustive, "index_keys": keys}
+            return self.reranker.rerank_batch(texts, lists, types, lefts, rights, **further)
         except (TypeError, ValueError, UserError) as error:
             # Of one mention, which must not fail the others.
             return [error] if len(calls) == 1 else [result for call in calls for result in self._ranked([call])]

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ...core.lines import is_finite, of_characters
-from ...data.list_columns import entity_of
 
 
 def _not_blank(text: str) -> str:
@@ -75,13 +74,6 @@ class _Mention(_Body):
     entity_type: Types = None
     left: Context = ""
     right: Context = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_one_text(cls, body: Any) -> Any:
-        if isinstance(body, dict):
-            entity_of(body)
-        return body
 
 
 class RankedMention(_Mention):
