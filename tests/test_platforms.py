@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from tiny_reranker import tiny_reranker
 
-from umls_reranker.training import dataset
+from umls_reranker.core.cores import usable_cores
 
 ROOT = Path(__file__).parents[1]
 # What Windows lacks is hidden from this package only: on Linux, asyncio and torch need it.
@@ -52,13 +51,6 @@ def test_every_module_loads_and_a_request_is_answered_without_what_windows_lacks
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("affinity", [True, False])
-def test_work_is_shared_out_where_the_system_tells_no_affinity(tmp_path, monkeypatch, affinity):
-    if not affinity:
-        monkeypatch.delattr(os, "sched_getaffinity")
-    asked = []
-    monkeypatch.setattr(dataset, "_write_shards", lambda *arguments: asked.append(arguments[-1]))
-    monkeypatch.setattr(dataset, "TokenizedPairs", list)
-    pairs = type("Pairs", (), {"__len__": lambda self: 1})()
-    dataset.tokenize_pairs(pairs, None, 1.0, tmp_path)
-    assert 1 <= asked[0] <= os.cpu_count()
+def test_cores_are_counted_where_the_system_tells_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()

@@ -11,7 +11,7 @@ from tiny_models import tiny_encoder
 ROOT = Path(__file__).parents[2]
 GPU = ROOT / "benchmarks" / "gpu"
 # What a machine with torch, transformers and accelerate alone does not have.
-MISSING = "datasets evaluate faiss pandas pyarrow scipy sentence_transformers sklearn tenacity tensorboard xxhash"
+MISSING = "datasets evaluate faiss pandas pyarrow scipy sentence_transformers sklearn tensorboard xxhash"
 
 
 def run(*command, **environment):
