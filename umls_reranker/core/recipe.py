@@ -234,8 +234,8 @@ def parse_recipe(
     values = {key: value for key, value in vars(options).items() if key in KEYS or key in given - own}
     recipe = Recipe.from_values(values)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
-    # Scores of user-provided lists are features too, whatever they are called.
-    if new_features and not recipe.mentions.candidate_lists:
+    # Scores of user-provided lists are features too, whatever they are called; a model folder's recipe may name them.
+    if sections and new_features and not recipe.mentions.candidate_lists:
         raise UserError(f"features: {new_features[0]!r} is unknown; choose from {', '.join(FEATURES)}")
     return (recipe, extra(**_part(vars(options), keys_of(extra)))) if extra else recipe
 
