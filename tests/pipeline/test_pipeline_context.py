@@ -20,8 +20,6 @@ def run(scripts, tmp_path_factory):
     keys = {
         "output_dir": folder,
         "encoder_training_steps": 4,
-        "encoder_batch_size": 16,
-        "encoder_context_tokens": 4,
         "retrievers": ["dense", "context", "lexical", "nearest_mentions"],
         "max_steps": 10,
         "start_from_encoder": True,
@@ -124,6 +122,7 @@ def test_finished_stages_are_skipped_and_context_needs_its_encoder(run):
     _, scripts, keys = run
     for script in ("train_encoder", "build_index", "train"):
         assert not scripts.run(script, **keys).remade
-    refused = scripts.run("build_index", **keys | {"encoder_training_steps": 0})
+    untrained = keys | {"encoder_training_steps": 0, "start_from_encoder": False}
+    refused = scripts.run("build_index", **untrained)
     assert refused.code == 2 and "retrievers: context needs an encoder that reads context" in refused.errors[0]
-    assert "not fine-tuned" in scripts.run("train_encoder", **keys | {"encoder_training_steps": 0}).out
+    assert "not fine-tuned" in scripts.run("train_encoder", **untrained).out

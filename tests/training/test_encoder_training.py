@@ -15,6 +15,7 @@ from trigram_encoder import make_concepts
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.settings import EncoderArguments, IndexArguments, RunArguments
 from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
+from umls_reranker.training import encoder_training
 from umls_reranker.training.encoder_training import EncoderTrainer, QueryCollator, QueryNamePairs, train_encoder
 
 CONCEPTS = {
@@ -35,6 +36,12 @@ MENTIONS = pa.table(
 @pytest.fixture(scope="module")
 def concepts(tmp_path_factory):
     return make_concepts(tmp_path_factory.mktemp("concepts"), CONCEPTS)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(encoder_training, "BATCH_SIZE", 8)
+    monkeypatch.setattr(encoder_training, "CONTEXT_TOKENS", 4)
 
 
 def pairs(concepts, size=40, seed=1) -> QueryNamePairs:
@@ -108,7 +115,7 @@ def test_loss_by_hand(folder, concepts):
 
 
 def train(folder, concepts, target, steps=6, dropout=None):
-    encoder = EncoderArguments(steps, 8, 1e-3, encoder_dropout=dropout, encoder_context_tokens=4)
+    encoder = EncoderArguments(steps, 1e-3, encoder_dropout=dropout)
     recipe = RunArguments(device="cpu"), encoder
     index = IndexArguments(encoder=str(folder), encoder_pooling="mean", encoder_max_length=16)
     mentions = datasets.Dataset(MENTIONS)
@@ -159,7 +166,7 @@ def test_a_stopped_training_ends_with_the_same_weights(folder, concepts, tmp_pat
     monkeypatch.setattr(EncoderTrainer, "compute_loss", stops)
     with pytest.raises(KeyboardInterrupt):
         train(folder, concepts, tmp_path / "cut")
-    monkeypatch.undo()
+    monkeypatch.setattr(EncoderTrainer, "compute_loss", original)
     train(folder, concepts, tmp_path / "cut")
     whole, cut = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

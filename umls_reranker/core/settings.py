@@ -343,14 +343,12 @@ class EncoderArguments:
     encoder_training_steps: int = recipe_key(
         0, "optimizer steps; 0 uses the encoder without fine-tuning and without context"
     )
-    encoder_batch_size: int = recipe_key(192, "queries per step; in-batch negatives")
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
     encoder_dropout: float | None = recipe_key(
         None,
         "dropout in training; 0 works better with few passes over the mentions; empty: the model's default (BERT: "
         "0.1)",
     )
-    encoder_context_tokens: int = recipe_key(16, "tokens of context read on each side of a mention")
 
 
 @dataclass

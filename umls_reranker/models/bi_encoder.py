@@ -251,8 +251,7 @@ def require_length(model: str, max_length: int, context_tokens: int, longest: in
     if context_tokens and most > longest:
         raise UserError(
             f"a mention of encoder_max_length {max_length} with {context_tokens} tokens of context on each side has "
-            f"up to {most} tokens but {model} reads at most {longest}; "
-            "lower encoder_context_tokens or encoder_max_length"
+            f"up to {most} tokens but {model} reads at most {longest}; lower encoder_max_length"
         )
 
 

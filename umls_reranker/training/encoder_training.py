@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 CONTEXT, MENTION, SYNONYM = range(3)
 TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])
 TEMPERATURE = 0.05
+# Queries per step, each a negative for all others, and tokens of text read on each side of a mention.
+BATCH_SIZE, CONTEXT_TOKENS = 192, 16
+# Texts of similar length that are padded together: names are much shorter than mentions in context.
+GROUP_SIZE = 48
 WARMUP_SHARE = 0.06
 KEPT_CHECKPOINTS = 2
 # Optimizer steps between checkpoints; an interrupted run resumes from the last one.
@@ -115,34 +119,27 @@ def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
 class QueryCollator:
     """Token ids of a batch of b pairs: b queries, then their b names.
 
-    Names are much shorter than mentions in context, so texts are padded in groups of similar length. Returns
-    ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``position`` (2 b,) int64, where each text
-    is in the groups one after the other; and ``row`` (b,) int64, the concept rows.
+    Returns ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``position`` (2 b,) int64, where
+    each text is in the groups one after the other; and ``row`` (b,) int64, the concept rows.
     """
 
     tokenizer: QueryTokenizer
-    group_size: int = 48
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        texts = self._queries(pairs) + self.tokenizer.plain([pair["name"] for pair in pairs])
-        order = np.argsort([-len(ids) for ids in texts], kind="stable")
+        inside = [pair for pair in pairs if pair["left"] is not None]
+        plain = self.tokenizer.plain([pair["query"] for pair in pairs if pair["left"] is None])
+        columns = ([pair[name] for pair in inside] for name in ("query", "left", "right"))
+        ids = {True: iter(plain), False: iter(self.tokenizer.in_context(*columns))}
+        texts = [next(ids[pair["left"] is None]) for pair in pairs]
+        texts += self.tokenizer.plain([pair["name"] for pair in pairs])
+        order = np.argsort([-len(text) for text in texts], kind="stable")
         groups = []
-        for start in range(0, len(texts), self.group_size):
-            group = PackedTexts.join([texts[number] for number in order[start : start + self.group_size]])
+        for start in range(0, len(texts), GROUP_SIZE):
+            group = PackedTexts.join([texts[number] for number in order[start : start + GROUP_SIZE]])
             arrays = group.padded(self.tokenizer.pad_token_id)
             groups.append({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return {
-            "groups": groups,
-            "position": torch.from_numpy(np.argsort(order)),
-            "row": torch.tensor([pair["row"] for pair in pairs]),
-        }
-
-    def _queries(self, pairs: Sequence[dict[str, Any]]) -> list[list[int]]:
-        plain = [pair["query"] for pair in pairs if pair["left"] is None]
-        inside = [pair for pair in pairs if pair["left"] is not None]
-        columns = ([pair[name] for pair in inside] for name in ("query", "left", "right"))
-        ids_plain, ids_inside = iter(self.tokenizer.plain(plain)), iter(self.tokenizer.in_context(*columns))
-        return [next(ids_plain if pair["left"] is None else ids_inside) for pair in pairs]
+        rows = torch.tensor([pair["row"] for pair in pairs])
+        return {"groups": groups, "position": torch.from_numpy(np.argsort(order)), "row": rows}
 
 
 class EncoderTrainer(Trainer):
@@ -212,14 +209,14 @@ def train_encoder(
         tokenizer = load_pretrained(AutoTokenizer, source)
         model = load_encoder_body(source, device, "float32")
     longest = getattr(model.config, "max_position_embeddings", sys.maxsize)
-    require_length(index.encoder, index.encoder_max_length, encoder.encoder_context_tokens, longest)
+    require_length(index.encoder, index.encoder_max_length, CONTEXT_TOKENS, longest)
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
     if encoder.encoder_dropout is not None:
         set_dropout(model, encoder.encoder_dropout)
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
     gold = concepts.rows(mentions["cui"][:])
-    size = encoder.encoder_training_steps * encoder.encoder_batch_size
+    size = encoder.encoder_training_steps * BATCH_SIZE
     arguments = OneGpuArguments(
         output_dir=str(folder / "checkpoints"),
         seed=run.seed,
@@ -230,7 +227,7 @@ def train_encoder(
         max_steps=encoder.encoder_training_steps,
         weight_decay=0.01,
         warmup_steps=WARMUP_SHARE,
-        per_device_train_batch_size=encoder.encoder_batch_size,
+        per_device_train_batch_size=BATCH_SIZE,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         save_steps=SAVE_STEPS,
@@ -241,7 +238,7 @@ def train_encoder(
         disable_tqdm=False,
         report_to="none",
     )
-    queries = QueryTokenizer(tokenizer, index.encoder_max_length, encoder.encoder_context_tokens)
+    queries = QueryTokenizer(tokenizer, index.encoder_max_length, CONTEXT_TOKENS)
     trainer = EncoderTrainer(
         model=model,
         args=arguments,
@@ -253,7 +250,7 @@ def train_encoder(
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder / "checkpoints"))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": encoder.encoder_context_tokens})
+    write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": CONTEXT_TOKENS})
     shutil.rmtree(folder / "checkpoints")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
