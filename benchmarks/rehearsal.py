@@ -119,7 +119,7 @@ class Rehearsal:
         yield "validate", self.command("validate"), {"codes": (0, 1)}
         yield "export_index", self.command("export_index", index_folder=self.work / "served"), {}
         yield "publish", self.command("publish", repo_id=REPO, tag=TAG), {"env": self.hub}
-        lists, output = self.work / "runs" / "rehearsal" / "lists" / "test", self.work / "reranked.parquet"
+        lists, output = self.work / "runs" / "rehearsal" / "lists" / "test.arrow", self.work / "reranked.parquet"
         rerank = [*TWO_PROCESSES, "rerank", REPO, lists, output, "--revision", TAG, "--device", "cpu", "--overwrite"]
         yield "rerank test lists by revision, 2 processes", rerank, {"env": self.hub}
         port = free_port()

@@ -4,8 +4,8 @@
     python benchmarks/peers/ours.py runs/minilm-medmentions-cpu runs/peers
     python benchmarks/peers/ours.py runs/minilm-medmentions-cpu runs/peers --lists gilda bm25 fuzzy
 
-The first form ranks the run's candidates by all features, without the cross-encoder, without the mentions' types, and
-by names and CUIs. The run's model was fitted on the calibration documents, so thresholds are chosen on those of dev.
+The first form ranks the run's lists by all that they hold, without the mentions' types, and by names alone. The run's
+model was fitted on the calibration documents, so thresholds are chosen on those of dev.
 
 The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM/SPLIT.jsonl, and ranks them in two ways:
 +lists, by a model without a network that `umls-reranker calibrate --lists` makes of the first `--most` calibration
@@ -17,8 +17,9 @@ With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks
 
 import argparse
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from peer import Export, Link, Mention, read_rows, take_turns, write_rows
 
 WAYS = ("lists", "model")
 OWN_INPUTS = ("types", "context", "training mentions")
+FOLDS = 5
 
 
 def main() -> None:
@@ -38,25 +40,22 @@ def main() -> None:
     parser.add_argument(
         "--most", type=int, default=5_000, help="number of calibration lists to fit on, or mentions to time"
     )
-    parser.add_argument("--turns", choices=("ours", "ours_without_cross_encoder"), help="time it when asked to")
+    parser.add_argument("--turns", action="store_true", help="time the run's linker when asked to")
     arguments = parser.parse_args()
     if arguments.turns:
-        link = linker_of(arguments.run, uses_network=arguments.turns == "ours")
-        take_turns(link, Export(arguments.export).mentions("test"), arguments.most)
+        take_turns(linker_of(arguments.run), Export(arguments.export).mentions("test"), arguments.most)
     elif not arguments.lists:
-        rank_own(arguments.run, arguments.export)
+        rank_own(arguments.run, Export(arguments.export))
     for system in arguments.lists or ():
         for way in arguments.ways:
             rank_lists(system, way, arguments.run / "model", Export(arguments.export), arguments.most)
 
 
-def linker_of(run: Path, uses_network: bool) -> Link:
-    """The run's linker as users call it, with or without its cross-encoder."""
+def linker_of(run: Path) -> Link:
+    """The run's linker as users call it."""
     from umls_reranker.serving.linker import ConceptLinker
 
     linker = ConceptLinker.from_run(run)
-    if not uses_network:
-        linker.reranker.calibration = without_cross_encoder(linker.reranker.calibration)
 
     def link(mentions: Sequence[Mention]) -> list:
         return linker.link_batch(
@@ -69,73 +68,69 @@ def linker_of(run: Path, uses_network: bool) -> Link:
     return link
 
 
-def without_cross_encoder(calibration):
-    """The calibration whose model of all inputs does not weigh the network."""
-    return replace(calibration, models=[calibration.models[0].without_network])
-
-
-def rank_own(run: Path, export: Path) -> None:
-    """Write rows of the run's model on the run's candidates."""
-    from umls_reranker.calibration.inputs import without
-    from umls_reranker.core.stages import RunFolder, key_of_lists
-    from umls_reranker.data.candidate_lists import CandidateLists
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.serving.reranker import UMLSReranker
-
-    reranker = UMLSReranker.from_pretrained(run / "model")
-    calibration = reranker.calibration
-    first, *fallbacks = calibration.models
-    ways = {"ours": (calibration, ())}
-    if first.uses_network and first.baseline is not None:
-        ways["ours_without_cross_encoder"] = without_cross_encoder(calibration), ()
-    for model in fallbacks:
-        if model.name in ("no type", "names and CUIs"):
-            ways[f"ours_{model.name.replace(' ', '_').lower()}"] = calibration, model.removed
-    concepts, mentions = ConceptTable.load(run / "concepts"), RunFolder(run).splits("mentions")
-    candidates, fields = RunFolder(run).splits("candidates"), reranker.template.candidate_fields
-    for name, (reranker.calibration, removed) in ways.items():
-        for split in ("dev", "test"):
-            lists = CandidateLists.from_run(candidates[split], mentions[split], concepts, fields, key_of_lists(run))
-            decisions = reranker.rank(without(lists, removed), f"{name}, {split}")
-            write_rows(
-                export / "rows" / name / f"{split}.jsonl", rows(lists, decisions, mentions[split]["mention_id"])
-            )
-        inputs = [entry for entry in OWN_INPUTS if entry != "types" or "entity_type" not in removed]
-        write_facts(export / "rows" / name, inputs, "dev")
+def rank_own(run: Path, export: Export) -> None:
+    """Write rows of the run's model on the run's lists."""
+    for split in ("dev", "test"):
+        whole = export.scratch("own") / f"{split}.jsonl"
+        umls_reranker("rerank", run / "model", run / "lists" / f"{split}.arrow", whole, "--overwrite")
+        rows = [*read_rows(whole)]
+        for name, changed in {
+            "ours": rows,
+            "ours_no_type": [row | {"entity_type": None} for row in rows],
+            "ours_names": [
+                row | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]} for row in rows
+            ],
+        }.items():
+            write_rows(export.folder / "rows" / name / f"{split}.jsonl", ranked(run / "model", changed, export))
+            write_facts(export.folder / "rows" / name, OWN_INPUTS[name == "ours_no_type" :], "dev")
 
 
 def rank_lists(system: str, way: str, model: Path, export: Export, most: int) -> None:
     """Write rows of a peer's candidates, ranked by ours."""
-    from umls_reranker.core.settings import CalibrationArguments
-    from umls_reranker.data.labelled_lists import read_labelled_lists
-    from umls_reranker.serving.recalibration import recalibrate, save_recalibrated
-    from umls_reranker.serving.reranker import UMLSReranker
-    from umls_reranker.serving.source_model import SourceModel
-
     name, is_fitted = f"{system}+{way}", way == "lists"
-    source, folder = SourceModel.load(None if is_fitted else str(model)), export.folder / "rows" / name
-
-    def lists_of(split: str, most: int | None = None):
-        path = export.folder / "lists" / system / f"{split}.jsonl"
-        write_rows(path, islice(labelled_lists(system, split, export), most))
-        return read_labelled_lists(path, source.hierarchy, fitted_on=split == "calibration")
-
-    reranker = source.reranker
+    lists, folder = export.folder / "lists" / system, export.folder / "rows" / name
+    for split in ("dev", "calibration", "test"):
+        if (export.folder / "rows" / system / f"{split}.jsonl").exists():
+            rows = labelled_lists(system, split, export)
+            write_rows(lists / f"{split}.jsonl", islice(rows, most if split == "calibration" else None))
     if is_fitted:
-        labelled = lists_of("calibration", most)
-        new = recalibrate(source, labelled, CalibrationArguments())
-        write_rows(folder / "calibration.jsonl", rows(new.lists, new.after, labelled.mention_ids))
-        place = export.scratch("models") / name
-        shutil.rmtree(place, ignore_errors=True)
-        save_recalibrated(source, new, place)
-        reranker = UMLSReranker.from_pretrained(place)
+        rows, held_out = [*read_rows(lists / "calibration.jsonl")], []
+        documents = [*dict.fromkeys(row["doc_id"] for row in rows)]
+        for fold in range(FOLDS):
+            inside = {*documents[fold::FOLDS]}
+            rest = [row for row in rows if row["doc_id"] not in inside]
+            part = [row for row in rows if row["doc_id"] in inside]
+            held_out += ranked(calibrated(rest, export), part, export)
+        write_rows(folder / "calibration.jsonl", held_out)
+        model = calibrated(rows, export)
     for split in ("test",) if is_fitted else ("dev", "test"):
-        labelled = lists_of(split)
-        decisions = reranker.rank(labelled.lists, f"{name}, {split}")
-        write_rows(folder / f"{split}.jsonl", rows(labelled.lists, decisions, labelled.mention_ids))
+        write_rows(folder / f"{split}.jsonl", ranked(model, read_rows(lists / f"{split}.jsonl"), export))
     inputs = next(read_rows(export.folder / "rows" / system / "facts.json"))["inputs"]
     added = ["types", "calibration mentions"] if is_fitted else OWN_INPUTS
     write_facts(folder, [*dict.fromkeys([*inputs, *added])], "calibration" if is_fitted else "dev")
+
+
+def umls_reranker(*words: Any) -> None:
+    subprocess.run([sys.executable, "-m", "umls_reranker", *map(str, words)], check=True, stdout=sys.stderr)
+
+
+def calibrated(rows: Iterable[dict[str, Any]], export: Export) -> Path:
+    """A model without a network, made of labelled lists."""
+    folder = export.scratch("calibrated")
+    shutil.rmtree(folder, ignore_errors=True)
+    write_rows(folder / "lists.jsonl", rows)
+    umls_reranker("calibrate", "--lists", folder / "lists.jsonl", "--output", folder / "model")
+    return folder / "model"
+
+
+def ranked(model: Path, rows: Iterable[dict[str, Any]], export: Export) -> Iterator[dict[str, Any]]:
+    """What a model decides about each row, best candidate first."""
+    folder = export.scratch("ranked")
+    write_rows(folder / "given.jsonl", rows)
+    umls_reranker("rerank", model, folder / "given.jsonl", folder / "ranked.jsonl", "--overwrite")
+    for row in read_rows(folder / "ranked.jsonl"):
+        cuis, scores = ([candidate[key] for candidate in row["ranked"]] for key in ("cui", "score"))
+        yield {"mention_id": row["mention_id"], "cuis": cuis, "scores": scores}
 
 
 def labelled_lists(system: str, split: str, export: Export) -> Iterator[dict[str, Any]]:
@@ -151,16 +146,6 @@ def labelled_lists(system: str, split: str, export: Export) -> Iterator[dict[str
         text = {"entity": mention.mention, "left": mention.left, "right": mention.right}
         labels = {"doc_id": mention.doc_id, "cui": mention.cui, "mention_id": mention.mention_id}
         yield text | labels | {"entity_type": mention.semantic_types, "candidates": candidates}
-
-
-def rows(lists, decisions, mention_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """What was decided about each mention, by rank; ranks are by log-odds, confidence is the probability."""
-    cuis, bounds = lists.cuis.to_list(), decisions.offsets.tolist()
-    for mention_id, start, end in zip(mention_ids, bounds, bounds[1:], strict=False):
-        order = decisions.order[start:end]
-        confidence = {"confidence": decisions.probabilities[order[0]].item()} if len(order) else {}
-        ranked = {"cuis": [cuis[row] for row in order], "scores": decisions.log_odds[order].tolist()}
-        yield {"mention_id": mention_id} | ranked | confidence
 
 
 def write_facts(folder: Path, inputs: Iterable[str], chosen_on: str) -> None:

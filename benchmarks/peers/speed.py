@@ -4,7 +4,7 @@
     python benchmarks/peers/speed.py runs/minilm-medmentions-cpu runs/peers
 
 Each system that `make peers` installed is set up in a process of its own, and then all take turns on a machine that
-does nothing else. Ours are the run's linker, which retrieves as the others do, with and without its cross-encoder.
+does nothing else. Ours is the run's linker, which retrieves as the others do.
 Prints Markdown: medians of the rounds, with the best, and the peak memory of the process.
 """
 
@@ -20,7 +20,6 @@ from statistics import median
 
 from run import ENVIRONMENTS, HERE
 
-OURS = ("ours", "ours_without_cross_encoder")
 BATCHES = {"one by one": 1, "in batches": 256}
 
 
@@ -28,11 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder with a model")
     parser.add_argument("export", type=Path, help="folder that export.py wrote of it")
-    parser.add_argument("systems", nargs="*", help="ours, ours_without_cross_encoder or of systems/ (default: all)")
+    parser.add_argument("systems", nargs="*", help="ours, or of systems/ (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--most", type=int, default=256, help="test mentions a turn")
     arguments = parser.parse_args()
-    names = arguments.systems or [*OURS, *sorted(path.stem for path in (HERE / "systems").glob("*.py"))]
+    names = arguments.systems or ["ours", *sorted(path.stem for path in (HERE / "systems").glob("*.py"))]
     processes = {name: started(name, arguments.run, arguments.export, arguments.most) for name in names}
     rates, memory = defaultdict(list), {}
     for number in range(arguments.rounds + 1):
@@ -57,8 +56,8 @@ def main() -> None:
 def started(name: str, run: Path, export: Path, most: int) -> subprocess.Popen:
     """The process of a system, which is being set up."""
     options = [export, "--most", most, "--turns"]
-    command = [sys.executable, HERE / "ours.py", run, *options, name]
-    if name not in OURS:
+    command = [sys.executable, HERE / "ours.py", run, *options]
+    if name != "ours":
         environment = import_module(f"systems.{name}").ENVIRONMENT
         command = [ENVIRONMENTS / environment / "bin" / "python", HERE / "peer.py", name, *options]
     return subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
