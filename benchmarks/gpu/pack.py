@@ -30,12 +30,16 @@ def main() -> None:
 
     here, package = Path(__file__).parent, Path(__file__).parents[2] / "umls_reranker"
     source = resolve_model(arguments.model, None)
-    pairs = Dataset.from_file(str(arguments.pairs / "train.arrow"))
+    pairs = [
+        (number, row["entity"], *pair)
+        for number, row in enumerate(Dataset.from_file(str(arguments.pairs / "train.arrow")))
+        for pair in zip(row["names"], row["labels"], row["weights"], strict=True)
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         load_pretrained(AutoModel, source, dtype=torch.float16).save_pretrained(data / "model")
         load_pretrained(AutoTokenizer, source).save_pretrained(data / "model")
-        columns = {name: pairs[name][:] for name in COLUMNS}
+        columns = dict(zip(COLUMNS, zip(*pairs, strict=True), strict=True))
         (data / "pairs.json").write_text(json.dumps(columns), encoding="utf-8")
         with tarfile.open(arguments.archive, "w:gz") as archive:
             archive.add(data, "gpu/data")

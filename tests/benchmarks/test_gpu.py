@@ -41,15 +41,9 @@ def test_the_archive_measures_everything_without_further_libraries(tmp_path, blo
 
     from umls_reranker.data.arrow import arrow_writer
 
-    rows = range(120)
-    pairs = {
-        "mention_id": [row // 10 for row in rows],
-        "mention": [f"pain {row // 10}" for row in rows],
-        "name": [f"ache {row}" for row in rows],
-        "label": [int(row % 10 == 0) for row in rows],
-        "weight": [1.0 + row % 2 for row in rows],
-    }
-    table = pa.table(pairs)
+    names = [[f"ache {mention} {number}" for number in range(10)] for mention in range(12)]
+    columns = {"entity": [f"pain {mention}" for mention in range(12)], "names": names}
+    table = pa.table(columns | {"labels": [[1] + [0] * 9] * 12, "weights": [[1.0, 2.0] * 5] * 12})
     with arrow_writer(tmp_path / "pairs" / "train.arrow", table.schema) as writer:
         writer.write(table)
     model = tiny_encoder(tmp_path / "model")
