@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from umls_reranker.calibration.decisions import rank
-from umls_reranker.calibration.fitting import fit_calibration
+from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest, clopper_pearson_lower
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
@@ -222,17 +222,9 @@ def chosen(documents: int, network_weight: float, rng: np.random.Generator) -> C
     """Fit on lists of `drawn_lists`, and measure on many others."""
     lists, logits = drawn_lists(documents, network_weight, rng)
     settings = CalibrationArguments(features=[CROSS_ENCODER, "retriever"], calibrator="platt")
-    calibration, fitted = fit_calibration(
-        lists,
-        lambda unseen, wanted: logits,
-        StringCounts.fit([]),
-        settings,
-        lists.hierarchy,
-        seed=int(rng.integers(1 << 31)),
-        may_drop_network=True,
-        has_fallbacks=False,
-        has_outlook=False,
-    )
+    network, seed = NetworkLogits(None, lists, known={(): logits}), int(rng.integers(1 << 31))
+    options = {"may_drop_network": True, "has_fallbacks": False}
+    calibration, _, facts = fit_calibration(lists, network, StringCounts.fit([]), settings, seed, **options)
     new, logits = drawn_lists(5000, network_weight, rng)
     decided = rank(new, Scores(logits, 0), calibration)
     is_high = decided.tiers[decided.top] == TIERS.index("high")
@@ -240,7 +232,7 @@ def chosen(documents: int, network_weight: float, rng: np.random.Generator) -> C
     return Chosen(
         float(is_high.mean()),
         float(correct[is_high].mean()) if is_high.any() else 1.0,
-        fitted["cross_encoder"]["kept"],
+        facts["cross_encoder"]["kept"],
     )
 
 

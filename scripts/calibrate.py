@@ -1,13 +1,14 @@
 #!/usr/bin/env python
-"""Fit calibrator and thresholds on the candidate lists of the calibration split, and write the model folder.
+"""Fit calibrator and thresholds on labelled candidate lists, and write the model folder.
 
     umls-reranker calibrate quickstart
     umls-reranker calibrate --lists my_lists.parquet --output my_model
     umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model
     umls-reranker calibrate my_model --lists my_lists.parquet --add corrections.jsonl --output my_model_2
 
-The first form writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
-weights, string counts of the training split, thresholds.json and recipe.yaml.
+The first form calibrates a run's checkpoint on the lists of its calibration split, and writes model/ into the run
+folder: weights, tokenizer, reranker.json, calibrator.json with the feature weights, string counts of the training
+split, thresholds.json and recipe.yaml.
 
 The other forms need no run. The lists are a few hundred mentions from your own pipeline, in the format of
 umls-reranker rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold concept. Retriever scores are
@@ -15,7 +16,7 @@ features too; name them NAME_score in the candidates. CSV and TSV have one candi
 mention, cui, name, score (read as list_score) or NAME_score, and gold (1 for the gold concept, else 0) or gold_cui.
 Without MODEL, the result combines scores, names, types and counts, and is served without a network or torch.
 MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added if it
-helps. The command compares the result with the original order of your lists on held-out documents.
+helps. All forms compare the result with the original order of the lists on held-out documents.
 umls-reranker calibrate --lists FILE --help lists the options of these forms.
 """
 
@@ -25,10 +26,10 @@ from pathlib import Path
 from umls_reranker.core.recipe import add_keys, parse_recipe
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.core.settings import CalibrationArguments, RunArguments
-from umls_reranker.serving.run_calibration import calibrate_run
+from umls_reranker.core.stages import RunFolder, make_stage, should_run
 
 # Recipe keys that are options of the second form too.
-FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
+FITTING_KEYS = ("calibrator", "target_precision", "confidence")
 
 ADD_HELP = (
     "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of LISTS replaces it; "
@@ -69,30 +70,49 @@ def lists_parser() -> CommandParser:
     return parser
 
 
+def calibrate_run(recipe) -> None:
+    run = RunFolder(recipe.run.run_dir)
+    stage = make_stage("model", recipe, run)
+    with run.locked(dry_run=recipe.run.dry_run):
+        if not should_run(stage, recipe.run):
+            return
+        from umls_reranker.data.concepts import ConceptTable
+        from umls_reranker.data.labelled_lists import read_run_lists
+        from umls_reranker.serving.calibrate import Source, calibrate, results, write_calibrated
+
+        source, settings = Source.of_run(recipe, run), recipe.calibration
+        lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
+        # The network was trained for this, so it stays.
+        new = calibrate(source, lists, settings, recipe.run.seed, keep_cross_encoder=True)
+        with stage.writing() as (folder, summary):
+            write_calibrated(source, new, folder)
+            summary |= new.fitted
+        print(results(new))
+
+
 def calibrate_on_lists(options) -> None:
     from umls_reranker.core.errors import UserError
     from umls_reranker.core.settings import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
+    from umls_reranker.serving.calibrate import Source, calibrate, results, save_calibrated
     from umls_reranker.serving.list_description import described
-    from umls_reranker.serving.recalibration import recalibrate, results, save_recalibrated
-    from umls_reranker.serving.source_model import SourceModel
 
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:
         raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
-    source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    lists = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir, add=options.add)
+    source = Source.load(options.model, options.revision, options.device, options.dtype)
+    labelled = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir, add=options.add)
     # Before anything is scored, which may take long.
-    print(described(lists, source.template.reads), flush=True)
+    print(described(labelled, source.reads), flush=True)
     if options.dry_run:
         would_make("calibrate", options.output)
         return
     settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
     keep = options.keep_cross_encoder
-    new = recalibrate(source, lists, settings, options.seed, keep_cross_encoder=keep)
-    save_recalibrated(source, new, options.output)
+    new = calibrate(source, labelled.lists, settings, options.seed, keep_cross_encoder=keep)
+    save_calibrated(source, new, options.output)
     print(results(new))
     print(f"the new model is in {options.output}")
 

@@ -33,6 +33,14 @@ def make_lists(
     return AnnotatedLists(**vars(lists), annotations=annotations)
 
 
+def flat_lists(labels, types, hierarchy, documents=None, size=1):
+    """n lists of `size` candidates, those of label 1 (n * size,) gold."""
+    labels = np.asarray(labels).reshape(-1, size)
+    items = [[{"name": f"n{place}"} for place in range(size)]] * len(labels)
+    gold = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
+    return make_lists(["m"] * len(labels), items, types, hierarchy, gold=gold, documents=documents)
+
+
 def given_candidates(lists):
     """The candidates of each list as a user gives them: one mapping per candidate, with all that is known of it."""
     columns = {

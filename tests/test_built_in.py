@@ -2,11 +2,19 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
+from list_fixtures import write_lists
+from list_model import list_rows
+
+from umls_reranker.core.settings import CalibrationArguments
+from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
-from umls_reranker.serving.source_model import SourceModel
+from umls_reranker.serving.calibrate import Source, calibrate, results
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"
 # Neither is installed where it serves without a network.
@@ -31,8 +39,25 @@ def test_it_is_whole_small_and_says_whose_it_is():
 
 
 def test_lists_of_other_documents_take_its_counts_and_no_certificate():
-    source = SourceModel.load("built-in")
+    source = Source.load("built-in")
     assert len(source.reranker.calibration.history.certificates) == 1 and source.history.certificates == ()
-    # The PMID of a document that it was calibrated on.
-    assert source.is_new(["26316050", "another document"]).tolist() == [False, True]
-    assert len(source.counts(of_training=False)) > 5_000 and len(source.counts(of_training=True)) == 0
+    assert len(source.counts) > 5_000
+
+
+@pytest.mark.parametrize("known", [1, 20])
+def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
+    """A single shared document once took all its counts away."""
+    source = Source.load("built-in")
+    path = write_lists(tmp_path / "own.jsonl", list_rows(60, 40))
+    lists = read_labelled_lists(path, source.hierarchy).lists
+    documents = lists.annotations.documents.copy()
+    # The PMID of a document that it was calibrated on, and as many mentions of it as given.
+    documents[:known] = "26316050"
+    shared = replace(lists, annotations=replace(lists.annotations, documents=documents))
+    settings = CalibrationArguments(calibrator="platt")
+    new = calibrate(source, shared, settings)
+    alone = calibrate(source, lists.take(np.arange(known, 60)), settings)
+    assert new.calibration.to_dict() == alone.calibration.to_dict()
+    assert new.metrics["lists"]["known_documents"] == 1 and len(new.lists) == 60 - known
+    assert len(new.calibration.training_counts) == len(source.counts)
+    assert "1 documents were used to calibrate MODEL: they are left out" in results(new)

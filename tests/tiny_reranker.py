@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+from list_fixtures import flat_lists
 from tiny_models import tiny_cross_encoder
 
+from umls_reranker.calibration import thresholds
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
@@ -28,24 +31,15 @@ HIERARCHY = TypeHierarchy(
 def fit_thresholds() -> ThresholdTable:
     """Thresholds of two types, of which drugs need a higher probability than diseases."""
     rng = np.random.default_rng(0)
-    tops, rest, labels, types = [], [], [], []
-    for type_id, bar in (("T047", 0.3), ("T121", 0.6)):
+    p, labels = np.empty((800, 2)), np.zeros((800, 2), int)
+    for rows, bar in ((slice(400), 0.3), (slice(400, 800), 0.6)):
         top = rng.uniform(0, 1, 400)
-        tops.append(top)
-        rest.append(top * 0.2)
-        labels.append(rng.random(400) < 1 / (1 + np.exp(-20 * (top - bar))))
-        types += [type_id] * 400
-    top_p, correct = np.concatenate(tops), np.concatenate(labels).astype(int)
-    return ThresholdTable.fit(
-        np.concatenate([top_p, *rest]),
-        np.concatenate([correct, np.zeros(800, int)]),
-        np.tile(np.arange(800), 2),
-        top_p,
-        correct,
-        types,
-        HIERARCHY,
-        shrinkage=0.0,
-    )
+        p[rows] = np.column_stack([top, top * 0.2])
+        labels[rows, 0] = rng.random(400) < 1 / (1 + np.exp(-20 * (top - bar)))
+    lists = flat_lists(labels, ["T047"] * 400 + ["T121"] * 400, HIERARCHY, size=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thresholds, "SHRINKAGE", 0.0)
+        return thresholds.fit_thresholds(lists, p.ravel(), 2 * np.arange(800))
 
 
 def tiny_reranker(
@@ -89,6 +83,4 @@ def with_cut() -> Calibration:
     """By cross-encoder and equal names; where a list has an equal name, no other can win."""
     fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 9.0}, {}, 0.0)
     baseline = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
-    return Calibration(
-        [InputModel(fusion=fusion, baseline=baseline, pruning_threshold=0.01, thresholds=fit_thresholds())]
-    )
+    return Calibration([InputModel(fusion=fusion, baseline=baseline, thresholds=fit_thresholds())])

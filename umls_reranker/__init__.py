@@ -19,8 +19,7 @@ from .core.version import __version__
 from .retrieval.retrievers import OWN_RETRIEVERS
 
 if TYPE_CHECKING:
-    from .calibration.certificate import Certificate
-    from .calibration.certify import certify
+    from .calibration.certificate import Certificate, certify
     from .core.errors import UserError
     from .data.concepts import ConceptTable
     from .data.dictionary import Dictionary
@@ -50,7 +49,7 @@ _HOMES = {
     "RankedCandidate": ".serving.ranked_candidates",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
-    "certify": ".calibration.certify",
+    "certify": ".calibration.certificate",
 }
 
 # Registers the retrievers, which recipe keys, stages and features refer to.

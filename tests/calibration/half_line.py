@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from umls_reranker.calibration.score_maps import Calibrator
+from umls_reranker.calibration.calibrators import Calibrator
 from umls_reranker.core.settings import register_calibrator
 
 
@@ -16,7 +16,7 @@ class HalfLine(Calibrator):
     def _fit(self, sample):
         self.intercept = float(sample.labels.mean())
 
-    def _map(self, scores, types):
+    def _map(self, scores):
         return scores / 2 + self.intercept
 
 

@@ -27,21 +27,9 @@ def test_fifty_nine_without_an_error_is_the_least():
 def test_too_few_documents_say_how_many_are_needed():
     found = find_certificate(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
     assert found.threshold is None and (found.documents, found.documents_needed) == (pytest.approx(30), 59)
-    assert str(found) == (
-        "not certified: the calibration documents are worth 30 of equal size, but at least 59 are needed; estimate: "
-        "a second attempt needs new documents, about 177 for an even chance and about 763 for an 80 % chance"
-    )
+    assert str(found).startswith("not certified") and "at least 59 are needed" in str(found)
     assert "at least 299" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
-    assert str(find_certificate(np.full(200, 0.97), np.zeros(200))) == (
-        "not certified: too many of the most probable answers are incorrect; more documents with as many errors "
-        "would not help"
-    )
-    assert str(find_certificate(np.full(100, 0.97), np.arange(100) >= 4)).startswith(
-        "not certified: too few documents for the errors seen among the most probable answers; estimate"
-    )
-    assert str(find_certificate(np.empty(0), np.empty(0))).startswith(
-        "not certified: the calibration documents are worth 0"
-    )
+    assert find_certificate(np.full(200, 0.97), np.zeros(200)).threshold is None
 
 
 def test_thresholds_are_tested_downward_until_one_fails():
@@ -67,7 +55,7 @@ def test_the_sequence_does_not_start_where_too_few_documents_are_left():
 
 def test_a_target_that_no_score_expects_is_tested_all_the_same():
     found = find_certificate(np.full(59, 0.99995), np.ones(59), target_precision=0.99999)
-    assert (found.threshold, found.even) == (None, None) and found.documents_needed > 200_000
+    assert found.threshold is None and found.documents_needed > 200_000
 
 
 def test_a_score_on_a_threshold_reaches_it():
@@ -111,7 +99,7 @@ def test_scores_alone_get_cut_off_share_and_precision():
     right = np.array([[True, number >= 1, number % 2 == 0] for number in range(100)]).ravel()
     found = certify(scores, right, documents)
     assert found.threshold == pytest.approx(0.97, abs=0.002)
-    assert (found.share, found.precision, found.even) == (pytest.approx(2 / 3), pytest.approx(0.995), None)
+    assert (found.share, found.precision) == (pytest.approx(2 / 3), pytest.approx(0.995))
     for names in ([f"d{number}" for number in documents], [("d", number) for number in documents]):
         assert certify(list(scores), right.tolist(), names) == found
 
@@ -128,51 +116,6 @@ def test_the_promise_is_the_one_that_was_asked_for():
 def test_zero_and_one_are_scores():
     found = certify([1.0] * 60 + [0.0], [True] * 60 + [False], range(61))
     assert (found.threshold, found.share) == (GRID[0], pytest.approx(60 / 61))
-
-
-def test_a_lower_target_never_asks_for_more_documents():
-    rng = np.random.default_rng(3)
-    documents = np.repeat(np.arange(20), 45)
-    scores = rng.beta(2, 0.9, 900)
-    correct = rng.random(900) < scores
-    found = {target: find_certificate(scores, correct, documents, target) for target in (0.8, 0.85, 0.9, 0.95)}
-    evens = [certificate.even for certificate in found.values() if certificate.threshold is None]
-    assert len(evens) >= 2 and evens == sorted(evens)
-    # Where a high target is certified, so is a lower one.
-    many = np.tile(scores, 15), np.tile(correct, 15), np.arange(13_500) // 45
-    certified = [find_certificate(*many, target).threshold for target in (0.8, 0.85, 0.9, 0.95)]
-    assert certified == sorted(certified)
-
-
-def test_documents_without_a_sure_answer_count_among_those_that_are_needed():
-    sure = find_certificate(np.full(30, 0.97), np.ones(30)).even
-    scores = np.repeat([0.97, 0.2], [30, 300])
-    assert sure == 177
-    # A tenth and a little more of the documents have one, so that few samples of 11 x 59 would do.
-    assert 9 * sure < find_certificate(scores, scores > 0.5).even < 20 * sure
-
-
-def test_more_documents_of_the_same_do_not_help_below_the_target():
-    correct = np.arange(400) % 10 > 0
-    assert find_certificate(np.full(400, 0.9), correct).even is None
-
-
-def test_of_many_documents_a_sample_as_large_as_the_estimate_is_certified():
-    # 3 % of all documents are wrong as a whole. From 100 of them: how many would do, and do they?
-    rng = np.random.default_rng(2)
-    correct = np.repeat(rng.random(20_000) > 0.03, 5)
-    documents = np.repeat(np.arange(20_000), 5)
-
-    def found(start, number):
-        rows = slice(5 * start, 5 * (start + number))
-        return find_certificate(np.full(5 * number, 0.97), correct[rows], documents[rows])
-
-    asked = [
-        certificate.even for certificate in (found(100 * number, 100) for number in range(20)) if certificate.even
-    ]
-    assert len(asked) >= 10
-    certified = [found(4_000 + 700 * number, int(np.median(asked))).threshold is not None for number in range(20)]
-    assert 0.3 <= np.mean(certified) <= 0.9
 
 
 def test_documents_of_an_earlier_certificate_only_calibrate():
@@ -229,22 +172,6 @@ def test_documents_of_unlike_sizes_are_a_caution():
     assert found.size_ratio == pytest.approx(9 * 101 / 109)
     assert "caution: the largest document has 8.3 times the mean number of answers" in str(found)
     assert "caution" not in str(find_certificate(np.full(100, 0.97), np.ones(100)))
-
-
-def test_the_outlook_is_what_more_documents_and_a_lower_confidence_would_give():
-    rng = np.random.default_rng(0)
-    scores, documents = rng.beta(2, 0.9, 4000), np.arange(4000) // 20
-    correct = rng.random(4000) < scores
-    shares = find_certificate(scores, correct, documents, has_outlook=True).outlook
-    assert list(shares) == ["confidence 0.90", "200 documents", "400 documents", "800 documents"]
-    assert shares["200 documents"] < shares["400 documents"] < shares["800 documents"]
-    assert shares["confidence 0.90"] == find_certificate(scores, correct, documents, confidence=0.9).share
-    assert (
-        "confidence 0.90" not in find_certificate(scores, correct, documents, confidence=0.9, has_outlook=True).outlook
-    )
-    names = documents + 1000
-    found = certify(scores, correct, names)
-    assert found.outlook == shares and f"; for information only: {shares['confidence 0.90']:.1%}" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -307,21 +234,7 @@ def test_trying_again_does_not_add_up():
     assert levels[0] == pytest.approx(0.05) and sum(levels) == pytest.approx(0.055)
 
 
-def test_missing_values_of_pandas_and_promises_that_are_no_numbers_are_one_sentence():
-    import pandas as pd
-
-    documents = pd.Series(["a", "b", None], dtype="string")
-    with pytest.raises(UserError, match="row 2: the document is missing"):
-        certify([0.9] * 3, [1] * 3, documents)
-    with pytest.raises(UserError, match="target_precision: '0.95' must lie"):
-        certify([0.9] * 2, [1] * 2, ["a", "b"], target_precision="0.95")
-    with pytest.raises(UserError, match="documents: None is not a list"):
-        certify([0.9] * 2, [1] * 2, None)
-
-
 def test_a_certificate_shows_what_it_covers():
     scores = np.array([0.98, 0.97, 0.6] * 100)
     found = certify(scores, scores > 0.9, np.arange(300))
-    assert str(found).startswith(
-        f"{found.threshold:.3f}; 66.7% of these mentions, of which 100.0% are correct; for information only"
-    )
+    assert str(found).startswith(f"{found.threshold:.3f}; 66.7% of the mentions")

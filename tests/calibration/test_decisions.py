@@ -73,14 +73,10 @@ def retrieved():
     return make_lists(["m", "n", "o"], [items, items[3:], []], hierarchy=HIERARCHY)
 
 
-def with_pruning(threshold):
-    fusions = (
-        FeatureFusion({"cross_encoder": 1.0, "retrieval": 9.0}, {}, 5.0),
-        FeatureFusion({"retrieval": 9.0}, {}, 5.0),
-    )
-    model = InputModel(
-        fusion=fusions[0], baseline=fusions[1], pruning_threshold=threshold, thresholds=fit_thresholds()
-    )
+def with_pruning(has_baseline=True):
+    fusion = FeatureFusion({"cross_encoder": 1.0, "retrieval": 11.0}, {}, 6.0)
+    baseline = FeatureFusion({"retrieval": 11.0}, {}, 6.0) if has_baseline else None
+    model = InputModel(fusion=fusion, baseline=baseline, thresholds=fit_thresholds())
     return Calibration([model], score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
 
 
@@ -96,11 +92,11 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
         return logits_of(lists)
 
     lists = retrieved()
-    # By the baseline "b" and "e" have less than 0.01 of five candidates, "e" that of two as well.
-    decided = rank(lists, score, with_pruning(0.01))
+    # By the baseline "b" and "e" have less than 0.003 of five candidates, "e" that of two as well.
+    decided = rank(lists, score, with_pruning())
     assert asked == [["a", "c", "d", "d"]] and decided.scored.tolist() == [3, 1, 0]
     assert np.isnan(decided.logits).tolist() == [False, True, False, False, True, False, True]
-    known = rank(lists, logits_of(lists), with_pruning(0.01))
+    known = rank(lists, logits_of(lists), with_pruning())
     for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
         np.testing.assert_array_equal(getattr(known, name), getattr(decided, name))
 
@@ -109,8 +105,8 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
 def test_exhaustive_scoring_is_that_without_a_cut(exhaustive):
     lists = retrieved()
     decided = [
-        rank(lists, logits_of, with_pruning(0.01), exhaustive=exhaustive),
-        rank(lists, logits_of, with_pruning(0.0)),
+        rank(lists, logits_of, with_pruning(), exhaustive=exhaustive),
+        rank(lists, logits_of, with_pruning(has_baseline=False)),
     ]
     assert decided[0].scored.tolist() == [5, 2, 0]
     for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
@@ -118,7 +114,7 @@ def test_exhaustive_scoring_is_that_without_a_cut(exhaustive):
 
 
 def test_mentions_of_one_call_may_be_scored_exhaustively_or_not():
-    assert rank(retrieved(), logits_of, with_pruning(0.01), exhaustive=[False, True, False]).scored.tolist() == [
+    assert rank(retrieved(), logits_of, with_pruning(), exhaustive=[False, True, False]).scored.tolist() == [
         3,
         2,
         0,

@@ -10,7 +10,6 @@ from umls_reranker.calibration.features import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.logistic import log_sums
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.type_sets import TypeSets
 
 OFFSETS = np.array([0, 2, 2, 5])
 CANDIDATES = {"cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]), "exact_name": np.array([1.0, 0, 0, 0, 1])}
@@ -20,9 +19,7 @@ LISTS = {"string_count": np.array([0.0, 1.0, 2.0]), "seen_string": np.zeros(3)}
 def table(candidates=CANDIDATES, lists=LISTS, offsets=OFFSETS, concepts=None) -> FeatureTable:
     """Candidates of different concepts, unless given."""
     m = offsets[-1]
-    return FeatureTable(
-        candidates, lists, offsets, np.arange(m) if concepts is None else concepts, TypeSets.missing(m)
-    )
+    return FeatureTable(candidates, lists, offsets, np.arange(m) if concepts is None else concepts)
 
 
 def fusion(**changes) -> FeatureFusion:

@@ -24,40 +24,12 @@ def test_nearly_separable_rows_are_fitted_to_the_end():
     assert np.mean(np.logaddexp(0, margin) - labels * margin) < 0.1603
 
 
-def test_rows_that_say_nothing_leave_the_prior():
-    # Utilities so low that no choice has a chance, and none was made: likelihood and curvature are flat.
-    features, offsets = np.full((4, 2), 1e9), np.array([0, 2, 4])
-    prior = np.array([-1.0, -1.0]), np.zeros((2, 2))
-    found = fit_logistic(features, np.zeros(4), np.full(2, -5.0), np.full(2, 5.0), offsets=offsets, prior=prior)
-    np.testing.assert_array_equal(found, prior[0])
-
-
-@pytest.mark.parametrize("start", [None, np.array([2.0, 0.0, -1.0])])
-def test_choices_with_a_prior_are_fitted_as_by_another_optimizer_from_any_start(start):
-    rng = np.random.default_rng(0)
-    features, offsets = rng.normal(size=(600, 3)), np.arange(0, 601, 4)
-    labels = np.zeros(600)
-    labels[offsets[:100] + rng.integers(0, 4, 100)] = 1.0
-    prior = np.array([0.5, 0.1, 0.2]), 3.0 * np.eye(3)
-
-    def loss(theta):
-        utility = (features @ theta).reshape(-1, 4)
-        away = theta - prior[0]
-        return np.log1p(np.exp(utility).sum(axis=1)).sum() - labels @ utility.ravel() + 1.5 * away @ away
-
-    bounds = [(0.0, None), (0.0, None), (None, None)]
-    expected = minimize(loss, np.ones(3), bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-9})
-    lower, upper = np.array([0.0, 0.0, -np.inf]), np.full(3, np.inf)
-    found = fit_logistic(features, labels, lower, upper, offsets=offsets, prior=prior, start=start)
-    np.testing.assert_allclose(found, expected.x, atol=1e-5)
-
-
-def test_a_coefficient_that_the_prior_draws_to_a_bound_lies_on_it():
+def test_a_coefficient_that_the_ridge_draws_to_a_bound_lies_on_it():
     features = np.column_stack([np.zeros(6), np.ones(6), np.arange(-2.0, 4.0)])
     lower, upper = np.array([0.0, -np.inf, -np.inf]), np.full(3, np.inf)
-    prior = np.zeros(3), 1e-5 * np.eye(3)
+    ridge = 1e-5 * np.eye(3)
     labels = np.array([0.0, 0, 1, 0, 1, 1])
-    found = fit_logistic(features, labels, lower, upper, prior=prior, start=np.array([1.0, 0.0, 0.0]))
+    found = fit_logistic(features, labels, lower, upper, ridge=ridge, start=np.array([1.0, 0.0, 0.0]))
     assert found[0] == 0.0 and found[2] > 1.0
 
 

@@ -109,27 +109,3 @@ def test_a_stated_assumption_about_the_worst_document_asks_for_fewer():
         135,
     )
     assert half.p_value(np.ones(29), np.ones(29)) <= 0.05 < half.p_value(np.ones(28), np.ones(28))
-
-
-def test_the_estimate_of_documents_is_of_the_test_itself():
-    size, right = np.full(40, 10), np.full(40, 10)
-    right[0] = 4
-    found = TEST.documents_estimate(size, right, 40)
-
-    def share_that_passes(number, draws=400):
-        # What forty documents say about all: shares of the Bayesian bootstrap, with half a wrong document.
-        rng = np.random.default_rng(5)
-        shares = rng.dirichlet(np.append(np.ones(40), 0.5), draws)
-        drawn = [rng.multinomial(number, row) for row in shares]
-        kinds = np.append(size, 10), np.append(right, 0)
-        return np.mean(TEST.p_values(*kinds, np.array(drawn)) <= 0.05)
-
-    assert share_that_passes(found.even) == pytest.approx(0.5, abs=0.12)
-    assert share_that_passes(found.likely) == pytest.approx(0.8, abs=0.12)
-    # Documents without an accepted mention count among those that are drawn.
-    assert TEST.documents_estimate(size, right, 400).even == pytest.approx(10 * found.even, rel=0.35)
-    # Of other targets, the same documents: more for a higher one, and none that would do.
-    evens = [PrecisionTest(target).documents_estimate(size, right, 40).even for target in (0.8, 0.9, 0.95, 0.97)]
-    assert evens == sorted(evens)
-    assert PrecisionTest(0.99).documents_estimate(size, right, 40) == (None, None)
-    assert TEST.documents_estimate(np.empty(0, int), np.empty(0), 3) == (None, None)

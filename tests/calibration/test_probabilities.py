@@ -7,25 +7,21 @@ import pyarrow as pa
 import pytest
 from list_fixtures import make_lists
 
-from umls_reranker.calibration.calibrators import (
-    BetaCalibrator,
-    HierarchicalBetaCalibrator,
-    IdentityCalibrator,
-    PlattCalibrator,
-    TypeLine,
-)
-from umls_reranker.calibration.features import FeatureTable, feature_table
-from umls_reranker.calibration.fitting import fit_fusion
+from umls_reranker.calibration import probabilities
+from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalibrator
+from umls_reranker.calibration.decisions import rank
+from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, without
+from umls_reranker.calibration.inputs import ScoreRange, inputs_of, lacking, removed_inputs, without
 from umls_reranker.calibration.logistic import conditional_log_odds
-from umls_reranker.calibration.probabilities import Calibration, InputModel, Part
+from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.data.type_sets import TypeSets
+from umls_reranker.models.cross_encoder import Scores
 
 NONE = np.empty(0, int)
 TRAINING = [
@@ -63,10 +59,22 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     return Calibration(models, counts or StringCounts.fit([]), **options)
 
 
-def decide(calibration, lists, logits=LOGITS, shown=()):
-    """Scores, and what decided."""
-    plan = calibration.plan(lists, shown)
-    return plan.scores(logits), plan.deciding
+def decide(calibration, lists, logits=LOGITS, network_inputs=()):
+    """Decisions, and which model decided."""
+    decided = rank(lists, Scores(np.array(logits, np.float32), 0), calibration, network_inputs=network_inputs)
+    return decided, calibration.model_for(lists, network_inputs)
+
+
+def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration:
+    poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0, bonus=bonus)
+    bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
+    calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
+    models = [
+        InputModel(calibrator, rich, baseline=bare),
+        InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
+    ]
+    return Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
 
 
 def test_counts_by_hand(counts):
@@ -164,19 +172,6 @@ def test_candidates_without_types_are_scored_without_fit(counts):
     assert decide(fused, lists(types=types))[0].log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
-def calibration(counts, threshold=0.0, calibrator=None, bonus=0.0, index_key="") -> Calibration:
-    poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0, bonus=bonus)
-    bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
-    calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
-    ranges = {"retrieval": ScoreRange(0.0, 1.0)}
-    models = [
-        InputModel(calibrator, rich, baseline=bare, pruning_threshold=threshold),
-        InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
-    ]
-    return Calibration(models, counts, ranges, index_key)
-
-
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     scored = lists({"retrieval": [0.1, 0.9, np.nan]})
     found, choice = decide(calibration(counts), scored)
@@ -192,85 +187,32 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     np.testing.assert_allclose(none.probabilities[0], np.exp(3.0) / (1 + np.exp(3.0) + np.exp(1.5)))
 
 
-def test_a_list_that_lacks_a_feature_is_not_calibrated(counts):
-    """The calibrator was fitted to utilities of lists with all features."""
-    whole = calibration(counts)
-    alone = Calibration(whole.models[:1], counts, whole.score_ranges)
-    found, choice = decide(alone, lists({"retrieval": [0.1, 0.9, np.nan]}), np.array([1.0, 0.5, 3.0]))
-    assert choice.complete.tolist() == [True, False]
-    utility = np.array([2 * (1.0 + 0.5), 2 * (0.5 + 4.5)])
-    np.testing.assert_allclose(found.probabilities[:2], np.exp(utility) / (1 + np.exp(utility).sum()))
-    np.testing.assert_allclose(found.probabilities[2], 1 / (1 + np.exp(-3.0)))
+# Candidates with too low a probability by the other features are pruned
 
 
-def test_each_part_has_the_types_and_concepts_of_its_own_mentions(counts):
-    given = lists({"retrieval": [np.nan, 0.9, 0.3]}, types=["T1", "T2"])
-    asked = calibration(counts)
-    rich, poor = sorted(asked.plan(given).parts, key=lambda part: bool(part.model.removed))
-    assert (list(rich.table.types), rich.table.offsets.tolist(), rich.rows.tolist()) == ([("T2",)], [0, 1], [2])
-    assert (list(poor.table.types), poor.table.offsets.tolist(), poor.rows.tolist()) == ([("T1",)] * 2, [0, 2], [0, 1])
-    assert [*poor.table.concepts, *rich.table.concepts] == given.concepts.tolist()
-
-
-# Candidates that cannot win are left unscored
-
-
-def test_those_that_cannot_win_by_the_other_features_are_left_unscored_but_never_the_best_of_a_list(counts):
+def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the_best_of_a_list(counts, monkeypatch):
     scored = lists({"retrieval": [0.9, 0.1, 0.0]})
     # By the baseline 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
-    cases = (
-        (0.0, [True, True, True]),
-        (0.01, [True, True, True]),
-        (0.1, [True, False, True]),
-        (0.999, [True, False, True]),
-    )
-    for threshold, expected in cases:
-        asked = calibration(counts, threshold)
-        assert asked.plan(scored).retained.tolist() == expected
-    # Without the scores a fallback decides, which has no cut here.
-    asked, bare = calibration(counts, 0.9), lists()
-    assert asked.plan(bare).retained.all()
+    for threshold, expected in ((0.01, [1, 1, 1]), (0.1, [1, 0, 1]), (0.999, [1, 0, 1])):
+        monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", threshold)
+        assert np.isfinite(decide(calibration(counts), scored)[0].logits).tolist() == expected
+    # The model that decides without the scores has nothing to prune by.
+    decided, _ = decide(calibration(counts), lists())
+    assert np.isfinite(decided.logits).all() and np.isnan(decided.without_network).all()
 
 
-def test_a_list_that_lacks_a_feature_of_the_baseline_is_scored_whole(counts):
-    model, scores = calibration(counts, 0.9).models[0], np.array([0.9, np.nan, 0.9, 0.1])
-    about, types = {"string_count": np.zeros(2), "seen_string": np.zeros(2)}, TypeSets.missing(4)
-    part = Part.of(model, FeatureTable({"retrieval": scores}, about, np.array([0, 2, 4]), np.arange(4), types))
-    assert part.retained(0.9).tolist() == [True, True, True, False]
-
-
-def test_an_unscored_candidate_has_its_odds_against_none_by_the_other_features(counts):
-    asked = calibration(counts, 0.5, IdentityCalibrator(), bonus=1.0)
-    found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), np.array([-1.0, np.nan, 2.0]))
+def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(counts, monkeypatch):
+    monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", 0.5)
+    asked = calibration(counts, IdentityCalibrator(), bonus=1.0)
+    found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-1.0, 0.0, 2.0])
     # The bonus goes to the best of those scored: a logit of 0 for the other would have been more.
     utility = np.array([-1.0 + 4.5 + 1.0, 4.0])
     np.testing.assert_allclose(found.log_odds, [*utility, 2.0 + 0.5 + 1.0])
-    expected = np.exp(utility) / (1 + np.exp(utility).sum())
-    np.testing.assert_allclose(found.probabilities[:2], expected)
-
-
-def test_an_unscored_candidate_never_comes_first(counts):
-    for calibrator in (None, IdentityCalibrator()):
-        asked = calibration(counts, 0.5, calibrator)
-        found, _ = decide(asked, lists({"retrieval": [0.9, 0.1, 0.1]}), np.array([-9.0, np.nan, 2.0]))
-        assert found.log_odds[0] == -4.5 and -4.6 < found.log_odds[1] < -4.5
-        assert found.probabilities[1] <= found.probabilities[0]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"pruning_threshold": 1.5},
-        {"pruning_threshold": -0.1},
-        {"pruning_threshold": None},
-        {"without_cross_encoder": None},
-    ],
-)
-def test_a_cut_that_is_no_probability_or_has_nothing_to_go_by_is_refused(counts, tmp_path, damage):
-    state, thresholds = content(calibration(counts, 0.1))
-    state["inputs"][0] |= damage
-    with pytest.raises(UserError, match="calibrator.json: inputs .*; run umls-reranker calibrate again"):
-        Calibration.load(state, thresholds, tmp_path)
+    np.testing.assert_allclose(found.probabilities[:2], np.exp(utility) / (1 + np.exp(utility).sum()))
+    np.testing.assert_allclose(found.without_network, [4.5, 4.0, 0.5])
+    # It never comes first.
+    found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-9.0, 0.0, 2.0])
+    assert found.log_odds[0] == -3.5 > found.log_odds[1] > -3.6
 
 
 @pytest.mark.parametrize("damaged", [{}, [], 0])
@@ -299,10 +241,10 @@ def reading(lacking=(), **columns) -> CandidateLists:
 def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
     for fusion in (None, FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)):
         fused, given = Calibration([InputModel(fusion=fusion)], StringCounts.fit(TRAINING)), reading([name])
-        found = fused.choose(given, [name])
+        found = fused.model_for(given, [name])
         assert found.complete.tolist() == [True, False]
         assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {name: [False, True]}
-        assert fused.choose(given).complete.all()
+        assert fused.model_for(given).complete.all()
 
 
 @pytest.mark.parametrize(
@@ -321,28 +263,22 @@ def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
 def test_what_each_feature_reads(counts, feature, missing):
     fused = of(FeatureFusion({feature: 1.0}, {}, 0.0), counts=counts)
     scored = reading(["context"], cuis=["C1", "C2", " "])
-    found = fused.choose(scored).missing
+    found = fused.model_for(scored).missing
     assert list(found) == missing
     expected = {"cui": [False, True], "context": [False, True], "entity_type": [False, False]}
     for name, column in found.items():
         assert column.tolist() == expected.get(name, [True, True])
-    untyped = fused.choose(scored.with_types([None, None])).missing
+    untyped = fused.model_for(scored.with_types([None, None])).missing
     assert untyped.get("entity_type", np.ones(2)).all() and not untyped.get("semantic_types", np.zeros(2)).any()
 
 
 def test_a_feature_without_weight_is_not_read(counts):
     seen = FeatureFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
-    assert list(of(seen, counts=counts).choose(lists()).missing) == ["retrieval_score"]
-    found = of(FeatureFusion({"retrieval": 0.0, "mention_concept_prior": 0.0}, {}, 0.0), counts=counts).choose(lists())
+    assert list(of(seen, counts=counts).model_for(lists()).missing) == ["retrieval_score"]
+    found = of(FeatureFusion({"retrieval": 0.0, "mention_concept_prior": 0.0}, {}, 0.0), counts=counts).model_for(
+        lists()
+    )
     assert found.missing == {} and found.complete.all()
-
-
-def test_a_calibrator_with_lines_of_its_own_for_types_reads_them():
-    calibrator = HierarchicalBetaCalibrator()
-    assert Calibration([InputModel(calibrator)]).choose(lists()).complete.all()
-    calibrator.lines["T1"] = TypeLine(1.0, 0.0, 5)
-    found = Calibration([InputModel(calibrator)]).choose(lists(types=[["T1"], ["UnknownType"]]))
-    assert found.complete.tolist() == [True, False]
 
 
 def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
@@ -359,21 +295,6 @@ def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
     }
 
 
-@pytest.mark.parametrize("score", [25.1, 1e308, np.inf, -np.inf, np.nan, 1.11, -0.11])
-def test_scores_that_calibration_never_saw_count_as_missing(counts, score):
-    usual_lists = lists({"retrieval": [0.1, 0.9, 1.1]})
-    usual, choice = decide(calibration(counts), usual_lists)
-    assert choice.models.tolist() == [0, 0]
-    scored = lists({"retrieval": np.array([0.1, 0.9, score])})
-    found, choice = decide(calibration(counts), scored)
-    assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [False, True]
-    np.testing.assert_allclose(found.probabilities, [*usual.probabilities[:2], 0.5])
-    # The model that decides about the second list has nothing but the cross-encoder.
-    assert calibration(counts).plan(scored).without_cross_encoder is None
-    whole = calibration(counts).plan(scored.take(np.array([0]))).without_cross_encoder
-    np.testing.assert_array_equal(whole, calibration(counts).plan(usual_lists).without_cross_encoder[:2])
-
-
 def test_a_range_is_that_of_the_finite_scores_and_holds_its_ends():
     assert ScoreRange.of(np.array([0.9, np.inf, np.nan, 0.1, -np.inf])) == (0.1, 0.9)
     # A retriever may give all candidates the same score.
@@ -383,18 +304,6 @@ def test_a_range_is_that_of_the_finite_scores_and_holds_its_ends():
 def content(calibration):
     """Of calibrator.json and thresholds.json."""
     return calibration.to_dict(), thresholds_content({model.name: model.thresholds for model in calibration.models})
-
-
-def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
-    scored = lists({"retrieval": np.array([0.1, 0.9, 0.3]), "lexical": np.array([5.0, 2.0, 2.0])})
-    scored = replace(scored, index_keys=["made here"] * 2)
-    fitted = fit_fusion(["cross_encoder", "retrieval"], scored, LOGITS, np.array([1, -1]), counts)
-    assert fitted.score_ranges == {"retrieval": (0.1, 0.9)}
-    assert fitted.score_ranges["retrieval"].bounds == pytest.approx((0.02, 0.98))
-    counts.save(tmp_path / "string_counts.safetensors")
-    again = Calibration.load(*content(fitted), tmp_path)
-    assert again.score_ranges == fitted.score_ranges
-    assert again.index_key == fitted.index_key == "made here"
 
 
 @pytest.mark.parametrize("key", [None, "", 7])
@@ -419,7 +328,7 @@ def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
     # A score under a name of its own needs no key.
     ranges = {"bm25": ScoreRange(0.0, 1.0)}
     own = Calibration([InputModel(fusion=FeatureFusion({"bm25": 1.0}, {}, 0.0))], counts, ranges, "here")
-    assert own.choose(lists({"bm25": [0.1, 0.9, 0.5]})).complete.all()
+    assert own.model_for(lists({"bm25": [0.1, 0.9, 0.5]})).complete.all()
 
 
 @pytest.mark.parametrize("ranges", [None, {}, {"retrieval": {"low": 1, "high": 0}}, {"retrieval": {"low": "x"}}, [1]])
@@ -453,13 +362,6 @@ def test_a_cui_counts_in_whatever_form_it_is_given(counts):
     assert given.cuis.to_list() == [" c1", "C2\n", "c3"]
 
 
-def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_there_twice(counts):
-    sure = FeatureFusion({"cross_encoder": 9.0}, {"string_count": 0.0}, 0.0)
-    once = decide(of(sure, counts=counts), lists())[0].probabilities[:2]
-    twice = decide(of(sure, counts=counts), lists(cuis=("C1", "C1", "C9")))[0].probabilities[:2]
-    assert once.sum() < 1 < twice.sum() and twice.max() < 1
-
-
 def test_of_the_candidates_of_a_concept_the_best_one_counts():
     found = conditional_log_odds(np.array([0.0, 2.0, 1.0]), np.array([0, 3]), np.array([7, 7, 8]))
     p = np.exp([0.0, 2.0, 1.0]) / (1 + np.exp(2.0) + np.exp(1.0))
@@ -472,136 +374,56 @@ def test_the_log_odds_of_what_is_sure_are_finite():
     assert 20 < conditional_log_odds(np.array([800.0]), np.array([0, 1]), np.zeros(1))[0] < np.inf
 
 
-@pytest.mark.parametrize("calibrator", [None, BetaCalibrator(0.4, 3.0, 0.5)])
-def test_a_name_equal_to_the_mention_never_lowers_a_probability(counts, calibrator):
-    """Fitted where mentions with an exact name among their candidates hardly ever have their concept there."""
-    rng = np.random.default_rng(5)
-    n, size = 400, 3
-    exact = rng.random((n, size)) < 0.3
-    logits = rng.normal(size=(n, size))
-    gold = np.where(exact.any(axis=1) & (rng.random(n) < 0.9), -1, logits.argmax(axis=1))
-
-    def scored(exact):
-        names = np.where(exact, "Cold", "other").tolist()
-        items = [[{"name": name, "cui": f"C{place}"} for place, name in enumerate(own)] for own in names]
-        return make_lists(["cold"] * n, items)
-
-    fitted = fit_fusion(["cross_encoder", "exact_name"], scored(exact), logits.ravel(), gold, counts)
-    fused = of(fitted.models[0].fusion, counts=counts, calibrator=calibrator)
-    given = (np.zeros_like(exact), np.eye(size, dtype=bool)[np.arange(n) % size])
-    before, after = (decide(fused, scored(one), logits.ravel())[0] for one in given)
-    gained = (after.probabilities - before.probabilities).reshape(n, size)[np.arange(n), np.arange(n) % size]
-    assert gained.min() >= 0
+def test_a_calibrator_that_is_not_of_its_thresholds_is_refused(counts, tmp_path):
+    state, thresholds = content(calibration(counts))
+    for damaged in ({}, {"inputs": state["inputs"][:1]}, {"inputs": [{"fusion": None}]}, {"inputs": 1}):
+        with pytest.raises(UserError, match="calibrator.json: inputs .*; run umls-reranker calibrate again"):
+            Calibration.load(damaged, thresholds, tmp_path)
 
 
-ALL = ("cross_encoder", "retrieval", "bm25", "mention_concept_prior", "type_lift", "type_compatibility")
-SCORES_READ = ("retrieval_score", "bm25_score")
+def test_scores_that_calibration_never_saw_count_as_missing(counts):
+    for score in (25.1, np.inf, np.nan, 1.11, -0.11):
+        scored = lists({"retrieval": [0.1, 0.9, score]})
+        found, choice = decide(calibration(counts), scored)
+        assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [False, True]
+        assert found.probabilities[2] == pytest.approx(0.5)
+    assert decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))[1].models.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("features", "shown", "expected"),
-    [
-        (
-            ALL,
-            ("preferred_name", "entity_type"),
-            {
-                "all": (),
-                "names and CUIs": ("preferred_name", *SCORES_READ, "semantic_types"),
-                "names": ("preferred_name", *SCORES_READ, "cui", "semantic_types"),
-                "no type": ("entity_type",),
-                "names and CUIs, no type": ("preferred_name", "entity_type", *SCORES_READ, "semantic_types"),
-                "names, no type": ("preferred_name", "entity_type", *SCORES_READ, "cui", "semantic_types"),
-            },
-        ),
-        (
-            ("cross_encoder", "retrieval"),
-            (),
-            {
-                "all": (),
-                "names": ("retrieval_score",),
-                "no type": ("entity_type",),
-                "names, no type": ("retrieval_score", "entity_type"),
-            },
-        ),
-        (
-            (),
-            ("context",),
-            {"all": (), "no type": ("entity_type",), "no context": ("context",)}
-            | {"no type, no context": ("context", "entity_type")},
-        ),
-        # A network that reads context: the same without it.
-        (
-            ("cross_encoder", "retrieval", "type_compatibility"),
-            ("context",),
-            {
-                "all": (),
-                "names": ("retrieval_score", "semantic_types"),
-                "no type": ("entity_type",),
-                "names, no type": ("retrieval_score", "entity_type", "semantic_types"),
-                "no context": ("context",),
-                "names, no context": ("context", "retrieval_score", "semantic_types"),
-                "no type, no context": ("context", "entity_type"),
-                "names, no type, no context": ("context", "retrieval_score", "entity_type", "semantic_types"),
-            },
-        ),
-        # Only with a type does a feature count concepts.
-        (
-            ("cross_encoder", "retrieval", "type_lift"),
-            (),
-            {
-                "all": (),
-                "names and CUIs": ("retrieval_score",),
-                "names": ("retrieval_score", "cui"),
-                "no type": ("entity_type",),
-                "names, no type": ("entity_type", "retrieval_score"),
-            },
-        ),
-        ((), (), {"all": (), "no type": ("entity_type",)}),
-        # Nothing is left to rank by.
-        (("retrieval",), (), {"all": (), "no type": ("entity_type",)}),
-    ],
-)
-def test_what_requests_may_lack(features, shown, expected):
-    found = fallback_inputs(features, shown)
-    named = {inputs_name(features, removed): set(removed) for removed in found}
-    assert named == {name: set(removed) for name, removed in expected.items()} and list(named) == list(expected)
-    assert len(named) == len(found) <= 6 * (1 + ("context" in shown))
+def test_what_each_model_does_not_read():
+    found = removed_inputs(("cross_encoder", "bm25", "mention_concept_prior", "type_lift"), ("preferred_name",))
+    beyond = {"preferred_name", "bm25_score", "cui"}
+    assert {name: {*removed} for name, removed in found.items()} == {
+        "all": set(),
+        "no type": {"entity_type"},
+        "names": beyond,
+        "names, no type": beyond | {"entity_type"},
+    }
 
 
 def test_lists_without_inputs_are_as_if_these_had_not_been_given():
     whole = reading(retrieval={"retrieval": [0.1, 0.2, 0.3]}, cuis=("C1", "C2", "C3"), kinds=["T1", "T2", "T1"])
     inputs = ("cui", *READ, "context", "entity_type", "semantic_types", "retrieval_score")
     for name in inputs:
-        bare, half = without(whole, [name]), without(whole, [name], np.array([False, True]))
+        bare = without(whole, [name])
         assert lacking(bare, name, bare.scores).all()
-        assert lacking(half, name, half.scores).tolist() == [False, True]
-        others = [other for other in inputs if other != name]
-        assert not any(lacking(bare, other, bare.scores).any() for other in others)
-    sided = replace(whole, lefts=["a", "b"], rights=["c", "d"])
-    half = without(sided, ["context"], np.array([False, True]))
-    assert (half.lefts, half.rights) == (["a", ""], ["c", ""])
-    assert without(whole, ["semantic_types"]).candidate_types.codes.tolist() == [-1] * 3
-    assert without(whole, []) is whole and without(whole, inputs, np.zeros(2, bool)) is whole
+        assert not any(lacking(bare, other, bare.scores).any() for other in inputs if other != name)
+    assert without(whole, []) is whole
 
 
-def test_the_richest_model_of_which_all_inputs_are_there_decides(counts):
-    names = ("retrieval_score", "cui")
-    poorest = FeatureFusion({"cross_encoder": 4.0}, {}, 0.0)
-    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "mention_concept_prior": 1.0}, {}, 0.0)
-    with_cuis = FeatureFusion({"cross_encoder": 2.0, "mention_concept_prior": 1e-9}, {}, 0.0)
-    models = [
-        InputModel(fusion=rich),
-        InputModel(fusion=with_cuis, removed=names[:1], name="names and CUIs"),
-        InputModel(fusion=poorest, removed=names, name="names"),
-    ]
-    fused = Calibration(models, counts)
-    scored = {"retrieval": [0.1, 0.9, 0.5]}
+def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
+    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "type_lift": 1.0}, {}, 0.0)
+    poor = FeatureFusion({"cross_encoder": 4.0}, {}, 0.0)
+    beyond = ("retrieval_score", "cui", "entity_type")
+    fused = Calibration([InputModel(fusion=rich), InputModel(fusion=poor, removed=beyond, name="names")], counts)
+    scored, types = {"retrieval": [0.1, 0.9, 0.5]}, [["T1"], ["T1"]]
     # A score that one candidate lacks is one that the list lacks; so is a CUI.
     cases = [
-        (lists(scored, cuis=("C1", "C2", "C3")), [0, 0]),
-        (lists({"retrieval": [0.1, np.nan, 0.5]}, cuis=("C1", "C2", "C3")), [1, 0]),
-        (lists(scored, cuis=("C1", None, "C3")), [2, 0]),
-        (lists(cuis=("C1", "", None)), [2, 2]),
+        (lists(scored, cuis=("C1", "C2", "C3"), types=types), [0, 0]),
+        (lists({"retrieval": [0.1, np.nan, 0.5]}, cuis=("C1", "C2", "C3"), types=types), [1, 0]),
+        (lists(scored, cuis=("C1", None, "C3"), types=types), [1, 0]),
+        (lists(scored, cuis=("C1", "C2", "C3"), types=[["T1"], None]), [0, 1]),
+        (lists(), [1, 1]),
     ]
     for given, models in cases:
         found, choice = decide(fused, given)
@@ -609,29 +431,13 @@ def test_the_richest_model_of_which_all_inputs_are_there_decides(counts):
     assert found.log_odds.tolist() == [4.0, 2.0, 0.0]
 
 
-def test_an_unknown_or_missing_feature_is_refused(counts):
-    with pytest.raises(UserError, match="'luck' is unknown"):
-        fit_fusion(["luck"], lists(), LOGITS, np.array([1, -1]), counts)
-    with pytest.raises(UserError, match="have no lexical scores"):
-        fit_fusion(["lexical"], lists(), LOGITS, np.array([1, -1]), counts)
-
-
 def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
-    again = Calibration.load(*content(calibration(counts, threshold=0.003, index_key="here")), tmp_path)
+    again = Calibration.load(*content(calibration(counts, index_key="here")), tmp_path)
     scored = replace(lists({"retrieval": [0.1, 0.9, np.nan]}), index_keys=["here"] * 2)
     (found, choice), (before, same) = decide(again, scored), decide(calibration(counts, index_key="here"), scored)
     np.testing.assert_array_equal(found.probabilities, before.probabilities)
     assert choice.models.tolist() == same.models.tolist() == [0, 1]
     assert [model.name for model in again.models] == ["all", "names"] and again.models[1].baseline is None
-    assert again.models[0].baseline.weights == {"retrieval": 5.0} and [m.pruning_threshold for m in again.models] == [
-        0.003,
-        0.0,
-    ]
-
-
-def test_a_calibrator_that_is_not_of_its_thresholds_is_refused(counts, tmp_path):
-    state, thresholds = content(calibration(counts))
-    for damaged in ({}, {"inputs": state["inputs"][:1]}, {"inputs": [{"fusion": None}]}, {"inputs": 1}):
-        with pytest.raises(UserError, match="calibrator.json: inputs .*; run umls-reranker calibrate again"):
-            Calibration.load(damaged, thresholds, tmp_path)
+    assert again.models[0].baseline.weights == {"retrieval": 5.0}
+    assert again.score_ranges == {"retrieval": (0.0, 1.0)} and again.index_key == "here"

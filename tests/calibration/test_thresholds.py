@@ -1,16 +1,18 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from list_fixtures import flat_lists, make_lists
 from sklearn.metrics import f1_score
 
+from umls_reranker.calibration import thresholds
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.lineage import lineage, memberships
 from umls_reranker.calibration.thresholds import (
     ThresholdTable,
     TypeThreshold,
     f1_threshold,
+    fit_thresholds,
     load_thresholds,
     thresholds_content,
 )
@@ -32,47 +34,44 @@ def row(accept: float = 0.4, high: float | None = 0.9, low: float = 0.1, level: 
     return TypeThreshold(accept, high, low, accept, 0.8, 100, 10, 10, level, level)
 
 
-def make_lists(mentions: dict[str, int], seed: int = 0, candidates: int = 8, temperature: float = 1.0) -> dict:
-    """Candidate lists of calibrated probabilities: the right one near 1, in nine lists of ten."""
+def drawn(mentions: dict[str, int], seed: int = 0, size: int = 8, documents=None) -> tuple:
+    """Lists, calibrated probabilities, and their top candidates: the gold concept near 1, in nine lists of ten."""
     rng = np.random.default_rng(seed)
-    types = [[name] for name, count in mentions.items() for _ in range(count)]
+    types = [name for name, count in mentions.items() for _ in range(count)]
     n = len(types)
-    logits = rng.normal(-5, 1.5, (n, candidates))
-    gold = np.where(rng.random(n) < 0.9, 0, -1)
-    logits[gold == 0, 0] = rng.normal(4, 1.5, np.count_nonzero(gold == 0))
-    p = 1 / (1 + np.exp(-logits / temperature))
-    labels = np.zeros((n, candidates), dtype=int)
-    labels[gold == 0, 0] = 1
-    top = logits.argmax(axis=1)
-    return {
-        "pair_p": p.ravel(),
-        "pair_y": labels.ravel(),
-        "pair_mention": np.repeat(np.arange(n), candidates),
-        "top1_p": p[np.arange(n), top],
-        "top1_correct": (top == gold).astype(int),
-        "mention_types": types,
-        "hierarchy": HIERARCHY,
-    }
+    logits = rng.normal(-5, 1.5, (n, size))
+    has_gold = rng.random(n) < 0.9
+    logits[has_gold, 0] = rng.normal(4, 1.5, np.count_nonzero(has_gold))
+    labels = np.zeros((n, size), int)
+    labels[has_gold, 0] = 1
+    lists = flat_lists(labels, types, HIERARCHY, documents, size)
+    return lists, (1 / (1 + np.exp(-logits))).ravel(), np.arange(n) * size + logits.argmax(axis=1)
+
+
+def single(p, correct, types=None, documents=None, hierarchy=HIERARCHY, **options) -> ThresholdTable:
+    """Of lists with one candidate each."""
+    lists = flat_lists(np.asarray(correct, int), types, hierarchy, documents)
+    return fit_thresholds(lists, np.asarray(p, float), np.arange(len(p)), **options)
 
 
 def test_f1_threshold_by_hand():
     # Accepting the first three: 2 of 3 right, 2 of 2 found, F1 0.8; the threshold lies halfway to 0.2.
-    threshold, f1 = f1_threshold([0.1, 0.9, 0.8, 0.4, 0.2], [0, 1, 0, 1, 0])
+    threshold, f1 = f1_threshold(np.array([0.1, 0.9, 0.8, 0.4, 0.2]), np.array([0, 1, 0, 1, 0]))
     assert (threshold, f1) == (pytest.approx(0.3), pytest.approx(0.8))
 
 
 def test_f1_threshold_accepts_ties_together():
     # A cut inside the tie at 0.5 would promise an F1 of 1, which no threshold reaches.
-    threshold, f1 = f1_threshold([0.5, 0.5, 0.5, 0.1], [1, 0, 0, 0])
+    threshold, f1 = f1_threshold(np.array([0.5, 0.5, 0.5, 0.1]), np.array([1, 0, 0, 0]))
     assert threshold == pytest.approx(0.3) and f1 == pytest.approx(0.5)
-    threshold, f1 = f1_threshold([0.5, 0.5], [1, 0])
+    threshold, f1 = f1_threshold(np.array([0.5, 0.5]), np.array([1, 0]))
     assert threshold == 0.5 and f1 == pytest.approx(2 / 3)
 
 
 def test_f1_threshold_between_neighboring_floats():
     # The midpoint rounds to the lower one, which would be accepted too.
     lower, upper = 0.5, np.nextafter(0.5, 1)
-    threshold, _ = f1_threshold([upper, lower], [1, 0])
+    threshold, _ = f1_threshold(np.array([upper, lower]), np.array([1, 0]))
     assert lower < threshold <= upper
 
 
@@ -87,7 +86,7 @@ def test_f1_threshold_is_the_best_of_all():
 
 def test_f1_threshold_needs_a_positive():
     with pytest.raises(ValueError, match="positive"):
-        f1_threshold([0.5], [0])
+        f1_threshold(np.array([0.5]), np.array([0]))
 
 
 def test_lineage_stays_in_the_group():
@@ -108,35 +107,31 @@ def test_a_mention_counts_in_each_of_its_types():
     assert set(counts) == {"default", "T047", "T046", "group:DISO", "T121", "group:CHEM"}
 
 
-def test_fit_default_by_hand():
-    table = ThresholdTable.fit(
-        pair_p=[0.9, 0.2, 0.8, 0.7, 0.1],
-        pair_y=[1, 0, 0, 1, 0],
-        pair_mention=[0, 0, 1, 1, 2],
-        top1_p=[0.9, 0.8, 0.1, np.nan],
-        top1_correct=[1, 0, 0, 0],
-        mention_types=[["T047"], ["T121"], None, None],
-        hierarchy=HIERARCHY,
-        min_positives=2,
+def test_fit_default_by_hand(monkeypatch):
+    monkeypatch.setattr(thresholds, "MIN_POSITIVES", 2)
+    lists = make_lists(
+        ["m"] * 4,
+        [[{"name": "a"}, {"name": "b"}]] * 2 + [[{"name": "a"}], []],
+        ["T047", "T121", None, None],
+        HIERARCHY,
+        gold=[0, 1, -1, -1],
     )
+    table = fit_thresholds(lists, np.array([0.9, 0.2, 0.8, 0.7, 0.1]), np.array([0, 2, 4, -1]))
     default = table.rows["default"]
     assert default.accept == pytest.approx(0.45) and default.own_f1 == pytest.approx(0.8)
     assert (default.support_pairs, default.support_positives, default.support_mentions) == (5, 2, 3)
     # The only correct top candidate has 0.9; low may not pass accept.
     assert default.low == default.accept and default.high is None
     disease = table.rows["T047"]
-    assert (disease.accept, disease.accept_level, disease.own_accept) == (
-        default.accept,
-        "default",
-        pytest.approx(0.55),
-    )
+    assert (disease.accept, disease.accept_level) == (default.accept, "default")
+    assert disease.own_accept == pytest.approx(0.55)
     assert (disease.support_pairs, disease.support_positives, disease.support_mentions) == (2, 1, 1)
 
 
-def test_own_threshold_is_shrunk_by_support():
-    lists = make_lists({"T047": 400, "T121": 400})
-    lists["pair_p"] = np.where(np.repeat(np.arange(800) < 400, 8), lists["pair_p"], lists["pair_p"] ** 3)
-    table = ThresholdTable.fit(**lists, shrinkage=100.0)
+def test_own_threshold_is_shrunk_by_support(monkeypatch):
+    monkeypatch.setattr(thresholds, "SHRINKAGE", 100.0)
+    lists, p, top = drawn({"T047": 400, "T121": 400})
+    table = fit_thresholds(lists, np.where(lists.owner < 400, p, p**3), top)
     default, group, kind = (table.rows[node] for node in ("default", "group:CHEM", "T121"))
     weight = group.support_positives / (group.support_positives + 100.0)
     assert group.accept == pytest.approx(weight * group.own_accept + (1 - weight) * default.accept)
@@ -146,10 +141,9 @@ def test_own_threshold_is_shrunk_by_support():
 
 
 def test_types_without_support_take_from_above():
-    table = ThresholdTable.fit(**make_lists({"T047": 3000, "T191": 12, "T121": 20}))
+    table = fit_thresholds(*drawn({"T047": 3000, "T191": 12, "T121": 20}))
     disease, rare, drug = table.rows["T047"], table.rows["T191"], table.rows["T121"]
-    assert (disease.accept_level, disease.low_level) == ("T047", "T047")
-    assert (rare.accept_level, rare.low_level) == ("T047", "T047")
+    assert (disease.accept_level, disease.low_level) == (rare.accept_level, rare.low_level) == ("T047", "T047")
     assert (rare.accept, rare.high, rare.low) == (disease.accept, disease.high, disease.low)
     # Its group has no more, so the default is used.
     assert (drug.accept_level, drug.low_level) == ("default", "default")
@@ -157,132 +151,68 @@ def test_types_without_support_take_from_above():
     assert rare.support_mentions == 12 and disease.support_mentions == 3012
 
 
-def test_support_is_of_gold_pairs_and_of_correct_top_candidates():
-    lists = make_lists({"T047": 400, "T121": 400})
-    positives, right = lists["pair_y"][400 * 8 :].sum(), lists["top1_correct"][400:].sum()
-    for more, level in ((0, "T121"), (1, "default")):
-        support = {"min_positives": positives + more, "min_mentions": right + more}
-        drug = ThresholdTable.fit(**lists, **support).rows["T121"]
-        assert (drug.accept_level, drug.low_level) == (level, level)
-
-
 def test_low_is_what_ninety_nine_percent_of_correct_tops_reach():
-    lists = make_lists({"T047": 2000}, temperature=0.5)
-    row = ThresholdTable.fit(**lists).rows["default"]
-    right = lists["top1_p"][lists["top1_correct"] == 1]
-    assert row.low == min(np.sort(right)[int(0.01 * (len(right) - 1))], row.accept)
+    lists, p, top = drawn({"T047": 2000})
+    row = fit_thresholds(lists, p, top).rows["default"]
+    right = np.sort(p[top[lists.is_gold(top)]])
+    assert row.low == min(right[int(0.01 * (len(right) - 1))], row.accept)
 
 
-def test_high_tier_keeps_its_promise_and_follows_accept():
-    lists = make_lists({"T047": 4000, "T121": 4000})
-    table = ThresholdTable.fit(**lists, groups=np.arange(8000) // 20)
+def test_high_tier_keeps_its_guarantee_and_follows_accept():
+    lists, p, top = drawn({"T047": 4000, "T121": 4000}, documents=[str(row // 20) for row in range(8000)])
+    table = fit_thresholds(lists, p, top)
     for node, row in table.rows.items():
         assert row.low <= row.accept <= row.high <= 1, node
-        accepted = lists["top1_p"] >= row.high
-        assert lists["top1_correct"][accepted].mean() >= 0.95
-    assert all(row.high == max(table.certificate.threshold, row.accept) for row in table.rows.values())
+        assert row.high == max(table.certificate.threshold, row.accept)
+        assert lists.is_gold(top)[p[top] >= row.high].mean() >= 0.95
 
 
-def test_the_certificate_is_of_what_is_served_under_the_promise_asked_for():
-    # Wrong below 0.7, so that is where acceptance begins; one mention in six has no candidates.
+def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certify():
+    # Incorrect below 0.7, so that is where acceptance begins; a third of the mentions may not certify.
     rng = np.random.default_rng(0)
-    p, groups = rng.uniform(0.5, 1.0, 1200), rng.integers(0, 200, 1200)
-    right = p > 0.7
-    table = ThresholdTable.fit(
-        pair_p=p,
-        pair_y=right,
-        pair_mention=np.arange(1200),
-        top1_p=np.where(np.arange(1200) % 6, p, np.nan),
-        top1_correct=right,
-        mention_types=[None] * 1200,
-        hierarchy=HIERARCHY,
-        groups=groups,
-        target_precision=0.9,
-        confidence=0.99,
-        has_outlook=True,
-    )
-    scored = np.flatnonzero(np.arange(1200) % 6)
-    served = np.where(p >= table.for_type().accept, p, np.nan)[scored]
-    expected = find_certificate(served, right[scored], groups[scored], 0.9, 0.99)
+    p, documents = rng.uniform(0.5, 1.0, 1800), rng.integers(0, 200, 1800).astype(str)
+    correct, certifies = p > 0.7, np.arange(1800) % 3 > 0
+    given = {"target_precision": 0.9, "confidence": 0.99}
+    table = single(p, correct, documents=documents, certifies=certifies, **given)
+    served = np.where(p >= table.for_type().accept, p, np.nan)[certifies]
+    expected = find_certificate(served, correct[certifies], documents[certifies], 0.9, 0.99)
     assert expected.threshold is not None and expected.documents_needed == 44
-    assert replace(table.certificate, outlook={}) == expected
-    assert list(table.certificate.outlook) == ["confidence 0.90", "200 documents", "400 documents", "800 documents"]
-    assert (table.target_precision, table.confidence) == (0.9, 0.99)
+    assert table.certificate == expected and (table.target_precision, table.confidence) == (0.9, 0.99)
+    # The share is of these mentions.
+    assert table.certificate.share == np.mean(served >= expected.threshold)
 
 
 def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
-    lists = make_lists({"T047": 4000, "T121": 4000})
-    groups, drug = np.arange(8000) // 20, np.array([types == ["T121"] for types in lists["mention_types"]])
-    alone = ThresholdTable.fit(**lists, groups=groups, complete=np.ones(8000, bool))
-    assert alone.to_dict() == ThresholdTable.fit(**lists, groups=groups).to_dict()
-    # The drugs came without something that the model reads, and are wrong wherever they are sure.
-    lists["top1_correct"] = np.where(drug, lists["top1_p"] < 0.5, lists["top1_correct"])
-    spoiled = ThresholdTable.fit(**lists, groups=groups)
-    kept = ThresholdTable.fit(**lists, groups=groups, complete=~drug)
-    assert spoiled.rows["default"].high is None
+    p = np.tile(np.linspace(0.7, 1.0, 1000), 2)
+    drug, documents = np.repeat([False, True], 1000), [str(row // 5) for row in range(2000)]
+    types = ["T047"] * 1000 + ["T121"] * 1000
+    # The drugs came without something that the model reads, and are incorrect wherever they are sure.
+    correct = np.where(drug, p < 0.8, True)
+    assert single(p, correct, types, documents).rows["default"].high is None
+    kept = single(p, correct, types, documents, complete=~drug)
     assert kept.certificate.threshold is not None
-    assert kept.rows["default"].high == kept.rows["T121"].high == kept.certificate.threshold
-    none = ThresholdTable.fit(**lists, groups=groups, complete=np.zeros(8000, bool))
-    assert none.rows["default"].high is None and none.rows["default"].accept == kept.rows["default"].accept
+    assert kept.certificate.share <= 0.5
 
 
 def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
-    # All 200 top candidates are right, so that every threshold is certified; the runners-up (0.71) are wrong.
-    top_p = np.linspace(0.75, 0.95, 200)
-    table = ThresholdTable.fit(
-        pair_p=np.column_stack([top_p, np.full(200, 0.71)]).ravel(),
-        pair_y=np.tile([1, 0], 200),
-        pair_mention=np.repeat(np.arange(200), 2),
-        top1_p=top_p,
-        top1_correct=np.ones(200),
-        mention_types=[None] * 200,
-        hierarchy=HIERARCHY,
-    )
-    assert table.rows["default"].accept == pytest.approx(0.73) and 0.74 < table.rows["default"].high <= 0.75
-    stricter = ThresholdTable.fit(
-        pair_p=np.column_stack([top_p, np.full(200, 0.71)]).ravel(),
-        pair_y=np.column_stack([top_p > 0.8, top_p <= 0.8]).astype(int).ravel(),
-        pair_mention=np.repeat(np.arange(200), 2),
-        top1_p=top_p,
-        top1_correct=np.ones(200),
-        mention_types=[None] * 200,
-        hierarchy=HIERARCHY,
-    ).rows["default"]
-    assert stricter.accept > 0.79 and stricter.accept <= stricter.high < stricter.accept + 0.01
+    # All 200 top candidates are correct, so that every threshold is certified; the runners-up (0.71) are not.
+    p, top = np.column_stack([np.linspace(0.75, 0.95, 200), np.full(200, 0.71)]), 2 * np.arange(200)
+    lists = flat_lists(np.tile([1, 0], 200), None, HIERARCHY, size=2)
+    row = fit_thresholds(lists, p.ravel(), top).rows["default"]
+    assert row.accept == pytest.approx(0.73) and 0.74 < row.high <= 0.75
 
 
-def test_types_that_contradict_the_certificate_stay_in_the_tier_and_are_named():
-    lists = make_lists({"T047": 4000, "T121": 120})
-    lists["top1_correct"][np.arange(4120) >= 4000] = np.arange(120) % 2
-    table = ThresholdTable.fit(**lists)
-    # The tier that is served is the one that was certified.
-    assert all(row.high == max(table.certificate.threshold, row.accept) for row in table.rows.values())
-    assert table.contradicted == ("T121", "group:CHEM")
-    assert ThresholdTable.fit(**make_lists({"T047": 4000})).contradicted == ()
-
-
-def test_the_tier_as_served_keeps_the_promise_where_small_types_fall_back():
-    # A large type, right with probability 1 - 0.28 (1 - p), and 160 of ten mentions each, right in 88 % at any p: too
-    # few to contradict anything. Alone the large type could go down to 0.64; all together must stop above 0.75.
+def test_the_tier_as_served_keeps_the_guarantee_where_small_types_fall_back():
+    # A large type, correct with probability 1 - 0.28 (1 - p), and 160 of ten mentions each, correct in 88 % at any p.
+    # Alone the large type could go down to 0.64; all together must stop above 0.75.
     small = [f"T{number}" for number in range(100, 260)]
     hierarchy = TypeHierarchy(SemanticType(name, f"type {name}") for name in ("T047", *small))
     types = ["T047"] * 8000 + [name for name in small for _ in range(10)]
-    is_large = np.arange(len(types)) < 8000
-    rng = np.random.default_rng(0)
-    precisions, tables = [], 16
-    for _ in range(tables):
+    rng, precisions = np.random.default_rng(0), []
+    for _ in range(16):
         p = rng.uniform(0.5, 1.0, len(types))
-        chance = np.where(is_large, 1 - 0.28 * (1 - p), 0.88)
-        right = rng.random(len(types)) < chance
-        table = ThresholdTable.fit(
-            pair_p=p,
-            pair_y=right,
-            pair_mention=np.arange(len(p)),
-            top1_p=p,
-            top1_correct=right,
-            mention_types=types,
-            hierarchy=hierarchy,
-        )
+        chance = np.where(np.arange(len(types)) < 8000, 1 - 0.28 * (1 - p), 0.88)
+        table = single(p, rng.random(len(types)) < chance, types, hierarchy=hierarchy)
         high = {name: table.for_type(name).high for name in ("T047", *small)}
         served = p >= np.array([2.0 if high[name] is None else high[name] for name in types])
         precisions.append(chance[served].mean() if served.any() else 1.0)
@@ -292,10 +222,8 @@ def test_the_tier_as_served_keeps_the_promise_where_small_types_fall_back():
 
 
 def test_no_gold_candidate_is_a_user_error():
-    lists = make_lists({"T047": 20})
-    lists["pair_y"][:] = 0
-    with pytest.raises(UserError, match="no candidate list .* contains its gold concept"):
-        ThresholdTable.fit(**lists)
+    with pytest.raises(UserError, match="gold concept"):
+        single([0.5] * 20, [0] * 20)
 
 
 def test_for_type_falls_back_along_the_lineage():
@@ -321,10 +249,10 @@ def test_tiers():
 
 
 def test_json_round_trip():
-    table = ThresholdTable.fit(**make_lists({"T047": 500, "T191": 200, "T121": 40}), target_precision=0.9)
+    table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), target_precision=0.9)
     other = ThresholdTable({"default": row()}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
-    assert state["schema_version"] == 4 and state["tiers"] == ["high", "medium", "low", "reject"]
+    assert state["schema_version"] == 5 and state["tiers"] == ["high", "medium", "low", "reject"]
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
     loaded = tables["all"]
     assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows
@@ -336,8 +264,8 @@ def test_json_round_trip():
 
 def test_damaged_or_other_state_is_a_user_error():
     state = thresholds_content({"all": ThresholdTable({"default": row()}, HIERARCHY)})
-    with pytest.raises(UserError, match="schema_version 3, .* run the calibrate stage again"):
-        load_thresholds({**state, "schema_version": 3})
+    with pytest.raises(UserError, match="schema_version 4"):
+        load_thresholds({**state, "schema_version": 4})
     (entry,) = state["inputs"]
     swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
     without = {k: v for k, v in entry.items() if k != "default"}
@@ -349,35 +277,3 @@ def test_damaged_or_other_state_is_a_user_error():
     for promise in ({"target_precision": "high"}, {"target_precision": float("nan")}, {"confidence": 95}):
         with pytest.raises(UserError, match="damaged"):
             load_thresholds(state | promise)
-
-
-def served_tier(types, right, groups=None, **options):
-    """All top candidates at 0.97, in lists of one candidate."""
-    n = len(right)
-    return ThresholdTable.fit(
-        pair_p=np.full(n, 0.97),
-        pair_y=np.asarray(right, int),
-        pair_mention=np.arange(n),
-        top1_p=np.full(n, 0.97),
-        top1_correct=np.asarray(right, int),
-        mention_types=types,
-        hierarchy=HIERARCHY,
-        groups=groups,
-        **options,
-    )
-
-
-def test_a_type_is_judged_by_the_target_asked_for():
-    types, right = [["T121"]] * 4000 + [["T047"]] * 400, np.r_[np.ones(4000), np.arange(400) % 5 > 0]
-    assert served_tier(types, right).contradicted == ("T046", "T047", "group:DISO")
-    assert served_tier(types, right, target_precision=0.7).contradicted == ()
-
-
-def test_one_document_does_not_contradict():
-    # Nine equal errors of one document, among 70 documents without one.
-    types = [["T047"]] * 4000 + [["T121"]] * 79
-    documents = np.r_[np.arange(4070), np.full(9, 4070)]
-    table = served_tier(types, np.r_[np.ones(4070), np.zeros(9)], documents)
-    assert table.certificate.threshold is not None and table.contradicted == ()
-    # As many errors in nine documents count.
-    assert "T121" in served_tier(types, np.r_[np.ones(4070), np.zeros(9)]).contradicted

@@ -9,11 +9,12 @@ from data_fixtures import VOCABULARY, write_rrf
 from list_fixtures import write_lists
 
 from umls_reranker import Dictionary, UMLSReranker
+from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
+from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.files import shipped
 from umls_reranker.core.settings import CalibrationArguments
 from umls_reranker.data.labelled_lists import read_labelled_lists
-from umls_reranker.serving.cross_fits import CrossFits
-from umls_reranker.serving.source_model import SourceModel
+from umls_reranker.data.semantic_types import TypeHierarchy
 
 DISEASE, PHENOMENON = "C9000004", "C9000035"
 
@@ -63,14 +64,8 @@ def test_types_of_mentions_decide_between_candidates_without_types(tmp_path):
         candidates = [{"name": "cold", "cui": cui, "my_score": rng.random()} for cui in (DISEASE, PHENOMENON)]
         row = {"doc_id": f"d{number % 40}", "entity": "cold", "entity_type": "T047" if is_disease else "T070"}
         rows.append(row | {"cui": cui, "candidates": candidates})
-    source = SourceModel.load(None)
-    lists = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), source.hierarchy).lists
-
-    fits = CrossFits.of(source, lists, no_logits, CalibrationArguments(calibrator="platt"), seed=13)
-    decisions, _ = fits.held_out(["my", "type_lift"], has_fallbacks=False)
-    is_correct = lists.is_gold(decisions.order[lists.offsets[:-1]])
-    assert is_correct.mean() > 0.85 and 0.45 < (lists.annotations.gold == 0).mean() < 0.55
-
-
-def no_logits(unseen, wanted):
-    return np.full(len(wanted), np.nan)
+    lists = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in()).lists
+    settings = CalibrationArguments(features=["my", "type_lift"], calibrator="platt")
+    fitted = fit_calibration(lists, NetworkLogits(None, lists), StringCounts.fit([]), settings, 13)
+    assert lists.is_gold(fitted.decisions.top).mean() > 0.85
+    assert 0.45 < (lists.annotations.gold == 0).mean() < 0.55

@@ -562,7 +562,7 @@ def test_evaluation_and_serving_find_the_same_missing(tmp_path):
     concepts.hierarchy = reranker.thresholds.hierarchy
     hierarchy, types = concepts.hierarchy, [[DISEASE]] * 3
     lists = CandidateLists.from_objects(hierarchy, ["a", "b", "c"], candidates, types, lefts).completed(concepts)
-    evaluated = reranker.calibration.choose(lists, READ_ALL.reads).missing
+    evaluated = reranker.calibration.model_for(lists, READ_ALL.reads).missing
     for number, items in enumerate(given_candidates(lists)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

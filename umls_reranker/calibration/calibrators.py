@@ -1,39 +1,183 @@
-"""The calibrators. A further one is a class in a module of its own and a line in `OWN_CALIBRATORS`.
+"""The calibrators: increasing maps of log-odds, fitted by maximum likelihood and stored as JSON.
 
-From outside of the package, call `core.settings.register_calibrator`.
+A map is fitted and applied either to candidates judged alone, ``P = sigmoid(map(score))``, or inside a list, where the
+score is a candidate's log-odds against "none of these" and ``P = exp(map(score)) / (1 + sum of exp(map(scores)))``
+(see `logistic`): then the probabilities of the list's concepts sum to less than one for any map.
 
-Parametric calibrators keep the order of the scores. Isotonic regression makes ties, so rank by score and decide by
+A further one is a subclass of `Calibrator` in a module of its own and a line in `OWN_CALIBRATORS`; from outside of the
+package, call `core.settings.register_calibrator`. Isotonic regression makes ties, so rank by score and decide by
 probability. Loading and applying need only numpy.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..core.arrays import list_offsets
 from ..core.errors import UserError
-from ..core.settings import register_calibrator
-from ..data.semantic_types import TypeHierarchy
-from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
-from .logistic import fit_logistic, information
-from .score_maps import Calibrator, Sample, Types, bounded, finite
+from ..core.settings import CALIBRATORS, register_calibrator
+from .logistic import fit_logistic, sigmoid
 
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
 MAX_STANDARD_SLOPE = 30.0
 TEMPERATURE_BOUNDS = (0.05, 20.0)
-# Minimum share of the root's slope for each type, so that no type's map is flat.
-LEAST_SLOPE = 0.05
+# Value of an infinite score: far beyond every logit, but small enough for products.
+LARGEST_SCORE = 1e9
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows to fit on.
+
+    Attributes:
+        scores: (n,) raw log-odds in the number format that serves; inside lists, against "none of these".
+        labels: (n,) 0 or 1; inside lists at most one 1 in each.
+        offsets: (lists + 1,) where each list's rows start, or None for independent rows.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    offsets: np.ndarray | None = None
+
+    def checked(self) -> Sample:
+        """The same rows as float64.
+
+        Raises:
+            UserError: fewer than two rows, a score that is not finite, scores that are all equal, or a single class.
+        """
+        scores, labels = np.asarray(self.scores, dtype=np.float64), np.asarray(self.labels, dtype=np.float64)
+        if len(scores) < 2:
+            raise UserError(f"calibration needs at least 2 scored pairs, found {len(scores)}; enlarge the split")
+        bad = np.count_nonzero(~np.isfinite(scores))
+        if bad:
+            raise UserError(f"{bad} of {len(scores)} logits are not finite; score in float32 or check the checkpoint")
+        if scores.min() == scores.max():
+            raise UserError("all logits of the calibration split are equal; the checkpoint has learned nothing")
+        for label, what in ((1, "right"), (0, "wrong")):
+            if not np.any(labels == label):
+                raise UserError(f"the calibration pairs contain no {what} candidate; enlarge the calibration split")
+        return replace(self, scores=scores, labels=labels)
+
+    def take(self, inside: np.ndarray) -> Sample:
+        """The rows where `inside` (n,) is true; whole lists only."""
+        offsets = self.offsets
+        if offsets is not None:
+            # Without lists that are left out, and empty lists, whose likelihood is 1 for any map.
+            offsets = np.unique(list_offsets(inside)[offsets])
+        return Sample(self.scores[inside], self.labels[inside], offsets)
+
+    def maximize(
+        self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float], start: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
+        return fit_logistic(features, self.labels, np.array(lower), np.array(upper), offsets=self.offsets, start=start)
+
+
+@dataclass(eq=False)
+class Calibrator(ABC):
+    """Base of all calibrators: `fit`, call, `to_dict` and `from_dict`.
+
+    Fields of the dataclasses are their parameters, numbers or arrays, which are stored in JSON.
+
+    Attributes:
+        name: its name in recipes and JSON.
+        help: one line about it.
+        fits_lists: whether it can be fitted and applied inside lists, on the log-odds of a fusion.
+        fits_logits: whether it can be fitted and applied to logits of candidates judged alone.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    fits_lists: ClassVar[bool] = True
+    fits_logits: ClassVar[bool] = True
+
+    def fit(self, sample: Sample) -> Calibrator:
+        """Fit by maximum likelihood in float64.
+
+        Raises:
+            UserError: as for `Sample.checked`, or scores rank incorrect candidates above correct ones.
+        """
+        if sample.offsets is not None and not self.fits_lists:
+            raise UserError(
+                f"calibrator: {self.name} works on the logits of the cross-encoder alone; set `features: []` or "
+                f"choose from {', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
+            )
+        self._fit(sample.checked())
+        return self
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of candidates judged alone: float64 in [0, 1], with the shape of `scores`."""
+        return sigmoid(self.log_odds(scores))
+
+    def log_odds(self, scores: np.ndarray) -> np.ndarray:
+        """The map itself: float64, with the shape of `scores`; infinite scores count as +-1e9.
+
+        Raises:
+            UserError: a score is not a number.
+        """
+        return self._map(bounded(scores))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form for JSON, ``{"method": ..., "parameters": {...}}``; `from_dict` restores equal outputs."""
+        return {"method": self.name, "parameters": self._parameters()}
+
+    @staticmethod
+    def from_dict(state: dict[str, Any]) -> Calibrator:
+        """Inverse of `to_dict`; other keys of `state` are ignored.
+
+        Raises:
+            UserError: the method is unknown, a parameter is missing or not finite, or the map does not increase.
+        """
+        method = str(state.get("method"))
+        if method not in CALIBRATORS:
+            raise UserError(
+                f"calibrator.json: this version has no method {method!r}; run the calibrate stage again, or install "
+                "the version of umls_reranker that wrote it"
+            )
+        calibrator: Calibrator = CALIBRATORS[method]()
+        try:
+            calibrator._restore(state["parameters"])
+            if not calibrator._rises():
+                raise ValueError("they do not define an increasing map")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"calibrator.json: parameters of method '{method}' are damaged ({error}); run the calibrate stage "
+                "again"
+            ) from None
+        return calibrator
+
+    def _parameters(self) -> dict[str, Any]:
+        """The parameters for JSON."""
+        return {parameter.name: np.asarray(getattr(self, parameter.name)).tolist() for parameter in fields(self)}
+
+    def _restore(self, parameters: Any) -> None:
+        """Inverse of `_parameters`; raises an error of any usual kind if they are damaged."""
+        for parameter in fields(self):
+            setattr(self, parameter.name, finite(parameters[parameter.name]))
+
+    def _rises(self) -> bool:
+        """Whether the map never decreases with the current parameters."""
+        probe = self.log_odds(np.array([-1e3, -20.0, -1.0, 0.0, 1.0, 20.0, 1e3]))
+        return bool(np.all(np.diff(probe) >= 0))
+
+    @abstractmethod
+    def _fit(self, sample: Sample) -> None: ...
+
+    @abstractmethod
+    def _map(self, scores: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(eq=False)
 class PlattCalibrator(Calibrator):
     """``slope * score + intercept`` (Platt 1999), slope > 0.
 
-    On separable data the likelihood has no maximum; the slope then stops at `MAX_STANDARD_SLOPE` divided by the
-    standard deviation of the scores.
+    On separable data the likelihood has no maximum; the slope is at most `MAX_STANDARD_SLOPE` divided by the standard
+    deviation of the scores.
     """
 
     name = "platt"
@@ -51,7 +195,7 @@ class PlattCalibrator(Calibrator):
         if self.slope <= 0:
             raise _wrong_order(f"Platt slope {self.slope:.3g}")
 
-    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+    def _map(self, scores: np.ndarray) -> np.ndarray:
         return self.slope * scores + self.intercept
 
 
@@ -72,7 +216,7 @@ class TemperatureCalibrator(Calibrator):
         (slope,) = sample.maximize(sample.scores[:, None], [1 / high], [1 / low])
         self.temperature = float(1.0 / slope)
 
-    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+    def _map(self, scores: np.ndarray) -> np.ndarray:
         return scores / self.temperature
 
 
@@ -103,7 +247,7 @@ class BetaCalibrator(Calibrator):
         if self.a == 0 and self.b == 0:
             raise _wrong_order("both beta slopes are 0")
 
-    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+    def _map(self, scores: np.ndarray) -> np.ndarray:
         ln_s, minus_ln_rest = self._features(scores)
         return self.a * ln_s + self.b * minus_ln_rest + self.c
 
@@ -123,7 +267,7 @@ class IdentityCalibrator(Calibrator):
     def _fit(self, sample: Sample) -> None:
         pass
 
-    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+    def _map(self, scores: np.ndarray) -> np.ndarray:
         return scores
 
 
@@ -141,7 +285,7 @@ class IsotonicCalibrator(Calibrator):
     x: np.ndarray | Sequence[float] = (0.0,)
     y: np.ndarray | Sequence[float] = (0.5,)
 
-    def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated probabilities; 0 and 1 do not change."""
         return np.interp(bounded(scores), self.x, self.y)
 
@@ -154,7 +298,7 @@ class IsotonicCalibrator(Calibrator):
         if self.y[0] == self.y[-1]:
             raise _wrong_order("isotonic regression is flat")
 
-    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+    def _map(self, scores: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
             p = np.interp(scores, self.x, self.y)
             return np.log(p) - np.log1p(-p)
@@ -164,123 +308,15 @@ class IsotonicCalibrator(Calibrator):
         return len(knots[0]) == len(knots[1]) > 0 and all(np.all(np.diff(values) >= 0) for values in knots)
 
 
-@dataclass(frozen=True)
-class TypeLine:
-    """``slope * x + intercept`` of one type, ancestor or group, where x is the root's map of the score.
-
-    Attributes:
-        support: number of gold candidates it was fitted on.
-    """
-
-    slope: float
-    intercept: float
-    support: int
-
-
-@dataclass(eq=False)
-class HierarchicalBetaCalibrator(Calibrator):
-    """Beta calibration (the root), followed by a line with slope and intercept per semantic type.
-
-    Fitted from the root down. Each type, ancestor or group has a normal prior around its parent's line, with the
-    information of `shrinkage` gold candidates of the parent. So a type with n gold candidates has a weight of about n
-    / (n + shrinkage). A type without correct or without incorrect candidates, or with equal scores, stays near its
-    parent. Only the root can fail to fit.
-
-    Attributes:
-        shrinkage: number of gold candidates at which a type's data and its parent's line have equal weight.
-    """
-
-    name = "hierarchical_beta"
-    help = "beta, then a linear map per semantic type"
-
-    shrinkage: float = 1000.0
-    hierarchy: TypeHierarchy = field(default_factory=lambda: TypeHierarchy([]))
-    root: BetaCalibrator = field(default_factory=BetaCalibrator)
-    lines: dict[str, TypeLine] = field(default_factory=lambda: {DEFAULT: TypeLine(1.0, 0.0, 0)})
-
-    def line(self, types: str | list[str] | tuple[str, ...] | None) -> TypeLine:
-        """The line of a type (id or name) or of its nearest ancestor; for several types, the first known."""
-        return nearest_row(self.lines, types, self.hierarchy)
-
-    @property
-    def reads_types(self) -> bool:
-        """Whether any type, ancestor or group has its own line."""
-        return len(self.lines) > 1
-
-    def _parameters(self) -> dict[str, Any]:
-        return {
-            "root": self.root._parameters(),
-            "lines": {node: asdict(line) for node, line in self.lines.items()},
-            "shrinkage": self.shrinkage,
-            "hierarchy": self.hierarchy.to_dict(),
-        }
-
-    def _restore(self, parameters: Any) -> None:
-        self.hierarchy = TypeHierarchy.from_dict(parameters["hierarchy"])
-        self.root._restore(parameters["root"])
-        self.lines = {
-            node: TypeLine(finite(line["slope"]), finite(line["intercept"]), int(line["support"]))
-            for node, line in {**parameters["lines"], DEFAULT: parameters["lines"][DEFAULT]}.items()
-        }
-        self.shrinkage = finite(parameters["shrinkage"])
-
-    def _rises(self) -> bool:
-        return self.root._rises() and all(line.slope > 0 for line in self.lines.values())
-
-    def _fit(self, sample: Sample) -> None:
-        self.root._fit(sample)
-        self.lines = {DEFAULT: TypeLine(1.0, 0.0, int(sample.labels.sum()))}
-        if sample.types is None or sample.hierarchy is None:
-            return
-        self.hierarchy = sample.hierarchy
-        code, members = memberships(sample.types, self.hierarchy)
-        sample = replace(sample, scores=self.root.log_odds(sample.scores), types=None)
-        for node in members:
-            if node != DEFAULT:
-                above = lineage(node, self.hierarchy)[1]
-                self.lines[node] = self._line(
-                    sample.take(members[node][code]), sample.take(members[above][code]), above
-                )
-
-    def _line(self, sample: Sample, parent: Sample, parent_node: str) -> TypeLine:
-        line = self.lines[parent_node]
-        mean = np.array([line.slope, line.intercept])
-        most = max(line.slope, MAX_STANDARD_SLOPE / (sample.scores.std() or 1.0))
-        share = self.shrinkage / max(parent.labels.sum(), 1.0)
-        precision = share * information(_features(parent), mean, parent.offsets)
-        slope, intercept = fit_logistic(
-            _features(sample),
-            sample.labels,
-            np.array([LEAST_SLOPE, -np.inf]),
-            np.array([most, np.inf]),
-            offsets=sample.offsets,
-            prior=(mean, precision),
-        )
-        return TypeLine(float(slope), float(intercept), int(sample.labels.sum()))
-
-    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
-        scores = self.root.log_odds(scores)
-        if types is None:
-            return scores
-        lines, codes = nearest_rows(self.lines, types, self.hierarchy)
-        slopes, intercepts = np.array([(line.slope, line.intercept) for line in lines]).T
-        return slopes[codes] * scores + intercepts[codes]
-
-
 OWN_CALIBRATORS: tuple[type[Calibrator], ...] = (
     PlattCalibrator,
     TemperatureCalibrator,
     BetaCalibrator,
     IdentityCalibrator,
     IsotonicCalibrator,
-    HierarchicalBetaCalibrator,
 )
 for _calibrator in OWN_CALIBRATORS:
     register_calibrator(_calibrator)
-
-
-def _features(sample: Sample) -> np.ndarray:
-    return np.stack([sample.scores, np.ones_like(sample.scores)], axis=1)
 
 
 def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -295,3 +331,19 @@ def _wrong_order(reason: str) -> UserError:
         f"the scores do not rank gold concepts above other candidates ({reason}); check that labels, scores and model "
         "belong together, and that higher scores are better"
     )
+
+
+def finite(value: Any) -> Any:
+    """A number as a float, numbers as an array; raises `ValueError` or `TypeError` for anything else."""
+    numbers = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{value} is not finite")
+    return numbers if numbers.ndim else float(numbers)
+
+
+def bounded(scores: np.ndarray) -> np.ndarray:
+    """Scores as float64, infinite ones as +-1e9; NaN raises `UserError`."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if np.isnan(scores).any():
+        raise UserError(f"{np.count_nonzero(np.isnan(scores))} scores are not numbers; check the checkpoint")
+    return np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)

@@ -1,29 +1,30 @@
-"""The certificate of the high-confidence tier: the lowest threshold with certified precision; earlier certificates."""
+"""The certificate of the high-confidence tier: the lowest threshold with certified precision; earlier certificates.
+
+`certify` is for the scores of any system.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.progress import progress
+from .calibrators import PlattCalibrator, Sample
 from .precision_test import PrecisionTest
-from .resampling import document_index
+from .resampling import document_folds, document_index
 
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
-# Targets for which a sequence may start where that of a lower target starts.
-USUAL_TARGETS = (0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 # Ratio of the largest document to the mean above which documents differ too much to trust one certificate for all.
 SIMILAR_SIZES = 4.0
 # Share of the error probability that the second certificate gets; each further one gets half of the one before.
 LATER_SHARE = 0.05
-# For the outlook: a second confidence, numbers of documents, and draws of each.
-OTHER_CONFIDENCE, OUTLOOK_DOCUMENTS, OUTLOOK_DRAWS = 0.9, (200, 400, 800), 8
+# Tolerance for probabilities outside [0, 1] by rounding: a cosine of 1 is often 1.0000001.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,10 @@ class Certificate:
         documents_needed: smallest effective number that allows a certificate, if there is no error.
         share: share of answers at or above the threshold; 0 if nothing is certified.
         precision: observed share of correct answers among them; None if nothing is certified.
-        even: if nothing is certified, an estimate of how many documents, all of them new, the next certificate needs
-            with even odds; None if more would not help.
-        likely: the same with odds of four in five.
         size_power: power of document sizes in the test, chosen by these sizes.
         size_ratio: size of the largest document over the mean, in accepted answers.
         most_wrong: assumed largest share of incorrect answers in a document's tier; 1 assumes nothing.
         attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
-        outlook: for information, estimates of the share that would be certified: "confidence 0.90" with these
-            documents, "200 documents" and so on with more or fewer documents like these.
     """
 
     threshold: float | None
@@ -52,16 +48,22 @@ class Certificate:
     documents_needed: int
     share: float = 0.0
     precision: float | None = None
-    even: int | None = None
-    likely: int | None = None
     size_power: float = 0.5
     size_ratio: float = 1.0
     most_wrong: float = 1.0
     attempt: int = 1
-    outlook: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        notes = [self._result()]
+        if self.threshold is None:
+            notes = [
+                f"not certified: the calibration documents are worth {int(self.documents)} of equal size; at least "
+                f"{self.documents_needed} are needed without an error, and more with errors"
+            ]
+        else:
+            notes = [
+                f"{self.threshold:.3f}; {self.share:.1%} of the mentions that count for it, of which "
+                f"{self.precision:.1%} are correct"
+            ]
         if self.most_wrong < 1:
             notes.append(f"assuming that at most {self.most_wrong:.0%} of the tier is incorrect in any document")
         if self.size_ratio > SIMILAR_SIZES:
@@ -69,29 +71,7 @@ class Certificate:
                 f"caution: the largest document has {self.size_ratio:.1f} times the mean number of answers; documents "
                 "of one kind and of similar size certify more"
             )
-        if self.outlook:
-            shares = [f"{share:.1%} with {name}" for name, share in self.outlook.items()]
-            notes.append(f"for information only: {', '.join(shares)}")
         return "; ".join(notes)
-
-    def _result(self) -> str:
-        if self.threshold is not None:
-            return (
-                f"{self.threshold:.3f}; {self.share:.1%} of these mentions, of which {self.precision:.1%} are correct"
-            )
-        reason = "too few documents for the errors seen among the most probable answers"
-        if self.even is None:
-            reason = "too many of the most probable answers are incorrect"
-        if self.documents < self.documents_needed:
-            reason = (
-                f"the calibration documents are worth {int(self.documents)} of equal size, but at least "
-                f"{self.documents_needed} are needed"
-            )
-        more = "more documents with as many errors would not help"
-        if self.even is not None:
-            odds = "" if self.likely is None else f" and about {self.likely:,} for an 80 % chance"
-            more = f"estimate: a second attempt needs new documents, about {self.even:,} for an even chance{odds}"
-        return f"not certified: {reason}; {more}"
 
 
 def find_certificate(
@@ -103,7 +83,6 @@ def find_certificate(
     *,
     most_wrong: float = 1.0,
     attempt: int = 1,
-    has_outlook: bool = False,
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
@@ -120,47 +99,50 @@ def find_certificate(
         confidence: as for `certify`.
         most_wrong: as for `certify`.
         attempt: as for `certify`.
-        has_outlook: whether to estimate `Certificate.outlook`. What it shows must not decide about confidence or
-            documents of the certificate itself.
+
+    Raises:
+        UserError: target, confidence or assumption is not between 0 and 1.
     """
-    shares = {}
-    if has_outlook and len(scores) and documents is not None:
-        shares = _outlook(
-            scores, correct, documents, PrecisionTest(target_precision, confidence, most_wrong=most_wrong)
-        )
-    test = PrecisionTest(target_precision, confidence_of(attempt, confidence), most_wrong=most_wrong)
-    search = _Search.of(scores, correct, documents, test)
-    test, sizes = search.test, search.widest
-    ratio = float(sizes.max() / sizes.mean()) if len(sizes) else 1.0
+    for name, value in (("target_precision", target_precision), ("confidence", confidence)):
+        if not _is_number(value) or not 0.0 < value < 1.0:
+            raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
+    if not _is_number(most_wrong) or not 1.0 - target_precision < most_wrong <= 1.0:
+        raise UserError(f"most_wrong: {most_wrong!r} must be above {1.0 - target_precision:.2g} and at most 1")
+    scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    index, count = (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
+    # Of thresholds that accept the same mentions the highest.
+    ordered = np.sort(scores[~np.isnan(scores)])
+    _, positions = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
+    thresholds = GRID[positions]
+    expected, observed = (_sums(scores, values, index, count, thresholds) for values in (scores, correct))
+    # Documents as they are where the scores expect the target.
+    likely = [size for size, total in expected if total.sum() >= target_precision * size.sum()]
+    widest = likely[-1] if likely else np.empty(0, np.int64)
+    level = confidence_of(attempt, confidence)
+    test = PrecisionTest(target_precision, level, most_wrong=most_wrong).for_sizes(widest)
+    effective = np.array([test.effective(size) for size, _ in expected])
     certificate = Certificate(
         None,
-        search.effective,
+        float(effective.max(initial=0)),
         test.needed,
         size_power=test.size_power,
-        size_ratio=ratio,
+        size_ratio=float(widest.max() / widest.mean()) if len(widest) else 1.0,
         most_wrong=most_wrong,
         attempt=attempt,
-        outlook=shares,
     )
-    if search.lowest is not None:
-        return replace(
-            certificate,
-            threshold=float(search.thresholds[search.lowest]),
-            share=search.accepted / len(scores),
-            precision=float(search.observed[search.lowest][1].sum() / search.accepted),
+    usable = effective >= test.needed
+    if not usable.any():
+        return certificate
+    power = np.array([test.expected_z(*each) for each in expected])
+    for row in range(int(np.argmax(np.where(usable, power, -np.inf))), len(thresholds)):
+        size, right = observed[row]
+        if test.p_value(size, right) > 1.0 - test.confidence:
+            break
+        precision = float(right.sum() / size.sum())
+        certificate = replace(
+            certificate, threshold=float(thresholds[row]), share=float(size.sum() / len(scores)), precision=precision
         )
-    test = replace(test, confidence=confidence_of(attempt + 1, confidence))
-    # For a lower target the sequence may start lower, but that must not require more documents.
-    starts = set()
-    for target in (target_precision, *(usual for usual in USUAL_TARGETS if usual > target_precision)):
-        like = replace(test, target=target)
-        starts.add(int(np.argmax([like.expected_z(*each, has_added=False) for each in search.expected])))
-    estimates = [test.documents_estimate(*search.observed[start], search.documents) for start in sorted(starts)]
-    even, likely = (
-        min((number for number in numbers if number is not None), default=None)
-        for numbers in zip(*estimates, strict=True)
-    )
-    return replace(certificate, even=even, likely=likely)
+    return certificate
 
 
 def confidence_of(attempt: int, confidence: float) -> float:
@@ -174,62 +156,143 @@ def confidence_of(attempt: int, confidence: float) -> float:
     return 1.0 - share * (1.0 - confidence)
 
 
-@dataclass(frozen=True)
-class _Search:
-    """A sequence of tests.
+def certify(
+    scores: Sequence[float],
+    correct: Sequence[bool],
+    documents: Sequence,
+    target_precision: float = 0.95,
+    confidence: float = 0.95,
+    *,
+    calibrate: bool = False,
+    certified_before: Collection = (),
+    attempt: int = 1,
+    most_wrong: float = 1.0,
+) -> Certificate:
+    """Find the lowest score threshold with certified precision.
 
-    Attributes:
-        test: the test, with the power that suits the document sizes where the scores expect the target.
-        thresholds: (T,) from the highest down, each the highest of those that accept the same mentions.
-        expected: for each threshold, accepted mentions of each document that has any, and the sums of their scores.
-        observed: the same with the numbers of correct ones.
-        widest: accepted mentions of documents at the lowest threshold at which the scores expect the target.
-        documents: number of all documents.
-        effective: the largest effective number of documents at any threshold.
-        lowest: index of the lowest certified threshold; None if the first test fails.
+    Works for any system that scores its answers; no model is needed. With probability ``confidence`` over the labelled
+    documents, the answers at or above the threshold have a precision of at least ``target_precision`` over further
+    documents like them. This holds even for uncalibrated scores, but calibrated scores certify more. Decide about
+    target and confidence beforehand, and certify once: choosing between certificates breaks the guarantee.
+
+    Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer et al. 1995; "learn
+    then test", Angelopoulos et al. 2021). Documents are the sampled units.
+
+    >>> from umls_reranker import certify
+    >>> scores = [0.98, 0.97, 0.6] * 100
+    >>> correct = [True, True, False] * 100
+    >>> found = certify(scores, correct, documents=[number // 3 for number in range(300)])
+    >>> round(found.threshold, 2), round(found.share, 2), found.precision
+    (0.97, 0.67, 1.0)
+    >>> few = certify(scores[:30], correct[:30], documents=[number // 3 for number in range(30)])
+    >>> few.threshold, few.documents_needed
+    (None, 59)
+
+    Args:
+        scores: (n,) score of each mention's answer, the higher the more certain; leave out mentions without an answer.
+            Probabilities in [0, 1], unless ``calibrate`` is set.
+        correct: (n,) whether the answer is correct.
+        documents: (n,) id of the document of each mention; mentions of a document are correlated.
+        target_precision: guaranteed precision, between 0 and 1.
+        confidence: probability that the guarantee holds, between 0 and 1.
+        calibrate: for scores of any scale, such as logits or cosines: maps them to probabilities by logistic
+            regression, each fifth of the documents by a fit on the others. The threshold is one of your scores.
+        certified_before: ids of the documents of earlier certificates of these scores, granted or not. They only help
+            to calibrate: trying again with the same documents would not keep the confidence.
+        attempt: 1 for the first certificate, 2 for the next, and so on. The first has the whole error probability
+            (1 - confidence). Later ones together get a tenth of it, so that errors do not add up; they need more
+            documents.
+        most_wrong: assumed largest share of incorrect answers, among those at or above the threshold, in any document.
+            1 assumes nothing. With 0.5 fewer documents are needed, and the guarantee is as good as the assumption.
+
+    Raises:
+        UserError: lengths differ, scores are not probabilities, labels are neither True nor False, there are fewer
+            than two documents, no document is new, or target, confidence or assumption is not between 0 and 1.
     """
+    if not isinstance(attempt, int) or attempt < 1 or (attempt == 1 and len(certified_before)):
+        raise UserError(
+            f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after those of certified_before"
+        )
+    columns = _checked(scores, correct, documents, calibrate)
+    mapped, unmapped = columns.scores, None
+    if calibrate:
+        mapped, unmapped = _cross_fitted(columns)
+    former = set(map(str, certified_before))
+    new = np.array([name not in former for name in columns.documents], bool)
+    if not new.any():
+        raise UserError("all documents are in certified_before; only new ones can certify")
+    rows = mapped[new], columns.correct[new], columns.documents[new], target_precision, confidence
+    certificate = find_certificate(*rows, most_wrong=most_wrong, attempt=attempt)
+    if unmapped is None or certificate.threshold is None:
+        return certificate
+    return replace(certificate, threshold=unmapped(certificate.threshold))
 
-    test: PrecisionTest
-    thresholds: np.ndarray
-    expected: list[tuple[np.ndarray, np.ndarray]]
-    observed: list[tuple[np.ndarray, np.ndarray]]
-    widest: np.ndarray
-    documents: int
-    effective: float
-    lowest: int | None
 
-    @classmethod
-    def of(
-        cls,
-        scores: np.ndarray,
-        correct: np.ndarray,
-        documents: Sequence | np.ndarray | None,
-        test: PrecisionTest,
-    ) -> _Search:
-        """Run the sequence; arguments as for `find_certificate`."""
-        scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-        index, count = (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
-        ordered = np.sort(scores[~np.isnan(scores)])
-        _, positions = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
-        thresholds = GRID[positions]
-        expected, observed = (_sums(scores, values, index, count, thresholds) for values in (scores, correct))
-        likely = [size for size, total in expected if total.sum() >= test.target * size.sum()]
-        widest = likely[-1] if likely else np.empty(0, np.int64)
-        test = test.for_sizes(widest)
-        effective = np.array([test.effective(size) for size, _ in expected])
-        usable, lowest = effective >= test.needed, None
-        if usable.any():
-            power = np.array([test.expected_z(*each) for each in expected])
-            for row in range(int(np.argmax(np.where(usable, power, -np.inf))), len(thresholds)):
-                if test.p_value(*observed[row]) > 1.0 - test.confidence:
-                    break
-                lowest = row
-        return cls(test, thresholds, expected, observed, widest, count, float(effective.max(initial=0)), lowest)
+class _Columns(NamedTuple):
+    """Checked arguments of `certify`, (n,) each."""
 
-    @property
-    def accepted(self) -> int:
-        """Number of mentions at or above the certified threshold."""
-        return 0 if self.lowest is None else int(self.observed[self.lowest][0].sum())
+    scores: np.ndarray
+    correct: np.ndarray
+    documents: np.ndarray
+
+
+def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Columns:
+    columns: dict[str, list[Any]] = {}
+    for name, values in (("scores", scores), ("correct", correct), ("documents", documents)):
+        if not isinstance(values, Iterable):
+            raise UserError(f"{name}: {values!r} is not a list; give one value per mention")
+        columns[name] = list(values)
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
+        raise UserError(f"{counts}: give one of each per mention")
+    for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
+        if not _is_number(score) or not np.isfinite(score):
+            raise UserError(f"row {row}: the score {score!r} is not a number; leave out mentions without an answer")
+        if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
+            raise UserError(
+                f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map scores on another "
+                "scale to probabilities"
+            )
+        if not _is_number(label) or label not in (0, 1):
+            raise UserError(f"row {row}: correct is {label!r}; give True or False")
+        # pandas.NA cannot be compared, not even with itself.
+        if document is None or str(document) == "<NA>" or document != document:
+            raise UserError(f"row {row}: the document is missing; give every mention the id of its document")
+    count = len(set(columns["documents"]))
+    if not count:
+        raise UserError("there are no mentions; give scores of mentions whose answers were labelled")
+    if count < 2:
+        raise UserError(
+            f"all mentions are from {count} document, which says nothing about other documents; give the id of each "
+            "mention's document"
+        )
+    numbers = np.array(columns["scores"], np.float64)
+    return _Columns(
+        numbers if calibrate else np.clip(numbers, 0.0, 1.0),
+        np.array(columns["correct"], np.float64),
+        np.array(list(map(str, columns["documents"])), object),
+    )
+
+
+def _cross_fitted(columns: _Columns) -> tuple[np.ndarray, Callable[[float], float]]:
+    """Held-out probabilities by logistic regression, (n,), and the inverse of the regression fitted on all rows."""
+
+    def fitted(inside: np.ndarray) -> PlattCalibrator:
+        calibrator = PlattCalibrator()
+        calibrator.fit(Sample(columns.scores[inside], columns.correct[inside]))
+        return calibrator
+
+    fold = document_folds(columns.documents, seed=0)
+    mapped = np.empty(len(fold))
+    for number in range(fold.max() + 1):
+        mapped[fold == number] = fitted(fold != number)(columns.scores[fold == number])
+    whole = fitted(np.ones(len(fold), bool))
+    return mapped, lambda p: float((np.log(p) - np.log1p(-p) - whole.intercept) / whole.slope)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number | np.bool_)
 
 
 def _sums(
@@ -248,31 +311,6 @@ def _sums(
         sums.append((size[size > 0], total[size > 0]))
         start = end
     return sums
-
-
-def _outlook(
-    scores: np.ndarray, correct: np.ndarray, documents: Sequence | np.ndarray, test: PrecisionTest
-) -> dict[str, float]:
-    """Shares that would be certified at a lower confidence, and with other numbers of documents drawn from these."""
-    index, count = document_index(documents)
-    order = np.argsort(index, kind="stable")
-    rows, shares = np.split(order, np.cumsum(np.bincount(index, minlength=count))[:-1]), dict[str, float]()
-    if test.confidence > OTHER_CONFIDENCE:
-        search = _Search.of(scores, correct, index, replace(test, confidence=OTHER_CONFIDENCE))
-        shares[f"confidence {OTHER_CONFIDENCE:.2f}"] = search.accepted / len(scores)
-    rng = np.random.default_rng(0)
-    bar = progress(total=len(OUTLOOK_DOCUMENTS) * OUTLOOK_DRAWS, desc="estimating other certificates", unit=" draws")
-    for number in OUTLOOK_DOCUMENTS:
-        accepted, drawn_mentions = 0, 0
-        for _ in range(OUTLOOK_DRAWS):
-            drawn = [rows[document] for document in rng.integers(0, count, number)]
-            mentions, of_mention = np.concatenate(drawn), np.repeat(np.arange(number), list(map(len, drawn)))
-            search = _Search.of(scores[mentions], correct[mentions], of_mention, test)
-            accepted, drawn_mentions = accepted + search.accepted, drawn_mentions + len(mentions)
-            bar.update()
-        shares[f"{number} documents"] = accepted / drawn_mentions
-    bar.close()
-    return shares
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import firsts, list_offsets, list_sizes, ranking
+from ..core.arrays import firsts, list_offsets, list_owner, list_sizes, ranking
 from ..data.candidate_lists import CandidateLists
+from .inputs import without
 from .thresholds import TIERS
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Decisions:
         models: (n,) int64, the model that decided, as an index into `Calibration.models`.
         missing: input that the model of all inputs reads -> (n,) bool, mentions that lack it.
         truncated: number of pairs whose mention or name was truncated to the model's length.
+        without_network: (m,) float64, log-odds by all features but the cross-encoder; NaN where the model that decided
+            has no others, or no network.
     """
 
     offsets: np.ndarray
@@ -46,6 +49,7 @@ class Decisions:
     models: np.ndarray
     missing: Mapping[str, np.ndarray] = field(default_factory=dict)
     truncated: int = 0
+    without_network: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def top(self) -> np.ndarray:
@@ -56,6 +60,74 @@ class Decisions:
     def scored(self) -> np.ndarray:
         """(n,) int64, number of candidates of each mention that the cross-encoder scored."""
         return list_sizes(list_offsets(~np.isnan(self.logits))[self.offsets])
+
+    def take(self, mentions: np.ndarray) -> Decisions:
+        """The decisions about some mentions, (n,) bool."""
+        rows = mentions[list_owner(self.offsets)]
+        offsets = list_offsets(list_sizes(self.offsets)[mentions])
+        of_candidates = ("logits", "log_odds", "probabilities", "margins", "tiers", "accepted", "without_network")
+        taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in of_candidates}
+        missing = {name: lacks[mentions] for name, lacks in self.missing.items()}
+        order = ranking(taken["log_odds"], offsets)
+        return replace(self, offsets=offsets, order=order, models=self.models[mentions], missing=missing, **taken)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What models made of the m candidates of n mentions; `decide` makes `Decisions` from it.
+
+    Attributes:
+        logits: as in `Decisions`, and likewise the others.
+        edges: (n, 3) lowest probabilities of the tiers low, medium and high.
+    """
+
+    logits: np.ndarray
+    log_odds: np.ndarray
+    probabilities: np.ndarray
+    without_network: np.ndarray
+    edges: np.ndarray
+
+    @classmethod
+    def empty(cls, mentions: int, candidates: int) -> Scored:
+        """Columns to be filled."""
+        log_odds, probabilities, without_network = np.full((3, candidates), np.nan)
+        logits = np.full(candidates, np.nan, np.float32)
+        return cls(logits, log_odds, probabilities, without_network, np.full((mentions, 3), np.inf))
+
+    def fill(self, mentions: np.ndarray, owner: np.ndarray, other: Scored) -> None:
+        """Take the scores of some mentions, (n,) bool, from another; `owner` is that of the lists."""
+        for column, values in zip(vars(self).values(), vars(other).values(), strict=True):
+            rows = mentions if column is self.edges else mentions[owner]
+            column[rows] = values[rows]
+
+    def decide(
+        self,
+        lists: CandidateLists,
+        models: np.ndarray,
+        missing: Mapping[str, np.ndarray],
+        accept_tier: str = "medium",
+        truncated: int = 0,
+    ) -> Decisions:
+        """Order, margins, tiers and acceptance; arguments are as in `Decisions` and for `rank`."""
+        order = ranking(self.log_odds, lists.offsets)
+        tiers = 3 - (self.probabilities[:, None] >= self.edges[lists.owner]).sum(axis=1)
+        top = firsts(order, lists.offsets)
+        accepted = np.zeros(len(order), bool)
+        accepted[top[top >= 0]] = tiers[top[top >= 0]] <= TIERS.index(accept_tier)
+        return Decisions(
+            lists.offsets,
+            self.logits,
+            self.log_odds,
+            self.probabilities,
+            order,
+            margins(self.probabilities, lists.concepts, lists.offsets),
+            tiers,
+            accepted,
+            models,
+            missing,
+            truncated,
+            self.without_network,
+        )
 
 
 def rank(
@@ -72,40 +144,47 @@ def rank(
     Args:
         lists: the lists of n mentions.
         score: function that returns the logits of the retained candidates, (m,) bool, of lists without the inputs that
-            the deciding models do not read (`score_lists`); or the logits, if they are known.
+            the deciding model does not read (`score_lists`); it is called once for each deciding model. Or the logits,
+            if they are known.
         calibration: the model's calibration.
         network_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
-        exhaustive: whether to score pruned candidates too (`Part.retained`), one value for all mentions or one for
-            each.
+        exhaustive: whether to score pruned candidates too (`InputModel.retained`), one value for all mentions or one
+            for each.
     """
     asked = np.asarray(exhaustive)
     if asked.size and asked.dtype != bool:
         raise TypeError(f"exhaustive: {exhaustive!r} is not True, False or a list of them")
     if asked.ndim and len(asked) != len(lists):
         raise ValueError(f"exhaustive: {len(lists)} expected 1 or {len(lists)} values, found {len(asked)}")
-    plan = calibration.plan(lists, network_inputs)
-    scored = plan.retained | (np.broadcast_to(asked.astype(bool), len(lists)) & plan.uses_network)[lists.owner]
-    scores = score(plan.lists, scored) if callable(score) else score
-    logits = np.where(scored, scores.logits, np.float32(np.nan))
-    log_odds, probabilities = plan.scores(logits)
-    order, tiers = ranking(log_odds, lists.offsets), plan.tiers(probabilities)
-    top = firsts(order, lists.offsets)
-    accepted = np.zeros(len(order), bool)
-    accepted[top[top >= 0]] = tiers[top[top >= 0]] <= TIERS.index(accept_tier)
-    return Decisions(
-        lists.offsets,
-        logits,
-        log_odds,
-        probabilities,
-        order,
-        margins(probabilities, lists.concepts, lists.offsets),
-        tiers,
-        accepted,
-        plan.deciding.models,
-        plan.deciding.missing,
-        scores.truncated,
-    )
+    is_exhaustive = np.broadcast_to(asked.astype(bool), len(lists))
+    choice = calibration.model_for(lists, network_inputs)
+    scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0
+    for number in np.unique(choice.models).tolist():
+        model, mentions = calibration.models[number], choice.models == number
+        rows = mentions[lists.owner]
+        part = without(lists if mentions.all() else lists.take(mentions), model.removed)
+        table = calibration.feature_table(part, model)
+        others = model.baseline.utilities(table) if model.baseline else None
+        retained = model.retained(table, others)
+        if model.uses_network:
+            retained |= is_exhaustive[mentions][part.owner]
+        if not callable(score):
+            logits, truncated = score.logits[rows], score.truncated
+        elif retained.any():
+            scores = score(part, retained)
+            logits, truncated = scores.logits, truncated + scores.truncated
+        else:
+            logits = scored.logits[rows]
+        logits = np.where(retained, logits, np.float32(np.nan))
+        scored.logits[rows] = logits
+        scored.log_odds[rows], scored.probabilities[rows] = model.scores(table, logits, others)
+        if others is not None:
+            scored.without_network[rows] = others
+        scored.edges[mentions] = model.thresholds.edges(part.types)
+    # The certificate of the tier "high" was measured on mentions with all inputs of the model.
+    scored.edges[~choice.complete, 2] = np.inf
+    return scored.decide(lists, choice.models, choice.missing, accept_tier, truncated)
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:

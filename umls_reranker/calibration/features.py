@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +16,12 @@ from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_dis
 from ..core.errors import UserError
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES, Feature, register_feature
 from ..data.cuis import CUI
-from ..data.semantic_types import TypeHierarchy
 from ..data.trigram_sets import shared_trigrams
 from .qualifiers import qualifier_agreement
 from .singulars import singular_words
 
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
-    from ..data.type_sets import TypeSets
     from .string_counts import PairCounts, StringCounts
 
 LIST_FEATURES = {
@@ -162,13 +160,8 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
         of_mention, of_candidate = divmod(pair, width)
         if of_mention and of_candidate and (kinds := mention_types.sets[of_mention - 1]):
             candidate_kinds = candidate_types.sets[of_candidate - 1]
-            agrees[number] = not candidate_kinds or _agree(lists.hierarchy, kinds, candidate_kinds)
+            agrees[number] = not candidate_kinds or lists.hierarchy.agree(kinds, candidate_kinds)
     return agrees[pair_of_candidate]
-
-
-@lru_cache(maxsize=65_536)
-def _agree(hierarchy: TypeHierarchy, kinds: tuple[str, ...], candidate_kinds: tuple[str, ...]) -> bool:
-    return hierarchy.agree(kinds, candidate_kinds)
 
 
 OWN_FEATURES = (
@@ -260,21 +253,19 @@ class FeatureTable:
         lists: name in `LIST_FEATURES` -> (n,) float64.
         offsets: (n + 1,) where each list's candidates start.
         concepts: (m,) as in `CandidateLists.concepts`.
-        types: types of the mention of each of the m candidates.
     """
 
     candidates: Mapping[str, np.ndarray]
     lists: Mapping[str, np.ndarray]
     offsets: np.ndarray
     concepts: np.ndarray
-    types: TypeSets
 
     @classmethod
     def of(
         cls, lists: CandidateLists, candidates: Mapping[str, np.ndarray], about_lists: Mapping[str, np.ndarray]
     ) -> FeatureTable:
         """Make a table of these columns."""
-        return cls(candidates, about_lists, lists.offsets, lists.concepts, lists.types.take(lists.owner))
+        return cls(candidates, about_lists, lists.offsets, lists.concepts)
 
     @cached_property
     def owner(self) -> np.ndarray:
@@ -295,7 +286,6 @@ class FeatureTable:
             {name: column[mentions] for name, column in self.lists.items()},
             list_offsets(sizes),
             self.concepts[chosen],
-            self.types.take(chosen),
         )
 
 

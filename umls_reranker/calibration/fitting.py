@@ -1,213 +1,318 @@
-"""Calibration and thresholds from the scored candidate lists of the calibration split, for all sets of inputs."""
+"""Calibration and thresholds from the candidate lists of the calibration split, for all sets of inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, list_offsets, list_sizes
+from ..core.arrays import best_candidates
 from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.settings import CALIBRATORS, CROSS_ENCODER
+from ..models.cross_encoder import PairScorer, score_lists
+from .calibrators import Calibrator, Sample
 from .certificate import NO_CERTIFICATES, CertificateHistory
-from .cross_fitting import CrossFitting, LeftOut, NetworkChoice
-from .cross_validation import document_folds, fit_calibrator, sampled_documents
+from .cross_fitting import CrossFits
+from .decisions import Decisions, Scored
 from .features import FeatureTable, check_features, default_features, feature_table
-from .fusion import FeatureFusion, reads_type
-from .inputs import (
-    ScoreRange,
-    absent_inputs,
-    fallback_inputs,
-    inputs_name,
-    inputs_of,
-    lacking,
-    lists_with_any,
-    without,
-)
-from .network_logits import Score, Unseen, unseen_inputs
-from .probabilities import Calibration, DecidingModels, InputModel, Part, ScoringPlan
-from .score_maps import Sample
+from .fusion import reads_type
+from .inputs import ALL_INPUTS, ScoreRange, absent_inputs, inputs_of, lacking, lists_with_any, removed_inputs, without
+from .logistic import log_sums
+from .probabilities import Calibration, InputModel
+from .reliability import log_loss
+from .resampling import document_folds
 from .string_counts import StringCounts
-from .thresholds import ThresholdTable
+from .thresholds import fit_thresholds
 
 if TYPE_CHECKING:
     from ..core.settings import CalibrationArguments
     from ..data.candidate_lists import AnnotatedLists, CandidateLists
-    from ..data.semantic_types import TypeHierarchy
 
-# Minimum number of gold concepts in a subset of the lists to fit on it alone: lists with types for a model that reads
-# types, and fully scored lists to choose the pruning threshold.
+# Minimum number of gold concepts in the lists with types to fit a model that reads types on them alone.
 FEWEST_GOLD = 100
-# The pruning threshold is chosen on fully scored lists of a sample of documents: a share of the mentions, but at least
-# this many.
-WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
+
+
+@dataclass(eq=False)
+class NetworkLogits:
+    """Logits of all candidates of n lists, scored once for each different set of inputs that the network sees.
+
+    Attributes:
+        scorer: the network, if there is one.
+        lists: n lists with m candidates.
+        truncated: number of pairs scored here whose mention or name was truncated to the model's length.
+    """
+
+    scorer: PairScorer | None
+    lists: CandidateLists
+    truncated: int = 0
+    known: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs that the network reads besides mention and name."""
+        return () if self.scorer is None else self.scorer.template.reads
+
+    def __call__(self, removed: Sequence[str] = ()) -> np.ndarray:
+        """Logits of lists without some inputs, (m,) float32; NaN without a network."""
+        # Inputs that no list has make no difference to it.
+        absent = absent_inputs(self.lists, self.reads)
+        unseen = tuple(name for name in self.reads if name in removed and name not in absent)
+        if unseen not in self.known:
+            desc = "scoring candidates" + (f" without {' and '.join(unseen)}" if unseen else "")
+            scores = score_lists(self.scorer, without(self.lists, unseen), desc)
+            self.truncated += scores.truncated
+            self.known[unseen] = scores.logits
+        return self.known[unseen]
+
+    def with_candidates(self, retained: np.ndarray) -> NetworkLogits:
+        """The same for some of the candidates, as for `CandidateLists.with_candidates`."""
+        known = {unseen: logits[retained] for unseen, logits in self.known.items()}
+        return NetworkLogits(self.scorer, self.lists.with_candidates(retained), self.truncated, known)
+
+
+class Fitted(NamedTuple):
+    """A calibration, and its decisions about the lists that it was fitted on.
+
+    Attributes:
+        calibration: the calibration, fitted on all documents.
+        decisions: each mention as it is served, with the delivered thresholds, but by scores of a fit without the fold
+            of its document. Figures of these decisions are held out.
+        facts: what it was fitted on, for ``calibrator.json``.
+    """
+
+    calibration: Calibration
+    decisions: Decisions
+    facts: dict[str, Any]
 
 
 def fit_calibration(
     lists: AnnotatedLists,
-    score: Score,
+    network: NetworkLogits,
     counts: StringCounts,
     settings: CalibrationArguments,
-    hierarchy: TypeHierarchy,
     seed: int,
-    network_inputs: Sequence[str] = (),
     history: CertificateHistory = NO_CERTIFICATES,
     *,
     may_drop_network: bool = False,
     has_fallbacks: bool = True,
-    has_outlook: bool = True,
-) -> tuple[Calibration, dict[str, Any]]:
-    """Fit the model of all inputs and its fallback models on candidate lists, with the class balance of serving.
+) -> Fitted:
+    """Fit the at most four models of a calibration on candidate lists, with the class balance of serving.
 
     Thresholds and certificates use probabilities of held-out documents: each fold is scored by a fusion and a
-    calibrator of the same kind fitted on the other folds. The served model is fitted on all documents. Calibrators are
-    fitted on utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback model is
-    fitted in the same way, on the lists without the missing inputs, with a calibrator of the same kind.
+    calibrator of the same kind fitted on the other folds (`CrossFits`). The served model is fitted on all documents.
+    Each further model is fitted in the same way, on the lists without the inputs that it does not read, with a
+    calibrator of the same kind. Each has one certificate: the best of several would guarantee more than holds.
+    Documents of earlier certificates do not certify again.
 
-    Each fold has a pruning threshold of its own, chosen on the other folds; that of the served model is chosen on all.
-    To choose it, all candidates of a sample of documents are scored; of all other lists, the candidates above some
-    threshold. Everything is fitted on lists as they are served. Each model has one certificate: the best of several
-    would guarantee more than holds. Documents of earlier certificates do not certify again.
-
-    An input of the network that no list has is absent, not missing: the first model and its fallback models are fitted
-    without it. If the cross-encoder may be left out, the model that decides about a fold is chosen on the other folds,
-    and the served model on all (`CrossFitting.choice`), so the certificate covers the choice. All fallback models
-    follow the choice of the first model.
+    Whether the cross-encoder stays is decided once, for all models, by the log loss of held-out lists.
 
     The served model counts calibration mentions as well as training mentions. For a fit, the mentions of a fold are
     not counted in its own features.
 
     Args:
         lists: the calibration split.
-        score: function that returns the network's logits of its candidates (`NetworkLogits`).
+        network: logits of its candidates.
         counts: counts of the training split; those of `lists` are added.
         settings: the recipe's section.
-        hierarchy: the types' hierarchy, along which thresholds fall back.
         seed: seed of the folds of documents.
-        network_inputs: inputs that the network reads (`PairTemplate.reads`).
         history: certificates of the versions that this one was derived from.
         may_drop_network: whether the cross-encoder is left out if it adds nothing.
-        has_fallbacks: whether to fit fallback models; measuring the model of all inputs needs none.
-        has_outlook: whether the certificate of all inputs has an outlook; measuring needs none.
-
-    Returns:
-        The calibration, and what it was fitted on (for ``calibrator.json``).
+        has_fallbacks: whether to fit more than the model of all inputs.
 
     Raises:
         UserError: there is too little data for the model of all inputs, or a feature is unknown or missing in the
             lists.
     """
+    data = _Data.of(lists, network, counts, _features(lists, settings), seed)
+    documents = lists.annotations.documents
+    certifies = lists.annotations.certifies & history.is_new(documents)
+    now_certified = history.after(documents[certifies].tolist())
+    attempt = len(now_certified.certificates)
+    of_certificate = {"documents": len({*documents[certifies]}), "mentions": int(certifies.sum())}
+    facts = {"split": "calibration", "mentions": len(lists), "pairs": len(lists.owner)}
+    facts |= {"positives": int(lists.labels.sum()), "certified_by": {"attempt": attempt} | of_certificate}
+    first = data.cross_fits(data.absent)
+    if CROSS_ENCODER in data.names and len(data.names) > 1:
+        gain = first.gain_of_network()
+        is_kept = gain.is_worth_it or not may_drop_network
+        nats = (gain.nats, gain.error) if np.isfinite(gain.nats) else (None, None)
+        facts["cross_encoder"] = {"kept": is_kept, "nats_gained": nats[0], "standard_error": nats[1]}
+        if is_kept:
+            facts["pruning"] = first.pruning_cost()
+        else:
+            data, first = data.without_network, first.without_network
+    sample, rows = first.sample(), first.inside(())[lists.owner]
+    method, losses = choose_calibrator(settings.calibrator, sample, documents[lists.owner[rows]], seed)
+    if losses:
+        facts["cross_validated_losses"] = losses
+    removals = removed_inputs(data.names, data.network.reads) if has_fallbacks else {ALL_INPUTS: ()}
+    models: list[tuple[InputModel, Scored]] = []
+    for name, removed in progress(removals.items(), desc="fitting models", unit=" models"):
+        # A model that does not read these inputs also serves mentions without them.
+        if any({*removed}.isdisjoint(model.reads(data.network.reads)) for model, _ in models):
+            continue
+        try:
+            fits = data.cross_fits((*data.absent, *removed)) if models else first
+            model = replace(fits.served, name=name, removed=tuple(dict.fromkeys((*data.absent, *removed))))
+            models.append(_fit_model(model, fits, method, data.network.reads, certifies, settings, attempt))
+        except UserError:
+            # The remaining inputs carry no information, so mentions with only these are never in the high tier.
+            if not models:
+                raise
+    ranges = {name: ScoreRange.of(lists.scores[name]) for name in data.names if name in lists.scores}
+    calibration = Calibration(
+        [model for model, _ in models],
+        data.counts,
+        ranges,
+        lists.index_keys[0],
+        now_certified,
+        training_counts=counts,
+    )
+    choice = calibration.model_for(lists, data.network.reads)
+    served = Scored.empty(len(lists), len(lists.owner))
+    for number, (_, scored) in enumerate(models):
+        served.fill(choice.models == number, lists.owner, scored)
+    served.edges[~choice.complete, 2] = np.inf
+    return Fitted(calibration, served.decide(lists, choice.models, choice.missing), facts)
+
+
+def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence[str]:
+    """The features to weigh; none if the cross-encoder alone decides."""
     names = default_features(lists) if settings.features is None else settings.features
     if not names and settings.calibrator != "auto" and not CALIBRATORS[settings.calibrator].fits_logits:
         names = [CROSS_ENCODER]
     check_features(names, lists)
-    documents = lists.annotations.documents
-    folds = document_folds(documents, seed)
-    table, training_counts = FeatureTable.of(lists, {}, {}), counts
-    if names:
-        table, counts = _counted(lists, counts, folds, names)
-    certifies = lists.annotations.certifies & history.is_new(documents)
-    now_certified = history.after(documents[certifies].tolist())
-    rows = len(lists) if settings.exhaustive else max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists)))
-    sample = sampled_documents(documents, rows, seed)
-    absent = absent_inputs(lists, network_inputs)
-    fittings = _Fittings(
-        lists,
-        score,
-        names,
-        table,
-        folds,
-        sample,
-        settings.exhaustive,
-        hierarchy,
-        seed,
-        network_inputs,
-        absent,
-        has_choice=may_drop_network and CROSS_ENCODER in names,
-    )
-    scoring: dict[str, dict[str, Any]] = {}
+    return names
 
-    def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
-        fitting = fittings.without(removed)
-        # As in `CrossFitting`, by one thread per core, none of which has threads for matrix products.
+
+def _fit_model(
+    model: InputModel,
+    fits: CrossFits,
+    method: str,
+    network_inputs: Sequence[str],
+    certifies: np.ndarray,
+    settings: CalibrationArguments,
+    attempt: int,
+) -> tuple[InputModel, Scored]:
+    """Fit the calibrator and the thresholds of a model; its scores are held out, each fold by a fit on the others.
+
+    Args:
+        model: the model with its weights.
+        fits: fits of these weights.
+        method: name of the calibrator.
+        network_inputs: inputs that the network reads.
+        certifies: (n,) bool, mentions that count for the certificate.
+        settings: as for `fit_calibration`.
+        attempt: as for `certify`.
+    """
+    lists, calibrator = fits.lists, CALIBRATORS[method]
+    model = replace(model, calibrator=calibrator().fit(fits.sample()))
+    parts = fits.held_out()
+    left_out: list[tuple[int, ...]] = [(fold,) for fold in range(len(parts))] if len(parts) > 1 else [()]
+    # As in `CrossFits`, by one thread per core, none of which has threads for matrix products.
+    try:
         with threadpool_limits(1, "blas"):
-            model, losses = fitting.model((), method)
-            plan = fitting.held_out(model)
-        logits = fitting.crossed.logits
-        scores = plan.scores(np.where(plan.retained, logits, np.nan))
-        top = best_candidates(scores.log_odds, lists.offsets)
-        thresholds = ThresholdTable.fit(
-            scores.probabilities,
-            lists.labels,
-            lists.owner,
-            np.where(top >= 0, scores.probabilities[top], np.nan),
-            lists.is_gold(top),
-            fitting.lists.types,
-            hierarchy,
-            groups=lists.annotations.documents,
-            complete=plan.deciding.complete & certifies,
-            target_precision=settings.target_precision,
-            confidence=settings.confidence,
-            attempt=len(now_certified.certificates),
-            has_outlook=has_outlook and removed == absent,
-        )
-        missing = [name for name in removed if name not in absent]
-        model = replace(model, thresholds=thresholds, name=inputs_name(names, missing))
-        is_held_out = len(plan.parts) > 1
-        scoring[model.name] = {
-            "mentions_scored_whole": int(fitting.crossed.sample.sum()),
-            "scored": float(np.isfinite(logits).mean()) if len(logits) else 0.0,
-            "pruning_thresholds_of_folds": [part.model.pruning_threshold for part in plan.parts]
-            if is_held_out
-            else [],
-        }
-        return model, losses, is_held_out
-
-    present = [name for name in network_inputs if name not in absent]
-    # A type that the network never sees is removed already.
-    removals = dict.fromkeys(tuple(dict.fromkeys((*absent, *removed))) for removed in fallback_inputs(names, present))
-    wanted = list(removals) if has_fallbacks else [absent]
-    sets = iter(progress(wanted, desc="fitting the model and its fallback models", unit=" models"))
-    first, losses, is_held_out = fit(next(sets), settings.calibrator)
-    models = {absent: first}
-    for removed in sets:
-        # A model that does not read the type also serves mentions without one.
-        with_type = models.get(tuple(name for name in removed if name != "entity_type"))
-        if "entity_type" in removed and with_type and "entity_type" not in with_type.reads(network_inputs):
-            continue
-        try:
-            models[removed] = fit(removed, first.calibrator.name)[0]
-        except UserError:
-            # The remaining inputs carry no information, so mentions with only these are never in the high tier.
-            continue
-    fitted = {
-        "split": "calibration",
-        "mentions": len(lists),
-        "pairs": len(lists.labels),
-        "positives": int(lists.labels.sum()),
-        "thresholds_on_held_out_documents": is_held_out,
-        "scoring": scoring,
-        "certified_by": {
-            "attempt": len(now_certified.certificates),
-            "documents": len(set(documents[certifies])),
-            "mentions": int(certifies.sum()),
-        },
-    }
-    if losses:
-        fitted["cross_validated_losses"] = losses
-    if fittings.choice:
-        fitted["cross_encoder"] = fittings.choice.to_dict()
-    ranges = _ranges(names, lists)
-    calibration = Calibration(
-        list(models.values()), counts, ranges, lists.index_keys[0], now_certified, training_counts=training_counts
+            calibrators = list(map_in_order(lambda folds: calibrator().fit(fits.sample(folds)), left_out))
+    except UserError:
+        # Too little data outside a fold.
+        parts, calibrators = [fits.part(fits.served, np.ones(len(lists), bool))], [model.calibrator]
+    scored = Scored.empty(len(lists), len(lists.owner))
+    for part, of_part in zip(parts, calibrators, strict=True):
+        scores = replace(part.model, calibrator=of_part).scores(part.table, part.logits, part.others)
+        scored.logits[part.rows] = part.logits
+        scored.log_odds[part.rows], scored.probabilities[part.rows] = scores
+        scored.without_network[part.rows] = np.nan if part.others is None else part.others
+    complete = np.ones(len(lists), bool)
+    by_type = ["entity_type"] if model.name != ALL_INPUTS and lists.types.is_known.any() else []
+    for name in {*model.reads(network_inputs), *by_type}:
+        complete &= ~lacking(lists, name, lists.scores)
+    thresholds = fit_thresholds(
+        lists,
+        scored.probabilities,
+        best_candidates(scored.log_odds, lists.offsets),
+        complete=complete,
+        certifies=certifies,
+        target_precision=settings.target_precision,
+        confidence=settings.confidence,
+        attempt=attempt,
     )
-    return calibration, fitted
+    scored.edges[:] = thresholds.edges(lists.types)
+    return replace(model, thresholds=thresholds), scored
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The calibration lists, to fit models on without some of their inputs.
+
+    Attributes:
+        lists: the lists.
+        network: logits of their candidates.
+        names: features to weigh.
+        table: these features, but the cross-encoder.
+        counts: counts of training and calibration.
+        folds: (n,) folds of the documents.
+        absent: inputs of the network that no list has.
+        known: fusions by their features, the network's inputs and concepts; models share them.
+    """
+
+    lists: AnnotatedLists
+    network: NetworkLogits
+    names: Sequence[str]
+    table: FeatureTable
+    counts: StringCounts
+    folds: np.ndarray
+    absent: tuple[str, ...]
+    known: dict[tuple, CrossFits] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, lists: AnnotatedLists, network: NetworkLogits, counts: StringCounts, names: Sequence[str], seed: int
+    ) -> _Data:
+        """Compute the features, with folds of the lists' documents."""
+        folds = document_folds(lists.annotations.documents, seed)
+        table = FeatureTable.of(lists, {}, {})
+        if names:
+            table, counts = _counted(lists, counts, folds, names)
+        return cls(lists, network, names, table, counts, folds, absent_inputs(lists, network.reads))
+
+    @property
+    def without_network(self) -> _Data:
+        """The same without the cross-encoder."""
+        names = [name for name in self.names if name != CROSS_ENCODER]
+        return replace(self, network=NetworkLogits(None, self.lists), names=names, absent=(), known={})
+
+    def cross_fits(self, removed: tuple[str, ...]) -> CrossFits:
+        """Fits of the features that are left without some inputs.
+
+        Raises:
+            UserError: no features are left, or there is too little data.
+        """
+        names = [name for name in self.names if not {*removed} & {*inputs_of([name])}]
+        if self.names and not names:
+            raise UserError(f"no features are left without {', '.join(removed)}")
+        lists = without(self.lists, removed)
+        # Without CUIs other candidates count as one concept.
+        key = tuple(names), tuple(name for name in self.network.reads if name in removed), "cui" in removed
+        if key not in self.known:
+            uses_network = not names or CROSS_ENCODER in names
+            logits = self.network(removed) if uses_network else np.full(len(lists.owner), np.nan, np.float32)
+            columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
+            lacks = np.zeros(len(lists.owner), bool)
+            for name in filter(reads_type, names):
+                lacks |= np.isnan(columns[name])
+            usable, has_gold = ~lists_with_any(lacks, lists.offsets), lists.annotations.gold >= 0
+            if np.count_nonzero(has_gold & usable) < FEWEST_GOLD:
+                usable[:] = True
+            table = FeatureTable.of(lists, columns, self.table.lists)
+            self.known[key] = CrossFits.fit(lists, logits, table, self.folds, usable, names)
+        return replace(self.known[key], lists=lists)
 
 
 def _counted(
@@ -235,156 +340,74 @@ def _counts_of(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:
     return StringCounts.fit((text, cui, types) for text, cui, types, is_counted in rows if is_counted and cui)
 
 
-def fit_fusion(
-    names: Sequence[str], lists: CandidateLists, logits: np.ndarray, gold: np.ndarray, counts: StringCounts
-) -> Calibration:
-    """Fit the weights of some features, without calibrator, thresholds and fallbacks.
+def choose_calibrator(
+    method: str, sample: Sample, groups: Sequence | np.ndarray, seed: int = 0
+) -> tuple[str, dict[str, float]]:
+    """The method, or for "auto" the one with the lowest log loss in cross-validation that fits all data.
 
     Args:
-        names: names of features, or of scores in the lists.
-        lists: the lists to fit on.
-        logits: (m,) logits of their candidates.
-        gold: (n,) position of the gold concept in its list, -1 if missing.
-        counts: counts of the training split.
+        method: a key of `CALIBRATORS`, or "auto".
+        sample: the rows to fit on.
+        groups: (n,) document of each row.
+        seed: seed of the folds.
+
+    Returns:
+        Its name, and with "auto" the cross-validated loss of each method.
 
     Raises:
-        UserError: a feature is unknown, or the candidate lists lack it.
+        UserError: no method can be fitted.
     """
-    check_features(names, lists)
-    table = feature_table(lists, counts, names).plus({CROSS_ENCODER: logits})
-    models = [InputModel(fusion=FeatureFusion.fit(names, table, gold))]
-    return Calibration(models, counts, _ranges(names, lists), lists.index_keys[0])
+    if method != "auto":
+        return method, {}
+    losses = cross_validated_losses(sample, groups, seed)
+    best, *others = sorted(losses, key=losses.__getitem__)
+    # The best method on every fold may not fit all data: where scores separate the labels, slopes diverge.
+    for name in (best, *(name for name in others if np.isfinite(losses[name]))):
+        with suppress(UserError):
+            CALIBRATORS[name]().fit(sample)
+            return name, losses
+    return best, losses
 
 
-def _ranges(names: Sequence[str], lists: CandidateLists) -> dict[str, ScoreRange]:
-    return {name: ScoreRange.of(lists.scores[name]) for name in names if name in lists.scores}
+def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Held-out loss of each method in nats per list, or per row without lists, in folds by document.
 
+    Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can
+    support: a single surprise where isotonic regression says 0 would otherwise cost it an infinite loss. A method that
+    cannot be fitted on a fold has an infinite loss.
 
-@dataclass
-class _Fittings:
-    """The calibration lists, to fit models on without some of their inputs.
+    Args:
+        sample: the rows.
+        groups: (n,) document of each row.
+        seed: seed of the folds.
 
-    Attributes:
-        table: their features.
-        absent: inputs of the network that no list has.
-        has_choice: whether the first model decides if the cross-encoder is weighed (`choice`).
-        crossed: fusions by their features, the network's inputs and concepts; models share them.
+    Raises:
+        UserError: fewer than two documents, or no method that can be fitted on every fold.
     """
-
-    lists: AnnotatedLists
-    score: Score
-    names: Sequence[str]
-    table: FeatureTable
-    folds: np.ndarray
-    sample: np.ndarray
-    exhaustive: bool
-    hierarchy: TypeHierarchy
-    seed: int
-    network_inputs: Sequence[str]
-    absent: tuple[str, ...]
-    has_choice: bool = False
-    choice: NetworkChoice | None = None
-    crossed: dict[tuple, CrossFitting] = field(default_factory=dict)
-
-    def without(self, removed: tuple[str, ...]) -> _Fitting:
-        """The lists without some inputs."""
-        names = [name for name in self.names if not {*removed} & {*inputs_of([name])}]
-        lists, unseen = without(self.lists, removed), unseen_inputs(removed, self.network_inputs)
-        # Without CUIs other candidates count as one concept.
-        key = tuple(names), unseen, "cui" in removed
-        if key not in self.crossed:
-            self.crossed[key] = self._cross_fit(lists, names, unseen)
-        return _Fitting(self, lists, self.crossed[key], removed)
-
-    def _cross_fit(self, lists: AnnotatedLists, names: list[str], unseen: Unseen) -> CrossFitting:
-        columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
-        lacks = np.zeros(len(lists.owner), bool)
-        for name in filter(reads_type, names):
-            lacks |= np.isnan(columns[name])
-        usable, has_gold = ~lists_with_any(lacks, lists.offsets), lists.annotations.gold >= 0
-        if np.count_nonzero(has_gold & usable) < FEWEST_GOLD:
-            usable[:] = True
-        sample = self.sample
-        if np.count_nonzero(has_gold & usable & sample) < FEWEST_GOLD:
-            sample = np.ones(len(lists), bool)
-        table = FeatureTable.of(lists, columns, self.table.lists)
-        score = partial(self.score, unseen)
-        crossed = CrossFitting(
-            lists, score, names, table, self.folds, usable, sample, self.exhaustive, self.has_choice
-        )
-        crossed.fit()
-        if self.has_choice:
-            self.choice = self.choice or crossed.choose_network()
-            crossed.choice = self.choice
-        return crossed
+    inside_lists = sample.offsets is not None
+    methods = [name for name, kind in CALIBRATORS.items() if (kind.fits_lists if inside_lists else kind.fits_logits)]
+    fold = document_folds(groups, seed)
+    if not fold.any():
+        raise UserError("method 'auto' needs at least 2 documents in the calibration split; choose a method instead")
+    losses, failure = dict.fromkeys(methods, 0.0), None
+    for number in range(fold.max() + 1):
+        rest, held_out = sample.take(fold != number), sample.take(fold == number)
+        for method in methods:
+            try:
+                fitted = CALIBRATORS[method]().fit(rest)
+            except UserError as error:
+                losses[method], failure = np.inf, error
+            else:
+                losses[method] += _loss(fitted, held_out, 0.5 / len(rest.scores))
+    if failure is not None and np.isinf(list(losses.values())).all():
+        raise failure
+    number = len(sample.scores) if sample.offsets is None else len(sample.offsets) - 1
+    return {method: loss / number for method, loss in losses.items()}
 
 
-@dataclass(frozen=True)
-class _Fitting:
-    """The calibration lists without some inputs, to fit one model on.
-
-    Attributes:
-        every: the lists with all inputs.
-        lists: the lists without the inputs `removed`.
-        crossed: fusions of the remaining features.
-    """
-
-    every: _Fittings
-    lists: AnnotatedLists
-    crossed: CrossFitting
-    removed: tuple[str, ...]
-
-    def model(self, left_out: LeftOut, method: str) -> tuple[InputModel, dict[str, float]]:
-        """Fusion and calibrator fitted outside some folds, and the losses that `fit_calibrator` returns.
-
-        Raises:
-            UserError: there is too little data.
-        """
-        lists, inside, model = self.lists, self.crossed.inside(left_out), self.crossed.model(left_out)
-        rows = inside[lists.owner]
-        offsets = None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside])
-        types = lists.types.take(lists.owner[rows])
-        sample = Sample(self.crossed.utilities(left_out), lists.labels[rows], offsets, types, self.every.hierarchy)
-        documents = lists.annotations.documents[lists.owner[rows]]
-        calibrator, losses = fit_calibrator(method, sample, documents, self.every.seed)
-        return replace(model, calibrator=calibrator, removed=self.removed), losses
-
-    def held_out(self, model: InputModel) -> ScoringPlan:
-        """Yield each fold with a fit like `model` on the others, with one thread per core.
-
-        With a single fold, or too little data outside one, it is all mentions with `model`.
-        """
-        folds, method, lists = self.crossed.folds, model.calibrator.name, self.lists
-        try:
-            count = folds.max() + 1 if folds.any() else 0
-            fits = map_in_order(lambda fold: self.model((fold,), method)[0], range(count))
-            fitted = list(progress(fits, total=count, desc="fitting calibrators", unit=" folds"))
-        except UserError:
-            fitted = []
-        lacks: dict[str, np.ndarray] = {}
-        parts, complete = [], np.ones(len(lists), bool)
-        for fold, of_fold in enumerate(fitted or [model]):
-            inside = folds == fold if fitted else np.ones(len(lists), bool)
-            table = self._in_range(self.crossed.inside((fold,) if fitted else ()))
-            parts.append(Part.of(of_fold, table, inside))
-            for name in self._reads(of_fold):
-                # Only scores may be missing in one fold and not in another.
-                if name.endswith("_score") or name not in lacks:
-                    lacks[name] = lacking(lists, name, table.candidates)
-                complete &= ~(inside & lacks[name])
-        return ScoringPlan(lists, DecidingModels(np.zeros(len(lists), np.int64), complete, {}), parts)
-
-    def _in_range(self, fitted: np.ndarray) -> FeatureTable:
-        """The features, with scores outside the range of the fitted mentions, (n,) bool, as NaN."""
-        table, rows = self.crossed.table, fitted[self.lists.owner]
-        scores = {}
-        for name in {*self.lists.scores} & {*table.candidates}:
-            column = table.candidates[name]
-            scores[name] = ScoreRange.of(column[rows]).inside(column)
-        return table.plus(scores)
-
-    def _reads(self, model: InputModel) -> list[str]:
-        # As `InputModel.reads` once there are thresholds.
-        is_fallback = self.removed != self.every.absent
-        by_type = is_fallback and bool(self.lists.types.is_known.any())
-        return [*model.reads(self.every.network_inputs), *(["entity_type"] if by_type else [])]
+def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
+    """Loss summed over a sample without empty lists."""
+    if sample.offsets is None:
+        return log_loss(calibrator(sample.scores), sample.labels, eps) * len(sample.scores)
+    utility = calibrator.log_odds(sample.scores)
+    return float(log_sums(utility, sample.offsets).sum() - sample.labels @ utility)

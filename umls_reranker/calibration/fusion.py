@@ -114,10 +114,10 @@ class FeatureFusion:
         ridge[: 2 * k, : 2 * k] = max(RIDGE_BETWEEN, 10 * of_few) * np.kron([[1, -1], [-1, 1]], np.eye(k))
         ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += max(RIDGE, of_few)
         lower = np.repeat([0.0, -np.inf], [2 * k, rest])
-        prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
+        ridge *= 2 * len(gold)
         upper, former = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
         coefficients = fit_logistic(
-            rows, labels, lower, upper, offsets=offsets, prior=prior, start=former, fixed=fixed
+            rows, labels, lower, upper, offsets=offsets, ridge=ridge, start=former, fixed=fixed
         )
         weights, seen_weights = coefficients[:k] / scale, coefficients[k : 2 * k] / scale
         none_weights = coefficients[2 * k : -1] / list_scale

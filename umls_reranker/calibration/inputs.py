@@ -27,8 +27,8 @@ from ..data.list_columns import FIELDS, encoded_texts
 
 Lists = TypeVar("Lists", bound=CandidateLists)
 
-# Name of the model that reads everything.
-ALL_INPUTS = "all"
+# Names of the two kinds of model: of all that the lists had, and of names alone. Each has a twin without the type.
+ALL_INPUTS, NAMES_ALONE, NO_TYPE = "all", "names", "no type"
 # Share of a score's range by which scores at serving may exceed it on either side.
 MARGIN = 0.1
 
@@ -41,73 +41,39 @@ def inputs_of(features: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(inputs))
 
 
-def fallback_inputs(features: Sequence[str], network_inputs: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """Sets of inputs that requests may lack, one for each fallback model, that of most inputs first.
-
-    Candidates have everything, names and CUIs, or names; each with and without the mention's type and, if the network
-    reads it, its context. Of several sets that leave the same features and the same inputs of the network, one is
-    kept.
+def removed_inputs(features: Sequence[str], network_inputs: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """The inputs that each model does not read, by its name: that of all inputs first, that of names alone last.
 
     Args:
         features: all features that are weighed; none if the cross-encoder alone decides.
         network_inputs: inputs that the network reads (`PairTemplate.reads`).
     """
-    read = list(dict.fromkeys([*network_inputs, *inputs_of(features), "entity_type"]))
-    all_but_cuis = [name for name in read if name.endswith("_score") or name in ("semantic_types", *FIELDS)]
-    removals: dict[tuple, tuple[str, ...]] = {}
-    for context in ((), ("context",)) if "context" in network_inputs else ((),):
-        for of_mention in ((), ("entity_type",)):
-            for of_candidates in ([], all_but_cuis, [*all_but_cuis, "cui"]):
-                removed = {*of_mention, *context, *of_candidates}
-                left = [feature for feature in features if removed.isdisjoint(inputs_of([feature]))]
-                remaining = (tuple(left), tuple(name for name in network_inputs if name not in removed), of_mention)
-                if left or not features:
-                    removals.setdefault(remaining, tuple(name for name in read if name in removed))
-    return list(removals.values())
+    read = [*network_inputs, *inputs_of(features), "entity_type"]
+    beyond_names = tuple(name for name in dict.fromkeys(read) if name != "entity_type")
+    return {
+        ALL_INPUTS: (),
+        NO_TYPE: ("entity_type",),
+        NAMES_ALONE: beyond_names,
+        f"{NAMES_ALONE}, {NO_TYPE}": (*beyond_names, "entity_type"),
+    }
 
 
-def inputs_name(features: Sequence[str], removed: Sequence[str]) -> str:
-    """Name of the remaining inputs, such as "names and CUIs, no type".
-
-    Args:
-        features: as for `fallback_inputs`.
-        removed: one of its results.
-    """
-    of_mention = {"entity_type": "no type", "context": "no context"}
-    words = [word for name, word in of_mention.items() if name in removed]
-    if not of_mention.keys() >= {*removed}:
-        left = inputs_of([feature for feature in features if {*removed}.isdisjoint(inputs_of([feature]))])
-        words.insert(0, "names and CUIs" if "cui" in left else "names")
-    return ", ".join(words) or ALL_INPUTS
-
-
-def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = None) -> Lists:
-    """The lists without these inputs, for some mentions, (n,) bool, or for all."""
-    if mentions is None:
-        mentions = np.ones(len(lists), bool)
-    if not removed or not mentions.any():
+def without(lists: Lists, removed: Sequence[str]) -> Lists:
+    """The lists without these inputs."""
+    if not removed:
         return lists
-    rows, changed = mentions[lists.owner], dict[str, Any]()
+    candidates, changed = len(lists.owner), dict[str, Any]()
     if "cui" in removed:
-        changed["cuis"] = RepeatedTexts(
-            [*lists.cuis.texts, None], np.where(rows, len(lists.cuis.texts), lists.cuis.codes)
-        )
-    for name in FIELDS:
-        if name in removed:
-            column = getattr(lists, f"{name}s")
-            changed[f"{name}s"] = pc.if_else(pa.array(rows), pa.scalar(None, pa.string()), column)
+        changed["cuis"] = RepeatedTexts([None], np.zeros(candidates, np.int64))
+    changed |= {f"{name}s": pa.nulls(candidates, pa.string()) for name in FIELDS if name in removed}
     if "context" in removed:
-        for side in ("lefts", "rights"):
-            pairs = zip(getattr(lists, side), mentions.tolist(), strict=True)
-            changed[side] = ["" if is_removed else text for text, is_removed in pairs]
+        changed["lefts"] = changed["rights"] = [""] * len(lists)
     if "entity_type" in removed:
-        changed["types"] = replace(lists.types, codes=np.where(mentions, -1, lists.types.codes))
+        changed["types"] = replace(lists.types, codes=np.full(len(lists), -1))
     if "semantic_types" in removed:
-        changed["candidate_types"] = replace(
-            lists.candidate_types, codes=np.where(rows, -1, lists.candidate_types.codes)
-        )
+        changed["candidate_types"] = replace(lists.candidate_types, codes=np.full(candidates, -1))
     changed["scores"] = {
-        name: np.where(rows, np.nan, column) if f"{name}_score" in removed else column
+        name: np.full(candidates, np.nan) if f"{name}_score" in removed else column
         for name, column in lists.scores.items()
     }
     return replace(lists, **changed)
@@ -171,15 +137,15 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
     elif name == "preferred_name":
         lacks = _blank(encoded_texts(lists.preferred_names))
     elif name == "definition":
-        lacks = lists.definitions.is_null().to_numpy(zero_copy_only=False)
+        lacks = pc.is_null(lists.definitions).to_numpy(zero_copy_only=False)
     else:
         lacks = np.isnan(scores.get(name.removesuffix("_score"), np.full(len(lists.names), np.nan)))
     return lists_with_any(lacks, lists.offsets)
 
 
-def absent_inputs(lists: CandidateLists, network_inputs: Sequence[str]) -> tuple[str, ...]:
-    """Inputs that the network reads and every list lacks, in the order of `network_inputs`."""
-    return tuple(name for name in network_inputs if lacking(lists, name, lists.scores).all())
+def absent_inputs(lists: CandidateLists, inputs: Sequence[str]) -> tuple[str, ...]:
+    """Those of some inputs that every list lacks, in their order."""
+    return tuple(name for name in inputs if lacking(lists, name, lists.scores).all())
 
 
 def _blank(column: RepeatedTexts) -> np.ndarray:

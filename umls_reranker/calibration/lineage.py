@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
 from ..data.semantic_types import GROUP_PREFIX, TypeHierarchy
-from .score_maps import Types
+
+if TYPE_CHECKING:
+    from ..data.type_sets import TypeSets
 
 DEFAULT = "default"
 Row = TypeVar("Row")
+Types: TypeAlias = "Sequence[Sequence[str] | str | None] | TypeSets"
 
 
 def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:

@@ -6,16 +6,13 @@ a list's concepts sum to less than one, and the rest is that of "none". If a con
 counts the top one. Each candidate has its own probability, so with duplicates the column may sum to more.
 """
 
-from contextlib import suppress
-
 import numpy as np
 
 from ..core.arrays import list_owner, list_sizes
 
-MOST_STEPS = 200
-# Largest change of a coefficient in the last step, least share of a step, what sums are off by, and what is added to
-# the diagonal of curvatures as a share of the largest.
-ACCURACY, LEAST_SHARE, ROUNDING, DAMPING = 1e-9, 1e-9, 1e-14, 1e-12
+# Iterations, the relative change of the loss and the largest slope at which a fit ends; coefficients this near to a
+# bound lie on it.
+MOST_STEPS, LEAST_CHANGE, FLAT, ON_BOUND = 2000, 1e-14, 1e-8, 1e-7
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -73,14 +70,11 @@ def fit_logistic(
     upper: np.ndarray,
     *,
     offsets: np.ndarray | None = None,
-    prior: tuple[np.ndarray, np.ndarray] | None = None,
+    ridge: np.ndarray | None = None,
     start: np.ndarray | None = None,
     fixed: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Maximum-likelihood logistic regression inside a box, by Newton's method.
-
-    Each step minimizes a quadratic model inside the box exactly. Its curvature is computed again only where steps do
-    not shrink fast, since it costs as much as several gradients.
+    """Maximum-likelihood logistic regression inside a box.
 
     Args:
         features: (n, k) float64, of unit scale.
@@ -89,91 +83,37 @@ def fit_logistic(
         upper: (k,) upper bounds, infinite where there are none.
         offsets: (lists + 1,) where each list's rows start: a conditional logit of one row, or none, of each
             list. None: independent rows.
-        prior: mean (k,) and precision (k, k) of a normal prior; by default none.
-        start: (k,) coefficients to start from, such as those of similar rows; by default the prior's mean.
+        ridge: (k, k) precision of a normal prior around 0; by default none.
+        start: (k,) coefficients to start from, such as those of similar rows; by default 0.
         fixed: (n,) log-odds of each row besides those of its features.
 
     Returns:
-        (k,) coefficients, accurate to 1e-6 or better.
+        (k,) coefficients.
     """
-    k = features.shape[1]
-    mean, precision = prior or (np.zeros(k), np.zeros((k, k)))
-    total = len(labels) if offsets is None else len(offsets) - 1
+    # Calibrators and weights are applied without scipy, which takes long to import.
+    from scipy.optimize import Bounds, minimize
 
-    def loss(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    k = features.shape[1]
+    total = len(labels) if offsets is None else len(offsets) - 1
+    precision = np.zeros((k, k)) if ridge is None else ridge
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         utility = features @ theta + fixed
         normalizers, p = _normalized(utility, offsets)
-        value, away = normalizers.sum() - labels @ utility, theta - mean
-        pull = precision @ away
-        return (value + 0.5 * away @ pull) / total, (features.T @ (p - labels) + pull) / total, p
+        pull = precision @ theta
+        value = normalizers.sum() - labels @ utility + 0.5 * theta @ pull
+        return value / total, (features.T @ (p - labels) + pull) / total
 
-    theta = np.clip(mean if start is None else start, lower, upper)
-    (value, gradient, p), curvature, last = loss(theta), None, np.inf
-    for _ in range(MOST_STEPS):
-        is_new = curvature is None
-        if curvature is None:
-            curvature = (_information(features, p, offsets) + precision) / total
-        step, share = _least_in_box(curvature, gradient, lower - theta, upper - theta), 1.0
-        expected = gradient @ step
-        result = loss(theta + step)
-        while result[0] > value + 1e-4 * share * expected + ROUNDING * abs(value) and share > LEAST_SHARE:
-            share /= 2
-            result = loss(theta + share * step)
-        if share <= LEAST_SHARE:
-            if is_new:
-                break
-            curvature = None
-            continue
-        theta = np.clip(theta + share * step, lower, upper)
-        value, gradient, p = result
-        size = share * np.abs(step).max(initial=0.0)
-        if size <= ACCURACY or -expected <= ROUNDING**2:
-            break
-        if share < 1.0 or size > last / 4:
-            curvature = None
-        last = size
-    # The prior alone moves a coefficient towards a bound, but never onto it.
-    theta = np.where(theta - lower <= ACCURACY, lower, theta)
-    return np.where(upper - theta <= ACCURACY, upper, theta)
-
-
-def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """The x (k,) in the box around 0 that minimizes ``gradient @ x + x @ curvature @ x / 2``.
-
-    An active-set method: coordinates stay at bounds that they reach, until the slope leads inside.
-    """
-    x = np.zeros(len(gradient))
-    # So that coefficients which the rows cannot distinguish do not move.
-    curvature = curvature + DAMPING * curvature.diagonal().max() * np.eye(len(x))
-    held = ((lower >= 0) & (gradient > 0)) | ((upper <= 0) & (gradient < 0))
-    for _ in range(10 * len(x)):
-        free = np.flatnonzero(~held)
-        move = np.zeros(len(x))
-        slope = gradient + curvature @ x
-        # A flat likelihood gives no direction.
-        with suppress(np.linalg.LinAlgError):
-            move[free] = np.linalg.solve(curvature[np.ix_(free, free)], -slope[free])
-        bound = np.where(move > 0, upper, lower)
-        reach = np.full(len(x), np.inf)
-        np.divide(bound - x, move, out=reach, where=move != 0)
-        nearest = int(np.argmin(reach))
-        if reach[nearest] < 1:
-            x += reach[nearest] * move
-            x[nearest], held[nearest] = bound[nearest], True
-            continue
-        x += move
-        slope = gradient + curvature @ x
-        inward = np.where(held, np.where(x <= lower, -slope, slope), -np.inf)
-        most = int(np.argmax(inward))
-        if inward[most] <= ROUNDING * np.abs(gradient).max():
-            break
-        held[most] = False
-    return x
-
-
-def information(features: np.ndarray, theta: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
-    """Fisher information of all rows at `theta`, for a prior, (k, k); arguments as for `fit_logistic`."""
-    return _information(features, _normalized(features @ theta, offsets)[1], offsets)
+    theta = minimize(
+        loss,
+        np.clip(np.zeros(k) if start is None else start, lower, upper),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=Bounds(lower, upper),
+        options={"maxiter": MOST_STEPS, "ftol": LEAST_CHANGE, "gtol": FLAT, "maxcor": 20},
+    ).x
+    theta = np.where(theta - lower <= ON_BOUND, lower, theta)
+    return np.where(upper - theta <= ON_BOUND, upper, theta)
 
 
 def _normalized(utility: np.ndarray, offsets: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -182,11 +122,3 @@ def _normalized(utility: np.ndarray, offsets: np.ndarray | None) -> tuple[np.nda
         return np.logaddexp(0.0, utility), sigmoid(utility)
     sums = log_sums(utility, offsets)
     return sums, np.exp(utility - np.repeat(sums, list_sizes(offsets)))
-
-
-def _information(features: np.ndarray, p: np.ndarray, offsets: np.ndarray | None) -> np.ndarray:
-    if offsets is None:
-        return features.T @ (features * (p * (1 - p))[:, None])
-    weighted = features * p[:, None]
-    sums = np.add.reduceat(weighted, offsets[:-1][np.diff(offsets) > 0], axis=0)
-    return features.T @ weighted - sums.T @ sums

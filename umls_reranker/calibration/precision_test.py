@@ -11,7 +11,6 @@ differ the added document has a weighted mean of them, with weights chosen by th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,10 +21,6 @@ SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, float("inf"))
 MOST_OFTEN_WRONG = 0.5
 # Draws for the choice of the power, and standard errors by which one of several levels may exceed its limit by chance.
 POWER_DRAWS, POWER_ERRORS = 4_000, 3.0
-# Draws for `DocumentsEstimate`, chances that it names, and numbers of documents that are tried.
-ESTIMATE_DRAWS = 200
-CHANCES = (0.5, 0.8)
-NUMBERS = np.unique(np.round(8 * 1.2 ** np.arange(44)).astype(int))
 # Halvings of the interval that holds the saddlepoint.
 HALVINGS = 45
 
@@ -40,18 +35,6 @@ def clopper_pearson_lower(successes: ArrayLike, n: ArrayLike, confidence: float 
     successes, n = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
     bound = betaincinv(np.maximum(successes, 1e-9), n - successes + 1.0, 1.0 - confidence)
     return np.where(successes > 0, bound, 0.0)
-
-
-class DocumentsEstimate(NamedTuple):
-    """How many documents of a new sample a certificate needs; None if more of the same would not help.
-
-    Attributes:
-        even: number for even odds.
-        likely: number for odds of four in five.
-    """
-
-    even: int | None
-    likely: int | None
 
 
 @dataclass(frozen=True)
@@ -133,18 +116,17 @@ class PrecisionTest:
             return 0.0
         return round(float(size.sum() / self.added_size(size, np.ones((1, len(size))))[0]), 6)
 
-    def expected_z(self, size: np.ndarray, expected: np.ndarray, *, has_added: bool = True) -> float:
+    def expected_z(self, size: np.ndarray, expected: np.ndarray) -> float:
         """Standard deviations by which the precision would exceed the target if scores were true.
 
         Args:
             size: (documents,) number of accepted mentions, at least one each.
             expected: (documents,) sum of their scores.
-            has_added: False leaves out the added document, as if there were very many like those seen.
         """
         if not len(size):
             return -np.inf
         surplus = expected - self.target * size
-        added = self._deficit * float(self.added_size(size, np.ones((1, len(size))))[0]) if has_added else 0.0
+        added = self._deficit * float(self.added_size(size, np.ones((1, len(size))))[0])
         variance = np.sum(surplus**2 + size - expected) + added**2
         return float((surplus.sum() - added) / np.sqrt(max(variance, 1e-300)))
 
@@ -188,40 +170,6 @@ class PrecisionTest:
         tail = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)
         p[some] = np.where(is_close, 0.5, tail)
         return p
-
-    def documents_estimate(
-        self, size: np.ndarray, correct: np.ndarray, documents: int, seed: int = 0
-    ) -> DocumentsEstimate:
-        """Estimate how large a new sample of documents like these would pass, by drawing and testing samples.
-
-        The population of documents is drawn by the Bayesian bootstrap, with half an entirely incorrect document added
-        to those seen, because thirty documents without an error do not show that there are none.
-
-        Args:
-            size: accepted mentions of each document that has any.
-            correct: correct ones among them.
-            documents: number of all documents.
-            seed: seed of the draws.
-        """
-        if not len(size):
-            return DocumentsEstimate(None, None)
-        added = self.added_size(size, np.ones((1, len(size))))[0]
-        kinds, of_kind = np.unique(np.column_stack([size, correct]), axis=0, return_counts=True)
-        kinds = np.vstack([kinds, [0.0, 0.0], [added, (1.0 - self.most_wrong) * added]])
-        rng = np.random.default_rng(seed)
-        shares = rng.gamma([*of_kind, documents - len(size), 0.5], size=(ESTIMATE_DRAWS, len(kinds)))
-        shares /= shares.sum(axis=1, keepdims=True)
-        counts = np.zeros(shares.shape)
-        enough: dict[float, int] = {}
-        for former, number in zip(np.append(0, NUMBERS), NUMBERS, strict=False):
-            counts += rng.multinomial(number - former, shares)
-            passed = np.mean(self.p_values(kinds[:, 0], kinds[:, 1], counts) <= 1.0 - self.confidence)
-            for chance in CHANCES:
-                if passed >= chance:
-                    enough.setdefault(chance, int(number))
-            if len(enough) == len(CHANCES):
-                break
-        return DocumentsEstimate(*map(enough.get, CHANCES))
 
     @property
     def _deficit(self) -> float:

@@ -1,12 +1,13 @@
 """From logits and other features of candidates to calibrated probabilities.
 
-A `Calibration` holds one `InputModel` per expected set of inputs: the first reads all, the others are fallbacks. Each
-has its own weights, calibrator and thresholds, fitted on the calibration lists with these inputs removed. The first
-model whose inputs a mention has decides, and ignores all other inputs.
+A `Calibration` holds at most four models: of all inputs that the calibration lists had, and of names alone, each with
+and without the mention's type. Each has its own weights, calibrator, thresholds and certificate, fitted on the
+calibration lists without the inputs that it does not read. The first model whose inputs a mention has decides, and
+ignores all other inputs.
 
-The cross-encoder scores only retained candidates: those with a probability of at least
-`InputModel.pruning_threshold` by the other features. The rest are pruned: their logit is NaN, and their odds against
-"none of these" come from the other features.
+The cross-encoder scores only retained candidates: those with a probability of at least `PRUNING_THRESHOLD` by the
+other features. The rest are pruned: their logit is NaN, and their odds against "none of these" come from the other
+features.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES
 from ..data.candidate_lists import CandidateLists
-from .calibrators import IdentityCalibrator
+from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .features import FeatureTable, feature_table
 from .fusion import FeatureFusion
-from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking, lists_with_any, without
+from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking
 from .logistic import conditional_log_odds, sigmoid, top_candidates
-from .score_maps import Calibrator
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable, load_thresholds
 
 COUNTS_FILE = "string_counts.safetensors"
+# Candidates with a lower probability by the other features are not scored by the cross-encoder.
+PRUNING_THRESHOLD = 0.003
 
 
 class CalibratedScores(NamedTuple):
@@ -59,9 +61,8 @@ class InputModel:
         thresholds: thresholds on the probabilities, with the certificate of the tier high.
         removed: inputs removed from the lists that it was fitted on; for the model of all inputs, those that no list
             had.
-        name: name of its inputs: "all", "no type", "names and CUIs, no type".
-        baseline: fusion of all features but the cross-encoder; None if there are no others.
-        pruning_threshold: candidates with a lower probability by the baseline are pruned; 0 scores all.
+        name: name of its inputs: "all", "no type", "names", "names, no type".
+        baseline: fusion of all features but the cross-encoder; None if there are no others, or no cross-encoder.
     """
 
     calibrator: Calibrator = field(default_factory=IdentityCalibrator)
@@ -70,7 +71,6 @@ class InputModel:
     removed: tuple[str, ...] = ()
     name: str = ALL_INPUTS
     baseline: FeatureFusion | None = None
-    pruning_threshold: float = 0.0
 
     @property
     def uses_network(self) -> bool:
@@ -79,14 +79,8 @@ class InputModel:
 
     @property
     def without_network(self) -> InputModel:
-        """The model that decides if the cross-encoder is left out: its baseline.
-
-        Raises:
-            UserError: there are no features besides the cross-encoder.
-        """
-        if self.baseline is None:
-            raise UserError("no features are left without the cross-encoder")
-        return replace(self, fusion=self.baseline, baseline=None, pruning_threshold=0.0)
+        """The model that decides if the cross-encoder is left out: its baseline."""
+        return replace(self, fusion=self.baseline, baseline=None)
 
     def reads(self, network_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
@@ -94,19 +88,67 @@ class InputModel:
         Args:
             network_inputs: inputs that the network reads (`PairTemplate.reads`).
         """
-        names = [name for name in network_inputs if name not in self.removed] if self.uses_network else []
+        names = list(network_inputs) if self.uses_network else []
         names += inputs_of(self.fusion.read if self.fusion else ())
-        # A fallback for mentions without a type has thresholds without types.
-        by_type = self.calibrator.reads_types or (self.name != ALL_INPUTS and self.thresholds.reads_types)
-        names += ["entity_type"] if by_type and "entity_type" not in self.removed else []
-        return list(dict.fromkeys(names))
+        # The others have a twin for mentions without a type.
+        names += ["entity_type"] if self.name != ALL_INPUTS and self.thresholds.reads_types else []
+        return [name for name in dict.fromkeys(names) if name not in self.removed]
+
+    def retained(self, table: FeatureTable, others: np.ndarray | None) -> np.ndarray:
+        """The candidates that the cross-encoder scores, (m,) bool; none if the model does not use it.
+
+        These are the candidates with a probability of at least `PRUNING_THRESHOLD` by the baseline, and the top
+        candidate of each list by it.
+
+        Args:
+            table: features of the m candidates.
+            others: (m,) their utilities by the baseline; None without one.
+        """
+        if not self.uses_network or others is None:
+            return np.full(len(table.concepts), self.uses_network)
+        log_odds = conditional_log_odds(others, table.offsets, table.concepts)
+        return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | top_candidates(others, table.offsets)
+
+    def utilities(self, table: FeatureTable, logits: np.ndarray, others: np.ndarray | None) -> np.ndarray:
+        """Log-odds of the candidates against "none of these", (m,); without a fusion, the logits.
+
+        Args:
+            table: as for `retained`.
+            logits: (m,) raw log-odds of the cross-encoder, NaN for pruned candidates.
+            others: as for `retained`.
+        """
+        if self.fusion is None:
+            return logits
+        scored = ~np.isnan(logits)
+        table = table.plus({CROSS_ENCODER: np.where(scored, logits, 0.0)})
+        if others is None or scored.all():
+            return self.fusion.utilities(table)
+        inside = table.take(np.ones(len(table.offsets) - 1, bool), scored)
+        known = self.fusion.utilities(inside)
+        # A candidate that the cross-encoder has not seen is never the top one.
+        top = np.full(len(inside.offsets) - 1, -np.inf)
+        np.maximum.at(top, inside.owner, known)
+        utility = np.minimum(others, np.nextafter(top, -np.inf)[table.owner])
+        utility[scored] = known
+        return utility
+
+    def scores(self, table: FeatureTable, logits: np.ndarray, others: np.ndarray | None) -> CalibratedScores:
+        """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
+
+        Arguments are those of `utilities`.
+        """
+        utility = self.utilities(table, logits, others)
+        if self.fusion is None:
+            return CalibratedScores(utility, self.calibrator(utility))
+        calibrated = self.calibrator.log_odds(utility)
+        log_odds = conditional_log_odds(calibrated, table.offsets, table.concepts)
+        return CalibratedScores(utility, sigmoid(log_odds))
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``calibrator.json``."""
         return {
             "name": self.name,
             "removed": list(self.removed),
-            "pruning_threshold": self.pruning_threshold,
             "fusion": self.fusion and self.fusion.to_dict(),
             "without_cross_encoder": self.baseline and self.baseline.to_dict(),
         } | self.calibrator.to_dict()
@@ -124,15 +166,8 @@ class InputModel:
             UserError: the fusion or the calibrator is damaged, or has an unknown feature.
             KeyError: another key is missing.
             TypeError: another value is damaged.
-            ValueError: another value is damaged.
         """
-        fusion, baseline, threshold = (
-            state["fusion"],
-            state["without_cross_encoder"],
-            float(state["pruning_threshold"]),
-        )
-        if not 0.0 <= threshold < 1.0 or (threshold and not baseline):
-            raise ValueError("a pruning threshold is not a probability, or has no features to apply to")
+        fusion, baseline = state["fusion"], state["without_cross_encoder"]
         return cls(
             Calibrator.from_dict(state),
             None if fusion is None else FeatureFusion.from_dict(fusion, scores),
@@ -140,97 +175,10 @@ class InputModel:
             tuple(state["removed"]),
             str(state["name"]),
             None if baseline is None else FeatureFusion.from_dict(baseline, scores),
-            threshold,
         )
 
 
-@dataclass(frozen=True)
-class Part:
-    """Mentions that one model decides about: n lists with m candidates.
-
-    Attributes:
-        model: the model.
-        mentions: indices or slice of these mentions among all.
-        rows: indices or slice of their candidates among all.
-        table: their features; scores that do not count are NaN.
-    """
-
-    model: InputModel
-    mentions: Any
-    rows: Any
-    table: FeatureTable
-
-    @classmethod
-    def of(cls, model: InputModel, table: FeatureTable, mentions: np.ndarray | None = None) -> Part:
-        """Some of the lists, (n,) bool; None: all of them."""
-        if mentions is None:
-            return cls(model, slice(None), slice(None), table)
-        rows = np.flatnonzero(mentions[table.owner])
-        return cls(model, np.flatnonzero(mentions), rows, table.take(mentions))
-
-    @cached_property
-    def _baseline_utilities(self) -> np.ndarray:
-        assert self.model.baseline is not None  # else there is no threshold, and nothing is pruned
-        return self.model.baseline.utilities(self.table)
-
-    def retained(self, threshold: float) -> np.ndarray:
-        """The candidates that the cross-encoder scores, (m,) bool; none if the model does not use it.
-
-        These are the candidates with a probability of at least `threshold` by the baseline, the top candidate of each
-        list by it, and all candidates of a list that lacks one of its features.
-        """
-        table, baseline = self.table, self.model.baseline
-        if not self.model.uses_network:
-            return np.zeros(len(table.concepts), bool)
-        if baseline is None or not threshold:
-            return np.ones(len(table.concepts), bool)
-        utility = self._baseline_utilities
-        log_odds = conditional_log_odds(utility, table.offsets, table.concepts)
-        whole = lists_with_any(baseline.lacks(table), table.offsets)[table.owner]
-        return (sigmoid(log_odds) >= threshold) | top_candidates(utility, table.offsets) | whole
-
-    def utilities(self, logits: np.ndarray) -> np.ndarray:
-        """Log-odds of the candidates against "none of these" by the fusion, (m,).
-
-        Args:
-            logits: (m,) raw log-odds of the cross-encoder, NaN for pruned candidates.
-        """
-        fusion, scored, table = self.model.fusion, ~np.isnan(logits), self._with(logits)
-        assert fusion is not None
-        if not self.model.uses_network:
-            return fusion.utilities(table)
-        if scored.all():
-            return fusion.utilities(table)
-        inside = table.take(np.ones(len(table.offsets) - 1, bool), scored)
-        known = fusion.utilities(inside)
-        # A candidate that the cross-encoder has not seen is never the top one.
-        top = np.full(len(inside.offsets) - 1, -np.inf)
-        np.maximum.at(top, inside.owner, known)
-        utility = np.minimum(self._baseline_utilities, np.nextafter(top, -np.inf)[table.owner])
-        utility[scored] = known
-        return utility
-
-    def scores(self, logits: np.ndarray) -> CalibratedScores:
-        """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
-
-        Args:
-            logits: as for `utilities`.
-        """
-        calibrator, fusion, table = self.model.calibrator, self.model.fusion, self.table
-        if fusion is None:
-            return CalibratedScores(logits, calibrator(logits, table.types))
-        utility = self.utilities(logits)
-        # The calibrator was fitted to the utilities of lists with all features.
-        lacks = lists_with_any(fusion.lacks(self._with(logits)), table.offsets)[table.owner]
-        calibrated = np.where(lacks, utility, calibrator.log_odds(utility, table.types))
-        log_odds = conditional_log_odds(calibrated, table.offsets, table.concepts)
-        return CalibratedScores(utility, sigmoid(log_odds))
-
-    def _with(self, logits: np.ndarray) -> FeatureTable:
-        return self.table.plus({CROSS_ENCODER: np.where(np.isnan(logits), 0.0, logits)})
-
-
-class DecidingModels(NamedTuple):
+class Choice(NamedTuple):
     """The deciding model of each of n mentions.
 
     Attributes:
@@ -244,74 +192,12 @@ class DecidingModels(NamedTuple):
     missing: Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class ScoringPlan:
-    """What is known about n lists with m candidates before the network scores any.
-
-    Attributes:
-        lists: the lists, without inputs that the deciding models do not read.
-        deciding: the deciding models.
-        parts: the mentions of each model, with their features; together all mentions.
-    """
-
-    lists: CandidateLists
-    deciding: DecidingModels
-    parts: Sequence[Part]
-
-    @property
-    def uses_network(self) -> np.ndarray:
-        """Mentions decided by a model that uses the cross-encoder, (n,) bool."""
-        mentions = np.empty(len(self.lists), bool)
-        for part in self.parts:
-            mentions[part.mentions] = part.model.uses_network
-        return mentions
-
-    @cached_property
-    def retained(self) -> np.ndarray:
-        """The candidates that the cross-encoder scores, (m,) bool; see `Part.retained`."""
-        rows = np.empty(len(self.lists.owner), bool)
-        for part in self.parts:
-            rows[part.rows] = part.retained(part.model.pruning_threshold)
-        return rows
-
-    def scores(self, logits: np.ndarray) -> CalibratedScores:
-        """Calibrated scores of all candidates.
-
-        Args:
-            logits: (m,) raw log-odds of the cross-encoder for these lists; NaN for pruned candidates.
-        """
-        scores = CalibratedScores(np.empty(len(logits)), np.empty(len(logits)))
-        for part in self.parts:
-            for column, values in zip(scores, part.scores(logits[part.rows]), strict=True):
-                column[part.rows] = values
-        return scores
-
-    @property
-    def without_cross_encoder(self) -> np.ndarray | None:
-        """Log-odds of all candidates by the baselines, (m,) float64; None if a deciding model has no baseline."""
-        log_odds = np.empty(len(self.lists.owner))
-        for part in self.parts:
-            if part.model.baseline is None:
-                return None
-            log_odds[part.rows] = part.model.baseline(part.table)
-        return log_odds
-
-    def tiers(self, probabilities: np.ndarray) -> np.ndarray:
-        """Tiers as indices into `thresholds.TIERS`, (m,) int64."""
-        edges = np.empty((len(self.lists), 3))
-        for part in self.parts:
-            edges[part.mentions] = part.model.thresholds.edges(self.lists.types)[part.mentions]
-        # The certificate of the tier "high" was measured on mentions with all inputs of the model.
-        edges[~self.deciding.complete, 2] = np.inf
-        return 3 - (probabilities[:, None] >= edges[self.lists.owner]).sum(axis=1)
-
-
 @dataclass(eq=False)
 class Calibration:
     """Turns logits and candidate lists into decisions.
 
     Attributes:
-        models: the model of all inputs, then its fallback models, that of most inputs first; by default the identity.
+        models: the model of all inputs, then the others, that of most inputs first; by default the identity.
         counts: counts of the mentions of training and calibration; needed with fusions, empty without.
         training_counts: counts of the training mentions alone, which are saved for a calibration on the same
             documents; None once loaded.
@@ -343,7 +229,7 @@ class Calibration:
         """Names of the scores that lists may have: the usual ones, and those used here."""
         return tuple(dict.fromkeys((*SCORES, *self.score_ranges)))
 
-    def choose(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> DecidingModels:
+    def model_for(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> Choice:
         """For each mention the first model whose inputs it has, else the last.
 
         Args:
@@ -358,32 +244,19 @@ class Calibration:
                 break
             models[undecided] = number
             lacks = np.zeros(len(lists), bool)
-            reads = model.reads(network_inputs)
-            for name in reads:
+            for name in model.reads(network_inputs):
                 if name not in missing:
                     missing[name] = lacking(lists, name, scores)
                 lacks |= missing[name]
             undecided = undecided & lacks
         of_first = self.models[0].reads(network_inputs)
-        return DecidingModels(models, ~undecided, {name: missing[name] for name in of_first})
+        return Choice(models, ~undecided, {name: missing[name] for name in of_first})
 
-    def plan(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> ScoringPlan:
-        """Plan which model decides about each mention, by which features, and which candidates are scored."""
-        deciding = self.choose(lists, network_inputs)
-        used = np.unique(deciding.models).tolist()
-        for number in used:
-            lists = without(lists, self.models[number].removed, deciding.models == number)
-        table = self._table(lists)
-        if len(used) == 1:
-            return ScoringPlan(lists, deciding, [Part.of(self.models[used[0]], table)])
-        parts = [Part.of(self.models[number], table, deciding.models == number) for number in used]
-        return ScoringPlan(lists, deciding, parts)
-
-    def _table(self, lists: CandidateLists) -> FeatureTable:
-        """The features, with NaN for scores that do not count."""
-        fusion = self.models[0].fusion
-        table = FeatureTable.of(lists, {}, {}) if fusion is None else feature_table(lists, self.counts, fusion.weights)
-        return table.plus(self._counting(lists))
+    def feature_table(self, lists: CandidateLists, model: InputModel) -> FeatureTable:
+        """The features that a model weighs, besides the cross-encoder; NaN for scores that do not count."""
+        if model.fusion is None:
+            return FeatureTable.of(lists, {}, {})
+        return feature_table(lists, self.counts, model.fusion.weights).plus(self._counting(lists))
 
     def _counting(self, lists: CandidateLists) -> dict[str, np.ndarray]:
         """The scores, (m,), with NaN where they are out of range, or from our retrievers with another index."""

@@ -8,11 +8,19 @@ from functools import lru_cache
 
 import numpy as np
 
+FOLDS = 5
+
 
 def document_index(groups: Sequence | np.ndarray) -> tuple[np.ndarray, int]:
     """Documents as integers: the index of each row's document, (n,) int64, and the number of documents."""
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     return index.reshape(-1), len(names)
+
+
+def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
+    """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
+    index, documents = document_index(groups)
+    return (np.random.default_rng(seed).permutation(documents) % FOLDS)[index]
 
 
 def document_sums(

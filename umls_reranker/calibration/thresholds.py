@@ -11,24 +11,31 @@ A type falls back along its lineage: itself, the ancestors in its semantic group
 lookup need only numpy.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
-from ..data.type_sets import TypeSets
 from .certificate import Certificate, find_certificate
-from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
-from .precision_test import PrecisionTest
-from .resampling import document_index
-from .score_maps import Types
+from .lineage import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 
-SCHEMA_VERSION = 4
+if TYPE_CHECKING:
+    from ..data.candidate_lists import AnnotatedLists
+
+SCHEMA_VERSION = 5
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99
+# Gold pairs below which a node takes its parent's acceptance threshold unchanged, and correct top candidates below
+# which it takes its parent's low threshold.
+MIN_POSITIVES, MIN_MENTIONS = 30, 150
+# Gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight n / (n + k). With 1,000
+# positives the arg-max of a perfectly calibrated type has a standard deviation near 0.06, about what types differ by.
+SHRINKAGE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,8 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         p: (n,) probabilities.
         y: (n,) labels 0 or 1, at least one positive.
     """
-    pairs = _Sorted.of(p, y)
-    p, correct = pairs.p, np.cumsum(pairs.y, dtype=np.float64)
+    order = np.argsort(-p, kind="stable")
+    p, correct = p[order], np.cumsum(y[order], dtype=np.float64)
     if not correct[-1:].any():
         raise ValueError("an F1 threshold needs at least one positive pair")
     f1 = np.where(np.append(p[1:] < p[:-1], True), 2 * correct / (np.arange(1.0, len(p) + 1) + correct[-1]), -1.0)
@@ -91,9 +98,6 @@ class ThresholdTable:
         target_precision: guaranteed precision of the high-confidence tier.
         confidence: confidence of this guarantee.
         certificate: the basis of this guarantee; None in a table that was not fitted.
-        contradicted: for information, nodes whose own calibration mentions in the tier contradict the guarantee: the
-            certificate's test finds their precision below the target. They stay in the tier, because the certificate
-            covers all types together.
     """
 
     rows: dict[str, TypeThreshold]
@@ -101,125 +105,9 @@ class ThresholdTable:
     target_precision: float = 0.95
     confidence: float = 0.95
     certificate: Certificate | None = None
-    contradicted: tuple[str, ...] = ()
 
     @classmethod
-    def fit(
-        cls,
-        pair_p: np.ndarray,
-        pair_y: np.ndarray,
-        pair_mention: np.ndarray,
-        top1_p: np.ndarray,
-        top1_correct: np.ndarray,
-        mention_types: Types,
-        hierarchy: TypeHierarchy,
-        *,
-        groups: Sequence | np.ndarray | None = None,
-        complete: np.ndarray | None = None,
-        min_positives: int = 30,
-        min_mentions: int = 150,
-        shrinkage: float = 1000.0,
-        target_precision: float = 0.95,
-        confidence: float = 0.95,
-        attempt: int = 1,
-        has_outlook: bool = False,
-    ) -> "ThresholdTable":
-        """Fit thresholds to the candidate lists of the calibration split.
-
-        Args:
-            pair_p: (n_pairs,) calibrated probabilities of all candidates.
-            pair_y: (n_pairs,) 1 for the gold concept.
-            pair_mention: (n_pairs,) index into the mentions.
-            top1_p: (n_mentions,) probability of the top candidate; NaN for a mention without candidates.
-            top1_correct: (n_mentions,) whether it is the gold concept.
-            mention_types: per mention its semantic types (ids or names); a mention counts in each of them.
-            hierarchy: the types' hierarchy.
-            groups: (n_mentions,) document of each mention, for the certificate; by default each mention is its own
-                document.
-            complete: (n_mentions,) bool, whether a mention has all inputs that the model reads; by default all have.
-                Others are never in the high tier, so the certificate does not count them.
-            min_positives: gold pairs below which a node takes its parent's acceptance threshold unchanged.
-            min_mentions: correct top candidates below which a node takes its parent's low threshold.
-            shrinkage: gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight
-                n / (n + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
-                near 0.06, about what types differ by.
-            target_precision: as for `certify`.
-            confidence: as for `certify`.
-            attempt: as for `certify`.
-            has_outlook: whether the certificate estimates the share with other numbers of documents.
-
-        The tier that is certified is the one that is served: the mentions of all types together, each at or above its
-        own type's acceptance threshold.
-
-        Raises:
-            UserError: there is no gold pair.
-        """
-        pairs = _Sorted.of(pair_p, pair_y, np.asarray(pair_mention))
-        scored = np.flatnonzero(~np.isnan(np.asarray(top1_p, dtype=np.float64)))
-        tops = _Sorted.of(np.asarray(top1_p)[scored], np.asarray(top1_correct)[scored], scored)
-        coded = TypeSets.of(mention_types)
-        code, members = memberships(coded, hierarchy)
-        pair_code, top_code = code[pairs.mention], code[tops.mention]
-        rows: dict[str, TypeThreshold] = {}
-        # From the root down, so that parents exist when their children need them.
-        for node in members:
-            in_pairs, in_tops = members[node][pair_code], members[node][top_code]
-            p, y, top_p, correct = pairs.p[in_pairs], pairs.y[in_pairs], tops.p[in_tops], tops.y[in_tops]
-            positives, correct_p = int(y.sum()), top_p[correct == 1]
-            parent = next(map(rows.get, lineage(node, hierarchy)[1:]), None)
-
-            optimum, f1 = f1_threshold(p, y) if positives else (None, None)
-            if parent is None:
-                if optimum is None:
-                    raise UserError(
-                        "no candidate list of the calibration split contains its gold concept; retrieve more "
-                        "candidates"
-                    )
-                accept, accept_level = optimum, node
-            elif optimum is None or positives < min_positives:
-                accept, accept_level = parent.accept, parent.accept_level
-            else:
-                weight = positives / (positives + shrinkage)
-                accept, accept_level = weight * optimum + (1.0 - weight) * parent.accept, node
-
-            if len(correct_p) and (len(correct_p) >= min_mentions or parent is None):
-                low, low_level = float(np.quantile(correct_p, 1.0 - LOW_REACH, method="lower")), node
-            else:
-                low, low_level = (parent.low, parent.low_level) if parent else (accept, node)
-
-            rows[node] = TypeThreshold(
-                accept=accept,
-                high=None,
-                low=min(low, accept),
-                own_accept=optimum,
-                own_f1=f1,
-                support_pairs=len(p),
-                support_positives=positives,
-                support_mentions=len(top_p),
-                accept_level=accept_level,
-                low_level=low_level,
-            )
-        if complete is not None:
-            tops = replace(tops, p=np.where(np.asarray(complete)[tops.mention], tops.p, np.nan))
-        accept = cls(rows, hierarchy).edges(coded)[tops.mention, 1]
-        documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
-        served = np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
-        certificate = find_certificate(*served, attempt=attempt, has_outlook=has_outlook)
-        contradicted: list[str] = []
-        if certificate.threshold is not None:
-            threshold = certificate.threshold
-            rows = {node: replace(row, high=max(threshold, row.accept)) for node, row in rows.items()}
-            in_tier = tops.p >= np.maximum(threshold, accept)
-            # The certificate's test with correct and incorrect exchanged.
-            test = PrecisionTest(1.0 - target_precision, confidence, certificate.size_power)
-            inside = {node: in_tier & codes[top_code] for node, codes in members.items() if node != DEFAULT}
-            contradicted = [
-                node for node, rows_of in inside.items() if _fails(test, tops.y[rows_of], documents[rows_of])
-            ]
-        return cls(rows, hierarchy, target_precision, confidence, certificate, tuple(sorted(contradicted)))
-
-    @classmethod
-    def uncertified(cls) -> "ThresholdTable":
+    def uncertified(cls) -> ThresholdTable:
         """Thresholds of a model without any: all candidates are in one tier."""
         return cls({DEFAULT: TypeThreshold(0.0, None, 0.0, None, None, 0, 0, 0, DEFAULT, DEFAULT)}, TypeHierarchy([]))
 
@@ -249,10 +137,108 @@ class ThresholdTable:
         """Its entry in ``thresholds.json``."""
         return {
             "certificate": None if self.certificate is None else asdict(self.certificate),
-            "contradicted": list(self.contradicted),
             "default": asdict(self.rows[DEFAULT]),
             "types": {node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT},
         }
+
+
+def fit_thresholds(
+    lists: AnnotatedLists,
+    probabilities: np.ndarray,
+    top: np.ndarray,
+    *,
+    complete: np.ndarray | None = None,
+    certifies: np.ndarray | None = None,
+    target_precision: float = 0.95,
+    confidence: float = 0.95,
+    attempt: int = 1,
+) -> ThresholdTable:
+    """Fit thresholds and certificate to n candidate lists with m candidates.
+
+    The tier that is certified is the one that is served: the mentions of all types together, each at or above its own
+    type's acceptance threshold.
+
+    Args:
+        lists: the lists.
+        probabilities: (m,) calibrated, by fits that have not seen the documents.
+        top: (n,) index of each list's top candidate, -1 if it has none.
+        complete: (n,) bool, whether a mention has all inputs that the model reads, by default all. Others are never in
+            the high tier.
+        certifies: (n,) bool, whether a mention counts for the certificate, by default all.
+        target_precision: as for `certify`.
+        confidence: as for `certify`.
+        attempt: as for `certify`.
+
+    Raises:
+        UserError: there is no gold pair.
+    """
+    correct, every = lists.is_gold(top), np.ones(len(lists), bool)
+    top_p = np.full(len(lists), np.nan)
+    top_p[top >= 0] = probabilities[top[top >= 0]]
+    rows = _type_thresholds(lists, probabilities, top_p, correct)
+    accept = ThresholdTable(rows, lists.hierarchy).edges(lists.types)[:, 1]
+    served = np.where((every if complete is None else complete) & (top_p >= accept), top_p, np.nan)
+    counted = every if certifies is None else certifies
+    certificate = find_certificate(
+        served[counted],
+        correct[counted],
+        lists.annotations.documents[counted],
+        target_precision,
+        confidence,
+        attempt=attempt,
+    )
+    if (threshold := certificate.threshold) is not None:
+        rows = {node: replace(row, high=max(threshold, row.accept)) for node, row in rows.items()}
+    return ThresholdTable(rows, lists.hierarchy, target_precision, confidence, certificate)
+
+
+def _type_thresholds(
+    lists: AnnotatedLists, probabilities: np.ndarray, top_p: np.ndarray, correct: np.ndarray
+) -> dict[str, TypeThreshold]:
+    """Thresholds of each type, ancestor and group, without a high tier.
+
+    Args:
+        lists: the lists; a mention counts in each of its types.
+        probabilities: (m,) of all candidates.
+        top_p: (n,) that of each list's top candidate, NaN without candidates.
+        correct: (n,) whether it is the gold concept.
+    """
+    code, members = memberships(lists.types, lists.hierarchy)
+    pair_code, labels, has_top = code[lists.owner], lists.labels, ~np.isnan(top_p)
+    rows: dict[str, TypeThreshold] = {}
+    # From the root down, so that parents exist when their children need them.
+    for node, inside in members.items():
+        in_pairs, in_tops = inside[pair_code], inside[code] & has_top
+        p, y, correct_p = probabilities[in_pairs], labels[in_pairs], top_p[in_tops & correct]
+        positives = int(y.sum())
+        parent = next(map(rows.get, lineage(node, lists.hierarchy)[1:]), None)
+        optimum, f1 = f1_threshold(p, y) if positives else (None, None)
+        if parent and (optimum is None or positives < MIN_POSITIVES):
+            accept, accept_level = parent.accept, parent.accept_level
+        elif optimum is None:
+            raise UserError(
+                "no candidate list of the calibration split contains its gold concept; retrieve more candidates"
+            )
+        else:
+            weight = positives / (positives + SHRINKAGE) if parent else 1.0
+            accept = weight * optimum + (1.0 - weight) * (parent.accept if parent else 0.0)
+            accept_level = node
+        low, low_level = (parent.low, parent.low_level) if parent else (accept, node)
+        if len(correct_p) and (len(correct_p) >= MIN_MENTIONS or parent is None):
+            low, low_level = float(np.quantile(correct_p, 1.0 - LOW_REACH, method="lower")), node
+        rows[node] = TypeThreshold(
+            accept=accept,
+            high=None,
+            low=min(low, accept),
+            own_accept=optimum,
+            own_f1=f1,
+            support_pairs=len(p),
+            support_positives=positives,
+            support_mentions=int(in_tops.sum()),
+            accept_level=accept_level,
+            low_level=low_level,
+        )
+    return rows
 
 
 def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
@@ -292,32 +278,9 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
                 if not 0.0 <= row.low <= row.accept <= (1.0 if row.high is None else row.high) <= 1.0:
                     raise TypeError(f"thresholds of {node} are not in order")
             certificate = None if entry["certificate"] is None else Certificate(**entry["certificate"])
-            tables[str(entry["name"])] = ThresholdTable(
-                rows, hierarchy, *guarantee, certificate, tuple(map(str, entry["contradicted"]))
-            )
+            tables[str(entry["name"])] = ThresholdTable(rows, hierarchy, *guarantee, certificate)
         if not tables:
             raise TypeError("inputs is empty")
         return tables
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
-
-
-@dataclass(frozen=True)
-class _Sorted:
-    """Probabilities in descending order, with labels and mention indices; subsets stay sorted."""
-
-    p: np.ndarray
-    y: np.ndarray
-    mention: np.ndarray
-
-    @classmethod
-    def of(cls, p: np.ndarray, y: np.ndarray, mention: np.ndarray | None = None) -> "_Sorted":
-        p = np.asarray(p, dtype=np.float64)
-        order = np.argsort(-p, kind="stable")
-        return cls(p[order], np.asarray(y)[order].astype(np.int8), order if mention is None else mention[order])
-
-
-def _fails(test: PrecisionTest, correct: np.ndarray, documents: np.ndarray) -> bool:
-    """Whether so many answers are incorrect that `test` finds their share above its target."""
-    size, incorrect = np.bincount(documents), np.bincount(documents, 1.0 - correct)
-    return test.p_value(size[size > 0], incorrect[size > 0]) <= 1.0 - test.confidence

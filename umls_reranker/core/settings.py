@@ -84,7 +84,7 @@ class Feature:
 
 
 FEATURES: Registry[Feature] = Registry("feature")
-# Subclasses of `calibration.score_maps.Calibrator`, which declare name and help.
+# Subclasses of `calibration.calibrators.Calibrator`, which declare name and help.
 CALIBRATORS: Registry[type[Any]] = Registry("calibrator")
 
 
@@ -109,7 +109,7 @@ def register_feature(feature: Feature) -> None:
 
 
 def register_calibrator(calibrator: type[Any]) -> None:
-    """Add a subclass of `calibration.score_maps.Calibrator` to those that recipes can name.
+    """Add a subclass of `calibration.calibrators.Calibrator` to those that recipes can name.
 
     Raises:
         ValueError: its name is taken.
@@ -428,12 +428,6 @@ class CalibrationArguments:
     )
     target_precision: float = recipe_key(0.95, "certified precision of the high-confidence tier")
     confidence: float = recipe_key(0.95, "confidence level of that certificate")
-    exhaustive: bool = recipe_key(
-        False,
-        "score all candidates with the cross-encoder; by default those below a pruning threshold are not scored, "
-        "which on held-out documents may change at most 0.5 % of the top candidates and cost at most 0.2 points of "
-        "acc@1 and 0.002 nats of list log loss",
-    )
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def evaluate(
     lists, logits = lists.with_candidates(best), exhaustive.logits[best]
     decided = decide(lists, Scores(logits, truncated))
     outcomes, documents = Outcomes.of(lists, decided), Documents.of(lists.annotations.documents, resamples, seed)
-    systems = {**systems, **_parts_of_model(calibration, lists, logits, reads), MODEL: System.of(outcomes)}
+    systems = {**systems, **_parts_of_model(lists, logits, decided.without_network), MODEL: System.of(outcomes)}
     metrics = measure(lists, decided, logits, systems, documents, split, calibration.thresholds.hierarchy, known)
     figures = metrics["figures"]
     if not np.isnan(logits).any():
@@ -166,15 +166,12 @@ def measure(
     }
 
 
-def _parts_of_model(
-    calibration: Calibration, lists: AnnotatedLists, logits: np.ndarray, reads: Sequence[str]
-) -> dict[str, System]:
+def _parts_of_model(lists: AnnotatedLists, logits: np.ndarray, without: np.ndarray) -> dict[str, System]:
     """The cross-encoder alone, and the model without it."""
     if np.isnan(logits).any():
         return {}
     gold, systems = lists.annotations.gold, {}
-    without = calibration.plan(lists, reads).without_cross_encoder
-    if without is not None:
+    if not np.isnan(without).any():
         top = best_candidates(without, lists.offsets)
         score = np.where(top >= 0, sigmoid(without[top]), np.nan)
         systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold), score)

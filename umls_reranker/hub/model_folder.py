@@ -37,7 +37,7 @@ from ..core.files import (
     written,
 )
 from ..core.recipe import Recipe, load_recipe, portable_locator
-from ..core.settings import BACKENDS, CalibrationArguments, ConceptArguments, MentionArguments, RunArguments
+from ..core.settings import BACKENDS, CalibrationArguments, RunArguments
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.pairs import PairTemplate
@@ -63,10 +63,10 @@ EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
 MODEL_FILES = (*NETWORK, *CALIBRATED, *EVALUATED, ONNX)
 
 # Recipe sections that apply to a model without a network.
-LISTS_SECTIONS = (RunArguments, ConceptArguments, MentionArguments, CalibrationArguments)
+LISTS_SECTIONS = (RunArguments, CalibrationArguments)
 
 LFS_POINTER = b"version https://git-lfs"
-SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 7, THRESHOLDS: 4}
+SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 8, THRESHOLDS: 5}
 
 
 def loaded_files(backend: str) -> tuple[str, ...]:

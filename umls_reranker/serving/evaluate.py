@@ -16,7 +16,7 @@ from ..evaluation.page import card_charts, report_page
 from ..evaluation.render import as_text, percent, systems_table
 from ..evaluation.systems import MODEL, ORDER, System, baselines, compare_systems, verdict
 from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
-from .cross_fits import systems_of_lists
+from .calibrate import systems_of_lists
 from .reranker import UMLSReranker
 
 PAGE = "report.html"
@@ -48,7 +48,7 @@ def evaluate_lists(
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
     known = list(known)
-    systems = systems_of_lists(lists, reranker, CalibrationArguments(), seed)
+    systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
     calibration = reranker.calibration
     metrics, outcomes = evaluate(

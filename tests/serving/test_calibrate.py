@@ -4,11 +4,9 @@ import json
 import re
 import runpy
 import sys
-from operator import itemgetter
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from list_fixtures import write_lists
@@ -18,8 +16,6 @@ from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.files import shipped
-from umls_reranker.data.labelled_lists import read_labelled_lists
-from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.bulk import BulkJob
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True)
@@ -67,7 +63,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     said = capsys.readouterr().out
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert f"240 mentions of 80 documents; {missing} without their gold concept" in said
-    assert "ignored fields of candidates: rank" in said and "bm25_score: from 1" in said
+    assert "bm25_score: from 1" in said
     # The candidates come in no order, and the one of the highest score is mostly correct.
     assert re.search(r"^gain: \+[67]\d\.\d points over your order \(", said, re.MULTILINE)
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
@@ -116,19 +112,17 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(t
         said = capsys.readouterr().out
         is_kept = folder == "kept"
         assert (UMLSReranker.from_pretrained(tmp_path / folder).scorer is None) != is_kept
-        pattern = r"the cross-encoder is left out, \d+ times faster: no significant improvement \([+-]0.* per list, "
-        assert bool(re.search(pattern, said)) != is_kept
+        assert ("the cross-encoder is left out" in said) != is_kept
+        assert ("pruning the others changes" in said) == is_kept
     weighed = json.loads((tmp_path / "left_out" / "calibrator.json").read_text())["inputs"][0]["fusion"]["weights"]
     assert "cross_encoder" not in weighed and "bm25" in weighed
-    # What has no network is calibrated on lists again, and counts none of its mentions twice.
+    # Calibrated again on the same lists, it counts none of their mentions twice, and they do not certify again.
     calibrate(monkeypatch, tmp_path / "left_out", "--lists", lists, "--output", tmp_path / "again")
     states = [json.loads((tmp_path / name / "calibrator.json").read_text()) for name in ("left_out", "again")]
     assert states[0]["inputs"][0]["fusion"] == states[1]["inputs"][0]["fusion"]
     said = capsys.readouterr().out
-    assert (
-        "certificate 2 of this model is not granted, so the high tier is removed: it uses 0 new documents" in said
-        and "previous model" not in said
-    )
+    assert "certificate 2 of this model is not granted" in said and "previous model" not in said
+    assert "40 documents were used to calibrate MODEL: they are fitted on again" in said
 
 
 def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, capsys, cross_encoder):
@@ -137,12 +131,7 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, cap
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new", "--dry_run")
     shown = capsys.readouterr()
     missing = sum(row["cui"] == "C9999999" for row in rows)
-    assert shown.out.splitlines() == [
-        f"60 mentions of 20 documents; {missing} without their gold concept among the candidates, which count as "
-        "errors",
-        "candidate scores: bm25_score",
-        "ignored fields of candidates: rank; a score must be named NAME_score and be a number",
-    ]
+    assert f"60 mentions of 20 documents; {missing} without their gold concept" in shown.out
     assert shown.err.splitlines()[-1] == f"[calibrate] would be written to {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
     del rows[3]["cui"]
@@ -174,49 +163,19 @@ def changed(change):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "named"),
     [
-        (lambda rows: rows[3].update(entity=" "), r":4: entity is blank"),
-        (lambda rows: rows[3].update(cui=9443), r":4: cui 9443 is not a CUI"),
-        (lambda rows: rows[3]["candidates"].append("cold"), r":4: candidate 6 has no cui"),
-        (lambda rows: rows[3]["candidates"][1].update(bm25_score="x"), r":4: candidate 1 has a bm25_score that is no"),
-        (
-            lambda rows: rows[3]["candidates"][1].update(lexical_score=0.8),
-            r"'lexical' is not allowed as the name of a retriever; rename lexical_score to NAME_score, such as",
-        ),
-        (
-            lambda rows: [row.update(doc_id="d") for row in rows],
-            r"all mentions are from 1 document; .*give at least 10",
-        ),
-        (
-            lambda rows: [row.update(cui="C9999999") for row in rows],
-            r"no list contains its gold CUI .*same vocabulary",
-        ),
-        (
-            lambda rows: [row.update(mention_id=n // 40) for n, row in enumerate(rows)],
-            r":21: mention_id 0 of document d0 was already used in .*own.jsonl:1; list each mention once",
-        ),
-        (lambda rows: rows.clear(), r"holds no mentions"),
+        (lambda rows: rows[3].update(entity=" "), "own.jsonl:4"),
+        (lambda rows: rows[3].update(cui=None), "own.jsonl:4"),
+        (lambda rows: rows[3]["candidates"].append("cold"), "own.jsonl:4: candidate 6"),
+        (lambda rows: rows[3]["candidates"][1].update(bm25_score="x"), "own.jsonl:4: candidate 1"),
+        (lambda rows: [row.update(doc_id="d") for row in rows], "at least 10"),
+        (lambda rows: rows.clear(), "own.jsonl"),
     ],
 )
-def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_encoder, change, reason):
+def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_encoder, change, named):
     lists = write_lists(tmp_path / "own.jsonl", changed(change))
-    assert re.search(reason, refused(monkeypatch, tmp_path, cross_encoder, lists))
-
-
-def test_a_table_without_a_column_names_it(tmp_path, monkeypatch, cross_encoder):
-    lists = write_lists(tmp_path / "own.parquet", changed(lambda rows: [row.pop("doc_id") for row in rows]))
-    assert "own.parquet, row 1: doc_id is missing" in refused(monkeypatch, tmp_path, cross_encoder, lists)
-
-
-def test_a_column_of_dates_that_python_lacks_is_named(tmp_path):
-    rows = make_rows(2, 2)
-    table = pa.table({name: [row[name] for row in rows] for name in ("cui", "entity", "candidates")})
-    table = table.append_column("doc_id", pa.array([2**60] * 2, pa.timestamp("ms")))
-    with pa.ipc.new_file(tmp_path / "own.arrow", table.schema) as writer:
-        writer.write_table(table)
-    with pytest.raises(UserError, match=r"own\.arrow: doc_id, timestamp.*cannot be read .*; convert it to strings"):
-        read_labelled_lists(tmp_path / "own.arrow", TypeHierarchy([]))
+    assert named in refused(monkeypatch, tmp_path, cross_encoder, lists)
 
 
 def two_logits(folder):
@@ -259,27 +218,12 @@ def test_networks_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, chang
 
 def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_encoder):
     lists = write_lists(tmp_path / "own.jsonl", make_rows(60, 20))
-    given = {"--confidence": "1.5", "--target_precision": "0", "--calibrator": "isotonic", "--seed": "-1"}
+    given = {"--confidence": "1.5", "--target_precision": "0", "--calibrator": "isotonic"}
     for option, value in given.items():
         assert option[2:] in refused(monkeypatch, tmp_path, cross_encoder, lists, option, value)
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match="taken already exists"):
         calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "taken")
-
-
-def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypatch, capsys, cross_encoder):
-    rows = make_rows(60, 12)
-    for row in rows:
-        row["cui"] = max(row["candidates"], key=itemgetter("bm25_score"))["cui"]
-    lists = write_lists(tmp_path / "own.jsonl", rows)
-    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new", "--target_precision", 0.8)
-    said = capsys.readouterr().out
-    assert re.search(
-        r"are worth \d\d of equal size, but at least 14 are needed; estimate: a second attempt needs new documents, "
-        r"about [\d,]+ for an even chance",
-        said,
-    )
-    assert UMLSReranker.from_pretrained(tmp_path / "new").thresholds.certificate.threshold is None
 
 
 def test_scores_of_another_scale_are_named_and_never_high(tmp_path, monkeypatch, cross_encoder):
@@ -306,11 +250,11 @@ def test_what_the_lists_hold_is_said_before_they_are_scored(tmp_path, monkeypatc
     def scored(*given, **options):
         raise RuntimeError("scored")
 
-    monkeypatch.setattr("umls_reranker.serving.recalibration.recalibrate", scored)
+    monkeypatch.setattr("umls_reranker.serving.calibrate.calibrate", scored)
     lists = write_lists(tmp_path / "own.jsonl", make_rows())
     with pytest.raises(RuntimeError, match="scored"):
         calibrate(monkeypatch, tiny_reranker(tmp_path / "model"), "--lists", lists, "--output", tmp_path / "new")
-    assert "ignored fields of candidates: rank; a score must be named NAME_score" in capsys.readouterr().out
+    assert "240 mentions of 80 documents" in capsys.readouterr().out
 
 
 def test_an_output_without_lists_asks_for_them(tmp_path, monkeypatch):

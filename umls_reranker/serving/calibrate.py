@@ -1,0 +1,411 @@
+"""Calibrates a run's cross-encoder, a reranker, any cross-encoder, or lists alone, on labelled lists.
+
+All reported figures are held out: each fifth of the documents is decided by a fit on the others, with the thresholds
+that are delivered. The saved model is fitted on all documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
+from ..calibration.decisions import Decisions
+from ..calibration.features import default_features
+from ..calibration.fitting import Fitted, NetworkLogits, fit_calibration
+from ..calibration.inputs import inputs_of, lacking
+from ..calibration.probabilities import COUNTS_FILE, Calibration
+from ..calibration.string_counts import StringCounts
+from ..core.errors import UserError
+from ..core.files import MODEL_PATTERNS, read_json, write_json, written
+from ..core.recipe import Recipe, load_recipe, portable_locator
+from ..core.settings import CROSS_ENCODER, CalibrationArguments
+from ..core.stages import RunFolder
+from ..data.candidate_lists import AnnotatedLists, CandidateLists
+from ..data.labelled_lists import best_of_each_concept
+from ..data.semantic_types import TypeHierarchy
+from ..evaluation.evaluate import measure
+from ..evaluation.linking import Documents
+from ..evaluation.outcomes import Outcomes
+from ..evaluation.page import card_charts
+from ..evaluation.render import as_text, percent, systems_table
+from ..evaluation.systems import System, verdict
+from ..hub.card import folder_card
+from ..hub.download import BUILT_IN, BUILT_IN_FOLDER, download
+from ..hub.model_folder import (
+    CALIBRATOR,
+    CARD,
+    MANIFEST,
+    METRICS,
+    RECIPE,
+    REFERENCE,
+    RELIABILITY,
+    RISK_COVERAGE,
+    WEIGHTS,
+    copy_network,
+    loaded_files,
+    write_model_files,
+)
+from ..models.cross_encoder import PairScorer
+from ..models.pairs import PairTemplate
+from .reranker import UMLSReranker
+from .statistics import Histogram, reference_content
+
+RESAMPLES = 1000
+# Name of the lists in reports and calibrator.json.
+SPLIT = "labelled"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is calibrated.
+
+    Attributes:
+        name: folder or Hub id, as the user wrote it; None for a run, and for the lists alone.
+        folder: folder of its network; None without one.
+        scorer: its network; None without one.
+        recipe: recipe of its training; only the model name for a plain cross-encoder.
+        hierarchy: its semantic types; for a plain cross-encoder those of the UMLS.
+        counts: its counts of training mentions, and for a reranker of those of its calibration.
+        dictionary: release or ontologies of its concepts.
+        reranker: the reranker; None for anything else.
+    """
+
+    name: str | None
+    folder: Path | None
+    scorer: PairScorer | None
+    recipe: Recipe
+    hierarchy: TypeHierarchy
+    counts: StringCounts
+    dictionary: dict[str, Any] | None = None
+    reranker: UMLSReranker | None = None
+
+    @classmethod
+    def lists_alone(cls, hierarchy: TypeHierarchy | None = None) -> Source:
+        """No model, by default with the types of the UMLS."""
+        types = hierarchy or TypeHierarchy.built_in()
+        return cls(None, None, None, Recipe.from_values({}), types, StringCounts.fit([]))
+
+    @classmethod
+    def load(
+        cls, name: str | None, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    ) -> Source:
+        """Load a reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
+
+        Raises:
+            UserError: the model is not found or cannot be loaded, has no safetensors weights, or does not have one
+                logit.
+        """
+        if name is None:
+            return cls.lists_alone()
+        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
+        folder = download(name, revision, files=files, is_plain=True)
+        if (folder / MANIFEST).is_file():
+            recipe = load_recipe(folder / RECIPE)
+            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
+            counts, types = reranker.calibration.counts, reranker.thresholds.hierarchy
+            dictionary = reranker.info.get("dictionary")
+            return cls(name, folder, reranker.scorer, recipe, types, counts, dictionary, reranker)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{name} contains no config.json, so it is not a model")
+        config = read_json(folder / "config.json")
+        kinds = config.get("architectures") if isinstance(config, dict) else None
+        kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of unknown type"
+        if not kind.endswith("ForSequenceClassification"):
+            raise UserError(f"{name} is a {kind}, not a sequence classifier, so it cannot score text pairs")
+        if not (folder / WEIGHTS).is_file():
+            raise UserError(
+                f"{name} has no {WEIGHTS}; other weight formats, such as pytorch_model.bin, can run code and are "
+                "never loaded; if you trust them, load the model with transformers and save it with save_pretrained"
+            )
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(f"{name} has no tokenizer.json; load its tokenizer with AutoTokenizer and save it there")
+        scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
+        return replace(cls.lists_alone(), name=name, folder=folder, scorer=scorer, recipe=_recipe_of(name))
+
+    @classmethod
+    def of_run(cls, recipe: Recipe, run: RunFolder) -> Source:
+        """The checkpoint of a run, with the counts of its training mentions."""
+        from ..data.concepts import ConceptTable
+        from ..data.sources import describe_dictionary
+
+        folder, template = run.path / "checkpoints" / "checkpoint-best", PairTemplate.from_recipe(recipe.model)
+        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
+        counts = StringCounts.of_split(run.splits("mentions")["train"])
+        hierarchy = ConceptTable.load(run.path / "concepts").hierarchy
+        dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
+        return cls(None, folder, scorer, recipe, hierarchy, counts, dictionary)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs that the network reads besides mention and name."""
+        return () if self.scorer is None else self.scorer.template.reads
+
+    def is_known(self, lists: AnnotatedLists) -> np.ndarray:
+        """Whether it was calibrated on the document of each mention, by its certificates, (n,) bool."""
+        if self.reranker is None:
+            return np.zeros(len(lists), bool)
+        return ~self.reranker.calibration.history.is_new(lists.annotations.documents)
+
+    def again(self) -> tuple[StringCounts, CertificateHistory]:
+        """Counts and history to calibrate it again on its own documents, which are counted anew."""
+        assert self.reranker is not None and self.folder is not None  # only these know documents
+        counts = StringCounts.load(self.folder / COUNTS_FILE, of_training=True)
+        return counts, self.reranker.calibration.history
+
+    @property
+    def history(self) -> CertificateHistory:
+        """Its certificates on user-provided lists; those of a training run or the built-in model do not count."""
+        if self.reranker is None or self.folder is None or self.folder == BUILT_IN_FOLDER:
+            return NO_CERTIFICATES
+        is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
+        return self.reranker.calibration.history if is_of_lists else NO_CERTIFICATES
+
+
+def _recipe_of(model: str) -> Recipe:
+    return Recipe.from_values({"model": model})
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A new calibration.
+
+    Attributes:
+        lists: the measured lists, with the top candidate of each concept: all but corrections that were not drawn at
+            random.
+        settings: the settings.
+        calibration: the calibration fitted on all documents.
+        fitted: what it was fitted on, for ``calibrator.json``.
+        after: decisions about the measured lists, each fifth of the documents by a fit on the others.
+        metrics: their figures, for ``metrics.json``, and under ``systems`` those of the systems compared.
+    """
+
+    lists: AnnotatedLists
+    settings: CalibrationArguments
+    calibration: Calibration
+    fitted: dict[str, Any]
+    after: Decisions
+    metrics: dict[str, Any]
+
+
+def calibrate(
+    source: Source,
+    lists: AnnotatedLists,
+    settings: CalibrationArguments,
+    seed: int = 13,
+    *,
+    keep_cross_encoder: bool = False,
+) -> Calibrated:
+    """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure on held-out documents.
+
+    Documents that a reranker was calibrated on are left out: its counts know their answers. If they are at least half
+    of all documents, the reranker is calibrated again on them: all are fitted on, with the counts before its own
+    calibration, and only new documents certify.
+
+    Args:
+        source: what is calibrated.
+        lists: the labelled lists.
+        settings: features, calibrator and certificate; by default all features that the lists allow.
+        seed: seed of the folds of documents.
+        keep_cross_encoder: whether to weigh the cross-encoder even if it adds nothing.
+
+    Raises:
+        UserError: there is too little data.
+    """
+    is_known, all_documents = source.is_known(lists), lists.annotations.documents
+    known = len({*all_documents[is_known]})
+    is_again = 2 * known >= len({*all_documents})
+    counts, history = source.again() if is_again else (source.counts, source.history)
+    if not is_again:
+        lists = lists.take(~is_known)
+    whole, network = lists, NetworkLogits(source.scorer, lists)
+    # All NaN without a network, so that the first candidate of each concept is its top candidate.
+    best = best_of_each_concept(lists, network())
+    lists, network = lists.with_candidates(best), network.with_candidates(best)
+
+    def fit(names: list[str], *, is_compared: bool = True) -> Fitted:
+        chosen, is_kept = replace(settings, features=names), is_compared or keep_cross_encoder
+        options = {"may_drop_network": not is_kept, "has_fallbacks": not is_compared}
+        return fit_calibration(lists, network, counts, chosen, seed, history, **options)
+
+    names = usable_features(lists, has_network=source.scorer is not None)
+    names = names if settings.features is None else settings.features
+    calibration, decisions, fitted = fit(names, is_compared=False)
+    measured = lists.annotations.certifies
+    after, of_measured = decisions.take(measured), lists.take(measured)
+
+    def system(decisions: Decisions) -> System:
+        return System.of(Outcomes.of(of_measured, decisions.take(measured)))
+
+    systems = systems_of_lists(whole, settings, seed)
+    # On lists that it was calibrated on, it would look better than it is.
+    if source.reranker is not None and not is_again:
+        before = source.reranker.rank(of_measured)
+        systems["model_before"] = System.of(Outcomes.of(of_measured, before))
+    rest = [name for name in names if name != CROSS_ENCODER]
+    if CROSS_ENCODER in names and rest:
+        is_kept = calibration.uses_network
+        other, weighed = ("features_without_cross_encoder", rest) if is_kept else ("all_features", names)
+        systems[other] = system(fit(weighed).decisions)
+    systems["reranker"] = System.of(Outcomes.of(of_measured, after))
+    logits = network()[measured[lists.owner]]
+    if not calibration.uses_network:
+        logits = np.full_like(logits, np.nan)
+    documents = Documents.of(of_measured.annotations.documents, RESAMPLES, seed)
+    facts = {
+        "source": source.name and portable_locator(source.name),
+        "is_plain": source.scorer is not None and source.reranker is None,
+        "mentions": len(lists),
+        "documents": len({*lists.annotations.documents}),
+        "not_in_list": int((lists.annotations.gold < 0).sum()),
+        "scores": list(lists.scores),
+        "known_documents": known,
+        "calibrated_again": is_again,
+        "kept_network": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
+        "repeated_candidates": len(whole.owner) - len(lists.owner),
+    }
+    metrics = measure(of_measured, after, logits, systems, documents, SPLIT, source.hierarchy)
+    decided = verdict(metrics["figures"]["gain"], len(of_measured), documents.count)
+    metrics |= {"lists": facts, "verdict": decided, "notes": []}
+    return Calibrated(of_measured, settings, calibration, fitted, after, metrics)
+
+
+def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed: int) -> dict[str, System]:
+    """Systems of n lists without a model: their order, and their calibrated scores if there are enough documents.
+
+    Of several candidates of a concept the first counts. The scores of each fold are calibrated on the others. Of
+    corrections, only those drawn at random are measured.
+
+    Args:
+        lists: the lists with all their candidates.
+        settings: as for `calibrate`.
+        seed: as for `calibrate`.
+
+    Returns:
+        ``lists_order`` and ``calibrated_scores``, to which other systems are compared.
+    """
+    lists = lists.with_candidates(best_of_each_concept(lists))
+    measured = lists.annotations.certifies
+    systems = {"lists_order": System(lists.annotations.gold[measured])}
+    if lists.scores and len({*lists.annotations.documents}) > 1:
+        with suppress(UserError):
+            scores = replace(settings, features=[*lists.scores])
+            no_network, no_counts = NetworkLogits(None, lists), StringCounts.fit([])
+            fitted = fit_calibration(lists, no_network, no_counts, scores, seed, has_fallbacks=False)
+            outcomes = Outcomes.of(lists.take(measured), fitted.decisions.take(measured))
+            systems["calibrated_scores"] = System.of(outcomes)
+    return systems
+
+
+def usable_features(lists: CandidateLists, *, has_network: bool) -> list[str]:
+    """All features except those of which every mention of the lists lacks an input."""
+    names = [name for name in default_features(lists) if has_network or name != CROSS_ENCODER]
+    lacks = {name: lacking(lists, name, lists.scores) for name in inputs_of(names)}
+    nowhere = np.zeros(len(lists), bool)
+    lacks_any = {name: sum((lacks[key] for key in inputs_of([name])), nowhere) for name in names}
+    return [name for name in names if not lacks_any[name].all()]
+
+
+def write_calibrated(source: Source, new: Calibrated, folder: Path) -> None:
+    """Write network, calibration and recipe into an existing folder."""
+    template = dtype = None
+    if new.calibration.uses_network and source.folder and source.scorer:
+        copy_network(source.folder, folder)
+        template, dtype = source.scorer.template, source.scorer.dtype
+    write_model_files(folder, source.recipe, template, dtype, new.calibration, new.fitted, source.dictionary)
+
+
+def save_calibrated(source: Source, new: Calibrated, folder: Path) -> None:
+    """Write a new model folder with figures and card atomically; `UMLSReranker.from_pretrained` loads it.
+
+    Raises:
+        UserError: the folder exists.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} already exists; choose another folder for the new model")
+    named = replace(source.recipe.run, run_name=folder.name)
+    recipe = replace(source.recipe, run=named, calibration=new.settings)
+    new.fitted.update(split=SPLIT, lists=new.metrics["lists"])
+    outcomes = Outcomes.of(new.lists, new.after)
+    target = new.calibration.thresholds.target_precision
+    histogram = Histogram.of(outcomes.score, outcomes.decided_by > 0, outcomes.document.tolist())
+    reliability, risk_coverage = card_charts(new.metrics, target)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with written(folder) as partial:
+        partial.mkdir()
+        write_json(partial / METRICS, new.metrics)
+        write_json(partial / REFERENCE, reference_content(new.metrics["figures"], histogram))
+        (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
+        (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
+        write_calibrated(replace(source, recipe=recipe), new, partial)
+        (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
+
+
+def results(new: Calibrated) -> str:
+    """The results as lines of text: comparison and verdict, the tier high, and the weights."""
+    facts, metrics, fusion = new.metrics["lists"], new.metrics, new.calibration.models[0].fusion
+    lines = [
+        "",
+        "Cross-fitted by document in five folds, with 95 % intervals:",
+        as_text(systems_table(metrics["figures"])),
+        "",
+        metrics["verdict"],
+        *_about_network(new.fitted),
+        "",
+        *_about_high(new),
+        "",
+    ]
+    if fusion:
+        lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))
+    for name, (low, high) in new.calibration.score_ranges.items():
+        ending = "" if fusion and name in fusion.read else "; its weight is 0: higher must be better: negate distances"
+        lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
+    if known := facts["known_documents"]:
+        how = "they are left out here, its counts of them stay"
+        if facts["calibrated_again"]:
+            how = "they are fitted on again without its counts of them, and do not certify again"
+        lines.append(f"{known:,} documents were used to calibrate MODEL: {how}")
+    if facts["source"] is None and not new.calibration.uses_network:
+        lines.append(f"for UMLS CUIs, umls-reranker calibrate {BUILT_IN} --lists adds counts from MedMentions")
+    if repeated := facts["repeated_candidates"]:
+        lines.append(f"{repeated:,} candidates repeat a concept of their list")
+    return "\n".join(lines)
+
+
+def _about_high(new: Calibrated) -> Iterator[str]:
+    """The certificates; that of all inputs with its result on held-out documents."""
+    table, figures = new.calibration.thresholds, new.metrics["figures"]
+    share, precision = figures["high_confidence_share"], figures["high_confidence_precision"]
+    yield (
+        f"High tier (precision of at least {table.target_precision:.0%} with {table.confidence:.0%} confidence), "
+        "threshold on all documents:"
+    )
+    for model in new.calibration.models:
+        yield f"  {model.name}: {model.thresholds.certificate}"
+    if table.is_certified and share["value"]:
+        yield f"  cross-fitted: {percent(share)} of the mentions, {percent(precision)} correct"
+    if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
+        yield note
+
+
+def _about_network(fitted: dict[str, Any]) -> Iterator[str]:
+    """Whether the cross-encoder stays, and what pruning costs."""
+    choice, pruning = fitted.get("cross_encoder"), fitted.get("pruning")
+    if choice is None:
+        return
+    nats, error = choice["nats_gained"], choice["standard_error"]
+    gained = "too few documents to tell" if nats is None else f"{nats:+.3f} nats per list, standard error {error:.3f}"
+    if choice["kept"]:
+        yield f"the cross-encoder is kept ({gained})"
+    else:
+        yield (f"the cross-encoder is left out: no significant improvement ({gained}); --keep_cross_encoder keeps it")
+    if pruning:
+        yield (
+            f"it scores {pruning['scored']:.1%} of the candidates; pruning the others changes "
+            f"{pruning['changed_top']:.2%} of the top candidates"
+        )
