@@ -44,7 +44,6 @@ PLAIN = "bool|bytes|dict|float|int|list|object|str|tuple|Any|Path|TextIO|None|[A
 nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAIN})")]
 # Types of what users only pass on.
 nitpick_ignore = [
-    ("py:class", "umls_reranker.data.candidate_lists.RetrievedList"),
     ("py:class", "Reference"),
     ("py:class", "umls_reranker.serving.spacy_component.EntityLinks"),
 ]
