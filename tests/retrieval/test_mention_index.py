@@ -6,6 +6,7 @@ import pytest
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.retrieval.candidates import search_mentions
 from umls_reranker.retrieval.mention_index import MentionIndex
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense, NearestMentions
@@ -47,7 +48,8 @@ class ReadingEncoder(TrigramEncoder):
 def table(rows, lefts=None) -> pa.Table:
     mentions, cuis = zip(*rows, strict=True)
     sides = {"left": lefts or [""] * len(rows), "right": [""] * len(rows)}
-    return pa.table({"mention": mentions, **sides, "cui": cuis})
+    documents = [f"d{number}" for number in range(len(rows))]
+    return pa.table({"mention": mentions, **sides, "cui": cuis, "doc_id": documents})
 
 
 @pytest.fixture
@@ -117,3 +119,14 @@ def test_a_damaged_index_is_refused(concepts, tmp_path):
     (tmp_path / "index" / "vectors.npy").write_bytes(b"nothing")
     with pytest.raises(UserError, match="contains no readable index.*build_index again"):
         MentionIndex.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize("encoder", [PlainEncoder(), ReadingEncoder()], ids=["plain", "context"])
+def test_training_mentions_are_not_found_by_their_own_document(tmp_path, concepts, encoder):
+    # PbPS is C0000001 in the documents 0 and 2; PbPT is C0000002 in document 1 only.
+    mentions = build(concepts, tmp_path / "mentions", encoder)
+    index = build_index(concepts, encoder, tmp_path / "dense")
+    retriever = Retriever([Dense(index), NearestMentions(mentions)], encoder)
+    for in_training, nearest in ((False, [0, 1]), (True, [0, 0])):
+        query_of, found = search_mentions(table(TRAINING[:2]), retriever, 2, in_training=in_training)
+        assert found.lists["nearest_mentions"][query_of, 0].tolist() == nearest

@@ -33,13 +33,22 @@ def drawn_rows(cuis: Sequence[str], concepts: ConceptTable, most: int | None, se
     return np.sort(np.random.default_rng(seed).permutation(known)[:most])
 
 
-def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[np.ndarray, Candidates]:
+def search_mentions(
+    mentions: pa.Table, retriever: Retriever, k: int, *, in_training: bool = False
+) -> tuple[np.ndarray, Candidates]:
     """Search each distinct query of `mentions` (`distinct_queries`) once for k concepts.
+
+    Args:
+        mentions: n mentions.
+        retriever: finds the concepts.
+        k: concepts per query.
+        in_training: whether they are training mentions, which must not be found by themselves.
 
     Returns:
         (n,) int64, number of each row's query, and the candidates of the queries.
     """
-    query_of, queries = distinct_queries(mentions, retriever.reads_context)
+    by_document = in_training and any(method.leaves_out_documents for method in retriever.methods)
+    query_of, queries = distinct_queries(mentions, retriever.reads_context, by_document)
     blocks = []
     with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
         for start, end in query_blocks(queries, QUERIES) or [(0, 0)]:
@@ -67,7 +76,9 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
     return positions
 
 
-def write_lists(mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path) -> dict[str, Any]:
+def write_lists(
+    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path, *, in_training: bool = False
+) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the order of the mentions, as `labelled_lists.list_rows`.
 
     A candidate has ``cui``, ``name``, ``retrieval_score``, and for a union the scores of each further retriever, such
@@ -79,6 +90,7 @@ def write_lists(mentions: Dataset, retriever: Retriever, concepts: ConceptTable,
         concepts: dictionary of its index.
         k: candidates per mention; fewer only if the dictionary has fewer concepts.
         path: Arrow file to make.
+        in_training: as for `search_mentions`.
 
     Returns:
         Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose list has it; and
@@ -90,7 +102,7 @@ def write_lists(mentions: Dataset, retriever: Retriever, concepts: ConceptTable,
     """
     retriever.require(concepts)
     table = mentions.with_format("arrow")[:]
-    query_of, candidates = search_mentions(table, retriever, k)
+    query_of, candidates = search_mentions(table, retriever, k, in_training=in_training)
     gold_rows = concepts.rows(table["cui"].to_pylist())
     gold = gold_positions(gold_rows, candidates.rows, query_of)
 

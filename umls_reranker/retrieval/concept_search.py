@@ -172,18 +172,20 @@ class NameGrouping:
         return name_ids, scores
 
 
-def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarray, pa.Table]:
+def distinct_queries(
+    mentions: pa.Table, reads_context: bool, by_document: bool = False
+) -> tuple[np.ndarray, pa.Table]:
     """The distinct queries: strings, or strings with context if context is read.
 
     Args:
         mentions: n rows with the column ``mention``, and ``left`` and ``right`` if context is read.
         reads_context: whether context is read.
+        by_document: whether mentions of different documents (column ``doc_id``) are different queries.
 
     Returns:
-        (n,) int64, number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` if context is
-        read. Queries of the same string are adjacent.
+        (n,) int64, number of each row's query, and the queries, with these columns; those of a string are adjacent.
     """
-    columns = ["mention", "left", "right"] if reads_context else ["mention"]
+    columns = ["mention", *(("left", "right") if reads_context else ()), *(("doc_id",) if by_document else ())]
     numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
     groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
     group_of = np.empty(mentions.num_rows, np.int64)

@@ -58,11 +58,16 @@ class Retriever:
 
     def search_queries(self, queries: pa.Table, k: int) -> Candidates:
         """`search` of the rows of `concept_search.distinct_queries`."""
-        texts, *contexts = (column.to_pylist() for column in queries.columns)
-        return self.search(texts, k, tuple(contexts) or None)
+        columns = {name: queries[name].to_pylist() for name in queries.column_names}
+        contexts = (columns["left"], columns["right"]) if "left" in columns else None
+        return self.search(columns["mention"], k, contexts, columns.get("doc_id"))
 
     def search(
-        self, texts: Sequence[str], k: int, contexts: tuple[Sequence[str], Sequence[str]] | None = None
+        self,
+        texts: Sequence[str],
+        k: int,
+        contexts: tuple[Sequence[str], Sequence[str]] | None = None,
+        documents: Sequence[str] | None = None,
     ) -> Candidates:
         """The k concepts nearest to each mention.
 
@@ -73,6 +78,7 @@ class Retriever:
             texts: n mentions.
             k: number of concepts.
             contexts: n left and n right texts, if the retriever reads context.
+            documents: n documents of training mentions, whose own mentions are not to be found.
         """
         distinct, string_of = number_distinct(texts)
         strings = Queries(distinct, None, self.encoder.encode(distinct))
@@ -83,11 +89,14 @@ class Retriever:
         depth = max(2 * k, RECALL_DEPTH)
         in_context = strings
         if self.reads_context:
-            in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts))
+            in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
         lists = {}
         for method in self.methods:
             if method.reads_context:
                 lists[method.name] = method.search(in_context, depth)
+            elif method.leaves_out_documents and documents is not None:
+                mentions = Queries(texts, None, strings.vectors[string_of], documents)
+                lists[method.name] = method.search(mentions, depth)
             else:
                 lists[method.name] = method.search(strings, depth)[string_of]
         union = fuse(list(lists.values()), depth)

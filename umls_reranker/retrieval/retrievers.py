@@ -35,11 +35,13 @@ class Queries(NamedTuple):
         texts: n strings.
         contexts: n left and n right texts, if it reads context.
         vectors: (n, dimension) float32, L2-normalized, by the bi-encoder.
+        documents: n documents of training mentions, whose own mentions are not to be found; None: of others.
     """
 
     texts: Sequence[str]
     contexts: tuple[Sequence[str], Sequence[str]] | None
     vectors: np.ndarray
+    documents: Sequence[str] | None = None
 
 
 class IndexSources:
@@ -67,11 +69,11 @@ class IndexSources:
 
     @cached_property
     def training_mentions(self) -> pa.Table:
-        """The columns ``mention``, ``left``, ``right`` and ``cui`` of the training split; only in a run folder."""
+        """The columns that `MentionIndex.build` reads, of the training split; only in a run folder."""
         from ..core.stages import RunFolder
 
         mentions = RunFolder(self.folder).splits("mentions")["train"]
-        return mentions.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
+        return mentions.select_columns(["mention", "left", "right", "cui", "doc_id"]).with_format("arrow")[:]
 
     @cached_property
     def encoder(self) -> BiEncoder:
@@ -98,7 +100,13 @@ class IndexSources:
 
 
 class RetrievalMethod(RetrieverDeclaration, ABC):
-    """A retriever: its declaration, and how its index is built, loaded and searched."""
+    """A retriever: its declaration, and how its index is built, loaded and searched.
+
+    Attributes:
+        leaves_out_documents: whether it leaves out what is known from `Queries.documents`.
+    """
+
+    leaves_out_documents: ClassVar[bool] = False
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
@@ -255,6 +263,7 @@ class NearestMentions(OfIndex):
     """Searches by the vectors of training mentions, in their texts if the encoder reads context."""
 
     name = "nearest_mentions"
+    leaves_out_documents = True
     help = "concepts of the most similar training mentions"
     folder = "mention_index"
     inputs = ("concepts", "encoder", "mentions")
@@ -275,6 +284,9 @@ class NearestMentions(OfIndex):
         from .mention_index import MentionIndex
 
         return cls(MentionIndex.load(path))
+
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        return self.index.search(queries.vectors, k, queries.documents).rows
 
 
 # In the order of their lists in a union: ties go to the concept in an earlier list.
