@@ -254,7 +254,10 @@ def _joined(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
     positions = [position for batch in (*batches, *added) for position in batch.positions]
     tables = [batch.content for batch in batches if isinstance(batch.content, pa.Table)]
     if len(tables) == len(batches) and not added:
-        return Rows(positions, pa.concat_tables(tables, promote_options="default"))
+        try:
+            return Rows(positions, pa.concat_tables(tables, promote_options="permissive"))
+        except pa.ArrowException as error:
+            raise UserError(f"{path}: the files have columns of different types ({error})") from None
     rows = [row for batch in batches for row in batch.mappings()]
     further = [row for batch in added for row in batch.mappings()]
     replaced = {_identity(row) for row in further} - {None}
