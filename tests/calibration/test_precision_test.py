@@ -1,22 +1,14 @@
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
-from umls_reranker.calibration.precision_test import SIZE_POWERS, PrecisionTest, clopper_pearson_lower
+from umls_reranker.calibration.precision_test import SIZE_POWERS, PrecisionTest
 
 TEST = PrecisionTest()
 
 
 def p_value(size, right):
     return TEST.p_value(np.asarray(size), np.asarray(right, float))
-
-
-def test_clopper_pearson_is_the_exact_bound():
-    assert clopper_pearson_lower(59, 59) == pytest.approx(0.05 ** (1 / 59))
-    assert clopper_pearson_lower(0, 10) == 0.0
-    np.testing.assert_allclose(clopper_pearson_lower([90, 95], [100, 100], 0.99), beta.ppf(0.01, [90, 95], [11, 6]))
-    # At the bound itself, as many successes or more have probability 5 %.
-    assert binom.sf(89, 100, clopper_pearson_lower(90, 100)) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(("n", "right"), [(59, 59), (200, 198), (400, 390), (1000, 965)])

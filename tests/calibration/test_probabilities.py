@@ -351,17 +351,6 @@ def test_candidates_of_one_cui_are_one_concept():
     assert len(set(lists(cuis=(None, "", None)).concepts.tolist())) == 3
 
 
-def test_a_cui_counts_in_whatever_form_it_is_given(counts):
-    given, plain = lists(cuis=(" c1", "C2\n", "c3")), lists(cuis=("C1", "C2", "C3"))
-    tables = [feature_table(each, counts).candidates.values() for each in (given, plain)]
-    for own, other in zip(*tables, strict=True):
-        np.testing.assert_array_equal(own, other)
-    same, other, last = lists(cuis=("C1", " c1", "C1")).concepts
-    assert same == other != last
-    assert len(set(lists(cuis=(" ", "", None)).concepts.tolist())) == 3
-    assert given.cuis.to_list() == [" c1", "C2\n", "c3"]
-
-
 def test_of_the_candidates_of_a_concept_the_best_one_counts():
     found = conditional_log_odds(np.array([0.0, 2.0, 1.0]), np.array([0, 3]), np.array([7, 7, 8]))
     p = np.exp([0.0, 2.0, 1.0]) / (1 + np.exp(2.0) + np.exp(1.0))

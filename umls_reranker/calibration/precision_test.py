@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 # Weights of the added document's size are sizes to one of these powers; the last one is the largest size.
 SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, float("inf"))
@@ -23,18 +22,6 @@ MOST_OFTEN_WRONG = 0.5
 POWER_DRAWS, POWER_ERRORS = 4_000, 3.0
 # Halvings of the interval that holds the saddlepoint.
 HALVINGS = 45
-
-
-def clopper_pearson_lower(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> np.ndarray:
-    """Exact one-sided lower confidence bound of a binomial proportion (Clopper & Pearson 1934).
-
-    Arrays of any shape; 0 without a success.
-    """
-    from scipy.special import betaincinv
-
-    successes, n = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    bound = betaincinv(np.maximum(successes, 1e-9), n - successes + 1.0, 1.0 - confidence)
-    return np.where(successes > 0, bound, 0.0)
 
 
 @dataclass(frozen=True)

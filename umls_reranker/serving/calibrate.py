@@ -86,10 +86,9 @@ class Source:
     reranker: UMLSReranker | None = None
 
     @classmethod
-    def lists_alone(cls, hierarchy: TypeHierarchy | None = None) -> Source:
-        """No model, by default with the types of the UMLS."""
-        types = hierarchy or TypeHierarchy.built_in()
-        return cls(None, None, None, Recipe.from_values({}), types, StringCounts.fit([]))
+    def lists_alone(cls) -> Source:
+        """No model, with the types of the UMLS."""
+        return cls(None, None, None, Recipe.from_values({}), TypeHierarchy.built_in(), StringCounts.fit([]))
 
     @classmethod
     def load(
@@ -126,7 +125,8 @@ class Source:
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{name} has no tokenizer.json; load its tokenizer with AutoTokenizer and save it there")
         scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
-        return replace(cls.lists_alone(), name=name, folder=folder, scorer=scorer, recipe=_recipe_of(name))
+        recipe = Recipe.from_values({"model": name})
+        return replace(cls.lists_alone(), name=name, folder=folder, scorer=scorer, recipe=recipe)
 
     @classmethod
     def of_run(cls, recipe: Recipe, run: RunFolder) -> Source:
@@ -165,10 +165,6 @@ class Source:
             return NO_CERTIFICATES
         is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
         return self.reranker.calibration.history if is_of_lists else NO_CERTIFICATES
-
-
-def _recipe_of(model: str) -> Recipe:
-    return Recipe.from_values({"model": model})
 
 
 @dataclass(frozen=True)
