@@ -29,9 +29,9 @@ from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.settings import CROSS_ENCODER, CalibrationArguments
-from umls_reranker.data.candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from umls_reranker.data.semantic_types import TypeHierarchy
+from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.models.cross_encoder import Scores
+from umls_reranker.vocab.types import TypeHierarchy
 
 TARGET, CONFIDENCE = 0.95, 0.95
 TRUE_PRECISION, HARMLESS_PRECISION = 0.949, 0.99

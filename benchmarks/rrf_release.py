@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umls_reranker.data import semantic_types
+from umls_reranker.vocab import types as semantic_types
 
 CONCEPTS_PER_CHUNK = 50_000
 

@@ -29,15 +29,14 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
     """Write lists of MiniLM's nearest names for some mentions of each training document."""
     import numpy as np
 
-    from umls_reranker.data.concepts import ConceptTable, write_concepts
-    from umls_reranker.data.corpus import read_pmids
-    from umls_reranker.data.corpus_formats import read_corpus
-    from umls_reranker.data.release import release_files
-    from umls_reranker.data.rrf import read_rrf_concepts
-    from umls_reranker.data.semantic_types import TypeHierarchy
+    from umls_reranker.corpora.corpus import read_pmids
+    from umls_reranker.corpora.formats import read_corpus
     from umls_reranker.models.bi_encoder import BiEncoder
     from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
+    from umls_reranker.vocab.concepts import ConceptTable, write_concepts
+    from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
+    from umls_reranker.vocab.types import TypeHierarchy
 
     rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"))
     write_concepts(rows, TypeHierarchy.built_in(), cache / "concepts")

@@ -43,9 +43,9 @@ def make_stages(recipe, run, due) -> None:
 
 
 def make_vectors(recipe, run, stage, state) -> None:
-    from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.faiss_index import new_index, training_size
     from umls_reranker.retrieval.index_folder import NameVectors, load_encoder
+    from umls_reranker.vocab.concepts import ConceptTable
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
     # Report an unknown factory or too few names before hours of encoding.
@@ -74,12 +74,12 @@ def make_index(recipe, run, stage) -> None:
 
 
 def make_lists(recipe, run, stage) -> None:
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.mentions import SPLITS
+    from umls_reranker.corpora.mentions import SPLITS
     from umls_reranker.retrieval.candidates import drawn_rows, write_lists
     from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
     from umls_reranker.retrieval.retriever import load_retriever
+    from umls_reranker.vocab.concepts import ConceptTable
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     mentions = run.splits("mentions")

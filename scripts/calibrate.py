@@ -76,9 +76,9 @@ def calibrate_run(recipe) -> None:
     with run.locked(dry_run=recipe.run.dry_run):
         if not should_run(stage, recipe.run):
             return
-        from umls_reranker.data.concepts import ConceptTable
-        from umls_reranker.data.labelled_lists import read_run_lists
+        from umls_reranker.lists.labels import read_run_lists
         from umls_reranker.serving.calibrate import Source, calibrate, results, write_calibrated
+        from umls_reranker.vocab.concepts import ConceptTable
 
         source, settings = Source.of_run(recipe, run), recipe.calibration
         lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
@@ -91,11 +91,11 @@ def calibrate_run(recipe) -> None:
 
 
 def calibrate_on_lists(options) -> None:
-    from umls_reranker.core.errors import UserError
     from umls_reranker.core.settings import CALIBRATORS
-    from umls_reranker.data.labelled_lists import read_labelled_lists
+    from umls_reranker.core.text_files import UserError
+    from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.serving.calibrate import Source, calibrate, results, save_calibrated
-    from umls_reranker.serving.list_description import described
+    from umls_reranker.serving.rows import described
 
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:

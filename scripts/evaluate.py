@@ -19,12 +19,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import add_keys, parse_recipe, portable_locator
 from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
 from umls_reranker.core.stages import RunFolder, make_stage, read_manifest, should_run
+from umls_reranker.core.text_files import UserError
 
 
 def main() -> None:
@@ -52,10 +52,10 @@ def lists_parser() -> CommandParser:
 
 def evaluate_on_lists(options) -> None:
     from umls_reranker.core.files import written
-    from umls_reranker.data.labelled_lists import read_labelled_lists
+    from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
-    from umls_reranker.serving.list_description import described
     from umls_reranker.serving.reranker import UMLSReranker
+    from umls_reranker.serving.rows import described
 
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the report")
@@ -89,12 +89,12 @@ def evaluate_run() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.hub.model_folder import REFERENCE
+    from umls_reranker.lists.labels import read_run_lists
     from umls_reranker.serving.evaluate import evaluate_lists, evaluation_summary, save_report
     from umls_reranker.serving.reranker import UMLSReranker
     from umls_reranker.serving.statistics import Histogram, reference_content
+    from umls_reranker.vocab.concepts import ConceptTable
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions, lists = run.splits("mentions"), read_run_lists(run.path, "test", concepts)

@@ -23,9 +23,9 @@ def main() -> None:
     if recipe.run.dry_run:
         would_make("onnx", folder)
         return
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.hub.export import export_onnx
+    from umls_reranker.lists.labels import read_run_lists
+    from umls_reranker.vocab.concepts import ConceptTable
 
     with run.locked():
         lists = read_run_lists(run.path, "dev", ConceptTable.load(run.path / "concepts"))

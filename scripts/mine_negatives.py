@@ -24,11 +24,11 @@ def main() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.labelled_lists import read_run_lists
-    from umls_reranker.data.relations import RelationTable
+    from umls_reranker.lists.labels import read_run_lists
     from umls_reranker.models.pairs import PairTemplate
     from umls_reranker.retrieval.mining import mine_pairs
+    from umls_reranker.vocab.concepts import ConceptTable
+    from umls_reranker.vocab.rrf import RelationTable
 
     concepts, relations = ConceptTable.load(run.path / "concepts"), RelationTable.load(run.path / "concepts")
     template = PairTemplate.from_recipe(recipe.model)

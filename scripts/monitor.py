@@ -12,8 +12,8 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.script import CommandParser, run_script
+from umls_reranker.core.text_files import UserError
 
 
 def make_parser() -> CommandParser:

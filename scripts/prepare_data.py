@@ -9,21 +9,21 @@ lists) needs no index: the lists become candidates/ too, and umls-reranker mine_
 
 from pathlib import Path
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.settings import ConceptArguments, MentionArguments, RunArguments
 from umls_reranker.core.stages import RunFolder, make_stage, should_run, stage_table
+from umls_reranker.core.text_files import UserError
 
 
 def main() -> None:
-    from umls_reranker.data.corpus_formats import describe_formats
+    from umls_reranker.corpora.formats import describe_formats
 
     sections, notes = (RunArguments, ConceptArguments, MentionArguments), {"corpus": describe_formats()}
     recipe = parse_recipe(__doc__, sections, notes=notes)
-    from umls_reranker.data.reading_report import reading_table
-    from umls_reranker.data.sources import fingerprints, input_files
+    from umls_reranker.corpora.mentions import reading_table
+    from umls_reranker.corpora.sources import fingerprints, input_files
 
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
@@ -45,9 +45,9 @@ def main() -> None:
 
 
 def make(recipe, run, files, stages, due) -> None:
-    from umls_reranker.data.columns import concept_table, iter_concepts
-    from umls_reranker.data.mentions import hold_out_synonyms
-    from umls_reranker.data.sources import corpus_mentions, listed_documents, read_concepts, split_shares
+    from umls_reranker.corpora.mentions import hold_out_synonyms
+    from umls_reranker.corpora.sources import corpus_mentions, listed_documents, read_concepts, split_shares
+    from umls_reranker.vocab.concepts import concept_table, iter_concepts
 
     settings, seed, corpus_report = recipe.mentions, recipe.run.seed, {}
     holds_out = settings.mention_source == "held_out_synonyms"
@@ -68,10 +68,10 @@ def make(recipe, run, files, stages, due) -> None:
 
 
 def make_of_lists(recipe, run, files, stages) -> None:
-    from umls_reranker.data.columns import CONCEPT_SCHEMA, concept_table, iter_concepts
-    from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.data.sources import ConceptSource, read_concepts, user_splits
-    from umls_reranker.data.user_lists import write_user_lists
+    from umls_reranker.corpora.sources import ConceptSource, read_concepts, user_splits
+    from umls_reranker.corpora.user_lists import write_user_lists
+    from umls_reranker.vocab.concepts import CONCEPT_SCHEMA, concept_table, iter_concepts
+    from umls_reranker.vocab.types import TypeHierarchy
 
     has_dictionary = recipe.concepts.names_dictionary
     source = ConceptSource(CONCEPT_SCHEMA.empty_table(), TypeHierarchy.built_in(), (), {})
@@ -96,9 +96,8 @@ def make_of_lists(recipe, run, files, stages) -> None:
 
 
 def make_concepts(stage, source) -> None:
-    from umls_reranker.data.columns import count_typed
-    from umls_reranker.data.concepts import ConceptTable, write_concepts
-    from umls_reranker.data.relations import write_relations
+    from umls_reranker.vocab.concepts import ConceptTable, count_typed, write_concepts
+    from umls_reranker.vocab.rrf import write_relations
 
     with stage.writing() as (folder, summary):
         report = source.report
@@ -111,10 +110,8 @@ def make_concepts(stage, source) -> None:
 
 
 def make_mentions(run, files, stage, mentions, corpus_report) -> None:
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.mentions import write_mentions
-    from umls_reranker.data.reading_report import known_mentions
-    from umls_reranker.data.retired import RetiredCuis, map_retired
+    from umls_reranker.corpora.mentions import RetiredCuis, known_mentions, map_retired, write_mentions
+    from umls_reranker.vocab.concepts import ConceptTable
 
     table = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):

@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import PublishArguments, RunArguments, recipe_key
+from umls_reranker.core.text_files import UserError
 
 
 @dataclass

@@ -40,7 +40,7 @@ def make_parser() -> CommandParser:
 def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
-    from umls_reranker.core.cores import started_processes
+    from umls_reranker.core.devices import started_processes
     from umls_reranker.serving.bulk import BulkJob, OneProcess
 
     further = {"overwrite": options.overwrite, "umls_dir": options.umls_dir}
@@ -61,9 +61,9 @@ def main() -> int:
 
 def served(options) -> dict:
     """What to load: from the command line, else from the recipe if one is given."""
-    from umls_reranker.core.errors import UserError
     from umls_reranker.core.files import is_recipe
     from umls_reranker.core.recipe import load_recipe
+    from umls_reranker.core.text_files import UserError
 
     settings = {"model": options.model, "device": None}
     if is_recipe(options.model):

@@ -17,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import shipped_configs
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import CommandParser, run_script
 from umls_reranker.core.settings import RunArguments
 from umls_reranker.core.stages import planned_stages, should_run, stage_table
+from umls_reranker.core.text_files import UserError
 
 TITLES = {
     "prepare_data": "reading concepts and mentions",
@@ -53,7 +53,7 @@ def main() -> int:
 
 def show_plan(recipe) -> int:
     """Say of every stage whether it would be made and why, without starting any."""
-    from umls_reranker.data.sources import fingerprints, input_files
+    from umls_reranker.corpora.sources import fingerprints, input_files
 
     files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), printed=True)
     for stage in planned_stages(recipe, recipe.run.run_dir, files).values():

@@ -11,9 +11,9 @@ umls-reranker calibrate MODEL --lists my_lists.jsonl --add reviewed.csv --output
 
 from pathlib import Path
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import require_another
 from umls_reranker.core.script import CommandParser, run_script
+from umls_reranker.core.text_files import UserError
 
 
 def main() -> None:

@@ -98,10 +98,10 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
     import numpy as np
 
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.labelled_lists import read_run_lists
-    from umls_reranker.serving.ranked_candidates import ranked_column
+    from umls_reranker.lists.labels import read_run_lists
     from umls_reranker.serving.reranker import UMLSReranker
+    from umls_reranker.serving.rows import ranked_column
+    from umls_reranker.vocab.concepts import ConceptTable
 
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     lists = read_run_lists(run.path, "test", ConceptTable.load(run.path / "concepts"))

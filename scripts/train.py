@@ -25,14 +25,14 @@ def main() -> None:
 
 
 def train(recipe, run, stage) -> None:
+    from umls_reranker.core.arrays import open_arrow
     from umls_reranker.core.devices import sharing_processes
     from umls_reranker.core.training_arguments import RerankerTrainingArguments
-    from umls_reranker.data.arrow import open_arrow
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.labelled_lists import read_run_lists
+    from umls_reranker.lists.labels import read_run_lists
     from umls_reranker.models.pairs import PairTemplate
     from umls_reranker.training.dev_metrics import dev_rows
-    from umls_reranker.training.fine_tuning import fine_tune
+    from umls_reranker.training.fine_tune import fine_tune
+    from umls_reranker.vocab.concepts import ConceptTable
 
     patience = timedelta(seconds=recipe.training.get("ddp_timeout", 1800))
     state = sharing_processes(recipe.run.device, patience)

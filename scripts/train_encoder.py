@@ -20,7 +20,7 @@ def main() -> None:
     if not recipe.encoder.encoder_training_steps and not recipe.mentions.candidate_lists:
         print("encoder not fine-tuned (encoder_training_steps: 0)")
         return
-    from umls_reranker.training.processes import require_one_process
+    from umls_reranker.training.fine_tune import require_one_process
 
     # Before the lock, which a second process would report instead.
     require_one_process("umls-reranker train_encoder")
@@ -31,8 +31,8 @@ def main() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.training.encoder_training import train_encoder
+    from umls_reranker.vocab.concepts import ConceptTable
 
     mentions = run.splits("mentions")["train"]
     concepts = ConceptTable.load(run.path / "concepts")

@@ -39,15 +39,15 @@ def main() -> int:
     recipe, options = parse_recipe(__doc__, (RunArguments, EvaluationArguments), extra=ValidationOptions)
     run = RunFolder(recipe.run.run_dir)
     report_key = run.key_of("report", "evaluate")
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.labelled_lists import read_run_lists
     from umls_reranker.evaluation.checklist import check_targets, format_table, parse_targets
     from umls_reranker.evaluation.comparison import compare
     from umls_reranker.evaluation.metrics import read_metrics
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
     from umls_reranker.hub.model_folder import METRICS, verify_files
     from umls_reranker.hub.publish import find_outcomes
+    from umls_reranker.lists.labels import read_run_lists
     from umls_reranker.serving.reranker import UMLSReranker
+    from umls_reranker.vocab.concepts import ConceptTable
 
     targets = parse_targets(recipe.evaluation.targets)
     # A new model has none until it is evaluated; until then the report is that of the previous one.

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from umls_reranker.data.candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from umls_reranker.data.semantic_types import TypeHierarchy
+from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from umls_reranker.vocab.types import TypeHierarchy
 
 
 def make_lists(

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from umls_reranker.calibration.reliability import calibration_report
-from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.evaluation.charts import histogram, reliability_points, risk_coverage
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.metrics import (
     SCHEMA_VERSION,
@@ -18,7 +16,9 @@ from umls_reranker.evaluation.metrics import (
     worst_groups,
 )
 from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.evaluation.page import histogram, reliability_points, risk_coverage
 from umls_reranker.evaluation.systems import System, compare_systems
+from umls_reranker.vocab.types import TypeHierarchy
 
 
 def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **columns) -> Outcomes:

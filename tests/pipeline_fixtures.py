@@ -55,13 +55,13 @@ PRELOADED = (
     "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
     "umls_reranker.calibration.fitting",
-    "umls_reranker.data.sources",
+    "umls_reranker.corpora.sources",
     "umls_reranker.evaluation.page",
     "umls_reranker.evaluation.evaluate",
     "umls_reranker.serving.reranker",
     "umls_reranker.retrieval.index_folder",
     "umls_reranker.retrieval.mining",
-    "umls_reranker.training.fine_tuning",
+    "umls_reranker.training.fine_tune",
 )
 
 

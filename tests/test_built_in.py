@@ -11,9 +11,9 @@ from list_fixtures import write_lists
 from list_model import list_rows
 
 from umls_reranker.core.settings import CalibrationArguments
-from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
+from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.serving.calibrate import Source, calibrate, results
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"

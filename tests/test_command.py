@@ -14,7 +14,7 @@ from umls_reranker import __main__ as command
 from umls_reranker.core.files import find_recipe, is_recipe, shipped_configs, shipped_recipes
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.stages import planned_stages, stage_table
-from umls_reranker.data.sources import fingerprints, input_files
+from umls_reranker.corpora.sources import fingerprints, input_files
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "accelerate_configs"

@@ -11,13 +11,12 @@ from outcome_fixtures import make_outcomes
 from tiny_reranker import tiny_reranker
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.errors import UserError
+from umls_reranker.core.text_files import UserError
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.card import folder_card
 from umls_reranker.hub.model_folder import RECIPE, SCHEMA_VERSIONS, changing, published_files
 from umls_reranker.retrieval.lexical_index import LexicalIndex
-from umls_reranker.retrieval.mention_index import MentionIndex
-from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.retrieval.name_index import MentionIndex, NameIndex
 from umls_reranker.serving.linker import ConceptLinker
 from umls_reranker.serving.reranker import UMLSReranker
 from umls_reranker.serving.statistics import read_reference

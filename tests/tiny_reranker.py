@@ -15,9 +15,9 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
-from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.hub.model_folder import write_model_files
 from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy(
     [

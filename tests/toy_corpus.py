@@ -4,8 +4,8 @@ import runpy
 from pathlib import Path
 
 from umls_reranker.core.script import run_script
-from umls_reranker.data.corpus import Annotation, CorpusReader, Document
-from umls_reranker.data.corpus_formats import register
+from umls_reranker.corpora.corpus import Annotation, CorpusReader, Document
+from umls_reranker.corpora.formats import register
 
 
 class TaggedLines(CorpusReader):

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from umls_reranker.data.columns import Concept, concept_table
-from umls_reranker.data.concepts import ConceptTable, write_concepts
-from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.retrieval.index_folder import NameVectors
 from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 
 class TrigramEncoder:

@@ -20,12 +20,12 @@ from .retrieval.retrievers import OWN_RETRIEVERS
 
 if TYPE_CHECKING:
     from .calibration.certificate import Certificate, certify
-    from .core.errors import UserError
-    from .data.concepts import ConceptTable
-    from .data.dictionary import Dictionary
+    from .core.text_files import UserError
+    from .lists.dictionary import Dictionary
     from .serving.linker import ConceptLinker, LinkedConcept
-    from .serving.ranked_candidates import RankedCandidate
     from .serving.reranker import UMLSReranker
+    from .serving.rows import RankedCandidate
+    from .vocab.concepts import ConceptTable
 
 __all__ = [
     "Certificate",
@@ -43,12 +43,12 @@ __all__ = [
 _HOMES = {
     "Certificate": ".calibration.certificate",
     "ConceptLinker": ".serving.linker",
-    "ConceptTable": ".data.concepts",
-    "Dictionary": ".data.dictionary",
+    "ConceptTable": ".vocab.concepts",
+    "Dictionary": ".lists.dictionary",
     "LinkedConcept": ".serving.linker",
-    "RankedCandidate": ".serving.ranked_candidates",
+    "RankedCandidate": ".serving.rows",
     "UMLSReranker": ".serving.reranker",
-    "UserError": ".core.errors",
+    "UserError": ".core.text_files",
     "certify": ".calibration.certificate",
 }
 

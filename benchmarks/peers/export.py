@@ -29,9 +29,9 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
     from peer import Concept, write_rows
 
     from umls_reranker.core.stages import RunFolder
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.corpus import Faults
-    from umls_reranker.data.corpus_formats import reader_of
+    from umls_reranker.corpora.corpus import Faults
+    from umls_reranker.corpora.formats import reader_of
+    from umls_reranker.vocab.concepts import ConceptTable
 
     # What systems built, such as indexes and networks, was made of the former export.
     shutil.rmtree(folder / "scratch", ignore_errors=True)

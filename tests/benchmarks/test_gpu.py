@@ -39,7 +39,7 @@ def test_training_and_scoring_load_without_further_libraries(blocked):
 def test_the_archive_measures_everything_without_further_libraries(tmp_path, blocked):
     import pyarrow as pa
 
-    from umls_reranker.data.arrow import arrow_writer
+    from umls_reranker.core.arrays import arrow_writer
 
     names = [[f"ache {mention} {number}" for number in range(10)] for mention in range(12)]
     columns = {"entity": [f"pain {mention}" for mention in range(12)], "names": names}

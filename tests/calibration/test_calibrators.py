@@ -20,8 +20,8 @@ from umls_reranker.calibration.calibrators import (
 from umls_reranker.calibration.fitting import choose_calibrator, cross_validated_losses
 from umls_reranker.calibration.logistic import conditional_log_odds, log_sums, sigmoid
 from umls_reranker.calibration.reliability import log_loss
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.settings import CALIBRATORS
+from umls_reranker.core.text_files import UserError
 
 METHODS = list(CALIBRATORS)
 

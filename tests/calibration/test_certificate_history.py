@@ -3,7 +3,7 @@ import json
 import pytest
 
 from umls_reranker.calibration.certificate import CertificateHistory
-from umls_reranker.core.errors import UserError
+from umls_reranker.core.text_files import UserError
 
 
 def test_documents_certify_once():

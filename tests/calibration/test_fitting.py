@@ -11,15 +11,15 @@ from list_fixtures import make_lists
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
 from umls_reranker.calibration.inputs import without
-from umls_reranker.calibration.resampling import document_folds
+from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.core import cores as cores_module
-from umls_reranker.core.errors import UserError
+from umls_reranker.core import devices as cores_module
 from umls_reranker.core.settings import CalibrationArguments
-from umls_reranker.data.candidate_lists import CandidateLists
-from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.core.text_files import UserError
+from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4

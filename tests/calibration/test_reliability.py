@@ -5,21 +5,19 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from umls_reranker.calibration.reliability import (
+    bootstrap_by_document,
+    bootstrap_sums,
     brier,
     brier_decomposition,
     calibration_report,
     debiased_ece,
-    ece,
-    log_loss,
-    reliability_curve,
-)
-from umls_reranker.calibration.resampling import (
-    bootstrap_by_document,
-    bootstrap_sums,
     document_index,
     document_sums,
+    ece,
     jackknife_sums,
+    log_loss,
     random_signs,
+    reliability_curve,
 )
 
 

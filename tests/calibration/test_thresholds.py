@@ -6,8 +6,8 @@ from list_fixtures import flat_lists, make_lists
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration import thresholds
+from umls_reranker.calibration.calibrators import lineage, memberships
 from umls_reranker.calibration.certificate import find_certificate
-from umls_reranker.calibration.lineage import lineage, memberships
 from umls_reranker.calibration.thresholds import (
     ThresholdTable,
     TypeThreshold,
@@ -16,8 +16,8 @@ from umls_reranker.calibration.thresholds import (
     load_thresholds,
     thresholds_content,
 )
-from umls_reranker.core.errors import UserError
-from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.core.text_files import UserError
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy(
     [

@@ -6,7 +6,7 @@ from list_fixtures import make_lists
 
 from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.data.trigram_sets import PAIRS_AT_ONCE, TEXTS_AT_ONCE, _remembered, shared_trigrams
+from umls_reranker.vocab.text import PAIRS_AT_ONCE, TEXTS_AT_ONCE, _remembered, shared_trigrams
 
 PAIR = np.array([0])
 

@@ -17,8 +17,8 @@ from umls_reranker.core.devices import (
     work_alone,
     worker_pool,
 )
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.text_files import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 
 from umls_reranker.core import fetch as resources
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.fetch import fetch, hub_calls, resolve_model
-from umls_reranker.data.sources import CONTENT_CHECKS
+from umls_reranker.core.text_files import UserError
+from umls_reranker.corpora.sources import CONTENT_CHECKS
 
 BODY = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -2,8 +2,7 @@ import gzip
 
 import pytest
 
-from umls_reranker.core.errors import UserError
-from umls_reranker.core.lines import read_lines
+from umls_reranker.core.text_files import UserError, read_lines
 
 
 def write(path, content):

@@ -1,6 +1,6 @@
 """The bounded cache of what was computed for texts."""
 
-from umls_reranker.core.memory import LONGEST, Memory
+from umls_reranker.core.arrays import LONGEST, Memory
 
 
 def counted(size):

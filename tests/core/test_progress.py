@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from umls_reranker.core import progress as shown
-from umls_reranker.core.progress import progress
+from umls_reranker.core import script as shown
+from umls_reranker.core.script import progress
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import KEYS, SECTIONS, Recipe, keys_of, load_recipe, parse_recipe
 from umls_reranker.core.settings import ModelArguments, RunArguments
+from umls_reranker.core.text_files import UserError
 from umls_reranker.core.training_arguments import RerankerTrainingArguments
 
 ROOT = Path(__file__).resolve().parents[2]

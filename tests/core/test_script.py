@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 from packaging.version import Version
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import RunArguments
 from umls_reranker.core.stages import Stage, should_run
+from umls_reranker.core.text_files import UserError
 
 
 def run(main, capsys):

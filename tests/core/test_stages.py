@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from umls_reranker.core import files
-from umls_reranker.core.errors import UserError
+from umls_reranker.core.arrays import arrow_writer
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.core.stages import RunFolder, Stage, make_stage, planned_stages, stage_table
-from umls_reranker.data.arrow import arrow_writer
+from umls_reranker.core.text_files import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"MRCONSO": "1", "MRCUI": "2", "corpus": "3"}

@@ -9,7 +9,6 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.probabilities import Calibration
-from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.evaluation.evaluate import evaluate, measure, with_incorrect_types
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.metrics import measure_figures
@@ -18,6 +17,7 @@ from umls_reranker.evaluation.page import card_charts
 from umls_reranker.evaluation.systems import System
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy(
     [

@@ -11,14 +11,7 @@ import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.hub.model_folder import (
-    CARD,
-    MANIFEST,
-    changing,
-    model_files,
-    save_copy,
-    verify_model,
-)
+from umls_reranker.hub.model_folder import CARD, MANIFEST, changing, model_files, save_copy, verify_model
 
 
 @pytest.fixture(scope="module")

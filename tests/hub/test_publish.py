@@ -13,8 +13,8 @@ from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
 from outcome_fixtures import NO_FIGURES
 from tiny_reranker import tiny_reranker
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe, load_recipe
+from umls_reranker.core.text_files import UserError
 from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_model
 from umls_reranker.hub.publish import publish

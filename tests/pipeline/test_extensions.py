@@ -9,10 +9,10 @@ from pipeline_fixtures import ROOT
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.inputs import ALL_INPUTS
-from umls_reranker.core.errors import UserError
-from umls_reranker.core.losses import LOSSES
 from umls_reranker.core.recipe import recipe_parser
 from umls_reranker.core.settings import CALIBRATORS, FEATURES, CalibrationArguments, Feature, register_feature
+from umls_reranker.core.text_files import UserError
+from umls_reranker.core.training_arguments import LOSSES
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -16,9 +16,9 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.data.normalization import normalize_name
 from umls_reranker.hub.model_folder import changing, verify_model
 from umls_reranker.retrieval.negatives import SOURCES
+from umls_reranker.vocab.text import normalize_name
 
 pytest_plugins = ["pipeline_fixtures"]
 

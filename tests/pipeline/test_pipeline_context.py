@@ -8,8 +8,8 @@ from list_fixtures import given_candidates
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.settings import FEATURES
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.data.labelled_lists import read_run_lists
-from umls_reranker.data.read import read_rows
+from umls_reranker.lists.labels import read_run_lists
+from umls_reranker.lists.read import read_rows
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -8,8 +8,8 @@ import toy_corpus
 from corpus_fixtures import as_bigbio, as_bioc, write_bigbio, write_bioc_json, write_bioc_xml
 
 from umls_reranker import UMLSReranker
-from umls_reranker.data.corpus import as_cui
-from umls_reranker.data.mentions import SPLITS
+from umls_reranker.corpora.corpus import as_cui
+from umls_reranker.corpora.mentions import SPLITS
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -15,10 +15,10 @@ from data_fixtures import PMIDS, VOCABULARY
 from pipeline_fixtures import COPIES
 
 from umls_reranker import ConceptLinker, UMLSReranker
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.data.corpus_formats import read_corpus
+from umls_reranker.core.text_files import UserError
+from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
 from umls_reranker.retrieval.negatives import SOURCES

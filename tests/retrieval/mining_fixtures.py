@@ -9,11 +9,11 @@ import pytest
 from list_fixtures import make_lists
 from trigram_encoder import HIERARCHY, make_concepts
 
+from umls_reranker.core.arrays import open_arrow
 from umls_reranker.core.settings import MiningArguments
-from umls_reranker.data.arrow import open_arrow
-from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval import mining
 from umls_reranker.retrieval.negatives import SOURCES
+from umls_reranker.vocab.text import normalize_name
 
 NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 

@@ -4,9 +4,9 @@ import pytest
 from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.errors import UserError
-from umls_reranker.data.arrow import open_arrow
-from umls_reranker.data.labelled_lists import read_labelled_lists
+from umls_reranker.core.arrays import open_arrow
+from umls_reranker.core.text_files import UserError
+from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval.candidates import drawn_rows, gold_positions, search_mentions, write_lists
 from umls_reranker.retrieval.retriever import Retriever

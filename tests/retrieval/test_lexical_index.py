@@ -3,10 +3,10 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.errors import UserError
-from umls_reranker.data.normalization import normalize_name
+from umls_reranker.core.text_files import UserError
 from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.lexical_index import LexicalIndex
+from umls_reranker.vocab.text import normalize_name
 
 WORDS = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "one"]
 QUERIES = ["heart failure", "Cold", "acute pain (left)", "type II", "one upper lobe", "heart failure"]

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.errors import UserError
+from umls_reranker.core.text_files import UserError
 from umls_reranker.retrieval.candidates import search_mentions
-from umls_reranker.retrieval.mention_index import MentionIndex
+from umls_reranker.retrieval.name_index import MentionIndex
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense, NearestMentions
 

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mining_fixtures import NEAREST_ONLY, Relations, Setup
 
-from umls_reranker.data.normalization import normalize_name
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.retrieval.false_negatives import FILTERS, ConceptFilters, SharedNames
-from umls_reranker.retrieval.negatives import SOURCES, TypePools
+from umls_reranker.retrieval.negatives import FILTERS, SOURCES, ConceptFilters, SharedNames, TypePools
+from umls_reranker.vocab.text import normalize_name
 
 COLDS = {
     "C0000001": ("T3", ["common cold", "Cold", "head cold"]),

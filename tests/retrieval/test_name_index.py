@@ -4,7 +4,7 @@ import pytest
 from pipeline_fixtures import contents
 from trigram_encoder import TrigramEncoder, build_index, encode_names, make_concepts
 
-from umls_reranker.core.errors import UserError
+from umls_reranker.core.text_files import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
 from umls_reranker.retrieval import index_folder, name_index
 from umls_reranker.retrieval.concept_search import Candidates

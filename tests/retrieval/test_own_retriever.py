@@ -11,7 +11,7 @@ from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.inputs import ALL_INPUTS
 from umls_reranker.core.recipe import recipe_parser
 from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, IndexArguments
-from umls_reranker.data.read import read_rows
+from umls_reranker.lists.read import read_rows
 
 pytest_plugins = ["pipeline_fixtures"]
 

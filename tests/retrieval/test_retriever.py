@@ -9,16 +9,16 @@ import pytest
 from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import load_recipe
-from umls_reranker.data.concepts import ConceptTable
-from umls_reranker.data.labelled_lists import read_run_lists
+from umls_reranker.core.text_files import UserError
+from umls_reranker.lists.labels import read_run_lists
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval import faiss_index
 from umls_reranker.retrieval.candidates import search_mentions, write_lists
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, fuse, load_retriever
 from umls_reranker.retrieval.retrievers import Context, Dense, Lexical
+from umls_reranker.vocab.concepts import ConceptTable
 
 NAMES = {
     "C0000001": ("", ["common cold", "cold", "head cold"]),

@@ -9,10 +9,10 @@ from pipeline_fixtures import contents
 from tiny_models import tiny_encoder
 from trigram_encoder import TrigramEncoder, encode_names, make_concepts
 
-from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.models.bi_encoder import CHUNK, BiEncoder
 from umls_reranker.retrieval import index_folder
 from umls_reranker.retrieval.index_folder import NameVectors
+from umls_reranker.vocab.concepts import ConceptTable
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from umls_reranker import UMLSReranker
-from umls_reranker.serving.cluster import RerankBatches, RerankPartitions
+from umls_reranker.serving.bulk import RerankBatches, RerankPartitions
 
 
 def mark_loads(folder: str) -> None:

@@ -13,7 +13,7 @@ from data_fixtures import write_rrf
 from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import Dictionary, UMLSReranker
-from umls_reranker.core.errors import UserError
+from umls_reranker.core.text_files import UserError
 from umls_reranker.serving.bulk import BulkJob
 
 pytest_plugins = ["pipeline_fixtures"]

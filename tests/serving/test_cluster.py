@@ -9,8 +9,8 @@ import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.serving import cluster
-from umls_reranker.serving.cluster import RerankBatches, RerankPartitions
+from umls_reranker.serving import bulk as cluster
+from umls_reranker.serving.bulk import RerankBatches, RerankPartitions
 
 OPTIONS = {"device": "cpu", "dtype": "float32"}
 ROWS = [

@@ -131,7 +131,7 @@ def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(spark, mod
     from marked_workers import MarkedPartitions
     from pyspark.sql.types import StructType
 
-    from umls_reranker.serving.cluster import RANKED_SCHEMA
+    from umls_reranker.serving.bulk import RANKED_SCHEMA
 
     frame = spark.read.parquet(str(mentions)).repartition(4)
     ranked_type = StructType.fromDDL(f"ranked {RANKED_SCHEMA}")

@@ -14,14 +14,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from umls_reranker import ConceptLinker
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.settings import ServingArguments
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.data.concepts import ConceptTable
-from umls_reranker.data.labelled_lists import read_run_lists
+from umls_reranker.core.text_files import UserError
+from umls_reranker.lists.labels import read_run_lists
 from umls_reranker.retrieval import index_folder
 from umls_reranker.serving import linker as linking
 from umls_reranker.serving.http.app import create_app
+from umls_reranker.vocab.concepts import ConceptTable
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -2,9 +2,9 @@
 
 from list_fixtures import write_lists
 
-from umls_reranker.data.labelled_lists import read_labelled_lists
-from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.serving.list_description import described
+from umls_reranker.lists.labels import read_labelled_lists
+from umls_reranker.serving.rows import described
+from umls_reranker.vocab.types import TypeHierarchy
 
 
 def test_what_was_found_is_said_with_its_counts(tmp_path):

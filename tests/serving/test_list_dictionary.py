@@ -13,8 +13,8 @@ from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.files import shipped
 from umls_reranker.core.settings import CalibrationArguments
-from umls_reranker.data.labelled_lists import read_labelled_lists
-from umls_reranker.data.semantic_types import TypeHierarchy
+from umls_reranker.lists.labels import read_labelled_lists
+from umls_reranker.vocab.types import TypeHierarchy
 
 DISEASE, PHENOMENON = "C9000004", "C9000035"
 

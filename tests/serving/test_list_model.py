@@ -16,7 +16,7 @@ from list_model import assert_decided_by_all, list_model, list_rows, read_lists
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.files import shipped
 from umls_reranker.core.settings import ServingArguments
-from umls_reranker.serving.cluster import RerankPartitions
+from umls_reranker.serving.bulk import RerankPartitions
 from umls_reranker.serving.http.app import create_app
 
 

@@ -6,10 +6,10 @@ import pytest
 from tiny_reranker import HIERARCHY
 
 from umls_reranker.calibration.decisions import Decisions
-from umls_reranker.data.candidate_lists import CandidateLists
-from umls_reranker.serving.cluster import RANKED_SCHEMA
+from umls_reranker.lists.candidate_lists import CandidateLists
+from umls_reranker.serving.bulk import RANKED_SCHEMA
 from umls_reranker.serving.linker import LinkedConcept
-from umls_reranker.serving.ranked_candidates import RANKED_TYPE, RankedCandidate, ranked_candidates, ranked_column
+from umls_reranker.serving.rows import RANKED_TYPE, RankedCandidate, ranked_candidates, ranked_column
 
 CANDIDATES = [[{"name": "cold", "cui": "C1"}, {"name": "flu", "cui": None}], [], ["ague"]]
 ROWS = [

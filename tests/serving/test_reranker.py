@@ -21,8 +21,8 @@ from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
-from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.hub.model_folder import changing, model_files
+from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 

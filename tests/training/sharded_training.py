@@ -23,7 +23,7 @@ from test_fine_tuning import make_rows, training
 
 from umls_reranker.core.script import leave_process_group
 from umls_reranker.core.settings import ModelArguments, RunArguments
-from umls_reranker.training import fine_tuning
+from umls_reranker.training import fine_tune as fine_tuning
 
 start_process = PartialState.__init__
 

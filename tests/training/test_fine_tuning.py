@@ -15,12 +15,12 @@ from tiny_models import tiny_cross_encoder, tiny_encoder
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.core.settings import ModelArguments, RunArguments
+from umls_reranker.core.text_files import UserError
 from umls_reranker.models.pairs import MARKERS, PairTemplate
-from umls_reranker.training import fine_tuning
-from umls_reranker.training.fine_tuning import (
+from umls_reranker.training import fine_tune as fine_tuning
+from umls_reranker.training.fine_tune import (
     fine_tune,
     last_complete_checkpoint,
     load_base_model,

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from test_fine_tuning import RUN, make_rows, training
 from tiny_models import tiny_cross_encoder
 
-from umls_reranker.core.losses import LOSSES, Loss, bce, register
 from umls_reranker.core.recipe import parse_recipe, recipe_parser
 from umls_reranker.core.settings import ModelArguments
-from umls_reranker.training.fine_tuning import fine_tune
+from umls_reranker.core.training_arguments import LOSSES, Loss, bce, register
+from umls_reranker.training.fine_tune import fine_tune
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from accelerate import PartialState
 from test_fine_tuning import make_rows, training
 
 from umls_reranker.core.settings import ModelArguments, RunArguments
-from umls_reranker.training import fine_tuning
-from umls_reranker.training.fine_tuning import EarlyStoppingCallback
+from umls_reranker.training import fine_tune as fine_tuning
+from umls_reranker.training.fine_tune import EarlyStoppingCallback
 
 
 class KillingCallback(EarlyStoppingCallback):

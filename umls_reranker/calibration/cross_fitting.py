@@ -12,17 +12,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
-from ..core.cores import map_in_order
-from ..core.errors import UserError
-from ..core.progress import progress
+from ..core.devices import map_in_order
+from ..core.script import progress
 from ..core.settings import CROSS_ENCODER
-from ..data.candidate_lists import AnnotatedLists
+from ..core.text_files import UserError
+from ..lists.candidate_lists import AnnotatedLists
 from .calibrators import Sample
 from .features import FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
 from .probabilities import InputModel
-from .resampling import document_index
+from .reliability import document_index
 
 # The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than these nats, which
 # is what one calibrator is better than another.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.arrays import firsts, list_offsets, list_owner, list_sizes, ranking
-from ..data.candidate_lists import CandidateLists
+from ..lists.candidate_lists import CandidateLists
 from .inputs import without
 from .thresholds import TIERS
 

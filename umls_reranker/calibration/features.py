@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
-from ..core.errors import UserError
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES, Feature, register_feature
-from ..data.cuis import CUI
-from ..data.trigram_sets import shared_trigrams
+from ..core.text_files import UserError
+from ..vocab.text import CUI, shared_trigrams
 from .qualifiers import qualifier_agreement
-from .singulars import singular_words
+from .string_counts import singular_words
 
 if TYPE_CHECKING:
-    from ..data.candidate_lists import CandidateLists
+    from ..lists.candidate_lists import CandidateLists
     from .string_counts import PairCounts, StringCounts
 
 LIST_FEATURES = {
@@ -47,7 +46,7 @@ class FeatureSources:
 
     def __init__(self, lists: CandidateLists, counts: StringCounts) -> None:
         # Every ``--help`` that explains features imports this module.
-        from ..data.normalization import normalize_texts
+        from ..vocab.text import normalize_texts
 
         self.lists = lists
         self.counts = counts

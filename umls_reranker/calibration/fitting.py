@@ -12,10 +12,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates
-from ..core.cores import map_in_order
-from ..core.errors import UserError
-from ..core.progress import progress
+from ..core.devices import map_in_order
+from ..core.script import progress
 from ..core.settings import CALIBRATORS, CROSS_ENCODER
+from ..core.text_files import UserError
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import Calibrator, Sample
 from .certificate import NO_CERTIFICATES, CertificateHistory
@@ -26,14 +26,13 @@ from .fusion import reads_type
 from .inputs import ALL_INPUTS, ScoreRange, absent_inputs, inputs_of, lacking, lists_with_any, removed_inputs, without
 from .logistic import log_sums
 from .probabilities import Calibration, InputModel
-from .reliability import log_loss
-from .resampling import document_folds
+from .reliability import document_folds, log_loss
 from .string_counts import StringCounts
 from .thresholds import fit_thresholds
 
 if TYPE_CHECKING:
     from ..core.settings import CalibrationArguments
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists
+    from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 
 # Minimum number of gold concepts in the lists with types to fit a model that reads types on them alone.
 FEWEST_GOLD = 100

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.errors import UserError
 from ..core.settings import FEATURES
+from ..core.text_files import UserError
 from .features import LIST_FEATURES, FeatureTable
 from .logistic import conditional_log_odds, fit_logistic, top_candidates
 

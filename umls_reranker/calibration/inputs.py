@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
 from ..core.settings import FEATURES
-from ..data.candidate_lists import CandidateLists
-from ..data.list_columns import FIELDS, encoded_texts
+from ..lists.candidate_lists import CandidateLists
+from ..lists.columns import FIELDS, encoded_texts
 
 Lists = TypeVar("Lists", bound=CandidateLists)
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.errors import UserError
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES
-from ..data.candidate_lists import CandidateLists
+from ..core.text_files import UserError
+from ..lists.candidate_lists import CandidateLists
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .features import FeatureTable, feature_table

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.memory import Memory
+from ..core.arrays import Memory
 
 # One pair of opposites a line; words that end in "-" are prefixes.
 OPPOSITES = """

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.errors import UserError
-from ..data.semantic_types import TypeHierarchy
+from ..core.text_files import UserError
+from ..vocab.types import TypeHierarchy
+from .calibrators import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 from .certificate import Certificate, find_certificate
-from .lineage import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 
 if TYPE_CHECKING:
-    from ..data.candidate_lists import AnnotatedLists
+    from ..lists.candidate_lists import AnnotatedLists
 
 SCHEMA_VERSION = 5
 TIERS = ("high", "medium", "low", "reject")

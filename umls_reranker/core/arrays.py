@@ -1,13 +1,19 @@
-"""Lists in flat arrays: the items of all n lists, those of list i at ``offsets[i]`` to ``offsets[i + 1] - 1``."""
+"""Arrays: offsets of lists, repeated texts, memory of results, and Arrow files."""
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
-from typing import Any, overload
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
+import pyarrow as pa
+
+from .files import written
 
 
 def list_offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -130,3 +136,79 @@ def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     first = np.full(len(filled), -1, np.int64)
     first[filled] = order[offsets[:-1][filled]]
     return first
+
+
+# Longer texts are not cached: they come from requests, so the number of entries alone would not bound the memory.
+LONGEST = 256
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Memory(Generic[Key, Value]):
+    """A cache that calls `make` for keys it does not hold; safe to use from several threads.
+
+    When it is full, it starts anew: frequent values are made again at once, and they are a small part of its content.
+
+    Args:
+        make: returns a value for each of some keys; never None.
+        size: maximum number of keys.
+    """
+
+    def __init__(self, make: Callable[[Sequence[Key]], list[Value]], size: int) -> None:
+        self.size = size
+        self._make = make
+        self._values: dict[Key, Value] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __call__(self, keys: Sequence[Key]) -> list[Value]:
+        """The value of each of n distinct keys."""
+        with self._lock:
+            values = list(map(self._values.get, keys))
+        missing = [position for position, value in enumerate(values) if value is None] if None in values else []
+        if missing:
+            new = self._make([keys[position] for position in missing])
+            with self._lock:
+                for position, value in zip(missing, new, strict=True):
+                    values[position], key = value, keys[position]
+                    if isinstance(key, str) and len(key) > LONGEST:
+                        continue
+                    if len(self._values) >= self.size:
+                        self._values.clear()
+                    self._values[key] = value
+        # The gaps are filled by now.
+        return values  # type: ignore[return-value]
+
+
+@contextmanager
+def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchStreamWriter]:
+    """Yield a writer of tables and batches; what it wrote becomes the file `path` if there is no error.
+
+    Columns as lists or arrays are written by ``writer.write(pa.Table.from_pydict(columns, schema))``.
+
+    Args:
+        path: the file, whose folder is made if it is missing.
+        schema: the columns; that of ``datasets.Features`` is ``features.arrow_schema``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as partial, pa.ipc.new_stream(partial, schema) as writer:
+        yield writer
+
+
+def open_arrow(path: Path) -> pa.Table:
+    """Memory-map a file that `arrow_writer` wrote; nothing is read before it is used.
+
+    Raises:
+        OSError, pa.ArrowInvalid: the file is missing or damaged.
+    """
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
+def write_numbers(path: Path, numbers: np.ndarray) -> None:
+    """Write an array of numbers in NumPy's format, atomically."""
+    with written(path) as partial, partial.open("wb") as stream:
+        np.save(stream, numbers, allow_pickle=False)

@@ -30,9 +30,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from .errors import UserError
 from .files import CHUNK_BYTES, MODEL_PATTERNS, file_sha256, written
 from .recipe import portable_locator
+from .text_files import UserError
 from .version import __version__
 
 PACKAGE_PREFIX = "package:"

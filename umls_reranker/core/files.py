@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .errors import UserError
+from .text_files import UserError
 from .version import __version__
 
 CHUNK_BYTES = 1 << 20

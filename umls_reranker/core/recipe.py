@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-from .errors import UserError
 from .files import find_recipe, is_recipe, shipped_recipes
 from .script import CommandParser
 from .settings import (
@@ -34,6 +33,7 @@ from .settings import (
     RunArguments,
     ServingArguments,
 )
+from .text_files import UserError
 
 EPILOG = """\
 Every key of a recipe can be set with --key value, those of other commands and all fields of

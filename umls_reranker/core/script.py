@@ -9,15 +9,18 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import UserError
+from tqdm.auto import tqdm
+
+from .text_files import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
 
 # Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
 LISTS_HELP = (
@@ -131,3 +134,32 @@ def table_console() -> Console:
     from rich.console import Console
 
     return Console(width=None if Console().is_terminal else 120)
+
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def progress(iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> Any:
+    """A `tqdm` bar: redrawn in place and then removed on a terminal, one state every half minute in a log.
+
+    Args:
+        iterable: to iterate over, or None for a bar moved by ``bar.update(n)``.
+        total: expected number of units; by default ``len(iterable)``.
+        desc: short name of the work, shown before the bar.
+        unit: what is counted, e.g. ``" names"``.
+
+    Setting ``UMLS_RERANKER_PROGRESS=0`` turns all bars off.
+    """
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        iterable,
+        total=total,
+        desc=desc,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=on_terminal,
+        leave=not on_terminal,
+        mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
+        delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
+        disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
+    )

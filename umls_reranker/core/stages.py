@@ -23,17 +23,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
-from .files import (
-    hold,
-    json_sha256,
-    model_sha256,
-    naming_full_disk,
-    read_json,
-    remembered,
-    replace_folder,
-    write_json,
-)
+from .files import hold, json_sha256, model_sha256, naming_full_disk, read_json, remembered, replace_folder, write_json
 from .recipe import Recipe, keys_of
 from .settings import (
     CalibrationArguments,
@@ -46,6 +36,7 @@ from .settings import (
     chosen_retrievers,
     index_folders,
 )
+from .text_files import UserError
 from .version import __version__
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration.resampling import document_index, document_sums, jackknife_sums
-from ..core.errors import UserError
+from ..calibration.reliability import document_index, document_sums, jackknife_sums
 from ..core.settings import USUAL_MARGIN
+from ..core.text_files import UserError
 from .metrics import FIGURES, Figure
 from .outcomes import Outcomes
 from .render import markdown_table

@@ -11,18 +11,17 @@ import numpy as np
 
 from ..calibration.decisions import Decisions, rank
 from ..calibration.logistic import sigmoid
-from ..calibration.reliability import calibration_report, equal_width
-from ..calibration.resampling import document_sums
+from ..calibration.reliability import calibration_report, document_sums, equal_width
 from ..core.arrays import best_candidates
-from ..data.candidate_lists import AnnotatedLists, CandidateLists
-from ..data.labelled_lists import best_of_each_concept
-from ..data.semantic_types import TypeHierarchy
+from ..lists.candidate_lists import AnnotatedLists, CandidateLists
+from ..lists.labels import best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.pairs import PairTemplate
-from .charts import BINS, histogram, reliability_points, risk_coverage
+from ..vocab.types import TypeHierarchy
 from .linking import Documents, Measure, gold_ranks, roc_auc
 from .metrics import SCHEMA_VERSION, measure_figures, measure_slices, mention_slices, slice_figures, worst_groups
 from .outcomes import Outcomes
+from .page import BINS, histogram, reliability_points, risk_coverage
 from .render import title_of
 from .systems import MODEL, System, compare_systems
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.resampling import bootstrap_sums, document_index, document_sums, ratio
+from ..calibration.reliability import bootstrap_sums, document_index, document_sums, ratio
 from ..core.arrays import ranking
 
 # ``{"value", "low", "high"}``; of a measured figure also ``n`` and ``population``.

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from ..calibration.decisions import Decisions
 from ..calibration.thresholds import TIERS
-from ..core.errors import UserError
 from ..core.files import require_format, written
-from ..data.candidate_lists import AnnotatedLists
+from ..core.text_files import UserError
+from ..lists.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 
 OUTCOMES_FILE = "outcomes.parquet"

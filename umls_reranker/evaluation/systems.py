@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..calibration.reliability import calibration_report
-from ..calibration.resampling import ratio
-from ..data.candidate_lists import AnnotatedLists
-from ..data.normalization import normalize_name
+from ..calibration.reliability import calibration_report, ratio
+from ..lists.candidate_lists import AnnotatedLists
+from ..vocab.text import normalize_name
 from .comparison import FEWEST_DOCUMENTS
 from .linking import Documents, Measure, coverage_at_precision
 from .outcomes import Outcomes

@@ -8,7 +8,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import UserError
+from ..core.text_files import UserError
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_files
 

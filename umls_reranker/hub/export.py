@@ -12,14 +12,14 @@ import numpy as np
 import torch
 import transformers
 
-from ..core.errors import UserError
+from ..core.text_files import UserError
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from ..models.pretrained import input_names, load_model, load_pretrained
 from .model_folder import ONNX, changing, has_network, verify_model
 
 if TYPE_CHECKING:
-    from ..data.candidate_lists import CandidateLists
+    from ..lists.candidate_lists import CandidateLists
 
 # Calibrator, thresholds and certificate hold for both backends as long as logits differ only by rounding.
 MOST_APART = 1e-4

@@ -23,7 +23,6 @@ from typing import Any
 
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import thresholds_content
-from ..core.errors import UserError
 from ..core.files import (
     file_sha256,
     json_sha256,
@@ -38,6 +37,7 @@ from ..core.files import (
 )
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.settings import BACKENDS, CalibrationArguments, RunArguments
+from ..core.text_files import UserError
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.pairs import PairTemplate

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
-from ..core.errors import UserError
 from ..core.fetch import SIGN_IN, hub_calls, signed_in
 from ..core.recipe import portable_locator
+from ..core.text_files import UserError
 from ..evaluation.outcomes import OUTCOMES_FILE
 from .card import folder_card
 from .download import REPO_ID, hub_api, snapshot

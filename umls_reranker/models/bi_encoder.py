@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
-from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import read_json
-from ..core.progress import progress
+from ..core.script import progress
+from ..core.text_files import UserError
 from .batches import PackedTexts, divide_by_length
 from .packed import PackedLayers, load_packed
 from .pairs import MARKERS

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.errors import UserError
-from ..core.progress import progress
+from ..core.script import progress
+from ..core.text_files import UserError
 from .batches import PairBatch, divide_by_length
 from .pairs import PairEncoder, PairTemplate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from ..data.candidate_lists import CandidateLists
+    from ..lists.candidate_lists import CandidateLists
     from .onnx_network import OnnxNetwork
     from .pretrained import TorchNetwork
 

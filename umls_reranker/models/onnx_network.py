@@ -10,10 +10,10 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from ..core.cores import openmp_threads, usable_cores
-from ..core.errors import UserError
+from ..core.devices import openmp_threads, usable_cores
 from ..core.files import read_json
 from ..core.settings import BACKENDS
+from ..core.text_files import UserError
 from .batches import PairBatch
 
 

@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import expand_ranges, list_offsets, number_distinct
-from ..core.errors import UserError
-from ..core.memory import Memory
+from ..core.arrays import Memory, expand_ranges, list_offsets, number_distinct
+from ..core.text_files import UserError
 from .batches import PairBatch
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..core.settings import ModelArguments
-    from ..data.candidate_lists import CandidateLists
-    from ..data.semantic_types import TypeHierarchy
+    from ..lists.candidate_lists import CandidateLists
+    from ..vocab.types import TypeHierarchy
 
 # Tokens of BERT's vocabulary that occur in no text.
 MARKERS = ("[unused1]", "[unused2]")
@@ -106,7 +105,7 @@ class PairTemplate:
         fields = [name]
         if "preferred_name" in self.candidate_fields and preferred_name:
             # Imported here, because scoring pairs does not need it.
-            from ..data.normalization import normalize_name
+            from ..vocab.text import normalize_name
 
             if normalize_name(preferred_name) != normalize_name(name):
                 fields.append(preferred_name)

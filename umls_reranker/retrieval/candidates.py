@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import list_offsets
-from ..core.progress import progress
-from ..data.labelled_lists import list_rows, write_list_rows
+from ..core.script import progress
+from ..lists.labels import list_rows, write_list_rows
 from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..data.concepts import ConceptTable
+    from ..vocab.concepts import ConceptTable
 
 # Ranks at which recall is reported.
 RECALL_AT = (1, 8, 32, 64)

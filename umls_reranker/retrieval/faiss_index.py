@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
-from ..core.errors import UserError
-from ..core.progress import progress
+from ..core.script import progress
+from ..core.text_files import UserError
 from .concept_search import NAMES_PER_CONCEPT
 
 if TYPE_CHECKING:

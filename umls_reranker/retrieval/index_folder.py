@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import UserError
+from ..core.arrays import arrow_writer, open_arrow, write_numbers
 from ..core.fetch import resolve_model
 from ..core.files import MODEL_PATTERNS, link_or_copy, read_json, require_format, write_json, written
-from ..core.progress import progress
 from ..core.recipe import portable_locator
+from ..core.script import progress
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments, index_folders
 from ..core.stages import ENCODER_FOLDER, STAGE_MANIFEST, RunFolder, read_manifest
-from ..data.arrow import arrow_writer, open_arrow, write_numbers
-from ..data.relations import RELATIONS_FILE
+from ..core.text_files import UserError
 from ..models.bi_encoder import CHUNK, BiEncoder
+from ..vocab.rrf import RELATIONS_FILE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..data.concepts import ConceptTable
+    from ..vocab.concepts import ConceptTable
     from .concept_search import NameGrouping
 
 NAMES_FILE, STRINGS_FILE, VECTORS_FILE = "names.arrow", "strings.arrow", "vectors.json"

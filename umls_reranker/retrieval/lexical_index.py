@@ -13,15 +13,15 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core.cores import openmp_threads, usable_cores
-from ..core.progress import progress
-from ..data.arrow import arrow_writer, open_arrow
-from ..data.normalization import normalize_name
+from ..core.arrays import arrow_writer, open_arrow
+from ..core.devices import openmp_threads, usable_cores
+from ..core.script import progress
+from ..vocab.text import normalize_name
 from .concept_search import Candidates, NameGrouping
 from .index_folder import NAMES_FILE, ConceptIndex, write_names
 
 if TYPE_CHECKING:
-    from ..data.concepts import ConceptTable
+    from ..vocab.concepts import ConceptTable
 
 TRIGRAMS_FILE = "trigrams.arrow"
 # Files of a sparse matrix: values, columns, and where each row starts.

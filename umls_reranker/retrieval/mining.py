@@ -14,20 +14,19 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets
-from ..core.progress import progress
+from ..core.script import progress
 from ..core.settings import MiningArguments
-from ..data.candidate_lists import AnnotatedLists
-from ..data.labelled_lists import write_list_rows
-from ..data.list_columns import as_arrow, encoded_texts
-from ..data.normalization import normalize_name
+from ..lists.candidate_lists import AnnotatedLists
+from ..lists.columns import as_arrow, encoded_texts
+from ..lists.labels import write_list_rows
 from ..models.pairs import PairTemplate, training_rows
+from ..vocab.text import normalize_name
 from .candidates import drawn_rows
-from .false_negatives import ConceptFilters, SharedNames
-from .negatives import NEAREST, POSITIVE, SOURCES, ChosenPairs, choose_pairs
+from .negatives import NEAREST, POSITIVE, SOURCES, ChosenPairs, ConceptFilters, SharedNames, choose_pairs
 
 if TYPE_CHECKING:
-    from ..data.concepts import ConceptTable
-    from ..data.relations import RelationTable
+    from ..vocab.concepts import ConceptTable
+    from ..vocab.rrf import RelationTable
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2

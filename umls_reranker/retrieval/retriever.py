@@ -16,8 +16,8 @@ from .retrievers import Dense, IndexSources, Queries, RetrievalMethod
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
+    from ..vocab.concepts import ConceptTable
 
 # Ranks at which recall is measured; each retriever returns at least as many concepts.
 RECALL_DEPTH = 64

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ..core.errors import UserError
 from ..core.settings import RetrieverDeclaration
+from ..core.text_files import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
     from ..core.recipe import Recipe
     from ..core.settings import EncoderArguments, IndexArguments, RunArguments
-    from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
+    from ..vocab.concepts import ConceptTable
     from .index_folder import ConceptIndex
-    from .mention_index import MentionIndex
-    from .name_index import NameIndex
+    from .name_index import MentionIndex, NameIndex
 
 
 class Queries(NamedTuple):
@@ -63,7 +62,7 @@ class IndexSources:
     @cached_property
     def concepts(self) -> ConceptTable:
         """The dictionary."""
-        from ..data.concepts import ConceptTable
+        from ..vocab.concepts import ConceptTable
 
         return ConceptTable.load(self.folder / "concepts")
 
@@ -274,14 +273,14 @@ class NearestMentions(OfIndex):
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
-        from .mention_index import MentionIndex
+        from .name_index import MentionIndex
 
         index = MentionIndex.build(sources.training_mentions, sources.concepts, sources.encoder, path)
         return {"mentions": len(index)}
 
     @classmethod
     def load(cls, sources: IndexSources, path: Path) -> NearestMentions:
-        from .mention_index import MentionIndex
+        from .name_index import MentionIndex
 
         return cls(MentionIndex.load(path))
 

@@ -11,22 +11,25 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from ..core.errors import UserError
 from ..core.files import naming_full_disk, require_another, strict, written
-from ..core.progress import progress
-from ..data.candidate_lists import CandidateLists
-from ..data.dictionary import Dictionary
-from ..data.labelled_lists import candidate_cuis
-from ..data.read import ERROR, TABLES, Rows, mention_files, read_rows
-from .ranked_candidates import RANKED, RANKED_TYPE, ranked_column
+from ..core.script import progress
+from ..core.text_files import UserError
+from ..lists.candidate_lists import CandidateLists
+from ..lists.dictionary import Dictionary
+from ..lists.labels import candidate_cuis
+from ..lists.read import ERROR, TABLES, Rows, mention_files, read_rows
+from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
+    import pandas as pd
     from accelerate import PartialState
 
     from .reranker import UMLSReranker
@@ -52,7 +55,7 @@ class BulkJob:
     """One input and one output.
 
     Args:
-        source: mentions with their candidates (`data.read.read_rows`).
+        source: mentions with their candidates (`lists.read.read_rows`).
         target: file to write: JSON Lines, or for Parquet and Arrow the format of the input.
         batch_rows: number of mentions ranked at once.
         overwrite: whether to replace an existing output.
@@ -191,3 +194,69 @@ def _line(row: dict[str, Any], outcome: dict[str, Any]) -> bytes:
 def _as_text(value: Any) -> str:
     """Text for values without a JSON type: bytes in base64; dates, times and decimals as Python formats them."""
     return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+# Columns of a frame that are read.
+MENTION_COLUMNS = ("entity", "mention", "candidates", "entity_type", "left", "right")
+SPARK_NAMES = {pa.int64(): "long", pa.bool_(): "boolean"}
+#: Type of the column ``ranked`` in Spark's notation.
+RANKED_SCHEMA = "array<struct<{}>>".format(
+    ", ".join(f"{field.name}: {SPARK_NAMES.get(field.type, field.type)}" for field in RANKED_TYPE)
+)
+
+
+class RerankBatches:
+    """Reranks Arrow batches in ``ray.data.Dataset.map_batches``, as a class whose actors each load the model once.
+
+    Args:
+        model: folder or Hub id that every node can reach.
+        options: other arguments of `UMLSReranker.from_pretrained`, such as ``revision``.
+
+    >>> options = {"fn_constructor_args": ("runs/quickstart/model",), "batch_format": "pyarrow", "concurrency": 8}
+    >>> ranked = dataset.map_batches(RerankBatches, **options)
+    """
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.reranker = _load(model, **options)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the rows with the column ``ranked``."""
+        return batch.append_column(RANKED, _ranked(self.reranker, batch))
+
+
+class RerankPartitions:
+    """Reranks frames in ``pyspark.sql.DataFrame.mapInPandas``; sent to the workers without the model.
+
+    Args:
+        model: folder or Hub id that every node can reach.
+        options: other arguments of `UMLSReranker.from_pretrained`, such as ``revision``.
+
+    >>> candidates = "candidates array<struct<name: string, cui: string, sapbert_score: double>>"
+    >>> schema = f"entity string, {candidates}, ranked {RANKED_SCHEMA}"
+    >>> ranked = frame.mapInPandas(RerankPartitions("runs/quickstart/model"), schema)
+    """
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.model, self.options = model, options
+
+    def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Yield each frame with the column ``ranked``."""
+        reranker = _load(self.model, **self.options)
+        for frame in frames:
+            mention_columns = [name for name in MENTION_COLUMNS if name in frame]
+            # Spark's empty arrays are float arrays, which Arrow cannot combine with arrays of structs.
+            lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
+            table = pa.Table.from_pandas(frame[mention_columns].assign(candidates=lists), preserve_index=False)
+            yield frame.assign(ranked=_ranked(reranker, table).to_pylist())
+
+
+def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
+    lists = CandidateLists.from_rows(reranker.thresholds.hierarchy, table, reranker.calibration.scores)
+    return ranked_column(lists, reranker.rank(lists), reranker.input_names)
+
+
+@cache
+def _load(model: str, **options: Any) -> UMLSReranker:
+    from .reranker import UMLSReranker
+
+    return UMLSReranker.from_pretrained(model, **options)

@@ -21,14 +21,11 @@ from ..calibration.fitting import Fitted, NetworkLogits, fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.string_counts import StringCounts
-from ..core.errors import UserError
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.settings import CROSS_ENCODER, CalibrationArguments
 from ..core.stages import RunFolder
-from ..data.candidate_lists import AnnotatedLists, CandidateLists
-from ..data.labelled_lists import best_of_each_concept
-from ..data.semantic_types import TypeHierarchy
+from ..core.text_files import UserError
 from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
@@ -51,8 +48,11 @@ from ..hub.model_folder import (
     loaded_files,
     write_model_files,
 )
+from ..lists.candidate_lists import AnnotatedLists, CandidateLists
+from ..lists.labels import best_of_each_concept
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
+from ..vocab.types import TypeHierarchy
 from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content
 
@@ -131,8 +131,8 @@ class Source:
     @classmethod
     def of_run(cls, recipe: Recipe, run: RunFolder) -> Source:
         """The checkpoint of a run, with the counts of its training mentions."""
-        from ..data.concepts import ConceptTable
-        from ..data.sources import describe_dictionary
+        from ..corpora.sources import describe_dictionary
+        from ..vocab.concepts import ConceptTable
 
         folder, template = run.path / "checkpoints" / "checkpoint-best", PairTemplate.from_recipe(recipe.model)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)

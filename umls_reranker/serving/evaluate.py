@@ -8,7 +8,6 @@ from typing import Any
 
 from ..core.files import write_json
 from ..core.settings import CalibrationArguments
-from ..data.candidate_lists import AnnotatedLists
 from ..evaluation.evaluate import evaluate
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
@@ -16,6 +15,7 @@ from ..evaluation.page import card_charts, report_page
 from ..evaluation.render import as_text, percent, systems_table
 from ..evaluation.systems import MODEL, ORDER, System, baselines, compare_systems, verdict
 from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
+from ..lists.candidate_lists import AnnotatedLists
 from .calibrate import systems_of_lists
 from .reranker import UMLSReranker
 

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.errors import UserError, warn_caller
 from ..core.recipe import Recipe
 from ..core.settings import RunArguments
-from ..data.abbreviations import find_abbreviations
-from ..data.concepts import ConceptTable
-from ..data.corpus import text_around
-from ..data.list_columns import Column, require_lists
+from ..core.text_files import UserError, warn_caller
+from ..corpora.corpus import find_abbreviations, text_around
 from ..hub.model_folder import model_recipe
-from .ranked_candidates import RankedCandidate
+from ..lists.columns import Column, require_lists
+from ..vocab.concepts import ConceptTable
 from .reranker import UMLSReranker
+from .rows import RankedCandidate
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever

@@ -14,16 +14,16 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
-from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..core.settings import SCORES
-from ..data.candidate_lists import CandidateLists
-from ..data.list_columns import SYNONYM_SCORE
+from ..core.text_files import UserError, warn_caller
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
+from ..lists.candidate_lists import CandidateLists
+from ..lists.columns import SYNONYM_SCORE
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
-from .ranked_candidates import RankedCandidate, ranked_candidates
+from .rows import RankedCandidate, ranked_candidates
 from .statistics import Statistics, Tops
 
 # Number of unknown types that a warning names.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.files import written
-from ..data.normalization import normalize_name
+from ..vocab.text import normalize_name
 
 SAMPLED = "sampled"
 MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "right", SAMPLED)

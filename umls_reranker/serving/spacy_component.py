@@ -18,11 +18,11 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
-from ..core.errors import UserError
-from ..data.corpus import text_around
+from ..core.text_files import UserError
+from ..corpora.corpus import text_around
 from .linker import ConceptLinker
-from .ranked_candidates import RankedCandidate
 from .reranker import UMLSReranker
+from .rows import RankedCandidate
 
 
 class IndexedCandidates:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..calibration.logistic import sigmoid
-from ..core.errors import UserError
-from ..evaluation.pair_metrics import PairMetrics
+from ..core.text_files import UserError
+from ..evaluation.metrics import PairMetrics
 from ..models.pairs import training_rows
 from .trainer import LABEL_NAMES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import EvalPrediction
 
-    from ..data.candidate_lists import AnnotatedLists
+    from ..lists.candidate_lists import AnnotatedLists
     from ..models.pairs import PairTemplate
 
 

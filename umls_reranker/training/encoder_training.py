@@ -25,22 +25,21 @@ from transformers import (
 )
 
 from ..core.devices import resolve_dtype
-from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments
+from ..core.text_files import UserError
 from ..core.training_arguments import OneGpuArguments
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
 from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
-from .fine_tuning import last_complete_checkpoint, set_dropout
-from .processes import training_device
+from .fine_tune import last_complete_checkpoint, set_dropout, training_device
 
 if TYPE_CHECKING:
     import datasets
 
-    from ..data.concepts import ConceptTable
+    from ..vocab.concepts import ConceptTable
 
 # Kinds of queries, in the order in which they alternate.
 CONTEXT, MENTION, SYNONYM = range(3)

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainingArguments
 
 from ..core.arrays import expand_ranges, list_offsets
-from ..core.errors import UserError
-from ..core.losses import GOLD_LABEL, LOSSES, Loss, bce
+from ..core.text_files import UserError
+from ..core.training_arguments import GOLD_LABEL, LOSSES, Loss, bce
 from ..models.batches import PairBatch
 from ..models.pairs import PairEncoder
 

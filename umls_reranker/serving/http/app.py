@@ -20,8 +20,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ...core.errors import UserError
 from ...core.settings import ServingArguments
+from ...core.text_files import UserError
 from ...core.version import __version__
 from ...hub.model_folder import WEIGHTS, version_digits
 from ..reranker import UMLSReranker

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
-from ...core.errors import UserError
-from ..ranked_candidates import RankedCandidate
+from ...core.text_files import UserError
 from ..reranker import UMLSReranker
+from ..rows import RankedCandidate
 
 # A single request waits this long for others to share its batch; under load, batches are full at once.
 WAIT_SECONDS = 0.002

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ...core.lines import is_finite, of_characters
+from ...core.text_files import is_finite, of_characters
 
 
 def _not_blank(text: str) -> str:

@@ -1,0 +1,116 @@
+from collections import Counter
+
+import pytest
+from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
+
+from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.text_files import UserError
+from umls_reranker.corpora import mentions as mentions_module
+from umls_reranker.corpora.corpus import Mention
+from umls_reranker.corpora.formats import read_corpus
+from umls_reranker.corpora.mentions import MENTION_FEATURES, SPLITS, assign_split, hold_out_synonyms, write_mentions
+from umls_reranker.vocab.concepts import Concept
+from umls_reranker.vocab.text import normalize_name
+
+SHARES = {"dev": 0.2, "calibration": 0.4, "test": 0.4}
+FROZEN = ["test", "test", "calibration", "test", "calibration", "calibration"]
+FROZEN += ["dev", "calibration", "test", "calibration", "dev", "dev"]
+
+
+def split_of(doc_id):
+    return "train" if doc_id in TRAIN_PMIDS else assign_split(doc_id, SHARES, 13)
+
+
+def test_a_split_depends_on_nothing_but_id_shares_and_seed():
+    # Written out, so that a change of the hash, which would reshuffle everyone's splits, is noticed.
+    assert [assign_split(pmid, SHARES, 13) for pmid in DEV_PMIDS] == FROZEN
+    assert [assign_split(pmid, SHARES, 14) for pmid in DEV_PMIDS] != FROZEN
+
+
+def test_splits_have_their_shares():
+    ids = [str(number) for number in range(20_000)]
+    counts = Counter(assign_split(doc_id, SHARES, 1) for doc_id in ids)
+    for split, share in SHARES.items():
+        assert counts[split] / len(ids) == pytest.approx(share, abs=0.015)
+    assert {assign_split(doc_id, {"dev": 0.0, "test": 3.0}, 1) for doc_id in ids} == {"test"}
+
+
+@pytest.mark.parametrize("shares", [{"dev": 0.0}, {"dev": -0.1, "test": 1.0}])
+def test_impossible_shares_are_refused(shares):
+    with pytest.raises(UserError, match="split shares must not be negative or all zero"):
+        assign_split("1", shares, 13)
+
+
+def test_mentions_are_written_by_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(mentions_module, "BATCH_ROWS", 4)
+    corpus = list(read_corpus([write_pubtator(tmp_path / "c.txt")]))
+    counts = write_mentions(((split_of(m.doc_id), m) for m in corpus), tmp_path / "mentions")
+    splits = RunFolder(tmp_path).splits("mentions")
+    assert set(splits) == set(SPLITS)
+    assert {name: len(split) for name, split in splits.items()} == counts
+    assert sum(counts.values()) == 60
+    documents = [set(split["doc_id"]) for split in splits.values()]
+    assert sum(map(len, documents)) == len(set.union(*documents)) == 20
+    for name, split in splits.items():
+        assert split.features == MENTION_FEATURES
+        assert split["mention_id"][:] == list(range(len(split)))
+        expected = [m for m in corpus if split_of(m.doc_id) == name]
+        assert [
+            Mention(
+                r["doc_id"],
+                r["start"],
+                r["end"],
+                r["mention"],
+                r["left"],
+                r["right"],
+                r["cui"],
+                (*r["semantic_types"],),
+            )
+            for r in split
+        ] == expected
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    mention = Mention("1", 0, 1, "x", "", "", "C0000001", ())
+    with pytest.raises(UserError, match="the split 'dev' is empty"):
+        write_mentions([("train", mention)], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def concept(number, *synonyms, name="name"):
+    return Concept(f"C{number:07d}", name, synonyms, ("T1",), "")
+
+
+FOUR = {"train": 0.6, "dev": 0.1, "calibration": 0.1, "test": 0.2}
+
+
+def test_a_held_out_synonym_leaves_its_concept_only():
+    concepts = [concept(1, "alpha"), concept(2), concept(3, "alpha", "beta", "gamma")]
+    remaining, mentions = hold_out_synonyms(concepts, shares=FOUR, seed=13)
+    assert [c.cui for c in remaining] == [c.cui for c in concepts]
+    assert [m.cui for _, m in mentions] == ["C0000001", "C0000003"]
+    for (split, mention), before, after in zip(mentions, concepts[::2], remaining[::2], strict=True):
+        assert [*after.synonyms] == [name for name in before.synonyms if name != mention.text]
+        assert len(after.synonyms) == len(before.synonyms) - 1
+        assert mention == Mention(before.cui, 0, len(mention.text), mention.text, "", "", before.cui, ("T1",))
+        assert split == assign_split(before.cui, FOUR, 13)
+    assert remaining[1] == concepts[1]
+
+
+def test_a_synonym_that_its_concept_says_twice_is_not_held_out():
+    concepts = [concept(1, "NAME"), concept(2, "a-b", "A b"), concept(3, "a-b", "A b", "c")]
+    remaining, mentions = hold_out_synonyms(concepts, shares=FOUR, seed=13)
+    assert remaining[:2] == concepts[:2]
+    assert [(m.cui, m.text) for _, m in mentions] == [("C0000003", "c")]
+
+
+def test_held_out_synonyms_are_drawn_by_the_seed():
+    concepts = [concept(number, *(f"s{place}" for place in range(5))) for number in range(400)]
+    _, mentions = hold_out_synonyms(concepts, shares=FOUR, seed=13)
+    assert hold_out_synonyms(concepts, shares=FOUR, seed=13)[1] == mentions
+    assert hold_out_synonyms(concepts, shares=FOUR, seed=14)[1] != mentions
+    places = Counter(m.text for _, m in mentions)
+    assert sorted(places) == ["s0", "s1", "s2", "s3", "s4"]
+    assert min(places.values()) > 50
+    for _, mention in mentions:
+        assert normalize_name(mention.text) != "name"

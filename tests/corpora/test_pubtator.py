@@ -1,0 +1,173 @@
+import gzip
+
+import pytest
+from data_fixtures import write_pubtator
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from umls_reranker.core.text_files import UserError
+from umls_reranker.corpora.corpus import Mention, read_pmids, text_around
+from umls_reranker.corpora.formats import PubTator
+
+HEAD = "1|t|Cold heart\n1|a|The cold.\n"
+FIRST = "1\t0\t4\tCold\tT047\tUMLS:C9000004\n"
+SECOND = "1\t15\t19\tcold\tT047,T184\tC9000004\n"
+SOUND = "".join(f"{n}|t|Cold heart\n{n}|a|The cold.\n{n}\t0\t4\tCold\tT047\tC9000004\n\n" for n in range(1_000, 1_100))
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path, **options):
+    """Mentions and report."""
+    report = {}
+    return list(PubTator().read([path], report, **options)), report
+
+
+def test_reads_both_styles_of_annotation(tmp_path):
+    mentions, _ = read(write(tmp_path / "c.txt", HEAD + FIRST + SECOND))
+    assert mentions == [
+        Mention("1", 0, 4, "Cold", "", " heart The cold.", "C9000004", ("T047",)),
+        Mention("1", 15, 19, "cold", "Cold heart The ", ".", "C9000004", ("T047", "T184")),
+    ]
+
+
+def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
+    plain = write_pubtator(tmp_path / "corpus.txt")
+    mentions, report = read(plain)
+    rest = dict.fromkeys(("expanded_abbreviations", "without_cui", "discontinuous", "further_cuis"), 0)
+    rest |= {"format": "PubTator", "malformed": {}, "first_malformed": []}
+    assert report == {"documents": 20, "mentions": 60} | rest
+    packed = write(tmp_path / "corpus.txt.gz", gzip.compress(plain.read_bytes()))
+    assert read(packed)[0] == mentions
+    assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
+
+
+def test_windows_line_ends_and_byte_order_mark(tmp_path):
+    content = b"\xef\xbb\xbf" + (HEAD + FIRST).replace("\n", "\r\n").encode()
+    assert [m.doc_id for m in read(write(tmp_path / "c.txt", content))[0]] == ["1"]
+
+
+def test_line_separators_inside_the_text_are_characters(tmp_path):
+    content = "1|t|a\u2028b\n1|a|c\x0cd\n1\t4\t7\tc\x0cd\tT1\tC0000001\n"
+    assert [m.text for m in read(write(tmp_path / "c.txt", content))[0]] == ["c\x0cd"]
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "right"),
+    [(0, "", ""), (2, "", ""), (3, "cd ", " ef"), (5, "cd ", " ef"), (6, "ab cd ", " ef gh"), (9, "ab cd ", " ef gh")],
+)
+def test_context_has_no_half_words_at_its_outer_ends(size, left, right):
+    assert text_around("ab cd xyz ef gh", 6, 9, size) == (left, right)
+
+
+MALFORMED = [
+    (HEAD + "1\t0\t4\tCold\tT047\n", 3, "expected 6 tab-separated fields, found 5"),
+    (HEAD + FIRST + "1\t15\t1", 4, "expected 6 tab-separated fields, found 3"),
+    (HEAD + FIRST[:-1] + "\tmore\n", 3, "expected 6 tab-separated fields, found 7"),
+    (HEAD + "2\t0\t4\tCold\tT047\tC9000004\n", 3, "annotation of another document: '2' inside '1'"),
+    (HEAD + "1\t0\t5\tCold\tT047\tC9000004\n", 3, "offsets do not match the text: 0-5 is 'Cold ', not 'Cold'"),
+    (HEAD + "1\t0\t99\tCold\tT047\tC9000004\n", 3, "offsets outside the document: 0-99 in 20 characters"),
+    (HEAD + "1\t4\t4\t\tT047\tC9000004\n", 3, "offsets outside the document: 4-4"),
+    (HEAD + "1\t-4\t4\tCold\tT047\tC9000004\n", 3, "offsets are not integers: '-4', '4'"),
+    (HEAD + "1\t0\t" + "9" * 5000 + "\tCold\tT047\tC9000004\n", 3, "offsets are not integers"),
+    (HEAD + "1\t0\t4\tCold\tT047\tMESH:D003\n", 3, "not a CUI: 'MESH:D003'"),
+    (HEAD + "1\t0\t4\tCold\tT047,\tC9000004\n", 3, "empty semantic type: 'T047,'"),
+    (HEAD + FIRST + HEAD.replace("1|", "2|"), 4, "no blank line before the next document: '2|t|Cold heart'"),
+    (HEAD + "\n" + FIRST, 4, "annotation before its document's title"),
+    ("1|t|Cold heart\n" + FIRST, 2, "annotation before its document's abstract"),
+    (FIRST + HEAD, 1, "annotation before its document's title"),
+    ("1|t|Cold heart\n", 1, "document without the line PMID|a|abstract: '1'"),
+    ("1|t|Cold heart\n2|a|The cold.\n", 2, "abstract of another document: '2' after '1'"),
+    ("1|a|The cold.\n1|t|Cold heart\n", 1, "expected the line PMID|t|title, found '1|a|The cold.'"),
+    ("PMID,title\n", 1, "expected the line PMID|t|title, found 'PMID,title'"),
+    (HEAD + "\n" + HEAD, 4, "document without an id of its own"),
+    (b"1|t|C\xff\n1|a|b\n", 1, "not UTF-8 (byte 0xff at column 6)"),
+    (HEAD.encode() + b"1\t0\t4\tCol\xe9\tT047\tC9000004\n", 3, "not UTF-8 (byte 0xe9 at column 10)"),
+]
+
+
+@pytest.mark.parametrize(("content", "line", "what"), MALFORMED)
+def test_what_is_malformed_is_left_out_and_named(tmp_path, content, line, what):
+    content = content.encode() if isinstance(content, str) else content
+    path = write(tmp_path / "c.txt", content.rstrip(b"\n") + b"\n\n" + SOUND.encode())
+    mentions, report = read(path)
+    assert {mention.doc_id for mention in mentions} >= {f"{n}" for n in range(1_000, 1_100)}
+    assert report["first_malformed"][0].startswith(f"{path}:{line}: {what}")
+    assert sum(report["malformed"].values()) <= 2
+
+
+def test_many_malformed_annotations_stop_the_reading(tmp_path):
+    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t0\t5\tCold\tT047\tC9000004\n" * 2)
+    assert read(path)[1]["malformed"] == {"offsets do not match the text": 2}
+    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t0\t5\tCold\tT047\tC9000004\n" * 12)
+    with pytest.raises(UserError, match="12 of 113 annotations") as error:
+        read(path)
+    assert [f"c.txt:{number}: " in str(error.value) for number in (404, 413, 414)] == [True, True, False]
+
+
+def test_broken_files_are_named(tmp_path):
+    packed = gzip.compress(b"".join(b"%d|t|Cold heart\n%d|a|The cold.\n\n" % (n, n) for n in range(5000)))
+    cases = {
+        "cut.gz": packed[: len(packed) // 2],
+        "mid.gz": packed[:200] + b"\xff" * 20 + packed[220:],
+        "empty.txt": b"",
+        "empty.gz": gzip.compress(b""),
+        "blank.txt": b"\n\n",
+    }
+    for name, content in cases.items():
+        with pytest.raises(UserError, match=name):
+            read(write(tmp_path / name, content))
+
+
+def test_document_lists(tmp_path):
+    assert read_pmids(write(tmp_path / "ids.txt", "31\r\n\n 7 \n31\n")) == ["31", "7"]
+    with pytest.raises(UserError, match=r"two.txt:2: expected one document id per line, found 2 words"):
+        read_pmids(write(tmp_path / "two.txt", "1\n2 3\n"))
+    with pytest.raises(UserError, match="blank.txt contains no document ids"):
+        read_pmids(write(tmp_path / "blank.txt", "\n"))
+
+
+# Pieces of the format in any order, so that generated files reach deep into the reader.
+PIECES = st.sampled_from(
+    ["1", "2", "|t|", "|a|", "\t", "\n", "\n\n", "\r", "0", "4", "Cold", " heart", "T047", ",", "UMLS:", "C9000004"]
+    + [HEAD, FIRST, SECOND, "\u03bc", "\u2028", "\0"]
+).map(str.encode)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), max_size=25))
+def test_whatever_the_input_mentions_are_true_or_it_is_a_user_error(tmp_path, pieces):
+    path = write(tmp_path / "c.txt", b"".join(pieces) + b"\n\n" + SOUND.encode())
+    try:
+        mentions, report = read(path)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    text = path.read_bytes().decode(errors="replace")
+    assert report["mentions"] == len(mentions)
+    for mention in mentions:
+        assert mention.end - mention.start == len(mention.text) > 0
+        assert mention.text in text
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    title=st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20),
+    abstract=st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=40),
+    data=st.data(),
+)
+def test_offsets_count_characters_of_title_space_abstract(tmp_path, title, abstract, data):
+    text = f"{title} {abstract}"
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    if "\t" in text[start:end]:
+        return
+    content = f"7|t|{title}\n7|a|{abstract}\n7\t{start}\t{end}\t{text[start:end]}\tT1\tC0000001\n"
+    path = write(tmp_path / "c.txt", content)
+    (mention,), _ = read(path)
+    assert mention.text == text[start:end]
+    assert text[:start].endswith(mention.left)
+    assert text[end:].startswith(mention.right)

@@ -1,0 +1,60 @@
+"""Which documents come into which split, and listed ones that the corpus lacks."""
+
+import pytest
+
+from umls_reranker.core.settings import MentionArguments
+from umls_reranker.core.text_files import UserError
+from umls_reranker.corpora.sources import corpus_mentions, listed_documents, split_shares
+
+LISTS = {"train_documents": [1, 2], "dev_documents": [3, 4, 5, 6, 7, 8], "test_documents": [9, 77]}
+
+
+@pytest.fixture
+def files(tmp_path):
+    documents = (f"{n}|t|Cold\n{n}|a|A cold.\n{n}\t0\t4\tCold\tT047\tC0009443\n\n" for n in range(1, 10))
+    (tmp_path / "corpus").write_text("".join(documents))
+    for name, ids in LISTS.items():
+        (tmp_path / name).write_text("".join(f"{number}\n" for number in ids))
+    return {name: (tmp_path / name,) for name in ("corpus", *LISTS)}
+
+
+def test_where_test_documents_are_listed_none_are_left_for_them(files):
+    settings, report = MentionArguments(dev_share=0.3, calibration_share=0.7), {}
+    split_of = listed_documents(settings, files, 13)
+    splits = {mention.doc_id: split for split, mention in corpus_mentions(settings, files["corpus"], split_of, report)}
+    assert {splits[str(number)] for number in LISTS["dev_documents"]} == {"dev", "calibration"}
+    assert (splits["1"], splits["9"], len(splits)) == ("train", "test", 9)
+    # Nothing in the corpus has the number 77.
+    assert report["listed_documents_without_mentions"] == 1
+
+
+def test_a_share_of_the_training_documents_calibrates(files):
+    def splits(share):
+        settings = MentionArguments(dev_share=0.3, calibration_share=0.7, train_calibration_share=share)
+        return listed_documents(settings, files, 13)
+
+    (files["train_documents"][0]).write_text("".join(f"{number}\n" for number in range(11, 21)))
+    moved = splits(0.5)
+    assert {moved[str(number)] for number in range(11, 21)} == {"train", "calibration"}
+    # Documents of the other lists stay where they are.
+    assert {name: split for name, split in moved.items() if int(name) not in range(11, 21)} == {
+        name: split for name, split in splits(0.0).items() if int(name) not in range(11, 21)
+    }
+    with pytest.raises(UserError, match="train_calibration_share"):
+        splits(1.0)
+
+
+def test_shares_that_leave_nothing_are_refused(files):
+    assert listed_documents(MentionArguments(dev_share=0.9, calibration_share=0.1), files, 13)
+    for settings in (
+        MentionArguments(dev_share=0.9, calibration_share=0.7),
+        MentionArguments(dev_share=0.0, calibration_share=0.7),
+    ):
+        with pytest.raises(UserError, match="dev_share and calibration_share"):
+            listed_documents(settings, files, 13)
+    del files["test_documents"]
+    with pytest.raises(UserError, match="leave a share for the test split"):
+        listed_documents(MentionArguments(dev_share=0.3, calibration_share=0.7), files, 13)
+    for share in (0.0, 1.0):
+        with pytest.raises(UserError, match="train_share"):
+            split_shares(MentionArguments(train_share=share))

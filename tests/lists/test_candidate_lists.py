@@ -1,0 +1,240 @@
+"""Lists are the same from any source: objects, Arrow tables of any layout, or rows of a dictionary."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from list_fixtures import make_lists
+from trigram_encoder import make_concepts
+
+from umls_reranker.lists.candidate_lists import CandidateLists
+from umls_reranker.lists.columns import InvalidRow
+from umls_reranker.lists.labels import list_rows, read_run_lists, write_list_rows
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets
+
+HIERARCHY = TypeHierarchy([SemanticType("T1", "One"), SemanticType("T2", "Two")])
+ROWS = [
+    {
+        "entity": "cold",
+        "candidates": [
+            {"name": "Cold", "cui": "C1", "semantic_types": ["T1"], "definition": "", "retrieval_score": 0.5},
+            {"name": "chill", "cui": None, "semantic_types": None, "definition": None, "retrieval_score": None},
+            {"name": "Cold", "cui": "C2", "semantic_types": [], "definition": "d", "retrieval_score": 2.0},
+        ],
+        "entity_type": ["One", "T9"],
+        "left": None,
+        "right": "b",
+    },
+    {"entity": "flu", "candidates": [], "entity_type": None, "left": "a", "right": ""},
+    {
+        "entity": "heat",
+        "candidates": [
+            {"name": "é", "cui": "", "semantic_types": ["T2", "T1", "T8"], "definition": None, "retrieval_score": 1.0}
+        ],
+        "entity_type": ["UnknownType"],
+        "left": "",
+        "right": "",
+    },
+]
+
+
+def content(lists):
+    """Everything in a form that can be compared."""
+    texts = ("mentions", "lefts", "rights", "names", "cuis", "preferred_names", "definitions")
+    columns = {name: pa.array(getattr(lists, name), pa.string()).to_pylist() for name in texts}
+    kinds = zip(lists.candidate_types, lists.candidate_types.codes, strict=True)
+    return columns | {
+        "types": list(lists.types),
+        "candidate_types": [None if code < 0 else types for types, code in kinds],
+        "offsets": lists.offsets.tolist(),
+        "scores": {name: [None if x != x else x for x in column.tolist()] for name, column in lists.scores.items()},
+        "unknown": list(lists.unknown_types),
+    }
+
+
+def test_rows_by_hand():
+    found = content(CandidateLists.from_rows(HIERARCHY, ROWS))
+    assert found == {
+        "mentions": ["cold", "flu", "heat"],
+        "lefts": ["", "a", ""],
+        "rights": ["b", "", ""],
+        "names": ["Cold", "chill", "Cold", "é"],
+        "cuis": ["C1", None, "C2", ""],
+        "preferred_names": [None] * 4,
+        "definitions": ["", None, "d", None],
+        "types": [("T1",), (), ()],
+        "candidate_types": [("T1",), None, (), ("T2", "T1")],
+        "offsets": [0, 3, 3, 4],
+        "scores": {"retrieval": [0.5, None, 2.0, 1.0], "context": [None] * 4, "lexical": [None] * 4},
+        "unknown": ["T9"],
+    }
+
+
+def table(**casts):
+    """The rows as Arrow gives them, some columns cast."""
+    made = pa.Table.from_pylist(ROWS)
+    for name, kind in casts.items():
+        made = made.set_column(made.column_names.index(name), name, made[name].cast(kind))
+    return made
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        table(),
+        pa.concat_tables([table().slice(0, 1), table().slice(1)]),
+        pa.concat_tables([table(), table()]).slice(3),
+        table(entity=pa.large_string(), entity_type=pa.large_list(pa.large_string())),
+        table(
+            entity=pa.dictionary(pa.int32(), pa.string()),
+            candidates=pa.large_list(table()["candidates"].type.value_type),
+        ),
+        # Of other types, columns are read as objects.
+        table(left=pa.string_view()),
+    ],
+)
+def test_tables_of_any_layout_are_those_rows(given):
+    assert content(CandidateLists.from_rows(HIERARCHY, given)) == content(CandidateLists.from_rows(HIERARCHY, ROWS))
+
+
+def test_a_table_of_names_alone():
+    given = pa.table({"entity": ["a", "b"], "candidates": [["x", "y"], []], "note": [1, 2]})
+    found = content(CandidateLists.from_rows(HIERARCHY, given))
+    assert found == content(make_lists(["a", "b"], [["x", "y"], []], hierarchy=HIERARCHY))
+    assert len(CandidateLists.from_rows(HIERARCHY, given.slice(0, 0))) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"entity": None}, "entity"),
+        ({"entity": "\u2003\x1c"}, "entity"),
+        ({"candidates": None}, "candidates"),
+        ({"candidates": [{"name": None}]}, "candidate 0: name"),
+        ({"candidates": [{"name": "a"}, {"name": "a", "cui": 7}]}, "candidate 1: cui.*7"),
+        ({"candidates": [{"name": "a", "definition": b"d"}]}, "candidate 0: definition"),
+        ({"candidates": [{"name": "a", "lexical_score": "0.93"}]}, "candidate 0: lexical_score.*'0.93'"),
+        ({"candidates": [{"name": "a", "semantic_types": 3}]}, "candidate 0: semantic_types.*3"),
+        ({"entity_type": ["T1", None]}, "entity_type"),
+    ],
+)
+def test_a_value_that_will_not_do_is_named_with_its_row(change, named):
+    rows = [ROWS[1], ROWS[0] | change]
+    for given in (rows, pa.Table.from_pylist(rows)):
+        with pytest.raises(InvalidRow, match=f"^mention 1: {named}") as found:
+            CandidateLists.from_rows(HIERARCHY, given)
+        assert found.value.row == 1
+    with pytest.raises(InvalidRow, match=f"^{named}"):
+        CandidateLists.from_rows(HIERARCHY, rows[1:])
+
+
+def test_a_mention_may_be_called_so():
+    rows = [{"mention": "cold", "candidates": ["Cold"]}]
+    for given in (rows, pa.Table.from_pylist(rows)):
+        assert CandidateLists.from_rows(HIERARCHY, given).mentions == ["cold"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"entity": "\ud800"},
+        {"right": "\ud800"},
+        *({"candidates": [{"name": "a"} | {key: "\ud800"}]} for key in ("name", "cui", "definition")),
+    ],
+)
+@pytest.mark.parametrize("more", [0, 300])
+def test_half_of_a_surrogate_pair_is_refused(change, more):
+    with pytest.raises(InvalidRow) as found:
+        CandidateLists.from_rows(HIERARCHY, [*ROWS, ROWS[0] | change, *(ROWS[2:] * more)])
+    assert found.value.row == 3
+
+
+def test_numbers_of_any_kind_are_scores():
+    scores = [None, 1, 2.5, np.float32(3.0), True]
+    found = make_lists(["m"], [[{"name": "a", "context_score": score} for score in scores]]).scores["context"]
+    np.testing.assert_array_equal(found, [np.nan, 1, 2.5, 3, 1])
+
+
+def test_type_sets_of_lists_are_those_of_objects():
+    values = [["a"], [], None, ["a", "b"], ["b", "a"], ["a", "b"], ["a", "b", "c"], ["c"]]
+    found, expected = TypeSets.of_lists(pa.array(values, pa.list_(pa.string()))), TypeSets.of(values)
+    assert list(found) == list(expected) == [tuple(value or ()) for value in values]
+    assert len(found.sets) == len(expected.sets) == 6
+    assert (found.codes < 0).tolist() == [value is None for value in values]
+
+
+def test_a_type_counts_once_however_often_and_by_whatever_name_it_is_given():
+    rows = [
+        {"entity": "a", "candidates": [{"name": "b", "semantic_types": ["T2", "T2"]}], "entity_type": ["T1", "One"]}
+    ]
+    table = CandidateLists.from_rows(HIERARCHY, pa.Table.from_pylist(rows))
+    for lists in (CandidateLists.from_rows(HIERARCHY, rows), table):
+        assert list(lists.types) == [("T1",)] and list(lists.candidate_types) == [("T2",)]
+
+
+def test_lists_of_a_run_hold_what_the_dictionary_says(tmp_path):
+    concepts = make_concepts(tmp_path / "concepts", {"C0000001": ("T1", ["cold", "chill"]), "C0000002": ("", ["flu"])})
+    mentions = pa.table(
+        {
+            "mention": ["a", "b", "c"],
+            "left": ["x"] * 3,
+            "right": [""] * 3,
+            "semantic_types": [["T1"], ["UnknownType"], []],
+            "cui": ["C0000001", "C0000009", "C0000002"],
+            "doc_id": ["d", "d", "e"],
+            "start": [0, 2, 4],
+            "end": [1, 3, 5],
+        }
+    )
+    candidates = {
+        "cui": pa.array(["C0000002", "C0000001", "C0000009", "C0000001"]),
+        "name": pa.array(["flu", "chill", "gone", "cold"]),
+        "retrieval_score": pa.array([0.5, 0.4, 0.3, 0.2], pa.float32()),
+    }
+    rows = list_rows(mentions, np.array([0, 2, 2, 4]), candidates, "key")
+    write_list_rows(iter([rows.slice(0, 1), rows.slice(1)]), tmp_path / "lists" / "test.arrow")
+    lists = read_run_lists(tmp_path, "test", concepts)
+    found = content(lists)
+    assert found["preferred_names"] == ["flu", "cold", None, "cold"] and found["definitions"] == ["", "", None, ""]
+    # A concept that is not in the dictionary has no types, as one that it gives none.
+    assert found["candidate_types"] == [(), ("T1",), (), ("T1",)] and found["types"] == [("T1",), (), ()]
+    assert found["scores"]["retrieval"] == pytest.approx([0.5, 0.4, 0.3, 0.2]) and lists.index_keys == ["key"] * 3
+    assert lists.labels.tolist() == [0, 1, 0, 0] and lists.owner.tolist() == [0, 0, 2, 2]
+    assert lists.annotations.in_dictionary.tolist() == [True, False, True]
+    assert lists.annotations.starts.tolist() == [0, 2, 4] and lists.annotations.ends.tolist() == [1, 3, 5]
+    assert lists.is_gold(np.array([1, -1, 3])).tolist() == [True, False, False]
+    part = lists.take(np.array([False, True, True]))
+    assert part.offsets.tolist() == [0, 0, 2] and part.names.to_list() == ["gone", "cold"]
+    assert part.annotations.documents.tolist() == ["d", "e"] and content(lists.take(np.arange(3))) == found
+
+
+@pytest.mark.parametrize("make", [list, pa.Table.from_pylist])
+def test_scores_of_a_pipelines_own_retrievers_are_read_where_they_are_asked_for(make):
+    rows = make([{"entity": "cold", "candidates": [{"name": "Cold", "bm25_score": 7, "my_score": 1.0}]}])
+    for scores, names in ((["bm25"], ["bm25"]), (None, ["bm25", "my"])):
+        lists = CandidateLists.from_rows(HIERARCHY, rows, scores)
+        assert list(lists.scores) == names and lists.scores["bm25"].tolist() == [7.0]
+
+
+def test_some_candidates_of_the_same_mentions():
+    given = make_lists(["a", "b", "c"], [["p", "q", "r"], ["s"], ["t", "u"]], gold=[2, 0, -1], hierarchy=HIERARCHY)
+    found = given.with_candidates(np.array([False, True, True, False, True, True]))
+    assert found.names.to_list() == ["q", "r", "t", "u"] and found.offsets.tolist() == [0, 2, 2, 4]
+    assert found.annotations.gold.tolist() == [1, -1, -1] and found.labels.tolist() == [0, 1, 0, 0]
+    assert given.with_candidates(np.ones(6, bool)).annotations.gold.tolist() == [2, 0, -1]
+    part = given.take(np.array([1, 2]))
+    assert part.annotations.gold.tolist() == [0, -1] and part.names.to_list() == ["s", "t", "u"]
+
+
+def test_another_candidate_of_the_gold_concept_takes_the_place_of_one_that_goes():
+    names = [{"name": name, "cui": cui} for name, cui in (("p", "C0000001"), ("q", "C0000002"), ("r", "C0000001"))]
+    lists = make_lists(["a", "b"], [names, names], gold=[0, 0], hierarchy=HIERARCHY)
+    kept = lists.with_candidates(np.array([False, True, True, False, True, False]))
+    assert kept.names.to_list() == ["q", "r", "q"] and kept.annotations.gold.tolist() == [1, -1]
+    kept = lists.with_candidates(np.array([2, 1, 4]))
+    assert kept.names.to_list() == ["r", "q", "q"] and kept.annotations.gold.tolist() == [0, -1]
+    assert kept.offsets.tolist() == [0, 2, 3]
+
+
+def test_no_answer_is_never_right():
+    lists = make_lists(["a", "b"], [[], ["p"]], gold=[-1, 0], hierarchy=HIERARCHY)
+    assert lists.is_gold(np.array([-1, 0])).tolist() == [False, True]

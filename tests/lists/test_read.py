@@ -1,0 +1,166 @@
+"""Files of mentions: the same rows for any format and any batches, and each row by its position."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from umls_reranker.core.text_files import UserError
+from umls_reranker.lists.candidate_lists import CandidateLists
+from umls_reranker.lists.columns import InvalidRow
+from umls_reranker.lists.labels import read_labelled_lists
+from umls_reranker.lists.read import read_rows
+from umls_reranker.vocab.types import TypeHierarchy
+
+ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (1 + i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]
+CELLS = (
+    "mention_id,doc_id,mention,cui,name,score,gold,entity_type",
+    "1,d1,cold,C0009443,Common Cold,0.93,1,T047|T033",
+    '1,d1,,C0009264,"Cold, Temperature",0.91,0,',
+    "2,d1,flu,C0021400,Influenza,,,",
+    "1,d2,ache,C0030193,Pain,5e-1,0,",
+    "3,d2,gout,,,,,",
+)
+MENTIONS = [
+    {
+        "mention_id": "1",
+        "doc_id": "d1",
+        "entity": "cold",
+        "entity_type": ["T047", "T033"],
+        "cui": "C0009443",
+        "candidates": [
+            {"cui": "C0009443", "name": "Common Cold", "list_score": 0.93},
+            {"cui": "C0009264", "name": "Cold, Temperature", "list_score": 0.91},
+        ],
+    },
+    {
+        "mention_id": "2",
+        "doc_id": "d1",
+        "entity": "flu",
+        "candidates": [{"cui": "C0021400", "name": "Influenza"}],
+    },
+    {
+        "mention_id": "1",
+        "doc_id": "d2",
+        "entity": "ache",
+        "cui": "CUI-less",
+        "candidates": [{"cui": "C0030193", "name": "Pain", "list_score": 0.5}],
+    },
+    {"mention_id": "3", "doc_id": "d2", "entity": "gout", "candidates": []},
+]
+
+
+def write(folder, kind, rows=ROWS, name="part"):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.{kind.removesuffix('-stream')}"
+    table = pa.Table.from_pylist(rows) if rows else pa.Table.from_pylist(ROWS).slice(0, 0)
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    elif kind == "parquet":
+        pq.write_table(table, path, row_group_size=4)
+    else:
+        with (pa.ipc.new_stream if kind.endswith("stream") else pa.ipc.new_file)(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=5)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow", "arrow-stream"])
+@pytest.mark.parametrize("most", [1, 4, 50])
+def test_any_batches_are_the_rows(tmp_path, kind, most):
+    for name, rows in (("a", ROWS[:9]), ("b", []), ("c", ROWS[9:])):
+        write(tmp_path / "in", kind, rows, name)
+    (tmp_path / "in" / "notes.txt").write_text("ignored")
+    batches = list(read_rows(tmp_path / "in", most))
+    assert [row for batch in batches for row in batch.mappings()] == ROWS
+    assert max(len(batch.positions) for batch in batches) <= most
+    ending = kind.removesuffix("-stream")
+    expected = [(f"a.{ending}", n) for n in range(1, 10)] + [(f"c.{ending}", n) for n in range(1, 15)]
+    assert [(at.path.name, at.number) for batch in batches for at in batch.positions] == expected
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_rows_of_candidates_are_mentions_with_candidates(tmp_path, ending):
+    path = tmp_path / f"in{ending}"
+    text = "\n".join(CELLS)
+    if ending == ".tsv":
+        text = text.replace('"Cold, Temperature"', "Cold; Temperature").replace(",", "\t").replace(";", ",")
+    path.write_text(text, encoding="utf-8-sig")
+    (batch,) = read_rows(path)
+    assert batch.content == MENTIONS
+    assert [str(position) for position in batch.positions] == [f"{path}:{line}" for line in (2, 4, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (("mention,cui", "cold,C1"), "mention_id"),
+        (("mention_id,cui", "1,C1"), "mention or entity"),
+        (("mention_id,mention", "1,cold"), "cui or name"),
+        (("mention_id,mention,name", "1,cold,a", ",cold,b"), r"in\.csv:3"),
+        (("mention_id,mention,name", "1,cold,a", "2,cold"), r"in\.csv:3"),
+        (("mention_id,mention,name", "1,cold,a,b"), r"in\.csv:2"),
+        (("mention_id,mention,name", '1,"cold'), r"in\.csv"),
+    ],
+)
+def test_a_file_of_cells_that_cannot_be_read_is_named(tmp_path, lines, named):
+    path = tmp_path / "in.csv"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=named):
+        list(read_rows(path))
+
+
+def test_a_score_of_cells_that_is_not_a_number_is_refused_with_its_row(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("mention_id,doc_id,mention,cui,name,bm25_score,gold\n1,d,cold,C1,Cold,low,1\n")
+    with pytest.raises(UserError, match=r"in\.csv:2.*bm25_score.*'low'"):
+        read_labelled_lists(path, TypeHierarchy.built_in())
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "null", '{"a": 1e}', "\xff"])
+def test_a_line_that_is_no_object_is_a_faulty_row(tmp_path, line):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"entity": "a", "candidates": []}\n' + line.encode("latin-1"))
+    (batch,) = read_rows(path)
+    assert set(batch.content[1]) == {"line", "error"}
+    with pytest.raises(InvalidRow) as found:
+        CandidateLists.from_rows(TypeHierarchy.built_in(), batch.content)
+    assert found.value.row == 1
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.arrow"])
+def test_a_damaged_table_is_named(tmp_path, name):
+    path = write(tmp_path, name.removeprefix("in."), name="in")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=name):
+        list(read_rows(path))
+
+
+def test_a_folder_without_files_of_mentions_and_a_missing_file_are_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    for path in (tmp_path, tmp_path / "absent.jsonl", tmp_path / "notes.txt"):
+        with pytest.raises(UserError, match=path.name):
+            list(read_rows(path))
+
+
+def labelled_rows(count=20):
+    """A mention in each of ten documents, twice; its first candidate is correct."""
+    candidates = [{"name": "a", "cui": "C1"}, {"name": "b", "cui": "HP:0000001"}]
+    return [
+        {"mention_id": n, "doc_id": f"d{n % 10}", "entity": "a", "cui": "C1", "candidates": candidates}
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_added_rows_follow_and_replace_those_with_their_ids(tmp_path, kind):
+    path = write(tmp_path, kind, labelled_rows())
+    corrected = {**labelled_rows()[3], "mention_id": "3", "cui": "HP:0000001", "sampled": False}
+    new = {**labelled_rows()[3], "mention_id": None, "entity": "new", "sampled": True}
+    add = write(tmp_path, "jsonl", [corrected, new], "corrections")
+    labelled = read_labelled_lists(path, TypeHierarchy.built_in(), add=add)
+    annotations = labelled.lists.annotations
+    assert labelled.mention_ids == [*(str(n) for n in range(20) if n != 3), "3", None]
+    assert annotations.gold.tolist() == [0] * 19 + [1, 0] and labelled.lists.mentions[-1] == "new"
+    assert annotations.certifies.tolist() == [True] * 19 + [False, True]
+    assert str(labelled.positions[-1]) == f"{add}:2"

@@ -1,0 +1,183 @@
+import gzip
+
+import pytest
+from data_fixtures import VOCABULARY, write_rrf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from umls_reranker.core.text_files import UserError
+from umls_reranker.vocab import rrf as rrf_tables
+from umls_reranker.vocab.concepts import Concept, iter_concepts
+from umls_reranker.vocab.rrf import read_release, read_rrf_concepts, release_files
+
+
+def conso(cui, name, lat="ENG", ts="S", stt="PF", ispref="N", sab="MINI", suppress="N"):
+    return f"{cui}|{lat}|{ts}|L1|{stt}|S1|{ispref}|A1||||{sab}|PT|x|{name}|0|{suppress}||"
+
+
+def release(folder, names, types=("C0000001|T047|B2|Disease|AT1||",), definitions=None):
+    folder.mkdir(exist_ok=True)
+    (folder / "MRCONSO.RRF").write_text("".join(f"{line}\n" for line in names))
+    (folder / "MRSTY.RRF").write_text("".join(f"{line}\n" for line in types))
+    if definitions:
+        (folder / "MRDEF.RRF").write_text("".join(f"{line}\n" for line in definitions))
+    return folder
+
+
+def read_files(folder, **options):
+    return read_rrf_concepts(release_files(folder), **options)
+
+
+def read(folder, **options):
+    return list(iter_concepts(read_files(folder, **options)[0]))
+
+
+def test_reads_the_miniature_release(tmp_path):
+    table, report = read_files(write_rrf(tmp_path))
+    concepts = list(iter_concepts(table))
+    assert [(c.cui, (c.semantic_types[0], (c.name, *c.synonyms))) for c in concepts] == list(VOCABULARY.items())
+    assert [c.cui for c in concepts if c.definition] == ["C9000002"]
+    assert concepts[1].definition == "Too much sugar in the blood."
+    assert report == {"names_read": 88, "names_kept": 88, "dropped": {"LAT": 0, "SAB": 0, "SUPPRESS": 0}}
+
+
+def test_the_preferred_name_follows_the_release_s_ranks(tmp_path):
+    names = [
+        conso("C0000001", "suppressible", ts="s", ispref="Y"),
+        conso("C0000001", "variant", ts="P", stt="VO", ispref="Y"),
+        conso("C0000001", "later atom", ts="P"),
+        conso("C0000001", "best", ts="P", ispref="Y"),
+        conso("C0000001", "synonym", ispref="Y"),
+        conso("C0000001", "another synonym", ispref="Y"),
+    ]
+    (concept,) = read(release(tmp_path, names))
+    expected = ["best", "later atom", "variant", "synonym", "another synonym", "suppressible"]
+    assert [concept.name, *concept.synonyms] == expected
+
+
+def test_languages_come_in_the_order_asked_for(tmp_path):
+    names = [
+        conso("C0000001", "Herz", "GER", ts="P", ispref="Y"),
+        conso("C0000001", "heart"),
+        conso("C1", "coeur", "FRE"),
+    ]
+    concepts = read(release(tmp_path, names), languages=("ENG", "GER"))
+    assert [(c.cui, c.name, c.synonyms) for c in concepts] == [("C0000001", "heart", ("Herz",))]
+
+
+def test_filters_and_what_they_dropped(tmp_path):
+    names = [
+        conso("C0000001", "kept", sab="A"),
+        conso("C0000001", "kept", sab="A"),
+        conso("C0000001", "other source", sab="B"),
+        conso("C0000001", "obsolete", sab="A", suppress="O"),
+        conso("C0000002", "foreign", sab="A", lat="SPA"),
+    ]
+    definitions = ["C0000001|A1|A|S|B|Of another source.|N||", "C0000001|A1|A|S|A|Kept.|N||"]
+    folder = release(tmp_path, names, definitions=definitions)
+    concepts, report = read_files(folder, sources=["A"])
+    assert list(iter_concepts(concepts)) == [Concept("C0000001", "kept", (), ("T047",), "Kept.")]
+    assert report == {"names_read": 5, "names_kept": 2, "dropped": {"LAT": 1, "SAB": 1, "SUPPRESS": 1}}
+    with pytest.raises(UserError, match="MRCONSO.RRF"):
+        read(folder, sources=["C"])
+
+
+def test_types_and_the_first_definition_of_each_concept(tmp_path):
+    lines = [("C0000001", "first"), ("C0000001", "second"), ("C0000002", "only"), ("C9", "strange")]
+    definitions = [f"{cui}|A1|A|S|MINI|{text}|N||" for cui, text in lines]
+    types = [f"{cui}|{tui}|B|D|A||" for cui in ("C0000002", "C7", "C0000001") for tui in ("T047", "T023", "T047")]
+    names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
+    concepts = read(release(tmp_path, names, types, definitions))
+    assert [c.definition for c in concepts] == ["first", "only", ""]
+    assert [c.semantic_types for c in concepts] == [("T047", "T023"), ("T047", "T023"), ()]
+
+
+def test_unsorted_files_give_the_same_concepts(tmp_path):
+    folder = write_rrf(tmp_path)
+    expected = read(folder)
+    for name in ("MRCONSO.RRF", "MRSTY.RRF"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        # Reversed by concept, so that the order within a concept stays.
+        (folder / name).write_text("".join(sorted(lines, key=lambda line: line[:8], reverse=True)))
+    assert read(folder) == expected
+
+
+def test_gzip_line_ends_quotes_and_byte_order_mark(tmp_path):
+    folder = release(tmp_path, [conso("C0000001", '"the" cold"'), conso("C0000001", "\u03b2 'x\\")])
+    content = b"\xef\xbb\xbf" + (folder / "MRCONSO.RRF").read_bytes().replace(b"\n", b"\r\n")
+    (folder / "MRCONSO.RRF").unlink()
+    (folder / "MRCONSO.RRF.gz").write_bytes(gzip.compress(content))
+    (concept,) = read(folder)
+    assert (concept.cui, concept.name, concept.synonyms) == ("C0000001", '"the" cold"', ("\u03b2 'x\\",))
+
+
+GOOD = conso("C0000001", "good").encode()
+MALFORMED = [
+    conso("C0000002", "x").replace("|x|", "|", 1).encode(),
+    conso("C0000002", "x|y").encode(),
+    conso("C0000002", "x").encode()[:-1],
+    conso("C0000002", "x").encode()[:20],
+    conso("C0000002", "x").encode() + b"tail",
+    conso("", "x").encode(),
+    conso("C0000002", "").encode(),
+    conso("C0000002", "caf").encode().replace(b"caf", b"caf\xe9"),
+    b"C0000002|\xff\xfe",
+    b"\0\0\0",
+]
+
+
+@pytest.mark.parametrize("line", MALFORMED)
+@pytest.mark.parametrize("block_bytes", [200, 4 << 20])
+def test_the_first_malformed_line_is_named(tmp_path, line, block_bytes, monkeypatch):
+    monkeypatch.setattr(rrf_tables, "BLOCK_BYTES", block_bytes)
+    folder = release(tmp_path, [])
+    (folder / "MRCONSO.RRF").write_bytes((GOOD + b"\n") * 20 + b"\n" + line + b"\n" + GOOD + b"\n")
+    with pytest.raises(UserError, match="MRCONSO.RRF:22: "):
+        read(folder)
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="MRCONSO.RRF"):
+        read(tmp_path)
+    folder = write_rrf(tmp_path / "META")
+    with pytest.raises(UserError, match="did you mean .*META"):
+        read(tmp_path)
+    packed = gzip.compress((folder / "MRCONSO.RRF").read_bytes())
+    (folder / "MRCONSO.RRF").unlink()
+    for content in (packed[: len(packed) // 2], b""):
+        (folder / "MRCONSO.RRF.gz").write_bytes(content)
+        with pytest.raises(UserError, match="MRCONSO.RRF.gz"):
+            read(folder)
+
+
+PIECES = st.sampled_from(
+    [GOOD, conso("C0000002", "x").encode(), b"|", b"\n", b"\r\n", b"C0000003", b"ENG", b'"', b"\0"]
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), min_size=1, max_size=12))
+def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path, pieces):
+    folder = release(tmp_path, [])
+    (folder / "MRCONSO.RRF").write_bytes(b"".join(pieces))
+    try:
+        concepts = read(folder)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    assert concepts == sorted(concepts, key=lambda concept: concept.cui)
+    assert all(
+        concept.cui and concept.name and len(set(concept.synonyms)) == len(concept.synonyms) for concept in concepts
+    )
+
+
+def test_files_of_a_release_and_its_name(tmp_path):
+    folder = write_rrf(tmp_path / "META")
+    for name in ("MRREL.RRF.gz", "MRCUI.RRF", "MRCUI.RRF.gz"):
+        (folder / name).touch()
+    assert read_release(release_files(folder)) == {}
+    (tmp_path / "release.dat").write_text("# x\numls.release.date=20210503\numls.release.name=2021AA\n")
+    files = release_files(folder, unused=["MRDEF"])
+    expected = ["MRCONSO.RRF", "MRSTY.RRF", "MRREL.RRF.gz", "MRCUI.RRF", "release.dat"]
+    assert [path.name for path in files.values()] == expected
+    assert read_release(files) == {"date": "20210503", "name": "2021AA"}

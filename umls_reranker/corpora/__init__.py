@@ -1,0 +1,1 @@
+"""Corpora and the mentions of a run, from what a recipe names."""

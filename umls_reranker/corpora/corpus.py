@@ -1,0 +1,386 @@
+"""Annotated text: mentions of concepts in documents, and what all readers of a corpus share.
+
+A reader (`CorpusReader`) says how it recognizes its format and yields documents with their annotations. The checks,
+the text around a mention, long forms of abbreviations, counts and messages are the same for all of them.
+`corpus_formats` lists the readers.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core.text_files import Malformed, UserError, excerpt, read_lines
+from ..vocab.text import CUI, normalize_cui
+
+# MedMentions writes UnknownType for a concept without a type.
+TYPE = re.compile(r"T[0-9]{3}|UnknownType")
+SEPARATORS = re.compile(r"[,;|\s]+")
+# Maximum characters between two passages; more means a wrong offset.
+LARGEST_GAP = 1_000_000
+Item = TypeVar("Item")
+Parsed = TypeVar("Parsed")
+CONTEXT_CHARS = 128
+"""Characters of text kept on each side of a mention."""
+
+# A larger share of faulty annotations stops the reading.
+MOST_FAULTY, SHOWN_FAULTS = 0.02, 10
+# What the report of a reading counts.
+COUNTS = ("documents", "expanded_abbreviations", "mentions", "without_cui", "discontinuous", "further_cuis")
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A piece of text annotated with a concept.
+
+    Attributes:
+        doc_id: id of the document, e.g. its PMID.
+        start: offset in the document, in characters.
+        end: offset of its end, exclusive.
+        text: the mention as written, or the long form of its abbreviation.
+        left: text before it, with inner white space.
+        right: text after it, with inner white space.
+        cui: UMLS concept id, e.g. ``C0037114``.
+        semantic_types: type ids as annotated, e.g. ``("T103",)``.
+    """
+
+    doc_id: str
+    start: int
+    end: int
+    text: str
+    left: str
+    right: str
+    cui: str
+    semantic_types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """An annotation of a corpus, not yet compared with the text.
+
+    Attributes:
+        spans: ``(start, end)`` of its pieces, characters, end exclusive; several if it is discontinuous.
+        text: the annotated text as the annotation repeats it.
+        cuis: UMLS concept ids; the first one counts. None: it is annotated with concepts of other vocabularies.
+        semantic_types: type ids; may be empty.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    text: str
+    cuis: tuple[str, ...]
+    semantic_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document of a corpus.
+
+    Attributes:
+        where: its file and place in it, for messages.
+        doc_id: as in the lists of documents.
+        text: its text, in which offsets count characters.
+        annotations: its annotations, each with its place; read once.
+    """
+
+    where: str
+    doc_id: str
+    text: str
+    annotations: Iterable[tuple[str, Annotation]]
+
+
+class Faults:
+    """The documents and annotations of a corpus that are left out because they are malformed.
+
+    Attributes:
+        reasons: their number by reason.
+        first: the first of them, with file and place.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+        self.first: list[str] = []
+
+    def add(self, where: str, problem: Malformed) -> None:
+        """Count one, at this file and place."""
+        self.reasons[problem.reason] += 1
+        if len(self.first) < SHOWN_FAULTS:
+            self.first.append(f"{where}: {problem}")
+
+    def parsed(
+        self, items: Iterable[tuple[str, Item]], parse: Callable[[Item], Parsed]
+    ) -> Iterator[tuple[str, Parsed]]:
+        """Yield the parsed items with their places; those that are `Malformed` are counted."""
+        for where, item in items:
+            try:
+                yield where, parse(item)
+            except Malformed as problem:
+                self.add(where, problem)
+
+    def require_few(self, sound: int) -> None:
+        """Raise a UserError that shows the first faults if their share is too large; `sound` counts the others."""
+        count = self.reasons.total()
+        if count > MOST_FAULTY * (count + sound):
+            raise UserError(
+                f"{count:,} of {count + sound:,} annotations are malformed, more than {MOST_FAULTY:.0%}; correct "
+                f"the file, or choose another. The first are: {'; '.join(self.first)}"
+            )
+
+
+class CorpusReader(ABC):
+    """A format of annotated text.
+
+    Attributes:
+        name: name of the format.
+        layout: description of its files, for help and messages.
+    """
+
+    name: str
+    layout: str
+
+    @abstractmethod
+    def recognizes(self, start: bytes) -> bool:
+        """Whether a file is in this format, by its first 64 KiB, unpacked."""
+
+    @abstractmethod
+    def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
+        """Stream the documents of a file, plain or gzip.
+
+        Args:
+            path: the file.
+            faults: takes malformed documents and annotations, which are not yielded.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+
+    def files(self, folder: Path) -> tuple[Path, ...]:
+        """The files of a corpus folder in order; none if the folder is not in this format."""
+        return ()
+
+    def read(
+        self, paths: Sequence[Path], report: dict[str, Any], *, expand_abbreviations: bool = False
+    ) -> Iterator[Mention]:
+        """Stream the mentions of a corpus, in file order; memory holds one document.
+
+        Args:
+            paths: the files of the corpus.
+            report: filled at the end: the ``format``, the numbers of ``documents`` and ``mentions``,
+                ``expanded_abbreviations``, annotations ``without_cui`` and ``discontinuous`` ones, which are left out,
+                ``further_cuis`` of annotations with several, which are not used, and ``malformed`` documents and
+                annotations, which are left out, by reason, with the ``first_malformed``.
+            expand_abbreviations: replace a mention that its document defines as an abbreviation by the long form;
+                `start` and `end` do not change.
+
+        Raises:
+            UserError: a file is missing, empty or damaged; more than 2 % of the annotations are malformed; there is
+                no document, or none with a CUI.
+        """
+        counts = dict.fromkeys(COUNTS, 0)
+        faults = Faults()
+        seen: set[str] = set()
+        for document in (document for path in paths for document in self.documents(path, faults)):
+            if not document.doc_id or document.doc_id in seen:
+                faults.add(document.where, Malformed("document without an id of its own"))
+                continue
+            seen.add(document.doc_id)
+            counts["documents"] += 1
+            long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
+            for where, annotation in document.annotations:
+                if not annotation.cuis or len(annotation.spans) > 1:
+                    counts["discontinuous" if annotation.cuis else "without_cui"] += 1
+                    continue
+                try:
+                    mention = _mention(document, annotation, long_forms)
+                except Malformed as problem:
+                    faults.add(where, problem)
+                    continue
+                counts["mentions"] += 1
+                counts["expanded_abbreviations"] += mention.text != annotation.text
+                counts["further_cuis"] += len(annotation.cuis) - 1
+                yield mention
+        faults.require_few(counts["mentions"] + counts["discontinuous"] + counts["without_cui"])
+        if not counts["mentions"]:
+            raise UserError(
+                f"{name_files(paths)} contains {len(seen):,} documents with {counts['without_cui']:,} annotations, of "
+                f"which none has a UMLS CUI such as C0009443; expected {self.layout}"
+            )
+        report |= {"format": self.name} | counts
+        report |= {"malformed": dict(faults.reasons.most_common()), "first_malformed": faults.first}
+
+
+def as_cui(identifier: str) -> str:
+    """The CUI that an identifier names, with or without prefix; "" for concepts of other vocabularies.
+
+    >>> as_cui("UMLS:C0009443"), as_cui("C0009443"), as_cui("MESH:D003924")
+    ('C0009443', 'C0009443', '')
+    """
+    cui = normalize_cui(identifier.removeprefix("UMLS:"))
+    return cui if CUI.fullmatch(cui) else ""
+
+
+def type_ids(text: str) -> tuple[str, ...]:
+    """The type ids that a text consists of; none if it is something else.
+
+    >>> type_ids("T047,T184"), type_ids("Disease")
+    (('T047', 'T184'), ())
+    """
+    words = SEPARATORS.split(text.strip())
+    return tuple(words) if all(map(TYPE.fullmatch, words)) else ()
+
+
+def join_passages(passages: Iterable[tuple[int, str]]) -> str:
+    """The text of a document from offset and text of its passages; blanks fill the gaps.
+
+    Raises:
+        Malformed: passages overlap, or are far apart.
+
+    >>> join_passages([(0, "Cold"), (5, "A cold.")])
+    'Cold A cold.'
+    """
+    pieces, length = [], 0
+    for offset, text in passages:
+        if not text:
+            continue
+        if not length <= offset <= length + LARGEST_GAP:
+            problem = "passages overlap" if offset < length else "passages far apart"
+            raise Malformed(problem, f": one starts at {offset}, and the text before it ends at {length}")
+        pieces += [" " * (offset - length), text]
+        length = offset + len(text)
+    return "".join(pieces)
+
+
+def text_around(text: str, start: int, end: int, size: int = CONTEXT_CHARS) -> tuple[str, str]:
+    """At most `size` characters before `start` and after `end`, without partial words at the outer ends."""
+    first = max(0, start - size)
+    if first and not text[first - 1].isspace():
+        while first < start and not text[first].isspace():
+            first += 1
+    last = min(len(text), end + size)
+    if last < len(text) and not text[last].isspace():
+        while last > end and not text[last - 1].isspace():
+            last -= 1
+    return text[first:start].lstrip(), text[end:last].rstrip()
+
+
+def read_pmids(path: str | Path) -> list[str]:
+    """Read a list of document ids, one per line; blank lines and repetitions are dropped, the order is kept.
+
+    Raises:
+        UserError: the file is missing or empty, or a line is not one id (names file and line).
+    """
+    path = Path(path)
+    ids: dict[str, None] = {}
+    for number, line in read_lines(path):
+        words = line.decode("utf-8", errors="replace").split()
+        if len(words) > 1:
+            raise UserError(
+                f"{path}:{number}: expected one document id per line, found {len(words)} words: {excerpt(words[0])} "
+                "..."
+            )
+        ids.update(dict.fromkeys(words))
+    if not ids:
+        raise UserError(f"{path} contains no document ids; expected one per line")
+    return list(ids)
+
+
+def name_files(paths: Sequence[Path]) -> str:
+    """The files of a corpus in messages."""
+    return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
+
+
+def _mention(document: Document, annotation: Annotation, long_forms: dict[str, str]) -> Mention:
+    ((start, end),) = annotation.spans
+    if not 0 <= start < end <= len(document.text):
+        raise Malformed("offsets outside the document", f": {start}-{end} in {len(document.text)} characters")
+    text = document.text[start:end]
+    if text != annotation.text:
+        raise Malformed(
+            "offsets do not match the text", f": {start}-{end} is {excerpt(text)}, not {excerpt(annotation.text)}"
+        )
+    left, right = text_around(document.text, start, end)
+    text = long_forms.get(text, text)
+    return Mention(document.doc_id, start, end, text, left, right, annotation.cuis[0], annotation.semantic_types)
+
+
+PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
+# What ends a clause; no long form starts before it.
+CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
+MOST_CHARACTERS, MOST_WORDS = 10, 2
+# Characters read before a parenthesis: far more than the 15 words of a long form.
+WINDOW = 2_000
+
+
+def find_abbreviations(text: str) -> dict[str, str]:
+    """Short forms of a document and their first definitions.
+
+    >>> find_abbreviations("Acute myocardial infarction (AMI) and tumor necrosis factor (TNF).")
+    {'AMI': 'Acute myocardial infarction', 'TNF': 'tumor necrosis factor'}
+    >>> find_abbreviations("We used MRI (magnetic resonance imaging) and so on (see below).")
+    {'MRI': 'magnetic resonance imaging'}
+    """
+    long_forms: dict[str, str] = {}
+    ends = CLAUSE_END.finditer(text)
+    for match in PARENTHESES.finditer(text):
+        # A parenthesis itself ends a clause, so no character is read twice: time is linear in the text.
+        clause = 0
+        for end in ends:
+            if end.start() == match.start():
+                break
+            clause = end.end()
+        inside = re.split(r"[;,]\s", match[1], maxsplit=1)[0].strip()
+        before = text[max(clause, match.start() - WINDOW) : match.start()].rstrip()
+        if _is_short_form(inside):
+            short, long = inside, _long_form(inside, _last_words(before, inside))
+        else:
+            # "MRI (magnetic resonance imaging)": the short form comes first, in capitals or with a digit.
+            short = before.rsplit(maxsplit=1)[-1] if before else ""
+            plain = not re.search(r"[A-Z0-9]", short[1:])
+            long = None if plain or not _is_short_form(short) else _long_form(short, inside)
+            long = long if long == inside else None
+        if long is not None:
+            long_forms.setdefault(short, long)
+    return long_forms
+
+
+def _is_short_form(text: str) -> bool:
+    return (
+        2 <= len(text) <= MOST_CHARACTERS
+        and len(text.split()) <= MOST_WORDS
+        and text[0].isalnum()
+        and any(character.isalpha() for character in text)
+    )
+
+
+def _last_words(text: str, short: str) -> str:
+    """The last words of a clause, as many as a long form may have."""
+    letters = sum(character.isalnum() for character in short)
+    most = min(letters + 5, letters * 2)
+    starts = [match.start() for match in re.finditer(r"\S+", text)]
+    return text[starts[-most] if len(starts) > most else 0 :].strip()
+
+
+def _long_form(short: str, text: str) -> str | None:
+    """The shortest end of `text` that holds the letters of `short` in order, or None."""
+    position = len(text)
+    for number, letter in reversed([*enumerate(filter(str.isalnum, short.lower()))]):
+        position -= 1
+        while position >= 0 and not (text[position].lower() == letter and (number or _starts_word(text, position))):
+            position -= 1
+        if position < 0:
+            return None
+    # Hyphenated words are kept whole; a line may end between two words.
+    while position and not text[position - 1].isspace():
+        position -= 1
+    long = text[position:]
+    too_long = len(long.split()) > min(len(short) + 5, len(short) * 2)
+    holds_itself = short.lower() in long.lower().split()
+    return None if len(long) <= len(short) or too_long or holds_itself else long
+
+
+def _starts_word(text: str, position: int) -> bool:
+    return position == 0 or not text[position - 1].isalnum()

@@ -1,0 +1,243 @@
+"""Mentions of a run by split, with retired CUIs mapped and counts of what was read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Features, List, Value
+from rich.table import Table
+
+from ..core.arrays import arrow_writer, open_arrow
+from ..core.text_files import UserError
+from ..vocab.concepts import Concept, ConceptTable, StringRows
+from ..vocab.rrf import read_table
+from ..vocab.text import normalize_name
+from .corpus import Mention
+
+SPLITS = ("train", "dev", "calibration", "test")
+BATCH_ROWS = 1_000
+
+MENTION_FEATURES = Features(
+    {
+        "mention_id": Value("int64"),
+        "doc_id": Value("string"),
+        "start": Value("int32"),
+        "end": Value("int32"),
+        "mention": Value("string"),
+        "left": Value("string"),
+        "right": Value("string"),
+        "cui": Value("string"),
+        "semantic_types": List(Value("string")),
+    }
+)
+
+
+def assign_split(doc_id: str, shares: Mapping[str, float], seed: int) -> str:
+    """The split of a document by a hash of seed and id, independent of the rest of the corpus.
+
+    Args:
+        doc_id: id of the document.
+        shares: split -> share; they are divided by their sum.
+        seed: seed of the splits.
+
+    Raises:
+        UserError: a share is negative, or all are zero.
+
+    >>> assign_split("26316050", {"dev": 0.2, "calibration": 0.4, "test": 0.4}, seed=13)
+    'calibration'
+    """
+    total = sum(shares.values())
+    if total <= 0 or min(shares.values()) < 0:
+        raise UserError(f"split shares must not be negative or all zero: {dict(shares)}")
+    point = _draw(seed, doc_id) * total
+    chosen = ""
+    for split, share in shares.items():
+        if share:
+            chosen = split
+            point -= share
+            if point < 0:
+                break
+    return chosen
+
+
+def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path) -> dict[str, int]:
+    """Write ``(split, mention)`` pairs into one file for each split, in the order they come.
+
+    ``mention_id`` is the row number within the split.
+
+    Returns:
+        Split -> number of mentions.
+
+    Raises:
+        UserError: a split is empty.
+    """
+    waiting: dict[str, list[Mention]] = {split: [] for split in SPLITS}
+    counts = dict.fromkeys(SPLITS, 0)
+    with split_writers(MENTION_FEATURES.arrow_schema, path) as writers:
+        for split, mention in mentions:
+            waiting[split].append(mention)
+            counts[split] += 1
+            if len(waiting[split]) == BATCH_ROWS:
+                writers[split].write(_rows(waiting[split], counts[split]))
+                waiting[split] = []
+        for split, rest in waiting.items():
+            writers[split].write(_rows(rest, counts[split]))
+        empty = [split for split, count in counts.items() if not count]
+        if empty:
+            raise UserError(
+                f"the split {empty[0]!r} is empty (mentions by split: {counts}); check the document lists, increase "
+                "its share, or use another seed"
+            )
+    return counts
+
+
+@contextmanager
+def split_writers(schema: pa.Schema, folder: Path) -> Iterator[dict[str, pa.RecordBatchStreamWriter]]:
+    """Yield the writers of all splits, each of a file ``SPLIT.arrow``."""
+    with ExitStack() as stack:
+        yield {split: stack.enter_context(arrow_writer(folder / f"{split}.arrow", schema)) for split in SPLITS}
+
+
+def hold_out_synonyms(
+    concepts: Sequence[Concept], *, shares: Mapping[str, float], seed: int
+) -> tuple[list[Concept], list[tuple[str, Mention]]]:
+    """Take one synonym out of each concept as a mention, if there is no annotated text.
+
+    A synonym qualifies if no other name of its concept has the same normalized form, so the mention cannot be looked
+    up under its concept. Other concepts keep their names. The CUI serves as document id, so splits are by concept.
+
+    Args:
+        concepts: the dictionary.
+        shares: split -> share of the concepts, as for `assign_split`.
+        seed: seed of synonyms and splits.
+
+    Returns:
+        The concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.
+    """
+    held_out = {}
+    for concept in concepts:
+        if names := _held_out_candidates(concept):
+            held_out[concept.cui] = names[int(_draw(seed, "synonym", concept.cui) * len(names))]
+    remaining, mentions = [], []
+    for concept in concepts:
+        text = held_out.get(concept.cui)
+        if text is None:
+            remaining.append(concept)
+            continue
+        remaining.append(replace(concept, synonyms=tuple(name for name in concept.synonyms if name != text)))
+        mention = Mention(concept.cui, 0, len(text), text, "", "", concept.cui, concept.semantic_types)
+        mentions.append((assign_split(concept.cui, shares, seed), mention))
+    return remaining, mentions
+
+
+def _held_out_candidates(concept: Concept) -> list[str]:
+    forms = [normalize_name(name) for name in (concept.name, *concept.synonyms)]
+    return [name for name, form in zip(concept.synonyms, forms[1:], strict=True) if forms.count(form) == 1]
+
+
+def _draw(seed: int, *parts: str) -> float:
+    """A number in [0, 1) that depends only on the arguments."""
+    digest = hashlib.sha256(":".join((str(seed), *parts)).encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def _rows(mentions: Sequence[Mention], end: int) -> pa.Table:
+    """The last mentions before row `end` of their split."""
+    rows = [asdict(mention) for mention in mentions]
+    numbers = range(end - len(rows), end)
+    rows = [row | {"mention_id": number, "mention": row["text"]} for row, number in zip(rows, numbers, strict=True)]
+    return pa.Table.from_pylist(rows, MENTION_FEATURES.arrow_schema)
+
+
+SCHEMA = pa.schema({"CUI1": pa.string(), "CUI2": pa.string()})
+
+
+class RetiredCuis:
+    """CUIs that were merged into others, as `RetiredCuis.read` finds them.
+
+    Args:
+        mergers: columns ``CUI1`` (the retired CUI) and ``CUI2``, in any order.
+    """
+
+    def __init__(self, mergers: pa.Table) -> None:
+        self._retired = StringRows.of(mergers["CUI1"].combine_chunks())
+        self._successors = mergers["CUI2"].combine_chunks()
+
+    @classmethod
+    def read(cls, path: Path) -> RetiredCuis:
+        """Read the mergers of ``MRCUI.RRF``, plain or gzip.
+
+        Raises:
+            UserError: the file is missing, empty or damaged, or a line is malformed (names file and line).
+        """
+        blocks = read_table("MRCUI", path, ["CUI1", "REL", "CUI2"])
+        mergers = [block.filter(pc.equal(block["REL"], "SY")).select(SCHEMA.names) for block in blocks]
+        return cls(pa.Table.from_batches(mergers, SCHEMA))
+
+    def successor(self, cui: str, concepts: ConceptTable) -> str | None:
+        """The concept of the dictionary that `cui` was merged into, directly or over several releases.
+
+        If a CUI was merged into several, the nearest one in the dictionary is used, then the first in the file.
+        """
+        reached, waiting = {cui}, [cui]
+        while waiting:
+            rows, _ = self._retired.find(pa.array(waiting, pa.string()))
+            merged_into = self._successors.take(pa.array(rows)).to_pylist()
+            waiting = [target for target in dict.fromkeys(merged_into) if target not in reached]
+            reached.update(waiting)
+            for successor, row in zip(waiting, concepts.rows(waiting), strict=True):
+                if row >= 0:
+                    return successor
+        return None
+
+
+def map_retired(
+    mentions: Iterable[tuple[str, Mention]], retired: RetiredCuis, concepts: ConceptTable
+) -> Iterator[tuple[str, Mention]]:
+    """Yield ``(split, mention)`` with gold CUIs that the dictionary lacks replaced by their successors, if any."""
+    current: dict[str, str] = {}
+    for split, mention in mentions:
+        if mention.cui not in current:
+            is_known = concepts.rows([mention.cui])[0] >= 0
+            current[mention.cui] = (not is_known and retired.successor(mention.cui, concepts)) or mention.cui
+        yield split, replace(mention, cui=current[mention.cui])
+
+
+def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
+    """Split -> number of mentions whose gold concept is in the dictionary.
+
+    Args:
+        folder: folder that `mentions.write_mentions` wrote.
+        concepts: the dictionary.
+    """
+    cuis = {split: open_arrow(folder / f"{split}.arrow")["cui"].to_pylist() for split in SPLITS}
+    return {split: int((concepts.rows(of_split) >= 0).sum()) for split, of_split in cuis.items()}
+
+
+def reading_table(*reports: Mapping[str, Any]) -> Table:
+    """A table of all counts above 0, and of all texts, in ``read_report.json`` of some stages."""
+    table = Table(title="Concepts and mentions", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("how many", justify="right", overflow="fold")
+    for report in reports:
+        for name, value in _flat(report):
+            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_section()
+    return table
+
+
+def _flat(report: Mapping[str, Any] | list[Any], *path: str) -> Iterator[tuple[str, Any]]:
+    """Names and values that are neither 0 nor empty."""
+    items = report.items() if isinstance(report, Mapping) else ((str(n + 1), value) for n, value in enumerate(report))
+    for key, value in items:
+        if isinstance(value, Mapping | list):
+            yield from _flat(value, *path, key)
+        elif value:
+            yield ": ".join([*path, key]), value

@@ -1,0 +1,259 @@
+"""From the keys of a recipe to files, their fingerprints, and the concepts and mentions in them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..core.fetch import fetch
+from ..core.files import fingerprint_path, remembered
+from ..core.recipe import Recipe
+from ..core.settings import ConceptArguments, MentionArguments
+from ..core.text_files import UserError
+from ..vocab.concepts import concept_table
+from ..vocab.ontology import read_obo_concepts, read_ontology
+from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, release_files
+from ..vocab.types import GROUP_PREFIX, TypeHierarchy
+from .corpus import Mention, name_files, read_pmids
+from .formats import corpus_files, read_corpus, reader_of
+from .mentions import assign_split
+from .user_lists import SplitOf
+
+# Recipe key -> check that rejects a wrong download (`fetch.fetch`).
+CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
+    "obo": read_ontology,
+    "corpus": lambda path: reader_of([path]),
+    "train_documents": read_pmids,
+    "dev_documents": read_pmids,
+    "test_documents": read_pmids,
+}
+
+
+def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
+    """Name -> paths of each input file; URLs are fetched.
+
+    Raises:
+        UserError: the recipe lacks a key, has keys that exclude each other, or a file is missing.
+    """
+    cache, concepts, mentions = Path(recipe.run.cache_dir), recipe.concepts, recipe.mentions
+    lists = mentions.candidate_lists
+    from_corpus = mentions.mention_source == "corpus" and not lists
+    if lists and (mentions.corpus or mentions.mention_source != "corpus"):
+        raise UserError("candidate_lists contain the mentions; remove corpus and mention_source")
+    if concepts.obo and not concepts.names_dictionary:
+        raise UserError("obo: is read only with concept_source: obo; set that too, or remove obo")
+
+    def fetched(key: str, locators: str | list[str] | None, *, folder: bool = False) -> tuple[Path, ...]:
+        each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
+        return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
+
+    files: dict[str, tuple[Path, ...]] = {}
+    if concepts.concept_source == "obo":
+        files["obo"] = fetched("obo", concepts.obo)
+    elif concepts.names_dictionary or not lists:
+        release = release_files(Path(_required("umls_dir", concepts.umls_dir)), () if from_corpus else ("MRCUI",))
+        files |= {name: (path,) for name, path in release.items()}
+    if from_corpus:
+        corpora = fetched("corpus", mentions.corpus, folder=True)
+        files["corpus"] = tuple(file for corpus in corpora for file in corpus_files(corpus))
+        # Reported before hours of reading concepts.
+        reader_of(files["corpus"])
+    by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
+    if from_corpus or (lists and by_documents):
+        files["train_documents"] = fetched("train_documents", mentions.train_documents)
+        files["dev_documents"] = fetched("dev_documents", mentions.dev_documents)
+        if mentions.test_documents:
+            files["test_documents"] = fetched("test_documents", mentions.test_documents)
+    if lists:
+        files["candidate_lists"] = (Path(lists),)
+    return files
+
+
+def _required(key: str, value: Any) -> Any:
+    if not value:
+        raise UserError(f"the recipe needs the key {key}; --help explains it")
+    return value
+
+
+def fingerprints(files: Mapping[str, tuple[Path, ...]], cache: Path, printed: bool) -> dict[str, str]:
+    """Name, numbered if there are several files, -> fingerprint.
+
+    Args:
+        files: what `input_files` returns.
+        cache: folder in which the hashes of unchanged files are remembered.
+        printed: print the names and sizes to standard error.
+    """
+    known: dict[str, str] = {}
+    for name, paths in files.items():
+        for number, path in enumerate(paths, start=1):
+            numbered = name if len(paths) == 1 else f"{name} {number}"
+            if printed:
+                print(f"[{numbered}] {path}, {path.stat().st_size:,} bytes", file=sys.stderr)
+            known[numbered] = remembered(fingerprint_path, path, cache)
+    return known
+
+
+class ConceptSource(NamedTuple):
+    """The dictionary's content from the recipe's source.
+
+    Attributes:
+        concepts: concepts for `concepts.write_concepts`.
+        hierarchy: hierarchy of their semantic types.
+        relations: relations for `relations.write_relations`; those of MRREL are read lazily.
+        report: the reader's counts, and the source: ``release``, or ``vocabularies`` of ontologies.
+    """
+
+    concepts: pa.Table
+    hierarchy: TypeHierarchy
+    relations: Iterable[pa.Table]
+    report: dict[str, Any]
+
+
+def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]]) -> ConceptSource:
+    """Read concepts, their type hierarchy and their relations from the recipe's source.
+
+    Args:
+        concepts: the recipe's section.
+        files: what `input_files` returns.
+    """
+    relations: Iterable[pa.Table] = ()
+    if concepts.concept_source == "obo":
+        merged = read_obo_concepts(
+            files["obo"], type_roots=concepts.obo_type_roots, synonym_scopes=concepts.obo_synonym_scopes
+        )
+        table, hierarchy = concept_table(merged.concepts), merged.hierarchy
+        report = merged.report | {"vocabularies": merged.vocabularies}
+        children, parents = zip(*merged.parents, strict=True) if merged.parents else ((), ())
+        relations = [pa.table([children, parents], schema=PAIRS)]
+    else:
+        release, hierarchy = {name: paths[0] for name, paths in files.items()}, TypeHierarchy.built_in()
+        table, report = read_rrf_concepts(release, languages=concepts.languages, sources=concepts.sources)
+        report["release"] = read_release(release)
+        if "MRREL" in release:
+            relations = read_relations(release["MRREL"])
+    if concepts.concept_types or concepts.semantic_groups:
+        table = _of_types(table, _wanted_types(concepts, hierarchy))
+    return ConceptSource(table, hierarchy, relations, report)
+
+
+def _wanted_types(concepts: ConceptArguments, hierarchy: TypeHierarchy) -> list[str]:
+    """Ids of the recipe's types and groups, and of all narrower types."""
+    groups = [f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in concepts.semantic_groups]
+    types: list[str] = []
+    for name in [*concepts.concept_types, *groups]:
+        known = hierarchy.resolve(name)
+        if known is None:
+            names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
+            raise UserError(f"{name} in concept_types or semantic_groups is not known; the first are {names[:12]}")
+        types += hierarchy.descendants(known)
+    return types
+
+
+def _of_types(concepts: pa.Table, types: Sequence[str]) -> pa.Table:
+    lists = concepts["semantic_types"].combine_chunks()
+    has_type = np.zeros(len(concepts), bool)
+    is_wanted = pc.is_in(pc.list_flatten(lists), pa.array(types, pa.string()))
+    has_type[pc.list_parent_indices(lists).filter(is_wanted).to_numpy()] = True
+    return concepts.filter(pa.array(has_type))
+
+
+def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The origin of a dictionary, for the model folder: ``concepts``, and ``release`` or ``vocabularies``.
+
+    Candidate lists without a dictionary have neither.
+
+    Args:
+        report: report of `read_concepts` and the script.
+    """
+    return {key: report[key] for key in ("concepts", "release", "vocabularies") if key in report}
+
+
+def split_shares(mentions: MentionArguments) -> dict[str, float]:
+    """Shares of all four splits, for mentions without official document lists."""
+    if not 0 < mentions.train_share < 1:
+        raise UserError(f"train_share: {mentions.train_share} must be above 0 and below 1")
+    return {"train": mentions.train_share} | _held_out_shares(mentions, 1.0 - mentions.train_share)
+
+
+def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool = False) -> dict[str, float]:
+    """Shares of dev and calibration, and of test, unless test has documents of its own (`has_test`)."""
+    shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
+    # 1 - 0.9 - 0.1 is negative, by rounding.
+    test = round(1.0 - mentions.dev_share - mentions.calibration_share, 9)
+    if min(shares.values()) <= 0 or test < 0 or not (test or has_test):
+        remedy = "sum to at most 1" if has_test else "leave a share for the test split"
+        raise UserError(f"dev_share and calibration_share must be above 0 and {remedy}")
+    if not has_test:
+        shares["test"] = 1.0 - mentions.dev_share - mentions.calibration_share
+    return {split: whole * share for split, share in shares.items()}
+
+
+def user_splits(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> SplitOf:
+    """The split of a document of the recipe's ``candidate_lists``, by lists of documents or by its shares."""
+    if "train_documents" in files:
+        return listed_documents(mentions, files, seed).get
+    return partial(assign_split, shares=split_shares(mentions), seed=seed)
+
+
+def listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:
+    """Document -> split, by the recipe's lists of documents.
+
+    Raises:
+        UserError: a share is out of range, or a document is in two lists.
+    """
+    held_out = _held_out_shares(mentions, 1.0, has_test="test_documents" in files)
+    moved = mentions.train_calibration_share
+    if not 0 <= moved < 1:
+        raise UserError(f"train_calibration_share: {moved} must be 0 or more and below 1")
+    shares_of = {
+        "train_documents": {"calibration": moved, "train": 1.0 - moved},
+        "dev_documents": held_out,
+        "test_documents": {"test": 1.0},
+    }
+    split_of: dict[str, str] = {}
+    for name, shares in shares_of.items():
+        for doc_id in read_pmids(files[name][0]) if name in files else ():
+            if doc_id in split_of:
+                raise UserError(f"document {doc_id} is in two document lists; splits must not share documents")
+            split_of[doc_id] = assign_split(doc_id, shares, seed)
+    return split_of
+
+
+def corpus_mentions(
+    mentions: MentionArguments, paths: Sequence[Path], split_of: Mapping[str, str], report: dict[str, Any]
+) -> Iterator[tuple[str, Mention]]:
+    """Stream ``(split, mention)`` from an annotated corpus.
+
+    Args:
+        mentions: the recipe's section.
+        paths: the files of the corpus.
+        split_of: document -> split (`listed_documents`).
+        report: filled at the end with that of `CorpusReader.read`, ``mentions_in_no_list`` and
+            ``listed_documents_without_mentions``.
+
+    Raises:
+        UserError: the corpus is damaged, or does not have the expected number of mentions.
+    """
+    unlisted = 0
+    seen: set[str] = set()
+    for mention in read_corpus(paths, report, expand_abbreviations=mentions.expand_abbreviations):
+        split = split_of.get(mention.doc_id)
+        if split is None:
+            unlisted += 1
+            continue
+        seen.add(mention.doc_id)
+        yield split, mention
+    count, expected = report["mentions"], mentions.expected_mentions
+    if expected is not None and count != expected:
+        raise UserError(
+            f"{name_files(paths)} contains {count:,} mentions, but expected_mentions is {expected:,}; the download is "
+            "incomplete or of another version, download it again"
+        )
+    report |= {"mentions_in_no_list": unlisted, "listed_documents_without_mentions": len(split_of) - len(seen)}

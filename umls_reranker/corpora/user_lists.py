@@ -1,0 +1,201 @@
+"""User-provided candidate lists instead of index and retrieval: rows in four splits, and the concepts in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.text_files import UserError
+from ..lists.candidate_lists import AnnotatedLists
+from ..lists.columns import FIELDS, as_arrow
+from ..lists.labels import (
+    LabelledLists,
+    best_of_each_concept,
+    labelled_batches,
+    list_rows,
+    refuse_repeated_ids,
+    require_documents,
+    write_list_rows,
+)
+from ..lists.read import RowPosition
+from ..vocab.concepts import Concept
+from ..vocab.types import TypeHierarchy
+from .corpus import CONTEXT_CHARS
+from .mentions import MENTION_FEATURES, SPLITS, split_writers
+
+# The split of a document, or None if it is in no document list.
+SplitOf = Callable[[str], str | None]
+
+
+class ListConcepts:
+    """The concepts of candidate lists: all names, the types of all candidates, and the first definition.
+
+    Attributes:
+        fields: fields of `FIELDS` that any candidate has.
+    """
+
+    def __init__(self) -> None:
+        self.fields: set[str] = set()
+        self._concepts: dict[str, Concept] = {}
+
+    def add(self, lists: AnnotatedLists) -> None:
+        """Add the candidates of some lists."""
+        columns = (lists.cuis.to_list(), lists.names.to_list(), lists.preferred_names.to_pylist())
+        further = (lists.definitions.to_pylist(), lists.candidate_types)
+        for cui, name, preferred, definition, types in dict.fromkeys(zip(*columns, *further, strict=True)):
+            self.fields |= {key for key, value in zip(FIELDS, (preferred, definition), strict=True) if value}
+            known = self._concepts.get(cui) or Concept(cui, "")
+            self._concepts[cui] = replace(
+                known,
+                name=known.name or (preferred or "").strip(),
+                synonyms=tuple(dict.fromkeys((*known.synonyms, name))),
+                semantic_types=tuple(dict.fromkeys((*known.semantic_types, *types))),
+                definition=known.definition or definition or "",
+            )
+
+    def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:
+        """The concepts of a dictionary with further names from the lists, then the concepts that it lacks."""
+        rest = dict(self._concepts)
+        for concept in dictionary:
+            if (listed := rest.pop(concept.cui, None)) is not None:
+                names = {*concept.synonyms, concept.name}
+                concept = replace(
+                    concept,
+                    synonyms=(*concept.synonyms, *(name for name in _names(listed) if name not in names)),
+                    semantic_types=concept.semantic_types or listed.semantic_types,
+                    definition=concept.definition or listed.definition,
+                )
+            yield concept
+        for concept in rest.values():
+            name, *synonyms = _names(concept)
+            yield replace(concept, name=name, synonyms=tuple(synonyms))
+
+
+def _names(concept: Concept) -> list[str]:
+    """All names, the preferred one first, if there is one."""
+    return [name for name in dict.fromkeys((concept.name, *concept.synonyms)) if name]
+
+
+class DocumentSplits:
+    """The split of each document: by the key ``split`` if the first rows have it, else by a function.
+
+    Attributes:
+        of_documents: document -> split; None if it is in none.
+    """
+
+    def __init__(self, split_of: SplitOf) -> None:
+        self.of_documents: dict[str, str | None] = {}
+        self._split_of = split_of
+        self._is_given: bool | None = None
+
+    def add(self, batch: LabelledLists) -> np.ndarray:
+        """The split of each mention of a batch, (n,) str, "" for those in none.
+
+        Raises:
+            UserError: a row has no split, or an unknown one, or its document is in another.
+        """
+        if self._is_given is None:
+            self._is_given = any(split is not None for split in batch.splits)
+        rows = zip(batch.lists.annotations.documents, batch.splits, batch.positions, strict=True)
+        found: list[str] = []
+        for document, split, position in rows:
+            if self._is_given != (split is not None) or (self._is_given and split not in SPLITS):
+                raise UserError(f"{position}: split is {split!r}; write one of {SPLITS} in all rows or none")
+            split = split if self._is_given else self._split_of(document)
+            if self.of_documents.setdefault(document, split) != split:
+                raise UserError(f"{position}: document {document} is in two splits, which must not share documents")
+            found.append(split or "")
+        return np.array(found)
+
+
+def write_user_lists(
+    path: Path,
+    hierarchy: TypeHierarchy,
+    split_of: SplitOf,
+    mentions_folder: Path,
+    lists_folder: Path,
+) -> tuple[ListConcepts, dict[str, Any]]:
+    """Copy rows into the datasets of mentions and of lists, all four splits, in the order of the rows.
+
+    Of several candidates of one concept in a list, the first is kept. The gold concept is never added to a list.
+
+    Args:
+        path: file or folder, as for `labelled_lists.labelled_batches`.
+        hierarchy: resolves the names of semantic types.
+        split_of: function that returns the split of a document if the rows have no key ``split``.
+        mentions_folder: folder of the mentions.
+        lists_folder: folder of the lists.
+
+    Returns:
+        The concepts of the lists, and counts: ``mentions`` and, of these, ``in_list``, by split; ``documents``,
+        ``candidates``, ``repeated_candidates``, ``mentions_in_no_list``; and the names of the ``scores``.
+
+    Raises:
+        UserError: a row is invalid, a mention is repeated, a split is empty, there are too few documents, or no list
+            contains its gold concept.
+    """
+    concepts, splits, counts = ListConcepts(), DocumentSplits(split_of), Counter[str]()
+    first_rows: dict[tuple[str, str], RowPosition] = {}
+    scores: dict[str, None] = {}
+    waiting: dict[str, list[AnnotatedLists]] = {split: [] for split in SPLITS}
+    for batch in labelled_batches(path, hierarchy):
+        refuse_repeated_ids(batch, first_rows)
+        of_mentions = splits.add(batch)
+        concepts.add(batch.lists)
+        lists = batch.lists.with_candidates(best_of_each_concept(batch.lists))
+        scores |= dict.fromkeys(lists.scores)
+        counts["candidates"] += len(batch.lists.names)
+        counts["repeated_candidates"] += len(batch.lists.names) - len(lists.names)
+        counts["mentions_in_no_list"] += int((of_mentions == "").sum())
+        for split in SPLITS:
+            waiting[split].append(lists.take(of_mentions == split))
+    in_split = {split: sum(map(len, of_split)) for split, of_split in waiting.items()}
+    in_list = {split: sum(int(lists.labels.sum()) for lists in of_split) for split, of_split in waiting.items()}
+    require_documents(path, splits.of_documents)
+    if empty := [split for split in SPLITS if not in_split[split]]:
+        raise UserError(f"{path}: the split {empty[0]!r} is empty (mentions by split: {in_split})")
+    if not any(in_list.values()):
+        raise UserError(f"{path}: no list contains its gold CUI; use one vocabulary for the ids of candidates and cui")
+    with split_writers(MENTION_FEATURES.arrow_schema, mentions_folder) as writers:
+        for split, of_split in waiting.items():
+            rows = _written_mentions(of_split, writers[split], list(scores))
+            write_list_rows(rows, lists_folder / f"{split}.arrow")
+    report = {"mentions": in_split, "in_list": in_list, "documents": len(splits.of_documents), "scores": [*scores]}
+    return concepts, report | counts
+
+
+def _written_mentions(
+    batches: Sequence[AnnotatedLists], writer: pa.RecordBatchStreamWriter, scores: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Write the mentions of lists, and yield their rows (`labelled_lists.list_rows`)."""
+    first = 0
+    for lists in batches:
+        mentions = _mention_rows(lists, first)
+        first += len(lists)
+        writer.write(mentions)
+        candidates = {"cui": as_arrow(lists.cuis), "name": as_arrow(lists.names)}
+        candidates |= {f"{name}_score": pa.array(lists.scores.get(name, np.empty(0))) for name in scores}
+        yield list_rows(mentions, lists.offsets, candidates)
+
+
+def _mention_rows(lists: AnnotatedLists, first: int) -> pa.Table:
+    annotations, numbers = lists.annotations, first + np.arange(len(lists))
+    columns = {
+        "mention_id": numbers,
+        "doc_id": annotations.documents.tolist(),
+        # The offsets only distinguish mentions.
+        "start": numbers,
+        "end": numbers + 1,
+        "mention": lists.mentions,
+        "left": [text[-CONTEXT_CHARS:] for text in lists.lefts],
+        "right": [text[:CONTEXT_CHARS] for text in lists.rights],
+        "cui": annotations.cuis.tolist(),
+        "semantic_types": list(map(list, lists.types)),
+    }
+    return pa.Table.from_pydict(columns, MENTION_FEATURES.arrow_schema)

@@ -1,1 +1,0 @@
-"""Corpora and vocabularies on disk, and the Arrow tables made from them."""

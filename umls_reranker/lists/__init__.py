@@ -1,0 +1,1 @@
+"""Candidate lists: the one row, its reader, flat columns, and labels."""

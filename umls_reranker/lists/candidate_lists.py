@@ -1,0 +1,339 @@
+"""`CandidateLists`: mentions and their candidates in flat columns, from any source.
+
+They are made from rows as users write them, Python objects or an Arrow table. Missing values are null, NaN, or -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
+from ..core.settings import SCORES
+from ..vocab.text import normalize_cui
+from ..vocab.types import TypeHierarchy, TypeSets
+from .columns import (
+    CANDIDATE_KEYS,
+    SUFFIX,
+    Column,
+    InvalidRow,
+    encoded_texts,
+    flat_candidates,
+    listed,
+    require_lists,
+    score_names,
+    values_by_key,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..vocab.concepts import ConceptTable
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Annotations of n mentions.
+
+    Attributes:
+        cuis: (n,) the gold concept.
+        documents: (n,) the document of the mention.
+        starts: (n,) offset of the mention's start in its document.
+        ends: (n,) offset of its end.
+        gold: (n,) int64, position of the gold concept in its list, or -1.
+        in_dictionary: (n,) bool, whether the dictionary has the gold concept.
+        certifies: (n,) bool, whether the mention may count for a certificate, because it is from a random sample.
+    """
+
+    cuis: np.ndarray
+    documents: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    gold: np.ndarray
+    in_dictionary: np.ndarray
+    certifies: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Annotations:
+        """The annotations of some mentions, given as indices or (n,) bool."""
+        return Annotations(*(column[rows] for column in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class CandidateLists:
+    """n mentions with m candidates in all, by mention in retrieval order.
+
+    Attributes:
+        mentions: n texts.
+        lefts: n texts before the mentions.
+        rights: n texts after the mentions.
+        types: types of n mentions, ids of `hierarchy`.
+        offsets: (n + 1,) int64, where each mention's candidates start.
+        names: m names.
+        cuis: m CUIs, None if missing.
+        preferred_names: m texts, null if missing.
+        definitions: m texts, null if missing.
+        candidate_types: types of m candidates, ids of `hierarchy`.
+        scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names are
+            `core.settings.SCORES` or those of a pipeline.
+        hierarchy: the types that the model knows; others are ignored.
+        index_keys: for n mentions the `core.stages.index_key` of the index that retrieved their candidates; "" if
+            it is unknown, as for user-provided lists.
+        unknown_types: types of mentions that the model does not know.
+    """
+
+    mentions: Sequence[str]
+    lefts: Sequence[str]
+    rights: Sequence[str]
+    types: TypeSets
+    offsets: np.ndarray
+    names: RepeatedTexts
+    cuis: RepeatedTexts
+    preferred_names: pa.StringArray
+    definitions: pa.StringArray
+    candidate_types: TypeSets
+    scores: Mapping[str, np.ndarray]
+    hierarchy: TypeHierarchy
+    index_keys: Sequence[str]
+    unknown_types: Sequence[str] = ()
+
+    @classmethod
+    def from_objects(
+        cls,
+        hierarchy: TypeHierarchy,
+        mentions: Sequence[str],
+        candidates: Sequence[Collection[Any]] | pa.Array,
+        types: Sequence[str | Iterable[str] | None] | pa.Array | None = None,
+        lefts: Sequence[str | None] | pa.Array | None = None,
+        rights: Sequence[str | None] | pa.Array | None = None,
+        scores: Iterable[str] | None = SCORES,
+        index_keys: Sequence[str] | None = None,
+    ) -> CandidateLists:
+        """Make lists from n mentions; a candidate is a name, or a mapping or object as for `UMLSReranker.rerank`.
+
+        Args:
+            hierarchy: the types that the model knows.
+            mentions: n texts.
+            candidates: the candidates of each mention.
+            types: types of n mentions, ids or names.
+            lefts: n texts before the mentions.
+            rights: n texts after the mentions.
+            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None reads all.
+            index_keys: as for the attribute; by default unknown.
+
+        Raises:
+            InvalidRow: a value is of the wrong type, or a mention or a name is blank; names its position, and its
+                mention if there are several.
+            TypeError: a column is not a list.
+            ValueError: columns are of different lengths.
+        """
+        require_lists(entities=mentions, candidates=candidates, entity_types=types, lefts=lefts, rights=rights)
+        count = len(mentions)
+        types = [None] * count if types is None else types
+        lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
+        if any(len(column) != count for column in (candidates, types, lefts, rights)):
+            raise ValueError(f"{count} entities need the same number of candidate lists, types and contexts")
+        entity = Column("entity", count)
+        resolved_types, unknown_types = Column("entity_type", count).types(types).resolved(hierarchy)
+        offsets, items = flat_candidates(candidates)
+        names = score_names(items) if scores is None else list(scores)
+        values = values_by_key(items, (*CANDIDATE_KEYS, *(name + SUFFIX for name in names)))
+
+        def column(key: str) -> Column:
+            return Column(key, count, offsets)
+
+        def texts(key: str) -> Sequence[str | None] | pa.StringArray:
+            return column(key).texts(values[key])
+
+        def side(key: str, values: Any) -> list[str]:
+            return [text or "" for text in listed(Column(key, count).texts(values))]
+
+        def strings(key: str) -> pa.StringArray:
+            found = texts(key)
+            return found if isinstance(found, pa.Array) else pa.array(found, pa.string())
+
+        displayed = encoded_texts(texts("name"))
+        blank = [code for code, text in enumerate(displayed.texts) if not (text and text.strip())]
+        if blank:
+            column("name").refuse(int(np.isin(displayed.codes, blank).argmax()), "is missing or blank")
+        candidate_types, _ = column("semantic_types").types(values["semantic_types"]).resolved(hierarchy)
+        return cls(
+            mentions=entity.no_blanks(listed(entity.texts(mentions))),
+            lefts=side("left", lefts),
+            rights=side("right", rights),
+            types=resolved_types,
+            offsets=offsets,
+            names=displayed,
+            cuis=encoded_texts(texts("cui")),
+            preferred_names=strings("preferred_name"),
+            definitions=strings("definition"),
+            candidate_types=candidate_types,
+            scores={name: column(name + SUFFIX).numbers(values[name + SUFFIX]) for name in names},
+            hierarchy=hierarchy,
+            index_keys=[""] * count if index_keys is None else index_keys,
+            unknown_types=unknown_types,
+        )
+
+    @classmethod
+    def from_rows(
+        cls,
+        hierarchy: TypeHierarchy,
+        rows: Sequence[Mapping[str, Any]] | pa.Table,
+        scores: Iterable[str] | None = SCORES,
+    ) -> CandidateLists:
+        """Make lists from n rows as in files: ``entity`` (or ``mention``), ``candidates``, and optionally others.
+
+        The others are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the index whose scores the
+        candidates have. Keys that are not known are ignored.
+
+        Raises:
+            InvalidRow: as for `from_objects`, or a row could not be read (it has ``error``).
+        """
+
+        def values(key: str) -> list[Any] | pa.Array:
+            if isinstance(rows, pa.Table):
+                return whole(rows[key]) if key in rows.column_names else pa.nulls(len(rows), pa.string())
+            return [row.get(key) for row in rows]
+
+        for row, reason in enumerate(listed(values("error"))):
+            if reason:
+                raise InvalidRow(row, str(reason), len(rows))
+        entities, others = listed(values("entity")), listed(values("mention"))
+        return cls.from_objects(
+            hierarchy,
+            [other if entity is None else entity for entity, other in zip(entities, others, strict=True)],
+            values("candidates"),
+            values("entity_type"),
+            values("left"),
+            values("right"),
+            scores,
+            [key or "" for key in listed(values("index_key"))],
+        )
+
+    def annotated(self, annotations: Annotations) -> AnnotatedLists:
+        """The same lists with annotations."""
+        columns = {column.name: getattr(self, column.name) for column in fields(CandidateLists)}
+        return AnnotatedLists(**columns, annotations=annotations)
+
+    def __len__(self) -> int:
+        return len(self.mentions)
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """The mention that each candidate belongs to, (m,)."""
+        return list_owner(self.offsets)
+
+    @cached_property
+    def concepts(self) -> np.ndarray:
+        """Equal numbers for candidates of one list with the same CUI, or without CUIs the same name, (m,) int64."""
+        ids, codes = self.ids, self.cuis.codes
+        if not all(ids):
+            named = zip(RepeatedTexts(ids, codes).to_list(), self.names.to_list(), strict=True)
+            ids, codes = number_distinct([cui or name for cui, name in named])
+        elif len(set(ids)) < len(ids):
+            ids, numbers = number_distinct(ids)
+            codes = numbers[codes]
+        return self.owner * (len(ids) + 1) + codes
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """`cuis` in the form of `normalize_cui`, as in counts and dictionaries; "" if missing."""
+        return [normalize_cui(text or "") for text in self.cuis.texts]
+
+    def are_of(self, index_key: str) -> np.ndarray:
+        """Whether the candidates of each mention were retrieved with this key, (n,) bool."""
+        return np.array([key == index_key for key in self.index_keys], bool)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The lists of some mentions, given as ascending indices or (n,) bool."""
+        rows = np.arange(len(self))[rows]
+        numbers = rows.tolist()
+        return replace(
+            self.with_candidates(np.isin(self.owner, rows)),
+            mentions=[self.mentions[row] for row in numbers],
+            lefts=[self.lefts[row] for row in numbers],
+            rights=[self.rights[row] for row in numbers],
+            index_keys=[self.index_keys[row] for row in numbers],
+            types=self.types.take(rows),
+            offsets=list_offsets(np.diff(self.offsets)[rows]),
+        )
+
+    def with_candidates(self, retained: np.ndarray) -> Self:
+        """The same mentions with some of their candidates, given as (m,) bool or as indices grouped by list."""
+        positions = np.arange(len(self.owner))[retained]
+        return replace(
+            self,
+            names=self.names[positions],
+            cuis=self.cuis[positions],
+            preferred_names=self.preferred_names.take(pa.array(positions)),
+            definitions=self.definitions.take(pa.array(positions)),
+            offsets=list_offsets(np.bincount(self.owner[positions], minlength=len(self))),
+            candidate_types=self.candidate_types.take(positions),
+            scores={name: column[positions] for name, column in self.scores.items()},
+        )
+
+    def completed(self, concepts: ConceptTable) -> Self:
+        """The same lists with preferred names, definitions and types of a dictionary, by CUI.
+
+        A concept that it lacks has neither name nor definition, and no types.
+        """
+        rows = concepts.rows(self.ids)
+        types, _ = TypeSets.of_lists(concepts.column("semantic_types", rows)).resolved(concepts.hierarchy)
+        codes, of_candidates = np.where(rows < 0, len(types.sets), types.codes), pa.array(self.cuis.codes)
+        return replace(
+            self,
+            preferred_names=concepts.column("name", rows).take(of_candidates),
+            definitions=concepts.column("definition", rows).take(of_candidates),
+            candidate_types=TypeSets([*types.sets, ()], codes[self.cuis.codes]),
+        )
+
+    def with_types(self, types: Sequence[Iterable[str] | None]) -> Self:
+        """The same lists with these semantic types of the mentions, n lists of ids or names."""
+        resolved_types, unknown_types = TypeSets.of(types).resolved(self.hierarchy)
+        return replace(self, types=resolved_types, unknown_types=unknown_types)
+
+
+@dataclass(frozen=True)
+class AnnotatedLists(CandidateLists):
+    """Lists with known gold concepts.
+
+    Attributes:
+        annotations: annotations of the n mentions.
+    """
+
+    annotations: Annotations = field(kw_only=True)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """1 for gold concepts, else 0, (m,) int64."""
+        labels, gold = np.zeros(len(self.names), np.int64), self.annotations.gold
+        labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
+        return labels
+
+    def is_gold(self, positions: np.ndarray) -> np.ndarray:
+        """Whether the candidate at each flat position (n,) is its mention's gold concept, (n,) bool; -1 is not."""
+        gold = self.annotations.gold
+        return (gold >= 0) & (positions == self.offsets[:-1] + gold)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The lists of some mentions, given as ascending indices or (n,) bool."""
+        return replace(super().take(rows), annotations=self.annotations.take(rows))
+
+    def with_candidates(self, retained: np.ndarray) -> Self:
+        """The same mentions with some of their candidates, as for `CandidateLists`; a gold concept may be dropped.
+
+        If a gold concept has several candidates, the first that remains is the gold one.
+        """
+        gold, starts = self.annotations.gold, self.offsets[:-1]
+        concept = np.append(self.concepts, -1)[np.where(gold >= 0, starts + gold, -1)]
+        lists = super().with_candidates(retained)
+        is_gold = self.concepts[retained] == concept[lists.owner]
+        # The first one is assigned last.
+        of_gold, gold = np.flatnonzero(is_gold)[::-1], np.full(len(self), -1, np.int64)
+        gold[lists.owner[of_gold]] = of_gold - lists.offsets[lists.owner[of_gold]]
+        return replace(lists, annotations=replace(self.annotations, gold=gold))

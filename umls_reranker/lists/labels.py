@@ -1,0 +1,303 @@
+"""Labelled candidate lists: rows with the gold concept and the document of each mention, of a user or of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
+from ..core.settings import FEATURES, SCORES
+from ..core.text_files import UserError
+from ..vocab.text import normalize_cui
+from ..vocab.types import TypeHierarchy
+from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from .columns import SUFFIX, InvalidRow
+from .dictionary import Dictionary
+from .read import RowPosition, Rows, read_rows
+
+if TYPE_CHECKING:
+    from ..vocab.concepts import ConceptTable
+
+
+# With fewer documents, too little is left to fit on when a fifth is held out.
+FEWEST_DOCUMENTS = 10
+
+
+@dataclass(frozen=True)
+class LabelledLists:
+    """Content of a file or folder, or a batch of it.
+
+    Attributes:
+        lists: n mentions with annotations, CUIs in the form of `normalize_cui`, and the scores that all candidates
+            have.
+        positions: file and row of each mention, for messages.
+        splits: n values of the key ``split``, None if a row has none.
+        mention_ids: n values of the key ``mention_id`` as text, None if a row has none.
+        dictionary: the dictionary that completed the candidates.
+    """
+
+    lists: AnnotatedLists
+    positions: Sequence[RowPosition]
+    splits: Sequence[Any]
+    mention_ids: Sequence[str | None]
+    dictionary: Dictionary | None = None
+
+    @property
+    def not_in_list(self) -> int:
+        """Number of mentions whose gold concept is not among their candidates; it is never added."""
+        return int((self.lists.annotations.gold < 0).sum())
+
+
+def read_labelled_lists(
+    path: Path,
+    hierarchy: TypeHierarchy,
+    umls_dir: Path | None = None,
+    *,
+    concepts: ConceptTable | None = None,
+    add: Path | None = None,
+    fitted_on: bool = True,
+) -> LabelledLists:
+    """Read a file or folder of rows (`read.read_rows`), which also have ``doc_id`` and ``cui``.
+
+    ``NAME_score`` of a candidate is the score of retriever NAME, which must not be the name of a feature; those of our
+    own retrievers need the ``index_key`` of their index.
+
+    Args:
+        path: the file or folder, such as ``lists/test.arrow`` of a run.
+        hierarchy: the types that the model knows.
+        umls_dir: folder of a UMLS release that completes the candidates (`Dictionary`).
+        concepts: dictionary of a run, which completes the candidates and knows which gold concepts are in it.
+        add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and ``mention_id`` of a
+            row replaces it, and one with ``"sampled": false`` may not count for a certificate.
+        fitted_on: whether a model is to be fitted, which needs documents to fit on and others to measure on.
+
+    Raises:
+        UserError: a file cannot be read, a row is invalid (it is named), a mention_id is repeated in a document, there
+            are too few documents, or no list contains its gold concept.
+    """
+    rows, dictionary = _joined(path, list(read_rows(path)), [] if add is None else list(read_rows(add))), None
+    if umls_dir is not None:
+        mappings = rows.mappings()
+        dictionary = Dictionary.from_umls_dir(umls_dir, candidate_cuis(mappings))
+        rows = Rows(rows.positions, dictionary.add_to(mappings))
+    labelled = replace(labels(rows, hierarchy), dictionary=dictionary)
+    if concepts is not None:
+        known = concepts.rows(labelled.lists.annotations.cuis.tolist()) >= 0
+        annotations = replace(labelled.lists.annotations, in_dictionary=known)
+        labelled = replace(labelled, lists=replace(labelled.lists.completed(concepts), annotations=annotations))
+    refuse_repeated_ids(labelled, {})
+    if fitted_on:
+        require_documents(path, set(labelled.lists.annotations.documents))
+    if labelled.not_in_list == len(labelled.lists):
+        raise UserError(
+            f"{path}: no list contains its gold CUI (first: {labelled.lists.annotations.cuis[0]} of "
+            f"{labelled.positions[0]}); use the same vocabulary for the ids of candidates and cui"
+        )
+    return labelled
+
+
+def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLists:
+    """The lists of a run's split, completed by its dictionary."""
+    path = run / "lists" / f"{split}.arrow"
+    return read_labelled_lists(path, concepts.hierarchy, concepts=concepts, fitted_on=False).lists
+
+
+def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledLists]:
+    """Read and check rows as `read_labelled_lists` does, in batches that have the same scores."""
+    former: set[str] | None = None
+    for rows in read_rows(path):
+        labelled = labels(rows, hierarchy)
+        if len(labelled.lists.names):
+            scores = set(labelled.lists.scores)
+            former = scores if former is None else former
+            for name in former ^ scores:
+                raise UserError(
+                    f"{labelled.positions[0]}: candidates from here on have {'a' if name in scores else 'no'} "
+                    f"{name}{SUFFIX}, unlike those before; give all candidates one, or none"
+                )
+        yield labelled
+    if former is None:
+        raise UserError(f"{path} holds no mentions with candidates")
+
+
+def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
+    """The lists of rows with their gold concepts.
+
+    Raises:
+        UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui or a score that others
+            have; names it.
+    """
+    positions = rows.positions
+    try:
+        lists = CandidateLists.from_rows(hierarchy, rows.content, scores=None)
+    except InvalidRow as fault:
+        raise UserError(f"{positions[fault.row]}: {fault.reason}") from None
+    documents, gold_cuis = list(map(id_text, _values(rows, "doc_id"))), list(map(id_text, _values(rows, "cui")))
+    for key, texts in (("doc_id", documents), ("cui", gold_cuis)):
+        if None in texts:
+            raise UserError(f"{positions[texts.index(None)]}: {key} is missing; labelled mentions need doc_id and cui")
+    lists = _complete(lists, positions)
+    numbers = {text: code for code, text in enumerate(lists.cuis.texts)}
+    cuis = [normalize_cui(cui) for cui in gold_cuis if cui is not None]
+    gold = np.array([numbers.get(cui, -1) for cui in cuis], np.int64)
+    correct = np.flatnonzero(lists.cuis.codes == gold[lists.owner])
+    owners, first = np.unique(lists.owner[correct], return_index=True)
+    gold = np.full(len(lists), -1, np.int64)
+    gold[owners] = correct[first] - lists.offsets[owners]
+    starts = [row if start is None else start for row, start in enumerate(_values(rows, "start"))]
+    ends = [start + 1 if end is None else end for start, end in zip(starts, _values(rows, "end"), strict=True)]
+    annotations = Annotations(
+        cuis=np.array(cuis, object),
+        documents=np.array(documents, object),
+        starts=np.array(starts),
+        ends=np.array(ends),
+        gold=gold,
+        in_dictionary=np.ones(len(lists), bool),
+        certifies=np.array([value is not False for value in _values(rows, "sampled")], bool),
+    )
+    ids = list(map(id_text, _values(rows, "mention_id")))
+    return LabelledLists(lists.annotated(annotations), positions, _values(rows, "split"), ids)
+
+
+def list_rows(
+    mentions: pa.Table, offsets: np.ndarray, candidates: Mapping[str, pa.Array], index_key: str = ""
+) -> pa.Table:
+    """Rows of a run's lists.
+
+    Args:
+        mentions: n rows with the columns of `mentions.MENTION_FEATURES`.
+        offsets: (n + 1,) where each mention's candidates start.
+        candidates: key -> m values.
+        index_key: `core.stage_keys.index_key` of the index whose scores they have; "" for those of a user.
+    """
+    renamed = {"mention": "entity", "semantic_types": "entity_type"}
+    items = pa.StructArray.from_arrays(list(candidates.values()), list(candidates))
+    columns = {renamed.get(name, name): mentions[name] for name in mentions.column_names}
+    columns["index_key"] = pa.array([index_key] * len(mentions), pa.string())
+    return pa.table(columns | {"candidates": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)})
+
+
+def write_list_rows(batches: Iterator[pa.Table], path: Path) -> None:
+    """Write at least one batch of `list_rows` into an Arrow file, which `read_labelled_lists` reads."""
+    first = next(batches)
+    with arrow_writer(path, first.schema) as writer:
+        for batch in chain([first], batches):
+            writer.write(batch)
+
+
+def require_documents(path: Path, documents: Collection[str]) -> None:
+    """Refuse lists with too few documents to hold some out."""
+    if len(documents) < FEWEST_DOCUMENTS:
+        raise UserError(
+            f"{path}: a model is fitted on some documents and measured on others: give at least {FEWEST_DOCUMENTS}, "
+            f"not {len(documents)}, and each mention the doc_id of its document"
+        )
+
+
+def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], RowPosition]) -> None:
+    """Refuse a mention_id that is repeated in a document.
+
+    Args:
+        batch: the lists.
+        first_rows: (document, mention_id) -> its row in earlier batches; it is updated.
+    """
+    rows = zip(batch.lists.annotations.documents, batch.mention_ids, batch.positions, strict=True)
+    for document, mention_id, position in rows:
+        first_row = position if mention_id is None else first_rows.setdefault((document, mention_id), position)
+        if first_row != position:
+            raise UserError(
+                f"{position}: mention_id {mention_id!r} of document {document} was already used in {first_row}; list "
+                "each mention once, with a unique id or none"
+            )
+
+
+def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None) -> np.ndarray:
+    """The candidate of each concept in a list with the highest score (m,), or without scores its first, (k,) int64.
+
+    So several names of one concept do not compete for probability or margin. Each takes the position of the first
+    candidate of its concept, so the concepts of a list keep their order.
+    """
+    first = np.unique(lists.concepts, return_index=True)[1]
+    if scores is None:
+        return np.sort(first)
+    order = np.argsort(-scores, kind="stable")
+    best = order[np.unique(lists.concepts[order], return_index=True)[1]]
+    return best[np.argsort(first)]
+
+
+def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """The CUIs of all candidates, except of malformed rows."""
+    lists = (row.get("candidates") for row in rows)
+    items = chain.from_iterable(items for items in lists if isinstance(items, list))
+    cuis = (item.get("cui") for item in items if isinstance(item, dict))
+    return {cui for cui in cuis if isinstance(cui, str)}
+
+
+def id_text(value: Any) -> str | None:
+    """An id as text, the same after a spreadsheet turned 7 into 7.0, or a blank cell into NaN."""
+    if isinstance(value, float):
+        value = (int(value) if value.is_integer() else value) if math.isfinite(value) else None
+    return None if value is None else str(value).strip() or None
+
+
+def _joined(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
+    """All rows; those added replace rows with the same document and mention_id."""
+    if not any(batch.positions for batch in batches):
+        raise UserError(f"{path} holds no mentions")
+    positions = [position for batch in (*batches, *added) for position in batch.positions]
+    tables = [batch.content for batch in batches if isinstance(batch.content, pa.Table)]
+    if len(tables) == len(batches) and not added:
+        try:
+            return Rows(positions, pa.concat_tables(tables, promote_options="permissive"))
+        except pa.ArrowException as error:
+            raise UserError(f"{path}: the files have columns of different types ({error})") from None
+    rows = [row for batch in batches for row in batch.mappings()]
+    further = [row for batch in added for row in batch.mappings()]
+    replaced = {_identity(row) for row in further} - {None}
+    kept = [number for number, row in enumerate(rows) if _identity(row) not in replaced]
+    return Rows(
+        [*(positions[number] for number in kept), *positions[len(rows) :]],
+        [*(rows[number] for number in kept), *further],
+    )
+
+
+def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:
+    mention_id = id_text(row.get("mention_id"))
+    return None if mention_id is None else (id_text(row.get("doc_id")), mention_id)
+
+
+def _values(rows: Rows, key: str) -> list[Any]:
+    """The values of a key in all rows, None if missing."""
+    if not isinstance(rows.content, pa.Table):
+        return [row.get(key) for row in rows.content]
+    return rows.content[key].to_pylist() if key in rows.content.column_names else [None] * len(rows.positions)
+
+
+def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> CandidateLists:
+    """The lists with normalized CUIs, without scores that no candidate has; all candidates have the rest."""
+
+    def refuse(is_refused: np.ndarray, reason: str) -> None:
+        if is_refused.any():
+            at = int(is_refused.argmax())
+            row = int(lists.owner[at])
+            raise UserError(f"{positions[row]}: candidate {at - lists.offsets[row]} {reason}")
+
+    refuse(np.array([not cui for cui in lists.ids], bool)[lists.cuis.codes], "has no cui; give each candidate one")
+    scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
+    for name, column in scores.items():
+        if name in FEATURES and not (name in SCORES and all(lists.index_keys)):
+            raise UserError(f"{positions[0]}: {name}{SUFFIX} is the name of a feature; rename it, as sapbert{SUFFIX}")
+        refuse(
+            ~np.isfinite(column),
+            f"has no {name}{SUFFIX}, although others do; give it to all candidates (those not found get the "
+            "retriever's lowest) or to none",
+        )
+    cuis, codes = number_distinct(lists.ids)
+    return replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=scores)

@@ -1,0 +1,203 @@
+"""Rows of mentions with candidates, from a file or folder: JSON Lines, CSV, TSV, Parquet or Arrow.
+
+A row is ``{"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui", "candidates": [{"cui", "name",
+"NAME_score", ...}]}``; only ``entity`` and ``candidates`` are needed to rank. CSV and TSV have one row per candidate:
+successive rows with the same ``mention_id`` and ``doc_id`` are one mention.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ..core.text_files import UserError
+
+BATCH_ROWS = 4_096
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLES = (".parquet", ".arrow", ".feather")
+ENDINGS = (".jsonl", *DELIMITERS, *TABLES)
+# The key of a row that could not be read or ranked, with the reason.
+ERROR = "error"
+# Columns of CSV about the mention -> keys of its row; all others are keys of candidates.
+MENTION_CELLS = {
+    **{key: key for key in ("mention_id", "doc_id", "entity", "entity_type", "left", "right", "split", "sampled")},
+    **{"mention": "entity", "gold_cui": "cui"},
+}
+TRUE = ("1", "1.0", "true", "yes")
+# The gold concept of a mention of CSV, none of whose candidates is marked as gold.
+CUI_LESS = "CUI-less"
+
+
+class RowPosition(NamedTuple):
+    """A row of a file, for messages: the number of its line, or in a table of its row, from 1."""
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+
+class Rows(NamedTuple):
+    """Successive rows of a file: mappings, or in Parquet and Arrow a table."""
+
+    positions: Sequence[RowPosition]
+    content: list[dict[str, Any]] | pa.Table
+
+    def mappings(self) -> list[dict[str, Any]]:
+        """The rows as Python objects."""
+        return self.content.to_pylist() if isinstance(self.content, pa.Table) else self.content
+
+
+def mention_files(path: Path) -> list[Path]:
+    """The file, or the files of a folder whose ending is one of `ENDINGS`, in the order of their names.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    if not (files := [file for file in files if file.suffix in ENDINGS]):
+        raise UserError(f"{path} is no file of mentions, nor a folder of such files; give {', '.join(ENDINGS)}")
+    return files
+
+
+def read_rows(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
+    """Yield the rows of a file or folder (`mention_files`) in batches; a line that is not JSON has the key ``error``.
+
+    Raises:
+        UserError: a file cannot be read; names it, and of CSV the line.
+    """
+    for file in mention_files(path):
+        with _naming(file):
+            if file.suffix in TABLES:
+                start = 1
+                for table in _tables(file, batch_rows):
+                    yield Rows([RowPosition(file, start + row) for row in range(len(table))], table)
+                    start += len(table)
+                continue
+            numbered = _json_lines(file) if file.suffix == ".jsonl" else _candidate_rows(file)
+            while batch := list(itertools.islice(numbered, batch_rows)):
+                yield Rows([RowPosition(file, number) for number, _ in batch], [row for _, row in batch])
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, LookupError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table") from None
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                row = {"line": line.decode(errors="replace").strip(), ERROR: f"not JSON ({error})"}
+            yield number, row if isinstance(row, dict) else {"line": row, ERROR: "not a JSON object"}
+
+
+def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
+    """Tables of at most `batch_rows` rows; the first is empty, so that a file without rows has columns."""
+    import pyarrow.parquet as pq
+
+    batches: Any
+    reader: Any
+    if path.suffix == ".parquet":
+        file = pq.ParquetFile(path)
+        yield _decoded(file.schema_arrow.empty_table())
+        batches = file.iter_batches(batch_rows)
+    else:
+        source = pa.memory_map(str(path))
+        try:
+            reader = pa.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        except pa.ArrowInvalid:
+            source.seek(0)
+            batches = reader = pa.ipc.open_stream(source)
+        yield _decoded(reader.schema.empty_table())
+    for batch in batches:
+        # Texts that are not UTF-8 would fail later, without the name of the file.
+        batch.validate(full=True)
+        table = _decoded(pa.Table.from_batches([batch]))
+        for start in range(0, len(table), batch_rows):
+            yield table.slice(start, batch_rows)
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    """The table without dictionaries: each file of a folder has its own, and one output cannot hold them."""
+    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types]
+    return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
+
+
+def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
+        columns = reader.fieldnames or ()
+        for names in (("mention_id",), ("mention", "entity"), ("cui", "name")):
+            if not {*names} & {*columns}:
+                raise UserError(f"{path}: the first line names no column {' or '.join(names)}")
+
+        def key(numbered: tuple[int, Mapping[str, str]]) -> tuple[str | None, str | None]:
+            return numbered[1].get("doc_id"), numbered[1].get("mention_id")
+
+        for (_, mention_id), group in itertools.groupby(_cells(path, reader), key):
+            lines = list(group)
+            if not mention_id:
+                raise UserError(f"{path}:{lines[0][0]}: mention_id is missing; give each mention its own")
+            yield lines[0][0], _mention([cells for _, cells in lines])
+
+
+def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, str]]]:
+    """The line and the cells that are not blank of each row."""
+    for row in reader:
+        if None in row or None in row.values():
+            raise UserError(f"{path}:{reader.line_num}: the row has not as many fields as the first line has columns")
+        yield reader.line_num, {column: cell for column, cell in row.items() if cell.strip()}
+
+
+def _mention(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """The mention of successive rows, whose gold concept one of them may mark."""
+    mention: dict[str, Any] = {}
+    for cells in reversed(rows):
+        mention |= {key: cells[column] for column, key in MENTION_CELLS.items() if column in cells}
+    if "entity_type" in mention:
+        mention["entity_type"] = _types(mention["entity_type"])
+    if "sampled" in mention:
+        mention["sampled"] = mention["sampled"].lower() in TRUE
+    if any("gold" in cells for cells in rows):
+        gold = (cells.get("cui", "") for cells in rows if cells.get("gold", "").lower() in TRUE)
+        mention["cui"] = next(gold, CUI_LESS)
+    mention["candidates"] = [
+        {key: value for column, cell in cells.items() for key, value in _candidate_cell(column, cell)}
+        for cells in rows
+        if "name" in cells or "cui" in cells
+    ]
+    return mention
+
+
+def _candidate_cell(column: str, cell: str) -> Iterator[tuple[str, Any]]:
+    """The key and value of a cell, if it is about the candidate."""
+    if column == "semantic_types":
+        yield column, _types(cell)
+    elif column == "score" or column.endswith("_score"):
+        try:
+            value: float | str = float(cell)
+        except ValueError:
+            # Refused with its row, like such a text in JSON.
+            value = cell
+        yield "list_score" if column == "score" else column, value
+    elif column not in MENTION_CELLS and column != "gold":
+        yield column, cell
+
+
+def _types(text: str) -> list[str]:
+    return [part.strip() for part in text.split("|") if part.strip()]

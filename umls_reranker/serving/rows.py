@@ -1,0 +1,178 @@
+"""Ranked rows, and what was found in lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..calibration.decisions import Decisions
+from ..calibration.inputs import ALL_INPUTS
+from ..calibration.thresholds import TIERS
+from ..core.arrays import RepeatedTexts
+from ..lists.candidate_lists import CandidateLists
+from ..lists.columns import as_arrow
+from ..lists.labels import LabelledLists
+
+# The key of a row, and the column of a table, with the ranked candidates.
+RANKED = "ranked"
+# In Arrow; a mention has a list of these, its top candidate first.
+RANKED_TYPE = pa.struct(
+    {
+        "name": pa.string(),
+        "cui": pa.string(),
+        "rank": pa.int64(),
+        "logit": pa.float64(),
+        "score": pa.float64(),
+        "margin": pa.float64(),
+        "tier": pa.string(),
+        "accepted": pa.bool_(),
+        "inputs": pa.string(),
+        "scored": pa.int64(),
+    }
+)
+RANKED_FIELDS = tuple(field.name for field in RANKED_TYPE)
+
+
+class RankedCandidate(NamedTuple):
+    """One candidate after reranking.
+
+    Attributes:
+        candidate: the object that was passed in, unchanged.
+        name: its name.
+        cui: its CUI, or None.
+        rank: 1 for the top candidate.
+        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, or if the model has no network or
+            gives it no weight.
+        score: calibrated probability that this candidate is the mention's concept, from all features. Candidates are
+            ranked by it (by its unrounded log-odds).
+        margin: this score minus the highest score of any other concept in the list, by CUI or else by name. It is
+            negative below the top concept, and the score itself if there is no other concept.
+        tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided sets ``high``, the
+            thresholds of the mention's semantic type set the others.
+        accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's threshold, and is in
+            a tier that the deployment accepts (`UMLSReranker.accept_tier`).
+        inputs: the inputs that decided, the same for all candidates of a mention: "all", or those of a fallback model,
+            such as "no type" or "names and CUIs".
+        scored: number of the mention's candidates that the cross-encoder scored, the same for all of them.
+    """
+
+    candidate: Any
+    name: str
+    cui: str | None
+    rank: int
+    logit: float | None
+    score: float
+    margin: float
+    tier: str
+    accepted: bool
+    inputs: str = ALL_INPUTS
+    scored: int = 0
+
+    @property
+    def cross_encoder_score(self) -> float:
+        """The same as `score`."""
+        return self.score
+
+    def as_row(self) -> dict[str, Any]:
+        """All fields except `candidate`, as in files and JSON."""
+        return dict(zip(RANKED_FIELDS, self[1:], strict=True))
+
+
+def ranked_candidates(
+    lists: CandidateLists, decisions: Decisions, candidates: list[Any], input_names: Sequence[str]
+) -> list[list[RankedCandidate]]:
+    """The candidates of n mentions, the top candidate of each first.
+
+    Args:
+        lists: the n mentions and their m candidates.
+        decisions: what was decided about them.
+        candidates: the m objects that the lists were made from.
+        input_names: names of the models that may decide (`UMLSReranker.input_names`).
+    """
+    objects = list(map(candidates.__getitem__, decisions.order.tolist()))
+    columns = [_values(column) for column in _columns(lists, decisions, input_names).values()]
+    # Like `RankedCandidate._make`, without a Python call per row.
+    ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(objects, *columns, strict=True)))
+    return [ranked[start:end] for start, end in pairwise(lists.offsets.tolist())]
+
+
+def ranked_column(lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]) -> pa.ListArray:
+    """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
+    arrays = [_array(column) for column in _columns(lists, decisions, input_names).values()]
+    rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
+    return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
+
+
+def _columns(
+    lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]
+) -> dict[str, RepeatedTexts | np.ndarray]:
+    """The m values of each of `RANKED_FIELDS`, by mention in the order of rank; a missing logit is NaN."""
+    order, owner = decisions.order, lists.owner
+    return {
+        "name": lists.names[order],
+        "cui": lists.cuis[order],
+        "rank": np.arange(1, len(order) + 1) - lists.offsets[:-1][owner],
+        "logit": decisions.logits[order].astype(np.float64),
+        "score": decisions.probabilities[order],
+        "margin": decisions.margins[order],
+        "tier": RepeatedTexts(TIERS, decisions.tiers[order]),
+        "accepted": decisions.accepted[order],
+        "inputs": RepeatedTexts(input_names, decisions.models[owner]),
+        "scored": decisions.scored[owner],
+    }
+
+
+def _values(column: RepeatedTexts | np.ndarray) -> list[Any]:
+    if isinstance(column, RepeatedTexts):
+        return column.to_list()
+    is_missing = np.isnan(column)
+    if not is_missing.any():
+        return column.tolist()
+    values = column.astype(object)
+    values[is_missing] = None
+    return values.tolist()
+
+
+def _array(column: RepeatedTexts | np.ndarray) -> pa.Array:
+    return as_arrow(column) if isinstance(column, RepeatedTexts) else pa.array(column, from_pandas=True)
+
+
+# Number of types that a line names.
+NAMED_TYPES = 3
+
+
+def described(labelled: LabelledLists, network_inputs: Sequence[str]) -> str:
+    """The description in lines of text.
+
+    Args:
+        labelled: the lists.
+        network_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none without one.
+    """
+    return "\n".join(_lines(labelled, network_inputs))
+
+
+def _lines(labelled: LabelledLists, network_inputs: Sequence[str]) -> Iterator[str]:
+    lists, candidates = labelled.lists, len(labelled.lists.names)
+    yield (
+        f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; {labelled.not_in_list:,} "
+        "without their gold concept among the candidates, which count as errors"
+    )
+    yield f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}"
+    typed, known = int(lists.types.is_known.sum()), int((lists.candidate_types.codes >= 0).sum())
+    yield f"entity_type: {typed:,} of {len(lists):,} mentions; semantic_types: {known:,} of {candidates:,} candidates"
+    for key, texts in (("preferred_name", lists.preferred_names), ("definition", lists.definitions)):
+        if count := candidates - texts.null_count:
+            reads = "read by the cross-encoder" if key in network_inputs else "not read by the cross-encoder"
+            yield f"{key}: {count:,} of {candidates:,} candidates, {reads}"
+    if labelled.dictionary is not None:
+        found = (f"{name} of {count:,}" for name, count in labelled.dictionary.known(lists.cuis.to_list()).items())
+        yield f"of {candidates:,} candidates, the dictionary has {' and '.join(found)}"
+    if unknown := lists.unknown_types:
+        yield (
+            f"{len(unknown):,} types of mentions are unknown to the model: {', '.join(unknown[:NAMED_TYPES])}; "
+            "use ids or names of the UMLS Semantic Network, or of the model's thresholds.json"
+        )

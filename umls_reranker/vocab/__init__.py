@@ -1,0 +1,1 @@
+"""Dictionaries: names, types and relations of concepts."""

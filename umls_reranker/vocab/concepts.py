@@ -1,0 +1,331 @@
+"""Concepts as objects, and as Arrow tables for millions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..core.arrays import arrow_writer, expand_ranges, list_offsets, open_arrow
+from ..core.devices import map_in_order
+from ..core.files import read_json, write_json
+from ..core.text_files import UserError
+from .text import hash_names, normalize_names
+from .types import TypeHierarchy
+
+CONCEPT_SCHEMA = pa.schema(
+    {
+        "cui": pa.string(),
+        "name": pa.string(),
+        "synonyms": pa.list_(pa.string()),
+        "semantic_types": pa.list_(pa.string()),
+        "definition": pa.string(),
+    }
+)
+ROWS_PER_BATCH = 10_000
+# An arbitrary odd number, which spreads row numbers over 64 bits.
+ROW_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A concept of a vocabulary.
+
+    Attributes:
+        cui: UMLS concept id, or another non-empty one.
+        name: the preferred name.
+        synonyms: other names, each once, without the preferred one.
+        semantic_types: type ids; empty if the vocabulary has none.
+        definition: one definition, or "".
+    """
+
+    cui: str
+    name: str
+    synonyms: tuple[str, ...] = ()
+    semantic_types: tuple[str, ...] = ()
+    definition: str = ""
+
+
+def concept_table(concepts: Iterable[Concept]) -> pa.Table:
+    """The concepts as a table of `CONCEPT_SCHEMA`, in their order."""
+    rows = list(concepts)
+    columns = {name: [getattr(concept, name) for concept in rows] for name in CONCEPT_SCHEMA.names}
+    return pa.Table.from_pydict(columns, CONCEPT_SCHEMA)
+
+
+def iter_concepts(table: pa.Table) -> Iterator[Concept]:
+    """Yield the rows of a table of `CONCEPT_SCHEMA`."""
+    for batch in table.to_batches(ROWS_PER_BATCH):
+        for cui, name, synonyms, types, definition in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+            yield Concept(cui, name, tuple(synonyms), tuple(types), definition)
+
+
+def count_typed(concepts: pa.Table) -> int:
+    """Number of concepts with a semantic type."""
+    return pc.sum(pc.greater(pc.list_value_length(concepts["semantic_types"]), 0)).as_py() or 0
+
+
+def distinct_lists(
+    rows: np.ndarray, values: pa.ChunkedArray, size: int, ranks: np.ndarray | None = None
+) -> pa.ListArray:
+    """The distinct values of each of `size` rows, by rank, then in their order; values are compared by hash.
+
+    Args:
+        rows: (n,) int64, the row of each value.
+        values: (n,) strings.
+        size: number of rows.
+        ranks: (n,) numbers, the least first; None: all are equal.
+    """
+    hashes = np.concatenate([np.empty(0, np.uint64), *map(hash_names, values.chunks)])
+    order = np.argsort(rows, kind="stable") if ranks is None else np.lexsort((ranks, rows))
+    in_row = (hashes ^ rows.astype(np.uint64) * ROW_FACTOR)[order]
+    retained = order[np.sort(np.unique(in_row, return_index=True)[1])]
+    offsets = list_offsets(np.bincount(rows[retained], minlength=size))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(retained)).combine_chunks())
+
+
+CONCEPTS_FILE, CUIS_FILE, NAMES_FILE = "concepts.arrow", "rows_by_cui.arrow", "rows_by_name.arrow"
+HIERARCHY_FILE = "semantic_types.json"
+
+
+class StringRows:
+    """The rows that have a string, found by its 64-bit hash.
+
+    Strings are not compared: among ten million, one in 10^12 look-ups of an unknown string gives a row.
+
+    Args:
+        table: columns ``hash`` (uint64, ascending) and ``row`` (int32, ascending where hashes are equal).
+    """
+
+    SCHEMA = pa.schema({"hash": pa.uint64(), "row": pa.int32()})
+
+    def __init__(self, table: pa.Table) -> None:
+        self._hashes, self._rows = (column.to_numpy() for column in table.columns)
+
+    @classmethod
+    def table_of(cls, hashes: np.ndarray, rows: np.ndarray) -> pa.Table:
+        """The table for n strings with these hashes and rows."""
+        order = np.lexsort((rows, hashes))
+        hashes, rows = hashes[order], rows[order]
+        is_new = np.ones(len(order), bool)
+        is_new[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
+        return pa.table([hashes[is_new], rows[is_new].astype(np.int32)], schema=cls.SCHEMA)
+
+    @classmethod
+    def of(cls, strings: pa.StringArray) -> StringRows:
+        """Number n distinct strings by their position."""
+        return cls(cls.table_of(hash_names(strings), np.arange(len(strings))))
+
+    def find(self, strings: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows of n strings.
+
+        Returns:
+            Rows and offsets, int64: the rows of string i are ``rows[offsets[i] : offsets[i + 1]]``, ascending.
+        """
+        hashes = hash_names(strings)
+        starts, stops = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
+        _, positions = expand_ranges(starts, stops)
+        return self._rows[positions].astype(np.int64), list_offsets(stops - starts)
+
+    def find_one(self, strings: pa.StringArray) -> np.ndarray:
+        """The first row of each of n strings, (n,) int64; -1 where it has none."""
+        rows, offsets = self.find(strings)
+        has_row = np.diff(offsets) > 0
+        found = np.full(len(has_row), -1, np.int64)
+        found[has_row] = rows[offsets[:-1][has_row]]
+        return found
+
+
+def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> int:
+    """Write a concept folder: Arrow rows sorted by CUI, the rows by CUI and by name, and the types' hierarchy.
+
+    Args:
+        concepts: of `CONCEPT_SCHEMA`, in any order.
+        hierarchy: the hierarchy of their types.
+        path: the folder.
+
+    Returns:
+        The number of concepts.
+
+    Raises:
+        UserError: a concept id is repeated or empty, or there is no concept.
+    """
+    if not len(concepts):
+        raise UserError("no concepts are left; check the filters of the concept source")
+    order = pc.sort_indices(concepts["cui"])
+    if pc.any(pc.less(order.slice(1), order.slice(0, len(order) - 1))).as_py():
+        concepts = concepts.take(order)
+    concepts = concepts.combine_chunks()
+    cuis = concepts["cui"].combine_chunks()
+    # An empty id would be the first.
+    for cui in ["", *cuis.slice(1).filter(pc.equal(cuis.slice(1), cuis.slice(0, len(cuis) - 1))).to_pylist()]:
+        if cui or not cuis[0].as_py():
+            raise UserError(f"the concept id {cui!r} is empty or repeated; give each concept an id of its own")
+    with arrow_writer(path / CONCEPTS_FILE, CONCEPT_SCHEMA) as writer:
+        writer.write_table(concepts)
+    _write_rows(path / CUIS_FILE, StringRows.table_of(hash_names(cuis), np.arange(len(cuis))))
+    _write_rows(path / NAMES_FILE, _rows_by_name(concepts))
+    write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
+    return len(concepts)
+
+
+def _write_rows(path: Path, table: pa.Table) -> None:
+    with arrow_writer(path, StringRows.SCHEMA) as writer:
+        writer.write_table(table)
+
+
+def _rows_by_name(concepts: pa.Table) -> pa.Table:
+    def hashed(start: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = concepts.slice(start, ROWS_PER_BATCH).combine_chunks()
+        preferred, synonyms = (batch[name].combine_chunks() for name in ("name", "synonyms"))
+        names = normalize_names(pa.concat_arrays([preferred, pc.list_flatten(synonyms)]))
+        rows = np.concatenate([np.arange(len(preferred)), pc.list_parent_indices(synonyms).to_numpy()])
+        return hash_names(names), start + rows
+
+    hashes, rows = zip(*map_in_order(hashed, range(0, len(concepts), ROWS_PER_BATCH)), strict=True)
+    return StringRows.table_of(np.concatenate(hashes), np.concatenate(rows))
+
+
+class ConceptTable:
+    """The concepts of an index by row number, sorted by CUI: names, semantic types, definitions.
+
+    The table is memory-mapped: `ConceptTable.load` reads no names. Row -1, which `ConceptTable.rows` returns for an
+    unknown CUI, has no names, types or definition.
+
+    Attributes:
+        hierarchy: the semantic types and their parents.
+        cuis (pa.StringArray): (n,) the concept ids, ascending.
+    """
+
+    def __init__(self, table: pa.Table, hierarchy: TypeHierarchy, by_cui: StringRows, by_name: StringRows) -> None:
+        self.hierarchy = hierarchy
+        self._by_cui, self._by_name = by_cui, by_name
+        # One chunk each, as they were written.
+        self._columns = {name: table[name].combine_chunks() for name in table.column_names}
+        self.cuis: pa.StringArray = self._columns["cui"]
+        self._name, self._synonyms = self._columns["name"], self._columns["synonyms"]
+        self._types, self._definition = self._columns["semantic_types"], self._columns["definition"]
+
+    @classmethod
+    def load(cls, path: str | Path) -> ConceptTable:
+        """Open the folder ``concepts`` of a run or of an index.
+
+        Args:
+            path: the folder.
+
+        Raises:
+            UserError: the folder or a file in it is missing or damaged.
+        """
+        path = Path(path)
+        try:
+            tables = [open_arrow(path / name) for name in (CONCEPTS_FILE, CUIS_FILE, NAMES_FILE)]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is not a concept folder ({error}); run umls-reranker prepare_data") from None
+        if [table.schema.names for table in tables[:2]] != [CONCEPT_SCHEMA.names, StringRows.SCHEMA.names]:
+            raise UserError(f"{path} is not a concept folder of this version; run umls-reranker prepare_data")
+        hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
+        return cls(tables[0], hierarchy, *map(StringRows, tables[1:]))
+
+    def __len__(self) -> int:
+        return len(self.cuis)
+
+    @cached_property
+    def name_counts(self) -> np.ndarray:
+        """Number of names of each concept, the preferred one included, (n,), int64."""
+        return 1 + pc.list_value_length(self._synonyms).to_numpy().astype(np.int64)
+
+    def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
+        """Rows of n CUIs, (n,) int64; -1 for unknown CUIs."""
+        return self._by_cui.find_one(_texts("CUIs", cuis))
+
+    def cuis_of(self, rows: np.ndarray) -> pa.StringArray:
+        """CUIs of n rows, (n,)."""
+        return self.cuis.take(pa.array(rows))
+
+    def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Find the concepts that have each of n names, up to case, punctuation and spaces.
+
+        Names are compared in normalized form: NFKC, case folded, other characters than letters and digits as spaces.
+
+        Returns:
+            Rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
+        """
+        return self._by_name.find(normalize_names(_texts("names", names)))
+
+    def column(self, name: str, rows: np.ndarray) -> pa.Array:
+        """One column at n rows, (n,), null at row -1.
+
+        Args:
+            name: ``cui``, ``name``, ``synonyms``, ``semantic_types`` or ``definition``.
+            rows: row numbers.
+        """
+        return self._columns[name].take(pa.array(rows, mask=rows < 0))
+
+    def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
+        """All names of n rows, the preferred name of each first.
+
+        Returns:
+            Names and offsets: the names of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
+        """
+        synonyms = self.column("synonyms", rows)
+        counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
+        offsets = list_offsets(counts)
+        preferred = self.column("name", rows[rows >= 0])
+        is_preferred = np.zeros(offsets[-1], dtype=bool)
+        is_preferred[offsets[:-1][counts > 0]] = True
+        position = np.empty(offsets[-1], np.int64)
+        position[is_preferred] = np.arange(len(preferred))
+        position[~is_preferred] = np.arange(len(preferred), offsets[-1])
+        return pa.concat_arrays([preferred, pc.list_flatten(synonyms)]).take(pa.array(position)), offsets
+
+    def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
+        """One name of each of n rows, (n,); position 0 is the preferred name, 1 the first synonym."""
+        names, offsets = self.names_of(rows)
+        return names.take(pa.array(offsets[:-1] + positions))
+
+    def names(self, row: int) -> list[str]:
+        """All names of a row, the preferred name first."""
+        return [self._name[row].as_py(), *self._synonyms[row].as_py()] if row >= 0 else []
+
+    def semantic_types(self, row: int) -> list[str]:
+        """Type ids of a row; may be empty."""
+        return self._types[row].as_py() if row >= 0 else []
+
+    def definition(self, row: int) -> str:
+        """Definition of a row, or ""."""
+        return self._definition[row].as_py() if row >= 0 else ""
+
+    def iter_names(self) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Yield all names in row order, the preferred name first, in batches: rows, (n,) int64, and n names."""
+        for start in range(0, len(self), ROWS_PER_BATCH):
+            rows = np.arange(start, min(start + ROWS_PER_BATCH, len(self)))
+            names, offsets = self.names_of(rows)
+            yield np.repeat(rows, np.diff(offsets)), names.to_pylist()
+
+    def type_rows(self, type_id: str) -> np.ndarray:
+        """Rows of the concepts with exactly this type (not its descendants), (n,), int64, ascending."""
+        return self._rows_by_type.get(type_id, np.empty(0, dtype=np.int64))
+
+    @cached_property
+    def _rows_by_type(self) -> dict[str, np.ndarray]:
+        types = pc.list_flatten(self._types).dictionary_encode()
+        codes = types.indices.to_numpy()
+        rows = pc.list_parent_indices(self._types).to_numpy()[np.argsort(codes, kind="stable")].astype(np.int64)
+        ends = np.cumsum(np.bincount(codes, minlength=len(types.dictionary)))
+        return dict(zip(types.dictionary.to_pylist(), np.split(rows, ends), strict=False))
+
+
+def _texts(name: str, values: Any) -> pa.StringArray:
+    """The values in Arrow; raises TypeError unless they are a list of texts."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a list of strings, not one string")
+    texts = values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(values, pa.string())
+    if texts.null_count:
+        raise TypeError(f"{name} must be a list of strings, but some are missing")
+    return texts

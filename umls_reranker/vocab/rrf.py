@@ -1,0 +1,376 @@
+r"""The tables of a UMLS release in Rich Release Format, read as columns.
+
+Columns are those of the UMLS Reference Manual, chapter 3 (National Library of Medicine): fields end in ``|``, there
+is no quoting, a line ends in ``\n``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from ..core.arrays import arrow_writer, open_arrow
+from ..core.script import progress
+from ..core.text_files import Malformed, UserError, decode, open_binary, read_lines
+from .concepts import CONCEPT_SCHEMA, distinct_lists
+
+# A line must not be longer.
+BLOCK_BYTES = 4 << 20
+# The last pipe closes the line, so a CSV reader finds one more column.
+CLOSING = "closing"
+PIPES = csv.ParseOptions(delimiter="|", quote_char=False, escape_char=False)
+
+
+class RrfTable(NamedTuple):
+    """Form of a table's lines.
+
+    Attributes:
+        fields: names of all fields, as in MRFILES.RRF; a line has as many, each closed by a pipe.
+        required: fields that must not be empty.
+    """
+
+    fields: list[str]
+    required: list[str]
+
+
+TABLES = {
+    name: RrfTable(fields.split(","), required.split(","))
+    for name, fields, required in (
+        ("MRCONSO", "CUI,LAT,TS,LUI,STT,SUI,ISPREF,AUI,SAUI,SCUI,SDUI,SAB,TTY,CODE,STR,SRL,SUPPRESS,CVF", "CUI,STR"),
+        ("MRSTY", "CUI,TUI,STN,STY,ATUI,CVF", "CUI,TUI"),
+        ("MRDEF", "CUI,AUI,ATUI,SATUI,SAB,DEF,SUPPRESS,CVF", "CUI,DEF"),
+        (
+            "MRREL",
+            "CUI1,AUI1,STYPE1,REL,CUI2,AUI2,STYPE2,RELA,RUI,SRUI,SAB,SL,RG,DIR,SUPPRESS,CVF",
+            "CUI1,REL,CUI2",
+        ),
+        ("MRCUI", "CUI1,VER,REL,RELA,MAPREASON,CUI2,MAPIN", "CUI1,REL"),
+    )
+}
+
+
+def read_table(name: str, path: Path, used: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield record batches of the columns `used` (string), in file order; memory holds a few of them.
+
+    Args:
+        name: a table of `TABLES`.
+        path: the file, plain or gzip.
+        used: fields to return, in this order.
+
+    Raises:
+        UserError: the file is missing, empty or damaged, or a line is malformed (names file and line).
+    """
+    table = TABLES[name]
+    columns = [*dict.fromkeys([*used, *table.required]), CLOSING]
+    convert = csv.ConvertOptions(
+        include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
+    )
+    reading = csv.ReadOptions(column_names=[*table.fields, CLOSING], block_size=BLOCK_BYTES)
+    with open_binary(path) as stream, progress(desc=f"reading {path.name}", unit=" lines") as bar:
+        try:
+            for batch in csv.open_csv(stream, reading, PIPES, convert):
+                is_sound = all(pc.all(pc.not_equal(batch[field], "")).as_py() for field in table.required)
+                if not is_sound or pc.any(pc.not_equal(batch[CLOSING], "")).as_py():
+                    raise pa.ArrowInvalid("a field is missing")
+                yield batch.select(used)
+                bar.update(len(batch))
+        except pa.ArrowInvalid as error:
+            raise _malformed(path, table, str(error).splitlines()[0]) from None
+
+
+def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
+    """The error for a file, which names its first malformed line."""
+    required = [table.fields.index(field) for field in table.required]
+    for number, line in read_lines(path):
+        try:
+            *row, closing = decode(line).split("|")
+        except Malformed as problem:
+            return UserError(f"{path}:{number}: {problem}; fix the line or download the file again")
+        if line and (len(row) != len(table.fields) or closing or not all(row[position] for position in required)):
+            return UserError(
+                f"{path}:{number}: expected {len(table.fields)} fields, each closed by |, of which "
+                f"{', '.join(table.required)} are not empty; fix the line or download the file again"
+            )
+    return UserError(f"{path} cannot be read ({reason}); download it again")
+
+
+# What makes a name preferred, after its language: field, and its values from best to worst.
+PREFERENCES = (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",)))
+
+
+def read_rrf_concepts(
+    files: Mapping[str, Path],
+    *,
+    languages: Sequence[str] = ("ENG",),
+    sources: Sequence[str] = (),
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a release's concepts, sorted by CUI whatever the order of the files.
+
+    The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
+    then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Equal names of a
+    concept are given once. Suppressed names and definitions are left out. The definition is the first one that passes
+    `sources`. Memory holds the names that pass the filters, twice while they are sorted.
+
+    Args:
+        files: ``MRCONSO``, ``MRSTY`` and, when wanted, ``MRDEF``, as `release_files` gives them.
+        languages: LAT values kept; empty keeps all.
+        sources: SAB values kept; empty keeps all.
+
+    Returns:
+        The concepts in `CONCEPT_SCHEMA`, and a report of what was read: ``names_read``, ``names_kept`` and ``dropped``
+        (names by filter).
+
+    Raises:
+        UserError: a file is missing, empty or damaged; a line is malformed (names file and line); or no name
+            passes the filters (names the filter).
+    """
+    cuis, names, report = read_names(files["MRCONSO"], languages, sources)
+    first = pa.array(names.offsets.to_numpy()[:-1])
+    is_synonym = np.ones(len(names.values), bool)
+    is_synonym[first.to_numpy()] = False
+    starts = names.offsets.to_numpy() - np.arange(len(cuis) + 1)
+    synonyms = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), names.values.filter(pa.array(is_synonym)))
+    definitions: pa.Array = pa.array([""], pa.string()).take(pa.array(np.zeros(len(cuis), np.int64)))
+    if "MRDEF" in files:
+        _, lists = _read_values("MRDEF", "DEF", files["MRDEF"], cuis, {"SUPPRESS": ["N"], "SAB": sources})
+        definitions = pc.fill_null(_first_of_each(lists), "")
+    _, types = read_types(files["MRSTY"], cuis)
+    columns = [cuis, names.values.take(first), synonyms, types, definitions]
+    return pa.table(columns, schema=CONCEPT_SCHEMA), report
+
+
+def read_names(
+    path: Path, languages: Sequence[str] = ("ENG",), sources: Sequence[str] = (), wanted: pa.Array | None = None
+) -> tuple[pa.StringArray, pa.ListArray, dict[str, Any]]:
+    """Read the names of MRCONSO that pass the filters.
+
+    Args:
+        path: the file.
+        languages: LAT values kept, in order of preference; empty keeps all.
+        sources: SAB values kept; empty keeps all.
+        wanted: read only these CUIs, of which the file may have none; None reads all.
+
+    Returns:
+        The CUIs, ascending; the names of each, the preferred one first; and the counts of the report.
+
+    Raises:
+        UserError: as `read_rrf_concepts`.
+    """
+    filters = {"LAT": languages, "SAB": sources, "SUPPRESS": ["N"]}
+    dropped = {"LAT": 0, "SAB": 0, "SUPPRESS": 0}
+    schema = pa.schema({"cui": pa.string(), "name": pa.string(), "rank": pa.int16()})
+    lines, blocks = 0, []
+    for block in read_table("MRCONSO", path, ["CUI", "STR", *filters, *(field for field, _ in PREFERENCES)]):
+        lines += len(block)
+        if wanted is not None:
+            block = block.filter(pc.is_in(block["CUI"], wanted))
+        for field, values in filters.items():
+            passing = _passing(block, field, values)
+            dropped[field] += len(block) - len(passing)
+            block = passing
+        rank = _positions(block["LAT"], languages) if len(languages) > 1 else np.zeros(len(block), np.int64)
+        for field, values in PREFERENCES:
+            rank = rank * (len(values) + 1) + _positions(block[field], values)
+        blocks.append(pa.record_batch([block["CUI"], block["STR"], rank.astype(np.int16)], schema=schema))
+    names = pa.Table.from_batches(blocks, schema)
+    if not len(names) and wanted is None:
+        counts = ", ".join(f"{field} {values} leaves out {dropped[field]:,}" for field, values in filters.items())
+        raise UserError(f"{path}: none of {lines:,} names passes the filters ({counts}); change languages or sources")
+    cuis = names["cui"].unique()
+    cuis = cuis.take(pc.sort_indices(cuis))
+    rows = pc.index_in(names["cui"], cuis).to_numpy().astype(np.int64)
+    report = {"names_read": lines, "names_kept": len(names), "dropped": dropped}
+    texts, ranks = names["name"], names["rank"].to_numpy()
+    # Frees the other columns of millions of rows.
+    del names, blocks
+    return cuis, distinct_lists(rows, texts, len(cuis), ranks), report
+
+
+def read_types(path: Path, cuis: pa.Array | None = None) -> tuple[pa.Array, pa.ListArray]:
+    """CUIs, and the semantic types (TUI) of each from MRSTY; None reads all.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    return _read_values("MRSTY", "TUI", path, cuis, {})
+
+
+def _read_values(
+    table: str, column: str, path: Path, cuis: pa.Array | None, filters: Mapping[str, Sequence[str]]
+) -> tuple[pa.Array, pa.ListArray]:
+    """CUIs, by default those of the file, and the distinct values of a column for each, in file order."""
+    schema = pa.schema({"CUI": pa.string(), column: pa.string()})
+    blocks = []
+    for block in read_table(table, path, ["CUI", column, *filters]):
+        for field, values in filters.items():
+            block = _passing(block, field, values)
+        blocks.append(block.select(schema.names))
+    lines = pa.Table.from_batches(blocks, schema)
+    if cuis is None:
+        cuis = lines["CUI"].unique()
+    rows = pc.index_in(lines["CUI"], cuis)
+    is_known = pc.is_valid(rows)
+    known = rows.filter(is_known).to_numpy().astype(np.int64)
+    return cuis, distinct_lists(known, lines[column].filter(is_known), len(cuis))
+
+
+def _first_of_each(lists: pa.ListArray) -> pa.Array:
+    """The first value of each list, null for an empty one."""
+    offsets = lists.offsets.to_numpy()
+    return lists.values.take(pa.array(offsets[:-1], mask=np.diff(offsets) == 0))
+
+
+def _passing(block: pa.RecordBatch, field: str, values: Sequence[str]) -> pa.RecordBatch:
+    """The lines whose field has one of the values; all if there are none."""
+    return block.filter(pc.is_in(block[field], pa.array(values))) if values else block
+
+
+def _positions(column: pa.Array, values: Sequence[str]) -> np.ndarray:
+    """Index of each text in `values`, (n,), int64; the length of `values` if missing."""
+    return pc.index_in(column, pa.array(values)).fill_null(len(values)).to_numpy().astype(np.int64)
+
+
+REQUIRED_TABLES = ("MRCONSO", "MRSTY")
+
+
+def release_files(
+    umls_dir: Path, unused: Collection[str] = (), required: Collection[str] = REQUIRED_TABLES
+) -> dict[str, Path]:
+    """The files to read from a UMLS release, by name; ``MRCONSO.RRF`` comes before ``MRCONSO.RRF.gz``.
+
+    Args:
+        umls_dir: folder META of the release.
+        unused: tables to skip, e.g. ``MRREL``.
+        required: tables that must exist; the others are left out if they do not, and so is ``release.dat``, which
+            MetamorphoSys writes next to META or into it.
+
+    Raises:
+        UserError: a required file is missing.
+    """
+    names = {name: (f"{name}.RRF", f"{name}.RRF.gz") for name in TABLES if name not in unused}
+    paths = {name: [umls_dir / file for file in files] for name, files in names.items()}
+    paths["release.dat"] = [folder / "release.dat" for folder in (umls_dir, umls_dir.absolute().parent)]
+    files = {name: next(filter(Path.is_file, some), None) for name, some in paths.items()}
+    for name in required:
+        if files[name] is None:
+            meta = next((inner for inner in (umls_dir / "META", umls_dir / "umls/META") if inner.is_dir()), None)
+            hint = f"did you mean {meta}?" if meta else "give the folder META of a release"
+            raise UserError(f"{umls_dir / name}.RRF does not exist; {hint}")
+    return {name: path for name, path in files.items() if path is not None}
+
+
+def read_release(files: Mapping[str, Path]) -> dict[str, str]:
+    """``name``, such as 2017AA, and ``date`` of the release, as far as ``release.dat`` states them."""
+    release = {}
+    for _, line in read_lines(files["release.dat"]) if "release.dat" in files else ():
+        key, _, value = line.decode("utf-8", errors="replace").partition("=")
+        if value and key.strip() in ("umls.release.name", "umls.release.date"):
+            release[key.strip().rpartition(".")[2]] = value.strip()
+    return release
+
+
+RELATIONS_FILE = "relations.arrow"
+RELATIONS = ("SY", "PAR", "CHD", "RB", "RN")
+"""Values of REL that count; siblings (SIB) are often good negatives."""
+
+PAIRS = pa.schema({"CUI1": pa.string(), "CUI2": pa.string()})
+ROW_BITS = 32
+PAIRS_AT_ONCE = 4_000_000
+
+
+class RelationTable:
+    """The pairs of related concepts of a concept folder, in both directions; memory-mapped.
+
+    Rows are those of the `ConceptTable` in the same folder.
+    """
+
+    def __init__(self, pairs: np.ndarray) -> None:
+        # (n,) int64, ascending: a row in the upper, the related row in the lower 32 bits.
+        self._pairs = pairs
+
+    @classmethod
+    def load(cls, folder: str | Path) -> RelationTable:
+        """Open the relations of a concept folder.
+
+        Raises:
+            OSError, pa.ArrowInvalid: the file is missing or damaged.
+        """
+        return cls(open_arrow(Path(folder) / RELATIONS_FILE)["pair"].to_numpy())
+
+    def __len__(self) -> int:
+        """Number of ordered pairs of related concepts."""
+        return len(self._pairs)
+
+    def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether each of `rows` is related to its gold concept; row -1 is related to nothing, and none to itself.
+
+        Args:
+            gold: (n, 1) int, rows of gold concepts, or another shape that broadcasts with `rows`.
+            rows: (n, k) int, rows of concepts.
+
+        Returns:
+            Bool, of the common shape.
+        """
+        gold, rows = np.broadcast_arrays(np.asarray(gold, np.int64), np.asarray(rows, np.int64))
+        wanted = _pairs(gold, rows)
+        if not len(self._pairs):
+            return np.zeros(wanted.shape, bool)
+        positions = np.searchsorted(self._pairs, wanted).clip(max=len(self._pairs) - 1)
+        # A row of -1 makes the number negative, unlike any pair.
+        return self._pairs[positions] == wanted
+
+
+def read_relations(path: Path) -> Iterator[pa.Table]:
+    """Yield MRREL's pairs of related CUIs in blocks, of all sources; suppressed lines are left out.
+
+    Args:
+        path: ``MRREL.RRF``, plain or gzip.
+
+    Raises:
+        UserError: the file is missing, empty or damaged, or a line is malformed (names file and line).
+    """
+    waiting: list[pa.RecordBatch] = []
+    for block in read_table("MRREL", path, ["CUI1", "REL", "CUI2", "SUPPRESS"]):
+        is_related = pc.is_in(block["REL"], pa.array(RELATIONS))
+        retained = pc.and_(is_related, pc.equal(block["SUPPRESS"], "N"))
+        waiting.append(block.filter(retained).select(PAIRS.names))
+        if sum(map(len, waiting)) > PAIRS_AT_ONCE:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    yield pa.Table.from_batches(waiting, PAIRS)
+
+
+def write_relations(relations: Iterable[pa.Table], cuis: pa.Array, folder: Path) -> int:
+    """Write the pairs of related concepts of the dictionary, each once and in both directions.
+
+    Memory holds 8 bytes per ordered pair, and three times as much while sorting.
+
+    Args:
+        relations: tables of `PAIRS`.
+        cuis: the concept ids by row.
+        folder: the concept folder.
+
+    Returns:
+        The number of ordered pairs.
+    """
+    pairs = np.empty(0, np.int64)
+    for block in relations:
+        first, second = (pc.fill_null(pc.index_in(column, cuis), -1).to_numpy() for column in block.columns)
+        inside = (first >= 0) & (second >= 0) & (first != second)
+        first, second = first[inside].astype(np.int64), second[inside].astype(np.int64)
+        pairs = np.unique(np.concatenate([pairs, _pairs(first, second), _pairs(second, first)]))
+    schema = pa.schema({"pair": pa.int64()})
+    with arrow_writer(folder / RELATIONS_FILE, schema) as writer:
+        writer.write_table(pa.table([pairs], schema=schema))
+    return len(pairs)
+
+
+def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    # A negative row keeps the number negative.
+    return (first << ROW_BITS) | second

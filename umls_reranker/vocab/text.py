@@ -1,0 +1,181 @@
+"""The normal form of names, their trigrams, and the pattern of a CUI."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest
+
+from ..core.arrays import Memory
+
+NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+# Characters composed at once: the time for a run of combining marks is quadratic in its length.
+PIECE = 256
+# Number of cached forms, about 200 bytes each.
+KEPT_FORMS = 65_536
+# Maps each ASCII byte to lower case, and to a space unless it is a letter or digit.
+FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower()).ljust(256, b" ")
+
+
+def normalize_name(text: str) -> str:
+    """The normalized form of a name: NFKC, case folded, other characters than letters and digits as one space.
+
+    A text without letters or digits keeps its characters, so the form is empty only for blank text.
+
+    >>> normalize_name("Diabetes-Mellitus,  type II")
+    'diabetes mellitus type ii'
+    """
+    if text.isascii():
+        folded = text.lower()
+    elif len(text) <= PIECE:
+        folded = _folded(text)
+    else:
+        folded = " ".join(
+            "".join(_folded(word[start : start + PIECE]) for start in range(0, len(word), PIECE))
+            for word in text.split()
+        )
+    return NOT_ALPHANUMERIC.sub(" ", folded).strip() or " ".join(folded.split())
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def normalize_names(names: pa.StringArray) -> pa.StringArray:
+    """`normalize_name` of each name, (n,).
+
+    ASCII names, nearly all, are processed at once on their bytes, the others one by one.
+
+    Args:
+        names: (n,) string, without nulls.
+    """
+    if not len(names):
+        return names
+    _, offsets, content = names.buffers()
+    folded = pa.py_buffer(content.to_pybytes().translate(FOLDED))
+    spaced = pa.Array.from_buffers(pa.string(), len(names), [None, offsets, folded], offset=names.offset)
+    forms = pc.replace_substring_regex(pc.ascii_trim(spaced, " "), "  +", " ")
+    one_by_one = pc.invert(pc.and_(pc.string_is_ascii(names), pc.not_equal(forms, "")))
+    slow_forms = [normalize_name(text) for text in names.filter(one_by_one).to_pylist()]
+    return pc.replace_with_mask(forms, one_by_one, pa.array(slow_forms, pa.string()))
+
+
+def _forms(texts: Sequence[str]) -> list[str]:
+    return normalize_names(pa.array(texts, pa.string())).to_pylist()
+
+
+# `normalize_name`, cached.
+normalize_texts = Memory(_forms, KEPT_FORMS)
+
+
+def hash_names(names: pa.StringArray) -> np.ndarray:
+    """XXH3 of each name's bytes, (n,), uint64, the same on every machine. Different names may have the same hash."""
+    contents = names.cast(pa.binary()).to_pylist()
+    return np.fromiter(map(xxh3_64_intdigest, contents), np.uint64, len(contents))
+
+
+def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """All character trigrams of n texts, text after text.
+
+    Each word has a space on both sides, so "heart" has " he", "hea", "ear", "art" and "rt " (``char_wb`` of
+    scikit-learn).
+
+    Args:
+        texts: normalized texts, whose words are separated by single spaces.
+
+    Returns:
+        (t,) int64, the text of each trigram; (3, t) uint32, the code points of its characters.
+
+    >>> owner, characters = trigrams(["arm", "of"])
+    >>> owner.tolist(), ["".join(map(chr, trigram)) for trigram in characters.T]
+    ([0, 0, 0, 1, 1], [' ar', 'arm', 'rm ', ' of', 'of '])
+    """
+    characters = np.frombuffer(f" {' '.join(texts)} ".encode("utf-32-le"), np.uint32)
+    owner = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[:-1]
+    inside = np.flatnonzero(characters[1:-1] != ord(" "))
+    return owner[inside], np.stack([characters[inside + position] for position in range(3)])
+
+
+# Sets of trigrams: log2 of their bits, and arbitrary odd numbers for hashing, one per character.
+TRIGRAM_BITS = 11
+FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
+REMEMBERED_TEXTS = 65_536
+TEXTS_AT_ONCE, PAIRS_AT_ONCE = 4_096, 16_384
+
+
+def _trigram_sets(texts: Sequence[str]) -> list[bytes]:
+    # Every ``--help`` that explains features imports this module.
+
+    sets: list[bytes] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some = texts[start : start + TEXTS_AT_ONCE]
+        owner, characters = trigrams(some)
+        hashes = sum(row * factor for row, factor in zip(characters, FACTORS, strict=True))
+        bits = np.zeros((len(some), 1 << TRIGRAM_BITS), bool)
+        bits[owner, hashes >> np.uint64(64 - TRIGRAM_BITS)] = True
+        sets += [row.tobytes() for row in np.packbits(bits, axis=1)]
+    return sets
+
+
+# The cached set of each text.
+_remembered: Memory[str, bytes] = Memory(_trigram_sets, REMEMBERED_TEXTS)
+
+
+def shared_trigrams(
+    mentions: Sequence[str], names: Sequence[str], owner: np.ndarray, name_codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of a mention's character trigrams in a name, and of the name's trigrams in the mention.
+
+    The trigrams of a text are kept as a set of 2,048 bits, by hash: comparing two texts takes the same time whatever
+    their length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
+
+    >>> pair = np.array([0])
+    >>> [float(share[0]) for share in shared_trigrams(["heart"], ["heart attack"], pair, pair)]
+    [1.0, 0.45454545454545453]
+
+    Args:
+        mentions: n normalized texts.
+        names: distinct names of candidates, normalized.
+        owner: (m,) mention of each candidate.
+        name_codes: (m,) position of each candidate's name in `names`.
+
+    Returns:
+        Two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
+        mention; 0 for a text without any.
+    """
+    of_mentions, of_names = _words(mentions), _words(names)
+    shared = np.empty(len(owner))
+    for start in range(0, len(owner), PAIRS_AT_ONCE):
+        pairs = slice(start, start + PAIRS_AT_ONCE)
+        shared[pairs] = _sizes(of_mentions[owner[pairs]] & of_names[name_codes[pairs]])
+    return shared / _sizes(of_mentions).clip(1)[owner], shared / _sizes(of_names).clip(1)[name_codes]
+
+
+def _words(texts: Sequence[str]) -> np.ndarray:
+    """The sets of n texts, (n, 32) uint64."""
+    return np.frombuffer(b"".join(_remembered(texts)), np.uint64).reshape(-1, (1 << TRIGRAM_BITS) // 64)
+
+
+def _sizes(sets: np.ndarray) -> np.ndarray:
+    """Number of bits in each set, (n,)."""
+    return np.bitwise_count(sets).sum(axis=1, dtype=np.int64)
+
+
+CUI = re.compile(r"C[0-9]{7}", re.IGNORECASE)
+
+
+def normalize_cui(text: str) -> str:
+    """A concept id in the dictionary's form: without surrounding blanks, and with a capital C for UMLS CUIs.
+
+    Ids of ontologies are case-sensitive and keep their case.
+
+    >>> normalize_cui(" c0000039"), normalize_cui("Orphanet:586")
+    ('C0000039', 'Orphanet:586')
+    """
+    stripped = text.strip()
+    return stripped.upper() if CUI.fullmatch(stripped) else stripped

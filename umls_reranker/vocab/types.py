@@ -1,0 +1,274 @@
+"""Semantic types: their hierarchy, and the types of many mentions or candidates."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..core.files import read_json
+from ..core.text_files import UserError
+
+UNKNOWN_TYPE = "UnknownType"
+"""What MedMentions writes where a concept has no type."""
+
+SCHEMA_VERSION = 1
+GROUP_PREFIX = "group:"
+# Rows of id, name, tree number and group, of these two files.
+NETWORK_FILE = Path(__file__).with_name("semantic_network.json")
+
+
+@dataclass(frozen=True)
+class SemanticType:
+    """A semantic type.
+
+    Attributes:
+        id: e.g. ``T047`` or ``HP:0001626``.
+        name: e.g. ``Disease or Syndrome``.
+        parent: id of the type it is a kind of, or None at a root.
+        group: id of its semantic group, e.g. ``DISO``, or None.
+    """
+
+    id: str
+    name: str
+    parent: str | None = None
+    group: str | None = None
+
+
+class TypeHierarchy:
+    """Types by id, each with a chain of broader types.
+
+    Iterating yields type ids in order of definition. `built_in` and `from_dict` also make one.
+
+    Args:
+        types: every type once, in any order.
+        group_names: group id -> name; other groups are named by their id.
+
+    Raises:
+        UserError: an id is repeated, a parent is unknown, or the parents form a cycle.
+    """
+
+    def __init__(self, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> None:
+        self._types: dict[str, SemanticType] = {}
+        for kind in types:
+            if kind.id in self._types:
+                raise UserError(f"semantic type {kind.id} is defined twice")
+            self._types[kind.id] = kind
+        self._group_names = {kind.group: kind.group for kind in self._types.values() if kind.group}
+        self._group_names.update(group_names or {})
+        self._chains = {type_id: self._make_chain(type_id) for type_id in self._types}
+        self._ids_by_form = self._make_forms()
+
+    @classmethod
+    def built_in(cls) -> TypeHierarchy:
+        """The 127 types and 15 groups of the UMLS Semantic Network."""
+        content = read_json(NETWORK_FILE)
+        ids = {tree_number: type_id for type_id, _, tree_number, _ in content["types"]}
+        types = (SemanticType(id, name, _parent(number, ids), group) for id, name, number, group in content["types"])
+        return cls(types, content["groups"])
+
+    def resolve(self, id_or_name: str | None) -> str | None:
+        """The id for an id or name of a type or group, case-insensitive; None if unknown.
+
+        A group is given as ``group:DISO`` or by name, and returned as ``group:DISO``. A type takes precedence over a
+        group of the same name.
+        """
+        if id_or_name in self._types:
+            return id_or_name
+        return self._ids_by_form.get(_form(id_or_name)) if id_or_name else None
+
+    def chain(self, type_id: str) -> list[str]:
+        """``[type, parent, grandparent, ..., "group:DISO"]``, most specific first; empty for an unknown id."""
+        return list(self._chains.get(type_id, ()))
+
+    def descendants(self, type_id: str) -> list[str]:
+        """The type and its descendants (for a group: its types), in order of definition."""
+        return [known for known, chain in self._chains.items() if known in self._types and type_id in chain]
+
+    def agree(self, types: Iterable[str], others: Iterable[str]) -> bool:
+        """Whether a type of the first list equals, or is narrower or broader than, one of the second.
+
+        >>> hierarchy = TypeHierarchy.built_in()
+        >>> hierarchy.agree(["T038"], ["T033", "T047"]), hierarchy.agree(["T047"], ["T121"])
+        (True, False)
+        """
+        others = list(others)
+        return any(
+            kind == other or kind in self._chains.get(other, ()) or other in self._chains.get(kind, ())
+            for kind in types
+            for other in others
+        )
+
+    def names(self, types: Iterable[str]) -> list[str]:
+        """Names of types given by id or name; unknown types are left out."""
+        ids = map(self.resolve, types)
+        return [self.name(type_id) for type_id in ids if type_id is not None]
+
+    def name(self, type_id: str) -> str:
+        """The name of a type or group; an unknown id is returned unchanged."""
+        if type_id in self._types:
+            return self._types[type_id].name
+        return self._group_names.get(type_id.removeprefix(GROUP_PREFIX), type_id)
+
+    def __getitem__(self, type_id: str) -> SemanticType:
+        return self._types[type_id]
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+    def __contains__(self, type_id: object) -> bool:
+        return type_id in self._types
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._types)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form for JSON, with ``schema_version``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "types": [asdict(kind) for kind in self._types.values()],
+            "groups": self._group_names,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TypeHierarchy:
+        """Inverse of `to_dict`.
+
+        Raises:
+            UserError: the content has a newer version or another form.
+        """
+        try:
+            version = content["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise UserError(
+                    f"semantic types have schema_version {version}, but this package reads {SCHEMA_VERSION}; upgrade "
+                    "it"
+                )
+            return cls((SemanticType(**kind) for kind in content["types"]), content["groups"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"semantic types are malformed ({error!r}); write them again") from None
+
+    def _make_chain(self, type_id: str) -> list[str]:
+        chain: list[str] = []
+        group = None
+        current: str | None = type_id
+        while current is not None:
+            if current in chain:
+                raise UserError(f"semantic type {current} is a kind of itself: {' -> '.join(chain)} -> {current}")
+            if current not in self._types:
+                raise UserError(f"semantic type {chain[-1]} has the parent {current}, which is not defined")
+            chain.append(current)
+            group = group or self._types[current].group
+            current = self._types[current].parent
+        return chain + ([GROUP_PREFIX + group] if group else [])
+
+    def _make_forms(self) -> dict[str, str]:
+        groups = {GROUP_PREFIX + group: name for group, name in self._group_names.items()}
+        forms = {_form(name): group for group, name in groups.items()}
+        forms |= {_form(group): group for group in groups}
+        forms |= {_form(kind.name): kind.id for kind in reversed(self._types.values())}
+        forms |= {_form(type_id): type_id for type_id in self._types}
+        return forms
+
+
+def _form(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _parent(tree_number: str, ids: Mapping[str, str]) -> str | None:
+    """Id of the nearest broader type: ``A1.4.1`` -> ``A1.4`` -> ``A1`` -> ``A``."""
+    while len(tree_number) > 1:
+        tree_number = tree_number.rpartition(".")[0] or tree_number[0]
+        if tree_number in ids:
+            return ids[tree_number]
+    return None
+
+
+# No type name contains it.
+SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True)
+class TypeSets:
+    """Semantic types of n rows.
+
+    Attributes:
+        sets: k sets of types.
+        codes: (n,) int64, the set of each row; -1 if missing.
+    """
+
+    sets: Sequence[tuple[str, ...]]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, values: Sequence[str | Iterable[str] | None] | TypeSets) -> TypeSets:
+        """Make sets from one type, several, or None for each row; `TypeSets` are returned unchanged.
+
+        Raises:
+            TypeError: a value is something else; its argument is the row.
+        """
+        if isinstance(values, TypeSets):
+            return values
+        try:
+            numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
+            codes = [
+                -1 if value is None else numbers[value if type(value) is str else tuple(value)] for value in values
+            ]
+            sets = [(key,) if isinstance(key, str) else key for key in numbers]
+            is_text = all(isinstance(name, str) for names in sets for name in names)
+        except TypeError:
+            is_text = False
+        if not is_text:
+            raise TypeError(next(row for row, value in enumerate(values) if not _are_types(value)))
+        return cls(sets, np.array(codes, np.int64))
+
+    @classmethod
+    def of_lists(cls, lists: pa.ListArray) -> TypeSets:
+        """Make sets from lists of strings without nulls; a null list is missing."""
+        encoded = pc.binary_join(lists, SEPARATOR).dictionary_encode()
+        sets = [tuple(text.split(SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()]
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        return cls(sets, codes.astype(np.int64))
+
+    @classmethod
+    def missing(cls, rows: int) -> TypeSets:
+        """Make sets of rows without types."""
+        return cls([], np.full(rows, -1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: int) -> tuple[str, ...]:
+        return self.sets[self.codes[row]] if self.codes[row] >= 0 else ()
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return (self.sets[code] if code >= 0 else () for code in self.codes.tolist())
+
+    def take(self, rows: np.ndarray) -> TypeSets:
+        """The sets of some rows, given as indices or (n,) bool."""
+        return replace(self, codes=self.codes[rows])
+
+    def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
+        """The sets as distinct ids of the hierarchy, and the names that it does not know, which are left out."""
+        # What MedMentions writes for "no type" is not a mistake.
+        ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
+        sets = [tuple(dict.fromkeys(filter(None, map(ids.get, names)))) for names in self.sets]
+        return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
+
+    @property
+    def is_known(self) -> np.ndarray:
+        """Whether each row has a type, (n,) bool."""
+        return np.array([*map(bool, self.sets), False])[self.codes]
+
+
+def _are_types(value: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return True
+    return isinstance(value, Iterable) and all(isinstance(name, str) for name in value)
