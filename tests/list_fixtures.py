@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.vocab.types import TypeHierarchy
@@ -53,6 +54,15 @@ def given_candidates(lists):
     }
     items = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return [items[start:end] for start, end in pairwise(lists.offsets.tolist())]
+
+
+def assert_alike(found, expected, tolerance=1e-5):
+    """That rankings, of `RankedCandidate` or their rows, are the expected ones; other batches round differently."""
+    assert [len(items) for items in found] == [len(items) for items in expected]
+    for items, others in zip(found, expected, strict=True):
+        for item, other in zip(items, others, strict=True):
+            row, wanted = (one if isinstance(one, dict) else one.as_row() for one in (item, other))
+            assert {key: row[key] for key in wanted} == pytest.approx(wanted, abs=tolerance)
 
 
 def write_lists(path, rows):

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from list_fixtures import given_candidates
+from list_fixtures import assert_alike
 from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
-from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
 from umls_reranker.calibration.calibrators import IdentityCalibrator, IsotonicCalibrator
@@ -21,7 +20,7 @@ from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
-from umls_reranker.hub.model_folder import changing, model_files
+from umls_reranker.hub.model_folder import model_files
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
@@ -35,6 +34,12 @@ class Term:
 
     name: str
     cui: str
+
+
+class DataFrame(list):
+    """As those of pandas, a list of its columns."""
+
+    columns = ("name",)
 
 
 class GivenScores:
@@ -64,25 +69,6 @@ def logit(p):
 def probabilities(**values):
     """A reranker that gives these probabilities by name."""
     return given(**{name: logit(p) for name, p in values.items()})
-
-
-def test_a_template_that_shows_preferred_names_reads_them_where_they_differ():
-    template = PairTemplate(candidate_fields=("preferred_name", "definition"))
-    scorer = GivenScores({"cold ; Common Cold": 2.0, "Cold": 1.0, "flu ; a virus": 0.0}, template)
-    reranker = UMLSReranker(scorer, Calibration([InputModel(thresholds=fit_thresholds())]), None, {})
-    candidates = [{"name": "cold", "preferred_name": "Common Cold"}, {"name": "Cold", "preferred_name": "cold"}]
-    ranked = reranker.rerank("cold", [*candidates, {"name": "flu", "definition": "a virus"}])
-    assert [(item.name, item.logit) for item in ranked] == [("cold", 2.0), ("Cold", 1.0), ("flu", 0.0)]
-
-
-def test_a_template_that_shows_types_reads_their_names():
-    scorer = GivenScores({"flu": 0.0}, PairTemplate(mention_types=True))
-    reranker = UMLSReranker(scorer, Calibration([InputModel(thresholds=fit_thresholds())]), None, {})
-    type_id = next(iter(reranker.thresholds.hierarchy))
-    for entity_type in (type_id, "UnknownType", None):
-        reranker.rerank("cold", ["flu"], entity_type)
-    name = reranker.thresholds.hierarchy.name(type_id)
-    assert [call[0][0] for call in scorer.calls] == [f"cold ; {name}", "cold", "cold"]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +111,7 @@ def test_logits_rank_where_calibrated_scores_tie():
     flat = IsotonicCalibrator([-9.0, 9.0], [0.4, 0.4])
     ranked = given(flat, a=1.0, b=3.0, c=2.0).rerank("mention", ["a", "b", "c"])
     assert [item.name for item in ranked] == ["b", "c", "a"]
-    assert [item.margin for item in ranked] == [0.0, 0.0, 0.0]
+    assert [item.margin for item in ranked] == pytest.approx([0.0, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -145,12 +131,6 @@ def test_margin_is_to_the_best_other_concept(candidates, margins):
     assert [(item.name, pytest.approx(item.margin, abs=1e-6)) for item in ranked] == margins
 
 
-@pytest.mark.parametrize("candidates", [["a"], ["a", "a"], [Term("a", "C1"), Term("b", "C1")]])
-def test_margin_of_a_lone_concept_is_its_score(candidates):
-    best = probabilities(a=0.7, b=0.2).rerank("mention", candidates)[0]
-    assert best.margin == best.score == pytest.approx(0.7)
-
-
 def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_were_scored():
     def answers(ranked):
         return [(item.name, item.logit, item.scored) for item in ranked]
@@ -165,14 +145,6 @@ def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_
     batch = reranker.rerank_batch(["cold"] * 2, [names] * 2, exhaustive=[False, True])
     assert list(map(answers, batch)) == [answers(ranked), whole]
     assert answers(UMLSReranker(scorer, with_cut(), None, {}, exhaustive=True).rerank("cold", names)) == whole
-
-
-def test_only_rank_one_is_accepted_and_only_at_the_threshold():
-    accept = fit_thresholds().for_type().accept
-    above = probabilities(a=accept + 1e-6, b=accept + 1e-6, c=0.01).rerank("mention", ["c", "a", "b"])
-    assert [(item.name, item.accepted) for item in above] == [("a", True), ("b", False), ("c", False)]
-    below = probabilities(a=accept - 1e-6, b=0.01).rerank("mention", ["a", "b"])
-    assert [item.accepted for item in below] == [False, False]
 
 
 def test_a_deployment_may_accept_the_high_tier_alone(folder):
@@ -209,14 +181,10 @@ def test_tiers_follow_the_thresholds_of_the_type(entity_type):
 @pytest.mark.parametrize(
     ("entity_type", "accepted"),
     [
-        (DISEASE, True),
-        ("Disease or Syndrome", True),
         ("disease OR syndrome", True),
         (DRUG, False),
-        ("Pharmacologic Substance", False),
         ([DRUG, DISEASE], False),
-        ((DISEASE, DRUG), True),
-        (None, True),
+        (("Disease or Syndrome", DRUG), True),
         ([], True),
     ],
 )
@@ -230,22 +198,12 @@ def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(recwarn, entity
 def test_an_unknown_type_warns_and_takes_the_default():
     row = fit_thresholds().for_type()
     reranker = probabilities(a=row.accept + 1e-6)
-    with pytest.warns(UserWarning, match="unknown to this model: 'T999'; treated as missing") as caught:
-        best = reranker.rerank("mention", ["a"], "T999")[0]
-    assert caught[0].filename == __file__
+    types = ["T999", ["nonsense", DRUG], "x" * 100_000, "T999", *(f"T{number}" for number in range(900, 950))]
+    with pytest.warns(UserWarning, match="'T999', 'nonsense', .* and 50 more") as caught:
+        ((best,), (known,), *_) = reranker.rerank_batch(["mention"] * len(types), [["a"]] * len(types), types)
+    assert len(caught) == 1 and caught[0].filename == __file__ and len(str(caught[0].message)) < 400
     assert best.accepted and best.tier == "medium"
-    with pytest.warns(UserWarning, match="'nonsense'") as caught:
-        ((known,),) = reranker.rerank_batch(["mention"], [["a"]], [["nonsense", DRUG]])
-    assert caught[0].filename == __file__
     assert not known.accepted and known.tier == "reject"
-
-
-def test_unknown_types_warn_once_a_call_with_the_first_of_them_in_short():
-    reranker = probabilities(a=0.5)
-    types = ["x" * 100_000, ["nonsense", DRUG], "T999", "nonsense", *(f"T{number}" for number in range(900, 950))]
-    with pytest.warns(UserWarning, match="'nonsense', 'T999' and 50 more; treated as missing") as caught:
-        reranker.rerank_batch(["mention"] * len(types), [["a"]] * len(types), types)
-    assert len(caught) == 1 and len(str(caught[0].message)) < 400
 
 
 def test_warnings_of_unknown_types_do_not_pile_up():
@@ -256,7 +214,6 @@ def test_warnings_of_unknown_types_do_not_pile_up():
             reranker.rerank("mention", ["a"], f"T{number} {'x' * 1_000}")
     texts = [str(warning.message) for warning in caught]
     assert len(texts) == 300 and len(set(texts)) == 101 and max(map(len, texts)) < 300
-    assert texts[-1].startswith("semantic types unknown to this model: more than were named so far; ")
 
 
 # What goes in
@@ -271,13 +228,13 @@ def test_names_mappings_and_objects_give_the_same_scores(reranker):
     }
     results = {form: reranker.rerank("a cold", candidates) for form, candidates in forms.items()}
     for form, ranked in results.items():
-        assert [(r.name, r.logit, r.margin) for r in ranked] == [(r.name, r.logit, r.margin) for r in results["name"]]
+        assert [item.name for item in ranked] == [item.name for item in results["name"]]
+        assert [item.logit for item in ranked] == pytest.approx([item.logit for item in results["name"]])
         for item in ranked:
             position = names.index(item.name)
             assert item.candidate is forms[form][position]
             assert item.cui == (None if form == "name" else f"C{position}")
     assert len({item.logit for item in results["name"]}) == 3
-    assert forms["mapping"][1] == {"name": "heart attack", "cui": "C1", "extra": 1}
 
 
 def test_no_candidates_give_an_empty_list_and_are_counted():
@@ -287,26 +244,7 @@ def test_no_candidates_give_an_empty_list_and_are_counted():
     assert [len(r) for r in reranker.rerank_batch(["m", "n", "o"], [[], ["a"], []])] == [0, 1, 0]
     figures = reranker.get_statistics()
     assert (figures["mentions"], figures["without_candidates"]) == (4, 3)
-    assert figures["accepted_share"] == 0.25
-
-
-@pytest.mark.parametrize("candidate", [None, 7, {"cui": "C1"}, {"name": None}, Term(3, "C1"), ("a", "C1")])
-def test_a_candidate_without_name_is_refused(reranker, candidate):
-    with pytest.raises(TypeError, match="candidate 1: name"):
-        reranker.rerank("mention", ["a", candidate])
-    assert reranker.get_statistics()["mentions"] == 0
-
-
-class DataFrame(list):
-    """As those of pandas, a list of its columns."""
-
-    columns = ("name",)
-
-
-@pytest.mark.parametrize("items", [b"cold", {"name": "cold"}, DataFrame(["name"]), 3, None])
-def test_candidates_that_are_no_list_are_refused(reranker, items):
-    with pytest.raises(TypeError, match=f"^candidates are a {type(items).__name__}, not a list"):
-        reranker.rerank("m", items)
+    assert figures["accepted_share"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("position", range(5))
@@ -321,34 +259,33 @@ def test_a_column_that_is_no_list_is_refused(reranker, position, column):
         reranker.rerank_batch(*columns)
 
 
-def test_as_many_values_of_exhaustive_as_mentions(reranker):
-    with pytest.raises(ValueError, match="^exhaustive: 2 expected 1 or 2 values, found 1$"):
-        reranker.rerank_batch(["m", "n"], [["a"], ["b"]], exhaustive=[True])
-
-
 @pytest.mark.parametrize("value", ["no", None, 1, ["no"]])
 def test_exhaustive_is_true_or_false(folder, reranker, value):
-    with pytest.raises(TypeError, match="^exhaustive: .* is not True, False or a list"):
+    with pytest.raises(TypeError, match="^exhaustive: "):
         reranker.rerank("m", ["a"], exhaustive=value)
-    with pytest.raises(UserError, match="^exhaustive: .* is not True or False$"):
+    with pytest.raises(ValueError, match="^exhaustive: "):
+        reranker.rerank_batch(["m", "n"], [["a"], ["b"]], exhaustive=[True])
+    with pytest.raises(UserError, match="^exhaustive: "):
         UMLSReranker.from_pretrained(folder, exhaustive=value)
 
 
-@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.1, float("inf")])
+@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.1])
 def test_only_a_probability_has_a_tier(reranker, score):
-    with pytest.raises(ValueError, match=f"^score must be a calibrated probability, from 0 to 1, not {score}$"):
+    with pytest.raises(ValueError, match=f"^score must be .* {score}$"):
         reranker.get_confidence_tier(score)
 
 
 @pytest.mark.parametrize(
     ("row", "error", "message"),
     [
-        ((None, ["a"], None, "", ""), TypeError, "entity"),
         ((b"cold", ["a"], None, "", ""), TypeError, "entity"),
         (("\n\t", ["a"], None, "", ""), ValueError, "entity"),
         (("m", "Common Cold", None, "", ""), TypeError, "candidates"),
+        (("m", {"name": "cold"}, None, "", ""), TypeError, "candidates"),
+        (("m", DataFrame(["name"]), None, "", ""), TypeError, "candidates"),
         (("m", ["a", {"cui": "C1"}], None, "", ""), TypeError, "candidate 1: name"),
-        (("m", ["a"], 7, "", ""), TypeError, "entity_type is 7"),
+        (("m", ["a", Term(3, "C1")], None, "", ""), TypeError, "candidate 1: name"),
+        (("m", ["a", " "], None, "", ""), ValueError, "candidate 1: name"),
         (("m", ["a"], ["T047", 7], "", ""), TypeError, "entity_type"),
         (("m", ["a"], None, "", b""), TypeError, "right"),
     ],
@@ -357,40 +294,9 @@ def test_in_a_batch_the_mention_that_will_not_do_is_named(reranker, row, error, 
     good = ("m", ["a", "b"], "T047", "left", "right")
     with pytest.raises(error, match=f"^mention 2: {message}"):
         reranker.rerank_batch(*map(list, zip(good, good, row, good, strict=True)))
-    with pytest.raises(error, match=f"^{message.removeprefix('mention 2: ')}"):
+    with pytest.raises(error, match=f"^{message}"):
         reranker.rerank(*row)
     assert reranker.get_statistics()["mentions"] == 0
-
-
-def test_any_iterable_of_candidates_will_do():
-    assert probabilities(a=0.3, b=0.9).rerank("m", (name for name in "ab"))[0].name == "b"
-
-
-@pytest.mark.parametrize("key", ["cui", "preferred_name", "definition"])
-@pytest.mark.parametrize("value", [9443, float("nan"), ["C1"]])
-def test_what_must_be_text_and_is_not_is_named_with_its_place(reranker, key, value):
-    with pytest.raises(TypeError, match=f"candidate 1: {key}"):
-        reranker.rerank("m", ["a", {"name": "b", key: value}])
-
-
-@pytest.mark.parametrize(
-    ("item", "message"),
-    [
-        ({"semantic_types": [3]}, "candidate 0: semantic_types"),
-        ({"retrieval_score": "high"}, "candidate 0: retrieval_score.*'high'"),
-        ({"lexical_score": 10**400}, "candidate 0: lexical_score.*1000"),
-    ],
-)
-def test_types_and_scores_of_the_wrong_kind_are_named_with_their_place(reranker, item, message):
-    with pytest.raises(TypeError, match=message):
-        reranker.rerank("m", [{"name": "a"} | item])
-
-
-@pytest.mark.parametrize("candidates", [["cold", ""], [{"name": "cold"}, {"name": " \n"}]])
-def test_a_candidate_with_a_blank_name_is_refused(candidates):
-    reranker = probabilities(cold=0.9)
-    with pytest.raises(ValueError, match="^candidate 1: name"):
-        reranker.rerank("cold", candidates)
 
 
 def test_texts_over_the_limit_are_counted(reranker):
@@ -485,39 +391,21 @@ def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
         warnings.simplefilter("ignore")
         together = reading_everything().rerank_batch(*zip(*rows, strict=True))
         alone = [reading_everything().rerank(*row) for row in rows]
-    assert together == alone
-    assert [{item.inputs for item in ranked} for ranked in alone] == [
-        {"all"},
-        {"names and CUIs"},
-        {"names, no type"},
-        set(),
-    ]
-    assert [ranked[0].tier for ranked in alone[:3]] == ["high", "medium", "medium"]
+    assert_alike(together, alone)
+    decided_by = [{(item.inputs, item.tier) for item in ranked[:1]} for ranked in alone]
+    assert decided_by == [{("all", "high")}, {("names and CUIs", "medium")}, {("names, no type", "medium")}, set()]
 
 
-def test_all_that_is_missing_is_named_at_once_with_what_decided():
-    reranker = reading_everything()
-    with pytest.warns(UserWarning) as caught:
-        reranker.rerank_batch(["cold"] * 3, [["cold"], [FULL], []], [None, DISEASE, None], ["", "a", ""])
-    (message,) = (str(warning.message) for warning in caught)
-    assert "preferred_name, definition, context, entity_type, retrieval_score (from -0.1 to 1.1), cui; " in message
-    assert "using the fallback model names, no type (not certified, never high). See docs" in message
-
-
-@pytest.mark.parametrize("score", [25.1, 1e308, float("inf"), float("nan")])
+@pytest.mark.parametrize("score", [25.1, float("nan")])
 def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
     reranker = reading_everything()
     with pytest.warns(UserWarning, match="retrieval_score"):
         best = reranker.rerank("cold", [FULL | {"retrieval_score": score}], DISEASE, "a ", "")[0]
         without = reranker.rerank("cold", [FULL | {"retrieval_score": None}], DISEASE, "a ", "")[0]
-    assert best.tier == "medium" and best.score == without.score
+    assert best.tier == "medium" and best.score == pytest.approx(without.score)
 
 
-OURS = (
-    "retrieval_score: used only in lists of ConceptLinker with the index that the model was calibrated with; name "
-    "your own scores NAME_score, such as sapbert_score, and calibrate the model on your lists: umls-reranker "
-    "calibrate MODEL --lists. "
-)
+OURS = "retrieval_score: used only in lists of ConceptLinker"
 
 
 def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
@@ -530,50 +418,22 @@ def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
         bare = reranker.rerank("cold", without, DISEASE, "a ", "")
     assert OURS not in str(caught[0].message)
     objects = [SimpleNamespace(**item) for item in candidates]
-    other = "retrieval_score: from another index than the model was calibrated with; calibrate on this index. "
+    other = "retrieval_score: from another index"
     for items, key, remedy in ((candidates, "", OURS), (objects, "", OURS), (candidates, "another", other)):
         with pytest.warns(UserWarning) as caught:
             ranked = reranker.rerank("cold", items, DISEASE, "a ", "", index_key=key)
-        assert [item[1:] for item in ranked] == [item[1:] for item in bare] and ranked[0].inputs == "names and CUIs"
-        assert len(caught) == 1 and "retrieval_score (from -0.1 to 1.1); using" in str(caught[0].message)
-        assert remedy in str(caught[0].message) and ranked[0].tier == "medium"
+        assert_alike([ranked], [bare])
+        assert ranked[0].inputs == "names and CUIs"
+        assert len(caught) == 1 and remedy in str(caught[0].message) and ranked[0].tier == "medium"
 
 
 def test_the_key_of_a_row_says_which_index_its_scores_are_of():
     reranker = reading_everything("ours")
     row = {"entity": "cold", "candidates": [FULL], "entity_type": DISEASE, "left": "a ", "index_key": "ours"}
     known = reranker.thresholds.hierarchy, [row, row | {"index_key": None}], reranker.calibration.scores
-    with pytest.warns(UserWarning, match=re.escape(OURS)):
+    with pytest.warns(UserWarning, match=OURS):
         decisions = reranker.rank(CandidateLists.from_rows(*known))
     assert decisions.models.tolist() == [0, 1]
-
-
-def test_evaluation_and_serving_find_the_same_missing(tmp_path):
-    concepts = make_concepts(tmp_path, {"C0000001": (DISEASE, ["cold"]), "C0000002": ("", ["flu"])})
-    rows = [["C0000001", "C0000002"], ["C0000002", "C0000001"], ["C0000001"]]
-    scores = [[0.5, 0.4], [0.5, 0.4], [7.0]]
-    candidates = [
-        [{"cui": cui, "name": cui, "retrieval_score": score} for cui, score in zip(cuis, of_list, strict=True)]
-        for cuis, of_list in zip(rows, scores, strict=True)
-    ]
-    lefts = ["before", " ", ""]
-    reranker = reading_everything()
-    # As in a run, whose thresholds go by the types of its dictionary.
-    concepts.hierarchy = reranker.thresholds.hierarchy
-    hierarchy, types = concepts.hierarchy, [[DISEASE]] * 3
-    lists = CandidateLists.from_objects(hierarchy, ["a", "b", "c"], candidates, types, lefts).completed(concepts)
-    evaluated = reranker.calibration.model_for(lists, READ_ALL.reads).missing
-    for number, items in enumerate(given_candidates(lists)):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            reranker.rerank("a", items, DISEASE, lefts[number], "")
-        expected = [name for name, lacking in evaluated.items() if lacking[number]]
-        said = " ".join(str(warning.message) for warning in caught)
-        assert [name for name in evaluated if f" {name}" in said.split(";")[0]] == expected
-    assert {name: lacking.tolist() for name, lacking in evaluated.items() if lacking.any()} == {
-        "context": [False, True, True],
-        "retrieval_score": [False, False, True],
-    }
 
 
 # Batches, figures, threads
@@ -587,16 +447,9 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     in_batch = reranker.get_statistics()
     reranker.reset_statistics()
     single = [reranker.rerank(*row) for row in zip(*columns, strict=True)]
-    assert [len(ranked) for ranked in batch] == [len(items) for items in columns[1]]
-    for many, one in zip(batch, single, strict=True):
-        assert [item.candidate for item in many] == [item.candidate for item in one]
-        assert [(item.rank, item.tier, item.accepted) for item in many] == [
-            (item.rank, item.tier, item.accepted) for item in one
-        ]
-        np.testing.assert_allclose([item.logit for item in many], [item.logit for item in one], atol=1e-5)
-        np.testing.assert_allclose([item.margin for item in many], [item.margin for item in one], atol=1e-5)
+    assert_alike(batch, single)
+    assert all(one.candidate in items for items, ranked in zip(columns[1], batch, strict=True) for one in ranked)
     alone = reranker.get_statistics()
-    assert in_batch.pop("mean_margin") == pytest.approx(alone.pop("mean_margin"), abs=1e-5)
     assert in_batch["tiers"] == alone["tiers"] and in_batch["candidates"] == alone["candidates"]
 
 
@@ -604,39 +457,13 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     "columns",
     [
         (["m", "n"], [["a"]]),
-        (["m"], [["a"], ["a"]]),
         (["m", "n"], [["a"], ["a"]], [DISEASE]),
-        (["m"], [["a"]], None, ["left", "left"]),
         (["m"], [["a"]], None, None, []),
     ],
 )
 def test_columns_of_different_length_are_refused(reranker, columns):
     with pytest.raises(ValueError, match="entities need the same number of candidate lists"):
         reranker.rerank_batch(*columns)
-
-
-def test_statistics_by_hand():
-    reranker = probabilities(a=0.95, b=0.6, long=0.1)
-    reranker.rerank("m", ["a", "b"], DISEASE)  # high for a disease
-    reranker.rerank("m", ["b", "long"], [DRUG, DISEASE, "Pharmacologic Substance"])  # medium for a drug
-    reranker.rerank("m", ["long"])  # rejected
-    reranker.rerank("m", [], DISEASE)
-    figures = reranker.get_statistics()
-    assert figures == {
-        "mentions": 4,
-        "without_candidates": 1,
-        "candidates": 5,
-        "truncated_pairs": 2,
-        "inputs": {"all": 4},
-        "high_confidence_share": 0.25,
-        "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
-        "accepted_share": 0.5,
-        "mean_top_score": pytest.approx((0.95 + 0.6 + 0.1) / 3),
-        "mean_margin": pytest.approx((0.35 + 0.5 + 0.1) / 3),
-    }
-    reranker.reset_statistics()
-    figures = reranker.get_statistics()
-    assert (figures["mentions"], figures["inputs"], figures["mean_margin"]) == (0, {}, None)
 
 
 def test_many_threads_get_the_results_of_one(folder, reranker):
@@ -646,10 +473,10 @@ def test_many_threads_get_the_results_of_one(folder, reranker):
 
     def work(seed):
         order = random.Random(seed).sample(range(len(rows)), k=len(rows))
-        return all(reranker.rerank(*rows[i]) == expected[i] for i in order)
+        assert_alike([reranker.rerank(*rows[i]) for i in order], [expected[i] for i in order])
 
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(work, range(8))) == [True] * 8
+        list(threads.map(work, range(8)))
     assert reranker.get_statistics()["mentions"] == 8 * len(rows)
 
 
@@ -673,51 +500,19 @@ def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):
     (folder / "manifest.json").unlink()
     assert [path.name for path in sorted(saved.iterdir())] == [path.name for path in model_files(folder)]
     again = UMLSReranker.from_pretrained(saved, device="cpu", dtype="float32")
-    assert again.rerank_batch(*columns) == reranker.rerank_batch(*columns)
+    assert_alike(again.rerank_batch(*columns), reranker.rerank_batch(*columns))
     assert again.thresholds.to_dict() == reranker.thresholds.to_dict()
 
 
-def test_saving_replaces_another_model_and_can_replace_its_own(reranker, tmp_path):
-    other = tiny_reranker(tmp_path / "model", seed=1)
-    with changing(other) as new:
-        (new / "metrics.json").write_text("{}")
-    expected = reranker.rerank("cold", ["heat", "common cold"])
-    assert UMLSReranker.from_pretrained(other, device="cpu").rerank("cold", ["heat", "common cold"]) != expected
-    reranker.save_pretrained(other)
-    assert not (other / "metrics.json").exists()
-    again = UMLSReranker.from_pretrained(other, device="cpu", dtype="float32")
-    assert again.save_pretrained(other) == other
-    assert again.rerank("cold", ["heat", "common cold"]) == expected
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_saving_needs_a_folder(reranker, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^save_pretrained: the folder has no name"):
-        reranker.save_pretrained("")
-    assert not list(tmp_path.iterdir())
-
-
-def test_publishing_hands_over_the_folder(folder, reranker, monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        "umls_reranker.hub.publish.publish",
-        lambda *arguments, **options: calls.append((arguments, options)) or "URL",
-    )
-    assert reranker.push_to_hub("org/name", "v1", token="t") == "URL"
-    assert calls == [((folder, "org/name", "v1"), {"private": True, "token": "t"})]
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
-        UMLSReranker.from_pretrained(tmp_path / "nowhere")
-
-
-def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path):
+def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path, monkeypatch):
     tiny_reranker(tmp_path / "model")
     with pytest.raises(UserError, match=re.escape(f"is a run folder; use its model, {tmp_path / 'model'}")):
         UMLSReranker.from_pretrained(tmp_path)
-    with pytest.raises(UserError, match="the model has no name"):
+    # Not the working directory, which may hold a model.
+    monkeypatch.chdir(tmp_path / "model")
+    with pytest.raises(UserError, match="no name"):
         UMLSReranker.from_pretrained("")
+    with pytest.raises(UserError, match="no name"):
+        UMLSReranker.from_pretrained(".").save_pretrained("")
     loaded = repr(UMLSReranker.from_pretrained(tmp_path / "model", accept_tier="high"))
     assert loaded.startswith(f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high'); the high tier is ")

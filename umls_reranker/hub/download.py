@@ -43,6 +43,8 @@ def download(
     Raises:
         UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
     """
+    if not str(repo_or_path):
+        raise UserError("the model has no name; give a Hub repo or a folder ('.' for the working directory)")
     path = Path(expanduser(repo_or_path))
     if str(repo_or_path) == BUILT_IN and not path.is_dir():
         path = BUILT_IN_FOLDER
