@@ -35,7 +35,7 @@ TITLES = {
     "validate": "checking the model folder",
 }
 # Commands that can share their work among processes.
-LAUNCHED = ("build_index", "mine_negatives", "train")
+LAUNCHED = ("build_index", "train")
 
 
 def main() -> int:

