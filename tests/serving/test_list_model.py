@@ -1,6 +1,7 @@
 """A model calibrated on a user's lists: its scores decide everywhere that it ranks."""
 
 import asyncio
+import json
 import runpy
 import sys
 import threading
@@ -16,7 +17,7 @@ from list_model import assert_decided_by_all, list_model, list_rows, read_lists
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.files import shipped
 from umls_reranker.core.settings import ServingArguments
-from umls_reranker.serving.bulk import RerankPartitions
+from umls_reranker.serving.bulk import BulkJob, OneProcess, RerankPartitions
 from umls_reranker.serving.http.app import create_app
 
 
@@ -73,6 +74,27 @@ def test_texts_alone_are_decided_by_a_fallback_model(folder, reranker, url):
     body = {"mentions": [{"entity": row["entity"], "candidates": texts}]}
     (ranked,) = httpx.post(f"{url}/rank", json=body).json()
     assert {item["inputs"] for item in ranked} == {inputs}
+
+
+@pytest.mark.filterwarnings("ignore:missing inputs")
+def test_a_list_in_which_only_some_candidates_have_a_fitted_score_is_refused(folder, reranker, url):
+    whole, partly = read_lists(folder)[:2]
+    del partly["candidates"][3]["sapbert_score"]
+    bare = {"entity": "cold", "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]}
+    named = "mention 1: candidate 3: sapbert_score"
+    rows = [whole, partly, bare]
+    columns = [[row[key] for row in rows] for key in ("entity", "candidates")]
+    with pytest.raises(ValueError, match=named):
+        reranker.rerank_batch(*columns)
+    answer = httpx.post(f"{url}/rank", json={"mentions": rows})
+    assert answer.status_code == 422 and answer.json()["error"].startswith(named)
+    target = folder / "partly_ranked.jsonl"
+    counts = BulkJob(write_lists(folder / "partly.jsonl", rows), target, overwrite=True).run(reranker, OneProcess())
+    assert counts == (2, 1)
+    first, second, third = [json.loads(line) for line in target.read_text().splitlines()]
+    assert second["error"].startswith("candidate 3: sapbert_score") and "ranked" not in second
+    assert {item["inputs"] for item in first["ranked"]} == {"all"}
+    assert {item["inputs"] for item in third["ranked"]} == {"names"}
 
 
 def test_a_service_without_a_network_gives_its_figures(folder):

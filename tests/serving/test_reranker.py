@@ -21,7 +21,6 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.hub.model_folder import model_files
-from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 
@@ -359,7 +358,11 @@ DECIDES = {"retrieval_score": "names and CUIs", "definition": "names and CUIs, n
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, position):
     candidates = [FULL, FULL | {"cui": "C2", "retrieval_score": 0.0}]
-    candidates[position] = {name: value for name, value in candidates[position].items() if name != key}
+    lacking = [0, 1] if key == "retrieval_score" else [position]
+    candidates = [
+        {name: value for name, value in item.items() if name != key or number not in lacking}
+        for number, item in enumerate(candidates)
+    ]
     reranker = reading_everything()
     named_input = "retrieval_score (from -0.1 to 1.1)" if key == "retrieval_score" else key
     with pytest.warns(UserWarning, match=f"missing inputs: {re.escape(named_input)}; ") as caught:
@@ -383,7 +386,7 @@ def test_the_network_sees_nothing_that_the_model_which_decides_was_fitted_withou
 def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
     rows = [
         ("cold", [FULL], DISEASE, "a ", ""),
-        ("cold", [FULL | {"retrieval_score": None}, FULL | {"cui": "C2"}], DISEASE, "a ", ""),
+        ("cold", [FULL | {"retrieval_score": None}], DISEASE, "a ", ""),
         ("cold", ["cold", "flu"], None, "", ""),
         ("cold", [], None, "", ""),
     ]
@@ -430,9 +433,9 @@ def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
 def test_the_key_of_a_row_says_which_index_its_scores_are_of():
     reranker = reading_everything("ours")
     row = {"entity": "cold", "candidates": [FULL], "entity_type": DISEASE, "left": "a ", "index_key": "ours"}
-    known = reranker.thresholds.hierarchy, [row, row | {"index_key": None}], reranker.calibration.scores
+    rows = [row, row | {"index_key": None}]
     with pytest.warns(UserWarning, match=OURS):
-        decisions = reranker.rank(CandidateLists.from_rows(*known))
+        decisions = reranker.rank(reranker.read_rows(rows))
     assert decisions.models.tolist() == [0, 1]
 
 

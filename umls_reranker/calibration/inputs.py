@@ -12,7 +12,7 @@ side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,7 +33,7 @@ ALL_INPUTS, NAMES_ALONE, NO_TYPE = "all", "names", "no type"
 MARGIN = 0.1
 
 
-def inputs_of(features: Sequence[str]) -> list[str]:
+def inputs_of(features: Iterable[str]) -> list[str]:
     """Inputs that features need; a feature that is not declared is a score of user-provided lists."""
     inputs: list[str] = []
     for feature in features:

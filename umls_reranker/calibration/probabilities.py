@@ -23,6 +23,7 @@ import numpy as np
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES
 from ..core.text_files import UserError
 from ..lists.candidate_lists import CandidateLists
+from ..lists.columns import SUFFIX
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .features import FeatureTable, feature_table
@@ -226,8 +227,9 @@ class Calibration:
 
     @cached_property
     def scores(self) -> tuple[str, ...]:
-        """Names of the scores that lists may have: the usual ones, and those used here."""
-        return tuple(dict.fromkeys((*SCORES, *self.score_ranges)))
+        """Names of the scores that its models were fitted on: all candidates of a list must have them, or none."""
+        read = inputs_of(self.models[0].fusion.weights if self.models[0].fusion else ())
+        return tuple(name.removesuffix(SUFFIX) for name in read if name.endswith(SUFFIX))
 
     def model_for(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> Choice:
         """For each mention the first model whose inputs it has, else the last.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
+from ..core.arrays import RepeatedTexts, list_offsets, list_owner, list_sizes, number_distinct
 from ..core.settings import SCORES
 from ..vocab.text import normalize_cui
 from ..vocab.types import TypeHierarchy, TypeSets
@@ -248,6 +248,26 @@ class CandidateLists:
     def are_of(self, index_key: str) -> np.ndarray:
         """Whether the candidates of each mention were retrieved with this key, (n,) bool."""
         return np.array([key == index_key for key in self.index_keys], bool)
+
+    def with_whole_scores(self) -> Self:
+        """The same lists, of which all candidates of a mention must have a score, or none.
+
+        Raises:
+            InvalidRow: only some candidates of a mention have a score; names the first without it.
+        """
+        for name, numbers in self.scores.items():
+            lacks = ~np.isfinite(numbers)
+            if not lacks.any():
+                continue
+            counts = list_sizes(list_offsets(lacks)[self.offsets])
+            partly = np.flatnonzero((counts > 0) & (counts < list_sizes(self.offsets)))
+            if len(partly):
+                at = int(self.offsets[partly[0]])
+                reason = "is missing, although others have it; give it to all candidates (the retriever's lowest to"
+                Column(name + SUFFIX, len(self), self.offsets).refuse(
+                    at + int(lacks[at:].argmax()), f"{reason} those not found) or to none"
+                )
+        return self
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""

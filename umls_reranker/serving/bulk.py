@@ -141,7 +141,7 @@ class BulkJob:
     def _lists(self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table) -> CandidateLists:
         if self._dictionary is not None:
             rows = self._dictionary.add_to(rows.to_pylist() if isinstance(rows, pa.Table) else rows)
-        return CandidateLists.from_rows(reranker.thresholds.hierarchy, rows, reranker.calibration.scores)
+        return reranker.read_rows(rows)
 
     @contextmanager
     def _output(self) -> Iterator[Callable[[Any], Any]]:
@@ -251,7 +251,7 @@ class RerankPartitions:
 
 
 def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
-    lists = CandidateLists.from_rows(reranker.thresholds.hierarchy, table, reranker.calibration.scores)
+    lists = reranker.read_rows(table)
     return ranked_column(lists, reranker.rank(lists), reranker.input_names)
 
 

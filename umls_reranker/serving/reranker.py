@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..calibration.decisions import Decisions, rank
 from ..calibration.probabilities import Calibration
@@ -157,8 +158,9 @@ class UMLSReranker:
                   count only with the ``index_key`` of the index that the model was calibrated with.
 
                 Retrieval order breaks ties, and counts where the model weighs ``list_position``. Duplicates stay in
-                the list with equal scores. If a candidate lacks an input that the model reads, or a score lies far
-                outside the range of calibration, a fallback model that needs no such input decides about the list.
+                the list with equal scores. If a candidate lacks an input that the model reads, no candidate has one of
+                its scores, or a score lies far outside the range of calibration, a fallback model that needs no such
+                input decides about the list.
             entity_type: the mention's semantic type (name or id), or several. Unknown types use the default thresholds
                 with one warning per call; None and MedMentions' ``UnknownType`` use them silently.
             left: text before the mention, used by models trained with context.
@@ -173,7 +175,7 @@ class UMLSReranker:
         Raises:
             TypeError: the mention, its context or a type is not text, the candidates are not a list, or a field of a
                 candidate has the wrong type; the message names its position.
-            ValueError: the mention is blank.
+            ValueError: the mention is blank, or only some candidates have a score that the model was fitted on.
 
         Warns:
             UserWarning: the model does not know a type, or inputs that it reads are missing; names them.
@@ -209,7 +211,7 @@ class UMLSReranker:
 
         Raises:
             TypeError: as for `rerank`; the message names the mention's position if there are several.
-            ValueError: a mention is blank.
+            ValueError: as for `rerank`; likewise.
         """
         # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
@@ -236,7 +238,12 @@ class UMLSReranker:
             rights,
             self.calibration.scores,
             index_keys,
-        )
+        ).with_whole_scores()
+
+    def read_rows(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> CandidateLists:
+        """Read rows as in files; errors are those of `CandidateLists.from_rows`, and those of `rerank_batch`."""
+        hierarchy = self.thresholds.hierarchy
+        return CandidateLists.from_rows(hierarchy, rows, self.calibration.scores).with_whole_scores()
 
     def rank(
         self,

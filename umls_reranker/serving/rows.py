@@ -56,7 +56,7 @@ class RankedCandidate(NamedTuple):
         accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's threshold, and is in
             a tier that the deployment accepts (`UMLSReranker.accept_tier`).
         inputs: the inputs that decided, the same for all candidates of a mention: "all", or those of a fallback model,
-            such as "no type" or "names and CUIs".
+            "no type", "names" or "names, no type".
         scored: number of the mention's candidates that the cross-encoder scored, the same for all of them.
     """
 

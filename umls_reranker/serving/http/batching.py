@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 from ...core.text_files import UserError
+from ...lists.columns import InvalidRow
 from ..reranker import UMLSReranker
 from ..rows import RankedCandidate
 
@@ -80,7 +81,14 @@ class Batcher:
         waiting = [_Waiting(call, loop.time(), loop.create_future()) for call in calls]
         for one in waiting:
             self._queue.put_nowait(one)
-        return await asyncio.gather(*[one.answer for one in waiting])
+        answers = await asyncio.gather(*[one.answer for one in waiting], return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if isinstance(answer, InvalidRow):
+                # In its own request a mention has another number than in the batch.
+                raise InvalidRow(number, answer.reason, len(calls))
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def _work(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
