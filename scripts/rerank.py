@@ -40,7 +40,7 @@ def make_parser() -> CommandParser:
 def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
-    from umls_reranker.core.devices import started_processes
+    from umls_reranker.core.arrays import started_processes
     from umls_reranker.serving.bulk import BulkJob, OneProcess
 
     further = {"overwrite": options.overwrite, "umls_dir": options.umls_dir}

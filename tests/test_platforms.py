@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiny_reranker import tiny_reranker
 
-from umls_reranker.core.devices import usable_cores
+from umls_reranker.core.arrays import usable_cores
 
 ROOT = Path(__file__).parents[1]
 # What Windows lacks is hidden from this package only: on Linux, asyncio and torch need it.

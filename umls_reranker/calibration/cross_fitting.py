@@ -11,8 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, list_offsets, list_sizes
-from ..core.devices import map_in_order
+from ..core.arrays import best_candidates, list_offsets, list_sizes, map_in_order
 from ..core.script import progress
 from ..core.settings import CROSS_ENCODER
 from ..core.text_files import UserError

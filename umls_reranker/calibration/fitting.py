@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates
-from ..core.devices import map_in_order
+from ..core.arrays import best_candidates, map_in_order
 from ..core.script import progress
 from ..core.settings import CALIBRATORS, CROSS_ENCODER
 from ..core.text_files import UserError

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from ..core.devices import openmp_threads, usable_cores
+from ..core.arrays import openmp_threads, usable_cores
 from ..core.files import read_json
 from ..core.settings import BACKENDS
 from ..core.text_files import UserError

@@ -13,8 +13,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core.arrays import arrow_writer, open_arrow
-from ..core.devices import openmp_threads, usable_cores
+from ..core.arrays import arrow_writer, open_arrow, openmp_threads, usable_cores
 from ..core.script import progress
 from ..vocab.text import normalize_name
 from .concept_search import Candidates, NameGrouping

@@ -25,7 +25,8 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..core.devices import resolve_device, started_processes
+from ..core.arrays import started_processes
+from ..core.devices import resolve_device
 from ..core.fetch import resolve_model
 from ..core.settings import ModelArguments, RunArguments
 from ..core.text_files import UserError

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import arrow_writer, expand_ranges, list_offsets, open_arrow
-from ..core.devices import map_in_order
+from ..core.arrays import arrow_writer, expand_ranges, list_offsets, map_in_order, open_arrow
 from ..core.files import read_json, write_json
 from ..core.text_files import UserError
 from .text import hash_names, normalize_names
