@@ -112,8 +112,8 @@ class Rehearsal:
         yield "synthetic corpus", [sys.executable, here / "pubtator_corpus.py", meta, self.work / "corpus", *size], {}
         yield "prepare_data", self.command("prepare_data"), {}
         yield "prepare_data again, nothing to do", self.command("prepare_data"), {}
-        for name in ("build_index", "mine_negatives", "train"):
-            yield f"{name}, 2 processes", self.command(name, 2), {}
+        for name, processes in (("build_index", 2), ("mine_negatives", 1), ("train", 2)):
+            yield f"{name}, {processes} processes", self.command(name, processes), {}
         for name in ("calibrate", "evaluate"):
             yield name, self.command(name), {}
         yield "validate", self.command("validate"), {"codes": (0, 1)}

@@ -4,7 +4,7 @@
     umls-reranker prepare_data quickstart
 
 Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists (user-provided candidate
-lists) needs no index: the lists become candidates/ too, and umls-reranker mine_negatives comes next.
+lists) needs no index: its rows become lists/ too, and umls-reranker mine_negatives comes next.
 """
 
 from pathlib import Path

@@ -176,12 +176,7 @@ def parse_only(monkeypatch, tmp_path):
             self.error(f"unknown argument {unknown[0]!r}")
         raise Parsed
 
-    def start(script, words, options):
-        sys.argv = [str(script), *words]
-        command.runpy.run_path(str(script), run_name="__main__")
-
     monkeypatch.setattr(CommandParser, "parse_known_args", parsed)
-    monkeypatch.setattr(command, "start", start)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)

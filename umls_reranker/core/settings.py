@@ -506,7 +506,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_candidates", "max_request_mentions", "global_batch_size", "max_dev_pairs"), (1, LARGEST)),
     **dict.fromkeys(("early_stopping_patience", "per_device_train_batch_size", "save_total_limit"), (1, LARGEST)),
     **dict.fromkeys(("positive_weight", "hard_negative_weight", "learning_rate", "head_learning_rate"), (0, LARGEST)),
-    **dict.fromkeys(("encoder_dropout", "dropout", "margin", "cosine_floor"), (0, 1)),
+    **dict.fromkeys(("encoder_dropout", "dropout", "margin"), (0, 1)),
     **dict.fromkeys(("target_precision", "confidence"), (0.01, 0.999)),
     "eval_steps": (1e-6, LARGEST),
     "port": (0, 65_535),

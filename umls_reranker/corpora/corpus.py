@@ -2,7 +2,7 @@
 
 A reader (`CorpusReader`) says how it recognizes its format and yields documents with their annotations. The checks,
 the text around a mention, long forms of abbreviations, counts and messages are the same for all of them.
-`corpus_formats` lists the readers.
+`formats` lists the readers.
 """
 
 from __future__ import annotations

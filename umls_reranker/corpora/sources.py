@@ -106,7 +106,7 @@ class ConceptSource(NamedTuple):
     Attributes:
         concepts: concepts for `concepts.write_concepts`.
         hierarchy: hierarchy of their semantic types.
-        relations: relations for `relations.write_relations`; those of MRREL are read lazily.
+        relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
         report: the reader's counts, and the source: ``release``, or ``vocabularies`` of ontologies.
     """
 

@@ -126,7 +126,7 @@ def write_user_lists(
     Of several candidates of one concept in a list, the first is kept. The gold concept is never added to a list.
 
     Args:
-        path: file or folder, as for `labelled_lists.labelled_batches`.
+        path: file or folder, as for `labels.labelled_batches`.
         hierarchy: resolves the names of semantic types.
         split_of: function that returns the split of a document if the rows have no key ``split``.
         mentions_folder: folder of the mentions.
@@ -173,7 +173,7 @@ def write_user_lists(
 def _written_mentions(
     batches: Sequence[AnnotatedLists], writer: pa.RecordBatchStreamWriter, scores: Sequence[str]
 ) -> Iterator[pa.Table]:
-    """Write the mentions of lists, and yield their rows (`labelled_lists.list_rows`)."""
+    """Write the mentions of lists, and yield their rows (`labels.list_rows`)."""
     first = 0
     for lists in batches:
         mentions = _mention_rows(lists, first)

@@ -79,7 +79,7 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
 def write_lists(
     mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path, *, in_training: bool = False
 ) -> dict[str, Any]:
-    """Write the k nearest concepts of every mention, in the order of the mentions, as `labelled_lists.list_rows`.
+    """Write the k nearest concepts of every mention, in the order of the mentions, as `labels.list_rows`.
 
     A candidate has ``cui``, ``name``, ``retrieval_score``, and for a union the scores of each further retriever, such
     as ``lexical_score``.

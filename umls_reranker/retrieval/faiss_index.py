@@ -68,7 +68,7 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
 
 
 def recommended_nprobe(clusters: int) -> int:
-    """Number of clusters to search: 64 of 256, 128 of 1,024 (benchmarks/README.md), proportional to the root."""
+    """Number of clusters to search, four times the root of their number (docs/internal/retrieval-and-mining.md)."""
     return min(clusters, 4 * math.isqrt(clusters))
 
 

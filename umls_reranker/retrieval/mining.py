@@ -1,6 +1,6 @@
 """Training pairs from candidate lists: the gold concept of each mention, and nearest, same-type and random negatives.
 
-Filters of false negatives (`false_negatives`) work on concepts, not on text, and count what they drop.
+Filters of false negatives (`negatives`) work on concepts, not on text, and count what they drop.
 """
 
 from __future__ import annotations
