@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import astuple
 
 import pytest
 from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
@@ -10,7 +11,6 @@ from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.corpora.mentions import MENTION_FEATURES, SPLITS, assign_split, hold_out_synonyms, write_mentions
 from umls_reranker.vocab.concepts import Concept
-from umls_reranker.vocab.text import normalize_name
 
 SHARES = {"dev": 0.2, "calibration": 0.4, "test": 0.4}
 FROZEN = ["test", "test", "calibration", "test", "calibration", "calibration"]
@@ -35,12 +35,6 @@ def test_splits_have_their_shares():
     assert {assign_split(doc_id, {"dev": 0.0, "test": 3.0}, 1) for doc_id in ids} == {"test"}
 
 
-@pytest.mark.parametrize("shares", [{"dev": 0.0}, {"dev": -0.1, "test": 1.0}])
-def test_impossible_shares_are_refused(shares):
-    with pytest.raises(UserError, match="split shares must not be negative or all zero"):
-        assign_split("1", shares, 13)
-
-
 def test_mentions_are_written_by_split(tmp_path, monkeypatch):
     monkeypatch.setattr(mentions_module, "BATCH_ROWS", 4)
     corpus = list(read_corpus([write_pubtator(tmp_path / "c.txt")]))
@@ -54,20 +48,8 @@ def test_mentions_are_written_by_split(tmp_path, monkeypatch):
     for name, split in splits.items():
         assert split.features == MENTION_FEATURES
         assert split["mention_id"][:] == list(range(len(split)))
-        expected = [m for m in corpus if split_of(m.doc_id) == name]
-        assert [
-            Mention(
-                r["doc_id"],
-                r["start"],
-                r["end"],
-                r["mention"],
-                r["left"],
-                r["right"],
-                r["cui"],
-                (*r["semantic_types"],),
-            )
-            for r in split
-        ] == expected
+        expected = [[*astuple(m)[:-1], [*m.semantic_types]] for m in corpus if split_of(m.doc_id) == name]
+        assert [[*row.values()][1:] for row in split] == expected
 
 
 def test_an_empty_split_is_refused(tmp_path):
@@ -106,11 +88,7 @@ def test_a_synonym_that_its_concept_says_twice_is_not_held_out():
 
 def test_held_out_synonyms_are_drawn_by_the_seed():
     concepts = [concept(number, *(f"s{place}" for place in range(5))) for number in range(400)]
-    _, mentions = hold_out_synonyms(concepts, shares=FOUR, seed=13)
-    assert hold_out_synonyms(concepts, shares=FOUR, seed=13)[1] == mentions
-    assert hold_out_synonyms(concepts, shares=FOUR, seed=14)[1] != mentions
+    (_, mentions), (_, again), (_, others) = (hold_out_synonyms(concepts, shares=FOUR, seed=n) for n in (13, 13, 14))
+    assert again == mentions != others
     places = Counter(m.text for _, m in mentions)
-    assert sorted(places) == ["s0", "s1", "s2", "s3", "s4"]
-    assert min(places.values()) > 50
-    for _, mention in mentions:
-        assert normalize_name(mention.text) != "name"
+    assert sorted(places) == ["s0", "s1", "s2", "s3", "s4"] and min(places.values()) > 50

@@ -45,16 +45,6 @@ def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
 
 
-def test_windows_line_ends_and_byte_order_mark(tmp_path):
-    content = b"\xef\xbb\xbf" + (HEAD + FIRST).replace("\n", "\r\n").encode()
-    assert [m.doc_id for m in read(write(tmp_path / "c.txt", content))[0]] == ["1"]
-
-
-def test_line_separators_inside_the_text_are_characters(tmp_path):
-    content = "1|t|a\u2028b\n1|a|c\x0cd\n1\t4\t7\tc\x0cd\tT1\tC0000001\n"
-    assert [m.text for m in read(write(tmp_path / "c.txt", content))[0]] == ["c\x0cd"]
-
-
 @pytest.mark.parametrize(
     ("size", "left", "right"),
     [(0, "", ""), (2, "", ""), (3, "cd ", " ef"), (5, "cd ", " ef"), (6, "ab cd ", " ef gh"), (9, "ab cd ", " ef gh")],
@@ -65,27 +55,22 @@ def test_context_has_no_half_words_at_its_outer_ends(size, left, right):
 
 MALFORMED = [
     (HEAD + "1\t0\t4\tCold\tT047\n", 3, "expected 6 tab-separated fields, found 5"),
-    (HEAD + FIRST + "1\t15\t1", 4, "expected 6 tab-separated fields, found 3"),
     (HEAD + FIRST[:-1] + "\tmore\n", 3, "expected 6 tab-separated fields, found 7"),
     (HEAD + "2\t0\t4\tCold\tT047\tC9000004\n", 3, "annotation of another document: '2' inside '1'"),
     (HEAD + "1\t0\t5\tCold\tT047\tC9000004\n", 3, "offsets do not match the text: 0-5 is 'Cold ', not 'Cold'"),
     (HEAD + "1\t0\t99\tCold\tT047\tC9000004\n", 3, "offsets outside the document: 0-99 in 20 characters"),
     (HEAD + "1\t4\t4\t\tT047\tC9000004\n", 3, "offsets outside the document: 4-4"),
-    (HEAD + "1\t-4\t4\tCold\tT047\tC9000004\n", 3, "offsets are not integers: '-4', '4'"),
     (HEAD + "1\t0\t" + "9" * 5000 + "\tCold\tT047\tC9000004\n", 3, "offsets are not integers"),
     (HEAD + "1\t0\t4\tCold\tT047\tMESH:D003\n", 3, "not a CUI: 'MESH:D003'"),
     (HEAD + "1\t0\t4\tCold\tT047,\tC9000004\n", 3, "empty semantic type: 'T047,'"),
     (HEAD + FIRST + HEAD.replace("1|", "2|"), 4, "no blank line before the next document: '2|t|Cold heart'"),
     (HEAD + "\n" + FIRST, 4, "annotation before its document's title"),
     ("1|t|Cold heart\n" + FIRST, 2, "annotation before its document's abstract"),
-    (FIRST + HEAD, 1, "annotation before its document's title"),
     ("1|t|Cold heart\n", 1, "document without the line PMID|a|abstract: '1'"),
     ("1|t|Cold heart\n2|a|The cold.\n", 2, "abstract of another document: '2' after '1'"),
     ("1|a|The cold.\n1|t|Cold heart\n", 1, "expected the line PMID|t|title, found '1|a|The cold.'"),
-    ("PMID,title\n", 1, "expected the line PMID|t|title, found 'PMID,title'"),
     (HEAD + "\n" + HEAD, 4, "document without an id of its own"),
     (b"1|t|C\xff\n1|a|b\n", 1, "not UTF-8 (byte 0xff at column 6)"),
-    (HEAD.encode() + b"1\t0\t4\tCol\xe9\tT047\tC9000004\n", 3, "not UTF-8 (byte 0xe9 at column 10)"),
 ]
 
 
@@ -109,25 +94,17 @@ def test_many_malformed_annotations_stop_the_reading(tmp_path):
 
 
 def test_broken_files_are_named(tmp_path):
-    packed = gzip.compress(b"".join(b"%d|t|Cold heart\n%d|a|The cold.\n\n" % (n, n) for n in range(5000)))
-    cases = {
-        "cut.gz": packed[: len(packed) // 2],
-        "mid.gz": packed[:200] + b"\xff" * 20 + packed[220:],
-        "empty.txt": b"",
-        "empty.gz": gzip.compress(b""),
-        "blank.txt": b"\n\n",
-    }
-    for name, content in cases.items():
+    packed = gzip.compress(SOUND.encode())
+    for name, content in {"cut.gz": packed[: len(packed) // 2], "empty.txt": b"", "blank.txt": b"\n\n"}.items():
         with pytest.raises(UserError, match=name):
             read(write(tmp_path / name, content))
 
 
 def test_document_lists(tmp_path):
     assert read_pmids(write(tmp_path / "ids.txt", "31\r\n\n 7 \n31\n")) == ["31", "7"]
-    with pytest.raises(UserError, match=r"two.txt:2: expected one document id per line, found 2 words"):
-        read_pmids(write(tmp_path / "two.txt", "1\n2 3\n"))
-    with pytest.raises(UserError, match="blank.txt contains no document ids"):
-        read_pmids(write(tmp_path / "blank.txt", "\n"))
+    for content, named in (("1\n2 3\n", "list.txt:2"), ("\n", "list.txt")):
+        with pytest.raises(UserError, match=named):
+            read_pmids(write(tmp_path / "list.txt", content))
 
 
 # Pieces of the format in any order, so that generated files reach deep into the reader.

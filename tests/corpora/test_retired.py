@@ -1,6 +1,4 @@
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.corpora.corpus import Mention
@@ -71,19 +69,3 @@ def test_a_malformed_line_is_named(tmp_path):
     path = write(tmp_path / "MRCUI.RRF", line(11, "SY", 1), line(12, "SY", 2)[:-1], line(13, "SY", 3))
     with pytest.raises(UserError, match="MRCUI.RRF:2"):
         RetiredCuis.read(path)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    mergers=st.lists(st.tuples(st.integers(4, 12), st.integers(1, 12)), min_size=1, max_size=20),
-    start=st.integers(4, 12),
-)
-def test_a_successor_is_reached_by_mergers_and_no_circle_hangs(tmp_path, concepts, mergers, start):
-    path = write(tmp_path / "MRCUI.RRF", *(line(one, "SY", two) for one, two in mergers))
-    successor = RetiredCuis.read(path).successor(cui(start), concepts)
-    reached, size = {start}, 0
-    while len(reached) > size:
-        size = len(reached)
-        reached |= {two for one, two in mergers if one in reached}
-    ends = {cui(number) for number in reached if number <= 3}
-    assert (successor in ends) if ends else (successor is None)

@@ -37,23 +37,18 @@ def test_a_share_of_the_training_documents_calibrates(files):
     moved = splits(0.5)
     assert {moved[str(number)] for number in range(11, 21)} == {"train", "calibration"}
     # Documents of the other lists stay where they are.
-    assert {name: split for name, split in moved.items() if int(name) not in range(11, 21)} == {
-        name: split for name, split in splits(0.0).items() if int(name) not in range(11, 21)
-    }
+    assert {name for name, split in splits(0.0).items() if moved[name] != split} <= set(map(str, range(11, 21)))
     with pytest.raises(UserError, match="train_calibration_share"):
         splits(1.0)
 
 
 def test_shares_that_leave_nothing_are_refused(files):
     assert listed_documents(MentionArguments(dev_share=0.9, calibration_share=0.1), files, 13)
-    for settings in (
-        MentionArguments(dev_share=0.9, calibration_share=0.7),
-        MentionArguments(dev_share=0.0, calibration_share=0.7),
-    ):
-        with pytest.raises(UserError, match="dev_share and calibration_share"):
-            listed_documents(settings, files, 13)
+    for share in (0.9, 0.0):
+        with pytest.raises(UserError, match="dev_share"):
+            listed_documents(MentionArguments(dev_share=share, calibration_share=0.7), files, 13)
     del files["test_documents"]
-    with pytest.raises(UserError, match="leave a share for the test split"):
+    with pytest.raises(UserError, match="test split"):
         listed_documents(MentionArguments(dev_share=0.3, calibration_share=0.7), files, 13)
     for share in (0.0, 1.0):
         with pytest.raises(UserError, match="train_share"):
