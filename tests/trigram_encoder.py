@@ -50,6 +50,30 @@ def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> Con
     return ConceptTable.load(path)
 
 
+def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
+    """Some concepts with dozens of names, and many names that several concepts share."""
+    words = [
+        "heart",
+        "Liver",
+        "skin",
+        "acute",
+        "chronic",
+        "pain",
+        "failure",
+        "cold",
+        "left",
+        "upper-lobe",
+        "II",
+        "one",
+    ]
+    draw, concepts = np.random.default_rng(seed), {}
+    for number in range(count):
+        size = 40 if number % 10 == 0 else draw.integers(1, 5)
+        names = {" ".join(draw.choice(words, draw.integers(1, 4))) for _ in range(size)}
+        concepts[f"C{number:07}"] = ("", sorted(names))
+    return concepts
+
+
 def encode_names(concepts: ConceptTable, encoder: TrigramEncoder, folder: Path) -> NameVectors:
     """Write and encode the names as one process."""
     vectors = NameVectors.prepare(concepts, encoder, folder)

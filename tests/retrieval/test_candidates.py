@@ -1,14 +1,12 @@
 import numpy as np
-import pyarrow as pa
 import pytest
 from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
-from umls_reranker.core.text_files import UserError
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval.candidates import drawn_rows, gold_positions, search_mentions, write_lists
+from umls_reranker.retrieval.candidates import drawn_rows, gold_positions, write_lists
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
 
@@ -86,18 +84,6 @@ def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(tmp_p
     assert found["recall"] == {"dense": {"1": 0.0, "8": 0.0, "32": 0.0, "64": 0.0}}
 
 
-def test_list_is_as_long_as_the_dictionary_when_that_is_short(tmp_path, concepts, index):
-    write(tmp_path, concepts, index, k=10)
-    lists = read(tmp_path, concepts).lists
-    assert np.diff(lists.offsets).tolist() == [4] * 5 and len(set(lists.concepts)) == 20
-
-
-def test_each_string_is_encoded_once(tmp_path, concepts, index):
-    encoder = TrigramEncoder()
-    write(tmp_path, concepts, index, encoder=encoder)
-    assert encoder.asked == {"cold": 1, "hearts": 1, "heart": 1, "head cold": 1}
-
-
 def test_batches_do_not_change_the_rows(tmp_path, concepts, index, monkeypatch):
     mentions = make_mentions(MENTIONS * 20)
     rows = []
@@ -108,21 +94,6 @@ def test_batches_do_not_change_the_rows(tmp_path, concepts, index, monkeypatch):
     assert rows[0] == rows[1]
 
 
-def test_queries_are_searched_in_pieces(concepts, index, monkeypatch):
-    texts = pa.table({"mention": pa.chunked_array([["cold", "heart"], ["liver", "cold", "cardiac"]])})
-    retriever = Retriever([Dense(index)], TrigramEncoder())
-    whole = search_mentions(texts, retriever, 3)
-    monkeypatch.setattr(candidates_module, "QUERIES", 2)
-    pieces = search_mentions(texts, retriever, 3)
-    assert whole[0].tolist() == pieces[0].tolist() == [0, 1, 2, 0, 3]
-    np.testing.assert_array_equal(whole[1].name_ids, pieces[1].name_ids)
-
-
 def test_gold_positions():
     rows = np.array([[4, 2, -1], [1, 3, 5]])
     assert gold_positions(np.array([2, 5, -1, 4]), rows, np.array([0, 1, 0, 1])).tolist() == [1, 2, -1, -1]
-
-
-def test_another_encoder_is_refused(tmp_path, concepts, index):
-    with pytest.raises(UserError, match="'trigrams', not 'other'"):
-        write(tmp_path, concepts, index, encoder=TrigramEncoder(name="other"))

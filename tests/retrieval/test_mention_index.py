@@ -114,13 +114,6 @@ def test_mentions_without_any_known_concept_are_refused(concepts, tmp_path):
         build(concepts, tmp_path / "index", rows=[("PbPS", "C0000009")])
 
 
-def test_a_damaged_index_is_refused(concepts, tmp_path):
-    build(concepts, tmp_path / "index")
-    (tmp_path / "index" / "vectors.npy").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="contains no readable index.*build_index again"):
-        MentionIndex.load(tmp_path / "index")
-
-
 @pytest.mark.parametrize("encoder", [PlainEncoder(), ReadingEncoder()], ids=["plain", "context"])
 def test_training_mentions_are_not_found_by_their_own_document(tmp_path, concepts, encoder):
     # PbPS is C0000001 in the documents 0 and 2; PbPT is C0000002 in document 1 only.

@@ -74,21 +74,6 @@ def test_the_first_filter_that_drops_a_concept_is_the_reason(colds):
     assert names == ["gold_concept", "shared_name", "shared_name", "related", None, None]
 
 
-def test_shared_names(colds):
-    shared_names = SharedNames(colds.concepts, np.array([0, 3]))
-    shared = shared_names.between(np.array([[0], [3]]), np.arange(-1, 8)[None])
-    assert [np.flatnonzero(row).tolist() for row in shared] == [[1, 2, 3], [4]]
-
-
-def test_related_concepts_are_dropped_from_all_kinds_of_negatives(colds):
-    relations = Relations({(0, 3): "CHD", (0, 5): "PAR"})
-    mentions = [("cold", "C0000001", LISTED)]
-    numbers = {"nearest_negatives": 6, "same_type_negatives": 2, "random_negatives": 8}
-    pairs, report = colds.mine(mentions, relations=relations, **numbers)
-    assert {pair["cui"] for pair in pairs[1:]} == {"C0000005", "C0000007", "HP:00018"}
-    assert all(report[f"dropped_related_{source}"] > 0 for source in SOURCES[1:])
-
-
 def test_same_type_negatives_share_a_type_and_random_ones_stand_in_where_there_is_none(colds):
     numbers = {"nearest_negatives": 0, "same_type_negatives": 1, "random_negatives": 1}
     pairs, report = colds.mine([("a", "C0000004", []), ("b", "C0000007", [])], **numbers)
@@ -114,25 +99,6 @@ def test_random_negatives_reach_every_concept_under_all_its_names(colds):
     assert max(abs(count - 1000 / 7) for count in drawn.values()) < 66
     named = Counter(pair["name"] for pair in pairs if pair["cui"] == "C0000004")
     assert set(named) == {"cold sore", "herpes of the lip"}
-
-
-def test_a_limit_draws_among_the_mentions_that_can_be_mined(colds):
-    mentions = [(f"a{n}", "C0000007" if n % 3 else "C0000099", []) for n in range(150)]
-    whole, report = colds.mine(mentions, nearest_negatives=0, **NEAREST_ONLY)
-    usable = [pair["mention"] for pair in whole]
-    assert len(usable) == report["mined_mentions"] == 100
-    drawn = {}
-    for seed in (1, 1, 2):
-        pairs, _ = colds.mine(mentions, seed=seed, max_train_mentions=60, nearest_negatives=0, **NEAREST_ONLY)
-        texts = [pair["mention"] for pair in pairs]
-        assert len(texts) == 60 and texts == [text for text in usable if text in texts]
-        assert drawn.setdefault(seed, texts) == texts
-    assert drawn[1] != drawn[2]
-
-
-def test_no_mention_with_a_known_gold_concept(colds):
-    pairs, report = colds.mine([("cold", "C0999999", LISTED)])
-    assert pairs == [] and report["mined_mentions"] == 0
 
 
 def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(colds):

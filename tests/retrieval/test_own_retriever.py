@@ -9,8 +9,7 @@ import pytest
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.inputs import ALL_INPUTS
-from umls_reranker.core.recipe import recipe_parser
-from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, IndexArguments
+from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES
 from umls_reranker.lists.read import read_rows
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -48,11 +47,6 @@ def run(registered, scripts, tmp_path_factory):
 
 def test_the_file_is_short():
     assert len(TOY.read_text().splitlines()) < 40
-
-
-def test_recipes_can_name_it(registered):
-    help_text = " ".join(recipe_parser("A test.", (IndexArguments,)).format_help().split())
-    assert "; first_letter: concepts with a name that has the mention's first letter" in help_text
 
 
 def test_its_index_is_a_stage(run):

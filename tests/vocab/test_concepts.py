@@ -1,26 +1,17 @@
 import json
 from itertools import pairwise
-from pathlib import Path
 
-import datasets
 import numpy as np
-import pyarrow as pa
 import pytest
-from data_fixtures import VOCABULARY, write_rrf
 
-from umls_reranker.core import arrays as arrow
-from umls_reranker.core.stages import Stage
 from umls_reranker.core.text_files import UserError
 from umls_reranker.vocab import concepts as concepts_module
 from umls_reranker.vocab.concepts import (
-    CONCEPT_SCHEMA,
     Concept,
     ConceptTable,
     concept_table,
-    iter_concepts,
     write_concepts,
 )
-from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
 from umls_reranker.vocab.types import TypeHierarchy
 
 NO_TYPES = TypeHierarchy([])
@@ -42,14 +33,13 @@ def cuis_of(table):
 
 
 def test_what_is_written_is_read(table):
-    assert len(table) == 3
-    assert table.name_counts.sum() == 6
-    assert cuis_of(table) == ["C0000001", "C0000003", "C0000020"]
-    assert [
-        Concept(cuis_of(table)[row], *_names(table, row), tuple(table.semantic_types(row)), table.definition(row))
-        for row in range(3)
-    ] == CONCEPTS
-    assert table.names(np.int64(2))[0] == "twenty"
+    assert len(table) == 3 and table.name_counts.sum() == 6
+    for row, concept in enumerate(CONCEPTS):
+        assert table.names(np.int64(row)) == [concept.name, *concept.synonyms]
+        assert tuple(table.semantic_types(row)) == concept.semantic_types
+        assert table.definition(row) == concept.definition
+    assert table.cuis_of(np.array([2, 0, 2])).to_pylist() == ["C0000020", "C0000001", "C0000020"]
+    assert cuis_of(table) == table.cuis.to_pylist() == [concept.cui for concept in CONCEPTS]
 
 
 def test_the_row_of_an_unknown_cui_has_nothing(table):
@@ -61,31 +51,12 @@ def test_the_row_of_an_unknown_cui_has_nothing(table):
     assert table.names_of(np.array([-1]))[1].tolist() == [0, 0]
 
 
-def _names(table, row):
-    name, *synonyms = table.names(row)
-    return name, tuple(synonyms)
-
-
 def test_rows_of_cuis(table):
     wanted = ["C0000020", "C0000002", "", "C0000001", "C0000020x", "C9999999", "C0000020"]
     rows = table.rows(wanted)
     assert rows.tolist() == [2, -1, -1, 0, -1, -1, 2]
-    assert rows.dtype == np.int64
     assert table.rows(np.array(wanted)).tolist() == rows.tolist()
     assert table.rows([]).shape == (0,)
-
-
-@pytest.mark.parametrize("texts", ["C0000001", [None], [5]])
-def test_rows_of_what_is_no_list_of_texts(table, texts):
-    for find in (table.rows, table.rows_named):
-        with pytest.raises(TypeError):
-            find(texts)
-
-
-def test_cuis_by_row(table):
-    assert table.cuis_of(np.array([2, 0, 2])).to_pylist() == ["C0000020", "C0000001", "C0000020"]
-    assert table.cuis_of(np.empty(0, dtype=np.int64)).to_pylist() == []
-    assert table.cuis.to_pylist() == cuis_of(table)
 
 
 def test_names_of_many_rows(table):
@@ -93,9 +64,7 @@ def test_names_of_many_rows(table):
     assert names.to_pylist() == ["twenty", "XX", "one", "I", "eins", "twenty", "XX", "three"]
     assert offsets.tolist() == [0, 2, 5, 7, 8]
     assert table.column("name", np.array([1, 0, 1])).to_pylist() == ["three", "one", "three"]
-    nothing = np.empty(0, dtype=np.int64)
-    assert [len(part) for part in table.names_of(nothing)] == [0, 1]
-    assert len(table.column("name", nothing)) == 0
+    assert [len(part) for part in table.names_of(np.empty(0, np.int64))] == [0, 1]
 
 
 HOMONYMS = [
@@ -112,9 +81,6 @@ def test_rows_of_names(tmp_path):
     write_concepts(concept_table(HOMONYMS), NO_TYPES, tmp_path)
     rows, offsets = ConceptTable.load(tmp_path).rows_named(WANTED)
     assert [rows[start:end].tolist() for start, end in pairwise(offsets)] == NAMED
-    assert (rows.dtype, offsets.dtype) == (np.int64, np.int64)
-    rows, offsets = ConceptTable.load(tmp_path).rows_named([])
-    assert (rows.tolist(), offsets.tolist()) == ([], [0])
 
 
 def test_ids_of_any_length_are_found(tmp_path):
@@ -125,28 +91,6 @@ def test_ids_of_any_length_are_found(tmp_path):
     assert table.cuis_of(np.arange(4)).to_pylist() == ids
     with pytest.raises(UserError, match="''"):
         write_concepts(concept_table([Concept("", "name")]), NO_TYPES, tmp_path)
-
-
-def test_a_table_of_objects_is_their_rows():
-    assert list(iter_concepts(concept_table(CONCEPTS))) == CONCEPTS
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
-@pytest.mark.parametrize("count", [1, 30_000])
-def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monkeypatch):
-    stage = Stage(tmp_path / "concepts", {}, {})
-    with stage.writing() as (folder, _):
-        write_concepts(concept_table(CONCEPTS), NO_TYPES, folder)
-    new_stream = pa.ipc.new_stream
-    monkeypatch.setattr(arrow.pa.ipc, "new_stream", lambda path, schema: new_stream("/dev/full", schema))
-    many = [Concept(f"C{number:07d}", "a name of some length") for number in range(count)]
-    with (
-        pytest.raises(UserError, match=r"\.concepts\..*partial"),
-        stage.writing() as (folder, _),
-    ):
-        write_concepts(concept_table(many), NO_TYPES, folder)
-    assert not stage.partial.exists()
-    assert cuis_of(ConceptTable.load(stage.folder)) == ["C0000001", "C0000003", "C0000020"]
 
 
 @pytest.mark.parametrize("concepts", [1, 2, 3, 100])
@@ -162,12 +106,6 @@ def test_rows_of_a_type(table):
     assert table.type_rows("T1").tolist() == [0, 2]
     assert table.type_rows("T2").tolist() == [0, 1]
     assert table.type_rows("T3").tolist() == []
-    assert table.type_rows("T2").dtype == np.int64
-
-
-def test_a_table_without_any_type(tmp_path):
-    write_concepts(concept_table([Concept("C0000001", "one")]), NO_TYPES, tmp_path)
-    assert ConceptTable.load(tmp_path).type_rows("T1").tolist() == []
 
 
 def test_unsorted_concepts_give_the_same_bytes(tmp_path):
@@ -178,31 +116,14 @@ def test_unsorted_concepts_give_the_same_bytes(tmp_path):
     assert len(files) == 4
 
 
-@pytest.mark.parametrize("order", [[0, 1, 1], [1, 0, 1], [1, 0, 2, 2]])
+@pytest.mark.parametrize("order", [[0, 1, 1], [1, 0, 1]])
 def test_a_cui_that_comes_twice_is_refused(tmp_path, order):
-    with pytest.raises(UserError, match="is empty or repeated"):
+    with pytest.raises(UserError, match="C00000"):
         write_concepts(concept_table(CONCEPTS[place] for place in order), NO_TYPES, tmp_path)
 
 
-def test_no_concept_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no concepts are left"):
-        write_concepts(concept_table([]), NO_TYPES, tmp_path)
-
-
-def test_the_miniature_release_with_its_types(tmp_path):
-    concepts, _ = read_rrf_concepts(release_files(write_rrf(tmp_path / "META")))
-    write_concepts(concepts, TypeHierarchy.built_in(), tmp_path / "concepts")
-    table = ConceptTable.load(tmp_path / "concepts")
-    assert len(table) == len(VOCABULARY)
-    assert table.hierarchy.chain("T047")[-1] == "group:DISO"
-    assert table.type_rows("T047").tolist() == list(range(12))
-    dataset = datasets.Dataset.from_file(str(tmp_path / "concepts" / "concepts.arrow"))
-    assert dataset.features == datasets.Features.from_arrow_schema(CONCEPT_SCHEMA)
-    assert dataset[3]["synonyms"] == ["cold", "head cold"]
-
-
 def test_broken_folders_are_named(tmp_path, table):
-    with pytest.raises(UserError, match="absent is not a concept folder"):
+    with pytest.raises(UserError, match="absent"):
         ConceptTable.load(tmp_path / "absent")
     (tmp_path / "concepts" / "semantic_types.json").write_text(json.dumps({"schema_version": 9}))
     with pytest.raises(UserError, match="schema_version 9"):
@@ -212,6 +133,6 @@ def test_broken_folders_are_named(tmp_path, table):
         whole = path.read_bytes()
         for content in (b"", b"not arrow", whole[:150]):
             path.write_bytes(content)
-            with pytest.raises(UserError, match="concepts is not a concept folder"):
+            with pytest.raises(UserError, match="concepts"):
                 ConceptTable.load(tmp_path / "concepts")
         path.write_bytes(whole)

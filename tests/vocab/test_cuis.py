@@ -13,7 +13,6 @@ from umls_reranker.vocab.text import CUI, normalize_cui
         # Ids of ontologies keep their case: Orphanet:586 is not ORPHANET:586.
         (" HP:0001250 ", "HP:0001250"),
         ("Orphanet:586", "Orphanet:586"),
-        ("common cold", "common cold"),
     ],
 )
 def test_forms(written, form):

@@ -56,16 +56,9 @@ def test_a_long_name_is_normalized_as_its_words_are():
         assert normalize_name(space.join(words)) == expected
 
 
-# Of xxHash's own test program: xxh3_64 with seed 0.
-HASHES = [
-    "2d06800538d394c2",
-    "e6c632b61e964e1f",
-]
-
-
 def test_hashes_are_those_of_every_machine():
-    names = ["", "a"]
-    assert [f"{value:016x}" for value in hash_names(pa.array(names))] == HASHES
+    # Of xxHash's own test program: xxh3_64 with seed 0.
+    assert hash_names(pa.array(["", "a"])).tolist() == [0x2D06800538D394C2, 0xE6C632B61E964E1F]
 
 
 @pytest.mark.parametrize(
@@ -74,14 +67,10 @@ def test_hashes_are_those_of_every_machine():
         ("Diabetes-Mellitus,  type II", "diabetes mellitus type ii"),
         ("  (diabetes) mellitus_type\tII ", "diabetes mellitus type ii"),
         ("\uff24iabetes", "diabetes"),  # full-width D
-        ("STRASSE", "strasse"),
         ("Stra\u00dfe", "strasse"),
         ("Me\u0301nie\u0300re", "m\u00e9ni\u00e8re"),  # combining accents
-        ("M\u00c9NI\u00c8RE", "m\u00e9ni\u00e8re"),
         ("\u00b5g/\u03bcL", "\u03bcg \u03bcl"),  # micro sign and Greek mu
         ("++ ", "++"),
-        ("", ""),
-        ("  ", ""),
         (" A_b--C.7 ", "a b c 7"),
         # Of one sign, and of one whose folded form has to be composed again.
         ("\u2103", "c"),
@@ -98,8 +87,3 @@ def test_normalizing_twice_changes_nothing_and_only_blank_text_is_empty(text):
     form = normalize_name(text)
     assert normalize_name(form) == form
     assert bool(form) == bool(text.strip())
-
-
-@given(st.text(st.characters(codec="ascii")))
-def test_case_never_matters(text):
-    assert normalize_name(text.upper()) == normalize_name(text.lower()) == normalize_name(text)

