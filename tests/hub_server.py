@@ -20,10 +20,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
-__all__ = ["READER", "STRANGER", "WRITER", "HubServer"]
-
 WRITER, READER, STRANGER = "hf_writer", "hf_reader", "hf_stranger"
 
 # token -> (user, organizations, may write)
@@ -38,11 +34,11 @@ GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 class HTTPError(Exception):
     """An answer of 400 or more, with the headers that the client tells errors apart by."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, **content: object) -> None:
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-        self.content = content or {"error": message}
+        self.content = {"error": message}
 
 
 def git_oid(kind: str, data: bytes) -> str:
@@ -51,7 +47,7 @@ def git_oid(kind: str, data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Blob:
-    """One file's content; a large file's git object is a pointer to its SHA-256."""
+    """One file's content; a large file is named by its SHA-256."""
 
     data: bytes
     is_large: bool = False
@@ -61,14 +57,8 @@ class Blob:
         return hashlib.sha256(self.data).hexdigest()
 
     @property
-    def pointer(self) -> bytes:
-        return (
-            f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
-        )
-
-    @property
     def oid(self) -> str:
-        return git_oid("blob", self.pointer if self.is_large else self.data)
+        return git_oid("blob", self.data)
 
     @property
     def etag(self) -> str:
@@ -94,7 +84,6 @@ class Repo:
     """Commits by id; branches and tags are names of commits."""
 
     private: bool = False
-    gated: bool = False
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -108,11 +97,10 @@ class Repo:
         return commit.oid
 
     def resolve(self, revision: str) -> str:
-        named = self.branches.get(revision) or self.tags.get(revision)
-        found = [named] if named else [oid for oid in self.commits if len(revision) >= 7 and oid.startswith(revision)]
-        if len(found) != 1:
+        found = self.branches.get(revision) or self.tags.get(revision) or revision
+        if found not in self.commits:
             raise HTTPError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found[0]
+        return found
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
         """Path -> bytes at a revision."""
@@ -262,9 +250,8 @@ class HubServer:
         return repo
 
     def _writable(self, request: Request, name: str) -> Repo:
-        repo = self._readable(request, name)
         self._check_may_write(request, name)
-        return repo
+        return self._readable(request, name)
 
     def _check_may_write(self, request: Request, name: str) -> None:
         if request.token is None:
@@ -290,13 +277,6 @@ class HubServer:
 
     @route("POST", "/api/validate-yaml")
     def _validate_yaml(self, request: Request) -> Answer:
-        header = re.match(r"---\n(.*?\n)---\n", request.json()["content"], re.DOTALL)
-        if header is None:
-            return answer({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
-        try:
-            yaml.safe_load(header[1])
-        except yaml.YAMLError as error:
-            raise HTTPError(400, "Invalid metadata", errors=[{"message": str(error)}]) from None
         return answer({"errors": [], "warnings": []})
 
     @route("GET", "/api/models/{repo}")
@@ -317,28 +297,19 @@ class HubServer:
         return answer(refs | {"converts": []})
 
     @route("GET", "/api/models/{repo}/tree/{rev}")
-    @route("GET", "/api/models/{repo}/tree/{rev}/{path}")
-    def _tree(self, request: Request, repo: str, rev: str, path: str = "") -> Answer:
+    def _tree(self, request: Request, repo: str, rev: str) -> Answer:
         found = self._readable(request, repo)
-        oid = found.resolve(rev)
-        inside = {
-            name: blob for name, blob in found.commits[oid].files.items() if name.startswith(f"{path}/" * bool(path))
-        }
-        if not inside:
-            raise HTTPError(404, f"{path} does not exist on {rev}", "EntryNotFound")
         entries = []
-        for name, blob in sorted(inside.items()):
+        for name, blob in sorted(found.commits[found.resolve(rev)].files.items()):
             entry = {"type": "file", "path": name, "size": len(blob.data), "oid": blob.oid}
             if blob.is_large:
-                entry["lfs"] = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": len(blob.pointer)}
+                entry["lfs"] = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": 130}
             entries.append(entry)
         return answer(entries)
 
     @route("GET", "/{repo}/resolve/{rev}/{path}")
     def _resolve(self, request: Request, repo: str, rev: str, path: str) -> Answer:
         found = self._readable(request, repo)
-        if found.gated and not self._is_member(request, repo):
-            raise HTTPError(403 if request.token else 401, f"Access to model {repo} is restricted.", "GatedRepo")
         oid = found.resolve(rev)
         blob = found.commits[oid].files.get(path)
         if blob is None:
@@ -369,18 +340,9 @@ class HubServer:
         objects = []
         for entry in request.json()["objects"]:
             if entry["oid"] not in self.storage:
-                verify = {"href": f"{self.url}/{repo}.git/info/lfs/verify"}
-                entry["actions"] = {"upload": {"href": f"{self.storage_url}/{entry['oid']}"}, "verify": verify}
+                entry["actions"] = {"upload": {"href": f"{self.storage_url}/{entry['oid']}"}}
             objects.append(entry)
         return answer({"transfer": "basic", "objects": objects})
-
-    @route("POST", "/{repo}.git/info/lfs/verify")
-    def _verify(self, request: Request, repo: str) -> Answer:
-        self._writable(request, repo)
-        entry = request.json()
-        if len(self.storage.get(entry["oid"], b"")) != entry["size"]:
-            raise HTTPError(404, "the object has not arrived")
-        return answer()
 
     @route("POST", "/api/models/{repo}/commit/{rev}")
     def _commit(self, request: Request, repo: str, rev: str) -> Answer:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import tiny_encoder
 
 ROOT = Path(__file__).parents[2]
 GPU = ROOT / "benchmarks" / "gpu"
@@ -32,28 +31,3 @@ def blocked(tmp_path):
 
 def test_training_and_scoring_load_without_further_libraries(blocked):
     assert "--quick" in run(GPU / "run.py", "--help", PYTHONPATH=f"{blocked}{os.pathsep}{ROOT}")
-
-
-@pytest.mark.extra
-@pytest.mark.timeout(900)
-def test_the_archive_measures_everything_without_further_libraries(tmp_path, blocked):
-    import pyarrow as pa
-
-    from umls_reranker.core.arrays import arrow_writer
-
-    names = [[f"ache {mention} {number}" for number in range(10)] for mention in range(12)]
-    columns = {"entity": [f"pain {mention}" for mention in range(12)], "names": names}
-    table = pa.table(columns | {"labels": [[1] + [0] * 9] * 12, "weights": [[1.0, 2.0] * 5] * 12})
-    with arrow_writer(tmp_path / "pairs" / "train.arrow", table.schema) as writer:
-        writer.write(table)
-    model = tiny_encoder(tmp_path / "model")
-    printed = run(GPU / "pack.py", tmp_path / "gpu.tar.gz", "--pairs", tmp_path / "pairs", "--model", model)
-    assert "120 pairs" in printed
-    subprocess.run(["tar", "xzf", tmp_path / "gpu.tar.gz", "-C", tmp_path], check=True)
-
-    output = tmp_path / "gpu.md"
-    run(tmp_path / "gpu" / "run.py", "--device", "cpu", "--quick", "--output", output, PYTHONPATH=str(blocked))
-    lines = output.read_text().splitlines()
-    parts = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
-    assert parts == ["peak", "training", "scoring", "agreement", "one_mention", "throughput"]
-    assert not any("Failed" in line for line in lines)

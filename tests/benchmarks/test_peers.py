@@ -1,20 +1,14 @@
 """What other systems read and write, and the table that is made of it; none of them is installed."""
 
-import io
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-from data_fixtures import VOCABULARY, write_pmids, write_pubtator, write_rrf
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
 
 import ours
-from export import export
-from peer import Candidate, Concept, Export, Mention, answers, read_rows, take_turns, write_rows
+from peer import Candidate, Concept, Export, Mention, answers, read_rows, write_rows
 from table import answers as judged
 from table import quality, threshold_at
 
@@ -31,33 +25,6 @@ def of_mentions(rows, gold):
     """The judged answers to mentions, two a document, of which these are the gold concepts."""
     mentions = {n: mention(n, f"d{n // 2}", cui, cui is not None)._asdict() for n, cui in enumerate(gold)}
     return judged([row(*one, n) for n, one in enumerate(rows)], mentions)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    corpus = write_pubtator(folder / "corpus.txt")
-    train, dev = write_pmids(folder)
-    umls = write_rrf(folder / "META")
-    keys = {"run_name": "r", "output_dir": folder, "umls_dir": umls, "corpus": corpus}
-    keys |= {"train_documents": train, "dev_documents": dev}
-    words = [f"--{key}={value}" for key, value in keys.items()]
-    (folder / "config.yaml").write_text("seed: 13\n", encoding="utf-8")
-    command = [sys.executable, "-m", "umls_reranker", "prepare_data", folder / "config.yaml", *words]
-    subprocess.run([*map(str, command)], check=True)
-    export(folder / "r", folder / "peers", umls, corpus)
-    return Export(folder / "peers")
-
-
-def test_the_export_has_the_dictionary_and_the_mentions_of_each_split_at_their_place_in_the_text(exported):
-    assert {concept.cui: (concept.semantic_types, concept.names) for concept in exported.concepts()} == {
-        cui: ([type_id], [*names]) for cui, (type_id, names) in VOCABULARY.items()
-    }
-    documents = exported.documents()
-    for split in ("train", "dev", "calibration", "test"):
-        for one in exported.mentions(split):
-            assert one.doc_id in exported.documents(split)
-            assert documents[one.doc_id][one.start : one.end] == one.text == one.mention
 
 
 def test_a_system_sees_no_gold_concept_and_each_of_its_candidates_counts_once():
@@ -84,8 +51,7 @@ def test_ties_count_against_the_system():
 def test_the_threshold_answers_the_most_at_a_precision_and_equal_scores_together():
     score = np.array([0.9, 0.8, 0.8, 0.7, -np.inf])
     correct = np.array([True, True, False, True, False])
-    assert threshold_at(score, correct, 1.0) == 0.9
-    assert threshold_at(score, correct, 0.75) == 0.7
+    assert [threshold_at(score, correct, precision) for precision in (1.0, 0.75)] == [0.9, 0.7]
     assert threshold_at(score, ~correct, 1.0) == np.inf
 
 
@@ -121,17 +87,3 @@ def test_each_calibration_list_is_decided_by_a_model_of_other_documents(tmp_path
     ours.rank_lists("toy", "lists", tmp_path / "no model", Export(tmp_path), 12)
     decided = [*read_rows(tmp_path / "rows" / "toy+lists" / "calibration.jsonl")]
     assert sorted(one["mention_id"] for one in decided) == [*range(12)] and decided[0]["scores"] == [0.7]
-
-
-def test_a_system_takes_a_turn_for_each_batch_size_that_it_reads(monkeypatch, capsys):
-    batches = []
-
-    def link(mentions):
-        batches.append([mention.mention_id for mention in mentions])
-        return [[Candidate("C0000001", 1.0)] for _ in mentions]
-
-    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n2\n"))
-    take_turns(link, map(mention, range(6)), 3)
-    assert batches == [[0], [1], [2], [3, 4], [5]]
-    turns = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(turns) == 2 and all(turn["seconds"] > 0 and turn["peak_memory_mb"] > 1 for turn in turns)

@@ -61,13 +61,6 @@ def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
     assert f"{folder / name} is missing" in refused(verify_model, folder)
 
 
-@pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])
-def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
-    content = json.loads((folder / f"{part}.json").read_text())
-    (folder / f"{part}.json").write_text(json.dumps(content | {"schema_version": 99}))
-    assert f"{folder / part}.json" in refused(verify_model, folder)
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_pointer_in_place_of_a_file_says_how_to_get_it(folder, name):
     (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
@@ -75,21 +68,8 @@ def test_a_pointer_in_place_of_a_file_says_how_to_get_it(folder, name):
 
 
 def test_only_the_models_own_files_belong_to_it(folder):
-    assert [path.name for path in model_files(folder)] == [
-        "README.md",
-        "calibrator.json",
-        "config.json",
-        "metrics.json",
-        "model.safetensors",
-        "recipe.yaml",
-        "reliability.svg",
-        "reranker.json",
-        "special_tokens_map.json",
-        "thresholds.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.txt",
-    ]
+    left = {path.name for path in folder.iterdir()} - {path.name for path in model_files(folder)}
+    assert left == {"manifest.json", "notes.txt"}
 
 
 # The manifest
@@ -112,7 +92,13 @@ def test_a_part_that_was_changed_is_named(folder, name, change):
     assert f"{folder / name} does not match" in refused(UMLSReranker.from_pretrained, folder, device="cpu")
 
 
-@pytest.mark.parametrize("changes", [{"max_length": 8}, {"template": {"max_length": 8}}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"max_length": 8}, {"template": {"max_length": 8}}, {"dtype": "bfloat16"}),
+        *({"sha256": listed} for listed in (None, {"config.json": 7}, {"../../etc/passwd": "0" * 64})),
+    ],
+)
 def test_an_edited_manifest_is_refused(folder, changes):
     edit(folder / MANIFEST, **changes)
     assert str(folder / MANIFEST) in refused(UMLSReranker.from_pretrained, folder)
@@ -122,12 +108,6 @@ def test_parts_that_do_not_travel_with_every_copy_may_be_missing(folder):
     (folder / "reliability.svg").unlink()
     verify_model(folder)
     UMLSReranker.from_pretrained(folder, device="cpu")
-
-
-@pytest.mark.parametrize("sha256", [None, [], {"config.json": 7}, {"../../etc/passwd": "0" * 64}])
-def test_a_malformed_list_of_parts_is_refused(folder, sha256):
-    edit(folder / MANIFEST, sha256=sha256)
-    assert str(folder / MANIFEST) in refused(verify_model, folder)
 
 
 # Changing parts
@@ -151,13 +131,6 @@ def test_a_change_that_fails_changes_nothing(folder):
         (new / "metrics.json").write_text("[]")
         raise RuntimeError
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_parts_that_stay_the_same_are_not_written(folder):
-    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    with changing(folder) as new:
-        shutil.copyfile(folder / "metrics.json", new / "metrics.json")
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -240,19 +213,6 @@ def test_saving_into_a_clone_keeps_what_is_not_the_models(folder, clone):
     assert {path.name for path in clone.iterdir()} == own | {path.name for path in model_files(folder)}
     assert (clone / ".git" / "HEAD").read_text() == ".git/HEAD" and (clone / "own.png").read_text() == "own.png"
     assert (clone / CARD).read_text() == "the card"
-
-
-def test_saving_into_the_working_directory_and_through_a_link(folder, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    (tmp_path / "link").symlink_to("here")
-    monkeypatch.chdir(tmp_path / "here")
-    for target in (".", tmp_path / "link", Path("../link")):
-        save_copy(folder, Path(target))
-        verify_model(tmp_path / "here")
-        assert (tmp_path / "link").is_symlink()
-        for path in model_files(tmp_path / "here"):
-            path.unlink()
-    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_saving_where_a_model_lies_already_changes_nothing(folder, tmp_path):

@@ -10,12 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
-import pyarrow as pa
 
 from .files import written
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_THREADS = 8
 
@@ -201,6 +203,8 @@ def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchStream
         schema: the columns; that of ``datasets.Features`` is ``features.arrow_schema``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    import pyarrow as pa
+
     with written(path) as partial, pa.ipc.new_stream(partial, schema) as writer:
         yield writer
 
@@ -211,6 +215,8 @@ def open_arrow(path: Path) -> pa.Table:
     Raises:
         OSError, pa.ArrowInvalid: the file is missing or damaged.
     """
+    import pyarrow as pa
+
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_stream(source).read_all()
 
