@@ -13,17 +13,13 @@ is not retrieved is never added.
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import IndexArguments, RunArguments
-from umls_reranker.core.stages import EXACT_INDEX, RunFolder, make_stage, should_run, stage_table
+from umls_reranker.core.stages import EXACT_INDEX, RunFolder, should_run, stages_of
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, IndexArguments))
     run = RunFolder(recipe.run.run_dir)
-    stages, due = {}, []
-    for name, row in stage_table(recipe).items():
-        if row.command == "build_index":
-            stages[name] = make_stage(name, recipe, run, planned=stages)
-            due += [stages[name]] if should_run(stages[name], recipe.run) else []
+    due = [stage for stage in stages_of("build_index", recipe).values() if should_run(stage, recipe.run)]
     if due:
         make_stages(recipe, run, due)
 

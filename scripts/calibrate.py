@@ -20,11 +20,10 @@ helps. All forms compare the result with the original order of the lists on held
 umls-reranker calibrate --lists FILE --help lists the options of these forms.
 """
 
-import sys
 from pathlib import Path
 
-from umls_reranker.core.recipe import add_keys, parse_recipe
-from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
+from umls_reranker.core.recipe import is_on_lists, lists_parser, parse_recipe
+from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.settings import CalibrationArguments, RunArguments
 from umls_reranker.core.stages import RunFolder, make_stage, should_run
 
@@ -37,37 +36,22 @@ ADD_HELP = (
 )
 
 
+MODEL_HELP = (
+    "folder or Hub id of a reranker, or of a sequence classifier with one logit; without it, the lists alone are "
+    "calibrated"
+)
+
+
 def main() -> None:
-    if any(word.split("=")[0] in ("--lists", "--output") for word in sys.argv[1:]):
-        calibrate_on_lists(lists_parser().parse_args())
-    else:
+    if not is_on_lists():
         calibrate_run(parse_recipe(__doc__, (RunArguments, CalibrationArguments)))
-
-
-def lists_parser() -> CommandParser:
-    usage = "%(prog)s --output FOLDER [--OPTION VALUE ...]"
-    parser = CommandParser(__doc__, usage=usage)
-    # Errors refer to the help of this form.
-    parser.prog += " [MODEL] --lists FILE"
-    parser.add_argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help="folder or Hub id of a reranker, or of a sequence classifier with one logit; without it, the lists alone "
-        "are calibrated",
-    )
-    parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
+        return
+    parser = lists_parser(__doc__, FITTING_KEYS, nargs="?", help=MODEL_HELP)
     parser.add_argument("--add", type=Path, help=ADD_HELP)
-    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
-    parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument(
         "--keep_cross_encoder", action="store_true", help="keep MODEL's cross-encoder even if it does not help"
     )
-    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
-    add_keys(parser, RunArguments, ("device", "seed", "dry_run"))
-    add_keys(parser, CalibrationArguments, FITTING_KEYS)
-    return parser
+    calibrate_on_lists(parser.parse_args())
 
 
 def calibrate_run(recipe) -> None:

@@ -16,38 +16,21 @@ umls-reranker evaluate MODEL --lists FILE --help lists the options of this form.
 """
 
 import shutil
-import sys
-from pathlib import Path
 
 from umls_reranker.core.files import write_json
-from umls_reranker.core.recipe import add_keys, parse_recipe, portable_locator
-from umls_reranker.core.script import LISTS_HELP, UMLS_DIR_HELP, CommandParser, run_script, would_make
+from umls_reranker.core.recipe import is_on_lists, lists_parser, parse_recipe, portable_locator
+from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
 from umls_reranker.core.stages import RunFolder, make_stage, read_manifest, should_run
 from umls_reranker.core.text_files import UserError
 
 
 def main() -> None:
-    if any(word.split("=")[0] in ("--lists", "--output") for word in sys.argv[1:]):
-        evaluate_on_lists(lists_parser().parse_args())
+    if is_on_lists():
+        parser = lists_parser(__doc__, {"bootstrap_resamples"}, help="folder or Hub id of a reranker")
+        evaluate_on_lists(parser.parse_args())
     else:
         evaluate_run()
-
-
-def lists_parser() -> CommandParser:
-    usage = "%(prog)s --output FOLDER [--OPTION VALUE ...]"
-    parser = CommandParser(__doc__, usage=usage)
-    # Errors refer to the help of this form.
-    parser.prog += " MODEL --lists FILE"
-    parser.add_argument("model", help="folder or Hub id of a reranker")
-    parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the report; must not exist")
-    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
-    parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
-    add_keys(parser, RunArguments, ("device", "seed", "dry_run"))
-    add_keys(parser, EvaluationArguments, ("bootstrap_resamples",))
-    return parser
 
 
 def evaluate_on_lists(options) -> None:

@@ -13,20 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from umls_reranker.core.script import CommandParser, run_script
-from umls_reranker.core.text_files import UserError
 
 
-def make_parser() -> CommandParser:
+def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the model, or a recipe that names it")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
     parser.add_argument("--alpha", type=float, default=0.05, help="probability of a false alarm (default: 0.05)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    return parser
-
-
-def main() -> int:
-    options = make_parser().parse_args()
+    options = parser.parse_args()
     from umls_reranker.calibration.certificate import CertificateHistory
     from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.core.files import read_json
@@ -72,13 +67,11 @@ def main() -> int:
 
 def watched(model: str) -> Path:
     """Folder of the model, or of the one that a recipe names."""
-    from umls_reranker.core.recipe import load_recipe
+    from umls_reranker.core.recipe import load_served
     from umls_reranker.hub.download import download
     from umls_reranker.hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE
 
-    serving = load_recipe(model, or_model="served_model").serving
-    if not serving.served_model:
-        raise UserError(f"{model} names no served_model; set it, or give a model instead of the recipe")
+    serving = load_served(model).serving
     return download(serving.served_model, serving.served_revision, files=(MANIFEST, REFERENCE, CALIBRATOR))
 
 

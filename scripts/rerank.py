@@ -61,25 +61,12 @@ def main() -> int:
 
 def served(options) -> dict:
     """What to load: from the command line, else from the recipe if one is given."""
-    from umls_reranker.core.files import is_recipe
-    from umls_reranker.core.recipe import load_recipe
-    from umls_reranker.core.text_files import UserError
+    from umls_reranker.core.recipe import load_served
 
-    settings = {"model": options.model, "device": None}
-    if is_recipe(options.model):
-        recipe = load_recipe(options.model)
-        run, serving = recipe.run, recipe.serving
-        if not serving.served_model:
-            raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
-        settings = {
-            "model": serving.served_model,
-            "revision": serving.served_revision,
-            "device": run.device,
-            "dtype": run.scoring_dtype,
-            "backend": serving.backend,
-            "token_budget": serving.token_budget,
-            "accept_tier": serving.accept_tier,
-        }
+    recipe = load_served(options.model)
+    serving = recipe.serving
+    settings = {"model": serving.served_model, "revision": serving.served_revision, **recipe.run.scoring}
+    settings |= {name: getattr(serving, name) for name in ("backend", "token_budget", "accept_tier")}
     names = ("revision", "device", "dtype", "backend", "token_budget", "accept_tier")
     return settings | {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 

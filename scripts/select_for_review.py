@@ -13,7 +13,6 @@ from pathlib import Path
 
 from umls_reranker.core.files import require_another
 from umls_reranker.core.script import CommandParser, run_script
-from umls_reranker.core.text_files import UserError
 
 
 def main() -> None:
@@ -24,8 +23,6 @@ def main() -> None:
     parser.add_argument("--random_share", type=float, default=0.2, help="share of the random sample (default: 0.2)")
     parser.add_argument("--seed", type=int, default=13, help="seed of the random sample (default: 13)")
     options = parser.parse_args()
-    if options.count < 1 or options.seed < 0 or not 0 <= options.random_share <= 1:
-        raise UserError("count must be 1 or more, seed 0 or more, and random_share from 0 to 1")
     require_another(options.output, [options.predictions])
     from umls_reranker.serving.review_queue import SAMPLED, select_for_review, write_queue
     from umls_reranker.serving.statistics import read_ranked

@@ -13,7 +13,7 @@ from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
 from umls_reranker.calibration.inputs import without
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.core import devices as cores_module
+from umls_reranker.core import arrays as cores_module
 from umls_reranker.core.settings import CalibrationArguments
 from umls_reranker.core.text_files import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists

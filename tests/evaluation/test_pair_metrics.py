@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 
 from umls_reranker.calibration.reliability import ece
-from umls_reranker.evaluation.metrics import PairMetrics
+from umls_reranker.training.dev_metrics import PairMetrics
 
 
 def pair_metrics(p, y, **options):

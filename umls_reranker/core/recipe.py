@@ -7,9 +7,10 @@ import difflib
 import json
 import re
 import sys
+import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any
@@ -17,10 +18,9 @@ from typing import Any
 import yaml
 
 from .files import find_recipe, is_recipe, shipped_recipes
-from .script import CommandParser
+from .script import LISTS_HELP, UMLS_DIR_HELP, CommandParser
 from .settings import (
     FEATURES,
-    RANGES,
     CalibrationArguments,
     ConceptArguments,
     EncoderArguments,
@@ -39,6 +39,8 @@ EPILOG = """\
 Every key of a recipe can be set with --key value, those of other commands and all fields of
 transformers.TrainingArguments included; the command line overrides the recipe.
 """
+# What a key that is true or false may say.
+TRUE, FALSE = {"true", "yes", "t", "y", "1"}, {"false", "no", "f", "n", "0"}
 
 
 @dataclass
@@ -64,15 +66,7 @@ class Recipe:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Recipe:
-        """Build the sections from flat, typed values; missing keys get their defaults, and other keys are training's.
-
-        Raises:
-            UserError: a number is out of its range.
-        """
-        for name, (least, most) in RANGES.items():
-            value = values.get(name)
-            if value is not None and not least <= value <= most:
-                raise UserError(f"{name}: {value} is out of range; give a number from {least:,} to {most:,}")
+        """Build the sections from flat, typed values; missing keys get defaults, and other keys are training's."""
         sections: list[Any] = [section(**_part(values, keys_of(section))) for section in SECTIONS]
         return cls(*sections, _part(values, values.keys() - KEYS.keys()))  # type: ignore[call-arg]
 
@@ -131,7 +125,7 @@ def recipe_parser(
     notes: Mapping[str, str] = MappingProxyType({}),
     trains: bool = False,
 ) -> Any:
-    """The command line of a script that takes a recipe: every key is an option of an `HfArgumentParser`.
+    """The command line of a script that takes a recipe: every key is an option.
 
     Args:
         description: what the script does.
@@ -140,26 +134,20 @@ def recipe_parser(
         notes: key -> text that completes its help with what a layer above this one knows.
         trains: whether the fields of `RerankerTrainingArguments` are options too; its import takes seconds.
     """
-    # Not above: its settings are read from the environment, which a script sets first.
-    from transformers import HfArgumentParser
-
-    class RecipeParser(CommandParser, HfArgumentParser):
-        """With our errors and layout of the help."""
-
     own = [extra] if extra else []
     explained = {"recipe"}.union(*(keys_of(section) for section in (*sections, *own)))
-    types: list[Any] = [*own, *SECTIONS]
-    if trains:
-        from .training_arguments import OWN_FIELDS, RerankerTrainingArguments
-
-        types.insert(0, RerankerTrainingArguments)
-        explained |= OWN_FIELDS
-    for section in types:
-        # The heading in the help.
-        section._argument_group_name = (section.__doc__ or "").rstrip(".")
     # The names of the run and of its folder, and the seed, are also fields of the trainer: the section's count.
-    options: dict[str, Any] = {"dataclass_types": types, "conflict_handler": "resolve", "epilog": EPILOG}
-    parser = RecipeParser(description, usage="%(prog)s RECIPE [--KEY VALUE ...]", **options)
+    options: dict[str, Any] = {"usage": "%(prog)s RECIPE [--KEY VALUE ...]", "epilog": EPILOG}
+    options["conflict_handler"] = "resolve"
+    if trains:
+        from .training_arguments import OWN_FIELDS, TrainingParser
+
+        explained |= OWN_FIELDS
+        parser: CommandParser = TrainingParser(description, **options)
+    else:
+        parser = CommandParser(description, **options)
+    for section in (*own, *SECTIONS):
+        _add_section(parser, section)
     parser.add_argument("recipe", help="file or folder of a recipe, or the name of one in the package")
     if "features" in explained:
         notes = {"features": _explained(FEATURES), **notes}
@@ -171,9 +159,33 @@ def recipe_parser(
         texts = (action.help, notes.get(action.dest), _explained(action.choices))
         default = "" if action.default in (None, [], argparse.SUPPRESS) else f" (default: {action.default})"
         action.help = ("; ".join(text for text in texts if text) + default).replace("%", "%%")
-        # HfArgumentParser also gives each option a spelling with hyphens.
+        # Each option also has a spelling with hyphens, as in HfArgumentParser.
         action.option_strings = action.option_strings[:1]
     return parser
+
+
+def _add_section(parser: CommandParser, section: type) -> None:
+    """Add an option for each key, as HfArgumentParser would, but serving does without transformers."""
+    group, hints = parser.add_argument_group((section.__doc__ or "").rstrip(".")), typing.get_type_hints(section)
+    for name, key in keys_of(section).items():
+        kind = hints[name]
+        if isinstance(kind, types.UnionType):
+            # X | None
+            kind = typing.get_args(kind)[0]
+        options = {"type": kind, "default": key.default, **key.metadata}
+        if typing.get_origin(kind) is list:
+            options |= {"type": str, "nargs": "*"}
+        if kind is bool:
+            options |= {"type": _truth, "nargs": "?", "const": True}
+        if key.default_factory is not MISSING:
+            options["default"] = key.default_factory()
+        group.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **options)
+
+
+def _truth(word: str) -> bool:
+    if word.lower() not in TRUE | FALSE:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
+    return word.lower() in TRUE
 
 
 def _explained(choices: Iterable[Any] | None) -> str:
@@ -240,16 +252,49 @@ def parse_recipe(
     return (recipe, extra(**_part(vars(options), keys_of(extra)))) if extra else recipe
 
 
+def load_served(model: str) -> Recipe:
+    """The recipe that names a served model, or the defaults with `model` as the one.
+
+    Raises:
+        UserError: the recipe cannot be read, or names no model.
+    """
+    recipe = load_recipe(model, or_model="served_model")
+    if not recipe.serving.served_model:
+        raise UserError(f"{model} names no served_model; set it, or give a model instead of the recipe")
+    return recipe
+
+
 def load_recipe(path: str | Path, or_model: str | None = None) -> Recipe:
     """Read a recipe from YAML, with defaults for missing keys; arguments and errors as for `parse_recipe`."""
     return parse_recipe("", (), [str(path)], or_model=or_model)
 
 
-def add_keys(parser: argparse.ArgumentParser, section: type, names: Iterable[str]) -> None:
-    """Add options with the types, defaults and help of recipe keys to another parser."""
-    for action in recipe_parser("", (section,))._actions:
-        if action.dest in names:
+def lists_parser(description: str, keys: Collection[str], **of_model: Any) -> CommandParser:
+    """The command line of the form of a script that works on labelled lists, without a recipe.
+
+    Args:
+        description: as for `recipe_parser`.
+        keys: recipe keys that are options, besides device, seed and dry_run.
+        of_model: options of the argument ``model``.
+    """
+    parser = CommandParser(description, usage="%(prog)s --output FOLDER [--OPTION VALUE ...]")
+    # Errors refer to the help of this form.
+    parser.prog += f" {'[MODEL]' if 'nargs' in of_model else 'MODEL'} --lists FILE"
+    parser.add_argument("model", metavar="MODEL", **of_model)
+    parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
+    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
+    parser.add_argument("--revision", help="tag, branch or commit on the Hub")
+    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
+    for action in recipe_parser("", SECTIONS)._actions:
+        if action.dest in {"device", "seed", "dry_run", *keys}:
             parser._add_action(action)
+    return parser
+
+
+def is_on_lists() -> bool:
+    """Whether the command line is that of `lists_parser`."""
+    return any(word.split("=")[0] in ("--lists", "--output") for word in sys.argv[1:])
 
 
 def _refuse_unknown(words: Iterable[str], known: Iterable[str]) -> None:

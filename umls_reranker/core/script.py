@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm.auto import tqdm
 
+from .settings import RANGES
 from .text_files import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +54,15 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Parse options; UserError: a number is out of its range."""
+        parsed = super().parse_known_args(*arguments, **options)
+        for name, (least, most) in RANGES.items():
+            value = getattr(parsed[0], name, None)
+            if value is not None and not least <= value <= most:
+                raise UserError(f"{name}: {value} is out of range; give a number from {least:,} to {most:,}")
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

@@ -492,21 +492,25 @@ class ServingArguments:
     )
 
 
-# Lowest and highest value of numbers, by key.
+# Lowest and highest value of numbers, by recipe key or option of a command.
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("encoder_training_steps", "nearest_negatives", "same_type_negatives", "random_negatives", "context_tokens"),
         (0, LARGEST),
     ),
     **dict.fromkeys(
-        ("expected_mentions", "encoder_max_length", "candidates_per_mention", "neighbors", "max_train_mentions"),
+        ("expected_mentions", "encoder_max_length", "candidates_per_mention", "count", "max_train_mentions"),
         (1, LARGEST),
     ),
-    **dict.fromkeys(("max_length", "token_budget", "batch_mentions", "max_queue"), (1, LARGEST)),
+    **dict.fromkeys(
+        ("max_length", "token_budget", "batch_mentions", "max_queue", "bootstrap_resamples"), (1, LARGEST)
+    ),
     **dict.fromkeys(("max_candidates", "max_request_mentions", "global_batch_size", "max_dev_pairs"), (1, LARGEST)),
     **dict.fromkeys(("early_stopping_patience", "per_device_train_batch_size", "save_total_limit"), (1, LARGEST)),
     **dict.fromkeys(("positive_weight", "hard_negative_weight", "learning_rate", "head_learning_rate"), (0, LARGEST)),
-    **dict.fromkeys(("encoder_dropout", "dropout", "margin"), (0, 1)),
+    **dict.fromkeys(("encoder_dropout", "dropout", "margin", "random_share", "alpha"), (0, 1)),
+    **dict.fromkeys(("train_share", "dev_share", "calibration_share"), (0.001, 0.999)),
+    "train_calibration_share": (0, 0.999),
     **dict.fromkeys(("target_precision", "confidence"), (0.01, 0.999)),
     "eval_steps": (1e-6, LARGEST),
     "port": (0, 65_535),

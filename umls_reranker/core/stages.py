@@ -166,6 +166,21 @@ def make_stage(
     return Stage(run.path / name, {**settings, **row.further}, inputs, row.version, row.resumes)
 
 
+def stages_of(command: str, recipe: Recipe, files: Mapping[str, str] | None = None) -> dict[str, Stage]:
+    """The stages of a recipe that a command makes, in order, as if those before each were finished.
+
+    Raises:
+        UserError: the recipe has none; further as for `make_stage`.
+    """
+    stages: dict[str, Stage] = {}
+    for name, row in stage_table(recipe).items():
+        if row.command == command:
+            stages[name] = make_stage(name, recipe, RunFolder(recipe.run.run_dir), files, stages)
+    if not stages:
+        raise UserError(f"the recipe has no stage of {command}, because of its candidate_lists; skip this command")
+    return stages
+
+
 def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str]) -> dict[str, Stage]:
     """All stages of a recipe in order, as if those before each were finished; arguments as for `make_stage`."""
     stages: dict[str, Stage] = {}

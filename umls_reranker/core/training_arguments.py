@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
-from transformers import TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 
 from .devices import resolve_device, resolve_dtype
+from .script import CommandParser
 from .settings import Registry, recipe_key
 from .text_files import UserError
 
@@ -167,3 +168,11 @@ class RerankerTrainingArguments(OneGpuArguments):
 
 
 OWN_FIELDS = {*RerankerTrainingArguments.__annotations__}
+
+
+class TrainingParser(CommandParser, HfArgumentParser):
+    """The command line of scripts that train: the fields are options; arguments as for `CommandParser`."""
+
+    def __init__(self, description: str, **options: Any) -> None:
+        RerankerTrainingArguments._argument_group_name = "Training"  # type: ignore[attr-defined]  # heading in the help
+        super().__init__(description, dataclass_types=RerankerTrainingArguments, **options)

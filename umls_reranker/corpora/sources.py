@@ -177,8 +177,6 @@ def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def split_shares(mentions: MentionArguments) -> dict[str, float]:
     """Shares of all four splits, for mentions without official document lists."""
-    if not 0 < mentions.train_share < 1:
-        raise UserError(f"train_share: {mentions.train_share} must be above 0 and below 1")
     return {"train": mentions.train_share} | _held_out_shares(mentions, 1.0 - mentions.train_share)
 
 
@@ -187,9 +185,9 @@ def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool
     shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
     # 1 - 0.9 - 0.1 is negative, by rounding.
     test = round(1.0 - mentions.dev_share - mentions.calibration_share, 9)
-    if min(shares.values()) <= 0 or test < 0 or not (test or has_test):
+    if test < 0 or not (test or has_test):
         remedy = "sum to at most 1" if has_test else "leave a share for the test split"
-        raise UserError(f"dev_share and calibration_share must be above 0 and {remedy}")
+        raise UserError(f"dev_share and calibration_share must {remedy}")
     if not has_test:
         shares["test"] = 1.0 - mentions.dev_share - mentions.calibration_share
     return {split: whole * share for split, share in shares.items()}
@@ -206,12 +204,10 @@ def listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path,
     """Document -> split, by the recipe's lists of documents.
 
     Raises:
-        UserError: a share is out of range, or a document is in two lists.
+        UserError: shares sum to more than 1, or a document is in two lists.
     """
     held_out = _held_out_shares(mentions, 1.0, has_test="test_documents" in files)
     moved = mentions.train_calibration_share
-    if not 0 <= moved < 1:
-        raise UserError(f"train_calibration_share: {moved} must be 0 or more and below 1")
     shares_of = {
         "train_documents": {"calibration": moved, "train": 1.0 - moved},
         "dev_documents": held_out,
