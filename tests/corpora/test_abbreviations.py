@@ -16,7 +16,6 @@ TEN = "acute biologic care decision effort for good health in joint"
         ("tumour necrosis factor alpha (TNF-α)", {}),
         ("HSP (heat shock protein) binds", {"HSP": "heat shock protein"}),
         ("the interferon regulatory factor 5 (IRF5; see text)", {"IRF5": "interferon regulatory factor 5"}),
-        ("beta-2-microglobulin (B2M)", {"B2M": "beta-2-microglobulin"}),
         ("first heart rate (HR), later human resources (HR)", {"HR": "heart rate"}),
         # No letter of the short form may be missing, and its first one starts a word.
         ("low back pain (XYZ)", {}),
@@ -55,7 +54,6 @@ TEN = "acute biologic care decision effort for good health in joint"
         ("HR (heart of a very big rate)", {}),
         # A long form is longer than the short one, and does not hold it.
         ("a b (A-B)", {}),
-        ("hr rate (HR)", {}),
         # Signs of the short form count for nothing; a word with a hyphen is kept whole.
         ("tumor necrosis factor (TN-F)", {"TN-F": "tumor necrosis factor"}),
         ("non-small cell (SC)", {"SC": "non-small cell"}),

@@ -64,7 +64,6 @@ def test_an_entity_in_pieces_is_left_out_and_text_may_have_several(tmp_path):
         row(entity(end=5)),
         row(entity(start=-1)),
         row(entity(offsets=[[2]])),
-        row(entity(offsets=[])),
         row(entity(), offsets=[[0, 1], [2, 3]]),
         row(entity(), doc_id=None),
     ],

@@ -68,7 +68,6 @@ def test_sentences_hold_text_and_annotations(tmp_path):
         document(annotation(text="cola")),
         document(annotation(9, 9)),
         document(annotation("x", 4)),
-        document(annotation(locations=[])),
         document(annotation(text=None)),
         document(annotation(), offset=99_999_999),
         document(annotation(), doc_id=""),

@@ -1,10 +1,8 @@
 """Formats of annotated text: the same mentions from each, told apart by content, and one of your own."""
 
 import gzip
-from pathlib import Path
 
 import pytest
-import toy_corpus
 from corpus_fixtures import as_bigbio, as_bioc, write_bigbio, write_bioc_json, write_bioc_xml
 from data_fixtures import write_pubtator
 from toy_corpus import TaggedLines
@@ -92,4 +90,3 @@ def test_a_format_of_your_own(tmp_path, monkeypatch):
     assert mentions[0] == Mention("1", 2, 6, "cold", "A ", " day", "C0009443", ()) and len(mentions) == 98
     assert (report["format"], sum(report["malformed"].values())) == ("tagged lines", 1)
     assert "tagged lines (lines of an id, a tab" in corpus_formats.describe_formats()
-    assert len(Path(toy_corpus.__file__).read_text().splitlines()) < 40

@@ -34,12 +34,7 @@ MENTIONS = [
             {"cui": "C0009264", "name": "Cold, Temperature", "list_score": 0.91},
         ],
     },
-    {
-        "mention_id": "2",
-        "doc_id": "d1",
-        "entity": "flu",
-        "candidates": [{"cui": "C0021400", "name": "Influenza"}],
-    },
+    {"mention_id": "2", "doc_id": "d1", "entity": "flu", "candidates": [{"cui": "C0021400", "name": "Influenza"}]},
     {
         "mention_id": "1",
         "doc_id": "d2",

@@ -45,10 +45,6 @@ def run(registered, scripts, tmp_path_factory):
     return folder / "mini", run_script
 
 
-def test_the_file_is_short():
-    assert len(TOY.read_text().splitlines()) < 40
-
-
 def test_its_index_is_a_stage(run):
     folder, run_script = run
     assert run_script("build_index").skipped == ["vectors", "index", "first_letters", "lists"]

@@ -7,7 +7,6 @@ import pytest
 from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.text_files import UserError
 from umls_reranker.lists.labels import read_run_lists
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval.candidates import search_mentions, write_lists
@@ -183,14 +182,6 @@ def test_what_does_not_read_the_text_is_computed_once_for_each_string(counted, m
         for part in ("rows", "name_ids", "scores"):
             np.testing.assert_array_equal(getattr(alone, part)[0], getattr(found, part)[inverse[number]])
         np.testing.assert_array_equal(alone.further["lexical"][0], found.further["lexical"][inverse[number]])
-
-
-def test_an_encoder_that_reads_no_context_is_refused(searched):
-    concepts, index, _, _ = searched
-    encoder = ReadingEncoder()
-    encoder.queries = type("Plain", (), {"context_tokens": 0})
-    with pytest.raises(UserError, match="retrievers: context needs an encoder"):
-        Retriever([Dense(index), Context(index)], encoder).require(concepts)
 
 
 # The scripts

@@ -83,20 +83,6 @@ def test_a_killed_encoding_resumes_with_the_missing_shards(tmp_path, concepts):
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_names_of_which_a_part_was_written_are_written_again(tmp_path, concepts, monkeypatch):
-    build(tmp_path / "whole", concepts)
-
-    def die(*arguments):
-        raise Died
-
-    with monkeypatch.context() as patch:
-        patch.setattr(index_folder, "write_json", die)
-        with pytest.raises(Died):
-            build(tmp_path / "killed", concepts)
-    build(tmp_path / "killed", concepts)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-
-
 def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(index_folder, "SHARD", 4)
     texts = [f"name {number}" for number in range(10)]
