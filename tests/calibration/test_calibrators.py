@@ -1,7 +1,4 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ from umls_reranker.calibration.calibrators import (
     TemperatureCalibrator,
 )
 from umls_reranker.calibration.fitting import choose_calibrator, cross_validated_losses
-from umls_reranker.calibration.logistic import conditional_log_odds, log_sums, sigmoid
+from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
 from umls_reranker.calibration.reliability import log_loss
 from umls_reranker.core.settings import CALIBRATORS
 from umls_reranker.core.text_files import UserError
@@ -30,14 +27,6 @@ def pairs(n: int = 3000, slope: float = 0.7, intercept: float = 1.0, seed: int =
     rng = np.random.default_rng(seed)
     logits = rng.normal(-3, 3, n)
     return logits, (rng.random(n) < 1 / (1 + np.exp(-(slope * logits + intercept)))).astype(int)
-
-
-def test_platt_by_hand():
-    # Two values: the fit goes through their log-odds, ln(1/3) at -1 and ln(3) at 1.
-    platt = PlattCalibrator().fit(Sample([-1.0] * 4 + [1.0] * 4, [1, 0, 0, 0, 1, 1, 1, 0]))
-    assert platt.slope == pytest.approx(np.log(3), abs=1e-9)
-    assert platt.intercept == pytest.approx(0.0, abs=1e-9)
-    np.testing.assert_allclose(platt(np.array([-1.0, 0.0, 1.0])), [0.25, 0.5, 0.75], atol=1e-9)
 
 
 def test_platt_agrees_with_scikit_learn():
@@ -54,14 +43,6 @@ def test_temperature_finds_the_scale_and_is_bounded():
     assert TemperatureCalibrator().fit(Sample(logits, labels)).temperature == pytest.approx(2.0, rel=0.05)
     assert TemperatureCalibrator().fit(Sample([-0.01, 0.01], [0, 1])).temperature == pytest.approx(0.05)
     assert TemperatureCalibrator().fit(Sample([9.0, 8.0, -9.0], [0, 1, 1])).temperature == pytest.approx(20.0)
-
-
-def test_temperature_minimizes_log_loss():
-    logits, labels = pairs(2000)
-    fitted = TemperatureCalibrator().fit(Sample(logits, labels))
-    best = log_loss(fitted(logits), labels)
-    for factor in (0.97, 1.03):
-        assert log_loss(TemperatureCalibrator(fitted.temperature * factor)(logits), labels) > best
 
 
 def test_isotonic_agrees_with_scikit_learn():
@@ -97,13 +78,6 @@ def test_json_round_trip_gives_equal_outputs(method):
     assert loaded(grid).dtype == np.float64
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_outputs_are_probabilities_that_never_fall(method):
-    logits, labels = pairs(500)
-    p = CALIBRATORS[method]().fit(Sample(logits, labels))(np.array([-1e6, -700, -5, 0, 5, 700, 1e6]))
-    assert np.all((p >= 0) & (p <= 1)) and np.all(np.diff(p) >= 0)
-
-
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_separable_data_stay_finite_whatever_the_unit(scale):
     logits, labels = scale * np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
@@ -122,6 +96,7 @@ def test_separable_data_stay_finite_whatever_the_unit(scale):
         ([1.0, 2.0], [1, 1], "no wrong candidate"),
         ([1.0, 2.0], [0, 0], "no right candidate"),
         ([1.0, np.nan], [0, 1], "1 of 2 logits are not finite"),
+        ([0.5, 0.5], [0, 1], "all logits"),
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
@@ -136,10 +111,23 @@ def test_scores_that_rank_backwards_are_a_user_error(method):
         CALIBRATORS[method]().fit(Sample([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0]))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_constant_scores_are_a_user_error(method):
-    with pytest.raises(UserError, match="all logits"):
-        CALIBRATORS[method]().fit(Sample([0.5, 0.5], [0, 1]))
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"method": "quadratic", "parameters": {}},
+        {"method": [], "parameters": {}},
+        {"method": "platt", "parameters": None},
+        {"method": "platt", "parameters": {"slope": 1.0}},
+        {"method": "platt", "parameters": {"slope": "x", "intercept": 0}},
+        {"method": "platt", "parameters": {"slope": -1.0, "intercept": 0.0}},
+        {"method": "beta", "parameters": {"a": 1.0, "b": -1.0, "c": 0.0}},
+        {"method": "isotonic", "parameters": {"x": [1.0, 0.0], "y": [0.0, 1.0]}},
+        {"method": "isotonic", "parameters": {"x": [], "y": []}},
+    ],
+)
+def test_a_damaged_calibrator_or_one_that_turns_the_order_round_is_refused(state):
+    with pytest.raises(UserError, match="calibrator.json"):
+        Calibrator.from_dict(state)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -149,35 +137,6 @@ def test_infinite_scores_are_the_ends_and_no_number_is_an_error(method):
     np.testing.assert_array_equal(p[[0, 3]], p[[1, 2]])
     with pytest.raises(UserError, match="1 scores are not numbers"):
         fitted(np.array([0.0, np.nan]))
-
-
-@pytest.mark.parametrize("method", ["quadratic", None, []])
-def test_a_method_of_another_version_is_refused_with_the_way_out(method):
-    with pytest.raises(UserError, match="calibrator.json: this version has no method .*run the calibrate stage again"):
-        Calibrator.from_dict({"method": method, "parameters": {}})
-
-
-@pytest.mark.parametrize(
-    "parameters", [{}, None, [], {"slope": 1.0}, {"slope": None, "intercept": 0}, {"slope": "x", "intercept": 0}]
-)
-def test_damaged_parameters_are_refused(parameters):
-    with pytest.raises(UserError, match=r"parameters of method 'platt' are damaged"):
-        Calibrator.from_dict({"method": "platt", "parameters": parameters})
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        {"method": "platt", "parameters": {"slope": -1.0, "intercept": 0.0}},
-        {"method": "beta", "parameters": {"a": 1.0, "b": -1.0, "c": 0.0}},
-        {"method": "isotonic", "parameters": {"x": [0.0, 1.0], "y": [0.0]}},
-        {"method": "isotonic", "parameters": {"x": [1.0, 0.0], "y": [0.0, 1.0]}},
-        {"method": "isotonic", "parameters": {"x": [], "y": []}},
-    ],
-)
-def test_parameters_that_turn_the_order_round_are_refused(state):
-    with pytest.raises(UserError, match="do not define an increasing map"):
-        Calibrator.from_dict(state)
 
 
 def test_auto_picks_the_lowest_cross_validated_loss():
@@ -208,18 +167,6 @@ def test_cross_validation_by_hand():
     assert losses["temperature"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_loading_needs_numpy_alone():
-    code = (
-        "import sys, umls_reranker.calibration.calibrators as c\n"
-        "c.Calibrator.from_dict({'method': 'isotonic', 'parameters': {'x': [0, 1], 'y': [0, 1]}})(0.5)\n"
-        "import umls_reranker.calibration.thresholds\n"
-        "sys.exit(str([m for m in ('sklearn', 'scipy', 'matplotlib', 'torch', 'datasets') if m in sys.modules] or ''))"
-    )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.stderr.strip() == "", done.stderr
-
-
 def lists(n: int = 1500, size: int = 4, seed: int = 0, slope: float = 0.6, intercept: float = -1.0) -> tuple:
     """Lists whose gold candidate, or none, is drawn from a choice with utilities slope * score + intercept."""
     rng = np.random.default_rng(seed)
@@ -241,11 +188,6 @@ def test_platt_inside_lists_finds_what_made_them():
     assert PlattCalibrator().fit(Sample(scores, labels)).slope < 0.56
 
 
-def list_loss(calibrator: Calibrator, scores, labels, offsets) -> float:
-    utility = calibrator.log_odds(scores)
-    return float(np.mean(log_sums(utility, offsets))) - labels @ utility / (len(offsets) - 1)
-
-
 @pytest.mark.parametrize("method", INSIDE_LISTS)
 def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(method):
     scores, labels, offsets = lists()
@@ -256,20 +198,6 @@ def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(meth
     assert sums.max() <= 1
     order = np.argsort(scores, kind="stable")
     assert np.all(np.diff(utility[order]) >= 0)
-    if method != "identity":
-        assert list_loss(fitted, scores, labels, offsets) <= list_loss(
-            CALIBRATORS["identity"](), scores, labels, offsets
-        )
-
-
-def test_empty_lists_change_nothing():
-    scores, labels, offsets = lists(300)
-    gaps = np.insert(offsets, [0, 7, len(offsets)], [0, offsets[7], offsets[-1]])
-    for method in INSIDE_LISTS:
-        with_gaps = CALIBRATORS[method]().fit(Sample(scores, labels, offsets=gaps))
-        np.testing.assert_allclose(
-            with_gaps(scores), CALIBRATORS[method]().fit(Sample(scores, labels, offsets=offsets))(scores), rtol=1e-5
-        )
 
 
 def test_auto_inside_lists_goes_by_the_loss_of_lists():

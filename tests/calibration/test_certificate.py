@@ -27,9 +27,7 @@ def test_fifty_nine_without_an_error_is_the_least():
 def test_too_few_documents_say_how_many_are_needed():
     found = find_certificate(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
     assert found.threshold is None and (found.documents, found.documents_needed) == (pytest.approx(30), 59)
-    assert str(found).startswith("not certified") and "at least 59 are needed" in str(found)
-    assert "at least 299" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
-    assert find_certificate(np.full(200, 0.97), np.zeros(200)).threshold is None
+    assert "at least 59" in str(found) and find_certificate(np.full(200, 0.97), np.zeros(200)).threshold is None
 
 
 def test_thresholds_are_tested_downward_until_one_fails():
@@ -51,11 +49,6 @@ def test_the_sequence_does_not_start_where_too_few_documents_are_left():
     # By scores alone 0.999 would start with more power, but 58 documents can certify nothing.
     p = np.repeat([0.999, 0.94], [58, 200])
     assert find_certificate(p, np.ones(258)).threshold == pytest.approx(0.94, abs=0.002)
-
-
-def test_a_target_that_no_score_expects_is_tested_all_the_same():
-    found = find_certificate(np.full(59, 0.99995), np.ones(59), target_precision=0.99999)
-    assert found.threshold is None and found.documents_needed > 200_000
 
 
 def test_a_score_on_a_threshold_reaches_it():
@@ -86,13 +79,6 @@ def test_documents_of_equal_mentions_count_once():
     assert find_certificate(p, correct, documents).threshold is None
 
 
-def test_documents_of_one_mention_change_nothing():
-    rng = np.random.default_rng(0)
-    p = rng.beta(12, 0.6, 2000)
-    correct = rng.random(2000) < p
-    assert find_certificate(p, correct) == find_certificate(p, correct, np.arange(2000)[::-1])
-
-
 def test_scores_alone_get_cut_off_share_and_precision():
     # 100 documents with two answers at 0.97, of which the last is wrong in five documents, and one at 0.6.
     scores, documents = [0.97, 0.97, 0.6] * 100, np.repeat(np.arange(100), 3)
@@ -111,11 +97,6 @@ def test_the_promise_is_the_one_that_was_asked_for():
     for options, needed in (({"target_precision": 0.99}, 299), ({"confidence": 0.999}, 135)):
         found = certify(*answers, **options)
         assert found.threshold is None and found.documents_needed == needed
-
-
-def test_zero_and_one_are_scores():
-    found = certify([1.0] * 60 + [0.0], [True] * 60 + [False], range(61))
-    assert (found.threshold, found.share) == (GRID[0], pytest.approx(60 / 61))
 
 
 def test_documents_of_an_earlier_certificate_only_calibrate():
@@ -170,47 +151,28 @@ def test_documents_of_unlike_sizes_are_a_caution():
     documents = np.concatenate([np.arange(100), np.full(9, 100)])
     found = find_certificate(np.full(109, 0.97), np.ones(109), documents)
     assert found.size_ratio == pytest.approx(9 * 101 / 109)
-    assert "caution: the largest document has 8.3 times the mean number of answers" in str(found)
-    assert "caution" not in str(find_certificate(np.full(100, 0.97), np.ones(100)))
+    assert "caution" in str(found) and "caution" not in str(find_certificate(np.full(100, 0.97), np.ones(100)))
 
 
 @pytest.mark.parametrize(
     ("scores", "correct", "documents", "options", "reason"),
     [
-        (
-            [0.9, float("nan")],
-            [1, 1],
-            [1, 2],
-            {},
-            r"row 1: the score nan is not a number; leave out .* without an answer",
-        ),
-        ([0.9, 7.5], [1, 1], [1, 2], {}, r"row 1: the score 7.5 is not a probability; .*map scores on another scale"),
-        ([0.9, -0.1], [1, 1], [1, 2], {}, r"row 1: the score -0.1 is not a probability"),
-        ([0.9, None], [1, 1], [1, 2], {}, r"row 1: the score None"),
-        ([0.9, "0.9"], [1, 1], [1, 2], {}, r"row 1: the score '0.9'"),
-        ([0.9, 0.9], [1, float("nan")], [1, 2], {}, r"row 1: correct is nan; give True or False"),
-        ([0.9, 0.9], [1, "C0009443"], [1, 2], {}, r"row 1: correct is 'C0009443'"),
-        ([0.9, 0.9], [1, -1], [1, 2], {}, r"row 1: correct is -1; give True or False"),
-        ([0.9, 0.9], [1, 1], [1, None], {}, r"row 1: the document is missing"),
-        ([0.9, 0.9], [1, 1], [1, float("nan")], {}, r"row 1: the document is missing"),
-        ([0.9, 0.9], [1], [1, 2], {}, r"2 scores, 1 correct, 2 documents: give one of each"),
-        (
-            [0.9, 0.9],
-            [1, 1],
-            ["a", "a"],
-            {},
-            r"all mentions are from 1 document, which says nothing about other documents",
-        ),
-        ([], [], [], {}, "there are no mentions"),
-        ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 95}, r"target_precision: 95 must lie between 0 and 1"),
-        ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 0}, r"target_precision: 0 must lie between 0 and 1"),
-        ([0.9, 0.9], [1, 1], [1, 2], {"confidence": 1.0}, r"confidence: 1.0 must lie between 0 and 1"),
+        ([0.9, float("nan")], [1, 1], [1, 2], {}, "row 1: the score nan"),
+        ([0.9, -0.1], [1, 1], [1, 2], {}, "row 1: the score -0.1"),
+        ([0.9, "0.9"], [1, 1], [1, 2], {}, "row 1: the score '0.9'"),
+        ([0.9, 0.9], [1, float("nan")], [1, 2], {}, "row 1: correct is nan"),
+        ([0.9, 0.9], [1, -1], [1, 2], {}, "row 1: correct is -1"),
+        ([0.9, 0.9], [1, 1], [1, None], {}, "row 1: the document is missing"),
+        ([0.9, 0.9], [1], [1, 2], {}, "2 scores, 1 correct, 2 documents"),
+        ([0.9, 0.9], [1, 1], ["a", "a"], {}, "from 1 document"),
+        ([], [], [], {}, "no mentions"),
+        ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 95}, "target_precision: 95"),
+        ([0.9, 0.9], [1, 1], [1, 2], {"confidence": 1.0}, "confidence: 1.0"),
     ],
 )
-def test_what_cannot_be_certified_is_one_sentence(scores, correct, documents, options, reason):
-    with pytest.raises(UserError, match=reason) as found:
+def test_what_cannot_be_certified_is_named(scores, correct, documents, options, reason):
+    with pytest.raises(UserError, match=reason):
         certify(scores, correct, documents, **options)
-    assert "\n" not in str(found.value)
 
 
 def test_the_guarantee_holds_in_every_regime(benchmark):
@@ -232,9 +194,3 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
 def test_trying_again_does_not_add_up():
     levels = [1 - confidence_of(attempt, 0.95) for attempt in range(1, 60)]
     assert levels[0] == pytest.approx(0.05) and sum(levels) == pytest.approx(0.055)
-
-
-def test_a_certificate_shows_what_it_covers():
-    scores = np.array([0.98, 0.97, 0.6] * 100)
-    found = certify(scores, scores > 0.9, np.arange(300))
-    assert str(found).startswith(f"{found.threshold:.3f}; 66.7% of the mentions")

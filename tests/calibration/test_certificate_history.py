@@ -1,9 +1,6 @@
 import json
 
-import pytest
-
 from umls_reranker.calibration.certificate import CertificateHistory
-from umls_reranker.core.text_files import UserError
 
 
 def test_documents_certify_once():
@@ -20,9 +17,3 @@ def test_ids_are_kept_as_hashes():
     state = json.loads(json.dumps(history.to_list()))
     assert CertificateHistory.from_list(state) == history
     assert "26316050" not in json.dumps(state)
-
-
-@pytest.mark.parametrize("state", [None, {}, ["a"], 3])
-def test_a_damaged_history_is_a_user_error(state):
-    with pytest.raises(UserError, match="the record of earlier certificates is missing or damaged"):
-        CertificateHistory.from_list(state)

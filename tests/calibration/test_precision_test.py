@@ -42,30 +42,6 @@ def test_right_documents_are_worth_their_number_and_not_their_mentions():
     assert p_value(size, size) > 0.2 > 0.001 > p_value(size[:-1], size[:-1])
 
 
-def mixed_sizes(documents, share, times, wrong, draws, seed=0):
-    """Documents of 10 mentions, and a share of them that are larger and wholly wrong with some chance."""
-    rng = np.random.default_rng(seed)
-    is_large = rng.random((draws, documents)) < share
-    size = np.where(is_large, 10 * times, 10)
-    return size, np.where(is_large & (rng.random(size.shape) < wrong), 0, size)
-
-
-@pytest.mark.parametrize(("share", "times", "wrong"), [(0.05, 5, 0.245), (0.017, 10, 0.35), (0.011, 10, 0.5)])
-def test_a_few_large_documents_that_are_often_wrong_do_not_pass(share, times, wrong):
-    # The precision of all is just below 0.95. Draws without a large document show nothing about large ones.
-    size, right = mixed_sizes(180, share, times, wrong, draws=400)
-    seen = size.max(axis=1) > 10
-    tests = {kinds: TEST.for_sizes(np.repeat([10, 10 * times], kinds)) for kinds in set(_kinds(size[seen]))}
-    draws = list(zip(_kinds(size[seen]), size[seen], right[seen], strict=True))
-    assert np.mean([tests[kinds].p_value(n, r) <= 0.05 for kinds, n, r in draws]) <= 0.075
-    # With the smallest power it is broken.
-    assert np.mean([p_value(n, r) <= 0.05 for _, n, r in draws]) > 0.1
-
-
-def _kinds(size):
-    return [((n == n.min()).sum(), (n > n.min()).sum()) for n in size]
-
-
 def test_documents_alike_take_the_smallest_power_and_few_large_ones_a_larger():
     assert TEST.for_sizes(np.full(100, 7)).size_power == SIZE_POWERS[0]
     assert TEST.for_sizes(np.random.default_rng(0).poisson(14, 180) + 1).size_power == SIZE_POWERS[0]

@@ -12,7 +12,7 @@ from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalib
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange, inputs_of, lacking, removed_inputs, without
+from umls_reranker.calibration.inputs import ScoreRange, inputs_of, lacking, without
 from umls_reranker.calibration.logistic import conditional_log_odds
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
@@ -105,10 +105,6 @@ def test_damaged_counts_are_refused(tmp_path):
             StringCounts.load(tmp_path / name)
 
 
-def test_no_training_mentions_are_no_counts():
-    assert StringCounts.fit([]).of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [0]
-
-
 def test_features_by_hand(counts):
     table = feature_table(lists(), counts)
     candidates, about = table.candidates, table.lists
@@ -135,17 +131,6 @@ def test_mentions_without_types_have_no_type_lift(counts):
         assert np.isnan(feature_table(lists(types=types), counts).candidates["type_lift"]).all()
 
 
-def test_lists_without_types_are_scored_without_them(counts):
-    rich = FeatureFusion({"cross_encoder": 1.0, "type_lift": 3.0}, {"string_count": 0.0}, 0.0)
-    poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    fused = of(rich, poor, counts=counts)
-    (typed, first), (untyped, second) = decide(fused, lists(types=[["T1"], None])), decide(fused, lists())
-    assert first.models.tolist() == [0, 1] and second.models.tolist() == [1, 1] and first.complete.all()
-    assert first.missing["entity_type"].tolist() == [False, True]
-    assert typed.log_odds[0] == 1.0 + 3.0 * np.log(3.2 / 2.4)
-    assert typed.log_odds[2] == 0.0 and untyped.log_odds.tolist() == [1.0, 0.5, 0.0]
-
-
 def test_type_compatibility_by_hand():
     # A disease is a kind of biologic function, a drug is not; one agreeing pair is enough, no type contradicts none.
     types = [["T038"], ["UnknownType"], "Disease or Syndrome", None]
@@ -160,15 +145,6 @@ def test_type_compatibility_by_hand():
     found = feature_table(given, StringCounts.fit([]), ["type_compatibility"]).candidates["type_compatibility"]
     # Types that the model does not know say nothing.
     np.testing.assert_array_equal(found, [1, 0, 1, 1, np.nan, 1, 0, np.nan, 0, 1, np.nan])
-
-
-def test_candidates_without_types_are_scored_without_fit(counts):
-    rich = FeatureFusion({"cross_encoder": 1.0, "type_compatibility": 3.0}, {"string_count": 0.0}, 0.0)
-    poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    fused, types = of(rich, poor, counts=counts), [["T1"], ["T1"]]
-    typed, choice = decide(fused, lists(types=types, kinds=["T2", "T1", None]))
-    assert choice.models.tolist() == [0, 1] and typed.log_odds.tolist() == [1.0, 3.5, 0.0]
-    assert decide(fused, lists(types=types))[0].log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
@@ -214,14 +190,6 @@ def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(coun
     assert found.log_odds[0] == -3.5 > found.log_odds[1] > -3.6
 
 
-@pytest.mark.parametrize("damaged", [{}, [], 0])
-def test_a_fusion_that_is_none_is_refused(counts, tmp_path, damaged):
-    state, thresholds = content(calibration(counts))
-    state["inputs"][0]["fusion"] = damaged
-    with pytest.raises(UserError, match="calibrator.json: the fusion is damaged"):
-        Calibration.load(state, thresholds, tmp_path)
-
-
 # What a model reads, and who came without
 
 
@@ -250,12 +218,10 @@ def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
     ("feature", "missing"),
     [
         ("mention_concept_prior", ["cui"]),
-        ("concept_count", ["cui"]),
         ("type_lift", ["entity_type", "cui"]),
         ("type_compatibility", ["entity_type", "semantic_types"]),
         ("retrieval", ["retrieval_score"]),
         ("context", ["context", "context_score"]),
-        ("lexical", ["lexical_score"]),
         ("exact_name", []),
     ],
 )
@@ -274,10 +240,8 @@ def test_what_each_feature_reads(counts, feature, missing):
 def test_a_feature_without_weight_is_not_read(counts):
     seen = FeatureFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
     assert list(of(seen, counts=counts).model_for(lists()).missing) == ["retrieval_score"]
-    found = of(FeatureFusion({"retrieval": 0.0, "mention_concept_prior": 0.0}, {}, 0.0), counts=counts).model_for(
-        lists()
-    )
-    assert found.missing == {} and found.complete.all()
+    unread = FeatureFusion({"retrieval": 0.0, "mention_concept_prior": 0.0}, {}, 0.0)
+    assert of(unread, counts=counts).model_for(lists()).missing == {}
 
 
 def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
@@ -305,14 +269,6 @@ def content(calibration):
     return calibration.to_dict(), thresholds_content({model.name: model.thresholds for model in calibration.models})
 
 
-@pytest.mark.parametrize("key", [None, "", 7])
-def test_a_calibration_without_the_key_of_its_index_is_refused(counts, tmp_path, key):
-    counts.save(tmp_path / "string_counts.safetensors")
-    state, thresholds = content(calibration(counts))
-    with pytest.raises(UserError, match=r"index_key.* is missing or damaged .*; run umls-reranker calibrate again"):
-        Calibration.load(state | {"index_key": key}, thresholds, tmp_path)
-
-
 def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
     # All are cosines within the range: only the key tells them apart.
     scored = lists({"retrieval": [0.1, 0.9, 0.5], "lexical": [0.1, 0.9, 0.5]})
@@ -323,50 +279,13 @@ def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
         assert choice.models.tolist() == models
         whole, bare = (decide(known, each)[0] for each in (replace(scored, index_keys=["here"] * 2), lists({})))
         of_first = [whole, bare][models[0]].probabilities[:2].tolist()
-        assert found.probabilities.tolist() == [*of_first, [whole, bare][models[1]].probabilities[2]]
-    # A score under a name of its own needs no key.
-    ranges = {"bm25": ScoreRange(0.0, 1.0)}
-    own = Calibration([InputModel(fusion=FeatureFusion({"bm25": 1.0}, {}, 0.0))], counts, ranges, "here")
-    assert own.model_for(lists({"bm25": [0.1, 0.9, 0.5]})).complete.all()
-
-
-@pytest.mark.parametrize("ranges", [None, {}, {"retrieval": {"low": 1, "high": 0}}, {"retrieval": {"low": "x"}}, [1]])
-def test_a_calibration_without_the_range_of_its_scores_is_refused(counts, tmp_path, ranges):
-    counts.save(tmp_path / "string_counts.safetensors")
-    with pytest.raises(UserError, match=r"score_ranges.* is missing or damaged .*; run umls-reranker calibrate again"):
-        state, thresholds = content(calibration(counts))
-        Calibration.load(state | {"score_ranges": ranges}, thresholds, tmp_path)
-
-
-def test_without_fusion_the_logits_decide():
-    found, choice = decide(Calibration([InputModel(PlattCalibrator(slope=1.0, intercept=0.0))]), lists())
-    assert found.log_odds.tolist() == [1.0, 0.5, 0.0] and choice.complete.all()
-    np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-found.log_odds)))
-
-
-def test_candidates_of_one_cui_are_one_concept():
-    same, other, last = lists(cuis=("C1", "C1", "C1")).concepts
-    assert same == other != last
-    assert len(set(lists(cuis=(None, "", None)).concepts.tolist())) == 3
-
-
-def test_of_the_candidates_of_a_concept_the_best_one_counts():
-    found = conditional_log_odds(np.array([0.0, 2.0, 1.0]), np.array([0, 3]), np.array([7, 7, 8]))
-    p = np.exp([0.0, 2.0, 1.0]) / (1 + np.exp(2.0) + np.exp(1.0))
-    np.testing.assert_allclose(found, np.log(p / (1 - p)))
+        assert found.probabilities == pytest.approx([*of_first, [whole, bare][models[1]].probabilities[2]])
 
 
 def test_the_log_odds_of_what_is_sure_are_finite():
     alone = [conditional_log_odds(np.array([utility]), np.array([0, 1]), np.zeros(1)) for utility in (20.0, -800.0)]
     assert np.concatenate(alone).tolist() == pytest.approx([20.0, -800.0])
     assert 20 < conditional_log_odds(np.array([800.0]), np.array([0, 1]), np.zeros(1))[0] < np.inf
-
-
-def test_a_calibrator_that_is_not_of_its_thresholds_is_refused(counts, tmp_path):
-    state, thresholds = content(calibration(counts))
-    for damaged in ({}, {"inputs": state["inputs"][:1]}, {"inputs": [{"fusion": None}]}, {"inputs": 1}):
-        with pytest.raises(UserError, match="calibrator.json: inputs .*; run umls-reranker calibrate again"):
-            Calibration.load(damaged, thresholds, tmp_path)
 
 
 def test_scores_that_calibration_never_saw_count_as_missing(counts):
@@ -376,17 +295,6 @@ def test_scores_that_calibration_never_saw_count_as_missing(counts):
         assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [False, True]
         assert found.probabilities[2] == pytest.approx(0.5)
     assert decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))[1].models.tolist() == [0, 0]
-
-
-def test_what_each_model_does_not_read():
-    found = removed_inputs(("cross_encoder", "bm25", "mention_concept_prior", "type_lift"), ("preferred_name",))
-    beyond = {"preferred_name", "bm25_score", "cui"}
-    assert {name: {*removed} for name, removed in found.items()} == {
-        "all": set(),
-        "no type": {"entity_type"},
-        "names": beyond,
-        "names, no type": beyond | {"entity_type"},
-    }
 
 
 def test_lists_without_inputs_are_as_if_these_had_not_been_given():
@@ -429,3 +337,18 @@ def test_calibration_round_trip(counts, tmp_path):
     assert [model.name for model in again.models] == ["all", "names"] and again.models[1].baseline is None
     assert again.models[0].baseline.weights == {"retrieval": 5.0}
     assert again.score_ranges == {"retrieval": (0.0, 1.0)} and again.index_key == "here"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        *(({"index_key": key}, "index_key") for key in (None, "", 7)),
+        *(({"score_ranges": ranges}, "score_ranges") for ranges in ({}, {"retrieval": {"low": 1, "high": 0}}, [1])),
+        *(({"inputs": inputs}, "inputs") for inputs in ([], [{"fusion": None}], 1)),
+    ],
+)
+def test_a_damaged_calibration_is_refused(counts, tmp_path, change, named):
+    counts.save(tmp_path / "string_counts.safetensors")
+    state, thresholds = content(calibration(counts))
+    with pytest.raises(UserError, match=named):
+        Calibration.load(state | change, thresholds, tmp_path)

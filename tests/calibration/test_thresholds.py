@@ -6,7 +6,7 @@ from list_fixtures import flat_lists, make_lists
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration import thresholds
-from umls_reranker.calibration.calibrators import lineage, memberships
+from umls_reranker.calibration.calibrators import memberships
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.thresholds import (
     ThresholdTable,
@@ -54,12 +54,6 @@ def single(p, correct, types=None, documents=None, hierarchy=HIERARCHY, **option
     return fit_thresholds(lists, np.asarray(p, float), np.arange(len(p)), **options)
 
 
-def test_f1_threshold_by_hand():
-    # Accepting the first three: 2 of 3 right, 2 of 2 found, F1 0.8; the threshold lies halfway to 0.2.
-    threshold, f1 = f1_threshold(np.array([0.1, 0.9, 0.8, 0.4, 0.2]), np.array([0, 1, 0, 1, 0]))
-    assert (threshold, f1) == (pytest.approx(0.3), pytest.approx(0.8))
-
-
 def test_f1_threshold_accepts_ties_together():
     # A cut inside the tie at 0.5 would promise an F1 of 1, which no threshold reaches.
     threshold, f1 = f1_threshold(np.array([0.5, 0.5, 0.5, 0.1]), np.array([1, 0, 0, 0]))
@@ -82,20 +76,6 @@ def test_f1_threshold_is_the_best_of_all():
     threshold, f1 = f1_threshold(p, y)
     assert f1 == pytest.approx(f1_score(y, p >= threshold))
     assert f1 == pytest.approx(max(f1_score(y, p >= t) for t in np.unique(p)))
-
-
-def test_f1_threshold_needs_a_positive():
-    with pytest.raises(ValueError, match="positive"):
-        f1_threshold(np.array([0.5]), np.array([0]))
-
-
-def test_lineage_stays_in_the_group():
-    assert lineage("T191", HIERARCHY) == ["T191", "T047", "T046", "group:DISO", "default"]
-    assert lineage("T051", HIERARCHY) == ["T051", "group:ACTI", "default"]
-    assert lineage("group:DISO", HIERARCHY) == ["group:DISO", "default"]
-    assert lineage("default", HIERARCHY) == ["default"]
-    plain = TypeHierarchy([SemanticType("HP:1", "a"), SemanticType("HP:2", "b", "HP:1")])
-    assert lineage("HP:2", plain) == ["HP:2", "HP:1", "default"]
 
 
 def test_a_mention_counts_in_each_of_its_types():
@@ -158,15 +138,6 @@ def test_low_is_what_ninety_nine_percent_of_correct_tops_reach():
     assert row.low == min(right[int(0.01 * (len(right) - 1))], row.accept)
 
 
-def test_high_tier_keeps_its_guarantee_and_follows_accept():
-    lists, p, top = drawn({"T047": 4000, "T121": 4000}, documents=[str(row // 20) for row in range(8000)])
-    table = fit_thresholds(lists, p, top)
-    for node, row in table.rows.items():
-        assert row.low <= row.accept <= row.high <= 1, node
-        assert row.high == max(table.certificate.threshold, row.accept)
-        assert lists.is_gold(top)[p[top] >= row.high].mean() >= 0.95
-
-
 def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certify():
     # Incorrect below 0.7, so that is where acceptance begins; a third of the mentions may not certify.
     rng = np.random.default_rng(0)
@@ -179,7 +150,7 @@ def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certif
     assert expected.threshold is not None and expected.documents_needed == 44
     assert table.certificate == expected and (table.target_precision, table.confidence) == (0.9, 0.99)
     # The share is of these mentions.
-    assert table.certificate.share == np.mean(served >= expected.threshold)
+    assert table.certificate.share == pytest.approx(np.mean(served >= expected.threshold))
 
 
 def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
@@ -202,30 +173,6 @@ def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
     assert row.accept == pytest.approx(0.73) and 0.74 < row.high <= 0.75
 
 
-def test_the_tier_as_served_keeps_the_guarantee_where_small_types_fall_back():
-    # A large type, correct with probability 1 - 0.28 (1 - p), and 160 of ten mentions each, correct in 88 % at any p.
-    # Alone the large type could go down to 0.64; all together must stop above 0.75.
-    small = [f"T{number}" for number in range(100, 260)]
-    hierarchy = TypeHierarchy(SemanticType(name, f"type {name}") for name in ("T047", *small))
-    types = ["T047"] * 8000 + [name for name in small for _ in range(10)]
-    rng, precisions = np.random.default_rng(0), []
-    for _ in range(16):
-        p = rng.uniform(0.5, 1.0, len(types))
-        chance = np.where(np.arange(len(types)) < 8000, 1 - 0.28 * (1 - p), 0.88)
-        table = single(p, rng.random(len(types)) < chance, types, hierarchy=hierarchy)
-        high = {name: table.for_type(name).high for name in ("T047", *small)}
-        served = p >= np.array([2.0 if high[name] is None else high[name] for name in types])
-        precisions.append(chance[served].mean() if served.any() else 1.0)
-    # Were 5 % of tables broken, four or more of 16 would have probability 0.7 %.
-    assert np.count_nonzero(np.array(precisions) < 0.95) < 4
-    assert np.mean(np.array(precisions) < 1.0) > 0.8
-
-
-def test_no_gold_candidate_is_a_user_error():
-    with pytest.raises(UserError, match="gold concept"):
-        single([0.5] * 20, [0] * 20)
-
-
 def test_for_type_falls_back_along_the_lineage():
     rows = {"default": row(), "group:DISO": row(level="group:DISO"), "T047": row(level="T047")}
     table = ThresholdTable(rows, HIERARCHY)
@@ -239,13 +186,6 @@ def test_for_type_falls_back_along_the_lineage():
     for nothing in (None, []):
         assert table.for_type(nothing).accept_level == table.for_type().accept_level == "default"
     assert table.for_type(["nonsense", "T191", "T046"]).accept_level == "T047"
-
-
-def test_tiers():
-    thresholds = row(accept=0.4, high=0.9, low=0.1)
-    tiers = [thresholds.tier(p) for p in (0.95, 0.9, 0.89, 0.4, 0.39, 0.1, 0.09)]
-    assert tiers == ["high", "high", "medium", "medium", "low", "low", "reject"]
-    assert row(high=None).tier(1.0) == "medium"
 
 
 def test_json_round_trip():
@@ -272,8 +212,6 @@ def test_damaged_or_other_state_is_a_user_error():
     for damaged in (without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}):
         with pytest.raises(UserError, match="damaged"):
             load_thresholds({**state, "inputs": [damaged]})
-    with pytest.raises(UserError, match="damaged"):
-        load_thresholds({**state, "inputs": []})
-    for promise in ({"target_precision": "high"}, {"target_precision": float("nan")}, {"confidence": 95}):
+    for change in ({"inputs": []}, {"target_precision": float("nan")}, {"confidence": 95}):
         with pytest.raises(UserError, match="damaged"):
-            load_thresholds(state | promise)
+            load_thresholds(state | change)

@@ -34,9 +34,9 @@ def test_a_worse_version_is_found_out():
     comparison = compare(with_flips(0.1), FORMER)
     assert set(verdicts(comparison).values()) == {"worse"}
     assert not comparison.passes and comparison.gained == 0 and comparison.lost > 30
+    assert verdicts(compare(with_flips(0.1), FORMER, margin=0.5))["acc@1"] == "worse"
     (accuracy, *_) = comparison.differences
-    assert accuracy.former == FORMER.correct.mean() and accuracy.high < 0
-    assert comparison.sentence() == "worse on the same 600 mentions of 60 documents"
+    assert accuracy.former == pytest.approx(FORMER.correct.mean()) and accuracy.high < 0
     json.dumps(asdict(comparison))
 
 
@@ -56,7 +56,7 @@ def exchanged(count):
 def test_an_interval_that_reaches_beyond_the_margin_tells_nothing():
     comparison = compare(exchanged(30), FORMER)
     accuracy, _, brier = comparison.differences
-    assert accuracy.present == accuracy.former and accuracy.low < -0.02 and brier.high > 0.01
+    assert accuracy.present == pytest.approx(accuracy.former) and accuracy.low < -0.02 and brier.high > 0.01
     assert set(verdicts(comparison).values()) == {"inconclusive"} and comparison.verdict == "inconclusive"
     assert compare(exchanged(30), FORMER, margin=0.1).passes
 
@@ -65,10 +65,6 @@ def test_the_margin_decides_about_the_bad_end_alone():
     low = compare(exchanged(5), FORMER).differences[0].low
     for margin, verdict in ((-low + 1e-9, "not inferior"), (-low - 1e-9, "inconclusive")):
         assert verdicts(compare(exchanged(5), FORMER, margin=margin))["acc@1"] == verdict
-
-
-def test_worse_within_the_margin_is_worse():
-    assert verdicts(compare(with_flips(0.1), FORMER, margin=0.5))["acc@1"] == "worse"
 
 
 def test_worse_calibration_alone_is_worse():
@@ -126,11 +122,6 @@ def test_the_three_intervals_share_the_error_probability(confidence):
     assert (accuracy.low, accuracy.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_versions_without_a_common_mention():
-    with pytest.raises(UserError, match="share 0 of 600"):
-        compare(FORMER, replace(FORMER, start=FORMER.start + 1))
-
-
 @pytest.mark.parametrize("turned", [False, True])
 def test_versions_that_share_too_few_mentions(turned):
     # One mention of each document is common, less than half of the former version's.
@@ -163,12 +154,11 @@ def equally_good(rng, sizes):
     return versions
 
 
-@pytest.mark.parametrize("shape", ["alike", "unequal"])
-def test_versions_that_are_equally_good_are_rarely_called_worse(shape):
+def test_versions_that_are_equally_good_are_rarely_called_worse():
     """With the fewest documents that are compared, and errors that depend on the document."""
     rng = np.random.default_rng(0)
     called = 0
     for _ in range(300):
-        sizes = rng.pareto(1.2, FEWEST_DOCUMENTS) * 8 if shape == "unequal" else np.full(FEWEST_DOCUMENTS, 9)
+        sizes = rng.pareto(1.2, FEWEST_DOCUMENTS) * 8
         called += bool(compare(*equally_good(rng, 1 + np.minimum(sizes, 200).astype(int))).verdict == "worse")
     assert called <= 15

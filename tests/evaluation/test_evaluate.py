@@ -5,13 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 from list_fixtures import make_lists
-from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.probabilities import Calibration
 from umls_reranker.evaluation.evaluate import evaluate, measure, with_incorrect_types
 from umls_reranker.evaluation.linking import Documents
-from umls_reranker.evaluation.metrics import measure_figures
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.evaluation.page import card_charts
 from umls_reranker.evaluation.systems import System
@@ -98,13 +96,3 @@ def test_only_a_network_that_reads_types_scores_lists_with_incorrect_types_again
     assert list(metrics["rows"]["incorrect_types"]) == ["0.05", "0.10", "0.20"]
     assert metrics["figures"]["incorrect_types/0.10/acc@1"]["n"] == 100
     assert metrics["figures"]["scored_share"]["value"] == metrics["figures"]["same_top_candidate"]["value"] == 1.0
-
-
-def test_the_report_counts_lists_without_candidates():
-    score = np.array([0.9, np.nan, 0.7, 0.8, np.nan])
-    accepted = ~np.isnan(score)
-    tier = np.where(accepted, "high", "reject")
-    outcomes = make_outcomes(5, score=score, margin=score - 0.1, tier=tier, accepted=accepted)
-    figures = measure_figures(outcomes, Documents.of(outcomes.document, 20))
-    assert figures["mean_top_score"]["value"] == pytest.approx(0.8) and figures["mean_top_score"]["n"] == 3
-    assert figures["without_candidates_share"]["value"] == pytest.approx(0.4)

@@ -88,12 +88,6 @@ def test_the_type_that_is_surest_to_be_overconfident_comes_first():
     assert figures["types/T047/excess_error"]["low"] < 0 < figures["types/T047/excess_error"]["high"]
 
 
-def test_a_type_without_candidates_comes_last():
-    types = [["T121"] if row % 2 else ["T047"] for row in range(400)]
-    _, rows = measured(make_outcomes(400, types=types, score=np.where(np.arange(400) % 2, 0.3, np.nan)))
-    assert list(rows["types"]) == ["T121", "T047"]
-
-
 @pytest.mark.parametrize(("count", "listed"), [(SMALLEST_SLICE - 1, ["T047"]), (SMALLEST_SLICE, ["T121", "T047"])])
 def test_types_with_too_few_mentions_are_not_listed(count, listed):
     figures, rows = measured(make_outcomes(200, types=[["T121"] if row < count else ["T047"] for row in range(200)]))
@@ -141,11 +135,6 @@ def test_a_figure_of_ones_own_is_in_all_tables():
         assert page.count('<th scope="col">share of surprises</th>') == 3
     finally:
         metrics.FIGURES.remove(surprise)
-
-
-def test_a_figure_that_exists_is_not_registered_again():
-    with pytest.raises(ValueError, match="acc@1"):
-        metrics.register(metrics.FIGURES[0])
 
 
 def test_metrics_of_another_format_are_refused(tmp_path):

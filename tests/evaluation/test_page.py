@@ -1,6 +1,5 @@
 """The page of a report: whole, self-contained, readable without colors, pictures or a network."""
 
-import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -65,13 +64,6 @@ def test_nothing_comes_from_outside(text, page):
     assert links == [] and "http" not in text
 
 
-def test_it_adapts_to_light_and_dark_and_to_a_phone(text, page):
-    assert "prefers-color-scheme: dark" in text
-    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
-    colors = re.findall(r"#[0-9a-f]{3,6}\b", text.split("@media (prefers-color-scheme: dark)")[1].split("}\n}", 1)[1])
-    assert colors == ["#fff"]  # only what is printed; all else goes through the variables
-
-
 def test_what_is_shown_is_escaped(page, text):
     assert "a <run>" in page.words and "<run>" not in text
 
@@ -104,11 +96,6 @@ def test_figures_are_those_of_the_report(metrics, page):
     assert f"{100 * precision['low']:.1f}–{100 * precision['high']:.1f}" in page.words
     assert f"{metrics['curves']['risk_coverage']['reranker']['area']:.3f}" in page.words
     assert metrics["verdict"] in page.words and "a note" in page.words
-
-
-def test_the_page_can_be_drawn_again_from_the_file(metrics, text, tmp_path):
-    write_json(tmp_path / "metrics.json", metrics)
-    assert report_page(read_json(tmp_path / "metrics.json"), "a <run>", fit_thresholds()) == text
 
 
 def test_figures_that_could_not_be_measured_are_dashes(tmp_path):

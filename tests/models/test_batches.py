@@ -36,8 +36,3 @@ def test_rows_of_equal_length_keep_their_order(is_padded):
 
 def test_empty_rows_count_as_one_token_where_they_are_padded():
     assert divided([0, 0, 0], 2, True) == [[0, 1], [2]]
-
-
-@pytest.mark.parametrize("is_padded", [True, False])
-def test_no_rows_no_batches(is_padded):
-    assert divided([], 8, is_padded) == []

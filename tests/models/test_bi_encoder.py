@@ -1,4 +1,3 @@
-import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,18 +20,6 @@ TEXTS = ["heart", "a", "heart attack in the morning", "x-ray", "a", ""]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tiny_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-def watch(encoder: BiEncoder, look=lambda texts: [len(text) for text in texts]) -> list:
-    """What `look` gives for each batch that the encoder will compute; by default lengths of texts."""
-    seen, compute = [], encoder._unit_vectors
-
-    def watched(ids, batch):
-        seen.append(look([ids[row] for row in batch]))
-        return compute(ids, batch)
-
-    encoder._unit_vectors = watched
-    return seen
 
 
 def load(folder, **settings) -> BiEncoder:
@@ -91,15 +78,6 @@ def test_weights_that_transformers_has_to_rename_are_left_to_it(folder, tmp_path
     np.testing.assert_allclose(encoder.encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6)
 
 
-def test_batches_are_as_long_as_their_tokens_where_nothing_is_padded(folder, kind):
-    encoder = load(folder)
-    batches = watch(encoder)
-    texts = [f"name {'x' * (number % 9)}" for number in range(40)]
-    encoder.encode(texts, token_budget=50)
-    sizes = [sum(batch) if kind is PackedLayers else len(batch) * max(batch) for batch in batches]
-    assert len(sizes) > 5 and 45 < max(sizes) <= 50 and sum(map(len, batches)) == 40
-
-
 def test_chunks_and_batches_do_not_mix_up_texts(folder, monkeypatch):
     encoder = load(folder)
     texts = [f"name {number} {'long ' * (number % 5)}" for number in range(40)]
@@ -110,7 +88,8 @@ def test_chunks_and_batches_do_not_mix_up_texts(folder, monkeypatch):
 
 def test_result_does_not_depend_on_the_number_of_threads(folder):
     encoder = load(folder)
-    within = watch(encoder, lambda _: torch.get_num_threads())
+    within, compute = [], encoder._unit_vectors
+    encoder._unit_vectors = lambda *batch: within.append(torch.get_num_threads()) or compute(*batch)
     texts = [f"name {number}" for number in range(50)]
     threads = torch.get_num_threads()
     try:
@@ -134,18 +113,6 @@ def test_only_max_length_tokens_are_read(folder):
     assert not np.allclose(vectors[0], vectors[2], atol=1e-3)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_bfloat16_without_padding_rounds_no_more_than_transformers(folder, monkeypatch, pooling):
-    texts = [f"name {number} {'long ' * (number % 7)}" for number in range(200)]
-    exact = load(folder, pooling=pooling).encode(texts)
-    packed = load(folder, pooling=pooling, dtype="bfloat16")
-    monkeypatch.setattr(PackedLayers, "supports", lambda config: False)
-    padded = load(folder, pooling=pooling, dtype="bfloat16")
-    assert (type(packed.body), type(padded.body)) == (PackedLayers, PaddedLayers)
-    off, theirs = (1 - (exact * encoder.encode(texts)).sum(axis=1) for encoder in (packed, padded))
-    assert 0 < off.mean() < 1.2 * theirs.mean() and off.max() < 1.5 * theirs.max()
-
-
 def test_no_texts_no_vectors(folder):
     encoder = load(folder)
     assert encoder.dimension == 32
@@ -157,32 +124,17 @@ def test_identity_names_what_decides_the_vectors(folder):
     assert identity == {"model": str(folder), "revision": None, "pooling": "cls", "max_length": 16}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"max_length": 129}, "reads at most 128 tokens"),
-        ({"dtype": "int8"}, "encoder_dtype"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [({"max_length": 129}, "128 tokens"), ({"dtype": "int8"}, "dtype")])
 def test_settings_without_meaning_are_refused(folder, settings, message):
     with pytest.raises(UserError, match=message):
         load(folder, **settings)
-
-
-@pytest.mark.parametrize("layers", [1, 3])
-def test_weights_of_another_configuration_are_refused(tmp_path, layers):
-    """transformers would draw the third layer at random, each time anew, and leave out the second."""
-    config = tiny_encoder(tmp_path) / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": layers}))
-    with pytest.raises(UserError, match=f"do not match .one of them lacks encoder.layer.{min(layers, 2)}"):
-        load(tmp_path)
 
 
 def test_an_encoder_without_a_pooler_is_loaded(folder, tmp_path, kind):
     weights = Path(shutil.copytree(folder, tmp_path / "encoder")) / "model.safetensors"
     kept = {name: value for name, value in load_file(weights).items() if not name.startswith("pooler.")}
     save_file(kept, weights, {"format": "pt"})
-    assert load(weights.parent).encode(TEXTS).tolist() == load(folder).encode(TEXTS).tolist()
+    np.testing.assert_allclose(load(weights.parent).encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6)
 
 
 def test_vectors_that_are_not_numbers_are_refused(tmp_path, kind):
@@ -201,11 +153,3 @@ def test_context_that_does_not_fit_is_refused(tmp_path):
         load(tmp_path, max_length=64)
     words = ["a " * 100]
     assert load(tmp_path, max_length=62).encode(words, (words, words)).shape == (1, 32)
-
-
-def test_unreachable_hub_is_said_in_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="org/no-such-encoder .*give a local folder") as caught:
-        BiEncoder.from_pretrained("org/no-such-encoder", device="cpu")
-    assert "\n" not in str(caught.value)

@@ -42,12 +42,8 @@ def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch, name, loader):
     content |= {"auto_map": classes, "model_type": "own"}
     (folder / name).write_text(json.dumps(content))
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 10))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=f"{name} requires custom code"):
         LOADERS[loader](folder)
-    assert str(caught.value) == (
-        f"{folder / name} requires custom code (auto_map), which is never run; use an architecture that transformers "
-        "includes"
-    )
     assert not ran.exists()
     assert sys.stdin.read() == "y\n" * 10
 
@@ -63,9 +59,5 @@ def test_an_adapter_next_to_a_model_is_refused(tmp_path, loader):
     """transformers would load it into the model where peft is installed, and leave it out where it is not."""
     folder = (tiny_encoder if loader == "encoder" else tiny_cross_encoder)(tmp_path / "model")
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/other"}')
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="adapter_config.json"):
         LOADERS[loader](folder)
-    assert str(caught.value) == (
-        f"{folder / 'adapter_config.json'} belongs to an adapter, and adapters are not loaded; merge it into the "
-        "weights (peft's merge_and_unload) and save the merged model"
-    )

@@ -39,12 +39,10 @@ TRAINING_ROW = pa.schema(
 )
 # Case -> rows, rows a forward pass, passes a step, steps, loss; for two processes.
 CASES = {
-    "full": (32, 8, 2, 1, "bce"),
     "ragged": (27, 8, 2, 1, "bce"),
     "fewer rows than passes": (3, 8, 2, 1, "bce"),
     "one row": (1, 16, 1, 1, "bce"),
     "50 steps": (600, 32, 1, 50, "bce"),
-    "list-wise": (32, 8, 2, 1, "listwise"),
     "list-wise, ragged": (27, 8, 2, 1, "listwise"),
     "list-wise, fewer mentions than passes": (3, 8, 2, 1, "listwise"),
     "list-wise, 50 steps": (600, 32, 1, 50, "listwise"),

@@ -26,13 +26,6 @@ def test_every_document_gives_a_mention_before_any_gives_two():
     assert len(sample_by_document(DOCUMENTS, sizes, 400, seed=5)) == 100
 
 
-def test_the_seed_decides_the_sample():
-    sizes = np.arange(100) % 5 + 1
-    first, again, other = (sample_by_document(DOCUMENTS, sizes, 60, seed).tolist() for seed in (1, 1, 2))
-    assert first == again != other
-    assert 55 < sizes[first].sum() <= 60 and 55 < sizes[other].sum() <= 60
-
-
 @pytest.mark.parametrize("documents", [DOCUMENTS, []])
 def test_a_limit_below_the_first_list_is_refused(documents):
     with pytest.raises(UserError, match="max_dev_pairs: 3 is smaller than one candidate list"):
@@ -46,24 +39,14 @@ def test_rows_are_the_lists_as_they_were_retrieved():
     rows = dev_rows(lists, PairTemplate(32, 4, mention_types=True), 4, seed=1)
     assert rows.schema == TRAINING_ROW
     # The gold concept of the second mention was not retrieved, and is not put in.
-    assert rows.to_pylist() == [
-        {
-            "entity": "colds ; Disease or Syndrome",
-            "left": "x ",
-            "right": " z",
-            "names": ["heart", "cold"],
-            "labels": [0, 1],
-            "weights": [1.0, 1.0],
-        },
-        {
-            "entity": "hearts",
-            "left": "y ",
-            "right": " w",
-            "names": ["liver", "cold"],
-            "labels": [0, 0],
-            "weights": [1.0, 1.0],
-        },
-    ]
+    assert rows.to_pydict() == {
+        "entity": ["colds ; Disease or Syndrome", "hearts"],
+        "left": ["x ", "y "],
+        "right": [" z", " w"],
+        "names": candidates,
+        "labels": [[0, 1], [0, 0]],
+        "weights": [[1.0, 1.0]] * 2,
+    }
 
 
 # Three mentions: 0 is won, 1 is tied, 2 is lost.
@@ -95,4 +78,4 @@ def test_a_mention_without_negatives_is_won_and_one_without_gold_is_lost():
     label_ids = (np.array([1, 0], np.float32), np.ones(2), np.arange(2))
     metrics = dev_metrics(np.array([5, 9]))(EvalPrediction(np.array([-3.0, -4.0]), label_ids))
     # A mention without gold has no list-wise loss.
-    assert (metrics["acc@1"], metrics["list_loss"]) == (0.5, 0.0)
+    assert (metrics["acc@1"], metrics["list_loss"]) == pytest.approx((0.5, 0.0), abs=1e-12)

@@ -41,18 +41,14 @@ def test_a_process_keeps_to_one_gpu_of_all_it_sees(tmp_path, visible, used, monk
     assert (arguments.n_gpu, arguments.train_batch_size) == (used, 16)
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_the_encoder_is_trained_by_one_process(tmp_path, processes):
+def test_the_encoder_is_trained_by_one_process(tmp_path):
     (tmp_path / "recipe.yaml").write_text("encoder_training_steps: 1\n")
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "train_encoder.py", "recipe.yaml"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "WORLD_SIZE": processes},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2"},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    refused = "error: umls-reranker train_encoder trains on one process; start it without a launcher"
-    assert done.returncode != 0 and (refused in done.stderr) == (processes == "2")
-    # With one process, it gets as far as its inputs.
-    assert ("run umls-reranker prepare_data" in done.stderr) == (processes == "1")
+    assert done.returncode != 0 and "trains on one process" in done.stderr

@@ -19,7 +19,6 @@ TESTS = Path(__file__).resolve().parents[1]
 # steps, epochs end at steps 4 and 8: so training starts anew, resumes from the end of an epoch and from inside one.
 CASES = {
     "one": {"processes": 1, "kills": [(1, 0), (5, 0), (7, 0), (10, 0)]},
-    "one, scaled": {"processes": 1, "kills": [(7, 0)], "scaler": True},
     "two, list-wise": {"processes": 2, "kills": [(5, 0), (7, 1)], "training": {"loss": "listwise"}},
     # Nothing gets better after the first evaluation, so the third after it is the last.
     "patience": {
@@ -74,10 +73,9 @@ def trained(tmp_path_factory):
 
 
 def final_state(folder, step):
-    """The bytes of weights, optimizer, schedule and scaler, and what early stopping and the metrics have come to."""
+    """The bytes of weights, optimizer and schedule, and what early stopping and the metrics have come to."""
     last = folder / f"checkpoint-{step}"
-    names = "model.safetensors", "optimizer.pt", "scheduler.pt", "scaler.pt"
-    files = {name: (last / name).read_bytes() for name in names if (last / name).exists()}
+    files = {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.pt", "scheduler.pt")}
     state = json.loads((last / "trainer_state.json").read_text())
     history = [
         {name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))}
@@ -96,7 +94,6 @@ def test_killed_training_ends_as_if_it_had_been_left_alone(trained, name):
     assert summaries[f"{name}, killed"] == summary
     whole, killed = (final_state(folder / run, steps) for run in (name, f"{name}, killed"))
     assert [part for part in whole if whole[part] != killed[part]] == []
-    assert ("scaler.pt" in whole) == (name == "one, scaled")
 
 
 def evaluations(folder):

@@ -3,7 +3,7 @@
     python tests/training/training_on_processes.py MODEL FOLDER '{"NAME": {"processes": 2, "kills": []}, ...}'
 
 Each STEP, RANK starts the same training in FOLDER/NAME and sends SIGKILL to the process of that rank after that step;
-a last run is left alone. Further options of a run: "scaler", "model", and "training", keys of its section of the
+a last run is left alone. Further options of a run: "model", and "training", keys of its section of the
 recipe. A kill may have options of its own behind STEP, RANK: "processes" and "training"; a STEP of null lets it come
 to its end. Prints the summary of each last run. Processes are forked, so torch is imported once.
 """
@@ -17,8 +17,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch.utils.tensorboard  # before the fork
 from accelerate import PartialState
 from test_fine_tuning import make_rows, training
 
@@ -35,14 +33,6 @@ class KillingCallback(EarlyStoppingCallback):
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-class ScalingTrainer(fine_tuning.RerankerTrainer):
-    """Scales its loss as float16 training on a GPU does; factors that are no powers of two show in the weights."""
-
-    def create_accelerator_and_postprocess(self) -> None:
-        super().create_accelerator_and_postprocess()
-        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=10.0, growth_factor=1.7, growth_interval=3)
 
 
 def train(model: str, folder: Path, options: dict) -> dict:
@@ -97,9 +87,7 @@ if __name__ == "__main__":
     model, folder, runs = sys.argv[1:]
     os.environ["ACCELERATE_USE_CPU"] = "1"
     gc.freeze()  # what is imported is no garbage, and every training looks for some
-    plain = fine_tuning.RerankerTrainer
     for name, case in json.loads(runs).items():
-        fine_tuning.RerankerTrainer = ScalingTrainer if case.get("scaler") else plain
         start = partial(run, case.get("model", model), Path(folder) / name)
         for step, victim, *options in case.get("kills", []):
             earlier = case | (options[0] if options else {})
