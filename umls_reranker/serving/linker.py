@@ -268,8 +268,8 @@ class ConceptLinker:
     def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
         """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
 
-        The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the `index_key` of the retriever,
-        as for `link_batch`. Mentions that are equal in everything that is read are searched once.
+        The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the ``index_key`` of the
+        retriever, as for `link_batch`. Mentions that are equal in everything that is read are searched once.
 
         Args:
             queries: what `read` returns.
