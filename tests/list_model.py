@@ -38,14 +38,42 @@ def list_rows(mentions=60, documents=20, seed=0, prefix="d"):
     return rows
 
 
+def unordered_rows(mentions=240, documents=80, seed=0, prefix="d"):
+    """Rows whose order tells nothing; the candidate with the highest score of the retriever is mostly right."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(mentions):
+        scores = rng.normal(0, 1, 6) + 20
+        best = int(np.argmax(scores))
+        right = best if rng.random() < 0.9 else int(rng.integers(6))
+        candidates = [
+            {
+                "name": " ".join(rng.choice(WORDS, 2)),
+                "cui": f"C{number * 10 + place:07d}",
+                "bm25_score": float(score + 4 * (place == best)),
+                "rank": place,
+            }
+            for place, score in enumerate(scores)
+        ]
+        gold = candidates[right]["cui"] if rng.random() < 0.95 else "C9999999"
+        row = {"doc_id": f"{prefix}{number % documents}", "entity": str(rng.choice(WORDS)), "cui": gold}
+        rows.append(row | {"candidates": candidates})
+    return rows
+
+
+def run_script(name, *words):
+    """Run a script in this process; returns its exit code."""
+    script = shipped("scripts") / f"{name}.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), *map(str, words)])
+        patch.setenv("UMLS_RERANKER_PROGRESS", "0")
+        return runpy.run_path(str(script))["main"]()
+
+
 def list_model(folder):
     """Write ``my_lists.jsonl`` and ``my_model``, a model without a network calibrated on it, into a folder."""
     lists = write_lists(folder / "my_lists.jsonl", list_rows())
-    script = shipped("scripts") / "calibrate.py"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(script), "--lists", str(lists), "--output", str(folder / "my_model")])
-        patch.setenv("UMLS_RERANKER_PROGRESS", "0")
-        runpy.run_path(str(script))["main"]()
+    run_script("calibrate", "--lists", lists, "--output", folder / "my_model")
 
 
 def read_lists(folder):

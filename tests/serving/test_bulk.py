@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_fixtures import write_rrf
-from tiny_reranker import tiny_reranker, with_cut
+from list_fixtures import assert_alike
+from tiny_reranker import tiny_reranker
 
 from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.text_files import UserError
@@ -74,60 +75,19 @@ def read(path):
 
 def same(found, expected):
     """Rows are equal, scores but for rounding: batches differ."""
-    assert [row["id"] for row in found] == [row["id"] for row in expected]
-    for one, other in zip(found, expected, strict=True):
-        names = [item["name"] for item in other["ranked"]]
-        assert one["candidates"] == other["candidates"] and [item["name"] for item in one["ranked"]] == names
-        for key in ("score", "margin", "logit"):
-            assert [i[key] for i in one["ranked"]] == pytest.approx([i[key] for i in other["ranked"]], abs=1e-4)
-        for key in ("cui", "tier", "accepted"):
-            assert [item[key] for item in one["ranked"]] == [item[key] for item in other["ranked"]]
+    for key in ("id", "candidates"):
+        assert [row[key] for row in found] == [row[key] for row in expected]
+    assert_alike([row["ranked"] for row in found], [row["ranked"] for row in expected], 1e-4)
 
 
 @pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ("in.jsonl", "out.jsonl"),
-        ("in.parquet", "out.parquet"),
-        ("in.arrow", "out.arrow"),
-        ("in.parquet", "out.jsonl"),
-        ("in.arrow", "out.parquet"),
-    ],
+    ("source", "target"), [("in.jsonl", "out.jsonl"), ("in.parquet", "out.jsonl"), ("in.arrow", "out.parquet")]
 )
 def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, expected, source, target):
     job = BulkJob(write(tmp_path / source, rows), tmp_path / target, batch_rows=3)
     assert job.run(reranker, ALONE) == (37, 0)
     same(read(tmp_path / target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
-
-
-def test_rows_of_candidates_become_lines_of_mentions(tmp_path, reranker, rows, expected):
-    lines = ["mention_id,mention,entity_type,name,cui"]
-    for row in rows:
-        about = f"{row['id']},{row['entity']},{row['entity_type'] or ''}"
-        lines += [f"{about},{item['name']},{item['cui']}" for item in row["candidates"] or [{"name": "", "cui": ""}]]
-    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
-    source.write_text("\n".join(lines))
-    assert BulkJob(source, target, batch_rows=3).run(reranker, ALONE) == (37, 0)
-    found = read(target)
-    for one, other in zip(found, expected, strict=True):
-        assert one["mention_id"] == str(other["id"]) and one["entity"] == other["entity"]
-        assert [item["name"] for item in one["ranked"]] == [item["name"] for item in other["ranked"]]
-        scores = [item["score"] for item in other["ranked"]]
-        assert [item["score"] for item in one["ranked"]] == pytest.approx(scores, abs=1e-4)
-
-
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_an_unscored_candidate_has_the_logit_null(tmp_path, reranker, monkeypatch, ending):
-    monkeypatch.setattr(reranker, "calibration", with_cut())
-    row = {"id": 0, "entity": "a cold", "candidates": [{"name": "A cold"}, {"name": "flu"}]}
-    job = BulkJob(write(tmp_path / f"in.{ending}", [row]), tmp_path / f"out.{ending}", batch_rows=3)
-    job.run(reranker, ALONE)
-    (found,) = read(tmp_path / f"out.{ending}")
-    first, second = found["ranked"]
-    assert first["logit"] is not None and second["logit"] is None and first["scored"] == second["scored"] == 1
-    if ending == "jsonl":
-        assert '"logit": null' in (tmp_path / "out.jsonl").read_text()
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -184,20 +144,14 @@ def test_a_row_that_cannot_be_ranked_is_written_with_its_error(tmp_path, reranke
     job = BulkJob(source, tmp_path / f"out.{ending}", 2)
     assert job.run(reranker, ALONE) == (37 - len(bad), len(bad))
     found = read(tmp_path / f"out.{ending}")
-    same(
-        [row for place, row in enumerate(found) if place not in bad],
-        [r for n, r in enumerate(expected) if n not in bad],
-    )
+    good = [row for place, row in enumerate(expected) if place not in bad]
+    same([row for place, row in enumerate(found) if place not in bad], good)
     for place, (row, named) in bad.items():
-        assert (
-            named in found[place]["error"] and found[place].get("ranked") is None and found[place]["id"] == row["id"]
-        )
+        done = found[place]
+        assert named in done["error"] and done.get("ranked") is None and done["id"] == row["id"]
     again = BulkJob(tmp_path / f"out.{ending}", tmp_path / f"again.{ending}", 8)
     assert again.run(reranker, ALONE) == (37 - len(bad), len(bad))
-    same(
-        [row for row in read(tmp_path / f"again.{ending}") if not row.get("error")],
-        [r for n, r in enumerate(expected) if n not in bad],
-    )
+    same([row for row in read(tmp_path / f"again.{ending}") if not row.get("error")], good)
 
 
 def test_a_line_that_is_not_json_is_written_with_its_error(tmp_path, reranker):
@@ -218,14 +172,11 @@ def test_batches_without_a_good_row(tmp_path, reranker):
 
 TYPED = {
     "flag": pa.array([True, None, False] * 3),
-    "small": pa.array([1, None, 3] * 3, pa.int8()),
     "unsigned": pa.array([1, 2**64 - 1, None] * 3, pa.uint64()),
-    "half": pa.array([0.5, float("nan"), None] * 3, pa.float32()),
+    "float": pa.array([0.5, float("nan"), None] * 3, pa.float32()),
     "price": pa.array([Decimal("1.10"), None, Decimal("2.00")] * 3, pa.decimal128(9, 2)),
     "day": pa.array([date(2026, 1, 2), None, date(1, 1, 1)] * 3),
     "moment": pa.array([0, None, 1_700_000_000_123_456_789] * 3, pa.timestamp("ns", tz="UTC")),
-    "span": pa.array([1, None, 2] * 3, pa.duration("us")),
-    "clock": pa.array([1, None, 2] * 3, pa.time64("us")),
     "raw": pa.array([b"\xff\x00", None, b""] * 3),
     "long": pa.array(["a", None, "c"] * 3, pa.large_string()),
     "kind": pa.array(["x", None, "y"] * 3).dictionary_encode(),
@@ -234,9 +185,7 @@ TYPED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [("parquet",) * 2, ("arrow",) * 2, ("parquet", "arrow"), ("arrow", "parquet")]
-)
+@pytest.mark.parametrize(("source", "target"), [("parquet", "arrow"), ("arrow", "parquet")])
 def test_further_columns_of_tables_keep_values_and_types(tmp_path, reranker, source, target):
     table = pa.table({"entity": ["a"] * 9, "candidates": [["b"]] * 9} | TYPED)
     (tmp_path / "in").mkdir()
@@ -260,26 +209,15 @@ def test_further_columns_of_tables_keep_values_and_types(tmp_path, reranker, sou
         assert name == "kind" or repr(out[name].to_pylist()) == repr(table[name].to_pylist())
 
 
-def test_what_json_has_no_type_for_is_written_as_text(tmp_path, reranker):
-    table = pa.table({"entity": ["a"] * 9, "candidates": [["b"]] * 9} | TYPED)
-    pq.write_table(table, tmp_path / "in.parquet")
-    BulkJob(tmp_path / "in.parquet", tmp_path / "out.jsonl", 4).run(reranker, ALONE)
-    first = read(tmp_path / "out.jsonl")[0]
-    assert (first["price"], first["day"], first["raw"], first["nested"]) == (
-        "1.10",
-        "2026-01-02",
-        "/wA=",
-        {"a": [1, None], "b": {"c": "d"}},
-    )
-
-
-def test_numbers_that_json_lacks_are_written_as_null(tmp_path, reranker):
+def test_what_json_has_no_type_for_is_written_as_text_or_null(tmp_path, reranker):
     columns = {"entity": ["a"], "candidates": [["b"]], "x": [float("nan")], "y": [[float("inf"), 1.5]]}
-    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    table = pa.table(columns | {name: TYPED[name][:1] for name in ("price", "day", "raw", "nested")})
+    pq.write_table(table, tmp_path / "in.parquet")
     BulkJob(tmp_path / "in.parquet", tmp_path / "out.jsonl", 4).run(reranker, ALONE)
     (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     row = json.loads(line, parse_constant=pytest.fail)
-    assert (row["x"], row["y"]) == (None, [None, 1.5])
+    assert (row["x"], row["y"], row["raw"]) == (None, [None, 1.5], "/wA=")
+    assert (row["price"], row["day"], row["nested"]) == ("1.10", "2026-01-02", {"a": [1, None], "b": {"c": "d"}})
 
 
 def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
@@ -291,31 +229,20 @@ def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
         assert read(tmp_path / name) == []
 
 
-@pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
-def test_an_output_of_another_kind_is_refused(tmp_path, rows, target):
-    with pytest.raises(UserError, match=target):
-        BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / target, 2)
-
-
-def test_an_output_that_is_a_folder_is_refused_before_any_work(tmp_path, rows):
-    (tmp_path / "out.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"out\.jsonl"):
-        BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", 4)
-
-
-@pytest.mark.parametrize("name", ["in.jsonl", "link.jsonl"])
-def test_an_output_that_is_the_input_is_refused(tmp_path, rows, name):
+@pytest.mark.parametrize("name", ["in.jsonl", "link.jsonl", "folder.jsonl", "out.csv", "out.parquet"])
+def test_an_output_that_will_not_do_is_refused_before_any_work(tmp_path, rows, name):
     source = write(tmp_path / "in.jsonl", rows)
     (tmp_path / "link.jsonl").symlink_to(source)
+    (tmp_path / "folder.jsonl").mkdir()
     before = source.read_bytes()
     with pytest.raises(UserError, match=name):
         BulkJob(source, tmp_path / name, 2, overwrite=True)
     assert source.read_bytes() == before
 
 
-@pytest.mark.parametrize("names", [("in.parquet", "out.jsonl"), ("in.parquet", "out.parquet")])
-def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, rows, expected, names):
-    source, target = (tmp_path / name for name in names)
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, rows, expected, name):
+    source, target = tmp_path / "in.parquet", tmp_path / name
     # Seven batches, so that the last round has one; a bad row for each process.
     bad = {place: rows[place] | {"entity": " "} for place in (3, 7)}
     write(source, [bad.get(place, row) for place, row in enumerate(rows)])
@@ -338,20 +265,14 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     target.write_text("as it was")
     ended = scripts.run("rerank", recipe, source, target)
     assert (ended.code, target.read_text()) == (2, "as it was") and str(target) in ended.errors[0]
-    assert scripts.run("rerank", recipe.parent, source, target, "--overwrite").code == 0
-    same(read(target), expected)
-    recipe.write_text("run_name: other\n")
-    ended = scripts.run("rerank", recipe, source, target, "--overwrite")
-    assert (ended.code, ended.err.split()[:4]) == (2, ["error:", str(recipe), "names", "no"])
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
-def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_path, reranker, ending):
+def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_path, reranker):
     given = [
         {"id": 0, "entity": "head cold", "candidates": [{"cui": "C9000004"}, {"cui": "C9000035"}]},
         {"id": 1, "entity": "renal failure", "candidates": [{"cui": "C9000009"}]},
     ]
-    source, target = write(tmp_path / f"in{ending}", given), tmp_path / f"out{ending}"
+    source, target = write(tmp_path / "in.parquet", given), tmp_path / "out.parquet"
     job = BulkJob(source, target, umls_dir=write_rrf(tmp_path / "META"))
     assert job.run(reranker, ALONE) == (2, 0)
     added = Dictionary.from_umls_dir(tmp_path / "META").add_to(given)

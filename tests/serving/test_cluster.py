@@ -52,14 +52,6 @@ def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, ex
         assert ranked["ranked"].tolist() == expected and ranked["note"].tolist() == ["a", 1]
 
 
-def test_the_text_may_be_called_mention(model, expected):
-    rows = [{"mention": row["entity"], "candidates": row["candidates"]} for row in ROWS]
-    batch = RerankBatches(model, **OPTIONS)(pa.Table.from_pylist(rows))
-    assert batch.column_names == ["mention", "candidates", "ranked"] and batch["ranked"].to_pylist() == expected
-    (frame,) = RerankPartitions(model, **OPTIONS)(iter([pd.DataFrame(rows)]))
-    assert list(frame) == ["mention", "candidates", "ranked"] and frame["ranked"].tolist() == expected
-
-
 @pytest.mark.parametrize("column", ["entity", "candidates"])
 def test_a_column_that_is_missing_is_named(model, column):
     rows = [{name: value for name, value in row.items() if name != column} for row in ROWS]

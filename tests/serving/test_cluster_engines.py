@@ -8,54 +8,23 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from list_model import assert_decided_by_all, list_model, read_lists
-from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
 
 pytestmark = pytest.mark.extra
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = {"device": "cpu", "dtype": "float32"}
-MENTIONS = 200
-NAMES = ("common cold", "cough", "flu", "fever", "sore throat", "renal failure")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(tiny_reranker(tmp_path_factory.mktemp("engines") / "model"))
-
-
-@pytest.fixture(scope="module")
-def mentions(tmp_path_factory):
-    """A file of mentions in four row groups."""
-    rows = [
-        {
-            "id": number,
-            "entity": f"{NAMES[number % 6]} {number}",
-            "candidates": [{"name": NAMES[(number + k) % 6], "cui": f"C{k}"} for k in range(number % 5)],
-        }
-        for number in range(MENTIONS)
-    ]
-    file = tmp_path_factory.mktemp("mentions") / "mentions.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=MENTIONS // 4)
-    return file
-
-
-@pytest.fixture(scope="module")
-def expected(model, mentions):
-    """The ranking of each mention by its id, as scripts/rerank.py writes it."""
-    target = mentions.with_name("expected.parquet")
-    options = [word for key, value in OPTIONS.items() for word in (f"--{key}", value)]
-    script = ROOT / "scripts" / "rerank.py"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [sys.executable, script, model, mentions, target, *options], check=True, timeout=240, env=environment
-    )
-    return {row["id"]: row["ranked"] for row in pq.read_table(target).to_pylist()}
+def folder(tmp_path_factory):
+    """Where a user works: with my_lists.jsonl and my_model, which is calibrated on it."""
+    folder = tmp_path_factory.mktemp("user")
+    list_model(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -72,16 +41,12 @@ def marks(tmp_path):
     return tmp_path / "marks"
 
 
-def assert_ranked(rows, expected):
-    assert sorted(row["id"] for row in rows) == list(range(MENTIONS))
-    for row in rows:
-        ours, theirs = row["ranked"], expected[row["id"]]
-        assert [{**item, "score": 0, "margin": 0, "logit": 0} for item in ours] == [
-            {**item, "score": 0, "margin": 0, "logit": 0} for item in theirs
-        ]
-        for name in ("score", "margin", "logit"):
-            # Other batches round differently.
-            assert [item[name] for item in ours] == [pytest.approx(item[name], abs=1e-5) for item in theirs]
+def assert_lists_are_ranked(folder, ranked):
+    """That ranked rows are those of my_lists.jsonl, each once, with the decisions of the model of all inputs."""
+    by_id, rows = {row["mention_id"]: row["ranked"] for row in ranked}, read_lists(folder)
+    assert len(by_id) == len(ranked) == len(rows)
+    reranker = UMLSReranker.from_pretrained(folder / "my_model")
+    assert_decided_by_all([by_id[row["mention_id"]] for row in rows], reranker, rows)
 
 
 def loads(marks):
@@ -91,9 +56,8 @@ def loads(marks):
 
 def java_version():
     """The first number of its version; 0 where there is none that works."""
-    java = shutil.which(
-        "java", path=os.path.join(os.environ["JAVA_HOME"], "bin") if "JAVA_HOME" in os.environ else None
-    )
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=home and os.path.join(home, "bin"))
     told = subprocess.run([java, "-version"], capture_output=True, text=True).stderr if java else ""
     number = re.search(r'version "(\d+)', told)
     return int(number[1]) if number else 0
@@ -127,48 +91,36 @@ def ray():
 
 
 @pytest.mark.timeout(1200)
-def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(spark, model, mentions, expected, marks):
+def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(spark, folder, marks):
     from marked_workers import MarkedPartitions
     from pyspark.sql.types import StructType
 
     from umls_reranker.serving.bulk import RANKED_SCHEMA
 
-    frame = spark.read.parquet(str(mentions)).repartition(4)
+    frame = spark.read.json(str(folder / "my_lists.jsonl")).repartition(4)
     ranked_type = StructType.fromDDL(f"ranked {RANKED_SCHEMA}")
     reranked = frame.mapInPandas(
-        MarkedPartitions(model, str(marks), **OPTIONS), StructType(frame.schema.fields + ranked_type.fields)
+        MarkedPartitions(str(folder / "my_model"), str(marks)), StructType(frame.schema.fields + ranked_type.fields)
     )
-    rows = [row.asDict(recursive=True) for row in reranked.collect()]
-    assert_ranked(rows, expected)
+    assert_lists_are_ranked(folder, [row.asDict(recursive=True) for row in reranked.collect()])
     assert (marks / "died").exists() and set(loads(marks).values()) == {1}
 
 
 @pytest.mark.timeout(1200)
-def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(
-    ray, model, mentions, expected, marks, tmp_path
-):
+def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(ray, folder, marks, tmp_path):
     from marked_workers import MarkedBatches
 
-    reranked = ray.data.read_parquet(str(mentions), override_num_blocks=4).map_batches(
+    reranked = ray.data.read_json(str(folder / "my_lists.jsonl"), override_num_blocks=4).map_batches(
         MarkedBatches,
-        fn_constructor_args=(model, str(marks)),
-        fn_constructor_kwargs=OPTIONS,
+        fn_constructor_args=(str(folder / "my_model"), str(marks)),
         batch_format="pyarrow",
-        batch_size=25,
+        batch_size=10,
         compute=ray.data.ActorPoolStrategy(size=2),
     )
     reranked.write_parquet(str(tmp_path / "reranked"))
-    assert_ranked(pq.read_table(tmp_path / "reranked").to_pylist(), expected)
+    assert_lists_are_ranked(folder, pq.read_table(tmp_path / "reranked").to_pylist())
     # Two actors, and the one that replaced the lost one.
     assert (marks / "died").exists() and set(loads(marks).values()) == {1} and len(loads(marks)) in (2, 3)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where a user works: with my_lists.jsonl and my_model, which is calibrated on it."""
-    folder = tmp_path_factory.mktemp("user")
-    list_model(folder)
-    return folder
 
 
 def run_guide(engine, folder, names, changes):
@@ -187,21 +139,13 @@ def run_guide(engine, folder, names, changes):
     exec(code, names)
 
 
-def assert_lists_are_ranked(folder, ranked):
-    """That the rows of a Parquet dataset are those of my_lists.jsonl with the decisions of the model of all inputs."""
-    by_id = {row["mention_id"]: row["ranked"] for row in pq.read_table(ranked).to_pylist()}
-    rows = read_lists(folder)
-    reranker = UMLSReranker.from_pretrained(folder / "my_model")
-    assert_decided_by_all([by_id[row["mention_id"]] for row in rows], reranker, rows)
-
-
 @pytest.mark.timeout(1200)
 def test_spark_ranks_a_users_lists_as_the_guide_says(spark, folder):
     lists = folder / "mentions.jsonl"
     lists.write_text((folder / "my_lists.jsonl").read_text().replace('"entity"', '"mention"'))
     read = {'read.parquet("mentions.parquet")': f'read.json("{lists}")', ', revision="v1.0.0"': ""}
     run_guide("Spark", folder, {"spark": spark}, read)
-    assert_lists_are_ranked(folder, folder / "reranked.parquet")
+    assert_lists_are_ranked(folder, pq.read_table(folder / "reranked.parquet").to_pylist())
 
 
 @pytest.mark.timeout(1200)
@@ -213,4 +157,4 @@ def test_ray_data_ranks_a_users_lists_as_the_guide_says(ray, folder):
         "    num_gpus=1,\n": "",
     }
     run_guide("Ray", folder, {}, here)
-    assert_lists_are_ranked(folder, folder / "reranked")
+    assert_lists_are_ranked(folder, pq.read_table(folder / "reranked").to_pylist())

@@ -1,21 +1,14 @@
 """A model calibrated on a user's lists: its scores decide everywhere that it ranks."""
 
-import asyncio
 import json
-import runpy
-import sys
-import threading
 
-import httpx
 import pandas as pd
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from list_fixtures import write_lists
-from list_model import assert_decided_by_all, list_model, list_rows, read_lists
+from list_model import assert_decided_by_all, list_model, list_rows, read_lists, run_script
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.core.files import shipped
 from umls_reranker.core.settings import ServingArguments
 from umls_reranker.serving.bulk import BulkJob, OneProcess, RerankPartitions
 from umls_reranker.serving.http.app import create_app
@@ -35,49 +28,23 @@ def reranker(folder):
 
 
 @pytest.fixture(scope="module")
-def url(reranker):
-    """Of a running service."""
-    server = uvicorn.Server(uvicorn.Config(create_app(reranker, ServingArguments()), port=0, log_level="critical"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(60)
-
-
-def test_the_scores_of_the_lists_decide(folder, reranker):
-    row = read_lists(folder)[0]
-    assert reranker.rerank(row["entity"], row["candidates"])[0].inputs == "all"
-    assert reranker.calibration.models[0].fusion.weights["sapbert"] > 0
+def client(reranker):
+    """Of a service."""
+    with TestClient(create_app(reranker, ServingArguments())) as client:
+        yield client
 
 
 @pytest.mark.parametrize("key", ["entity", "mention"])
-def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, url, key):
+def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, client, key):
     lines = (folder / "my_lists.jsonl").read_bytes().replace(b'"entity"', f'"{key}"'.encode()).splitlines()
     body = b'{"mentions": [%s]}' % b",".join(lines)
-    answer = httpx.post(f"{url}/rank", content=body, headers={"content-type": "application/json"})
+    answer = client.post("/rank", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
     assert_decided_by_all(answer.json(), reranker, read_lists(folder))
 
 
 @pytest.mark.filterwarnings("ignore:missing inputs")
-def test_texts_alone_are_decided_by_a_fallback_model(folder, reranker, url):
-    row = read_lists(folder)[0]
-    texts = [item["name"] for item in row["candidates"]]
-    expected = reranker.rerank(row["entity"], texts, exhaustive=True)
-    (inputs,) = {item.inputs for item in expected}
-    assert inputs.startswith("names")
-    answer = httpx.post(f"{url}/rerank", json={"query": row["entity"], "texts": texts}).json()
-    assert [item["score"] for item in answer] == pytest.approx([item.score for item in expected], abs=1e-6)
-    body = {"mentions": [{"entity": row["entity"], "candidates": texts}]}
-    (ranked,) = httpx.post(f"{url}/rank", json=body).json()
-    assert {item["inputs"] for item in ranked} == {inputs}
-
-
-@pytest.mark.filterwarnings("ignore:missing inputs")
-def test_a_list_in_which_only_some_candidates_have_a_fitted_score_is_refused(folder, reranker, url):
+def test_a_list_in_which_only_some_candidates_have_a_fitted_score_is_refused(folder, reranker, client):
     whole, partly = read_lists(folder)[:2]
     del partly["candidates"][3]["sapbert_score"]
     bare = {"entity": "cold", "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]}
@@ -86,7 +53,7 @@ def test_a_list_in_which_only_some_candidates_have_a_fitted_score_is_refused(fol
     columns = [[row[key] for row in rows] for key in ("entity", "candidates")]
     with pytest.raises(ValueError, match=named):
         reranker.rerank_batch(*columns)
-    answer = httpx.post(f"{url}/rank", json={"mentions": rows})
+    answer = client.post("/rank", json={"mentions": rows})
     assert answer.status_code == 422 and answer.json()["error"].startswith(named)
     target = folder / "partly_ranked.jsonl"
     counts = BulkJob(write_lists(folder / "partly.jsonl", rows), target, overwrite=True).run(reranker, OneProcess())
@@ -95,23 +62,6 @@ def test_a_list_in_which_only_some_candidates_have_a_fitted_score_is_refused(fol
     assert second["error"].startswith("candidate 3: sapbert_score") and "ranked" not in second
     assert {item["inputs"] for item in first["ranked"]} == {"all"}
     assert {item["inputs"] for item in third["ranked"]} == {"names"}
-
-
-def test_a_service_without_a_network_gives_its_figures(folder):
-    reranker = UMLSReranker.from_pretrained(folder / "my_model")
-    row = read_lists(folder)[0]
-    with TestClient(create_app(reranker, ServingArguments(served_model="my_model"))) as client:
-        for _ in range(3):
-            assert client.post("/rank", json={"mentions": [row]}).status_code == 200
-        assert client.get("/health").status_code == 200
-        info, figures = client.get("/info").json(), client.get("/metrics").text
-    assert info["model_id"] == "my_model" and info["weights_sha256"] is None and info["max_input_length"] > 0
-    statistics = reranker.get_statistics()
-    assert statistics["mentions"] == 3 and statistics["inputs"] == {"all": 3} and statistics["truncated_pairs"] == 0
-    score = reranker.rerank(row["entity"], row["candidates"])[0].score
-    assert statistics["mean_top_score"] == pytest.approx(score)
-    assert sum(statistics["tiers"].values()) == 3
-    assert "umls_reranker_mentions_total 3.0" in figures and "umls_reranker_truncated_pairs_total 0.0" in figures
 
 
 def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, monkeypatch):
@@ -134,35 +84,28 @@ def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, mon
         nlp(text)
 
 
-@pytest.mark.parametrize("key", ["entity", "mention"])
-def test_frames_of_pandas_keep_the_scores(folder, reranker, key):
-    frame = pd.read_json(folder / "my_lists.jsonl", lines=True).rename(columns={"entity": key})
+def test_frames_of_pandas_keep_the_scores(folder, reranker):
+    frame = pd.read_json(folder / "my_lists.jsonl", lines=True)
     (ranked,) = RerankPartitions(str(folder / "my_model"), device="cpu")(iter([frame]))
     assert list(ranked) == [*frame, "ranked"]
     assert_decided_by_all(ranked["ranked"].tolist(), reranker, read_lists(folder))
 
 
-def watched(folder, rows, monkeypatch, capsys):
+def watched(folder, rows, capsys):
     """Exit code and output of monitor on the predictions of rows."""
-    scripts = shipped("scripts")
     lists, predictions = write_lists(folder / "watched.jsonl", rows), folder / "predictions.jsonl"
-    monkeypatch.setenv("UMLS_RERANKER_PROGRESS", "0")
-    words = [folder / "my_model", lists, predictions, "--overwrite", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", ["rerank", *map(str, words)])
-    runpy.run_path(str(scripts / "rerank.py"))["main"]()
+    run_script("rerank", folder / "my_model", lists, predictions, "--overwrite", "--device", "cpu")
     capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["monitor", str(folder / "my_model"), str(predictions)])
-    code = runpy.run_path(str(scripts / "monitor.py"))["main"]()
-    return code, capsys.readouterr().out
+    return run_script("monitor", folder / "my_model", predictions), capsys.readouterr().out
 
 
-def test_the_lists_that_a_model_was_calibrated_on_tell_nothing_of_drift(folder, monkeypatch, capsys):
+def test_the_lists_that_a_model_was_calibrated_on_tell_nothing_of_drift(folder, capsys):
     rows = read_lists(folder)
-    code, said = watched(folder, rows, monkeypatch, capsys)
+    code, said = watched(folder, rows, capsys)
     assert code == 0 and said.startswith("0 mentions") and f"{len(rows)} more left out" in said
     others = list_rows(200, 60, seed=1, prefix="n")
     for row in others:
         for candidate in row["candidates"]:
             candidate["sapbert_score"] = 0.5
-    code, said = watched(folder, rows + others, monkeypatch, capsys)
+    code, said = watched(folder, rows + others, capsys)
     assert code == 1 and said.startswith("200 mentions") and "ALARM" in said

@@ -55,11 +55,6 @@ def test_objects_rows_and_arrow_hold_the_same(decided):
     assert column.type == pa.list_(RANKED_TYPE) and column.to_pylist() == expected()
 
 
-def test_the_former_name_of_the_score_is_a_property_only(decided):
-    item = RankedCandidate("flu", "flu", None, 1, None, 0.75, 0.5, "medium", True)
-    assert item.cross_encoder_score == item.score == 0.75 and "cross_encoder_score" not in item._asdict()
-
-
 def test_a_linked_concept_tells_what_its_candidate_says():
     about = {"name": "flu", "cui": "C2", "preferred_name": "Influenza", "semantic_types": ("T047",)}
     concept = LinkedConcept(about, "flu", "C2", 1, 0.5, 0.75, 0.5, "medium", True)

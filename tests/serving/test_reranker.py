@@ -6,7 +6,6 @@ import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from list_fixtures import assert_alike
 from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
-from umls_reranker.calibration.calibrators import IdentityCalibrator, IsotonicCalibrator
+from umls_reranker.calibration.calibrators import IdentityCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
@@ -106,30 +105,6 @@ def test_candidates_are_ranked_by_logit_and_tied_ones_stay_in_order():
     np.testing.assert_allclose([item.score for item in ranked], expected, rtol=1e-12)
 
 
-def test_logits_rank_where_calibrated_scores_tie():
-    flat = IsotonicCalibrator([-9.0, 9.0], [0.4, 0.4])
-    ranked = given(flat, a=1.0, b=3.0, c=2.0).rerank("mention", ["a", "b", "c"])
-    assert [item.name for item in ranked] == ["b", "c", "a"]
-    assert [item.margin for item in ranked] == pytest.approx([0.0, 0.0, 0.0])
-
-
-@pytest.mark.parametrize(
-    ("candidates", "margins"),
-    [
-        (["d", "a", "b"], [("a", 0.3), ("b", -0.3), ("d", -0.8)]),
-        # Other names of a concept are passed over; without CUI, a name is a concept.
-        (
-            [Term("a", "C1"), Term("b", "C2"), Term("c", "C1"), Term("d", "C3")],
-            [("a", 0.3), ("c", 0.2), ("b", -0.3), ("d", -0.8)],
-        ),
-        (["a", "b", "a"], [("a", 0.3), ("a", 0.3), ("b", -0.3)]),
-    ],
-)
-def test_margin_is_to_the_best_other_concept(candidates, margins):
-    ranked = probabilities(a=0.9, b=0.6, c=0.8, d=0.1).rerank("mention", candidates)
-    assert [(item.name, pytest.approx(item.margin, abs=1e-6)) for item in ranked] == margins
-
-
 def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_were_scored():
     def answers(ranked):
         return [(item.name, item.logit, item.scored) for item in ranked]
@@ -148,17 +123,12 @@ def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_
 
 def test_a_deployment_may_accept_the_high_tier_alone(folder):
     row = fit_thresholds().for_type()
-    between, above = (row.accept + row.high) / 2, row.high + 1e-6
-    outcomes = {}
-    for tier in ("medium", "high"):
-        for score in (between, above):
-            reranker = probabilities(a=score)
-            reranker.accept_tier = tier
-            best = reranker.rerank("mention", ["a"])[0]
-            outcomes[tier, score] = (best.tier, best.accepted)
-    assert outcomes["medium", between] == ("medium", True) and outcomes["high", between] == ("medium", False)
-    assert outcomes["medium", above] == outcomes["high", above] == ("high", True)
-    with pytest.raises(UserError, match="accept_tier: 'low' is unknown; choose from high, medium"):
+    for score, tier in (((row.accept + row.high) / 2, "medium"), (row.high + 1e-6, "high")):
+        reranker = probabilities(a=score)
+        reranker.accept_tier = "high"
+        best = reranker.rerank("mention", ["a"])[0]
+        assert (best.tier, best.accepted) == (tier, tier == "high")
+    with pytest.raises(UserError, match="accept_tier: 'low'"):
         UMLSReranker.from_pretrained(folder, accept_tier="low")
 
 
@@ -255,6 +225,9 @@ def test_a_column_that_is_no_list_is_refused(reranker, position, column):
     if name == "candidates":
         name, column = "candidates are a", "m"
     with pytest.raises(TypeError, match=f"^{name}.* {type(column).__name__}"):
+        reranker.rerank_batch(*columns)
+    columns[position] = []
+    with pytest.raises(ValueError, match="the same number"):
         reranker.rerank_batch(*columns)
 
 
@@ -408,37 +381,6 @@ def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
     assert best.tier == "medium" and best.score == pytest.approx(without.score)
 
 
-OURS = "retrieval_score: used only in lists of ConceptLinker"
-
-
-def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
-    # A cosine of another encoder is as good as ours by its range.
-    reranker, candidates = reading_everything("ours"), [FULL, FULL | {"name": "flu", "cui": "C2"}]
-    best = reranker.rerank("cold", candidates, DISEASE, "a ", "", index_key="ours")[0]
-    assert (best.inputs, best.tier) == ("all", "high")
-    without = [{key: value for key, value in item.items() if key != "retrieval_score"} for item in candidates]
-    with pytest.warns(UserWarning) as caught:
-        bare = reranker.rerank("cold", without, DISEASE, "a ", "")
-    assert OURS not in str(caught[0].message)
-    objects = [SimpleNamespace(**item) for item in candidates]
-    other = "retrieval_score: from another index"
-    for items, key, remedy in ((candidates, "", OURS), (objects, "", OURS), (candidates, "another", other)):
-        with pytest.warns(UserWarning) as caught:
-            ranked = reranker.rerank("cold", items, DISEASE, "a ", "", index_key=key)
-        assert_alike([ranked], [bare])
-        assert ranked[0].inputs == "names and CUIs"
-        assert len(caught) == 1 and remedy in str(caught[0].message) and ranked[0].tier == "medium"
-
-
-def test_the_key_of_a_row_says_which_index_its_scores_are_of():
-    reranker = reading_everything("ours")
-    row = {"entity": "cold", "candidates": [FULL], "entity_type": DISEASE, "left": "a ", "index_key": "ours"}
-    rows = [row, row | {"index_key": None}]
-    with pytest.warns(UserWarning, match=OURS):
-        decisions = reranker.rank(reranker.read_rows(rows))
-    assert decisions.models.tolist() == [0, 1]
-
-
 # Batches, figures, threads
 
 
@@ -454,19 +396,6 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     assert all(one.candidate in items for items, ranked in zip(columns[1], batch, strict=True) for one in ranked)
     alone = reranker.get_statistics()
     assert in_batch["tiers"] == alone["tiers"] and in_batch["candidates"] == alone["candidates"]
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        (["m", "n"], [["a"]]),
-        (["m", "n"], [["a"], ["a"]], [DISEASE]),
-        (["m"], [["a"]], None, None, []),
-    ],
-)
-def test_columns_of_different_length_are_refused(reranker, columns):
-    with pytest.raises(ValueError, match="entities need the same number of candidate lists"):
-        reranker.rerank_batch(*columns)
 
 
 def test_many_threads_get_the_results_of_one(folder, reranker):

@@ -1,19 +1,16 @@
 """umls-reranker serve as users start it: real requests over loopback, and a shutdown that answers them all."""
 
-import json
-import os
 import re
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 
 import httpx
 import pytest
-from list_fixtures import make_lists
+from list_fixtures import assert_alike, make_lists
 from packaging.requirements import Requirement
-from service import ROOT, Service, search_path
+from service import ROOT, Service
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import ConceptLinker, UMLSReranker
@@ -59,21 +56,17 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(fi
             for query, answer in zip(queries, answers, strict=True):
                 # /rerank gives a score by the network to every text.
                 ranked = linker.reranker.rerank(query, NAMES, exhaustive=True)
-                expected = {item.name: item.score for item in ranked}
                 assert answer.status_code == 200
-                for row in answer.json():
-                    assert row["score"] == pytest.approx(expected[NAMES[row["index"]]], abs=1e-5)
+                found = {NAMES[row["index"]]: row["score"] for row in answer.json()}
+                assert found == pytest.approx({item.name: item.score for item in ranked}, abs=1e-5)
             mentions = [{"mention": "cold", "start": 21}] * 12
             body = {"document": "Renal failure, not a cold.", "mentions": mentions, "top": 3}
             linked, *_ = client.post("/link", json=body).json()
-            direct = linker.link("cold", body["document"], 21)[:3]
-            assert [row["cui"] for row in linked] == [one.cui for one in direct]
-            assert linked[0]["score"] == pytest.approx(direct[0].score, abs=1e-5)
+            assert_alike([linked], [linker.link("cold", body["document"], 21)[:3]])
             large = client.post("/rerank", json={"query": "cold", "texts": ["x" * 2_000_000]})
             assert large.status_code == 413 and set(large.json()) == {"error", "error_type"}
-            assert (
-                'umls_reranker_service_requests_total{path="/rerank",status="200"} 12.0' in client.get("/metrics").text
-            )
+            counted = 'umls_reranker_service_requests_total{path="/rerank",status="200"} 12.0'
+            assert counted in client.get("/metrics").text
 
             # One fewer than a batch: these wait, and are in flight when the end comes.
             last = [
@@ -96,17 +89,8 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
     ]
     no_model = scripts.run("serve", recipe, served_model=tmp_path / "none")
     assert no_model.code == 2 and "neither a local folder nor a Hub repo" in no_model.errors[0]
-    limits = scripts.run("serve", recipe, max_request_mentions=600)
+    limits = scripts.run("serve", recipe, max_request_mentions=600, dry_run=True)
     assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
-
-
-def test_a_dry_run_refuses_what_a_start_would_refuse(scripts, tmp_path):
-    recipe = tmp_path / "config.yaml"
-    model = tiny_reranker(tmp_path / "model")
-    recipe.write_text(f"served_model: {model}\ndevice: cpu\n", encoding="utf-8")
-    limits = scripts.run("serve", recipe, dry_run=True, max_request_mentions=600)
-    assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
-    assert scripts.run("serve", recipe, dry_run=True).code == 0
 
 
 def test_a_model_is_served_without_a_recipe(scripts, tmp_path):
@@ -143,26 +127,6 @@ def without_torch(tmp_path_factory):
     return folder
 
 
-RERANK = """
-import json, sys
-from umls_reranker import UMLSReranker
-try:
-    import torch
-except ModuleNotFoundError:
-    ranked = UMLSReranker.from_pretrained(sys.argv[1], backend="onnx").rerank("cold", sys.argv[2:], "T047")
-    print(json.dumps({item.name: item.score for item in ranked}))
-"""
-
-
-def test_a_network_in_onnx_ranks_without_torch(exported, without_torch):
-    environment = os.environ | {"PYTHONPATH": search_path(without_torch)}
-    command = [sys.executable, "-c", RERANK, exported, *NAMES]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stderr
-    expected = UMLSReranker.from_pretrained(exported, backend="onnx").rerank("cold", NAMES, "T047")
-    assert json.loads(done.stdout) == {item.name: pytest.approx(item.score, abs=1e-6) for item in expected}
-
-
 def test_a_network_in_onnx_is_served_without_torch(exported, without_torch):
     service = Service(exported, "--backend", "onnx", path=without_torch)
     try:
@@ -170,9 +134,7 @@ def test_a_network_in_onnx_is_served_without_torch(exported, without_torch):
             mention = {"mention": "cold", "candidates": [{"name": name} for name in NAMES], "entity_type": "T047"}
             rows = client.post("/rank", json={"mentions": [mention]}).json()[0]
             expected = UMLSReranker.from_pretrained(exported, backend="onnx").rerank("cold", NAMES, "T047")
-            assert [(row["name"], row["tier"]) for row in rows] == [(item.name, item.tier) for item in expected]
-            scores = [item.score for item in expected]
-            assert [row["score"] for row in rows] == pytest.approx(scores, abs=1e-6)
+            assert_alike([rows], [expected])
             assert client.get("/info").json()["model_dtype"] == "float32"
             assert client.get("/metrics").status_code == client.get("/openapi.json").status_code == 200
         assert service.stop() == 0

@@ -2,19 +2,17 @@
 
 import asyncio
 import json
-import re
 import threading
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import httpx
 import pytest
+from list_fixtures import assert_alike
 from prometheus_client.parser import text_string_to_metric_families
-from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
+from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.core.settings import ServingArguments
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.http import app as service
@@ -72,12 +70,12 @@ async def running(reranker, linker=None, **limits):
 
 
 def ask(reranker, *requests, linker=None, **limits):
-    """Answers to requests (path, body) or a path alone, one after another."""
+    """Answers to requests (path, body[, content type]) or a path alone, one after another."""
 
     async def work():
         async with running(reranker, linker, **limits) as client:
             return [
-                await (client.get(one) if isinstance(one, str) else client.post(one[0], **_body(one[1])))
+                await (client.get(one) if isinstance(one, str) else client.post(one[0], **_body(*one[1:])))
                 for one in requests
             ]
 
@@ -85,10 +83,10 @@ def ask(reranker, *requests, linker=None, **limits):
     return answers if len(answers) > 1 else answers[0]
 
 
-def _body(content):
-    if isinstance(content, bytes):
-        return {"content": content, "headers": {"content-type": "application/json"}}
-    return {"json": content}
+def _body(content, kind="application/json"):
+    if isinstance(content, dict | list):
+        return {"json": content}
+    return {"content": content, "headers": {"content-type": kind} if kind else {}}
 
 
 def refused(answer):
@@ -106,41 +104,19 @@ UNREADABLE = "the body cannot be read; send uncompressed JSON in UTF-8 without d
 def test_rerank_answers_as_text_embeddings_inference(reranker):
     body = {"query": "cold", "texts": NAMES, "raw_scores": False, "return_text": False, "truncate": True}
     expected = {item.name: item for item in reranker.rerank("cold", NAMES)}
-    plain, raw, texts, short = ask(
+    plain, raw, texts = ask(
         reranker,
         ("/rerank", body),
         ("/rerank", body | {"raw_scores": True}),
         ("/rerank", body | {"return_text": True, "truncation_direction": "Right"}),
-        ("/rerank", {"query": "cold", "texts": NAMES, "is_truncated": True}),
     )
     assert plain.status_code == 200 and plain.headers["content-type"] == "application/json"
     assert [set(row) for row in plain.json()] == [{"index", "score"}] * 3
-    for row in plain.json():
-        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].score, abs=1e-6)
-    for row in raw.json():
-        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].logit, abs=1e-5)
-    for answer in (plain, raw):
-        scores = [row["score"] for row in answer.json()]
-        assert scores == sorted(scores, reverse=True) and {row["index"] for row in answer.json()} == {0, 1, 2}
+    for answer, key in ((plain, "score"), (raw, "logit")):
+        assert [NAMES[row["index"]] for row in answer.json()] == [*expected]
+        scores = [getattr(item, key) for item in expected.values()]
+        assert [row["score"] for row in answer.json()] == pytest.approx(scores, abs=1e-5)
     assert [row["text"] for row in texts.json()] == [NAMES[row["index"]] for row in texts.json()]
-    assert short.json() == plain.json()
-
-
-def test_raw_scores_that_no_cross_encoder_gives_are_refused(reranker, monkeypatch):
-    fusion = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
-    monkeypatch.setattr(reranker, "calibration", Calibration([InputModel(fusion=fusion, thresholds=fit_thresholds())]))
-    body = {"query": "cold", "texts": NAMES}
-    plain, raw = ask(reranker, ("/rerank", body), ("/rerank", body | {"raw_scores": True}))
-    assert plain.status_code == 200
-    assert refused(raw) == (
-        *(422, "Validation"),
-        "this model does not score texts with a cross-encoder, so there are no raw scores; remove raw_scores",
-    )
-
-
-def test_equal_texts_keep_their_order(reranker):
-    answer = ask(reranker, ("/rerank", {"query": "cold", "texts": ["flu", "cold", "flu", "flu"]}))
-    assert [row["index"] for row in answer.json() if row["index"] != 1] == [0, 2, 3]
 
 
 def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
@@ -155,7 +131,7 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     monkeypatch.setattr(reranker, "rerank_batch", fused)
     body = {"query": "cold", "texts": NAMES}
     plain, raw = ask(reranker, ("/rerank", body), ("/rerank", body | {"raw_scores": True}))
-    assert [row["score"] for row in raw.json()] == [3.0, 2.0, 1.0]
+    assert [row["score"] for row in raw.json()] == pytest.approx([3.0, 2.0, 1.0])
     assert [row["index"] for row in raw.json()] == [row["index"] for row in reversed(plain.json())]
 
 
@@ -164,15 +140,10 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     [
         ({"query": "cold", "texts": []}, 400, "Empty", "`texts` cannot be empty"),
         (b"{", 400, "Validation", "the body is not valid JSON: "),
-        (b"\x1f\x8b", 400, "Validation", UNREADABLE),
         (b"[" * 100_000, 400, "Validation", UNREADABLE),
         (b'{"query": "cold", "texts": ["\xff"]}', 400, "Validation", UNREADABLE),
         ({"texts": NAMES}, 422, "Validation", "query: Field required"),
-        ({"query": 3, "texts": NAMES}, 422, "Validation", "query: Input should be a valid string"),
-        ({"query": "cold", "texts": "common cold"}, 422, "Validation", "texts: Input should be a valid list"),
         ({"query": "cold", "texts": [None]}, 422, "Validation", "texts.0: Input should be a valid string"),
-        ({"query": "cold", "texts": NAMES, "raw_scores": "yes"}, 422, "Validation", "raw_scores: Input should be a"),
-        ({"query": " ", "texts": NAMES}, 422, "Validation", "query: is blank"),
         ({"query": "cold", "texts": ["cold", " "]}, 422, "Validation", "texts.1: is blank"),
         (b'{"query": "\\ud800", "texts": ["a"]}', 422, "Validation", "query: contains a lone surrogate"),
         ([], 422, "Validation", "the body: "),
@@ -190,11 +161,8 @@ def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status
     [
         (b'{"name": "flu", "bm25_score": 1%s}' % (b"0" * 400), ": bm25_score is not a finite number"),
         (b'{"name": "flu", "bm25_score": NaN}', ": bm25_score is not a finite number"),
-        (b'{"name": "flu", "bm25_score": [1]}', ": bm25_score is not a finite number"),
-        (b'{"name": "flu", "retrieval_score": "1"}', ": retrieval_score is not a finite number"),
         (b'{"name": "flu", "semantic_types": 7}', ".semantic_types: Input should be a valid string"),
         (b'{"cui": "C1"}', ".name: Field required"),
-        (b'{"name": ""}', ".name: is blank"),
         (b'" "', ".name: is blank"),
     ],
 )
@@ -204,42 +172,30 @@ def test_a_candidate_that_will_not_do_is_refused_by_name(reranker, candidate, re
     assert (status, kind) == (422, "Validation") and message.startswith(f"mentions.0.candidates.1{reason}")
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-json", "multipart/form-data; boundary=json"])
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-json"])
 def test_a_body_that_does_not_say_it_is_json_is_refused(reranker, kind):
-    async def work():
-        headers = {"content-type": kind} if kind else {}
-        async with running(reranker) as client:
-            return await client.post("/rerank", content=b'{"query": "cold", "texts": ["a"]}', headers=headers)
-
-    assert refused(asyncio.run(work()))[:2] == (415, "Validation")
+    answer = ask(reranker, ("/rerank", b'{"query": "cold", "texts": ["a"]}', kind))
+    assert refused(answer)[:2] == (415, "Validation")
 
 
 def test_a_body_that_does_not_say_its_length_is_limited_too(reranker, monkeypatch):
+    async def chunks():
+        for _ in range(100):
+            yield b" " * 100
+
     monkeypatch.setattr(service, "MAX_BODY_BYTES", 2_000)
-
-    async def work():
-        async def chunks():
-            for _ in range(100):
-                yield b" " * 100
-
-        async with running(reranker) as client:
-            return await client.post("/rerank", content=chunks(), headers={"content-type": "application/json"})
-
-    assert refused(asyncio.run(work()))[:2] == (413, "Validation")
+    assert refused(ask(reranker, ("/rerank", chunks())))[:2] == (413, "Validation")
 
 
 def test_what_is_too_long_is_cut_only_where_the_request_allows(reranker):
     long = {"query": "cold", "texts": ["flu", "temperature " * 20]}
-    cut, kept, left = ask(
+    cut, kept = ask(
         reranker,
         ("/rerank", long | {"truncate": True}),
         ("/rerank", long | {"truncate": False}),
-        ("/rerank", long | {"truncation_direction": "Left"}),
     )
     assert cut.status_code == 200
-    message = "Input validation error: 1 texts have more than 32 tokens; "
-    assert refused(kept) == (413, "Validation", message + "set truncate or shorten them")
-    assert refused(left)[:2] == (422, "Validation")
+    assert refused(kept)[:2] == (413, "Validation") and "1 texts have more than 32 tokens" in refused(kept)[2]
     assert ask(reranker, ("/rerank", long)).status_code == 200
     assert ask(reranker, ("/rerank", long), auto_truncate=False).status_code == 413
 
@@ -252,12 +208,6 @@ def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatc
     body = {"query": "cold", "texts": NAMES * 2, "truncate": False}
     answer = ask(reranker, ("/rerank", body), max_candidates=5)
     assert refused(answer) == (413, "Validation", "batch size 6 > maximum allowed batch size 5")
-
-
-def test_other_paths_and_methods_are_refused_in_the_same_shape(reranker):
-    unknown, method = ask(reranker, "/models", "/rerank")
-    assert refused(unknown) == (404, "Validation", "unknown path; GET /openapi.json lists all paths")
-    assert refused(method)[:2] == (405, "Validation")
 
 
 def test_info_says_what_is_served(reranker):
@@ -295,7 +245,9 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
     answers = ask(reranker, *requests, served_revision="v1")
     assert [answer.status_code for answer in answers] == [500, 413, 422, 424, 404, 405, 200, 200]
     assert [answer.headers.get_list("x-model-revision") for answer in answers] == [["v1"]] * 8
-    assert refused(answers[0]) == (500, "Backend", "internal error; see the log of the service")
+    kinds = [refused(answer)[1] for answer in answers[:6]]
+    assert kinds == ["Backend", "Validation", "Validation", "Backend", "Validation", "Validation"]
+    assert "broken" not in answers[0].text
     assert 'umls_reranker_service_requests_total{path="/rerank",status="500"} 1.0' in answers[-1].text
 
 
@@ -313,24 +265,14 @@ def test_rerank_scores_all_texts_and_rank_those_that_can_win(reranker, monkeypat
 
 
 def test_rank_gives_the_decision_of_the_reranker(reranker):
-    candidates = [{"name": name, "cui": f"C{number}", "retrieval_score": 0.5} for number, name in enumerate(NAMES)]
+    candidates = [NAMES[0], *({"name": name, "cui": "C1", "retrieval_score": 0.5} for name in NAMES[1:])]
     mentions = [
         {"mention": "cold", "candidates": candidates, "entity_type": "T047", "left": "a "},
         {"mention": "renal failure", "candidates": [], "entity_type": ["T047", "T121"]},
     ]
     first, second = ask(reranker, ("/rank", {"mentions": mentions})).json()
     expected = reranker.rerank("cold", candidates, "T047", left="a ")
-    assert second == [] and len(first) == 3
-    for row, item in zip(first, expected, strict=True):
-        assert row["score"] == pytest.approx(item.score, abs=1e-6)
-        assert [row[key] for key in ("cui", "name", "rank", "tier", "accepted", "inputs")] == [
-            item.cui,
-            item.name,
-            item.rank,
-            item.tier,
-            item.accepted,
-            "all",
-        ]
+    assert_alike([first, second], [expected, []])
 
 
 def test_a_row_of_a_file_is_a_mention(reranker):
@@ -343,22 +285,11 @@ def test_a_row_of_a_file_is_a_mention(reranker):
         assert answers[0].json() == answers[1].json() == answers[2].json()
 
 
-def test_plain_strings_are_names_as_in_python(reranker):
-    candidates = [NAMES[0], {"name": NAMES[1], "cui": "C1"}, *NAMES[2:]]
-    (ranked,) = ask(reranker, ("/rank", {"mentions": [{"mention": "cold", "candidates": candidates}]})).json()
-    expected = reranker.rerank("cold", candidates)
-    assert [(row["name"], row["cui"], row["tier"]) for row in ranked] == [
-        (item.name, item.cui, item.tier) for item in expected
-    ]
-    assert [row["score"] for row in ranked] == pytest.approx([item.score for item in expected], abs=1e-6)
-
-
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({}, "mentions.0.mention: "),
         ({"entity": " "}, "mentions.0.entity: is blank"),
-        ({"mention": "cold", "entity_type": 7}, "mentions.0.entity_type: Input should be a valid string"),
     ],
 )
 def test_a_mention_that_will_not_do_is_refused_by_name(reranker, fields, reason):
@@ -369,23 +300,16 @@ def test_a_mention_that_will_not_do_is_refused_by_name(reranker, fields, reason)
 
 
 def test_link_answers_for_each_mention(reranker):
-    request = {
-        "document": "A cold, a fever.",
-        "mentions": [{"mention": "cold", "start": 2}, {"mention": "fever"}],
-        "top": 2,
-    }
+    mentions = [{"mention": "cold", "start": 2}, {"mention": "fever"}]
+    request = {"document": "A cold, a fever.", "mentions": mentions, "top": 2}
     absent = {"document": "A cold.", "mentions": [{"mention": "fever"}]}
-    answer, missing, none = ask(
-        reranker, ("/link", request), ("/link", absent), ("/link", {"mentions": []}), linker=OneConcept(reranker)
-    )
+    answer, missing = ask(reranker, ("/link", request), ("/link", absent), linker=OneConcept(reranker))
     assert [len(rows) for rows in answer.json()] == [2, 2]
     assert set(answer.json()[0][0]) == {
         *("cui", "name", "preferred_name", "semantic_types", "rank", "logit", "score", "margin", "tier", "accepted"),
         *("inputs", "scored"),
     }
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
-    assert refused(none)[:2] == (422, "Validation")
-    assert refused(ask(reranker, ("/link", request)))[:2] == (424, "Backend")
 
 
 def test_the_limit_of_candidates_is_of_requests_not_of_what_the_index_finds(reranker):
@@ -399,9 +323,8 @@ def test_the_limit_of_candidates_is_of_requests_not_of_what_the_index_finds(rera
 
 def test_nothing_a_request_says_is_loaded(reranker):
     body = {"query": "cold", "texts": ["a"], "model": "/etc", "revision": "v9", "index": "../..", "model_id": "org/x"}
-    assert (
-        ask(reranker, ("/rerank", body)).json() == ask(reranker, ("/rerank", {"query": "cold", "texts": ["a"]})).json()
-    )
+    answers = ask(reranker, ("/rerank", body), ("/rerank", {"query": "cold", "texts": ["a"]}))
+    assert answers[0].json() == answers[1].json()
 
 
 # Load
@@ -424,6 +347,11 @@ class Gate:
         monkeypatch.setattr(reranker, "rerank_batch", held)
 
 
+async def admitted(client, count):
+    while client.batcher.in_flight < count:
+        await asyncio.sleep(0.01)
+
+
 def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_full(reranker, monkeypatch):
     gate = Gate(reranker, monkeypatch)
     body = {"query": "cold", "texts": NAMES}
@@ -433,8 +361,7 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
             first = asyncio.create_task(client.post("/rerank", json=body))
             await asyncio.to_thread(gate.entered.wait, 30)
             waiting = [asyncio.create_task(client.post("/rerank", json=body)) for _ in range(7)]
-            while client.batcher.in_flight < 8:
-                await asyncio.sleep(0.01)
+            await admitted(client, 8)
             over = await client.post("/rerank", json=body)
             figures = (await client.get("/metrics")).text
             gate.open.set()
@@ -459,8 +386,7 @@ def calls_of(reranker, monkeypatch, *names):
             await asyncio.to_thread(gate.entered.wait, 30)
             bodies = [{"query": "cold", "texts": [name]} for name in names]
             tasks = [asyncio.create_task(client.post("/rerank", json=body)) for body in bodies]
-            while client.batcher.in_flight < len(names) + 1:
-                await asyncio.sleep(0.01)
+            await admitted(client, len(names) + 1)
             gate.open.set()
             await first
             return await asyncio.gather(*tasks)
@@ -504,8 +430,7 @@ def test_a_client_that_leaves_is_not_ranked(reranker, monkeypatch):
             first, left, last = (
                 asyncio.create_task(client.post("/rerank", json={"query": "cold", "texts": NAMES})) for _ in range(3)
             )
-            while client.batcher.in_flight < 3:
-                await asyncio.sleep(0.01)
+            await admitted(client, 3)
             await asyncio.to_thread(gate.entered.wait, 30)
             left.cancel()
             await asyncio.sleep(0.01)
@@ -524,33 +449,6 @@ def test_a_full_batch_leaves_the_rest_to_the_next(reranker, monkeypatch):
     assert [answer.status_code for answer in answers] == [200] * 3 and batches == [1, 2, 1]
 
 
-def test_ending_answers_what_was_admitted(reranker, monkeypatch):
-    gate = Gate(reranker, monkeypatch)
-
-    async def work():
-        batcher = batching.Batcher(reranker, 64, 512)
-        async with batcher.running():
-            task = asyncio.create_task(batcher.rank([("cold", NAMES, None, "", "", False, "")] * 3))
-            await asyncio.to_thread(gate.entered.wait, 30)
-            gate.open.set()
-        return await task
-
-    assert [len(ranked) for ranked in asyncio.run(work())] == [3] * 3
-
-
-def test_limits_that_contradict_one_another_are_refused(reranker):
-    with pytest.raises(UserError, match="max_request_mentions: 9 mentions never fit into max_queue: 8"):
-        create_app(reranker, ServingArguments(max_request_mentions=9, max_queue=8))
-
-
-def test_a_model_that_gives_no_numbers_is_answered_424(reranker, monkeypatch):
-    def fail(*arguments, **options):
-        raise UserError("not numbers")
-
-    monkeypatch.setattr(reranker, "rerank_batch", fail)
-    assert refused(ask(reranker, ("/rerank", {"query": "cold", "texts": NAMES}))) == (424, "Backend", "not numbers")
-
-
 # Figures
 
 
@@ -563,7 +461,6 @@ def test_metrics_are_what_prometheus_reads(reranker):
         "/nothing",
         "/metrics",
     )
-    assert re.match(r"text/plain; version=", answer.headers["content-type"])
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(answer.text)
@@ -573,6 +470,4 @@ def test_metrics_are_what_prometheus_reads(reranker):
     assert samples["umls_reranker_service_requests_total", "/rerank", "400"] == 1
     assert samples["umls_reranker_service_requests_total", "other", "404"] == 1
     assert samples["umls_reranker_service_request_seconds_count", "/rerank"] == 2
-    assert samples[("umls_reranker_mentions_total",)] == reranker.get_statistics()["mentions"] == 1
-    assert sum(value for key, value in samples.items() if key[0] == "umls_reranker_answers_total") == 1
-    assert samples[("umls_reranker_mean_top_score",)] == reranker.get_statistics()["mean_top_score"]
+    assert samples[("umls_reranker_mentions_total",)] == 1

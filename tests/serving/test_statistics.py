@@ -1,19 +1,15 @@
 """Figures of a model in use, and drift: how often it is reported where there is none."""
 
 import json
-import runpy
-import sys
 
 import numpy as np
 import pytest
-from hub_server import WRITER, HubServer
-from huggingface_hub import HfApi
+from list_model import run_script
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_reranker import tiny_reranker_without_network
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.files import shipped
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.statistics import (
     DAILY,
@@ -130,12 +126,6 @@ def test_missing_inputs_and_candidates_are_drift_too():
     assert without.cell == "without candidates" and without.p_value < 1e-6
 
 
-def test_equal_mentions_have_not_moved():
-    same = Histogram.of(np.full(40, 1.0), np.zeros(40, bool), list(range(40)))
-    drift = same.drift_to(same)
-    assert (drift.p_value, drift.psi) == (1.0, 0.0)
-
-
 def test_scores_near_one_that_differ_from_fit_to_fit_are_one_cell():
     # Cells of quantiles had edges such as 0.99989.
     one, other = (Histogram.of(np.full(100, score), np.zeros(100, bool), list(range(100))) for score in (0.8, 0.99999))
@@ -153,12 +143,10 @@ def test_a_reference_is_read_as_it_was_written(tmp_path):
 # The command
 
 
-def watched(model, rows, folder, monkeypatch, capsys, *words):
+def watched(model, rows, folder, capsys, *words):
     """Exit code and output of monitor."""
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    script = shipped("scripts") / "monitor.py"
-    monkeypatch.setattr(sys, "argv", [str(script), str(model), str(folder / "log.jsonl"), *words])
-    return runpy.run_path(str(script))["main"](), capsys.readouterr().out
+    return run_script("monitor", model, folder / "log.jsonl", *words), capsys.readouterr().out
 
 
 @pytest.fixture
@@ -173,21 +161,12 @@ def rows_of(scores, names):
     return [ROW | {"doc_id": str(name), "ranked": [answer(score)]} for score, name in zip(scores, names, strict=True)]
 
 
-def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, monkeypatch, capsys):
-    code, said = watched(model, rows_of(*documents(60, 5)), tmp_path, monkeypatch, capsys)
+def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, capsys):
+    code, said = watched(model, rows_of(*documents(60, 5)), tmp_path, capsys)
     assert code == 0 and said.startswith("600 mentions") and "ALARM" not in said
-    code, said = watched(model, rows_of(*documents(60, 6, shift=1.5)), tmp_path, monkeypatch, capsys)
+    code, said = watched(model, rows_of(*documents(60, 6, shift=1.5)), tmp_path, capsys)
     assert code == 1 and "ALARM" in said
-    code, said = watched(model, rows_of(*documents(10, 6, shift=1.5)), tmp_path, monkeypatch, capsys)
+    code, said = watched(model, rows_of(*documents(10, 6, shift=1.5)), tmp_path, capsys)
     assert code == 0 and said.endswith("too few documents to test for drift\n")
-    code, said = watched(model, ROWS, tmp_path, monkeypatch, capsys, "--json")
+    code, said = watched(model, ROWS, tmp_path, capsys, "--json")
     assert code == 0 and json.loads(said)["inputs"] == {"all": 3, "names": 1}
-
-
-def test_a_model_on_the_hub_is_watched(model, tmp_path, monkeypatch, capsys):
-    with HubServer() as hub:
-        hub.connect(monkeypatch, tmp_path / "cache", WRITER)
-        HfApi().create_repo("org/tiny")
-        HfApi().upload_folder(repo_id="org/tiny", folder_path=model)
-        code, said = watched("org/tiny", rows_of(*documents(60, 5)), tmp_path, monkeypatch, capsys)
-    assert code == 0 and said.startswith("600 mentions")

@@ -6,21 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from absent import absent
 from hub_server import WRITER, HubServer
 from outcome_fixtures import NO_FIGURES
-from tiny_reranker import tiny_reranker, tiny_reranker_without_network, without_network
+from tiny_reranker import tiny_reranker, tiny_reranker_without_network
 
 from umls_reranker import ConceptLinker, UMLSReranker, UserError
-from umls_reranker.calibration.decisions import rank
-from umls_reranker.core.files import read_json
 from umls_reranker.hub import download as download_module
 from umls_reranker.hub.download import BUILT_IN
-from umls_reranker.hub.export import export_onnx
-from umls_reranker.hub.model_folder import MANIFEST, NETWORK, ONNX, RECIPE, changing, model_files, verify_model
-from umls_reranker.models.cross_encoder import Scores
+from umls_reranker.hub.model_folder import NETWORK, ONNX, changing, model_files, verify_model
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-lists"
@@ -104,14 +99,7 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
     assert len(answer["rows"]) == 7 and all(rows == expected for rows in answer["rows"])
     assert [row["logit"] for row in expected] == [None, None] and expected[0]["scored"] == 0
     assert [row["index"] for row in answer["tei"]] == [1, 0]
-    assert answer["raw"] == [
-        422,
-        {
-            "error": "this model does not score texts with a cross-encoder, so there are no raw scores; "
-            "remove raw_scores",
-            "error_type": "Validation",
-        },
-    ]
+    assert answer["raw"][0] == 422 and "remove raw_scores" in answer["raw"][1]["error"]
     assert answer["info"]["model_dtype"] == "float64" and answer["info"]["weights_sha256"] is None
     assert answer["statuses"] == [200] * 3
     # What the Hub got is what a folder of such a model holds.
@@ -144,45 +132,12 @@ def test_the_commands_run_without_torch(folder, tmp_path):
 # The folder
 
 
-def test_a_saved_model_gives_the_same_scores(folder, tmp_path):
-    reranker = UMLSReranker.from_pretrained(folder)
-    lists = reranker.read(["cold"], [CANDIDATES], ["T047"])
-    expected = rank(lists, Scores(np.full(2, np.nan, np.float32), 0), without_network()).probabilities.tolist()
-    assert [scores(reranker)[item["name"]] for item in CANDIDATES] == expected
-    saved = reranker.save_pretrained(tmp_path / "saved")
-    assert scores(UMLSReranker.from_pretrained(saved)) == scores(reranker)
-    assert reranker.scorer is None and reranker.template.reads == ()
-
-
-def test_it_claims_no_network_and_no_base_model(folder):
-    info = verify_model(folder)
-    keys = ("template", "max_length", "dtype", "base_model", "base_revision")
-    assert [info[key] for key in keys] == [None] * len(keys)
-    recipe = (folder / RECIPE).read_text()
-    assert "target_precision: 0.95" in recipe and "run_name: tiny-lists" in recipe
-    assert "model:" not in recipe and "encoder:" not in recipe
-
-
 @pytest.mark.parametrize("backend", [None, "torch", "onnx"])
 @pytest.mark.parametrize("name", ["config.json", ONNX])
 def test_a_network_in_such_a_folder_is_refused(folder, name, backend):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("{}")
     assert str(folder / name) in refused(verify_model, folder, backend)
-
-
-@pytest.mark.parametrize("name", ["calibrator.json", "string_counts.safetensors", "thresholds.json", RECIPE])
-def test_a_damaged_file_is_named(folder, name):
-    (folder / name).write_bytes((folder / name).read_bytes().replace(b"a", b"b"))
-    assert str(folder / name) in refused(UMLSReranker.from_pretrained, folder)
-    (folder / name).unlink()
-    assert refused(UMLSReranker.from_pretrained, folder).startswith(f"{folder / name} is missing")
-
-
-def test_an_edited_manifest_is_refused(folder):
-    content = read_json(folder / MANIFEST) | {"base_model": "org/bert"}
-    (folder / MANIFEST).write_text(json.dumps(content))
-    assert refused(verify_model, folder).startswith(f"{folder / MANIFEST} was modified after it was written")
 
 
 def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
@@ -194,10 +149,6 @@ def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
 
 def test_no_index_makes_its_lists(folder, tmp_path):
     assert str(folder) in refused(ConceptLinker.from_pretrained, folder, tmp_path)
-
-
-def test_there_is_nothing_to_export(folder):
-    assert str(folder) in refused(export_onnx, folder, None)
 
 
 # The model that is included in the package
