@@ -4,7 +4,6 @@ import json
 import random
 from datetime import date
 from decimal import Decimal
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +14,9 @@ from tiny_reranker import tiny_reranker
 
 from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.text_files import UserError
-from umls_reranker.serving.bulk import BulkJob
+from umls_reranker.serving.bulk import BulkJob, OneProcess
 
 pytest_plugins = ["pipeline_fixtures"]
-
-
-ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +81,7 @@ def same(found, expected):
 )
 def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, expected, source, target):
     job = BulkJob(write(tmp_path / source, rows), tmp_path / target, batch_rows=3)
-    assert job.run(reranker, ALONE) == (37, 0)
+    assert job.run(reranker, OneProcess()) == (37, 0)
     same(read(tmp_path / target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
 
@@ -94,7 +90,7 @@ def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, exp
 def test_names_are_taken_as_they_are_written(tmp_path, reranker, rows, expected, ending):
     source, target = write(tmp_path / f"in[*].{ending}", rows), tmp_path / f"out[12].{ending}"
     write(tmp_path / f"in1.{ending}", rows[:1])
-    BulkJob(source, target).run(reranker, ALONE)
+    BulkJob(source, target).run(reranker, OneProcess())
     same(read(target), expected)
 
 
@@ -104,7 +100,7 @@ def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
     rank, calls = reranker.rank, iter(range(2))
     monkeypatch.setattr(reranker, "rank", lambda *options: rank(*options) if next(calls) is not None else None)
     with pytest.raises(StopIteration):
-        BulkJob(source, target, 8, overwrite=True).run(reranker, ALONE)
+        BulkJob(source, target, 8, overwrite=True).run(reranker, OneProcess())
     assert target.read_text() == "as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
@@ -117,11 +113,11 @@ def test_two_runs_at_once_do_not_mix(tmp_path, reranker, rows, expected, monkeyp
         monkeypatch.setattr(reranker, "rank", rank)
         with monkeypatch.context() as patch:
             patch.setattr("os.getpid", lambda: 1)
-            BulkJob(source, target, 8).run(reranker, ALONE)
+            BulkJob(source, target, 8).run(reranker, OneProcess())
         return rank(*options)
 
     monkeypatch.setattr(reranker, "rank", interrupted)
-    BulkJob(source, target, 8).run(reranker, ALONE)
+    BulkJob(source, target, 8).run(reranker, OneProcess())
     same(read(target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
@@ -142,7 +138,7 @@ def test_a_row_that_cannot_be_ranked_is_written_with_its_error(tmp_path, reranke
     bad = {place: (rows[place] | change, named) for place, (change, named) in enumerate(poison, 3)}
     source = write(tmp_path / f"in.{ending}", [bad.get(place, (row,))[0] for place, row in enumerate(rows)])
     job = BulkJob(source, tmp_path / f"out.{ending}", 2)
-    assert job.run(reranker, ALONE) == (37 - len(bad), len(bad))
+    assert job.run(reranker, OneProcess()) == (37 - len(bad), len(bad))
     found = read(tmp_path / f"out.{ending}")
     good = [row for place, row in enumerate(expected) if place not in bad]
     same([row for place, row in enumerate(found) if place not in bad], good)
@@ -150,14 +146,14 @@ def test_a_row_that_cannot_be_ranked_is_written_with_its_error(tmp_path, reranke
         done = found[place]
         assert named in done["error"] and done.get("ranked") is None and done["id"] == row["id"]
     again = BulkJob(tmp_path / f"out.{ending}", tmp_path / f"again.{ending}", 8)
-    assert again.run(reranker, ALONE) == (37 - len(bad), len(bad))
+    assert again.run(reranker, OneProcess()) == (37 - len(bad), len(bad))
     same([row for row in read(tmp_path / f"again.{ending}") if not row.get("error")], good)
 
 
 def test_a_line_that_is_not_json_is_written_with_its_error(tmp_path, reranker):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"entity": "a", "candidates": ["b"], "big": 12345678901234567890123}\n{"entity":\n')
-    assert BulkJob(source, target).run(reranker, ALONE) == (1, 1)
+    assert BulkJob(source, target).run(reranker, OneProcess()) == (1, 1)
     first, second = read(target)
     assert first["big"] == 12345678901234567890123 and first["ranked"][0]["name"] == "b"
     assert second["line"] == '{"entity":' and "JSON" in second["error"]
@@ -167,7 +163,7 @@ def test_batches_without_a_good_row(tmp_path, reranker):
     rows = [{"entity": "", "candidates": ["a"]}] * 5
     for name in ("jsonl", "parquet", "arrow"):
         job = BulkJob(write(tmp_path / f"in.{name}", rows), tmp_path / f"out.{name}", 2)
-        assert job.run(reranker, ALONE) == (0, 5) and len(read(tmp_path / f"out.{name}")) == 5
+        assert job.run(reranker, OneProcess()) == (0, 5) and len(read(tmp_path / f"out.{name}")) == 5
 
 
 TYPED = {
@@ -178,7 +174,6 @@ TYPED = {
     "day": pa.array([date(2026, 1, 2), None, date(1, 1, 1)] * 3),
     "moment": pa.array([0, None, 1_700_000_000_123_456_789] * 3, pa.timestamp("ns", tz="UTC")),
     "raw": pa.array([b"\xff\x00", None, b""] * 3),
-    "long": pa.array(["a", None, "c"] * 3, pa.large_string()),
     "kind": pa.array(["x", None, "y"] * 3).dictionary_encode(),
     "nested": pa.array([{"a": [1, None], "b": {"c": "d"}}, None, {"a": None, "b": None}] * 3),
     "nothing": pa.nulls(9),
@@ -199,7 +194,7 @@ def test_further_columns_of_tables_keep_values_and_types(tmp_path, reranker, sou
         else:
             with pa.ipc.new_file(path, part.schema) as writer:
                 writer.write_table(part)
-    BulkJob(tmp_path / "in", tmp_path / f"out.{target}", 2).run(reranker, ALONE)
+    BulkJob(tmp_path / "in", tmp_path / f"out.{target}", 2).run(reranker, OneProcess())
     path = tmp_path / f"out.{target}"
     out = pq.read_table(path) if target == "parquet" else pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     out.validate(full=True)
@@ -213,7 +208,7 @@ def test_what_json_has_no_type_for_is_written_as_text_or_null(tmp_path, reranker
     columns = {"entity": ["a"], "candidates": [["b"]], "x": [float("nan")], "y": [[float("inf"), 1.5]]}
     table = pa.table(columns | {name: TYPED[name][:1] for name in ("price", "day", "raw", "nested")})
     pq.write_table(table, tmp_path / "in.parquet")
-    BulkJob(tmp_path / "in.parquet", tmp_path / "out.jsonl", 4).run(reranker, ALONE)
+    BulkJob(tmp_path / "in.parquet", tmp_path / "out.jsonl", 4).run(reranker, OneProcess())
     (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     row = json.loads(line, parse_constant=pytest.fail)
     assert (row["x"], row["y"], row["raw"]) == (None, [None, 1.5], "/wA=")
@@ -221,11 +216,11 @@ def test_what_json_has_no_type_for_is_written_as_text_or_null(tmp_path, reranker
 
 
 def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
-    BulkJob(write(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl").run(reranker, ALONE)
+    BulkJob(write(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl").run(reranker, OneProcess())
     assert (tmp_path / "out.jsonl").read_bytes() == b""
     pq.write_table(pa.table({"entity": ["a"], "candidates": [["b"]]}).slice(1), tmp_path / "in.parquet")
     for name in ("out.parquet", "out.arrow"):
-        BulkJob(tmp_path / "in.parquet", tmp_path / name).run(reranker, ALONE)
+        BulkJob(tmp_path / "in.parquet", tmp_path / name).run(reranker, OneProcess())
         assert read(tmp_path / name) == []
 
 
@@ -274,7 +269,7 @@ def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_pat
     ]
     source, target = write(tmp_path / "in.parquet", given), tmp_path / "out.parquet"
     job = BulkJob(source, target, umls_dir=write_rrf(tmp_path / "META"))
-    assert job.run(reranker, ALONE) == (2, 0)
+    assert job.run(reranker, OneProcess()) == (2, 0)
     added = Dictionary.from_umls_dir(tmp_path / "META").add_to(given)
     expected = reranker.rerank_batch([row["entity"] for row in added], [row["candidates"] for row in added])
     ranked = [row | {"ranked": [item.as_row() for item in items]} for row, items in zip(given, expected, strict=True)]

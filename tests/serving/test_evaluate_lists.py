@@ -65,8 +65,6 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     assert metrics["figures"]["acc@1"]["value"] == pytest.approx(ours) and ours > order + 0.1
     assert metrics["figures"]["gain"]["value"] == pytest.approx(ours - order)
     assert metrics["verdict"].startswith("gain: +") and metrics["verdict"] in printed and "original order" in printed
-    assert "(bm25_score) are calibrated on these lists" in printed and "model was calibrated on" not in printed
-    assert printed.splitlines()[0].startswith("300 mentions of 100 documents; ")
     files = {path.name for path in (tmp_path / "a" / "report").iterdir()}
     assert files == {"metrics.json", "report.html", "outcomes.parquet", "reliability.svg", "risk_coverage.svg"}
     page = (tmp_path / "a" / "report" / "report.html").read_text()

@@ -76,7 +76,6 @@ def test_a_concept_is_described_by_the_dictionary(finished, linker):
         (row,) = concepts.rows([item.cui])
         assert item.preferred_name == concepts.names(row)[0] and item.name in concepts.names(row)
         assert item.semantic_types == tuple(concepts.semantic_types(row))
-    assert linker.link_batch([]) == []
 
 
 def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):

@@ -16,11 +16,7 @@ def test_what_was_found_is_said_with_its_counts(tmp_path):
         rows.append(row | ({"entity_type": ["T047", "Illness"]} if number < 5 else {}))
     rows[0]["cui"] = "C0000009"
     labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in())
-    assert described(labelled, ["definition"]).splitlines() == [
-        "12 mentions of 12 documents; 1 without their gold concept among the candidates, which count as errors",
-        "candidate scores: bm25_score",
-        "entity_type: 5 of 12 mentions; semantic_types: 12 of 24 candidates",
-        "definition: 12 of 24 candidates, read by the cross-encoder",
-        "1 types of mentions are unknown to the model: Illness; use ids or names of the UMLS Semantic Network, or of "
-        "the model's thresholds.json",
-    ]
+    said = described(labelled, ["definition"])
+    for counted in ("12 mentions of 12 documents; 1 without", "scores: bm25_score", "definition: 12 of 24", "Illness"):
+        assert counted in said
+    assert "entity_type: 5 of 12 mentions; semantic_types: 12 of 24 candidates" in said

@@ -2,7 +2,6 @@
 
 import json
 
-import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from list_fixtures import write_lists
@@ -10,7 +9,7 @@ from list_model import assert_decided_by_all, list_model, list_rows, read_lists,
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.settings import ServingArguments
-from umls_reranker.serving.bulk import BulkJob, OneProcess, RerankPartitions
+from umls_reranker.serving.bulk import BulkJob, OneProcess
 from umls_reranker.serving.http.app import create_app
 
 
@@ -82,13 +81,6 @@ def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, mon
     nlp.replace_pipe("umls_reranker", "umls_reranker", config={"model": "my_model", "candidates": "absent"})
     with pytest.raises(UserError, match=r"no component has set entity\._\.absent, the candidates to rank"):
         nlp(text)
-
-
-def test_frames_of_pandas_keep_the_scores(folder, reranker):
-    frame = pd.read_json(folder / "my_lists.jsonl", lines=True)
-    (ranked,) = RerankPartitions(str(folder / "my_model"), device="cpu")(iter([frame]))
-    assert list(ranked) == [*frame, "ranked"]
-    assert_decided_by_all(ranked["ranked"].tolist(), reranker, read_lists(folder))
 
 
 def watched(folder, rows, capsys):

@@ -30,7 +30,6 @@ def test_the_most_doubtful_come_first_and_each_string_once():
     rows.append({"entity": "x", "candidates": [], "ranked": []})
     assert entities(select_for_review(rows, 3, random_share=0.0)) == ["b", "c", "a"]
     assert entities(select_for_review(rows, 9, random_share=0.0)) == ["b", "c", "a", "x"]
-    assert select_for_review([], 3) == []
 
 
 def test_a_share_is_drawn_at_random_and_nothing_thins_it():

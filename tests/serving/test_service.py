@@ -316,9 +316,6 @@ def test_the_limit_of_candidates_is_of_requests_not_of_what_the_index_finds(rera
     request = {"mentions": [{"mention": "cold"}]}
     answer = ask(reranker, ("/link", request), linker=OneConcept(reranker), max_candidates=len(NAMES) - 1)
     assert answer.status_code == 200 and len(answer.json()[0]) == len(NAMES)
-    listed = {"mentions": [{"mention": "cold", "candidates": [{"name": name} for name in NAMES]}]}
-    refusal = refused(ask(reranker, ("/rank", listed), max_candidates=len(NAMES) - 1))
-    assert refusal == (413, "Validation", "batch size 3 > maximum allowed batch size 2")
 
 
 def test_nothing_a_request_says_is_loaded(reranker):
