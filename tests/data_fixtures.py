@@ -9,17 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = [
-    "DEV_PMIDS",
-    "TRAIN_PMIDS",
-    "TYPE_ROOT",
-    "VOCABULARY",
-    "write_obo",
-    "write_pmids",
-    "write_pubtator",
-    "write_rrf",
-]
-
 # CUI -> (type id, names, the preferred one first)
 VOCABULARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "C9000001": ("T047", ("diabetic neuropathy", "neuropathy in diabetes", "nerve damage of diabetes")),

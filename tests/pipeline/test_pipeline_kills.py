@@ -15,8 +15,8 @@ CHEAP = {
     "build_index": (["vectors", "index", "lists"], ["concepts", "mentions"]),
     "mine_negatives": (["pairs"], ["concepts", "lists"]),
 }
-# The script is killed once every n-th change to the run folder.
-STEP = 5
+# About as often a script is killed, at changes to the run folder that are evenly spread.
+KILLS = 10
 
 
 def prepare(finished, folder, stages):
@@ -40,9 +40,9 @@ def test_a_killed_stage_is_made_anew(scripts, finished, tmp_path, script):
     run, undisturbed = killed_at(None, "whole")
     changes = undisturbed.changes
     finishing = [n for n, change in enumerate(changes) if any(change.endswith(f"/{stage}") for stage in made)]
-    assert undisturbed.code == 0 and len(finishing) == len(made) and len(changes) > 30
+    assert undisturbed.code == 0 and len(finishing) == len(made) and len(changes) > 15
     # Right before and right after a finished folder appears, and every few changes.
-    moments = sorted({*range(1, len(changes), STEP), *finishing, *(n + 1 for n in finishing)})
+    moments = sorted({*range(1, len(changes), max(1, len(changes) // KILLS)), *finishing, *(n + 1 for n in finishing)})
     for moment in moments:
         run, outcome = killed_at(moment, str(moment))
         assert (outcome.code, outcome.changes) == (-9, changes[: moment + 1])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from ..core.arrays import Memory
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 # Characters composed at once: the time for a run of combining marks is quadratic in its length.
@@ -54,6 +56,9 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     Args:
         names: (n,) string, without nulls.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     if not len(names):
         return names
     _, offsets, content = names.buffers()
@@ -66,6 +71,8 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
 
 
 def _forms(texts: Sequence[str]) -> list[str]:
+    import pyarrow as pa
+
     return normalize_names(pa.array(texts, pa.string())).to_pylist()
 
 
@@ -75,6 +82,8 @@ normalize_texts = Memory(_forms, KEPT_FORMS)
 
 def hash_names(names: pa.StringArray) -> np.ndarray:
     """XXH3 of each name's bytes, (n,), uint64, the same on every machine. Different names may have the same hash."""
+    import pyarrow as pa
+
     contents = names.cast(pa.binary()).to_pylist()
     return np.fromiter(map(xxh3_64_intdigest, contents), np.uint64, len(contents))
 

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..core.files import read_json
 from ..core.text_files import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UNKNOWN_TYPE = "UnknownType"
 """What MedMentions writes where a concept has no type."""
@@ -232,6 +233,8 @@ class TypeSets:
     @classmethod
     def of_lists(cls, lists: pa.ListArray) -> TypeSets:
         """Make sets from lists of strings without nulls; a null list is missing."""
+        import pyarrow.compute as pc
+
         encoded = pc.binary_join(lists, SEPARATOR).dictionary_encode()
         sets = [tuple(text.split(SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()]
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
