@@ -50,7 +50,7 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
     assert {item.inputs for item in ours} == {"all"}
     with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
         copied = linker.reranker.rerank(text, items, kind)
-    assert {item.inputs for item in copied} == {"names and CUIs"}
+    assert {item.inputs for item in copied} == {"names"}
 
 
 def test_a_service_trusts_the_scores_of_its_own_index(linker):
@@ -64,7 +64,7 @@ def test_a_service_trusts_the_scores_of_its_own_index(linker):
         (linked,) = client.post("/link", json={"mentions": [asked], "top": 99}).json()
         ranked = client.post("/rank", json={"mentions": sent}).json()
     assert {row["inputs"] for row in linked} == {"all"}
-    assert [{row["inputs"] for row in rows} for rows in ranked] == [{"names and CUIs"}] * 2
+    assert [{row["inputs"] for row in rows} for rows in ranked] == [{"names"}] * 2
     assert "retrieval_score" not in json.dumps(client.get("/openapi.json").json())
 
 
@@ -192,7 +192,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     with pytest.warns(UserWarning, match="not the index .* calibrated with"):
         other = ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
     with pytest.warns(UserWarning, match="retrieval_score: from another index than the model was calibrated with"):
-        assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"names and CUIs"}
+        assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"names"}
     (model / "recipe.yaml").unlink()
     assert "recipe.yaml is missing" in refused(finished.folder)
 
