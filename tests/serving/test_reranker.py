@@ -1,11 +1,13 @@
 """`UMLSReranker`: decisions on scores given by hand, and a real model folder from loading to saving."""
 
+import gc
 import random
 import re
 import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -396,6 +398,19 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     assert all(one.candidate in items for items, ranked in zip(columns[1], batch, strict=True) for one in ranked)
     alone = reranker.get_statistics()
     assert in_batch["tiers"] == alone["tiers"] and in_batch["candidates"] == alone["candidates"]
+
+
+@pytest.mark.parametrize("kind", ["network", "built-in"])
+def test_no_text_of_a_call_outlives_it(reranker, kind):
+    model = reranker if kind == "network" else UMLSReranker.from_pretrained(kind)
+    text = uuid4().hex
+    model.rerank(f"left {text} of", [{"name": f"{text} {name}", "cui": "C0000001"} for name in ("cold", "flu")], None)
+    gc.collect()
+    tracked = gc.get_objects()
+    # A dictionary of texts alone is not tracked.
+    containers = [item for item in (*tracked, *gc.get_referents(*tracked)) if type(item) in (dict, list, tuple)]
+    kept = (value for item in containers for value in (*item, *(item.values() if type(item) is dict else ())))
+    assert not any(type(value) is str and text in value for value in kept)
 
 
 def test_many_threads_get_the_results_of_one(folder, reranker):

@@ -157,7 +157,7 @@ def rank(
         raise TypeError(f"exhaustive: {exhaustive!r} is not True, False or a list of them")
     if asked.ndim and len(asked) != len(lists):
         raise ValueError(f"exhaustive: {len(lists)} expected 1 or {len(lists)} values, found {len(asked)}")
-    is_exhaustive = np.broadcast_to(asked.astype(bool), len(lists))
+    is_exhaustive = asked if asked.ndim else np.full(len(lists), bool(asked))
     choice = calibration.model_for(lists, network_inputs)
     scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0
     for number in np.unique(choice.models).tolist():

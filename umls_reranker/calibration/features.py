@@ -101,6 +101,9 @@ def list_position(sources: FeatureSources) -> np.ndarray:
 
 def _lowest(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The lowest value in the group of each of m values, (m,) int64."""
+    ascending = np.sort(groups)
+    if not (ascending[1:] == ascending[:-1]).any():
+        return values
     distinct, number = np.unique(groups, return_inverse=True)
     lowest = np.full(len(distinct), len(values))
     np.minimum.at(lowest, number, values)
@@ -299,9 +302,9 @@ def feature_table(lists: CandidateLists, counts: StringCounts, names: Iterable[s
     sources = FeatureSources(lists, counts)
     candidates = dict(lists.scores)
     for name in FEATURES if names is None else names:
-        column = FEATURES[name].column if name in FEATURES else None
-        if column is not None:
-            candidates[name] = column(sources)
+        feature = FEATURES.get(name)
+        if feature is not None and feature.column is not None:
+            candidates[name] = feature.column(sources)
     strings = sources.pair_counts.strings
     of_lists = np.log1p(strings), np.minimum(strings, 1).astype(np.float64)
     return FeatureTable.of(lists, candidates, dict(zip(LIST_FEATURES, of_lists, strict=True)))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,7 +134,7 @@ class FeatureFusion:
         )
         return cls(unseen, of_none, bonus.slope * intercept - bonus.shift, seen_set, bonus.bonus, coefficients)
 
-    @property
+    @cached_property
     def read(self) -> tuple[str, ...]:
         """The features of candidates with a nonzero weight."""
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
@@ -153,8 +154,9 @@ class FeatureFusion:
                 none += weight * table.lists[name]
         none = self.none_intercept + none
         owner, nothing = table.owner, np.zeros(len(table.concepts))
-        columns = np.array([_filled(table.candidates.get(name, nothing)) for name in self.read])
+        columns = np.array([table.candidates.get(name, nothing) for name in self.read], np.float64)
         columns = columns.reshape(len(self.read), len(owner))
+        columns[np.isnan(columns)] = 0.0
         weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
         seen = _seen(table).astype(int)[owner]
         # Feature by feature: equal candidates have bitwise equal utilities in any list.
@@ -252,9 +254,3 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
 def _seen(table: FeatureTable) -> np.ndarray:
     """Whether each list's string was seen in training, (n,) bool."""
     return np.asarray(table.lists[SEEN]) > 0
-
-
-def _filled(column: np.ndarray) -> np.ndarray:
-    """The values with 0 for missing ones."""
-    missing = np.isnan(column)
-    return np.where(missing, 0.0, column) if missing.any() else column

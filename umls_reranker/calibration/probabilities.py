@@ -90,10 +90,15 @@ class InputModel:
             network_inputs: inputs that the network reads (`PairTemplate.reads`).
         """
         names = list(network_inputs) if self.uses_network else []
-        names += inputs_of(self.fusion.read if self.fusion else ())
+        names += self._fusion_inputs
         # The others have a twin for mentions without a type.
         names += ["entity_type"] if self.name != ALL_INPUTS and self.thresholds.reads_types else []
         return [name for name in dict.fromkeys(names) if name not in self.removed]
+
+    @cached_property
+    def _fusion_inputs(self) -> list[str]:
+        """Inputs of the features with a weight."""
+        return inputs_of(self.fusion.read if self.fusion else ())
 
     def retained(self, table: FeatureTable, others: np.ndarray | None) -> np.ndarray:
         """The candidates that the cross-encoder scores, (m,) bool; none if the model does not use it.

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.arrays import Memory
-
 # One pair of opposites a line; words that end in "-" are prefixes.
 OPPOSITES = """
 increased increase elevated elevation high higher raised excess excessive hyper- | decreased decrease reduced reduction
@@ -58,7 +56,6 @@ hypophysis hypophyseal hypopharynx hypopharyngeal hypoglossal hypothenar hypocho
 NUMBERS = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10}
 NUMBERS |= {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5}
 WORD = re.compile(r"[a-z]+|[0-9]+")
-KEPT_TEXTS = 65_536
 # The two sides of pair number p are bits p and p + 32.
 HALF = 32
 
@@ -76,6 +73,7 @@ def _sides() -> tuple[dict[str, int], dict[str, int]]:
 
 
 WORDS, PREFIXES = _sides()
+BEGINNING = re.compile("|".join(PREFIXES))
 
 
 def _said(text: str) -> tuple[int, int, int]:
@@ -85,21 +83,15 @@ def _said(text: str) -> tuple[int, int, int]:
     """
     sides = numbers = 0
     for word in WORD.findall(text.lower()):
-        if word.isdigit() or word in NUMBERS:
+        if word in WORDS:
+            sides |= WORDS[word]
+        elif word.isdigit() or word in NUMBERS:
             # 64 divides a million, and Python refuses to read a number of thousands of digits.
             numbers |= 1 << (NUMBERS.get(word) or int(word[-6:])) % 64
-        elif word in WORDS:
-            sides |= WORDS[word]
-        else:
-            for prefix, side in PREFIXES.items():
-                if word.startswith(prefix):
-                    sides |= side
+        elif prefix := BEGINNING.match(word):
+            sides |= PREFIXES[prefix[0]]
     other_sides = sides >> HALF | (sides & (1 << HALF) - 1) << HALF
     return sides & ~other_sides, other_sides & ~sides, numbers
-
-
-# `_said`, cached.
-qualifiers_of: Memory[str, tuple[int, int, int]] = Memory(lambda texts: list(map(_said, texts)), KEPT_TEXTS)
 
 
 def qualifier_agreement(
@@ -123,8 +115,9 @@ def qualifier_agreement(
     Returns:
         (m,) float64: 0 where they contradict each other, else 1.
     """
-    sides, _, numbers = _columns(mentions)[:, owner]
-    _, opposites, name_numbers = _columns(names)[:, name_codes]
+    said = _columns([*mentions, *names])
+    sides, _, numbers = said[:, owner]
+    _, opposites, name_numbers = said[:, len(mentions) + name_codes]
     differ = (numbers & ~name_numbers != 0) & (name_numbers & ~numbers != 0)
     contradicts = (sides & opposites != 0) | differ
     return 1.0 - contradicts
@@ -132,4 +125,4 @@ def qualifier_agreement(
 
 def _columns(texts: Sequence[str]) -> np.ndarray:
     """`_said` of each text, (3, n) uint64."""
-    return np.array(qualifiers_of(texts), np.uint64).reshape(-1, 3).T
+    return np.array(list(map(_said, texts)), np.uint64).reshape(-1, 3).T

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import Memory, expand_ranges, list_offsets
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.text_files import UserError
 from ..vocab.text import normalize_name
 from ..vocab.types import UNKNOWN_TYPE, TypeSets
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-KEPT_TEXTS = 65_536
 # Endings of words in "-s" that are not plurals: "process", "virus", "analysis".
 NO_PLURALS = ("ss", "us", "is")
 # Plurals that lose "-es": "processes", "indexes", "branches", "brushes".
@@ -42,12 +41,9 @@ def singular(word: str) -> str:
     return word
 
 
-def _sorted_singulars(texts: Sequence[str]) -> list[str]:
+def singular_words(texts: Sequence[str]) -> list[str]:
+    """The sorted words in singular of each normalized text."""
     return [" ".join(sorted(map(singular, text.split()))) for text in texts]
-
-
-# Cached by normalized text.
-singular_words: Memory[str, str] = Memory(_sorted_singulars, KEPT_TEXTS)
 
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
@@ -55,8 +51,6 @@ TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses"
 OF_TRAINING = "training."
 # Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0
-# Cached hashes of texts and of pairs of them, about 150 bytes each.
-REMEMBERED_HASHES = 65_536
 
 
 class PairCounts(NamedTuple):
@@ -140,29 +134,46 @@ class StringCounts:
             concepts: (m,) concept of each pair.
         """
         mention_keys, concept_keys = list(map(_key, forms)), list(map(_key, cuis))
-        of_strings, of_concepts = self._counts("strings", mention_keys), self._counts("concepts", concept_keys)
+        concept_hashes = _hashes(concept_keys)
+        of_strings, of_concepts = (
+            self._counts("strings", _hashes(mention_keys)),
+            self._counts("concepts", concept_hashes),
+        )
         # A pair whose members were not seen was not seen either.
         seen = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
         uses = np.zeros(len(rows), np.int64)
-        uses[seen] = self._counts("uses", _pairs(mention_keys, rows[seen], concept_keys, concepts[seen]))
-        lifts = self._type_lifts(types.sets, types.codes[rows], concept_keys, concepts)
+        pairs = _pairs(mention_keys, rows[seen], concept_keys, concepts[seen])
+        uses[seen] = self._counts("uses", _hashes(pairs))
+        typed = self._counts("typed_concepts", concept_hashes)
+        lifts = self._type_lifts(types.sets, types.codes[rows], concept_keys, concepts, typed)
         return PairCounts(of_strings, of_concepts, uses, lifts)
 
     def _type_lifts(
-        self, sets: Sequence[tuple[str, ...]], codes: np.ndarray, concept_keys: Sequence[str], concepts: np.ndarray
+        self,
+        sets: Sequence[tuple[str, ...]],
+        codes: np.ndarray,
+        concept_keys: Sequence[str],
+        concepts: np.ndarray,
+        typed: np.ndarray,
     ) -> np.ndarray:
-        """Type lift of each pair of a set of types, -1 for none, and a concept, (m,) float64."""
-        typed, lifts = self._counts("typed_concepts", concept_keys), np.zeros(len(codes))
+        """Type lift of each pair of a set of types, -1 for none, and a concept, (m,) float64.
+
+        `typed` are the training mentions with a type of each of k concepts, (k,).
+        """
+        lifts = np.zeros(len(codes))
         seen = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
+        if not len(seen):
+            return lifts
         starts, kind_keys = (
             list_offsets([len(kinds) for kinds in sets]),
             [_key(kind) for kinds in sets for kind in kinds],
         )
         # Each type of each pair.
         owner, kinds = expand_ranges(starts[codes[seen]], starts[codes[seen] + 1])
-        typed_uses = self._counts("typed_uses", _pairs(kind_keys, kinds, concept_keys, concepts[seen][owner]))
+        pairs = _pairs(kind_keys, kinds, concept_keys, concepts[seen][owner])
+        typed_uses = self._counts("typed_uses", _hashes(pairs))
         uses = np.bincount(owner, typed_uses, len(seen))
-        of_kinds = np.bincount(owner, self._counts("types", kind_keys)[kinds], len(seen))
+        of_kinds = np.bincount(owner, self._counts("types", _hashes(kind_keys))[kinds], len(seen))
         share = of_kinds / max(1, self._tables["types"][1].sum())
         expected = (typed[concepts[seen]] + PRIOR_TYPED) * share
         known = expected > 0
@@ -205,11 +216,10 @@ class StringCounts:
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
-    def _counts(self, table: str, keys: Sequence[str]) -> np.ndarray:
-        """Counts of n keys, (n,) int64."""
+    def _counts(self, table: str, wanted: np.ndarray) -> np.ndarray:
+        """Counts of n keys with these hashes, (n,) int64."""
         hashes, counts = self._tables[table]
-        wanted = _hashes(keys)
-        if not len(hashes):
+        if not (len(hashes) and len(wanted)):
             return np.zeros(len(wanted), np.int64)
         positions = hashes.searchsorted(wanted)
         is_known = hashes.take(positions, mode="clip") == wanted
@@ -226,11 +236,6 @@ def _pairs(keys: Sequence[str], rows: np.ndarray, others: Sequence[str], other_r
     return [keys[row] + others[other] for row, other in zip(rows.tolist(), other_rows.tolist(), strict=True)]
 
 
-_digests: Memory[str, bytes] = Memory(
-    lambda keys: [blake2b(key.encode(), digest_size=8).digest() for key in keys], REMEMBERED_HASHES
-)
-
-
 def _hashes(keys: Sequence[str]) -> np.ndarray:
     """Hashes of n keys, (n,) uint64."""
-    return np.frombuffer(b"".join(_digests(keys)), "<u8")
+    return np.frombuffer(b"".join([blake2b(key.encode(), digest_size=8).digest() for key in keys]), "<u8")

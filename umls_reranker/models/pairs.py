@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import Memory, expand_ranges, list_offsets, number_distinct
+from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from ..core.text_files import UserError
 from .batches import PairBatch
 
@@ -47,8 +47,6 @@ SEPARATOR = " ; "
 DEFINITION_CHARS = 160
 # Characters read of a text per token that can be kept of it.
 CHARS_PER_TOKEN = 32
-# Number of mentions and names whose ids are cached, about 250 bytes each.
-CACHED_TEXTS = 262_144
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,6 @@ class PairEncoder:
         self._budget = template.max_length - sum(map(len, special))
         # Do not tokenize many more characters than are needed for the retained ids.
         self._chars = template.max_length * CHARS_PER_TOKEN
-        self._cached = Memory(self._tokenize, CACHED_TEXTS)
 
     def encode(
         self,
@@ -205,7 +202,7 @@ class PairEncoder:
         """
         n = len(mentions)
         texts, numbers = number_distinct([*mentions, *names])
-        ids = self._cached(texts)
+        ids = self._tokenize(texts)
         if self.template.context_tokens:
             # Contexts rarely recur. Of a very long text before a mention the end is read.
             contexts = [*(text[-self._chars :] for text in lefts or [""] * n), *(rights or [""] * n)]

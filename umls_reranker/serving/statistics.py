@@ -58,7 +58,8 @@ class Tops(NamedTuple):
     @classmethod
     def of_decisions(cls, decisions: Decisions, input_names: Sequence[str]) -> Tops:
         """Those of decisions, with the names of the models that may decide (`UMLSReranker.input_names`)."""
-        top, has_candidates = decisions.top, decisions.top >= 0
+        top = decisions.top
+        has_candidates = top >= 0
 
         def of_top(column: np.ndarray, otherwise: Any) -> np.ndarray:
             values = np.full(len(top), otherwise, np.result_type(column, type(otherwise)))
@@ -100,19 +101,21 @@ class Statistics:
 
     def add(self, tops: Tops, truncated_pairs: int = 0) -> None:
         """Count mentions, and pairs whose mention or name was cut to the model's length."""
+        has_candidates, of_tiers = (
+            tops.tiers >= 0,
+            np.bincount(tops.tiers.astype(int) + 1, minlength=len(TIERS) + 1).tolist(),
+        )
         sums = {
             "mentions": len(tops.sizes),
-            "without_candidates": int((tops.tiers < 0).sum()),
+            "without_candidates": of_tiers[0],
             "candidates": int(tops.sizes.sum()),
             "accepted": int(tops.accepted.sum()),
-            "scores": float(np.nansum(tops.scores)),
-            "margins": float(np.nansum(tops.margins)),
+            "scores": float(tops.scores[has_candidates].sum()),
+            "margins": float(tops.margins[has_candidates].sum()),
             "truncated_pairs": truncated_pairs,
         }
-        tiers: dict[Any, int] = {
-            ("tier", tier): int((tops.tiers == number).sum()) for number, tier in enumerate(TIERS)
-        }
-        inputs = {("inputs", name): int((tops.inputs == name).sum()) for name in set(tops.inputs)}
+        tiers: dict[Any, int] = {("tier", tier): count for tier, count in zip(TIERS, of_tiers[1:], strict=True)}
+        inputs = {("inputs", name): count for name, count in Counter(tops.inputs.tolist()).items()}
         with self._lock:
             self._sums.update({**sums, **tiers, **inputs})
 

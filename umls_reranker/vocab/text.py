@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from ..core.arrays import Memory
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 # Characters composed at once: the time for a run of combining marks is quadratic in its length.
 PIECE = 256
-# Number of cached forms, about 200 bytes each.
-KEPT_FORMS = 65_536
+# Up to this many texts, Arrow is slower than Python.
+FEW_TEXTS = 128
 # Maps each ASCII byte to lower case, and to a space unless it is a letter or digit.
 FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
@@ -70,14 +68,13 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     return pc.replace_with_mask(forms, one_by_one, pa.array(slow_forms, pa.string()))
 
 
-def _forms(texts: Sequence[str]) -> list[str]:
+def normalize_texts(texts: Sequence[str]) -> list[str]:
+    """`normalize_name` of each text."""
+    if len(texts) <= FEW_TEXTS:
+        return list(map(normalize_name, texts))
     import pyarrow as pa
 
     return normalize_names(pa.array(texts, pa.string())).to_pylist()
-
-
-# `normalize_name`, cached.
-normalize_texts = Memory(_forms, KEPT_FORMS)
 
 
 def hash_names(names: pa.StringArray) -> np.ndarray:
@@ -113,26 +110,20 @@ def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 # Sets of trigrams: log2 of their bits, and arbitrary odd numbers for hashing, one per character.
 TRIGRAM_BITS = 11
 FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
-REMEMBERED_TEXTS = 65_536
 TEXTS_AT_ONCE, PAIRS_AT_ONCE = 4_096, 16_384
 
 
-def _trigram_sets(texts: Sequence[str]) -> list[bytes]:
-    # Every ``--help`` that explains features imports this module.
-
-    sets: list[bytes] = []
+def _trigram_sets(texts: Sequence[str]) -> np.ndarray:
+    """The sets of n texts, (n, 32) uint64."""
+    sets = np.empty((len(texts), (1 << TRIGRAM_BITS) // 64), np.uint64)
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         some = texts[start : start + TEXTS_AT_ONCE]
         owner, characters = trigrams(some)
         hashes = sum(row * factor for row, factor in zip(characters, FACTORS, strict=True))
         bits = np.zeros((len(some), 1 << TRIGRAM_BITS), bool)
         bits[owner, hashes >> np.uint64(64 - TRIGRAM_BITS)] = True
-        sets += [row.tobytes() for row in np.packbits(bits, axis=1)]
+        sets[start : start + len(some)] = np.packbits(bits, axis=1).view(np.uint64)
     return sets
-
-
-# The cached set of each text.
-_remembered: Memory[str, bytes] = Memory(_trigram_sets, REMEMBERED_TEXTS)
 
 
 def shared_trigrams(
@@ -157,17 +148,14 @@ def shared_trigrams(
         Two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
         mention; 0 for a text without any.
     """
-    of_mentions, of_names = _words(mentions), _words(names)
+    sets = _trigram_sets([*mentions, *names])
+    of_mentions, of_names = sets[: len(mentions)], sets[len(mentions) :]
     shared = np.empty(len(owner))
     for start in range(0, len(owner), PAIRS_AT_ONCE):
         pairs = slice(start, start + PAIRS_AT_ONCE)
         shared[pairs] = _sizes(of_mentions[owner[pairs]] & of_names[name_codes[pairs]])
-    return shared / _sizes(of_mentions).clip(1)[owner], shared / _sizes(of_names).clip(1)[name_codes]
-
-
-def _words(texts: Sequence[str]) -> np.ndarray:
-    """The sets of n texts, (n, 32) uint64."""
-    return np.frombuffer(b"".join(_remembered(texts)), np.uint64).reshape(-1, (1 << TRIGRAM_BITS) // 64)
+    sizes = np.maximum(_sizes(sets), 1)
+    return shared / sizes[owner], shared / sizes[len(mentions) + name_codes]
 
 
 def _sizes(sets: np.ndarray) -> np.ndarray:
