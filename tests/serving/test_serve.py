@@ -36,7 +36,7 @@ def recipe(finished, tmp_path_factory):
 @pytest.fixture
 def long_deadline(tmp_path):
     """A folder whose presence on the path lets batches wait ten seconds for more mentions."""
-    code = "from umls_reranker.serving.http import engine\nengine.BATCH_DEADLINE_MS = 10_000\n"
+    code = "from umls_reranker.serving.http import batching\nbatching.WAIT_SECONDS = 10\n"
     (tmp_path / "sitecustomize.py").write_text(code)
     return tmp_path
 
@@ -120,8 +120,11 @@ def without_torch(tmp_path_factory):
     hidden = {modules.get(name, name) for name in required - set(listed.split())} | {"pandas", "sentence_transformers"}
     assert {"torch", "datasets", "accelerate", "scipy"} <= hidden
     folder = tmp_path_factory.mktemp("hidden")
-    # What Python's import reads as absent.
-    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({sorted(hidden)}))\n")
+    (folder / "sitecustomize.py").write_text(
+        f"import sys\nHIDDEN = {sorted(hidden)}\nclass Hiding:\n    def find_spec(name, *_):\n"
+        "        if name.partition('.')[0] in HIDDEN:\n            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hiding)\n"
+    )
     return folder
 
 
