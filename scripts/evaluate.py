@@ -5,8 +5,8 @@
     umls-reranker evaluate MODEL --lists test.jsonl --output REPORT
 
 The first form writes report/ into the run folder: metrics.json, report.html, plots, outcomes.parquet (the answer for
-each mention) and reference.json (the reference for monitoring). The files that belong to the
-model, and its card, are copied to model/.
+each mention) and reference.json (the reference for monitoring). The files that belong to the model, and its card, are
+copied to model/.
 
 The second form needs no run. MODEL is a reranker, a folder or a Hub id. The lists are labelled mentions from your own
 pipeline, in the format of umls-reranker calibrate MODEL --lists, from documents that the model was not calibrated on.
@@ -85,14 +85,8 @@ def make(recipe, run, stage) -> None:
     known = [pair for rows in counted for pair in zip(rows["mention"][:], rows["cui"][:], strict=True)]
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
-        metrics, outcomes = evaluate_lists(
-            reranker,
-            lists,
-            "test",
-            known=known,
-            resamples=recipe.evaluation.bootstrap_resamples,
-            seed=recipe.run.seed,
-        )
+        bootstrap = {"resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
+        metrics, outcomes = evaluate_lists(reranker, lists, "test", known=known, **bootstrap)
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
         for name in ("f1", "roc_auc"):
             metrics["figures"][name] = {"value": dev[name]}

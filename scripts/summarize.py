@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Summarize a finished run on one screen: outputs, results and baselines, examples, and how to use the model.
+"""Summarize a finished run on one screen: examples, results and baselines, targets, and where the model is.
 
     umls-reranker summarize quickstart
 
 Reads the output of the other stages and changes nothing.
 """
 
-import textwrap
 import warnings
 from functools import partial
 
@@ -14,16 +13,12 @@ from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.settings import EvaluationArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, read_manifest
+from umls_reranker.core.stages import RunFolder
 
 # Number of test mentions shown with their candidates.
 EXAMPLES = 3
 # Number of tables of the report that are shown: comparison, ranking and tiers.
 TABLES = 3
-# Check results whose targets are named.
-RESULTS = {"FAIL": "missed", "INCONCLUSIVE": "inconclusive"}
-# What the example prints for each candidate.
-EXAMPLE_LINE = "{item.score:.3f}  {item.tier:6}  {item.name}"
 
 
 def main() -> None:
@@ -37,20 +32,17 @@ def main() -> None:
     metrics = read_metrics(run.path / "report" / METRICS)
     console = table_console()
     print_plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    # Some mentions have no type, and the call below intentionally passes no retrieval scores.
+    # Some mentions have no type.
     warnings.simplefilter("ignore", UserWarning)
     texts, golds, ranked = example_mentions(recipe, run)
     print_plain(example_lines(texts, golds, ranked))
     for table in report_tables(metrics)[:TABLES]:
         console.print(f"\n{table.title}\n", style="bold")
         print_plain(as_text(table))
-    print_plain(f"\n{what_was_made(run)}\n{checklist_line(run)}")
+    print_plain(f"\n{checklist_line(run)}")
     print_plain(f"Model folder, ready for the Hub: {run.path / 'model'}    metrics, plots: {run.path / 'report'}")
     print_plain(f"Report to open in a browser: {run.path / 'report' / 'report.html'}\n")
-    lines, printed = example_call(run.path / "model", texts, ranked)
-    for title, text in (("Use it:", lines), ("This prints:", printed)):
-        console.print(f"{title}\n", style="bold")
-        print_plain(textwrap.indent(text, "    "))
+    print_plain(f"Use it: UMLSReranker.from_pretrained({str(run.path / 'model')!r}).rerank(mention, candidates)")
 
 
 def example_lines(texts: list[str], golds: list[str], ranked: list[list[dict]]) -> str:
@@ -64,34 +56,15 @@ def example_lines(texts: list[str], golds: list[str], ranked: list[list[dict]]) 
     return "\n".join(lines)
 
 
-def what_was_made(run) -> str:
-    """Sizes and minutes, from the stages' manifests."""
-    training = read_manifest(run.path / "checkpoints")["summary"]
-    if (run.path / "index").is_dir():
-        index = read_manifest(run.path / "index")["summary"]
-        source = f"Built: an index of {index['names']:,} names of {index['concepts']:,} concepts and"
-    else:
-        counts = read_manifest(run.path / "lists")["summary"]["mentions"]
-        source = f"Built from {sum(counts.values()):,} candidate lists:"
-    minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
-    steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
-    return (
-        f"{source} a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
-        f"({training['dtype']}).\n"
-        f"Minutes: {sum(minutes.values()):.1f} ({steps})"
-    )
-
-
 def checklist_line(run) -> str:
     """The results of umls-reranker validate, if it has run."""
     path = run.path / "checklist.json"
     if not path.is_file():
         return "Targets: not checked yet; run umls-reranker validate"
     checks = read_json(path)["checks"]
-    names = {result: [check["name"] for check in checks if check["result"] == result] for result in RESULTS}
-    rest = [f"{words}: {', '.join(names[result])}" for result, words in RESULTS.items() if names[result]]
+    rest = ", ".join(f"{check['name']} ({check['result']})" for check in checks if check["result"] != "PASS")
     met = sum(check["result"] == "PASS" for check in checks)
-    return "; ".join([f"Targets: {met} of {len(checks)} met", *rest])
+    return f"Targets: {met} of {len(checks)} met" + (f"; not met: {rest}" if rest else "")
 
 
 def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]]]:
@@ -113,24 +86,6 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     examples = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]
     golds = lists.annotations.cuis
     return [lists.mentions[i] for i in examples], [golds[i] for i in examples], [ranked[i] for i in examples]
-
-
-def example_call(model, texts: list[str], ranked: list[list[dict]]) -> tuple[str, str]:
-    """Lines to paste that rerank three names for an accepted example, if there is one; and what they print."""
-    from umls_reranker.serving.reranker import UMLSReranker
-
-    chosen = next((row for row, items in enumerate(ranked) if items and items[0]["accepted"]), 0)
-    names = sorted(dict.fromkeys(item["name"] for item in ranked[chosen][:3]))
-    listed = "".join(f"    {name!r},\n" for name in names)
-    lines = (
-        "from umls_reranker import UMLSReranker\n\n"
-        f"reranker = UMLSReranker.from_pretrained({str(model)!r})\n"
-        f"candidates = [\n{listed}]\n"
-        f"for item in reranker.rerank({texts[chosen]!r}, candidates):\n"
-        f"    print(f'{EXAMPLE_LINE}')\n"
-    )
-    items = UMLSReranker.from_pretrained(model).rerank(texts[chosen], names)
-    return lines, "".join(EXAMPLE_LINE.format(item=item) + "\n" for item in items)
 
 
 if __name__ == "__main__":

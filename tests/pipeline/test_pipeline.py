@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -57,14 +56,6 @@ def test_every_script_ends_well(finished):
         r"best checkpoint: step \d+ of 60; dev pairs: f1 ", finished.outcomes["train"].out.splitlines()[-1]
     )
     assert "3 passed, 0 failed" in finished.outcomes["validate"].out
-
-
-@pytest.mark.filterwarnings("ignore:missing inputs")
-def test_the_example_prints_what_the_summary_says(finished, capsys):
-    lines, printed = finished.outcomes["summarize"].out.split("Use it:\n")[1].split("This prints:\n")
-    assert "UMLSReranker.from_pretrained(" in lines
-    exec(textwrap.dedent(lines), {})
-    assert capsys.readouterr().out.strip() == textwrap.dedent(printed).strip()
 
 
 def test_the_run_folder_holds_every_stage(finished):

@@ -111,7 +111,6 @@ def test_there_is_no_index_and_every_stage_is_made(made):
         *("concepts", "mentions", "lists", "pairs", "checkpoints", "model", "report")
     }
     assert made.outcomes["prepare_data"].remade == ["concepts", "mentions", "lists"]
-    assert "Built from 120 candidate lists: a cross-encoder trained on" in made.outcomes["summarize"].out
 
 
 def test_the_lists_are_those_that_were_given(made):

@@ -344,12 +344,6 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is damaged ({error}); rebuild it with --overwrite") from None
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds of the latest run of each stage."""
-        log = self.path / "stages.jsonl"
-        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
-        return {entry["stage"]: entry["seconds"] for entry in entries}
-
     @contextmanager
     def locked(self, *, dry_run: bool = False, owner: bool = True) -> Iterator[None]:
         """Lock the run folder against a second process; the lock ends with the process.
