@@ -6,8 +6,8 @@ Runs at once: the built-in model of names comes with the package. A folder or Hu
 
 prints
 
-    kidney failure -> Kidney Failure (C0035078), 0.774, medium
-    heart attack -> abstain: Heart Failure has only 0.067
+    kidney failure -> Kidney Failure (C0035078), 0.798, medium
+    heart attack -> abstain: Heart Failure has only 0.064
 """
 
 from umls_reranker import UMLSReranker

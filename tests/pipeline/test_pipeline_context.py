@@ -48,22 +48,16 @@ def test_lists_hold_the_scores_of_all_retrievers(run):
 def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_requests_may_lack(run):
     reranker = UMLSReranker.from_pretrained(run[0] / "model")
     models = {model.name: model for model in reranker.calibration.models}
-    assert len(models) <= 12
+    assert list(models) == ["all", "no type", "names", "names, no type"]
     assert list(models["all"].fusion.weights) == list(FEATURES)
-    without = {
-        "names and CUIs": ("retrieval", "context", "lexical", "type_compatibility"),
-        "no context": ("context",),
-        "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_compatibility"),
-    }
-    for name, gone in without.items():
-        assert set(models[name].fusion.weights) == {*FEATURES} - {*gone}
+    of_names = {name for name, feature in FEATURES.items() if not feature.inputs}
+    assert set(models["names"].fusion.weights) == set(models["names, no type"].fusion.weights) == of_names
     row = first_row(run[0])
     bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in row["candidates"]]
-    with_scores = reranker.rerank("fever", row["candidates"], index_key=row["index_key"])
-    without = reranker.rerank("fever", bare)
-    assert {item.inputs for item in without} == {"names and CUIs, no type, no context"}
-    found = {item.cui: item.score for item in with_scores}
-    assert found != {item.cui: item.score for item in without}
+    given = {name: row[name] for name in ("left", "right", "index_key")}
+    # The types of a run's candidates are in its dictionary.
+    assert {item.inputs for item in reranker.rerank(row["entity"], row["candidates"], "T047", **given)} == {"no type"}
+    assert {item.inputs for item in reranker.rerank(row["entity"], bare)} == {"names, no type"}
 
 
 def test_the_linker_gives_the_scores_of_the_evaluation(run):
