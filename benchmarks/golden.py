@@ -146,7 +146,7 @@ def calibrate(golden: Golden) -> Figures:
     files = [golden.file(f"medmentions_st21pv/corpus_pubtator_pmids_{name}.txt") for name in ("trng", "dev")]
     known = {document for file in files for document in file.read_text().split()}
     lists = golden.write("unseen.jsonl", [json.dumps(row) for row in golden.rows() if row["doc_id"] not in known])
-    printed = golden.umls_reranker("calibrate", "built-in", "--lists", lists, "--output", golden.work / "built-in")
+    printed = golden.umls_reranker("calibrate", "built-in", "--lists", lists, "--output", golden.work / "calibrated")
     gain, low = re.search(r"([+-][\d.]+) points over [^(]*\(([+-]?[\d.]+) to", printed).groups()
     yield Figure("calibrate built-in: gain in points", float(gain), 0.7)
     yield Figure("calibrate built-in: its lower limit", float(low), 1.5)
