@@ -54,8 +54,10 @@ def main() -> int:
         settings["device"] = str(processes.device)
     reranker = UMLSReranker.from_pretrained(settings.pop("model"), exhaustive=options.exhaustive, **settings)
     counts = job.run(reranker, processes)
-    if processes.is_main_process:
-        print(f"{counts.ranked:,} mentions ranked, {counts.faulty:,} with an error, written to {options.output}")
+    # A launcher kills the other processes when one ends with an error: only the process that wrote the output tells.
+    if not processes.is_main_process:
+        return 0
+    print(f"{counts.ranked:,} mentions ranked, {counts.faulty:,} with an error, written to {options.output}")
     return 1 if counts.faulty else 0
 
 
