@@ -149,7 +149,7 @@ class CrossFits:
         baseline = FeatureFusion.fit(others, table, gold, start.baseline)
         model = InputModel(baseline=baseline)
         by_others = baseline.utilities(table)
-        retained = model.retained(table, by_others)
+        retained = model.keep_candidates(table, by_others)
         # Pruned candidates are served with utilities that no weight changes. More than e^50 would overflow and makes
         # no difference.
         sums = log_sums(np.where(retained, -np.inf, by_others), table.offsets)
@@ -231,7 +231,7 @@ class CrossFits:
             raise UserError("too few documents to hold out a fold")
         table, rows = self.table.take(mentions), mentions[self.lists.owner]
         others = model.baseline.utilities(table) if model.baseline else None
-        logits = np.where(model.retained(table, others), self.logits[rows], np.float32(np.nan))
+        logits = np.where(model.keep_candidates(table, others), self.logits[rows], np.float32(np.nan))
         return Part(model, mentions, rows, table, logits, others)
 
 

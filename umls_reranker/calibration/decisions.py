@@ -149,8 +149,8 @@ def rank(
         calibration: the model's calibration.
         network_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
-        exhaustive: whether to score pruned candidates too (`InputModel.retained`), one value for all mentions or one
-            for each.
+        exhaustive: whether to score pruned candidates too (`InputModel.keep_candidates`), one value for all mentions
+            or one for each.
     """
     asked = np.asarray(exhaustive)
     if asked.size and asked.dtype != bool:
@@ -159,32 +159,49 @@ def rank(
         raise ValueError(f"exhaustive: {len(lists)} expected 1 or {len(lists)} values, found {len(asked)}")
     is_exhaustive = asked if asked.ndim else np.full(len(lists), bool(asked))
     choice = calibration.model_for(lists, network_inputs)
-    scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0
+    scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0 if callable(score) else score.truncated
     for number in np.unique(choice.models).tolist():
-        model, mentions = calibration.models[number], choice.models == number
-        rows = mentions[lists.owner]
-        part = without(lists if mentions.all() else lists.take(mentions), model.removed)
-        table = calibration.feature_table(part, model)
-        others = model.baseline.utilities(table) if model.baseline else None
-        retained = model.retained(table, others)
-        if model.uses_network:
-            retained |= is_exhaustive[mentions][part.owner]
-        if not callable(score):
-            logits, truncated = score.logits[rows], score.truncated
-        elif retained.any():
-            scores = score(part, retained)
-            logits, truncated = scores.logits, truncated + scores.truncated
-        else:
-            logits = scored.logits[rows]
-        logits = np.where(retained, logits, np.float32(np.nan))
-        scored.logits[rows] = logits
-        scored.log_odds[rows], scored.probabilities[rows] = model.scores(table, logits, others)
-        if others is not None:
-            scored.without_network[rows] = others
-        scored.edges[mentions] = model.thresholds.edges(part.types)
+        mentions = choice.models == number
+        truncated += _fill_scores(scored, lists, mentions, calibration, number, score, is_exhaustive)
     # The certificate of the tier "high" was measured on mentions with all inputs of the model.
     scored.edges[~choice.complete, 2] = np.inf
     return scored.decide(lists, choice.models, choice.missing, accept_tier, truncated)
+
+
+def _fill_scores(
+    scored: Scored,
+    lists: CandidateLists,
+    mentions: np.ndarray,
+    calibration: Calibration,
+    number: int,
+    score: Callable[[CandidateLists, np.ndarray], Scores] | Scores,
+    exhaustive: np.ndarray,
+) -> int:
+    """Fill in what one model, by its number, makes of the mentions it decides about, (n,) bool: prune, then score.
+
+    Returns:
+        Number of pairs that `score` truncated; 0 if the logits are known.
+    """
+    model, rows = calibration.models[number], mentions[lists.owner]
+    part = without(lists if mentions.all() else lists.take(mentions), model.removed)
+    table = calibration.feature_table(part, model)
+    others = model.baseline.utilities(table) if model.baseline else None
+    retained = model.keep_candidates(table, others)
+    if model.uses_network:
+        retained |= exhaustive[mentions][part.owner]
+    logits, truncated = scored.logits[rows], 0
+    if not callable(score):
+        logits = score.logits[rows]
+    elif retained.any():
+        scores = score(part, retained)
+        logits, truncated = scores.logits, scores.truncated
+    logits = np.where(retained, logits, np.float32(np.nan))
+    scored.logits[rows] = logits
+    scored.log_odds[rows], scored.probabilities[rows] = model.scores(table, logits, others)
+    if others is not None:
+        scored.without_network[rows] = others
+    scored.edges[mentions] = model.thresholds.edges(part.types)
+    return truncated
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ class InputModel:
         """Inputs of the features with a weight."""
         return inputs_of(self.fusion.read if self.fusion else ())
 
-    def retained(self, table: FeatureTable, others: np.ndarray | None) -> np.ndarray:
+    def keep_candidates(self, table: FeatureTable, others: np.ndarray | None) -> np.ndarray:
         """The candidates that the cross-encoder scores, (m,) bool; none if the model does not use it.
 
         These are the candidates with a probability of at least `PRUNING_THRESHOLD` by the baseline, and the top
@@ -119,9 +119,9 @@ class InputModel:
         """Log-odds of the candidates against "none of these", (m,); without a fusion, the logits.
 
         Args:
-            table: as for `retained`.
+            table: as for `keep_candidates`.
             logits: (m,) raw log-odds of the cross-encoder, NaN for pruned candidates.
-            others: as for `retained`.
+            others: as for `keep_candidates`.
         """
         if self.fusion is None:
             return logits
