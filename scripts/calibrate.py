@@ -87,7 +87,7 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
     source = Source.load(options.model, options.revision, options.device, options.dtype)
-    labelled = read_labelled_lists(options.lists, source.hierarchy, options.umls_dir, add=options.add)
+    labelled = read_labelled_lists(options.lists, source.hierarchy, options.dictionary, add=options.add)
     # Before anything is scored, which may take long.
     print(described(labelled, source.reads), flush=True)
     if options.dry_run:

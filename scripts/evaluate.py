@@ -43,7 +43,7 @@ def evaluate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the report")
     reranker = UMLSReranker.from_pretrained(options.model, options.revision, options.device, options.dtype)
-    labelled = read_labelled_lists(options.lists, reranker.thresholds.hierarchy, options.umls_dir, fitted_on=False)
+    labelled = read_labelled_lists(options.lists, reranker.thresholds.hierarchy, options.dictionary, fitted_on=False)
     # Before anything is scored, which may take long.
     print(described(labelled, reranker.template.reads), flush=True)
     if options.dry_run:

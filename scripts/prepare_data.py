@@ -83,7 +83,7 @@ def make_of_lists(recipe, run, files, stages) -> None:
         if lacking and not has_dictionary:
             raise UserError(
                 f"candidate_fields: no candidate of {path} has a {lacking[0]}, and the recipe has no dictionary "
-                f"(umls_dir, or obo with concept_source: obo); add either of them, or remove {lacking[0]}"
+                f"(umls_dir, obo or names); add either of them, or remove {lacking[0]}"
             )
         joined = concept_table(found.joined(iter_concepts(source.concepts)))
         make_concepts(stages["concepts"], source._replace(concepts=joined))

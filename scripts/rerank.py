@@ -14,7 +14,7 @@ is 1. The output appears only when it is complete.
 
 from pathlib import Path
 
-from umls_reranker.core.script import UMLS_DIR_HELP, CommandParser, run_script
+from umls_reranker.core.script import DICTIONARY_HELP, CommandParser, run_script
 
 
 def make_parser() -> CommandParser:
@@ -32,7 +32,7 @@ def make_parser() -> CommandParser:
         "--exhaustive", action="store_true", help="also score pruned candidates; by default their logit is null"
     )
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions ranked together (default: 1024)")
-    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
+    parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
@@ -43,7 +43,7 @@ def main() -> int:
     from umls_reranker.core.arrays import started_processes
     from umls_reranker.serving.bulk import BulkJob, OneProcess
 
-    further = {"overwrite": options.overwrite, "umls_dir": options.umls_dir}
+    further = {"overwrite": options.overwrite, "dictionary": options.dictionary}
     job = BulkJob(options.input, options.output, options.batch_mentions, **further)
     settings = served(options)
     processes = OneProcess()

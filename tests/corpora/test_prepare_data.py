@@ -138,6 +138,17 @@ def test_one_ontology_or_several(prepare, tmp_path):
     assert {"obo 1", "obo 2"} <= set(json.loads((both / "concepts" / "manifest.json").read_text())["inputs"])
 
 
+def test_a_file_of_names_is_a_dictionary(prepare, tmp_path):
+    write(tmp_path / "names.txt", "C9000004|10||common cold|head cold", "X:1||x")
+    run = prepare(concept_source="names", names=tmp_path / "names.txt")
+    assert ConceptTable.load(run / "concepts").rows(["10", "X:1"]).tolist() == [0, 1]
+    report = report_of(run, "concepts")
+    assert (report["concepts"], report["names"], report["vocabularies"][0]["file"]) == (2, 3, "names.txt")
+    assert prepare(concept_source="names", names=tmp_path / "names.txt", umls_dir="") == run
+    with pytest.raises(UserError, match="names: .*concept_source"):
+        prepare(names=tmp_path / "names.txt")
+
+
 def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
     lists = [
         {"entity": "cold", "doc_id": f"d{n}", "cui": "C9999901", "split": SPLITS[n % 4]}

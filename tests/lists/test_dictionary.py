@@ -114,6 +114,16 @@ def test_one_of_the_two_files_is_enough(release):
         Dictionary.from_umls_dir(release)
 
 
+def test_a_file_of_names_knows_alternate_ids_and_types_if_it_has_any(tmp_path):
+    path = tmp_path / "names"
+    path.write_text("D1|10||common cold|head cold\n")
+    found = {"name": "common cold", "preferred_name": "common cold", "synonym_score": 1.0}
+    for cui in ("D1", "10"):
+        assert add(Dictionary.load(path), "Head-cold", {"cui": cui}) == [{"cui": cui} | found]
+    path.write_text("id,name,semantic_type\nD1|10,head cold,Disease or Syndrome\n")
+    assert add(Dictionary.load(path), "flu", {"cui": "10"})[0]["semantic_types"] == ["Disease or Syndrome"]
+
+
 def test_only_the_concepts_that_are_wanted_are_read(release):
     dictionary = Dictionary.from_umls_dir(release, [COLD, "C0000001", "an id of other length", ""])
     assert dictionary.known([COLD, CHILL]) == {"names": 1, "semantic types": 1}

@@ -268,7 +268,7 @@ def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_pat
         {"id": 1, "entity": "renal failure", "candidates": [{"cui": "C9000009"}]},
     ]
     source, target = write(tmp_path / "in.parquet", given), tmp_path / "out.parquet"
-    job = BulkJob(source, target, umls_dir=write_rrf(tmp_path / "META"))
+    job = BulkJob(source, target, dictionary=write_rrf(tmp_path / "META"))
     assert job.run(reranker, OneProcess()) == (2, 0)
     added = Dictionary.from_umls_dir(tmp_path / "META").add_to(given)
     expected = reranker.rerank_batch([row["entity"] for row in added], [row["candidates"] for row in added])

@@ -25,19 +25,26 @@ def bare_lists(mentions=90, documents=30):
     return rows
 
 
-def test_bare_cuis_are_calibrated_and_served_with_a_dictionary(tmp_path, capsys):
-    rows, release = bare_lists(), write_rrf(tmp_path / "META")
-    words = ["--lists", write_lists(tmp_path / "own.jsonl", rows), "--umls_dir", release, "--calibrator", "platt"]
+def write_names(path):
+    """The vocabulary in lines of BioSyn."""
+    path.write_text("".join(f"{cui}||{'|'.join(names)}\n" for cui, (_, names) in VOCABULARY.items()))
+    return path
+
+
+@pytest.mark.parametrize("write, name", [(write_rrf, "META"), (write_names, "names.txt")])
+def test_bare_cuis_are_calibrated_and_served_with_a_dictionary(tmp_path, capsys, write, name):
+    rows, dictionary = bare_lists(), write(tmp_path / name)
+    words = ["--lists", write_lists(tmp_path / "own.jsonl", rows), "--dictionary", dictionary, "--calibrator", "platt"]
     run_script("calibrate", *words, "--output", tmp_path / "new")
     said = capsys.readouterr().out
     assert "gain: " in said and "synonym_score: from 0 to 1" in said
     reranker = UMLSReranker.from_pretrained(tmp_path / "new")
     known = [{"cui": DISEASE, "my_score": 0.0}, {"cui": PHENOMENON, "my_score": 0.0}]
-    (row,) = Dictionary.from_umls_dir(release).add_to([{"entity": "head cold", "candidates": known}])
+    (row,) = Dictionary.load(dictionary).add_to([{"entity": "head cold", "candidates": known}])
     best = reranker.rerank(row["entity"], row["candidates"])[0]
     assert (best.cui, best.name) == (DISEASE, "common cold") and best.score > 0.5
-    assert "rerank --umls_dir`, and" in (tmp_path / "new" / "README.md").read_text()
+    assert "rerank --dictionary`, and" in (tmp_path / "new" / "README.md").read_text()
     for item in row["candidates"]:
         del item["synonym_score"]
-    with pytest.warns(UserWarning, match="; using .* synonym_score: added by rerank --umls_dir"):
+    with pytest.warns(UserWarning, match="; using .* synonym_score: added by rerank --dictionary"):
         reranker.rerank(row["entity"], row["candidates"])

@@ -171,3 +171,25 @@ def test_files_of_a_release_and_its_name(tmp_path):
     expected = ["MRCONSO.RRF", "MRSTY.RRF", "MRREL.RRF.gz", "MRCUI.RRF", "release.dat"]
     assert [path.name for path in files.values()] == expected
     assert read_release(files) == {"date": "20210503", "name": "2021AA"}
+
+
+def test_codes_of_a_source_are_ids_with_the_names_types_and_definitions_of_their_cuis(tmp_path):
+    def atom(cui, code, name, kind="ET", sab="MSH", ts="S"):
+        return f"{cui}|ENG|{ts}|L1|PF|S1|Y|A1||||{sab}|{kind}|{code}|{name}|0|N||"
+
+    names = [
+        atom("C0000002", "D2", "narrower", ts="P"),
+        atom("C0000001", "D2", "heading", "MH"),
+        atom("C0000001", "C5", "same cui", "NM"),
+        atom("C0000001", "D2", "of another source", "PT", "SNOMEDCT_US", "P"),
+        atom("C0000003", "D3", "of another source", "PT", "SNOMEDCT_US", "P"),
+    ]
+    types = [f"C000000{number}|{kind}|B2|x|AT1||" for number, kind in ((2, "T046"), (1, "T047"), (2, "T047"))]
+    definitions = [f"C0000002|A1|AT1||{sab}|Of {sab}.|N||" for sab in ("NCI", "MSH")]
+    files = release(tmp_path, names, types, definitions)
+    expected = [
+        Concept("C5", "same cui", (), ("T047",), "", ("C0000001",)),
+        Concept("D2", "heading", ("narrower",), ("T046", "T047"), "Of MSH.", ("C0000002", "C0000001")),
+    ]
+    for sources in ((), ("MSH",)):
+        assert read(files, identifiers="MSH", sources=sources) == expected

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from .files import find_recipe, is_recipe, shipped_recipes
-from .script import LISTS_HELP, UMLS_DIR_HELP, CommandParser
+from .script import DICTIONARY_HELP, LISTS_HELP, CommandParser
 from .settings import (
     FEATURES,
     CalibrationArguments,
@@ -283,7 +283,7 @@ def lists_parser(description: str, keys: Collection[str], **of_model: Any) -> Co
     parser.add_argument("model", metavar="MODEL", **of_model)
     parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
     parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
-    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
+    parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
     for action in recipe_parser("", SECTIONS)._actions:

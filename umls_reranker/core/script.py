@@ -31,10 +31,11 @@ LISTS_HELP = (
     '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
     '"doc_id": "d1", "cui": "C0009443"}'
 )
-UMLS_DIR_HELP = (
-    "folder with MRCONSO.RRF, MRSTY.RRF or both; adds missing fields to candidates by CUI: name, preferred_name, "
-    "semantic_types, and synonym_score (similarity of the mention to the most similar name of the concept); a model "
-    "calibrated with synonym_score needs it at serving too"
+DICTIONARY_HELP = (
+    "folder META of a UMLS release (MRCONSO.RRF, MRSTY.RRF or both), or a file of names: a table (.csv, .tsv, .jsonl, "
+    ".parquet) of id, name and optionally preferred and semantic_type, or lines id|id||name|name; adds missing fields "
+    "to candidates by their id (key cui): name, preferred_name, semantic_types, and synonym_score (similarity of the "
+    "mention to the most similar name of the concept); a model calibrated with synonym_score needs it at serving too"
 )
 
 

@@ -252,7 +252,9 @@ class ConceptArguments:
     """Concepts: where CUIs, names and types come from."""
 
     concept_source: str = recipe_key(
-        "rrf", "rrf: a UMLS release; obo: an ontology with UMLS cross-references", ("rrf", "obo")
+        "rrf",
+        "rrf: a UMLS release; obo: an ontology with UMLS cross-references; names: a file of ids and names",
+        ("rrf", "obo", "names"),
     )
     umls_dir: str | None = recipe_key(
         None,
@@ -260,6 +262,9 @@ class ConceptArguments:
     )
     languages: list[str] = recipe_key(["ENG"], "rrf: keep names in these languages (LAT)")
     sources: list[str] = recipe_key([], "rrf: keep names from these source vocabularies (SAB); empty keeps all")
+    identifiers: str | None = recipe_key(
+        None, "rrf: source (SAB, e.g. MSH) whose codes are the concept ids, with its names alone; unset: CUIs"
+    )
     concept_types: list[str] = recipe_key(
         [], "keep concepts of these semantic types (ids) and of narrower ones; empty keeps all"
     )
@@ -278,10 +283,16 @@ class ConceptArguments:
         ["EXACT"], "obo: synonym scopes to keep (EXACT, NARROW, BROAD, RELATED)"
     )
 
+    names: str | None = recipe_key(
+        None,
+        "names: local path or URL of a table (CSV, TSV, JSON Lines, Parquet) of id, name and optionally preferred and "
+        "semantic_type, or of lines id|id||name|name (BioSyn); plain or .gz, #sha256=HEX as for corpus",
+    )
+
     @property
     def names_dictionary(self) -> bool:
         """Whether the recipe names a dictionary; candidate lists work without one."""
-        return self.concept_source == "obo" or self.umls_dir is not None
+        return self.concept_source != "rrf" or self.umls_dir is not None
 
 
 @dataclass
@@ -298,8 +309,8 @@ class MentionArguments:
         "user-provided candidate lists, in place of corpus, index and retrieval: file or folder of mentions with "
         "candidates (.jsonl, .csv, .tsv, .parquet, .arrow), in the format of umls-reranker rerank, top candidate "
         "first; each mention has doc_id, cui (the gold concept) and, unless train_documents or the shares assign it, "
-        "split (train, dev, calibration, test); candidate scores are named NAME_score; a dictionary (umls_dir, or "
-        "obo with concept_source: obo) is optional",
+        "split (train, dev, calibration, test); candidate scores are named NAME_score; a dictionary (umls_dir, obo "
+        "or names) is optional",
     )
     corpus: list[str] = recipe_key(
         [],

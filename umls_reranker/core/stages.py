@@ -50,7 +50,7 @@ EXACT_INDEX = "Flat"
 LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers", "umls_reranker")
 # Files count by content, not by path.
 PATHS = (
-    *("umls_dir", "obo", "corpus", "candidate_lists"),
+    *("umls_dir", "obo", "names", "corpus", "candidate_lists"),
     *("train_documents", "dev_documents", "test_documents"),
 )
 # Input files, by name, that only the mentions are read from.

@@ -18,6 +18,7 @@ from ..core.recipe import Recipe
 from ..core.settings import ConceptArguments, MentionArguments
 from ..core.text_files import UserError
 from ..vocab.concepts import concept_table
+from ..vocab.names import read_name_concepts, read_name_lists
 from ..vocab.ontology import read_obo_concepts, read_ontology
 from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, release_files
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
@@ -29,6 +30,7 @@ from .user_lists import SplitOf
 # Recipe key -> check that rejects a wrong download (`fetch.fetch`).
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": read_ontology,
+    "names": read_name_lists,
     "corpus": lambda path: reader_of([path]),
     "train_documents": read_pmids,
     "dev_documents": read_pmids,
@@ -47,16 +49,18 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     from_corpus = mentions.mention_source == "corpus" and not lists
     if lists and (mentions.corpus or mentions.mention_source != "corpus"):
         raise UserError("candidate_lists contain the mentions; remove corpus and mention_source")
-    if concepts.obo and not concepts.names_dictionary:
-        raise UserError("obo: is read only with concept_source: obo; set that too, or remove obo")
+    source = concepts.concept_source
+    for key in ("obo", "names"):
+        if getattr(concepts, key) and source != key:
+            raise UserError(f"{key}: is read only with concept_source: {key}; set that too, or remove {key}")
 
     def fetched(key: str, locators: str | list[str] | None, *, folder: bool = False) -> tuple[Path, ...]:
         each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
         return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
 
     files: dict[str, tuple[Path, ...]] = {}
-    if concepts.concept_source == "obo":
-        files["obo"] = fetched("obo", concepts.obo)
+    if source != "rrf":
+        files[source] = fetched(source, getattr(concepts, source))
     elif concepts.names_dictionary or not lists:
         release = release_files(Path(_required("umls_dir", concepts.umls_dir)), () if from_corpus else ("MRCUI",))
         files |= {name: (path,) for name, path in release.items()}
@@ -107,7 +111,7 @@ class ConceptSource(NamedTuple):
         concepts: concepts for `concepts.write_concepts`.
         hierarchy: hierarchy of their semantic types.
         relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
-        report: the reader's counts, and the source: ``release``, or ``vocabularies`` of ontologies.
+        report: the reader's counts, and the source: ``release``, or ``vocabularies`` of other files.
     """
 
     concepts: pa.Table
@@ -132,11 +136,16 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
         report = merged.report | {"vocabularies": merged.vocabularies}
         children, parents = zip(*merged.parents, strict=True) if merged.parents else ((), ())
         relations = [pa.table([children, parents], schema=PAIRS)]
+    elif concepts.concept_source == "names":
+        (path,), hierarchy = files["names"], TypeHierarchy.built_in()
+        table, report = read_name_concepts(path, hierarchy)
+        report["vocabularies"] = [{"file": path.name, "id": "", "version": "", "license": ""}]
     else:
         release, hierarchy = {name: paths[0] for name, paths in files.items()}, TypeHierarchy.built_in()
-        table, report = read_rrf_concepts(release, languages=concepts.languages, sources=concepts.sources)
+        kept = {key: getattr(concepts, key) for key in ("languages", "sources", "identifiers")}
+        table, report = read_rrf_concepts(release, **kept)
         report["release"] = read_release(release)
-        if "MRREL" in release:
+        if "MRREL" in release and not concepts.identifiers:
             relations = read_relations(release["MRREL"])
     if concepts.concept_types or concepts.semantic_groups:
         table = _of_types(table, _wanted_types(concepts, hierarchy))

@@ -1,4 +1,4 @@
-"""`Dictionary` adds to candidates by CUI what a UMLS folder knows: names, semantic types, and a synonym score."""
+"""`Dictionary` adds to candidates by id what a dictionary knows: names, semantic types, and a synonym score."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from ..core.text_files import UserError
 from ..vocab.concepts import StringRows
+from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normalize_cui, normalize_texts, shared_trigrams
 from .columns import SYNONYM_SCORE
@@ -44,11 +45,32 @@ class _Column(NamedTuple):
 
 
 class Dictionary:
-    """Names and semantic types of concepts, which `Dictionary.from_umls_dir` reads from a UMLS release."""
+    """Names and semantic types of concepts, which `Dictionary.load` reads from a UMLS release or a file of names."""
 
     def __init__(self, names: _Column | None, types: _Column | None) -> None:
         # Of names, the preferred one comes first; None was not read.
         self._names, self._types = names, types
+
+    @classmethod
+    def load(cls, path: str | Path, cuis: Iterable[str] | None = None) -> Dictionary:
+        """Read a release as `from_umls_dir` does, or all of a file of names.
+
+        Args:
+            path: folder META of a release; or a file, plain or gzip: a table (CSV, TSV, JSON Lines, Parquet) with a
+                name per row, with ``id`` and ``name`` and optionally ``preferred`` (true or not) and
+                ``semantic_type``; or lines ``id|id||name|name``. ``|`` in an id separates alternates, all of which
+                find the concept.
+            cuis: the concepts to read of a release; None reads all.
+
+        Raises:
+            UserError: the file is missing, empty, damaged or without the columns; or an id or a name is empty (names
+                the row).
+        """
+        if Path(path).is_dir():
+            return cls.from_umls_dir(path, cuis)
+        ids, names, types, alternates = read_name_lists(Path(path))
+        rows = StringRows(StringRows.table_of_ids(ids, alternates))
+        return cls(_Column(rows, names), _Column(rows, types) if len(types.values) else None)
 
     @classmethod
     def from_umls_dir(

@@ -58,7 +58,7 @@ class LabelledLists:
 def read_labelled_lists(
     path: Path,
     hierarchy: TypeHierarchy,
-    umls_dir: Path | None = None,
+    dictionary: Path | None = None,
     *,
     concepts: ConceptTable | None = None,
     add: Path | None = None,
@@ -72,7 +72,7 @@ def read_labelled_lists(
     Args:
         path: the file or folder, such as ``lists/test.arrow`` of a run.
         hierarchy: the types that the model knows.
-        umls_dir: folder of a UMLS release that completes the candidates (`Dictionary`).
+        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`).
         concepts: dictionary of a run, which completes the candidates and knows which gold concepts are in it.
         add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and ``mention_id`` of a
             row replaces it, and one with ``"sampled": false`` may not count for a certificate.
@@ -82,15 +82,15 @@ def read_labelled_lists(
         UserError: a file cannot be read, a row is invalid (it is named), a mention_id is repeated in a document, there
             are too few documents, or no list contains its gold concept.
     """
-    rows, dictionary = _joined(path, list(read_rows(path)), [] if add is None else list(read_rows(add))), None
-    if umls_dir is not None:
+    rows, known = _joined(path, list(read_rows(path)), [] if add is None else list(read_rows(add))), None
+    if dictionary is not None:
         mappings = rows.mappings()
-        dictionary = Dictionary.from_umls_dir(umls_dir, candidate_cuis(mappings))
-        rows = Rows(rows.positions, dictionary.add_to(mappings))
-    labelled = replace(labels(rows, hierarchy), dictionary=dictionary)
+        known = Dictionary.load(dictionary, candidate_cuis(mappings))
+        rows = Rows(rows.positions, known.add_to(mappings))
+    labelled = replace(labels(rows, hierarchy), dictionary=known)
     if concepts is not None:
-        known = concepts.rows(labelled.lists.annotations.cuis.tolist()) >= 0
-        annotations = replace(labelled.lists.annotations, in_dictionary=known)
+        in_dictionary = concepts.rows(labelled.lists.annotations.cuis.tolist()) >= 0
+        annotations = replace(labelled.lists.annotations, in_dictionary=in_dictionary)
         labelled = replace(labelled, lists=replace(labelled.lists.completed(concepts), annotations=annotations))
     refuse_repeated_ids(labelled, {})
     if fitted_on:

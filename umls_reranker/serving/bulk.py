@@ -59,8 +59,8 @@ class BulkJob:
         target: file to write: JSON Lines, or for Parquet and Arrow the format of the input.
         batch_rows: number of mentions ranked at once.
         overwrite: whether to replace an existing output.
-        umls_dir: folder of a UMLS release that completes the candidates (`Dictionary`) without changing the rows of
-            the output.
+        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`) without changing the
+            rows of the output.
 
     Raises:
         UserError: the input is not found, the format of the output is another, or the output is the input or exists.
@@ -73,7 +73,7 @@ class BulkJob:
         batch_rows: int = 1024,
         *,
         overwrite: bool = False,
-        umls_dir: Path | None = None,
+        dictionary: Path | None = None,
     ) -> None:
         files = mention_files(source)
         if target.suffix != ".jsonl" and (target.suffix not in TABLES or {file.suffix for file in files} - {*TABLES}):
@@ -83,9 +83,9 @@ class BulkJob:
             raise UserError(f"{target} already exists; choose another output, or replace a file with --overwrite")
         self._source, self._target, self._batch_rows = source, target, batch_rows
         self._dictionary = None
-        if umls_dir is not None:
+        if dictionary is not None:
             cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in read_rows(source)))
-            self._dictionary = Dictionary.from_umls_dir(umls_dir, cuis)
+            self._dictionary = Dictionary.load(dictionary, cuis)
 
     def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> BulkCounts:
         """Rank the rows and write the output; a row that cannot be ranked is written with ``error``, the reason.

@@ -378,7 +378,7 @@ class UMLSReranker:
                 has_scores |= not_counted
                 names += [f"{name}_score"] if not_counted.any() else []
         if not names:
-            by = f"{SYNONYM_SCORE}: added by rerank --umls_dir, and by umls_reranker.Dictionary. "
+            by = f"{SYNONYM_SCORE}: added by rerank --dictionary, and by umls_reranker.Dictionary. "
             return by if SYNONYM_SCORE in decisions.missing else ""
         if all(lists.index_keys[row] for row in np.unique(lists.owner[has_scores]).tolist()):
             return (

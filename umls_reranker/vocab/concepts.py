@@ -25,6 +25,7 @@ CONCEPT_SCHEMA = pa.schema(
         "synonyms": pa.list_(pa.string()),
         "semantic_types": pa.list_(pa.string()),
         "definition": pa.string(),
+        "alternates": pa.list_(pa.string()),
     }
 )
 ROWS_PER_BATCH = 10_000
@@ -42,6 +43,7 @@ class Concept:
         synonyms: other names, each once, without the preferred one.
         semantic_types: type ids; empty if the vocabulary has none.
         definition: one definition, or "".
+        alternates: further ids, none of which is the id of another concept.
     """
 
     cui: str
@@ -49,6 +51,7 @@ class Concept:
     synonyms: tuple[str, ...] = ()
     semantic_types: tuple[str, ...] = ()
     definition: str = ""
+    alternates: tuple[str, ...] = ()
 
 
 def concept_table(concepts: Iterable[Concept]) -> pa.Table:
@@ -58,11 +61,31 @@ def concept_table(concepts: Iterable[Concept]) -> pa.Table:
     return pa.Table.from_pydict(columns, CONCEPT_SCHEMA)
 
 
+def table_of_lists(
+    cuis: pa.StringArray,
+    names: pa.ListArray,
+    types: pa.ListArray | None = None,
+    definitions: pa.StringArray | None = None,
+    alternates: pa.ListArray | None = None,
+) -> pa.Table:
+    """The table of `CONCEPT_SCHEMA` for n concepts with these lists; of names, the preferred one comes first."""
+    offsets = names.offsets.to_numpy()
+    first = pa.array(offsets[:-1])
+    is_synonym = np.ones(len(names.values), bool)
+    is_synonym[offsets[:-1]] = False
+    starts = pa.array(offsets - np.arange(len(cuis) + 1), pa.int32())
+    synonyms = pa.ListArray.from_arrays(starts, names.values.filter(pa.array(is_synonym)))
+    nothing = pa.ListArray.from_arrays(pa.array(np.zeros(len(cuis) + 1, np.int32)), pa.array([], pa.string()))
+    definitions = pa.repeat("", len(cuis)) if definitions is None else definitions
+    columns = [cuis, names.values.take(first), synonyms, types or nothing, definitions, alternates or nothing]
+    return pa.table(columns, schema=CONCEPT_SCHEMA)
+
+
 def iter_concepts(table: pa.Table) -> Iterator[Concept]:
     """Yield the rows of a table of `CONCEPT_SCHEMA`."""
     for batch in table.to_batches(ROWS_PER_BATCH):
-        for cui, name, synonyms, types, definition in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-            yield Concept(cui, name, tuple(synonyms), tuple(types), definition)
+        for cui, name, synonyms, types, definition, ids in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+            yield Concept(cui, name, tuple(synonyms), tuple(types), definition, tuple(ids))
 
 
 def count_typed(concepts: pa.Table) -> int:
@@ -117,6 +140,12 @@ class StringRows:
         return pa.table([hashes[is_new], rows[is_new].astype(np.int32)], schema=cls.SCHEMA)
 
     @classmethod
+    def table_of_ids(cls, ids: pa.StringArray, alternates: pa.ListArray) -> pa.Table:
+        """The table for n ids by their position, and the alternates of each."""
+        rows = np.concatenate([np.arange(len(ids)), pc.list_parent_indices(alternates).to_numpy()])
+        return cls.table_of(hash_names(pa.concat_arrays([ids, pc.list_flatten(alternates)])), rows)
+
+    @classmethod
     def of(cls, strings: pa.StringArray) -> StringRows:
         """Number n distinct strings by their position."""
         return cls(cls.table_of(hash_names(strings), np.arange(len(strings))))
@@ -168,7 +197,7 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
             raise UserError(f"the concept id {cui!r} is empty or repeated; give each concept an id of its own")
     with arrow_writer(path / CONCEPTS_FILE, CONCEPT_SCHEMA) as writer:
         writer.write_table(concepts)
-    _write_rows(path / CUIS_FILE, StringRows.table_of(hash_names(cuis), np.arange(len(cuis))))
+    _write_rows(path / CUIS_FILE, StringRows.table_of_ids(cuis, concepts["alternates"].combine_chunks()))
     _write_rows(path / NAMES_FILE, _rows_by_name(concepts))
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return len(concepts)
@@ -240,7 +269,7 @@ class ConceptTable:
         return 1 + pc.list_value_length(self._synonyms).to_numpy().astype(np.int64)
 
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
-        """Rows of n CUIs, (n,) int64; -1 for unknown CUIs."""
+        """Rows of n CUIs or alternates of them, (n,) int64; -1 for unknown ones."""
         return self._by_cui.find_one(_texts("CUIs", cuis))
 
     def cuis_of(self, rows: np.ndarray) -> pa.StringArray:
@@ -261,7 +290,7 @@ class ConceptTable:
         """One column at n rows, (n,), null at row -1.
 
         Args:
-            name: ``cui``, ``name``, ``synonyms``, ``semantic_types`` or ``definition``.
+            name: ``cui``, ``name``, ``synonyms``, ``semantic_types``, ``definition`` or ``alternates``.
             rows: row numbers.
         """
         return self._columns[name].take(pa.array(rows, mask=rows < 0))

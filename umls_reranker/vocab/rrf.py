@@ -18,7 +18,7 @@ from pyarrow import csv
 from ..core.arrays import arrow_writer, open_arrow
 from ..core.script import progress
 from ..core.text_files import Malformed, UserError, decode, open_binary, read_lines
-from .concepts import CONCEPT_SCHEMA, distinct_lists
+from .concepts import distinct_lists, table_of_lists
 
 # A line must not be longer.
 BLOCK_BYTES = 4 << 20
@@ -102,6 +102,8 @@ def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
 
 # What makes a name preferred, after its language: field, and its values from best to worst.
 PREFERENCES = (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",)))
+# The names that a source itself prefers; several CUIs may have one of its codes.
+OF_CODES = (("TTY", ("MH", "NM", "PT")), *PREFERENCES)
 
 
 def read_rrf_concepts(
@@ -109,8 +111,9 @@ def read_rrf_concepts(
     *,
     languages: Sequence[str] = ("ENG",),
     sources: Sequence[str] = (),
+    identifiers: str | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a release's concepts, sorted by CUI whatever the order of the files.
+    """Read a release's concepts, sorted by id whatever the order of the files.
 
     The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
     then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Equal names of a
@@ -121,6 +124,8 @@ def read_rrf_concepts(
         files: ``MRCONSO``, ``MRSTY`` and, when wanted, ``MRDEF``, as `release_files` gives them.
         languages: LAT values kept; empty keeps all.
         sources: SAB values kept; empty keeps all.
+        identifiers: source (SAB) whose codes are the concept ids, with the CUIs of each as its alternates; only its
+            names and definitions are kept. None: ids are CUIs.
 
     Returns:
         The concepts in `CONCEPT_SCHEMA`, and a report of what was read: ``names_read``, ``names_kept`` and ``dropped``
@@ -130,24 +135,33 @@ def read_rrf_concepts(
         UserError: a file is missing, empty or damaged; a line is malformed (names file and line); or no name
             passes the filters (names the filter).
     """
-    cuis, names, report = read_names(files["MRCONSO"], languages, sources)
-    first = pa.array(names.offsets.to_numpy()[:-1])
-    is_synonym = np.ones(len(names.values), bool)
-    is_synonym[first.to_numpy()] = False
-    starts = names.offsets.to_numpy() - np.arange(len(cuis) + 1)
-    synonyms = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), names.values.filter(pa.array(is_synonym)))
-    definitions: pa.Array = pa.array([""], pa.string()).take(pa.array(np.zeros(len(cuis), np.int64)))
+    sources = [identifiers] if identifiers else sources
+    ids, names, report, alternates = read_names(files["MRCONSO"], languages, sources, of_codes=bool(identifiers))
+    cuis = alternates.values.unique() if alternates else ids
+    definitions = None
     if "MRDEF" in files:
         _, lists = _read_values("MRDEF", "DEF", files["MRDEF"], cuis, {"SUPPRESS": ["N"], "SAB": sources})
-        definitions = pc.fill_null(_first_of_each(lists), "")
+        definitions = pc.fill_null(_first_of_each(_joined(lists, cuis, alternates)), "")
     _, types = read_types(files["MRSTY"], cuis)
-    columns = [cuis, names.values.take(first), synonyms, types, definitions]
-    return pa.table(columns, schema=CONCEPT_SCHEMA), report
+    return table_of_lists(ids, names, _joined(types, cuis, alternates), definitions, alternates), report
+
+
+def _joined(lists: pa.ListArray, cuis: pa.Array, alternates: pa.ListArray | None) -> pa.ListArray:
+    """The lists of some CUIs as lists of the concepts that have these alternates; None: the CUIs are the concepts."""
+    if alternates is None:
+        return lists
+    of_each = lists.take(pc.index_in(pc.list_flatten(alternates), cuis))
+    rows = pc.list_parent_indices(alternates).take(pc.list_parent_indices(of_each)).to_numpy()
+    return distinct_lists(rows, pa.chunked_array([pc.list_flatten(of_each)]), len(alternates))
 
 
 def read_names(
-    path: Path, languages: Sequence[str] = ("ENG",), sources: Sequence[str] = (), wanted: pa.Array | None = None
-) -> tuple[pa.StringArray, pa.ListArray, dict[str, Any]]:
+    path: Path,
+    languages: Sequence[str] = ("ENG",),
+    sources: Sequence[str] = (),
+    wanted: pa.Array | None = None,
+    of_codes: bool = False,
+) -> tuple[pa.StringArray, pa.ListArray, dict[str, Any], pa.ListArray | None]:
     """Read the names of MRCONSO that pass the filters.
 
     Args:
@@ -155,18 +169,21 @@ def read_names(
         languages: LAT values kept, in order of preference; empty keeps all.
         sources: SAB values kept; empty keeps all.
         wanted: read only these CUIs, of which the file may have none; None reads all.
+        of_codes: whether ids are the codes of the source, not CUIs.
 
     Returns:
-        The CUIs, ascending; the names of each, the preferred one first; and the counts of the report.
+        The ids, ascending; the names of each, the preferred one first; the counts of the report; and the CUIs of each
+        code, None without `of_codes`.
 
     Raises:
         UserError: as `read_rrf_concepts`.
     """
     filters = {"LAT": languages, "SAB": sources, "SUPPRESS": ["N"]}
     dropped = {"LAT": 0, "SAB": 0, "SUPPRESS": 0}
-    schema = pa.schema({"cui": pa.string(), "name": pa.string(), "rank": pa.int16()})
+    preferences, used = (OF_CODES, ["CODE", "STR", "CUI"]) if of_codes else (PREFERENCES, ["CUI", "STR"])
+    schema = pa.schema({**dict.fromkeys(used, pa.string()), "rank": pa.int16()})
     lines, blocks = 0, []
-    for block in read_table("MRCONSO", path, ["CUI", "STR", *filters, *(field for field, _ in PREFERENCES)]):
+    for block in read_table("MRCONSO", path, [*used, *filters, *(field for field, _ in preferences)]):
         lines += len(block)
         if wanted is not None:
             block = block.filter(pc.is_in(block["CUI"], wanted))
@@ -175,21 +192,22 @@ def read_names(
             dropped[field] += len(block) - len(passing)
             block = passing
         rank = _positions(block["LAT"], languages) if len(languages) > 1 else np.zeros(len(block), np.int64)
-        for field, values in PREFERENCES:
+        for field, values in preferences:
             rank = rank * (len(values) + 1) + _positions(block[field], values)
-        blocks.append(pa.record_batch([block["CUI"], block["STR"], rank.astype(np.int16)], schema=schema))
+        blocks.append(pa.record_batch([*(block[field] for field in used), rank.astype(np.int16)], schema=schema))
     names = pa.Table.from_batches(blocks, schema)
     if not len(names) and wanted is None:
         counts = ", ".join(f"{field} {values} leaves out {dropped[field]:,}" for field, values in filters.items())
         raise UserError(f"{path}: none of {lines:,} names passes the filters ({counts}); change languages or sources")
-    cuis = names["cui"].unique()
-    cuis = cuis.take(pc.sort_indices(cuis))
-    rows = pc.index_in(names["cui"], cuis).to_numpy().astype(np.int64)
+    ids = names[0].unique()
+    ids = ids.take(pc.sort_indices(ids))
+    rows = pc.index_in(names[0], ids).to_numpy().astype(np.int64)
+    cuis = distinct_lists(rows, names["CUI"], len(ids)) if of_codes else None
     report = {"names_read": lines, "names_kept": len(names), "dropped": dropped}
-    texts, ranks = names["name"], names["rank"].to_numpy()
+    texts, ranks = names["STR"], names["rank"].to_numpy()
     # Frees the other columns of millions of rows.
     del names, blocks
-    return cuis, distinct_lists(rows, texts, len(cuis), ranks), report
+    return ids, distinct_lists(rows, texts, len(ids), ranks), report, cuis
 
 
 def read_types(path: Path, cuis: pa.Array | None = None) -> tuple[pa.Array, pa.ListArray]:
