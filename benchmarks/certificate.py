@@ -202,7 +202,9 @@ def drawn_lists(
     names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
     lists = CandidateLists.from_objects(TypeHierarchy.built_in(), ["mention"] * n, [names] * n)
     every = np.ones(n, bool)
-    annotations = Annotations(np.full(n, ""), of_document.astype(str), every, every, gold, every, every)
+    nothing = np.fromiter(((),) * n, object, n)
+    columns = (of_document.astype(str), every, every, gold, every, every)
+    annotations = Annotations(np.full(n, ""), nothing, ~every, *columns)
     scores = {"retriever": score.ravel()}
     return replace(lists, scores=scores).annotated(annotations), logits.ravel().astype(np.float32)
 

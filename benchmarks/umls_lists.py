@@ -69,7 +69,7 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
                 "doc_id": mention.doc_id,
                 "entity": mention.text,
                 "entity_type": list(mention.semantic_types),
-                "cui": mention.cui,
+                "cui": [*map(list, mention.cuis)],
                 "candidates": [{"cui": next(cuis), "name": next(names)} for _ in range(CANDIDATES)],
             }
             stream.write(json.dumps(row) + "\n")

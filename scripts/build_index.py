@@ -71,6 +71,7 @@ def make_index(recipe, run, stage) -> None:
 
 def make_lists(recipe, run, stage) -> None:
     from umls_reranker.corpora.mentions import SPLITS
+    from umls_reranker.lists.columns import trainable
     from umls_reranker.retrieval.candidates import drawn_rows, write_lists
     from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
@@ -81,7 +82,7 @@ def make_lists(recipe, run, stage) -> None:
     mentions = run.splits("mentions")
     most = recipe.mining.max_train_mentions
     train = mentions["train"]
-    mentions["train"] = train.select(drawn_rows(train["cui"][:], concepts, most, recipe.run.seed))
+    mentions["train"] = train.select(drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed))
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
             # It reads all vectors, which evicts the index from memory; the retriever loads it again.

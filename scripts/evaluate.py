@@ -72,6 +72,7 @@ def evaluate_run() -> None:
 
 
 def make(recipe, run, stage) -> None:
+    from umls_reranker.calibration.string_counts import counted_mentions
     from umls_reranker.hub.model_folder import REFERENCE
     from umls_reranker.lists.labels import read_run_lists
     from umls_reranker.serving.evaluate import evaluate_lists, evaluation_summary, save_report
@@ -81,8 +82,7 @@ def make(recipe, run, stage) -> None:
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions, lists = run.splits("mentions"), read_run_lists(run.path, "test", concepts)
-    counted = [mentions[split] for split in ("train", "calibration")]
-    known = [pair for rows in counted for pair in zip(rows["mention"][:], rows["cui"][:], strict=True)]
+    known = [row[:2] for split in ("train", "calibration") for row in counted_mentions(mentions[split])]
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
         bootstrap = {"resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}

@@ -107,14 +107,13 @@ def make_concepts(stage, source) -> None:
 
 
 def make_mentions(run, files, stage, mentions, corpus_report) -> None:
-    from umls_reranker.corpora.mentions import RetiredCuis, known_mentions, map_retired, write_mentions
+    from umls_reranker.corpora.mentions import RetiredCuis, known_mentions, map_ids, write_mentions
     from umls_reranker.vocab.concepts import ConceptTable
 
     table = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):
-        if "MRCUI" in files:
-            mentions = map_retired(mentions, RetiredCuis.read(files["MRCUI"][0]), table)
-        summary["mentions"] = write_mentions(mentions, folder)
+        retired = RetiredCuis.read(files["MRCUI"][0]) if "MRCUI" in files else None
+        summary["mentions"] = write_mentions(map_ids(mentions, table, retired, corpus_report), folder)
         summary["corpus"] = corpus_report
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)

@@ -45,13 +45,13 @@ def main() -> None:
     print_plain(f"Use it: UMLSReranker.from_pretrained({str(run.path / 'model')!r}).rerank(mention, candidates)")
 
 
-def example_lines(texts: list[str], golds: list[str], ranked: list[list[dict]]) -> str:
+def example_lines(texts: list[str], golds: list[tuple[str, ...]], ranked: list[list[dict]]) -> str:
     """The top candidates of some mentions; the gold concept is marked."""
     lines = []
     for text, gold, items in zip(texts, golds, ranked, strict=True):
-        lines.append(f"{text!r}, gold {gold}:")
+        lines.append(f"{text!r}, gold {'|'.join(gold)}:")
         for item in items[:EXAMPLES]:
-            mark = "*" if item["cui"] == gold else " "
+            mark = "*" if item["cui"] in gold else " "
             lines.append(f"  {mark} {item['score']:.3f}  {item['tier']:6}  {item['cui']}  {item['name']}")
     return "\n".join(lines)
 
@@ -67,7 +67,7 @@ def checklist_line(run) -> str:
     return f"Targets: {met} of {len(checks)} met" + (f"; not met: {rest}" if rest else "")
 
 
-def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]]]:
+def example_mentions(recipe, run) -> tuple[list[str], list[tuple[str, ...]], list[list[dict]]]:
     """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
     import numpy as np
 
@@ -84,7 +84,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     ranked = ranked_column(lists, reranker.rank(lists), reranker.input_names).to_pylist()
     order = sorted(range(drawn), key=lambda row: -ranked[row][0]["score"] if ranked[row] else 0.0)
     examples = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]
-    golds = lists.annotations.cuis
+    golds = lists.annotations.alternatives
     return [lists.mentions[i] for i in examples], [golds[i] for i in examples], [ranked[i] for i in examples]
 
 

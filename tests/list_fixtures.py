@@ -22,8 +22,11 @@ def make_lists(
     if gold is None:
         return lists
     count = len(mentions)
+    gold_ids = ["C1"] * count if cuis is None else cuis
     annotations = Annotations(
-        np.array(["C1"] * count if cuis is None else cuis, object),
+        np.array(gold_ids, object),
+        np.fromiter(((cui,) for cui in gold_ids), object, count),
+        np.zeros(count, bool),
         np.array([str(row) for row in range(count)] if documents is None else documents, object),
         np.zeros(count, int),
         np.ones(count, int),

@@ -33,6 +33,7 @@ def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **
         "end": np.arange(mentions) * 10 + 5,
         "types": [["T047"] if row % 4 else ["T121"] for row in range(mentions)],
         "gold": np.array([f"C{row:07d}" for row in range(mentions)]),
+        "composite": np.zeros(mentions, bool),
         "in_dictionary": known | right,
         "answer": np.array([f"C{row:07d}" if hit else "C9999999" for row, hit in enumerate(right)]),
         "rank": np.where(right, 0, -1),

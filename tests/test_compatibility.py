@@ -42,7 +42,7 @@ def written(tmp_path_factory):
     for name in ("lexical", "mention_index"):
         (folder / name).mkdir()
     LexicalIndex.build(concepts, folder / "lexical")
-    mentions = pa.table({"doc_id": ["1"], "mention": ["cold"], "left": [""], "right": [""], "cui": ["C0000001"]})
+    mentions = pa.table({"doc_id": ["1"], "mention": ["cold"], "left": [""], "right": [""], "cui": [[["C0000001"]]]})
     MentionIndex.build(mentions, concepts, encoder, folder / "mention_index")
     model = tiny_reranker(folder / "model")
     opened = dict.fromkeys(SCHEMA_VERSIONS, (model, UMLSReranker.from_pretrained))

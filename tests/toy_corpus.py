@@ -27,7 +27,7 @@ class TaggedLines(CorpusReader):
                 if mark:
                     mention, cui = mark.split("|")
                     span = (len(text), len(text) + len(mention))
-                    annotations.append((number, Annotation((span,), mention, (cui,))))
+                    annotations.append((number, Annotation((span,), mention, ((cui,),))))
                     text += mention
             yield Document(number, doc_id, text, annotations)
 

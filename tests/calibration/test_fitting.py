@@ -46,7 +46,7 @@ def lists(n: int = 240, documents: int = 24, seed: int = 0, spread: float = 2.0)
     return given, logits.ravel()
 
 
-TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": ["C0"], "semantic_types": [["T121"]]})
+TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": [[["C0"]]], "semantic_types": [["T121"]]})
 COUNTS = StringCounts.of_split(TRAINING)
 
 

@@ -30,24 +30,29 @@ def read(tmp_path, *rows):
     return mentions[:-100], report
 
 
-def test_the_first_id_of_umls_counts(tmp_path):
+def test_ids_of_the_umls_go_before_others(tmp_path):
     several = entity(ids=[("MESH", "D003139"), ("NCI", "C0000009"), ("UMLS", "C0009443"), ("umls", "UMLS:C0000001")])
     bare = entity(7, 12, "heart", "Organ", [(None, "C0018787")])
     prefixed = entity(0, 1, "A", "T001,T002", [("Metathesaurus", "UMLS:C0000002")])
     foreign = entity(ids=[("NCI", "C0000009")], kind="Finding"), entity(ids=[], kind="T033")
     mentions, report = read(tmp_path, row(several, bare, prefixed, *foreign))
     assert mentions == [
-        Mention("1", 2, 6, "cold", "A ", " heart", "C0009443", ("T047",)),
-        Mention("1", 7, 12, "heart", "A cold ", "", "C0018787", ()),
-        Mention("1", 0, 1, "A", "", " cold heart", "C0000002", ("T001", "T002")),
+        Mention("1", 2, 6, "cold", "A ", " heart", (("C0009443",), ("C0000001",)), ("T047",)),
+        Mention("1", 7, 12, "heart", "A cold ", "", (("C0018787",),), ()),
+        Mention("1", 0, 1, "A", "", " cold heart", (("C0000002",),), ("T001", "T002")),
+        Mention("1", 2, 6, "cold", "A ", " heart", (("C0000009",),), ()),
+        Mention("1", 2, 6, "cold", "A ", " heart", (), ("T033",)),
     ]
-    assert (report["further_cuis"], report["without_cui"], report["format"]) == (1, 1, "BigBIO")
+    assert (report["composite"], report["without_concept"], report["format"]) == (1, 1, "BigBIO")
 
 
 def test_an_entity_given_once_per_type_is_one_mention(tmp_path):
     other = entity(ids=[("UMLS", "C0000001")])
     mentions, _ = read(tmp_path, row(entity(), entity(kind="T184"), other, entity(kind="T047")))
-    assert [(m.cui, m.semantic_types) for m in mentions] == [("C0009443", ("T047", "T184")), ("C0000001", ("T047",))]
+    assert [(m.cuis, m.semantic_types) for m in mentions] == [
+        ((("C0009443",),), ("T047", "T184")),
+        ((("C0000001",),), ("T047",)),
+    ]
 
 
 def test_an_entity_in_pieces_is_left_out_and_text_may_have_several(tmp_path):

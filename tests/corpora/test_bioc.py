@@ -37,20 +37,28 @@ def read(tmp_path, *documents):
         ({"identifier": "MESH:D003139", "UMLS": "C0009443", "sty": "T047"}, ("T047",)),
         ({"type": "T047", "concept": "C0000001", "identifier": "MESH:D003139|C0009443;C0000002"}, ("T047",)),
         ({"identifiers": ["MESH:D003139", "UMLS:C0009443"], "valid": True, "score": None}, ()),
+        ({"MESH": "D003139|D010051", "type": "Disease"}, ()),
+        ({"identifier": "-", "type": "Disease"}, ()),
     ],
 )
 def test_the_concept_is_in_the_identifier_or_another_infon(tmp_path, infons, types):
+    cuis = (("C0009443",),)
+    if "C0000002" in str(infons):
+        cuis += (("C0000002",),)
+    elif "C0009443" not in str(infons):
+        cuis = (("D003139",), ("D010051",)) if "MESH" in infons else ()
     (mention,), report = read(tmp_path, document(annotation(**infons)))
-    assert mention == Mention("1", 2, 6, "cold", "A ", " heart", "C0009443", types)
-    assert report["further_cuis"] == ("C0000002" in str(infons))
+    assert mention == Mention("1", 2, 6, "cold", "A ", " heart", cuis, types)
+    assert report["composite"] == (len(cuis) > 1)
 
 
-def test_what_has_no_cui_or_several_pieces_is_counted(tmp_path):
+def test_what_has_no_concept_or_several_pieces_is_counted(tmp_path):
     pieces = [{"offset": 2, "length": 4}, {"offset": 7, "length": 5}]
     foreign = annotation(identifier="MESH:D003139"), annotation(identifier="-")
     one = document(*foreign, annotation(locations=pieces, text=TEXT[2:]), annotation())
     mentions, report = read(tmp_path, one)
-    assert (len(mentions), report["without_cui"], report["discontinuous"], report["malformed"]) == (1, 2, 1, {})
+    assert [mention.cuis for mention in mentions] == [(("MESH:D003139",),), (), (("C0009443",),)]
+    assert (report["without_concept"], report["discontinuous"], report["malformed"]) == (1, 1, {})
 
 
 def test_sentences_hold_text_and_annotations(tmp_path):
@@ -59,7 +67,7 @@ def test_sentences_hold_text_and_annotations(tmp_path):
         {"offset": 7, "text": "heart", "infons": {}, "annotations": [], "relations": []},
     ]
     mentions, _ = read(tmp_path, document(text="", sentences=sentences), document(sentences=sentences, doc_id="2"))
-    assert mentions == [Mention(one, 2, 6, "cold", "A ", " heart", "C0009443", ("T047",)) for one in "12"]
+    assert mentions == [Mention(one, 2, 6, "cold", "A ", " heart", (("C0009443",),), ("T047",)) for one in "12"]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,6 @@ def test_a_format_of_your_own(tmp_path, monkeypatch):
     (tmp_path / "x").write_text("\n".join(["1\tA [cold|C0009443] day", *lines, "1\tAgain [cold|C0009443]"]))
     report = {}
     mentions = list(read_corpus([tmp_path / "x"], report))
-    assert mentions[0] == Mention("1", 2, 6, "cold", "A ", " day", "C0009443", ()) and len(mentions) == 98
-    assert (report["format"], sum(report["malformed"].values())) == ("tagged lines", 1)
+    assert mentions[0] == Mention("1", 2, 6, "cold", "A ", " day", (("C0009443",),), ()) and len(mentions) == 98
+    assert (report["format"], report["repeated_documents"]) == ("tagged lines", 1)
     assert "tagged lines (lines of an id, a tab" in corpus_formats.describe_formats()

@@ -48,12 +48,14 @@ def test_mentions_are_written_by_split(tmp_path, monkeypatch):
     for name, split in splits.items():
         assert split.features == MENTION_FEATURES
         assert split["mention_id"][:] == list(range(len(split)))
-        expected = [[*astuple(m)[:-1], [*m.semantic_types]] for m in corpus if split_of(m.doc_id) == name]
+        expected = [
+            [*astuple(m)[:-2], [*map(list, m.cuis)], [*m.semantic_types]] for m in corpus if split_of(m.doc_id) == name
+        ]
         assert [[*row.values()][1:] for row in split] == expected
 
 
 def test_an_empty_split_is_refused(tmp_path):
-    mention = Mention("1", 0, 1, "x", "", "", "C0000001", ())
+    mention = Mention("1", 0, 1, "x", "", "", (("C0000001",),), ())
     with pytest.raises(UserError, match="the split 'dev' is empty"):
         write_mentions([("train", mention)], tmp_path)
     assert not list(tmp_path.iterdir())
@@ -70,11 +72,11 @@ def test_a_held_out_synonym_leaves_its_concept_only():
     concepts = [concept(1, "alpha"), concept(2), concept(3, "alpha", "beta", "gamma")]
     remaining, mentions = hold_out_synonyms(concepts, shares=FOUR, seed=13)
     assert [c.cui for c in remaining] == [c.cui for c in concepts]
-    assert [m.cui for _, m in mentions] == ["C0000001", "C0000003"]
+    assert [m.cuis for _, m in mentions] == [(("C0000001",),), (("C0000003",),)]
     for (split, mention), before, after in zip(mentions, concepts[::2], remaining[::2], strict=True):
         assert [*after.synonyms] == [name for name in before.synonyms if name != mention.text]
         assert len(after.synonyms) == len(before.synonyms) - 1
-        assert mention == Mention(before.cui, 0, len(mention.text), mention.text, "", "", before.cui, ("T1",))
+        assert mention == Mention(before.cui, 0, len(mention.text), mention.text, "", "", ((before.cui,),), ("T1",))
         assert split == assign_split(before.cui, FOUR, 13)
     assert remaining[1] == concepts[1]
 
@@ -83,7 +85,7 @@ def test_a_synonym_that_its_concept_says_twice_is_not_held_out():
     concepts = [concept(1, "NAME"), concept(2, "a-b", "A b"), concept(3, "a-b", "A b", "c")]
     remaining, mentions = hold_out_synonyms(concepts, shares=FOUR, seed=13)
     assert remaining[:2] == concepts[:2]
-    assert [(m.cui, m.text) for _, m in mentions] == [("C0000003", "c")]
+    assert [(m.cuis, m.text) for _, m in mentions] == [((("C0000003",),), "c")]
 
 
 def test_held_out_synonyms_are_drawn_by_the_seed():

@@ -64,7 +64,7 @@ def report_of(run, stage):
 
 
 def cuis_of(run):
-    return sorted(cui for split in RunFolder(run).splits("mentions").values() for cui in split["cui"])
+    return sorted(cui for split in RunFolder(run).splits("mentions").values() for ((cui,),) in split["cui"])
 
 
 def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):

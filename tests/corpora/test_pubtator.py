@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.text_files import UserError
-from umls_reranker.corpora.corpus import Mention, read_pmids, text_around
-from umls_reranker.corpora.formats import PubTator
+from umls_reranker.corpora.corpus import COUNTS, Mention, read_pmids, text_around
+from umls_reranker.corpora.formats import PubTator, corpus_files, read_documents
 
 HEAD = "1|t|Cold heart\n1|a|The cold.\n"
 FIRST = "1\t0\t4\tCold\tT047\tUMLS:C9000004\n"
@@ -29,17 +29,17 @@ def read(path, **options):
 def test_reads_both_styles_of_annotation(tmp_path):
     mentions, _ = read(write(tmp_path / "c.txt", HEAD + FIRST + SECOND))
     assert mentions == [
-        Mention("1", 0, 4, "Cold", "", " heart The cold.", "C9000004", ("T047",)),
-        Mention("1", 15, 19, "cold", "Cold heart The ", ".", "C9000004", ("T047", "T184")),
+        Mention("1", 0, 4, "Cold", "", " heart The cold.", (("C9000004",),), ("T047",)),
+        Mention("1", 15, 19, "cold", "Cold heart The ", ".", (("C9000004",),), ("T047", "T184")),
     ]
 
 
 def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     plain = write_pubtator(tmp_path / "corpus.txt")
     mentions, report = read(plain)
-    rest = dict.fromkeys(("expanded_abbreviations", "without_cui", "discontinuous", "further_cuis"), 0)
+    rest = dict.fromkeys(COUNTS, 0)
     rest |= {"format": "PubTator", "malformed": {}, "first_malformed": []}
-    assert report == {"documents": 20, "mentions": 60} | rest
+    assert report == rest | {"documents": 20, "mentions": 60}
     packed = write(tmp_path / "corpus.txt.gz", gzip.compress(plain.read_bytes()))
     assert read(packed)[0] == mentions
     assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
@@ -54,14 +54,13 @@ def test_context_has_no_half_words_at_its_outer_ends(size, left, right):
 
 
 MALFORMED = [
-    (HEAD + "1\t0\t4\tCold\tT047\n", 3, "expected 6 tab-separated fields, found 5"),
-    (HEAD + FIRST[:-1] + "\tmore\n", 3, "expected 6 tab-separated fields, found 7"),
+    (HEAD + "1\t0\t4\tCold\tT047\n", 3, "expected 6 or 7 tab-separated fields, found 5"),
+    (HEAD + FIRST[:-1] + "\tmore\tmore\n", 3, "expected 6 or 7 tab-separated fields, found 8"),
     (HEAD + "2\t0\t4\tCold\tT047\tC9000004\n", 3, "annotation of another document: '2' inside '1'"),
-    (HEAD + "1\t0\t5\tCold\tT047\tC9000004\n", 3, "offsets do not match the text: 0-5 is 'Cold ', not 'Cold'"),
+    (HEAD + "1\t1\t5\tCold\tT047\tC9000004\n", 3, "offsets do not match the text: 1-5 is 'old ', not 'Cold'"),
     (HEAD + "1\t0\t99\tCold\tT047\tC9000004\n", 3, "offsets outside the document: 0-99 in 20 characters"),
     (HEAD + "1\t4\t4\t\tT047\tC9000004\n", 3, "offsets outside the document: 4-4"),
     (HEAD + "1\t0\t" + "9" * 5000 + "\tCold\tT047\tC9000004\n", 3, "offsets are not integers"),
-    (HEAD + "1\t0\t4\tCold\tT047\tMESH:D003\n", 3, "not a CUI: 'MESH:D003'"),
     (HEAD + "1\t0\t4\tCold\tT047,\tC9000004\n", 3, "empty semantic type: 'T047,'"),
     (HEAD + FIRST + HEAD.replace("1|", "2|"), 4, "no blank line before the next document: '2|t|Cold heart'"),
     (HEAD + "\n" + FIRST, 4, "annotation before its document's title"),
@@ -69,7 +68,6 @@ MALFORMED = [
     ("1|t|Cold heart\n", 1, "document without the line PMID|a|abstract: '1'"),
     ("1|t|Cold heart\n2|a|The cold.\n", 2, "abstract of another document: '2' after '1'"),
     ("1|a|The cold.\n1|t|Cold heart\n", 1, "expected the line PMID|t|title, found '1|a|The cold.'"),
-    (HEAD + "\n" + HEAD, 4, "document without an id of its own"),
     (b"1|t|C\xff\n1|a|b\n", 1, "not UTF-8 (byte 0xff at column 6)"),
 ]
 
@@ -84,10 +82,48 @@ def test_what_is_malformed_is_left_out_and_named(tmp_path, content, line, what):
     assert sum(report["malformed"].values()) <= 2
 
 
+# As NCBI Disease and BC5CDR are published: a document that is in twice, a text with a blank after it, relations, a
+# seventh field, and ids with blanks.
+PUBLISHED = """
+11|t|Breast and ovarian cancer in twins
+11|a|APC and naloxone.
+11\t0\t25\tBreast and ovarian cancer \tCompositeMention\t D001943|D010051
+11\t35\t38\tAPC\tSpecificDisease\tOMIM:175100\x20
+11\t29\t34\ttwins\tDisease\tD014430+D014430\ttwin|twin
+11\t35\t38\tAPC\tDisease\tD011125|-1
+11\t43\t51\tnaloxone\tChemical\t-1
+11\tCID\tD009270\tD003000
+
+11|t|Another text
+11|a|with the same id.
+11\t0\t7\tAnother\tDisease\tD000001
+"""
+
+
+def test_ncbi_disease_and_bc5cdr_are_read_as_they_are_published(tmp_path):
+    path = write(tmp_path / "c.txt", PUBLISHED)
+    mentions, report = read(path)
+    assert [(mention.text, mention.end, mention.cuis, mention.semantic_types) for mention in mentions] == [
+        ("Breast and ovarian cancer", 25, (("D001943",), ("D010051",)), ()),
+        ("APC", 38, (("OMIM:175100",),), ()),
+        ("twins", 34, (("D014430",),), ()),
+        ("APC", 38, (("D011125",), ()), ()),
+        ("naloxone", 51, (), ()),
+    ]
+    counts = {name: count for name, count in report.items() if count}
+    of_concepts = {"composite": 2, "without_concept": 1}
+    assert counts == {"format": "PubTator", "documents": 1, "repeated_documents": 1, "mentions": 5} | of_concepts
+    mentions, report = read(path, types=["Disease"])
+    assert ([mention.text for mention in mentions], report["of_other_types"]) == (["twins", "APC"], 3)
+    assert corpus_files(tmp_path) == (path,) and read_documents(path) == ["11"]
+    with pytest.raises(UserError, match="Chemical"):
+        read(path, types=["Chemical"])
+
+
 def test_many_malformed_annotations_stop_the_reading(tmp_path):
-    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t0\t5\tCold\tT047\tC9000004\n" * 2)
+    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t1\t5\tCold\tT047\tC9000004\n" * 2)
     assert read(path)[1]["malformed"] == {"offsets do not match the text": 2}
-    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t0\t5\tCold\tT047\tC9000004\n" * 12)
+    path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t1\t5\tCold\tT047\tC9000004\n" * 12)
     with pytest.raises(UserError, match="12 of 113 annotations") as error:
         read(path)
     assert [f"c.txt:{number}: " in str(error.value) for number in (404, 413, 414)] == [True, True, False]

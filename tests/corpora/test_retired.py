@@ -2,7 +2,7 @@ import pytest
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.corpora.corpus import Mention
-from umls_reranker.corpora.mentions import RetiredCuis, map_retired
+from umls_reranker.corpora.mentions import RetiredCuis, map_ids
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -54,15 +54,26 @@ def test_mergers_are_followed_to_the_dictionary(tmp_path, concepts):
 
 
 def mention(number, place=0):
-    return Mention("1", place, place + 1, "x", "", "", cui(number), ("T047",))
+    return Mention("1", place, place + 1, "x", "", "", ((cui(number),),), ("T047",))
 
 
 def test_gold_cuis_are_replaced(tmp_path, concepts):
     retired = RetiredCuis.read(write(tmp_path / "MRCUI.RRF", *LINES, line(1, "SY", 2)))
     given = [("train", 1), ("train", 11), ("dev", 12), ("dev", 15), ("test", 11), ("test", 96)]
-    mapped = list(map_retired([(split, mention(number)) for split, number in given], retired, concepts))
+    mapped = list(map_ids([(split, mention(number)) for split, number in given], concepts, retired))
     # A CUI of the dictionary stays, whatever MRCUI says about it.
     assert mapped == [(split, mention({11: 1, 12: 2}.get(number, number))) for split, number in given]
+
+
+def test_ids_are_found_with_and_without_prefixes(tmp_path):
+    known = Concept("D003110", "a"), Concept("MESH:D001943", "b"), Concept("C562477", "c")
+    write_concepts(concept_table(known), TypeHierarchy([]), tmp_path)
+    golds = [(("MESH:D003110",),), (("D001943",), ("OMIM:562477",)), (("C562477",),), (("c562477", "C562477"),), ()]
+    given = [("train", Mention("1", 0, 1, "x", "", "", gold, ())) for gold in golds]
+    report = {}
+    mapped = [one.cuis for _, one in map_ids(given, ConceptTable.load(tmp_path), report=report)]
+    assert mapped == [(("D003110",),), (("MESH:D001943",), ("OMIM:562477",)), *golds[2:]]
+    assert report == {"with_or_without_prefix": 2}
 
 
 def test_a_malformed_line_is_named(tmp_path):

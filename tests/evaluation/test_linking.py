@@ -14,8 +14,8 @@ def test_the_first_of_short_lists_and_ties():
 
 
 def test_gold_ranks():
-    np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, [0, -1, 0, 1]), [2, -1, 0, 1])
-    np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, [1, -1, -1, 0]), [0, -1, -1, 0])
+    for correct, ranks in (([1, 0, 0, 1, 0, 1], [2, -1, 0, 1]), ([0, 1, 1, 0, 1, 1], [0, -1, -1, 0])):
+        np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, np.array(correct, bool)), ranks)
 
 
 def test_coverage_at_precision_by_hand():

@@ -60,10 +60,13 @@ def test_nothing_accepted_and_no_candidates():
 
 
 def test_a_system_with_one_answer_or_none_has_no_ranking():
-    system = System.answering(["C1", None, "C2"], ["C1", "C1", "C1"])
-    figures = compare_systems({"lists_order": system}, Documents.of(list("abc"), 50))
+    system = System.answering(["C1", None, "C2"], [("C0", "C1"), ("C1",), ("C1",)])
+    composite = np.array([True, False, False])
+    figures = compare_systems({"lists_order": system}, Documents.of(list("abc"), 50), None, composite)
+    assert "acc@1 (strict)" in systems_table(figures).header
     assert values(figures, "lists_order") == pytest.approx(
         {"acc@1": 1 / 3, "accepted_share": 2 / 3, "accepted_precision": 1 / 2, "acc@1_in_dictionary": 1 / 3}
+        | {"acc@1_strict": 0.0}
     )
     assert system.take(np.array([1])).accepted.tolist() == [False]
 

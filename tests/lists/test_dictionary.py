@@ -32,7 +32,7 @@ def add(dictionary, mention, *candidates):
 def test_candidates_get_what_they_lack_and_keep_what_they_have(release):
     dictionary = Dictionary.from_umls_dir(release)
     given = [
-        {"cui": f" {COLD.lower()}", "name": " ", "rank": 1},
+        {"cui": f" {COLD}", "name": " ", "rank": 1},
         {"cui": COLD, "name": "Cold", "preferred_name": "Cold, common", "semantic_types": [], "synonym_score": 0.0},
         {"cui": "C0000001", "name": "cold"},
         {"cui": "C0000001"},
@@ -46,13 +46,13 @@ def test_candidates_get_what_they_lack_and_keep_what_they_have(release):
     of_cold = {"preferred_name": "common cold", "semantic_types": ["T047"], "synonym_score": 1.0}
     missing, nothing = ({"semantic_types": [], "synonym_score": score} for score in (1.0, 0))
     assert added == [
-        {"cui": f" {COLD.lower()}", "name": "common cold", "rank": 1} | of_cold,
+        {"cui": f" {COLD}", "name": "common cold", "rank": 1} | of_cold,
         given[1],
         {"cui": "C0000001", "name": "cold", "preferred_name": "cold"} | missing,
         *(dict.fromkeys(("cui", "name", "preferred_name"), cui) | nothing for cui in ("C0000001", "HP:0000001")),
         *given[5:],
     ]
-    assert given[0] == {"cui": f" {COLD.lower()}", "name": " ", "rank": 1}
+    assert given[0] == {"cui": f" {COLD}", "name": " ", "rank": 1}
     assert dictionary.known([COLD, RENAL, "C0000001", "a long id"]) == {"names": 2, "semantic types": 2}
 
 

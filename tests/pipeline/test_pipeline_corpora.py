@@ -7,7 +7,7 @@ import toy_corpus
 from corpus_fixtures import as_bioc
 
 from umls_reranker import UMLSReranker
-from umls_reranker.corpora.corpus import as_cui
+from umls_reranker.corpora.corpus import parts_of
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -19,7 +19,7 @@ def test_a_format_of_ones_own_to_a_served_answer(scripts, tmp_path):
             annotations = [one for passage in document["passages"] for one in passage["annotations"]]
             for one in reversed(annotations):
                 start, end = one["locations"][0]["offset"], one["locations"][0]["offset"] + len(one["text"])
-                marked = f"{marked[:start]}[{one['text']}|{as_cui(one['infons']['identifier'])}]{marked[end:]}"
+                marked = f"{marked[:start]}[{one['text']}|{parts_of(one['infons']['identifier'])[0][0]}]{marked[end:]}"
             stream.write(f"{document['id']}\t{marked}\n")
     keys = {"corpus": tmp_path / "corpus", "output_dir": tmp_path / "runs", "max_steps": 10}
     refused = scripts.run("prepare_data", **keys)

@@ -50,7 +50,7 @@ def own_lists(materials):
                 "right": mention.right,
                 "entity_type": list(mention.semantic_types),
                 "doc_id": mention.doc_id,
-                "cui": mention.cui,
+                "cui": mention.cuis[0][0],
                 "split": SPLITS[1 + COPIES.index(mention.doc_id) % 3] if held_out else "train",
                 "candidates": [
                     {
@@ -121,7 +121,7 @@ def test_the_lists_are_those_that_were_given(made):
         for found in lists[split]:
             row = given[found["doc_id"], found["entity"], found["left"]]
             assert row.get("split", split) == split and found["right"] == row["right"]
-            assert found["cui"] == row["cui"] and not found["index_key"]
+            assert found["cui"] == [[row["cui"]]] and not found["index_key"]
             assert found["entity_type"] == [kind for kind in row["entity_type"] if kind != "UnknownType"]
             for key in ("cui", "name", "bm25_score", "sapbert_score"):
                 assert [item[key] for item in found["candidates"]] == [item[key] for item in row["candidates"]]

@@ -36,7 +36,9 @@ def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:
     sides = {"left": [""] * len(rows), "right": [""] * len(rows)}
     ids, documents, types = range(first_id, first_id + len(rows)), ["d"] * len(rows), [["T4"]] * len(rows)
     numbers = {"mention_id": ids, "doc_id": documents, "start": ids, "end": ids}
-    return Dataset.from_dict({**numbers, "mention": texts, **sides, "cui": cuis, "semantic_types": types})
+    return Dataset.from_dict(
+        {**numbers, "mention": texts, **sides, "cui": [[[cui]] for cui in cuis], "semantic_types": types}
+    )
 
 
 def write(path, concepts, index, k=2, encoder=None, mentions=None):

@@ -49,7 +49,7 @@ def table(rows, lefts=None) -> pa.Table:
     mentions, cuis = zip(*rows, strict=True)
     sides = {"left": lefts or [""] * len(rows), "right": [""] * len(rows)}
     documents = [f"d{number}" for number in range(len(rows))]
-    return pa.table({"mention": mentions, **sides, "cui": cuis, "doc_id": documents})
+    return pa.table({"mention": mentions, **sides, "cui": [[[cui]] for cui in cuis], "doc_id": documents})
 
 
 @pytest.fixture

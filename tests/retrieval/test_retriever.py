@@ -94,7 +94,7 @@ def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):
     rows = [("livers", "C0000005"), ("cold", "C0000002"), ("livers", "C0000009")]
     texts, cuis = zip(*rows, strict=True)
     sides = {"left": [""] * 3, "right": [""] * 3}
-    mentions = Dataset.from_dict({"mention": texts, "doc_id": ["d"] * 3, **sides, "cui": cuis})
+    mentions = Dataset.from_dict({"mention": texts, "doc_id": ["d"] * 3, **sides, "cui": [[[cui]] for cui in cuis]})
     retriever = Retriever([Dense(index), Lexical(lexical)], encoder, "key")
     counts = write_lists(mentions, retriever, concepts, 2, tmp_path / "lists" / "test.arrow")
     lists = read_run_lists(tmp_path, "test", concepts)
@@ -126,7 +126,7 @@ def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     index = build_index(concepts, encoder, tmp_path / "dense")
     retriever = Retriever([Dense(index), Context(index)], encoder)
     columns = {"mention": ["cold", "cold", "cold"], "left": ["weather", "", "weather"], "right": ["", "", ""]}
-    about = {"doc_id": ["d"] * 3, "cui": ["C0000002", "C0000001", "C0000002"]}
+    about = {"doc_id": ["d"] * 3, "cui": [[["C0000002"]], [["C0000001"]], [["C0000002"]]]}
     mentions = Dataset.from_dict(columns | about)
     inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
     assert inverse.tolist() == [0, 1, 0]

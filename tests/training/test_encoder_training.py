@@ -27,7 +27,7 @@ MENTIONS = pa.table(
         "mention": ["cold", "flu", "unknown", "colds"],
         "left": ["had a", "", "", "in"],
         "right": ["today", "season", "", "air"],
-        "cui": ["C0000001", "C0000003", "C0000009", "C0000002"],
+        "cui": [[["C0000001"]], [["C0000003"]], [["C0000009"]], [["C0000002"]]],
     }
 )
 

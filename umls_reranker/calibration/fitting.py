@@ -333,8 +333,8 @@ def _counted(
 
 
 def _counts_of(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:
-    """Counts of some mentions, (n,) bool, all with a gold concept."""
-    rows = zip(lists.mentions, lists.annotations.cuis, lists.types, inside, strict=True)
+    """Counts of some mentions, (n,) bool, of those with one gold concept."""
+    rows = zip(lists.mentions, lists.annotations.trainable, lists.types, inside, strict=True)
     return StringCounts.fit((text, cui, types) for text, cui, types, is_counted in rows if is_counted and cui)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.arrays import expand_ranges, list_offsets
 from ..core.text_files import UserError
+from ..lists.columns import trainable
 from ..vocab.text import normalize_name
 from ..vocab.types import UNKNOWN_TYPE, TypeSets
 
@@ -51,6 +52,12 @@ TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses"
 OF_TRAINING = "training."
 # Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0
+
+
+def counted_mentions(mentions: Dataset) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Text, gold concept and semantic types of the mentions of a split that have one gold concept (`trainable`)."""
+    columns = mentions["mention"][:], trainable(mentions["cui"][:]), mentions["semantic_types"][:]
+    yield from (row for row in zip(*columns, strict=True) if row[1])
 
 
 class PairCounts(NamedTuple):
@@ -105,8 +112,7 @@ class StringCounts:
     @classmethod
     def of_split(cls, mentions: Dataset) -> StringCounts:
         """Count the mentions of a training split."""
-        columns = (mentions[name][:] for name in ("mention", "cui", "semantic_types"))
-        return cls.fit(zip(*columns, strict=True))
+        return cls.fit(counted_mentions(mentions))
 
     def plus(self, other: StringCounts) -> StringCounts:
         """The counts of both together."""

@@ -315,18 +315,19 @@ class MentionArguments:
     corpus: list[str] = recipe_key(
         [],
         "corpus: local path or URL of annotated text, plain or .gz, or a list of them; append #sha256=HEX to verify "
-        "a file; or a folder or hf://datasets/OWNER/NAME of Parquet; the format is detected from the content",
+        "a file; or a folder of such files, or hf://datasets/OWNER/NAME of Parquet; the format is detected from the "
+        "content",
     )
     train_documents: str | None = recipe_key(
-        None, "corpus, candidate_lists: file of document ids for training, one per line"
+        None, "corpus, candidate_lists: file of document ids for training, one per line, or a file of the corpus"
     )
     dev_documents: str | None = recipe_key(
-        None, "corpus, candidate_lists: file of document ids to split into dev, calibration and test"
+        None, "corpus, candidate_lists: file, as for train_documents, of those to split into dev, calibration and test"
     )
     test_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file of document ids of the test split; without it, the test split is a subset of "
-        "dev_documents",
+        "corpus, candidate_lists: file, as for train_documents, of those of the test split; without it, the test "
+        "split is a subset of dev_documents",
     )
     expected_mentions: int | None = recipe_key(
         None,
@@ -341,6 +342,9 @@ class MentionArguments:
         0.0,
         "share of train_documents used for calibration instead: certified coverage grows with the number of "
         "calibration documents, and training rarely needs the whole corpus",
+    )
+    annotation_types: list[str] = recipe_key(
+        [], "corpus: keep only annotations of these types, such as Disease; empty keeps all"
     )
     expand_abbreviations: bool = recipe_key(
         False, "corpus: replace abbreviated mentions by the long form defined in their document"

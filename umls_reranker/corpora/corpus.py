@@ -10,17 +10,16 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core.text_files import Malformed, UserError, excerpt, read_lines
-from ..vocab.text import CUI, normalize_cui
+from ..core.text_files import Malformed, UserError, excerpt, read_lines, start_of
 
 # MedMentions writes UnknownType for a concept without a type.
 TYPE = re.compile(r"T[0-9]{3}|UnknownType")
-SEPARATORS = re.compile(r"[,;|\s]+")
+SEPARATORS = re.compile(r"[,;|+\s]+")
 # Maximum characters between two passages; more means a wrong offset.
 LARGEST_GAP = 1_000_000
 Item = TypeVar("Item")
@@ -31,7 +30,12 @@ CONTEXT_CHARS = 128
 # A larger share of faulty annotations stops the reading.
 MOST_FAULTY, SHOWN_FAULTS = 0.02, 10
 # What the report of a reading counts.
-COUNTS = ("documents", "expanded_abbreviations", "mentions", "without_cui", "discontinuous", "further_cuis")
+COUNTS = (
+    *("documents", "repeated_documents", "expanded_abbreviations", "mentions", "without_concept", "composite"),
+    *("discontinuous", "of_other_types"),
+)
+# What corpora write in place of an id.
+NO_ID = ("", "-", "-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class Mention:
         text: the mention as written, or the long form of its abbreviation.
         left: text before it, with inner white space.
         right: text after it, with inner white space.
-        cui: UMLS concept id, e.g. ``C0037114``.
+        cuis: of each part that it names, the ids of which any is correct, e.g. ``(("D001943",), ("D010051",))``; ()
+            without a concept.
         semantic_types: type ids as annotated, e.g. ``("T103",)``.
     """
 
@@ -55,7 +60,7 @@ class Mention:
     text: str
     left: str
     right: str
-    cui: str
+    cuis: tuple[tuple[str, ...], ...]
     semantic_types: tuple[str, ...]
 
 
@@ -66,14 +71,14 @@ class Annotation:
     Attributes:
         spans: ``(start, end)`` of its pieces, characters, end exclusive; several if it is discontinuous.
         text: the annotated text as the annotation repeats it.
-        cuis: UMLS concept ids; the first one counts. None: it is annotated with concepts of other vocabularies.
-        semantic_types: type ids; may be empty.
+        cuis: as for `Mention`.
+        types: its types as annotated, type ids or others such as ``Disease``; may be empty.
     """
 
     spans: tuple[tuple[int, int], ...]
     text: str
-    cuis: tuple[str, ...]
-    semantic_types: tuple[str, ...] = ()
+    cuis: tuple[tuple[str, ...], ...]
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,40 +164,51 @@ class CorpusReader(ABC):
         """
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """The files of a corpus folder in order; none if the folder is not in this format."""
-        return ()
+        """The files of a corpus folder in the order of their names; none if no file in it is in this format."""
+        files = (file for file in sorted(folder.iterdir()) if file.is_file())
+        return tuple(file for file in files if self.recognizes(start_of(file)))
 
     def read(
-        self, paths: Sequence[Path], report: dict[str, Any], *, expand_abbreviations: bool = False
+        self,
+        paths: Sequence[Path],
+        report: dict[str, Any],
+        *,
+        expand_abbreviations: bool = False,
+        types: Collection[str] = (),
     ) -> Iterator[Mention]:
         """Stream the mentions of a corpus, in file order; memory holds one document.
 
         Args:
             paths: the files of the corpus.
-            report: filled at the end: the ``format``, the numbers of ``documents`` and ``mentions``,
-                ``expanded_abbreviations``, annotations ``without_cui`` and ``discontinuous`` ones, which are left out,
-                ``further_cuis`` of annotations with several, which are not used, and ``malformed`` documents and
-                annotations, which are left out, by reason, with the ``first_malformed``.
+            report: filled at the end: the ``format``, the numbers of ``documents`` and ``mentions``, of these
+                ``without_concept`` and ``composite`` ones, ``expanded_abbreviations``; and what is left out:
+                ``repeated_documents``, of which the first counts, ``discontinuous`` annotations and those
+                ``of_other_types``, and ``malformed`` documents and annotations, by reason, with the
+                ``first_malformed``.
             expand_abbreviations: replace a mention that its document defines as an abbreviation by the long form;
                 `start` and `end` do not change.
+            types: keep only annotations of these types; empty keeps all.
 
         Raises:
             UserError: a file is missing, empty or damaged; more than 2 % of the annotations are malformed; there is
-                no document, or none with a CUI.
+                no document, or no annotation with a concept.
         """
         counts = dict.fromkeys(COUNTS, 0)
         faults = Faults()
         seen: set[str] = set()
         for document in (document for path in paths for document in self.documents(path, faults)):
-            if not document.doc_id or document.doc_id in seen:
-                faults.add(document.where, Malformed("document without an id of its own"))
+            if not document.doc_id:
+                faults.add(document.where, Malformed("document without an id"))
+                continue
+            if document.doc_id in seen:
+                counts["repeated_documents"] += 1
                 continue
             seen.add(document.doc_id)
             counts["documents"] += 1
             long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
             for where, annotation in document.annotations:
-                if not annotation.cuis or len(annotation.spans) > 1:
-                    counts["discontinuous" if annotation.cuis else "without_cui"] += 1
+                if left_out := _left_out(annotation, types):
+                    counts[left_out] += 1
                     continue
                 try:
                     mention = _mention(document, annotation, long_forms)
@@ -200,37 +216,44 @@ class CorpusReader(ABC):
                     faults.add(where, problem)
                     continue
                 counts["mentions"] += 1
-                counts["expanded_abbreviations"] += mention.text != annotation.text
-                counts["further_cuis"] += len(annotation.cuis) - 1
+                counts["expanded_abbreviations"] += mention.text != annotation.text.strip()
+                counts["without_concept"] += not mention.cuis
+                counts["composite"] += len(mention.cuis) > 1
                 yield mention
-        faults.require_few(counts["mentions"] + counts["discontinuous"] + counts["without_cui"])
-        if not counts["mentions"]:
+        faults.require_few(counts["mentions"] + counts["discontinuous"] + counts["of_other_types"])
+        if counts["mentions"] == counts["without_concept"]:
             raise UserError(
-                f"{name_files(paths)} contains {len(seen):,} documents with {counts['without_cui']:,} annotations, of "
-                f"which none has a UMLS CUI such as C0009443; expected {self.layout}"
+                f"{name_files(paths)} contains {len(seen):,} documents with {counts['mentions']:,} annotations"
+                f"{f' of the types {[*types]}' if types else ''}, of which none has a concept; expected {self.layout}"
             )
         report |= {"format": self.name} | counts
         report |= {"malformed": dict(faults.reasons.most_common()), "first_malformed": faults.first}
 
 
-def as_cui(identifier: str) -> str:
-    """The CUI that an identifier names, with or without prefix; "" for concepts of other vocabularies.
+def parts_of(identifier: str) -> tuple[tuple[str, ...], ...]:
+    """The concepts that an annotation names, each without the prefix ``UMLS:``; a part may lack an id.
 
-    >>> as_cui("UMLS:C0009443"), as_cui("C0009443"), as_cui("MESH:D003924")
-    ('C0009443', 'C0009443', '')
+    >>> parts_of("UMLS:C0009443"), parts_of("D007153+D040181"), parts_of("D007674|-1"), parts_of("-1")
+    ((('C0009443',),), (('D007153',), ('D040181',)), (('D007674',), ()), ())
     """
-    cui = normalize_cui(identifier.removeprefix("UMLS:"))
-    return cui if CUI.fullmatch(cui) else ""
+    ids = dict.fromkeys(word.removeprefix("UMLS:") for word in SEPARATORS.split(identifier.strip()))
+    parts = tuple(() if word in NO_ID else (word,) for word in ids)
+    return parts if any(parts) else ()
 
 
-def type_ids(text: str) -> tuple[str, ...]:
-    """The type ids that a text consists of; none if it is something else.
+def type_ids(types: Sequence[str]) -> tuple[str, ...]:
+    """Those of some types that are type ids."""
+    return tuple(filter(TYPE.fullmatch, types))
 
-    >>> type_ids("T047,T184"), type_ids("Disease")
-    (('T047', 'T184'), ())
+
+def annotated_types(text: str) -> tuple[str, ...]:
+    """The types in a text: all words if they are type ids, or else the whole text.
+
+    >>> annotated_types("T047,T184"), annotated_types("Sequence Variant")
+    (('T047', 'T184'), ('Sequence Variant',))
     """
     words = SEPARATORS.split(text.strip())
-    return tuple(words) if all(map(TYPE.fullmatch, words)) else ()
+    return type_ids(words) if len(type_ids(words)) == len(words) else tuple(filter(None, [text.strip()]))
 
 
 def join_passages(passages: Iterable[tuple[int, str]]) -> str:
@@ -298,13 +321,23 @@ def _mention(document: Document, annotation: Annotation, long_forms: dict[str, s
     if not 0 <= start < end <= len(document.text):
         raise Malformed("offsets outside the document", f": {start}-{end} in {len(document.text)} characters")
     text = document.text[start:end]
-    if text != annotation.text:
+    if text != annotation.text and (bare := text.strip()) == annotation.text.strip() != "":
+        start += text.index(bare)
+        text, end = bare, start + len(bare)
+    elif text != annotation.text:
         raise Malformed(
             "offsets do not match the text", f": {start}-{end} is {excerpt(text)}, not {excerpt(annotation.text)}"
         )
     left, right = text_around(document.text, start, end)
     text = long_forms.get(text, text)
-    return Mention(document.doc_id, start, end, text, left, right, annotation.cuis[0], annotation.semantic_types)
+    return Mention(document.doc_id, start, end, text, left, right, annotation.cuis, type_ids(annotation.types))
+
+
+def _left_out(annotation: Annotation, types: Collection[str]) -> str:
+    """The count of an annotation that is not read; "" of others."""
+    if types and not {*types} & {*annotation.types}:
+        return "of_other_types"
+    return "discontinuous" if len(annotation.spans) > 1 else ""
 
 
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")

@@ -11,11 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from ..core.text_files import Malformed, UserError, decode, excerpt, open_binary, read_lines, start_of
-from .corpus import SEPARATORS, Annotation, CorpusReader, Document, Faults, Mention, as_cui, join_passages, type_ids
+from ..vocab.text import CUI
+from .corpus import (
+    Annotation,
+    CorpusReader,
+    Document,
+    Faults,
+    Mention,
+    annotated_types,
+    join_passages,
+    parts_of,
+    read_pmids,
+    type_ids,
+)
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 START = re.compile(rb"^[^|\t\r\n]+\|[ta]\|", re.MULTILINE)
 OFFSET = re.compile(r"[0-9]{1,9}")
+# A relation between concepts of a document, as BC5CDR has them between its annotations.
+RELATION = re.compile(rb"[^\t]+\t[A-Za-z]\w*\t[^\t]+\t[^\t]+")
 
 
 class PubTator(CorpusReader):
@@ -43,7 +57,8 @@ class PubTator(CorpusReader):
             except Malformed as problem:
                 faults.add(where, problem)
                 continue
-            annotations = faults.parsed(block[2:], partial(_parse_annotation, doc_id))
+            lines = ((where, line) for where, line in block[2:] if not RELATION.fullmatch(line))
+            annotations = faults.parsed(lines, partial(_parse_annotation, doc_id))
             yield Document(block[0][0], doc_id, f"{title} {abstract}", annotations)
 
 
@@ -67,22 +82,19 @@ def _parse_text(line: bytes, kind: str, noun: str) -> tuple[str, str]:
 def _parse_annotation(document: str, line: bytes) -> Annotation:
     row = decode(line)
     fields = row.split("\t")
-    if len(fields) != 6:
+    # A seventh field repeats the texts of a composite's parts.
+    if len(fields) not in (6, 7):
         if TEXT_LINE.fullmatch(row):
             raise Malformed("no blank line before the next document", f": {excerpt(row)}")
-        raise Malformed("expected 6 tab-separated fields", f", found {len(fields)}: {excerpt(row)}")
-    doc_id, start, end, text, types_field, identifier = fields
+        raise Malformed("expected 6 or 7 tab-separated fields", f", found {len(fields)}: {excerpt(row)}")
+    doc_id, start, end, text, types_field, identifier = fields[:6]
     if doc_id != document:
         raise Malformed("annotation of another document", f": {excerpt(doc_id)} inside {excerpt(document)}")
     if not (OFFSET.fullmatch(start) and OFFSET.fullmatch(end)):
         raise Malformed("offsets are not integers", f": {excerpt(start)}, {excerpt(end)}")
-    cui = as_cui(identifier)
-    if not cui:
-        raise Malformed("not a CUI", f": {excerpt(identifier)}")
-    types = tuple(types_field.split(","))
-    if not all(types):
+    if not all(types_field.split(",")):
         raise Malformed("empty semantic type", f": {excerpt(types_field)}")
-    return Annotation(((int(start), int(end)),), text, (cui,), types)
+    return Annotation(((int(start), int(end)),), text, parts_of(identifier), annotated_types(types_field))
 
 
 COLUMNS = ("document_id", "passages", "entities")
@@ -90,7 +102,7 @@ ROWS_PER_BATCH = 64
 
 
 class BigBio(CorpusReader):
-    """Rows of Parquet; entities without a UMLS id are counted."""
+    """Rows of Parquet."""
 
     name = "BigBIO"
     layout = f"Parquet with the columns {', '.join(COLUMNS)} of the schema bigbio_kb"
@@ -124,11 +136,10 @@ class BigBio(CorpusReader):
 
 def _bigbio_annotation(entity: Mapping[str, Any]) -> Annotation:
     ids = [(item["db_name"] or "UMLS", str(item["db_id"])) for item in entity["normalized"] or ()]
-    # Other vocabularies have ids of the same form.
-    cuis = dict.fromkeys(as_cui(id) for name, id in ids if "umls" in name.lower() or id.startswith("UMLS:"))
-    cuis.pop("", None)
+    of_umls = [id for name, id in ids if "umls" in name.lower() or id.startswith("UMLS:")]
     spans, texts = zip(*_pieces(entity), strict=True)
-    return Annotation(spans, " ".join(texts), tuple(cuis), type_ids(entity["type"] or ""))
+    cuis = parts_of("|".join(of_umls or (id for _, id in ids)))
+    return Annotation(spans, " ".join(texts), cuis, annotated_types(entity["type"] or ""))
 
 
 def _pieces(owner: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
@@ -146,18 +157,19 @@ def _joined(annotations: Iterable[tuple[str, Annotation]]) -> Iterator[tuple[str
         key = (annotation.spans, annotation.text, annotation.cuis)
         if key in joined:
             _, former = joined[key]
-            types = dict.fromkeys((*former.semantic_types, *annotation.semantic_types))
-            annotation = replace(former, semantic_types=tuple(types))
+            annotation = replace(former, types=tuple(dict.fromkeys((*former.types, *annotation.types))))
         joined[key] = where, annotation
     yield from joined.values()
 
 
 XML_START = re.compile(rb"<collection[\s>]")
+# Keys, in lower case, of what may hold ids of other vocabularies than the UMLS.
+ID_INFONS = ("identifier", "identifiers", "mesh", "omim", "hpo")
 JSON_START = re.compile(rb'\s*\{.*"documents"', re.DOTALL)
 
 
 class BioC(CorpusReader):
-    """Collections; annotations without a CUI are counted."""
+    """Collections."""
 
     name = "BioC"
     layout = "a collection of documents with passages, in XML or JSON"
@@ -205,24 +217,27 @@ def _load(path: Path) -> Any:
 
 def _bioc_annotation(content: Any) -> Annotation:
     infons = content.infons if isinstance(content.infons, dict) else {}
-    cuis: list[str] = []
-    for value in (infons.get("identifier"), *infons.values()):
-        cuis = cuis or list(dict.fromkeys(filter(None, map(as_cui, _words(value)))))
+    of_infons = {key: parts_of(_joined_ids(infons.get(key))) for key in ("identifier", *infons)}
+    # Ids of the UMLS go before those of other vocabularies.
+    of_umls = (tuple(part for part in parts if part and CUI.fullmatch(part[0])) for parts in of_infons.values())
+    of_others = (parts for key, parts in of_infons.items() if key.lower() in ID_INFONS)
+    cuis = next(filter(None, (*of_umls, *of_others)), ())
     try:
         spans = tuple((int(place.offset), int(place.offset) + int(place.length)) for place in content.locations)
     except (TypeError, ValueError):
         spans = ()
-    if cuis and not spans:
+    if not spans:
         raise Malformed("annotation without location")
     texts = [value for value in (infons.get("type"), *infons.values()) if isinstance(value, str)]
-    types = next(filter(None, map(type_ids, texts)), ())
-    return Annotation(spans, str(content.text or ""), tuple(cuis), types)
+    types = list(map(annotated_types, texts))
+    # Type ids go before other types.
+    of_type = next(filter(type_ids, types), types[0] if "type" in infons else ())
+    return Annotation(spans, str(content.text or ""), cuis, of_type)
 
 
-def _words(value: Any) -> list[str]:
+def _joined_ids(value: Any) -> str:
     """The identifiers in an infon: a text, or in JSON also a list of texts."""
-    texts = value if isinstance(value, list) else [value]
-    return [word for text in texts if isinstance(text, str) for word in SEPARATORS.split(text) if word]
+    return "|".join(text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
 
 
 CORPUS_READERS: list[CorpusReader] = [PubTator(), BioC(), BigBio()]
@@ -276,13 +291,24 @@ def _recognize(path: Path) -> CorpusReader:
     raise UserError(f"{path} is not a corpus in a known format: {describe_formats()}; it {content}")
 
 
-def read_corpus(
-    paths: Sequence[Path], report: dict[str, Any] | None = None, *, expand_abbreviations: bool = False
-) -> Iterator[Mention]:
-    """Stream the mentions of a corpus in any of the formats, with `CorpusReader.read`.
+def read_documents(path: Path) -> list[str]:
+    """The document ids that a list has (`read_pmids`), or those of a file of a corpus.
+
+    Raises:
+        UserError: a file is missing, empty or damaged, or no list.
+    """
+    start = start_of(path)
+    for reader in CORPUS_READERS:
+        if reader.recognizes(start):
+            return list(dict.fromkeys(document.doc_id for document in reader.documents(path, Faults())))
+    return read_pmids(path)
+
+
+def read_corpus(paths: Sequence[Path], report: dict[str, Any] | None = None, **options: Any) -> Iterator[Mention]:
+    """Stream the mentions of a corpus in any of the formats, with `CorpusReader.read` and its options.
 
     Raises:
         UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.
     """
     report = {} if report is None else report
-    return reader_of(paths).read(paths, report, expand_abbreviations=expand_abbreviations)
+    return reader_of(paths).read(paths, report, **options)

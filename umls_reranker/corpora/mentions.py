@@ -1,4 +1,4 @@
-"""Mentions of a run by split, with retired CUIs mapped and counts of what was read."""
+"""Mentions of a run by split, with gold concepts by the ids of the dictionary, and counts of what was read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features, List, Value
@@ -33,7 +34,7 @@ MENTION_FEATURES = Features(
         "mention": Value("string"),
         "left": Value("string"),
         "right": Value("string"),
-        "cui": Value("string"),
+        "cui": List(List(Value("string"))),
         "semantic_types": List(Value("string")),
     }
 )
@@ -132,7 +133,7 @@ def hold_out_synonyms(
             remaining.append(concept)
             continue
         remaining.append(replace(concept, synonyms=tuple(name for name in concept.synonyms if name != text)))
-        mention = Mention(concept.cui, 0, len(text), text, "", "", concept.cui, concept.semantic_types)
+        mention = Mention(concept.cui, 0, len(text), text, "", "", ((concept.cui,),), concept.semantic_types)
         mentions.append((assign_split(concept.cui, shares, seed), mention))
     return remaining, mentions
 
@@ -152,10 +153,15 @@ def _rows(mentions: Sequence[Mention], end: int) -> pa.Table:
     """The last mentions before row `end` of their split."""
     rows = [asdict(mention) for mention in mentions]
     numbers = range(end - len(rows), end)
-    rows = [row | {"mention_id": number, "mention": row["text"]} for row, number in zip(rows, numbers, strict=True)]
+    rows = [
+        row | {"mention_id": number, "mention": row["text"], "cui": row["cuis"]}
+        for row, number in zip(rows, numbers, strict=True)
+    ]
     return pa.Table.from_pylist(rows, MENTION_FEATURES.arrow_schema)
 
 
+# What some corpora and dictionaries write before ids, and others do not.
+PREFIXES = ("MESH:", "OMIM:", "UMLS:")
 SCHEMA = pa.schema({"CUI1": pa.string(), "CUI2": pa.string()})
 
 
@@ -198,27 +204,50 @@ class RetiredCuis:
         return None
 
 
-def map_retired(
-    mentions: Iterable[tuple[str, Mention]], retired: RetiredCuis, concepts: ConceptTable
+def map_ids(
+    mentions: Iterable[tuple[str, Mention]],
+    concepts: ConceptTable,
+    retired: RetiredCuis | None = None,
+    report: dict[str, Any] | None = None,
 ) -> Iterator[tuple[str, Mention]]:
-    """Yield ``(split, mention)`` with gold CUIs that the dictionary lacks replaced by their successors, if any."""
+    """Yield ``(split, mention)`` with the ids that the dictionary has for the gold concepts, if it has them.
+
+    An id that it lacks is looked up without its prefix, or with one of `PREFIXES`, and is then replaced by the
+    successor of a retired CUI. `report` gets the number of mentions found ``with_or_without_prefix``.
+    """
     current: dict[str, str] = {}
+    report, by_prefix = {} if report is None else report, set[str]()
+    report["with_or_without_prefix"] = 0
     for split, mention in mentions:
-        if mention.cui not in current:
-            is_known = concepts.rows([mention.cui])[0] >= 0
-            current[mention.cui] = (not is_known and retired.successor(mention.cui, concepts)) or mention.cui
-        yield split, replace(mention, cui=current[mention.cui])
+        gold = {cui for part in mention.cuis for cui in part}
+        for cui in gold - current.keys():
+            forms = [cui, cui.partition(":")[2], *(prefix + cui for prefix in PREFIXES)]
+            rows = concepts.rows(forms)
+            form = int((rows >= 0).argmax())
+            if rows[form] >= 0:
+                current[cui] = concepts.cuis[rows[form]].as_py()
+                by_prefix |= {cui} if form else set()
+            else:
+                current[cui] = (retired and retired.successor(cui, concepts)) or cui
+        report["with_or_without_prefix"] += not gold.isdisjoint(by_prefix)
+        parts = (tuple(dict.fromkeys(map(current.__getitem__, part))) for part in mention.cuis)
+        yield split, replace(mention, cuis=tuple(dict.fromkeys(parts)))
 
 
 def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
-    """Split -> number of mentions whose gold concept is in the dictionary.
+    """Split -> number of mentions of which the dictionary has a gold concept.
 
     Args:
         folder: folder that `mentions.write_mentions` wrote.
         concepts: the dictionary.
     """
-    cuis = {split: open_arrow(folder / f"{split}.arrow")["cui"].to_pylist() for split in SPLITS}
-    return {split: int((concepts.rows(of_split) >= 0).sum()) for split, of_split in cuis.items()}
+    counts = {}
+    for split in SPLITS:
+        gold = open_arrow(folder / f"{split}.arrow")["cui"].to_pylist()
+        ids = [[cui for part in parts for cui in part] for parts in gold]
+        known = concepts.rows([cui for of_mention in ids for cui in of_mention]) >= 0
+        counts[split] = len(np.unique(np.repeat(np.arange(len(ids)), list(map(len, ids)))[known]))
+    return counts
 
 
 def reading_table(*reports: Mapping[str, Any]) -> Table:

@@ -22,8 +22,8 @@ from ..vocab.names import read_name_concepts, read_name_lists
 from ..vocab.ontology import read_obo_concepts, read_ontology
 from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, release_files
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
-from .corpus import Mention, name_files, read_pmids
-from .formats import corpus_files, read_corpus, reader_of
+from .corpus import Mention, name_files
+from .formats import corpus_files, read_corpus, read_documents, reader_of
 from .mentions import assign_split
 from .user_lists import SplitOf
 
@@ -32,9 +32,9 @@ CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": read_ontology,
     "names": read_name_lists,
     "corpus": lambda path: reader_of([path]),
-    "train_documents": read_pmids,
-    "dev_documents": read_pmids,
-    "test_documents": read_pmids,
+    "train_documents": read_documents,
+    "dev_documents": read_documents,
+    "test_documents": read_documents,
 }
 
 
@@ -224,7 +224,7 @@ def listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path,
     }
     split_of: dict[str, str] = {}
     for name, shares in shares_of.items():
-        for doc_id in read_pmids(files[name][0]) if name in files else ():
+        for doc_id in read_documents(files[name][0]) if name in files else ():
             if doc_id in split_of:
                 raise UserError(f"document {doc_id} is in two document lists; splits must not share documents")
             split_of[doc_id] = assign_split(doc_id, shares, seed)
@@ -248,7 +248,8 @@ def corpus_mentions(
     """
     unlisted = 0
     seen: set[str] = set()
-    for mention in read_corpus(paths, report, expand_abbreviations=mentions.expand_abbreviations):
+    options = {"expand_abbreviations": mentions.expand_abbreviations, "types": mentions.annotation_types}
+    for mention in read_corpus(paths, report, **options):
         split = split_of.get(mention.doc_id)
         if split is None:
             unlisted += 1

@@ -161,7 +161,9 @@ def write_user_lists(
     if empty := [split for split in SPLITS if not in_split[split]]:
         raise UserError(f"{path}: the split {empty[0]!r} is empty (mentions by split: {in_split})")
     if not any(in_list.values()):
-        raise UserError(f"{path}: no list contains its gold CUI; use one vocabulary for the ids of candidates and cui")
+        raise UserError(
+            f"{path}: no list contains its gold concept; use one vocabulary for the ids of candidates and cui"
+        )
     with split_writers(MENTION_FEATURES.arrow_schema, mentions_folder) as writers:
         for split, of_split in waiting.items():
             rows = _written_mentions(of_split, writers[split], list(scores))
@@ -195,7 +197,10 @@ def _mention_rows(lists: AnnotatedLists, first: int) -> pa.Table:
         "mention": lists.mentions,
         "left": [text[-CONTEXT_CHARS:] for text in lists.lefts],
         "right": [text[:CONTEXT_CHARS] for text in lists.rights],
-        "cui": annotations.cuis.tolist(),
+        "cui": [
+            [[cui] for cui in ids] if is_composite else [ids]
+            for ids, is_composite in zip(annotations.alternatives, annotations.composite, strict=True)
+        ],
         "semantic_types": list(map(list, lists.types)),
     }
     return pa.Table.from_pydict(columns, MENTION_FEATURES.arrow_schema)

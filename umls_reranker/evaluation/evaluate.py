@@ -120,7 +120,7 @@ def measure(
     """
     outcomes, labels = Outcomes.of(lists, decided), lists.labels
     top, of_pairs = outcomes.select(outcomes.has_candidates), documents.take(lists.owner)
-    compared = compare_systems(systems, documents, outcomes.in_dictionary)
+    compared = compare_systems(systems, documents, outcomes.in_dictionary, outcomes.composite)
     own = f"systems/{MODEL}/"
     figures = {key.removeprefix(own): figure for key, figure in compared.items() if key.startswith(own)}
     figures |= measure_figures(outcomes, documents)
@@ -169,12 +169,12 @@ def _parts_of_model(lists: AnnotatedLists, logits: np.ndarray, without: np.ndarr
     """The cross-encoder alone, and the model without it."""
     if np.isnan(logits).any():
         return {}
-    gold, systems = lists.annotations.gold, {}
+    correct, systems = lists.correct, {}
     if not np.isnan(without).any():
         top = best_candidates(without, lists.offsets)
         score = np.where(top >= 0, sigmoid(without[top]), np.nan)
-        systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold), score)
-    return systems | {"cross_encoder": System(gold_ranks(logits, lists.offsets, gold))}
+        systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, correct), score)
+    return systems | {"cross_encoder": System(gold_ranks(logits, lists.offsets, correct))}
 
 
 def _calibration(pairs: Mapping[str, np.ndarray], labels: np.ndarray, documents: Documents) -> dict[str, Measure]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration.reliability import bootstrap_sums, document_index, document_sums, ratio
-from ..core.arrays import ranking
+from ..core.arrays import list_owner, ranking
 
 # ``{"value", "low", "high"}``; of a measured figure also ``n`` and ``population``.
 Measure = dict[str, Any]
@@ -74,24 +74,21 @@ def sums_to_f1(sums: np.ndarray) -> np.ndarray:
         return 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
 
 
-def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Rank (0 is the top) of the gold concept in each list sorted by score.
+def gold_ranks(scores: np.ndarray, offsets: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Rank (0 is the top) of the first correct candidate in each list sorted by score.
 
     Args:
         scores: (n_candidates,) raw logits, or any score for which higher is better.
         offsets: (n_mentions + 1,).
-        gold: (n_mentions,) position of the gold concept in the retrieved list, -1 if missing.
+        correct: (n_candidates,) bool, whether each candidate is a correct answer.
 
     Returns:
-        (n_mentions,) int64, -1 where `gold` is.
+        (n_mentions,) int64, -1 without a correct candidate.
     """
-    order = ranking(scores, offsets)
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order))
-    starts, gold = offsets[:-1], np.asarray(gold, dtype=np.int64)
-    is_listed = gold >= 0
-    ranks = np.full(len(gold), -1, dtype=np.int64)
-    ranks[is_listed] = position[starts[is_listed] + gold[is_listed]] - starts[is_listed]
+    # Of a list, the best rank is assigned last.
+    ranked = np.flatnonzero(correct[ranking(scores, offsets)])[::-1]
+    owner, ranks = list_owner(offsets)[ranked], np.full(len(offsets) - 1, -1, dtype=np.int64)
+    ranks[owner] = ranked - offsets[owner]
     return ranks
 
 

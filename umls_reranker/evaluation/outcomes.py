@@ -23,7 +23,7 @@ from ..lists.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 
 OUTCOMES_FILE = "outcomes.parquet"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = pa.schema(
     [
         ("document", pa.string()),
@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("end", pa.int32()),
         ("types", pa.list_(pa.string())),
         ("gold", pa.string()),
+        ("composite", pa.bool_()),
         ("in_dictionary", pa.bool_()),
         ("answer", pa.string()),
         ("rank", pa.int32()),
@@ -53,10 +54,11 @@ class Outcomes:
         start: (n,) offset of the mention in its document.
         end: (n,) offset of its end.
         types: semantic type ids of each mention.
-        gold: (n,) gold CUIs.
+        gold: (n,) gold concepts; several are joined by "|".
+        composite: (n,) bool, whether the mention names several concepts.
         in_dictionary: (n,) bool, whether the dictionary has them.
-        answer: (n,) CUI of the top candidate, "" without candidates.
-        rank: (n,) rank of the gold concept, 0 is the top, -1 if it is not in the list.
+        answer: (n,) id of the top candidate, "" without candidates.
+        rank: (n,) rank of the first correct concept, 0 is the top, -1 if it is not in the list.
         score: (n,) calibrated probability of the answer, NaN without candidates.
         margin: (n,) score minus the highest score of any other concept.
         tier: (n,) tier of the answer, "reject" without candidates.
@@ -69,6 +71,7 @@ class Outcomes:
     end: np.ndarray
     types: Sequence[Sequence[str]]
     gold: np.ndarray
+    composite: np.ndarray
     in_dictionary: np.ndarray
     answer: np.ndarray
     rank: np.ndarray
@@ -98,9 +101,10 @@ class Outcomes:
             end=annotations.ends,
             types=list(lists.types),
             gold=annotations.cuis,
+            composite=annotations.composite,
             in_dictionary=annotations.in_dictionary,
-            answer=top(np.array([cui or "" for cui in lists.cuis.texts], object)[lists.cuis.codes], ""),
-            rank=gold_ranks(decisions.log_odds, lists.offsets, annotations.gold),
+            answer=top(np.array(lists.ids, object)[lists.cuis.codes], ""),
+            rank=gold_ranks(decisions.log_odds, lists.offsets, lists.correct),
             score=top(decisions.probabilities, np.nan),
             margin=top(decisions.margins, np.nan),
             tier=np.array(TIERS)[top(decisions.tiers, TIERS.index("reject"))],
@@ -110,7 +114,7 @@ class Outcomes:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether the top candidate is the gold concept, (n,) bool."""
+        """Whether the top candidate is a correct concept, (n,) bool."""
         return self.rank == 0
 
     @property

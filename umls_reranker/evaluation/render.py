@@ -50,6 +50,7 @@ class Table(NamedTuple):
 COMPARISON = "Comparison with the original order"
 OF_SYSTEMS = [
     Column("acc@1", "acc@1"),
+    Column("acc@1 (strict)", "acc@1_strict"),
     Column("gain (points)", "gain", "points"),
     Column("coverage", "accepted_share"),
     Column("precision", "accepted_precision"),

@@ -48,9 +48,9 @@ class System(NamedTuple):
         return cls(outcomes.rank, outcomes.score, outcomes.accepted)
 
     @classmethod
-    def answering(cls, answers: Sequence[str | None], gold: Sequence[str] | np.ndarray) -> System:
-        """A system that gives one CUI, or None for no answer, for each mention."""
-        is_correct = np.array([answer == cui for answer, cui in zip(answers, gold, strict=True)], dtype=bool)
+    def answering(cls, answers: Sequence[str | None], gold: Sequence[Sequence[str]] | np.ndarray) -> System:
+        """A system that gives one id, or None for no answer, for each mention, of whose `gold` ids any is correct."""
+        is_correct = np.array([answer in ids for answer, ids in zip(answers, gold, strict=True)], dtype=bool)
         accepted = np.array([answer is not None for answer in answers], dtype=bool)
         return cls(np.where(is_correct, 0, -1), accepted=accepted, is_ranking=False)
 
@@ -72,7 +72,7 @@ def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[s
         string among known ones, of equally frequent ones the smaller; and ``most_frequent_cui_else_order``, the
         strongest: it knows the corpus and answers every list. Strings are compared normalized (`normalize_name`).
     """
-    gold, cuis, names = lists.annotations.cuis, lists.cuis.to_list(), lists.names.to_list()
+    gold, cuis, names = lists.annotations.alternatives, lists.cuis.to_list(), lists.names.to_list()
     strings = list(map(normalize_name, lists.mentions))
     bounds = list(pairwise(lists.offsets.tolist()))
     exact = [
@@ -95,7 +95,10 @@ def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[s
 
 
 def compare_systems(
-    systems: Mapping[str, System], documents: Documents, in_dictionary: np.ndarray | None = None
+    systems: Mapping[str, System],
+    documents: Documents,
+    in_dictionary: np.ndarray | None = None,
+    composite: np.ndarray | None = None,
 ) -> dict[str, Measure]:
     """Figures of each system, and the paired difference of its acc@1 to that of the first one.
 
@@ -103,9 +106,11 @@ def compare_systems(
         systems: name -> answers, the order of the lists first.
         documents: documents of the n mentions; all intervals, also of differences, use the same resamples.
         in_dictionary: (n,) whether the gold concept is in the dictionary; None: all are.
+        composite: (n,) whether the mention names several concepts; None: none does.
 
     Returns:
-        ``systems/NAME/FIGURE`` -> ``{"value", "low", "high", "n"}``: ``acc@1``; ``gain`` (not of the first);
+        ``systems/NAME/FIGURE`` -> ``{"value", "low", "high", "n"}``: ``acc@1``; ``acc@1_strict`` with
+        composites as errors, if there are any; ``gain`` (not of the first);
         ``accepted_share`` and ``accepted_precision`` (NaN if nothing is accepted); ``top1_ece``, ``coverage_at_0.95``
         and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of whole lists if it ranks all candidates;
         ``acc@1_in_dictionary``.
@@ -117,6 +122,8 @@ def compare_systems(
     for name, system in systems.items():
         ranks, correct = system.ranks, system.ranks == 0
         of_system = {"acc@1": documents.measure([correct, every])}
+        if composite is not None and composite.any():
+            of_system["acc@1_strict"] = documents.measure([correct & ~composite, every])
         if name != next(iter(systems)):
             difference = correct.astype(np.int64) - first
             of_system["gain"] = documents.measure([difference, every], _mean_difference)

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner, list_sizes, number_distinct
 from ..core.settings import SCORES
-from ..vocab.text import normalize_cui
 from ..vocab.types import TypeHierarchy, TypeSets
 from .columns import (
     CANDIDATE_KEYS,
@@ -27,6 +26,7 @@ from .columns import (
     listed,
     require_lists,
     score_names,
+    trainable,
     values_by_key,
     whole,
 )
@@ -42,16 +42,20 @@ class Annotations:
     """Annotations of n mentions.
 
     Attributes:
-        cuis: (n,) the gold concept.
+        cuis: (n,) the gold concept; several ids are joined by "|", and "" is none.
+        alternatives: (n,) tuples of the ids of which any is correct as an answer: one, several, or none.
+        composite: (n,) bool, whether the mention names several concepts, and its alternatives are their ids.
         documents: (n,) the document of the mention.
         starts: (n,) offset of the mention's start in its document.
         ends: (n,) offset of its end.
-        gold: (n,) int64, position of the gold concept in its list, or -1.
-        in_dictionary: (n,) bool, whether the dictionary has the gold concept.
+        gold: (n,) int64, position of the first correct candidate in its list, or -1.
+        in_dictionary: (n,) bool, whether the dictionary has a correct concept.
         certifies: (n,) bool, whether the mention may count for a certificate, because it is from a random sample.
     """
 
     cuis: np.ndarray
+    alternatives: np.ndarray
+    composite: np.ndarray
     documents: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
@@ -62,6 +66,11 @@ class Annotations:
     def take(self, rows: np.ndarray) -> Annotations:
         """The annotations of some mentions, given as indices or (n,) bool."""
         return Annotations(*(column[rows] for column in vars(self).values()))
+
+    @property
+    def trainable(self) -> np.ndarray:
+        """(n,) the gold concept, or "" (`columns.trainable`)."""
+        return np.where(self.composite, "", trainable([ids] for ids in self.alternatives))
 
 
 @dataclass(frozen=True)
@@ -242,8 +251,16 @@ class CandidateLists:
 
     @cached_property
     def ids(self) -> list[str]:
-        """`cuis` in the form of `normalize_cui`, as in counts and dictionaries; "" if missing."""
-        return [normalize_cui(text or "") for text in self.cuis.texts]
+        """`cuis` without outer blanks, as in counts and dictionaries; "" if missing."""
+        return [(text or "").strip() for text in self.cuis.texts]
+
+    def among(self, alternatives: np.ndarray) -> np.ndarray:
+        """Whether each candidate is one of its mention's alternatives (n,), if there are several, (m,) bool."""
+        is_one = np.zeros(len(self.owner), bool)
+        for row in np.flatnonzero([len(ids) > 1 for ids in alternatives]).tolist():
+            candidates = slice(self.offsets[row], self.offsets[row + 1])
+            is_one[candidates] = [cui in alternatives[row] for cui in self.cuis[candidates].to_list()]
+        return is_one
 
     def are_of(self, index_key: str) -> np.ndarray:
         """Whether the candidates of each mention were retrieved with this key, (n,) bool."""
@@ -335,10 +352,14 @@ class AnnotatedLists(CandidateLists):
         labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
         return labels
 
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Whether each candidate is a correct answer, (m,) bool: the gold one, and of alternatives each."""
+        return self.labels.astype(bool) | self.among(self.annotations.alternatives)
+
     def is_gold(self, positions: np.ndarray) -> np.ndarray:
-        """Whether the candidate at each flat position (n,) is its mention's gold concept, (n,) bool; -1 is not."""
-        gold = self.annotations.gold
-        return (gold >= 0) & (positions == self.offsets[:-1] + gold)
+        """Whether the candidate at each flat position (n,) is a correct answer, (n,) bool; -1 is not."""
+        return np.append(self.correct, False)[positions]
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
@@ -347,12 +368,12 @@ class AnnotatedLists(CandidateLists):
     def with_candidates(self, retained: np.ndarray) -> Self:
         """The same mentions with some of their candidates, as for `CandidateLists`; a gold concept may be dropped.
 
-        If a gold concept has several candidates, the first that remains is the gold one.
+        If several candidates are correct, the first that remains is the gold one.
         """
         gold, starts = self.annotations.gold, self.offsets[:-1]
         concept = np.append(self.concepts, -1)[np.where(gold >= 0, starts + gold, -1)]
         lists = super().with_candidates(retained)
-        is_gold = self.concepts[retained] == concept[lists.owner]
+        is_gold = (self.concepts[retained] == concept[lists.owner]) | self.correct[retained]
         # The first one is assigned last.
         of_gold, gold = np.flatnonzero(is_gold)[::-1], np.full(len(self), -1, np.int64)
         gold[lists.owner[of_gold]] = of_gold - lists.offsets[lists.owner[of_gold]]

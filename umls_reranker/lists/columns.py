@@ -157,7 +157,8 @@ def values_by_key(items: list[Any] | pa.Array, keys: Sequence[str]) -> dict[str,
     columns: dict[str, Any] = dict.fromkeys(keys, missing)
     if isinstance(items, pa.Array):
         if pa.types.is_struct(items.type):
-            return columns | dict(zip((field.name for field in items.type), items.flatten(), strict=True))
+            columns |= dict(zip((field.name for field in items.type), items.flatten(), strict=True))
+            return {**columns, "cui": columns["id"]} if columns.get("cui") is missing and "id" in columns else columns
         return columns | {"name": items}
     kinds = set(map(type, items))
     if kinds <= {str}:
@@ -168,7 +169,22 @@ def values_by_key(items: list[Any] | pa.Array, keys: Sequence[str]) -> dict[str,
         some = items[start : start + ITEMS_AT_ONCE]
         for key, column in columns.items():
             column.extend(map(read, some, repeat(key)))
+    if any(cui is None for cui in columns["cui"]):
+        columns["cui"] = list(map(concept_id, items))
     return columns
+
+
+def concept_id(item: Any) -> Any:
+    """The value under ``cui`` of a candidate or row, or else under ``id``."""
+    return _value(item, "id") if (cui := _value(item, "cui")) is None and isinstance(item, Mapping) else cui
+
+
+def trainable(gold: Iterable[Sequence[Sequence[str]]]) -> list[str]:
+    """The gold concept of mentions, given as in `labels.gold_parts`; "", which is no concept, for several or none.
+
+    So nothing learns from mentions with several gold concepts or none.
+    """
+    return [parts[0][0] if len(parts) == len(parts[0]) == 1 else "" for parts in (parts or [()] for parts in gold)]
 
 
 def _value(item: Any, key: str) -> Any:

@@ -15,8 +15,8 @@ from ..core.text_files import UserError
 from ..vocab.concepts import StringRows
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
-from ..vocab.text import normalize_cui, normalize_texts, shared_trigrams
-from .columns import SYNONYM_SCORE
+from ..vocab.text import normalize_texts, shared_trigrams
+from .columns import SYNONYM_SCORE, concept_id
 
 
 class _Candidate(NamedTuple):
@@ -40,7 +40,7 @@ class _Column(NamedTuple):
 
     def lists_of(self, cuis: Sequence[str]) -> pa.ListArray:
         """The lists of m concepts, null for an unknown one."""
-        rows = self.rows.find_one(pa.array(list(map(normalize_cui, cuis)), pa.string()))
+        rows = self.rows.find_one(pa.array(cuis, pa.string()))
         return self.lists.take(pa.array(rows, mask=rows < 0))
 
 
@@ -88,7 +88,7 @@ class Dictionary:
         """
         folder = Path(umls_dir)
         files = release_files(folder, required=())
-        wanted = None if cuis is None else pa.array(sorted({*map(normalize_cui, cuis)}), pa.string())
+        wanted = None if cuis is None else pa.array(sorted({cui.strip() for cui in cuis}), pa.string())
         if "MRCONSO" not in files and "MRSTY" not in files:
             raise UserError(f"{folder} contains neither MRCONSO.RRF nor MRSTY.RRF; give the folder META of a release")
         names = types = None
@@ -151,7 +151,7 @@ class Dictionary:
 def _with_cui(row: int, candidates: Sequence[Any]) -> Iterator[_Candidate]:
     """The candidates that are mappings with a CUI."""
     for position, item in enumerate(candidates):
-        if isinstance(item, Mapping) and (cui := _text(item.get("cui")).strip()):
+        if isinstance(item, Mapping) and (cui := _text(concept_id(item)).strip()):
             yield _Candidate(row, position, _text(item.get("name")), cui)
 
 

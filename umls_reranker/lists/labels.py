@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
+from ..core.arrays import RepeatedTexts, arrow_writer, list_offsets, number_distinct
 from ..core.settings import FEATURES, SCORES
 from ..core.text_files import UserError
-from ..vocab.text import normalize_cui
 from ..vocab.types import TypeHierarchy
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from .columns import SUFFIX, InvalidRow
+from .columns import SUFFIX, InvalidRow, concept_id
 from .dictionary import Dictionary
 from .read import RowPosition, Rows, read_rows
 
@@ -35,7 +34,7 @@ class LabelledLists:
     """Content of a file or folder, or a batch of it.
 
     Attributes:
-        lists: n mentions with annotations, CUIs in the form of `normalize_cui`, and the scores that all candidates
+        lists: n mentions with annotations, ids without outer blanks, and the scores that all candidates
             have.
         positions: file and row of each mention, for messages.
         splits: n values of the key ``split``, None if a row has none.
@@ -89,7 +88,9 @@ def read_labelled_lists(
         rows = Rows(rows.positions, known.add_to(mappings))
     labelled = replace(labels(rows, hierarchy), dictionary=known)
     if concepts is not None:
-        in_dictionary = concepts.rows(labelled.lists.annotations.cuis.tolist()) >= 0
+        alternatives = labelled.lists.annotations.alternatives
+        counts = list_offsets(concepts.rows(list(chain.from_iterable(alternatives))) >= 0)
+        in_dictionary = np.diff(counts[list_offsets(list(map(len, alternatives)))]) > 0
         annotations = replace(labelled.lists.annotations, in_dictionary=in_dictionary)
         labelled = replace(labelled, lists=replace(labelled.lists.completed(concepts), annotations=annotations))
     refuse_repeated_ids(labelled, {})
@@ -97,7 +98,7 @@ def read_labelled_lists(
         require_documents(path, set(labelled.lists.annotations.documents))
     if labelled.not_in_list == len(labelled.lists):
         raise UserError(
-            f"{path}: no list contains its gold CUI (first: {labelled.lists.annotations.cuis[0]} of "
+            f"{path}: no list contains its gold concept (first: {labelled.lists.annotations.cuis[0]} of "
             f"{labelled.positions[0]}); use the same vocabulary for the ids of candidates and cui"
         )
     return labelled
@@ -139,22 +140,28 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
         lists = CandidateLists.from_rows(hierarchy, rows.content, scores=None)
     except InvalidRow as fault:
         raise UserError(f"{positions[fault.row]}: {fault.reason}") from None
-    documents, gold_cuis = list(map(id_text, _values(rows, "doc_id"))), list(map(id_text, _values(rows, "cui")))
-    for key, texts in (("doc_id", documents), ("cui", gold_cuis)):
-        if None in texts:
-            raise UserError(f"{positions[texts.index(None)]}: {key} is missing; labelled mentions need doc_id and cui")
+    documents, gold_ids = list(map(id_text, _values(rows, "doc_id"))), list(map(gold_parts, _values(rows, "cui")))
+    for key, values in (("doc_id", documents), ("cui", gold_ids)):
+        if None in values:
+            raise UserError(
+                f"{positions[values.index(None)]}: {key} is missing or no id; labelled mentions need doc_id and cui: "
+                "an id, a list of alternative ids, or a list of lists for a mention that names several concepts"
+            )
+    parts = [of_mention or () for of_mention in gold_ids]
+    alternatives = np.fromiter((tuple(dict.fromkeys(chain(*of_mention))) for of_mention in parts), object, len(parts))
     lists = _complete(lists, positions)
     numbers = {text: code for code, text in enumerate(lists.cuis.texts)}
-    cuis = [normalize_cui(cui) for cui in gold_cuis if cui is not None]
-    gold = np.array([numbers.get(cui, -1) for cui in cuis], np.int64)
-    correct = np.flatnonzero(lists.cuis.codes == gold[lists.owner])
+    gold = np.array([numbers.get(ids[0], -1) if ids else -1 for ids in alternatives], np.int64)
+    correct = np.flatnonzero((lists.cuis.codes == gold[lists.owner]) | lists.among(alternatives))
     owners, first = np.unique(lists.owner[correct], return_index=True)
     gold = np.full(len(lists), -1, np.int64)
     gold[owners] = correct[first] - lists.offsets[owners]
     starts = [row if start is None else start for row, start in enumerate(_values(rows, "start"))]
     ends = [start + 1 if end is None else end for start, end in zip(starts, _values(rows, "end"), strict=True)]
     annotations = Annotations(
-        cuis=np.array(cuis, object),
+        cuis=np.array(list(map("|".join, alternatives)), object),
+        alternatives=alternatives,
+        composite=np.array([len(of_mention) > 1 for of_mention in parts], bool),
         documents=np.array(documents, object),
         starts=np.array(starts),
         ends=np.array(ends),
@@ -233,18 +240,35 @@ def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None
 
 
 def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """The CUIs of all candidates, except of malformed rows."""
+    """The ids of all candidates, except of malformed rows."""
     lists = (row.get("candidates") for row in rows)
     items = chain.from_iterable(items for items in lists if isinstance(items, list))
-    cuis = (item.get("cui") for item in items if isinstance(item, dict))
+    cuis = (concept_id(item) for item in items if isinstance(item, dict))
     return {cui for cui in cuis if isinstance(cui, str)}
+
+
+def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
+    """The gold concepts of a mention: of each part that it names, the ids of which any is correct; () for none.
+
+    A text is one id, verbatim; a list holds alternatives of one part; and a list of lists is a composite of parts.
+    None is returned for anything else.
+
+    >>> gold_parts("D003110"), gold_parts(["D003110", "C562477"]), gold_parts([["D001943"], ["D010051"]])
+    ((('D003110',),), (('D003110', 'C562477'),), (('D001943',), ('D010051',)))
+    """
+    parts = value if isinstance(value, list) else [[value]]
+    if parts and not any(isinstance(part, list) for part in parts):
+        parts = [parts]
+    texts = [[id_text(item) for item in part] if isinstance(part, list) else [None] for part in parts]
+    ids = tuple(tuple(text for text in part if text) for part in texts)
+    return None if None in chain(*texts) else ids
 
 
 def id_text(value: Any) -> str | None:
     """An id as text, the same after a spreadsheet turned 7 into 7.0, or a blank cell into NaN."""
     if isinstance(value, float):
         value = (int(value) if value.is_integer() else value) if math.isfinite(value) else None
-    return None if value is None else str(value).strip() or None
+    return None if value is None or isinstance(value, list | dict) else str(value).strip() or None
 
 
 def _joined(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
@@ -276,7 +300,8 @@ def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:
 def _values(rows: Rows, key: str) -> list[Any]:
     """The values of a key in all rows, None if missing."""
     if not isinstance(rows.content, pa.Table):
-        return [row.get(key) for row in rows.content]
+        return list(map(concept_id, rows.content)) if key == "cui" else [row.get(key) for row in rows.content]
+    key = "id" if key == "cui" and key not in rows.content.column_names else key
     return rows.content[key].to_pylist() if key in rows.content.column_names else [None] * len(rows.positions)
 
 

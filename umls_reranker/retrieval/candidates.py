@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..core.arrays import list_offsets
 from ..core.script import progress
+from ..lists.columns import trainable
 from ..lists.labels import list_rows, write_list_rows
 from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever
@@ -103,7 +104,7 @@ def write_lists(
     retriever.require(concepts)
     table = mentions.with_format("arrow")[:]
     query_of, candidates = search_mentions(table, retriever, k, in_training=in_training)
-    gold_rows = concepts.rows(table["cui"].to_pylist())
+    gold_rows = concepts.rows(trainable(table["cui"].to_pylist()))
     gold = gold_positions(gold_rows, candidates.rows, query_of)
 
     def batches() -> Iterator[pa.Table]:

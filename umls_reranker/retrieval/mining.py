@@ -63,9 +63,9 @@ def mine_pairs(
         Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters dropped.
     """
     template, rng, mentions = template or PairTemplate(), np.random.default_rng(seed), len(lists)
-    kept = drawn_rows(lists.annotations.cuis.tolist(), concepts, settings.max_train_mentions, seed)
+    kept = drawn_rows(lists.annotations.trainable.tolist(), concepts, settings.max_train_mentions, seed)
     lists = lists.take(kept)
-    gold, positions = concepts.rows(lists.annotations.cuis.tolist()), lists.annotations.gold
+    gold, positions = concepts.rows(lists.annotations.trainable.tolist()), lists.annotations.gold
     in_lists = np.where(positions < 0, -1, lists.offsets[:-1] + positions)
     filters = ConceptFilters(SharedNames(concepts, gold), relations)
     rows = concepts.rows(lists.ids)[lists.cuis.codes]

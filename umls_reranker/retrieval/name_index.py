@@ -18,6 +18,7 @@ from ..core.arrays import open_arrow
 from ..core.devices import batch_mapper
 from ..core.stages import EXACT_INDEX
 from ..core.text_files import UserError
+from ..lists.columns import trainable
 from .concept_search import Candidates, NameGrouping, distinct_queries
 from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters
 from .index_folder import NAMES_FILE, ConceptIndex
@@ -223,7 +224,7 @@ class MentionIndex(ConceptIndex):
         Raises:
             UserError: no mention's concept is in the dictionary.
         """
-        gold = concepts.rows(mentions["cui"].to_pylist())
+        gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
         if not (gold >= 0).any():
             raise UserError(
                 "retrievers: no training mention has its concept in the dictionary; remove nearest_mentions"

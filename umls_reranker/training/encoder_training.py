@@ -30,6 +30,7 @@ from ..core.files import write_json
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments
 from ..core.text_files import UserError
 from ..core.training_arguments import OneGpuArguments
+from ..lists.columns import trainable
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
 from ..models.pairs import MARKERS
@@ -214,7 +215,7 @@ def train_encoder(
     if encoder.encoder_dropout is not None:
         set_dropout(model, encoder.encoder_dropout)
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
-    gold = concepts.rows(mentions["cui"][:])
+    gold = concepts.rows(trainable(mentions["cui"][:]))
     size = encoder.encoder_training_steps * BATCH_SIZE
     arguments = OneGpuArguments(
         output_dir=str(folder / "checkpoints"),

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..core.text_files import Malformed, UserError, decode, excerpt, read_lines
 from .concepts import Concept
-from .text import CUI, normalize_cui
+from .text import CUI
 from .types import SemanticType, TypeHierarchy
 
 SCOPES = ("EXACT", "NARROW", "BROAD", "RELATED")
@@ -311,7 +311,7 @@ def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list
 def _cui_of(term: Term) -> str:
     """The CUI of a term, or "" for an obsolete term and one without."""
     references = [] if term.obsolete else [*term.exact, *term.references]
-    return next((normalize_cui(reference) for reference in references if CUI.fullmatch(reference)), "")
+    return next((reference.upper() for reference in references if CUI.fullmatch(reference)), "")
 
 
 def _merge(
