@@ -141,6 +141,15 @@ def test_sources_and_their_licenses_rrf():
     ]
 
 
+def test_the_source_whose_codes_are_ids_and_the_file_of_names_are_named():
+    card = model_card(METRICS, recipe(identifiers="MSH"), dictionary={"release": {"name": "2017AA"}})
+    assert "concepts: UMLS Metathesaurus 2017AA, names from MSH only" in card
+    values = {"concept_source": "names", "names": "medic.txt", "mention_source": "held_out_synonyms"}
+    files = [{"file": "medic.txt", "id": "", "version": "", "license": ""}]
+    card = model_card(METRICS, recipe(**values), dictionary={"vocabularies": files})
+    assert "concepts: medic.txt" in card and "held-out synonyms of medic.txt" in card
+
+
 def test_each_ontology_is_named_with_version_and_license():
     files = [
         {"file": "hp.obo", "id": "hp", "version": "2025-01-16", "license": "https://hpo.jax.org/app/license"},

@@ -217,7 +217,9 @@ def _corpus_name(recipe: Mapping[str, Any]) -> str:
     if recipe.get("candidate_lists"):
         return f"candidate lists {_file_name(recipe['candidate_lists'])}"
     if recipe["mention_source"] == "held_out_synonyms":
-        return f"held-out synonyms of {_sources(recipe.get('obo') or 'UMLS Metathesaurus').name}"
+        return (
+            f"held-out synonyms of {_sources(recipe.get('obo') or recipe.get('names') or 'UMLS Metathesaurus').name}"
+        )
     return _sources(recipe.get("corpus") or "corpus").name
 
 
@@ -225,7 +227,8 @@ def _source_rows(recipe: Mapping[str, Any], info: Mapping[str, Any]) -> list[lis
     """Source and license of concepts and mentions, if the model knows its dictionary, and of base model or lists."""
     dictionary, rows = info.get("dictionary") or {}, []
     if release := dictionary.get("release"):
-        only = f", names from {', '.join(recipe['sources'])} only" if recipe.get("sources") else ""
+        sources = recipe.get("identifiers") or ", ".join(recipe.get("sources") or ())
+        only = f", names from {sources} only" if sources else ""
         name = f"UMLS Metathesaurus {release['name'] or ''}".rstrip()
         rows.append([f"concepts: {_as_text(name + only)}", UMLS_LICENSE])
     for vocabulary in dictionary.get("vocabularies") or ():
