@@ -91,8 +91,8 @@ def make_lists(recipe, run, stage) -> None:
             del index
         retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
         for split in SPLITS:
-            target, in_training = folder / f"{split}.arrow", split == "train"
-            summary[split] = write_lists(mentions[split], retriever, concepts, k, target, in_training=in_training)
+            target, is_known = folder / f"{split}.arrow", split != "test"
+            summary[split] = write_lists(mentions[split], retriever, concepts, k, target, is_known=is_known)
     if "index" in summary:
         figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
         print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")

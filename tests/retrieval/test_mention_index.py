@@ -7,9 +7,10 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.retrieval.candidates import search_mentions
+from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.name_index import MentionIndex
 from umls_reranker.retrieval.retriever import Retriever
-from umls_reranker.retrieval.retrievers import Dense, NearestMentions
+from umls_reranker.retrieval.retrievers import Dense, Forms, NearestMentions
 
 NAMES = {
     "C0000001": ("", ["polymer"]),
@@ -112,6 +113,26 @@ def test_training_mentions_are_not_found_by_their_own_document(tmp_path, concept
     mentions = build(concepts, tmp_path / "mentions", encoder)
     index = build_index(concepts, encoder, tmp_path / "dense")
     retriever = Retriever([Dense(index), NearestMentions(mentions)], encoder)
-    for in_training, nearest in ((False, [0, 1]), (True, [0, 0])):
-        query_of, found = search_mentions(table(TRAINING[:2]), retriever, 2, in_training=in_training)
+    for is_known, nearest in ((False, [0, 1]), (True, [0, 0])):
+        query_of, found = search_mentions(table(TRAINING[:2]), retriever, 2, is_known=is_known)
         assert found.lists["nearest_mentions"][query_of, 0].tolist() == nearest
+
+
+def test_normal_forms_of_known_mentions_count_but_for_their_own_document(tmp_path, concepts):
+    # In another order and number, "mice hearts" is a mention of C0000002 in document 1 alone.
+    rows = [
+        ("polymers", "C0000001"),
+        ("hearts of mice", "C0000002"),
+        ("polymers", "C0000001"),
+        ("unknown", "C0000009"),
+    ]
+    (tmp_path / "forms").mkdir()
+    index = FormIndex.build(concepts, tmp_path / "forms", table(rows))
+    encoder = PlainEncoder()
+    retriever = Retriever([Dense(build_index(concepts, encoder, tmp_path / "dense")), Forms(index)], encoder)
+    queries = table([("mice heart", "C0000002"), ("mice heart", "C0000002")])
+    for is_known, scores in ((False, [1.0, 1.0]), (True, [1.0, 0.0])):
+        query_of, found = search_mentions(queries, retriever, 3, is_known=is_known)
+        is_mouse = found.rows[query_of] == 1
+        assert np.isclose(found.further["forms"][query_of][is_mouse], scores, atol=1e-6).tolist() == [True, True]
+        assert (found.lists["forms"][query_of, 0] == 1).tolist() == [score == 1 for score in scores]

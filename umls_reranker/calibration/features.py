@@ -15,9 +15,8 @@ import numpy as np
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES, Feature, register_feature
 from ..core.text_files import UserError
-from ..vocab.text import CUI, shared_trigrams
+from ..vocab.text import CUI, shared_trigrams, singular_words
 from .qualifiers import qualifier_agreement
-from .string_counts import singular_words
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import CandidateLists

@@ -1,4 +1,4 @@
-"""The words of a text in singular, in alphabetical order: "Carcinomas, renal cell" is "renal cell carcinoma"."""
+"""Counts of strings, concepts and types in training mentions."""
 
 from __future__ import annotations
 
@@ -18,33 +18,6 @@ from ..vocab.types import UNKNOWN_TYPE, TypeSets
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-# Endings of words in "-s" that are not plurals: "process", "virus", "analysis".
-NO_PLURALS = ("ss", "us", "is")
-# Plurals that lose "-es": "processes", "indexes", "branches", "brushes".
-IN_ES = ("sses", "xes", "ches", "shes")
-
-
-def singular(word: str) -> str:
-    """An English word without its regular plural; wrong forms do no harm if they are the same for all texts.
-
-    >>> [singular(word) for word in ("carcinomas", "bodies", "processes", "virus", "gas")]
-    ['carcinoma', 'body', 'process', 'virus', 'gas']
-    """
-    if len(word) > 4:
-        if word.endswith("ies"):
-            return word[:-3] + "y"
-        if word.endswith(IN_ES):
-            return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(NO_PLURALS):
-        return word[:-1]
-    return word
-
-
-def singular_words(texts: Sequence[str]) -> list[str]:
-    """The sorted words in singular of each normalized text."""
-    return [" ".join(sorted(map(singular, text.split()))) for text in texts]
 
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")

@@ -35,7 +35,7 @@ def drawn_rows(cuis: Sequence[str], concepts: ConceptTable, most: int | None, se
 
 
 def search_mentions(
-    mentions: pa.Table, retriever: Retriever, k: int, *, in_training: bool = False
+    mentions: pa.Table, retriever: Retriever, k: int, *, is_known: bool = False
 ) -> tuple[np.ndarray, Candidates]:
     """Search each distinct query of `mentions` (`distinct_queries`) once for k concepts.
 
@@ -43,12 +43,12 @@ def search_mentions(
         mentions: n mentions.
         retriever: finds the concepts.
         k: concepts per query.
-        in_training: whether they are training mentions, which must not be found by themselves.
+        is_known: whether indexes have mentions of their documents, which must not be found by themselves.
 
     Returns:
         (n,) int64, number of each row's query, and the candidates of the queries.
     """
-    by_document = in_training and any(method.leaves_out_documents for method in retriever.methods)
+    by_document = is_known and any(method.leaves_out_documents for method in retriever.methods)
     query_of, queries = distinct_queries(mentions, retriever.reads_context, by_document)
     blocks = []
     with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
@@ -78,7 +78,7 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
 
 
 def write_lists(
-    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path, *, in_training: bool = False
+    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path, *, is_known: bool = False
 ) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the order of the mentions, as `labels.list_rows`.
 
@@ -91,7 +91,7 @@ def write_lists(
         concepts: dictionary of its index.
         k: candidates per mention; fewer only if the dictionary has fewer concepts.
         path: Arrow file to make.
-        in_training: as for `search_mentions`.
+        is_known: as for `search_mentions`.
 
     Returns:
         Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose list has it; and
@@ -103,7 +103,7 @@ def write_lists(
     """
     retriever.require(concepts)
     table = mentions.with_format("arrow")[:]
-    query_of, candidates = search_mentions(table, retriever, k, in_training=in_training)
+    query_of, candidates = search_mentions(table, retriever, k, is_known=is_known)
     gold_rows = concepts.rows(trainable(table["cui"].to_pylist()))
     gold = gold_positions(gold_rows, candidates.rows, query_of)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import pairwise, repeat
 
 import numpy as np
@@ -74,13 +75,22 @@ class NameGrouping:
         strings: (n_names,) int32; name id -> number of its string.
         concepts: number of concepts.
         distinct: number of distinct strings.
+        documents: (n_names,) uint64, hash of the document (`document_hashes`) that alone has the name, 0 for others;
+            None: no name is from a document.
 
     Attributes:
         offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
     """
 
-    def __init__(self, rows: np.ndarray, strings: np.ndarray, concepts: int, distinct: int) -> None:
-        self.rows, self.strings, self.distinct = rows, strings, distinct
+    def __init__(
+        self,
+        rows: np.ndarray,
+        strings: np.ndarray,
+        concepts: int,
+        distinct: int,
+        documents: np.ndarray | None = None,
+    ) -> None:
+        self.rows, self.strings, self.distinct, self.documents = rows, strings, distinct, documents
         self.offsets = np.searchsorted(rows, np.arange(concepts + 1))
         self._postings = np.argsort(strings, kind="stable")
         self._posting_starts = np.searchsorted(strings[self._postings], np.arange(distinct + 1))
@@ -92,6 +102,7 @@ class NameGrouping:
         search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
         parallel_map: Callable[..., Iterable],
         block: int,
+        own: np.ndarray | None = None,
     ) -> Candidates:
         """The k nearest concepts of n queries, by the nearest name of each; ties by concept row, then name id.
 
@@ -104,12 +115,13 @@ class NameGrouping:
                 -1 if there are fewer strings than w.
             parallel_map: a `map` whose threads call `search`.
             block: maximum queries of one call.
+            own: (n,) hash of the document of each query, whose own names are left out; None leaves out none.
         """
         nearest = Candidates.padding(n, k)
 
         def search_block(queries: np.ndarray, width: int) -> np.ndarray:
             """The queries whose concepts are not certain yet."""
-            return queries[~self._group(queries, *search(queries, width), nearest)]
+            return queries[~self._group(queries, *search(queries, width), nearest, own)]
 
         queries, width = np.arange(n), NAMES_PER_CONCEPT * k
         while len(queries):
@@ -119,7 +131,14 @@ class NameGrouping:
             queries, width = np.concatenate(list(parallel_map(search_block, blocks, repeat(width)))), width * 4
         return nearest
 
-    def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, nearest: Candidates) -> np.ndarray:
+    def _group(
+        self,
+        queries: np.ndarray,
+        scores: np.ndarray,
+        strings: np.ndarray,
+        nearest: Candidates,
+        own: np.ndarray | None,
+    ) -> np.ndarray:
         """Write the concepts of (q, width) nearest strings into `nearest`, and tell the queries that are final."""
         n_concepts, k = len(self.offsets) - 1, nearest.rows.shape[1]
         query, rank = np.nonzero(strings >= 0)
@@ -127,6 +146,9 @@ class NameGrouping:
         # One entry per name: a string of m concepts appears m times.
         owner, posting = expand_ranges(self._posting_starts[string], self._posting_starts[string + 1])
         name_ids = self._postings[posting]
+        if own is not None and self.documents is not None:
+            is_other = self.documents[name_ids] != own[queries[query[owner]]]
+            owner, name_ids = owner[is_other], name_ids[is_other]
         rows = self.rows[name_ids].astype(np.int64)
         query, values = query[owner], scores[query, rank][owner]
         # The scores of a query come in descending order; put equal ones in order of name, hence of row.
@@ -146,7 +168,11 @@ class NameGrouping:
         return (above >= k) | exhausted
 
     def best(
-        self, rows: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray], names_at_once: int
+        self,
+        rows: np.ndarray,
+        score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        names_at_once: int,
+        own: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best-scoring name of given concepts.
 
@@ -154,6 +180,7 @@ class NameGrouping:
             rows: (n, k) concept rows, padded with -1.
             score: query numbers and string numbers, both (m,) -> scores (m,) float32.
             names_at_once: approximate number of names scored in one call.
+            own: as for `collect`, of each of the n lists.
 
         Returns:
             (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 scores, padded with -inf.
@@ -166,10 +193,32 @@ class NameGrouping:
         for start, stop in pairwise(edges):
             owners, names = expand_ranges(starts[start:stop], stops[start:stop])
             values = score(query[start:stop][owners], self.strings[names])
+            if own is not None and self.documents is not None:
+                values = np.where(self.documents[names] == own[query[start:stop][owners]], -np.inf, values)
             best = np.lexsort((names, -values, owners))[np.searchsorted(owners, np.arange(stop - start))]
             target = query[start:stop], rank[start:stop]
             name_ids[target], scores[target] = names[best], values[best]
         return name_ids, scores
+
+
+def document_hashes(documents: Sequence[str]) -> np.ndarray:
+    """64-bit hashes of n documents, (n,) uint64."""
+    digests = [blake2b(document.encode(), digest_size=8).digest() for document in documents]
+    return np.frombuffer(b"".join(digests), "<u8")
+
+
+def sole_documents(entries: np.ndarray, documents: Sequence[str], size: int) -> np.ndarray:
+    """Hash of the document that alone has each entry, (size,) uint64; 0 where several have it.
+
+    Args:
+        entries: (n,) entry of each mention.
+        documents: n documents of the mentions.
+        size: number of entries.
+    """
+    hashes, sole = document_hashes(documents), np.zeros(size, np.uint64)
+    sole[entries] = hashes
+    sole[entries[hashes != sole[entries]]] = 0
+    return sole
 
 
 def distinct_queries(

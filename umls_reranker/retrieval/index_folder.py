@@ -29,8 +29,10 @@ from ..core.script import progress
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments, index_folders
 from ..core.stages import ENCODER_FOLDER, STAGE_MANIFEST, RunFolder, read_manifest
 from ..core.text_files import UserError
+from ..lists.columns import trainable
 from ..models.bi_encoder import CHUNK, BiEncoder
 from ..vocab.rrf import RELATIONS_FILE
+from .concept_search import sole_documents
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -116,13 +118,17 @@ class ConceptIndex:
             )
 
 
-def write_names(concepts: ConceptTable, path: Path, form: Callable[[str], str] | None = None) -> pa.Array:
+def write_names(
+    concepts: ConceptTable, path: Path, form: Callable[[str], str] | None = None, mentions: pa.Table | None = None
+) -> pa.Array:
     """Write concept row and string number of every name, and the name unless a form of it is taken.
 
     Args:
         concepts: the dictionary.
         path: Arrow file to make.
         form: function that maps names that count as the same to one form; by default names must be equal.
+        mentions: columns ``mention``, ``cui`` and ``doc_id``, if mentions are further names of their concepts. The
+            file has a column ``document`` then (`sole_documents`; 0 for names of the dictionary).
 
     Returns:
         The distinct strings (or forms) by number.
@@ -131,15 +137,40 @@ def write_names(concepts: ConceptTable, path: Path, form: Callable[[str], str] |
     for batch_rows, batch in concepts.iter_names():
         rows.append(np.asarray(batch_rows, dtype=np.int32))
         names.append(pa.array(map(form, batch) if form else batch, pa.string()))
+    if form and mentions is not None:
+        gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
+        known = mentions.filter(pa.array(gold >= 0))
+        rows.append(gold[gold >= 0].astype(np.int32))
+        names.append(pa.array(map(form, known["mention"].to_pylist()), pa.string()))
     # A chunked array is encoded against one dictionary.
     encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
     columns: Sequence[str] = ("row", "string") if form else ("name", "row", "string")
     kinds = {"name": pa.string(), "row": pa.int32(), "string": pa.int32()}
     schema = pa.schema({column: kinds[column] for column in columns})
+    if form and mentions is not None:
+        _write_with_mentions(path, np.concatenate(rows), encoded, known["doc_id"].to_pylist())
+        return encoded.chunks[-1].dictionary
     with arrow_writer(path, schema) as writer:
         for row, name, code in zip(rows, names, encoded.chunks, strict=True):
             writer.write(pa.Table.from_pydict({"name": name, "row": row, "string": code.indices}, schema))
     return encoded.chunks[-1].dictionary
+
+
+def _write_with_mentions(path: Path, rows: np.ndarray, strings: pa.ChunkedArray, documents: list[str]) -> None:
+    """Write names of the dictionary and of its last rows, mentions in these documents, each once, by concept."""
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in strings.chunks])
+    names = len(rows) - len(documents)
+    of_mentions, entry = np.unique(np.stack([rows[names:], codes[names:]]), axis=1, return_inverse=True)
+    sole = sole_documents(entry, documents, of_mentions.shape[1])
+    columns = {
+        "row": np.append(rows[:names], of_mentions[0]),
+        "string": np.append(codes[:names], of_mentions[1]),
+        "document": np.append(np.zeros(names, np.uint64), sole),
+    }
+    order = np.argsort(columns["row"], kind="stable")
+    table = pa.table({name: column[order] for name, column in columns.items()})
+    with arrow_writer(path, table.schema) as writer:
+        writer.write(table)
 
 
 class NameVectors:

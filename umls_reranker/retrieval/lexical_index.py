@@ -15,11 +15,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core.arrays import arrow_writer, open_arrow, openmp_threads, usable_cores
 from ..core.script import progress
-from ..vocab.text import normalize_name
-from .concept_search import Candidates, NameGrouping
+from ..vocab.text import normal_form, normalize_name
+from .concept_search import Candidates, NameGrouping, document_hashes
 from .index_folder import NAMES_FILE, ConceptIndex, write_names
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ..vocab.concepts import ConceptTable
 
 TRIGRAMS_FILE = "trigrams.arrow"
@@ -42,6 +44,7 @@ class LexicalIndex(ConceptIndex):
     """
 
     title, file, schema_version = "the lexical index", "lexical.json", 3
+    form = staticmethod(normalize_name)
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
@@ -56,19 +59,19 @@ class LexicalIndex(ConceptIndex):
             for first in range(0, strings, STRINGS_PER_BLOCK)
         ]
         names = open_arrow(path / NAMES_FILE)
-        self.grouping = NameGrouping(
-            names["row"].to_numpy(), names["string"].to_numpy(), description["concepts"], strings
-        )
+        rows, codes, *documents = (names[column].to_numpy() for column in names.column_names)
+        self.grouping = NameGrouping(rows, codes, description["concepts"], strings, *documents)
 
     @classmethod
-    def build(cls, concepts: ConceptTable, path: Path) -> LexicalIndex:
+    def build(cls, concepts: ConceptTable, path: Path, mentions: pa.Table | None = None) -> Self:
         """Count the trigrams of every distinct normalized name and write the index.
 
         Args:
             concepts: the dictionary.
             path: existing folder to write into.
+            mentions: mentions that are further names of their concepts, as for `write_names`.
         """
-        strings = write_names(concepts, path / NAMES_FILE, form=normalize_name)
+        strings = write_names(concepts, path / NAMES_FILE, cls.form, mentions)
         common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
         vectorizer = _vectorizer(max_df=min(1.0, common / len(strings)))
         vectors = csr_array(vectorizer.fit_transform(_texts(strings)))
@@ -81,7 +84,7 @@ class LexicalIndex(ConceptIndex):
         cls.describe(path, len(concepts))
         return cls.load(path)
 
-    def search(self, texts: Sequence[str], k: int) -> Candidates:
+    def search(self, texts: Sequence[str], k: int, documents: Sequence[str] | None = None) -> Candidates:
         """The k concepts nearest to each text, by their best-matching name; ties by concept row, then name id.
 
         A concept without a common trigram is not found, so the list may be shorter. The name ids are those of a
@@ -90,6 +93,7 @@ class LexicalIndex(ConceptIndex):
         Args:
             texts: n strings, not yet normalized.
             k: number of concepts.
+            documents: (n,) documents, whose own mentions are left out; None leaves out none.
 
         Returns:
             Candidates with TF-IDF cosines as scores, 1 if a name equals the normalized text.
@@ -99,12 +103,17 @@ class LexicalIndex(ConceptIndex):
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return self._nearest(queries[numbers], width)
 
+        own = None if documents is None else document_hashes(documents)
         threads = openmp_threads() or usable_cores()
         with ThreadPoolExecutor(threads) as pool:
-            return self.grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
+            return self.grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK, own)
 
     def best_names(
-        self, texts: Sequence[str], rows: np.ndarray, owners: np.ndarray | None = None
+        self,
+        texts: Sequence[str],
+        rows: np.ndarray,
+        owners: np.ndarray | None = None,
+        documents: Sequence[str] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The most similar name of given concepts for each text.
 
@@ -112,6 +121,7 @@ class LexicalIndex(ConceptIndex):
             texts: m strings, not yet normalized.
             rows: (n, k) concept rows, padded with -1.
             owners: (n,) text of each list of rows; None: the text with the same number.
+            documents: as for `search`, of each list.
 
         Returns:
             (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 TF-IDF cosines, 0 without a
@@ -124,12 +134,13 @@ class LexicalIndex(ConceptIndex):
             query_vectors = vectors[queries if owners is None else owners[queries]]
             return np.asarray(query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32)
 
-        return self.grouping.best(rows, score, STRINGS_AT_ONCE)
+        own = None if documents is None else document_hashes(documents)
+        return self.grouping.best(rows, score, STRINGS_AT_ONCE, own)
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
         if not texts:
             return csr_array((0, self._vectors.shape[1]), dtype=np.float32)
-        return csr_array(self._vectorizer.transform(map(normalize_name, texts)))
+        return csr_array(self._vectorizer.transform(map(self.form, texts)))
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by number."""
@@ -149,6 +160,13 @@ class LexicalIndex(ConceptIndex):
                 best = np.lexsort((numbers, -values))[:width]
                 scores[query], strings[query] = values[best], numbers[best]
         return scores, strings
+
+
+class FormIndex(LexicalIndex):
+    """The same of normal forms, in which mentions may be further names of their concepts."""
+
+    title, file, schema_version = "the index of normal forms", "forms.json", 1
+    form = staticmethod(normal_form)
 
 
 def _vectorizer(**settings: Any) -> TfidfVectorizer:

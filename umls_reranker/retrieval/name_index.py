@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from ..core.devices import batch_mapper
 from ..core.stages import EXACT_INDEX
 from ..core.text_files import UserError
 from ..lists.columns import trainable
-from .concept_search import Candidates, NameGrouping, distinct_queries
+from .concept_search import Candidates, NameGrouping, distinct_queries, document_hashes, sole_documents
 from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters
 from .index_folder import NAMES_FILE, ConceptIndex
 
@@ -207,9 +206,9 @@ class MentionIndex(ConceptIndex):
         self.reads_context: bool = description["reads_context"]
         self._vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
         rows = np.load(path / ROWS_FILE, allow_pickle=False)
-        # Hash of the document that alone has the mention; 0 if there are several.
-        self._documents = np.load(path / DOCUMENTS_FILE, allow_pickle=False)
-        self.grouping = NameGrouping(rows, np.arange(len(rows), dtype=np.int32), description["concepts"], len(rows))
+        documents = np.load(path / DOCUMENTS_FILE, allow_pickle=False)
+        numbers = np.arange(len(rows), dtype=np.int32)
+        self.grouping = NameGrouping(rows, numbers, description["concepts"], len(rows), documents)
 
     @classmethod
     def build(cls, mentions: pa.Table, concepts: ConceptTable, encoder: BiEncoder, path: Path) -> MentionIndex:
@@ -234,9 +233,7 @@ class MentionIndex(ConceptIndex):
         # Sorted by concept, as `NameGrouping` requires.
         known = gold >= 0
         (rows, query), entry = np.unique(np.stack([gold, query_of])[:, known], axis=1, return_inverse=True)
-        hashes, documents = _hashes(mentions["doc_id"].to_pylist())[known], np.empty(len(rows), np.uint64)
-        documents[entry] = hashes
-        documents[entry[hashes != documents[entry]]] = 0
+        documents = sole_documents(entry, mentions["doc_id"].filter(pa.array(known)).to_pylist(), len(rows))
         texts, *contexts = (column.take(pa.array(query)).to_pylist() for column in queries.columns)
         vectors = encoder.encode(texts, tuple(contexts) or None, desc="encoding training mentions")
         np.save(path / VECTORS_FILE, vectors)
@@ -258,21 +255,8 @@ class MentionIndex(ConceptIndex):
         """
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            scores, numbers = search_exactly(self._vectors, vectors[queries], width)
-            if own is None:
-                return scores, numbers
-            is_own = self._documents[numbers] == own[queries, None]
-            # The others stay in order, before those left out.
-            order = np.argsort(is_own, axis=1, kind="stable")
-            scores, numbers = np.where(is_own, -np.inf, scores).astype(np.float32), np.where(is_own, -1, numbers)
-            return np.take_along_axis(scores, order, axis=1), np.take_along_axis(numbers, order, axis=1)
+            return search_exactly(self._vectors, vectors[queries], width)
 
-        own = None if documents is None else _hashes(documents)
+        own = None if documents is None else document_hashes(documents)
         parallel_map = batch_mapper(torch.device("cpu"))
-        return self.grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK)
-
-
-def _hashes(documents: Sequence[str]) -> np.ndarray:
-    """64-bit hashes of documents, (n,) uint64."""
-    digests = [blake2b(document.encode(), digest_size=8).digest() for document in documents]
-    return np.frombuffer(b"".join(digests), "<u8")
+        return self.grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK, own)

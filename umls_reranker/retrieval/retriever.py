@@ -78,7 +78,7 @@ class Retriever:
             texts: n mentions.
             k: number of concepts.
             contexts: n left and n right texts, if the retriever reads context.
-            documents: n documents of training mentions, whose own mentions are not to be found.
+            documents: n documents, whose own mentions are not to be found.
         """
         distinct, string_of = number_distinct(texts)
         strings = Queries(distinct, None, self.encoder.encode(distinct))
@@ -90,13 +90,15 @@ class Retriever:
         in_context = strings
         if self.reads_context:
             in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
+        of_mentions: dict[str, Queries] = {}
         lists = {}
         for method in self.methods:
             if method.reads_context:
-                lists[method.name] = method.search(in_context, depth)
+                of_mentions[method.name] = in_context
             elif method.leaves_out_documents and documents is not None:
-                mentions = Queries(texts, None, strings.vectors[string_of], documents)
-                lists[method.name] = method.search(mentions, depth)
+                of_mentions[method.name] = Queries(texts, None, strings.vectors[string_of], documents)
+            if method.name in of_mentions:
+                lists[method.name] = method.search(of_mentions[method.name], depth)
             else:
                 lists[method.name] = method.search(strings, depth)[string_of]
         union = fuse(list(lists.values()), depth)
@@ -116,8 +118,8 @@ class Retriever:
         for method in self.methods:
             if method.score_name in (None, Dense.score_name):
                 continue
-            if method.reads_context:
-                of_method = method.score(in_context, rows, np.arange(len(rows)))
+            if method.name in of_mentions:
+                of_method = method.score(of_mentions[method.name], rows, np.arange(len(rows)))
             else:
                 of_method = np.full(rows.shape, -np.inf, np.float32)
                 of_method[is_candidate] = method.score(strings, concepts, owners)[pair_of, 0]

@@ -34,7 +34,7 @@ class Queries(NamedTuple):
         texts: n strings.
         contexts: n left and n right texts, if it reads context.
         vectors: (n, dimension) float32, L2-normalized, by the bi-encoder.
-        documents: n documents of training mentions, whose own mentions are not to be found; None: of others.
+        documents: n documents, whose own mentions are not to be found; None: indexes have no mentions of them.
     """
 
     texts: Sequence[str]
@@ -67,12 +67,19 @@ class IndexSources:
         return ConceptTable.load(self.folder / "concepts")
 
     @cached_property
-    def training_mentions(self) -> pa.Table:
-        """The columns that `MentionIndex.build` reads, of the training split; only in a run folder."""
+    def known_mentions(self) -> pa.Table:
+        """Mentions of all splits but test, with the columns that indexes read; only in a run folder.
+
+        Those of a document are not found for its own mentions, so that lists of all splits are as those of test.
+        """
+        import pyarrow as pa
+
         from ..core.stages import RunFolder
 
-        mentions = RunFolder(self.folder).splits("mentions")["train"]
-        return mentions.select_columns(["mention", "left", "right", "cui", "doc_id"]).with_format("arrow")[:]
+        splits = RunFolder(self.folder).splits("mentions")
+        columns = ["mention", "left", "right", "cui", "doc_id"]
+        known = (mentions for name, mentions in splits.items() if name != "test")
+        return pa.concat_tables([mentions.select_columns(columns).with_format("arrow")[:] for mentions in known])
 
     @cached_property
     def encoder(self) -> BiEncoder:
@@ -258,12 +265,42 @@ class Lexical(OfIndex):
         return cls(LexicalIndex.load(path))
 
 
+class Forms(OfIndex):
+    """Searches by character trigrams of normal forms, among names and known mentions."""
+
+    name = "forms"
+    leaves_out_documents = True
+    help = "most similar names and known mentions by normal form: stems in any order"
+    folder = "forms"
+    inputs = ("concepts", "mentions")
+    score_name = "forms"
+    score_help = "cosine of mention and name or known mention by character n-grams of their normal forms"
+
+    @classmethod
+    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
+        from .lexical_index import FormIndex
+
+        return {"names": len(FormIndex.build(sources.concepts, path, sources.known_mentions))}
+
+    @classmethod
+    def load(cls, sources: IndexSources, path: Path) -> Forms:
+        from .lexical_index import FormIndex
+
+        return cls(FormIndex.load(path))
+
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        return self.index.search(queries.texts, k, queries.documents).rows
+
+    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return self.index.best_names(queries.texts, rows, owners, queries.documents)[1]
+
+
 class NearestMentions(OfIndex):
-    """Searches by the vectors of training mentions, in their texts if the encoder reads context."""
+    """Searches by the vectors of known mentions, in their texts if the encoder reads context."""
 
     name = "nearest_mentions"
     leaves_out_documents = True
-    help = "concepts of the most similar training mentions"
+    help = "concepts of the most similar known mentions"
     folder = "mention_index"
     inputs = ("concepts", "encoder", "mentions")
 
@@ -275,7 +312,7 @@ class NearestMentions(OfIndex):
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
         from .name_index import MentionIndex
 
-        index = MentionIndex.build(sources.training_mentions, sources.concepts, sources.encoder, path)
+        index = MentionIndex.build(sources.known_mentions, sources.concepts, sources.encoder, path)
         return {"mentions": len(index)}
 
     @classmethod
@@ -289,4 +326,4 @@ class NearestMentions(OfIndex):
 
 
 # In the order of their lists in a union: ties go to the concept in an earlier list.
-OWN_RETRIEVERS = (Dense, Context, Lexical, NearestMentions)
+OWN_RETRIEVERS = (Dense, Context, Lexical, Forms, NearestMentions)

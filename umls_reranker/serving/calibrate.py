@@ -136,7 +136,8 @@ class Source:
 
         folder, template = run.path / "checkpoints" / "checkpoint-best", PairTemplate.from_recipe(recipe.model)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
-        counts = StringCounts.of_split(run.splits("mentions")["train"])
+        splits = run.splits("mentions")
+        counts = StringCounts.of_split(splits["train"]).plus(StringCounts.of_split(splits["dev"]))
         hierarchy = ConceptTable.load(run.path / "concepts").hierarchy
         dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
         return cls(None, folder, scorer, recipe, hierarchy, counts, dictionary)

@@ -1,10 +1,11 @@
-"""The normal form of names, their trigrams, and the pattern of a CUI."""
+"""The normalized and the normal form of names, their trigrams, and the pattern of a CUI."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -161,6 +162,99 @@ def shared_trigrams(
 def _sizes(sets: np.ndarray) -> np.ndarray:
     """Number of bits in each set, (n,)."""
     return np.bitwise_count(sets).sum(axis=1, dtype=np.int64)
+
+
+# Endings of words in "-s" that are not plurals: "process", "virus", "analysis".
+NO_PLURALS = ("ss", "us", "is")
+# Plurals that lose "-es": "processes", "indexes", "branches", "brushes".
+IN_ES = ("sses", "xes", "ches", "shes")
+
+
+def singular(word: str) -> str:
+    """An English word without its regular plural; wrong forms do no harm if they are the same for all texts.
+
+    >>> [singular(word) for word in ("carcinomas", "bodies", "processes", "virus", "gas")]
+    ['carcinoma', 'body', 'process', 'virus', 'gas']
+    """
+    if len(word) > 4:
+        if word.endswith("ies"):
+            return word[:-3] + "y"
+        if word.endswith(IN_ES):
+            return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(NO_PLURALS):
+        return word[:-1]
+    return word
+
+
+def singular_words(texts: Sequence[str]) -> list[str]:
+    """The sorted words in singular of each normalized text."""
+    return [" ".join(sorted(map(singular, text.split()))) for text in texts]
+
+
+# Words that names of a concept use for one another, by the first of each line.
+ALIKE = """
+neoplasm neoplasia neoplastic tumor cancer carcinoma adenocarcinoma malignancy malignant
+disease disorder syndrome condition illness disturbance
+deficiency deficient absence absent lack loss defect defective
+hereditary inherited heritable familial genetic
+abnormality abnormal anomaly malformation
+injury injured damage trauma lesion
+failure insufficiency dysfunction impairment impaired
+hemorrhage hemorrhagic bleeding
+pain painful ache
+toxicity toxic
+seizure convulsion
+kidney renal nephric
+liver hepatic
+brain cerebral
+heart cardiac cardial
+lung pulmonary
+muscle muscular
+nerve nervous neural
+vessel vascular
+eye ocular
+skin cutaneous dermal
+blood hematologic hematological
+bone osseous
+stomach gastric
+pancreas pancreatic
+ovary ovarian
+breast mammary
+prostate prostatic
+mental psychiatric
+1 i
+2 ii
+3 iii
+4 iv
+5 v
+6 vi
+"""
+CLASS_OF = {word: line.split()[0] for line in ALIKE.strip().splitlines() for word in line.split()}
+FUNCTION_WORDS = frozenset(
+    ("a", "an", "and", "as", "by", "for", "from", "in", "of", "on", "or", "s", "the", "to", "type")
+)
+
+
+def normal_form(text: str) -> str:
+    """A text as its distinct words in alphabetical order, so that other orders, numbers and spellings agree.
+
+    Words are in the singular and in American spelling, function words and "type" are left out, and words that names
+    use for one another (`ALIKE`), such as "cancer" and "neoplasm" or "II" and "2", count as one.
+
+    >>> normal_form("Carcinomas of the Kidney"), normal_form("renal tumour")
+    ('kidney neoplasm', 'kidney neoplasm')
+    """
+    name = normalize_name(text)
+    words = {_word_class(word) for word in name.split() if word not in FUNCTION_WORDS}
+    return " ".join(sorted(words)) or name
+
+
+@lru_cache(maxsize=1 << 16)
+def _word_class(word: str) -> str:
+    word = singular(word.replace("ae", "e").replace("oe", "e"))
+    if len(word) > 4 and word.endswith("our"):
+        word = f"{word[:-3]}or"
+    return CLASS_OF.get(word, word)
 
 
 CUI = re.compile(r"C[0-9]{7}", re.IGNORECASE)
