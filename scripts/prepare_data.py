@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def make(recipe, run, files, stages, due) -> None:
-    from umls_reranker.corpora.mentions import hold_out_synonyms
+    from umls_reranker.corpora.mentions import hold_out_synonyms, with_concepts_of_mentions
     from umls_reranker.corpora.sources import corpus_mentions, listed_documents, read_concepts, split_shares
     from umls_reranker.vocab.concepts import concept_table, iter_concepts
 
@@ -58,6 +58,9 @@ def make(recipe, run, files, stages, due) -> None:
             # Held-out synonyms are removed from the dictionary.
             rows, mentions = hold_out_synonyms(list(iter_concepts(source.concepts)), shares=splits, seed=seed)
             source = source._replace(concepts=concept_table(rows))
+        if settings.concepts_of_mentions:
+            mentions = list(mentions)
+            source = source._replace(concepts=with_concepts_of_mentions(source.concepts, mentions))
         if "concepts" in due:
             make_concepts(stages["concepts"], source)
     if "mentions" in due:

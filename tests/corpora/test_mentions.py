@@ -9,8 +9,15 @@ from umls_reranker.core.text_files import UserError
 from umls_reranker.corpora import mentions as mentions_module
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
-from umls_reranker.corpora.mentions import MENTION_FEATURES, SPLITS, assign_split, hold_out_synonyms, write_mentions
-from umls_reranker.vocab.concepts import Concept
+from umls_reranker.corpora.mentions import (
+    MENTION_FEATURES,
+    SPLITS,
+    assign_split,
+    hold_out_synonyms,
+    with_concepts_of_mentions,
+    write_mentions,
+)
+from umls_reranker.vocab.concepts import Concept, concept_table, iter_concepts
 
 SHARES = {"dev": 0.2, "calibration": 0.4, "test": 0.4}
 FROZEN = ["test", "test", "calibration", "test", "calibration", "calibration"]
@@ -94,3 +101,19 @@ def test_held_out_synonyms_are_drawn_by_the_seed():
     assert again == mentions != others
     places = Counter(m.text for _, m in mentions)
     assert sorted(places) == ["s0", "s1", "s2", "s3", "s4"] and min(places.values()) > 50
+
+
+def test_mentions_of_two_documents_bring_their_concept_into_the_dictionary():
+    known = Concept("D1", "cold", alternates=("OMIM:1",))
+    rows = [
+        ("train", "d1", "Toxic heart", "D2"),
+        ("calibration", "d2", "toxic heart", "D2"),
+        ("dev", "d2", "cardiotoxicity", "D2"),
+        ("dev", "d3", "cardiotoxicity", "D2"),
+        # Twice in one document, once in test, and concepts that the dictionary has.
+        *[("train", "d1", "rash", "D3"), ("train", "d1", "rash", "D3"), ("test", "d9", "rash", "D3")],
+        *[("train", "d1", "chill", "MESH:D1"), ("train", "d2", "chill", "MESH:D1"), ("dev", "d2", "chill", "OMIM:1")],
+    ]
+    mentions = [(split, Mention(doc, 0, 1, text, "", "", ((cui,),), ())) for split, doc, text, cui in rows]
+    table = with_concepts_of_mentions(concept_table([known]), mentions)
+    assert list(iter_concepts(table)) == [known, Concept("D2", "toxic heart", ("cardiotoxicity",))]

@@ -120,6 +120,26 @@ def test_ncbi_disease_and_bc5cdr_are_read_as_they_are_published(tmp_path):
         read(path, types=["Chemical"])
 
 
+@pytest.mark.parametrize(
+    ("text", "ids", "texts"),
+    [
+        ("breast and/or ovarian cancers", "D1|D2", ["breast cancers", "ovarian cancers"]),
+        ("breast and ovarian cancers", "D1", ["breast and ovarian cancers"]),
+        ("breast and ovarian cancers", "D1|D2+D3", ["breast and ovarian cancers"]),
+        ("liver damage or kidney disease", "D1+D2", ["liver damage", "kidney disease"]),
+        ("impairments in learning and memory", "D1|D2", ["impairments in learning", "impairments in memory"]),
+        ("Leukaemia/lymphoma", "D1|D2", ["Leukaemia", "lymphoma"]),
+    ],
+)
+def test_a_composite_mention_of_as_many_conjuncts_as_concepts_is_split(tmp_path, text, ids, texts):
+    file = write(tmp_path / "c.txt", f"1|t|{text}\n1|a|\n1\t0\t{len(text)}\t{text}\tDisease\t{ids}\n")
+    mentions, report = read(file, split_composites=True)
+    assert [mention.text for mention in mentions] == texts and report["mentions"] == 1
+    # Each keeps all concepts, of which any is correct, and its place.
+    assert len({(mention.cuis, mention.start, mention.end) for mention in mentions}) == 1
+    assert [mention.text for mention in read(file)[0]] == [text]
+
+
 def test_many_malformed_annotations_stop_the_reading(tmp_path):
     path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t1\t5\tCold\tT047\tC9000004\n" * 2)
     assert read(path)[1]["malformed"] == {"offsets do not match the text": 2}

@@ -349,6 +349,16 @@ class MentionArguments:
     expand_abbreviations: bool = recipe_key(
         False, "corpus: replace abbreviated mentions by the long form defined in their document"
     )
+    split_composites: bool = recipe_key(
+        False,
+        "corpus: a composite mention of as many conjuncts as concepts, such as 'breast and ovarian cancer', becomes a "
+        "mention for each, 'breast cancer' and 'ovarian cancer'",
+    )
+    concepts_of_mentions: bool = recipe_key(
+        False,
+        "corpus: add concepts that the dictionary lacks, under the texts that two documents use for them; documents "
+        "of test do not count",
+    )
 
 
 @dataclass

@@ -98,9 +98,11 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
         raise UserError(f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines are always needed; add it")
     # Held-out synonyms leave the dictionary.
     holds_out = {"seed": recipe.run.seed} if recipe.mentions.mention_source == "held_out_synonyms" else {}
+    of_mentions = (*keys_of(MentionArguments), "seed")
+    of_concepts = (*keys_of(ConceptArguments), *(of_mentions if recipe.mentions.concepts_of_mentions else ()))
     table = {
-        "concepts": Row("prepare_data", keys_of(ConceptArguments), further=holds_out),
-        "mentions": Row("prepare_data", (*keys_of(MentionArguments), "seed"), ("concepts",)),
+        "concepts": Row("prepare_data", of_concepts, further=holds_out),
+        "mentions": Row("prepare_data", of_mentions, ("concepts",)),
     }
     if lists:
         table["lists"] = Row("prepare_data", (), ("mentions",))
@@ -161,7 +163,9 @@ def make_stage(
     if name in ("concepts", "mentions"):
         of_mentions = name == "mentions"
         inputs |= {
-            file: sha for file, sha in (files or {}).items() if (file.split()[0] in MENTION_FILES) == of_mentions
+            file: sha
+            for file, sha in (files or {}).items()
+            if (file.split()[0] in MENTION_FILES) == of_mentions or recipe.mentions.concepts_of_mentions
         }
     return Stage(run.path / name, {**settings, **row.further}, inputs, row.version, row.resumes)
 

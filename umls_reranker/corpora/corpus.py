@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,6 +174,7 @@ class CorpusReader(ABC):
         report: dict[str, Any],
         *,
         expand_abbreviations: bool = False,
+        split_composites: bool = False,
         types: Collection[str] = (),
     ) -> Iterator[Mention]:
         """Stream the mentions of a corpus, in file order; memory holds one document.
@@ -187,6 +188,8 @@ class CorpusReader(ABC):
                 ``first_malformed``.
             expand_abbreviations: replace a mention that its document defines as an abbreviation by the long form;
                 `start` and `end` do not change.
+            split_composites: yield a composite mention of as many conjuncts (`conjuncts`) as concepts once for each,
+                with the conjunct as its text.
             types: keep only annotations of these types; empty keeps all.
 
         Raises:
@@ -219,7 +222,10 @@ class CorpusReader(ABC):
                 counts["expanded_abbreviations"] += mention.text != annotation.text.strip()
                 counts["without_concept"] += not mention.cuis
                 counts["composite"] += len(mention.cuis) > 1
-                yield mention
+                texts = conjuncts(mention.text) if split_composites else [mention.text]
+                if len(texts) != len(mention.cuis):
+                    texts = [mention.text]
+                yield from (replace(mention, text=text) for text in texts)
         faults.require_few(counts["mentions"] + counts["discontinuous"] + counts["of_other_types"])
         if counts["mentions"] == counts["without_concept"]:
             raise UserError(
@@ -338,6 +344,35 @@ def _left_out(annotation: Annotation, types: Collection[str]) -> str:
     if types and not {*types} & {*annotation.types}:
         return "of_other_types"
     return "discontinuous" if len(annotation.spans) > 1 else ""
+
+
+CONJUNCTIONS = re.compile(r",\s*(?:and/or|and|or)\s+|\s+(?:and/or|and|or|as well as)\s+|\s*/\s*|,\s+")
+# "carcinoma of the breast and ovary": what stands before both.
+SHARED_START = re.compile(r".*\b(?:of|in)\s+(?:the\s+)?(?=\S)")
+# A conjunct that ends with one of these, in singular or plural, needs no other's last word.
+HEAD = re.compile(
+    r"(?:abnormalit|anomal|cancer|carcinoma|cyst|damage|defect|deficienc|disease|disorder|dysfunction|dystroph|failure"
+    r"|infection|injur|insufficienc|lesion|leuk(?:a)?emia|lymphoma|malformation|neoplasm|syndrome|toxicit|tumou?r)"
+    r"(?:y|ies|s)?$",
+    re.IGNORECASE,
+)
+
+
+def conjuncts(text: str) -> list[str]:
+    """The parts of a coordination, each with the words that they share (after D'Souza and Ng 2015).
+
+    >>> conjuncts("brain, breast, and prostate cancer"), conjuncts("cancer of the breast and ovary")
+    (['brain cancer', 'breast cancer', 'prostate cancer'], ['cancer of the breast', 'cancer of the ovary'])
+    """
+    first, *rest = (part for part in CONJUNCTIONS.split(text) if part)
+    if not rest:
+        return [text]
+    if (shared := SHARED_START.match(first)) and not SHARED_START.match(rest[-1]):
+        return [first, *(shared[0] + part for part in rest)]
+    words = rest[-1].split()
+    if len(words) == 1:
+        return [first, *rest]
+    return [*(part if HEAD.search(part) else f"{part} {words[-1]}" for part in (first, *rest[:-1])), rest[-1]]
 
 
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")

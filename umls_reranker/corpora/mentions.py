@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -17,7 +18,8 @@ from rich.table import Table
 
 from ..core.arrays import arrow_writer, open_arrow
 from ..core.text_files import UserError
-from ..vocab.concepts import Concept, ConceptTable, StringRows
+from ..lists.columns import trainable
+from ..vocab.concepts import Concept, ConceptTable, StringRows, concept_table
 from ..vocab.rrf import read_table
 from ..vocab.text import normalize_name
 from .corpus import Mention
@@ -221,8 +223,7 @@ def map_ids(
     for split, mention in mentions:
         gold = {cui for part in mention.cuis for cui in part}
         for cui in gold - current.keys():
-            forms = [cui, cui.partition(":")[2], *(prefix + cui for prefix in PREFIXES)]
-            rows = concepts.rows(forms)
+            rows = concepts.rows(_id_forms(cui))
             form = int((rows >= 0).argmax())
             if rows[form] >= 0:
                 current[cui] = concepts.cuis[rows[form]].as_py()
@@ -232,6 +233,34 @@ def map_ids(
         report["with_or_without_prefix"] += not gold.isdisjoint(by_prefix)
         parts = (tuple(dict.fromkeys(map(current.__getitem__, part))) for part in mention.cuis)
         yield split, replace(mention, cuis=tuple(dict.fromkeys(parts)))
+
+
+def _id_forms(cui: str) -> list[str]:
+    """An id, and what other corpora or dictionaries may write for it."""
+    return [cui, cui.partition(":")[2], *(prefix + cui for prefix in PREFIXES)]
+
+
+def with_concepts_of_mentions(concepts: pa.Table, mentions: Iterable[tuple[str, Mention]]) -> pa.Table:
+    """The dictionary and what it lacks: concepts under the texts that two documents use for them, but those of test.
+
+    A text of one document would be a name that is known for the mentions of that document alone.
+
+    Args:
+        concepts: the dictionary, of `CONCEPT_SCHEMA`.
+        mentions: ``(split, mention)`` of the corpus.
+    """
+    known = {*concepts["cui"].to_pylist(), *pc.list_flatten(concepts["alternates"]).to_pylist()}
+    documents: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for split, mention in mentions:
+        (cui,) = trainable([mention.cuis])
+        if cui and split != "test" and known.isdisjoint(_id_forms(cui)):
+            documents[cui, normalize_name(mention.text)].add(mention.doc_id)
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for (cui, text), of_text in documents.items():
+        if len(of_text) > 1:
+            names[cui].append(text)
+    further = (Concept(cui, name, tuple(synonyms)) for cui, (name, *synonyms) in names.items())
+    return pa.concat_tables([concepts, concept_table(further)])
 
 
 def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:

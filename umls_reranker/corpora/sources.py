@@ -248,8 +248,8 @@ def corpus_mentions(
     """
     unlisted = 0
     seen: set[str] = set()
-    options = {"expand_abbreviations": mentions.expand_abbreviations, "types": mentions.annotation_types}
-    for mention in read_corpus(paths, report, **options):
+    options = {name: getattr(mentions, name) for name in ("expand_abbreviations", "split_composites")}
+    for mention in read_corpus(paths, report, types=mentions.annotation_types, **options):
         split = split_of.get(mention.doc_id)
         if split is None:
             unlisted += 1
