@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from umls_reranker.core.text_files import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow
-from umls_reranker.lists.labels import read_labelled_lists
+from umls_reranker.lists.labels import labels, read_labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -21,6 +22,8 @@ CELLS = (
     "2,d1,flu,C0021400,Influenza,,,",
     "1,d2,ache,C0030193,Pain,5e-1,0,",
     "3,d2,gout,,,,,",
+    "4,d2,both,D001943,Breast Neoplasms,,true,",
+    "4,d2,both,D010051,Ovarian Neoplasms,,true,",
 )
 MENTIONS = [
     {
@@ -43,6 +46,16 @@ MENTIONS = [
         "candidates": [{"cui": "C0030193", "name": "Pain", "list_score": 0.5}],
     },
     {"mention_id": "3", "doc_id": "d2", "entity": "gout", "candidates": []},
+    {
+        "mention_id": "4",
+        "doc_id": "d2",
+        "entity": "both",
+        "cui": ["D001943", "D010051"],
+        "candidates": [
+            {"cui": "D001943", "name": "Breast Neoplasms"},
+            {"cui": "D010051", "name": "Ovarian Neoplasms"},
+        ],
+    },
 ]
 
 
@@ -83,14 +96,14 @@ def test_rows_of_candidates_are_mentions_with_candidates(tmp_path, ending):
     path.write_text(text, encoding="utf-8-sig")
     (batch,) = read_rows(path)
     assert batch.content == MENTIONS
-    assert [str(position) for position in batch.positions] == [f"{path}:{line}" for line in (2, 4, 5, 6)]
+    assert [str(position) for position in batch.positions] == [f"{path}:{line}" for line in (2, 4, 5, 6, 7)]
 
 
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
         (("mention,cui", "cold,C1"), "mention_id"),
-        (("mention_id,mention", "1,cold"), "cui or name"),
+        (("mention_id,mention", "1,cold"), "cui or id or name"),
         (("mention_id,mention,name", "1,cold,a", ",cold,b"), r"in\.csv:3"),
         (("mention_id,mention,name", "1,cold,a", "2,cold"), r"in\.csv:3"),
         (("mention_id,mention,name", '1,"cold'), r"in\.csv"),
@@ -136,6 +149,43 @@ def labelled_rows(count=20):
         {"mention_id": n, "doc_id": f"d{n % 10}", "entity": "a", "cui": "C1", "candidates": candidates}
         for n in range(count)
     ]
+
+
+@pytest.mark.parametrize("key", ["cui", "id"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("gold", "ids", "positions"),
+    [
+        ("C562477", ("C562477",), [0]),
+        ("D003920|x+y, z", ("D003920|x+y, z",), [2]),
+        ([" HP:0000001 ", "C562477"], ("HP:0000001", "C562477"), [0, 1]),
+        ([["c562477"], ["HP:0000001"]], ("c562477", "HP:0000001"), [1]),
+        ([], (), []),
+    ],
+)
+def test_a_text_is_one_gold_id_and_lists_hold_alternatives_and_parts(tmp_path, key, kind, gold, ids, positions):
+    candidates = [{"name": name, key: name} for name in ("C562477", "HP:0000001", "D003920|x+y, z")]
+    rows = [{"doc_id": f"d{n}", "entity": "a", key: gold, "candidates": candidates} for n in range(2)]
+    (batch,) = (batch for batch in read_rows(write(tmp_path, kind, rows)) if batch.positions)
+    lists = labels(batch, TypeHierarchy.built_in()).lists
+    annotations = lists.annotations
+    assert annotations.cuis.tolist() == ["|".join(ids)] * 2 and annotations.alternatives.tolist() == [ids] * 2
+    assert annotations.gold.tolist() == [min(positions, default=-1)] * 2
+    assert lists.is_gold(np.array([3, -1])).tolist() == [0 in positions, False]
+    assert np.flatnonzero(lists.correct).tolist() == [*positions, *(3 + position for position in positions)]
+    assert annotations.composite.tolist() == [gold[:1] == [["c562477"]]] * 2
+    assert annotations.trainable.tolist() == [ids[0] if len(ids) == 1 else ""] * 2
+    # Of those that are correct, the first that remains is the gold one.
+    retained = lists.with_candidates(np.array([1, 2, 4, 5]))
+    assert retained.annotations.gold.tolist() == [1 if 2 in positions else 0 if 1 in positions else -1] * 2
+
+
+@pytest.mark.parametrize("gold", [None, " ", ["C1", None], [["C1"], "C2"], [["C1", ["C2"]]], {"C1": 1}])
+def test_a_gold_concept_that_is_no_id_is_named(tmp_path, gold):
+    row = labelled_rows(1)[0] | {"cui": gold}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*labelled_rows(3), row]))
+    with pytest.raises(UserError, match=":4: cui"):
+        read_labelled_lists(tmp_path / "a.jsonl", TypeHierarchy.built_in())
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])

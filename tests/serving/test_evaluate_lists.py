@@ -111,6 +111,26 @@ def test_several_candidates_of_a_concept_count_as_one_in_every_system(tmp_path, 
     assert acc_at_1(metrics) == pytest.approx(acc_at_1(expected))
 
 
+def test_ids_of_mesh_alternatives_and_composites(tmp_path, capsys):
+    rows = unordered_rows()
+    for number, row in enumerate(rows):
+        for candidate in row["candidates"]:
+            candidate["cui"] = f"C56{candidate['cui'][-4:]}"
+        gold, other = f"C56{row['cui'][-4:]}", row["candidates"][0]["cui"]
+        row["cui"] = {0: [[gold], [other]], 1: [gold, other]}.get(number % 10, gold)
+    lists = write_lists(tmp_path / "own.jsonl", rows)
+    run_script("calibrate", "--lists", lists, "--output", tmp_path / "new")
+    assert "acc@1 (strict)" in capsys.readouterr().out
+    run_script("evaluate", tmp_path / "new", "--lists", lists, "--output", tmp_path / "report")
+    figures = json.loads((tmp_path / "report" / "metrics.json").read_text())["figures"]
+    reranker = UMLSReranker.from_pretrained(tmp_path / "new")
+    ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
+    # As text, so that the form of the gold concepts does not matter.
+    correct = np.array([f"{items[0].cui!r}" in repr(row["cui"]) for items, row in zip(ranked, rows, strict=True)])
+    assert figures["acc@1"]["value"] == pytest.approx(correct.mean())
+    assert figures["acc@1_strict"]["value"] == pytest.approx((correct & (np.arange(240) % 10 > 0)).mean())
+
+
 def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_network):
     rows = unordered_rows(40, 20, prefix="new")
     for row in rows:

@@ -21,6 +21,10 @@ def ranked_row(entity="cold", margin=0.5, document="d1", number="m1", **fields):
     return row | fields
 
 
+# One id, as users and as runs write it, and a composite.
+GOLD = ["C1", [["D1"]], [["D1", "D2"], ["D3"]]]
+
+
 def entities(rows):
     return [row["entity"] for row in rows]
 
@@ -53,7 +57,8 @@ def test_a_queue_holds_rows_of_lists(tmp_path):
 
 def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
     second = ranked_row("naïve", number="m2", candidates=["A", "B"], mention_id=None)
-    write_queue(select_for_review([ranked_row(), second], 2, random_share=0.0), tmp_path / "sheet.csv")
+    further = [ranked_row(str(gold), cui=gold, number=str(gold)) for gold in GOLD]
+    write_queue(select_for_review([ranked_row(), second, *further], 9, random_share=0.0), tmp_path / "sheet.csv")
     with (tmp_path / "sheet.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["name"], line["rank"], line["probability"]) for line in lines[:2]] == [
@@ -65,7 +70,8 @@ def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
         writer = csv.DictWriter(file, lines[0].keys())
         writer.writeheader()
         writer.writerows(lines)
-    first, other = [row for batch in read_rows(tmp_path / "sheet.csv") for row in batch.mappings()]
+    first, other, *rest = [row for batch in read_rows(tmp_path / "sheet.csv") for row in batch.mappings()]
+    assert [row["cui"] for row in rest] == ["C1", "D1", [["D1", "D2"], ["D3"]]]
     assert (first["cui"], first["entity_type"]) == ("C1", ["T047", "T046"])
     assert [item["own_score"] for item in first["candidates"]] == [0.9, 0.8]
     assert (other["entity"], other["mention_id"]) == ("naïve", "review-2") and "cui" not in other

@@ -249,7 +249,7 @@ class RunArguments:
 
 @dataclass
 class ConceptArguments:
-    """Concepts: where CUIs, names and types come from."""
+    """Concepts: where ids, names and types come from."""
 
     concept_source: str = recipe_key(
         "rrf",

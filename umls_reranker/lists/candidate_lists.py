@@ -84,7 +84,7 @@ class CandidateLists:
         types: types of n mentions, ids of `hierarchy`.
         offsets: (n + 1,) int64, where each mention's candidates start.
         names: m names.
-        cuis: m CUIs, None if missing.
+        cuis: m concept ids, None if missing.
         preferred_names: m texts, null if missing.
         definitions: m texts, null if missing.
         candidate_types: types of m candidates, ids of `hierarchy`.

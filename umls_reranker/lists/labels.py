@@ -306,7 +306,7 @@ def _values(rows: Rows, key: str) -> list[Any]:
 
 
 def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> CandidateLists:
-    """The lists with normalized CUIs, without scores that no candidate has; all candidates have the rest."""
+    """The lists with ids without outer blanks, without scores that no candidate has; all candidates have the rest."""
 
     def refuse(is_refused: np.ndarray, reason: str) -> None:
         if is_refused.any():

@@ -142,7 +142,7 @@ def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
         columns = reader.fieldnames or ()
-        for names in (("mention_id",), ("mention", "entity"), ("cui", "name")):
+        for names in (("mention_id",), ("mention", "entity"), ("cui", "id", "name")):
             if not {*names} & {*columns}:
                 raise UserError(f"{path}: the first line names no column {' or '.join(names)}")
 
@@ -161,11 +161,12 @@ def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, 
     for row in reader:
         if None in row or None in row.values():
             raise UserError(f"{path}:{reader.line_num}: the row has not as many fields as the first line has columns")
-        yield reader.line_num, {column: cell for column, cell in row.items() if cell.strip()}
+        renamed = {} if "cui" in row else {"id": "cui"}
+        yield reader.line_num, {renamed.get(column, column): cell for column, cell in row.items() if cell.strip()}
 
 
 def _mention(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """The mention of successive rows, whose gold concept one of them may mark."""
+    """The mention of successive rows, which may mark its gold concepts; ``gold_cui`` may be a list in JSON."""
     mention: dict[str, Any] = {}
     for cells in reversed(rows):
         mention |= {key: cells[column] for column, key in MENTION_CELLS.items() if column in cells}
@@ -174,8 +175,11 @@ def _mention(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     if "sampled" in mention:
         mention["sampled"] = mention["sampled"].lower() in TRUE
     if any("gold" in cells for cells in rows):
-        gold = (cells.get("cui", "") for cells in rows if cells.get("gold", "").lower() in TRUE)
-        mention["cui"] = next(gold, CUI_LESS)
+        marked = (cells.get("cui", "") for cells in rows if cells.get("gold", "").lower() in TRUE)
+        gold = list(dict.fromkeys(marked))
+        mention["cui"] = gold[0] if len(gold) == 1 else gold or CUI_LESS
+    elif mention.get("cui", "").startswith("["):
+        mention["cui"] = json.loads(mention["cui"])
     mention["candidates"] = [
         {key: value for column, cell in cells.items() for key, value in _candidate_cell(column, cell)}
         for cells in rows

@@ -23,7 +23,7 @@ EXAMPLES = (
 
 
 def read_question(text: str) -> Mapping[str, Any]:
-    """A row of JSON; or a mention in the first line, and in each further one a candidate, ``NAME`` or ``NAME | CUI``.
+    """A row of JSON; or a mention in the first line, and in each further one a candidate, ``NAME`` or ``NAME | ID``.
 
     Raises:
         ValueError: the text is neither.
@@ -70,7 +70,7 @@ def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAM
     with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {name}") as page:
         gr.Markdown(f"**umls_reranker** · {name}")
         box = gr.Textbox(
-            examples[0], lines=6, label="A row of lists as JSON; or a mention, then one candidate per line: NAME | CUI"
+            examples[0], lines=6, label="A row of lists as JSON; or a mention, then one candidate per line: NAME | ID"
         )
         ask = gr.Button("Rank candidates", variant="primary")
         table = gr.Dataframe(lambda: answer(examples[0]), headers=list(COLUMNS), interactive=False, label="Ranked")

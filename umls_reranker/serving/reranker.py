@@ -148,7 +148,7 @@ class UMLSReranker:
                 name is required; the list may be empty.
 
                 * ``name``: the candidate's name, not blank.
-                * ``cui``: its CUI.
+                * ``cui``, or in mappings ``id``: the id of its concept, any text.
                 * ``preferred_name``: the concept's preferred name.
                 * ``definition``: the concept's definition; "" if the dictionary has none, None if it is unknown.
                 * ``semantic_types``: the concept's types, ids or names; [] if the dictionary has none. They may

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..core.files import written
+from ..lists.columns import concept_id, trainable
+from ..lists.labels import gold_parts
 from ..vocab.text import normalize_name
 
 SAMPLED = "sampled"
@@ -71,12 +73,16 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         mention = {name: row.get(name) for name in MENTION_COLUMNS}
         mention |= {"mention_id": row.get("mention_id") or f"review-{number}", "entity": _entity(row)}
+        # Of several gold concepts a cell holds the list.
+        gold = concept_id(row)
+        (one,) = trainable([gold_parts(gold) or ()])
+        gold = one or (json.dumps(gold) if isinstance(gold, list) else gold)
         answers = {(item.get("cui"), item.get("name")): item for item in row["ranked"]}
         for item in row["candidates"] or [{}]:
             candidate = {"name": item} if isinstance(item, str) else item
-            answer = answers.get((candidate.get("cui"), candidate.get("name")), {})
+            answer = answers.get((concept_id(candidate), candidate.get("name")), {})
             about = {"rank": answer.get("rank"), "probability": answer.get("score")}
-            line = {**mention, "gold_cui": row.get("cui"), **about, **candidate}
+            line = {**mention, "gold_cui": gold, **about, **candidate}
             yield {name: "|".join(value) if isinstance(value, list) else value for name, value in line.items()}
 
 

@@ -43,7 +43,7 @@ class RankedCandidate(NamedTuple):
     Attributes:
         candidate: the object that was passed in, unchanged.
         name: its name.
-        cui: its CUI, or None.
+        cui: the id of its concept, or None.
         rank: 1 for the top candidate.
         logit: raw log-odds of the cross-encoder; None if the candidate was pruned, or if the model has no network or
             gives it no weight.

@@ -43,12 +43,12 @@ class RerankRequest(_Body):
 
 
 class Candidate(_Body):
-    """A candidate concept, as for `UMLSReranker.rerank`; a plain string is its name."""
+    """A candidate concept, as for `UMLSReranker.rerank`; a plain string is its name, and ``id`` is read as ``cui``."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"type": ["object", "string"]})
 
     name: NotBlank
-    cui: Text | None = None
+    cui: Text | None = Field(default=None, validation_alias=AliasChoices("cui", "id"))
     preferred_name: Text | None = None
     definition: Text | None = None
     semantic_types: Types = None
