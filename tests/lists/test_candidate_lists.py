@@ -64,7 +64,7 @@ def test_rows_by_hand():
         "types": [("T1",), (), ()],
         "candidate_types": [("T1",), None, (), ("T2", "T1")],
         "offsets": [0, 3, 3, 4],
-        "scores": {"retrieval": [0.5, None, 2.0, 1.0], "context": [None] * 4, "lexical": [None] * 4},
+        "scores": {"retrieval": [0.5, None, 2.0, 1.0], **dict.fromkeys(("context", "lexical", "forms"), [None] * 4)},
         "unknown": ["T9"],
     }
 
