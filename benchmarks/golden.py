@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from corpora import write_bc5cdr, write_ncbi
 from measured import ROOT, measured
+from published import arguments
 from scoring import interleaved, list_seconds, load_service, random_network, times_as_fast
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -185,19 +185,19 @@ def quickstart(golden: Golden) -> Figures:
 
 def ncbi(golden: Golden) -> Figures:
     """NCBI Disease: trained on train, measured on dev."""
-    yield from corpus_run(golden, write_ncbi(golden.file("medic"), golden.work / "ncbi"))
+    yield from corpus_run(golden, "ncbi-disease")
 
 
 def bc5cdr(golden: Golden) -> Figures:
     """Diseases of BC5CDR: trained on the training documents, measured on dev."""
-    yield from corpus_run(golden, write_bc5cdr(golden.file("medic"), golden.work / "bc5cdr"))
+    yield from corpus_run(golden, "bc5cdr-disease")
 
 
-def corpus_run(golden: Golden, recipe: Path) -> Figures:
-    name = recipe.parent.name
-    golden.umls_reranker("run", recipe, "--run_name", name, "--output_dir", "runs")
-    for figure in run_figures(golden.work / "runs" / name):
-        yield figure._replace(name=f"{name} dev: {figure.name}")
+def corpus_run(golden: Golden, recipe: str) -> Figures:
+    words = arguments(recipe, golden.file("medic"), golden.work / f"{recipe}-documents")
+    golden.umls_reranker("run", *words, "--run_name", recipe, "--output_dir", "runs")
+    for figure in run_figures(golden.work / "runs" / recipe):
+        yield figure._replace(name=f"{recipe} on dev: {figure.name}")
 
 
 def run_figures(run: Path) -> Figures:

@@ -1,0 +1,101 @@
+#!/usr/bin/env python
+"""Run the recipe of NCBI Disease or BC5CDR on local files, and print its row of the table of published systems.
+
+    python benchmarks/published.py ncbi-disease ../shared/data/medic --dev    # trained on train, measured on dev
+    python benchmarks/published.py ncbi-disease ../shared/data/medic          # on train and dev, measured on test
+
+The folder has the corpora's PubTator files and MEDIC. With --dev, every eighth training document is for early stopping
+and calibration. All further arguments go to the recipe; a finished run is only read.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+FILES = {
+    "ncbi-disease": [f"NCBI{split}set_corpus.txt.gz" for split in ("train", "develop", "test")],
+    "bc5cdr-disease": [f"CDR_{split}Set.PubTator.txt.gz" for split in ("Training", "Development", "Test")],
+}
+MEDIC = "medic_06Jul2012.txt.gz"
+
+
+def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[str]:
+    """The recipe with its files in a folder.
+
+    Args:
+        recipe: a key of `FILES`.
+        medic: the folder.
+        dev_folder: folder for lists of documents, if dev is to be measured in place of test.
+    """
+    train, dev, test = (str(medic / name) for name in FILES[recipe])
+    corpus, documents = [train, dev, test], [train, dev, test]
+    if dev_folder is not None:
+        from umls_reranker.corpora.formats import read_documents
+
+        dev_folder.mkdir(parents=True, exist_ok=True)
+        of_train = read_documents(Path(train))
+        rest = [document for row, document in enumerate(of_train) if row % 8]
+        for name, ids in {"train": rest, "dev": of_train[::8]}.items():
+            (dev_folder / f"{name}.txt").write_text("".join(f"{document}\n" for document in ids), encoding="utf-8")
+        corpus, documents = [train, dev], [*(str(dev_folder / f"{name}.txt") for name in ("train", "dev")), dev]
+    keys = [f"--{split}_documents" for split in ("train", "dev", "test")]
+    of_documents = [word for pair in zip(keys, documents, strict=True) for word in pair]
+    return [recipe, "--names", str(medic / MEDIC), "--corpus", *corpus, *of_documents]
+
+
+def row(run: Path) -> dict[str, float]:
+    """Figures of the test split of a finished run; the parts of a composite mention count as one, correct if all are.
+
+    Returns:
+        Name -> figure: ``acc@1`` as published, where any id of a composite mention is correct; ``strict``, where
+        composite mentions are errors; ``acc@5``; share and precision of the tier ``high``; ``ECE`` of top candidates;
+        and the number of mentions.
+    """
+    table = pq.read_table(next(run.rglob("outcomes.parquet"))).to_pydict()
+    places = list(zip(table["document"], table["start"], table["end"], strict=True))
+    rank, scores = np.array(table["rank"]), np.array(table["score"])
+    composite, is_high = np.array(table["composite"]), np.array(table["tier"]) == "high"
+    number = {place: index for index, place in enumerate(dict.fromkeys(places))}
+    mention = np.array([number[place] for place in places])
+
+    def share(correct: np.ndarray) -> float:
+        is_correct = np.ones(len(number), bool)
+        np.logical_and.at(is_correct, mention, correct)
+        return float(is_correct.mean())
+
+    correct, bins = rank == 0, np.minimum((scores * 15).astype(int), 14)
+    gaps = np.bincount(bins, correct - scores, 15)
+    return {
+        "acc@1": share(correct),
+        "strict": share(correct & ~composite),
+        "acc@5": share((rank >= 0) & (rank < 5)),
+        "high": float(is_high.mean()),
+        "precision of high": float(correct[is_high].mean()) if is_high.any() else 1.0,
+        "ECE": float(np.abs(gaps).sum() / len(correct)),
+        "mentions": len(number),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", choices=FILES)
+    parser.add_argument("medic", type=Path, help="folder of the corpora and MEDIC")
+    parser.add_argument("--dev", action="store_true", help="measure dev, and leave test alone")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs"))
+    options, further = parser.parse_known_args()
+    name = f"{options.recipe}-dev" if options.dev else options.recipe
+    of_recipe = arguments(
+        options.recipe, options.medic, options.output_dir / f"{name}-documents" if options.dev else None
+    )
+    command = [sys.executable, "-m", "umls_reranker", "run", *of_recipe, "--run_name", name]
+    subprocess.run([*command, "--output_dir", str(options.output_dir), *further], check=True)
+    for title, figure in row(options.output_dir / name).items():
+        print(f"{title}: {figure:.4g}")
+
+
+if __name__ == "__main__":
+    main()
