@@ -18,19 +18,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("export", type=Path, help="folder to write")
-    parser.add_argument("--umls_dir", type=Path, required=True, help="folder with MRCONSO.RRF and MRSTY.RRF")
-    parser.add_argument("--corpus", type=Path, required=True, help="of the mentions")
+    parser.add_argument("--umls_dir", type=Path, help="folder with MRCONSO.RRF and MRSTY.RRF, which some systems read")
+    parser.add_argument("--corpus", type=Path, nargs="+", required=True, help="of the mentions")
     arguments = parser.parse_args()
     export(arguments.run, arguments.export, arguments.umls_dir, arguments.corpus)
 
 
-def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
+def export(run: Path, folder: Path, umls_dir: Path | None, corpus: list[Path]) -> None:
     """Write the folder that `peer.Export` reads."""
     from peer import Concept, write_rows
 
     from umls_reranker.core.stages import RunFolder
     from umls_reranker.corpora.corpus import Faults
     from umls_reranker.corpora.formats import reader_of
+    from umls_reranker.lists.columns import trainable
     from umls_reranker.vocab.concepts import ConceptTable
 
     # What systems built, such as indexes and networks, was made of the former export.
@@ -41,15 +42,16 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
     dictionary = (Concept(cui, names[0], names, types) for cui, names, types in rows)
     write_rows(folder / "concepts.jsonl", (concept._asdict() for concept in dictionary))
     split_of = {doc_id: split for split, mentions in splits.items() for doc_id in mentions.unique("doc_id")}
-    documents = reader_of([corpus]).documents(corpus, Faults())
+    documents = (document for path in corpus for document in reader_of(corpus).documents(path, Faults()))
     texts = {document.doc_id: document.text for document in documents if document.doc_id in split_of}
     columns = ({"doc_id": doc_id, "split": split_of[doc_id], "text": text} for doc_id, text in texts.items())
     write_rows(folder / "documents.jsonl", columns)
     known = {*cuis}
     for split, mentions in splits.items():
+        # Mentions with several gold concepts or none are errors of all systems.
         located = (
-            row | {"text": texts[row["doc_id"]][row["start"] : row["end"]], "in_dictionary": row["cui"] in known}
-            for row in mentions
+            row | {"text": texts[row["doc_id"]][row["start"] : row["end"]], "cui": cui, "in_dictionary": cui in known}
+            for row, cui in zip(mentions, trainable(mentions["cui"][:]), strict=True)
         )
         write_rows(folder / f"{split}.jsonl", located)
     if (run / "pairs").is_dir():
@@ -57,7 +59,8 @@ def export(run: Path, folder: Path, umls_dir: Path, corpus: Path) -> None:
         write_rows(folder / "pairs.jsonl", pairs)
     link = folder / "META"
     link.unlink(missing_ok=True)
-    link.symlink_to(umls_dir.resolve())
+    if umls_dir is not None:
+        link.symlink_to(umls_dir.resolve())
 
 
 if __name__ == "__main__":

@@ -54,10 +54,6 @@ class Candidates:
             {name: np.concatenate([group.lists[name] for group in groups]) for name in groups[0].lists},
         )
 
-    def flat(self) -> Candidates:
-        """The candidates of all queries in flat arrays; only for one index."""
-        return Candidates(self.rows.ravel(), self.name_ids.ravel(), self.scores.ravel())
-
     def take(self, queries: np.ndarray) -> Candidates:
         """The candidates of some queries, by number, without `lists`."""
         further = {name: scores[queries] for name, scores in self.further.items()}

@@ -185,10 +185,13 @@ class OfIndex(RetrievalMethod):
         self.index.require(concepts, encoder)
 
     def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(getattr(queries, self.queried), k).rows
+        return self.index.search(getattr(queries, self.queried), k, *self._left_out(queries)).rows
 
     def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return self.index.best_names(getattr(queries, self.queried), rows, owners)[1]
+        return self.index.best_names(getattr(queries, self.queried), rows, owners, *self._left_out(queries))[1]
+
+    def _left_out(self, queries: Queries) -> list[Sequence[str] | None]:
+        return [queries.documents] if self.leaves_out_documents else []
 
 
 class Dense(OfIndex):
@@ -270,6 +273,7 @@ class Forms(OfIndex):
 
     name = "forms"
     leaves_out_documents = True
+    queried = "texts"
     help = "most similar names and known mentions by normal form: stems in any order"
     folder = "forms"
     inputs = ("concepts", "mentions")
@@ -287,12 +291,6 @@ class Forms(OfIndex):
         from .lexical_index import FormIndex
 
         return cls(FormIndex.load(path))
-
-    def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(queries.texts, k, queries.documents).rows
-
-    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return self.index.best_names(queries.texts, rows, owners, queries.documents)[1]
 
 
 class NearestMentions(OfIndex):
@@ -320,9 +318,6 @@ class NearestMentions(OfIndex):
         from .name_index import MentionIndex
 
         return cls(MentionIndex.load(path))
-
-    def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(queries.vectors, k, queries.documents).rows
 
 
 # In the order of their lists in a union: ties go to the concept in an earlier list.

@@ -201,33 +201,24 @@ abnormality abnormal anomaly malformation
 injury injured damage trauma lesion
 failure insufficiency dysfunction impairment impaired
 hemorrhage hemorrhagic bleeding
-pain painful ache
-toxicity toxic
 seizure convulsion
 kidney renal nephric
 liver hepatic
 brain cerebral
 heart cardiac cardial
 lung pulmonary
-muscle muscular
-nerve nervous neural
 vessel vascular
 eye ocular
 skin cutaneous dermal
 blood hematologic hematological
 bone osseous
 stomach gastric
-pancreas pancreatic
-ovary ovarian
 breast mammary
-prostate prostatic
 mental psychiatric
 1 i
 2 ii
 3 iii
 4 iv
-5 v
-6 vi
 """
 CLASS_OF = {word: line.split()[0] for line in ALIKE.strip().splitlines() for word in line.split()}
 FUNCTION_WORDS = frozenset(
