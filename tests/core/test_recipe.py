@@ -168,8 +168,6 @@ def test_help_and_recipes_without_training_load_no_torch(write):
 def test_shipped_recipes_load_and_survive_a_round_trip(write, path):
     recipe = load_recipe(path)
     assert recipe.run.run_name == path.parent.name
-    batch, of_device = (recipe.training.get(name, 64) for name in ("global_batch_size", "per_device_train_batch_size"))
-    assert batch % of_device == 0
     assert load_recipe(write(recipe.to_yaml())) == recipe
 
 

@@ -1,6 +1,7 @@
 """Fine-tuning: pairs are tokenized once, batches have the requested sizes, and a resumed run ends the same."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,10 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
-from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.recipe import Recipe, load_recipe
 from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.core.text_files import UserError
+from umls_reranker.core.training_arguments import RerankerTrainingArguments, divide_batch
 from umls_reranker.models.pairs import MARKERS, PairTemplate
 from umls_reranker.training import fine_tune as fine_tuning
 from umls_reranker.training.fine_tune import (
@@ -24,6 +26,7 @@ from umls_reranker.training.fine_tune import (
     training_arguments,
 )
 
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 RUN = RunArguments(device="cpu")
 # Offsets of 50 lists of 2 pairs, 8 a batch of 16.
 LISTS = np.arange(0, 101, 2)
@@ -55,6 +58,8 @@ def test_accumulation_follows_from_the_batch_sizes(tmp_path):
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 4)
     assert (arguments.eval_steps, arguments.save_steps, arguments.warmup_steps) == (2, 2, 0.06)
     assert arguments.greater_is_better and arguments.metric_for_best_model == "roc_auc"
+    uneven = training_arguments(RUN, training(global_batch_size=20), tmp_path, LISTS)
+    assert (uneven.per_device_train_batch_size, uneven.gradient_accumulation_steps) == (7, 3)
     by_loss = training_arguments(RUN, training(metric_for_best_model="list_loss"), tmp_path, LISTS)
     assert not by_loss.greater_is_better
 
@@ -68,7 +73,6 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"global_batch_size": 20}, "global_batch_size: 20"),
         ({"fp16": True}, "fp16"),
         ({"eval_steps": 2.5}, "eval_steps"),
         ({"lr_scheduler_kwargs": {"slope": 1}}, "slope"),
@@ -106,6 +110,15 @@ def test_a_base_model_that_cannot_be_loaded_is_named(model, tmp_path):
     (broken / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(UserError, match="the weights are corrupt"):
         load_base_model(str(broken), None, PairTemplate())
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/config.yaml")), ids=lambda path: path.parent.name)
+def test_every_recipe_runs_on_any_number_of_processes(path):
+    keys = "global_batch_size", "per_device_train_batch_size"
+    pairs, most = (load_recipe(path).training.get(key, getattr(RerankerTrainingArguments, key)) for key in keys)
+    for processes in range(1, 17):
+        of_pass, passes = divide_batch(pairs, most, processes)
+        assert 1 <= of_pass <= most and 0 <= of_pass * passes * processes - pairs < passes * processes
 
 
 # Training

@@ -31,7 +31,8 @@ CASES = {
 # rounding alone, since nothing is drawn at random in the model.
 OTHER_MEANS = {
     "one, then two": ({"processes": 1}, {"processes": 2}),
-    "two, then one": ({"processes": 2}, {"processes": 1}),
+    "two, then three": ({"processes": 2}, {"processes": 3}),
+    "three, then one": ({"processes": 3}, {"processes": 1}),
     "half the batch": ({}, {"training": {"per_device_train_batch_size": 7, "save_total_limit": 5}}),
 }
 RUNS = {name: case | {"kills": []} for name, case in CASES.items()}

@@ -93,6 +93,18 @@ class OneGpuArguments(TrainingArguments):
         return min(super().n_gpu, 1)
 
 
+def divide_batch(pairs: int, most: int, processes: int) -> tuple[int, int]:
+    """Pairs of a forward pass, at most `most`, and passes of each process, so that together they hold a batch.
+
+    The passes need not divide the batch: its loss is the same however it is cut (`training.trainer`).
+
+    >>> divide_batch(64, 16, 8), divide_batch(64, 16, 3)
+    ((8, 1), (11, 2))
+    """
+    passes = -(-pairs // (most * processes))
+    return -(-pairs // (passes * processes)), passes
+
+
 @dataclass
 class RerankerTrainingArguments(OneGpuArguments):
     """Training: fields of transformers.TrainingArguments, with defaults for cross-encoders."""
@@ -100,8 +112,8 @@ class RerankerTrainingArguments(OneGpuArguments):
     loss: str = recipe_key("bce", "loss to minimize", LOSSES)
     global_batch_size: int = recipe_key(
         64,
-        "pairs per optimizer step over all processes; sets gradient_accumulation_steps, so results do not depend on "
-        "the number of devices",
+        "pairs per optimizer step over all processes; decides gradient_accumulation_steps for any number of devices, "
+        "so results do not depend on it",
     )
     max_dev_pairs: int = recipe_key(
         50_000, "maximum number of dev candidates for comparing checkpoints, sampled from all documents"
@@ -118,7 +130,7 @@ class RerankerTrainingArguments(OneGpuArguments):
 
     learning_rate: float = recipe_key(2e-5, "peak learning rate")
     per_device_train_batch_size: int = recipe_key(
-        64, "pairs per forward pass on one device; lower it if memory runs out, then resume"
+        64, "maximum number of pairs per forward pass on one device; lower it if memory runs out, then resume"
     )
     warmup_steps: float = recipe_key(0.06, "learning-rate warmup steps; below 1: a share of all steps")
     weight_decay: float = recipe_key(0.01, "weight decay")
@@ -146,13 +158,9 @@ class RerankerTrainingArguments(OneGpuArguments):
             raise UserError("fp16: float16 needs a GPU; add --fp16 no")
         if self.bf16 is None:
             self.bf16 = not self.fp16 and resolve_dtype("auto", device) == "bfloat16"
-        passes, rest = divmod(self.global_batch_size, self.per_device_train_batch_size * processes)
-        if rest:
-            raise UserError(
-                f"global_batch_size: {self.global_batch_size} is not a multiple of per_device_train_batch_size "
-                f"{self.per_device_train_batch_size} x {processes} processes; change one of them"
-            )
-        self.gradient_accumulation_steps = passes
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
+            self.global_batch_size, self.per_device_train_batch_size, processes
+        )
         self.report_to = [name for name in self.report_to if name != "none"]
         for name in self.report_to:
             if importlib.util.find_spec(name) is None:

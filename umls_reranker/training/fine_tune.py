@@ -194,6 +194,7 @@ def fine_tune(
         compute_metrics=dev_metrics(dev_set.owner),
         loss=loss,
         head_learning_rate=arguments.head_learning_rate,
+        global_batch_size=arguments.global_batch_size,
         callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience)],
     )
     # Widths vary; by default, the first ones would each be compiled separately.

@@ -187,6 +187,7 @@ class RerankerTrainer(Trainer):
     Args:
         loss: the loss.
         head_learning_rate: peak learning rate of all parameters outside the base model; None: that of `args`.
+        global_batch_size: pairs of a global batch; None: as many as the passes of `args` hold.
         options: options of `Trainer`; both datasets are `TokenizedPairs`, the collator is a `PairCollator`.
     """
 
@@ -196,10 +197,15 @@ class RerankerTrainer(Trainer):
     eval_dataset: TokenizedPairs
 
     def __init__(
-        self, *args: Any, loss: Loss = LOSSES["bce"], head_learning_rate: float | None = None, **options: Any
+        self,
+        *args: Any,
+        loss: Loss = LOSSES["bce"],
+        head_learning_rate: float | None = None,
+        global_batch_size: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self.loss, self.head_learning_rate = loss, head_learning_rate
+        self.loss, self.head_learning_rate, self.global_batch_size = loss, head_learning_rate, global_batch_size
         # Read by Trainer, which otherwise does not count the pairs for a model without further arguments.
         self.model_accepts_loss_kwargs = True
         self._owner = torch.from_numpy(self.train_dataset.owner).to(self.args.device)
@@ -221,7 +227,8 @@ class RerankerTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this process; Accelerate's own division would repeat rows at the end of an epoch."""
         args = self.args
-        size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        of_passes = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        size = self.global_batch_size or of_passes
         shares = args.gradient_accumulation_steps, args.process_index, args.world_size
         batches = GlobalBatches(self.train_dataset, size, args.seed, *shares)
         loader = self._loader(self.train_dataset, batch_sampler=batches)
