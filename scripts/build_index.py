@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def make_stages(recipe, run, due) -> None:
-    from umls_reranker.core.devices import sharing_processes, work_alone
+    from umls_reranker.core.devices import goes_on_alone, sharing_processes
 
     state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does everything that is not distributed.
@@ -33,8 +33,7 @@ def make_stages(recipe, run, due) -> None:
         for stage in due:
             if stage.name == "vectors":
                 make_vectors(recipe, run, stage, state)
-            elif state.is_main_process:
-                work_alone()
+            elif goes_on_alone(state):
                 (make_lists if stage.name == "lists" else make_index)(recipe, run, stage)
 
 

@@ -4,6 +4,7 @@ import runpy
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ import torch
 from umls_reranker.core import devices
 from umls_reranker.core.devices import (
     batch_mapper,
+    goes_on_alone,
     resolve_device,
     resolve_dtype,
     sharing_processes,
-    work_alone,
     worker_pool,
 )
 from umls_reranker.core.text_files import UserError
@@ -91,9 +92,10 @@ def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, 
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    work_alone()
-    work_alone()
-    assert given == threads
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    first, other = SimpleNamespace(is_main_process=True), SimpleNamespace(is_main_process=False)
+    assert goes_on_alone(first) and not goes_on_alone(other)
+    assert given == threads and not torch.distributed.is_initialized()
 
 
 def test_run_launches_only_commands_that_share_their_work():

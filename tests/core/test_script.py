@@ -94,6 +94,22 @@ def test_a_script_named_like_a_library_does_not_hide_it(tmp_path):
     assert (done.returncode, done.stdout.strip()) == (0, b"colorsys PASSIVE"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("launched", "threads"),
+    [
+        ({}, "1"),
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, "96"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "16"}, "12"),
+        ({"LOCAL_WORLD_SIZE": "97"}, "1"),
+        ({"LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "3"}, "3"),
+    ],
+)
+def test_the_processes_of_a_launch_share_the_cores(capsys, monkeypatch, launched, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(96), raising=False)
+    os.environ |= {"OMP_NUM_THREADS": "1"} | launched
+    assert run(lambda: print(os.environ["OMP_NUM_THREADS"], file=sys.stderr), capsys) == (0, f"{threads}\n")
+
+
 def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
     stage = Stage(tmp_path / "index", {"k": 1}, {})
 

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 
 from .arrays import openmp_threads, started_processes
+from .script import leave_process_group
 from .text_files import UserError
 
 
@@ -53,11 +54,16 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
     return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timeout)
 
 
-def work_alone() -> None:
-    """Take the cores of the other processes on this machine too, which wait until this one is done."""
+def goes_on_alone(state: PartialState) -> bool:
+    """Whether this is the first process, which takes the cores of the others on its machine; these may end.
+
+    They leave the process group, as waiting for the first one would keep a core and a GPU of each busy.
+    """
+    leave_process_group()
     processes = started_processes("LOCAL_WORLD_SIZE")
     if processes > 1:
         torch.set_num_threads(processes * (openmp_threads() or 1))
+    return state.is_main_process
 
 
 def resolve_dtype(dtype: str | None, device: torch.device, *, key: str = "dtype", inference: bool = False) -> str:

@@ -84,6 +84,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Threads that spin while waiting make training many times slower if anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _share_cores()
     warnings.formatwarning = _one_line
     # A letter that the encoding of the output lacks, as on Windows, is escaped, not an error.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -112,6 +113,15 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(130)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def _share_cores() -> None:
+    """Divide the cores among the processes of a launch; launchers leave each process with one, even a single one."""
+    launched = {"LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        from .arrays import started_processes, usable_cores
+
+        os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cores() // started_processes("LOCAL_WORLD_SIZE")))
 
 
 def _one_line(message: Warning | str, category: type[Warning], *position: Any, **line: Any) -> str:

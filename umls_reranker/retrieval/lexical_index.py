@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core.arrays import arrow_writer, open_arrow, openmp_threads, usable_cores
+from ..core.arrays import arrow_writer, open_arrow
 from ..core.script import progress
 from ..vocab.text import normal_form, normalize_name
 from .concept_search import Candidates, NameGrouping, document_hashes
@@ -104,8 +105,7 @@ class LexicalIndex(ConceptIndex):
             return self._nearest(queries[numbers], width)
 
         own = None if documents is None else document_hashes(documents)
-        threads = openmp_threads() or usable_cores()
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             return self.grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK, own)
 
     def best_names(
