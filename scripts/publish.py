@@ -40,13 +40,7 @@ def main() -> None:
     folder = Path(given.model_folder) if given.model_folder else recipe.run.run_dir / "model"
     if given.model_folder and not folder.is_dir():
         raise UserError(f"{folder} is neither a recipe nor a model folder")
-    url = publish(
-        folder,
-        options.repo_id,
-        options.tag,
-        private=options.private,
-        dry_run=recipe.run.dry_run,
-    )
+    url = publish(folder, options.repo_id, options.tag, private=options.private, dry_run=recipe.run.dry_run)
     for file in model_files(folder):
         if file.name != CARD:
             print(f"{file.stat().st_size:>13,} bytes  {file.name}", file=sys.stderr)

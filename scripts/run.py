@@ -4,8 +4,9 @@
     umls-reranker run quickstart
     umls-reranker run RECIPE --accelerate_config multi_gpu_fp16
 
-Shows one line per stage; the output of the stages is in run.log of the run folder. Finished stages are skipped, so
-the same command resumes after a stop. --dry_run lists the stages: which are up to date, which would run, and why.
+Checks the recipe and estimates disk and memory, then shows one line per stage; the output of the stages is in run.log
+of the run folder. Finished stages are skipped, so the same command resumes after a stop. --dry_run checks too, and
+lists the stages: which are up to date, which would run, and why.
 --accelerate_config, a file or the name of one in the package, starts the stages that several processes can share with
 accelerate launch --config_file FILE [--num_processes N] -m umls_reranker STAGE RECIPE.
 The exit code is 0 if all targets of the recipe are met, otherwise 1.
@@ -24,7 +25,9 @@ from umls_reranker.core.settings import RunArguments
 from umls_reranker.core.stages import planned_stages, should_run, stage_table
 from umls_reranker.core.text_files import UserError
 
+PREFLIGHT = "umls_reranker.training.preflight"
 TITLES = {
+    PREFLIGHT: "checking the recipe, disk and memory",
     "prepare_data": "reading concepts and mentions",
     "train_encoder": "training the bi-encoder",
     "build_index": "embedding names, retrieving candidates",
@@ -35,7 +38,7 @@ TITLES = {
     "validate": "checking the model folder",
 }
 # Commands that can share their work among processes.
-LAUNCHED = ("build_index", "train")
+LAUNCHED = (PREFLIGHT, "build_index", "train")
 
 
 def main() -> int:
@@ -46,19 +49,19 @@ def main() -> int:
     # Errors in the recipe are reported before the first stage.
     recipe = parse_recipe(__doc__, (RunArguments,), words)
     if recipe.run.dry_run:
-        return show_plan(recipe)
-    commands = {row.command for row in stage_table(recipe).values()} | {"validate"}
+        show_plan(recipe)
+        return wait([*launcher(launch), "-m", PREFLIGHT, *words])
+    commands = {row.command for row in stage_table(recipe).values()} | {PREFLIGHT, "validate"}
     return run(recipe.run.run_dir, [name for name in TITLES if name in commands], words, launcher(launch))
 
 
-def show_plan(recipe) -> int:
+def show_plan(recipe) -> None:
     """Say of every stage whether it would be made and why, without starting any."""
     from umls_reranker.corpora.sources import fingerprints, input_files
 
     files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), printed=True)
     for stage in planned_stages(recipe, recipe.run.run_dir, files).values():
         should_run(stage, recipe.run)
-    return 0
 
 
 def run(folder: Path, stages: list[str], words: list[str], launch: list[str]) -> int:
@@ -75,15 +78,17 @@ def run(folder: Path, stages: list[str], words: list[str], launch: list[str]) ->
         with log.open("a", encoding="utf-8") as file:
             file.write(f"== {stage}\n")
             file.flush()
-            code = wait(
-                [*(launch if stage in LAUNCHED else [sys.executable]), "-m", "umls_reranker", stage, *words], file
-            )
+            module = [stage] if stage == PREFLIGHT else ["umls_reranker", stage]
+            code = wait([*(launch if stage in LAUNCHED else [sys.executable]), "-m", *module, *words], file)
         minutes, seconds = divmod(round(time.monotonic() - started), 60)
         print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
+        printed = log.read_bytes()[begins:].decode("utf-8", errors="replace").splitlines()
         # A missed target ends the run only after the results are shown.
         if code and (stage, code) != ("validate", 1):
-            print(reason(log, begins), file=sys.stderr)
+            errors = [line for line in printed if line.startswith("error: ")][-1:]
+            print(*errors or [*printed[-20:], f"error: this stage failed; see {log}"], sep="\n", file=sys.stderr)
             return code
+        sys.stderr.writelines(f"{line}\n" for line in printed if line.startswith("[estimate]"))
     return wait([sys.executable, "-m", "umls_reranker", "summarize", *words]) or code
 
 
@@ -109,13 +114,6 @@ def wait(command: list[str], log=None) -> int:
             process.terminate()
             raise
     return code if code >= 0 else 128 - code
-
-
-def reason(log: Path, begins: int) -> str:
-    """Why a stage failed: its error line, or the end of its output."""
-    printed = log.read_bytes()[begins:].decode("utf-8", errors="replace").splitlines()
-    errors = [line for line in printed[-1:] if line.startswith("error: ")]
-    return "\n".join(errors or [*printed[-20:], f"error: this stage failed; see {log}"])
 
 
 if __name__ == "__main__":

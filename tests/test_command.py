@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from data_fixtures import write_pmids, write_pubtator, write_rrf
+from tiny_models import tiny_encoder
 
 from umls_reranker import __main__ as command
 from umls_reranker.core.files import find_recipe, is_recipe, shipped_configs, shipped_recipes
@@ -74,14 +75,15 @@ def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
     assert load_recipe("quickstart").run.run_name == load_recipe(tmp_path / "quickstart").run.run_name == "mine"
 
 
-STAGES = [*command.GROUPS["Stages of a run, in order"]]
+STAGES = ["preflight", *command.GROUPS["Stages of a run, in order"]]
 # In place of a Python that runs a stage: says what it was asked, and ends with the code that is set for the stage.
 FAKE = """#!{python}
 import json, os, sys
 words = sys.argv[1:]
-stage = words[words.index("umls_reranker") + 1]
+module = words.index("-m", "-m" in words[2:] and 2) + 1
+stage = words[module].rpartition(".")[2] if "." in words[module] else words[module + 1]
 print(json.dumps(words), file=open("calls", "a"))
-print(f"{{stage}} prints")
+print(f"[estimate] {{stage}} prints" if stage == "preflight" else f"{{stage}} prints")
 print(f"error: {{stage}} ends")
 sys.exit(json.loads(os.environ["FAILING"]).get(stage, 0))
 """
@@ -110,7 +112,8 @@ def run_stages(monkeypatch, tmp_path, capsys):
     ("failing", "code", "started", "error"),
     [
         ({}, 0, STAGES, []),
-        ({"train": 2}, 2, STAGES[:5], ["error: train ends"]),
+        ({"preflight": 2}, 2, STAGES[:1], ["error: preflight ends"]),
+        ({"train": 2}, 2, STAGES[:6], ["error: train ends"]),
         ({"validate": 1}, 1, STAGES, []),
         ({"validate": 2}, 2, STAGES[:-1], ["error: validate ends"]),
     ],
@@ -121,14 +124,19 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     assert ended == code
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(shipped_configs()["cpu"])]
     calls = [json.loads(line) for line in Path("calls").read_text().splitlines()]
-    shared = {"build_index", "train"}
-    assert calls == [[*(launch if name in shared else []), "-m", "umls_reranker", name, *words] for name in started]
+    shared = {"preflight", "build_index", "train"}
+    modules = {"preflight": ["umls_reranker.training.preflight"]}
+    started_as = [["-m", *modules.get(name, ["umls_reranker", name]), *words] for name in started]
+    assert calls == [
+        [*(launch if name in shared else []), *call] for name, call in zip(started, started_as, strict=True)
+    ]
     log = Path("runs/quickstart/run.log")
     assert str(log) in first
     shown = [stage for stage in started if stage != "summarize"]
-    assert [line.split()[0] for line in lines[: len(shown)]] == [f"{n}/8" for n in range(1, len(shown) + 1)]
+    lines = [line for line in lines if line != "[estimate] preflight prints"] if shown[1:] else lines
+    assert [line.split()[0] for line in lines[: len(shown)]] == [f"{n}/9" for n in range(1, len(shown) + 1)]
     assert lines[len(shown) :] == error
-    assert log.read_text() == "".join(f"== {name}\n{name} prints\nerror: {name} ends\n" for name in shown)
+    assert log.read_text().count("== ") == len(shown) and log.read_text().endswith(f"error: {shown[-1]} ends\n")
 
 
 def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
@@ -147,6 +155,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
         ended = run("run", "mine.yaml", "--dry_run", *words, cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
         told = dict(line[1:].split("] ", 1) for line in ended.stderr.splitlines())
+        assert told.pop("estimate").startswith("29 names")
         return {name: text for name, text in told.items() if "bytes" not in text}
 
     stages = [*stage_table(load_recipe(tmp_path / "mine.yaml"))]
@@ -158,6 +167,9 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
     for stage in planned_stages(recipe, tmp_path / "runs" / "run", files).values():
         with stage.writing():
             pass
+    long = "--max_length", 4096, "--encoder", tiny_encoder(tmp_path / "base")
+    refused = run("run", "mine.yaml", "--dry_run", *long, cwd=tmp_path)
+    assert refused.returncode == 2 and "max_length: 4096" in refused.stderr
     changed = planned("--learning_rate", "1e-4")
     assert {name: text for name, text in changed.items() if not text.startswith("up to date")} == {
         "checkpoints": "would be rebuilt (learning_rate) in runs/run/checkpoints",

