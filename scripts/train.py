@@ -4,9 +4,11 @@
     umls-reranker train quickstart
     accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml -m umls_reranker train RECIPE
 
-Writes checkpoints/ into the run folder, with checkpoint-best in it. TensorBoard: tensorboard --logdir RUN/checkpoints
+Writes checkpoints/ into the run folder, with checkpoint-best in it. From the first step on, the curves of all its
+trainings are in tensorboard/, a folder for each: tensorboard --logdir RUN/tensorboard
 """
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -43,6 +45,8 @@ def train(recipe, run, stage) -> None:
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
+    # Not in the folder of the stage, which is hidden until its end.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard" / stage.key[:12]))
     # One process owns the run folder; the others only read it once it is ready.
     main = state.is_main_process
     with run.locked(owner=main), stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):

@@ -60,7 +60,7 @@ def test_every_script_ends_well(finished):
 
 def test_the_run_folder_holds_every_stage(finished):
     present = {path.name for path in finished.folder.iterdir()}
-    assert present == {*STAGES, "checklist.json", "stages.jsonl", ".lock"}
+    assert present == {*STAGES, "checklist.json", "stages.jsonl", ".lock", "tensorboard"}
     for stage in STAGES:
         manifest = json.loads((finished.folder / stage / "manifest.json").read_text())
         assert (manifest["schema_version"], manifest["stage"]) == (2, stage)
@@ -185,7 +185,7 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
     assert remade(bootstrap_resamples=60)[0] == ["report"]
     assert remade(candidates_per_mention=6)[0] == ["lists", "pairs", "checkpoints", "model", "report"]
     stages, changes = remade(hard_negative_weight=2.0)
-    assert stages == ["pairs", "checkpoints", "model", "report"] and changes == set(stages)
+    assert stages == ["pairs", "checkpoints", "model", "report"] and changes == {*stages, "tensorboard"}
 
 
 def test_two_runs_give_the_same_bytes(scripts, finished, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 from pipeline_fixtures import LAUNCHER, ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker.core.stages import RunFolder
@@ -30,7 +31,7 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
         "fp16": False,
         "bf16": False,
         "device": "cpu",
-        "global_batch_size": 16,
+        "global_batch_size": 15,
         "per_device_train_batch_size": 4,
         "max_steps": 6,
         "eval_steps": 3,
@@ -45,8 +46,12 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
 
     run = tmp_path / "sapbert-medmentions"
-    assert {path.name for path in run.iterdir()} == {*STAGES, "stages.jsonl", ".lock"}
-    summary = json.loads((run / "checkpoints" / "manifest.json").read_text())["summary"]
+    assert {path.name for path in run.iterdir()} == {*STAGES, "stages.jsonl", ".lock", "tensorboard"}
+    manifest = json.loads((run / "checkpoints" / "manifest.json").read_text())
+    (events,) = (run / "tensorboard" / manifest["key"][:12]).iterdir()
+    curve = EventAccumulator(str(events)).Reload().Scalars("train/loss")
+    assert [event.step for event in curve] == list(range(1, 7)) and f"'loss': '{curve[0].value:.4g}'" in outcome.out
+    summary = manifest["summary"]
     assert (summary["processes"], summary["steps"], summary["dtype"]) == (2, 6, "float32")
     assert summary["train_pairs"] == sum(map(len, RunFolder(run).splits("pairs")["train"]["names"]))
     assert f"best checkpoint: step {summary['best_step']} of 6" in outcome.out

@@ -108,7 +108,7 @@ def made(request, scripts):
 
 def test_there_is_no_index_and_every_stage_is_made(made):
     assert {path.name for path in made.folder.iterdir() if path.is_dir()} == {
-        *("concepts", "mentions", "lists", "pairs", "checkpoints", "model", "report")
+        *("concepts", "mentions", "lists", "pairs", "checkpoints", "model", "report", "tensorboard")
     }
     assert made.outcomes["prepare_data"].remade == ["concepts", "mentions", "lists"]
 

@@ -60,7 +60,7 @@ ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_l
 NEUTRAL = {
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_checkpointing", "save_total_limit"),
     *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "torch_compile"),
-    *("report_to", "project", "logging_steps", "disable_tqdm", "ddp_timeout"),
+    *("report_to", "project", "logging_steps", "logging_first_step", "disable_tqdm", "ddp_timeout"),
 }
 
 
