@@ -18,6 +18,8 @@ import numpy as np
 from peer import MOST_CANDIDATES, read_rows
 
 PRECISIONS = (0.95, 0.90)
+# The lowest precision in the picture.
+LOWEST = 0.6
 QUALITY = [
     *(
         "system",
@@ -126,12 +128,50 @@ def quality(
     return cells
 
 
+def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float]) -> str:
+    """Precision against coverage as an SVG file, for light and dark pages.
+
+    Args:
+        curves: system -> its `risk_coverage`, the most important first.
+        certified: coverage and precision of a certified point; none if empty.
+    """
+
+    def at(coverage: float, precision: float) -> str:
+        return f"{40 + 400 * coverage:.1f},{310 - 700 * (max(precision, LOWEST) - LOWEST):.1f}"
+
+    parts = ["<style>svg { color: #1b1f24; } @media (prefers-color-scheme: dark) { svg { color: #e6eaef; } }</style>"]
+    for tenth in range(6, 11):
+        x, y = at(0, tenth / 10).split(",")
+        parts.append(
+            f'<path d="M{x},{y}H440" stroke="currentColor" opacity=".15"/><text x="4" y="{y}">{tenth}0 %</text>'
+        )
+    for number, (name, curve) in reversed([*enumerate(curves.items())]):
+        points = [pair for pair in zip(curve["coverage"], curve["precision"], strict=True) if pair[0] > 0.02]
+        color, width = ("#0066a6", 3) if not number else (f"hsl({25 + 60 * number} 60% 50%)", 1.5)
+        line, (x, y) = " ".join(at(*pair) for pair in points), at(*points[-1]).split(",")
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>')
+        parts.append(f'<text x="{float(x) + 5:.0f}" y="{y}" fill="{color}">{name}</text>')
+    if certified:
+        x, y = at(*certified).split(",")
+        parts.append(
+            f'<circle cx="{x}" cy="{y}" r="5" fill="#0066a6"/><text x="{x}" y="{float(y) - 9}">certified</text>'
+        )
+    parts.append('<text x="120" y="340">share of mentions answered; precision of the answers upward</text>')
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 350" font-family="sans-serif" font-size="12" '
+        'fill="currentColor">\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
     parser.add_argument("systems", nargs="*", help="folders of EXPORT/rows, in the order of the table (default: all)")
     parser.add_argument("--ours", default="ours", help="the one that others are compared with")
+    parser.add_argument("--picture", type=Path, help="SVG file to write: precision against coverage on test")
+    parser.add_argument("--certified", nargs=2, type=float, default=(), help="a point of it: coverage and precision")
     arguments = parser.parse_args()
+    from umls_reranker.evaluation.page import risk_coverage
     from umls_reranker.evaluation.render import markdown_table, number
 
     folder = arguments.export / "rows"
@@ -144,12 +184,13 @@ def main() -> None:
         return answers(list(read_rows(folder / name / f"{split}.jsonl")), mentions[split])
 
     ours = of(arguments.ours) if (folder / arguments.ours / "facts.json").exists() else None
-    rows, costs, notes = [], [], []
+    rows, costs, notes, curves = [], [], [], {}
     for name in arguments.systems or sorted(path.parent.name for path in folder.glob("*/facts.json")):
         facts = next(read_rows(folder / name / "facts.json"))
         test = ours if ours and name == arguments.ours else of(name)
         ranked, _, is_ours = name.partition("+")
         chosen_on = of(name, facts.get("chosen_on", "calibration"))
+        curves[name] = risk_coverage(test.score, test.correct)
         rows.append(quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"]))
         if "versions" in facts:
             minutes = [facts.get(key, np.nan) / 60 for key in ("install_seconds", "setup_seconds")]
@@ -157,6 +198,8 @@ def main() -> None:
             costs.append([name, *sizes, *(number(value, 1) for value in minutes)])
             versions = ", ".join(" ".join(pair) for pair in facts["versions"].items())
             notes.append(f"* **{name}** ({versions}): {'; '.join(facts['deviations']) or 'as documented'}.")
+    if arguments.picture:
+        arguments.picture.write_text(picture(curves, arguments.certified), encoding="utf-8")
     print(markdown_table(QUALITY, rows), markdown_table(COSTS, costs), "\n".join(notes), sep="\n\n")
 
 
