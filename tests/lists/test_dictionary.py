@@ -58,8 +58,8 @@ def test_candidates_get_what_they_lack_and_keep_what_they_have(release):
 
 def test_the_synonym_score_is_that_of_the_most_similar_name(release):
     dictionary = Dictionary.from_umls_dir(release)
-    # " re", "ren", "ena", "nal", "al " of "renal failure" are in "renal", and " he", "hea", "ear", "art", "rt ".
-    names = {"renal": 2 * 5 / (5 + 12), "Renal-Failure": 1, "failure renal": 1, "xyz": 0}
+    # The six trigrams of "kidney", as "renal" is in normal forms, are among the 13 of "failure kidney".
+    names = {"renal": 2 * 6 / (6 + 13), "Renal-Failure": 1, "insufficiency of the kidneys": 1, "xyz": 0}
     for mention, similarity in names.items():
         (candidate,) = add(dictionary, mention, {"cui": RENAL, "name": "?"})
         assert candidate["synonym_score"] == pytest.approx(similarity, abs=0.01)

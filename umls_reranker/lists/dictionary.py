@@ -15,7 +15,7 @@ from ..core.text_files import UserError
 from ..vocab.concepts import StringRows
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
-from ..vocab.text import normalize_texts, shared_trigrams
+from ..vocab.text import normal_form, normalize_name, shared_trigrams
 from .columns import SYNONYM_SCORE, concept_id
 
 
@@ -103,7 +103,8 @@ class Dictionary:
 
         * ``name`` and ``preferred_name``: the concept's preferred name.
         * ``synonym_score``: similarity from 0 to 1 of the mention with the most similar of the concept's names and the
-          candidate's own (Dice coefficient of the character trigrams of the normalized texts; 1 if they are equal).
+          candidate's own (Dice coefficient of the character trigrams of the normalized texts, or of their normal
+          forms if these are more similar; 1 if either are equal).
         * ``semantic_types``: the concept's TUIs.
 
         The first two need ``MRCONSO.RRF``, the last ``MRSTY.RRF``. A concept that the dictionary lacks has no types,
@@ -114,7 +115,7 @@ class Dictionary:
         >>> (row,) = dictionary.add_to([{"entity": "cold in the head", "candidates": [{"cui": "C9000004"}]}])
         >>> (candidate,) = row["candidates"]
         >>> candidate["name"], candidate["semantic_types"], round(candidate["synonym_score"], 2)
-        ('common cold', ['T047'], 0.76)
+        ('common cold', ['T047'], 1.0)
 
         Args:
             rows: mappings with ``entity`` (or ``mention``) and ``candidates``, as in files; candidates that are not
@@ -184,10 +185,10 @@ def _similarities(mentions: Sequence[str], candidates: Sequence[_Candidate], nam
     owner = np.concatenate([everyone, pair_candidate])
     name_codes = codes[np.concatenate([everyone, len(candidates) + pair_text])]
     mention_of = np.array([candidate.row for candidate in candidates], np.int64)
-    of_mention, of_name = shared_trigrams(
-        normalize_texts(mentions), normalize_texts(distinct), mention_of[owner], name_codes
-    )
-    total = of_mention + of_name
     similarities = np.zeros(len(candidates))
-    np.maximum.at(similarities, owner, 2 * of_mention * of_name / np.where(total > 0, total, 1))
+    for form in (normalize_name, normal_form):
+        texts_of_mentions, texts_of_names = (list(map(form, texts)) for texts in (mentions, distinct))
+        of_mention, of_name = shared_trigrams(texts_of_mentions, texts_of_names, mention_of[owner], name_codes)
+        total = of_mention + of_name
+        np.maximum.at(similarities, owner, 2 * of_mention * of_name / np.where(total > 0, total, 1))
     return similarities
