@@ -152,7 +152,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
     (tmp_path / "mine.yaml").write_text("".join(f"{key}: {value}\n" for key, value in recipe.items()))
 
     def planned(*words):
-        ended = run("run", "mine.yaml", "--dry_run", *words, cwd=tmp_path)
+        ended = run("run", "--dry-run", "--config", "mine.yaml", *words, cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
         told = dict(line[1:].split("] ", 1) for line in ended.stderr.splitlines())
         assert told.pop("estimate").startswith("29 names")

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "accelerate_configs"
 EXPECTED = {
     "single_gpu": (DistributedType.NO, 1, 1, "no", False),
     "multi_gpu_fp16": (DistributedType.MULTI_GPU, 1, 4, "fp16", False),
+    "multi_gpu_bf16": (DistributedType.MULTI_GPU, 1, 4, "bf16", False),
     "multi_node_fp16": (DistributedType.MULTI_GPU, 2, 8, "fp16", False),
     "fsdp": (DistributedType.FSDP, 1, 4, "bf16", False),
     "cpu": (DistributedType.NO, 1, 1, "no", True),

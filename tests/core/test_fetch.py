@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 
 from umls_reranker.core import fetch as resources
-from umls_reranker.core.fetch import fetch, hub_calls, resolve_model
+from umls_reranker.core.fetch import commit_of, fetch, hub_calls, resolve_model
 from umls_reranker.core.text_files import UserError
 from umls_reranker.corpora.sources import CONTENT_CHECKS
 
@@ -221,6 +221,7 @@ def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, mo
         api.create_tag("org/base", tag="v1")
         folder = Path(resolve_model("org/base", "v1"))
         assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+        assert commit_of(folder) == api.model_info("org/base").sha and commit_of(tmp_path) is None
         with pytest.raises(UserError, match="v2"):
             resolve_model("org/base", "v2")
         with pytest.raises(UserError, match="org/none"):

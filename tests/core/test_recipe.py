@@ -102,6 +102,15 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path, text):
 # Command line
 
 
+@pytest.mark.parametrize(
+    "words", [["--config", "RECIPE"], ["--config=RECIPE"], ["--sources", "A", "--config", "RECIPE"]]
+)
+def test_a_recipe_may_be_an_option_and_options_may_have_dashes(write, words):
+    path = write("seed: 3\nlearning_rate: 1e-4\n")
+    recipe = parse(*(word.replace("RECIPE", path) for word in words), "--max-length=32", "--learning-rate", "2e-5")
+    assert (recipe.run.seed, recipe.model.max_length, recipe.training) == (3, 32, {"learning_rate": 2e-5})
+
+
 def test_the_command_line_wins(write):
     path = write("learning_rate: 1e-4\nseed: 1\nsources: [MSH]\noverwrite: true\n")
     recipe = parse(path, "--learning_rate", "2e-5", "--sources", "A", "B", "--overwrite", "no", "--max_steps", "-1")

@@ -77,6 +77,7 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
         ({"eval_steps": 2.5}, "eval_steps"),
         ({"lr_scheduler_kwargs": {"slope": 1}}, "slope"),
         ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
+        ({"deepspeed": "zero.json"}, "deepspeed"),
         ({"adam_beta1": 1.5}, "the training section is invalid"),
         ({"dataloader_persistent_workers": True}, "persistent_workers"),
         ({"report_to": ["tensorboard", "trackio"]}, "report_to: trackio"),
@@ -121,6 +122,13 @@ def test_every_recipe_runs_on_any_number_of_processes(path):
         assert 1 <= of_pass <= most and 0 <= of_pass * passes * processes - pairs < passes * processes
 
 
+def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert training_arguments(RUN, training(bf16=None), tmp_path, LISTS).bf16
+    with pytest.raises(UserError, match="mixed_precision: bf16"):
+        training_arguments(RUN, training(), tmp_path, LISTS)
+
+
 # Training
 
 
@@ -138,6 +146,8 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(model, tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"epoch": 1')
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    with pytest.raises(UserError, match="began in float32, not bfloat16"):
+        run_training(model, tmp_path, max_steps=4, bf16=True)
 
 
 def test_the_head_learns_at_a_rate_of_its_own(tmp_path):

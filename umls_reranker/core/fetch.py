@@ -167,6 +167,12 @@ def resolve_model(model: str, revision: str | None = None, *, cached: bool = Fal
         return snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=cached)
 
 
+def commit_of(folder: str | Path) -> str | None:
+    """The commit on the Hub of what `resolve_model` found, or None of any other folder."""
+    path = Path(folder)
+    return path.name if path.parent.name == "snapshots" else MINILM_REVISION if MINILM_PACKAGE in path.parts else None
+
+
 @contextmanager
 def hub_calls(repo_id: str, token: str | bool | None = None, *, outcome: str = "") -> Iterator[None]:
     """Turn errors of the Hub client into one line that says what to do, plus `outcome`."""

@@ -148,7 +148,7 @@ def recipe_parser(
         parser = CommandParser(description, **options)
     for section in (*own, *SECTIONS):
         _add_section(parser, section)
-    parser.add_argument("recipe", help="file or folder of a recipe, or the name of one in the package")
+    parser.add_argument("recipe", help="file or folder of a recipe, or name of one in the package; also as --config")
     if "features" in explained:
         notes = {"features": _explained(FEATURES), **notes}
     for action in parser._actions:
@@ -159,7 +159,7 @@ def recipe_parser(
         texts = (action.help, notes.get(action.dest), _explained(action.choices))
         default = "" if action.default in (None, [], argparse.SUPPRESS) else f" (default: {action.default})"
         action.help = ("; ".join(text for text in texts if text) + default).replace("%", "%%")
-        # Each option also has a spelling with hyphens, as in HfArgumentParser.
+        # HfArgumentParser adds a spelling with hyphens.
         action.option_strings = action.option_strings[:1]
     return parser
 
@@ -179,7 +179,7 @@ def _add_section(parser: CommandParser, section: type) -> None:
             options |= {"type": _truth, "nargs": "?", "const": True}
         if key.default_factory is not MISSING:
             options["default"] = key.default_factory()
-        group.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **options)
+        group.add_argument(f"--{name}", **options)
 
 
 def _truth(word: str) -> bool:
@@ -223,6 +223,11 @@ def parse_recipe(
             not exist and that candidate lists cannot bring.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    # As other trainers have it.
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    if "--config" in argv:
+        at = argv.index("--config")
+        argv = [*argv[at + 1 : at + 2], *argv[:at], *argv[at + 2 :]]
     parser = recipe_parser(description, sections, extra, notes, trains)
     keys = {action.dest: action for action in parser._actions}
     options, further_words = parser.parse_known_args(argv)

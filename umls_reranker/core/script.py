@@ -56,9 +56,13 @@ class CommandParser(argparse.ArgumentParser):
             **options,
         )
 
-    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
-        """Parse options; UserError: a number is out of its range."""
-        parsed = super().parse_known_args(*arguments, **options)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse options, whose names may have dashes, too; UserError: a number is out of its range."""
+        words = []
+        for word in sys.argv[1:] if args is None else args:
+            name, mark, value = word.partition("=")
+            words.append(f"--{name[2:].replace('-', '_')}{mark}{value}" if word.startswith("--") else word)
+        parsed = super().parse_known_args(words, namespace)
         for name, (least, most) in RANGES.items():
             value = getattr(parsed[0], name, None)
             if value is not None and not least <= value <= most:

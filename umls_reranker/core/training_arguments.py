@@ -7,6 +7,7 @@ loss is computed, so that ``--help`` needs none.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -157,8 +158,19 @@ class RerankerTrainingArguments(OneGpuArguments):
         device, processes = resolve_device("cpu" if self.use_cpu else "auto"), PartialState().num_processes
         if self.fp16 and device.type == "cpu":
             raise UserError("fp16: float16 needs a GPU; add --fp16 no")
+        if self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            raise UserError("deepspeed: it rounds labels and weights to the dtype of the model; use fsdp.yaml")
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.bf16 is None:
-            self.bf16 = not self.fp16 and resolve_dtype("auto", device) == "bfloat16"
+            by_hardware = launched == "no" and resolve_dtype("auto", device) == "bfloat16"
+            self.fp16 |= launched == "fp16"
+            self.bf16 = not self.fp16 and (launched == "bf16" or by_hardware)
+        chosen = "fp16" if self.fp16 else "bf16" if self.bf16 else "no"
+        if launched not in ("no", chosen):
+            raise UserError(
+                f"bf16, fp16: they say {chosen}, but the launch configuration says mixed_precision: {launched}; "
+                "change one of them"
+            )
         self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
             self.global_batch_size, self.per_device_train_batch_size, processes
         )

@@ -28,7 +28,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.arrays import started_processes
 from ..core.devices import resolve_device
-from ..core.fetch import resolve_model
+from ..core.fetch import commit_of, resolve_model
+from ..core.files import read_json, write_json
 from ..core.settings import ModelArguments, RunArguments
 from ..core.text_files import UserError
 from ..core.training_arguments import LOSSES, RerankerTrainingArguments
@@ -68,7 +69,7 @@ def require_one_process(command: str) -> None:
 
 
 # Names in accelerate, whose launch configuration can also set the dtype.
-DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPE_FILE, DTYPES = "dtype.json", {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def load_base_model(
@@ -177,7 +178,8 @@ def fine_tune(
         folder: folder to write.
 
     Returns:
-        Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype and processes.
+        Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype, processes, commit of
+        the base model.
     """
     loss, template = LOSSES[training.get("loss", RerankerTrainingArguments.loss)], PairTemplate.from_recipe(model)
     scale = weight_scale(train, loss.of_lists)
@@ -205,7 +207,11 @@ def fine_tune(
     )
     # Widths vary; by default, the first ones would each be compiled separately.
     trainer.accelerator.state.dynamo_plugin.dynamic = True
-    checkpoint = last_complete_checkpoint(folder)
+    checkpoint, dtype = last_complete_checkpoint(folder), DTYPES[trainer.accelerator.mixed_precision]
+    if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
+        raise UserError(f"bf16: the training began in {former}, not {dtype}; set bf16 and fp16, or add --overwrite")
+    if arguments.process_index == 0:
+        write_json(folder / DTYPE_FILE, {"dtype": dtype})
     # A resumed run is past its start; another evaluation would count against its patience.
     arguments.eval_on_start &= checkpoint is None
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -219,7 +225,8 @@ def fine_tune(
         "dev_pairs": len(dev_set),
         "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
         "mean_tokens": float(lengths.mean()),
-        "dtype": DTYPES[trainer.accelerator.mixed_precision],
+        "dtype": dtype,
+        "base_commit": commit_of(resolve_model(model.model, model.model_revision, cached=True)),
         "processes": arguments.world_size,
     }
 
