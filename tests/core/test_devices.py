@@ -99,9 +99,10 @@ def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, 
 
 
 def test_run_launches_only_commands_that_share_their_work():
-    scripts = Path(__file__).parents[2] / "scripts"
-    for name in runpy.run_path(str(scripts / "run.py"))["LAUNCHED"]:
-        assert "sharing_processes" in (scripts / f"{name}.py").read_text()
+    root = Path(__file__).parents[2]
+    for name in runpy.run_path(str(root / "scripts" / "run.py"))["LAUNCHED"]:
+        file = f"{name.replace('.', '/')}.py" if "." in name else f"scripts/{name}.py"
+        assert "sharing_processes" in (root / file).read_text()
 
 
 def test_processes_that_share_shards_wait_for_days(monkeypatch):

@@ -20,7 +20,7 @@ def run(scripts, tmp_path_factory):
     keys = {
         "output_dir": folder,
         "encoder_training_steps": 4,
-        "retrievers": ["dense", "context", "lexical", "nearest_mentions"],
+        "retrievers": ["dense", "context", "lexical", "forms", "nearest_mentions"],
         "max_steps": 10,
         "start_from_encoder": True,
         "context_tokens": 4,
@@ -39,10 +39,10 @@ def first_row(folder):
 
 
 def test_lists_hold_the_scores_of_all_retrievers(run):
-    keys = {"cui", "name", "retrieval_score", "context_score", "lexical_score"}
+    keys = {"cui", "name", "retrieval_score", "context_score", "lexical_score", "forms_score"}
     assert {*first_row(run[0])["candidates"][0]} == keys
     summary = json.loads((run[0] / "lists" / "manifest.json").read_text())["summary"]
-    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "nearest_mentions", "union"}
+    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "forms", "nearest_mentions", "union"}
 
 
 def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_requests_may_lack(run):
@@ -81,7 +81,7 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     folder, scripts, keys = run
     outcome = scripts.run("export_index", index_folder=tmp_path / "index", **keys)
     assert outcome.code == 0, outcome.err
-    parts = {"concepts", "index", "lexical", "mention_index", "encoder"}
+    parts = {"concepts", "index", "lexical", "forms", "mention_index", "encoder"}
     assert {path.name for path in (tmp_path / "index").iterdir()} == parts
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
     # The key is over all three indexes.

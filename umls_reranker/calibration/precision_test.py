@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 # Weights of the added document's size are sizes to one of these powers; the last one is the largest size.
-SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, float("inf"))
+SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
 # How often the largest documents may be entirely incorrect. With more, hardly any power suffices where they are few.
 MOST_OFTEN_WRONG = 0.5
 # Draws for the choice of the power, and standard errors by which one of several levels may exceed its limit by chance.
