@@ -55,7 +55,12 @@ def export(run: Path, folder: Path, umls_dir: Path | None, corpus: list[Path]) -
         )
         write_rows(folder / f"{split}.jsonl", located)
     if (run / "pairs").is_dir():
-        pairs = RunFolder(run).splits("pairs")["train"].select_columns(["mention_id", "mention", "name", "label"])
+        lists = enumerate(RunFolder(run).splits("pairs")["train"])
+        pairs = (
+            {"mention_id": number, "mention": row["entity"], "name": name, "label": label}
+            for number, row in lists
+            for name, label in zip(row["names"], row["labels"], strict=True)
+        )
         write_rows(folder / "pairs.jsonl", pairs)
     link = folder / "META"
     link.unlink(missing_ok=True)
