@@ -110,7 +110,7 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
         if trains_encoder:
             keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
             table["encoder"] = Row("train_encoder", keys, ("concepts", "mentions"), resumes=True)
-        table["vectors"] = Row("build_index", ENCODER_KEYS, ("concepts", "encoder"), resumes=True)
+        table["vectors"] = Row("build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True)
         for retriever in chosen_retrievers(recipe.index.retrievers):
             if retriever.folder is not None:
                 encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs

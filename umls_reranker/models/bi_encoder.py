@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
-from ..core.fetch import resolve_model
+from ..core.fetch import commit_of, resolve_model
 from ..core.files import read_json
 from ..core.script import progress
 from ..core.text_files import UserError
@@ -96,7 +96,8 @@ class BiEncoder:
     Args:
         body: computes pooled vectors of texts, on its device and in its dtype.
         tokenizer: its tokenizer.
-        identity: values that decide the vectors up to rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
+        identity: values that decide the vectors up to rounding: ``model``, ``revision`` (a commit, if it is of
+            the Hub), ``pooling``, ``max_length``.
         context_tokens: tokens of text that it reads on each side of a mention; 0 reads no context.
     """
 
@@ -148,7 +149,8 @@ class BiEncoder:
         longest = min(tokenizer.model_max_length, body.longest)
         if max_length > longest:
             raise UserError(f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it")
-        identity = {"model": model, "revision": revision, "pooling": pooling, "max_length": max_length}
+        identity = {"model": model, "pooling": pooling, "max_length": max_length}
+        identity["revision"] = commit_of(folder) or revision
         context_file = folder / CONTEXT_FILE
         context_tokens = read_json(context_file)["context_tokens"] if context_file.is_file() else 0
         require_length(model, max_length, context_tokens, body.longest)

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import arrow_writer, open_arrow, write_numbers
-from ..core.fetch import resolve_model
+from ..core.fetch import commit_of, resolve_model
 from ..core.files import MODEL_PATTERNS, link_or_copy, read_json, require_format, write_json, written
 from ..core.recipe import portable_locator
 from ..core.script import progress
@@ -292,6 +292,9 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
         device=run.device,
         dtype=index.encoder_dtype,
     )
+    if not is_trained:
+        # The commit: if main has moved, the encoder is not that of the index.
+        revision = read_json(folder / SOURCE_FILE)["revision"] if in_folder else loaded.identity["revision"]
     # A published model names its encoder without the original path.
     loaded.identity |= {"model": portable_locator(model), "revision": revision}
     return loaded
@@ -309,7 +312,7 @@ def copy_encoder(target: Path, model: str, revision: str | None) -> None:
     folder.mkdir(parents=True)
     for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):
         shutil.copyfile(file, folder / file.name)
-    made_from = {"schema_version": 1, "model": portable_locator(model), "revision": revision}
+    made_from = {"schema_version": 1, "model": portable_locator(model), "revision": commit_of(source) or revision}
     write_json(folder / SOURCE_FILE, made_from)
 
 

@@ -24,7 +24,7 @@ from ..calibration.string_counts import StringCounts
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.settings import CROSS_ENCODER, CalibrationArguments
-from ..core.stages import RunFolder
+from ..core.stages import RunFolder, read_manifest
 from ..core.text_files import UserError
 from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
@@ -139,6 +139,8 @@ class Source:
         splits = run.splits("mentions")
         counts = StringCounts.of_split(splits["train"]).plus(StringCounts.of_split(splits["dev"]))
         hierarchy = ConceptTable.load(run.path / "concepts").hierarchy
+        commit = read_manifest(run.path / "checkpoints")["summary"].get("base_commit")
+        recipe = replace(recipe, model=replace(recipe.model, model_revision=commit or recipe.model.model_revision))
         dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
         return cls(None, folder, scorer, recipe, hierarchy, counts, dictionary)
 
