@@ -70,10 +70,14 @@ def linker_of(run: Path) -> Link:
 
 def rank_own(run: Path, export: Export) -> None:
     """Write rows of the run's model on the run's lists."""
+    preferred = {concept.cui: concept.name for concept in export.concepts()}
     for split in ("dev", "test"):
         whole = export.scratch("own") / f"{split}.jsonl"
         umls_reranker("rerank", run / "model", run / "lists" / f"{split}.arrow", whole, "--overwrite")
         rows = [*read_rows(whole)]
+        # The lists of a run lack what its dictionary knows.
+        for candidate in (candidate for row in rows for candidate in row["candidates"]):
+            candidate["preferred_name"] = preferred[candidate["cui"]]
         for name, changed in {
             "ours": rows,
             "ours_no_type": [row | {"entity_type": None} for row in rows],
@@ -144,7 +148,7 @@ def labelled_lists(system: str, split: str, export: Export) -> Iterator[dict[str
             about = {"preferred_name": concepts[cui].name, "semantic_types": concepts[cui].semantic_types}
             candidates.append({"name": name or concepts[cui].name, "cui": cui, "linker_score": score} | about)
         text = {"entity": mention.mention, "left": mention.left, "right": mention.right}
-        labels = {"doc_id": mention.doc_id, "cui": mention.cui, "mention_id": mention.mention_id}
+        labels = {"doc_id": mention.doc_id, "cui": mention.cui or [], "mention_id": mention.mention_id}
         yield text | labels | {"entity_type": mention.semantic_types, "candidates": candidates}
 
 

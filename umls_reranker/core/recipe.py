@@ -179,7 +179,8 @@ def _add_section(parser: CommandParser, section: type) -> None:
             options |= {"type": _truth, "nargs": "?", "const": True}
         if key.default_factory is not MISSING:
             options["default"] = key.default_factory()
-        group.add_argument(f"--{name}", **options)
+        # In both spellings, or one of the trainer's option of this name would be left.
+        group.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **options)
 
 
 def _truth(word: str) -> bool:
