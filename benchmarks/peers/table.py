@@ -147,7 +147,7 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
         )
     for number, (name, curve) in reversed([*enumerate(curves.items())]):
         points = [pair for pair in zip(curve["coverage"], curve["precision"], strict=True) if pair[0] > 0.02]
-        color, width = ("#0066a6", 3) if not number else (f"hsl({25 + 60 * number} 60% 50%)", 1.5)
+        color, width = ("#0066a6", 3) if not number else (f"hsl({25 + 60 * number}, 60%, 50%)", 1.5)
         line, (x, y) = " ".join(at(*pair) for pair in points), at(*points[-1]).split(",")
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>')
         parts.append(f'<text x="{float(x) + 5:.0f}" y="{y}" fill="{color}">{name}</text>')
@@ -156,7 +156,8 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
         parts.append(
             f'<circle cx="{x}" cy="{y}" r="5" fill="#0066a6"/><text x="{x}" y="{float(y) - 9}">certified</text>'
         )
-    parts.append('<text x="120" y="340">share of mentions answered; precision of the answers upward</text>')
+    parts += [f'<text x="{30 + 4 * share}" y="326">{share} %</text>' for share in (0, 25, 50, 75, 100)]
+    parts.append('<text x="40" y="345">share of mentions answered; precision of the answers upward</text>')
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 350" font-family="sans-serif" font-size="12" '
         'fill="currentColor">\n' + "\n".join(parts) + "\n</svg>\n"
