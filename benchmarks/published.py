@@ -55,6 +55,8 @@ def row(run: Path) -> dict[str, float]:
         composite mentions are errors; ``acc@5``; share and precision of the tier ``high``; ``ECE`` of top candidates;
         and the number of mentions.
     """
+    from umls_reranker.calibration.reliability import ece
+
     table = pq.read_table(next(run.rglob("outcomes.parquet"))).to_pydict()
     places = list(zip(table["document"], table["start"], table["end"], strict=True))
     rank, scores = np.array(table["rank"]), np.array(table["score"])
@@ -67,15 +69,14 @@ def row(run: Path) -> dict[str, float]:
         np.logical_and.at(is_correct, mention, correct)
         return float(is_correct.mean())
 
-    correct, bins = rank == 0, np.minimum((scores * 15).astype(int), 14)
-    gaps = np.bincount(bins, correct - scores, 15)
+    correct = rank == 0
     return {
         "acc@1": share(correct),
         "strict": share(correct & ~composite),
         "acc@5": share((rank >= 0) & (rank < 5)),
         "high": float(is_high.mean()),
         "precision of high": float(correct[is_high].mean()) if is_high.any() else 1.0,
-        "ECE": float(np.abs(gaps).sum() / len(correct)),
+        "ECE": ece(scores, correct),
         "mentions": len(number),
     }
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import expand_ranges, list_offsets
+from ..core.arrays import expand_ranges, hash_texts, list_offsets
 from ..core.text_files import UserError
 from ..lists.columns import trainable
 from ..vocab.text import normalize_name
@@ -77,7 +76,7 @@ class StringCounts:
                 counts["typed_uses"][kind + concept] += times
         tables = {}
         for name, of_keys in counts.items():
-            hashes = _hashes(list(of_keys))
+            hashes = hash_texts(list(of_keys))
             order = np.argsort(hashes)
             tables[name] = hashes[order], np.array(list(of_keys.values()), dtype=np.int64)[order]
         return cls(tables)
@@ -113,16 +112,16 @@ class StringCounts:
             concepts: (m,) concept of each pair.
         """
         mention_keys, concept_keys = list(map(_key, forms)), list(map(_key, cuis))
-        concept_hashes = _hashes(concept_keys)
+        concept_hashes = hash_texts(concept_keys)
         of_strings, of_concepts = (
-            self._counts("strings", _hashes(mention_keys)),
+            self._counts("strings", hash_texts(mention_keys)),
             self._counts("concepts", concept_hashes),
         )
         # A pair whose members were not seen was not seen either.
         seen = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
         uses = np.zeros(len(rows), np.int64)
         pairs = _pairs(mention_keys, rows[seen], concept_keys, concepts[seen])
-        uses[seen] = self._counts("uses", _hashes(pairs))
+        uses[seen] = self._counts("uses", hash_texts(pairs))
         typed = self._counts("typed_concepts", concept_hashes)
         lifts = self._type_lifts(types.sets, types.codes[rows], concept_keys, concepts, typed)
         return PairCounts(of_strings, of_concepts, uses, lifts)
@@ -150,9 +149,9 @@ class StringCounts:
         # Each type of each pair.
         owner, kinds = expand_ranges(starts[codes[seen]], starts[codes[seen] + 1])
         pairs = _pairs(kind_keys, kinds, concept_keys, concepts[seen][owner])
-        typed_uses = self._counts("typed_uses", _hashes(pairs))
+        typed_uses = self._counts("typed_uses", hash_texts(pairs))
         uses = np.bincount(owner, typed_uses, len(seen))
-        of_kinds = np.bincount(owner, self._counts("types", _hashes(kind_keys))[kinds], len(seen))
+        of_kinds = np.bincount(owner, self._counts("types", hash_texts(kind_keys))[kinds], len(seen))
         share = of_kinds / max(1, self._tables["types"][1].sum())
         expected = (typed[concepts[seen]] + PRIOR_TYPED) * share
         known = expected > 0
@@ -213,8 +212,3 @@ def _key(text: str) -> str:
 def _pairs(keys: Sequence[str], rows: np.ndarray, others: Sequence[str], other_rows: np.ndarray) -> list[str]:
     """Keys of pairs, from the keys of their two members."""
     return [keys[row] + others[other] for row, other in zip(rows.tolist(), other_rows.tolist(), strict=True)]
-
-
-def _hashes(keys: Sequence[str]) -> np.ndarray:
-    """Hashes of n keys, (n,) uint64."""
-    return np.frombuffer(b"".join([blake2b(key.encode(), digest_size=8).digest() for key in keys]), "<u8")

@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -144,6 +145,11 @@ def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     first = np.full(len(filled), -1, np.int64)
     first[filled] = order[offsets[:-1][filled]]
     return first
+
+
+def hash_texts(texts: Sequence[str]) -> np.ndarray:
+    """64-bit hashes of n texts, (n,) uint64, the same on every machine."""
+    return np.frombuffer(b"".join([blake2b(text.encode(), digest_size=8).digest() for text in texts]), "<u8")
 
 
 @contextmanager

@@ -159,8 +159,6 @@ def recipe_parser(
         texts = (action.help, notes.get(action.dest), _explained(action.choices))
         default = "" if action.default in (None, [], argparse.SUPPRESS) else f" (default: {action.default})"
         action.help = ("; ".join(text for text in texts if text) + default).replace("%", "%%")
-        # HfArgumentParser adds a spelling with hyphens.
-        action.option_strings = action.option_strings[:1]
     return parser
 
 
@@ -179,8 +177,7 @@ def _add_section(parser: CommandParser, section: type) -> None:
             options |= {"type": _truth, "nargs": "?", "const": True}
         if key.default_factory is not MISSING:
             options["default"] = key.default_factory()
-        # In both spellings, or one of the trainer's option of this name would be left.
-        group.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **options)
+        group.add_argument(f"--{name}", **options)
 
 
 def _truth(word: str) -> bool:

@@ -197,3 +197,9 @@ class TrainingParser(CommandParser, HfArgumentParser):
     def __init__(self, description: str, **options: Any) -> None:
         RerankerTrainingArguments._argument_group_name = "Training"  # type: ignore[attr-defined]  # heading in the help
         super().__init__(description, dataclass_types=RerankerTrainingArguments, **options)
+        # `parse_known_args` reads dashes as underscores, so one spelling is left, which a recipe's key can replace.
+        for action in self._actions:
+            if action.dest != "help":
+                for spelling in action.option_strings[1:]:
+                    del self._option_string_actions[spelling]
+                action.option_strings = action.option_strings[:1]

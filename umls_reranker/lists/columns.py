@@ -184,7 +184,7 @@ def trainable(gold: Iterable[Sequence[Sequence[str]]]) -> list[str]:
 
     So nothing learns from mentions with several gold concepts or none.
     """
-    return [parts[0][0] if len(parts) == len(parts[0]) == 1 else "" for parts in (parts or [()] for parts in gold)]
+    return [parts[0][0] if list(map(len, parts or ())) == [1] else "" for parts in gold]
 
 
 def _value(item: Any, key: str) -> Any:

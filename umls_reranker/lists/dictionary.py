@@ -15,7 +15,7 @@ from ..core.text_files import UserError
 from ..vocab.concepts import StringRows
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
-from ..vocab.text import normal_form, normalize_name, shared_trigrams
+from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
 from .columns import SYNONYM_SCORE, concept_id
 
 
@@ -186,9 +186,8 @@ def _similarities(mentions: Sequence[str], candidates: Sequence[_Candidate], nam
     name_codes = codes[np.concatenate([everyone, len(candidates) + pair_text])]
     mention_of = np.array([candidate.row for candidate in candidates], np.int64)
     similarities = np.zeros(len(candidates))
-    for form in (normalize_name, normal_form):
-        texts_of_mentions, texts_of_names = (list(map(form, texts)) for texts in (mentions, distinct))
-        of_mention, of_name = shared_trigrams(texts_of_mentions, texts_of_names, mention_of[owner], name_codes)
+    for forms in (normalize_texts, normal_forms):
+        of_mention, of_name = shared_trigrams(forms(mentions), forms(distinct), mention_of[owner], name_codes)
         total = of_mention + of_name
         np.maximum.at(similarities, owner, 2 * of_mention * of_name / np.where(total > 0, total, 1))
     return similarities

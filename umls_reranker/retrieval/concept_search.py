@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import pairwise, repeat
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import expand_ranges
+from ..core.arrays import expand_ranges, hash_texts
 
 # Names retrieved per concept: several names of a concept tend to be near a query.
 NAMES_PER_CONCEPT = 4
@@ -71,7 +70,7 @@ class NameGrouping:
         strings: (n_names,) int32; name id -> number of its string.
         concepts: number of concepts.
         distinct: number of distinct strings.
-        documents: (n_names,) uint64, hash of the document (`document_hashes`) that alone has the name, 0 for others;
+        documents: (n_names,) uint64, hash of the document (`hash_texts`) that alone has the name, 0 for others;
             None: no name is from a document.
 
     Attributes:
@@ -197,12 +196,6 @@ class NameGrouping:
         return name_ids, scores
 
 
-def document_hashes(documents: Sequence[str]) -> np.ndarray:
-    """64-bit hashes of n documents, (n,) uint64."""
-    digests = [blake2b(document.encode(), digest_size=8).digest() for document in documents]
-    return np.frombuffer(b"".join(digests), "<u8")
-
-
 def sole_documents(entries: np.ndarray, documents: Sequence[str], size: int) -> np.ndarray:
     """Hash of the document that alone has each entry, (size,) uint64; 0 where several have it.
 
@@ -211,7 +204,7 @@ def sole_documents(entries: np.ndarray, documents: Sequence[str], size: int) -> 
         documents: n documents of the mentions.
         size: number of entries.
     """
-    hashes, sole = document_hashes(documents), np.zeros(size, np.uint64)
+    hashes, sole = hash_texts(documents), np.zeros(size, np.uint64)
     sole[entries] = hashes
     sole[entries[hashes != sole[entries]]] = 0
     return sole

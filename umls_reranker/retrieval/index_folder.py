@@ -119,14 +119,17 @@ class ConceptIndex:
 
 
 def write_names(
-    concepts: ConceptTable, path: Path, form: Callable[[str], str] | None = None, mentions: pa.Table | None = None
+    concepts: ConceptTable,
+    path: Path,
+    forms: Callable[[Sequence[str]], list[str]] | None = None,
+    mentions: pa.Table | None = None,
 ) -> pa.Array:
-    """Write concept row and string number of every name, and the name unless a form of it is taken.
+    """Write concept row and string number of every name, and the name unless forms of them are taken.
 
     Args:
         concepts: the dictionary.
         path: Arrow file to make.
-        form: function that maps names that count as the same to one form; by default names must be equal.
+        forms: function that maps names that count as the same to one form; by default names must be equal.
         mentions: columns ``mention``, ``cui`` and ``doc_id``, if mentions are further names of their concepts. The
             file has a column ``document`` then (`sole_documents`; 0 for names of the dictionary).
 
@@ -136,18 +139,18 @@ def write_names(
     rows, names = [], []
     for batch_rows, batch in concepts.iter_names():
         rows.append(np.asarray(batch_rows, dtype=np.int32))
-        names.append(pa.array(map(form, batch) if form else batch, pa.string()))
-    if form and mentions is not None:
+        names.append(pa.array(forms(batch) if forms else batch, pa.string()))
+    if forms and mentions is not None:
         gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
         known = mentions.filter(pa.array(gold >= 0))
         rows.append(gold[gold >= 0].astype(np.int32))
-        names.append(pa.array(map(form, known["mention"].to_pylist()), pa.string()))
+        names.append(pa.array(forms(known["mention"].to_pylist()), pa.string()))
     # A chunked array is encoded against one dictionary.
     encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
-    columns: Sequence[str] = ("row", "string") if form else ("name", "row", "string")
+    columns: Sequence[str] = ("row", "string") if forms else ("name", "row", "string")
     kinds = {"name": pa.string(), "row": pa.int32(), "string": pa.int32()}
     schema = pa.schema({column: kinds[column] for column in columns})
-    if form and mentions is not None:
+    if forms and mentions is not None:
         _write_with_mentions(path, np.concatenate(rows), encoded, known["doc_id"].to_pylist())
         return encoded.chunks[-1].dictionary
     with arrow_writer(path, schema) as writer:

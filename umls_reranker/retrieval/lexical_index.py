@@ -14,10 +14,10 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core.arrays import arrow_writer, open_arrow
+from ..core.arrays import arrow_writer, hash_texts, open_arrow
 from ..core.script import progress
-from ..vocab.text import normal_form, normalize_name
-from .concept_search import Candidates, NameGrouping, document_hashes
+from ..vocab.text import normal_forms, normalize_texts
+from .concept_search import Candidates, NameGrouping
 from .index_folder import NAMES_FILE, ConceptIndex, write_names
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LexicalIndex(ConceptIndex):
     """
 
     title, file, schema_version = "the lexical index", "lexical.json", 3
-    form = staticmethod(normalize_name)
+    forms = staticmethod(normalize_texts)
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
@@ -72,7 +72,7 @@ class LexicalIndex(ConceptIndex):
             path: existing folder to write into.
             mentions: mentions that are further names of their concepts, as for `write_names`.
         """
-        strings = write_names(concepts, path / NAMES_FILE, cls.form, mentions)
+        strings = write_names(concepts, path / NAMES_FILE, cls.forms, mentions)
         common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
         vectorizer = _vectorizer(max_df=min(1.0, common / len(strings)))
         vectors = csr_array(vectorizer.fit_transform(_texts(strings)))
@@ -104,7 +104,7 @@ class LexicalIndex(ConceptIndex):
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return self._nearest(queries[numbers], width)
 
-        own = None if documents is None else document_hashes(documents)
+        own = None if documents is None else hash_texts(documents)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             return self.grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK, own)
 
@@ -134,13 +134,13 @@ class LexicalIndex(ConceptIndex):
             query_vectors = vectors[queries if owners is None else owners[queries]]
             return np.asarray(query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32)
 
-        own = None if documents is None else document_hashes(documents)
+        own = None if documents is None else hash_texts(documents)
         return self.grouping.best(rows, score, STRINGS_AT_ONCE, own)
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
         if not texts:
             return csr_array((0, self._vectors.shape[1]), dtype=np.float32)
-        return csr_array(self._vectorizer.transform(map(self.form, texts)))
+        return csr_array(self._vectorizer.transform(self.forms(texts)))
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by number."""
@@ -166,7 +166,7 @@ class FormIndex(LexicalIndex):
     """The same of normal forms, in which mentions may be further names of their concepts."""
 
     title, file, schema_version = "the index of normal forms", "forms.json", 1
-    form = staticmethod(normal_form)
+    forms = staticmethod(normal_forms)
 
 
 def _vectorizer(**settings: Any) -> TfidfVectorizer:

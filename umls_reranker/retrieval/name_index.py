@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..core.arrays import open_arrow
+from ..core.arrays import hash_texts, open_arrow
 from ..core.devices import batch_mapper
 from ..core.stages import EXACT_INDEX
 from ..core.text_files import UserError
 from ..lists.columns import trainable
-from .concept_search import Candidates, NameGrouping, distinct_queries, document_hashes, sole_documents
+from .concept_search import Candidates, NameGrouping, distinct_queries, sole_documents
 from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters
 from .index_folder import NAMES_FILE, ConceptIndex
 
@@ -257,6 +257,6 @@ class MentionIndex(ConceptIndex):
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return search_exactly(self._vectors, vectors[queries], width)
 
-        own = None if documents is None else document_hashes(documents)
+        own = None if documents is None else hash_texts(documents)
         parallel_map = batch_mapper(torch.device("cpu"))
         return self.grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK, own)

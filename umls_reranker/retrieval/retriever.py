@@ -90,13 +90,14 @@ class Retriever:
         in_context = strings
         if self.reads_context:
             in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
+        by_document = None if documents is None else Queries(texts, None, strings.vectors[string_of], documents)
         of_mentions: dict[str, Queries] = {}
         lists = {}
         for method in self.methods:
             if method.reads_context:
                 of_mentions[method.name] = in_context
-            elif method.leaves_out_documents and documents is not None:
-                of_mentions[method.name] = Queries(texts, None, strings.vectors[string_of], documents)
+            elif method.leaves_out_documents and by_document is not None:
+                of_mentions[method.name] = by_document
             if method.name in of_mentions:
                 lists[method.name] = method.search(of_mentions[method.name], depth)
             else:

@@ -274,7 +274,7 @@ class Forms(OfIndex):
     name = "forms"
     leaves_out_documents = True
     queried = "texts"
-    help = "most similar names and known mentions by normal form: stems in any order"
+    help = "most similar names and known mentions by normal form: words in any order"
     folder = "forms"
     inputs = ("concepts", "mentions")
     score_name = "forms"

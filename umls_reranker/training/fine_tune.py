@@ -226,7 +226,7 @@ def fine_tune(
         "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
         "mean_tokens": float(lengths.mean()),
         "dtype": dtype,
-        "base_commit": commit_of(resolve_model(model.model, model.model_revision, cached=True)),
+        "base_commit": commit_of(str(network.name_or_path)),
         "processes": arguments.world_size,
     }
 

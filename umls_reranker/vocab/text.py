@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -226,21 +225,21 @@ FUNCTION_WORDS = frozenset(
 )
 
 
-def normal_form(text: str) -> str:
-    """A text as its distinct words in alphabetical order, so that other orders, numbers and spellings agree.
+def normal_forms(texts: Sequence[str]) -> list[str]:
+    """Each text as its distinct words in alphabetical order, so that other orders, numbers and spellings agree.
 
     Words are in the singular and in American spelling, function words and "type" are left out, and words that names
     use for one another (`ALIKE`), such as "cancer" and "neoplasm" or "II" and "2", count as one.
 
-    >>> normal_form("Carcinomas of the Kidney"), normal_form("renal tumour")
-    ('kidney neoplasm', 'kidney neoplasm')
+    >>> normal_forms(["Carcinomas of the Kidney", "renal tumour"])
+    ['kidney neoplasm', 'kidney neoplasm']
     """
-    name = normalize_name(text)
-    words = {_word_class(word) for word in name.split() if word not in FUNCTION_WORDS}
-    return " ".join(sorted(words)) or name
+    names = normalize_texts(texts)
+    words = {word for name in names for word in name.split()} - FUNCTION_WORDS
+    classes = {word: _word_class(word) for word in words}
+    return [" ".join(sorted({classes[word] for word in name.split() if word in classes})) or name for name in names]
 
 
-@lru_cache(maxsize=1 << 16)
 def _word_class(word: str) -> str:
     word = singular(word.replace("ae", "e").replace("oe", "e"))
     if len(word) > 4 and word.endswith("our"):
