@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
+from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
 from tiny_reranker import tiny_reranker
 
@@ -18,6 +19,7 @@ from umls_reranker.core.text_files import UserError
 from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_model
 from umls_reranker.hub.publish import find_outcomes, publish
+from umls_reranker.serving.calibrate import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-reranker"
@@ -323,6 +325,19 @@ def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
         assert not (found.parent / "model.safetensors").exists()
     for place in (str(tmp_path), "nowhere/at/all", "org/nothing"):
         assert place in refused(find_outcomes, place)
+
+
+@pytest.mark.parametrize("name", ["outcomes.parquet", "calibrator.json", "recipe.yaml"])
+def test_a_downloaded_file_is_verified_before_it_is_read(hub, folder, name):
+    with changing(folder) as new:
+        make_outcomes(400).save(new / "outcomes.parquet")
+        (new / "reference.json").write_text("{}")
+    publish(folder, REPO, "v1")
+    repo = hub.repos[REPO]
+    repo.add(Commit(repo.commits[repo.branches["main"]].files | {name: Blob(b"{")}, None, "theirs"))
+    read = {"outcomes.parquet": find_outcomes, "recipe.yaml": Source.load}
+    with pytest.raises(UserError, match=f"{name} does not match"):
+        read.get(name, lambda model: run_script("monitor", model, "log.jsonl"))(REPO)
 
 
 # The script

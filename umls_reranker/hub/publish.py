@@ -120,7 +120,7 @@ def find_outcomes(location: str) -> Path:
         location: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
 
     Raises:
-        UserError: the location does not exist or holds no outcomes.
+        UserError: the location does not exist or holds no outcomes, or they differ from those that its manifest lists.
     """
     path = Path(expanduser(location))
     files = [path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE]
@@ -129,5 +129,7 @@ def find_outcomes(location: str) -> Path:
         files = [snapshot(repo_id, revision or None, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE]
     for file in files:
         if file.is_file():
+            if (file.parent / MANIFEST).is_file():
+                verify_files(file.parent, [OUTCOMES_FILE])
             return file
     raise UserError(f"{location} contains no {OUTCOMES_FILE}; umls-reranker evaluate writes it")

@@ -22,7 +22,7 @@ from ..calibration.inputs import inputs_of, lacking
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
-from ..core.recipe import Recipe, load_recipe, portable_locator
+from ..core.recipe import Recipe, portable_locator
 from ..core.settings import CROSS_ENCODER, CalibrationArguments
 from ..core.stages import RunFolder, read_manifest
 from ..core.text_files import UserError
@@ -39,13 +39,13 @@ from ..hub.model_folder import (
     CARD,
     MANIFEST,
     METRICS,
-    RECIPE,
     REFERENCE,
     RELIABILITY,
     RISK_COVERAGE,
     WEIGHTS,
     copy_network,
     loaded_files,
+    model_recipe,
     write_model_files,
 )
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
@@ -105,8 +105,8 @@ class Source:
         files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
         folder = download(name, revision, files=files, is_plain=True)
         if (folder / MANIFEST).is_file():
-            recipe = load_recipe(folder / RECIPE)
             reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
+            recipe = model_recipe(folder)
             counts, types = reranker.calibration.counts, reranker.thresholds.hierarchy
             dictionary = reranker.info.get("dictionary")
             return cls(name, folder, reranker.scorer, recipe, types, counts, dictionary, reranker)
