@@ -1,28 +1,71 @@
 #!/usr/bin/env python
-"""Write the lists that the model in the package is made of: training documents of MedMentions, and open names.
+"""Make the model in the package, and the lists it is fitted on: training documents of MedMentions, and open names.
 
-    python benchmarks/umls_lists.py open_lists.jsonl
-    umls-reranker calibrate --lists open_lists.jsonl --output built_in
+    python benchmarks/umls_lists.py open_lists.jsonl built_in
 
-Candidates are ten, by an encoder that is not fine-tuned, as a pipeline without training has them. Their scores and the
-texts of the mentions are left out.
+Candidates are the concepts of the ten nearest names by an encoder that is not fine-tuned, as a pipeline without
+training has them. Lists show the preferred name of each. Their scores and the texts of the mentions are left out. The
+model also knows the names of four open vocabularies, as hashes.
 """
 
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+
+# Their licenses let anyone publish what is made from their names.
+VOCABULARIES = ("DOID", "MONDO", "NCI", "UBERON")
+CARD_ROW = "| candidate lists used for calibration | set by their publishers |"
+LICENSES = """\
+| mentions: 1,078 MedMentions documents, at most 15 mentions of each | CC0 1.0 |
+| names of concepts, as one-way hashes without acronyms: Disease Ontology (DOID) | CC0 1.0 |
+| the same: Mondo Disease Ontology (MONDO), Monarch Initiative | CC BY 4.0 |
+| the same: NCI Thesaurus, diseases, National Cancer Institute | CC BY 4.0 |
+| the same: Uber-anatomy ontology (UBERON) | CC BY 3.0 |
+| other names in the lists: ONCOTREE, ORDO and NIF, and mention strings of other MedMentions documents | CC BY 4.0, \
+CC0 1.0; the model contains nothing of them |
+| order of the candidates: all-MiniLM-L6-v2, not fine-tuned | Apache-2.0; the model contains nothing of it |
+
+The hashes are changed from the vocabularies' names: normalized, joined with the CUI, hashed. The model itself (feature
+weights, thresholds and hashed counts) has the license of the package, Apache-2.0. It was built with
+
+```bash
+python benchmarks/umls_lists.py open_lists.jsonl built_in
+```"""
 
 SEED, CANDIDATES, MENTIONS_PER_DOCUMENT = 13, 10, 15
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="file to write, JSON Lines")
+    parser.add_argument("lists", type=Path, help="file to write, JSON Lines")
+    parser.add_argument("model", type=Path, help="model folder to write")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
-        write_lists(options.data, Path(cache), options.output)
+        write_lists(options.data, Path(cache), options.lists)
+    fit_model(options.data, options.lists, options.model)
+
+
+def fit_model(data: Path, lists: Path, folder: Path) -> None:
+    """Calibrate the lists alone, as ``umls-reranker calibrate --lists`` does, with names of the vocabularies."""
+    from umls_reranker.core.settings import CalibrationArguments
+    from umls_reranker.lists.labels import read_labelled_lists
+    from umls_reranker.serving.calibrate import Source, calibrate, results, save_calibrated
+    from umls_reranker.vocab.concepts import iter_concepts
+    from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
+
+    rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"), sources=VOCABULARIES)
+    named = [(one.cui, name) for one in iter_concepts(rows) for name in (one.name, *one.synonyms)]
+    source = Source.lists_alone()
+    source = replace(source, counts=source.counts.with_names(*zip(*named, strict=True)))
+    labelled = read_labelled_lists(lists, source.hierarchy)
+    new = calibrate(source, labelled.lists, CalibrationArguments(), SEED)
+    save_calibrated(source, new, folder)
+    card = folder / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace(CARD_ROW, LICENSES), encoding="utf-8")
+    print(results(new))
 
 
 def write_lists(data: Path, cache: Path, path: Path) -> None:
@@ -60,8 +103,7 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
     ]
     nearest = index.search(encoder.encode([mention.text for mention in mentions]), CANDIDATES)
     cuis, names = (
-        iter(column)
-        for column in (concepts.cuis_of(nearest.rows.ravel()).to_pylist(), index.names(nearest.name_ids.ravel()))
+        iter(column) for column in (concepts.column(key, nearest.rows.ravel()).to_pylist() for key in ("cui", "name"))
     )
     with path.open("w", encoding="utf-8") as stream:
         for mention in mentions:

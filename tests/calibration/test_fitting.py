@@ -14,6 +14,7 @@ from umls_reranker.calibration.inputs import without
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core import arrays as cores_module
+from umls_reranker.core.arrays import RepeatedTexts
 from umls_reranker.core.settings import CalibrationArguments
 from umls_reranker.core.text_files import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
@@ -50,14 +51,22 @@ TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": [[["C0"]]], "sema
 COUNTS = StringCounts.of_split(TRAINING)
 
 
-def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", network_inputs=(), drop=False, **settings):
+def fit(
+    given,
+    names=("cross_encoder", "retrieval"),
+    calibrator="platt",
+    network_inputs=(),
+    drop=False,
+    counts=COUNTS,
+    **settings,
+):
     """`fit_calibration` with known logits, of all inputs or a mapping by the inputs that the network does not see."""
     settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
     lists, logits = given
     known = logits if isinstance(logits, dict) else {(): logits}
     scorer = SimpleNamespace(template=SimpleNamespace(reads=tuple(network_inputs)))
     return fit_calibration(
-        lists, NetworkLogits(scorer, lists, known=known), COUNTS, settings, 13, may_drop_network=drop
+        lists, NetworkLogits(scorer, lists, known=known), counts, settings, 13, may_drop_network=drop
     )
 
 
@@ -227,6 +236,22 @@ def test_names_alone_is_fitted_as_if_the_lists_had_never_had_anything_else():
     assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.models[0].fusion.to_dict()
     assert poorest.calibrator.to_dict() == bare.models[0].calibrator.to_dict()
     assert poorest.thresholds.to_dict() == bare.thresholds.to_dict()
+
+
+def test_the_model_of_names_alone_does_not_know_other_names_of_concepts():
+    given, logits = lists()
+    gold = given.annotations.gold
+    # The concept C0 is the gold one more often than others, and the names of every third gold concept are known.
+    shift = np.repeat(np.where(np.arange(len(gold)) % 4, 0, gold), SIZE)
+    cuis = [f"C{number}" for number in (np.tile(np.arange(SIZE), len(gold)) - shift) % SIZE]
+    given = replace(given, cuis=RepeatedTexts(cuis, np.arange(len(cuis))))
+    named = [row for row in range(0, len(gold), 3) if gold[row] >= 0]
+    known = COUNTS.with_names([cuis[SIZE * row + gold[row]] for row in named], [given.mentions[row] for row in named])
+    names = ["cross_encoder", "exact_name", "concept_count"]
+    first, *_, poorest = fit((given, logits), names, counts=known).calibration.models
+    bare = fit((without(given, ("cui", "entity_type")), logits), names[:2], counts=known).calibration.models[0]
+    assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.fusion.to_dict()
+    assert first.fusion.weights["exact_name"] > 0 == poorest.fusion.weights["exact_name"]
 
 
 @pytest.mark.parametrize("name", ["luck", "lexical"])

@@ -45,6 +45,27 @@ def test_same_words(mention, name, same):
     assert column("same_words", [mention], [[(name, "C1")]]).tolist() == [same]
 
 
+@pytest.mark.parametrize(
+    ("mention", "exact", "same"),
+    [
+        ("Heart-attack", [1, 0], [1, 0]),
+        ("attacks, heart", [0, 0], [1, 0]),
+        # Names of one word, in the plural.
+        ("gallstone", [0, 0], [0, 1]),
+        ("heart", [0, 0], [0, 0]),
+        # "COLD" is an acronym, not a name.
+        ("cold", [0, 0], [0, 0]),
+    ],
+)
+def test_other_names_of_a_concept_count(mention, exact, same, tmp_path):
+    names = ["heart attack", "COLD", "Gallstones"]
+    counts = StringCounts.fit([]).with_names(["C1", "C1", "C2"], names).plus(StringCounts.fit([("m", "C1", [])]))
+    counts.save(tmp_path / "counts")
+    lists = make_lists([mention], [[{"name": "a", "cui": "C1"}, {"name": "b", "cui": "C2"}]])
+    found = feature_table(lists, StringCounts.load(tmp_path / "counts"), ["exact_name", "same_words"]).candidates
+    assert [found["exact_name"].tolist(), found["same_words"].tolist()] == [exact, same]
+
+
 def test_concepts_with_low_numbers_are_old():
     found = column("concept_age", ["m"], [[("a", "c0004093"), ("b", "C5000000"), ("c", "HP:0000001"), ("d", None)]])
     np.testing.assert_allclose(found, [-0.004093, -5, -1, -1])

@@ -27,6 +27,8 @@ LIST_FEATURES = {
     "seen_string": "1 if this string was seen in training",
 }
 LIST_POSITION = "list_position"
+# Those that read all known names of a candidate's concept.
+OF_ALL_NAMES = frozenset({"exact_name", "same_words"})
 # The number in a UMLS CUI counts in these units; other ids count as one unit.
 CUI_UNIT = 1e6
 # Prior uses of a concept for a string, and prior mentions of the string.
@@ -65,19 +67,21 @@ class FeatureSources:
 
 
 def exact_name(sources: FeatureSources) -> np.ndarray:
-    return _equal(sources.lists, sources.mentions, sources.names)
+    return _equal(sources, sources.mentions, sources.names)
 
 
 def same_words(sources: FeatureSources) -> np.ndarray:
-    return _equal(sources.lists, singular_words(sources.mentions), singular_words(sources.names))
+    return _equal(sources, singular_words(sources.mentions), singular_words(sources.names))
 
 
-def _equal(lists: CandidateLists, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """1 where a name and its mention have the same form, else 0, (m,) float64."""
+def _equal(sources: FeatureSources, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """1 where a name, or another known name of its concept, has the form of the mention, else 0, (m,) float64."""
+    lists = sources.lists
     distinct, form = number_distinct(mentions)
     numbers = {text: number for number, text in enumerate(distinct)}
     of_names = np.array([numbers.get(text, -1) for text in names], np.int64)
-    return (of_names[lists.names.codes] == form[lists.owner]).astype(np.float64)
+    is_known = sources.counts.are_names(mentions, lists.ids, lists.owner, lists.cuis.codes)
+    return ((of_names[lists.names.codes] == form[lists.owner]) | is_known).astype(np.float64)
 
 
 def list_position(sources: FeatureSources) -> np.ndarray:
@@ -166,8 +170,8 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
 
 
 OWN_FEATURES = (
-    Feature("exact_name", "1 if the normalized name equals the normalized mention", exact_name),
-    Feature("same_words", "1 if name and mention have the same words in the singular, in any order", same_words),
+    Feature("exact_name", "1 if a normalized name equals the normalized mention", exact_name),
+    Feature("same_words", "1 if a name and the mention have the same words in the singular, in any order", same_words),
     Feature("mention_in_name", "share of the mention's character trigrams that are in the name", mention_in_name),
     Feature("name_in_mention", "share of the name's character trigrams that are in the mention", name_in_mention),
     Feature(

@@ -20,7 +20,7 @@ from .calibrators import Calibrator, Sample
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits
 from .decisions import Decisions, Scored
-from .features import FeatureTable, check_features, default_features, feature_table
+from .features import OF_ALL_NAMES, FeatureTable, check_features, default_features, feature_table
 from .fusion import reads_type
 from .inputs import ALL_INPUTS, ScoreRange, absent_inputs, inputs_of, lacking, lists_with_any, removed_inputs, without
 from .logistic import log_sums
@@ -302,6 +302,9 @@ class _Data:
             uses_network = not names or CROSS_ENCODER in names
             logits = self.network(removed) if uses_network else np.full(len(lists.owner), np.nan, np.float32)
             columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
+            if "cui" in removed:
+                # Without its concept, a candidate has only the name in the list.
+                columns |= feature_table(lists, self.counts, OF_ALL_NAMES & {*names}).candidates
             lacks = np.zeros(len(lists.owner), bool)
             for name in filter(reads_type, names):
                 lacks |= np.isnan(columns[name])

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.arrays import expand_ranges, hash_texts, list_offsets
 from ..core.text_files import UserError
 from ..lists.columns import trainable
-from ..vocab.text import normalize_name
+from ..vocab.text import ACRONYM, normalize_name, normalize_texts, singular_words
 from ..vocab.types import UNKNOWN_TYPE, TypeSets
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Before the names of tables that leave the mentions of calibration out.
 OF_TRAINING = "training."
+# Hashes of names of concepts, in the file.
+NAMES = "names"
 # Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0
 
@@ -54,11 +56,13 @@ class PairCounts(NamedTuple):
 class StringCounts:
     """Counts of strings, concepts and types in the training split; strings are compared by `normalize_name`.
 
-    Made by `fit`, stored as one safetensors file. Two of a million strings share a hash with probability 3e-8.
+    Made by `fit`, stored as one safetensors file. Two of a million strings share a hash with probability 3e-8. The
+    built-in model also knows names of concepts that its lists need not show, as hashes too (`with_names`).
     """
 
-    def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]], names: np.ndarray | None = None) -> None:
         self._tables = tables
+        self._names = np.empty(0, np.uint64) if names is None else names
 
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
@@ -93,7 +97,26 @@ class StringCounts:
             hashes, counts = (np.concatenate(pair) for pair in zip(columns, other._tables[name], strict=True))
             distinct, number = np.unique(hashes, return_inverse=True)
             tables[name] = distinct, np.bincount(number, counts, len(distinct)).astype(np.int64)
-        return StringCounts(tables)
+        return StringCounts(tables, np.union1d(self._names, other._names))
+
+    def with_names(self, cuis: Sequence[str], names: Sequence[str]) -> StringCounts:
+        """The counts with names of concepts, (n,) each, that lists need not show; acronyms are left out."""
+        named = [(cui, name) for cui, name in zip(cuis, names, strict=True) if not ACRONYM.fullmatch(name)]
+        forms, concepts = normalize_texts([name for _, name in named]), hash_texts([cui for cui, _ in named])
+        hashes = [hash_texts(texts) ^ concepts for texts in (forms, singular_words(forms))]
+        return StringCounts(self._tables, np.unique(np.concatenate([self._names, *hashes])))
+
+    def are_names(
+        self, forms: Sequence[str], cuis: Sequence[str], rows: np.ndarray, concepts: np.ndarray
+    ) -> np.ndarray:
+        """Whether each of m pairs of a normalized text, or its `singular_words`, and a concept is known as its name.
+
+        Arguments are those of `of_pairs`. Returns (m,) bool.
+        """
+        if not len(self._names):
+            return np.zeros(len(rows), bool)
+        wanted = hash_texts(forms)[rows] ^ hash_texts(cuis)[concepts]
+        return self._names.take(self._names.searchsorted(wanted), mode="clip") == wanted
 
     def __len__(self) -> int:
         """Number of distinct strings."""
@@ -171,6 +194,8 @@ class StringCounts:
         for prefix, tables in (("", self), (OF_TRAINING, of_training)):
             for name, (keys, counts) in tables._tables.items() if tables is not None else ():
                 arrays |= {f"{prefix}{name}.hash": keys, f"{prefix}{name}.count": counts}
+        if len(self._names):
+            arrays[NAMES] = self._names
         save_file(arrays, path, metadata={"schema_version": "1"})
 
     @classmethod
@@ -190,7 +215,8 @@ class StringCounts:
         try:
             arrays = load_file(path)
             prefix = OF_TRAINING if of_training else ""
-            return cls({name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"]) for name in TABLES})
+            tables = {name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"]) for name in TABLES}
+            return cls(tables, arrays.get(NAMES))
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 

@@ -186,8 +186,8 @@ def singular(word: str) -> str:
 
 
 def singular_words(texts: Sequence[str]) -> list[str]:
-    """The sorted words in singular of each normalized text."""
-    return [" ".join(sorted(map(singular, text.split()))) for text in texts]
+    """The sorted words in singular of each normalized text, each after a space, so the first has one, too."""
+    return ["".join(f" {word}" for word in sorted(map(singular, text.split()))) for text in texts]
 
 
 # Words that names of a concept use for one another, by the first of each line.
@@ -248,3 +248,5 @@ def _word_class(word: str) -> str:
 
 
 CUI = re.compile(r"C[0-9]{7}", re.IGNORECASE)
+# Also "HbSC" and "T-ALL".
+ACRONYM = re.compile(r"(?=\S*[A-Z]\S*[A-Z])\S{1,7}")
