@@ -28,7 +28,7 @@ from umls_reranker.core.settings import CalibrationArguments, RunArguments
 from umls_reranker.core.stages import RunFolder, make_stage, should_run
 
 # Recipe keys that are options of the second form too.
-FITTING_KEYS = ("calibrator", "target_precision", "confidence")
+FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
 
 ADD_HELP = (
     "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of LISTS replaces it; "

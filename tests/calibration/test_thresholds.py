@@ -14,6 +14,7 @@ from umls_reranker.calibration.thresholds import (
     f1_threshold,
     fit_thresholds,
     load_thresholds,
+    precision_threshold,
     thresholds_content,
 )
 from umls_reranker.core.text_files import UserError
@@ -76,6 +77,17 @@ def test_f1_threshold_is_the_best_of_all():
     threshold, f1 = f1_threshold(p, y)
     assert f1 == pytest.approx(f1_score(y, p >= threshold))
     assert f1 == pytest.approx(max(f1_score(y, p >= t) for t in np.unique(p)))
+
+
+def test_a_precision_sets_one_threshold_for_all_types():
+    p, correct = np.array([0.9, 0.8, 0.8, 0.6, 0.5, 0.4]), np.array([1, 1, 0, 1, 1, 0], bool)
+    # 4 of 5 are correct down to 0.5, and of the tie at 0.8 only 2 of 3.
+    assert precision_threshold(p, correct, 0.8) == pytest.approx(0.45)
+    assert precision_threshold(p, correct, 0.85) == pytest.approx(0.85)
+    assert precision_threshold(p, ~correct, 0.9) == 1.0 == precision_threshold(p[:0], correct[:0], 0.9)
+    table = single(p, correct, ["T047", "T121"] * 3, accept_precision=0.8)
+    assert [row.accept for row in table.rows.values()] == pytest.approx([0.45] * 6)
+    assert all(row.low <= row.accept for row in table.rows.values())
 
 
 def test_a_mention_counts_in_each_of_its_types():

@@ -161,6 +161,18 @@ def test_options_that_will_not_do_are_one_sentence(tmp_path, cross_encoder):
         run_script("calibrate", cross_encoder, "--lists", lists, "--output", tmp_path / "taken")
 
 
+def test_figures_of_acceptance_are_those_of_the_threshold_that_is_delivered(tmp_path, capsys):
+    lists = write_lists(tmp_path / "own.jsonl", unordered_rows())
+    run_script("calibrate", "--lists", lists, "--output", tmp_path / "new", "--accept_precision", "0.9")
+    figures = json.loads((tmp_path / "new" / "metrics.json").read_text())["figures"]
+    assert figures["accepted_precision"]["value"] >= 0.9
+    # The same threshold, found again by its coverage among the cross-fitted scores.
+    assert figures["accepted_share"]["value"] == pytest.approx(figures["systems/reranker/coverage_at_0.90"]["value"])
+    accept = UMLSReranker.from_pretrained(tmp_path / "new").thresholds.for_type().accept
+    said = capsys.readouterr().out
+    assert f"{accept:.3f}" in said and "coverage at precision 0.85 *" in " ".join(said.split())
+
+
 def test_corrections_replace_rows_and_are_no_sample(tmp_path, capsys):
     rows = [row | {"mention_id": number} for number, row in enumerate(unordered_rows())]
     lists = write_lists(tmp_path / "own.jsonl", rows)

@@ -239,6 +239,7 @@ def _fit_model(
         certifies=certifies,
         target_precision=settings.target_precision,
         confidence=settings.confidence,
+        accept_precision=settings.accept_precision,
         attempt=attempt,
     )
     scored.edges[:] = thresholds.edges(lists.types)

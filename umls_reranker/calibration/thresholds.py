@@ -2,7 +2,8 @@
 
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
-* ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support;
+* ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support; or for all types the lowest with a
+  given precision;
 * ``high``: one for all types, the lowest with certified precision of the whole tier (`certificate`), but never below
   ``accept``; None if nothing is certified;
 * ``low``: reached by 99 % of the correct top candidates; below it a candidate is rejected.
@@ -82,10 +83,29 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         raise ValueError("an F1 threshold needs at least one positive pair")
     f1 = np.where(np.append(p[1:] < p[:-1], True), 2 * correct / (np.arange(1.0, len(p) + 1) + correct[-1]), -1.0)
     last = int(np.argmax(f1))
+    return _halfway(p, last), float(f1[last])
+
+
+def precision_threshold(p: np.ndarray, correct: np.ndarray, precision: float) -> float:
+    """The lowest threshold t with a precision of the answers with ``p >= t`` of at least `precision`; 1 if none has.
+
+    Args:
+        p: (n,) probabilities of answers.
+        correct: (n,) whether each is correct.
+        precision: between 0 and 1.
+    """
+    order = np.argsort(-p, kind="stable")
+    p, accepted = p[order], np.arange(1.0, len(p) + 1)
+    is_precise = np.append(p[1:] < p[:-1], True)[: len(p)] & (np.cumsum(correct[order]) >= precision * accepted)
+    return _halfway(p, int(np.flatnonzero(is_precise)[-1])) if is_precise.any() else 1.0
+
+
+def _halfway(p: np.ndarray, last: int) -> float:
+    """A threshold between a probability of (n,) descending ones and the next; of the last, the probability itself."""
     below = p[min(last + 1, len(p) - 1)]
     middle = (p[last] + below) / 2
-    # If rounding leaves nothing between the two, the probability itself.
-    return float(middle if middle > below else p[last]), float(f1[last])
+    # Rounding may leave nothing between the two.
+    return float(middle if middle > below else p[last])
 
 
 @dataclass(eq=False)
@@ -151,6 +171,7 @@ def fit_thresholds(
     certifies: np.ndarray | None = None,
     target_precision: float = 0.95,
     confidence: float = 0.95,
+    accept_precision: float | None = None,
     attempt: int = 1,
 ) -> ThresholdTable:
     """Fit thresholds and certificate to n candidate lists with m candidates.
@@ -167,6 +188,8 @@ def fit_thresholds(
         certifies: (n,) bool, whether a mention counts for the certificate, by default all.
         target_precision: as for `certify`.
         confidence: as for `certify`.
+        accept_precision: precision of the accepted top candidates, over all types together, which sets one threshold
+            of acceptance; by default each type has that with the highest F1.
         attempt: as for `certify`.
 
     Raises:
@@ -176,8 +199,15 @@ def fit_thresholds(
     top_p = np.full(len(lists), np.nan)
     top_p[top >= 0] = probabilities[top[top >= 0]]
     rows = _type_thresholds(lists, probabilities, top_p, correct)
-    accept = ThresholdTable(rows, lists.hierarchy).edges(lists.types)[:, 1]
-    served = np.where((every if complete is None else complete) & (top_p >= accept), top_p, np.nan)
+    if accept_precision is not None:
+        drawn = (top >= 0) & lists.annotations.certifies
+        accept = precision_threshold(top_p[drawn], correct[drawn], accept_precision)
+        rows = {
+            node: replace(row, accept=accept, accept_level=DEFAULT, low=min(row.low, accept))
+            for node, row in rows.items()
+        }
+    edges = ThresholdTable(rows, lists.hierarchy).edges(lists.types)
+    served = np.where((every if complete is None else complete) & (top_p >= edges[:, 1]), top_p, np.nan)
     counted = every if certifies is None else certifies
     certificate = find_certificate(
         served[counted],

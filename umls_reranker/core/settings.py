@@ -453,6 +453,11 @@ class CalibrationArguments:
     )
     target_precision: float = recipe_key(0.95, "certified precision of the high-confidence tier")
     confidence: float = recipe_key(0.95, "confidence level of that certificate")
+    accept_precision: float | None = recipe_key(
+        None,
+        "accept as many answers as have this precision on held-out documents, by one threshold for all types; unset: "
+        "the thresholds with the highest F1, by type",
+    )
 
 
 @dataclass
@@ -536,7 +541,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("encoder_dropout", "dropout", "margin", "random_share", "alpha"), (0, 1)),
     **dict.fromkeys(("train_share", "dev_share", "calibration_share"), (0.001, 0.999)),
     "train_calibration_share": (0, 0.999),
-    **dict.fromkeys(("target_precision", "confidence"), (0.01, 0.999)),
+    **dict.fromkeys(("target_precision", "confidence", "accept_precision"), (0.01, 0.999)),
     "eval_steps": (1e-6, LARGEST),
     "port": (0, 65_535),
     "seed": (0, LARGEST),

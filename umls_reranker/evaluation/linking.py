@@ -16,6 +16,8 @@ import numpy as np
 from ..calibration.reliability import bootstrap_sums, document_index, document_sums, ratio
 from ..core.arrays import list_owner, ranking
 
+# Precisions of `coverage_at_precision` that are reported.
+COVERAGE_PRECISIONS = (0.85, 0.90, 0.95)
 # ``{"value", "low", "high"}``; of a measured figure also ``n`` and ``population``.
 Measure = dict[str, Any]
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
+from .linking import COVERAGE_PRECISIONS
 from .metrics import FIGURES
 
 Cell = tuple[str, str]
@@ -56,13 +57,13 @@ OF_SYSTEMS = [
     Column("precision", "accepted_precision"),
     Column("ECE of top candidates", "top1_ece", "number"),
 ]
+COVERAGES = [Column(f"coverage at precision {p:.2f} *", f"coverage_at_{p:.2f}") for p in COVERAGE_PRECISIONS]
 OF_RANKINGS = [
     Column("acc@1, gold in dictionary", "acc@1_in_dictionary"),
     Column("MRR", "mrr", "number"),
     Column("recall@5", "recall@5"),
     Column("recall, whole list", "recall"),
-    Column("coverage at precision 0.95 *", "coverage_at_0.95"),
-    Column("coverage at precision 0.90 *", "coverage_at_0.90"),
+    *COVERAGES,
 ]
 OF_TIERS = [Column("coverage", "share"), Column("precision", "acc@1")]
 
@@ -93,11 +94,19 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def systems_table(figures: Mapping[str, Any]) -> Table:
-    """The table of `compare_systems`."""
-    names = dict.fromkeys(key.split("/")[1] for key in figures if key.startswith("systems/"))
-    rows = {"systems": {name: title_of(name) for name in names}}
-    return _matrix(COMPARISON, "systems", OF_SYSTEMS, {"figures": figures, "rows": rows})
+def systems_table(figures: Mapping[str, Any], columns: Sequence[Column] = tuple(OF_SYSTEMS)) -> Table:
+    """The table of `compare_systems`, or other columns of the systems that have them."""
+    keys = {column.key for column in columns}
+    parts = (key.split("/") for key in figures if key.startswith("systems/"))
+    rows = {"systems": {name: title_of(name) for _, name, key in parts if key in keys}}
+    return _matrix(COMPARISON, "systems", columns, {"figures": figures, "rows": rows})
+
+
+def systems_text(figures: Mapping[str, Any]) -> str:
+    """The systems side by side for a terminal: answers and acceptance, then the coverage at some precisions."""
+    compared, covered = systems_table(figures), systems_table(figures, COVERAGES)
+    note = "* thresholds chosen on these mentions: they describe them and promise nothing for others"
+    return "\n\n".join([as_text(compared), *([f"{as_text(covered)}\n{note}"] if covered.rows else [])])
 
 
 def _matrix(title: str, table: str, columns: Sequence[Column], metrics: Mapping[str, Any]) -> Table:

@@ -16,12 +16,11 @@ from ..calibration.reliability import calibration_report, ratio
 from ..lists.candidate_lists import AnnotatedLists
 from ..vocab.text import normalize_name
 from .comparison import FEWEST_DOCUMENTS
-from .linking import Documents, Measure, coverage_at_precision
+from .linking import COVERAGE_PRECISIONS, Documents, Measure, coverage_at_precision
 from .outcomes import Outcomes
 from .render import interval
 
 ORDER, MODEL = "lists_order", "reranker"
-COVERAGE_PRECISIONS = (0.95, 0.90)
 # If telling two systems apart takes more than this many times the available mentions, they are about equal.
 MOST_TIMES_MENTIONS = 20
 

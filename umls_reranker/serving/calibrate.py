@@ -30,7 +30,7 @@ from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
-from ..evaluation.render import as_text, percent, systems_table
+from ..evaluation.render import percent, systems_text
 from ..evaluation.systems import System, verdict
 from ..hub.card import folder_card
 from ..hub.download import BUILT_IN, BUILT_IN_FOLDER, download
@@ -351,9 +351,10 @@ def results(new: Calibrated) -> str:
     lines = [
         "",
         "Cross-fitted by document in five folds, with 95 % intervals:",
-        as_text(systems_table(metrics["figures"])),
+        systems_text(metrics["figures"]),
         "",
         metrics["verdict"],
+        _about_acceptance(new),
         *_about_network(new.fitted),
         "",
         *_about_high(new),
@@ -374,6 +375,20 @@ def results(new: Calibrated) -> str:
     if repeated := facts["repeated_candidates"]:
         lines.append(f"{repeated:,} candidates repeat a concept of their list")
     return "\n".join(lines)
+
+
+def _about_acceptance(new: Calibrated) -> str:
+    """The delivered threshold of acceptance, by which the figures above are."""
+    accepts, precision = (
+        [row.accept for row in new.calibration.thresholds.rows.values()],
+        new.settings.accept_precision,
+    )
+    low, high = min(accepts), max(accepts)
+    ends = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}, by type,"
+    how = (
+        "the highest F1; --accept_precision 0.9 chooses a precision" if precision is None else f"precision {precision}"
+    )
+    return f"accepted from a score of {ends} on, as the model is delivered ({how})"
 
 
 def _about_high(new: Calibrated) -> Iterator[str]:

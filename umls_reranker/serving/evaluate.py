@@ -12,7 +12,7 @@ from ..evaluation.evaluate import evaluate
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import card_charts, report_page
-from ..evaluation.render import as_text, percent, systems_table
+from ..evaluation.render import percent, systems_text
 from ..evaluation.systems import MODEL, ORDER, System, baselines, compare_systems, verdict
 from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
 from ..lists.candidate_lists import AnnotatedLists
@@ -90,4 +90,4 @@ def save_report(metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReran
 
 def evaluation_summary(metrics: dict[str, Any]) -> str:
     """The systems side by side, the verdict, and notes on the figures, as lines of text."""
-    return "\n".join(["", as_text(systems_table(metrics["figures"])), "", metrics["verdict"], *metrics["notes"], ""])
+    return "\n".join(["", systems_text(metrics["figures"]), "", metrics["verdict"], *metrics["notes"], ""])
