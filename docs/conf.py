@@ -62,6 +62,9 @@ default_role = "py:name"
 myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 
+# The notes for developers, and recipes that point to another page, are reached by links alone.
+suppress_warnings = ["toc.not_included"]
+
 # Only make links asks other sites.
 linkcheck_ignore = [r"http://(127\.0\.0\.1|localhost).*"]
 
