@@ -1,6 +1,7 @@
 """A complete model folder around a tiny cross-encoder, as umls-reranker calibrate leaves it."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
-from umls_reranker.hub.model_folder import write_model_files
+from umls_reranker.hub.model_folder import copy_network, write_model_files
 from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.training.fine_tune import load_base_model
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy(
@@ -50,12 +52,17 @@ def tiny_reranker(
     dictionary: dict | None = None,
 ) -> Path:
     """Save weights, tokenizer and parts; returns the folder."""
-    tiny_cross_encoder(folder, seed)
+    template = template or PairTemplate(32)
+    with TemporaryDirectory() as checkpoint:
+        for part in load_base_model(str(tiny_cross_encoder(Path(checkpoint), seed)), None, template):
+            part.save_pretrained(checkpoint)
+        folder.mkdir(parents=True, exist_ok=True)
+        copy_network(Path(checkpoint), folder)
     recipe = recipe or Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
     model = InputModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
     parts = Calibration([model]), fitted, dictionary
-    write_model_files(folder, recipe, template or PairTemplate(32), "float32", *parts)
+    write_model_files(folder, recipe, template, "float32", *parts)
     return folder
 
 

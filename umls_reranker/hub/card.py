@@ -18,6 +18,7 @@ from ..core.files import read_json
 from ..evaluation.metrics import read_metrics
 from ..evaluation.page import TEMPLATES
 from ..evaluation.render import as_markdown, is_there, markdown_table, percent, report_tables, title_of
+from ..models.pairs import PairTemplate
 from .download import REPO_ID
 from .model_folder import (
     CALIBRATOR,
@@ -37,6 +38,18 @@ INDEXED = {
     **dict.fromkeys(("acc@1", "mrr", "recall@5"), RANKING),
     **dict.fromkeys(("f1", "roc_auc"), PAIRS),
     **dict.fromkeys(("ece", "brier", "log_loss"), CALIBRATION),
+}
+
+
+# A pair with all that a template may show.
+EXAMPLE = {
+    "mention": "neuropathy due to diabetes",
+    "types": ["Disease or Syndrome"],
+    "left": "She has ",
+    "right": " since 2019.",
+    "name": "diabetic neuropathy",
+    "preferred_name": "Diabetic Neuropathies",
+    "definition": "nerve damage by diabetes",
 }
 
 
@@ -103,6 +116,7 @@ def model_card(
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
     """
     name, network = repo_id.split("/")[-1] if repo_id else recipe["run_name"], has_network(info)
+    template = PairTemplate.from_dict(info["template"]) if network else PairTemplate()
     lists = metrics.get("lists") or {}
     corrections = calibrator["fitted_on"].get("corrections", {}).get("used", 0)
     calibrated_on = "the lists" if lists else "the calibration split"
@@ -127,6 +141,8 @@ def model_card(
         lists=lists,
         is_plain=lists.get("is_plain", False),
         network=network,
+        template=template,
+        pair=json.dumps(list(template.pair_text(**EXAMPLE).values()))[1:-1],
         calibrated_on=calibrated_on + (f" and {corrections:,} reviewed mentions" if corrections else ""),
         corpus=_corpus_name(recipe),
         as_text=_as_text,

@@ -65,6 +65,11 @@ MODEL_FILES = (*NETWORK, *CALIBRATED, *EVALUATED, ONNX)
 # Recipe sections that apply to a model without a network.
 LISTS_SECTIONS = (RunArguments, CalibrationArguments)
 
+# What other libraries show and compute for the only logit.
+LABEL, OUTPUT = "gold concept", {"activation_fn": "torch.nn.modules.linear.Identity"}
+# Options of the process that saved a tokenizer, which transformers writes with it.
+NOT_SAVED = ("local_files_only", "is_local")
+
 LFS_POINTER = b"version https://git-lfs"
 SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 8, THRESHOLDS: 5}
 
@@ -242,7 +247,7 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
 
 
 def copy_network(checkpoint: Path, folder: Path) -> None:
-    """Copy only weights and tokenizer of a checkpoint.
+    """Copy only weights and tokenizer of a checkpoint; `sentence_transformers.CrossEncoder` will predict logits.
 
     Raises:
         UserError: the checkpoint has no safetensors weights.
@@ -252,6 +257,10 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
     for name in NETWORK:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
+    shown = {"id2label": {0: LABEL}, "label2id": {LABEL: 0}, "sentence_transformers": OUTPUT}
+    write_json(folder / "config.json", read_json(folder / "config.json") | shown)
+    if (path := folder / "tokenizer_config.json").is_file():
+        write_json(path, {key: value for key, value in read_json(path).items() if key not in NOT_SAVED})
 
 
 def write_model_files(
@@ -283,7 +292,7 @@ def write_model_files(
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template and template.to_dict(),
-        "max_length": template and template.max_length,
+        "input": template and template.pair_text(),
         "base_model": recipe.model.model if template else None,
         "base_revision": recipe.model.model_revision if template else None,
         "umls_reranker_version": __version__,

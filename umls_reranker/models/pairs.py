@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from ..core.settings import ModelArguments
     from ..lists.candidate_lists import CandidateLists
-    from ..vocab.types import TypeHierarchy
 
 # Tokens of BERT's vocabulary that occur in no text.
 MARKERS = ("[unused1]", "[unused2]")
@@ -84,15 +83,31 @@ class PairTemplate:
         further = (("context", self.context_tokens), ("entity_type", self.mention_types))
         return (*self.candidate_fields, *(name for name, is_shown in further if is_shown))
 
-    def mention_text(self, mention: str, types: Sequence[str], hierarchy: TypeHierarchy) -> str:
-        """The text of a mention for the model.
+    def pair_text(
+        self,
+        mention: str = "{mention}",
+        types: Sequence[str] = ("{types}",),
+        left: str = "{left}",
+        right: str = "{right}",
+        name: str = "{name}",
+        preferred_name: str | None = "{preferred_name}",
+        definition: str | None = "{definition}",
+    ) -> dict[str, str]:
+        """A pair as other libraries' tokenizers read it, ``text`` and ``text_pair``; the defaults are placeholders.
 
-        Args:
-            mention: its text.
-            types: its semantic types, ids or names; types unknown to `hierarchy` are not shown.
-            hierarchy: the types' hierarchy.
+        A pair that is not too long has the ids that `PairEncoder` gives it.
+
+        >>> PairTemplate(mention_types=True).pair_text()
+        {'text': '{mention} ; {types}', 'text_pair': '{name}'}
         """
-        return SEPARATOR.join([mention, *(hierarchy.names(types) if self.mention_types else ())])
+        text = self.mention_text(mention, types)
+        if self.context_tokens:
+            text = text.join(MARKERS).join([left, right])
+        return {"text": text, "text_pair": self.candidate_text(name, preferred_name, definition)}
+
+    def mention_text(self, mention: str, types: Sequence[str]) -> str:
+        """The text of a mention for the model, with the names of its semantic types."""
+        return SEPARATOR.join([mention, *(types if self.mention_types else ())])
 
     def candidate_text(self, name: str, preferred_name: str | None = None, definition: str | None = None) -> str:
         """The text of a candidate for the model; a preferred name equal to the name is left out.
@@ -113,8 +128,9 @@ class PairTemplate:
 
     def mention_texts(self, lists: CandidateLists) -> Sequence[str]:
         """`mention_text` of n mentions."""
-        mentions = zip(lists.mentions, lists.types, strict=True)
-        return [self.mention_text(mention, types, lists.hierarchy) for mention, types in mentions]
+        if not self.mention_types:
+            return lists.mentions
+        return list(map(self.mention_text, lists.mentions, map(lists.hierarchy.names, lists.types)))
 
     def candidate_texts(self, lists: CandidateLists) -> list[str]:
         """`candidate_text` of m candidates."""
