@@ -114,6 +114,10 @@ def test_metadata_holds_the_models_own_figures():
         ("text-classification", "ece", 0.01),
     ]
     assert data.base_model == "cambridgeltl/SapBERT-from-PubMedBERT-fulltext"
+    assert data.metrics == ["acc@1", "mrr", "f1", "roc_auc", "ece"] and data.datasets == ["bigbio/medmentions"]
+    assert data.license_link == "https://huggingface.co/org/tiny#licenses-of-the-sources"
+    lists = model_card(METRICS, recipe(corpus=None, candidate_lists="hf://datasets/org/lists@v1/test"))
+    assert ModelCard(lists).data.datasets == ["org/lists"]
 
 
 def test_a_figure_that_is_not_a_number_stays_out_of_the_metadata(tmp_path):

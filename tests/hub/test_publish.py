@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
+from huggingface_hub import ModelCard
 from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
 from tiny_reranker import tiny_reranker
@@ -146,6 +147,29 @@ def test_versions_do_not_mix(hub, folder):
         snapshot = download(REPO, tag)
         verify_model(snapshot)
         assert (snapshot / "model.safetensors").read_bytes() == seed_files["model.safetensors"]
+
+
+def test_what_people_wrote_into_the_card_stays(hub, folder):
+    own = "---\nlicense: mit\ncontact: ada@org.net\ninference: false\ntags: [ours]\n---\n# Before\n"
+    hub.repos[REPO] = repo = Repo(private=True)
+    repo.add(Commit({"README.md": Blob(own.encode())}, repo.branches["main"], "theirs"))
+    for seed, tag in enumerate(("v1", "v2")):
+        publish(folder, REPO, tag)
+        card = repo.files(tag)["README.md"].decode()
+        head = repo.commits[repo.branches["main"]]
+        repo.add(Commit(head.files | {"README.md": Blob((card + f"\nAfter {seed}").encode())}, head.oid, "theirs"))
+        second_version(folder)
+    data, text = ModelCard(card).data.to_dict(), ModelCard(card).text
+    assert text.startswith("\n# Before\n\n<!--") and text.endswith("end -->\n\nAfter 0\n")
+    # Of ours there is one, the newest.
+    assert text.count("# tiny-reranker") == 1 and "21 mentions" in text and 'revision="v2"' in text
+    assert {key: data[key] for key in ("license", "contact", "inference")} == {
+        **{"license": "mit", "contact": "ada@org.net", "inference": False}
+    }
+    assert "license_name" not in data and {"ours", "sentence-transformers"} <= {*data["tags"]}
+    assert (data["library_name"], data["language"]) == ("transformers", "en")
+    repo.add(Commit({"README.md": Blob(b"---\n- a\n---\n")}, repo.branches["main"], "theirs"))
+    assert "README.md" in refused(publish, folder, REPO, "v3")
 
 
 def test_an_existing_tag_is_refused_before_anything_is_sent(hub, folder):

@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import yaml_dump
+from yaml import YAMLError
 
+from ..core.fetch import HUB_DATASET
 from ..core.files import read_json
+from ..core.text_files import UserError
 from ..evaluation.metrics import read_metrics
 from ..evaluation.page import TEMPLATES
 from ..evaluation.render import as_markdown, is_there, markdown_table, percent, report_tables, title_of
@@ -22,6 +27,7 @@ from ..models.pairs import PairTemplate
 from .download import REPO_ID
 from .model_folder import (
     CALIBRATOR,
+    CARD,
     MANIFEST,
     METRICS,
     RELIABILITY,
@@ -31,6 +37,7 @@ from .model_folder import (
     model_recipe,
 )
 
+NETWORK_TAGS = ["cross-encoder", "sentence-transformers"]
 # Figures in the card's metadata, with task and title.
 RANKING, CALIBRATION = ("text-ranking", "Concept reranking"), ("text-classification", "Calibration")
 PAIRS = ("text-classification", "Pair classification")
@@ -41,8 +48,12 @@ INDEXED = {
 }
 
 
+# The part of a card that each version writes anew, and the keys of its metadata.
+BEGIN = "<!-- umls-reranker:begin (each version replaces the text from here to the end mark) -->"
+END = "<!-- umls-reranker:end -->"
+OWN_METADATA = ("base_model", "library_name", "pipeline_tag", "metrics", "model_name", "model-index")
 # A pair with all that a template may show.
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "mention": "neuropathy due to diabetes",
     "types": ["Disease or Syndrome"],
     "left": "She has ",
@@ -127,8 +138,10 @@ def model_card(
         figures = [percent(certificate[key] if is_certified else None) for key in ("share", "precision")]
         certificates.append([entry["name"], "yes" if is_certified else "no", *figures])
     card = ModelCard.from_template(
-        _metadata(metrics, recipe, name, network),
+        _metadata(metrics, recipe, name, network, repo_id),
         template_path=str(TEMPLATES / "model_card.md"),
+        begin=BEGIN,
+        end=END,
         model_name=_as_text(name),
         candidates=_example(calibrator.get("score_ranges") or {}),
         load_arguments=f'"{repo_id or "path/to/model"}"' + (f', revision="{tag}"' if tag else ""),
@@ -151,17 +164,45 @@ def model_card(
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
 
-def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str, network: bool) -> ModelCardData:
+def with_former(card: str, former: str) -> str:
+    """A card with what people wrote into that of the former version: text around ours, and metadata.
+
+    Raises:
+        UserError: the former card's metadata cannot be read.
+    """
+    try:
+        new, old = ModelCard(card), ModelCard(former, ignore_metadata_errors=True)
+    except (ValueError, YAMLError):
+        raise UserError(f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there") from None
+    theirs = {key: value for key, value in old.data.to_dict().items() if key not in OWN_METADATA}
+    # A license and its name and link belong together.
+    is_replaced = "license" in theirs
+    ours = {key: value for key, value in new.data.to_dict().items() if not (is_replaced and key.startswith("license"))}
+    for key in ("tags", "datasets"):
+        values = [[value] if isinstance(value, str) else value for data in (ours, theirs) if (value := data.get(key))]
+        theirs |= {key: [*dict.fromkeys(chain(*values))]} if values else {}
+    before, _, rest = old.text.partition(BEGIN)
+    parts = [part.strip() for part in (before, new.text, rest.partition(END)[2]) if part.strip()]
+    return "\n\n".join([f"---\n{yaml_dump(ours | theirs, sort_keys=False)}---", *parts]) + "\n"
+
+
+def _metadata(
+    metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str, network: bool, repo_id: str | None
+) -> ModelCardData:
     corpus = "user-provided candidate lists" if "lists" in metrics else _corpus_name(recipe)
-    figures = {key: metrics["figures"].get(key, {}).get("value") for key in INDEXED}
+    values = {key: metrics["figures"].get(key, {}).get("value") for key in INDEXED}
+    figures = {key: value for key, value in values.items() if is_there(value)}
     return ModelCardData(
         language="en",
         license="other",
         license_name="licenses-of-the-sources",
+        license_link=repo_id and f"https://huggingface.co/{repo_id}#licenses-of-the-sources",
+        datasets=_datasets(recipe) or None,
+        metrics=[*figures] or None,
         base_model=recipe["model"] if network and _is_hub_id(recipe["model"]) else None,
         library_name="transformers" if network else "umls_reranker",
         pipeline_tag="text-ranking",
-        tags=["umls", "entity-linking", "reranker", *(["cross-encoder"] if network else []), "biomedical"],
+        tags=["umls", "entity-linking", "reranker", *(NETWORK_TAGS if network else []), "biomedical"],
         model_name=name,
         eval_results=[
             EvalResult(
@@ -175,10 +216,19 @@ def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str, 
                 metric_value=round(value, 4),
             )
             for key, value in figures.items()
-            if is_there(value)
         ]
         or None,
     )
+
+
+def _datasets(recipe: Mapping[str, Any]) -> list[str]:
+    """Ids on the Hub of the corpora and lists, as far as they are known."""
+    corpus = recipe.get("corpus") or []
+    found: list[str] = []
+    for locator in [recipe.get("candidate_lists") or "", *([corpus] if isinstance(corpus, str) else corpus)]:
+        match = HUB_DATASET.match(locator)
+        found += [match["repo"]] if match else ["bigbio/medmentions"] if "medmentions" in locator.lower() else []
+    return [*dict.fromkeys(found)]
 
 
 def _example(ranges: Mapping[str, Mapping[str, float]]) -> str:

@@ -16,7 +16,7 @@ from ..core.fetch import SIGN_IN, hub_calls, signed_in
 from ..core.recipe import portable_locator
 from ..core.text_files import UserError
 from ..evaluation.outcomes import OUTCOMES_FILE
-from .card import folder_card
+from .card import folder_card, with_former
 from .download import REPO_ID, hub_api, snapshot
 from .model_folder import CARD, MANIFEST, METRICS, MODEL_FILES, ONNX, published_files, verify_files, verify_model
 
@@ -32,6 +32,7 @@ def publish(
 ) -> str:
     """Publish a model folder as one commit on ``main`` and a new tag on that commit.
 
+    Of the card on the Hub, the text around the marks and the metadata that this package does not measure stay.
     All checks run before the first byte is sent. The commit is atomic, and the Hub refuses it if ``main`` has moved in
     the meantime. So a failed upload leaves all earlier versions unchanged, and the same command resumes it.
 
@@ -54,7 +55,8 @@ def publish(
     verify_files(folder, {METRICS, ONNX} & {METRICS, *verify_model(folder)["sha256"]})
     _check_names(repo_id, tag)
     contents = published_files(folder)
-    contents[CARD] = folder_card(folder, repo_id, tag).encode()
+    card = folder_card(folder, repo_id, tag)
+    contents[CARD] = card.encode()
     if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 
@@ -66,6 +68,9 @@ def publish(
             present = api.list_repo_files(repo_id, revision=head)
             if MANIFEST not in present and not {*MODEL_FILES}.isdisjoint(present):
                 raise UserError(f"{repo_id} contains another kind of model; choose another repo")
+            if CARD in present:
+                former = Path(api.hf_hub_download(repo_id, CARD, revision=head)).read_text(encoding="utf-8")
+                contents[CARD] = with_former(card, former).encode()
         if dry_run:
             return portable_locator(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
