@@ -4,6 +4,7 @@ import string
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
 CHARACTERS = string.ascii_lowercase + string.digits + "-,.()/'"
@@ -13,6 +14,8 @@ VOCABULARY = [
     *(f"##{character}" for character in CHARACTERS),
 ]
 
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
 
 def _tokenizer(folder: Path) -> BertTokenizerFast:
     folder.mkdir(parents=True, exist_ok=True)
@@ -21,9 +24,22 @@ def _tokenizer(folder: Path) -> BertTokenizerFast:
     return BertTokenizerFast(str(vocab), do_lower_case=True, model_max_length=128)
 
 
+def tiny_classifier(folder: Path, kind: str) -> Path:
+    """Save a cross-encoder of one logit of another kind: Roberta, DebertaV2 or ModernBert."""
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(folder)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder)
+    sizes = {name: getattr(_config(), name) for name in ("vocab_size", *SIZES)} | {"max_position_embeddings": 130}
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
+    own = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0} if kind[0] == "D" else {}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **ids, **own, num_labels=1)
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
+    return folder
+
+
 def _config(**overrides) -> BertConfig:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=128, **sizes, **overrides)
+    return BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=128, **SIZES, **overrides)
 
 
 def tiny_encoder(folder: Path, seed: int = 0) -> Path:

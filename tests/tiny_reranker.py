@@ -50,14 +50,17 @@ def tiny_reranker(
     seed: int = 0,
     recipe: Recipe | None = None,
     dictionary: dict | None = None,
+    network: Path | None = None,
 ) -> Path:
-    """Save weights, tokenizer and parts; returns the folder."""
+    """Save weights and tokenizer, or those of a checkpoint, and parts; returns the folder."""
     template = template or PairTemplate(32)
     with TemporaryDirectory() as checkpoint:
-        for part in load_base_model(str(tiny_cross_encoder(Path(checkpoint), seed)), None, template):
-            part.save_pretrained(checkpoint)
+        if network is None:
+            network = Path(checkpoint)
+            for part in load_base_model(str(tiny_cross_encoder(network, seed)), None, template):
+                part.save_pretrained(checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
-        copy_network(Path(checkpoint), folder)
+        copy_network(network, folder)
     recipe = recipe or Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
     model = InputModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())

@@ -78,6 +78,23 @@ def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
     assert counts["scores"] == ["my"] and concepts.fields == {"definition"}
 
 
+def test_a_teacher_may_score_some_training_candidates_and_gives_no_feature(tmp_path, monkeypatch):
+    monkeypatch.setattr(read_rows, "__defaults__", (5,))
+    rows = make_rows()
+    for row in rows[::2]:
+        row["candidates"][0]["teacher_score"] = 7.0
+    _, counts = write(tmp_path, rows)
+    taught = {row["entity"] for row in rows[::2]}
+    for split in SPLITS:
+        for row in written(tmp_path, split):
+            scores = [item.get("teacher_score", "none") for item in row["candidates"]]
+            missing = "none" if split != "train" else "nan"
+            is_taught = split == "train" and row["entity"] in taught
+            assert list(map(str, scores)) == ["7.0" if is_taught else missing, *[missing] * (len(scores) - 1)]
+    lists = read_labelled_lists(tmp_path / "own.jsonl", TypeHierarchy.built_in()).lists
+    assert list(lists.scores) == ["my"] and "teacher" in counts["scores"]
+
+
 def test_of_several_names_of_a_concept_the_best_scored_is_kept_or_the_first():
     items = [[{"name": name, "cui": cui} for name, cui in zip("abcd", ("C1", "C1", "C2", "C1"), strict=True)]]
     lists = make_lists(["m", "n"], [*items, [{"name": "a", "cui": "C1"}]])

@@ -91,10 +91,14 @@ def made(request, scripts):
             del row["split"]
             for candidate in row["candidates"]:
                 del candidate["semantic_types"]
-        keys["candidate_lists"] = str(folder / "own.parquet")
+        keys |= {"candidate_lists": str(folder / "own.parquet"), "loss": "margin_mse"}
+        keys["teacher"] = [str(scripts.materials / "model")]
         pq.write_table(pa.Table.from_pylist(rows), keys["candidate_lists"])
     else:
-        keys["candidate_lists"] = str(folder / "own.jsonl")
+        keys |= {"candidate_lists": str(folder / "own.jsonl"), "loss": "listwise_kl"}
+        for row in rows:
+            for item in row["candidates"] if row["split"] == "train" else ():
+                item["teacher_score"] = 9 * item["sapbert_score"]
         Path(keys["candidate_lists"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
     keys |= {"run_name": request.param, "max_steps": 20, "eval_steps": 10}
     recipe = folder / "config.yaml"
@@ -159,6 +163,15 @@ def test_serving_answers_what_was_evaluated(made):
         )
         if ranked:
             assert ranked[0].score == pytest.approx(score, abs=1e-6) and ranked[0].tier == tier
+
+
+def test_pairs_have_the_scores_of_a_teacher(made):
+    pairs = RunFolder(made.folder).splits("pairs")["train"]
+    known = np.isfinite(np.concatenate(pairs["teacher"]))
+    # Scores in the rows are those of listed candidates.
+    assert known.all() if made.has_dictionary else 0 < known.sum() < len(known)
+    settings = read_json(made.folder / "pairs" / "manifest.json")["settings"]
+    assert [name[:7] for name in settings["teacher"]] == ["sha256:"] * made.has_dictionary
 
 
 def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ class Setup:
         self.concepts = make_concepts(path / "concepts", concepts)
         self.runs = 0
 
-    def mine(self, mentions, *, chunk=8_192, seed=13, relations=None, template=None, **settings):
+    def mine(
+        self, mentions, *, chunk=8_192, seed=13, relations=None, template=None, scores=None, teachers=(), **settings
+    ):
         """Pairs as rows, and the report; a mention is (text, gold CUI, CUIs of its list), candidates are called so."""
         self.runs += 1
         texts, golds, cuis = zip(*mentions, strict=True)
@@ -35,6 +38,7 @@ class Setup:
         lefts, rights = [f"left of {text} " for text in texts], [f" right of {text}" for text in texts]
         types = [["T3"]] * len(texts)
         lists = make_lists(texts, candidates, types, HIERARCHY, lefts, rights, places, golds)
+        lists = replace(lists, scores=scores or {})
         out = self.path / f"pairs-{self.runs}.arrow"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
@@ -46,6 +50,7 @@ class Setup:
                 out,
                 relations=relations,
                 template=template,
+                teachers=teachers,
             )
         rows = open_arrow(out).to_pylist()
         # Without a limit, the mined mentions are those whose gold concept is in the dictionary.
@@ -57,6 +62,8 @@ class Setup:
             for values in zip(*(row[name] for name in lists_of.values()), strict=True):
                 pair = {key: row[name] for key, name in keys.items()} | dict(zip(lists_of, values, strict=True))
                 pairs.append(pair | {"mention_id": number, "source": SOURCES[pair["source"]]})
+        for pair, score in zip(pairs, (score for row in rows for score in row.get("teacher", ())), strict=False):
+            pair["teacher"] = score
         return pairs, report
 
     def forms(self, cui: str) -> set[str]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mining_fixtures import NEAREST_ONLY, Relations, Setup
 
+from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.retrieval.negatives import FILTERS, SOURCES, ConceptFilters, SharedNames, TypePools
 from umls_reranker.vocab.text import normalize_name
@@ -107,6 +108,33 @@ def test_a_template_shows_what_the_dictionary_knows_of_a_candidate(colds):
     pairs, _ = colds.mine([("x", "C0000004", LISTED)], template=template, nearest_negatives=1, **NEAREST_ONLY)
     names = {"C0000004": "cold sore", "C0000002": "cold temperature"}
     assert [pair["name"] for pair in pairs] == [f"name of {cui} ; {name}" for cui, name in names.items()]
+
+
+class Lengths:
+    """A teacher whose logit is the length of a candidate's text, times a factor."""
+
+    def __init__(self, template, factor):
+        self.template, self.factor = template, factor
+
+    def score(self, mentions, names, *rest):
+        return Scores(np.array([self.factor * len(name) for name in names], np.float32), 0)
+
+
+def test_pairs_get_the_mean_of_their_teachers_each_by_its_template(colds):
+    teachers = Lengths(PairTemplate(), 1), Lengths(PairTemplate(candidate_fields=("preferred_name",)), 2)
+    mentions = [("x", "C0000004", LISTED)]
+    pairs, _ = colds.mine(mentions, teachers=teachers, nearest_negatives=1, chunk=1, **NEAREST_ONLY)
+    short, long = len("name of C0000004"), len("name of C0000004 ; cold sore")
+    assert pairs[0]["name"] == "name of C0000004" and pairs[0]["teacher"] == short / 2 + long
+
+
+def test_without_teachers_pairs_get_the_teacher_score_of_their_candidates(colds):
+    mentions = [("x", "C0000004", []), ("x", "C0000004", LISTED)]
+    pairs, _ = colds.mine(mentions, scores={"teacher": np.arange(6.0)}, random_negatives=1, same_type_negatives=0)
+    scores = {(pair["mention_id"], pair["cui"]): pair["teacher"] for pair in pairs if pair["source"] != "random"}
+    given = {(1, cui): float(at) for at, cui in enumerate(LISTED[:5])}
+    assert scores.pop((0, "C0000004")) is not None and scores == given
+    assert all(np.isnan(pair["teacher"]) for pair in pairs if pair["source"] == "random" or not pair["mention_id"])
 
 
 words = st.lists(st.sampled_from(["heart", "Heart", "liver", "pain", "acute", "x"]), min_size=1, max_size=3)

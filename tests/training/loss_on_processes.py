@@ -37,6 +37,7 @@ TRAINING_ROW = pa.schema(
         "weights": pa.list_(pa.float32()),
     }
 )
+TAUGHT_ROW = TRAINING_ROW.append(pa.field("teacher", pa.list_(pa.float32())))
 # Case -> rows, rows a forward pass, passes a step, steps, loss; for two processes.
 CASES = {
     "ragged": (27, 8, 2, 1, "bce"),
@@ -46,21 +47,27 @@ CASES = {
     "list-wise, ragged": (27, 8, 2, 1, "listwise"),
     "list-wise, fewer mentions than passes": (3, 8, 2, 1, "listwise"),
     "list-wise, 50 steps": (600, 32, 1, 50, "listwise"),
+    "teacher's margins": (27, 8, 2, 1, "margin_mse"),
+    "teacher's shares, fewer mentions than passes": (3, 8, 2, 1, "listwise_kl"),
 }
 
 
 def make_rows(pairs: int) -> pa.Table:
-    """Training rows of one to three pairs, some without a gold one; a third of the pairs is gold, told by a letter."""
+    """Training rows of one to three pairs, some without a gold one; a third of the pairs is gold, told by a letter.
+
+    Every fifth pair lacks the teacher's score.
+    """
     choose = random.Random(7)
     rows = []
     for number in range(pairs):
         label, weight = int(number % 3 == 0), choose.choice([0.25, 1.0, 4.0])
         name = ("a" if label else "b") + "".join(choose.choices("cdefghijklmnop", k=choose.randrange(1, 23)))
         if number % 3 == 0 or number % 12 in (5, 10):
-            rows.append({"entity": "m", "left": "", "right": "", "names": [], "labels": [], "weights": []})
-        for key, value in (("names", name), ("labels", label), ("weights", weight)):
+            rows.append({"entity": "m", "left": "", "right": ""} | {key: [] for key in TAUGHT_ROW.names[3:]})
+        score = None if number % 5 == 1 else number * 7 % 13 / 2 - 3
+        for key, value in zip(TAUGHT_ROW.names[3:], (name, label, weight, score), strict=True):
             rows[-1][key].append(value)
-    return pa.Table.from_pylist(rows, TRAINING_ROW)
+    return pa.Table.from_pylist(rows, TAUGHT_ROW)
 
 
 def make_pairs(folder: str, pairs: int) -> TokenizedPairs:

@@ -9,7 +9,7 @@ import torch
 from loss_on_processes import CASES, load_model, make_pairs, take_steps
 from safetensors.torch import load_file
 from tiny_models import tiny_cross_encoder
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div
 
 from umls_reranker.training.trainer import PairCollator
 
@@ -40,12 +40,26 @@ def reference(model, rows, loss):
     batch = PairCollator(0)(pairs.__getitems__(range(rows)))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     logits, labels, weights = network(**inputs).logits.squeeze(-1), batch["labels"], batch["weight"]
+    teacher = torch.from_numpy(pairs.teacher)
     bce = binary_cross_entropy_with_logits(logits, labels, reduction="none")
     spans = [slice(start, end) for start, end in pairwise(pairs.offsets.tolist())]
-    gold_first = [
-        weights[span.start] * cross_entropy(logits[span], torch.tensor(0)) for span in spans if labels[span.start] == 1
-    ]
-    total = ((weights * bce).sum() if loss == "bce" else sum(gold_first)) / rows
+    with_gold = [span for span in spans if labels[span.start] == 1]
+    if loss == "bce":
+        total = (weights * bce).sum()
+    elif loss == "listwise":
+        total = sum(weights[span.start] * cross_entropy(logits[span], torch.tensor(0)) for span in with_gold)
+    elif loss == "margin_mse":
+        leads = [
+            ((logits[span.start] - logits[pair]) - (teacher[span.start] - teacher[pair]), weights[pair])
+            for span in with_gold
+            for pair in range(span.start + 1, span.stop)
+        ]
+        total = sum(weight * lead**2 for lead, weight in leads if not lead.isnan())
+    else:
+        known = [(span.start, torch.arange(span.start, span.stop)[~teacher[span].isnan()]) for span in with_gold]
+        shares = [(weights[gold], logits[pairs].log_softmax(0), teacher[pairs].softmax(0)) for gold, pairs in known]
+        total = sum(weight * kl_div(own, theirs, reduction="sum") for weight, own, theirs in shares)
+    total = total / rows
     total.backward()
     return {name: parameter.grad for name, parameter in network.named_parameters()}, total.item()
 
@@ -61,7 +75,7 @@ def assert_exact(expected, gradients, losses):
     assert losses == [pytest.approx(loss, abs=1e-6)]
 
 
-@pytest.mark.parametrize("loss", ["bce", "listwise"])
+@pytest.mark.parametrize("loss", ["bce", "listwise", "margin_mse", "listwise_kl"])
 @pytest.mark.parametrize(
     ("rows", "per_device", "passes"),
     [(64, 64, 1), (64, 16, 4), (32, 8, 4), (30, 32, 1), (30, 8, 4), (30, 4, 8), (25, 8, 4), (3, 8, 4)],

@@ -10,8 +10,11 @@ import torch
 from loss_on_processes import TRAINING_ROW
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
-from tiny_models import tiny_cross_encoder, tiny_encoder
+from tiny_models import tiny_classifier, tiny_cross_encoder, tiny_encoder
+from tiny_reranker import tiny_reranker
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from umls_reranker import UMLSReranker
 from umls_reranker.core.recipe import Recipe, load_recipe
 from umls_reranker.core.settings import ModelArguments, RunArguments
 from umls_reranker.core.text_files import UserError
@@ -139,6 +142,11 @@ def run_training(model, folder, **options):
     )
 
 
+def test_a_loss_of_a_teacher_is_refused_without_its_scores(model, tmp_path):
+    with pytest.raises(UserError, match="teacher"):
+        run_training(model, tmp_path, loss="listwise_kl")
+
+
 def test_a_checkpoint_that_was_cut_short_does_not_count(model, tmp_path):
     summary = run_training(model, tmp_path, max_steps=2)
     assert (summary["steps"], summary["train_pairs"], summary["dev_pairs"]) == (2, 104, 40)
@@ -156,6 +164,24 @@ def test_the_head_learns_at_a_rate_of_its_own(tmp_path):
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "run/checkpoint-best"))
     changed = {name for name, weights in before.items() if not np.array_equal(weights, after[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("kind", ["Roberta", "DebertaV2", "ModernBert"])
+def test_other_architectures_learn_above_frozen_layers_and_are_served(tmp_path, kind):
+    base = tiny_classifier(tmp_path / "base", kind)
+    assert load_base_model(str(base), None, PairTemplate(32), "eager")[0].config._attn_implementation == "eager"
+    run_training(base, tmp_path / "run", max_steps=2, frozen_layers=1)
+    best = tmp_path / "run" / "checkpoint-best"
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, best))
+    changed = {name for name, weights in before.items() if not np.array_equal(weights, after[name])}
+    frozen = {name for name in before if ".0." in name or name.split(".")[1] == "embeddings"}
+    assert len(frozen) > 3 and not frozen & changed and [name for name in changed if ".1." in name]
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model", network=best), dtype="float32")
+    ranked = reranker.rerank("cold", [{"name": "common cold"}, {"name": "fever"}])
+    tokenizer, network = AutoTokenizer.from_pretrained(best), AutoModelForSequenceClassification.from_pretrained(best)
+    for answer in ranked:
+        logit = network(**tokenizer("cold", answer.name, return_tensors="pt")).logits.item()
+        assert answer.logit == pytest.approx(logit, abs=1e-5)
 
 
 def test_dropout_of_all_layers(model, tmp_path):

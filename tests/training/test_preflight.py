@@ -43,6 +43,10 @@ def test_needs_are_estimated_from_files_and_configurations(recipe):
         ({"model": "./no-such"}, "./no-such"),
         ({"names": "no.txt"}, "no.txt"),
         ({"index_factory": "Nonsense"}, "Nonsense"),
+        ({"teacher": ["./no-teacher"]}, "./no-teacher"),
+        ({"loss": "margin_mse"}, "teacher"),
+        ({"frozen_layers": 3}, "frozen_layers: 3"),
+        ({"attn_implementation": "flash_attention_2"}, "model cannot be loaded.*Flash"),
         ({"fp16": True, "index_factory": "IVF64,Flat"}, "fp16.*nprobe"),
     ],
 )

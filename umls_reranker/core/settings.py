@@ -161,6 +161,8 @@ class RetrieverDeclaration:
 RETRIEVERS: dict[str, type[RetrieverDeclaration]] = {}
 # Name of the score -> the retriever that gives it. Such scores count only with the index key.
 SCORES: dict[str, type[RetrieverDeclaration]] = {}
+# The score of candidates that only training reads, where they have it; no feature.
+TEACHER = "teacher"
 
 
 def register_retriever(retriever: type[RetrieverDeclaration]) -> None:
@@ -415,6 +417,11 @@ class MiningArguments:
         None,
         "maximum number of training mentions, sampled with the seed from those whose concept is in the dictionary",
     )
+    teacher: list[str] = recipe_key(
+        [],
+        "models of one logit (local folders or Hub ids) whose mean the losses margin_mse and listwise_kl learn; with "
+        "candidate_lists, their teacher_score instead, if this is empty",
+    )
 
 
 @dataclass
@@ -423,6 +430,11 @@ class ModelArguments:
 
     model: str = recipe_key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder")
     model_revision: str | None = recipe_key(None, "base model: revision on the Hub")
+    attn_implementation: str | None = recipe_key(
+        None,
+        "attention in training; empty: the fastest that torch has (flash_attention_2 needs flash-attn and a GPU)",
+        ("eager", "sdpa", "flash_attention_2"),
+    )
     start_from_encoder: bool = recipe_key(
         False, "initialize from the run's fine-tuned encoder instead of the base model"
     )

@@ -123,6 +123,8 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
         keys = ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions", "seed")
         table["lists"] = Row("build_index", keys, ("mentions", *index_folders(recipe.index.retrievers)))
     keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "seed")
+    if recipe.mining.teacher:
+        keys = (*keys, "max_length", "context_tokens", "scoring_dtype")
     table["pairs"] = Row("mine_negatives", keys, ("lists",))
     keys = (*keys_of(ModelArguments), *(recipe.training.keys() - NEUTRAL), "seed")
     needs = ("pairs", "lists", *(["encoder"] if recipe.model.start_from_encoder else []))
@@ -155,6 +157,8 @@ def make_stage(
     settings = {key: values[key] for key in row.keys if key not in PATHS}
     for key in {"encoder", "model"} & settings.keys():
         settings[key] = _model_identity(settings[key], recipe)
+    if "teacher" in settings:
+        settings["teacher"] = [_model_identity(model, recipe) for model in settings["teacher"]]
     inputs = {
         need: planned[need].key if planned and need in planned else run.key_of(need, table[need].command)
         for need in row.needs

@@ -37,10 +37,12 @@ class Loss:
             weight 0. The terms of a global batch are summed and divided by its number of pairs, however it is cut
             into forward passes. The first line of its docstring is its help.
         of_lists: whether only gold pairs have a term. Their weights are then scaled to the number of all pairs.
+        of_teacher: whether `terms` also takes the teacher's scores, (b,) float32, NaN where a pair has none.
     """
 
-    terms: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    terms: Callable[..., Tensor]
     of_lists: bool = False
+    of_teacher: bool = False
 
     @property
     def help(self) -> str:
@@ -67,8 +69,41 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> 
     return torch.where(labels == GOLD_LABEL, weights * (normalizers - logits), 0.0)
 
 
+def margin_mse(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor, teacher: Tensor) -> Tensor:
+    """Squared error of the gold pair's lead over each other pair of its mention, compared with the teacher's.
+
+    MarginMSE (Hofstätter et al. 2020, arXiv 2010.02666); 0 for gold pairs, and where the teacher lacks one of the two.
+    """
+    import torch
+
+    # (b, b), whether the second pair is the gold one in the list of the first.
+    is_gold = (lists[:, None] == lists) & (labels == GOLD_LABEL)
+    known, scores = teacher.isfinite(), teacher.nan_to_num(0.0)
+    leads, expected = ((values * is_gold).sum(dim=1) - values for values in (logits, scores))
+    counts = known & (is_gold & known).any(dim=1)
+    return torch.where(counts, weights * (leads - expected) ** 2, 0.0)
+
+
+def listwise_kl(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor, teacher: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the teacher's softmax over the pairs of a mention to the model's.
+
+    Hinton et al. 2015 (arXiv 1503.02531) at temperature 1, with candidates as classes; the term of a list is its gold
+    pair's. Pairs without a score of the teacher are left out of both.
+    """
+    import torch
+
+    lacks = (lists[:, None] != lists) | teacher.isnan()
+    # Not infinite: a list without any score has the same shares twice.
+    least = torch.finfo(logits.dtype).min
+    shares, expected = (
+        values.expand(len(values), -1).masked_fill(lacks, least).log_softmax(dim=1) for values in (logits, teacher)
+    )
+    return torch.where(labels == GOLD_LABEL, weights * (expected.exp() * (expected - shares)).sum(dim=1), 0.0)
+
+
 LOSSES: Registry[Loss] = Registry("loss")
 LOSSES.update(bce=Loss(bce), listwise=Loss(listwise, of_lists=True))
+LOSSES.update(margin_mse=Loss(margin_mse, of_teacher=True), listwise_kl=Loss(listwise_kl, True, True))
 
 
 def register(name: str, loss: Loss) -> None:
@@ -121,6 +156,9 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
     dropout: float | None = recipe_key(
         None, "dropout in training; 0 works better for a single pass over the pairs; empty: the base model's default"
+    )
+    frozen_layers: int | None = recipe_key(
+        None, "leave the embeddings and this many of the lowest layers as they are; empty: train everything"
     )
     head_learning_rate: float | None = recipe_key(
         None,

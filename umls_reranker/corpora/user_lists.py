@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..core.settings import TEACHER
 from ..core.text_files import UserError
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import FIELDS, as_arrow
@@ -166,7 +167,8 @@ def write_user_lists(
         )
     with split_writers(MENTION_FEATURES.arrow_schema, mentions_folder) as writers:
         for split, of_split in waiting.items():
-            rows = _written_mentions(of_split, writers[split], list(scores))
+            names = [name for name in scores if name != TEACHER or split == "train"]
+            rows = _written_mentions(of_split, writers[split], names)
             write_list_rows(rows, lists_folder / f"{split}.arrow")
     report = {"mentions": in_split, "in_list": in_list, "documents": len(splits.of_documents), "scores": [*scores]}
     return concepts, report | counts
@@ -182,7 +184,8 @@ def _written_mentions(
         first += len(lists)
         writer.write(mentions)
         candidates = {"cui": as_arrow(lists.cuis), "name": as_arrow(lists.names)}
-        candidates |= {f"{name}_score": pa.array(lists.scores.get(name, np.empty(0))) for name in scores}
+        absent = np.full(len(lists.names), np.nan)
+        candidates |= {f"{name}_score": pa.array(lists.scores.get(name, absent)) for name in scores}
         yield list_rows(mentions, lists.offsets, candidates)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, arrow_writer, list_offsets, number_distinct
-from ..core.settings import FEATURES, SCORES
+from ..core.settings import FEATURES, SCORES, TEACHER
 from ..core.text_files import UserError
 from ..vocab.types import TypeHierarchy
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
@@ -66,7 +66,7 @@ def read_labelled_lists(
     """Read a file or folder of rows (`read.read_rows`), which also have ``doc_id`` and ``cui``.
 
     ``NAME_score`` of a candidate is the score of retriever NAME, which must not be the name of a feature; those of our
-    own retrievers need the ``index_key`` of their index.
+    own retrievers need the ``index_key`` of their index. ``teacher_score`` is read from lists of a run alone.
 
     Args:
         path: the file or folder, such as ``lists/test.arrow`` of a run.
@@ -93,6 +93,9 @@ def read_labelled_lists(
         in_dictionary = np.diff(counts[list_offsets(list(map(len, alternatives)))]) > 0
         annotations = replace(labelled.lists.annotations, in_dictionary=in_dictionary)
         labelled = replace(labelled, lists=replace(labelled.lists.completed(concepts), annotations=annotations))
+    else:
+        scores = {name: column for name, column in labelled.lists.scores.items() if name != TEACHER}
+        labelled = replace(labelled, lists=replace(labelled.lists, scores=scores))
     refuse_repeated_ids(labelled, {})
     if fitted_on:
         require_documents(path, set(labelled.lists.annotations.documents))
@@ -118,7 +121,7 @@ def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledL
         if len(labelled.lists.names):
             scores = set(labelled.lists.scores)
             former = scores if former is None else former
-            for name in former ^ scores:
+            for name in (former ^ scores) - {TEACHER}:
                 raise UserError(
                     f"{labelled.positions[0]}: candidates from here on have {'a' if name in scores else 'no'} "
                     f"{name}{SUFFIX}, unlike those before; give all candidates one, or none"
@@ -317,6 +320,8 @@ def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> Candid
     refuse(np.array([not cui for cui in lists.ids], bool)[lists.cuis.codes], "has no cui; give each candidate one")
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     for name, column in scores.items():
+        if name == TEACHER:
+            continue
         if name in FEATURES and not (name in SCORES and all(lists.index_keys)):
             raise UserError(f"{positions[0]}: {name}{SUFFIX} is the name of a feature; rename it, as sapbert{SUFFIX}")
         refuse(

@@ -78,7 +78,7 @@ def loading(model: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise UserError(f"{model} cannot be loaded: the weights are corrupt ({error}); download them again") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
             f"{model} cannot be loaded: {reason}; it needs config.json, model.safetensors and tokenizer files"

@@ -5,7 +5,7 @@ Filters of false negatives (`negatives`) work on concepts, not on text, and coun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets
 from ..core.script import progress
-from ..core.settings import MiningArguments
+from ..core.settings import TEACHER, MiningArguments
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import as_arrow, encoded_texts
 from ..lists.labels import write_list_rows
+from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate, training_rows
 from ..vocab.text import normalize_name
 from .candidates import drawn_rows
@@ -42,6 +43,7 @@ def mine_pairs(
     *,
     relations: RelationTable | None = None,
     template: PairTemplate | None = None,
+    teachers: Sequence[PairScorer] = (),
 ) -> dict[str, int]:
     """Write the pairs of every mention whose gold concept is in the dictionary, or of those drawn.
 
@@ -58,6 +60,8 @@ def mine_pairs(
         path: Arrow file to make.
         relations: relations of the concepts; None if unknown.
         template: forms the texts that the model reads; by default only mention and name.
+        teachers: models whose mean logits the rows get as ``teacher``; without them, the score of this name that
+            candidates of the lists have, if any.
 
     Returns:
         Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters dropped.
@@ -85,7 +89,14 @@ def mine_pairs(
                 mined = _as_lists(of_part, names, lists.take(np.arange(len(lists))[part]), concepts)
                 source = of_part.sources[of_part.rows >= 0]
                 rows = training_rows(template, mined, mined.labels.astype(np.int8), weights[source])
-                for name, values in (("cuis", as_arrow(mined.cuis)), ("sources", pa.array(source.astype(np.int8)))):
+                columns = {"cuis": as_arrow(mined.cuis), "sources": pa.array(source.astype(np.int8))}
+                if teachers:
+                    logits = np.mean([score_lists(teacher, mined).logits for teacher in teachers], axis=0)
+                    columns[TEACHER] = pa.array(logits)
+                elif TEACHER in lists.scores:
+                    at = of_part.candidates[of_part.rows >= 0]
+                    columns[TEACHER] = pa.array(np.append(lists.scores[TEACHER], np.nan)[at].astype(np.float32))
+                for name, values in columns.items():
                     column = pa.ListArray.from_arrays(pa.array(mined.offsets, pa.int32()), values)
                     rows = rows.append_column(name, column)
                 yield rows

@@ -73,7 +73,7 @@ DTYPE_FILE, DTYPES = "dtype.json", {"no": "float32", "bf16": "bfloat16", "fp16":
 
 
 def load_base_model(
-    model: str, revision: str | None, template: PairTemplate
+    model: str, revision: str | None, template: PairTemplate, attention: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the base model with a new head of one logit, and its tokenizer with the template's markers.
 
@@ -84,7 +84,12 @@ def load_base_model(
     with loading(f"model {model}"):
         tokenizer = load_pretrained(AutoTokenizer, source)
         network = load_pretrained(
-            AutoModelForSequenceClassification, source, num_labels=1, use_safetensors=True, dtype="float32"
+            AutoModelForSequenceClassification,
+            source,
+            num_labels=1,
+            use_safetensors=True,
+            dtype="float32",
+            attn_implementation=attention,
         )
     require_readable("max_length", template.max_length, network.config, model)
     if template.prepare_tokenizer(tokenizer):
@@ -104,6 +109,20 @@ def set_dropout(network: PreTrainedModel, share: float) -> None:
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share
+
+
+def freeze_lowest(network: PreTrainedModel, count: int) -> None:
+    """Exclude the embeddings and the lowest `count` layers from training, in any architecture.
+
+    Raises:
+        UserError: the model has not that many layers.
+    """
+    body, layers = network.base_model, network.config.num_hidden_layers
+    stacks = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == layers]
+    if not stacks or not 0 <= count <= layers:
+        raise UserError(f"frozen_layers: {count} of the {layers} layers of {type(network).__name__} cannot be frozen")
+    for module in (getattr(body, "embeddings", network.get_input_embeddings()), *stacks[0][:count]):
+        module.requires_grad_(False)
 
 
 def training_arguments(
@@ -184,11 +203,15 @@ def fine_tune(
     loss, template = LOSSES[training.get("loss", RerankerTrainingArguments.loss)], PairTemplate.from_recipe(model)
     scale = weight_scale(train, loss.of_lists)
     set_seed(run.seed)
-    network, tokenizer = load_base_model(model.model, model.model_revision, template)
+    network, tokenizer = load_base_model(model.model, model.model_revision, template, model.attn_implementation)
+    if training.get("frozen_layers") is not None:
+        freeze_lowest(network, training["frozen_layers"])
     if training.get("dropout") is not None:
         set_dropout(network, training["dropout"])
     encoder = PairEncoder(tokenizer.backend_tokenizer, template)
     train_set, dev_set = TokenizedPairs(train, encoder, scale), TokenizedPairs(dev, encoder)
+    if loss.of_teacher and np.isnan(train_set.teacher).all():
+        raise UserError("teacher: this loss needs a teacher; set teacher, or give training candidates teacher_score")
     arguments = training_arguments(run, training, folder, train_set.offsets)
     trainer = RerankerTrainer(
         model=network,

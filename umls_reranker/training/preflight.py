@@ -22,10 +22,11 @@ from ..core.recipe import Recipe, parse_recipe
 from ..core.script import run_script
 from ..core.settings import RunArguments
 from ..core.text_files import UserError
+from ..core.training_arguments import LOSSES, RerankerTrainingArguments
 from ..corpora.sources import input_files
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.faiss_index import new_index
-from .fine_tune import require_readable, training_arguments
+from .fine_tune import freeze_lowest, require_readable, training_arguments
 
 # Bytes of a dictionary's file per distinct name (of MRCONSO at full size, of HPO, of MEDIC), and of the same as .gz.
 BYTES_PER_NAME, COMPRESSION = {"rrf": 260, "obo": 250, "names": 30}, 6
@@ -77,8 +78,18 @@ def preflight(recipe: Recipe) -> str:
     dimension = getattr(configs.get("encoder_max_length"), "hidden_size", DIMENSION)
     with collected():
         stored = new_index(dimension, index.index_factory, index.index_parameters or "").sa_code_size()
-    with torch.device("meta"):
-        network = AutoModel.from_config(configs["max_length"]) if "max_length" in configs else None
+    for name in mining.teacher:
+        with collected():
+            known_config(name, None)
+    is_distilled = LOSSES[recipe.training.get("loss", RerankerTrainingArguments.loss)].of_teacher
+    if is_distilled and has_index and not mining.teacher:
+        faults.append("teacher: the loss needs one; name a cross-encoder")
+    network = None
+    with collected(), loading(f"model {base[0]}"), torch.device("meta"):
+        if config := configs.get("max_length"):
+            network = AutoModel.from_config(config, attn_implementation=model.attn_implementation)
+            if recipe.training.get("frozen_layers") is not None:
+                freeze_lowest(network, recipe.training["frozen_layers"])
     negatives = mining.nearest_negatives + mining.same_type_negatives + mining.random_negatives
     mentions = mining.max_train_mentions or recipe.mentions.expected_mentions or 0
     needs = {

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainingArguments
 
 from ..core.arrays import expand_ranges, list_offsets
+from ..core.settings import TEACHER
 from ..core.text_files import UserError
 from ..core.training_arguments import GOLD_LABEL, LOSSES, Loss, bce
 from ..models.batches import PairBatch
@@ -47,6 +48,7 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
         offsets: (lists + 1,) int64, the first pair of each list.
         labels: (n,) float32, 1 for the gold concept.
         weights: (n,) float32.
+        teacher: (n,) float32, NaN for pairs without a teacher's score.
     """
 
     def __init__(self, rows: pa.Table, encoder: PairEncoder, scale: float = 1.0) -> None:
@@ -62,6 +64,9 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
         self.offsets = list_offsets(rows["labels"].combine_chunks().value_lengths().to_numpy())
         self.labels = rows["labels"].combine_chunks().flatten().to_numpy().astype(np.float32)
         self.weights = (rows["weights"].combine_chunks().flatten().to_numpy() * scale).astype(np.float32)
+        self.teacher = np.full(len(self.pairs), np.nan, np.float32)
+        if TEACHER in rows.column_names:
+            self.teacher[:] = rows[TEACHER].combine_chunks().flatten().to_numpy(zero_copy_only=False)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -209,6 +214,7 @@ class RerankerTrainer(Trainer):
         # Read by Trainer, which otherwise does not count the pairs for a model without further arguments.
         self.model_accepts_loss_kwargs = True
         self._owner = torch.from_numpy(self.train_dataset.owner).to(self.args.device)
+        self._teacher = torch.from_numpy(self.train_dataset.teacher).to(self.args.device) if loss.of_teacher else None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer of `args`, with parameter groups for the head if it has a learning rate of its own."""
@@ -272,7 +278,8 @@ class RerankerTrainer(Trainer):
         terms = outputs.logits.squeeze(-1).float(), inputs["labels"], inputs["weight"]
         if model.training:
             assert num_items_in_batch is not None
-            total = self.loss.terms(*terms, self._owner[inputs["row"]]).sum()
+            scores = [] if self._teacher is None else [self._teacher[inputs["row"]]]
+            total = self.loss.terms(*terms, self._owner[inputs["row"]], *scores).sum()
             loss = total / num_items_in_batch * self.accelerator.num_processes
         else:
             loss = bce(*terms).mean()
