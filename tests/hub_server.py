@@ -87,13 +87,14 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    gated: str | None = None
 
     def __post_init__(self) -> None:
         self.add(Commit({".gitattributes": Blob(GITATTRIBUTES)}, None, "initial commit"))
 
-    def add(self, commit: Commit) -> str:
+    def add(self, commit: Commit, branch: str = "main") -> str:
         self.commits[commit.oid] = commit
-        self.branches["main"] = commit.oid
+        self.branches[branch] = commit.oid
         return commit.oid
 
     def resolve(self, revision: str) -> str:
@@ -115,6 +116,7 @@ class Request:
     path: str
     token: str | None
     body: bytes
+    query: str = ""
 
     def json(self) -> dict:
         return json.loads(self.body)
@@ -221,7 +223,9 @@ class HubServer:
     def writes(self) -> list[str]:
         """What was asked that changes a repo or sends a file."""
         return [
-            line for line in self.log if re.match(r"PUT|POST .*(/create$|/commit/|/tag/|/preupload/|\.git/)", line)
+            line
+            for line in self.log
+            if re.match(r"PUT|POST .*(/create$|/commit/|/branch/|/tag/|/preupload/|\.git/)", line)
         ]
 
     def _answer(self, request: Request) -> Answer:
@@ -356,8 +360,23 @@ class HubServer:
         files = dict(found.commits[parent].files)
         for line in lines:
             self._apply(files, line["key"], line["value"])
-        oid = found.add(Commit(files, parent, header["summary"]))
-        return answer({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{repo}/commit/{oid}"})
+        branch = "refs/pr/1" if "create_pr=1" in request.query else rev
+        oid = found.add(Commit(files, parent, header["summary"]), branch)
+        made = {"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{repo}/commit/{oid}"}
+        return answer(made | {"pullRequestUrl": f"{self.url}/{repo}/discussions/1"})
+
+    @route("POST", "/api/models/{repo}/branch/{rev}")
+    def _branch(self, request: Request, repo: str, rev: str) -> Answer:
+        found = self._writable(request, repo)
+        if rev in found.branches:
+            raise HTTPError(409, f"Branch {rev} already exists")
+        found.branches[rev] = found.resolve(request.json()["startingPoint"])
+        return answer()
+
+    @route("PUT", "/api/models/{repo}/settings")
+    def _settings(self, request: Request, repo: str) -> Answer:
+        self._writable(request, repo).gated = request.json()["gated"]
+        return answer()
 
     def _apply(self, files: dict[str, Blob], key: str, value: dict) -> None:
         if key == "file":
@@ -410,7 +429,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
         kind, _, token = self.headers.get("Authorization", "").partition(" ")
-        request = Request(self.command, urlsplit(self.path).path, token if kind == "Bearer" else None, body)
+        url = urlsplit(self.path)
+        request = Request(self.command, url.path, token if kind == "Bearer" else None, body, url.query)
         try:
             status, headers, content = self.respond(request)
         except HTTPError as error:

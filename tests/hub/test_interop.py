@@ -54,13 +54,6 @@ def test_transformers_gives_the_same_logits(folder, pairs, logits):
     np.testing.assert_allclose(theirs.squeeze(-1).numpy(), logits, rtol=0, atol=1e-4)
 
 
-def test_sentence_transformers_gives_the_same_logits(folder, pairs, logits):
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    encoder = sentence_transformers.CrossEncoder(str(folder), device="cpu", local_files_only=True)
-    theirs = encoder.predict(pairs, show_progress_bar=False)
-    np.testing.assert_allclose(theirs, logits, rtol=0, atol=1e-4)
-
-
 TEMPLATES = [
     PairTemplate(64),
     PairTemplate(128, mention_types=True, candidate_fields=("preferred_name",)),

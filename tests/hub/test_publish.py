@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
 from tiny_reranker import tiny_reranker
 
+from umls_reranker import UMLSReranker
 from umls_reranker.core.recipe import Recipe, load_recipe
 from umls_reranker.core.text_files import UserError
 from umls_reranker.hub.download import download
@@ -147,6 +149,21 @@ def test_versions_do_not_mix(hub, folder):
         snapshot = download(REPO, tag)
         verify_model(snapshot)
         assert (snapshot / "model.safetensors").read_bytes() == seed_files["model.safetensors"]
+
+
+def test_a_team_publishes_to_a_branch_or_by_a_pull_request(hub, folder):
+    publish(folder, REPO, "v1", gated="manual", commit_message="The first")
+    repo = hub.repos[REPO]
+    first = repo.branches["main"]
+    assert (repo.gated, repo.commits[first].message) == ("manual", "The first")
+    second_version(folder)
+    publish(folder, REPO, "v2-rc1", branch="next")
+    assert repo.tags == {"v1": first, "v2-rc1": repo.branches["next"]} and repo.branches["main"] == first
+    publish(folder, REPO, None, branch="next")
+    assert publish(folder, REPO, "v2", create_pr=True) == f"{hub.url}/{REPO}/discussions/1"
+    assert repo.branches["main"] == first and repo.commits[repo.branches["refs/pr/1"]].parent == first
+    assert {*repo.tags} == {"v1", "v2-rc1"} and b'revision="v2"' in repo.files("refs/pr/1")["README.md"]
+    assert "create_pr" in refused(publish, folder, REPO, "v3", create_pr=True, branch="next")
 
 
 def test_what_people_wrote_into_the_card_stays(hub, folder):
@@ -319,9 +336,25 @@ def test_without_network_a_fetched_version_still_loads(hub, folder, monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.log)
     assert download(REPO, "v1.0.0") == snapshot
-    assert "HF_HUB_OFFLINE is set" in refused(download, REPO, "v2.0.0")
-    assert "HF_HUB_OFFLINE is set" in refused(publish, folder, REPO, "v2.0.0")
+    assert "HF_HUB_OFFLINE" in refused(download, REPO, "v2.0.0")
+    assert "HF_HUB_OFFLINE" in refused(publish, folder, REPO, "v2.0.0")
     assert len(hub.log) == asked
+
+
+def test_options_of_the_hub_are_those_of_other_libraries(hub, folder, tmp_path):
+    options = {"cache_dir": tmp_path / "other", "subfolder": "en/small", "device": "cpu"}
+    publish(folder, REPO, "v1")
+    repo = hub.repos[REPO]
+    repo.add(Commit({f"en/small/{name}": Blob(data) for name, data in repo.files().items()}, None, "moved"))
+    assert "local_files_only" in refused(UMLSReranker.from_pretrained, REPO, local_files_only=True, **options)
+    reranker = UMLSReranker.from_pretrained(REPO, token=READER, **options)
+    assert reranker.folder.is_relative_to(tmp_path / "other") and reranker.folder.parts[-2:] == ("en", "small")
+    asked = len(hub.log)
+    UMLSReranker.from_pretrained(REPO, local_files_only=True, **options)
+    assert len(hub.log) == asked
+    UMLSReranker.from_pretrained(REPO, force_download=True, **options)
+    assert any("GET" in line and "reranker.json" in line for line in hub.log[asked:])
+    assert UMLSReranker.from_pretrained(reranker.folder.parent, subfolder="small").info == reranker.info
 
 
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub, folder, monkeypatch):
@@ -368,6 +401,8 @@ def test_a_downloaded_file_is_verified_before_it_is_read(hub, folder, name):
 
 
 def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):
+    with changing(folder) as new:
+        make_outcomes(400).save(new / "outcomes.parquet")
     recipe = tmp_path / "config.yaml"
     recipe.write_text(f"output_dir: {tmp_path}\nrun_name: .\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -381,5 +416,8 @@ def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):
     assert (dry.returncode, dry.stdout) == (0, f"would be published with tag v1.0.0: {hub.url}/{REPO}\n"), dry.stderr
     assert hub.writes == []
     assert run().stdout.endswith(f"{hub.url}/{REPO}/commit/{hub.repos[REPO].tags['v1.0.0']}\n")
+    undated = run("--tag=", "--against", "v1.0.0")
+    assert "not inferior on the same 400 mentions" in undated.stdout, undated.stderr
+    assert f"published with tag v{date.today():%Y.}" in undated.stdout
     again = run()
     assert again.returncode == 2 and again.stderr.startswith(f"error: {REPO} already has 'v1.0.0'")

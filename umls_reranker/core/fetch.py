@@ -200,7 +200,7 @@ def _reason(error: BaseException, repo_id: str, is_signed_in: bool) -> str:
         advice = ADVICE.get(status, "check the names and the token, or try again later")
         return f"{hub} answered {status} ({error.server_message or 'without a reason'}); {advice}"
     if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
-        return f"{repo_id} is not in the local cache and HF_HUB_OFFLINE is set; unset it or give a local folder"
+        return f"{repo_id} is not in the cache, and HF_HUB_OFFLINE or local_files_only is set; give a local folder"
     if isinstance(error, HFValidationError):
         return f"{hub} or its client refused {repo_id}: {error}"
     return f"no connection to {hub} ({type(error).__name__}); check the network and HF_ENDPOINT, or use local folders"

@@ -175,9 +175,9 @@ def with_former(card: str, former: str) -> str:
     except (ValueError, YAMLError):
         raise UserError(f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there") from None
     theirs = {key: value for key, value in old.data.to_dict().items() if key not in OWN_METADATA}
-    # A license and its name and link belong together.
-    is_replaced = "license" in theirs
-    ours = {key: value for key, value in new.data.to_dict().items() if not (is_replaced and key.startswith("license"))}
+    # A license and its name and link belong together. The order stays: a card of ours is returned unchanged.
+    dropped = {"license_name", "license_link"} - theirs.keys() if "license" in theirs else set()
+    ours = {key: value for key, value in new.data.to_dict().items() if key not in dropped}
     for key in ("tags", "datasets"):
         values = [[value] if isinstance(value, str) else value for data in (ours, theirs) if (value := data.get(key))]
         theirs |= {key: [*dict.fromkeys(chain(*values))]} if values else {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from os.path import expanduser
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from ..core.text_files import UserError
 from ..core.version import __version__
@@ -23,22 +23,22 @@ REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 def download(
     repo_or_path: str | Path,
     revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
     backend: str = "torch",
     files: Sequence[str] | None = None,
     is_plain: bool = False,
+    subfolder: str = "",
+    **hub: Any,
 ) -> Path:
     """Folder of a reranker: a local one unchanged, or one snapshot of a Hub repo at one revision.
 
     Args:
         repo_or_path: local folder, Hub repo as ``NAMESPACE/NAME``, or `BUILT_IN`, unless a folder has this name.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
-        token: Hub token; None uses the environment or ``hf auth login``.
-        cache_dir: the Hub cache; by default the one shared by all Hugging Face libraries.
         backend: backend whose network is downloaded, if the model has a network.
         files: files to download, by default all that a reranker loads; a local folder is not filtered.
         is_plain: whether a network without calibration is accepted.
+        subfolder: folder of the reranker in the folder or repo.
+        hub: options of `huggingface_hub.snapshot_download`, such as ``token`` and ``cache_dir``.
 
     Raises:
         UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
@@ -49,23 +49,23 @@ def download(
     if str(repo_or_path) == BUILT_IN and not path.is_dir():
         path = BUILT_IN_FOLDER
     if path.is_dir():
+        path /= subfolder
         if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
             raise UserError(f"{repo_or_path} is a run folder; use its model, {path / 'model'}")
         if revision is not None:
             raise UserError(f"{repo_or_path} is not of the Hub, so it has no revision {revision!r}")
         return path
-    return snapshot(
-        str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_files(backend)), is_plain
-    )
+    names = files or (MANIFEST, *loaded_files(backend))
+    return snapshot(str(repo_or_path), revision, names, is_plain, subfolder, **hub)
 
 
 def snapshot(
     repo_id: str,
     revision: str | None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
     files: Sequence[str] = (MANIFEST,),
     is_plain: bool = False,
+    subfolder: str = "",
+    **hub: Any,
 ) -> Path:
     """Like `download`, of a Hub repo only."""
     if not re.fullmatch(REPO_ID, repo_id):
@@ -77,23 +77,17 @@ def snapshot(
 
     from ..core.fetch import hub_calls
 
-    with hub_calls(repo_id, token):
+    hub |= {"library_name": "umls_reranker", "library_version": __version__}
+    hub["allow_patterns"] = [str(PurePosixPath(subfolder, name)) for name in files]
+    with hub_calls(repo_id, token := hub.get("token")):
         try:
-            folder = snapshot_download(
-                repo_id,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                allow_patterns=list(files),
-                library_name="umls_reranker",
-                library_version=__version__,
-            )
+            folder = Path(snapshot_download(repo_id, revision=revision, **hub), subfolder)
         except RevisionNotFoundError:
             tags = ", ".join(sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags))
             raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
-    if not is_plain and not (Path(folder) / MANIFEST).is_file():
+    if not is_plain and not (folder / MANIFEST).is_file():
         raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
-    return Path(folder)
+    return folder
 
 
 def hub_api(token: str | bool | None) -> HfApi:

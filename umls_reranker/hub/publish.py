@@ -24,28 +24,36 @@ from .model_folder import CARD, MANIFEST, METRICS, MODEL_FILES, ONNX, published_
 def publish(
     folder: Path,
     repo_id: str,
-    tag: str,
+    tag: str | None,
     *,
     private: bool = True,
+    gated: str | None = None,
+    branch: str = "main",
+    create_pr: bool = False,
+    commit_message: str | None = None,
     token: str | None = None,
     dry_run: bool = False,
 ) -> str:
-    """Publish a model folder as one commit on ``main`` and a new tag on that commit.
+    """Publish a model folder as one commit on ``main`` or another branch, and a new tag on that commit.
 
     Of the card on the Hub, the text around the marks and the metadata that this package does not measure stay.
-    All checks run before the first byte is sent. The commit is atomic, and the Hub refuses it if ``main`` has moved in
-    the meantime. So a failed upload leaves all earlier versions unchanged, and the same command resumes it.
+    All checks run before the first byte is sent. The commit is atomic, and the Hub refuses it if the branch has moved
+    in the meantime. So a failed upload leaves all earlier versions unchanged, and the same command resumes it.
 
     Args:
         folder: model folder, checked by `verify_model`.
         repo_id: Hub repo, ``NAMESPACE/NAME``; created if it does not exist.
-        tag: name of the version; an existing tag or branch of that name is never changed.
+        tag: name of the version; an existing tag or branch of that name is never changed. None: there is no tag.
         private: make a new repo private, and refuse to publish to an existing one that is public.
+        gated: whether access must be requested: ``auto``, ``manual`` (people approve) or ``False``. None: as before.
+        branch: branch of the commit; a new one begins at ``main``.
+        create_pr: open a pull request to ``main`` instead; the tag is only named on the card: make it after the merge.
+        commit_message: title of the commit.
         token: Hub token with write access; None uses the environment or ``hf auth login``.
         dry_run: run all checks, also on the Hub, and send nothing.
 
     Returns:
-        URL of the commit; in a dry run, of the repo.
+        URL of the commit or pull request; in a dry run, of the repo.
 
     Raises:
         UserError: the folder, names, tag or token are not acceptable, or the Hub cannot be reached.
@@ -54,6 +62,8 @@ def publish(
     # Files that the manifest lists but torch does not load may be missing.
     verify_files(folder, {METRICS, ONNX} & {METRICS, *verify_model(folder)["sha256"]})
     _check_names(repo_id, tag)
+    if create_pr and branch != "main":
+        raise UserError(f"branch: a pull request is to main, not to {branch}; leave out branch or create_pr")
     contents = published_files(folder)
     card = folder_card(folder, repo_id, tag)
     contents[CARD] = card.encode()
@@ -62,7 +72,7 @@ def publish(
 
     api = hub_api(token)
     with hub_calls(repo_id, token):
-        head = _head(api, repo_id, tag, private)
+        head = _head(api, repo_id, tag, private, branch)
         present: list[str] = []
         if head is not None:
             present = api.list_repo_files(repo_id, revision=head)
@@ -75,7 +85,11 @@ def publish(
             return portable_locator(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
-            head = _head(api, repo_id, tag, private)
+            head = _head(api, repo_id, tag, private, branch)
+        if gated is not None:
+            api.update_repo_settings(repo_id, gated=gated)  # type: ignore[arg-type]
+        if branch != "main":
+            api.create_branch(repo_id, branch=branch, revision=head, exist_ok=True)
 
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, content) for name, content in contents.items()
@@ -84,29 +98,37 @@ def publish(
     stale = [name for name in present if name in MODEL_FILES and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
 
-    message = f"Publish {tag}"
+    message = commit_message or f"Publish {tag or 'a version'}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
     with hub_calls(repo_id, token, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split an upload into several commits.
         with warnings.catch_warnings():
             # The outcomes are data that belong to the model.
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
-            commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
-        api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
-    return portable_locator(commit.commit_url)
+            options = {"commit_message": message, "parent_commit": head, "revision": branch, "create_pr": create_pr}
+            commit = api.create_commit(repo_id, operations, **options)  # type: ignore[call-overload]
+        if tag and not create_pr:
+            api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
+    return portable_locator(commit.pr_url or commit.commit_url)
 
 
-def _check_names(repo_id: str, tag: str) -> None:
+def _check_names(repo_id: str, tag: str | None) -> None:
     if not re.fullmatch(REPO_ID, repo_id):
         raise UserError(f"repo_id {repo_id!r} must have the form NAMESPACE/NAME, e.g. org/sapbert-umls-reranker")
+    if tag is None:
+        return
     # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
     is_name = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag)
     if not is_name or ".." in tag or tag.endswith(".lock") or re.fullmatch(r"main|[0-9a-f]{5,40}", tag):
         raise UserError(f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; e.g. v1.0.0")
 
 
-def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
-    """Commit at the head of ``main``, or None if the repo does not exist; raises if publishing is not allowed."""
+def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str) -> str | None:
+    """Commit at the head of the branch, or of ``main`` before there is one; None: the repo does not exist.
+
+    Raises:
+        UserError: publishing is not allowed.
+    """
     if not api.repo_exists(repo_id):
         return None
     info, refs = api.model_info(repo_id), api.list_repo_refs(repo_id)
@@ -115,7 +137,8 @@ def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
     for ref in (*refs.tags, *refs.branches):
         if ref.name == tag:
             raise UserError(f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), which stays; choose a new tag")
-    return next((ref.target_commit for ref in refs.branches if ref.name == "main"), info.sha)
+    heads = {ref.name: ref.target_commit for ref in refs.branches}
+    return heads.get(branch) or heads.get("main", info.sha)
 
 
 def find_outcomes(location: str) -> Path:

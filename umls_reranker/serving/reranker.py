@@ -91,8 +91,14 @@ class UMLSReranker:
         token_budget: int | None = None,
         accept_tier: str = "medium",
         exhaustive: bool = False,
+        subfolder: str = "",
+        local_files_only: bool = False,
+        force_download: bool = False,
     ) -> UMLSReranker:
         """Load a reranker from the Hub or a local folder.
+
+        There is no ``device_map``, because a network is on one device, and no ``attn_implementation``, because BERT
+        has an attention of its own, without padding; other networks have the one that transformers selects.
 
         Args:
             id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a network that comes with the
@@ -110,12 +116,17 @@ class UMLSReranker:
             accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or ``high``, only what
                 its certificate covers.
             exhaustive: whether the cross-encoder scores all candidates of every call; see `rerank`.
+            subfolder: folder of the reranker in the repo or local folder.
+            local_files_only: download nothing.
+            force_download: download even what is in the cache.
 
         Raises:
             UserError: the model is not found or not accessible, or a file is missing, damaged, changed or from another
                 version.
         """
-        folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
+        hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
+        hub["local_files_only"] = local_files_only
+        folder = download(id_or_path, revision, backend, subfolder=subfolder, **hub)
         info = verify_model(folder, backend)
         scorer = None
         if has_network(info):
@@ -325,17 +336,17 @@ class UMLSReranker:
             raise UserError("save_pretrained: the folder has no name; give one, or '.' for the working directory")
         return save_copy(self.folder, Path(folder), self.scorer.backend if self.scorer else "torch")
 
-    def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
+    def push_to_hub(self, repo_id: str, tag: str | None = None, **options: Any) -> str:
         """Publish the model as one commit and one tag of a Hub repo.
 
         Args:
             repo_id: ``organization/name``; a new repo is created.
-            tag: name of the version, such as ``v1.0.0``; an existing tag is refused.
-            private: whether a new repo is private.
-            token: Hub token; by default from ``hf auth login`` or ``HF_TOKEN``.
+            tag: name of the version, such as ``v1.0.0``; an existing tag is refused. None: there is no tag.
+            options: ``private`` (True), ``gated``, ``branch``, ``create_pr``, ``commit_message`` and ``token``, as of
+                `umls_reranker.hub.publish.publish`.
 
         Returns:
-            URL of the commit.
+            URL of the commit or pull request.
 
         Raises:
             UserError: the repo cannot be written, or has this tag.
@@ -343,7 +354,7 @@ class UMLSReranker:
         # Loading a model must not import what publishing needs.
         from ..hub.publish import publish
 
-        return publish(self.folder, repo_id, tag, private=private, token=token)
+        return publish(self.folder, repo_id, tag, **options)
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """Warn once: names the inputs that any mention with candidates lacks, and the models that decided instead."""
