@@ -203,7 +203,7 @@ def drawn_lists(
     lists = CandidateLists.from_objects(TypeHierarchy.built_in(), ["mention"] * n, [names] * n)
     every = np.ones(n, bool)
     nothing = np.fromiter(((),) * n, object, n)
-    columns = (of_document.astype(str), every, every, gold, every, every)
+    columns = (of_document.astype(str), every, every, gold, every, every, np.full(n, None))
     annotations = Annotations(np.full(n, ""), nothing, ~every, *columns)
     scores = {"retriever": score.ravel()}
     return replace(lists, scores=scores).annotated(annotations), logits.ravel().astype(np.float32)

@@ -90,10 +90,11 @@ def calibrate_on_lists(options) -> None:
     labelled = read_labelled_lists(options.lists, source.hierarchy, options.dictionary, add=options.add)
     # Before anything is scored, which may take long.
     print(described(labelled, source.reads), flush=True)
+    settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
     if options.dry_run:
+        print(source.needed_documents(labelled.lists, settings))
         would_make("calibrate", options.output)
         return
-    settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
     keep = options.keep_cross_encoder
     new = calibrate(source, labelled.lists, settings, options.seed, keep_cross_encoder=keep)
     save_calibrated(source, new, options.output)

@@ -16,6 +16,7 @@ umls-reranker evaluate MODEL --lists FILE --help lists the options of this form.
 """
 
 import shutil
+from dataclasses import replace
 
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import is_on_lists, lists_parser, parse_recipe, portable_locator
@@ -82,11 +83,15 @@ def make(recipe, run, stage) -> None:
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions, lists = run.splits("mentions"), read_run_lists(run.path, "test", concepts)
-    known = [row[:2] for split in ("train", "calibration") for row in counted_mentions(mentions[split])]
+    # Those that the model counts.
+    counted = ("train", "dev", "calibration")
+    known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
         bootstrap = {"resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
         metrics, outcomes = evaluate_lists(reranker, lists, "test", known=known, **bootstrap)
+        # They may be published with the model.
+        outcomes = replace(outcomes, entity=[None] * len(outcomes))
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
         for name in ("f1", "roc_auc"):
             metrics["figures"][name] = {"value": dev[name]}

@@ -33,6 +33,7 @@ def make_lists(
         np.asarray(gold),
         np.ones(count, bool),
         np.ones(count, bool),
+        np.full(count, None),
     )
     return AnnotatedLists(**vars(lists), annotations=annotations)
 

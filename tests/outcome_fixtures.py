@@ -29,6 +29,8 @@ def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **
     right = rng.random(mentions) < score
     drawn = {
         "document": np.array([f"d{row // per_document}" for row in range(mentions)]),
+        "mention_id": np.array([str(row) for row in range(mentions)]),
+        "entity": np.full(mentions, "cold"),
         "start": np.arange(mentions) * 10,
         "end": np.arange(mentions) * 10 + 5,
         "types": [["T047"] if row % 4 else ["T121"] for row in range(mentions)],

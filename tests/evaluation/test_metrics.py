@@ -96,7 +96,8 @@ def test_types_with_too_few_mentions_are_not_listed(count, listed):
 
 
 def test_tiers_and_what_was_seen_in_training_are_parts():
-    outcomes = make_outcomes(40, types=[[]] * 40)
+    gold = np.array([f"C9999999|C{row:07d}" for row in range(40)])
+    outcomes = make_outcomes(40, types=[[]] * 40, gold=gold)
     figures, rows = measured(outcomes, known=[("Mention", "C0000003")])
     assert list(rows) == ["tiers", "subsets"] and list(rows["subsets"]) == ["seen_string", "seen_cui", "unseen_cui"]
     assert figures["subsets/seen_cui/acc@1"]["n"] == 1 and figures["subsets/seen_string/acc@1"]["n"] == 40

@@ -125,6 +125,20 @@ def test_a_value_that_will_not_do_is_named_with_its_row(change, named):
         CandidateLists.from_rows(HIERARCHY, rows[1:])
 
 
+def test_a_score_that_a_retriever_did_not_give_is_the_lowest_of_the_list_and_known_as_such():
+    given = [[(1, 0.9), (2, None), (3, 0.4), (2, None)], [(1, None), (1, 0.2)], [(4, None)]]
+    candidates = [[{"name": "a", "cui": f"C{cui}", "lexical_score": score} for cui, score in items] for items in given]
+    lists = make_lists(["m"] * 3, candidates)
+    assert lists.partial_scores == {"lexical": 0.2}
+    found = lists.with_whole_scores(lists.partial_scores)
+    # A concept that the retriever gave under another name has its score.
+    assert found.scores["lexical"].tolist() == [0.9, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2]
+    assert found.scores["lexical_found"].tolist() == [1, 0, 1, 0, 1, 1, 0]
+    assert found.with_whole_scores({"lexical": 0}).scores["lexical_found"].tolist() == [1, 0, 1, 0, 1, 1, 0]
+    unknown = lists.with_whole_scores().scores
+    assert np.isnan(unknown["lexical"]).tolist() == [False] * 6 + [True] and "lexical_found" not in unknown
+
+
 @pytest.mark.parametrize(
     "change",
     [

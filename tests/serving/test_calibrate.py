@@ -2,17 +2,21 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from list_fixtures import write_lists
-from list_model import run_script, unordered_rows
+from list_model import list_rows, run_script, unordered_rows
 from tiny_models import tiny_cross_encoder
 from tiny_reranker import tiny_reranker
 from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import UMLSReranker, UserError
+from umls_reranker.lists.labels import labels, parts_of_documents
+from umls_reranker.lists.read import RowPosition, Rows
+from umls_reranker.vocab.types import TypeHierarchy
 
 
 @pytest.mark.parametrize("kind", ["reranker", "cross_encoder", "lists_alone"])
@@ -86,6 +90,7 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, capsys, cross_en
     shown = capsys.readouterr()
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert f"60 mentions of 20 documents; {missing} without their gold concept" in shown.out
+    assert "at least 59" in shown.out and "these 20 are worth" in shown.out
     assert shown.err.splitlines()[-1] == f"[calibrate] would be written to {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
 
@@ -171,6 +176,70 @@ def test_figures_of_acceptance_are_those_of_the_threshold_that_is_delivered(tmp_
     accept = UMLSReranker.from_pretrained(tmp_path / "new").thresholds.for_type().accept
     said = capsys.readouterr().out
     assert f"{accept:.3f}" in said and "coverage at precision 0.85 *" in " ".join(said.split())
+
+
+def test_lists_of_two_linkers_of_which_each_finds_some_candidates(tmp_path, capsys):
+    rows = unordered_rows()
+    for number, row in enumerate(rows):
+        for place, item in enumerate(row["candidates"]):
+            item["found_by_score"] = item["bm25_score"]
+            # The other linker finds the first three of five lists in six, and nothing else.
+            if place > 2 or number % 6 == 0:
+                del item["bm25_score"]
+    lists = write_lists(tmp_path / "own.jsonl", rows)
+    run_script("calibrate", "--lists", lists, "--output", tmp_path / "new")
+    assert capsys.readouterr().out.count("bm25_score: 840 of 1,440 candidates lack it") == 1
+    reranker = UMLSReranker.from_pretrained(tmp_path / "new")
+    assert {"bm25", "bm25_found"} < {*reranker.calibration.models[0].fusion.weights}
+    assert {*reranker.calibration.scores} == {"bm25", "found_by"} == {*reranker.calibration.score_ranges}
+    # Served without a warning, and what it finds is decided by the model of all inputs.
+    ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
+    assert {items[0].inputs for items in ranked} == {"all"}
+    metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert metrics["lists"]["scores"] == ["found_by", "bm25"] and metrics["figures"]["acc@1"]["value"] > 0.8
+    # A model of lists with whole scores says what it does.
+    for row in rows:
+        for item in row["candidates"]:
+            item.pop("bm25_score", None)
+    run_script("calibrate", "--lists", write_lists(tmp_path / "one.jsonl", rows), "--output", tmp_path / "one")
+    partial = [{"name": "cold", "cui": "C1", "found_by_score": 20.0}, {"name": "flu", "cui": "C2"}]
+    with pytest.warns(UserWarning, match="found_by"):
+        assert UMLSReranker.from_pretrained(tmp_path / "one").rerank("cold", partial)[0].inputs == "all"
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, None),
+        ({"left": "the same eight words stand before each of the mentions"}, "texts overlap"),
+        ({"mention_id": "PMID{}_T{}"}, "ids begin alike, as with PMID"),
+        ({"doc_id": "PMID{}_T{}"}, "ids begin alike, as with PMID"),
+        ({"mention_id": "{1}"}, None),
+        ({"mention_id": "m-{1}"}, None),
+        ({"doc_id": "PMID{}"}, ""),
+    ],
+)
+def test_parts_of_documents_with_an_id_of_their_own_are_noticed(change, found):
+    rows = [
+        {"entity": "cold", "doc_id": f"d{number}", "cui": "C1", "candidates": [{"name": "cold", "cui": "C1"}]}
+        | {key: value.format(number // 3, number) for key, value in change.items()}
+        for number in range(60)
+    ]
+    lists = labels(Rows([RowPosition(Path("own.jsonl"), row) for row in range(60)], rows), TypeHierarchy([])).lists
+    said, is_parted = parts_of_documents(lists)
+    assert is_parted == bool(found) and (found or "") in said and bool(said) == (found != "")
+
+
+def test_nothing_is_certified_where_documents_are_parts_of_others(tmp_path, capsys):
+    for prefix in ("d{0}", "PMID{1}_"):
+        rows = [row | {"doc_id": prefix.format(n, n // 3) + f"{n}"} for n, row in enumerate(list_rows(400, 400))]
+        for row in rows:
+            row["cui"] = max(row["candidates"], key=lambda item: item["sapbert_score"])["cui"]
+        del rows[0]["mention_id"]
+        lists = write_lists(tmp_path / f"{prefix[0]}.jsonl", rows)
+        run_script("calibrate", "--lists", lists, "--output", tmp_path / prefix[0])
+        is_certified = UMLSReranker.from_pretrained(tmp_path / prefix[0]).thresholds.is_certified
+        assert is_certified == (prefix == "d{0}") and "a doc_id of its own" in capsys.readouterr().out
 
 
 def test_corrections_replace_rows_and_are_no_sample(tmp_path, capsys):

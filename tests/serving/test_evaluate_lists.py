@@ -71,14 +71,16 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     assert metrics["verdict"] in page and "new on test.jsonl" in page
     outcomes = Outcomes.load(tmp_path / "a" / "report" / "outcomes.parquet")
     assert outcomes.correct.mean() == pytest.approx(ours) and len(outcomes) == 300
+    assert outcomes.entity.tolist() == [row["entity"] for row in rows] and outcomes.mention_id.tolist() == [None] * 300
 
 
-def test_documents_of_the_calibration_are_counted_and_the_verdict_is_on_others(tmp_path, calibrated):
+def test_documents_of_the_calibration_are_left_out(tmp_path, calibrated):
     # Of the 50 documents, d0 to d29 are among the 80 that it was calibrated on.
     rows = unordered_rows(90, 30, seed=2) + unordered_rows(60, 20, seed=3, prefix="new")
     metrics, _ = evaluated(calibrated, tmp_path, rows)
     assert "on 30 of these documents" in metrics["notes"][0]
     rest, _ = evaluated(calibrated, tmp_path, rows[90:])
+    assert repr(metrics["figures"]) == repr(rest["figures"]) and metrics["mentions"] == 60
     assert metrics["verdict"] == rest["verdict"] and rest["verdict"].startswith("gain: ")
     metrics, _ = evaluated(calibrated, tmp_path, rows[:90])
     assert metrics["verdict"].startswith("inconclusive: the model was calibrated on all")

@@ -19,4 +19,12 @@ def test_what_was_found_is_said_with_its_counts(tmp_path):
     said = described(labelled, ["definition"])
     for counted in ("12 mentions of 12 documents; 1 without", "scores: bm25_score", "definition: 12 of 24", "Illness"):
         assert counted in said
+    assert "caution" not in said
     assert "entity_type: 5 of 12 mentions; semantic_types: 12 of 24 candidates" in said
+
+
+def test_what_makes_figures_too_good_is_cautioned_against(tmp_path):
+    candidates = [{"name": "cold", "cui": f"C{place}", "my_score": place} for place in range(3)]
+    rows = [{"doc_id": f"d{n}", "entity": "cold", "cui": "C2", "candidates": candidates} for n in range(100)]
+    said = described(read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in()), [])
+    assert "caution: my_score rises" in said and "caution: every list has its gold concept" in said

@@ -158,6 +158,7 @@ def rank(
     if asked.ndim and len(asked) != len(lists):
         raise ValueError(f"exhaustive: {len(lists)} expected 1 or {len(lists)} values, found {len(asked)}")
     is_exhaustive = asked if asked.ndim else np.full(len(lists), bool(asked))
+    lists = lists.with_whole_scores(calibration.lowest)
     choice = calibration.model_for(lists, network_inputs)
     scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0 if callable(score) else score.truncated
     for number in np.unique(choice.models).tolist():

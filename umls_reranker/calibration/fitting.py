@@ -15,6 +15,7 @@ from ..core.arrays import best_candidates, map_in_order
 from ..core.script import progress
 from ..core.settings import CALIBRATORS, CROSS_ENCODER
 from ..core.text_files import UserError
+from ..lists.columns import FOUND
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import Calibrator, Sample
 from .certificate import NO_CERTIFICATES, CertificateHistory
@@ -98,6 +99,7 @@ def fit_calibration(
     seed: int,
     history: CertificateHistory = NO_CERTIFICATES,
     *,
+    may_certify: bool = True,
     may_drop_network: bool = False,
     has_fallbacks: bool = True,
 ) -> Fitted:
@@ -121,6 +123,7 @@ def fit_calibration(
         settings: the recipe's section.
         seed: seed of the folds of documents.
         history: certificates of the versions that this one was derived from.
+        may_certify: whether any document counts for a certificate.
         may_drop_network: whether the cross-encoder is left out if it adds nothing.
         has_fallbacks: whether to fit more than the model of all inputs.
 
@@ -130,7 +133,7 @@ def fit_calibration(
     """
     data = _Data.of(lists, network, counts, _features(lists, settings), seed)
     documents = lists.annotations.documents
-    certifies = lists.annotations.certifies & history.is_new(documents)
+    certifies = lists.annotations.certifies & history.is_new(documents) & may_certify
     now_certified = history.after(documents[certifies].tolist())
     attempt = len(now_certified.certificates)
     of_certificate = {"documents": len({*documents[certifies]}), "mentions": int(certifies.sum())}
@@ -164,7 +167,8 @@ def fit_calibration(
             # The remaining inputs carry no information, so mentions with only these are never in the high tier.
             if not models:
                 raise
-    ranges = {name: ScoreRange.of(lists.scores[name]) for name in data.names if name in lists.scores}
+    scores = [name for name in data.names if name in lists.scores and not name.endswith(FOUND)]
+    ranges = {name: ScoreRange.of(lists.scores[name]) for name in scores}
     calibration = Calibration(
         [model for model, _ in models],
         data.counts,

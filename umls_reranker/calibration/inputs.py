@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
 from ..core.settings import FEATURES
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import FIELDS, encoded_texts
+from ..lists.columns import FIELDS, FOUND, SUFFIX, encoded_texts
 
 Lists = TypeVar("Lists", bound=CandidateLists)
 
@@ -37,7 +37,7 @@ def inputs_of(features: Iterable[str]) -> list[str]:
     """Inputs that features need; a feature that is not declared is a score of user-provided lists."""
     inputs: list[str] = []
     for feature in features:
-        inputs += FEATURES[feature].inputs if feature in FEATURES else (f"{feature}_score",)
+        inputs += FEATURES[feature].inputs if feature in FEATURES else (feature.removesuffix(FOUND) + SUFFIX,)
     return list(dict.fromkeys(inputs))
 
 

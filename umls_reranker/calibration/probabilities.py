@@ -23,7 +23,7 @@ import numpy as np
 from ..core.settings import CROSS_ENCODER, FEATURES, SCORES
 from ..core.text_files import UserError
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import SUFFIX
+from ..lists.columns import FOUND, SUFFIX
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .features import FeatureTable, feature_table
@@ -236,6 +236,12 @@ class Calibration:
         read = inputs_of(self.models[0].fusion.weights if self.models[0].fusion else ())
         return tuple(name.removesuffix(SUFFIX) for name in read if name.endswith(SUFFIX))
 
+    @cached_property
+    def lowest(self) -> dict[str, float]:
+        """Scores of retrievers that did not find all candidates of calibration (`with_whole_scores`)."""
+        weights = self.models[0].fusion.weights if self.models[0].fusion else {}
+        return {name: ends.low for name, ends in self.score_ranges.items() if name + FOUND in weights}
+
     def model_for(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> Choice:
         """For each mention the first model whose inputs it has, else the last.
 
@@ -298,14 +304,15 @@ class Calibration:
         tables, part = load_thresholds(thresholds), "inputs"
         try:
             scores = state.get("score_ranges") or {}
+            known = [*scores, *(f"{name}{FOUND}" for name in scores)]
             names = [str(entry["name"]) for entry in state["inputs"]]
             if names != list(tables) or not names:
                 raise ValueError(f"thresholds.json is of {', '.join(tables)}")
-            models = [InputModel.from_dict(entry, tables[str(entry["name"])], scores) for entry in state["inputs"]]
+            models = [InputModel.from_dict(entry, tables[str(entry["name"])], known) for entry in state["inputs"]]
             part = "score_ranges, the range of each retriever's scores,"
             fusion = models[0].fusion
             weighed = [name for name in fusion.weights if name in SCORES or name not in FEATURES] if fusion else []
-            ranges = {name: ScoreRange.from_dict(scores[name]) for name in weighed}
+            ranges = {name: ScoreRange.from_dict(scores[name]) for name in weighed if not name.endswith(FOUND)}
             part = "index_key, which index its scores are of,"
             key = state["index_key"]
             if not isinstance(key, str) or (not key and {*SCORES} & {*ranges}):

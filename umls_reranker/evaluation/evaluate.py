@@ -68,6 +68,7 @@ def evaluate(
     def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
         return score_lists(scorer, lists, f"scoring {split} candidates", retained)
 
+    lists = lists.with_whole_scores(calibration.lowest)
     exhaustive = decide(lists, score, exhaustive=True)
     truncated, best = exhaustive.truncated, best_of_each_concept(lists, exhaustive.log_odds)
     repeated = len(lists.owner) - len(best)

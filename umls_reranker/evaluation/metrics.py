@@ -204,7 +204,8 @@ def mention_slices(
     if known := list(known):
         strings, cuis = {normalize_name(text) for text, _ in known}, {cui for _, cui in known}
         seen_string = np.array([normalize_name(text) in strings for text in mentions])
-        seen_cui = np.array([cui in cuis for cui in outcomes.gold])
+        # Of a mention with several gold concepts, any.
+        seen_cui = np.array([not cuis.isdisjoint(gold.split("|")) for gold in outcomes.gold])
         slices["subsets"] = {
             "seen_string": ("string seen", seen_string),
             "unseen_string": ("string unseen", ~seen_string),

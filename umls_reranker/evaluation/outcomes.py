@@ -1,7 +1,7 @@
-"""The answers of a model for the mentions of a split: one row per mention, without text.
+"""The answers of a model for the mentions of a split: one row per mention.
 
-Two versions are compared by these rows. They may be published with the model: they hold document ids, offsets, CUIs
-and type ids, but no names of a vocabulary.
+Two versions are compared by these rows. Those of a run may be published with the model: they hold ids of documents and
+mentions, offsets, CUIs and type ids, but no text and no names of a vocabulary.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from ..lists.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 
 OUTCOMES_FILE = "outcomes.parquet"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = pa.schema(
     [
         ("document", pa.string()),
+        ("mention_id", pa.string()),
+        ("entity", pa.string()),
         ("start", pa.int32()),
         ("end", pa.int32()),
         ("types", pa.list_(pa.string())),
@@ -51,6 +53,8 @@ class Outcomes:
 
     Attributes:
         document: (n,) ids of the documents.
+        mention_id: (n,) ids of the mentions in their documents, None without.
+        entity: (n,) their texts, None in a file without text.
         start: (n,) offset of the mention in its document.
         end: (n,) offset of its end.
         types: semantic type ids of each mention.
@@ -67,6 +71,8 @@ class Outcomes:
     """
 
     document: np.ndarray
+    mention_id: np.ndarray
+    entity: np.ndarray
     start: np.ndarray
     end: np.ndarray
     types: Sequence[Sequence[str]]
@@ -97,6 +103,8 @@ class Outcomes:
 
         return cls(
             document=annotations.documents,
+            mention_id=annotations.mention_ids,
+            entity=np.array(lists.mentions, object),
             start=annotations.starts,
             end=annotations.ends,
             types=list(lists.types),

@@ -146,6 +146,7 @@ def model_card(
         candidates=_example(calibrator.get("score_ranges") or {}),
         load_arguments=f'"{repo_id or "path/to/model"}"' + (f', revision="{tag}"' if tag else ""),
         results={table.title: as_markdown(table) for table in report_tables(metrics)},
+        is_certified=any(row[1] == "yes" for row in certificates),
         certificates=markdown_table(["inputs", "certified", "coverage", "precision"], certificates),
         sources=markdown_table(["source", "license"], _source_rows(recipe, info)),
         plots=plots,

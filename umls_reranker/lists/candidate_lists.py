@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_owner, list_sizes, number_distinct
+from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
 from ..core.settings import SCORES
 from ..vocab.types import TypeHierarchy, TypeSets
 from .columns import (
     CANDIDATE_KEYS,
+    FOUND,
     SUFFIX,
     Column,
     InvalidRow,
@@ -49,8 +51,10 @@ class Annotations:
         starts: (n,) offset of the mention's start in its document.
         ends: (n,) offset of its end.
         gold: (n,) int64, position of the first correct candidate in its list, or -1.
-        in_dictionary: (n,) bool, whether the dictionary has a correct concept.
+        in_dictionary: (n,) bool, whether the dictionary has a correct concept; without a dictionary, whether there is
+            one.
         certifies: (n,) bool, whether the mention may count for a certificate, because it is from a random sample.
+        mention_ids: (n,) the id of the mention in its document, None without one.
     """
 
     cuis: np.ndarray
@@ -62,6 +66,7 @@ class Annotations:
     gold: np.ndarray
     in_dictionary: np.ndarray
     certifies: np.ndarray
+    mention_ids: np.ndarray
 
     def take(self, rows: np.ndarray) -> Annotations:
         """The annotations of some mentions, given as indices or (n,) bool."""
@@ -266,25 +271,35 @@ class CandidateLists:
         """Whether the candidates of each mention were retrieved with this key, (n,) bool."""
         return np.array([key == index_key for key in self.index_keys], bool)
 
-    def with_whole_scores(self) -> Self:
-        """The same lists, of which all candidates of a mention must have a score, or none.
+    @property
+    def partial_scores(self) -> dict[str, float]:
+        """Scores that some candidates lack, as those of a retriever that did not find them, and the lowest of each."""
+        lacking = {name: column[np.isfinite(column)] for name, column in self.scores.items()}
+        return {name: float(found.min()) for name, found in lacking.items() if 0 < len(found) < len(self.owner)}
 
-        Raises:
-            InvalidRow: only some candidates of a mention have a score; names the first without it.
+    def with_whole_scores(self, lowest: Mapping[str, float] = MappingProxyType({})) -> Self:
+        """The same lists, of which all candidates of a mention have a score, or none.
+
+        A candidate without a score has the highest of its concept, or else the lowest of its list.
+
+        Args:
+            lowest: name of a score -> what it is in lists of which no candidate has it. These scores are joined by
+                NAME`FOUND`, 1 for candidates of concepts that have the score, else 0.
         """
+        scores = dict(self.scores)
         for name, numbers in self.scores.items():
             lacks = ~np.isfinite(numbers)
-            if not lacks.any():
-                continue
-            counts = list_sizes(list_offsets(lacks)[self.offsets])
-            partly = np.flatnonzero((counts > 0) & (counts < list_sizes(self.offsets)))
-            if len(partly):
-                at = int(self.offsets[partly[0]])
-                reason = "is missing, although others have it; give it to all candidates (the retriever's lowest to"
-                Column(name + SUFFIX, len(self), self.offsets).refuse(
-                    at + int(lacks[at:].argmax()), f"{reason} those not found) or to none"
-                )
-        return self
+            if lacks.any():
+                concept = np.unique(self.concepts, return_inverse=True)[1]
+                best, least = np.full(len(numbers), -np.inf), np.full(len(self), np.inf)
+                np.maximum.at(best, concept[~lacks], numbers[~lacks])
+                np.minimum.at(least, self.owner[~lacks], numbers[~lacks])
+                least = np.where(np.isinf(least), lowest.get(name, np.nan), least)
+                scores[name] = np.where(lacks, np.maximum(best[concept], least[self.owner]), numbers)
+                lacks = np.isinf(best[concept])
+            if name in lowest and name + FOUND not in self.scores:
+                scores[name + FOUND] = (~lacks).astype(np.float64)
+        return replace(self, scores=scores)
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""

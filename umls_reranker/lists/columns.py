@@ -20,6 +20,8 @@ FIELDS = ("preferred_name", "definition")
 CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 # The end of a key that is a score.
 SUFFIX = "_score"
+# The end of the feature that is 1 where a retriever found a candidate, 0 where only others did.
+FOUND = "_found"
 # The score that a `dictionary.Dictionary` gives.
 SYNONYM_SCORE = "synonym_score"
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -143,6 +143,11 @@ class Dictionary:
             new_rows[candidate.row]["candidates"][candidate.position] = {**item, **added}
         return new_rows
 
+    def has(self, cuis: Sequence[str]) -> np.ndarray:
+        """Whether it has names, or if it read none types, of each of m CUIs, (m,) bool."""
+        column = self._names or self._types
+        return column.lists_of(cuis).is_valid().to_numpy(zero_copy_only=False) if column else np.zeros(len(cuis), bool)
+
     def known(self, cuis: Sequence[str]) -> dict[str, int]:
         """How many of m CUIs have names here, and how many have types; keys ``names`` and ``semantic types``."""
         columns = {"names": self._names, "semantic types": self._types}

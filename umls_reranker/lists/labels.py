@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -19,7 +21,7 @@ from ..vocab.types import TypeHierarchy
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .columns import SUFFIX, InvalidRow, concept_id
 from .dictionary import Dictionary
-from .read import RowPosition, Rows, read_rows
+from .read import CUI_LESS, RowPosition, Rows, read_rows
 
 if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
+# Successive words that texts of different documents rarely share, and the share of texts that may.
+SHARED_WORDS, FEW_SHARED = 8, 0.1
+# An id that ends in a number, after a separator.
+PREFIXED = re.compile(r"(.*[A-Za-z0-9])[^A-Za-z0-9]+[A-Za-z]*\d+$")
 
 
 @dataclass(frozen=True)
@@ -34,18 +40,15 @@ class LabelledLists:
     """Content of a file or folder, or a batch of it.
 
     Attributes:
-        lists: n mentions with annotations, ids without outer blanks, and the scores that all candidates
-            have.
+        lists: n mentions with annotations, ids without outer blanks, and the scores that any candidate has.
         positions: file and row of each mention, for messages.
         splits: n values of the key ``split``, None if a row has none.
-        mention_ids: n values of the key ``mention_id`` as text, None if a row has none.
         dictionary: the dictionary that completed the candidates.
     """
 
     lists: AnnotatedLists
     positions: Sequence[RowPosition]
     splits: Sequence[Any]
-    mention_ids: Sequence[str | None]
     dictionary: Dictionary | None = None
 
     @property
@@ -87,13 +90,15 @@ def read_labelled_lists(
         known = Dictionary.load(dictionary, candidate_cuis(mappings))
         rows = Rows(rows.positions, known.add_to(mappings))
     labelled = replace(labels(rows, hierarchy), dictionary=known)
-    if concepts is not None:
-        alternatives = labelled.lists.annotations.alternatives
-        counts = list_offsets(concepts.rows(list(chain.from_iterable(alternatives))) >= 0)
-        in_dictionary = np.diff(counts[list_offsets(list(map(len, alternatives)))]) > 0
-        annotations = replace(labelled.lists.annotations, in_dictionary=in_dictionary)
-        labelled = replace(labelled, lists=replace(labelled.lists.completed(concepts), annotations=annotations))
-    else:
+    annotations = labelled.lists.annotations
+    ids = list(chain.from_iterable(annotations.alternatives))
+    has = concepts.rows(ids) >= 0 if concepts is not None else known.has(ids) if known is not None else None
+    if has is not None:
+        bounds = list_offsets(list(map(len, annotations.alternatives)))
+        annotations = replace(annotations, in_dictionary=np.diff(list_offsets(has)[bounds]) > 0)
+        lists = labelled.lists if concepts is None else labelled.lists.completed(concepts)
+        labelled = replace(labelled, lists=replace(lists, annotations=annotations))
+    if concepts is None:
         scores = {name: column for name, column in labelled.lists.scores.items() if name != TEACHER}
         labelled = replace(labelled, lists=replace(labelled.lists, scores=scores))
     refuse_repeated_ids(labelled, {})
@@ -135,8 +140,7 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
     """The lists of rows with their gold concepts.
 
     Raises:
-        UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui or a score that others
-            have; names it.
+        UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui; names it.
     """
     positions = rows.positions
     try:
@@ -169,11 +173,11 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
         starts=np.array(starts),
         ends=np.array(ends),
         gold=gold,
-        in_dictionary=np.ones(len(lists), bool),
+        in_dictionary=np.array([bool({*ids} - {CUI_LESS}) for ids in alternatives], bool),
         certifies=np.array([value is not False for value in _values(rows, "sampled")], bool),
+        mention_ids=np.array(list(map(id_text, _values(rows, "mention_id"))), object),
     )
-    ids = list(map(id_text, _values(rows, "mention_id")))
-    return LabelledLists(lists.annotated(annotations), positions, _values(rows, "split"), ids)
+    return LabelledLists(lists.annotated(annotations), positions, _values(rows, "split"))
 
 
 def list_rows(
@@ -211,6 +215,29 @@ def require_documents(path: Path, documents: Collection[str]) -> None:
         )
 
 
+def parts_of_documents(lists: AnnotatedLists) -> tuple[str, bool]:
+    """Whether documents of one mention each seem to be parts of the same documents.
+
+    Returns:
+        A sentence, empty if any document has several mentions; and whether a tenth of the texts share `SHARED_WORDS`
+        successive words with others, or a tenth of the ids their beginning.
+    """
+    annotations, count = lists.annotations, len(lists)
+    if len({*annotations.documents}) < count:
+        return "", False
+    texts = [" ".join(parts).split() for parts in zip(lists.lefts, lists.mentions, lists.rights, strict=True)]
+    parts = [{tuple(words[at : at + SHARED_WORDS]) for at in range(len(words) - SHARED_WORDS + 1)} for words in texts]
+    uses, found = Counter(chain.from_iterable(parts)), []
+    if sum(any(uses[part] > 1 for part in of_text) for of_text in parts) >= FEW_SHARED * count:
+        found.append("texts overlap")
+    for ids in (annotations.documents, annotations.mention_ids):
+        starts = Counter(match[1] for match in map(PREFIXED.match, filter(None, ids)) if match)
+        if FEWEST_DOCUMENTS <= len(starts) <= (1 - FEW_SHARED) * starts.total():
+            found.append(f"ids begin alike, as with {starts.most_common(1)[0][0]}")
+    but = f", but {' and '.join(found)}, so nothing is certified" if found else ""
+    return f"each mention has a doc_id of its own{but}; give mentions of one text one doc_id", bool(found)
+
+
 def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], RowPosition]) -> None:
     """Refuse a mention_id that is repeated in a document.
 
@@ -218,7 +245,8 @@ def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], 
         batch: the lists.
         first_rows: (document, mention_id) -> its row in earlier batches; it is updated.
     """
-    rows = zip(batch.lists.annotations.documents, batch.mention_ids, batch.positions, strict=True)
+    annotations = batch.lists.annotations
+    rows = zip(annotations.documents, annotations.mention_ids, batch.positions, strict=True)
     for document, mention_id, position in rows:
         first_row = position if mention_id is None else first_rows.setdefault((document, mention_id), position)
         if first_row != position:
@@ -309,25 +337,17 @@ def _values(rows: Rows, key: str) -> list[Any]:
 
 
 def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> CandidateLists:
-    """The lists with ids without outer blanks, without scores that no candidate has; all candidates have the rest."""
-
-    def refuse(is_refused: np.ndarray, reason: str) -> None:
-        if is_refused.any():
-            at = int(is_refused.argmax())
-            row = int(lists.owner[at])
-            raise UserError(f"{positions[row]}: candidate {at - lists.offsets[row]} {reason}")
-
-    refuse(np.array([not cui for cui in lists.ids], bool)[lists.cuis.codes], "has no cui; give each candidate one")
+    """The lists with ids without outer blanks, which all candidates have, and without scores that none has."""
+    is_blank = np.array([not cui for cui in lists.ids], bool)[lists.cuis.codes]
+    if is_blank.any():
+        at = int(is_blank.argmax())
+        row = int(lists.owner[at])
+        raise UserError(f"{positions[row]}: candidate {at - lists.offsets[row]} has no cui; give each candidate one")
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
-    for name, column in scores.items():
+    for name in scores:
         if name == TEACHER:
             continue
         if name in FEATURES and not (name in SCORES and all(lists.index_keys)):
             raise UserError(f"{positions[0]}: {name}{SUFFIX} is the name of a feature; rename it, as sapbert{SUFFIX}")
-        refuse(
-            ~np.isfinite(column),
-            f"has no {name}{SUFFIX}, although others do; give it to all candidates (those not found get the "
-            "retriever's lowest) or to none",
-        )
     cuis, codes = number_distinct(lists.ids)
     return replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=scores)

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, confidence_of, note_on_certificate
 from ..calibration.decisions import Decisions
 from ..calibration.features import default_features
 from ..calibration.fitting import Fitted, NetworkLogits, fit_calibration
 from ..calibration.inputs import inputs_of, lacking
+from ..calibration.precision_test import PrecisionTest
 from ..calibration.probabilities import COUNTS_FILE, Calibration
+from ..calibration.reliability import document_index
 from ..calibration.string_counts import StringCounts
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.recipe import Recipe, portable_locator
@@ -49,7 +51,8 @@ from ..hub.model_folder import (
     write_model_files,
 )
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
-from ..lists.labels import best_of_each_concept
+from ..lists.columns import FOUND
+from ..lists.labels import best_of_each_concept, parts_of_documents
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..vocab.types import TypeHierarchy
@@ -161,6 +164,18 @@ class Source:
         counts = StringCounts.load(self.folder / COUNTS_FILE, of_training=True)
         return counts, self.reranker.calibration.history
 
+    def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
+        """What a certificate takes, and what the documents of some lists are worth for it, as a sentence."""
+        certifies = lists.annotations.certifies & ~self.is_known(lists)
+        index, count = document_index(lists.annotations.documents[certifies])
+        level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
+        size = np.bincount(index, minlength=count)
+        test = PrecisionTest(settings.target_precision, level).for_sizes(size)
+        return (
+            f"a certificate takes at least {test.needed:,} equal documents without an error, more with errors; these "
+            f"{count:,} are worth {int(test.effective(size)):,}; calibrating spends the attempt: they certify once"
+        )
+
     @property
     def history(self) -> CertificateHistory:
         """Its certificates on user-provided lists; those of a training run or the built-in model do not count."""
@@ -222,6 +237,8 @@ def calibrate(
     counts, history = source.again() if is_again else (source.counts, source.history)
     if not is_again:
         lists = lists.take(~is_known)
+    note, is_parted = parts_of_documents(lists)
+    lists = lists.with_whole_scores(lists.partial_scores)
     whole, network = lists, NetworkLogits(source.scorer, lists)
     # All NaN without a network, so that the first candidate of each concept is its top candidate.
     best = best_of_each_concept(lists, network())
@@ -229,7 +246,7 @@ def calibrate(
 
     def fit(names: list[str], *, is_compared: bool = True) -> Fitted:
         chosen, is_kept = replace(settings, features=names), is_compared or keep_cross_encoder
-        options = {"may_drop_network": not is_kept, "has_fallbacks": not is_compared}
+        options = {"may_drop_network": not is_kept, "has_fallbacks": not is_compared, "may_certify": not is_parted}
         return fit_calibration(lists, network, counts, chosen, seed, history, **options)
 
     names = usable_features(lists, has_network=source.scorer is not None)
@@ -262,7 +279,7 @@ def calibrate(
         "mentions": len(lists),
         "documents": len({*lists.annotations.documents}),
         "not_in_list": int((lists.annotations.gold < 0).sum()),
-        "scores": list(lists.scores),
+        "scores": [name for name in lists.scores if not name.endswith(FOUND)],
         "known_documents": known,
         "calibrated_again": is_again,
         "kept_network": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
@@ -270,7 +287,7 @@ def calibrate(
     }
     metrics = measure(of_measured, after, logits, systems, documents, SPLIT, source.hierarchy)
     decided = verdict(metrics["figures"]["gain"], len(of_measured), documents.count)
-    metrics |= {"lists": facts, "verdict": decided, "notes": []}
+    metrics |= {"lists": facts, "verdict": decided, "notes": [note] if note else []}
     return Calibrated(of_measured, settings, calibration, fitted, after, metrics)
 
 
@@ -288,6 +305,7 @@ def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed
     Returns:
         ``lists_order`` and ``calibrated_scores``, to which other systems are compared.
     """
+    lists = lists.with_whole_scores(lists.partial_scores)
     lists = lists.with_candidates(best_of_each_concept(lists))
     measured = lists.annotations.certifies
     systems = {"lists_order": System(lists.annotations.gold[measured])}
@@ -355,6 +373,7 @@ def results(new: Calibrated) -> str:
         "",
         metrics["verdict"],
         _about_acceptance(new),
+        *metrics["notes"],
         *_about_network(new.fitted),
         "",
         *_about_high(new),

@@ -9,11 +9,10 @@ from typing import Any
 from ..core.files import write_json
 from ..core.settings import CalibrationArguments
 from ..evaluation.evaluate import evaluate
-from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import card_charts, report_page
 from ..evaluation.render import percent, systems_text
-from ..evaluation.systems import MODEL, ORDER, System, baselines, compare_systems, verdict
+from ..evaluation.systems import baselines, verdict
 from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrate import systems_of_lists
@@ -33,8 +32,8 @@ def evaluate_lists(
 ) -> tuple[dict[str, Any], Outcomes]:
     """Compare the model with the original order, the calibrated scores of the lists, and simple baselines.
 
-    The model is not fitted to the lists; their own scores are calibrated on all but a fifth of the documents, for each
-    fifth in turn.
+    Documents that the model was calibrated on are left out. It is not fitted to the lists; their own scores are
+    calibrated on all but a fifth of the documents, for each fifth in turn.
 
     Args:
         reranker: the model.
@@ -47,18 +46,18 @@ def evaluate_lists(
     Returns:
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
-    known = list(known)
+    calibration, known, notes = reranker.calibration, list(known), []
+    is_new = calibration.history.is_new(lists.annotations.documents)
+    if not is_new.all():
+        seen = len({*lists.annotations.documents[~is_new]})
+        left_out = "left out" if is_new.any() else "all of these documents, so figures on them are optimistic"
+        notes.append(f"the model was calibrated on {seen:,} of these documents: {left_out}")
+        lists = lists.take(is_new) if is_new.any() else lists
     systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
-    calibration = reranker.calibration
     metrics, outcomes = evaluate(
         reranker.scorer, calibration, lists, systems, split, known=known, resamples=resamples, seed=seed
     )
-    is_new = calibration.history.is_new(outcomes.document)
-    notes = []
-    if not is_new.all():
-        seen = len(set(outcomes.document[~is_new]))
-        notes.append(f"the model was calibrated on {seen:,} of these documents, so figures on them are optimistic")
     if "calibrated_scores" in systems:
         scores = ", ".join(f"{name}_score" for name in lists.scores)
         notes.append(f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by document")
@@ -67,12 +66,8 @@ def evaluate_lists(
     if len(metrics["decided_by"]) > 1 or calibration.models[0].name not in metrics["decided_by"]:
         counts = ", ".join(f"{name} about {count:,}" for name, count in metrics["decided_by"].items())
         notes.append(f"inputs are missing, so these models decided: {counts} mentions")
-    # The verdict is on documents that the model was not calibrated on.
-    documents = Documents.of(outcomes.document[is_new], resamples, seed)
     if is_new.any():
-        order, model = systems[ORDER].take(is_new), System.of(outcomes).take(is_new)
-        gain = compare_systems({ORDER: order, MODEL: model}, documents)[f"systems/{MODEL}/gain"]
-        decided = verdict(gain, int(is_new.sum()), documents.count)
+        decided = verdict(metrics["figures"]["gain"], len(outcomes), len({*outcomes.document}))
     else:
         decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
     return metrics | {"verdict": decided, "notes": notes}, outcomes

@@ -186,7 +186,7 @@ class UMLSReranker:
         Raises:
             TypeError: the mention, its context or a type is not text, the candidates are not a list, or a field of a
                 candidate has the wrong type; the message names its position.
-            ValueError: the mention is blank, or only some candidates have a score that the model was fitted on.
+            ValueError: the mention is blank.
 
         Warns:
             UserWarning: the model does not know a type, or inputs that it reads are missing; names them.
@@ -249,12 +249,11 @@ class UMLSReranker:
             rights,
             self.calibration.scores,
             index_keys,
-        ).with_whole_scores()
+        )
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> CandidateLists:
-        """Read rows as in files; errors are those of `CandidateLists.from_rows`, and those of `rerank_batch`."""
-        hierarchy = self.thresholds.hierarchy
-        return CandidateLists.from_rows(hierarchy, rows, self.calibration.scores).with_whole_scores()
+        """Read rows as in files; errors are those of `CandidateLists.from_rows`."""
+        return CandidateLists.from_rows(self.thresholds.hierarchy, rows, self.calibration.scores)
 
     def rank(
         self,
@@ -282,6 +281,8 @@ class UMLSReranker:
         )
         self._warn_of_types(lists.unknown_types)
         self._warn_of_missing(lists, decisions)
+        if partial := [name for name in lists.partial_scores if name not in self.calibration.lowest]:
+            warn_caller(f"{', '.join(partial)}: where candidates lack this score, they get the lowest of their list")
         self.statistics.add(Tops.of_decisions(decisions, self.input_names), decisions.truncated)
         return decisions
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..calibration.decisions import Decisions
 from ..calibration.inputs import ALL_INPUTS
 from ..calibration.thresholds import TIERS
-from ..core.arrays import RepeatedTexts
+from ..core.arrays import RepeatedTexts, list_sizes
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import as_arrow
 from ..lists.labels import LabelledLists
@@ -143,6 +143,10 @@ def _array(column: RepeatedTexts | np.ndarray) -> pa.Array:
 
 # Number of types that a line names.
 NAMED_TYPES = 3
+# From this many lists on, some usually lack their gold concept.
+MANY_LISTS = 100
+# Share of the lists along which a score that rises seems to be against their order.
+MOSTLY = 0.9
 
 
 def described(labelled: LabelledLists, network_inputs: Sequence[str]) -> str:
@@ -162,6 +166,22 @@ def _lines(labelled: LabelledLists, network_inputs: Sequence[str]) -> Iterator[s
         "without their gold concept among the candidates, which count as errors"
     )
     yield f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}"
+    for name in lists.partial_scores:
+        lacking = np.count_nonzero(~np.isfinite(lists.scores[name]))
+        yield (
+            f"{name}_score: {lacking:,} of {candidates:,} candidates lack it; they count as not found by this "
+            "retriever, with the lowest score of their list"
+        )
+    for name, column in lists.scores.items():
+        ends = np.flatnonzero(list_sizes(lists.offsets) > 1)
+        rise = column[lists.offsets[1:][ends] - 1] - column[lists.offsets[ends]]
+        if np.count_nonzero(rise > 0) > MOSTLY * np.count_nonzero(rise):
+            yield (
+                f"caution: {name}_score rises along lists: negate it if the best come first (higher is better), else "
+                "reverse the lists, for a gain over their order would mean nothing"
+            )
+    if len(lists) >= MANY_LISTS and not labelled.not_in_list:
+        yield "caution: every list has its gold concept; if it was added to them, all figures are too good"
     typed, known = int(lists.types.is_known.sum()), int((lists.candidate_types.codes >= 0).sum())
     yield f"entity_type: {typed:,} of {len(lists):,} mentions; semantic_types: {known:,} of {candidates:,} candidates"
     for key, texts in (("preferred_name", lists.preferred_names), ("definition", lists.definitions)):
