@@ -1,6 +1,6 @@
 """Link the entities of a spaCy pipeline: `ent.kb_id_` is the accepted CUI, `ent._.umls` all ranked concepts.
 
-Needs `pip install "umls_reranker[spacy]"` and the run that `make quickstart` makes. Put the component behind the one
+Needs `pip install -e ".[spacy]"` and the run that `make quickstart` makes. Put the component behind the one
 that finds your entities; here a list of phrases does.
 
     python examples/spacy_pipeline.py

@@ -212,7 +212,7 @@ def test_commands_and_code_that_are_not_run_are_well_formed(page, parse_only):
             elif words[0] == "make":
                 assert words[1] in targets, f"{where}: {line}"
             elif words[:2] == ["pip", "install"]:
-                extras = ",".join(re.findall(r"umls_reranker\[(.*?)\]", line)).split(",")
+                extras = ",".join(re.findall(r"(?:umls_reranker|\.)\[(.*?)\]", line)).split(",")
                 assert {*extras, ""} <= {*config["options.extras_require"], ""}, f"{where}: {line}"
 
 

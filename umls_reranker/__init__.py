@@ -1,4 +1,4 @@
-"""Fine-tune, calibrate and serve a cross-encoder that reranks UMLS concept candidates.
+"""Rerank UMLS concept candidates with calibrated probabilities, abstention and a certified tier.
 
     >>> from umls_reranker import UMLSReranker
     >>> reranker = UMLSReranker.from_pretrained("runs/quickstart/model")

@@ -377,7 +377,7 @@ class UMLSReranker:
             used.append(f"{model.name} ({'certified' if is_certified else 'not certified, never high'})")
         warn_caller(
             f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
-            f"{self._remedy(lists, decisions)}See docs/python.md"
+            f"{self._remedy(lists, decisions)}`inputs` of a result names what decided"
         )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
