@@ -48,7 +48,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
             ["run", "quickstart", "--accelerate_config", "x"],
             "--accelerate_config: x is neither a file nor one of cpu, ",
         ),
-        (["recipes", "copy", "quick"], "there is no quick to copy; choose from bc5cdr-disease, hpo-minilm"),
+        (["recipes", "copy", "quick"], "there is no quick to copy; choose from bc5cdr-disease"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, words, reason):
