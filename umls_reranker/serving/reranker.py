@@ -344,7 +344,7 @@ class UMLSReranker:
             repo_id: ``organization/name``; a new repo is created.
             tag: name of the version, such as ``v1.0.0``; an existing tag is refused. None: there is no tag.
             options: ``private`` (True), ``gated``, ``branch``, ``create_pr``, ``commit_message`` and ``token``, as of
-                `umls_reranker.hub.publish.publish`.
+                ``umls_reranker.hub.publish.publish``.
 
         Returns:
             URL of the commit or pull request.
