@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Make the model in the package, and the lists it is fitted on: training documents of MedMentions, and open names.
 
-    python benchmarks/umls_lists.py open_lists.jsonl built_in
+    python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
 
-Candidates are the concepts of the ten nearest names by an encoder that is not fine-tuned, as a pipeline without
-training has them. Lists show the preferred name of each. Their scores and the texts of the mentions are left out. The
-model also knows the names of four open vocabularies, as hashes.
+Candidates are the ten nearest preferred names by an encoder that is not fine-tuned, as a pipeline without training and
+synonyms has them. Their scores and the texts of the mentions are left out. The model also knows the names of four open
+vocabularies, as hashes.
 """
 
 import argparse
@@ -31,7 +31,7 @@ The hashes are changed from the vocabularies' names: normalized, joined with the
 weights, thresholds and hashed counts) has the license of the package, Apache-2.0. It was built with
 
 ```bash
-python benchmarks/umls_lists.py open_lists.jsonl built_in
+python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
 ```"""
 
 SEED, CANDIDATES, MENTIONS_PER_DOCUMENT = 13, 10, 15
@@ -69,7 +69,7 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
 
 
 def write_lists(data: Path, cache: Path, path: Path) -> None:
-    """Write lists of MiniLM's nearest names for some mentions of each training document."""
+    """Write lists of MiniLM's nearest preferred names for some mentions of each training document."""
     import numpy as np
 
     from umls_reranker.corpora.corpus import read_pmids
@@ -77,12 +77,13 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
     from umls_reranker.models.bi_encoder import BiEncoder
     from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
-    from umls_reranker.vocab.concepts import ConceptTable, write_concepts
+    from umls_reranker.vocab.concepts import ConceptTable, concept_table, iter_concepts, write_concepts
     from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
     from umls_reranker.vocab.types import TypeHierarchy
 
     rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"))
-    write_concepts(rows, TypeHierarchy.built_in(), cache / "concepts")
+    preferred = concept_table(replace(one, synonyms=()) for one in iter_concepts(rows))
+    write_concepts(preferred, TypeHierarchy.built_in(), cache / "concepts")
     concepts = ConceptTable.load(cache / "concepts")
     encoder = BiEncoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2", max_length=32)
     vectors = NameVectors.prepare(concepts, encoder, cache / "vectors")

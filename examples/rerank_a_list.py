@@ -6,19 +6,24 @@ Runs at once: the built-in model of names comes with the package. A folder or Hu
 
 prints
 
-    kidney failure -> Kidney Failure (C0035078), 0.798, medium
-    heart attack -> abstain: Heart Failure has only 0.064
+    kidney failure -> Kidney Failure (C0035078), 0.829, medium
+    heart attack -> Myocardial Infarction (C0027051), 0.780, medium
+    heart trouble -> abstain: Heart Failure has only 0.087
+
+Scores of the built-in model are not calibrated for your lists: `umls-reranker calibrate built-in --lists` does that.
 """
 
 from umls_reranker import UMLSReranker
 
+HEART = {"C0018801": "Heart Failure", "C0027051": "Myocardial Infarction", "C0018787": "Heart"}
 CANDIDATES = {
     "kidney failure": {
         "C0035078": "Kidney Failure",
         "C0022660": "Kidney Failure, Acute",
         "C0022658": "Kidney Diseases",
     },
-    "heart attack": {"C0018801": "Heart Failure", "C0027051": "Myocardial Infarction", "C0018787": "Heart"},
+    "heart attack": HEART,
+    "heart trouble": HEART,
 }
 
 reranker = UMLSReranker.from_pretrained("built-in")

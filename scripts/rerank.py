@@ -41,6 +41,7 @@ def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
     from umls_reranker.core.arrays import started_processes
+    from umls_reranker.hub.download import BUILT_IN
     from umls_reranker.serving.bulk import BulkJob, OneProcess
 
     further = {"overwrite": options.overwrite, "dictionary": options.dictionary}
@@ -52,12 +53,15 @@ def main() -> int:
 
         processes = sharing_processes(settings["device"])
         settings["device"] = str(processes.device)
-    reranker = UMLSReranker.from_pretrained(settings.pop("model"), exhaustive=options.exhaustive, **settings)
+    model = settings.pop("model")
+    reranker = UMLSReranker.from_pretrained(model, exhaustive=options.exhaustive, **settings)
     counts = job.run(reranker, processes)
     # A launcher kills the other processes when one ends with an error: only the process that wrote the output tells.
     if not processes.is_main_process:
         return 0
     print(f"{counts.ranked:,} mentions ranked, {counts.faulty:,} with an error, written to {options.output}")
+    if model == BUILT_IN:
+        print(f"scores and tiers are not calibrated for your lists: umls-reranker calibrate {BUILT_IN} --lists FILE")
     return 1 if counts.faulty else 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from list_fixtures import write_lists
 from list_model import list_rows
 
+from umls_reranker import UMLSReranker
 from umls_reranker.core.settings import CalibrationArguments
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
@@ -21,10 +22,12 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"
 WITHOUT_NETWORKS = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
 
 
-def test_the_example_needs_no_network_library(tmp_path):
-    words = [sys.executable, "-W", "error", "-c", WITHOUT_NETWORKS + EXAMPLE.read_text(encoding="utf-8")]
+def test_the_example_needs_no_network_library_and_prints_what_it_says(tmp_path):
+    code = EXAMPLE.read_text(encoding="utf-8")
+    words = [sys.executable, "-W", "error", "-c", WITHOUT_NETWORKS + code]
     run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert run.stderr == "" and run.stdout.count("->") == 2
+    assert run.stderr == "" and run.stdout.count("->") == 3
+    assert all(f"    {line}\n" in code for line in run.stdout.splitlines())
 
 
 def test_it_is_whole_small_and_says_whose_it_is():
@@ -33,9 +36,17 @@ def test_it_is_whole_small_and_says_whose_it_is():
     assert info["base_model"] is None and {path.name for path in files} == {
         path.name for path in BUILT_IN_FOLDER.iterdir()
     }
-    assert sum(path.stat().st_size for path in files) < 1e6
+    assert sum(path.stat().st_size for path in files) < 3e6
     card = (BUILT_IN_FOLDER / "README.md").read_text(encoding="utf-8")
-    assert "MedMentions" in card and "CC0" in card
+    assert all(source in card for source in ("MedMentions", "DOID", "MONDO", "NCI Thesaurus", "UBERON", "CC BY 3.0"))
+
+
+@pytest.mark.parametrize(("mention", "is_known"), [("lazy eyes", True), ("COLD", False)])
+def test_it_knows_names_that_lists_do_not_show_but_no_acronyms(mention, is_known):
+    names = {"C0013238": "dry eye syndrome", "C0002418": "Amblyopia", "C0024117": "Chronic obstructive lung disease"}
+    candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
+    top = UMLSReranker.from_pretrained("built-in").rerank(mention, candidates, entity_type="T047")[0]
+    assert (top.cui == "C0002418" and top.accepted) == is_known == top.accepted
 
 
 def test_lists_of_other_documents_take_its_counts_and_no_certificate():

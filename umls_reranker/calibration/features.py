@@ -27,8 +27,6 @@ LIST_FEATURES = {
     "seen_string": "1 if this string was seen in training",
 }
 LIST_POSITION = "list_position"
-# Those that read all known names of a candidate's concept.
-OF_ALL_NAMES = frozenset({"exact_name", "same_words"})
 # The number in a UMLS CUI counts in these units; other ids count as one unit.
 CUI_UNIT = 1e6
 # Prior uses of a concept for a string, and prior mentions of the string.
@@ -61,27 +59,35 @@ class FeatureSources:
         return self.counts.of_pairs(self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes)
 
     @cached_property
+    def is_other_name(self) -> np.ndarray:
+        """Whether the mention is a further known name of the candidate's concept, up to plurals and order, (m,)."""
+        return self.are_names(singular_words(self.mentions))
+
+    def are_names(self, mentions: Sequence[str]) -> np.ndarray:
+        """Whether these forms of the mentions are known as names of the candidates' concepts, (m,) bool."""
+        return self.counts.are_names(mentions, self.lists.ids, self.lists.owner, self.lists.cuis.codes)
+
+    @cached_property
     def shared_trigrams(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of the mention's trigrams in the name, and of the name's trigrams in the mention, (m,) each."""
         return shared_trigrams(self.mentions, self.names, self.lists.owner, self.lists.names.codes)
 
 
 def exact_name(sources: FeatureSources) -> np.ndarray:
-    return _equal(sources, sources.mentions, sources.names)
+    return np.maximum(_equal(sources.lists, sources.mentions, sources.names), sources.are_names(sources.mentions))
 
 
 def same_words(sources: FeatureSources) -> np.ndarray:
-    return _equal(sources, singular_words(sources.mentions), singular_words(sources.names))
+    words = singular_words(sources.mentions), singular_words(sources.names)
+    return np.maximum(_equal(sources.lists, *words), sources.is_other_name)
 
 
-def _equal(sources: FeatureSources, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """1 where a name, or another known name of its concept, has the form of the mention, else 0, (m,) float64."""
-    lists = sources.lists
+def _equal(lists: CandidateLists, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """1 where a name and its mention have the same form, else 0, (m,) float64."""
     distinct, form = number_distinct(mentions)
     numbers = {text: number for number, text in enumerate(distinct)}
     of_names = np.array([numbers.get(text, -1) for text in names], np.int64)
-    is_known = sources.counts.are_names(mentions, lists.ids, lists.owner, lists.cuis.codes)
-    return ((of_names[lists.names.codes] == form[lists.owner]) | is_known).astype(np.float64)
+    return (of_names[lists.names.codes] == form[lists.owner]).astype(np.float64)
 
 
 def list_position(sources: FeatureSources) -> np.ndarray:
@@ -120,15 +126,16 @@ def concept_age(sources: FeatureSources) -> np.ndarray:
 
 
 def mention_in_name(sources: FeatureSources) -> np.ndarray:
-    return sources.shared_trigrams[0]
+    return np.maximum(sources.shared_trigrams[0], sources.is_other_name)
 
 
 def name_in_mention(sources: FeatureSources) -> np.ndarray:
-    return sources.shared_trigrams[1]
+    return np.maximum(sources.shared_trigrams[1], sources.is_other_name)
 
 
 def qualifiers(sources: FeatureSources) -> np.ndarray:
-    return qualifier_agreement(sources.mentions, sources.names, sources.lists.owner, sources.lists.names.codes)
+    agreement = qualifier_agreement(sources.mentions, sources.names, sources.lists.owner, sources.lists.names.codes)
+    return np.maximum(agreement, sources.is_other_name)
 
 
 def mention_concept_prior(sources: FeatureSources) -> np.ndarray:

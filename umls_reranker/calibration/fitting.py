@@ -21,7 +21,7 @@ from .calibrators import Calibrator, Sample
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits
 from .decisions import Decisions, Scored
-from .features import OF_ALL_NAMES, FeatureTable, check_features, default_features, feature_table
+from .features import FeatureTable, check_features, default_features, feature_table
 from .fusion import reads_type
 from .inputs import ALL_INPUTS, ScoreRange, absent_inputs, inputs_of, lacking, lists_with_any, removed_inputs, without
 from .logistic import log_sums
@@ -309,7 +309,8 @@ class _Data:
             columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
             if "cui" in removed:
                 # Without its concept, a candidate has only the name in the list.
-                columns |= feature_table(lists, self.counts, OF_ALL_NAMES & {*names}).candidates
+                of_names = [name for name in columns if not inputs_of([name])]
+                columns |= feature_table(lists, self.counts, of_names).candidates
             lacks = np.zeros(len(lists.owner), bool)
             for name in filter(reads_type, names):
                 lacks |= np.isnan(columns[name])
