@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,15 @@ class Taken(NamedTuple):
     peak: int
 
 
+class Sample(NamedTuple):
+    """A moment: seconds, CPU seconds so far, bytes of anonymous memory, and the stages that a run has finished."""
+
+    seconds: float
+    cpu: float
+    memory: int
+    finished: int
+
+
 def measured(
     command: Sequence[Any],
     log: Path,
@@ -32,6 +42,8 @@ def measured(
     env: Mapping[str, str] | None = None,
     meanwhile: Callable[[], None] | None = None,
     codes: Sequence[int] = (0,),
+    stages: Path | None = None,
+    parts: dict[str, Taken] | None = None,
 ) -> Taken:
     """Run a command to its end, its output in a log.
 
@@ -39,9 +51,13 @@ def measured(
         env: variables besides those of this process.
         meanwhile: what is done while the command runs, which is then asked to end.
         codes: exit codes that are as they should be.
+        stages: ``stages.jsonl`` of a run.
+        parts: gets what each stage took that the command added to it, if there are several.
     """
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
-    began, peaks, failed = time.monotonic(), [0], []
+    former = finished_stages(stages)
+    began, failed = time.monotonic(), []
+    samples = [Sample(began, 0.0, 0, len(former))]
     with log.open("ab") as stream:
         words = list(map(str, command))
         process = subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT, env=environment)
@@ -58,28 +74,46 @@ def measured(
             threading.Thread(target=help_along, daemon=True).start()
         # Only the caller that waits for a process gets its times, so it must not be polled by others.
         while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-            peaks.append(anonymous(process.pid))
+            samples.append(Sample(time.monotonic(), *used(process.pid), len(finished_stages(stages))))
             time.sleep(SECONDS_BETWEEN_SAMPLES)
     process.returncode = os.waitstatus_to_exitcode(ended[1])
     if failed:
         raise failed[0]
     if process.returncode not in codes:
         raise SystemExit(f"{' '.join(words)} failed with {process.returncode}; see {log}")
-    return Taken(time.monotonic() - began, ended[2].ru_utime + ended[2].ru_stime, max(peaks))
+    taken = Taken(
+        time.monotonic() - began, ended[2].ru_utime + ended[2].ru_stime, max(each.memory for each in samples)
+    )
+    names, last = finished_stages(stages)[len(former) :], samples[0]
+    for number, name in enumerate(names if parts is not None and len(names) > 1 else ()):
+        own = [each for each in samples if each.finished == len(former) + number] or [last]
+        memory = max(each.memory for each in own)
+        parts[name] = Taken(own[-1].seconds - last.seconds, max(0.0, own[-1].cpu - last.cpu), memory)
+        last = own[-1]
+    return taken
 
 
-def anonymous(pid: int) -> int:
-    """Bytes of memory that is not pages of files, of a process and its descendants; what they share is shared out."""
-    total = 0
+def finished_stages(path: Path | None) -> list[str]:
+    """Names of the stages in ``stages.jsonl``, in the order of their ends."""
+    return [json.loads(line)["stage"] for line in path.read_text().splitlines()] if path and path.is_file() else []
+
+
+def used(pid: int) -> tuple[float, int]:
+    """CPU seconds, and bytes of memory that is not pages of files, of a process and its descendants.
+
+    Memory that they share is shared out.
+    """
+    cpu, total = 0.0, 0
     try:
         for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+            cpu += sum(process.cpu_times()[:4])
             lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
             found = {line.split(":")[0]: line.split()[1] for line in lines[1:]}
             total += 1024 * int(found["Pss_Anon"])
     except (OSError, psutil.Error, KeyError):
         # A process ended between two steps.
         pass
-    return total
+    return cpu, total
 
 
 def disk(folder: Path) -> int:

@@ -3,11 +3,12 @@
 
     python benchmarks/rehearsal.py WORK                      # the size of UMLS and MedMentions
     python benchmarks/rehearsal.py small --scale 0.01
+    python benchmarks/rehearsal.py WORK --best               # the recipe sapbert-medmentions-best
 
 Runs recipes/rehearsal. A BERT of two layers and 64 dimensions replaces the cross-encoder; word pieces with random
 vectors, averaged, replace SapBERT: 768 dimensions, so that index and memory are as in the real run. Two processes do
-what can be shared. Prints Markdown: minutes, CPU minutes, peak anonymous memory and disk of each stage. After being
-killed it resumes with the same command.
+what can be shared. Prints Markdown: minutes, CPU minutes, peak anonymous memory and disk of each command, and of each
+stage where a command makes several. After being killed it resumes with the same command.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ from typing import Any
 
 import rrf_release
 import yaml
-from measured import ROOT, disk, measured
+from measured import ROOT, Taken, disk, measured
 from scoring import answer, free_port, wait_for
 
 RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
+BEST = ROOT / "recipes" / "sapbert-medmentions-best" / "config.yaml"
+# What the substitute models and a CPU need. The cross-encoder does not start from an encoder without layers.
+SUBSTITUTED = {"run_name": "rehearsal", "encoder_pooling": "mean", "start_from_encoder": False, "fp16": False}
+SUBSTITUTED |= {"bf16": False, "device": "cpu", "targets": []}
 COMMAND = [sys.executable, "-m", "umls_reranker"]
 CONFIG = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
 TWO_PROCESSES = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIG, *COMMAND[1:]]
@@ -74,8 +79,9 @@ def write_models(folder: Path) -> None:
 class Rehearsal:
     """One rehearsal in a folder, with what was measured so far in ``measured.json``."""
 
-    def __init__(self, work: Path, scale: float, steps: int) -> None:
-        self.work, self.scale, self.steps = work.resolve(), scale, steps
+    def __init__(self, work: Path, scale: float, steps: int, best: bool = False) -> None:
+        self.work, self.scale, self.steps, self.best = work.resolve(), scale, steps, best
+        self.recipe = BEST if best else RECIPE
         self.rows, self.documents = round(ROWS * scale), max(60, round(DOCUMENTS * scale))
         self.mentions = max(10 * self.documents, round(MENTIONS * scale))
         self.linked = max(20, round(LINKED * min(1, scale)))
@@ -83,7 +89,7 @@ class Rehearsal:
 
     def command(self, name: str, processes: int = 1, **more: Any) -> list[Any]:
         """A command of the package with the recipe's keys that depend on folder and scale."""
-        corpus, index = self.work / "corpus", yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+        corpus, index = self.work / "corpus", yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
         values = {
             "output_dir": self.work / "runs",
             "umls_dir": self.work / "META",
@@ -94,14 +100,17 @@ class Rehearsal:
             "max_steps": self.steps,
             "eval_steps": max(1, self.steps // 4),
         }
+        if self.best:
+            values |= SUBSTITUTED | {"encoder_training_steps": min(self.steps, index["encoder_training_steps"])}
         for part, ending in {"train": "trng", "dev": "dev", "test": "test"}.items():
             values[f"{part}_documents"] = corpus / f"corpus_pubtator_pmids_{ending}.txt"
         # Clusters, and how many are searched, by the square root of the size.
         shrink = math.sqrt(min(1.0, self.scale))
         for key in ("index_factory", "index_parameters"):
             values[key] = re.sub(r"\d+", lambda found: str(max(4, round(int(found[0]) * shrink))), index[key], count=1)
-        words = [word for key, value in (values | more).items() for word in (f"--{key}", value)]
-        return [*(TWO_PROCESSES if processes == 2 else COMMAND), name, RECIPE, *words]
+        options = {key: value if isinstance(value, list) else [value] for key, value in (values | more).items()}
+        words = [word for key, value in options.items() for word in (f"--{key}", *value)]
+        return [*(TWO_PROCESSES if processes == 2 else COMMAND), name, self.recipe, *words]
 
     def stages(self) -> Iterator[tuple[str, Sequence[Any], dict[str, Any]]]:
         """Title, command and options of `measured`, in order."""
@@ -112,6 +121,8 @@ class Rehearsal:
         yield "synthetic corpus", [sys.executable, here / "pubtator_corpus.py", meta, self.work / "corpus", *size], {}
         yield "prepare_data", self.command("prepare_data"), {}
         yield "prepare_data again, nothing to do", self.command("prepare_data"), {}
+        if self.best:
+            yield "train_encoder", self.command("train_encoder"), {}
         for name, processes in (("build_index", 2), ("mine_negatives", 1), ("train", 2)):
             yield f"{name}, {processes} processes", self.command(name, processes), {}
         for name in ("calibrate", "evaluate"):
@@ -147,9 +158,13 @@ class Rehearsal:
                 if title == "publish":
                     shutil.rmtree(self.work / "hub", ignore_errors=True)
                 print(f"== {title}", file=sys.stderr, flush=True)
-                used = disk(self.work)
-                taken = measured(command, self.work / "rehearsal.log", **options)
+                used, parts = disk(self.work), dict[str, Taken]()
+                run = self.work / "runs" / "rehearsal"
+                log = {"stages": run / "stages.jsonl", "parts": parts}
+                taken = measured(command, self.work / "rehearsal.log", **log, **options)
                 done[title] = taken._asdict() | {"disk": disk(self.work) - used}
+                for name, part in parts.items():
+                    done[f"{title}: {name}"] = part._asdict() | {"disk": disk(run / name)}
                 self.file.write_text(json.dumps(done, indent=1))
         return done
 
@@ -178,8 +193,9 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for all output; the full size takes 49 GB")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--steps", type=int, default=400, help="optimizer steps of training")
+    parser.add_argument("--best", action="store_true", help="rehearse sapbert-medmentions-best")
     options = parser.parse_args()
-    print(stages_table(Rehearsal(options.work, options.scale, options.steps).go()))
+    print(stages_table(Rehearsal(options.work, options.scale, options.steps, options.best).go()))
 
 
 if __name__ == "__main__":
