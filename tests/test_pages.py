@@ -2,7 +2,8 @@
 
 A page's blocks of ``bash`` and ``python`` run in order, in a folder of their own in which the files of `standing` lie;
 blocks of Python share their names. ``<!-- not run: REASON -->`` on the line before a block leaves it out: it must only
-compile, or its commands and their options exist.
+compile, or its commands and their options exist. After ``<!-- printed -->``, a block of ``text`` holds lines that the
+block before printed; its numbers are compared by value.
 """
 
 import os
@@ -36,18 +37,24 @@ PAGES = sorted(str(path.relative_to(ROOT)) for place in (*PLACES, "examples/*.md
 FURTHER = ("*.md", ".github/*.md", "docs/internal/**/*.md", "umls_reranker/built_in/README.md")
 LINKED = sorted({*PAGES, *(str(path.relative_to(ROOT)) for place in FURTHER for path in ROOT.glob(place))})
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+PRINTED = "<!-- printed -->"
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # Others are typos, or would escape the test: sh, py, console.
 LANGUAGES = {"bash", "python", "text", "json", "yaml", "mermaid"}
 LINK = re.compile(r"(?<!!)\[[^][]*(?:\[[^][]*\][^][]*)*\]\(([^)\s]+)\)")
 
 
 class Block(NamedTuple):
-    """A fenced block of a page: where it begins, its language, its text, and whether it is marked as not run."""
+    """A fenced block of a page: where it begins, its language, its text, and the comment on the line before it."""
 
     line: int
     language: str
     text: str
-    not_run: bool
+    comment: str
+
+    @property
+    def runs(self):
+        return self.comment == PRINTED or (self.language in ("bash", "python") and not NOT_RUN.fullmatch(self.comment))
 
 
 def blocks_of(page):
@@ -58,8 +65,8 @@ def blocks_of(page):
         if fence is None and (opened := re.match(r" *(```+)(.*)", line)):
             fence, start, language = opened[1], number, opened[2].strip()
         elif fence is not None and line.strip() == fence:
-            not_run = start > 1 and NOT_RUN.fullmatch(lines[start - 2].strip()) is not None
-            blocks.append(Block(start, language, "\n".join(lines[start : number - 1]), not_run))
+            comment = lines[start - 2].strip() if start > 1 else ""
+            blocks.append(Block(start, language, "\n".join(lines[start : number - 1]), comment))
             fence = None
         elif fence is None:
             prose.append((number, line))
@@ -97,14 +104,19 @@ class Shell:
 
     def __init__(self, page, folder, scripts):
         self.page, self.folder, self.scripts = page, folder, scripts
-        self.names, self.service = {"__name__": "__main__"}, None
+        self.names, self.service, self.printed = {"__name__": "__main__"}, None, ""
 
     def local(self, text):
         """The text with the release and the service of this test."""
         text = text.replace("/data/umls", f"{self.folder}/data/umls").replace("/srv/", f"{self.folder}/srv/")
+        text = text.replace(" examples/", f" {ROOT}/examples/")
         return text.replace("http://127.0.0.1:8080", self.service.url) if self.service else text
 
     def run(self, block):
+        if block.comment == PRINTED:
+            assert_printed(block.text, self.printed)
+            return
+        self.printed = ""
         if block.language == "python":
             # Tracebacks name the line of the page.
             code = "\n" * block.line + self.local(block.text)
@@ -128,6 +140,7 @@ class Shell:
         done = self.scripts.run(ROOT / "umls_reranker" / "__main__.py", name, *words, cwd=self.folder)
         # monitor tells of an alarm by 1.
         assert done.code in ((0, 1) if name == "monitor" else (0,)), f"{self.page}: {name} {words}\n{done.err}"
+        self.printed += done.out
 
     def bash(self, line):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -135,6 +148,7 @@ class Shell:
         line = re.sub(r"\bcurl ", "curl --silent --show-error --fail-with-body ", line)
         done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
+        self.printed += done.stdout
 
     def stop(self):
         if self.service is not None:
@@ -142,8 +156,28 @@ class Shell:
             self.service = None
 
 
+def assert_printed(expected, printed):
+    """Each line was printed; numbers may differ by a twentieth, or by 0.03."""
+    lines = [line.split() for line in printed.splitlines()]
+    for line in filter(None, map(str.split, expected.splitlines())):
+        shape, values = NUMBER.sub("0", " ".join(line)), numbers_in(line)
+        alike = [numbers_in(other) for other in lines if NUMBER.sub("0", " ".join(other)) == shape]
+        assert any(value == pytest.approx(values, rel=0.05, abs=0.03) for value in alike), " ".join(line)
+
+
+def numbers_in(words):
+    return [float(number.replace(",", "")) for number in NUMBER.findall(" ".join(words))]
+
+
 def blocks_to_run(page):
-    return [block for block in blocks_of(page)[0] if block.language in ("bash", "python") and not block.not_run]
+    return [block for block in blocks_of(page)[0] if block.runs]
+
+
+@pytest.mark.parametrize("printed", ["a 53 %", "b 50 %", ""])
+def test_other_output_than_that_of_the_page_is_noticed(printed):
+    assert_printed("a  50 %\n\n", f"first\na 51 %\n{printed}")
+    with pytest.raises(AssertionError, match="a 50 %"):
+        assert_printed("a  50 %", printed)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of missing inputs
