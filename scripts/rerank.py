@@ -20,7 +20,9 @@ from umls_reranker.core.script import DICTIONARY_HELP, CommandParser, run_script
 def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
-    parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .csv, .tsv, .parquet, .arrow")
+    parser.add_argument(
+        "input", type=Path, help="file or folder of mentions: .jsonl, .json, .csv, .tsv, .parquet, .arrow; - is stdin"
+    )
     parser.add_argument("output", type=Path, help="file to write; its extension sets the format")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if available)")
@@ -40,6 +42,7 @@ def make_parser() -> CommandParser:
 def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
+    from umls_reranker.calibration.thresholds import TIERS
     from umls_reranker.core.arrays import started_processes
     from umls_reranker.hub.download import BUILT_IN
     from umls_reranker.serving.bulk import BulkJob, OneProcess
@@ -59,10 +62,17 @@ def main() -> int:
     # A launcher kills the other processes when one ends with an error: only the process that wrote the output tells.
     if not processes.is_main_process:
         return 0
-    print(f"{counts.ranked:,} mentions ranked, {counts.faulty:,} with an error, written to {options.output}")
+    ranked, gold = counts["ranked"], counts["gold"]
+    print(f"{ranked:,} mentions ranked, {counts['error']:,} with an error, written to {options.output}")
+    if ranked:
+        tiers = ", ".join(f"{tier} {counts[tier] / ranked:.1%}" for tier in TIERS)
+        of_gold = f"; acc@1 {counts['correct'] / gold:.3f} of {gold:,} with a gold concept" if gold else ""
+        print(f"{tiers}; accepted {counts['accepted'] / ranked:.1%}{of_gold}")
+    if ranked and not counts["known"] and len(reranker.calibration.counts):
+        print("caution: the model has counted no concept of these candidates; are their ids of another vocabulary?")
     if model == BUILT_IN:
         print(f"scores and tiers are not calibrated for your lists: umls-reranker calibrate {BUILT_IN} --lists FILE")
-    return 1 if counts.faulty else 0
+    return 1 if counts["error"] else 0
 
 
 def served(options) -> dict:

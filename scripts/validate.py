@@ -103,9 +103,9 @@ def replay_checks(reranker, lists):
     from umls_reranker.evaluation.checklist import check_targets
 
     lists = lists.take(np.arange(0, len(lists), max(1, len(lists) // REPLAYED_MENTIONS)))
-    batch = reranker.rank(lists, "replaying test mentions")
+    batch = reranker.decide(lists, "replaying test mentions")
     count = min(len(lists), REPLAYED_SINGLY)
-    single = [reranker.rank(lists.take(np.array([row]))).probabilities for row in range(count)]
+    single = [reranker.decide(lists.take(np.array([row]))).probabilities for row in range(count)]
     gap = float(np.abs(np.concatenate(single) - batch.probabilities[: lists.offsets[count]]).max(initial=0.0))
     ranked = batch.probabilities[batch.order]
     whole = np.array_equal(np.sort(batch.order), np.arange(len(lists.names)))

@@ -145,7 +145,6 @@ def with_splits(change):
         (lambda rows: rows[3].pop("doc_id"), ":4: doc_id"),
         (lambda rows: rows[3].pop("cui"), ":4: cui"),
         (lambda rows: rows[3]["candidates"][1].pop("cui"), ":4: candidate 1 .*cui"),
-        (lambda rows: [item.pop("my_score") for row in rows[10:] for item in row["candidates"]], ":11: .*my_score"),
         (lambda rows: [c.update(retrieval_score=1) for row in rows for c in row["candidates"]], "retrieval_score"),
         (lambda rows: rows.__delitem__(slice(18, None)), "9"),
         (lambda rows: [row.update(cui="C7777777") for row in rows], "own.jsonl"),

@@ -8,7 +8,8 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow
-from umls_reranker.lists.labels import list_rows, read_run_lists, write_list_rows
+from umls_reranker.lists.dictionary import Dictionary
+from umls_reranker.lists.labels import candidate_cuis, list_rows, read_run_lists, write_list_rows
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy([SemanticType("T1", "One"), SemanticType("T2", "Two")])
@@ -123,6 +124,46 @@ def test_a_value_that_will_not_do_is_named_with_its_row(change, named):
         assert found.value.row == 1
     with pytest.raises(InvalidRow, match=f"^{named}"):
         CandidateLists.from_rows(HIERARCHY, rows[1:])
+
+
+OURS = {"name": "cold", "cui": "C1", "list_score": 0.5}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"name": "cold", "cui": "C1", "score": 0.5},
+        {"term": "cold", "cui": "C1", "similarity": 0.5, "ngram": "colds"},
+        {"_id": "C1", "_score": 0.5, "_source": {"name": "cold"}},
+        {"_id": "7", "_score": 0.5, "_source": {"name": "cold", "cui": "C1"}},
+    ],
+)
+def test_candidates_of_other_tools_are_read_as_ours(theirs):
+    expected = content(CandidateLists.from_objects(HIERARCHY, ["m"], [[OURS]], scores=None))
+    found = [content(CandidateLists.from_objects(HIERARCHY, ["m"], [[theirs]], scores=None))]
+    if "_source" not in theirs:
+        table = pa.Table.from_pylist([{"entity": "m", "candidates": [theirs]}])
+        found.append(content(CandidateLists.from_rows(HIERARCHY, table, scores=None)))
+    assert found == [expected] * len(found)
+
+
+def test_pairs_of_id_and_score_get_their_names_from_a_dictionary(tmp_path):
+    (tmp_path / "names.txt").write_text(
+        "MESH:D003110|OMIM:1||Colonic Neoplasms||Colon Cancer\nHP:0000083||Renal failure\n"
+    )
+    dictionary = Dictionary.load(tmp_path / "names.txt")
+    # With the prefix of a vocabulary or without, but a number alone may be of another one.
+    ids = ["D003110", "MESH:D003110", "OMIM:1", "UMLS:HP:0000083", "0000083"]
+    rows = [{"entity": "colon cancer", "candidates": [[cui, 0.5] for cui in ids]}]
+    assert candidate_cuis(rows) == {*ids}
+    (row,) = dictionary.add_to(rows)
+    names = [item["name"] for item in row["candidates"]]
+    assert names == ["Colonic Neoplasms"] * 3 + ["UMLS:HP:0000083", "0000083"]
+    assert dictionary.has(ids).tolist() == [True] * 3 + [False] * 2
+    with pytest.raises(InvalidRow, match="candidate 0: name .*'cui', 'list_score'"):
+        CandidateLists.from_rows(HIERARCHY, rows)
+    with pytest.raises(InvalidRow, match="entity .*'text', 'hits'"):
+        CandidateLists.from_rows(HIERARCHY, [{"text": "cold", "hits": []}])
 
 
 def test_a_score_that_a_retriever_did_not_give_is_the_lowest_of_the_list_and_known_as_such():

@@ -1,6 +1,8 @@
 """Files of mentions: the same rows for any format and any batches, and each row by its position."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -114,6 +116,17 @@ def test_a_file_of_cells_that_cannot_be_read_is_named(tmp_path, lines, named):
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match=named):
         list(read_rows(path))
+
+
+def test_an_array_is_a_file_of_rows_and_stdin_a_file(tmp_path, monkeypatch):
+    for name in ("in.json", "in.jsonl"):
+        (tmp_path / name).write_text(json.dumps(ROWS, indent=1))
+        (batch,) = read_rows(tmp_path / name)
+        assert batch.content == ROWS and [at.number for at in batch.positions] == [*range(1, 24)]
+    code = "from umls_reranker.lists.read import *; print(sum(len(rows.content) for rows in read_rows(Path('-'))))"
+    for text in (json.dumps(ROWS), "".join(json.dumps(row) + "\n" for row in ROWS)):
+        found = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
+        assert found.stdout == "23\n"
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "null", '{"a": 1e}', "\xff"])

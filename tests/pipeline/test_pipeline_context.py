@@ -65,7 +65,7 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
     linker = ConceptLinker.from_run(run[0], device="cpu", dtype="float32")
     mentions = RunFolder(run[0]).splits("mentions")["test"]
     reranker, lists = linker.reranker, read_run_lists(run[0], "test", linker.concepts)
-    expected = reranker.rank(lists).probabilities.tolist()
+    expected = reranker.decide(lists).probabilities.tolist()
     linked = linker.link_batch(
         list(mentions["mention"]),
         entity_types=list(mentions["semantic_types"]),

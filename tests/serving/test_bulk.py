@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from datetime import date
 from decimal import Decimal
 
@@ -76,12 +77,16 @@ def same(found, expected):
     assert_alike([row["ranked"] for row in found], [row["ranked"] for row in expected], 1e-4)
 
 
+def outcome(counts):
+    return counts["ranked"], counts["error"]
+
+
 @pytest.mark.parametrize(
     ("source", "target"), [("in.jsonl", "out.jsonl"), ("in.parquet", "out.jsonl"), ("in.arrow", "out.parquet")]
 )
 def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, expected, source, target):
     job = BulkJob(write(tmp_path / source, rows), tmp_path / target, batch_rows=3)
-    assert job.run(reranker, OneProcess()) == (37, 0)
+    assert outcome(job.run(reranker, OneProcess())) == (37, 0)
     same(read(tmp_path / target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
 
@@ -97,8 +102,8 @@ def test_names_are_taken_as_they_are_written(tmp_path, reranker, rows, expected,
 def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     target.write_text("as it was")
-    rank, calls = reranker.rank, iter(range(2))
-    monkeypatch.setattr(reranker, "rank", lambda *options: rank(*options) if next(calls) is not None else None)
+    decide, calls = reranker.decide, iter(range(2))
+    monkeypatch.setattr(reranker, "decide", lambda *options: decide(*options) if next(calls) is not None else None)
     with pytest.raises(StopIteration):
         BulkJob(source, target, 8, overwrite=True).run(reranker, OneProcess())
     assert target.read_text() == "as it was"
@@ -107,16 +112,16 @@ def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
 
 def test_two_runs_at_once_do_not_mix(tmp_path, reranker, rows, expected, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    rank = reranker.rank
+    rank = reranker.decide
 
     def interrupted(*options):
-        monkeypatch.setattr(reranker, "rank", rank)
+        monkeypatch.setattr(reranker, "decide", rank)
         with monkeypatch.context() as patch:
             patch.setattr("os.getpid", lambda: 1)
             BulkJob(source, target, 8).run(reranker, OneProcess())
         return rank(*options)
 
-    monkeypatch.setattr(reranker, "rank", interrupted)
+    monkeypatch.setattr(reranker, "decide", interrupted)
     BulkJob(source, target, 8).run(reranker, OneProcess())
     same(read(target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
@@ -138,7 +143,7 @@ def test_a_row_that_cannot_be_ranked_is_written_with_its_error(tmp_path, reranke
     bad = {place: (rows[place] | change, named) for place, (change, named) in enumerate(poison, 3)}
     source = write(tmp_path / f"in.{ending}", [bad.get(place, (row,))[0] for place, row in enumerate(rows)])
     job = BulkJob(source, tmp_path / f"out.{ending}", 2)
-    assert job.run(reranker, OneProcess()) == (37 - len(bad), len(bad))
+    assert outcome(job.run(reranker, OneProcess())) == (37 - len(bad), len(bad))
     found = read(tmp_path / f"out.{ending}")
     good = [row for place, row in enumerate(expected) if place not in bad]
     same([row for place, row in enumerate(found) if place not in bad], good)
@@ -146,14 +151,14 @@ def test_a_row_that_cannot_be_ranked_is_written_with_its_error(tmp_path, reranke
         done = found[place]
         assert named in done["error"] and done.get("ranked") is None and done["id"] == row["id"]
     again = BulkJob(tmp_path / f"out.{ending}", tmp_path / f"again.{ending}", 8)
-    assert again.run(reranker, OneProcess()) == (37 - len(bad), len(bad))
+    assert outcome(again.run(reranker, OneProcess())) == (37 - len(bad), len(bad))
     same([row for row in read(tmp_path / f"again.{ending}") if not row.get("error")], good)
 
 
 def test_a_line_that_is_not_json_is_written_with_its_error(tmp_path, reranker):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"entity": "a", "candidates": ["b"], "big": 12345678901234567890123}\n{"entity":\n')
-    assert BulkJob(source, target).run(reranker, OneProcess()) == (1, 1)
+    assert outcome(BulkJob(source, target).run(reranker, OneProcess())) == (1, 1)
     first, second = read(target)
     assert first["big"] == 12345678901234567890123 and first["ranked"][0]["name"] == "b"
     assert second["line"] == '{"entity":' and "JSON" in second["error"]
@@ -163,7 +168,7 @@ def test_batches_without_a_good_row(tmp_path, reranker):
     rows = [{"entity": "", "candidates": ["a"]}] * 5
     for name in ("jsonl", "parquet", "arrow"):
         job = BulkJob(write(tmp_path / f"in.{name}", rows), tmp_path / f"out.{name}", 2)
-        assert job.run(reranker, OneProcess()) == (0, 5) and len(read(tmp_path / f"out.{name}")) == 5
+        assert outcome(job.run(reranker, OneProcess())) == (0, 5) and len(read(tmp_path / f"out.{name}")) == 5
 
 
 TYPED = {
@@ -244,7 +249,7 @@ def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, ro
     options = ["--dtype", "float32", "--device", "cpu", "--batch_mentions", 6]
     outcome = scripts.launch("rerank", model, source, target, *options)
     assert outcome.code == 1, outcome.err
-    assert outcome.out == f"35 mentions ranked, 2 with an error, written to {target}\n"
+    assert outcome.out.startswith(f"35 mentions ranked, 2 with an error, written to {target}\n")
     found = read(target)
     assert [place for place, row in enumerate(found) if row.get("error")] == [*bad]
     same([row for row in found if not row.get("error")], [r for place, r in enumerate(expected) if place not in bad])
@@ -255,7 +260,8 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     recipe.write_text(f"served_model: {model}\nscoring_dtype: float32\ndevice: cpu\ntoken_budget: 77\n")
     ended = scripts.run("rerank", recipe, source, target)
     assert ended.code == 0, ended.err
-    assert ended.out == f"37 mentions ranked, 0 with an error, written to {target}\n"
+    assert ended.out.startswith(f"37 mentions ranked, 0 with an error, written to {target}\n")
+    assert "acc@1" not in ended.out and "; accepted " in ended.out
     same(read(target), expected)
     target.write_text("as it was")
     ended = scripts.run("rerank", recipe, source, target)
@@ -269,9 +275,23 @@ def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_pat
     ]
     source, target = write(tmp_path / "in.parquet", given), tmp_path / "out.parquet"
     job = BulkJob(source, target, dictionary=write_rrf(tmp_path / "META"))
-    assert job.run(reranker, OneProcess()) == (2, 0)
+    assert outcome(job.run(reranker, OneProcess())) == (2, 0)
     added = Dictionary.from_umls_dir(tmp_path / "META").add_to(given)
     expected = reranker.rerank_batch([row["entity"] for row in added], [row["candidates"] for row in added])
     ranked = [row | {"ranked": [item.as_row() for item in items]} for row, items in zip(given, expected, strict=True)]
     assert {item.name for item in expected[0]} == {"common cold", "cold temperature"}
     same(read(target), ranked)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_tiers_and_correct_answers_are_counted(tmp_path, reranker, rows, expected, ending):
+    answers = [items["ranked"][0] if items["ranked"] else None for items in expected]
+    gold = [(answer or {}).get("cui") if place % 2 else None for place, answer in enumerate(answers)]
+    gold[5] = "C0000000" if gold[5] else None
+    given = [row | {"gold_cui": cui} for row, cui in zip(rows, gold, strict=True)]
+    counts = BulkJob(write(tmp_path / f"in.{ending}", given), tmp_path / "out.jsonl", 5).run(reranker, OneProcess())
+    labelled = [cui for cui in gold if cui]
+    assert (counts["gold"], counts["correct"]) == (len(labelled), len(labelled) - labelled.count("C0000000"))
+    tiers = Counter(answer["tier"] for answer in answers if answer)
+    assert {tier: counts[tier] for tier in tiers} == tiers
+    assert counts["accepted"] == sum(answer["accepted"] for answer in answers if answer)

@@ -37,7 +37,7 @@ def test_the_example_prints_what_it_says(finished, tmp_path, monkeypatch):
 
 def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
     lists = read_run_lists(finished.folder, "test", ConceptTable.load(finished.folder / "concepts"))
-    decided = linker.reranker.rank(lists)
+    decided = linker.reranker.decide(lists)
     key = linker.reranker.calibration.index_key
     assert key == linker.retriever.index_key == lists.index_keys[0] != ""
     # The run's own lists have all inputs, save where a mention has no type.
@@ -191,7 +191,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     manifest.write_text(text.replace('"concepts": "', '"concepts": "0'))
     with pytest.warns(UserWarning, match="not the index .* calibrated with"):
         other = ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
-    with pytest.warns(UserWarning, match="retrieval_score: from another index than the model was calibrated with"):
+    with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
         assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"names"}
     (model / "recipe.yaml").unlink()
     assert "recipe.yaml is missing" in refused(finished.folder)

@@ -1,15 +1,12 @@
 """A model calibrated on a user's lists: its scores decide everywhere that it ranks."""
 
-import json
-
 import pytest
 from fastapi.testclient import TestClient
-from list_fixtures import write_lists
+from list_fixtures import assert_alike, write_lists
 from list_model import assert_decided_by_all, list_model, list_rows, read_lists, run_script
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.settings import ServingArguments
-from umls_reranker.serving.bulk import BulkJob, OneProcess
 from umls_reranker.serving.http.app import create_app
 
 
@@ -42,25 +39,17 @@ def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, client, ke
     assert_decided_by_all(answer.json(), reranker, read_lists(folder))
 
 
-@pytest.mark.filterwarnings("ignore:missing inputs")
-def test_a_list_in_which_only_some_candidates_have_a_fitted_score_is_refused(folder, reranker, client):
+@pytest.mark.filterwarnings("ignore:missing inputs", "ignore:sapbert")
+def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowest(folder, reranker, client):
     whole, partly = read_lists(folder)[:2]
     del partly["candidates"][3]["sapbert_score"]
+    lowest = min(item["sapbert_score"] for item in partly["candidates"] if "sapbert_score" in item)
+    filled = partly | {"candidates": [{"sapbert_score": lowest} | item for item in partly["candidates"]]}
     bare = {"entity": "cold", "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]}
-    named = "mention 1: candidate 3: sapbert_score"
-    rows = [whole, partly, bare]
-    columns = [[row[key] for row in rows] for key in ("entity", "candidates")]
-    with pytest.raises(ValueError, match=named):
-        reranker.rerank_batch(*columns)
-    answer = client.post("/rank", json={"mentions": rows})
-    assert answer.status_code == 422 and answer.json()["error"].startswith(named)
-    target = folder / "partly_ranked.jsonl"
-    counts = BulkJob(write_lists(folder / "partly.jsonl", rows), target, overwrite=True).run(reranker, OneProcess())
-    assert counts == (2, 1)
-    first, second, third = [json.loads(line) for line in target.read_text().splitlines()]
-    assert second["error"].startswith("candidate 3: sapbert_score") and "ranked" not in second
-    assert {item["inputs"] for item in first["ranked"]} == {"all"}
-    assert {item["inputs"] for item in third["ranked"]} == {"names"}
+    expected = reranker.rerank_batch(["cold"], [filled["candidates"]])
+    found = client.post("/rank", json={"mentions": [whole, partly | {"entity": "cold"}, bare]}).json()
+    assert_alike([found[1]], expected)
+    assert [items[0]["inputs"] for items in found] == ["all", "all", "names"]
 
 
 def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, monkeypatch):

@@ -386,6 +386,15 @@ def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
 # Batches, figures, threads
 
 
+def test_rank_is_that_of_a_cross_encoder_with_probabilities(reranker):
+    names = ["Cold Temperature", "Common Cold", "Fever"]
+    ranked = reranker.rerank("cold", names)
+    found = reranker.rank("cold", names, return_documents=True)
+    assert [(names[item["corpus_id"]], item["text"]) for item in found] == [(item.name, item.name) for item in ranked]
+    assert [item["score"] for item in found] == [item.score for item in ranked]
+    assert reranker.rank("cold", names, top_k=1) == [{key: found[0][key] for key in ("corpus_id", "score")}]
+
+
 def test_a_batch_gives_what_single_calls_give(tmp_path):
     folder = tiny_reranker(tmp_path / "model", PairTemplate(32, context_tokens=6))
     reranker = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")

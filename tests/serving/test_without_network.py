@@ -123,7 +123,7 @@ def test_the_commands_run_without_torch(folder, tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run_script("rerank", folder, "in.jsonl", "out.jsonl", hidden=HEAVY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "2 mentions ranked, 0 with an error, written to out.jsonl\n"
+    assert done.stdout.startswith("2 mentions ranked, 0 with an error, written to out.jsonl\n")
     done = run_script("serve", folder, "--dry_run", hidden=HEAVY, cwd=tmp_path)
     assert done.returncode == 0 and f"would serve {folder}" in done.stderr, done.stderr
 

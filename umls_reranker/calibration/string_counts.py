@@ -122,6 +122,10 @@ class StringCounts:
         """Number of distinct strings."""
         return len(self._tables["strings"][0])
 
+    def known(self, cuis: Sequence[str]) -> np.ndarray:
+        """Whether each of k concepts was counted, (k,) bool."""
+        return self._counts("concepts", hash_texts(list(map(_key, cuis)))) > 0
+
     def of_pairs(
         self, forms: Sequence[str], types: TypeSets, cuis: Sequence[str], rows: np.ndarray, concepts: np.ndarray
     ) -> PairCounts:

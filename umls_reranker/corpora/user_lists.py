@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..core.settings import TEACHER
 from ..core.text_files import UserError
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.columns import FIELDS, as_arrow
+from ..lists.columns import FIELDS, as_arrow, bare_id
 from ..lists.labels import (
     LabelledLists,
     best_of_each_concept,
@@ -62,15 +62,17 @@ class ListConcepts:
 
     def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:
         """The concepts of a dictionary with further names from the lists, then the concepts that it lacks."""
-        rest = dict(self._concepts)
+        rest, bare = dict(self._concepts), {bare_id(cui): cui for cui in self._concepts}
         for concept in dictionary:
-            if (listed := rest.pop(concept.cui, None)) is not None:
+            ids = [cui if cui in rest else bare.get(bare_id(cui), "") for cui in (concept.cui, *concept.alternates)]
+            for listed in filter(None, [rest.pop(cui, None) for cui in ids]):
                 names = {*concept.synonyms, concept.name}
                 concept = replace(
                     concept,
                     synonyms=(*concept.synonyms, *(name for name in _names(listed) if name not in names)),
                     semantic_types=concept.semantic_types or listed.semantic_types,
                     definition=concept.definition or listed.definition,
+                    alternates=tuple(dict.fromkeys([*concept.alternates, *{listed.cui} - {concept.cui}])),
                 )
             yield concept
         for concept in rest.values():

@@ -25,6 +25,7 @@ from .columns import (
     InvalidRow,
     encoded_texts,
     flat_candidates,
+    keys_found,
     listed,
     require_lists,
     score_names,
@@ -174,7 +175,8 @@ class CandidateLists:
         displayed = encoded_texts(texts("name"))
         blank = [code for code, text in enumerate(displayed.texts) if not (text and text.strip())]
         if blank:
-            column("name").refuse(int(np.isin(displayed.codes, blank).argmax()), "is missing or blank")
+            at = int(np.isin(displayed.codes, blank).argmax())
+            column("name").refuse(at, f"is missing or blank{keys_found(items[at])}; a dictionary has names of ids")
         candidate_types, _ = column("semantic_types").types(values["semantic_types"]).resolved(hierarchy)
         return cls(
             mentions=entity.no_blanks(listed(entity.texts(mentions))),
@@ -218,6 +220,10 @@ class CandidateLists:
             if reason:
                 raise InvalidRow(row, str(reason), len(rows))
         entities, others = listed(values("entity")), listed(values("mention"))
+        for row, texts in enumerate(zip(entities, others, strict=True)):
+            if texts == (None, None):
+                keys = rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
+                raise InvalidRow(row, f"entity is missing or blank{keys_found(keys)}", len(rows))
         return cls.from_objects(
             hierarchy,
             [other if entity is None else entity for entity, other in zip(entities, others, strict=True)],

@@ -6,6 +6,7 @@ import re
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from itertools import chain, repeat
+from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +30,10 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 FEW_TEXTS = 256
 # This many objects fit into a core's cache while their keys are read one by one.
 ITEMS_AT_ONCE = 128
+
+
+# Keys of candidates of other tools, such as Elasticsearch and QuickUMLS, and what they are here.
+OF_OTHERS = {"term": "name", "similarity": "list_score", "score": "list_score", "_score": "list_score", "_id": "id"}
 
 
 class InvalidRow(TypeError, ValueError):
@@ -141,13 +146,45 @@ def flat_candidates(candidates: Sequence[Collection[Any]] | pa.Array) -> tuple[n
         if is_other or not isinstance(items, Collection):
             reason = f"are a {type(items).__name__}, not a list of names, mappings or objects"
             Column("candidates", len(candidates)).refuse(row, reason)
-    return list_offsets([len(items) for items in candidates]), list(chain.from_iterable(candidates))
+    items = list(chain.from_iterable(candidates))
+    keys = set().union(*(item for item in items if type(item) is dict))
+    if not keys.isdisjoint(OF_OTHERS) or any(issubclass(kind, list | tuple) for kind in set(map(type, items))):
+        items = list(map(own_form, items))
+    return list_offsets([len(items) for items in candidates]), items
+
+
+def own_form(item: Any) -> Any:
+    """A candidate of another tool as one of ours: a pair of id and score, or a mapping with keys of `OF_OTHERS`.
+
+    >>> own_form(["D003110", 0.9]), own_form({"_id": "D003110", "_score": 7.5, "_source": {"name": "cold"}})
+    ({'cui': 'D003110', 'list_score': 0.9}, {'id': 'D003110', 'list_score': 7.5, 'name': 'cold'})
+    """
+    if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], Real):
+        return {"cui": item[0], "list_score": item[1]}
+    if not isinstance(item, dict) or not (item.keys() & OF_OTHERS):
+        return item
+    source = item.get("_source")
+    item = {key: value for key, value in item.items() if key != "_source"} | (
+        source if isinstance(source, dict) else {}
+    )
+    return {OF_OTHERS.get(key, key): item[key] for key in sorted(item, key=OF_OTHERS.__contains__, reverse=True)}
+
+
+def keys_found(item: Any) -> str:
+    """The keys of a mapping, as the end of a message."""
+    return f"; its keys are {', '.join(map(repr, item))}" if isinstance(item, Mapping) else ""
+
+
+def bare_id(cui: str) -> str:
+    """An id without the prefix of its vocabulary, unless a mere number is left: D003920 of MESH:D003920."""
+    rest = cui.rpartition(":")[2]
+    return rest if rest[:1].isalpha() else cui
 
 
 def score_names(items: list[Any] | pa.Array) -> list[str]:
     """NAME of each ``NAME_score`` that any candidate has, in order."""
     if isinstance(items, pa.Array):
-        keys: Iterable[str] = [field.name for field in items.type] if pa.types.is_struct(items.type) else ()
+        keys: Iterable[str] = _own_keys(items.type) if pa.types.is_struct(items.type) else ()
     else:
         keys = dict.fromkeys(key for item in items if isinstance(item, Mapping) for key in item)
     return [key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX)]
@@ -159,7 +196,7 @@ def values_by_key(items: list[Any] | pa.Array, keys: Sequence[str]) -> dict[str,
     columns: dict[str, Any] = dict.fromkeys(keys, missing)
     if isinstance(items, pa.Array):
         if pa.types.is_struct(items.type):
-            columns |= dict(zip((field.name for field in items.type), items.flatten(), strict=True))
+            columns |= dict(zip(_own_keys(items.type), items.flatten(), strict=True))
             return {**columns, "cui": columns["id"]} if columns.get("cui") is missing and "id" in columns else columns
         return columns | {"name": items}
     kinds = set(map(type, items))
@@ -226,6 +263,10 @@ def _is_number(value: Any) -> bool:
         return not isinstance(value, str | bytes) and np.array(value, np.float64).ndim == 0
     except (TypeError, ValueError, OverflowError):
         return False
+
+
+def _own_keys(kind: pa.StructType) -> list[str]:
+    return [OF_OTHERS.get(field.name, field.name) for field in kind]
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -16,7 +16,7 @@ from ..vocab.concepts import StringRows
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
-from .columns import SYNONYM_SCORE, concept_id
+from .columns import SYNONYM_SCORE, bare_id, concept_id, own_form
 
 
 class _Candidate(NamedTuple):
@@ -41,6 +41,7 @@ class _Column(NamedTuple):
     def lists_of(self, cuis: Sequence[str]) -> pa.ListArray:
         """The lists of m concepts, null for an unknown one."""
         rows = self.rows.find_one(pa.array(cuis, pa.string()))
+        rows = np.where(rows < 0, self.rows.find_one(pa.array(map(bare_id, cuis), pa.string())), rows)
         return self.lists.take(pa.array(rows, mask=rows < 0))
 
 
@@ -59,7 +60,7 @@ class Dictionary:
             path: folder META of a release; or a file, plain or gzip: a table (CSV, TSV, JSON Lines, Parquet) with a
                 name per row, with ``id`` and ``name`` and optionally ``preferred`` (true or not) and
                 ``semantic_type``; or lines ``id|id||name|name``. ``|`` in an id separates alternates, all of which
-                find the concept.
+                find the concept, with the prefix of their vocabulary or without.
             cuis: the concepts to read of a release; None reads all.
 
         Raises:
@@ -69,7 +70,9 @@ class Dictionary:
         if Path(path).is_dir():
             return cls.from_umls_dir(path, cuis)
         ids, names, types, alternates = read_name_lists(Path(path))
-        rows = StringRows(StringRows.table_of_ids(ids, alternates))
+        all_ids = zip(ids.to_pylist(), alternates.to_pylist(), strict=True)
+        further = [[*others, *map(bare_id, [cui, *others])] for cui, others in all_ids]
+        rows = StringRows(StringRows.table_of_ids(ids, pa.array(further, pa.list_(pa.string()))))
         return cls(_Column(rows, names), _Column(rows, types) if len(types.values) else None)
 
     @classmethod
@@ -125,7 +128,7 @@ class Dictionary:
         known: list[_Candidate] = []
         for number, row in enumerate(new_rows):
             if isinstance(row.get("candidates"), list | tuple):
-                row["candidates"] = list(row["candidates"])
+                row["candidates"] = list(map(own_form, row["candidates"]))
                 known += _with_cui(number, row["candidates"])
         cuis = [candidate.cui for candidate in known]
         columns: dict[str, Sequence[Any]] = {}

@@ -19,7 +19,7 @@ from ..core.settings import FEATURES, SCORES, TEACHER
 from ..core.text_files import UserError
 from ..vocab.types import TypeHierarchy
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from .columns import SUFFIX, InvalidRow, concept_id
+from .columns import SUFFIX, InvalidRow, concept_id, keys_found, own_form
 from .dictionary import Dictionary
 from .read import CUI_LESS, RowPosition, Rows, read_rows
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
+# Keys of a row's gold concept, the first before the other.
+GOLD_KEYS = ("gold_cui", "cui")
 # Successive words that texts of different documents rarely share, and the share of texts that may.
 SHARED_WORDS, FEW_SHARED = 8, 0.1
 # An id that ends in a number, after a separator.
@@ -119,20 +121,13 @@ def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLi
 
 
 def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledLists]:
-    """Read and check rows as `read_labelled_lists` does, in batches that have the same scores."""
-    former: set[str] | None = None
+    """Read and check rows as `read_labelled_lists` does, in batches."""
+    has_any = False
     for rows in read_rows(path):
         labelled = labels(rows, hierarchy)
-        if len(labelled.lists.names):
-            scores = set(labelled.lists.scores)
-            former = scores if former is None else former
-            for name in (former ^ scores) - {TEACHER}:
-                raise UserError(
-                    f"{labelled.positions[0]}: candidates from here on have {'a' if name in scores else 'no'} "
-                    f"{name}{SUFFIX}, unlike those before; give all candidates one, or none"
-                )
+        has_any = has_any or len(labelled.lists.names) > 0
         yield labelled
-    if former is None:
+    if not has_any:
         raise UserError(f"{path} holds no mentions with candidates")
 
 
@@ -147,12 +142,17 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
         lists = CandidateLists.from_rows(hierarchy, rows.content, scores=None)
     except InvalidRow as fault:
         raise UserError(f"{positions[fault.row]}: {fault.reason}") from None
-    documents, gold_ids = list(map(id_text, _values(rows, "doc_id"))), list(map(gold_parts, _values(rows, "cui")))
+    documents, gold_ids = (
+        list(map(id_text, _values(rows, "doc_id"))),
+        list(map(gold_parts, _values(rows, *GOLD_KEYS, "id"))),
+    )
     for key, values in (("doc_id", documents), ("cui", gold_ids)):
         if None in values:
+            at = values.index(None)
             raise UserError(
-                f"{positions[values.index(None)]}: {key} is missing or no id; labelled mentions need doc_id and cui: "
-                "an id, a list of alternative ids, or a list of lists for a mention that names several concepts"
+                f"{positions[at]}: {key} is missing or no id; labelled mentions need doc_id and cui: an id, a list of "
+                "alternative ids, or a list of lists for a mention that names several concepts"
+                + keys_found(rows.mappings()[at])
             )
     parts = [of_mention or () for of_mention in gold_ids]
     alternatives = np.fromiter((tuple(dict.fromkeys(chain(*of_mention))) for of_mention in parts), object, len(parts))
@@ -274,7 +274,7 @@ def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
     """The ids of all candidates, except of malformed rows."""
     lists = (row.get("candidates") for row in rows)
     items = chain.from_iterable(items for items in lists if isinstance(items, list))
-    cuis = (concept_id(item) for item in items if isinstance(item, dict))
+    cuis = (concept_id(item) for item in map(own_form, items) if isinstance(item, dict))
     return {cui for cui in cuis if isinstance(cui, str)}
 
 
@@ -293,6 +293,11 @@ def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
     texts = [[id_text(item) for item in part] if isinstance(part, list) else [None] for part in parts]
     ids = tuple(tuple(text for text in part if text) for part in texts)
     return None if None in chain(*texts) else ids
+
+
+def gold_ids(rows: Rows) -> list[set[str]]:
+    """The ids under ``cui`` or ``gold_cui`` of each row, of which any is correct; empty if there are none."""
+    return [set(chain.from_iterable(gold_parts(value) or ())) for value in _values(rows, *GOLD_KEYS)]
 
 
 def id_text(value: Any) -> str | None:
@@ -328,12 +333,17 @@ def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:
     return None if mention_id is None else (id_text(row.get("doc_id")), mention_id)
 
 
-def _values(rows: Rows, key: str) -> list[Any]:
-    """The values of a key in all rows, None if missing."""
-    if not isinstance(rows.content, pa.Table):
-        return list(map(concept_id, rows.content)) if key == "cui" else [row.get(key) for row in rows.content]
-    key = "id" if key == "cui" and key not in rows.content.column_names else key
-    return rows.content[key].to_pylist() if key in rows.content.column_names else [None] * len(rows.positions)
+def _values(rows: Rows, *keys: str) -> list[Any]:
+    """The values of the first of some keys in all rows, None if missing."""
+    content = rows.content
+    if not isinstance(content, pa.Table):
+        return [next((row[key] for key in keys if row.get(key) is not None), None) for row in content]
+    found = [content[key].to_pylist() for key in keys if key in content.column_names]
+    return (
+        [next((value for value in values if value is not None), None) for values in zip(*found, strict=True)]
+        if found
+        else [None] * len(content)
+    )
 
 
 def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> CandidateLists:

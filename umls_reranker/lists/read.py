@@ -1,4 +1,4 @@
-"""Rows of mentions with candidates, from a file or folder: JSON Lines, CSV, TSV, Parquet or Arrow.
+"""Rows of mentions with candidates, from a file, a folder or stdin: JSON, JSON Lines, CSV, TSV, Parquet or Arrow.
 
 A row is ``{"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui", "candidates": [{"cui", "name",
 "NAME_score", ...}]}``; only ``entity`` and ``candidates`` are needed to rank. CSV and TSV have one row per candidate:
@@ -20,9 +20,11 @@ import pyarrow as pa
 from ..core.text_files import UserError
 
 BATCH_ROWS = 4_096
+# Instead of a file: stdin, which is read once.
+STDIN = Path("-")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLES = (".parquet", ".arrow", ".feather")
-ENDINGS = (".jsonl", *DELIMITERS, *TABLES)
+ENDINGS = (".jsonl", ".json", *DELIMITERS, *TABLES)
 # The key of a row that could not be read or ranked, with the reason.
 ERROR = "error"
 # Columns of CSV about the mention -> keys of its row; all others are keys of candidates.
@@ -62,6 +64,8 @@ def mention_files(path: Path) -> list[Path]:
     Raises:
         UserError: there is none.
     """
+    if path == STDIN:
+        return [Path("/dev/stdin")]
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
     if not (files := [file for file in files if file.suffix in ENDINGS]):
         raise UserError(f"{path} is no file of mentions, nor a folder of such files; give {', '.join(ENDINGS)}")
@@ -82,7 +86,7 @@ def read_rows(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
                     yield Rows([RowPosition(file, start + row) for row in range(len(table))], table)
                     start += len(table)
                 continue
-            numbered = _json_lines(file) if file.suffix == ".jsonl" else _candidate_rows(file)
+            numbered = _candidate_rows(file) if file.suffix in DELIMITERS else _json_rows(file)
             while batch := list(itertools.islice(numbered, batch_rows)):
                 yield Rows([RowPosition(file, number) for number, _ in batch], [row for _, row in batch])
 
@@ -95,8 +99,12 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table") from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of the lines, or of one array, with the number of the line or of the object."""
     with path.open("rb") as stream:
+        if stream.peek(1)[:1] == b"[":  # type: ignore[attr-defined]
+            yield from enumerate(json.load(stream), start=1)
+            return
         for number, line in enumerate(stream, start=1):
             try:
                 row = json.loads(line)

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..calibration.thresholds import TIERS
 from ..core.files import naming_full_disk, require_another, strict, written
 from ..core.script import progress
 from ..core.text_files import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.dictionary import Dictionary
-from ..lists.labels import candidate_cuis
-from ..lists.read import ERROR, TABLES, Rows, mention_files, read_rows
+from ..lists.labels import candidate_cuis, gold_ids
+from ..lists.read import ERROR, STDIN, TABLES, Rows, mention_files, read_rows
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -42,13 +44,6 @@ class OneProcess:
     num_processes: int = 1
     process_index: int = 0
     is_main_process: bool = True
-
-
-class BulkCounts(NamedTuple):
-    """Counts of the mentions of a file: those ranked, and those with ``error`` instead."""
-
-    ranked: int
-    faulty: int
 
 
 class BulkJob:
@@ -84,10 +79,12 @@ class BulkJob:
         self._source, self._target, self._batch_rows = source, target, batch_rows
         self._dictionary = None
         if dictionary is not None:
-            cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in read_rows(source)))
-            self._dictionary = Dictionary.load(dictionary, cuis)
+            # Stdin cannot be read twice.
+            batches = read_rows(source) if source != STDIN else ()
+            cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in batches))
+            self._dictionary = Dictionary.load(dictionary, cuis if batches else None)
 
-    def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> BulkCounts:
+    def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> Counter[str]:
         """Rank the rows and write the output; a row that cannot be ranked is written with ``error``, the reason.
 
         Args:
@@ -95,12 +92,14 @@ class BulkJob:
             processes: all processes that make this output: `devices.sharing_processes`, or one.
 
         Returns:
-            Counts of all processes.
+            Counts of the mentions of all processes: ``ranked``, and with an ``error`` instead; of those ranked by
+            tier, ``accepted``, with a ``gold`` concept and ``correct``; and of candidates with a ``known`` concept,
+            which the model has counted.
 
         Raises:
             UserError: a file cannot be read, or the disk is full.
         """
-        counts = BulkCounts(0, 0)
+        counts = Counter[str]()
         nothing = nullcontext(lambda content: None)
         with (
             naming_full_disk(self._target),
@@ -111,14 +110,14 @@ class BulkJob:
             while in_round := list(islice(batches, processes.num_processes)):
                 own = in_round[processes.process_index : processes.process_index + 1]
                 results = [self._ranked(reranker, rows) for rows in own]
-                for content, faulty in _gathered(results, processes):
+                for content, found in _gathered(results, processes):
                     write(content)
-                    counts = BulkCounts(counts.ranked + len(content) - faulty, counts.faulty + faulty)
+                    counts += found
                 bar.update(sum(len(rows.positions) for rows in in_round))
         return counts
 
-    def _ranked(self, reranker: UMLSReranker, rows: Rows) -> tuple[list[bytes] | pa.Table, int]:
-        """The output for a batch, lines or a table, and the number of faulty rows."""
+    def _ranked(self, reranker: UMLSReranker, rows: Rows) -> tuple[list[bytes] | pa.Table, Counter[str]]:
+        """The output for a batch, lines or a table, and counts as of `run`."""
         errors: list[str | None] = [None] * len(rows.positions)
         try:
             lists = self._lists(reranker, rows.content)
@@ -129,14 +128,22 @@ class BulkJob:
                 except (TypeError, ValueError) as error:
                     errors[row] = str(error)
             lists = self._lists(reranker, _without(rows.content, errors))
-        found = iter(ranked_column(lists, reranker.rank(lists), reranker.input_names))
+        decisions = reranker.decide(lists)
+        found = iter(ranked_column(lists, decisions, reranker.input_names))
         ranked = pa.array([None if error else next(found).as_py() for error in errors], pa.list_(RANKED_TYPE))
-        faulty = len(errors) - errors.count(None)
+        tops, counts = decisions.top[decisions.top >= 0], Counter(ranked=len(lists), error=len(errors) - len(lists))
+        counts += Counter(TIERS[tier] for tier in decisions.tiers[tops].tolist())
+        counts["accepted"] = int(decisions.accepted.sum())
+        counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
+        golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
+        answers = [lists.ids[lists.cuis.codes[at]] if at >= 0 else None for at in decisions.top.tolist()]
+        counts["gold"] = sum(map(bool, golds))
+        counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))
         if self._target.suffix == ".jsonl" or not isinstance(rows.content, pa.Table):
             outcomes = zip(rows.mappings(), ranked.to_pylist(), errors, strict=True)
-            return [_line(row, {ERROR: error} if error else {RANKED: items}) for row, items, error in outcomes], faulty
+            return [_line(row, {ERROR: error} if error else {RANKED: items}) for row, items, error in outcomes], counts
         table = rows.content.drop_columns([name for name in (RANKED, ERROR) if name in rows.content.column_names])
-        return table.append_column(RANKED, ranked).append_column(ERROR, pa.array(errors, pa.string())), faulty
+        return table.append_column(RANKED, ranked).append_column(ERROR, pa.array(errors, pa.string())), counts
 
     def _lists(self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table) -> CandidateLists:
         if self._dictionary is not None:
@@ -252,7 +259,7 @@ class RerankPartitions:
 
 def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
     lists = reranker.read_rows(table)
-    return ranked_column(lists, reranker.rank(lists), reranker.input_names)
+    return ranked_column(lists, reranker.decide(lists), reranker.input_names)
 
 
 @cache

@@ -261,7 +261,7 @@ def calibrate(
     systems = systems_of_lists(whole, settings, seed)
     # On lists that it was calibrated on, it would look better than it is.
     if source.reranker is not None and not is_again:
-        before = source.reranker.rank(of_measured)
+        before = source.reranker.decide(of_measured)
         systems["model_before"] = System.of(Outcomes.of(of_measured, before))
     rest = [name for name in names if name != CROSS_ENCODER]
     if CROSS_ENCODER in names and rest:

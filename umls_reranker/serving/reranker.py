@@ -227,7 +227,7 @@ class UMLSReranker:
         # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
         lists = self.read(entities, candidates, entity_types, lefts, rights, index_keys)
-        decisions = self.rank(lists, desc, exhaustive)
+        decisions = self.decide(lists, desc, exhaustive)
         return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
     def read(
@@ -256,6 +256,25 @@ class UMLSReranker:
         return CandidateLists.from_rows(self.thresholds.hierarchy, rows, self.calibration.scores)
 
     def rank(
+        self, query: str, documents: Sequence[Any], top_k: int | None = None, return_documents: bool = False
+    ) -> list[dict[str, Any]]:
+        """Rank candidates as ``CrossEncoder.rank`` of sentence-transformers does, by calibrated probabilities.
+
+        Args:
+            query: the mention's text.
+            documents: its candidates, as for `rerank`.
+            top_k: number of results; None: all.
+            return_documents: whether a result holds its candidate under ``text``.
+
+        Returns:
+            ``{"corpus_id": position of the candidate, "score": its probability}`` of each, the top candidate first.
+        """
+        decisions = self.decide(self.read([query], [documents]))
+        shown = decisions.order.tolist()[:top_k]
+        results = [{"corpus_id": at, "score": float(decisions.probabilities[at])} for at in shown]
+        return [item | ({"text": documents[item["corpus_id"]]} if return_documents else {}) for item in results]
+
+    def decide(
         self,
         lists: CandidateLists,
         desc: str | Callable[[int], Any] | None = None,
@@ -383,19 +402,11 @@ class UMLSReranker:
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
         """What to do about scores of a dictionary, and about scores of our retrievers from another index."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
-        names, has_scores = [], np.zeros(len(is_other), bool)
-        for name in SCORES:
-            if name in lists.scores and f"{name}_score" in decisions.missing:
-                not_counted = is_other & np.isfinite(lists.scores[name])
-                has_scores |= not_counted
-                names += [f"{name}_score"] if not_counted.any() else []
+        names = [name for name in SCORES if name in lists.scores and f"{name}_score" in decisions.missing]
+        names = [f"{name}_score" for name in names if np.isfinite(lists.scores[name][is_other]).any()]
         if not names:
             by = f"{SYNONYM_SCORE}: added by rerank --dictionary, and by umls_reranker.Dictionary. "
             return by if SYNONYM_SCORE in decisions.missing else ""
-        if all(lists.index_keys[row] for row in np.unique(lists.owner[has_scores]).tolist()):
-            return (
-                f"{', '.join(names)}: from another index than the model was calibrated with; calibrate on this index. "
-            )
         return (
             f"{', '.join(names)}: used only in lists of ConceptLinker with the index that the model was calibrated "
             "with; name your own scores NAME_score, such as sapbert_score, and calibrate the model on your lists: "
