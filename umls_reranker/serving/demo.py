@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..hub.download import BUILT_IN
 from .reranker import UMLSReranker
 
 # Gradio reads these when it is imported.
@@ -17,6 +18,7 @@ import gradio as gr
 
 COLUMNS = ("rank", "name", "cui", "score", "margin", "tier", "accepted")
 EXAMPLES = (
+    "heart attack\nHeart Failure | C0018801\nMyocardial Infarction | C0027051\nCardiac Arrest | C0018790",
     "cold\nCommon Cold | C0009443\nCold Temperature | C0009264\nChronic Obstructive Airway Disease | C0024117",
     "renal failure\nKidney Failure | C0035078\nKidney Failure, Acute | C0022660\nHeart Failure | C0018801",
 )
@@ -49,7 +51,8 @@ def ranked_table(reranker: UMLSReranker, text: str) -> list[list[Any]]:
     row = read_question(text)
     sides = (row.get("left") or "", row.get("right") or "")
     ranked = reranker.rerank(row["entity"], row["candidates"], row.get("entity_type"), *sides)
-    return [[item.as_row()[name] for name in COLUMNS] for item in ranked]
+    cells = [[item.as_row()[name] for name in COLUMNS] for item in ranked]
+    return [[round(cell, 3) if isinstance(cell, float) else cell for cell in row] for row in cells]
 
 
 def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAMPLES) -> gr.Blocks:
@@ -68,7 +71,8 @@ def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAM
             raise gr.Error(str(error)) from None
 
     with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {name}") as page:
-        gr.Markdown(f"**umls_reranker** · {name}")
+        note = " · scores are not calibrated for your lists" if name == BUILT_IN else ""
+        gr.Markdown(f"**umls_reranker** · {name}{note}")
         box = gr.Textbox(
             examples[0], lines=6, label="A row of lists as JSON; or a mention, then one candidate per line: NAME | ID"
         )
