@@ -157,12 +157,12 @@ class Shell:
 
 
 def assert_printed(expected, printed):
-    """Each line was printed; numbers may differ by a twentieth, or by 0.03."""
+    """Each line was printed; numbers may differ by a tenth, or by 0.03."""
     lines = [line.split() for line in printed.splitlines()]
     for line in filter(None, map(str.split, expected.splitlines())):
         shape, values = NUMBER.sub("0", " ".join(line)), numbers_in(line)
         alike = [numbers_in(other) for other in lines if NUMBER.sub("0", " ".join(other)) == shape]
-        assert any(value == pytest.approx(values, rel=0.05, abs=0.03) for value in alike), " ".join(line)
+        assert any(value == pytest.approx(values, rel=0.1, abs=0.03) for value in alike), " ".join(line)
 
 
 def numbers_in(words):
@@ -173,7 +173,7 @@ def blocks_to_run(page):
     return [block for block in blocks_of(page)[0] if block.runs]
 
 
-@pytest.mark.parametrize("printed", ["a 53 %", "b 50 %", ""])
+@pytest.mark.parametrize("printed", ["a 57 %", "b 50 %", ""])
 def test_other_output_than_that_of_the_page_is_noticed(printed):
     assert_printed("a  50 %\n\n", f"first\na 51 %\n{printed}")
     with pytest.raises(AssertionError, match="a 50 %"):
