@@ -54,7 +54,7 @@ def word_pieces() -> list[str]:
     return list(dict.fromkeys([*special, *(prefix + piece for piece in pieces for prefix in ("", "##"))]))[:30_522]
 
 
-def write_models(folder: Path) -> None:
+def write_models(folder: Path, dimension: int) -> None:
     """Stand-ins of the bi-encoder (word pieces, averaged) and of the cross-encoder, as ordinary model folders."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
@@ -62,7 +62,7 @@ def write_models(folder: Path) -> None:
     torch.manual_seed(13)
     pieces = word_pieces()
     sizes = {"vocab_size": len(pieces), "max_position_embeddings": 128}
-    encoder = BertModel(BertConfig(hidden_size=768, num_hidden_layers=0, **sizes), add_pooling_layer=False)
+    encoder = BertModel(BertConfig(hidden_size=dimension, num_hidden_layers=0, **sizes), add_pooling_layer=False)
     for part in (encoder.embeddings.position_embeddings, encoder.embeddings.token_type_embeddings):
         part.weight.data.zero_()
     config = BertConfig(
@@ -79,9 +79,9 @@ def write_models(folder: Path) -> None:
 class Rehearsal:
     """One rehearsal in a folder, with what was measured so far in ``measured.json``."""
 
-    def __init__(self, work: Path, scale: float, steps: int, best: bool = False) -> None:
+    def __init__(self, work: Path, scale: float, steps: int, best: bool = False, dimension: int = 768) -> None:
         self.work, self.scale, self.steps, self.best = work.resolve(), scale, steps, best
-        self.recipe = BEST if best else RECIPE
+        self.recipe, self.dimension = BEST if best else RECIPE, dimension
         self.rows, self.documents = round(ROWS * scale), max(60, round(DOCUMENTS * scale))
         self.mentions = max(10 * self.documents, round(MENTIONS * scale))
         self.linked = max(20, round(LINKED * min(1, scale)))
@@ -147,7 +147,7 @@ class Rehearsal:
 
         self.work.mkdir(parents=True, exist_ok=True)
         if not (self.work / "models").exists():
-            write_models(self.work / "models")
+            write_models(self.work / "models", self.dimension)
         done = json.loads(self.file.read_text()) if self.file.is_file() else {}
         with HubServer() as hub:
             self.hub = hub.environment(self.work / "hub", WRITER)
@@ -194,8 +194,12 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--steps", type=int, default=400, help="optimizer steps of training")
     parser.add_argument("--best", action="store_true", help="rehearse sapbert-medmentions-best")
+    parser.add_argument(
+        "--dimension", type=int, default=768, help="of vectors; 384 halves disk and the index's memory"
+    )
     options = parser.parse_args()
-    print(stages_table(Rehearsal(options.work, options.scale, options.steps, options.best).go()))
+    rehearsal = Rehearsal(options.work, options.scale, options.steps, options.best, options.dimension)
+    print(stages_table(rehearsal.go()))
 
 
 if __name__ == "__main__":
