@@ -140,10 +140,8 @@ class StringCounts:
         """
         mention_keys, concept_keys = list(map(_key, forms)), list(map(_key, cuis))
         concept_hashes = hash_texts(concept_keys)
-        of_strings, of_concepts = (
-            self._counts("strings", hash_texts(mention_keys)),
-            self._counts("concepts", concept_hashes),
-        )
+        of_strings = self._counts("strings", hash_texts(mention_keys))
+        of_concepts = self._counts("concepts", concept_hashes)
         # A pair whose members were not seen was not seen either.
         seen = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
         uses = np.zeros(len(rows), np.int64)
@@ -169,10 +167,7 @@ class StringCounts:
         seen = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
         if not len(seen):
             return lifts
-        starts, kind_keys = (
-            list_offsets([len(kinds) for kinds in sets]),
-            [_key(kind) for kinds in sets for kind in kinds],
-        )
+        starts, kind_keys = list_offsets(list(map(len, sets))), [_key(kind) for kinds in sets for kind in kinds]
         # Each type of each pair.
         owner, kinds = expand_ranges(starts[codes[seen]], starts[codes[seen] + 1])
         pairs = _pairs(kind_keys, kinds, concept_keys, concepts[seen][owner])

@@ -202,21 +202,13 @@ def fit_thresholds(
     if accept_precision is not None:
         drawn = (top >= 0) & lists.annotations.certifies
         accept = precision_threshold(top_p[drawn], correct[drawn], accept_precision)
-        rows = {
-            node: replace(row, accept=accept, accept_level=DEFAULT, low=min(row.low, accept))
-            for node, row in rows.items()
-        }
+        common: dict[str, Any] = {"accept": accept, "accept_level": DEFAULT}
+        rows = {node: replace(row, low=min(row.low, accept), **common) for node, row in rows.items()}
     edges = ThresholdTable(rows, lists.hierarchy).edges(lists.types)
     served = np.where((every if complete is None else complete) & (top_p >= edges[:, 1]), top_p, np.nan)
     counted = every if certifies is None else certifies
-    certificate = find_certificate(
-        served[counted],
-        correct[counted],
-        lists.annotations.documents[counted],
-        target_precision,
-        confidence,
-        attempt=attempt,
-    )
+    rows_of = served[counted], correct[counted], lists.annotations.documents[counted]
+    certificate = find_certificate(*rows_of, target_precision, confidence, attempt=attempt)
     if (threshold := certificate.threshold) is not None:
         rows = {node: replace(row, high=max(threshold, row.accept)) for node, row in rows.items()}
     return ThresholdTable(rows, lists.hierarchy, target_precision, confidence, certificate)

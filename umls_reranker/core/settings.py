@@ -466,9 +466,7 @@ class CalibrationArguments:
     target_precision: float = recipe_key(0.95, "certified precision of the high-confidence tier")
     confidence: float = recipe_key(0.95, "confidence level of that certificate")
     accept_precision: float | None = recipe_key(
-        None,
-        "accept as many answers as have this precision on held-out documents, by one threshold for all types; unset: "
-        "the thresholds with the highest F1, by type",
+        None, "precision on held-out documents that sets one threshold of acceptance; unset: the highest F1, by type"
     )
 
 

@@ -20,7 +20,7 @@ from .linking import COVERAGE_PRECISIONS, Documents, Measure, coverage_at_precis
 from .outcomes import Outcomes
 from .render import interval
 
-ORDER, MODEL = "lists_order", "reranker"
+MODEL = "reranker"
 # If telling two systems apart takes more than this many times the available mentions, they are about equal.
 MOST_TIMES_MENTIONS = 20
 

@@ -129,7 +129,6 @@ def model_card(
     name, network = repo_id.split("/")[-1] if repo_id else recipe["run_name"], has_network(info)
     template = PairTemplate.from_dict(info["template"]) if network else PairTemplate()
     lists = metrics.get("lists") or {}
-    corrections = calibrator["fitted_on"].get("corrections", {}).get("used", 0)
     calibrated_on = "the lists" if lists else "the calibration split"
     certificates = []
     for entry in thresholds["inputs"]:
@@ -157,7 +156,7 @@ def model_card(
         network=network,
         template=template,
         pair=json.dumps(list(template.pair_text(**EXAMPLE).values()))[1:-1],
-        calibrated_on=calibrated_on + (f" and {corrections:,} reviewed mentions" if corrections else ""),
+        calibrated_on=calibrated_on,
         corpus=_corpus_name(recipe),
         as_text=_as_text,
         linked_model=_linked_model,

@@ -398,12 +398,8 @@ def results(new: Calibrated) -> str:
 
 def _about_acceptance(new: Calibrated) -> str:
     """The delivered threshold of acceptance, by which the figures above are."""
-    accepts, precision = (
-        [row.accept for row in new.calibration.thresholds.rows.values()],
-        new.settings.accept_precision,
-    )
-    low, high = min(accepts), max(accepts)
-    ends = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}, by type,"
+    accepts = sorted({f"{row.accept:.3f}" for row in new.calibration.thresholds.rows.values()})
+    ends, precision = " to ".join(dict.fromkeys((accepts[0], accepts[-1]))), new.settings.accept_precision
     how = (
         "the highest F1; --accept_precision 0.9 chooses a precision" if precision is None else f"precision {precision}"
     )

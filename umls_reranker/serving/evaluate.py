@@ -66,10 +66,9 @@ def evaluate_lists(
     if len(metrics["decided_by"]) > 1 or calibration.models[0].name not in metrics["decided_by"]:
         counts = ", ".join(f"{name} about {count:,}" for name, count in metrics["decided_by"].items())
         notes.append(f"inputs are missing, so these models decided: {counts} mentions")
+    decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
     if is_new.any():
         decided = verdict(metrics["figures"]["gain"], len(outcomes), len({*outcomes.document}))
-    else:
-        decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
     return metrics | {"verdict": decided, "notes": notes}, outcomes
 
 
