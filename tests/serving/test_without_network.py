@@ -105,7 +105,7 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
     # What the Hub got is what a folder of such a model holds.
     names = {path.name for path in model_files(folder)} | {"README.md", ".gitattributes"}
     assert files.keys() == names and names.isdisjoint({*NETWORK, ONNX})
-    assert "no network" in files["README.md"].decode()
+    assert "no cross-encoder" in files["README.md"].decode()
 
 
 def run_script(name, *words, hidden, cwd):
