@@ -14,7 +14,7 @@ The other forms need no run. The lists are a few hundred mentions from your own 
 umls-reranker rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold concept. Retriever scores are
 features too; name them NAME_score in the candidates. CSV and TSV have one candidate per row: mention_id, doc_id,
 mention, cui, name, score (read as list_score) or NAME_score, and gold (1 for the gold concept, else 0) or gold_cui.
-Without MODEL, the result combines scores, names, types and counts, and is served without a network or torch.
+Without MODEL, the result combines scores, names, types and counts, and is served without a cross-encoder or torch.
 MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added if it
 helps. All forms compare the result with the original order of the lists on held-out documents.
 umls-reranker calibrate --lists FILE --help lists the options of these forms.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Export the model folder's network to ONNX, for serving without PyTorch.
+"""Export the model folder's cross-encoder to ONNX, for serving without PyTorch.
 
     umls-reranker export quickstart
     umls-reranker serve runs/quickstart/model --backend onnx

@@ -40,9 +40,8 @@ Calibrate on your own candidate lists, with the scores of any pipeline and witho
   umls-reranker evaluate MODEL --lists FILE --output FOLDER
 """
 FIRST_STEPS = """\
-First steps, on open data and a CPU:
+First steps, on open data and a CPU, with the extra quickstart:
 
-    pip install "umls_reranker[quickstart]"
     umls-reranker quickstart
 
 Copy a recipe, change it, and run the copy:

@@ -515,7 +515,7 @@ class ServingArguments:
     )
     backend: str = recipe_key(
         "torch",
-        "torch, or onnx: the network that umls-reranker export wrote, served without torch",
+        "torch, or onnx: what umls-reranker export wrote, served without torch",
         tuple(BACKENDS),
     )
     token_budget: int | None = recipe_key(
