@@ -13,13 +13,14 @@ is not retrieved is never added.
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import IndexArguments, RunArguments
-from umls_reranker.core.stages import EXACT_INDEX, RunFolder, should_run, stages_of
+from umls_reranker.core.stages import EXACT_INDEX, RunFolder, planned_stages, should_run
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, IndexArguments))
     run = RunFolder(recipe.run.run_dir)
-    due = [stage for stage in stages_of("build_index", recipe).values() if should_run(stage, recipe.run)]
+    stages = planned_stages(recipe, run.path, command="build_index").values()
+    due = [stage for stage in stages if should_run(stage, recipe.run)]
     if due:
         make_stages(recipe, run, due)
 
@@ -79,8 +80,7 @@ def make_lists(recipe, run, stage) -> None:
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     mentions = run.splits("mentions")
-    most = recipe.mining.max_train_mentions
-    train = mentions["train"]
+    train, most = mentions["train"], recipe.mining.max_train_mentions
     mentions["train"] = train.select(drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed))
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:

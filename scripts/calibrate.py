@@ -25,7 +25,7 @@ from pathlib import Path
 from umls_reranker.core.recipe import is_on_lists, lists_parser, parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.settings import CalibrationArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, make_stage, should_run
+from umls_reranker.core.stages import run_stage
 
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
@@ -36,42 +36,34 @@ ADD_HELP = (
 )
 
 
-MODEL_HELP = (
-    "folder or Hub id of a reranker, or of a sequence classifier with one logit; without it, the lists alone are "
-    "calibrated"
-)
+MODEL_HELP = "folder or Hub id of a reranker or a sequence classifier with one logit; without it, only the lists count"
 
 
 def main() -> None:
     if not is_on_lists():
-        calibrate_run(parse_recipe(__doc__, (RunArguments, CalibrationArguments)))
+        run_stage("model", parse_recipe(__doc__, (RunArguments, CalibrationArguments)), make)
         return
     parser = lists_parser(__doc__, FITTING_KEYS, nargs="?", help=MODEL_HELP)
     parser.add_argument("--add", type=Path, help=ADD_HELP)
     parser.add_argument(
-        "--keep_cross_encoder", action="store_true", help="keep MODEL's cross-encoder even if it does not help"
+        "--keep_cross_encoder", action="store_true", help="keep MODEL's cross-encoder even if it is no help"
     )
     calibrate_on_lists(parser.parse_args())
 
 
-def calibrate_run(recipe) -> None:
-    run = RunFolder(recipe.run.run_dir)
-    stage = make_stage("model", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if not should_run(stage, recipe.run):
-            return
-        from umls_reranker.lists.labels import read_run_lists
-        from umls_reranker.serving.calibrate import Source, calibrate, results, write_calibrated
-        from umls_reranker.vocab.concepts import ConceptTable
+def make(recipe, run, stage) -> None:
+    from umls_reranker.lists.labels import read_run_lists
+    from umls_reranker.serving.calibrate import Source, calibrate, results, write_calibrated
+    from umls_reranker.vocab.concepts import ConceptTable
 
-        source, settings = Source.of_run(recipe, run), recipe.calibration
-        lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
-        # The network was trained for this, so it stays.
-        new = calibrate(source, lists, settings, recipe.run.seed, keep_cross_encoder=True)
-        with stage.writing() as (folder, summary):
-            write_calibrated(source, new, folder)
-            summary |= new.fitted
-        print(results(new))
+    source = Source.of_run(recipe, run)
+    lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
+    # The cross-encoder was trained for this, so it stays.
+    new = calibrate(source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True)
+    with stage.writing() as (folder, summary):
+        write_calibrated(source, new, folder)
+        summary |= new.fitted
+    print(results(new))
 
 
 def calibrate_on_lists(options) -> None:
@@ -98,8 +90,7 @@ def calibrate_on_lists(options) -> None:
     keep = options.keep_cross_encoder
     new = calibrate(source, labelled.lists, settings, options.seed, keep_cross_encoder=keep)
     save_calibrated(source, new, options.output)
-    print(results(new))
-    print(f"the new model is in {options.output}")
+    print(f"{results(new)}\nthe new model is in {options.output}")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,15 @@ def main() -> None:
     if is_on_lists():
         parser = lists_parser(__doc__, {"bootstrap_resamples"}, help="folder or Hub id of a reranker")
         evaluate_on_lists(parser.parse_args())
-    else:
-        evaluate_run()
+        return
+    recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
+    run = RunFolder(recipe.run.run_dir)
+    stage = make_stage("report", recipe, run)
+    with run.locked(dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
+            make(recipe, run, stage)
+        if stage.is_done() and not recipe.run.dry_run:
+            complete_model_folder(recipe, run)
 
 
 def evaluate_on_lists(options) -> None:
@@ -57,19 +64,7 @@ def evaluate_on_lists(options) -> None:
     with written(options.output) as partial:
         partial.mkdir()
         save_report(metrics, outcomes, reranker, title, partial)
-    print(evaluation_summary(metrics))
-    print(f"report written to {options.output}; open {options.output / PAGE}")
-
-
-def evaluate_run() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
-    run = RunFolder(recipe.run.run_dir)
-    stage = make_stage("report", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, recipe.run):
-            make(recipe, run, stage)
-        if stage.is_done() and not recipe.run.dry_run:
-            complete_model_folder(recipe, run)
+    print(f"{evaluation_summary(metrics)}\nreport written to {options.output}; open {options.output / PAGE}")
 
 
 def make(recipe, run, stage) -> None:
@@ -93,8 +88,7 @@ def make(recipe, run, stage) -> None:
         # They may be published with the model.
         outcomes = replace(outcomes, entity=[None] * len(outcomes))
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
-        for name in ("f1", "roc_auc"):
-            metrics["figures"][name] = {"value": dev[name]}
+        metrics["figures"] |= {name: {"value": dev[name]} for name in ("f1", "roc_auc")}
         save_report(metrics, outcomes, reranker, recipe.run.run_name, folder)
         histogram = Histogram.of(outcomes.score, outcomes.decided_by > 0, outcomes.document)
         write_json(folder / REFERENCE, reference_content(metrics["figures"], histogram))

@@ -30,10 +30,7 @@ def main() -> None:
     with run.locked():
         lists = read_run_lists(run.path, "dev", ConceptTable.load(run.path / "concepts"))
         pairs, apart = export_onnx(folder, lists)
-    print(
-        f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; the calibration is "
-        "unchanged"
-    )
+    print(f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; calibration unchanged")
 
 
 if __name__ == "__main__":

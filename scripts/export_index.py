@@ -30,15 +30,10 @@ def main() -> None:
         raise UserError("--index_folder is required: the folder to write")
     from umls_reranker.retrieval.index_folder import export_index, index_parts
 
-    target = Path(options.index_folder)
-    export_index(
-        recipe.run.run_dir,
-        target,
-        index_parts(recipe.index.retrievers, trained=recipe.encoder.encoder_training_steps > 0),
-        model=recipe.index.encoder,
-        revision=recipe.index.encoder_revision,
-        dry_run=recipe.run.dry_run,
-    )
+    target, index = Path(options.index_folder), recipe.index
+    parts = index_parts(index.retrievers, trained=recipe.encoder.encoder_training_steps > 0)
+    encoder = {"model": index.encoder, "revision": index.encoder_revision}
+    export_index(recipe.run.run_dir, target, parts, dry_run=recipe.run.dry_run, **encoder)
     if recipe.run.dry_run:
         would_make("index folder", target)
         return

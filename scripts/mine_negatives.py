@@ -11,16 +11,12 @@ from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import MiningArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, make_stage, should_run
+from umls_reranker.core.stages import run_stage
+from umls_reranker.core.text_files import UserError
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
-    run = RunFolder(recipe.run.run_dir)
-    stage = make_stage("pairs", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, recipe.run):
-            make(recipe, run, stage)
+    run_stage("pairs", parse_recipe(__doc__, (RunArguments, MiningArguments)), make)
 
 
 def make(recipe, run, stage) -> None:
@@ -32,9 +28,10 @@ def make(recipe, run, stage) -> None:
 
     concepts, relations = ConceptTable.load(run.path / "concepts"), RelationTable.load(run.path / "concepts")
     template = PairTemplate.from_recipe(recipe.model)
+    teachers = load_teachers(recipe, template) if recipe.mining.teacher else []
     with stage.writing(recipe.run.overwrite) as (folder, summary):
         lists, target = read_run_lists(run.path, "train", concepts), folder / "train.arrow"
-        further = {"relations": relations, "template": template, "teachers": load_teachers(recipe, template)}
+        further = {"relations": relations, "template": template, "teachers": teachers}
         summary |= mine_pairs(lists, concepts, recipe.mining, recipe.run.seed, target, **further)
         write_json(folder / "mining_report.json", summary)
     for name, count in summary.items():
@@ -43,19 +40,13 @@ def make(recipe, run, stage) -> None:
 
 def load_teachers(recipe, template):
     """The scorers of the recipe's teachers; a model that is no reranker reads pairs as the new model will."""
-    if not recipe.mining.teacher:
-        return []
-    from umls_reranker.core.text_files import UserError
-    from umls_reranker.models.pairs import PairEncoder
     from umls_reranker.serving.calibrate import Source
 
-    sources = [Source.load(name, **recipe.run.scoring) for name in recipe.mining.teacher]
-    for source in sources:
-        if source.scorer is None:
-            raise UserError(f"teacher: {source.name} has no network; name a cross-encoder")
-        if source.reranker is None:
-            source.scorer.encoder = PairEncoder(source.scorer.encoder.tokenizer, template)
-    return [source.scorer for source in sources]
+    teachers = [Source.load(name, **recipe.run.scoring, template=template).scorer for name in recipe.mining.teacher]
+    if None in teachers:
+        name = recipe.mining.teacher[teachers.index(None)]
+        raise UserError(f"teacher: {name} has no cross-encoder; name a model that has one")
+    return teachers
 
 
 if __name__ == "__main__":

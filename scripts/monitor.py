@@ -25,7 +25,9 @@ def main() -> int:
     from umls_reranker.calibration.certificate import CertificateHistory
     from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.core.files import read_json
-    from umls_reranker.hub.model_folder import CALIBRATOR, REFERENCE, verify_files
+    from umls_reranker.core.recipe import load_served
+    from umls_reranker.hub.download import download
+    from umls_reranker.hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, verify_files
     from umls_reranker.serving.statistics import (
         FEWEST_DOCUMENTS,
         SMALLEST_PSI,
@@ -36,43 +38,31 @@ def main() -> int:
         read_reference,
     )
 
-    model = watched(options.model)
+    serving = load_served(options.model).serving
+    model = download(serving.served_model, serving.served_revision, files=(MANIFEST, REFERENCE, CALIBRATOR))
     verify_files(model, [REFERENCE, CALIBRATOR])
     figures, reference = read_reference(model / REFERENCE)
     history = CertificateHistory.from_list(read_json(model / CALIBRATOR).get("certificates"))
     is_new = lru_cache(lambda document: history.is_new([document])[0])
-    documents, fitted = [], 0
+    documents = []
 
     def new_rows():
-        nonlocal fitted
         for number, row in enumerate(read_ranked(options.predictions)):
             # A row without a document is one of its own.
-            document = str(row.get("doc_id", f"row {number}"))
-            if is_new(document):
-                documents.append(document)
+            documents.append(str(row.get("doc_id", f"row {number}")))
+            if is_new(documents[-1]):
                 yield row
-            else:
-                fitted += 1
 
     statistics, tops = Statistics(), Tops.of_rows(new_rows())
     statistics.add(tops)
-    state = statistics.to_dict() | {"fitted_mentions": fitted, "drift": None, "alarm": False}
-    if len(set(documents)) >= FEWEST_DOCUMENTS:
-        drift = reference.drift_to(Histogram.of(tops.scores, tops.inputs != ALL_INPUTS, documents))
+    new = list(filter(is_new, documents))
+    state = statistics.to_dict() | {"fitted_mentions": len(documents) - len(new), "drift": None, "alarm": False}
+    if len(set(new)) >= FEWEST_DOCUMENTS:
+        drift = reference.drift_to(Histogram.of(tops.scores, tops.inputs != ALL_INPUTS, new))
         state["drift"] = drift._asdict()
         state["alarm"] = drift.p_value <= options.alpha and drift.psi >= SMALLEST_PSI
     print(json.dumps(state, indent=2) if options.json else table(state, figures))
     return 1 if state["alarm"] else 0
-
-
-def watched(model: str) -> Path:
-    """Folder of the model, or of the one that a recipe names."""
-    from umls_reranker.core.recipe import load_served
-    from umls_reranker.hub.download import download
-    from umls_reranker.hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE
-
-    serving = load_served(model).serving
-    return download(serving.served_model, serving.served_revision, files=(MANIFEST, REFERENCE, CALIBRATOR))
 
 
 def table(state: dict, figures: dict) -> str:

@@ -13,7 +13,7 @@ from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.settings import ConceptArguments, MentionArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, should_run, stages_of
+from umls_reranker.core.stages import RunFolder, planned_stages, should_run
 from umls_reranker.core.text_files import UserError
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
     hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
-    stages = stages_of("prepare_data", recipe, hashes)
+    stages = planned_stages(recipe, run.path, hashes, "prepare_data")
     with run.locked(dry_run=recipe.run.dry_run):
         due = [name for name, stage in stages.items() if should_run(stage, recipe.run)]
         if not due:

@@ -55,8 +55,7 @@ def main() -> None:
         comparison = compare(Outcomes.load(find_outcomes(str(folder))), former, margin=recipe.evaluation.margin)
         print(f"{comparison.table()}\n\ncompared with {given.against}: {comparison.sentence()}\n")
     further = {key: getattr(given, key) for key in ("branch", "create_pr", "gated", "commit_message")}
-    settings = {"private": options.private, "dry_run": recipe.run.dry_run} | further
-    url = publish(folder, options.repo_id, tag, **settings)
+    url = publish(folder, options.repo_id, tag, private=options.private, dry_run=recipe.run.dry_run, **further)
     for file in model_files(folder):
         if file.name != CARD:
             print(f"{file.stat().st_size:>13,} bytes  {file.name}", file=sys.stderr)

@@ -19,9 +19,7 @@ from umls_reranker.core.text_files import UserError
 
 def main() -> None:
     parser = CommandParser(__doc__)
-    parser.add_argument(
-        "action", nargs="?", choices=("list", "copy"), default="list", help="list (the default) or copy"
-    )
+    parser.add_argument("action", nargs="?", choices=("list", "copy"), default="list", help="list (default) or copy")
     parser.add_argument("name", nargs="?", help="what to copy")
     options = parser.parse_args()
     if options.action == "copy":
@@ -55,10 +53,7 @@ def copy(name: str | None) -> None:
     target = Path(source.name)
     if target.exists():
         raise UserError(f"{target} already exists; move it away to get a fresh copy")
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
     print(target / "config.yaml" if source.is_dir() else target)
 
 

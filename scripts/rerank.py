@@ -21,7 +21,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
     parser.add_argument(
-        "input", type=Path, help="file or folder of mentions: .jsonl, .json, .csv, .tsv, .parquet, .arrow; - is stdin"
+        "input", type=Path, help="file or folder: .jsonl, .json, .csv, .tsv, .parquet, .arrow; - is stdin"
     )
     parser.add_argument("output", type=Path, help="file to write; its extension sets the format")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
@@ -30,9 +30,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--backend", help="torch, or onnx as written by umls-reranker export (default: torch)")
     parser.add_argument("--token_budget", type=int, help="tokens per forward pass (default: 1024, on a GPU 65536)")
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
-    parser.add_argument(
-        "--exhaustive", action="store_true", help="also score pruned candidates; by default their logit is null"
-    )
+    parser.add_argument("--exhaustive", action="store_true", help="also score pruned candidates (else logit is null)")
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions ranked together (default: 1024)")
     parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
@@ -72,7 +70,7 @@ def main() -> int:
         print("caution: the model has counted no concept of these candidates; are their ids of another vocabulary?")
     if model == BUILT_IN:
         print(f"scores and tiers are not calibrated for your lists: umls-reranker calibrate {BUILT_IN} --lists FILE")
-    return 1 if counts["error"] else 0
+    return int(counts["error"] > 0)
 
 
 def served(options) -> dict:

@@ -48,11 +48,7 @@ def main() -> None:
         print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)
         return
     config = uvicorn.Config(
-        app,
-        host=serving.host,
-        port=serving.port,
-        timeout_graceful_shutdown=STOP_SECONDS,
-        access_log=False,
+        app, host=serving.host, port=serving.port, timeout_graceful_shutdown=STOP_SECONDS, access_log=False
     )
     # Uvicorn shuts down cleanly and then re-raises the signal; that must not look like a crash.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -62,20 +58,15 @@ def main() -> None:
 
 def load(recipe):
     """The reranker, and the linker if the recipe names an index."""
-    from umls_reranker import UMLSReranker
+    import umls_reranker
 
-    serving, linker = recipe.serving, None
-    revision = serving.served_revision or None
-    options = recipe.run.scoring
+    serving = recipe.serving
+    options = recipe.run.scoring | {"revision": serving.served_revision or None}
     options |= {"backend": serving.backend, "token_budget": serving.token_budget, "accept_tier": serving.accept_tier}
-    if serving.served_index:
-        from umls_reranker import ConceptLinker
-
-        linker = ConceptLinker.from_pretrained(serving.served_model, serving.served_index, revision, **options)
-        reranker = linker.reranker
-    else:
-        reranker = UMLSReranker.from_pretrained(serving.served_model, revision, **options)
-    return reranker, linker
+    if not serving.served_index:
+        return umls_reranker.UMLSReranker.from_pretrained(serving.served_model, **options), None
+    linker = umls_reranker.ConceptLinker.from_pretrained(serving.served_model, serving.served_index, **options)
+    return linker.reranker, linker
 
 
 if __name__ == "__main__":

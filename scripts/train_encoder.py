@@ -11,12 +11,11 @@ there is nothing to do.
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 from umls_reranker.core.settings import EncoderArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, make_stage, should_run
+from umls_reranker.core.stages import run_stage
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EncoderArguments))
-    run = RunFolder(recipe.run.run_dir)
     if not recipe.encoder.encoder_training_steps and not recipe.mentions.candidate_lists:
         print("encoder not fine-tuned (encoder_training_steps: 0)")
         return
@@ -24,10 +23,7 @@ def main() -> None:
 
     # Before the lock, which a second process would report instead.
     require_one_process("umls-reranker train_encoder")
-    stage = make_stage("encoder", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, recipe.run):
-            make(recipe, run, stage)
+    run_stage("encoder", recipe, make)
 
 
 def make(recipe, run, stage) -> None:

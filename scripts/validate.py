@@ -65,22 +65,14 @@ def main() -> int:
         reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
         lists = read_run_lists(run.path, "test", ConceptTable.load(run.path / "concepts"))
         checks = replay_checks(reranker, lists) + checks
-        content = {
-            "schema_version": 4,
-            "report_key": report_key,
-            "checks": checks,
-            "against": options.against,
-            "comparison": comparison and asdict(comparison),
-        }
-        write_json(run.path / "checklist.json", content)
+        content = {"schema_version": 4, "report_key": report_key, "checks": checks, "against": options.against}
+        write_json(run.path / "checklist.json", content | {"comparison": comparison and asdict(comparison)})
     print(format_table(checks))
     results = ("PASS", "FAIL", "INCONCLUSIVE")
     passed, failed, open_ = ([check["name"] for check in checks if check["result"] == result] for result in results)
-    print(
-        f"\n{len(passed)} passed, {len(failed)} failed"
-        + (f": {', '.join(failed)}" if failed else "")
-        + (f"; inconclusive: {', '.join(open_)}" if open_ else "")
-    )
+    named = f": {', '.join(failed)}" if failed else ""
+    undecided = f"; inconclusive: {', '.join(open_)}" if open_ else ""
+    print(f"\n{len(passed)} passed, {len(failed)} failed{named}{undecided}")
     if comparison:
         print(f"\n{comparison.table()}\n\ncompared with {options.against}: {comparison.sentence()}")
     return 1 if failed or (comparison and not comparison.passes) else 0

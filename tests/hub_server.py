@@ -23,11 +23,7 @@ from urllib.parse import unquote, urlsplit
 WRITER, READER, STRANGER = "hf_writer", "hf_reader", "hf_stranger"
 
 # token -> (user, organizations, may write)
-ACCOUNTS = {
-    WRITER: ("ada", ("org",), True),
-    READER: ("ben", ("org",), False),
-    STRANGER: ("eve", (), True),
-}
+ACCOUNTS = {WRITER: ("ada", ("org",), True), READER: ("ben", ("org",), False), STRANGER: ("eve", (), True)}
 GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
@@ -222,11 +218,8 @@ class HubServer:
     @property
     def writes(self) -> list[str]:
         """What was asked that changes a repo or sends a file."""
-        return [
-            line
-            for line in self.log
-            if re.match(r"PUT|POST .*(/create$|/commit/|/branch/|/tag/|/preupload/|\.git/)", line)
-        ]
+        change = r"PUT|POST .*(/create$|/commit/|/branch/|/tag/|/preupload/|\.git/)"
+        return [line for line in self.log if re.match(change, line)]
 
     def _answer(self, request: Request) -> Answer:
         self.log.append(f"{request.method} {request.path}")

@@ -10,7 +10,8 @@ from test_pages import blocks_of
 
 from umls_reranker import UMLSReranker
 
-NAMES, CUIS = ["Heart Failure", "Kidney Failure"], ["C0018801", "C0035078"]
+CONCEPTS = {"C0018801": "Heart Failure", "C0035078": "Kidney Failure"}
+CUIS, NAMES = list(CONCEPTS), list(CONCEPTS.values())
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +43,22 @@ def quickumls_hits(page):
 
 
 def scispacy_hits(page):
-    concepts = {
-        cui: SimpleNamespace(canonical_name=name, types=["T047"], definition=None)
-        for cui, name in zip(CUIS, NAMES, strict=True)
-    }
+    concept = {"types": ["T047"], "definition": None}
+    concepts = {cui: SimpleNamespace(canonical_name=name, **concept) for cui, name in CONCEPTS.items()}
     entity = SimpleNamespace(_=SimpleNamespace(kb_ents=[(CUIS[1], 0.9), (CUIS[0], 0.8)]))
     return page.from_scispacy(entity, SimpleNamespace(kb=SimpleNamespace(cui_to_entity=concepts)))
 
 
 def medcat_hits(page):
     model = SimpleNamespace(get_all_similarities=lambda cuis, *context: (cuis, [0.1, 0.7], 1))
-    linking = SimpleNamespace(context_model=model)
-    names = dict(zip(CUIS, NAMES, strict=True))
-    cat = SimpleNamespace(
-        pipe=SimpleNamespace(get_component=lambda kind: linking), cdb=SimpleNamespace(get_name=names.__getitem__)
-    )
+    pipe = SimpleNamespace(get_component=lambda kind: SimpleNamespace(context_model=model))
+    cat = SimpleNamespace(pipe=pipe, cdb=SimpleNamespace(get_name=CONCEPTS.__getitem__))
     return page.from_medcat(cat, object(), SimpleNamespace(link_candidates=CUIS, detected_name="renal~failure"))
 
 
 def llm_names(page):
-    return page.from_llm(
-        "1. Kidney Failure\n2. Renal Doom\n- Heart Failure\n",
-        {"heart failure": "C0018801", "kidney failure": "C0035078"},
-    )
+    answer = "1. Kidney Failure\n2. Renal Doom\n- Heart Failure\n"
+    return page.from_llm(answer, {name.lower(): cui for cui, name in CONCEPTS.items()})
 
 
 @pytest.mark.filterwarnings("ignore:missing inputs")

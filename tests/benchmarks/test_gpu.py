@@ -39,11 +39,9 @@ def blocked(tmp_path):
 
 def test_the_whole_course_runs_on_a_cpu_without_further_libraries(tmp_path, blocked):
     """From the archive; what needs a GPU or sentence-transformers is named as not measured."""
-    names = [
-        ["".join(chr(97 + row * place % 26) for place in (1, 3, 5, 7)) for row in range(at, at + 4)]
-        for at in range(15)
-    ]
-    rows = [{"entity": four[0], "names": four, "labels": [1, 0, 0, 0], "weights": [1.0] * 4} for four in names]
+    names = ["".join(chr(97 + row * place % 26) for place in (1, 3, 5, 7)) for row in range(18)]
+    lists = {"labels": [1, 0, 0, 0], "weights": [1.0] * 4}
+    rows = [{"entity": names[at], "names": names[at : at + 4], **lists} for at in range(15)]
     write_list_rows(iter([pa.Table.from_pylist(rows)]), tmp_path / "train.arrow")
     model = tiny_encoder(tmp_path / "model")
     run(GPU / "pack.py", tmp_path / "gpu.tar.gz", "--pairs", tmp_path, "--model", model, PYTHONPATH=str(ROOT))
@@ -52,10 +50,7 @@ def test_the_whole_course_runs_on_a_cpu_without_further_libraries(tmp_path, bloc
     options = ("--device", "cpu", "--quick", "--output", tmp_path / "gpu.md")
     text = run(tmp_path / "gpu" / "run.py", *options, PYTHONPATH=str(blocked))
     assert text == (tmp_path / "gpu.md").read_text() and "Failed" not in text
-    assert re.findall("^## (.*)", text, re.MULTILINE) == [
-        *("peak", "training", "scoring", "agreement"),
-        "one_mention",
-        "throughput",
-    ]
+    sections = ["peak", "training", "scoring", "agreement", "one_mention", "throughput"]
+    assert re.findall("^## (.*)", text, re.MULTILINE) == sections
     missing = [line.split(",")[0] for line in text.splitlines() if line.startswith("Not measured")]
     assert missing == [f"Not measured: {what}" for what in MISSED]

@@ -28,19 +28,9 @@ def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("further", [[], ["--best"]])
 def test_a_thousandth_is_published_and_served(tmp_path, further):
-    command = [
-        sys.executable,
-        ROOT / "benchmarks" / "rehearsal.py",
-        tmp_path,
-        "--scale",
-        "0.001",
-        "--steps",
-        "16",
-        *further,
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    words = [ROOT / "benchmarks" / "rehearsal.py", tmp_path, "--scale", "0.001", "--steps", "16", *further]
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" | ")[0].removeprefix("| ") for line in done.stdout.splitlines()]
-    assert {"publish", "calibrate", "serve, 20 mentions linked by HTTP", "build_index, 2 processes: lists"} <= set(
-        lines
-    )
+    made = {"publish", "calibrate", "serve, 20 mentions linked by HTTP", "build_index, 2 processes: lists"}
+    assert made <= {*lines}

@@ -51,17 +51,9 @@ TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": [[["C0"]]], "sema
 COUNTS = StringCounts.of_split(TRAINING)
 
 
-def fit(
-    given,
-    names=("cross_encoder", "retrieval"),
-    calibrator="platt",
-    network_inputs=(),
-    drop=False,
-    counts=COUNTS,
-    **settings,
-):
+def fit(given, names=("cross_encoder", "retrieval"), network_inputs=(), drop=False, counts=COUNTS, **settings):
     """`fit_calibration` with known logits, of all inputs or a mapping by the inputs that the network does not see."""
-    settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
+    settings = CalibrationArguments(**{"features": list(names), "calibrator": "platt"} | settings)
     lists, logits = given
     known = logits if isinstance(logits, dict) else {(): logits}
     scorer = SimpleNamespace(template=SimpleNamespace(reads=tuple(network_inputs)))
@@ -207,8 +199,8 @@ def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_ow
     given, logits = lists(800, 200)
     noise = np.random.default_rng(3).normal(0, 4, len(logits))
     scored = {(): logits * 3, ("entity_type",): (logits + noise).astype(np.float32)}
-    calibration = fit((given, scored), ["cross_encoder", "retrieval"], "beta", ["entity_type"], target_precision=0.6)
-    calibration = calibration.calibration
+    options = {"network_inputs": ["entity_type"], "calibrator": "beta", "target_precision": 0.6}
+    calibration = fit((given, scored), **options).calibration
     models = {model.name: model for model in calibration.models}
     weights = [models[name].fusion.weights["cross_encoder"] for name in ("all", "no type")]
     assert weights[0] == pytest.approx(1 / 3, abs=0.06) and weights[1] < weights[0] / 2

@@ -45,25 +45,16 @@ def test_same_words(mention, name, same):
     assert column("same_words", [mention], [[(name, "C1")]]).tolist() == [same]
 
 
-@pytest.mark.parametrize(
-    ("mention", "exact", "same"),
-    [
-        ("Heart-attack", [1, 0], [1, 0]),
-        ("attacks, heart", [0, 0], [1, 0]),
-        # Names of one word, in the plural.
-        ("gallstone", [0, 0], [0, 1]),
-        ("heart", [0, 0], [0, 0]),
-        # "COLD" is an acronym, not a name.
-        ("cold", [0, 0], [0, 0]),
-    ],
-)
-def test_other_names_of_a_concept_count(mention, exact, same, tmp_path):
+def test_other_names_of_a_concept_count(tmp_path):
     names = ["heart attack", "COLD", "Gallstones"]
     counts = StringCounts.fit([]).with_names(["C1", "C1", "C2"], names).plus(StringCounts.fit([("m", "C1", [])]))
     counts.save(tmp_path / "counts")
-    lists = make_lists([mention], [[{"name": "a", "cui": "C1"}, {"name": "b", "cui": "C2"}]])
+    # The third is a name of one word, in the plural; "COLD" is an acronym, not a name.
+    mentions = ["Heart-attack", "attacks, heart", "gallstone", "heart", "cold"]
+    lists = make_lists(mentions, [[{"name": "a", "cui": "C1"}, {"name": "b", "cui": "C2"}]] * 5)
     found = feature_table(lists, StringCounts.load(tmp_path / "counts"), ["exact_name", "same_words"]).candidates
-    assert [found["exact_name"].tolist(), found["same_words"].tolist()] == [exact, same]
+    assert np.flatnonzero(found["exact_name"]).tolist() == [0]
+    assert np.flatnonzero(found["same_words"]).tolist() == [0, 2, 5]
 
 
 def test_concepts_with_low_numbers_are_old():

@@ -85,17 +85,12 @@ def test_counts_by_hand(counts):
     assert found.uses.tolist() == [2, 1, 1, 0, 0]
 
 
-def test_counts_round_trip(counts, tmp_path):
-    counts.save(tmp_path / "counts.safetensors")
-    again = StringCounts.load(tmp_path / "counts.safetensors")
-    assert again.of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [3] and len(again) == 3
-    assert b"cold" not in (tmp_path / "counts.safetensors").read_bytes()
-
-
-def test_counts_do_not_depend_on_the_order_of_the_training_split(counts, tmp_path):
+def test_saved_counts_hold_no_text_and_do_not_depend_on_the_order_of_the_training_split(counts, tmp_path):
     counts.save(tmp_path / "a")
+    again = StringCounts.load(tmp_path / "a")
+    assert again.of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [3] and len(again) == 3
     StringCounts.fit(reversed(TRAINING)).save(tmp_path / "b")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert b"cold" not in (saved := (tmp_path / "a").read_bytes()) and saved == (tmp_path / "b").read_bytes()
 
 
 def test_damaged_counts_are_refused(tmp_path):

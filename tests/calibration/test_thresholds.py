@@ -188,16 +188,11 @@ def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
 def test_for_type_falls_back_along_the_lineage():
     rows = {"default": row(), "group:DISO": row(level="group:DISO"), "T047": row(level="T047")}
     table = ThresholdTable(rows, HIERARCHY)
-    assert table.for_type("T047").accept_level == "T047"
-    assert table.for_type("disease OR syndrome").accept_level == "T047"
-    assert table.for_type("T191").accept_level == "T047"
-    assert table.for_type("T046").accept_level == "group:DISO"
-    assert table.for_type("group:DISO").accept_level == "group:DISO"
-    assert table.for_type("T121").accept_level == "default"
-    assert table.for_type("nonsense").accept_level == "default"
-    for nothing in (None, []):
-        assert table.for_type(nothing).accept_level == table.for_type().accept_level == "default"
-    assert table.for_type(["nonsense", "T191", "T046"]).accept_level == "T047"
+    levels = {"T047": ("T047", "disease OR syndrome", "T191", ["nonsense", "T191", "T046"])}
+    levels |= {"group:DISO": ("T046", "group:DISO"), "default": ("T121", "nonsense", None, [])}
+    for level, types in levels.items():
+        assert [table.for_type(kind).accept_level for kind in types] == [level] * len(types)
+    assert table.for_type().accept_level == "default"
 
 
 def test_json_round_trip():
@@ -221,9 +216,8 @@ def test_damaged_or_other_state_is_a_user_error():
     (entry,) = state["inputs"]
     swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
     without = {k: v for k, v in entry.items() if k != "default"}
-    for damaged in (without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}):
-        with pytest.raises(UserError, match="damaged"):
-            load_thresholds({**state, "inputs": [damaged]})
-    for change in ({"inputs": []}, {"target_precision": float("nan")}, {"confidence": 95}):
+    damaged = without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}
+    changes = [{"inputs": [one]} for one in damaged] + [{"inputs": []}, {"target_precision": float("nan")}]
+    for change in (*changes, {"confidence": 95}):
         with pytest.raises(UserError, match="damaged"):
             load_thresholds(state | change)

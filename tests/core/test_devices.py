@@ -80,12 +80,7 @@ def test_a_given_dtype_is_kept_or_refused():
 
 @pytest.mark.parametrize(
     ("processes", "asked", "threads"),
-    [
-        ("1", "3", []),
-        ("4", "3", [12] * 2),
-        ("4", "3,2", [12] * 2),
-        ("4", "", [4] * 2),
-    ],
+    [("1", "3", []), ("4", "3", [12] * 2), ("4", "3,2", [12] * 2), ("4", "", [4] * 2)],
 )
 def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, asked, threads):
     given = []

@@ -98,10 +98,8 @@ def test_a_file_in_a_package_that_is_not_imported(package, tmp_path):
 def test_a_url_is_downloaded_once(server, tmp_path):
     for _ in range(2):
         path = fetch(f"{server.url}/a/hp%2Eobo?v=1#sha256={SHA256}", tmp_path / "cache")
-    assert path.read_bytes() == BODY
-    assert path.name.endswith("-hp.obo")
-    assert server.paths == ["/a/hp%2Eobo?v=1"]
-    assert [each.name for each in (tmp_path / "cache").iterdir()] == [path.name]
+    assert path.read_bytes() == BODY and path.name.endswith("-hp.obo")
+    assert server.paths == ["/a/hp%2Eobo?v=1"] and [*(tmp_path / "cache").iterdir()] == [path]
     assert fetch(f"{server.url}/b/hp.obo", tmp_path / "cache") != path
     assert fetch(f"{server.url}/unsized", tmp_path / "cache").read_bytes() == BODY
 

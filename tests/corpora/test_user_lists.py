@@ -87,10 +87,9 @@ def test_a_teacher_may_score_some_training_candidates_and_gives_no_feature(tmp_p
     taught = {row["entity"] for row in rows[::2]}
     for split in SPLITS:
         for row in written(tmp_path, split):
-            scores = [item.get("teacher_score", "none") for item in row["candidates"]]
-            missing = "none" if split != "train" else "nan"
-            is_taught = split == "train" and row["entity"] in taught
-            assert list(map(str, scores)) == ["7.0" if is_taught else missing, *[missing] * (len(scores) - 1)]
+            scores = [str(item.get("teacher_score", "none")) for item in row["candidates"]]
+            first, rest = ("7.0" if row["entity"] in taught else "nan", "nan") if split == "train" else ["none"] * 2
+            assert scores == [first, *[rest] * (len(scores) - 1)]
     lists = read_labelled_lists(tmp_path / "own.jsonl", TypeHierarchy.built_in()).lists
     assert list(lists.scores) == ["my"] and "teacher" in counts["scores"]
 

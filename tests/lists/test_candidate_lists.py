@@ -148,9 +148,7 @@ def test_candidates_of_other_tools_are_read_as_ours(theirs):
 
 
 def test_pairs_of_id_and_score_get_their_names_from_a_dictionary(tmp_path):
-    (tmp_path / "names.txt").write_text(
-        "MESH:D003110|OMIM:1||Colonic Neoplasms||Colon Cancer\nHP:0000083||Renal failure\n"
-    )
+    (tmp_path / "names.txt").write_text("MESH:D003110|OMIM:1||Colonic Neoplasms||Colon Cancer\nHP:0000083||Failure\n")
     dictionary = Dictionary.load(tmp_path / "names.txt")
     # With the prefix of a vocabulary or without, but a number alone may be of another one.
     ids = ["D003110", "MESH:D003110", "OMIM:1", "UMLS:HP:0000083", "0000083"]
@@ -201,11 +199,10 @@ def test_numbers_of_any_kind_are_scores():
 
 
 def test_a_type_counts_once_however_often_and_by_whatever_name_it_is_given():
-    rows = [
-        {"entity": "a", "candidates": [{"name": "b", "semantic_types": ["T2", "T2"]}], "entity_type": ["T1", "One"]}
-    ]
-    table = CandidateLists.from_rows(HIERARCHY, pa.Table.from_pylist(rows))
-    for lists in (CandidateLists.from_rows(HIERARCHY, rows), table):
+    candidates = [{"name": "b", "semantic_types": ["T2", "T2"]}]
+    rows = [{"entity": "a", "candidates": candidates, "entity_type": ["T1", "One"]}]
+    for given in (rows, pa.Table.from_pylist(rows)):
+        lists = CandidateLists.from_rows(HIERARCHY, given)
         assert list(lists.types) == [("T1",)] and list(lists.candidate_types) == [("T2",)]
 
 

@@ -209,7 +209,7 @@ def test_added_rows_follow_and_replace_those_with_their_ids(tmp_path, kind):
     add = write(tmp_path, "jsonl", [corrected, new], "corrections")
     labelled = read_labelled_lists(path, TypeHierarchy.built_in(), add=add)
     annotations = labelled.lists.annotations
-    assert [*labelled.lists.annotations.mention_ids] == [*(str(n) for n in range(20) if n != 3), "3", None]
+    assert annotations.mention_ids.tolist() == [*(str(n) for n in range(20) if n != 3), "3", None]
     assert annotations.gold.tolist() == [0] * 19 + [1, 0] and labelled.lists.mentions[-1] == "new"
     assert annotations.certifies.tolist() == [True] * 19 + [False, True]
     assert str(labelled.positions[-1]) == f"{add}:2"

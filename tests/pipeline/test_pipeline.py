@@ -119,10 +119,7 @@ def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tm
         check(split, tables["lists"][split], 8)
     # "cold" names two concepts, and a list of one holds one of them.
     run = copy_stages(finished, tmp_path, ("concepts", "mentions", "index"))
-    assert scripts.run("build_index", output_dir=tmp_path, candidates_per_mention=1).remade == [
-        "vectors",
-        "lists",
-    ]
+    assert scripts.run("build_index", output_dir=tmp_path, candidates_per_mention=1).remade == ["vectors", "lists"]
     missing = 0
     for split, lists in RunFolder(run).splits("lists").items():
         if split != "train":

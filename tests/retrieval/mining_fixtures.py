@@ -28,7 +28,7 @@ class Setup:
         self.runs = 0
 
     def mine(
-        self, mentions, *, chunk=8_192, seed=13, relations=None, template=None, scores=None, teachers=(), **settings
+        self, mentions, *, chunk=8_192, seed=13, relations=None, template=None, scores=(), teachers=(), **settings
     ):
         """Pairs as rows, and the report; a mention is (text, gold CUI, CUIs of its list), candidates are called so."""
         self.runs += 1
@@ -38,20 +38,12 @@ class Setup:
         lefts, rights = [f"left of {text} " for text in texts], [f" right of {text}" for text in texts]
         types = [["T3"]] * len(texts)
         lists = make_lists(texts, candidates, types, HIERARCHY, lefts, rights, places, golds)
-        lists = replace(lists, scores=scores or {})
+        lists = replace(lists, scores=dict(scores))
         out = self.path / f"pairs-{self.runs}.arrow"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
-            report = mining.mine_pairs(
-                lists,
-                self.concepts,
-                MiningArguments(**settings),
-                seed,
-                out,
-                relations=relations,
-                template=template,
-                teachers=teachers,
-            )
+            options = {"relations": relations, "template": template, "teachers": teachers}
+            report = mining.mine_pairs(lists, self.concepts, MiningArguments(**settings), seed, out, **options)
         rows = open_arrow(out).to_pylist()
         # Without a limit, the mined mentions are those whose gold concept is in the dictionary.
         known = [number for number, gold in enumerate(golds) if len(self.names(gold))]

@@ -12,11 +12,7 @@ from umls_reranker.retrieval.name_index import MentionIndex
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense, Forms, NearestMentions
 
-NAMES = {
-    "C0000001": ("", ["polymer"]),
-    "C0000002": ("", ["mouse"]),
-    "C0000003": ("", ["heart"]),
-}
+NAMES = {"C0000001": ("", ["polymer"]), "C0000002": ("", ["mouse"]), "C0000003": ("", ["heart"])}
 TRAINING = [
     ("PbPS", "C0000001"),
     ("PbPT", "C0000002"),

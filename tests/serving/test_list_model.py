@@ -39,7 +39,7 @@ def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, client, ke
     assert_decided_by_all(answer.json(), reranker, read_lists(folder))
 
 
-@pytest.mark.filterwarnings("ignore:missing inputs", "ignore:sapbert")
+@pytest.mark.filterwarnings("ignore:missing inputs")
 def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowest(folder, reranker, client):
     whole, partly = read_lists(folder)[:2]
     del partly["candidates"][3]["sapbert_score"]
@@ -47,7 +47,8 @@ def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowe
     filled = partly | {"candidates": [{"sapbert_score": lowest} | item for item in partly["candidates"]]}
     bare = {"entity": "cold", "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]}
     expected = reranker.rerank_batch(["cold"], [filled["candidates"]])
-    found = client.post("/rank", json={"mentions": [whole, partly | {"entity": "cold"}, bare]}).json()
+    with pytest.warns(UserWarning, match="sapbert_score: candidates"):
+        found = client.post("/rank", json={"mentions": [whole, partly | {"entity": "cold"}, bare]}).json()
     assert_alike([found[1]], expected)
     assert [items[0]["inputs"] for items in found] == ["all", "all", "names"]
 

@@ -189,11 +189,7 @@ def test_a_body_that_does_not_say_its_length_is_limited_too(reranker, monkeypatc
 
 def test_what_is_too_long_is_cut_only_where_the_request_allows(reranker):
     long = {"query": "cold", "texts": ["flu", "temperature " * 20]}
-    cut, kept = ask(
-        reranker,
-        ("/rerank", long | {"truncate": True}),
-        ("/rerank", long | {"truncate": False}),
-    )
+    cut, kept = ask(reranker, ("/rerank", long | {"truncate": True}), ("/rerank", long | {"truncate": False}))
     assert cut.status_code == 200
     assert refused(kept)[:2] == (413, "Validation") and "1 texts have more than 32 tokens" in refused(kept)[2]
     assert ask(reranker, ("/rerank", long)).status_code == 200
@@ -286,11 +282,7 @@ def test_a_row_of_a_file_is_a_mention(reranker):
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({}, "mentions.0.mention: "),
-        ({"entity": " "}, "mentions.0.entity: is blank"),
-    ],
+    ("fields", "reason"), [({}, "mentions.0.mention: "), ({"entity": " "}, "mentions.0.entity: is blank")]
 )
 def test_a_mention_that_will_not_do_is_refused_by_name(reranker, fields, reason):
     answers = ask(reranker, *[(path, {"mentions": [fields | {"candidates": []}]}) for path in ("/rank", "/link")])

@@ -136,10 +136,8 @@ def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, mo
 
 
 def run_training(model, folder, **options):
-    arguments = training(**{"max_steps": 6} | options)
-    return fine_tune(
-        RUN, ModelArguments(model=str(model), max_length=32), arguments, make_rows(26), make_rows(10), folder
-    )
+    arguments, model = training(**{"max_steps": 6} | options), ModelArguments(model=str(model), max_length=32)
+    return fine_tune(RUN, model, arguments, make_rows(26), make_rows(10), folder)
 
 
 def test_a_loss_of_a_teacher_is_refused_without_its_scores(model, tmp_path):

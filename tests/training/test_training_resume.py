@@ -21,11 +21,7 @@ CASES = {
     "one": {"processes": 1, "kills": [(1, 0), (5, 0), (7, 0), (10, 0)]},
     "two, list-wise": {"processes": 2, "kills": [(5, 0), (7, 1)], "training": {"loss": "listwise"}},
     # Nothing gets better after the first evaluation, so the third after it is the last.
-    "patience": {
-        "processes": 1,
-        "kills": [(7, 0)],
-        "training": {"learning_rate": 0.0, "early_stopping_patience": 3},
-    },
+    "patience": {"processes": 1, "kills": [(7, 0)], "training": {"learning_rate": 0.0, "early_stopping_patience": 3}},
 }
 # Run -> what it was killed with and what it is resumed with: another way to compute the same. Weights differ by
 # rounding alone, since nothing is drawn at random in the model.

@@ -6,12 +6,7 @@ import pytest
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.vocab import concepts as concepts_module
-from umls_reranker.vocab.concepts import (
-    Concept,
-    ConceptTable,
-    concept_table,
-    write_concepts,
-)
+from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
 from umls_reranker.vocab.types import TypeHierarchy
 
 NO_TYPES = TypeHierarchy([])

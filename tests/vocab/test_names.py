@@ -18,10 +18,7 @@ ROWS = [
     {"id": " D2", "name": " the | flu ", "preferred": "true", "semantic_type": "Sign or Symptom|t047", "source": "B"},
     {"id": "D2|007|11", "name": "flu", "preferred": "no", "semantic_type": "", "source": "B"},
 ]
-CONCEPTS = [
-    Concept("007", "NA"),
-    Concept("D2", "the | flu", ("flu",), ("T184", "T047"), "", ("10", "11")),
-]
+CONCEPTS = [Concept("007", "NA"), Concept("D2", "the | flu", ("flu",), ("T184", "T047"), "", ("10", "11"))]
 
 
 def write(path, rows):

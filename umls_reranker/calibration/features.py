@@ -193,12 +193,7 @@ OWN_FEATURES = (
         mention_concept_prior,
         inputs=("cui",),
     ),
-    Feature(
-        "concept_count",
-        "log(1 + training mentions of this concept)",
-        concept_count,
-        inputs=("cui",),
-    ),
+    Feature("concept_count", "log(1 + training mentions of this concept)", concept_count, inputs=("cui",)),
     Feature(
         "type_lift",
         "log lift of the mention's type among training mentions of this concept",
@@ -211,11 +206,7 @@ OWN_FEATURES = (
         type_compatibility,
         inputs=("entity_type", "semantic_types"),
     ),
-    Feature(
-        LIST_POSITION,
-        "minus the log of the rank in the list, for user-provided candidate lists",
-        list_position,
-    ),
+    Feature(LIST_POSITION, "minus the log of the rank in the list, for user-provided candidate lists", list_position),
     Feature(
         "concept_age",
         "minus the number in the CUI, in millions: concepts added to the UMLS early are mentioned more often",

@@ -169,14 +169,8 @@ def fit_calibration(
                 raise
     scores = [name for name in data.names if name in lists.scores and not name.endswith(FOUND)]
     ranges = {name: ScoreRange.of(lists.scores[name]) for name in scores}
-    calibration = Calibration(
-        [model for model, _ in models],
-        data.counts,
-        ranges,
-        lists.index_keys[0],
-        now_certified,
-        training_counts=counts,
-    )
+    served_models, key = [model for model, _ in models], lists.index_keys[0]
+    calibration = Calibration(served_models, data.counts, ranges, key, now_certified, training_counts=counts)
     choice = calibration.model_for(lists, data.network.reads)
     served = Scored.empty(len(lists), len(lists.owner))
     for number, (_, scored) in enumerate(models):

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from os.path import expanduser
@@ -174,26 +174,26 @@ def make_stage(
     return Stage(run.path / name, {**settings, **row.further}, inputs, row.version, row.resumes)
 
 
-def stages_of(command: str, recipe: Recipe, files: Mapping[str, str] | None = None) -> dict[str, Stage]:
-    """The stages of a recipe that a command makes, in order, as if those before each were finished.
+def planned_stages(
+    recipe: Recipe, path: Path, files: Mapping[str, str] | None = None, command: str | None = None
+) -> dict[str, Stage]:
+    """The stages of a recipe in order, as if those before each were finished.
+
+    Args:
+        recipe: the recipe.
+        path: the run folder.
+        files: as for `make_stage`.
+        command: the command that makes the stages, which needs those of others finished; None: any.
 
     Raises:
-        UserError: the recipe has none; further as for `make_stage`.
+        UserError: the recipe has no such stages; further as for `make_stage`.
     """
     stages: dict[str, Stage] = {}
     for name, row in stage_table(recipe).items():
-        if row.command == command:
-            stages[name] = make_stage(name, recipe, RunFolder(recipe.run.run_dir), files, stages)
+        if command in (None, row.command):
+            stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     if not stages:
         raise UserError(f"the recipe has no stage of {command}, because of its candidate_lists; skip this command")
-    return stages
-
-
-def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str]) -> dict[str, Stage]:
-    """All stages of a recipe in order, as if those before each were finished; arguments as for `make_stage`."""
-    stages: dict[str, Stage] = {}
-    for name in stage_table(recipe):
-        stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     return stages
 
 
@@ -317,6 +317,15 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
             ending = ", resuming an interrupted run"
         print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
     return needed and not run.dry_run
+
+
+def run_stage(name: str, recipe: Recipe, make: Callable[[Recipe, RunFolder, Stage], None]) -> None:
+    """Make a stage of a recipe while its run folder is locked, if it must run; errors as for `make_stage`."""
+    run = RunFolder(recipe.run.run_dir)
+    stage = make_stage(name, recipe, run)
+    with run.locked(dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
+            make(recipe, run, stage)
 
 
 class RunFolder:

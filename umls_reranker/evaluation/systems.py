@@ -53,11 +53,6 @@ class System(NamedTuple):
         accepted = np.array([answer is not None for answer in answers], dtype=bool)
         return cls(np.where(is_correct, 0, -1), accepted=accepted, is_ranking=False)
 
-    def take(self, rows: np.ndarray) -> System:
-        """The answers for some mentions: indices or (n,) bool."""
-        score, accepted = (column if column is None else column[rows] for column in (self.score, self.accepted))
-        return System(self.ranks[rows], score, accepted, self.is_ranking)
-
 
 def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[str, System]:
     """Systems with one answer or none.

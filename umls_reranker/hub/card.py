@@ -129,7 +129,6 @@ def model_card(
     name, network = repo_id.split("/")[-1] if repo_id else recipe["run_name"], has_network(info)
     template = PairTemplate.from_dict(info["template"]) if network else PairTemplate()
     lists = metrics.get("lists") or {}
-    calibrated_on = "the lists" if lists else "the calibration split"
     certificates = []
     for entry in thresholds["inputs"]:
         certificate = entry["certificate"] or {"threshold": None}
@@ -156,7 +155,7 @@ def model_card(
         network=network,
         template=template,
         pair=json.dumps(list(template.pair_text(**EXAMPLE).values()))[1:-1],
-        calibrated_on=calibrated_on,
+        calibrated_on="the lists" if lists else "the calibration split",
         corpus=_corpus_name(recipe),
         as_text=_as_text,
         linked_model=_linked_model,

@@ -64,9 +64,8 @@ def publish(
     _check_names(repo_id, tag)
     if create_pr and branch != "main":
         raise UserError(f"branch: a pull request is to main, not to {branch}; leave out branch or create_pr")
-    contents = published_files(folder)
     card = folder_card(folder, repo_id, tag)
-    contents[CARD] = card.encode()
+    contents = published_files(folder) | {CARD: card.encode()}
     if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 

@@ -163,10 +163,9 @@ def own_form(item: Any) -> Any:
         return {"cui": item[0], "list_score": item[1]}
     if not isinstance(item, dict) or not (item.keys() & OF_OTHERS):
         return item
-    source = item.get("_source")
-    item = {key: value for key, value in item.items() if key != "_source"} | (
-        source if isinstance(source, dict) else {}
-    )
+    source = item["_source"] if isinstance(item.get("_source"), dict) else {}
+    item = {key: value for key, value in item.items() if key != "_source"} | source
+    # Where there are both, our own key counts.
     return {OF_OTHERS.get(key, key): item[key] for key in sorted(item, key=OF_OTHERS.__contains__, reverse=True)}
 
 

@@ -142,10 +142,8 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
         lists = CandidateLists.from_rows(hierarchy, rows.content, scores=None)
     except InvalidRow as fault:
         raise UserError(f"{positions[fault.row]}: {fault.reason}") from None
-    documents, gold_ids = (
-        list(map(id_text, _values(rows, "doc_id"))),
-        list(map(gold_parts, _values(rows, *GOLD_KEYS, "id"))),
-    )
+    documents = list(map(id_text, _values(rows, "doc_id")))
+    gold_ids = list(map(gold_parts, _values(rows, *GOLD_KEYS, "id")))
     for key, values in (("doc_id", documents), ("cui", gold_ids)):
         if None in values:
             at = values.index(None)
@@ -321,11 +319,8 @@ def _joined(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
     rows = [row for batch in batches for row in batch.mappings()]
     further = [row for batch in added for row in batch.mappings()]
     replaced = {_identity(row) for row in further} - {None}
-    kept = [number for number, row in enumerate(rows) if _identity(row) not in replaced]
-    return Rows(
-        [*(positions[number] for number in kept), *positions[len(rows) :]],
-        [*(rows[number] for number in kept), *further],
-    )
+    kept = [at for at, row in enumerate(rows) if _identity(row) not in replaced]
+    return Rows([*(positions[at] for at in kept), *positions[len(rows) :]], [*(rows[at] for at in kept), *further])
 
 
 def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:
@@ -338,12 +333,8 @@ def _values(rows: Rows, *keys: str) -> list[Any]:
     content = rows.content
     if not isinstance(content, pa.Table):
         return [next((row[key] for key in keys if row.get(key) is not None), None) for row in content]
-    found = [content[key].to_pylist() for key in keys if key in content.column_names]
-    return (
-        [next((value for value in values if value is not None), None) for values in zip(*found, strict=True)]
-        if found
-        else [None] * len(content)
-    )
+    found = [content[key].to_pylist() for key in keys if key in content.column_names] or [[None] * len(content)]
+    return [next((value for value in values if value is not None), None) for values in zip(*found, strict=True)]
 
 
 def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> CandidateLists:
@@ -355,8 +346,6 @@ def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> Candid
         raise UserError(f"{positions[row]}: candidate {at - lists.offsets[row]} has no cui; give each candidate one")
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     for name in scores:
-        if name == TEACHER:
-            continue
         if name in FEATURES and not (name in SCORES and all(lists.index_keys)):
             raise UserError(f"{positions[0]}: {name}{SUFFIX} is the name of a feature; rename it, as sapbert{SUFFIX}")
     cuis, codes = number_distinct(lists.ids)

@@ -95,9 +95,21 @@ class Source:
 
     @classmethod
     def load(
-        cls, name: str | None, revision: str | None = None, device: str | None = None, dtype: str | None = None
+        cls,
+        name: str | None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        template: PairTemplate | None = None,
     ) -> Source:
         """Load a reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
+
+        Args:
+            name: folder or Hub id.
+            revision: tag, branch or commit on the Hub.
+            device: as for `UMLSReranker.from_pretrained`.
+            dtype: as for `UMLSReranker.from_pretrained`.
+            template: how a classifier that is no reranker reads a pair; by default only mention and name.
 
         Raises:
             UserError: the model is not found or cannot be loaded, has no safetensors weights, or does not have one
@@ -127,7 +139,7 @@ class Source:
             )
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{name} has no tokenizer.json; load its tokenizer with AutoTokenizer and save it there")
-        scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
+        scorer = PairScorer.from_folder(folder, template or PairTemplate(), device, dtype)
         recipe = Recipe.from_values({"model": name})
         return replace(cls.lists_alone(), name=name, folder=folder, scorer=scorer, recipe=recipe)
 
@@ -400,9 +412,7 @@ def _about_acceptance(new: Calibrated) -> str:
     """The delivered threshold of acceptance, by which the figures above are."""
     accepts = sorted({f"{row.accept:.3f}" for row in new.calibration.thresholds.rows.values()})
     ends, precision = " to ".join(dict.fromkeys((accepts[0], accepts[-1]))), new.settings.accept_precision
-    how = (
-        "the highest F1; --accept_precision 0.9 chooses a precision" if precision is None else f"precision {precision}"
-    )
+    how = f"precision {precision}" if precision else "the highest F1; --accept_precision 0.9 chooses a precision"
     return f"accepted from a score of {ends} on, as the model is delivered ({how})"
 
 

@@ -240,16 +240,8 @@ class UMLSReranker:
         index_keys: Sequence[str] | None = None,
     ) -> CandidateLists:
         """Read mentions and their candidates into columns; arguments and errors are those of `rerank_batch`."""
-        return CandidateLists.from_objects(
-            self.thresholds.hierarchy,
-            entities,
-            candidates,
-            entity_types,
-            lefts,
-            rights,
-            self.calibration.scores,
-            index_keys,
-        )
+        columns = entities, candidates, entity_types, lefts, rights
+        return CandidateLists.from_objects(self.thresholds.hierarchy, *columns, self.calibration.scores, index_keys)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> CandidateLists:
         """Read rows as in files; errors are those of `CandidateLists.from_rows`."""
@@ -300,8 +292,8 @@ class UMLSReranker:
         )
         self._warn_of_types(lists.unknown_types)
         self._warn_of_missing(lists, decisions)
-        if partial := [name for name in lists.partial_scores if name not in self.calibration.lowest]:
-            warn_caller(f"{', '.join(partial)}: where candidates lack this score, they get the lowest of their list")
+        if partial := [f"{name}_score" for name in lists.partial_scores if name not in self.calibration.lowest]:
+            warn_caller(f"{', '.join(partial)}: candidates that lack it get the lowest of their list")
         self.statistics.add(Tops.of_decisions(decisions, self.input_names), decisions.truncated)
         return decisions
 

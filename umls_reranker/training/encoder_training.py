@@ -18,11 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
-from transformers import (
-    AutoTokenizer,
-    Trainer,
-    set_seed,
-)
+from transformers import AutoTokenizer, Trainer, set_seed
 
 from ..core.devices import resolve_dtype
 from ..core.fetch import resolve_model

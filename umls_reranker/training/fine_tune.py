@@ -77,20 +77,20 @@ def load_base_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the base model with a new head of one logit, and its tokenizer with the template's markers.
 
+    Args:
+        model: Hub id or local folder.
+        revision: tag, branch or commit on the Hub.
+        template: how it reads pairs.
+        attention: ``attn_implementation`` of transformers; None: the fastest that torch has.
+
     Raises:
         UserError: the model cannot be found or reached, or its weights are damaged.
     """
     source = resolve_model(model, revision)
     with loading(f"model {model}"):
         tokenizer = load_pretrained(AutoTokenizer, source)
-        network = load_pretrained(
-            AutoModelForSequenceClassification,
-            source,
-            num_labels=1,
-            use_safetensors=True,
-            dtype="float32",
-            attn_implementation=attention,
-        )
+        options = {"num_labels": 1, "use_safetensors": True, "dtype": "float32", "attn_implementation": attention}
+        network = load_pretrained(AutoModelForSequenceClassification, source, **options)
     require_readable("max_length", template.max_length, network.config, model)
     if template.prepare_tokenizer(tokenizer):
         network.resize_token_embeddings(len(tokenizer))

@@ -81,9 +81,11 @@ def preflight(recipe: Recipe) -> str:
     for name in mining.teacher:
         with collected():
             known_config(name, None)
-    is_distilled = LOSSES[recipe.training.get("loss", RerankerTrainingArguments.loss)].of_teacher
-    if is_distilled and has_index and not mining.teacher:
-        faults.append("teacher: the loss needs one; name a cross-encoder")
+    loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
+    if LOSSES[loss].of_teacher and has_index and not mining.teacher:
+        faults.append(f"teacher: loss {loss} needs one; name a cross-encoder")
+    if mining.teacher and not LOSSES[loss].of_teacher:
+        faults.append(f"teacher: loss {loss} does not read it; choose margin_mse or listwise_kl, or leave teacher out")
     network = None
     with collected(), loading(f"model {base[0]}"), torch.device("meta"):
         if config := configs.get("max_length"):
