@@ -20,6 +20,14 @@ from peer import MOST_CANDIDATES, read_rows
 PRECISIONS = (0.95, 0.90)
 # The lowest precision in the picture.
 LOWEST = 0.6
+# What the picture calls systems that are not called as their folder.
+TITLES = {
+    "ours": "umls_reranker",
+    "bm25": "bm25s",
+    "fuzzy": "rapidfuzz",
+    "scispacy": "scispaCy",
+    "bi_encoder": "MiniLM",
+}
 QUALITY = [
     *(
         "system",
@@ -149,8 +157,10 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
         points = [pair for pair in zip(curve["coverage"], curve["precision"], strict=True) if pair[0] > 0.02]
         color, width = ("#0066a6", 3) if not number else (f"hsl({25 + 60 * number}, 60%, 50%)", 1.5)
         line, (x, y) = " ".join(at(*pair) for pair in points), at(*points[-1]).split(",")
+        system, _, ranked = name.partition("+")
+        title = TITLES.get(system, system) + (", reranked" if ranked else "")
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>')
-        parts.append(f'<text x="{float(x) + 5:.0f}" y="{y}" fill="{color}">{name}</text>')
+        parts.append(f'<text x="{float(x) + 5:.0f}" y="{y}" fill="{color}">{title}</text>')
     if certified:
         x, y = at(*certified).split(",")
         parts.append(
