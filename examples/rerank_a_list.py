@@ -1,6 +1,7 @@
 """Rank candidates that you already have, and accept an answer or abstain.
 
 Runs at once: the built-in model of names comes with the package. A folder or Hub id of your own takes its place.
+Scores of the built-in model are not calibrated for your lists: `umls-reranker calibrate built-in --lists` does that.
 
     python examples/rerank_a_list.py
 
@@ -9,8 +10,6 @@ prints
     kidney failure -> Kidney Failure (C0035078), 0.829, medium
     heart attack -> Myocardial Infarction (C0027051), 0.780, medium
     heart trouble -> abstain: Heart Failure has only 0.087
-
-Scores of the built-in model are not calibrated for your lists: `umls-reranker calibrate built-in --lists` does that.
 """
 
 from umls_reranker import UMLSReranker
