@@ -153,14 +153,20 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
         parts.append(
             f'<path d="M{x},{y}H440" stroke="currentColor" opacity=".15"/><text x="4" y="{y}">{tenth}0 %</text>'
         )
+    labels = []
     for number, (name, curve) in reversed([*enumerate(curves.items())]):
         points = [pair for pair in zip(curve["coverage"], curve["precision"], strict=True) if pair[0] > 0.02]
-        color, width = ("#0066a6", 3) if not number else (f"hsl({25 + 60 * number}, 60%, 50%)", 1.5)
-        line, (x, y) = " ".join(at(*pair) for pair in points), at(*points[-1]).split(",")
+        color, width = ("#0066a6", 3) if not number else (f"hsl({25 + 40 * number}, 60%, 45%)", 1.5)
+        line = " ".join(at(*pair) for pair in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>')
         system, _, ranked = name.partition("+")
         title = TITLES.get(system, system) + (", reranked" if ranked else "")
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>')
-        parts.append(f'<text x="{float(x) + 5:.0f}" y="{y}" fill="{color}">{title}</text>')
+        labels.append((float(line.rpartition(",")[2]), color, title))
+    lowest = 0.0
+    for y, color, title in sorted(labels):
+        # Names of curves that end together stand below each other.
+        lowest = max(y, lowest + 13)
+        parts.append(f'<text x="445" y="{lowest:.0f}" fill="{color}">{title}</text>')
     if certified:
         x, y = at(*certified).split(",")
         parts.append(
@@ -169,7 +175,7 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
     parts += [f'<text x="{30 + 4 * share}" y="326">{share} %</text>' for share in (0, 25, 50, 75, 100)]
     parts.append('<text x="40" y="345">share of mentions answered; precision of the answers upward</text>')
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 350" font-family="sans-serif" font-size="12" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 580 350" font-family="sans-serif" font-size="12" '
         'fill="currentColor">\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
