@@ -53,7 +53,7 @@ def main() -> None:
     if given.against:
         former = Outcomes.load(find_outcomes(f"{options.repo_id}@{given.against}"))
         comparison = compare(Outcomes.load(find_outcomes(str(folder))), former, margin=recipe.evaluation.margin)
-        print(f"{comparison.table()}\n\ncompared with {given.against}: {comparison.sentence()}\n")
+        print(f"{comparison.text(given.against)}\n")
     further = {key: getattr(given, key) for key in ("branch", "create_pr", "gated", "commit_message")}
     url = publish(folder, options.repo_id, tag, private=options.private, dry_run=recipe.run.dry_run, **further)
     for file in model_files(folder):

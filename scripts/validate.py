@@ -74,7 +74,7 @@ def main() -> int:
     undecided = f"; inconclusive: {', '.join(open_)}" if open_ else ""
     print(f"\n{len(passed)} passed, {len(failed)} failed{named}{undecided}")
     if comparison:
-        print(f"\n{comparison.table()}\n\ncompared with {options.against}: {comparison.sentence()}")
+        print(f"\n{comparison.text(options.against)}")
     return 1 if failed or (comparison and not comparison.passes) else 0
 
 

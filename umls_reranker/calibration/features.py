@@ -59,9 +59,14 @@ class FeatureSources:
         return self.counts.of_pairs(self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes)
 
     @cached_property
+    def mention_words(self) -> list[str]:
+        """The sorted words in singular of each mention, n texts."""
+        return singular_words(self.mentions)
+
+    @cached_property
     def is_other_name(self) -> np.ndarray:
         """Whether the mention is a further known name of the candidate's concept, up to plurals and order, (m,)."""
-        return self.are_names(singular_words(self.mentions))
+        return self.are_names(self.mention_words)
 
     def are_names(self, mentions: Sequence[str]) -> np.ndarray:
         """Whether these forms of the mentions are known as names of the candidates' concepts, (m,) bool."""
@@ -78,8 +83,8 @@ def exact_name(sources: FeatureSources) -> np.ndarray:
 
 
 def same_words(sources: FeatureSources) -> np.ndarray:
-    words = singular_words(sources.mentions), singular_words(sources.names)
-    return np.maximum(_equal(sources.lists, *words), sources.is_other_name)
+    is_listed = _equal(sources.lists, sources.mention_words, singular_words(sources.names))
+    return np.maximum(is_listed, sources.is_other_name)
 
 
 def _equal(lists: CandidateLists, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:

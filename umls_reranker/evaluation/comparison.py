@@ -121,6 +121,14 @@ class Comparison:
             f"{markdown_table(header, rows)}\ncorrect at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
         )
 
+    def text(self, former: str) -> str:
+        """The table and the verdict for a terminal.
+
+        Args:
+            former: what the former version is called.
+        """
+        return f"{self.table()}\n\ncompared with {former}: {self.sentence()}"
+
     def sentence(self) -> str:
         """The verdict in one sentence."""
         remedy = "; evaluate on more documents or set a larger margin (--margin)"

@@ -220,13 +220,14 @@ class CandidateLists:
             if reason:
                 raise InvalidRow(row, str(reason), len(rows))
         entities, others = listed(values("entity")), listed(values("mention"))
-        for row, texts in enumerate(zip(entities, others, strict=True)):
-            if texts == (None, None):
-                keys = rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
-                raise InvalidRow(row, f"entity is missing or blank{keys_found(keys)}", len(rows))
+        texts = [other if entity is None else entity for entity, other in zip(entities, others, strict=True)]
+        if None in texts:
+            row = texts.index(None)
+            keys = rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
+            raise InvalidRow(row, f"entity is missing or blank{keys_found(keys)}", len(rows))
         return cls.from_objects(
             hierarchy,
-            [other if entity is None else entity for entity, other in zip(entities, others, strict=True)],
+            texts,
             values("candidates"),
             values("entity_type"),
             values("left"),
@@ -292,7 +293,7 @@ class CandidateLists:
             lowest: name of a score -> what it is in lists of which no candidate has it. These scores are joined by
                 NAME`FOUND`, 1 for candidates of concepts that have the score, else 0.
         """
-        scores = dict(self.scores)
+        changed: dict[str, np.ndarray] = {}
         for name, numbers in self.scores.items():
             lacks = ~np.isfinite(numbers)
             if lacks.any():
@@ -301,11 +302,12 @@ class CandidateLists:
                 np.maximum.at(best, concept[~lacks], numbers[~lacks])
                 np.minimum.at(least, self.owner[~lacks], numbers[~lacks])
                 least = np.where(np.isinf(least), lowest.get(name, np.nan), least)
-                scores[name] = np.where(lacks, np.maximum(best[concept], least[self.owner]), numbers)
+                changed[name] = np.where(lacks, np.maximum(best[concept], least[self.owner]), numbers)
                 lacks = np.isinf(best[concept])
             if name in lowest and name + FOUND not in self.scores:
-                scores[name + FOUND] = (~lacks).astype(np.float64)
-        return replace(self, scores=scores)
+                changed[name + FOUND] = (~lacks).astype(np.float64)
+        # A copy would compute its concepts and owners again.
+        return replace(self, scores={**self.scores, **changed}) if changed else self
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
