@@ -50,22 +50,16 @@ def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> Con
     return ConceptTable.load(path)
 
 
+def toy_concepts(path: Path) -> ConceptTable:
+    """Rows: 0 common cold, 1 cold temperature, 2 heart."""
+    names = {"C0000001": ("T3", ["common cold", "Cold", "head-cold"])}
+    names |= {"C0000002": ("T1", ["cold temperature", "cold"]), "C0000003": ("T4", ["heart", "cardiac organ"])}
+    return make_concepts(path, names)
+
+
 def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
     """Some concepts with dozens of names, and many names that several concepts share."""
-    words = [
-        "heart",
-        "Liver",
-        "skin",
-        "acute",
-        "chronic",
-        "pain",
-        "failure",
-        "cold",
-        "left",
-        "upper-lobe",
-        "II",
-        "one",
-    ]
+    words = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "1"]
     draw, concepts = np.random.default_rng(seed), {}
     for number in range(count):
         size = 40 if number % 10 == 0 else draw.integers(1, 5)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
-from trigram_encoder import TrigramEncoder, build_index, make_concepts, random_concepts
+from trigram_encoder import TrigramEncoder, build_index, make_concepts, random_concepts, toy_concepts
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.retrieval import lexical_index
@@ -74,14 +74,8 @@ def test_two_builds_are_the_same_bytes(tmp_path, concepts):
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Rows: 0 common cold, 1 cold temperature, 2 heart."""
     path = tmp_path_factory.mktemp("toy")
-    names = {
-        "C0000001": ("T3", ["common cold", "Cold", "head-cold"]),
-        "C0000002": ("T1", ["cold temperature", "cold"]),
-        "C0000003": ("T4", ["heart", "cardiac organ"]),
-    }
-    concepts = make_concepts(path / "concepts", names)
+    concepts = toy_concepts(path / "concepts")
     return concepts, build(path / "index", concepts)
 
 

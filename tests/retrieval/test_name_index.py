@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from trigram_encoder import TrigramEncoder, build_index, encode_names, make_concepts, random_concepts
+from trigram_encoder import TrigramEncoder, build_index, encode_names, make_concepts, random_concepts, toy_concepts
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
@@ -17,14 +17,8 @@ def build(tmp_path, concepts, encoder=None, **settings) -> NameIndex:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Rows: 0 common cold, 1 cold temperature, 2 heart."""
     path = tmp_path_factory.mktemp("toy")
-    names = {
-        "C0000001": ("T3", ["common cold", "cold", "head cold"]),
-        "C0000002": ("T1", ["cold temperature", "cold"]),
-        "C0000003": ("T4", ["heart", "cardiac organ"]),
-    }
-    concepts = make_concepts(path / "concepts", names)
+    concepts = toy_concepts(path / "concepts")
     return concepts, build(path, concepts)
 
 
@@ -56,7 +50,7 @@ def test_concepts_that_share_a_name_tie_exactly_and_come_by_row(toy):
     found = index.search(TrigramEncoder().encode(["cold"]), 3)
     assert found.rows.tolist() == [[0, 1, 2]]
     assert found.scores[0, 0] == found.scores[0, 1]
-    assert index.names(found.name_ids[0, :2]) == ["cold", "cold"]
+    assert index.names(found.name_ids[0, :2]) == ["Cold", "cold"]
     assert found.name_ids[0, :2].tolist() == [1, 4]
 
 

@@ -1,4 +1,4 @@
-"""The row of a table that a semantic type uses: its own, or that of its nearest ancestor that has one."""
+"""Calibrators: increasing maps of log-odds to probabilities, and the row of a table that a semantic type uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device of a training process, and the number of processes."""
+"""Fine-tune the cross-encoder: device, base model, frozen layers, the Trainer's arguments, resuming."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,9 +37,6 @@ from ..models.pairs import PairEncoder, PairTemplate
 from ..models.pretrained import load_pretrained, loading
 from .dev_metrics import dev_metrics
 from .trainer import PairCollator, RerankerTrainer, TokenizedPairs, lists_per_batch, loader_options, weight_scale
-
-if TYPE_CHECKING:
-    import torch
 
 
 def training_device(run: RunArguments) -> torch.device:
