@@ -6,7 +6,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +154,13 @@ def _draw(seed: int, *parts: str) -> float:
 
 def _rows(mentions: Sequence[Mention], end: int) -> pa.Table:
     """The last mentions before row `end` of their split."""
-    rows = [asdict(mention) for mention in mentions]
-    numbers = range(end - len(rows), end)
-    rows = [
-        row | {"mention_id": number, "mention": row["text"], "cui": row["cuis"]}
-        for row, number in zip(rows, numbers, strict=True)
-    ]
-    return pa.Table.from_pylist(rows, MENTION_FEATURES.arrow_schema)
+    fields = {"mention": "text", "cui": "cuis"}
+    columns = {
+        name: [getattr(mention, fields.get(name, name)) for mention in mentions]
+        for name in MENTION_FEATURES
+        if name != "mention_id"
+    }
+    return pa.table({"mention_id": range(end - len(mentions), end)} | columns, MENTION_FEATURES.arrow_schema)
 
 
 # What some corpora and dictionaries write before ids, and others do not.
@@ -220,19 +221,21 @@ def map_ids(
     current: dict[str, str] = {}
     report, by_prefix = {} if report is None else report, set[str]()
     report["with_or_without_prefix"] = 0
-    for split, mention in mentions:
-        gold = {cui for part in mention.cuis for cui in part}
-        for cui in gold - current.keys():
-            rows = concepts.rows(_id_forms(cui))
-            form = int((rows >= 0).argmax())
-            if rows[form] >= 0:
-                current[cui] = concepts.cuis[rows[form]].as_py()
-                by_prefix |= {cui} if form else set()
-            else:
-                current[cui] = (retired and retired.successor(cui, concepts)) or cui
-        report["with_or_without_prefix"] += not gold.isdisjoint(by_prefix)
-        parts = (tuple(dict.fromkeys(map(current.__getitem__, part))) for part in mention.cuis)
-        yield split, replace(mention, cuis=tuple(dict.fromkeys(parts)))
+    mentions = iter(mentions)
+    # Each search costs as much as hundreds of ids in it.
+    while batch := list(islice(mentions, BATCH_ROWS)):
+        gold = [{cui for part in mention.cuis for cui in part} for _, mention in batch]
+        new = [*set().union(*gold).difference(current)]
+        rows = concepts.rows([form for cui in new for form in _id_forms(cui)]).reshape(-1, 2 + len(PREFIXES))
+        form = (rows >= 0).argmax(axis=1)
+        rows = rows[np.arange(len(new)), form]
+        for cui, row, known in zip(new, rows, concepts.cuis_of(rows.clip(0)).to_pylist(), strict=True):
+            current[cui] = known if row >= 0 else (retired and retired.successor(cui, concepts)) or cui
+        by_prefix.update(compress(new, form))
+        for (split, mention), of_mention in zip(batch, gold, strict=True):
+            report["with_or_without_prefix"] += not of_mention.isdisjoint(by_prefix)
+            parts = (tuple(dict.fromkeys(map(current.__getitem__, part))) for part in mention.cuis)
+            yield split, replace(mention, cuis=tuple(dict.fromkeys(parts)))
 
 
 def _id_forms(cui: str) -> list[str]:
