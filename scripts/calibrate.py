@@ -17,7 +17,6 @@ mention, cui, name, score (read as list_score) or NAME_score, and gold (1 for th
 Without MODEL, the result combines scores, names, types and counts, and is served without a cross-encoder or torch.
 MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added if it
 helps. All forms compare the result with the original order of the lists on held-out documents.
-umls-reranker calibrate --lists FILE --help lists the options of these forms.
 """
 
 from pathlib import Path
@@ -40,15 +39,17 @@ MODEL_HELP = "folder or Hub id of a reranker or a sequence classifier with one l
 
 
 def main() -> None:
-    if not is_on_lists():
-        run_stage("model", parse_recipe(__doc__, (RunArguments, CalibrationArguments)), make)
-        return
     parser = lists_parser(__doc__, FITTING_KEYS, nargs="?", help=MODEL_HELP)
     parser.add_argument("--add", type=Path, help=ADD_HELP)
     parser.add_argument(
         "--keep_cross_encoder", action="store_true", help="keep MODEL's cross-encoder even if it is no help"
     )
-    calibrate_on_lists(parser.parse_args())
+    if is_on_lists():
+        calibrate_on_lists(parser.parse_args())
+        return
+    parser.description = None
+    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", (RunArguments, CalibrationArguments))
+    run_stage("model", recipe, make)
 
 
 def make(recipe, run, stage) -> None:

@@ -4,7 +4,7 @@
     umls-reranker demo my_model
     umls-reranker demo my_model --lists my_lists.jsonl
 
-Needs the extra demo: pip install "umls_reranker[demo]". MODEL is a model folder or a Hub id. The first rows of --lists
+Needs the extra demo. MODEL is a model folder or a Hub id. The first rows of --lists
 become examples. Nothing is uploaded.
 """
 
@@ -27,7 +27,7 @@ def main() -> None:
     try:
         from umls_reranker.serving.demo import EXAMPLES, build_page
     except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed; pip install "umls_reranker[demo]"') from None
+        raise UserError(f"{error.name} is not installed; install the extra demo") from None
     from umls_reranker import UMLSReranker
 
     examples = EXAMPLES

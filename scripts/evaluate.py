@@ -12,7 +12,6 @@ The second form needs no run. MODEL is a reranker, a folder or a Hub id. The lis
 pipeline, in the format of umls-reranker calibrate MODEL --lists, from documents that the model was not calibrated on.
 Only a calibration of their scores is fitted to them, for comparison. The command compares the model with the original
 order of your lists, with intervals, and writes the same report to a new folder.
-umls-reranker evaluate MODEL --lists FILE --help lists the options of this form.
 """
 
 import shutil
@@ -27,11 +26,12 @@ from umls_reranker.core.text_files import UserError
 
 
 def main() -> None:
+    parser = lists_parser(__doc__, {"bootstrap_resamples"}, help="folder or Hub id of a reranker")
     if is_on_lists():
-        parser = lists_parser(__doc__, {"bootstrap_resamples"}, help="folder or Hub id of a reranker")
         evaluate_on_lists(parser.parse_args())
         return
-    recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
+    parser.description = None
+    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
     stage = make_stage("report", recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):

@@ -6,7 +6,7 @@
 
 Writes onnx/model.onnx into the model folder, where sentence-transformers and Optimum look for it. Its logits on
 lists of the dev split must equal those of PyTorch in float32, so that calibrator, thresholds and certificate stay
-valid; otherwise the export is refused. Needs the extra export: pip install "umls_reranker[export]".
+valid; otherwise the export is refused. Needs the extra export.
 """
 
 from umls_reranker.core.recipe import parse_recipe

@@ -62,12 +62,17 @@ def main() -> int:
         return 0
     ranked, gold = counts["ranked"], counts["gold"]
     print(f"{ranked:,} mentions ranked, {counts['error']:,} with an error, written to {options.output}")
+    if job.first_error:
+        print(f"the first error: {job.first_error}")
     if ranked:
-        tiers = ", ".join(f"{tier} {counts[tier] / ranked:.1%}" for tier in TIERS)
+        of_tiers = {tier: counts[tier] for tier in TIERS}
+        without = ranked - sum(of_tiers.values())
+        of_tiers |= {"no candidates": without} if without else {}
+        tiers = ", ".join(f"{tier} {count / ranked:.1%}" for tier, count in of_tiers.items())
         of_gold = f"; acc@1 {counts['correct'] / gold:.3f} of {gold:,} with a gold concept" if gold else ""
         print(f"{tiers}; accepted {counts['accepted'] / ranked:.1%}{of_gold}")
-    if ranked and not counts["known"] and len(reranker.calibration.counts):
-        print("caution: the model has counted no concept of these candidates; are their ids of another vocabulary?")
+    if counts["candidates"] and not counts["known"] and len(reranker.calibration.counts):
+        print("caution: the model has counted no concept of these candidates; are ids missing, or of another kind?")
     if model == BUILT_IN:
         print(f"scores and tiers are not calibrated for your lists: umls-reranker calibrate {BUILT_IN} --lists FILE")
     return int(counts["error"] > 0)

@@ -5,7 +5,7 @@
     umls-reranker serve production --served_revision v1.0.0
 
 MODEL is a folder or a Hub id, served with default settings, or a recipe that names a model and settings.
-Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM stops it: it accepts no new connections
+Needs the extra serve. Ctrl-C or SIGTERM stops it: it accepts no new connections
 and finishes the requests in progress, for at most 30 seconds. One process serves one model; put several behind a
 load balancer.
 """
@@ -33,7 +33,7 @@ def main() -> None:
 
         from umls_reranker.serving.http.app import create_app
     except ImportError as error:
-        raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
+        raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
     reranker, linker = load(recipe)
     # The first call is slow, so no request should wait for it. Its warning about missing inputs is expected.

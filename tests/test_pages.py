@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,7 +122,9 @@ class Shell:
         if block.language == "python":
             # Tracebacks name the line of the page.
             code = "\n" * block.line + self.local(block.text)
-            exec(compile(code, self.page, "exec"), self.names)
+            with redirect_stdout(StringIO()) as printed:
+                exec(compile(code, self.page, "exec"), self.names)
+            self.printed = printed.getvalue()
         else:
             for line in commands(block.text):
                 words = shlex.split(self.local(line), comments=True)

@@ -134,7 +134,8 @@ OURS = {"name": "cold", "cui": "C1", "list_score": 0.5}
     [
         {"name": "cold", "cui": "C1", "score": 0.5},
         {"term": "cold", "cui": "C1", "similarity": 0.5, "ngram": "colds"},
-        {"_id": "C1", "_score": 0.5, "_source": {"name": "cold"}},
+        {"name": "cold", "term": "chill", "cui": "C1", "concept_id": 7, "score": 0.5},
+        {"_id": "C1-0", "_score": 0.5, "_source": {"term": "cold", "concept_id": "C1"}},
         {"_id": "7", "_score": 0.5, "_source": {"name": "cold", "cui": "C1"}},
     ],
 )

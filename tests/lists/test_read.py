@@ -201,6 +201,24 @@ def test_a_gold_concept_that_is_no_id_is_named(tmp_path, gold):
         read_labelled_lists(tmp_path / "a.jsonl", TypeHierarchy.built_in())
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            {"candidates": [{"_id": "C1", "_score": 1.0, "_source": {"term": "a", "code": "C1"}}]},
+            ":1: candidate 0.*'code'",
+        ),
+        ({"cui": "D1"}, "D1 .*:1.* C1"),
+        ({"candidates": None, "hits": []}, ":1: candidates.*'hits'.* 19 "),
+        ({"cui": None}, ":1: cui.* 19 .*CUI-less"),
+    ],
+)
+def test_what_all_rows_lack_is_named_with_what_they_have(tmp_path, change, named):
+    path = write(tmp_path, "jsonl", [row | change for row in labelled_rows()])
+    with pytest.raises(UserError, match=named):
+        read_labelled_lists(path, TypeHierarchy.built_in())
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_added_rows_follow_and_replace_those_with_their_ids(tmp_path, kind):
     path = write(tmp_path, kind, labelled_rows())

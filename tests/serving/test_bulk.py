@@ -268,6 +268,14 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     assert (ended.code, target.read_text()) == (2, "as it was") and str(target) in ended.errors[0]
 
 
+def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"entity": "cold", "candidates": []}, {"entity": "cold", "hits": []}])
+    ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl")
+    assert ended.code == 1 and f"{source}:2: candidates" in ended.out and "no candidates 100.0%" in ended.out
+    # There is no candidate whose concept the model could have counted.
+    assert "caution" not in ended.out
+
+
 def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_path, reranker):
     given = [
         {"id": 0, "entity": "head cold", "candidates": [{"cui": "C9000004"}, {"cui": "C9000035"}]},

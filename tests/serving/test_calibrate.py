@@ -84,9 +84,17 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, capsys, cross_en
     shown = capsys.readouterr()
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert f"60 mentions of 20 documents; {missing} without their gold concept" in shown.out
-    assert "at least 59" in shown.out and "these 20 are worth" in shown.out
+    assert "at least 59" in shown.out and "these 20 are worth" in shown.out and "no certificate" in shown.out
     assert shown.err.splitlines()[-1] == f"[calibrate] would be written to {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["calibrate", "evaluate"])
+def test_help_has_the_options_of_the_form_with_lists(name, capsys):
+    with pytest.raises(SystemExit):
+        run_script(name, "--help")
+    shown = capsys.readouterr().out.split()
+    assert {"--lists", "--output", "--dictionary", "--output_dir"} <= {*shown}
 
 
 @pytest.fixture(scope="module")

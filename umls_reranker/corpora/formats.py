@@ -202,7 +202,7 @@ def _load(path: Path) -> Any:
     try:
         from bioc import biocjson, biocxml
     except ImportError:
-        raise UserError(f"{path} is BioC; run pip install 'umls-reranker[bioc]' to read it") from None
+        raise UserError(f"{path} is BioC; install the extra bioc to read it") from None
     with open_binary(path) as stream:
         content = stream.read()
     # Entities can expand to gigabytes, or read other files; another encoding could hide them.

@@ -51,7 +51,7 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         raise UserError(f"{folder} has no network to export; it is already served without PyTorch")
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
-        raise UserError(f"export needs {' and '.join(missing)}: pip install 'umls_reranker[export]'")
+        raise UserError(f"export needs {' and '.join(missing)}: install the extra export")
     if info["dtype"] != "float32":
         warnings.warn(
             f"this model was calibrated in {info['dtype']}, whose logits differ from float32 by a few hundredths; "

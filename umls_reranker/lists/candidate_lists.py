@@ -5,7 +5,7 @@ They are made from rows as users write them, Python objects or an Arrow table. M
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -221,14 +221,17 @@ class CandidateLists:
                 raise InvalidRow(row, str(reason), len(rows))
         entities, others = listed(values("entity")), listed(values("mention"))
         texts = [other if entity is None else entity for entity, other in zip(entities, others, strict=True)]
-        if None in texts:
-            row = texts.index(None)
-            keys = rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
-            raise InvalidRow(row, f"entity is missing or blank{keys_found(keys)}", len(rows))
+        lists = values("candidates")
+        no_list = lists.is_null().to_pylist() if isinstance(lists, pa.Array) else [items is None for items in lists]
+        for key, is_missing in (("entity", [text is None for text in texts]), ("candidates", no_list)):
+            if True in is_missing:
+                row = is_missing.index(True)
+                keys = rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
+                raise InvalidRow(row, f"{key} missing from the row{keys_found(keys)}", len(rows))
         return cls.from_objects(
             hierarchy,
             texts,
-            values("candidates"),
+            lists,
             values("entity_type"),
             values("left"),
             values("right"),
@@ -401,3 +404,14 @@ class AnnotatedLists(CandidateLists):
         of_gold, gold = np.flatnonzero(is_gold)[::-1], np.full(len(self), -1, np.int64)
         gold[lists.owner[of_gold]] = of_gold - lists.offsets[lists.owner[of_gold]]
         return replace(lists, annotations=replace(self.annotations, gold=gold))
+
+
+def row_errors(read: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | pa.Table) -> list[str | None]:
+    """Why a function that reads rows cannot read each of n, None if it can."""
+    errors: list[str | None] = [None] * len(rows)
+    for row in range(len(errors)):
+        try:
+            read(rows[row : row + 1])
+        except (TypeError, ValueError) as error:
+            errors[row] = str(error)
+    return errors

@@ -32,8 +32,9 @@ FEW_TEXTS = 256
 ITEMS_AT_ONCE = 128
 
 
-# Keys of candidates of other tools, such as Elasticsearch and QuickUMLS, and what they are here.
-OF_OTHERS = {"term": "name", "similarity": "list_score", "score": "list_score", "_score": "list_score", "_id": "id"}
+# Keys of candidates of other tools, such as Elasticsearch and QuickUMLS, and what they are here. The _id of
+# Elasticsearch is none: it is the id of a document, such as one name of a concept.
+OF_OTHERS = {"concept_id": "cui", "term": "name", **dict.fromkeys(("similarity", "score", "_score"), "list_score")}
 
 
 class InvalidRow(TypeError, ValueError):
@@ -156,8 +157,8 @@ def flat_candidates(candidates: Sequence[Collection[Any]] | pa.Array) -> tuple[n
 def own_form(item: Any) -> Any:
     """A candidate of another tool as one of ours: a pair of id and score, or a mapping with keys of `OF_OTHERS`.
 
-    >>> own_form(["D003110", 0.9]), own_form({"_id": "D003110", "_score": 7.5, "_source": {"name": "cold"}})
-    ({'cui': 'D003110', 'list_score': 0.9}, {'id': 'D003110', 'list_score': 7.5, 'name': 'cold'})
+    >>> own_form(["D003110", 0.9]), own_form({"_id": "7", "_score": 7.5, "_source": {"cui": "D003110"}})
+    ({'cui': 'D003110', 'list_score': 0.9}, {'list_score': 7.5, '_id': '7', 'cui': 'D003110'})
     """
     if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], Real):
         return {"cui": item[0], "list_score": item[1]}
@@ -265,7 +266,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _own_keys(kind: pa.StructType) -> list[str]:
-    return [OF_OTHERS.get(field.name, field.name) for field in kind]
+    names = [field.name for field in kind]
+    # Where there are both, our own key counts.
+    return [name if OF_OTHERS.get(name) in names else OF_OTHERS.get(name, name) for name in names]
 
 
 def _is_list(kind: pa.DataType) -> bool:

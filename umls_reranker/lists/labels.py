@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from ..core.arrays import RepeatedTexts, arrow_writer, list_offsets, number_dist
 from ..core.settings import FEATURES, SCORES, TEACHER
 from ..core.text_files import UserError
 from ..vocab.types import TypeHierarchy
-from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
 from .columns import SUFFIX, InvalidRow, concept_id, keys_found, own_form
 from .dictionary import Dictionary
 from .read import CUI_LESS, RowPosition, Rows, read_rows
@@ -107,9 +108,11 @@ def read_labelled_lists(
     if fitted_on:
         require_documents(path, set(labelled.lists.annotations.documents))
     if labelled.not_in_list == len(labelled.lists):
+        lists, row = labelled.lists, next(iter(labelled.lists.owner.tolist()), 0)
         raise UserError(
-            f"{path}: no list contains its gold concept (first: {labelled.lists.annotations.cuis[0]} of "
-            f"{labelled.positions[0]}); use the same vocabulary for the ids of candidates and cui"
+            f"{path}: no list contains its gold concept (first: {lists.annotations.cuis[row]} of "
+            f"{labelled.positions[row]}, whose first candidate is {next(iter(lists.cuis.to_list()), None)}); use one "
+            "vocabulary for the ids of candidates and cui"
         )
     return labelled
 
@@ -141,20 +144,22 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
     try:
         lists = CandidateLists.from_rows(hierarchy, rows.content, scores=None)
     except InvalidRow as fault:
-        raise UserError(f"{positions[fault.row]}: {fault.reason}") from None
+        errors = row_errors(partial(CandidateLists.from_rows, hierarchy, scores=None), rows.content)
+        more = _and_more(len(errors) - errors.count(None) - 1)
+        raise UserError(f"{positions[fault.row]}: {fault.reason}{more}") from None
     documents = list(map(id_text, _values(rows, "doc_id")))
     gold_ids = list(map(gold_parts, _values(rows, *GOLD_KEYS, "id")))
     for key, values in (("doc_id", documents), ("cui", gold_ids)):
         if None in values:
             at = values.index(None)
             raise UserError(
-                f"{positions[at]}: {key} is missing or no id; labelled mentions need doc_id and cui: an id, a list of "
-                "alternative ids, or a list of lists for a mention that names several concepts"
-                + keys_found(rows.mappings()[at])
+                f"{positions[at]}: {key} is missing or no id{_and_more(values.count(None) - 1)}; give doc_id and "
+                f"cui: an id, {CUI_LESS} for no concept, a list of alternative ids, or a list of lists for "
+                "several concepts" + keys_found(rows.mappings()[at])
             )
     parts = [of_mention or () for of_mention in gold_ids]
     alternatives = np.fromiter((tuple(dict.fromkeys(chain(*of_mention))) for of_mention in parts), object, len(parts))
-    lists = _complete(lists, positions)
+    lists = _complete(lists, rows)
     numbers = {text: code for code, text in enumerate(lists.cuis.texts)}
     gold = np.array([numbers.get(ids[0], -1) if ids else -1 for ids in alternatives], np.int64)
     correct = np.flatnonzero((lists.cuis.codes == gold[lists.owner]) | lists.among(alternatives))
@@ -337,16 +342,23 @@ def _values(rows: Rows, *keys: str) -> list[Any]:
     return [next((value for value in values if value is not None), None) for values in zip(*found, strict=True)]
 
 
-def _complete(lists: CandidateLists, positions: Sequence[RowPosition]) -> CandidateLists:
+def _and_more(count: int) -> str:
+    """The end of a message about a row."""
+    return f"; {count:,} more rows have errors" if count else ""
+
+
+def _complete(lists: CandidateLists, rows: Rows) -> CandidateLists:
     """The lists with ids without outer blanks, which all candidates have, and without scores that none has."""
     is_blank = np.array([not cui for cui in lists.ids], bool)[lists.cuis.codes]
     if is_blank.any():
         at = int(is_blank.argmax())
         row = int(lists.owner[at])
-        raise UserError(f"{positions[row]}: candidate {at - lists.offsets[row]} has no cui; give each candidate one")
+        place = at - lists.offsets[row]
+        keys = keys_found(own_form(rows.mappings()[row]["candidates"][place]))
+        raise UserError(f"{rows.positions[row]}: candidate {place} has no cui; give each candidate one{keys}")
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     for name in scores:
         if name in FEATURES and not (name in SCORES and all(lists.index_keys)):
-            raise UserError(f"{positions[0]}: {name}{SUFFIX} is the name of a feature; rename it, as sapbert{SUFFIX}")
+            raise UserError(f"{rows.positions[0]}: {name}{SUFFIX} names a feature; rename it, as sapbert{SUFFIX}")
     cuis, codes = number_distinct(lists.ids)
     return replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=scores)

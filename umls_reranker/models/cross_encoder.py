@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHUNK_PAIRS = 65_536
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
 LEAST_TOKENS = 64
-INSTALLED_BY = {"torch": "umls_reranker", "onnx": "umls_reranker[onnx]"}
+INSTALLED_BY = {"torch": "umls_reranker again", "onnx": "the extra onnx"}
 
 
 @dataclass
@@ -197,5 +197,5 @@ def _load(
         return load_network(folder, device, dtype)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"backend {backend} needs {error.name}, which is not installed: pip install '{INSTALLED_BY[backend]}'"
+            f"backend {backend} needs {error.name}, which is not installed: install {INSTALLED_BY[backend]}"
         ) from None

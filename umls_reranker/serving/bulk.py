@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from ..calibration.thresholds import TIERS
 from ..core.files import naming_full_disk, require_another, strict, written
 from ..core.script import progress
 from ..core.text_files import UserError
-from ..lists.candidate_lists import CandidateLists
+from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import ERROR, STDIN, TABLES, Rows, mention_files, read_rows
@@ -57,6 +57,9 @@ class BulkJob:
         dictionary: UMLS release or file of names that completes the candidates (`Dictionary`) without changing the
             rows of the output.
 
+    Attributes:
+        first_error: reason and row of the first mention that `run` could not rank.
+
     Raises:
         UserError: the input is not found, the format of the output is another, or the output is the input or exists.
     """
@@ -77,6 +80,7 @@ class BulkJob:
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(f"{target} already exists; choose another output, or replace a file with --overwrite")
         self._source, self._target, self._batch_rows = source, target, batch_rows
+        self.first_error: str | None = None
         self._dictionary = None
         if dictionary is not None:
             # Stdin cannot be read twice.
@@ -93,8 +97,8 @@ class BulkJob:
 
         Returns:
             Counts of the mentions of all processes: ``ranked``, and with an ``error`` instead; of those ranked by
-            tier, ``accepted``, with a ``gold`` concept and ``correct``; and of candidates with a ``known`` concept,
-            which the model has counted.
+            tier, ``accepted``, with a ``gold`` concept and ``correct``; and of ``candidates``, and of those with a
+            ``known`` concept, which the model has counted.
 
         Raises:
             UserError: a file cannot be read, or the disk is full.
@@ -110,23 +114,20 @@ class BulkJob:
             while in_round := list(islice(batches, processes.num_processes)):
                 own = in_round[processes.process_index : processes.process_index + 1]
                 results = [self._ranked(reranker, rows) for rows in own]
-                for content, found in _gathered(results, processes):
+                for content, found, error in _gathered(results, processes):
                     write(content)
                     counts += found
+                    self.first_error = self.first_error or error
                 bar.update(sum(len(rows.positions) for rows in in_round))
         return counts
 
-    def _ranked(self, reranker: UMLSReranker, rows: Rows) -> tuple[list[bytes] | pa.Table, Counter[str]]:
-        """The output for a batch, lines or a table, and counts as of `run`."""
+    def _ranked(self, reranker: UMLSReranker, rows: Rows) -> tuple[list[bytes] | pa.Table, Counter[str], str | None]:
+        """The output for a batch, lines or a table, counts as of `run`, and the first error with its row."""
         errors: list[str | None] = [None] * len(rows.positions)
         try:
             lists = self._lists(reranker, rows.content)
         except (TypeError, ValueError):
-            for row in range(len(errors)):
-                try:
-                    self._lists(reranker, rows.content[row : row + 1])
-                except (TypeError, ValueError) as error:
-                    errors[row] = str(error)
+            errors = row_errors(partial(self._lists, reranker), rows.content)
             lists = self._lists(reranker, _without(rows.content, errors))
         decisions = reranker.decide(lists)
         found = iter(ranked_column(lists, decisions, reranker.input_names))
@@ -134,16 +135,19 @@ class BulkJob:
         tops, counts = decisions.top[decisions.top >= 0], Counter(ranked=len(lists), error=len(errors) - len(lists))
         counts += Counter(TIERS[tier] for tier in decisions.tiers[tops].tolist())
         counts["accepted"] = int(decisions.accepted.sum())
+        counts["candidates"] = len(lists.owner)
         counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
         golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
         answers = [lists.ids[lists.cuis.codes[at]] if at >= 0 else None for at in decisions.top.tolist()]
         counts["gold"] = sum(map(bool, golds))
         counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))
+        first = next((f"{at}: {error}" for at, error in zip(rows.positions, errors, strict=True) if error), None)
         if self._target.suffix == ".jsonl" or not isinstance(rows.content, pa.Table):
             outcomes = zip(rows.mappings(), ranked.to_pylist(), errors, strict=True)
-            return [_line(row, {ERROR: error} if error else {RANKED: items}) for row, items, error in outcomes], counts
+            lines = [_line(row, {ERROR: error} if error else {RANKED: items}) for row, items, error in outcomes]
+            return lines, counts, first
         table = rows.content.drop_columns([name for name in (RANKED, ERROR) if name in rows.content.column_names])
-        return table.append_column(RANKED, ranked).append_column(ERROR, pa.array(errors, pa.string())), counts
+        return table.append_column(RANKED, ranked).append_column(ERROR, pa.array(errors, pa.string())), counts, first
 
     def _lists(self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table) -> CandidateLists:
         if self._dictionary is not None:

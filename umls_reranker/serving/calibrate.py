@@ -183,9 +183,11 @@ class Source:
         level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
         size = np.bincount(index, minlength=count)
         test = PrecisionTest(settings.target_precision, level).for_sizes(size)
+        worth = int(test.effective(size))
+        then = "they certify once" if worth >= test.needed else "they are too few, expect no certificate"
         return (
             f"a certificate takes at least {test.needed:,} equal documents without an error, more with errors; these "
-            f"{count:,} are worth {int(test.effective(size)):,}; calibrating spends the attempt: they certify once"
+            f"{count:,} are worth {worth:,}; calibrating spends the attempt: {then}"
         )
 
     @property

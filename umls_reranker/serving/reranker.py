@@ -254,7 +254,7 @@ class UMLSReranker:
 
         Args:
             query: the mention's text.
-            documents: its candidates, as for `rerank`.
+            documents: its candidates, as for `rerank`: names, mappings or objects.
             top_k: number of results; None: all.
             return_documents: whether a result holds its candidate under ``text``.
 
