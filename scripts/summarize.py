@@ -42,7 +42,10 @@ def main() -> None:
     print_plain(f"\n{checklist_line(run)}")
     print_plain(f"Model folder, ready for the Hub: {run.path / 'model'}    metrics, plots: {run.path / 'report'}")
     print_plain(f"Report to open in a browser: {run.path / 'report' / 'report.html'}\n")
-    print_plain(f"Use it: UMLSReranker.from_pretrained({str(run.path / 'model')!r}).rerank(mention, candidates)")
+    use = f"UMLSReranker.from_pretrained({str(run.path / 'model')!r}).rerank(mention, candidates)"
+    if recipe.mentions.candidate_lists is None:
+        use = f"ConceptLinker.from_run({str(run.path)!r}).link(mention)"
+    print_plain(f"Use it: {use}")
 
 
 def example_lines(texts: list[str], golds: list[tuple[str, ...]], ranked: list[list[dict]]) -> str:

@@ -102,9 +102,7 @@ class ConceptLinker:
         model = Path(expanduser(run_folder)) / "model"
         # Otherwise a path of two parts would be looked up on the Hub.
         if not model.is_dir():
-            raise UserError(
-                f"{run_folder} is not a run folder: it contains no model/; give one, such as runs/quickstart"
-            )
+            raise UserError(f"{run_folder} is not a run folder: it contains no model/; finish it, or give another")
         return cls.from_pretrained(model, run_folder, **options)
 
     @classmethod
