@@ -34,7 +34,7 @@ from scoring import answer, free_port, wait_for
 RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
 BEST = ROOT / "recipes" / "sapbert-medmentions-best" / "config.yaml"
 # What the substitute models and a CPU need. The cross-encoder does not start from an encoder without layers.
-SUBSTITUTED = {"run_name": "rehearsal", "encoder_pooling": "mean", "start_from_encoder": False, "fp16": False}
+SUBSTITUTED = {"run_name": "rehearsal", "encoder_pooling": "mean", "start_from_encoder": False}
 SUBSTITUTED |= {"bf16": False, "device": "cpu", "targets": []}
 COMMAND = [sys.executable, "-m", "umls_reranker"]
 CONFIG = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"

@@ -3,7 +3,7 @@
 
     umls-reranker recipes
     umls-reranker recipes copy quickstart
-    umls-reranker recipes copy multi_gpu_fp16
+    umls-reranker recipes copy multi_gpu_bf16
 
 A recipe is a folder with config.yaml and a README with its results. Commands prefer a copy in the working folder to
 the recipe of the same name in the package.

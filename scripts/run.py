@@ -2,7 +2,7 @@
 """Run all stages of a recipe in order, from raw data to a validated model folder, ready for the Hub.
 
     umls-reranker run quickstart
-    umls-reranker run RECIPE --accelerate_config multi_gpu_fp16
+    umls-reranker run RECIPE --accelerate_config multi_gpu_bf16 --num_processes 8
 
 Checks the recipe and estimates disk and memory, then shows one line per stage; the output of the stages is in run.log
 of the run folder. Finished stages are skipped, so the same command resumes after a stop. --dry_run checks too, and
@@ -15,6 +15,7 @@ The exit code is 0 if all targets of the recipe are met, otherwise 1.
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,7 +51,11 @@ def main() -> int:
     recipe = parse_recipe(__doc__, (RunArguments,), words)
     if recipe.run.dry_run:
         show_plan(recipe)
-        return wait([*launcher(launch), "-m", PREFLIGHT, *words])
+        with tempfile.TemporaryFile() as file:
+            code = wait([*launcher(launch), "-m", PREFLIGHT, *words], file)
+            file.seek(0)
+            show_end(code, file.read(), "the lines above")
+        return code
     commands = {row.command for row in stage_table(recipe).values()} | {PREFLIGHT, "validate"}
     return run(recipe.run.run_dir, [name for name in TITLES if name in commands], words, launcher(launch))
 
@@ -82,14 +87,22 @@ def run(folder: Path, stages: list[str], words: list[str], launch: list[str]) ->
             code = wait([*(launch if stage in LAUNCHED else [sys.executable]), "-m", *module, *words], file)
         minutes, seconds = divmod(round(time.monotonic() - started), 60)
         print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
-        printed = log.read_bytes()[begins:].decode("utf-8", errors="replace").splitlines()
         # A missed target ends the run only after the results are shown.
-        if code and (stage, code) != ("validate", 1):
-            errors = [line for line in printed if line.startswith("error: ")][-1:]
-            print(*errors or [*printed[-20:], f"error: this stage failed; see {log}"], sep="\n", file=sys.stderr)
+        failed = 0 if (stage, code) == ("validate", 1) else code
+        show_end(failed, log.read_bytes()[begins:], log)
+        if failed:
             return code
-        sys.stderr.writelines(f"{line}\n" for line in printed if line.startswith("[estimate]"))
     return wait([sys.executable, "-m", "umls_reranker", "summarize", *words]) or code
+
+
+def show_end(code: int, output: bytes, log: object) -> None:
+    """Of what a stage has printed, show its error, or its last lines if it has named none, or its estimate."""
+    printed = output.decode("utf-8", errors="replace").splitlines()
+    shown = [line for line in printed if line.startswith("[estimate]")]
+    if code:
+        errors = [line for line in printed if line.startswith("error: ")][-1:]
+        shown = errors or [*printed[-20:], f"error: this stage failed; see {log}"]
+    sys.stderr.writelines(f"{line}\n" for line in shown)
 
 
 def launcher(options) -> list[str]:

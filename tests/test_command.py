@@ -139,6 +139,15 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     assert log.read_text().count("== ") == len(shown) and log.read_text().endswith(f"error: {shown[-1]} ends\n")
 
 
+def test_a_dry_run_shows_of_the_check_its_error_or_its_estimate(run_stages):
+    keys = {"concept_source": "names", "names": "names.txt", "mention_source": "held_out_synonyms"}
+    Path("names.txt").write_text("C1||cold\n")
+    Path("mine.yaml").write_text(json.dumps(keys))
+    for code, last in ((2, "error: preflight ends"), (0, "[estimate] preflight prints")):
+        ended, lines = run_stages("mine.yaml", "--dry_run", "--accelerate_config", "cpu", failing={"preflight": code})
+        assert ended == code and lines[-1] == last and sum("preflight" in line for line in lines) == 1
+
+
 def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
     train, dev = write_pmids(tmp_path)
     recipe = {
@@ -148,6 +157,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
         "dev_documents": dev,
         "encoder_training_steps": 5,
         "start_from_encoder": True,
+        "encoder": tiny_encoder(tmp_path / "base"),
     }
     (tmp_path / "mine.yaml").write_text("".join(f"{key}: {value}\n" for key, value in recipe.items()))
 
@@ -167,8 +177,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
     for stage in planned_stages(recipe, tmp_path / "runs" / "run", files).values():
         with stage.writing():
             pass
-    long = "--max_length", 4096, "--encoder", tiny_encoder(tmp_path / "base")
-    refused = run("run", "mine.yaml", "--dry_run", *long, cwd=tmp_path)
+    refused = run("run", "mine.yaml", "--dry_run", "--max_length", 4096, cwd=tmp_path)
     assert refused.returncode == 2 and "max_length: 4096" in refused.stderr
     changed = planned("--learning_rate", "1e-4")
     assert {name: text for name, text in changed.items() if not text.startswith("up to date")} == {

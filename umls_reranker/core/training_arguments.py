@@ -174,7 +174,7 @@ class RerankerTrainingArguments(OneGpuArguments):
     warmup_steps: float = recipe_key(0.06, "learning-rate warmup steps; below 1: a share of all steps")
     weight_decay: float = recipe_key(0.01, "weight decay")
     bf16: bool | None = recipe_key(  # type: ignore[assignment]  # resolved before the class reads it
-        None, "bfloat16; empty: if the hardware supports it and fp16 is not set"
+        None, "bfloat16; empty: as launched, else if the hardware supports it and fp16 is not set"
     )
     eval_steps: float = recipe_key(
         500, "optimizer steps between evaluations, each with a checkpoint; below 1: a share of all steps"
@@ -194,8 +194,6 @@ class RerankerTrainingArguments(OneGpuArguments):
 
     def __post_init__(self) -> None:
         device, processes = resolve_device("cpu" if self.use_cpu else "auto"), PartialState().num_processes
-        if self.fp16 and device.type == "cpu":
-            raise UserError("fp16: float16 needs a GPU; add --fp16 no")
         if self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
             raise UserError("deepspeed: it rounds labels and weights to the dtype of the model; use fsdp.yaml")
         launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -209,6 +207,8 @@ class RerankerTrainingArguments(OneGpuArguments):
                 f"bf16, fp16: they say {chosen}, but the launch configuration says mixed_precision: {launched}; "
                 "change one of them"
             )
+        if self.fp16 and device.type == "cpu":
+            raise UserError("fp16: float16 needs a GPU; add --fp16 no, or choose another launch configuration")
         self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
             self.global_batch_size, self.per_device_train_batch_size, processes
         )

@@ -229,7 +229,9 @@ def fine_tune(
     trainer.accelerator.state.dynamo_plugin.dynamic = True
     checkpoint, dtype = last_complete_checkpoint(folder), DTYPES[trainer.accelerator.mixed_precision]
     if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
-        raise UserError(f"bf16: the training began in {former}, not {dtype}; set bf16 and fp16, or add --overwrite")
+        raise UserError(
+            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, or add --overwrite"
+        )
     if arguments.process_index == 0:
         write_json(folder / DTYPE_FILE, {"dtype": dtype})
     # A resumed run is past its start; another evaluation would count against its patience.

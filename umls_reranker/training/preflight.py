@@ -32,14 +32,14 @@ from .fine_tune import freeze_lowest, require_readable, training_arguments
 BYTES_PER_NAME, COMPRESSION = {"rrf": 260, "obo": 250, "names": 30}, 6
 # Of a tokenized pair in memory; of a parameter in a checkpoint, with two moments.
 BYTES_PER_PAIR, BYTES_PER_PARAMETER = 100, 12
-# Of BERT-base, for models that are still to be downloaded.
+# Of BERT-base, if the configuration cannot be read.
 DIMENSION, PARAMETERS = 768, 110_000_000
 # Lists that stand for those of any training.
 LISTS = np.arange(0, 100_001, 10)
 
 
 def preflight(recipe: Recipe) -> str:
-    """Check what stages would refuse only after hours; models only if they are local or cached.
+    """Check what stages would refuse only after hours; of models that are not cached, download the configuration.
 
     Returns:
         What the run will need, in one line; at most, if the dictionary is filtered.
@@ -57,8 +57,8 @@ def preflight(recipe: Recipe) -> str:
             faults.append(str(error))
 
     run, concepts, index, model, mining = recipe.run, recipe.concepts, recipe.index, recipe.model, recipe.mining
-    encoder = index.encoder, index.encoder_revision
-    base = encoder if model.start_from_encoder else (model.model, model.model_revision)
+    encoder = "encoder", index.encoder, index.encoder_revision
+    base = encoder if model.start_from_encoder else ("model", model.model, model.model_revision)
     has_index, kept, names, stored = recipe.mentions.candidate_lists is None, 0, 0, 0
     with collected():
         # The best one, too, and the one that is being written.
@@ -68,26 +68,26 @@ def preflight(recipe: Recipe) -> str:
         for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
             size = path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1)
             names += size // BYTES_PER_NAME[concepts.concept_source]
-    configs: dict[str, PreTrainedConfig | None] = {}
+    configs: dict[str, PreTrainedConfig] = {}
     lengths = {"max_length": (model.max_length, *base), "encoder_max_length": (index.encoder_max_length, *encoder)}
-    for key, (tokens, name, revision) in [*lengths.items()][: 1 + has_index]:
+    for key, (tokens, *source) in [*lengths.items()][: 1 + has_index]:
         with collected():
-            if config := known_config(name, revision):
-                require_readable(key, tokens, config, name)
-                configs[key] = config
+            config = model_config(*source)
+            require_readable(key, tokens, config, source[1])
+            configs[key] = config
     dimension = getattr(configs.get("encoder_max_length"), "hidden_size", DIMENSION)
     with collected():
         stored = new_index(dimension, index.index_factory, index.index_parameters or "").sa_code_size()
     for name in mining.teacher:
         with collected():
-            known_config(name, None)
+            model_config("teacher", name, None)
     loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
     if LOSSES[loss].of_teacher and has_index and not mining.teacher:
         faults.append(f"teacher: loss {loss} needs one; name a cross-encoder")
     if mining.teacher and not LOSSES[loss].of_teacher:
         faults.append(f"teacher: loss {loss} does not read it; choose margin_mse or listwise_kl, or leave teacher out")
     network = None
-    with collected(), loading(f"model {base[0]}"), torch.device("meta"):
+    with collected(), loading(f"model {base[1]}"), torch.device("meta"):
         if config := configs.get("max_length"):
             network = AutoModel.from_config(config, attn_implementation=model.attn_implementation)
             if recipe.training.get("frozen_layers") is not None:
@@ -119,16 +119,13 @@ def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def known_config(model: str, revision: str | None) -> PreTrainedConfig | None:
-    """The configuration of a local or cached model, or None; UserError: it has no folder, or cannot be read."""
+def model_config(key: str, model: str, revision: str | None) -> PreTrainedConfig:
+    """The configuration of a model; UserError, which names the key: it cannot be found, reached or read."""
     try:
-        source = resolve_model(model, revision, cached=True)
-    except UserError:
-        if model.startswith((".", "/", "~")):
-            raise
-        return None
-    with loading(f"model {model}"):
-        return load_pretrained(AutoConfig, source)
+        with loading(f"model {model}"):
+            return load_pretrained(AutoConfig, resolve_model(model, revision, config_only=True))
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 def main() -> None:
