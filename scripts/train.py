@@ -22,6 +22,12 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, ModelArguments), trains=True)
     run = RunFolder(recipe.run.run_dir)
     stage = make_stage("checkpoints", recipe, run)
+    if recipe.run.dry_run and (recipe.run.overwrite or not stage.is_done()):
+        from umls_reranker.core.devices import sharing_processes
+        from umls_reranker.training.fine_tune import training_arguments
+
+        sharing_processes(recipe.run.device)
+        training_arguments(recipe.run, recipe.training, stage.folder)
     if should_run(stage, recipe.run):
         train(recipe, run, stage)
 

@@ -127,8 +127,11 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
 
 
 def test_what_a_killed_run_left_is_gone_on_with(tmp_path, capsys):
-    stage = Stage(tmp_path / "checkpoints", {"rate": 1}, {}, resumes=True)
-    stage.partial.mkdir()
+    stage, other = (Stage(tmp_path / "checkpoints", {"rate": rate}, {}, resumes=True) for rate in (1, 2))
+    with suppress(KeyboardInterrupt), stage.writing():
+        raise KeyboardInterrupt
+    assert should_run(other, RunArguments())
+    assert "(rate)" in capsys.readouterr().err
     assert should_run(stage, RunArguments())
     assert capsys.readouterr().err == f"[checkpoints] -> {stage.folder}, resuming an interrupted run\n"
     assert should_run(stage, RunArguments(overwrite=True))

@@ -145,9 +145,9 @@ def break_off(stage, text):
 
 def test_what_a_killed_run_left_is_gone_on_with_only_for_the_same_output(tmp_path):
     one, other = (some_stage(tmp_path, {"rate": rate}, resumes=True) for rate in (1, 2))
-    assert break_off(one, "checkpoint-1") == []
-    assert break_off(other, "checkpoint-2") == []
-    assert break_off(one, "checkpoint-3") == ["checkpoint-1"]
+    assert break_off(one, "checkpoint-1") == ["manifest.json"]
+    assert break_off(other, "checkpoint-2") == ["manifest.json"]
+    assert break_off(one, "checkpoint-3") == ["checkpoint-1", "manifest.json"]
     write_output(one, "cold")
     # What other settings left goes with it.
     assert listing(tmp_path) == ["index", "stages.jsonl"]

@@ -82,6 +82,7 @@ def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
         ("build_index", {"encoder": "/nowhere/encoder"}, "/nowhere/encoder does not exist"),
         ("build_index", {"index_factory": "IVF4,Flat", "index_parameters": "nprobe=4"}, "there are 87; use IVF2"),
         ("train", {"fp16": True}, "fp16: float16 needs a GPU"),
+        ("train", {"fp16": True, "dry_run": True}, "fp16: float16 needs a GPU"),
         ("train", {"max_length": 1000}, "max_length: 1000 is more than the 128 tokens"),
         ("calibrate", {"scoring_dtype": "float16"}, "float16 needs a GPU"),
         ("evaluate", {"device": "gpu", "bootstrap_resamples": 9}, "device 'gpu' is unknown"),

@@ -116,7 +116,7 @@ def test_other_means_of_training_keep_the_checkpoints(scripts, finished, tmp_pat
     means = {"per_device_train_batch_size": 8, "save_total_limit": 5, "dataloader_num_workers": 1}
     # Other settings make checkpoints of their own.
     other = scripts.run("train", watch=run, kill_at="checkpoint-2/trainer_state.json", **keys, learning_rate=1e-3)
-    assert other.code == -9 and "resuming" not in other.err
+    assert other.code == -9 and "resuming" not in other.err and "(learning_rate)" in other.err
     resumed = scripts.run("train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means)
     assert resumed.code == -9 and "resuming an interrupted run" in resumed.err
     assert not any("checkpoint-2" in change for change in resumed.changes)

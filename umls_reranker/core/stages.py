@@ -253,11 +253,12 @@ class Stage:
         """Whether the finished folder has this key."""
         return (self.folder / STAGE_MANIFEST).is_file() and read_manifest(self.folder)["key"] == self.key
 
-    def outdated(self) -> str:
-        """Names of the values and inputs that differ from those of the finished folder; empty without one."""
-        if not (self.folder / STAGE_MANIFEST).is_file():
+    def outdated(self, folder: Path | None = None) -> str:
+        """Names of the values and inputs that differ from those of a folder, or the finished one; empty without it."""
+        folder = folder or self.folder
+        if not (folder / STAGE_MANIFEST).is_file():
             return ""
-        former, now = read_manifest(self.folder), json.loads(json.dumps(self.content))
+        former, now = read_manifest(folder), json.loads(json.dumps(self.content))
         before, after = ({**content["settings"], **content["inputs"]} for content in (former, now))
         return ", ".join(name for name in {**before, **after} if before.get(name) != after.get(name)) or "version"
 
@@ -280,6 +281,9 @@ class Stage:
         started = time.time()
         try:
             with naming_full_disk(self.partial):
+                if self.resumes and not (self.partial / STAGE_MANIFEST).is_file():
+                    # Says of what a killed run left what it was for.
+                    write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
                 yield self.partial, summary
                 write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
@@ -313,8 +317,12 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
         does, ending = "up to date in" if not needed else "would be written to" if run.dry_run else "->", ""
         if needed and run.dry_run and not run.overwrite and (changed := stage.outdated()):
             does = f"would be rebuilt ({changed}) in"
-        if needed and stage.resumes and stage.partial.is_dir() and not run.overwrite:
-            ending = ", resuming an interrupted run"
+        if needed and stage.resumes and not run.overwrite:
+            partials = stage.folder.parent.glob(f".{stage.name}.*.partial")
+            if stage.partial.is_dir():
+                ending = ", resuming an interrupted run"
+            elif other := max(partials, key=os.path.getmtime, default=None):
+                ending = f", from the start: an interrupted run differs ({stage.outdated(other) or 'in its keys'})"
         print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
     return needed and not run.dry_run
 

@@ -122,8 +122,11 @@ def freeze_lowest(network: PreTrainedModel, count: int) -> None:
         module.requires_grad_(False)
 
 
+ANY_LISTS = np.arange(0, 100_001, 10)
+
+
 def training_arguments(
-    run: RunArguments, training: Mapping[str, Any], folder: Path, offsets: np.ndarray
+    run: RunArguments, training: Mapping[str, Any], folder: Path, offsets: np.ndarray = ANY_LISTS
 ) -> RerankerTrainingArguments:
     """The Trainer's arguments for a recipe; accumulation follows from the global batch and the process count.
 
@@ -133,7 +136,7 @@ def training_arguments(
         run: section of the recipe.
         training: section of the recipe, the fields that it sets.
         folder: folder of the checkpoints.
-        offsets: (lists + 1,) int64, the first training pair of each list.
+        offsets: (lists + 1,) int64, the first training pair of each list; by default of lists that stand for any.
 
     Raises:
         UserError: a value is incompatible with others or with this machine.

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import psutil
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
@@ -34,8 +33,6 @@ BYTES_PER_NAME, COMPRESSION = {"rrf": 260, "obo": 250, "names": 30}, 6
 BYTES_PER_PAIR, BYTES_PER_PARAMETER = 100, 12
 # Of BERT-base, if the configuration cannot be read.
 DIMENSION, PARAMETERS = 768, 110_000_000
-# Lists that stand for those of any training.
-LISTS = np.arange(0, 100_001, 10)
 
 
 def preflight(recipe: Recipe) -> str:
@@ -62,19 +59,18 @@ def preflight(recipe: Recipe) -> str:
     has_index, kept, names, stored = recipe.mentions.candidate_lists is None, 0, 0, 0
     with collected():
         # The best one, too, and the one that is being written.
-        kept = 2 + (training_arguments(run, recipe.training, run.run_dir, LISTS).save_total_limit or 0)
+        kept = 2 + (training_arguments(run, recipe.training, run.run_dir).save_total_limit or 0)
     with collected():
         files = input_files(recipe)
         for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
             size = path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1)
             names += size // BYTES_PER_NAME[concepts.concept_source]
     configs: dict[str, PreTrainedConfig] = {}
-    lengths = {"max_length": (model.max_length, *base), "encoder_max_length": (index.encoder_max_length, *encoder)}
-    for key, (tokens, *source) in [*lengths.items()][: 1 + has_index]:
+    lengths = ("max_length", model.max_length, base), ("encoder_max_length", index.encoder_max_length, encoder)
+    for key, tokens, source in lengths[: 1 + has_index]:
         with collected():
-            config = model_config(*source)
-            require_readable(key, tokens, config, source[1])
-            configs[key] = config
+            configs[key] = model_config(*source)
+            require_readable(key, tokens, configs[key], source[1])
     dimension = getattr(configs.get("encoder_max_length"), "hidden_size", DIMENSION)
     with collected():
         stored = new_index(dimension, index.index_factory, index.index_parameters or "").sa_code_size()
