@@ -287,7 +287,7 @@ class Stage:
                 yield self.partial, summary
                 write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
-            if not self.resumes:
+            if not self.resumes or {*os.listdir(self.partial)} <= {STAGE_MANIFEST}:
                 shutil.rmtree(self.partial, ignore_errors=True)
             raise
         replace_folder(self.partial, self.folder)
