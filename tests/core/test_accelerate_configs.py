@@ -61,31 +61,20 @@ printf '%s\\n' "$@" > "words-$SLURM_NODEID"
 """
 
 
-JOB = ["a recipe.yaml", "--max_steps", "5"]
-
-
-@pytest.fixture
-def submit(tmp_path):
-    """Runs a job in a folder with such commands and variables of SLURM."""
-    (tmp_path / "bin").mkdir()
-
-    def submit(name, commands, **job):
-        for command, content in commands.items():
-            (tmp_path / "bin" / command).write_text(content)
-            (tmp_path / "bin" / command).chmod(0o755)
-        environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"} | job
-        command = ["bash", FOLDER / name, *JOB]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    return submit
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="SLURM runs on Linux")
-def test_the_slurm_job_launches_as_many_processes_as_gpus_on_every_node(tmp_path, submit):
-    job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "20007", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4"}
-    submit("multi_node.slurm", {"scontrol": SCONTROL, "srun": SRUN, "accelerate": ACCELERATE}, **job)
+def test_the_slurm_jobs_launch_as_many_processes_as_gpus_on_every_node(tmp_path):
+    commands = {"scontrol": SCONTROL, "srun": SRUN, "accelerate": ACCELERATE, "umls-reranker": ACCELERATE}
+    (tmp_path / "bin").mkdir()
+    for name, content in commands.items():
+        (tmp_path / "bin" / name).write_text(content)
+        (tmp_path / "bin" / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "20007", "SLURM_NNODES": "2"}
+    job |= {"SLURM_NODEID": "one", "SLURM_GPUS_ON_NODE": "4", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    recipe, options = ["a recipe.yaml", "--max_steps", "5"], {"capture_output": True, "text": True, "timeout": 280}
+    for name in ("multi_node", "single_node"):
+        command = ["bash", shipped_configs()[name], *recipe]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | job, check=False, **options)
+        assert done.returncode == 0, done.stderr
     for rank in (0, 1):
         launcher, *words = (tmp_path / f"words-{rank}").read_text().splitlines()
         arguments = launch_command_parser().parse_args(words)
@@ -93,13 +82,6 @@ def test_the_slurm_job_launches_as_many_processes_as_gpus_on_every_node(tmp_path
         assert (arguments.num_machines, arguments.num_processes, arguments.machine_rank) == (2, 8, rank)
         assert (arguments.main_process_ip, arguments.main_process_port) == ("127.0.0.1", 10_007)
         assert arguments.module and arguments.training_script == "umls_reranker"
-        assert arguments.training_script_args == ["train", *JOB]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="SLURM runs on Linux")
-def test_the_slurm_job_of_one_node_runs_all_stages_on_all_gpus(submit):
-    words = submit(
-        "single_node.slurm", {"umls-reranker": "#!/bin/bash\nprintf '%s\\n' \"$@\"\n"}, SLURM_GPUS_ON_NODE="8"
-    )
-    assert words == ["run", *JOB, "--accelerate_config", "multi_gpu_bf16", "--num_processes", "8"]
-    assert {"multi_gpu_bf16", "single_node"} <= shipped_configs().keys()
+        assert arguments.training_script_args == ["train", *recipe]
+    launch = ["--accelerate_config", "multi_gpu_bf16", "--num_processes", "4"]
+    assert (tmp_path / "words-one").read_text().splitlines() == ["run", *recipe, *launch]
