@@ -7,10 +7,10 @@
 The first form ranks the run's lists by all that they hold, without the mentions' types, and by names alone. The run's
 model was fitted on the calibration documents, so thresholds are chosen on those of dev.
 
-The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM/SPLIT.jsonl, and ranks them in two ways:
+The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM+WAY/SPLIT.jsonl, and ranks them in three ways:
 +lists, by a model without a network that `umls-reranker calibrate --lists` makes of the first `--most` calibration
-lists, with thresholds chosen on what it decides about documents held out in five folds; and +model, by the run's model
-as it is, with thresholds chosen on dev.
+lists, which accepts at a precision of 0.90; +lists_no_types, the same without the mentions' types; and +model, by the
+run's model as it is, with thresholds chosen on dev.
 
 With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is written.
 """
@@ -24,11 +24,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from peer import Export, Link, Mention, read_rows, take_turns, write_rows
+from peer import ACCEPTED, Export, Link, Mention, read_rows, take_turns, write_rows
 
-WAYS = ("lists", "model")
+WAYS = ("lists", "lists_no_types", "model")
 OWN_INPUTS = ("types", "context", "training mentions")
-FOLDS = 5
 
 
 def main() -> None:
@@ -91,40 +90,26 @@ def rank_own(run: Path, export: Export) -> None:
 
 def rank_lists(system: str, way: str, model: Path, export: Export, most: int) -> None:
     """Write rows of a peer's candidates, ranked by ours."""
-    name, is_fitted = f"{system}+{way}", way == "lists"
-    lists, folder = export.folder / "lists" / system, export.folder / "rows" / name
+    name, is_fitted, types = f"{system}+{way}", way != "model", ["types"] * (way != "lists_no_types")
+    lists, folder = export.folder / "lists" / name, export.folder / "rows" / name
     for split in ("dev", "calibration", "test"):
         if (export.folder / "rows" / system / f"{split}.jsonl").exists():
-            rows = labelled_lists(system, split, export)
+            rows = labelled_lists(system, split, export, bool(types))
             write_rows(lists / f"{split}.jsonl", islice(rows, most if split == "calibration" else None))
     if is_fitted:
-        rows, held_out = [*read_rows(lists / "calibration.jsonl")], []
-        documents = [*dict.fromkeys(row["doc_id"] for row in rows)]
-        for fold in range(FOLDS):
-            inside = {*documents[fold::FOLDS]}
-            rest = [row for row in rows if row["doc_id"] not in inside]
-            part = [row for row in rows if row["doc_id"] in inside]
-            held_out += ranked(calibrated(rest, export), part, export)
-        write_rows(folder / "calibration.jsonl", held_out)
-        model = calibrated(rows, export)
+        model = export.scratch("calibrated") / "model"
+        shutil.rmtree(model, ignore_errors=True)
+        given = ("--lists", lists / "calibration.jsonl", "--accept_precision", ACCEPTED)
+        umls_reranker("calibrate", *given, "--output", model)
     for split in ("test",) if is_fitted else ("dev", "test"):
         write_rows(folder / f"{split}.jsonl", ranked(model, read_rows(lists / f"{split}.jsonl"), export))
     inputs = next(read_rows(export.folder / "rows" / system / "facts.json"))["inputs"]
-    added = ["types", "calibration mentions"] if is_fitted else OWN_INPUTS
-    write_facts(folder, [*dict.fromkeys([*inputs, *added])], "calibration" if is_fitted else "dev")
+    added = [*types, "calibration mentions"] if is_fitted else OWN_INPUTS
+    write_facts(folder, [*dict.fromkeys([*inputs, *added])], None if is_fitted else "dev")
 
 
 def umls_reranker(*words: Any) -> None:
     subprocess.run([sys.executable, "-m", "umls_reranker", *map(str, words)], check=True, stdout=sys.stderr)
-
-
-def calibrated(rows: Iterable[dict[str, Any]], export: Export) -> Path:
-    """A model without a network, made of labelled lists."""
-    folder = export.scratch("calibrated")
-    shutil.rmtree(folder, ignore_errors=True)
-    write_rows(folder / "lists.jsonl", rows)
-    umls_reranker("calibrate", "--lists", folder / "lists.jsonl", "--output", folder / "model")
-    return folder / "model"
 
 
 def ranked(model: Path, rows: Iterable[dict[str, Any]], export: Export) -> Iterator[dict[str, Any]]:
@@ -134,11 +119,12 @@ def ranked(model: Path, rows: Iterable[dict[str, Any]], export: Export) -> Itera
     umls_reranker("rerank", model, folder / "given.jsonl", folder / "ranked.jsonl", "--overwrite")
     for row in read_rows(folder / "ranked.jsonl"):
         cuis, scores = ([candidate[key] for candidate in row["ranked"]] for key in ("cui", "score"))
-        yield {"mention_id": row["mention_id"], "cuis": cuis, "scores": scores}
+        is_accepted = any(candidate["accepted"] for candidate in row["ranked"][:1])
+        yield {"mention_id": row["mention_id"], "cuis": cuis, "scores": scores, "accepted": is_accepted}
 
 
-def labelled_lists(system: str, split: str, export: Export) -> Iterator[dict[str, Any]]:
-    """A peer's rows as the rows that `umls-reranker calibrate --lists` reads."""
+def labelled_lists(system: str, split: str, export: Export, with_types: bool) -> Iterator[dict[str, Any]]:
+    """A peer's rows as the rows that `umls-reranker calibrate --lists` reads, with the mentions' types or without."""
     concepts = {concept.cui: concept for concept in export.concepts()}
     mentions = {mention.mention_id: mention for mention in export.mentions(split)}
     for row in read_rows(export.folder / "rows" / system / f"{split}.jsonl"):
@@ -149,10 +135,11 @@ def labelled_lists(system: str, split: str, export: Export) -> Iterator[dict[str
             candidates.append({"name": name or concepts[cui].name, "cui": cui, "linker_score": score} | about)
         text = {"entity": mention.mention, "left": mention.left, "right": mention.right}
         labels = {"doc_id": mention.doc_id, "cui": mention.cui or [], "mention_id": mention.mention_id}
-        yield text | labels | {"entity_type": mention.semantic_types, "candidates": candidates}
+        types = mention.semantic_types if with_types else None
+        yield text | labels | {"entity_type": types, "candidates": candidates}
 
 
-def write_facts(folder: Path, inputs: Iterable[str], chosen_on: str) -> None:
+def write_facts(folder: Path, inputs: Iterable[str], chosen_on: str | None) -> None:
     write_rows(folder / "facts.json", [{"inputs": [*inputs], "deviations": [], "chosen_on": chosen_on}])
 
 

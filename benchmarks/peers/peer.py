@@ -34,6 +34,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MOST_CANDIDATES = 32
+# The precision at which models accept that are made of a system's lists.
+ACCEPTED = 0.90
 # Mentions a call.
 BATCH = 256
 

@@ -6,7 +6,8 @@
 Reads EXPORT/rows. Ties in a score are broken against the system: the gold concept ranks behind every candidate with
 the same score. "At precision" answers the mentions whose top candidate has a score of at least a threshold, the one
 with the largest share at this precision on the calibration documents (those of dev for a model fitted on these), and
-is measured on the test documents. Intervals are 95 %, by document; differences are paired. Prints Markdown.
+is measured on the test documents; models made of lists have such a threshold themselves, cross-fitted. Intervals are
+95 %, by document; differences are paired. Prints Markdown.
 """
 
 import argparse
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from peer import MOST_CANDIDATES, read_rows
+from peer import ACCEPTED, MOST_CANDIDATES, read_rows
 
-PRECISIONS = (0.95, 0.90)
+PRECISIONS = (0.95, ACCEPTED)
 # The lowest precision in the picture.
 LOWEST = 0.6
 # What the picture calls systems that are not called as their folder.
@@ -51,6 +52,7 @@ class Answers(NamedTuple):
         listed: (n,) bool, whether the candidate that comes first is the gold concept.
         score: (n,) of the top candidate, -inf without candidates.
         documents: (n,) ids. in_dictionary: (n,) bool.
+        accepted: (n,) whether a model that was made of lists accepts it; None for other systems.
     """
 
     ranks: np.ndarray
@@ -58,6 +60,7 @@ class Answers(NamedTuple):
     score: np.ndarray
     documents: np.ndarray
     in_dictionary: np.ndarray
+    accepted: np.ndarray
 
     @property
     def correct(self) -> np.ndarray:
@@ -73,7 +76,8 @@ def answers(rows: Sequence[Mapping[str, Any]], mentions: Mapping[int, Mapping[st
         if mention["cui"] in cuis:
             rank = sum(score >= scores[cuis.index(mention["cui"])] for score in scores[: len(cuis)]) - 1
         top = row.get("confidence", scores[0]) if cuis else -np.inf
-        columns.append((rank, cuis[:1] == [mention["cui"]], top, mention["doc_id"], mention["in_dictionary"]))
+        is_top = cuis[:1] == [mention["cui"]]
+        columns.append((rank, is_top, top, mention["doc_id"], mention["in_dictionary"], row.get("accepted")))
     return Answers(*(np.array(column) for column in zip(*columns, strict=True)))
 
 
@@ -88,12 +92,17 @@ def threshold_at(score: np.ndarray, correct: np.ndarray, precision: float) -> fl
 
 
 def quality(
-    name: str, test: Answers, chosen_on: Answers, ours: Answers | None, before: Answers | None, inputs: Sequence[str]
+    name: str,
+    test: Answers,
+    chosen_on: Answers | None,
+    ours: Answers | None,
+    before: Answers | None,
+    inputs: Sequence[str],
 ) -> list[str]:
     """The cells of a system in the table of what it gets right.
 
     Args:
-        chosen_on: its answers for the documents that thresholds are chosen on.
+        chosen_on: its answers for the documents that thresholds are chosen on; without them, `test.accepted` counts.
         ours: those that it is compared with, for the same mentions.
         before: those of the system whose candidates it ranks, of which the order counts.
     """
@@ -127,7 +136,13 @@ def quality(
         percent(documents.measure([test.correct & answered, answered])),
     ]
     for precision in PRECISIONS:
-        confident = test.score >= threshold_at(chosen_on.score, chosen_on.correct, precision)
+        if chosen_on:
+            confident = test.score >= threshold_at(chosen_on.score, chosen_on.correct, precision)
+        elif precision == ACCEPTED:
+            confident = test.accepted
+        else:
+            cells.append("")
+            continue
         share, correct = (
             documents.measure([confident, every]),
             documents.measure([test.correct & confident, confident]),
@@ -206,7 +221,8 @@ def main() -> None:
         facts = next(read_rows(folder / name / "facts.json"))
         test = ours if ours and name == arguments.ours else of(name)
         ranked, _, is_ours = name.partition("+")
-        chosen_on = of(name, facts.get("chosen_on", "calibration"))
+        split = facts.get("chosen_on", "calibration")
+        chosen_on = of(name, split) if split else None
         curves[name] = risk_coverage(test.score, test.correct)
         rows.append(quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"]))
         if "versions" in facts:

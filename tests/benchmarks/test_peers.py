@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
 
@@ -65,25 +66,32 @@ def test_thresholds_are_chosen_on_calibration_and_measured_on_test():
     assert [(cell[:5], cell[-7:]) for cell in cells[10:]] == [("0.750", "(0.667)")] * 2
 
 
-def test_each_calibration_list_is_decided_by_a_model_of_other_documents(tmp_path, monkeypatch):
+def test_what_a_model_made_of_lists_accepts_needs_no_other_answers():
+    test = of_mentions([(["C1"], [score]) for score in (0.9, 0.8, 0.7)], ["C1", "C2", "C1"])
+    cells = quality("toy", test._replace(accepted=np.array([True, True, False])), None, test, None, [])
+    assert cells[10] == "" and (cells[11][:5], cells[11][-7:]) == ("0.667", "(0.500)")
+
+
+@pytest.mark.parametrize(("way", "types"), [("lists", ["T047"]), ("lists_no_types", None)])
+def test_a_model_is_made_of_the_first_lists_with_types_or_without(tmp_path, monkeypatch, way, types):
     concept = Concept("C1", "cold", ["cold"], ["T047"])
     write_rows(tmp_path / "concepts.jsonl", [concept._asdict()])
     for split in ("calibration", "test"):
-        mentions = [mention(number, f"{split}{number % 6}", "C1") for number in range(12)]
-        write_rows(tmp_path / f"{split}.jsonl", (one._asdict() for one in mentions))
-        write_rows(tmp_path / "rows" / "toy" / f"{split}.jsonl", (row(["C1"], [0.9], number) for number in range(12)))
+        write_rows(tmp_path / f"{split}.jsonl", (mention(number, cui="C1")._asdict() for number in range(4)))
+        write_rows(tmp_path / "rows" / "toy" / f"{split}.jsonl", (row(["C1"], [0.9], number) for number in range(4)))
     write_rows(tmp_path / "rows" / "toy" / "facts.json", [{"inputs": ["context"]}])
-    fitted = []
+    sizes = []
 
     def command(name, *words):
-        if name == "calibrate":
-            fitted.append({row["doc_id"] for row in read_rows(words[1])})
-            return
         given = [*read_rows(words[1])]
-        assert fitted[-1].isdisjoint(row["doc_id"] for row in given) or len(fitted) == 6
-        write_rows(words[2], (row | {"ranked": [{"cui": "C1", "score": 0.7}]} for row in given))
+        sizes.append(len(given))
+        assert all(row["entity_type"] == types and row["candidates"][0]["semantic_types"] for row in given)
+        if name == "rerank":
+            decided = [{"cui": "C1", "score": 0.7, "accepted": True}]
+            write_rows(words[2], (row | {"ranked": decided * (row["mention_id"] > 0)} for row in given))
 
     monkeypatch.setattr(ours, "umls_reranker", command)
-    ours.rank_lists("toy", "lists", tmp_path / "no model", Export(tmp_path), 12)
-    decided = [*read_rows(tmp_path / "rows" / "toy+lists" / "calibration.jsonl")]
-    assert sorted(one["mention_id"] for one in decided) == [*range(12)] and decided[0]["scores"] == [0.7]
+    ours.rank_lists("toy", way, tmp_path / "no model", Export(tmp_path), 3)
+    assert sizes == [3, 4]
+    decided = [*read_rows(tmp_path / "rows" / f"toy+{way}" / "test.jsonl")]
+    assert [(one["scores"], one["accepted"]) for one in decided] == [([], False), *[([0.7], True)] * 3]
