@@ -16,10 +16,20 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.text_files import UserError
 from umls_reranker.hub.model_folder import copy_network, write_model_files
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.training.fine_tune import load_base_model
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
+
+
+def refused(action, *arguments, **options) -> str:
+    """The one line that the action is refused with."""
+    with pytest.raises(UserError) as caught:
+        action(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
 
 HIERARCHY = TypeHierarchy(
     [

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_reranker import tiny_reranker
+from tiny_reranker import refused, tiny_reranker
 
-from umls_reranker import UMLSReranker, UserError
+from umls_reranker import UMLSReranker
 from umls_reranker.hub.model_folder import CARD, MANIFEST, changing, model_files, save_copy, verify_model
 
 
@@ -37,13 +37,6 @@ def folder(finished, tmp_path):
 def other(tmp_path_factory):
     """Another model's folder."""
     return tiny_reranker(tmp_path_factory.mktemp("other") / "model", seed=1)
-
-
-def refused(action, *arguments, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def edit(path: Path, **changes) -> None:

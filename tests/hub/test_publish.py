@@ -14,11 +14,10 @@ from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
 from huggingface_hub import ModelCard
 from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
-from tiny_reranker import tiny_reranker
+from tiny_reranker import refused, tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.recipe import Recipe, load_recipe
-from umls_reranker.core.text_files import UserError
 from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_model
 from umls_reranker.hub.publish import find_outcomes, publish
@@ -70,14 +69,6 @@ def second_version(folder):
     """Other weights, other figures, no plot."""
     shutil.rmtree(folder)
     make_model(folder, seed=1)
-
-
-def refused(action, *arguments, **options) -> str:
-    """The one line that the action is refused with."""
-    with pytest.raises(UserError) as caught:
-        action(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Publishing

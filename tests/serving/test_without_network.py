@@ -10,9 +10,9 @@ import pytest
 from absent import absent
 from hub_server import WRITER, HubServer
 from outcome_fixtures import NO_FIGURES
-from tiny_reranker import tiny_reranker, tiny_reranker_without_network
+from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_network
 
-from umls_reranker import ConceptLinker, UMLSReranker, UserError
+from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.hub import download as download_module
 from umls_reranker.hub.download import BUILT_IN
 from umls_reranker.hub.model_folder import NETWORK, ONNX, changing, model_files, verify_model
@@ -34,13 +34,6 @@ def folder(tmp_path):
     with changing(folder) as new:
         (new / "metrics.json").write_text(json.dumps(NO_FIGURES | {"split": "labelled"}))
     return folder
-
-
-def refused(action, *arguments, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def scores(reranker):
