@@ -95,7 +95,7 @@ def run(folder: Path, stages: list[str], words: list[str], launch: list[str]) ->
     return wait([sys.executable, "-m", "umls_reranker", "summarize", *words]) or code
 
 
-def show_end(code: int, output: bytes, log: object) -> None:
+def show_end(code: int, output: bytes, log: Path | str) -> None:
     """Of what a stage has printed, show its error, or its last lines if it has named none, or its estimate."""
     printed = output.decode("utf-8", errors="replace").splitlines()
     shown = [line for line in printed if line.startswith("[estimate]")]

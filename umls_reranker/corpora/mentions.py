@@ -226,7 +226,7 @@ def map_ids(
     while batch := list(islice(mentions, BATCH_ROWS)):
         gold = [{cui for part in mention.cuis for cui in part} for _, mention in batch]
         new = [*set().union(*gold).difference(current)]
-        rows = concepts.rows([form for cui in new for form in _id_forms(cui)]).reshape(-1, 2 + len(PREFIXES))
+        rows = concepts.rows([form for cui in new for form in _id_forms(cui)]).reshape(-1, len(_id_forms("")))
         form = (rows >= 0).argmax(axis=1)
         rows = rows[np.arange(len(new)), form]
         for cui, row, known in zip(new, rows, concepts.cuis_of(rows.clip(0)).to_pylist(), strict=True):

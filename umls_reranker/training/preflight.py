@@ -65,18 +65,19 @@ def preflight(recipe: Recipe) -> str:
         for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
             size = path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1)
             names += size // BYTES_PER_NAME[concepts.concept_source]
-    configs: dict[str, PreTrainedConfig] = {}
+    configs: dict[tuple[str, str, str | None], PreTrainedConfig] = {}
+    # One model may be both, and is then reached once.
+    for source in dict.fromkeys([base, *[encoder] * has_index, *(("teacher", name, None) for name in mining.teacher)]):
+        with collected():
+            configs[source] = model_config(*source)
     lengths = ("max_length", model.max_length, base), ("encoder_max_length", index.encoder_max_length, encoder)
     for key, tokens, source in lengths[: 1 + has_index]:
         with collected():
-            configs[key] = model_config(*source)
-            require_readable(key, tokens, configs[key], source[1])
-    dimension = getattr(configs.get("encoder_max_length"), "hidden_size", DIMENSION)
+            if config := configs.get(source):
+                require_readable(key, tokens, config, source[1])
+    dimension = getattr(configs.get(encoder), "hidden_size", DIMENSION)
     with collected():
         stored = new_index(dimension, index.index_factory, index.index_parameters or "").sa_code_size()
-    for name in mining.teacher:
-        with collected():
-            model_config("teacher", name, None)
     loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
     if LOSSES[loss].of_teacher and has_index and not mining.teacher:
         faults.append(f"teacher: loss {loss} needs one; name a cross-encoder")
@@ -84,7 +85,7 @@ def preflight(recipe: Recipe) -> str:
         faults.append(f"teacher: loss {loss} does not read it; choose margin_mse or listwise_kl, or leave teacher out")
     network = None
     with collected(), loading(f"model {base[1]}"), torch.device("meta"):
-        if config := configs.get("max_length"):
+        if config := configs.get(base):
             network = AutoModel.from_config(config, attn_implementation=model.attn_implementation)
             if recipe.training.get("frozen_layers") is not None:
                 freeze_lowest(network, recipe.training["frozen_layers"])
