@@ -102,5 +102,5 @@ def tiny_reranker_without_network(folder: Path, recipe: Recipe | None = None) ->
 def with_cut() -> Calibration:
     """By cross-encoder and equal names; where a list has an equal name, no other can win."""
     fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 9.0}, {}, 0.0)
-    baseline = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
-    return Calibration([InputModel(fusion=fusion, baseline=baseline, thresholds=fit_thresholds())])
+    list_fusion = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
+    return Calibration([InputModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())])

@@ -73,10 +73,10 @@ def retrieved():
     return make_lists(["m", "n", "o"], [items, items[3:], []], hierarchy=HIERARCHY)
 
 
-def with_pruning(has_baseline=True):
+def with_pruning(has_list_fusion=True):
     fusion = FeatureFusion({"cross_encoder": 1.0, "retrieval": 11.0}, {}, 6.0)
-    baseline = FeatureFusion({"retrieval": 11.0}, {}, 6.0) if has_baseline else None
-    model = InputModel(fusion=fusion, baseline=baseline, thresholds=fit_thresholds())
+    list_fusion = FeatureFusion({"retrieval": 11.0}, {}, 6.0) if has_list_fusion else None
+    model = InputModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())
     return Calibration([model], score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
 
 
@@ -92,7 +92,7 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
         return logits_of(lists)
 
     lists = retrieved()
-    # By the baseline "b" and "e" have less than 0.003 of five candidates, "e" that of two as well.
+    # By the list fusion "b" and "e" have less than 0.003 of five candidates, "e" that of two as well.
     decided = rank(lists, score, with_pruning())
     assert asked == [["a", "c", "d", "d"]] and decided.scored.tolist() == [3, 1, 0]
     assert np.isnan(decided.logits).tolist() == [False, True, False, False, True, False, True]
@@ -105,7 +105,7 @@ def test_exhaustive_scoring_is_that_without_a_cut_and_each_mention_has_its_own()
     lists = retrieved()
     decided = [
         rank(lists, logits_of, with_pruning(), exhaustive=True),
-        rank(lists, logits_of, with_pruning(has_baseline=False)),
+        rank(lists, logits_of, with_pruning(has_list_fusion=False)),
     ]
     some = rank(lists, logits_of, with_pruning(), exhaustive=[False, True, False])
     assert (decided[0].scored.tolist(), some.scored.tolist()) == ([5, 2, 0], [3, 2, 0])

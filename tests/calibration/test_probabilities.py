@@ -70,7 +70,7 @@ def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration
     bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
     calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
     models = [
-        InputModel(calibrator, rich, baseline=bare),
+        InputModel(calibrator, rich, list_fusion=bare),
         InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
     ]
     return Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
@@ -162,13 +162,13 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
 
 def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the_best_of_a_list(counts, monkeypatch):
     scored = lists({"retrieval": [0.9, 0.1, 0.0]})
-    # By the baseline 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
+    # By the list fusion 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
     for threshold, expected in ((0.01, [1, 1, 1]), (0.1, [1, 0, 1]), (0.999, [1, 0, 1])):
         monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", threshold)
         assert np.isfinite(decide(calibration(counts), scored)[0].logits).tolist() == expected
     # The model that decides without the scores has nothing to prune by.
     decided, _ = decide(calibration(counts), lists())
-    assert np.isfinite(decided.logits).all() and np.isnan(decided.without_network).all()
+    assert np.isfinite(decided.logits).all() and np.isnan(decided.list_utilities).all()
 
 
 def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(counts, monkeypatch):
@@ -179,7 +179,7 @@ def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(coun
     utility = np.array([-1.0 + 4.5 + 1.0, 4.0])
     np.testing.assert_allclose(found.log_odds, [*utility, 2.0 + 0.5 + 1.0])
     np.testing.assert_allclose(found.probabilities[:2], np.exp(utility) / (1 + np.exp(utility).sum()))
-    np.testing.assert_allclose(found.without_network, [4.5, 4.0, 0.5])
+    np.testing.assert_allclose(found.list_utilities, [4.5, 4.0, 0.5])
     # It never comes first.
     found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-9.0, 0.0, 2.0])
     assert found.log_odds[0] == -3.5 > found.log_odds[1] > -3.6
@@ -329,8 +329,8 @@ def test_calibration_round_trip(counts, tmp_path):
     (found, choice), (before, same) = decide(again, scored), decide(calibration(counts, index_key="here"), scored)
     np.testing.assert_array_equal(found.probabilities, before.probabilities)
     assert choice.models.tolist() == same.models.tolist() == [0, 1]
-    assert [model.name for model in again.models] == ["all", "names"] and again.models[1].baseline is None
-    assert again.models[0].baseline.weights == {"retrieval": 5.0}
+    assert [model.name for model in again.models] == ["all", "names"] and again.models[1].list_fusion is None
+    assert again.models[0].list_fusion.weights == {"retrieval": 5.0}
     assert again.score_ranges == {"retrieval": (0.0, 1.0)} and again.index_key == "here"
 
 

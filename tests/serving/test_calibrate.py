@@ -33,7 +33,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, capsys, ki
     assert re.search(r"^gain: \+[67]\d\.\d points over your order \(", said, re.MULTILINE)
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
     figures = metrics["figures"]
-    further = ["model_before"] * (kind == "reranker") + ["features_without_cross_encoder"] * (kind in makers)
+    further = ["model_before"] * (kind == "reranker") + ["list_fusion"] * (kind in makers)
     assert list(metrics["rows"]["systems"]) == ["lists_order", "calibrated_scores", *further, "reranker"]
     correct = np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows])
     assert figures["systems/lists_order/acc@1"]["value"] == pytest.approx(correct)

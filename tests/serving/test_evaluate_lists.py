@@ -54,7 +54,7 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     printed = capsys.readouterr().out
     metrics = json.loads((tmp_path / "a" / "report" / "metrics.json").read_text())
     systems = acc_at_1(metrics)
-    of_network = ["features_without_cross_encoder", "cross_encoder"]
+    of_network = ["list_fusion", "cross_encoder"]
     assert list(systems) == ["lists_order", "calibrated_scores", "exact_match", *of_network, "reranker"]
     order, ours = systems["lists_order"], systems["reranker"]
     assert order == pytest.approx(np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows]))

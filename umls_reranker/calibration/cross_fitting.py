@@ -57,7 +57,7 @@ class Part(NamedTuple):
         rows: (m,) bool, their candidates among all.
         table: their features.
         logits: their logits, NaN for pruned ones.
-        others: their utilities by the fit's baseline; None without one.
+        list_utilities: their utilities by the fit's list fusion; None without one.
     """
 
     model: InputModel
@@ -65,12 +65,12 @@ class Part(NamedTuple):
     rows: np.ndarray
     table: FeatureTable
     logits: np.ndarray
-    others: np.ndarray | None
+    list_utilities: np.ndarray | None
 
     @property
     def utilities(self) -> np.ndarray:
         """Log-odds against "none of these"."""
-        return self.model.utilities(self.table, self.logits, self.others)
+        return self.model.utilities(self.table, self.logits, self.list_utilities)
 
 
 @dataclass(frozen=True)
@@ -129,30 +129,30 @@ class CrossFits:
             return replace(fits, models={(): start, **dict(bar)})
 
     def _weighed(self, names: Sequence[str], left_out: LeftOut, start: InputModel) -> InputModel:
-        """Fit fusion and baseline on the mentions `inside`, as they are served: without logits of pruned candidates.
+        """Fit the fusion and the list fusion on mentions as they are served: without logits of pruned candidates.
 
         Args:
             names: as for `fit`.
             left_out: the folds left out.
             start: a fit of the same features to start from.
         """
-        others = [name for name in names if name != CROSS_ENCODER]
+        list_names = [name for name in names if name != CROSS_ENCODER]
         if not names:
             return InputModel()
         inside = self.inside(left_out)
         table, gold = self.table.take(inside), self.lists.annotations.gold[inside]
-        if others == list(names):
+        if list_names == list(names):
             return InputModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
         table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
-        if not others:
+        if not list_names:
             return InputModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
-        baseline = FeatureFusion.fit(others, table, gold, start.baseline)
-        model = InputModel(baseline=baseline)
-        by_others = baseline.utilities(table)
-        retained = model.keep_candidates(table, by_others)
+        list_fusion = FeatureFusion.fit(list_names, table, gold, start.list_fusion)
+        model = InputModel(list_fusion=list_fusion)
+        list_utilities = list_fusion.utilities(table)
+        retained = model.keep_candidates(table, list_utilities)
         # Pruned candidates are served with utilities that no weight changes. More than e^50 would overflow and makes
         # no difference.
-        sums = log_sums(np.where(retained, -np.inf, by_others), table.offsets)
+        sums = log_sums(np.where(retained, -np.inf, list_utilities), table.offsets)
         pruned = np.expm1(np.minimum(sums, 50.0))
         before = list_offsets(retained)
         at = table.offsets[:-1] + gold
@@ -167,9 +167,9 @@ class CrossFits:
         return self.models[()]
 
     @property
-    def without_network(self) -> CrossFits:
-        """The fits of all features but the cross-encoder."""
-        models = {left_out: model and model.without_network for left_out, model in self.models.items()}
+    def list_fusion_alone(self) -> CrossFits:
+        """The fits of the list fusion alone."""
+        models = {left_out: model and model.list_fusion_alone for left_out, model in self.models.items()}
         return replace(self, models=models)
 
     def inside(self, left_out: LeftOut) -> np.ndarray:
@@ -205,9 +205,9 @@ class CrossFits:
             return Gain(np.inf, 0.0)
         gains = np.zeros(len(self.lists))
         for part in parts:
-            assert part.others is not None
+            assert part.list_utilities is not None
             labels = self.lists.labels[part.rows]
-            losses = (_losses(utility, labels, part.table) for utility in (part.others, part.utilities))
+            losses = (_losses(utility, labels, part.table) for utility in (part.list_utilities, part.utilities))
             gains[part.mentions] = np.subtract(*losses)
         gains = gains[self.usable]
         index, documents = document_index(self.lists.annotations.documents[self.usable])
@@ -230,9 +230,9 @@ class CrossFits:
         if model is None:
             raise UserError("too few documents to hold out a fold")
         table, rows = self.table.take(mentions), mentions[self.lists.owner]
-        others = model.baseline.utilities(table) if model.baseline else None
-        logits = np.where(model.keep_candidates(table, others), self.logits[rows], np.float32(np.nan))
-        return Part(model, mentions, rows, table, logits, others)
+        list_utilities = model.list_fusion.utilities(table) if model.list_fusion else None
+        logits = np.where(model.keep_candidates(table, list_utilities), self.logits[rows], np.float32(np.nan))
+        return Part(model, mentions, rows, table, logits, list_utilities)
 
 
 def _losses(utility: np.ndarray, labels: np.ndarray, table: FeatureTable) -> np.ndarray:

@@ -34,8 +34,8 @@ class Decisions:
         models: (n,) int64, the model that decided, as an index into `Calibration.models`.
         missing: input that the model of all inputs reads -> (n,) bool, mentions that lack it.
         truncated: number of pairs whose mention or name was truncated to the model's length.
-        without_network: (m,) float64, log-odds by all features but the cross-encoder; NaN where the model that decided
-            has no others, or no network.
+        list_utilities: (m,) float64, log-odds by the list fusion, all features but the cross-encoder; NaN where the
+            model that decided has none.
     """
 
     offsets: np.ndarray
@@ -49,7 +49,7 @@ class Decisions:
     models: np.ndarray
     missing: Mapping[str, np.ndarray] = field(default_factory=dict)
     truncated: int = 0
-    without_network: np.ndarray = field(default_factory=lambda: np.empty(0))
+    list_utilities: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def top(self) -> np.ndarray:
@@ -65,7 +65,7 @@ class Decisions:
         """The decisions about some mentions, (n,) bool."""
         rows = mentions[list_owner(self.offsets)]
         offsets = list_offsets(list_sizes(self.offsets)[mentions])
-        of_candidates = ("logits", "log_odds", "probabilities", "margins", "tiers", "accepted", "without_network")
+        of_candidates = ("logits", "log_odds", "probabilities", "margins", "tiers", "accepted", "list_utilities")
         taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in of_candidates}
         missing = {name: lacks[mentions] for name, lacks in self.missing.items()}
         order = ranking(taken["log_odds"], offsets)
@@ -84,15 +84,15 @@ class Scored:
     logits: np.ndarray
     log_odds: np.ndarray
     probabilities: np.ndarray
-    without_network: np.ndarray
+    list_utilities: np.ndarray
     edges: np.ndarray
 
     @classmethod
     def empty(cls, mentions: int, candidates: int) -> Scored:
         """Columns to be filled."""
-        log_odds, probabilities, without_network = np.full((3, candidates), np.nan)
+        log_odds, probabilities, list_utilities = np.full((3, candidates), np.nan)
         logits = np.full(candidates, np.nan, np.float32)
-        return cls(logits, log_odds, probabilities, without_network, np.full((mentions, 3), np.inf))
+        return cls(logits, log_odds, probabilities, list_utilities, np.full((mentions, 3), np.inf))
 
     def fill(self, mentions: np.ndarray, owner: np.ndarray, other: Scored) -> None:
         """Take the scores of some mentions, (n,) bool, from another; `owner` is that of the lists."""
@@ -126,7 +126,7 @@ class Scored:
             models,
             missing,
             truncated,
-            self.without_network,
+            self.list_utilities,
         )
 
 
@@ -186,8 +186,8 @@ def _fill_scores(
     model, rows = calibration.models[number], mentions[lists.owner]
     part = without(lists if mentions.all() else lists.take(mentions), model.removed)
     table = calibration.feature_table(part, model)
-    others = model.baseline.utilities(table) if model.baseline else None
-    retained = model.keep_candidates(table, others)
+    list_utilities = model.list_fusion.utilities(table) if model.list_fusion else None
+    retained = model.keep_candidates(table, list_utilities)
     if model.uses_network:
         retained |= exhaustive[mentions][part.owner]
     logits, truncated = scored.logits[rows], 0
@@ -198,9 +198,9 @@ def _fill_scores(
         logits, truncated = scores.logits, scores.truncated
     logits = np.where(retained, logits, np.float32(np.nan))
     scored.logits[rows] = logits
-    scored.log_odds[rows], scored.probabilities[rows] = model.scores(table, logits, others)
-    if others is not None:
-        scored.without_network[rows] = others
+    scored.log_odds[rows], scored.probabilities[rows] = model.scores(table, logits, list_utilities)
+    if list_utilities is not None:
+        scored.list_utilities[rows] = list_utilities
     scored.edges[mentions] = model.thresholds.edges(part.types)
     return truncated
 

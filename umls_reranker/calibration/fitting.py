@@ -148,7 +148,7 @@ def fit_calibration(
         if is_kept:
             facts["pruning"] = first.pruning_cost()
         else:
-            data, first = data.without_network, first.without_network
+            data, first = data.list_fusion_alone, first.list_fusion_alone
     sample, rows = first.sample(), first.inside(())[lists.owner]
     method, losses = choose_calibrator(settings.calibrator, sample, documents[lists.owner[rows]], seed)
     if losses:
@@ -221,10 +221,10 @@ def _fit_model(
         parts, calibrators = [fits.part(fits.served, np.ones(len(lists), bool))], [model.calibrator]
     scored = Scored.empty(len(lists), len(lists.owner))
     for part, of_part in zip(parts, calibrators, strict=True):
-        scores = replace(part.model, calibrator=of_part).scores(part.table, part.logits, part.others)
+        scores = replace(part.model, calibrator=of_part).scores(part.table, part.logits, part.list_utilities)
         scored.logits[part.rows] = part.logits
         scored.log_odds[part.rows], scored.probabilities[part.rows] = scores
-        scored.without_network[part.rows] = np.nan if part.others is None else part.others
+        scored.list_utilities[part.rows] = np.nan if part.list_utilities is None else part.list_utilities
     complete = np.ones(len(lists), bool)
     by_type = ["entity_type"] if model.name != ALL_INPUTS and lists.types.is_known.any() else []
     for name in {*model.reads(network_inputs), *by_type}:
@@ -280,7 +280,7 @@ class _Data:
         return cls(lists, network, names, table, counts, folds, absent_inputs(lists, network.reads))
 
     @property
-    def without_network(self) -> _Data:
+    def list_fusion_alone(self) -> _Data:
         """The same without the cross-encoder."""
         names = [name for name in self.names if name != CROSS_ENCODER]
         return replace(self, network=NetworkLogits(None, self.lists), names=names, absent=(), known={})

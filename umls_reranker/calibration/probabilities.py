@@ -63,7 +63,7 @@ class InputModel:
         removed: inputs removed from the lists that it was fitted on; for the model of all inputs, those that no list
             had.
         name: name of its inputs: "all", "no type", "names", "names, no type".
-        baseline: fusion of all features but the cross-encoder; None if there are no others, or no cross-encoder.
+        list_fusion: fusion of all features but the cross-encoder; None if there are no others, or no cross-encoder.
     """
 
     calibrator: Calibrator = field(default_factory=IdentityCalibrator)
@@ -71,7 +71,7 @@ class InputModel:
     thresholds: ThresholdTable = field(default_factory=ThresholdTable.uncertified)
     removed: tuple[str, ...] = ()
     name: str = ALL_INPUTS
-    baseline: FeatureFusion | None = None
+    list_fusion: FeatureFusion | None = None
 
     @property
     def uses_network(self) -> bool:
@@ -79,9 +79,9 @@ class InputModel:
         return self.fusion is None or CROSS_ENCODER in self.fusion.weights
 
     @property
-    def without_network(self) -> InputModel:
-        """The model that decides if the cross-encoder is left out: its baseline."""
-        return replace(self, fusion=self.baseline, baseline=None)
+    def list_fusion_alone(self) -> InputModel:
+        """The model that decides if the cross-encoder is left out: its list fusion."""
+        return replace(self, fusion=self.list_fusion, list_fusion=None)
 
     def reads(self, network_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
@@ -100,50 +100,50 @@ class InputModel:
         """Inputs of the features with a weight."""
         return inputs_of(self.fusion.read if self.fusion else ())
 
-    def keep_candidates(self, table: FeatureTable, others: np.ndarray | None) -> np.ndarray:
+    def keep_candidates(self, table: FeatureTable, list_utilities: np.ndarray | None) -> np.ndarray:
         """The candidates that the cross-encoder scores, (m,) bool; none if the model does not use it.
 
-        These are the candidates with a probability of at least `PRUNING_THRESHOLD` by the baseline, and the top
+        These are the candidates with a probability of at least `PRUNING_THRESHOLD` by the list fusion, and the top
         candidate of each list by it.
 
         Args:
             table: features of the m candidates.
-            others: (m,) their utilities by the baseline; None without one.
+            list_utilities: (m,) their utilities by the list fusion; None without one.
         """
-        if not self.uses_network or others is None:
+        if not self.uses_network or list_utilities is None:
             return np.full(len(table.concepts), self.uses_network)
-        log_odds = conditional_log_odds(others, table.offsets, table.concepts)
-        return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | top_candidates(others, table.offsets)
+        log_odds = conditional_log_odds(list_utilities, table.offsets, table.concepts)
+        return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | top_candidates(list_utilities, table.offsets)
 
-    def utilities(self, table: FeatureTable, logits: np.ndarray, others: np.ndarray | None) -> np.ndarray:
+    def utilities(self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None) -> np.ndarray:
         """Log-odds of the candidates against "none of these", (m,); without a fusion, the logits.
 
         Args:
             table: as for `keep_candidates`.
             logits: (m,) raw log-odds of the cross-encoder, NaN for pruned candidates.
-            others: as for `keep_candidates`.
+            list_utilities: as for `keep_candidates`.
         """
         if self.fusion is None:
             return logits
         scored = ~np.isnan(logits)
         table = table.plus({CROSS_ENCODER: np.where(scored, logits, 0.0)})
-        if others is None or scored.all():
+        if list_utilities is None or scored.all():
             return self.fusion.utilities(table)
         inside = table.take(np.ones(len(table.offsets) - 1, bool), scored)
         known = self.fusion.utilities(inside)
         # A candidate that the cross-encoder has not seen is never the top one.
         top = np.full(len(inside.offsets) - 1, -np.inf)
         np.maximum.at(top, inside.owner, known)
-        utility = np.minimum(others, np.nextafter(top, -np.inf)[table.owner])
+        utility = np.minimum(list_utilities, np.nextafter(top, -np.inf)[table.owner])
         utility[scored] = known
         return utility
 
-    def scores(self, table: FeatureTable, logits: np.ndarray, others: np.ndarray | None) -> CalibratedScores:
+    def scores(self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None) -> CalibratedScores:
         """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
 
         Arguments are those of `utilities`.
         """
-        utility = self.utilities(table, logits, others)
+        utility = self.utilities(table, logits, list_utilities)
         if self.fusion is None:
             return CalibratedScores(utility, self.calibrator(utility))
         calibrated = self.calibrator.log_odds(utility)
@@ -156,7 +156,7 @@ class InputModel:
             "name": self.name,
             "removed": list(self.removed),
             "fusion": self.fusion and self.fusion.to_dict(),
-            "without_cross_encoder": self.baseline and self.baseline.to_dict(),
+            "list_fusion": self.list_fusion and self.list_fusion.to_dict(),
         } | self.calibrator.to_dict()
 
     @classmethod
@@ -173,14 +173,14 @@ class InputModel:
             KeyError: another key is missing.
             TypeError: another value is damaged.
         """
-        fusion, baseline = state["fusion"], state["without_cross_encoder"]
+        fusion, list_fusion = state["fusion"], state["list_fusion"]
         return cls(
             Calibrator.from_dict(state),
             None if fusion is None else FeatureFusion.from_dict(fusion, scores),
             thresholds,
             tuple(state["removed"]),
             str(state["name"]),
-            None if baseline is None else FeatureFusion.from_dict(baseline, scores),
+            None if list_fusion is None else FeatureFusion.from_dict(list_fusion, scores),
         )
 
 

@@ -75,7 +75,7 @@ def evaluate(
     lists, logits = lists.with_candidates(best), exhaustive.logits[best]
     decided = decide(lists, Scores(logits, truncated))
     outcomes, documents = Outcomes.of(lists, decided), Documents.of(lists.annotations.documents, resamples, seed)
-    systems = {**systems, **_parts_of_model(lists, logits, decided.without_network), MODEL: System.of(outcomes)}
+    systems = {**systems, **_parts_of_model(lists, logits, decided.list_utilities), MODEL: System.of(outcomes)}
     metrics = measure(lists, decided, logits, systems, documents, split, calibration.thresholds.hierarchy, known)
     figures = metrics["figures"]
     if not np.isnan(logits).any():
@@ -166,15 +166,15 @@ def measure(
     }
 
 
-def _parts_of_model(lists: AnnotatedLists, logits: np.ndarray, without: np.ndarray) -> dict[str, System]:
-    """The cross-encoder alone, and the model without it."""
+def _parts_of_model(lists: AnnotatedLists, logits: np.ndarray, list_utilities: np.ndarray) -> dict[str, System]:
+    """The cross-encoder alone, and the list fusion."""
     if np.isnan(logits).any():
         return {}
     correct, systems = lists.correct, {}
-    if not np.isnan(without).any():
-        top = best_candidates(without, lists.offsets)
-        score = np.where(top >= 0, sigmoid(without[top]), np.nan)
-        systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, correct), score)
+    if not np.isnan(list_utilities).any():
+        top = best_candidates(list_utilities, lists.offsets)
+        score = np.where(top >= 0, sigmoid(list_utilities[top]), np.nan)
+        systems["list_fusion"] = System(gold_ranks(list_utilities, lists.offsets, correct), score)
     return systems | {"cross_encoder": System(gold_ranks(logits, lists.offsets, correct))}
 
 

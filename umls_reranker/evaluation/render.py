@@ -25,7 +25,7 @@ NAMES = {
     "same_top_candidate": "same top candidate as without pruning",
     "reranker": "this model",
     "cross_encoder": "cross-encoder alone",
-    "features_without_cross_encoder": "all features except the cross-encoder",
+    "list_fusion": "list fusion (all but the cross-encoder)",
     "lists_order": "original order",
     "calibrated_scores": "calibrated list scores",
     "exact_match": "exact name match",

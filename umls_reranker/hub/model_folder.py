@@ -71,7 +71,7 @@ LABEL, OUTPUT = "gold concept", {"activation_fn": "torch.nn.modules.linear.Ident
 NOT_SAVED = ("local_files_only", "is_local")
 
 LFS_POINTER = b"version https://git-lfs"
-SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 8, THRESHOLDS: 5}
+SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 9, THRESHOLDS: 5}
 
 
 def loaded_files(backend: str) -> tuple[str, ...]:

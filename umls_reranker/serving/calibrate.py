@@ -280,7 +280,7 @@ def calibrate(
     rest = [name for name in names if name != CROSS_ENCODER]
     if CROSS_ENCODER in names and rest:
         is_kept = calibration.uses_network
-        other, weighed = ("features_without_cross_encoder", rest) if is_kept else ("all_features", names)
+        other, weighed = ("list_fusion", rest) if is_kept else ("all_features", names)
         systems[other] = system(fit(weighed).decisions)
     systems["reranker"] = System.of(Outcomes.of(of_measured, after))
     logits = network()[measured[lists.owner]]
