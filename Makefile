@@ -20,6 +20,10 @@ EXPORT ?= runs/peers
 CODE = umls_reranker scripts tests benchmarks examples docs/*.py
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
+SHIPPED = umls_reranker scripts
+# Extras of developers: what only these ask for must not be imported by what is shipped.
+DEVELOPERS = test|docs|quality|lowest|hosting|notebook|benchmarks
+REQUIREMENTS = import importlib.metadata; print(*importlib.metadata.requires('umls_reranker'), sep='\n')
 EXTRAS = quickstart spark ray demo docs hosting notebook
 
 quickstart: $(VENV)/.with-quickstart
@@ -57,11 +61,12 @@ dist: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "build>=1.2,<2"
 	$(BIN)/python -m build
 
-quality: $(VENV)/.with-quality
+quality: $(VENV)/.with-quality build/requirements.txt
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/deptry $(SHIPPED)
 
 style: $(VENV)/.with-quality
 	$(BIN)/ruff format $(CODE)
@@ -78,3 +83,8 @@ $(BIN)/python:
 $(VENV)/.with-%: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
+
+# What deptry compares the imports with; it cannot read setup.cfg.
+build/requirements.txt: $(VENV)/.with-quality
+	@mkdir -p build
+	$(BIN)/python -c "$(REQUIREMENTS)" | grep -vE "extra == .($(DEVELOPERS))" > $@
