@@ -75,8 +75,8 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
     from umls_reranker.corpora.corpus import read_pmids
     from umls_reranker.corpora.formats import read_corpus
     from umls_reranker.models.bi_encoder import BiEncoder
-    from umls_reranker.retrieval.index_folder import NameVectors
     from umls_reranker.retrieval.name_index import NameIndex
+    from umls_reranker.retrieval.name_vectors import NameVectors
     from umls_reranker.vocab.concepts import ConceptTable, concept_table, iter_concepts, write_concepts
     from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
     from umls_reranker.vocab.types import TypeHierarchy

@@ -28,12 +28,10 @@ def main() -> None:
     recipe, options = parse_recipe(__doc__, (RunArguments,), extra=ExportArguments)
     if options.index_folder is None:
         raise UserError("--index_folder is required: the folder to write")
-    from umls_reranker.retrieval.index_folder import export_index, index_parts
+    from umls_reranker.retrieval.deployment import export_index
 
-    target, index = Path(options.index_folder), recipe.index
-    parts = index_parts(index.retrievers, trained=recipe.encoder.encoder_training_steps > 0)
-    encoder = {"model": index.encoder, "revision": index.encoder_revision}
-    export_index(recipe.run.run_dir, target, parts, dry_run=recipe.run.dry_run, **encoder)
+    target = Path(options.index_folder)
+    export_index(recipe.run.run_dir, target, dry_run=recipe.run.dry_run)
     if recipe.run.dry_run:
         would_make("index folder", target)
         return

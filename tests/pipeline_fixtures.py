@@ -46,7 +46,7 @@ LAUNCHER = ROOT / "tests" / "accelerate_launch.py"
 PRELOADED = (
     *("accelerate.commands.launch", "faiss", "rich.console", "torch.distributed.run", "torch.utils.tensorboard"),
     *(f"transformers.models.bert.{kind}_bert" for kind in ("modeling", "tokenization")),
-    *(f"umls_reranker.{name}" for name in ("evaluation.evaluate", "retrieval.index_folder", "retrieval.mining")),
+    *(f"umls_reranker.{name}" for name in ("evaluation.evaluate", "retrieval.deployment", "retrieval.mining")),
     *(f"umls_reranker.{name}" for name in ("serving.reranker", "corpora.sources", "training.fine_tune")),
 )
 

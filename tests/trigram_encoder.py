@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from umls_reranker.retrieval.index_folder import NameVectors
 from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.retrieval.name_vectors import NameVectors
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 

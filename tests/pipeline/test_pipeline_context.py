@@ -81,7 +81,7 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     folder, scripts, keys = run
     outcome = scripts.run("export_index", index_folder=tmp_path / "index", **keys)
     assert outcome.code == 0, outcome.err
-    parts = {"concepts", "index", "lexical", "forms", "mention_index", "encoder"}
+    parts = {"concepts", "index", "lexical", "forms", "mention_index", "encoder", "index.json"}
     assert {path.name for path in (tmp_path / "index").iterdir()} == parts
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
     # The key is over all three indexes.

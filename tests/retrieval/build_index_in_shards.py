@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from umls_reranker.models.bi_encoder import BiEncoder
-from umls_reranker.retrieval import index_folder
+from umls_reranker.retrieval import name_vectors
 
 if __name__ == "__main__":
     size, lives, *words = sys.argv[1:]
-    index_folder.SHARD, left, encode = int(size), int(lives), BiEncoder.encode
+    name_vectors.SHARD, left, encode = int(size), int(lives), BiEncoder.encode
 
     def encode_or_die(self, texts, **settings):
         global left

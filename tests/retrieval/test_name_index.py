@@ -4,10 +4,10 @@ from trigram_encoder import TrigramEncoder, build_index, encode_names, make_conc
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
-from umls_reranker.retrieval import index_folder, name_index
+from umls_reranker.retrieval import name_index, name_vectors
 from umls_reranker.retrieval.concept_search import Candidates
-from umls_reranker.retrieval.index_folder import NameVectors
 from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.retrieval.name_vectors import NameVectors
 
 
 def build(tmp_path, concepts, encoder=None, **settings) -> NameIndex:
@@ -125,7 +125,7 @@ def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
         return index.measure_recall(NameVectors(folder / "index-vectors"))
 
     whole = measured(tmp_path / "whole")
-    monkeypatch.setattr(index_folder, "SHARD", 17)
+    monkeypatch.setattr(name_vectors, "SHARD", 17)
     assert measured(tmp_path / "again") == whole
 
 

@@ -70,7 +70,8 @@ def test_a_linker_answers_with_it_from_an_exported_index(run, tmp_path):
     folder, run_script = run
     outcome = run_script("export_index", index_folder=tmp_path / "index")
     assert outcome.code == 0, outcome.err
-    assert {path.name for path in (tmp_path / "index").iterdir()} == {"concepts", "index", "first_letters", "encoder"}
+    names = {path.name for path in (tmp_path / "index").iterdir()}
+    assert names == {"concepts", "index", "first_letters", "encoder", "index.json"}
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
     assert linker.retriever.index_key == linker.reranker.calibration.index_key != ""
     (candidates,) = linker.candidates(linker.read(["fever"]))

@@ -10,8 +10,8 @@ from tiny_models import tiny_encoder
 from trigram_encoder import TrigramEncoder, encode_names, make_concepts
 
 from umls_reranker.models.bi_encoder import CHUNK, BiEncoder
-from umls_reranker.retrieval import index_folder
-from umls_reranker.retrieval.index_folder import NameVectors
+from umls_reranker.retrieval import name_vectors
+from umls_reranker.retrieval.name_vectors import NameVectors
 from umls_reranker.vocab.concepts import ConceptTable
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -39,7 +39,7 @@ class DyingEncoder(TrigramEncoder):
 
 @pytest.fixture
 def concepts(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_folder, "SHARD", SHARD)
+    monkeypatch.setattr(name_vectors, "SHARD", SHARD)
     names = {f"C{number:07}": ("", [f"name {number}", f"{number} again", "shared"]) for number in range(50)}
     return make_concepts(tmp_path / "concepts", names)
 
@@ -49,7 +49,7 @@ def build(path, concepts, encoder=None):
 
 
 def test_a_shard_is_what_the_encoder_computes_together():
-    assert index_folder.SHARD % CHUNK == 0
+    assert name_vectors.SHARD % CHUNK == 0
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -84,7 +84,7 @@ def test_a_killed_encoding_resumes_with_the_missing_shards(tmp_path, concepts):
 
 
 def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_folder, "SHARD", 4)
+    monkeypatch.setattr(name_vectors, "SHARD", 4)
     texts = [f"name {number}" for number in range(10)]
     concepts = make_concepts(tmp_path / "concepts", {"C0000001": ("", texts)})
     vectors = build(tmp_path / "v", concepts)
@@ -116,7 +116,7 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
     again = start(lives=-1)
     assert (again.code, again.errors) == (0, []), again.err
 
-    monkeypatch.setattr(index_folder, "SHARD", SHARD)
+    monkeypatch.setattr(name_vectors, "SHARD", SHARD)
     encoder = BiEncoder.from_pretrained(
         str(overrides["encoder"]), pooling="mean", max_length=32, device="cpu", dtype="float32"
     )

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from umls_reranker import ConceptLinker
 from umls_reranker.core.settings import ServingArguments
 from umls_reranker.core.text_files import UserError
 from umls_reranker.lists.labels import read_run_lists
-from umls_reranker.retrieval import index_folder
+from umls_reranker.retrieval.deployment import IndexSettings, export_index
 from umls_reranker.serving import linker as linking
 from umls_reranker.serving.http.app import create_app
 from umls_reranker.vocab.concepts import ConceptTable
@@ -137,7 +138,7 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finishe
     target = tmp_path / "index"
     outcome = scripts.run("export_index", scripts.recipe, "--index_folder", target)
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
-    assert {path.name for path in target.iterdir()} == {"concepts", "index", "encoder"}
+    assert {path.name for path in target.iterdir()} == {"concepts", "index", "encoder", "index.json"}
     assert not (target / "concepts" / "relations.npy").exists()
     model = linker.reranker.save_pretrained(tmp_path / "model")
     # The encoder's own folder is not there any more.
@@ -154,19 +155,16 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finishe
     assert again.code == 2 and "already exists" in again.errors[0]
 
 
-def test_an_exported_index_is_linked_on_one_file_system_and_copied_to_another(
-    scripts, finished, tmp_path, monkeypatch
-):
-    source, exported = finished.folder / "concepts" / "manifest.json", tmp_path / "linked"
-    encoder = str(scripts.materials / "encoder")
-    index_folder.export_index(finished.folder, exported, ["concepts"], encoder, None)
-    assert (exported / "concepts" / "manifest.json").samefile(source)
+def test_an_exported_index_is_linked_on_one_file_system_and_copied_to_another(finished, tmp_path, monkeypatch):
+    source = finished.folder / "concepts" / "manifest.json"
+    export_index(finished.folder, tmp_path / "linked")
+    assert (tmp_path / "linked" / "concepts" / "manifest.json").samefile(source)
 
     def refuse(source, target):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    index_folder.export_index(finished.folder, tmp_path / "copied", ["concepts"], encoder, None)
+    export_index(finished.folder, tmp_path / "copied")
     copied = tmp_path / "copied" / "concepts" / "manifest.json"
     assert not copied.samefile(source) and copied.read_bytes() == source.read_bytes()
 
@@ -179,22 +177,21 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
             ConceptLinker.from_pretrained(model, index, device="cpu")
         return str(caught.value)
 
-    assert "has no concepts/" in refused(tmp_path)
-    for name in ("concepts", "index"):
-        shutil.copytree(finished.folder / name, tmp_path / "mixed" / name)
-    manifest = tmp_path / "mixed" / "concepts" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
-    assert "index was not built from the concepts/ next to it" in refused(tmp_path / "mixed")
+    mixed = tmp_path / "mixed"
+    shutil.copytree(finished.folder / "index", mixed / "index")
+    assert "has no index.json; " in refused(mixed) and "build_index again" in refused(mixed)
+    settings = IndexSettings.load(finished.folder)
+    settings.save(mixed)
+    assert "has no concepts/" in refused(mixed)
+    shutil.copytree(finished.folder / "concepts", mixed / "concepts")
+    replace(settings, folders=settings.folders | {"concepts": "another"}).save(mixed)
+    assert "concepts is not what the indexes next to it were built from" in refused(mixed)
     # A later release in both is used, and said.
-    manifest = tmp_path / "mixed" / "index" / "manifest.json"
-    text = manifest.read_text().replace('"key": "', '"key": "0')
-    manifest.write_text(text.replace('"concepts": "', '"concepts": "0'))
+    replace(settings, index_key="another").save(mixed)
     with pytest.warns(UserWarning, match="not the index .* calibrated with"):
-        other = ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
+        other = ConceptLinker.from_pretrained(model, mixed, device="cpu")
     with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
         assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"names"}
-    (model / "recipe.yaml").unlink()
-    assert "recipe.yaml is missing" in refused(finished.folder)
 
 
 def test_a_run_folder_that_is_missing_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from ..core.text_files import UserError
 from .concept_search import NAMES_PER_CONCEPT
 
 if TYPE_CHECKING:
-    from .index_folder import NameVectors
+    from .name_vectors import NameVectors
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64

@@ -17,8 +17,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ..core.arrays import arrow_writer, hash_texts, open_arrow
 from ..core.script import progress
 from ..vocab.text import normal_forms, normalize_texts
+from .concept_index import NAMES_FILE, ConceptIndex, write_names
 from .concept_search import Candidates, NameGrouping
-from .index_folder import NAMES_FILE, ConceptIndex, write_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self

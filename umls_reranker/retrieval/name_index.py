@@ -18,14 +18,14 @@ from ..core.devices import batch_mapper
 from ..core.stages import EXACT_INDEX
 from ..core.text_files import UserError
 from ..lists.columns import trainable
+from .concept_index import NAMES_FILE, ConceptIndex
 from .concept_search import Candidates, NameGrouping, distinct_queries, sole_documents
 from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters
-from .index_folder import NAMES_FILE, ConceptIndex
 
 if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
     from ..vocab.concepts import ConceptTable
-    from .index_folder import NameVectors
+    from .name_vectors import NameVectors
 
 
 FAISS_FILE = "names.faiss"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ..core.arrays import number_distinct
-from ..core.settings import EncoderArguments, IndexArguments, RunArguments, chosen_retrievers
-from ..core.stages import index_key
+from ..core.settings import chosen_retrievers
 from .concept_search import Candidates
+from .deployment import IndexSettings
 from .retrievers import Dense, IndexSources, Queries, RetrievalMethod
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Retriever:
     Args:
         methods: the retrievers, one of them dense; ties of ranks go to the concept in an earlier list.
         encoder: the bi-encoder, which encodes the mentions.
-        index_key: `core.stages.index_key` of the folder that all were loaded from; "" if there is none.
+        index_key: key of the index that all were loaded from (`IndexSettings.index_key`); "" if there is none.
 
     Attributes:
         index: the dense index.
@@ -159,13 +160,18 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     return fused
 
 
-def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> Retriever:
-    """Open the run's indexes for the recipe's retrievers.
+def load_retriever(folder: Path, device: str) -> Retriever:
+    """Open the indexes of a run or index folder.
+
+    Args:
+        folder: the folder.
+        device: of the encoder, as for `BiEncoder.from_pretrained`.
 
     Raises:
-        UserError: an index is missing.
+        UserError: an index is missing, or as for `IndexSettings.load`.
     """
-    sources = IndexSources(run, encoder, index)
-    chosen = cast(list[type[RetrievalMethod]], chosen_retrievers(index.retrievers))
-    methods = [method.load(sources, sources.folder / (method.folder or "")) for method in chosen]
-    return Retriever(methods, sources.encoder, index_key(run.run_dir, index.retrievers))
+    settings = IndexSettings.load(folder)
+    sources = IndexSources(folder, settings, device)
+    chosen = cast(list[type[RetrievalMethod]], chosen_retrievers(settings.retrievers))
+    methods = [method.load(sources, folder / (method.folder or "")) for method in chosen]
+    return Retriever(methods, sources.encoder, settings.index_key)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..core.recipe import Recipe
-    from ..core.settings import EncoderArguments, IndexArguments, RunArguments
     from ..models.bi_encoder import BiEncoder
     from ..vocab.concepts import ConceptTable
-    from .index_folder import ConceptIndex
+    from .concept_index import ConceptIndex
+    from .deployment import IndexSettings
     from .name_index import MentionIndex, NameIndex
 
 
@@ -47,17 +47,15 @@ class IndexSources:
     """What retrievers are built from or load, in a run or index folder; each is opened when first used.
 
     Args:
-        run: section of the recipe.
-        encoder: section of the recipe.
-        index: section of the recipe.
-
-    Attributes:
         folder: the run or index folder.
+        settings: how its names are encoded and indexed.
+        device: of the encoder, as for `BiEncoder.from_pretrained`.
     """
 
-    def __init__(self, run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> None:
-        self.run, self.encoder_settings, self.index = run, encoder, index
-        self.folder: Path = run.run_dir
+    def __init__(self, folder: Path, settings: IndexSettings, device: str) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.device = device
 
     @cached_property
     def concepts(self) -> ConceptTable:
@@ -74,19 +72,17 @@ class IndexSources:
         """
         import pyarrow as pa
 
-        from ..core.stages import RunFolder
+        from ..core.arrays import open_arrow
 
-        splits = RunFolder(self.folder).splits("mentions")
+        files = sorted((self.folder / "mentions").glob("*.arrow"))
         columns = ["mention", "left", "right", "cui", "doc_id"]
-        known = (mentions for name, mentions in splits.items() if name != "test")
-        return pa.concat_tables([mentions.select_columns(columns).with_format("arrow")[:] for mentions in known])
+        known = [open_arrow(file).select(columns) for file in files if file.stem != "test"]
+        return pa.concat_tables(known)
 
     @cached_property
     def encoder(self) -> BiEncoder:
         """The bi-encoder, on its device."""
-        from .index_folder import load_encoder
-
-        return load_encoder(self.run, self.encoder_settings, self.index)
+        return self.settings.load_encoder(self.folder, self.device)
 
     @cached_property
     def names(self) -> NameIndex:
@@ -99,8 +95,8 @@ class IndexSources:
         from .faiss_index import read_ahead
         from .name_index import FAISS_FILE, NameIndex
 
-        names = NameIndex.load(self.folder / "index", self.index.index_parameters or "")
-        if self.index.index_factory != EXACT_INDEX:
+        names = NameIndex.load(self.folder / "index", self.settings.index_parameters)
+        if self.settings.index_factory != EXACT_INDEX:
             read_ahead(self.folder / "index" / FAISS_FILE)
         return names
 
@@ -210,11 +206,12 @@ class Dense(OfIndex):
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
-        from .index_folder import NameVectors
         from .name_index import NameIndex
+        from .name_vectors import NameVectors
 
-        vectors, settings = NameVectors(sources.folder / "vectors"), sources.index
-        index = NameIndex.build(vectors, path, settings.index_factory, settings.index_parameters or "")
+        vectors = NameVectors(sources.folder / "vectors")
+        settings = sources.settings
+        index = NameIndex.build(vectors, path, settings.index_factory, settings.index_parameters)
         return {"names": len(index), "concepts": vectors.concepts, "dimension": vectors.dimension}
 
     @classmethod

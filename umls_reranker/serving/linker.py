@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.recipe import Recipe
-from ..core.settings import RunArguments
 from ..core.text_files import UserError, warn_caller
 from ..corpora.corpus import find_abbreviations, text_around
-from ..hub.model_folder import model_recipe
 from ..lists.columns import Column, require_lists
 from ..vocab.concepts import ConceptTable
 from .reranker import UMLSReranker
 from .rows import RankedCandidate
 
 if TYPE_CHECKING:
+    from ..retrieval.deployment import IndexSettings
     from ..retrieval.retriever import Retriever
 
 
@@ -77,11 +75,19 @@ class ConceptLinker:
         concepts (ConceptTable): the concepts of the index.
     """
 
-    def __init__(self, reranker: UMLSReranker, retriever: Retriever, concepts: ConceptTable, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        reranker: UMLSReranker,
+        retriever: Retriever,
+        concepts: ConceptTable,
+        settings: IndexSettings,
+    ) -> None:
         retriever.require(concepts)
-        self.reranker, self.retriever, self.concepts = reranker, retriever, concepts
-        self.candidates_per_mention = recipe.index.candidates_per_mention
-        self.expands_abbreviations = recipe.mentions.expand_abbreviations
+        self.reranker = reranker
+        self.retriever = retriever
+        self.concepts = concepts
+        self.candidates_per_mention = settings.candidates_per_mention
+        self.expands_abbreviations = settings.expand_abbreviations
         # The encoder's tokenizer serves one thread at a time.
         self._lock = threading.Lock()
 
@@ -111,8 +117,8 @@ class ConceptLinker:
     ) -> ConceptLinker:
         """Open a model and an index folder.
 
-        The recipe in the model decides how mentions are read and candidates retrieved, because scores are
-        probabilities only for such lists.
+        The index decides how mentions are read and candidates retrieved (its ``index.json``). Scores are probabilities
+        only for such lists, so the model must have been calibrated with this index.
 
         Args:
             id_or_path: as for `UMLSReranker.from_pretrained`.
@@ -128,25 +134,23 @@ class ConceptLinker:
             UserWarning: the model was calibrated on lists of another index, so the scores of this index do not count.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
-        recipe, folder = model_recipe(reranker.folder), Path(expanduser(index)).resolve()
-        if recipe.mentions.candidate_lists or reranker.scorer is None:
+        folder = Path(expanduser(index)).resolve()
+        if not reranker.calibration.index_key or reranker.scorer is None:
             raise UserError(
                 f"{id_or_path} ranks the candidate lists of the pipeline it was calibrated for, which no index "
                 "provides; use UMLSReranker, without an index"
             )
         # Imported here, because a model without a network is served without torch.
-        from ..retrieval.index_folder import index_parts, require_one_run
+        from ..retrieval.deployment import IndexSettings
         from ..retrieval.retriever import load_retriever
 
-        require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
-        run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
-        retriever = load_retriever(run, recipe.encoder, recipe.index)
+        retriever = load_retriever(folder, options.get("device") or "auto")
         if retriever.index_key != reranker.calibration.index_key:
             warn_caller(
                 f"{folder} is not the index that this model was calibrated with (another release or encoder), so the "
                 "scores of its retrievers are ignored and a fallback model decides. Calibrate on this index"
             )
-        return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), recipe)
+        return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), IndexSettings.load(folder))
 
     def link(
         self,

@@ -1,0 +1,155 @@
+"""What all indexes of concepts have in common: a description in JSON, and the file of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.arrays import arrow_writer
+from ..core.files import read_json, require_format, write_json
+from ..core.text_files import UserError
+from ..lists.columns import trainable
+from .concept_search import sole_documents
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..models.bi_encoder import BiEncoder
+    from ..vocab.concepts import ConceptTable
+    from .concept_search import NameGrouping
+
+NAMES_FILE = "names.arrow"
+
+
+class ConceptIndex:
+    """An index in a folder, opened by `load`. Its files are memory-mapped.
+
+    Args:
+        path: the folder.
+        description: the content of its JSON file: ``concepts``, the number of concepts, and ``encoder``, the
+            `BiEncoder.identity`, if it holds vectors.
+
+    Attributes:
+        title: its name in messages.
+        file: file of the description.
+        schema_version: version of the description.
+        grouping: its names (or mentions) and their concepts.
+    """
+
+    title: ClassVar[str]
+    file: ClassVar[str]
+    schema_version: ClassVar[int]
+    grouping: NameGrouping
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        self.description = description
+
+    def __len__(self) -> int:
+        return len(self.grouping.rows)
+
+    @classmethod
+    def describe(cls, path: Path, concepts: int, **content: Any) -> None:
+        """Write the description, the last file of an index."""
+        write_json(path / cls.file, {"schema_version": cls.schema_version, "concepts": concepts} | content)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Open an index.
+
+        Raises:
+            UserError: a file is missing or cannot be read, or the index is of another version.
+        """
+        description = read_json(path / cls.file)
+        require_format(path / cls.file, description, cls.schema_version, "build_index")
+        try:
+            return cls(path, description)
+        # FAISS raises a RuntimeError, Arrow a ValueError.
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[-1]
+            raise UserError(
+                f"{path} contains no readable index ({reason}); run umls-reranker build_index again"
+            ) from None
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder | None = None) -> None:
+        """Refuse concepts or an encoder other than those of the index.
+
+        Args:
+            concepts: the dictionary.
+            encoder: the encoder; not needed for an index without vectors.
+
+        Raises:
+            UserError: they differ; names them.
+        """
+        for key, value in self.description.get("encoder", {}).items():
+            if encoder is not None and encoder.identity[key] != value:
+                raise UserError(
+                    f"{self.title} was built with the encoder {key} {value!r}, not {encoder.identity[key]!r}; run "
+                    "umls-reranker build_index again"
+                )
+        if len(concepts) != self.description["concepts"]:
+            raise UserError(
+                f"{self.title} was built over {self.description['concepts']:,} concepts, but there are "
+                f"{len(concepts):,} now; run umls-reranker build_index again"
+            )
+
+
+def write_names(
+    concepts: ConceptTable,
+    path: Path,
+    forms: Callable[[Sequence[str]], list[str]] | None = None,
+    mentions: pa.Table | None = None,
+) -> pa.Array:
+    """Write concept row and string number of every name, and the name unless forms of them are taken.
+
+    Args:
+        concepts: the dictionary.
+        path: Arrow file to make.
+        forms: function that maps names that count as the same to one form; by default names must be equal.
+        mentions: columns ``mention``, ``cui`` and ``doc_id``, if mentions are further names of their concepts. The
+            file has a column ``document`` then (`sole_documents`; 0 for names of the dictionary).
+
+    Returns:
+        The distinct strings (or forms) by number.
+    """
+    rows, names = [], []
+    for batch_rows, batch in concepts.iter_names():
+        rows.append(np.asarray(batch_rows, dtype=np.int32))
+        names.append(pa.array(forms(batch) if forms else batch, pa.string()))
+    if forms and mentions is not None:
+        gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
+        known = mentions.filter(pa.array(gold >= 0))
+        rows.append(gold[gold >= 0].astype(np.int32))
+        names.append(pa.array(forms(known["mention"].to_pylist()), pa.string()))
+    # A chunked array is encoded against one dictionary.
+    encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
+    columns: Sequence[str] = ("row", "string") if forms else ("name", "row", "string")
+    kinds = {"name": pa.string(), "row": pa.int32(), "string": pa.int32()}
+    schema = pa.schema({column: kinds[column] for column in columns})
+    if forms and mentions is not None:
+        _write_with_mentions(path, np.concatenate(rows), encoded, known["doc_id"].to_pylist())
+        return encoded.chunks[-1].dictionary
+    with arrow_writer(path, schema) as writer:
+        for row, name, code in zip(rows, names, encoded.chunks, strict=True):
+            writer.write(pa.Table.from_pydict({"name": name, "row": row, "string": code.indices}, schema))
+    return encoded.chunks[-1].dictionary
+
+
+def _write_with_mentions(path: Path, rows: np.ndarray, strings: pa.ChunkedArray, documents: list[str]) -> None:
+    """Write names of the dictionary and of its last rows, mentions in these documents, each once, by concept."""
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in strings.chunks])
+    names = len(rows) - len(documents)
+    of_mentions, entry = np.unique(np.stack([rows[names:], codes[names:]]), axis=1, return_inverse=True)
+    sole = sole_documents(entry, documents, of_mentions.shape[1])
+    columns = {
+        "row": np.append(rows[:names], of_mentions[0]),
+        "string": np.append(codes[:names], of_mentions[1]),
+        "document": np.append(np.zeros(names, np.uint64), sole),
+    }
+    order = np.argsort(columns["row"], kind="stable")
+    table = pa.table({name: column[order] for name, column in columns.items()})
+    with arrow_writer(path, table.schema) as writer:
+        writer.write(table)

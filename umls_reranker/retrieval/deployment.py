@@ -1,0 +1,196 @@
+"""What a deployment opens: the concepts, indexes and encoder of one run, described by an `index.json` of their own.
+
+    index.json      how names were encoded and indexed, and how mentions are read: `IndexSettings`
+    concepts/       the dictionary: CUIs, names, semantic types
+    index/          names and their vectors
+    lexical/        and so on: the indexes of further retrievers, if the run uses them
+    encoder/        the bi-encoder that the run trained or used
+
+A run folder has the same layout, so it works as well. An index folder holds names of the release that it was built
+from: keep it where that release's license allows. It is never published with the model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.fetch import commit_of, resolve_model
+from ..core.files import (
+    MODEL_PATTERNS,
+    link_or_copy,
+    read_json,
+    require_format,
+    write_json,
+    written,
+)
+from ..core.recipe import portable_locator
+from ..core.script import progress
+from ..core.text_files import UserError
+from ..vocab.rrf import RELATIONS_FILE
+
+if TYPE_CHECKING:
+    from ..models.bi_encoder import BiEncoder
+
+INDEX_FILE = "index.json"
+ENCODER_FOLDER = "encoder"
+SCHEMA_VERSION = 1
+# In each of its folders; its "key" says what the folder was made of.
+MANIFEST_FILE = "manifest.json"
+# Files of concepts that only training reads.
+TRAINING_FILES = (RELATIONS_FILE, "read_report.json")
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How the indexes of a folder were made and are searched, and how mentions are read; its `index.json`.
+
+    Attributes:
+        retrievers: names of the retrievers whose candidates are combined.
+        encoder: bi-encoder, a Hub id or local folder; "trained" if the run trained it.
+        encoder_revision: its revision on the Hub, or the key of its training.
+        has_encoder: whether `encoder/` holds it, because the run trained it or an export copied it.
+        encoder_pooling: "cls" or "mean".
+        encoder_max_length: maximum tokens of a name or mention.
+        encoder_dtype: dtype of weights and transformer, or "auto".
+        index_factory: FAISS factory string.
+        index_parameters: FAISS search parameters; may be empty.
+        candidates_per_mention: candidates of a mention.
+        expand_abbreviations: whether an abbreviated mention is read as the long form of its document.
+        folders: name -> key of each folder that a deployment needs.
+        index_key: identity of encoder and indexes, which decide the scores of the retrievers.
+    """
+
+    retrievers: list[str]
+    encoder: str
+    encoder_revision: str | None
+    has_encoder: bool
+    encoder_pooling: str
+    encoder_max_length: int
+    encoder_dtype: str
+    index_factory: str
+    index_parameters: str
+    candidates_per_mention: int
+    expand_abbreviations: bool
+    folders: dict[str, str] = field(default_factory=dict)
+    index_key: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> IndexSettings:
+        """Read the settings of a run or index folder.
+
+        Raises:
+            UserError: the folder has none or those of another version, or one of its folders is missing or is not
+                the one that the settings are of.
+        """
+        path = folder / INDEX_FILE
+        if not path.is_file():
+            raise UserError(
+                f"{folder} has no {INDEX_FILE}; give a folder written by umls-reranker export_index, or a run "
+                "folder; if an older version wrote it, run umls-reranker build_index again"
+            )
+        content = read_json(path)
+        require_format(path, content, SCHEMA_VERSION, "build_index")
+        names = {entry.name for entry in fields(cls)}
+        if content.keys() != names | {"schema_version"}:
+            raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
+        settings = cls(**{name: content[name] for name in names})
+        settings._require_folders(folder)
+        return settings
+
+    def save(self, folder: Path) -> None:
+        """Write the settings into a run or index folder."""
+        write_json(folder / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | asdict(self))
+
+    def _require_folders(self, folder: Path) -> None:
+        for name, key in self.folders.items():
+            manifest = folder / name / MANIFEST_FILE
+            if not manifest.is_file():
+                raise UserError(
+                    f"{folder} has no {name}/; give a folder written by umls-reranker export_index, or a run folder"
+                )
+            if read_json(manifest).get("key") != key:
+                raise UserError(
+                    f"{folder / name} is not what the indexes next to it were built from; run umls-reranker "
+                    "build_index or export_index again"
+                )
+
+    def load_encoder(self, folder: Path, device: str) -> BiEncoder:
+        """Load the bi-encoder, which may be moved with its index.
+
+        Args:
+            folder: the run or index folder.
+            device: as for `BiEncoder.from_pretrained`.
+        """
+        from ..models.bi_encoder import BiEncoder
+
+        encoder = BiEncoder.from_pretrained(
+            str(folder / ENCODER_FOLDER) if self.has_encoder else self.encoder,
+            None if self.has_encoder else self.encoder_revision,
+            pooling=self.encoder_pooling,
+            max_length=self.encoder_max_length,
+            device=device,
+            dtype=self.encoder_dtype,
+        )
+        # An index names its encoder without the original path.
+        encoder.identity["model"] = portable_locator(self.encoder)
+        if self.has_encoder:
+            encoder.identity["revision"] = self.encoder_revision
+        return encoder
+
+
+def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
+    """Collect what a deployment needs of a run; `target` appears only when it is complete.
+
+    On the run's file system the files are linked, which takes neither time nor space, because stages replace files and
+    never change them. On another file system they are copied. An encoder that the run did not train is copied too.
+
+    Args:
+        run: run folder with finished indexes.
+        target: folder to make.
+        dry_run: only check.
+
+    Raises:
+        UserError: `target` exists, or a folder of the run is missing or was made anew.
+    """
+    if target.exists():
+        raise UserError(f"{target} already exists; choose a new folder and switch the deployment over to it")
+    settings = IndexSettings.load(run)
+    if dry_run:
+        return
+    size = sum(file.stat().st_size for name in settings.folders for file in _files(run / name))
+    with written(target) as partial, progress(total=size, desc="collecting", unit="B") as bar:
+        for name in settings.folders:
+            for file in _files(run / name):
+                copy = partial / file.relative_to(run)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(file, copy)
+                bar.update(copy.stat().st_size)
+        if not settings.has_encoder:
+            revision = _copy_encoder(settings, partial / ENCODER_FOLDER)
+            settings = replace(
+                settings,
+                encoder=portable_locator(settings.encoder),
+                encoder_revision=revision,
+                has_encoder=True,
+            )
+        settings.save(partial)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a run's folder that a deployment needs."""
+    for file in folder.rglob("*"):
+        if file.is_file() and file.name not in TRAINING_FILES:
+            yield file
+
+
+def _copy_encoder(settings: IndexSettings, target: Path) -> str | None:
+    """Copy the bi-encoder into an index folder, and tell its revision: the commit, if it is of the Hub."""
+    source = Path(resolve_model(settings.encoder, settings.encoder_revision))
+    target.mkdir()
+    for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):
+        shutil.copyfile(file, target / file.name)
+    return commit_of(source) or settings.encoder_revision

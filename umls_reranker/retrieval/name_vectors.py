@@ -1,0 +1,126 @@
+"""The vectors of all names, encoded once for every index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.arrays import arrow_writer, open_arrow, write_numbers
+from ..core.files import read_json, write_json
+from ..core.script import progress
+from ..core.text_files import UserError
+from ..models.bi_encoder import CHUNK
+from .concept_index import NAMES_FILE, write_names
+
+if TYPE_CHECKING:
+    from ..models.bi_encoder import BiEncoder
+    from ..vocab.concepts import ConceptTable
+
+STRINGS_FILE = "strings.arrow"
+VECTORS_FILE = "vectors.json"
+# A multiple of the encoder's chunk, so that the end of a shard changes nothing: 25 MB at 384 dimensions.
+SHARD = CHUNK
+
+
+class NameVectors:
+    """A folder with all names, the distinct strings and their vectors, encoded in shards by any number of processes.
+
+    A shard is a fixed range of names, and its vectors depend on nothing else. So the result is bitwise the same for
+    any number of processes and interruptions. Every index is built from these vectors.
+
+    Args:
+        folder: folder that `prepare` wrote; a process needs memory for one shard, and the strings stay on disk.
+
+    Attributes:
+        names: file of the table of names (`write_names`).
+        identity: the encoder's `BiEncoder.identity`.
+        dimension: length of a vector.
+        concepts: number of concepts that the names belong to.
+
+    Raises:
+        UserError: the folder was not prepared.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        description = read_json(folder / VECTORS_FILE)
+        self.names = folder / NAMES_FILE
+        self.identity: dict[str, Any] = description["encoder"]
+        self.dimension: int = description["dimension"]
+        self.concepts: int = description["concepts"]
+        self._strings = open_arrow(folder / STRINGS_FILE)["string"]
+        shards = -(-len(self._strings) // SHARD)
+        self._files = [folder / f"{number:05}-of-{shards:05}.npy" for number in range(shards)]
+
+    @classmethod
+    def prepare(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path) -> NameVectors:
+        """Write the names and the strings to encode, unless a killed run wrote them.
+
+        Args:
+            concepts: the dictionary.
+            encoder: the bi-encoder that will encode them.
+            folder: folder to write into.
+        """
+        if not (folder / VECTORS_FILE).is_file():
+            folder.mkdir(exist_ok=True)
+            strings = pa.table({"string": write_names(concepts, folder / NAMES_FILE)})
+            with arrow_writer(folder / STRINGS_FILE, strings.schema) as writer:
+                writer.write(strings)
+            description = {"encoder": encoder.identity, "dimension": encoder.dimension, "concepts": len(concepts)}
+            write_json(folder / VECTORS_FILE, {"schema_version": 1} | description)
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return len(self._strings)
+
+    def encode_share(self, encoder: BiEncoder, process: int, processes: int) -> None:
+        """Encode every `processes`-th shard, except existing ones.
+
+        Args:
+            encoder: the bi-encoder, on this process's device.
+            process: number of this process, from 0.
+            processes: number of processes.
+        """
+        numbers = range(process, len(self._files), processes)
+        total = sum(self._size(number) for number in numbers)
+        with progress(total=total, desc="encoding names", unit=" names") as bar:
+            for number in numbers:
+                if not self._files[number].is_file():
+                    texts = self._strings.slice(number * SHARD, SHARD).to_pylist()
+                    write_numbers(self._files[number], encoder.encode(texts))
+                bar.update(self._size(number))
+
+    def shards(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield for each shard the number of its first name and its vectors, (names, dimension) float32.
+
+        Raises:
+            UserError: a shard is missing or cannot be read.
+        """
+        for number, file in enumerate(self._files):
+            try:
+                vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise UserError(
+                    f"{file} cannot be read ({error}); run umls-reranker build_index with --overwrite"
+                ) from None
+            yield number * SHARD, vectors
+
+    def take(self, names: np.ndarray) -> np.ndarray:
+        """Vectors of some names, by ascending number."""
+        of_shards = [np.empty((0, self.dimension), np.float32)]
+        for start, vectors in self.shards():
+            first, last = np.searchsorted(names, [start, start + len(vectors)])
+            of_shards.append(vectors[names[first:last] - start])
+        return np.concatenate(of_shards)
+
+    def sample(self, size: int) -> np.ndarray:
+        """Numbers of `size` names drawn without replacement, ascending; all if there are not more."""
+        if len(self) <= size:
+            return np.arange(len(self))
+        return np.sort(np.random.default_rng(0).choice(len(self), size, replace=False))
+
+    def _size(self, number: int) -> int:
+        return min(SHARD, len(self) - number * SHARD)
