@@ -30,6 +30,7 @@ from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.settings import CROSS_ENCODER, CalibrationArguments
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -200,11 +201,21 @@ def drawn_lists(
     utility[(rng.random(documents) < 1 / 60)[of_document]] = 0.0
     gold = np.argmax(np.column_stack([np.zeros(n), utility]) + rng.gumbel(size=(n, size + 1)), axis=1) - 1
     names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
-    lists = CandidateLists.from_objects(TypeHierarchy.built_in(), ["mention"] * n, [names] * n)
+    columns = MentionColumns(["mention"] * n, [names] * n)
+    lists = CandidateLists.from_columns(TypeHierarchy.built_in(), columns)
     every = np.ones(n, bool)
-    nothing = np.fromiter(((),) * n, object, n)
-    columns = (of_document.astype(str), every, every, gold, every, every, np.full(n, None))
-    annotations = Annotations(np.full(n, ""), nothing, ~every, *columns)
+    annotations = Annotations(
+        cuis=np.full(n, ""),
+        alternatives=np.fromiter(((),) * n, object, n),
+        composite=~every,
+        documents=of_document.astype(str),
+        starts=every,
+        ends=every,
+        gold=gold,
+        in_dictionary=every,
+        certifies=every,
+        mention_ids=np.full(n, None),
+    )
     scores = {"retriever": score.ravel()}
     return replace(lists, scores=scores).annotated(annotations), logits.ravel().astype(np.float32)
 

@@ -108,7 +108,7 @@ def make_index(recipe, run, stage) -> None:
 
 def make_lists(recipe, run, stage) -> None:
     from umls_reranker.corpora.mentions import SPLITS
-    from umls_reranker.lists.columns import trainable
+    from umls_reranker.lists.gold import trainable
     from umls_reranker.retrieval.candidates import drawn_rows, write_lists
     from umls_reranker.retrieval.name_index import NameIndex
     from umls_reranker.retrieval.name_vectors import NameVectors

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.vocab.types import TypeHierarchy
 
 
@@ -16,24 +17,23 @@ def make_lists(
     mentions, candidates, types=None, hierarchy=None, lefts=None, rights=None, gold=None, cuis=None, documents=None
 ):
     """Lists of objects; with `gold`, places of the right concepts, those of an annotated split."""
-    lists = CandidateLists.from_objects(
-        hierarchy or TypeHierarchy.built_in(), mentions, candidates, types, lefts, rights
-    )
+    columns = MentionColumns(mentions, candidates, types, lefts, rights)
+    lists = CandidateLists.from_columns(hierarchy or TypeHierarchy.built_in(), columns)
     if gold is None:
         return lists
     count = len(mentions)
     gold_ids = ["C1"] * count if cuis is None else cuis
     annotations = Annotations(
-        np.array(gold_ids, object),
-        np.fromiter(((cui,) for cui in gold_ids), object, count),
-        np.zeros(count, bool),
-        np.array([str(row) for row in range(count)] if documents is None else documents, object),
-        np.zeros(count, int),
-        np.ones(count, int),
-        np.asarray(gold),
-        np.ones(count, bool),
-        np.ones(count, bool),
-        np.full(count, None),
+        cuis=np.array(gold_ids, object),
+        alternatives=np.fromiter(((cui,) for cui in gold_ids), object, count),
+        composite=np.zeros(count, bool),
+        documents=np.array([str(row) for row in range(count)] if documents is None else documents, object),
+        starts=np.zeros(count, int),
+        ends=np.ones(count, int),
+        gold=np.asarray(gold),
+        in_dictionary=np.ones(count, bool),
+        certifies=np.ones(count, bool),
+        mention_ids=np.full(count, None),
     )
     return AnnotatedLists(**vars(lists), annotations=annotations)
 

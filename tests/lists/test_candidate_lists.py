@@ -7,7 +7,7 @@ from list_fixtures import make_lists
 from trigram_encoder import make_concepts
 
 from umls_reranker.lists.candidate_lists import CandidateLists
-from umls_reranker.lists.columns import InvalidRow
+from umls_reranker.lists.columns import InvalidRow, MentionColumns
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import candidate_cuis, list_rows, read_run_lists, write_list_rows
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
@@ -140,8 +140,8 @@ OURS = {"name": "cold", "cui": "C1", "list_score": 0.5}
     ],
 )
 def test_candidates_of_other_tools_are_read_as_ours(theirs):
-    expected = content(CandidateLists.from_objects(HIERARCHY, ["m"], [[OURS]], scores=None))
-    found = [content(CandidateLists.from_objects(HIERARCHY, ["m"], [[theirs]], scores=None))]
+    expected = content(CandidateLists.from_columns(HIERARCHY, MentionColumns(["m"], [[OURS]]), None))
+    found = [content(CandidateLists.from_columns(HIERARCHY, MentionColumns(["m"], [[theirs]]), None))]
     if "_source" not in theirs:
         table = pa.Table.from_pylist([{"entity": "m", "candidates": [theirs]}])
         found.append(content(CandidateLists.from_rows(HIERARCHY, table, scores=None)))

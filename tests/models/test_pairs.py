@@ -11,6 +11,7 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.core.text_files import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
+from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.models.pairs import MARKERS, PairEncoder, PairTemplate
 
 SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
@@ -153,7 +154,9 @@ def test_candidate_texts_come_from_the_dictionary(tmp_path):
     concepts = make_concepts(tmp_path, {"C0000001": ("", ["Common Cold", "cold"]), "C0000002": ("", ["Cold"])})
     names, cuis = ["cold", "Cold", "common cold"], ["C0000001", "C0000002", "C0000001"]
     candidates = [{"name": name, "cui": cui} for name, cui in zip(names, cuis, strict=True)]
-    lists = CandidateLists.from_objects(concepts.hierarchy, ["a cold"], [candidates]).completed(concepts)
+    lists = CandidateLists.from_columns(concepts.hierarchy, MentionColumns(["a cold"], [candidates])).completed(
+        concepts
+    )
     shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(lists)
     assert shown == ["cold ; Common Cold", "Cold", "common cold"]
     assert PairTemplate().candidate_texts(lists) == names

@@ -88,7 +88,7 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
         linker.read(["fever"], [document])
     with pytest.raises(ValueError, match="'cold' is not in its document at character 3"):
         linker.read(["cold"], [document], [3])
-    with pytest.raises(ValueError, match="the same number of documents"):
+    with pytest.raises(ValueError, match="1 mentions, 2 documents"):
         linker.read(["cold"], [document] * 2)
     with pytest.raises(ValueError, match="^mention 1: the mention 'fever' is not in its document$"):
         linker.link_batch(["cold", "fever"], ["a cold", "a cold"])

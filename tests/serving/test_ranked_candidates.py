@@ -7,6 +7,7 @@ from tiny_reranker import HIERARCHY
 
 from umls_reranker.calibration.decisions import Decisions
 from umls_reranker.lists.candidate_lists import CandidateLists
+from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.serving.bulk import RANKED_SCHEMA
 from umls_reranker.serving.linker import LinkedConcept
 from umls_reranker.serving.rows import RANKED_TYPE, RankedCandidate, ranked_candidates, ranked_column
@@ -22,7 +23,7 @@ FALLBACKS = [("names", 1), (None, 0), ("all", 1)]
 
 @pytest.fixture
 def decided():
-    lists = CandidateLists.from_objects(HIERARCHY, ["a", "b", "c"], CANDIDATES)
+    lists = CandidateLists.from_columns(HIERARCHY, MentionColumns(["a", "b", "c"], CANDIDATES))
     decisions = Decisions(
         offsets=lists.offsets,
         logits=np.array([np.nan, -2.0, 3.5], np.float32),

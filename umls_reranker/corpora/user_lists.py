@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from ..core.settings import TEACHER
 from ..core.text_files import UserError
+from ..lists.candidate_forms import bare_id
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.columns import FIELDS, as_arrow, bare_id
+from ..lists.columns import FIELDS, as_arrow
 from ..lists.labels import (
     LabelledLists,
     best_of_each_concept,

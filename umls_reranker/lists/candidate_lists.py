@@ -5,7 +5,7 @@ They are made from rows as users write them, Python objects or an Arrow table. M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -17,22 +17,19 @@ import pyarrow as pa
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
 from ..core.settings import SCORES
 from ..vocab.types import TypeHierarchy, TypeSets
+from .candidate_forms import all_score_keys, flat_candidates, keys_found, values_by_key
 from .columns import (
     CANDIDATE_KEYS,
     FOUND,
     SUFFIX,
-    Column,
+    ColumnChecker,
     InvalidRow,
+    MentionColumns,
     encoded_texts,
-    flat_candidates,
-    keys_found,
-    listed,
-    require_lists,
-    score_names,
-    trainable,
-    values_by_key,
-    whole,
+    first_values,
+    row_column,
 )
+from .gold import trainable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,7 +72,7 @@ class Annotations:
 
     @property
     def trainable(self) -> np.ndarray:
-        """(n,) the gold concept, or "" (`columns.trainable`)."""
+        """(n,) the gold concept, or "" (`gold.trainable`)."""
         return np.where(self.composite, "", trainable([ids] for ids in self.alternatives))
 
 
@@ -118,28 +115,15 @@ class CandidateLists:
     unknown_types: Sequence[str] = ()
 
     @classmethod
-    def from_objects(
-        cls,
-        hierarchy: TypeHierarchy,
-        mentions: Sequence[str],
-        candidates: Sequence[Collection[Any]] | pa.Array,
-        types: Sequence[str | Iterable[str] | None] | pa.Array | None = None,
-        lefts: Sequence[str | None] | pa.Array | None = None,
-        rights: Sequence[str | None] | pa.Array | None = None,
-        scores: Iterable[str] | None = SCORES,
-        index_keys: Sequence[str] | None = None,
+    def from_columns(
+        cls, hierarchy: TypeHierarchy, columns: MentionColumns, scores: Iterable[str] | None = SCORES
     ) -> CandidateLists:
-        """Make lists from n mentions; a candidate is a name, or a mapping or object as for `UMLSReranker.rerank`.
+        """Check n mentions and their candidates, and make lists of them.
 
         Args:
             hierarchy: the types that the model knows.
-            mentions: n texts.
-            candidates: the candidates of each mention.
-            types: types of n mentions, ids or names.
-            lefts: n texts before the mentions.
-            rights: n texts after the mentions.
+            columns: the mentions.
             scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None reads all.
-            index_keys: as for the attribute; by default unknown.
 
         Raises:
             InvalidRow: a value is of the wrong type, or a mention or a name is blank; names its position, and its
@@ -147,51 +131,35 @@ class CandidateLists:
             TypeError: a column is not a list.
             ValueError: columns are of different lengths.
         """
-        require_lists(entities=mentions, candidates=candidates, entity_types=types, lefts=lefts, rights=rights)
-        count = len(mentions)
-        types = [None] * count if types is None else types
-        lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
-        if any(len(column) != count for column in (candidates, types, lefts, rights)):
-            raise ValueError(f"{count} entities need the same number of candidate lists, types and contexts")
-        entity = Column("entity", count)
-        resolved_types, unknown_types = Column("entity_type", count).types(types).resolved(hierarchy)
-        offsets, items = flat_candidates(candidates)
-        names = score_names(items) if scores is None else list(scores)
-        values = values_by_key(items, (*CANDIDATE_KEYS, *(name + SUFFIX for name in names)))
-
-        def column(key: str) -> Column:
-            return Column(key, count, offsets)
-
-        def texts(key: str) -> Sequence[str | None] | pa.StringArray:
-            return column(key).texts(values[key])
-
-        def side(key: str, values: Any) -> list[str]:
-            return [text or "" for text in listed(Column(key, count).texts(values))]
-
-        def strings(key: str) -> pa.StringArray:
-            found = texts(key)
-            return found if isinstance(found, pa.Array) else pa.array(found, pa.string())
-
-        displayed = encoded_texts(texts("name"))
-        blank = [code for code, text in enumerate(displayed.texts) if not (text and text.strip())]
+        columns.require_lists()
+        count = len(columns.mentions)
+        checker = ColumnChecker(count)
+        types, unknown_types = checker.types("entity_type", columns.types).resolved(hierarchy)
+        offsets, items = flat_candidates(columns.candidates)
+        item_checker = ColumnChecker(count, offsets)
+        score_keys = [name + SUFFIX for name in scores] if scores is not None else all_score_keys(items)
+        values = values_by_key(items, (*CANDIDATE_KEYS, *score_keys))
+        names = encoded_texts(item_checker.texts("name", values["name"]))
+        blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
         if blank:
-            at = int(np.isin(displayed.codes, blank).argmax())
-            column("name").refuse(at, f"is missing or blank{keys_found(items[at])}; a dictionary has names of ids")
-        candidate_types, _ = column("semantic_types").types(values["semantic_types"]).resolved(hierarchy)
+            position = int(np.isin(names.codes, blank).argmax())
+            keys = keys_found(items[position])
+            item_checker.refuse("name", position, f"is missing or blank{keys}; a dictionary has names of ids")
+        candidate_types = item_checker.types("semantic_types", values["semantic_types"])
         return cls(
-            mentions=entity.no_blanks(listed(entity.texts(mentions))),
-            lefts=side("left", lefts),
-            rights=side("right", rights),
-            types=resolved_types,
+            mentions=checker.filled_texts("entity", columns.mentions),
+            lefts=checker.texts_or_empty("left", columns.lefts),
+            rights=checker.texts_or_empty("right", columns.rights),
+            types=types,
             offsets=offsets,
-            names=displayed,
-            cuis=encoded_texts(texts("cui")),
-            preferred_names=strings("preferred_name"),
-            definitions=strings("definition"),
-            candidate_types=candidate_types,
-            scores={name: column(name + SUFFIX).numbers(values[name + SUFFIX]) for name in names},
+            names=names,
+            cuis=encoded_texts(item_checker.texts("cui", values["cui"])),
+            preferred_names=item_checker.arrow_texts("preferred_name", values["preferred_name"]),
+            definitions=item_checker.arrow_texts("definition", values["definition"]),
+            candidate_types=candidate_types.resolved(hierarchy)[0],
+            scores={key.removesuffix(SUFFIX): item_checker.numbers(key, values[key]) for key in score_keys},
             hierarchy=hierarchy,
-            index_keys=[""] * count if index_keys is None else index_keys,
+            index_keys=[""] * count if columns.index_keys is None else columns.index_keys,
             unknown_types=unknown_types,
         )
 
@@ -208,36 +176,29 @@ class CandidateLists:
         candidates have. Keys that are not known are ignored.
 
         Raises:
-            InvalidRow: as for `from_objects`, or a row could not be read (it has ``error``).
+            InvalidRow: as for `from_columns`, or a row could not be read (it has ``error``).
         """
-
-        def values(key: str) -> list[Any] | pa.Array:
-            if isinstance(rows, pa.Table):
-                return whole(rows[key]) if key in rows.column_names else pa.nulls(len(rows), pa.string())
-            return [row.get(key) for row in rows]
-
-        for row, reason in enumerate(listed(values("error"))):
+        for row, reason in enumerate(first_values(rows, "error")):
             if reason:
                 raise InvalidRow(row, str(reason), len(rows))
-        entities, others = listed(values("entity")), listed(values("mention"))
-        texts = [other if entity is None else entity for entity, other in zip(entities, others, strict=True)]
-        lists = values("candidates")
-        no_list = lists.is_null().to_pylist() if isinstance(lists, pa.Array) else [items is None for items in lists]
-        for key, is_missing in (("entity", [text is None for text in texts]), ("candidates", no_list)):
+        columns = MentionColumns(
+            mentions=first_values(rows, "entity", "mention"),
+            candidates=row_column(rows, "candidates"),
+            types=row_column(rows, "entity_type"),
+            lefts=row_column(rows, "left"),
+            rights=row_column(rows, "right"),
+            index_keys=[key or "" for key in first_values(rows, "index_key")],
+        )
+        for key, values in (("entity", columns.mentions), ("candidates", columns.candidates)):
+            if isinstance(values, pa.Array):
+                is_missing = values.is_null().to_pylist()
+            else:
+                is_missing = [value is None for value in values]
             if True in is_missing:
                 row = is_missing.index(True)
                 keys = rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
                 raise InvalidRow(row, f"{key} missing from the row{keys_found(keys)}", len(rows))
-        return cls.from_objects(
-            hierarchy,
-            texts,
-            lists,
-            values("entity_type"),
-            values("left"),
-            values("right"),
-            scores,
-            [key or "" for key in listed(values("index_key"))],
-        )
+        return cls.from_columns(hierarchy, columns, scores)
 
     def annotated(self, annotations: Annotations) -> AnnotatedLists:
         """The same lists with annotations."""

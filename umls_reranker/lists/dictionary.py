@@ -16,7 +16,8 @@ from ..vocab.concepts import StringRows
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
-from .columns import SYNONYM_SCORE, bare_id, concept_id, own_form
+from .candidate_forms import bare_id, concept_id, standard_candidate
+from .columns import SYNONYM_SCORE
 
 
 class _Candidate(NamedTuple):
@@ -128,7 +129,7 @@ class Dictionary:
         known: list[_Candidate] = []
         for number, row in enumerate(new_rows):
             if isinstance(row.get("candidates"), list | tuple):
-                row["candidates"] = list(map(own_form, row["candidates"]))
+                row["candidates"] = list(map(standard_candidate, row["candidates"]))
                 known += _with_cui(number, row["candidates"])
         cuis = [candidate.cui for candidate in known]
         columns: dict[str, Sequence[Any]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,9 +18,11 @@ from ..core.arrays import RepeatedTexts, arrow_writer, list_offsets, number_dist
 from ..core.settings import FEATURES, SCORES, TEACHER
 from ..core.text_files import UserError
 from ..vocab.types import TypeHierarchy
+from .candidate_forms import concept_id, keys_found, standard_candidate
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
-from .columns import SUFFIX, InvalidRow, concept_id, keys_found, own_form
+from .columns import SUFFIX, InvalidRow, first_values
 from .dictionary import Dictionary
+from .gold import GOLD_KEYS, gold_parts, id_text
 from .read import CUI_LESS, RowPosition, Rows, read_rows
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
-# Keys of a row's gold concept, the first before the other.
-GOLD_KEYS = ("gold_cui", "cui")
 # Successive words that texts of different documents rarely share, and the share of texts that may.
 SHARED_WORDS, FEW_SHARED = 8, 0.1
 # An id that ends in a number, after a separator.
@@ -147,8 +146,8 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
         errors = row_errors(partial(CandidateLists.from_rows, hierarchy, scores=None), rows.content)
         more = _and_more(len(errors) - errors.count(None) - 1)
         raise UserError(f"{positions[fault.row]}: {fault.reason}{more}") from None
-    documents = list(map(id_text, _values(rows, "doc_id")))
-    gold_ids = list(map(gold_parts, _values(rows, *GOLD_KEYS, "id")))
+    documents = list(map(id_text, first_values(rows.content, "doc_id")))
+    gold_ids = list(map(gold_parts, first_values(rows.content, *GOLD_KEYS, "id")))
     for key, values in (("doc_id", documents), ("cui", gold_ids)):
         if None in values:
             at = values.index(None)
@@ -166,8 +165,10 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
     owners, first = np.unique(lists.owner[correct], return_index=True)
     gold = np.full(len(lists), -1, np.int64)
     gold[owners] = correct[first] - lists.offsets[owners]
-    starts = [row if start is None else start for row, start in enumerate(_values(rows, "start"))]
-    ends = [start + 1 if end is None else end for start, end in zip(starts, _values(rows, "end"), strict=True)]
+    starts = [row if start is None else start for row, start in enumerate(first_values(rows.content, "start"))]
+    ends = [
+        start + 1 if end is None else end for start, end in zip(starts, first_values(rows.content, "end"), strict=True)
+    ]
     annotations = Annotations(
         cuis=np.array(list(map("|".join, alternatives)), object),
         alternatives=alternatives,
@@ -177,10 +178,10 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
         ends=np.array(ends),
         gold=gold,
         in_dictionary=np.array([bool({*ids} - {CUI_LESS}) for ids in alternatives], bool),
-        certifies=np.array([value is not False for value in _values(rows, "sampled")], bool),
-        mention_ids=np.array(list(map(id_text, _values(rows, "mention_id"))), object),
+        certifies=np.array([value is not False for value in first_values(rows.content, "sampled")], bool),
+        mention_ids=np.array(list(map(id_text, first_values(rows.content, "mention_id"))), object),
     )
-    return LabelledLists(lists.annotated(annotations), positions, _values(rows, "split"))
+    return LabelledLists(lists.annotated(annotations), positions, first_values(rows.content, "split"))
 
 
 def list_rows(
@@ -277,37 +278,13 @@ def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
     """The ids of all candidates, except of malformed rows."""
     lists = (row.get("candidates") for row in rows)
     items = chain.from_iterable(items for items in lists if isinstance(items, list))
-    cuis = (concept_id(item) for item in map(own_form, items) if isinstance(item, dict))
+    cuis = (concept_id(item) for item in map(standard_candidate, items) if isinstance(item, dict))
     return {cui for cui in cuis if isinstance(cui, str)}
-
-
-def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
-    """The gold concepts of a mention: of each part that it names, the ids of which any is correct; () for none.
-
-    A text is one id, verbatim; a list holds alternatives of one part; and a list of lists is a composite of parts.
-    None is returned for anything else.
-
-    >>> gold_parts("D003110"), gold_parts(["D003110", "C562477"]), gold_parts([["D001943"], ["D010051"]])
-    ((('D003110',),), (('D003110', 'C562477'),), (('D001943',), ('D010051',)))
-    """
-    parts = value if isinstance(value, list) else [[value]]
-    if parts and not any(isinstance(part, list) for part in parts):
-        parts = [parts]
-    texts = [[id_text(item) for item in part] if isinstance(part, list) else [None] for part in parts]
-    ids = tuple(tuple(text for text in part if text) for part in texts)
-    return None if None in chain(*texts) else ids
 
 
 def gold_ids(rows: Rows) -> list[set[str]]:
     """The ids under ``cui`` or ``gold_cui`` of each row, of which any is correct; empty if there are none."""
-    return [set(chain.from_iterable(gold_parts(value) or ())) for value in _values(rows, *GOLD_KEYS)]
-
-
-def id_text(value: Any) -> str | None:
-    """An id as text, the same after a spreadsheet turned 7 into 7.0, or a blank cell into NaN."""
-    if isinstance(value, float):
-        value = (int(value) if value.is_integer() else value) if math.isfinite(value) else None
-    return None if value is None or isinstance(value, list | dict) else str(value).strip() or None
+    return [set(chain.from_iterable(gold_parts(value) or ())) for value in first_values(rows.content, *GOLD_KEYS)]
 
 
 def _joined(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
@@ -333,15 +310,6 @@ def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:
     return None if mention_id is None else (id_text(row.get("doc_id")), mention_id)
 
 
-def _values(rows: Rows, *keys: str) -> list[Any]:
-    """The values of the first of some keys in all rows, None if missing."""
-    content = rows.content
-    if not isinstance(content, pa.Table):
-        return [next((row[key] for key in keys if row.get(key) is not None), None) for row in content]
-    found = [content[key].to_pylist() for key in keys if key in content.column_names] or [[None] * len(content)]
-    return [next((value for value in values if value is not None), None) for values in zip(*found, strict=True)]
-
-
 def _and_more(count: int) -> str:
     """The end of a message about a row."""
     return f"; {count:,} more rows have errors" if count else ""
@@ -354,7 +322,7 @@ def _complete(lists: CandidateLists, rows: Rows) -> CandidateLists:
         at = int(is_blank.argmax())
         row = int(lists.owner[at])
         place = at - lists.offsets[row]
-        keys = keys_found(own_form(rows.mappings()[row]["candidates"][place]))
+        keys = keys_found(standard_candidate(rows.mappings()[row]["candidates"][place]))
         raise UserError(f"{rows.positions[row]}: candidate {place} has no cui; give each candidate one{keys}")
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     for name in scores:

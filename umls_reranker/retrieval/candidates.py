@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..core.arrays import list_offsets
 from ..core.script import progress
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from ..lists.labels import list_rows, write_list_rows
 from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever

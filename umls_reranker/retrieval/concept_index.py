@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..core.arrays import arrow_writer
 from ..core.files import read_json, require_format, write_json
 from ..core.text_files import UserError
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from .concept_search import sole_documents
 
 if TYPE_CHECKING:

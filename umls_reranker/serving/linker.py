@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.text_files import UserError, warn_caller
 from ..corpora.corpus import find_abbreviations, text_around
-from ..lists.columns import Column, require_lists
+from ..lists.columns import ColumnChecker, require_lists
 from ..vocab.concepts import ConceptTable
 from .reranker import UMLSReranker
 from .rows import RankedCandidate
@@ -244,12 +244,10 @@ class ConceptLinker:
         starts = [None] * count if starts is None else starts
         lefts = [""] * count if lefts is None else lefts
         rights = [""] * count if rights is None else rights
-        if any(len(column) != count for column in (documents, starts, lefts, rights)):
-            raise ValueError(f"{count} mentions need the same number of documents, starts and contexts")
-        columns = {"mention": mentions, "document": documents, "left": lefts, "right": rights}
-        for key, values in columns.items():
-            Column(key, count).texts(values)
-        Column("mention", count).no_blanks(mentions)
+        checker = ColumnChecker(count)
+        checker.filled_texts("mention", mentions)
+        for key, values in (("document", documents), ("left", lefts), ("right", rights)):
+            checker.texts(key, values)
         long_forms: dict[str, dict[str, str]] = {}
         queries = MentionQueries([], [], [])
         for row, (mention, document, start) in enumerate(zip(mentions, documents, starts, strict=True)):

@@ -21,7 +21,7 @@ from ..core.text_files import UserError, warn_caller
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import SYNONYM_SCORE
+from ..lists.columns import SYNONYM_SCORE, MentionColumns
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
@@ -191,8 +191,16 @@ class UMLSReranker:
         Warns:
             UserWarning: the model does not know a type, or inputs that it reads are missing; names them.
         """
-        columns = [entity], [candidates], [entity_type], [left], [right]
-        return self.rerank_batch(*columns, exhaustive=exhaustive, index_keys=[index_key])[0]
+        (ranked,) = self.rerank_batch(
+            entities=[entity],
+            candidates=[candidates],
+            entity_types=[entity_type],
+            lefts=[left],
+            rights=[right],
+            exhaustive=exhaustive,
+            index_keys=[index_key],
+        )
+        return ranked
 
     def rerank_batch(
         self,
@@ -240,8 +248,8 @@ class UMLSReranker:
         index_keys: Sequence[str] | None = None,
     ) -> CandidateLists:
         """Read mentions and their candidates into columns; arguments and errors are those of `rerank_batch`."""
-        columns = entities, candidates, entity_types, lefts, rights
-        return CandidateLists.from_objects(self.thresholds.hierarchy, *columns, self.calibration.scores, index_keys)
+        columns = MentionColumns(entities, candidates, entity_types, lefts, rights, index_keys)
+        return CandidateLists.from_columns(self.thresholds.hierarchy, columns, self.calibration.scores)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> CandidateLists:
         """Read rows as in files; errors are those of `CandidateLists.from_rows`."""
@@ -320,7 +328,8 @@ class UMLSReranker:
         """
         if not 0 <= score <= 1:
             raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
-        lists = CandidateLists.from_objects(self.thresholds.hierarchy, ["mention"], [[]], [entity_type])
+        columns = MentionColumns(["mention"], [[]], types=[entity_type])
+        lists = CandidateLists.from_columns(self.thresholds.hierarchy, columns)
         self._warn_of_types(lists.unknown_types)
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
 

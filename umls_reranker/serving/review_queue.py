@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..core.files import written
-from ..lists.columns import concept_id, trainable
-from ..lists.labels import gold_parts
+from ..lists.candidate_forms import concept_id
+from ..lists.gold import gold_parts, trainable
 from ..vocab.text import normalize_name
 
 SAMPLED = "sampled"

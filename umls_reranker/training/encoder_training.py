@@ -26,7 +26,7 @@ from ..core.files import write_json
 from ..core.settings import EncoderArguments, IndexArguments, RunArguments
 from ..core.text_files import UserError
 from ..core.training_arguments import OneGpuArguments
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
 from ..models.pairs import MARKERS
