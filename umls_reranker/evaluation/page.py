@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from ..calibration.reliability import document_index, document_sums, equal_width, reliability_curve
 from ..calibration.thresholds import ThresholdTable
@@ -167,7 +167,7 @@ def report_page(metrics: Mapping[str, Any], title: str, thresholds: ThresholdTab
     Returns:
         HTML text without external references.
     """
-    return _rendered(
+    return rendered(
         "report.html",
         metrics=metrics,
         curves=metrics["curves"],
@@ -202,13 +202,14 @@ def card_charts(metrics: Mapping[str, Any], target_precision: float) -> tuple[st
 
 def _chart_file(title: str, legend: Mapping[str, str], axes: Axes, **content: Any) -> str:
     """A chart with a title and a legend above it: label -> class of its element."""
-    return _rendered("chart_file.svg", title=title, legend=legend, axes=axes, **content).strip() + "\n"
+    return rendered("chart_file.svg", title=title, legend=legend, axes=axes, **content).strip() + "\n"
 
 
-def _rendered(template: str, **content: Any) -> str:
+def rendered(template: str, /, **content: Any) -> str:
+    """A template of the package with its content; a name that it lacks is an error. HTML and SVG are escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=select_autoescape(("html", "svg")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

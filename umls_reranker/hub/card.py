@@ -8,21 +8,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import yaml_dump
-from yaml import YAMLError
 
 from ..core.fetch import HUB_DATASET
 from ..core.files import read_json
 from ..core.text_files import UserError
 from ..evaluation.metrics import read_metrics
-from ..evaluation.page import TEMPLATES
-from ..evaluation.render import as_markdown, is_there, markdown_table, percent, report_tables, title_of
+from ..evaluation.page import rendered
+from ..evaluation.render import (
+    as_markdown,
+    is_there,
+    markdown_table,
+    percent,
+    report_tables,
+    title_of,
+)
 from ..models.pairs import PairTemplate
 from .download import REPO_ID
 from .model_folder import (
@@ -30,16 +38,16 @@ from .model_folder import (
     CARD,
     MANIFEST,
     METRICS,
+    RECIPE,
     RELIABILITY,
     RISK_COVERAGE,
     THRESHOLDS,
-    has_network,
-    model_recipe,
 )
 
 NETWORK_TAGS = ["cross-encoder", "sentence-transformers"]
 # Figures in the card's metadata, with task and title.
-RANKING, CALIBRATION = ("text-ranking", "Concept reranking"), ("text-classification", "Calibration")
+RANKING = ("text-ranking", "Concept reranking")
+CALIBRATION = ("text-classification", "Calibration")
 PAIRS = ("text-classification", "Pair classification")
 INDEXED = {
     **dict.fromkeys(("acc@1", "mrr", "recall@5"), RANKING),
@@ -51,7 +59,14 @@ INDEXED = {
 # The part of a card that each version writes anew, and the keys of its metadata.
 BEGIN = "<!-- umls-reranker:begin (each version replaces the text from here to the end mark) -->"
 END = "<!-- umls-reranker:end -->"
-OWN_METADATA = ("base_model", "library_name", "pipeline_tag", "metrics", "model_name", "model-index")
+OWN_METADATA = (
+    "base_model",
+    "library_name",
+    "pipeline_tag",
+    "metrics",
+    "model_name",
+    "model-index",
+)
 # A pair with all that a template may show.
 EXAMPLE: dict[str, Any] = {
     "mention": "neuropathy due to diabetes",
@@ -64,7 +79,7 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-class Source(NamedTuple):
+class LicensedSource(NamedTuple):
     """What something was made from, and its license in words."""
 
     name: str
@@ -73,13 +88,212 @@ class Source(NamedTuple):
 
 # Keyed by a substring of the locator.
 KNOWN_SOURCES = {
-    "medmentions": Source("MedMentions", "CC0 1.0"),
-    "hp.obo": Source("Human Phenotype Ontology", "HPO license: free use, citing source and version"),
-    "sapbert": Source("SapBERT", "Apache-2.0"),
-    "all-minilm-l6-v2": Source("all-MiniLM-L6-v2", "Apache-2.0"),
+    "medmentions": LicensedSource("MedMentions", "CC0 1.0"),
+    "hp.obo": LicensedSource(
+        "Human Phenotype Ontology", "HPO license: free use, citing source and version"
+    ),
+    "sapbert": LicensedSource("SapBERT", "Apache-2.0"),
+    "all-minilm-l6-v2": LicensedSource("all-MiniLM-L6-v2", "Apache-2.0"),
 }
 UMLS_LICENSE = "UMLS Metathesaurus License Agreement and the licenses of the source vocabularies"
 OWN_LICENSE = "set by its publisher"
+
+
+@dataclass(kw_only=True)
+class Card:
+    """What a card is written from; `text` is the card.
+
+    Attributes:
+        metrics: content of ``metrics.json``.
+        recipe: content of ``recipe.yaml``; for a model that was made of lists, some keys only.
+        info: content of ``reranker.json``.
+        thresholds: content of ``thresholds.json``.
+        score_ranges: name of a score -> its lowest and highest value in calibration.
+        repo_id: Hub repo, for the loading example; None writes a placeholder.
+        tag: version that the example pins.
+        plots: SVG files next to the card.
+    """
+
+    metrics: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    info: Mapping[str, Any]
+    thresholds: Mapping[str, Any]
+    score_ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    repo_id: str | None = None
+    tag: str | None = None
+    plots: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.repo_id.split("/")[-1] if self.repo_id else self.recipe["run_name"]
+
+    @property
+    def lists(self) -> Mapping[str, Any]:
+        """Facts about the user's lists that the model was calibrated on; empty for a model of a run."""
+        return self.metrics.get("lists", {})
+
+    @property
+    def scores(self) -> list[str]:
+        """Scores that candidates should bring; those of this package's retrievers come from their index alone."""
+        return [*self.score_ranges] if self.lists or self.recipe.get("candidate_lists") else []
+
+    @property
+    def load_arguments(self) -> str:
+        """Arguments of `from_pretrained`, as code."""
+        revision = f', revision="{self.tag}"' if self.tag else ""
+        return f'"{self.repo_id or "path/to/model"}"{revision}'
+
+    @property
+    def candidates(self) -> str:
+        """Two candidates with scores as calibration saw them, as code."""
+        candidates: list[dict[str, Any]] = [
+            {"cui": "C0011882", "name": "diabetic neuropathy"},
+            {"cui": "C0031117", "name": "Peripheral neuropathy"},
+        ]
+        for name in self.scores:
+            ends = self.score_ranges[name]
+            for candidate, score in zip(
+                candidates, (ends["high"], (ends["low"] + ends["high"]) / 2), strict=True
+            ):
+                candidate[f"{name}_score"] = float(f"{score:.3g}")
+        return "[\n" + "".join(f"    {json.dumps(candidate)},\n" for candidate in candidates) + "]"
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether any of the models has a certificate of its high tier."""
+        return any(map(_is_certified, self.thresholds["inputs"]))
+
+    @property
+    def certificates(self) -> str:
+        """A table of the models' certificates."""
+        rows = []
+        for entry in self.thresholds["inputs"]:
+            figures = (
+                entry["certificate"]
+                if _is_certified(entry)
+                else dict.fromkeys(("share", "precision"))
+            )
+            certified = "yes" if _is_certified(entry) else "no"
+            rows.append(
+                [entry["name"], certified, percent(figures["share"]), percent(figures["precision"])]
+            )
+        return markdown_table(["inputs", "certified", "coverage", "precision"], rows)
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes on the figures, as sentences."""
+        return [_sentence(as_text(note)) for note in self.metrics["notes"]]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the model is better than the order of the lists, as a sentence."""
+        return _sentence(self.metrics["verdict"].replace("your order", "the original order"))
+
+    @property
+    def corpus(self) -> str:
+        """Name of the source of the mentions."""
+        recipe = self.recipe
+        if recipe.get("candidate_lists"):
+            return f"candidate lists {_file_name(recipe['candidate_lists'])}"
+        if recipe.get("mention_source") == "held_out_synonyms":
+            terms = _sources(recipe.get("obo") or recipe.get("names") or "UMLS Metathesaurus")
+            return f"held-out synonyms of {terms.name}"
+        return _sources(recipe.get("corpus") or "corpus").name
+
+    @property
+    def metadata(self) -> ModelCardData:
+        """The metadata, with the figures in `INDEXED`."""
+        base_model = self.info["base_model"]
+        corpus = "user-provided candidate lists" if self.lists else self.corpus
+        results = []
+        for key, (task_type, task_name) in INDEXED.items():
+            value = self.metrics["figures"].get(key, {}).get("value")
+            if is_there(value):
+                result = EvalResult(
+                    task_type=task_type,
+                    task_name=task_name,
+                    dataset_type=re.sub(r"\W+", "-", corpus.lower()).strip("-"),
+                    dataset_name=corpus,
+                    dataset_split=self.metrics["split"],
+                    metric_type=key,
+                    metric_name=title_of(key),
+                    metric_value=round(value, 4),
+                )
+                results.append(result)
+        return ModelCardData(
+            language="en",
+            license="other",
+            license_name="licenses-of-the-sources",
+            license_link=self.repo_id
+            and f"https://huggingface.co/{self.repo_id}#licenses-of-the-sources",
+            datasets=_datasets(self.recipe) or None,
+            metrics=[result.metric_type for result in results] or None,
+            base_model=base_model if base_model and _is_hub_id(base_model) else None,
+            library_name="transformers" if base_model else "umls_reranker",
+            pipeline_tag="text-ranking",
+            tags=[
+                "umls",
+                "entity-linking",
+                "reranker",
+                *(NETWORK_TAGS if base_model else []),
+                "biomedical",
+            ],
+            model_name=self.name,
+            eval_results=results or None,
+        )
+
+    @property
+    def sources(self) -> str:
+        """A table of the licenses of concepts and mentions, if the dictionary is known, and of base model or lists."""
+        recipe = self.recipe
+        dictionary = self.info.get("dictionary") or {}
+        rows = []
+        if release := dictionary.get("release"):
+            sources = recipe.get("identifiers") or ", ".join(recipe.get("sources") or ())
+            only = f", names from {sources} only" if sources else ""
+            name = f"UMLS Metathesaurus {release['name'] or ''}".rstrip()
+            rows.append([f"concepts: {as_text(name + only)}", UMLS_LICENSE])
+        for vocabulary in dictionary.get("vocabularies") or ():
+            name, terms = _sources(vocabulary["file"])
+            if terms == OWN_LICENSE:
+                name = vocabulary["id"] or name
+                terms = vocabulary["license"] or terms
+            version = f", version {vocabulary['version']}" if vocabulary["version"] else ""
+            rows.append([f"concepts: {as_text(name + version)}", as_text(terms)])
+        if dictionary and recipe.get("mention_source") == "corpus":
+            terms = (
+                OWN_LICENSE
+                if recipe["candidate_lists"]
+                else _sources(recipe["corpus"] or "corpus").terms
+            )
+            rows.append([f"mentions: {as_text(self.corpus)}", terms])
+        if base_model := self.info["base_model"]:
+            rows.append([f"base model: {linked_model(base_model)}", _sources(base_model).terms])
+        else:
+            rows.append(["candidate lists used for calibration", "set by their publishers"])
+        return markdown_table(["source", "license"], rows)
+
+    def text(self) -> str:
+        """The content of ``README.md``: YAML metadata with ``model-index``, then Markdown."""
+        template = None
+        pair = None
+        if self.info["template"] is not None:
+            template = PairTemplate.from_dict(self.info["template"])
+            pair = json.dumps([*template.pair_text(**EXAMPLE).values()])[1:-1]
+        body = rendered(
+            "model_card.md",
+            card=self,
+            begin=BEGIN,
+            end=END,
+            template=template,
+            example_pair=pair,
+            tables={table.title: as_markdown(table) for table in report_tables(self.metrics)},
+            as_text=as_text,
+            linked_model=linked_model,
+        )
+        body = re.sub(r"\n{3,}", "\n\n", body).strip()
+        return f"---\n{self.metadata.to_yaml()}\n---\n\n{body}\n"
 
 
 def folder_card(
@@ -89,78 +303,22 @@ def folder_card(
 
     Args:
         folder: the model folder.
-        repo_id: Hub repo, for the loading example; None writes a placeholder.
-        tag: version that the example pins.
+        repo_id: as for `Card`.
+        tag: as for `Card`.
         evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
-    info, calibrator, thresholds = (read_json(folder / name) for name in (MANIFEST, CALIBRATOR, THRESHOLDS))
-    plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
-    recipe, metrics = model_recipe(folder).to_dict(), read_metrics(evaluated / METRICS)
-    return model_card(metrics, recipe, info, calibrator, thresholds, repo_id=repo_id, tag=tag, plots=plots)
-
-
-def model_card(
-    metrics: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    info: Mapping[str, Any],
-    calibrator: Mapping[str, Any],
-    thresholds: Mapping[str, Any],
-    *,
-    repo_id: str | None = None,
-    tag: str | None = None,
-    plots: Sequence[str] = (),
-) -> str:
-    """Write the card.
-
-    Args:
-        metrics: content of ``metrics.json``.
-        recipe: the flat recipe (`Recipe.to_dict`).
-        info: content of ``reranker.json``.
-        calibrator: content of ``calibrator.json``.
-        thresholds: content of ``thresholds.json``.
-        repo_id: as for `folder_card`.
-        tag: as for `folder_card`.
-        plots: SVG files next to the card.
-
-    Returns:
-        Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
-    """
-    name, network = repo_id.split("/")[-1] if repo_id else recipe["run_name"], has_network(info)
-    template = PairTemplate.from_dict(info["template"]) if network else PairTemplate()
-    lists = metrics.get("lists") or {}
-    certificates = []
-    for entry in thresholds["inputs"]:
-        certificate = entry["certificate"] or {"threshold": None}
-        is_certified = certificate["threshold"] is not None
-        figures = [percent(certificate[key] if is_certified else None) for key in ("share", "precision")]
-        certificates.append([entry["name"], "yes" if is_certified else "no", *figures])
-    card = ModelCard.from_template(
-        _metadata(metrics, recipe, name, network, repo_id),
-        template_path=str(TEMPLATES / "model_card.md"),
-        begin=BEGIN,
-        end=END,
-        model_name=_as_text(name),
-        candidates=_example(calibrator.get("score_ranges") or {}),
-        load_arguments=f'"{repo_id or "path/to/model"}"' + (f', revision="{tag}"' if tag else ""),
-        results={table.title: as_markdown(table) for table in report_tables(metrics)},
-        is_certified=any(row[1] == "yes" for row in certificates),
-        certificates=markdown_table(["inputs", "certified", "coverage", "precision"], certificates),
-        sources=markdown_table(["source", "license"], _source_rows(recipe, info)),
-        plots=plots,
-        metrics=metrics,
-        recipe=recipe,
-        lists=lists,
-        is_plain=lists.get("is_plain", False),
-        network=network,
-        template=template,
-        pair=json.dumps(list(template.pair_text(**EXAMPLE).values()))[1:-1],
-        calibrated_on="the lists" if lists else "the calibration split",
-        corpus=_corpus_name(recipe),
-        as_text=_as_text,
-        linked_model=_linked_model,
+    card = Card(
+        metrics=read_metrics(evaluated / METRICS),
+        recipe=yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")),
+        info=read_json(folder / MANIFEST),
+        thresholds=read_json(folder / THRESHOLDS),
+        score_ranges=read_json(folder / CALIBRATOR).get("score_ranges") or {},
+        repo_id=repo_id,
+        tag=tag,
+        plots=[name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()],
     )
-    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+    return card.text()
 
 
 def with_former(card: str, former: str) -> str:
@@ -169,86 +327,66 @@ def with_former(card: str, former: str) -> str:
     Raises:
         UserError: the former card's metadata cannot be read.
     """
+    new = ModelCard(card)
     try:
-        new, old = ModelCard(card), ModelCard(former, ignore_metadata_errors=True)
-    except (ValueError, YAMLError):
-        raise UserError(f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there") from None
+        old = ModelCard(former, ignore_metadata_errors=True)
+    except (ValueError, yaml.YAMLError):
+        raise UserError(
+            f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there"
+        ) from None
     theirs = {key: value for key, value in old.data.to_dict().items() if key not in OWN_METADATA}
     # A license and its name and link belong together. The order stays: a card of ours is returned unchanged.
     dropped = {"license_name", "license_link"} - theirs.keys() if "license" in theirs else set()
     ours = {key: value for key, value in new.data.to_dict().items() if key not in dropped}
     for key in ("tags", "datasets"):
-        values = [[value] if isinstance(value, str) else value for data in (ours, theirs) if (value := data.get(key))]
-        theirs |= {key: [*dict.fromkeys(chain(*values))]} if values else {}
+        values = [data[key] for data in (ours, theirs) if data.get(key)]
+        if values:
+            lists = [[value] if isinstance(value, str) else value for value in values]
+            theirs[key] = [*dict.fromkeys(chain(*lists))]
     before, _, rest = old.text.partition(BEGIN)
-    parts = [part.strip() for part in (before, new.text, rest.partition(END)[2]) if part.strip()]
-    return "\n\n".join([f"---\n{yaml_dump(ours | theirs, sort_keys=False)}---", *parts]) + "\n"
+    after = rest.partition(END)[2]
+    texts = [text.strip() for text in (before, new.text, after) if text.strip()]
+    metadata = yaml_dump(ours | theirs, sort_keys=False)
+    return "\n\n".join([f"---\n{metadata}---", *texts]) + "\n"
 
 
-def _metadata(
-    metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str, network: bool, repo_id: str | None
-) -> ModelCardData:
-    corpus = "user-provided candidate lists" if "lists" in metrics else _corpus_name(recipe)
-    values = {key: metrics["figures"].get(key, {}).get("value") for key in INDEXED}
-    figures = {key: value for key, value in values.items() if is_there(value)}
-    return ModelCardData(
-        language="en",
-        license="other",
-        license_name="licenses-of-the-sources",
-        license_link=repo_id and f"https://huggingface.co/{repo_id}#licenses-of-the-sources",
-        datasets=_datasets(recipe) or None,
-        metrics=[*figures] or None,
-        base_model=recipe["model"] if network and _is_hub_id(recipe["model"]) else None,
-        library_name="transformers" if network else "umls_reranker",
-        pipeline_tag="text-ranking",
-        tags=["umls", "entity-linking", "reranker", *(NETWORK_TAGS if network else []), "biomedical"],
-        model_name=name,
-        eval_results=[
-            EvalResult(
-                task_type=INDEXED[key][0],
-                task_name=INDEXED[key][1],
-                dataset_type=re.sub(r"\W+", "-", corpus.lower()).strip("-"),
-                dataset_name=corpus,
-                dataset_split=metrics["split"],
-                metric_type=key,
-                metric_name=title_of(key),
-                metric_value=round(value, 4),
-            )
-            for key, value in figures.items()
-        ]
-        or None,
-    )
+def _is_certified(entry: Mapping[str, Any]) -> bool:
+    """Whether a model, by its entry in ``thresholds.json``, has a certificate."""
+    return bool(entry["certificate"]) and entry["certificate"]["threshold"] is not None
 
 
 def _datasets(recipe: Mapping[str, Any]) -> list[str]:
     """Ids on the Hub of the corpora and lists, as far as they are known."""
-    corpus = recipe.get("corpus") or []
-    found: list[str] = []
-    for locator in [recipe.get("candidate_lists") or "", *([corpus] if isinstance(corpus, str) else corpus)]:
-        match = HUB_DATASET.match(locator)
-        found += [match["repo"]] if match else ["bigbio/medmentions"] if "medmentions" in locator.lower() else []
-    return [*dict.fromkeys(found)]
+    ids: dict[str, None] = {}
+    for locator in (*_locators(recipe.get("candidate_lists")), *_locators(recipe.get("corpus"))):
+        if match := HUB_DATASET.match(locator):
+            ids[match["repo"]] = None
+        elif "medmentions" in locator.lower():
+            ids["bigbio/medmentions"] = None
+    return [*ids]
 
 
-def _example(ranges: Mapping[str, Mapping[str, float]]) -> str:
-    """Two candidates with scores as calibration saw them, as code."""
-    candidates: list[dict[str, Any]] = [
-        {"cui": "C0011882", "name": "diabetic neuropathy"},
-        {"cui": "C0031117", "name": "Peripheral neuropathy"},
-    ]
-    for name, ends in ranges.items():
-        for candidate, score in zip(candidates, (ends["high"], (ends["low"] + ends["high"]) / 2), strict=True):
-            candidate[f"{name}_score"] = float(f"{score:.3g}")
-    return "[\n" + "".join(f"    {json.dumps(candidate)},\n" for candidate in candidates) + "]"
+def _locators(value: str | Iterable[str] | None) -> list[str]:
+    """A recipe's value for one or several files, as a list."""
+    return [value] if isinstance(value, str) else [*(value or ())]
 
 
-def _as_text(text: str) -> str:
+def as_text(text: str) -> str:
     """Text from data as one line of plain Markdown: no heading, HTML, link or table cell."""
-    line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
-    if re.fullmatch(r"[\w ,:;.()/+-]*", line, re.ASCII) and not re.search(r"\b_|_\b|://|www\.", line):
+    words = re.sub(r"[^\S\u00a0]+", " ", str(text)).strip()
+    line = "".join(
+        character for character in words if character.isprintable() or character == "\u00a0"
+    )
+    if re.fullmatch(r"[\w ,:;.()/+%\u00a0–-]*", line, re.ASCII) and not re.search(
+        r"\b_|_\b|://|www\.", line
+    ):
         return line
     # In code, Markdown interprets only the closing backtick and, in tables, the bar that ends a cell.
     return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _is_hub_id(model: str) -> bool:
@@ -256,7 +394,7 @@ def _is_hub_id(model: str) -> bool:
     return re.fullmatch(REPO_ID, model) is not None and not Path(model).is_dir()
 
 
-def _linked_model(model: str) -> str:
+def linked_model(model: str) -> str:
     """A base model as Markdown: a link to the Hub, or the folder's name."""
     name = _file_name(model).replace("`", "")
     return f"[{model}](https://huggingface.co/{model})" if _is_hub_id(model) else f"`{name}`"
@@ -267,44 +405,12 @@ def _file_name(locator: str) -> str:
     return Path(urlsplit(locator).path).name or locator
 
 
-def _sources(locators: str | Iterable[str]) -> Source:
+def _sources(locators: str | Iterable[str]) -> LicensedSource:
     """Names and licenses of what is at one or several locators."""
-    found = []
-    for locator in [locators] if isinstance(locators, str) else locators:
+    sources = []
+    for locator in _locators(locators):
         known = (source for part, source in KNOWN_SOURCES.items() if part in locator.lower())
-        found.append(next(known, Source(_file_name(locator), OWN_LICENSE)))
-    names, terms = (dict.fromkeys(texts) for texts in zip(*found, strict=True))
-    return Source(" and ".join(names), ", ".join(terms))
-
-
-def _corpus_name(recipe: Mapping[str, Any]) -> str:
-    """Source of the mentions."""
-    if recipe.get("candidate_lists"):
-        return f"candidate lists {_file_name(recipe['candidate_lists'])}"
-    if recipe["mention_source"] == "held_out_synonyms":
-        return (
-            f"held-out synonyms of {_sources(recipe.get('obo') or recipe.get('names') or 'UMLS Metathesaurus').name}"
-        )
-    return _sources(recipe.get("corpus") or "corpus").name
-
-
-def _source_rows(recipe: Mapping[str, Any], info: Mapping[str, Any]) -> list[list[str]]:
-    """Source and license of concepts and mentions, if the model knows its dictionary, and of base model or lists."""
-    dictionary, rows = info.get("dictionary") or {}, []
-    if release := dictionary.get("release"):
-        sources = recipe.get("identifiers") or ", ".join(recipe.get("sources") or ())
-        only = f", names from {sources} only" if sources else ""
-        name = f"UMLS Metathesaurus {release['name'] or ''}".rstrip()
-        rows.append([f"concepts: {_as_text(name + only)}", UMLS_LICENSE])
-    for vocabulary in dictionary.get("vocabularies") or ():
-        name, terms = _sources(vocabulary["file"])
-        if terms == OWN_LICENSE:
-            name, terms = vocabulary["id"] or name, vocabulary["license"] or terms
-        version = f", version {vocabulary['version']}" if vocabulary["version"] else ""
-        rows.append([f"concepts: {_as_text(name + version)}", _as_text(terms)])
-    if dictionary and recipe["mention_source"] == "corpus":
-        terms = OWN_LICENSE if recipe.get("candidate_lists") else _sources(recipe.get("corpus") or "corpus").terms
-        rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", terms])
-    if has_network(info):
-        return [*rows, [f"base model: {_linked_model(recipe['model'])}", _sources(recipe["model"]).terms]]
-    return [*rows, ["candidate lists used for calibration", "set by their publishers"]]
+        sources.append(next(known, LicensedSource(_file_name(locator), OWN_LICENSE)))
+    names = dict.fromkeys(source.name for source in sources)
+    terms = dict.fromkeys(source.terms for source in sources)
+    return LicensedSource(" and ".join(names), ", ".join(terms))

@@ -44,7 +44,9 @@ def download(
         UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
     """
     if not str(repo_or_path):
-        raise UserError("the model has no name; give a Hub repo or a folder ('.' for the working directory)")
+        raise UserError(
+            "the model has no name; give a Hub repo or a folder ('.' for the working directory)"
+        )
     path = Path(expanduser(repo_or_path))
     if str(repo_or_path) == BUILT_IN and not path.is_dir():
         path = BUILT_IN_FOLDER
@@ -69,7 +71,9 @@ def snapshot(
 ) -> Path:
     """Like `download`, of a Hub repo only."""
     if not re.fullmatch(REPO_ID, repo_id):
-        raise UserError(f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME")
+        raise UserError(
+            f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
+        )
 
     # Importing the Hub's client takes as long as loading a model without a network.
     from huggingface_hub import snapshot_download
@@ -83,10 +87,16 @@ def snapshot(
         try:
             folder = Path(snapshot_download(repo_id, revision=revision, **hub), subfolder)
         except RevisionNotFoundError:
-            tags = ", ".join(sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags))
-            raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
+            tags = ", ".join(
+                sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags)
+            )
+            raise UserError(
+                f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}"
+            ) from None
     if not is_plain and not (folder / MANIFEST).is_file():
-        raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
+        raise UserError(
+            f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model"
+        )
     return folder
 
 

@@ -68,7 +68,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         _write_onnx(folder, new / ONNX, template.max_length)
         exported = PairScorer.from_folder(new, template, backend="onnx")
         expected, logits = (
-            score_lists(scorer, examples, f"scoring in {scorer.backend}").logits for scorer in (reference, exported)
+            score_lists(scorer, examples, f"scoring in {scorer.backend}").logits
+            for scorer in (reference, exported)
         )
         apart = float(np.abs(expected - logits).max(initial=0.0))
         if apart > MOST_APART:
@@ -80,7 +81,10 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
 
 
 def _write_onnx(folder: Path, file: Path, max_length: int) -> None:
-    model, names = load_model(folder), input_names(load_pretrained(transformers.AutoTokenizer, folder))
+    model, names = (
+        load_model(folder),
+        input_names(load_pretrained(transformers.AutoTokenizer, folder)),
+    )
     # Two rows and several columns: a dimension of one would be treated as a constant.
     inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in names}
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_length)}

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration.probabilities import COUNTS_FILE, Calibration
+from ..calibration.thresholds import SCHEMA_VERSION as THRESHOLDS_VERSION
 from ..calibration.thresholds import thresholds_content
 from ..core.files import (
     file_sha256,
@@ -71,7 +72,7 @@ LABEL, OUTPUT = "gold concept", {"activation_fn": "torch.nn.modules.linear.Ident
 NOT_SAVED = ("local_files_only", "is_local")
 
 LFS_POINTER = b"version https://git-lfs"
-SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 9, THRESHOLDS: 5}
+SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 9, THRESHOLDS: THRESHOLDS_VERSION}
 
 
 def loaded_files(backend: str) -> tuple[str, ...]:
@@ -110,7 +111,9 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
         present -= {*BACKENDS.values()} - {network}
     listed = info["sha256"].keys()
     for name in sorted(present - listed):
-        raise UserError(f"{folder / name} does not belong to this model: {MANIFEST} does not list it; remove it")
+        raise UserError(
+            f"{folder / name} does not belong to this model: {MANIFEST} does not list it; remove it"
+        )
     # The network may have been left out or never exported.
     required = {network} if has_network(info) else set()
     verify_files(folder, sorted(required | ((needed | present) & listed)))
@@ -133,7 +136,9 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         if file_sha256(path) != info["sha256"].get(name):
             with path.open("rb") as stream:
                 if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-                    raise UserError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
+                    raise UserError(
+                        f"{path} is a Git LFS pointer, not the file; run `git lfs pull`"
+                    )
             raise UserError(
                 f"{path} does not match {MANIFEST}: it was modified or belongs to another version; use all files from "
                 f"one revision, or run umls-reranker {_maker(name)} again"
@@ -167,12 +172,16 @@ def model_recipe(folder: Path) -> Recipe:
         return load_recipe(folder / RECIPE)
     except UserError as error:
         version = _read_manifest(folder)["umls_reranker_version"]
-        raise UserError(f"{error}; umls_reranker {version} wrote it: use that, or calibrate again") from None
+        raise UserError(
+            f"{error}; umls_reranker {version} wrote it: use that, or calibrate again"
+        ) from None
 
 
 def published_files(folder: Path) -> dict[str, Path | bytes]:
     """The files to publish by name, without paths of this machine in recipe and manifest."""
-    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
+    files: dict[str, Path | bytes] = {
+        path.relative_to(folder).as_posix(): path for path in model_files(folder)
+    }
     info, recipe = _read_manifest(folder), model_recipe(folder)
     if recipe.portable() != recipe:
         text, base = _recipe_text(recipe.portable(), info).encode(), info["base_model"]
@@ -231,18 +240,22 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
         return folder
     present = [name for name in MODEL_FILES if (target / name).exists()]
     if present and not (target / MANIFEST).is_file():
-        raise UserError(f"{folder} contains {present[0]} of another kind of model; choose another folder")
+        raise UserError(
+            f"{folder} contains {present[0]} of another kind of model; choose another folder"
+        )
     try:
         for name in present:
             if name not in files:
                 (target / name).unlink()
         # The manifest comes last and reveals an incomplete save.
-        for name in sorted(files, key=MANIFEST.__eq__):
+        for name in [*(name for name in files if name != MANIFEST), MANIFEST]:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             with written(target / name) as partial:
                 shutil.copyfile(files[name], partial)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another folder") from None
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}); choose another folder"
+        ) from None
     return folder
 
 
@@ -253,14 +266,18 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
         UserError: the checkpoint has no safetensors weights.
     """
     if not (checkpoint / WEIGHTS).is_file():
-        raise UserError(f"{checkpoint} contains no {WEIGHTS}; run umls-reranker train with the same recipe")
+        raise UserError(
+            f"{checkpoint} contains no {WEIGHTS}; run umls-reranker train with the same recipe"
+        )
     for name in NETWORK:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
     shown = {"id2label": {0: LABEL}, "label2id": {LABEL: 0}, "sentence_transformers": OUTPUT}
     write_json(folder / "config.json", read_json(folder / "config.json") | shown)
     if (path := folder / "tokenizer_config.json").is_file():
-        write_json(path, {key: value for key, value in read_json(path).items() if key not in NOT_SAVED})
+        write_json(
+            path, {key: value for key, value in read_json(path).items() if key not in NOT_SAVED}
+        )
 
 
 def write_model_files(
@@ -286,9 +303,16 @@ def write_model_files(
     assert template or not calibration.uses_network
     if calibration.models[0].fusion:
         calibration.counts.save(folder / COUNTS_FILE, calibration.training_counts)
-    content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
+    content = (
+        {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]}
+        | calibration.to_dict()
+        | {"fitted_on": fitted_on}
+    )
     write_json(folder / CALIBRATOR, content)
-    write_json(folder / THRESHOLDS, thresholds_content({model.name: model.thresholds for model in calibration.models}))
+    write_json(
+        folder / THRESHOLDS,
+        thresholds_content({model.name: model.thresholds for model in calibration.models}),
+    )
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template and template.to_dict(),
@@ -326,7 +350,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
     """Write ``reranker.json`` for the files in `folder` and other known ones."""
-    present = {name: file_sha256(folder / name) for name in MODEL_FILES if (folder / name).is_file()}
+    present = {
+        name: file_sha256(folder / name) for name in MODEL_FILES if (folder / name).is_file()
+    }
     for name in present:
         mode_by_umask(folder / name)
     write_json(folder / MANIFEST, _sealed(settings, {**known, **present}))

@@ -18,7 +18,16 @@ from ..core.text_files import UserError
 from ..evaluation.outcomes import OUTCOMES_FILE
 from .card import folder_card, with_former
 from .download import REPO_ID, hub_api, snapshot
-from .model_folder import CARD, MANIFEST, METRICS, MODEL_FILES, ONNX, published_files, verify_files, verify_model
+from .model_folder import (
+    CARD,
+    MANIFEST,
+    METRICS,
+    MODEL_FILES,
+    ONNX,
+    published_files,
+    verify_files,
+    verify_model,
+)
 
 
 def publish(
@@ -63,7 +72,9 @@ def publish(
     verify_files(folder, {METRICS, ONNX} & {METRICS, *verify_model(folder)["sha256"]})
     _check_names(repo_id, tag)
     if create_pr and branch != "main":
-        raise UserError(f"branch: a pull request is to main, not to {branch}; leave out branch or create_pr")
+        raise UserError(
+            f"branch: a pull request is to main, not to {branch}; leave out branch or create_pr"
+        )
     card = folder_card(folder, repo_id, tag)
     contents = published_files(folder) | {CARD: card.encode()}
     if not signed_in(token):
@@ -78,7 +89,9 @@ def publish(
             if MANIFEST not in present and not {*MODEL_FILES}.isdisjoint(present):
                 raise UserError(f"{repo_id} contains another kind of model; choose another repo")
             if CARD in present:
-                former = Path(api.hf_hub_download(repo_id, CARD, revision=head)).read_text(encoding="utf-8")
+                former = Path(api.hf_hub_download(repo_id, CARD, revision=head)).read_text(
+                    encoding="utf-8"
+                )
                 contents[CARD] = with_former(card, former).encode()
         if dry_run:
             return portable_locator(f"{constants.ENDPOINT}/{repo_id}")
@@ -103,23 +116,41 @@ def publish(
         # Not upload_folder: with hf_xet it may split an upload into several commits.
         with warnings.catch_warnings():
             # The outcomes are data that belong to the model.
-            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
-            options = {"commit_message": message, "parent_commit": head, "revision": branch, "create_pr": create_pr}
+            warnings.filterwarnings(
+                "ignore", message="It seems that you are about to commit a data file"
+            )
+            options = {
+                "commit_message": message,
+                "parent_commit": head,
+                "revision": branch,
+                "create_pr": create_pr,
+            }
             commit = api.create_commit(repo_id, operations, **options)  # type: ignore[call-overload]
         if tag and not create_pr:
-            api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
+            api.create_tag(
+                repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False
+            )
     return portable_locator(commit.pr_url or commit.commit_url)
 
 
 def _check_names(repo_id: str, tag: str | None) -> None:
     if not re.fullmatch(REPO_ID, repo_id):
-        raise UserError(f"repo_id {repo_id!r} must have the form NAMESPACE/NAME, e.g. org/sapbert-umls-reranker")
+        raise UserError(
+            f"repo_id {repo_id!r} must have the form NAMESPACE/NAME, e.g. org/sapbert-umls-reranker"
+        )
     if tag is None:
         return
     # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
     is_name = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag)
-    if not is_name or ".." in tag or tag.endswith(".lock") or re.fullmatch(r"main|[0-9a-f]{5,40}", tag):
-        raise UserError(f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; e.g. v1.0.0")
+    if (
+        not is_name
+        or ".." in tag
+        or tag.endswith(".lock")
+        or re.fullmatch(r"main|[0-9a-f]{5,40}", tag)
+    ):
+        raise UserError(
+            f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; e.g. v1.0.0"
+        )
 
 
 def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str) -> str | None:
@@ -132,10 +163,14 @@ def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str)
         return None
     info, refs = api.model_info(repo_id), api.list_repo_refs(repo_id)
     if private and not info.private:
-        raise UserError(f"{repo_id} is public, but private is true; set private: false to publish there")
+        raise UserError(
+            f"{repo_id} is public, but private is true; set private: false to publish there"
+        )
     for ref in (*refs.tags, *refs.branches):
         if ref.name == tag:
-            raise UserError(f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), which stays; choose a new tag")
+            raise UserError(
+                f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), which stays; choose a new tag"
+            )
     heads = {ref.name: ref.target_commit for ref in refs.branches}
     return heads.get(branch) or heads.get("main", info.sha)
 
@@ -153,7 +188,9 @@ def find_outcomes(location: str) -> Path:
     files = [path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE]
     if not path.exists():
         repo_id, _, revision = location.partition("@")
-        files = [snapshot(repo_id, revision or None, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE]
+        files = [
+            snapshot(repo_id, revision or None, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
+        ]
     for file in files:
         if file.is_file():
             if (file.parent / MANIFEST).is_file():

@@ -50,29 +50,48 @@ def evaluate_lists(
     is_new = calibration.history.is_new(lists.annotations.documents)
     if not is_new.all():
         seen = len({*lists.annotations.documents[~is_new]})
-        left_out = "left out" if is_new.any() else "all of these documents, so figures on them are optimistic"
+        left_out = (
+            "left out"
+            if is_new.any()
+            else "all of these documents, so figures on them are optimistic"
+        )
         notes.append(f"the model was calibrated on {seen:,} of these documents: {left_out}")
         lists = lists.take(is_new) if is_new.any() else lists
     systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
     metrics, outcomes = evaluate(
-        reranker.scorer, calibration, lists, systems, split, known=known, resamples=resamples, seed=seed
+        reranker.scorer,
+        calibration,
+        lists,
+        systems,
+        split,
+        known=known,
+        resamples=resamples,
+        seed=seed,
     )
     if "calibrated_scores" in systems:
         scores = ", ".join(f"{name}_score" for name in lists.scores)
-        notes.append(f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by document")
-    high = metrics["figures"]["high_confidence_share"], metrics["figures"]["high_confidence_precision"]
-    notes.append(f"high tier of this model: {percent(high[0])} of the mentions, {percent(high[1])} of them correct")
+        notes.append(
+            f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by document"
+        )
+    coverage = metrics["figures"]["high_confidence_share"]
+    precision = metrics["figures"]["high_confidence_precision"]
+    correct = f", {percent(precision)} of them correct" if coverage["value"] else ""
+    notes.append(f"high tier of this model: {percent(coverage)} of the mentions{correct}")
     if len(metrics["decided_by"]) > 1 or calibration.models[0].name not in metrics["decided_by"]:
-        counts = ", ".join(f"{name} about {count:,}" for name, count in metrics["decided_by"].items())
-        notes.append(f"inputs are missing, so these models decided: {counts} mentions")
+        counts = ", ".join(
+            f"{name} ({count:,} mentions)" for name, count in metrics["decided_by"].items()
+        )
+        notes.append(f"some mentions lack inputs, so these models decided: {counts}")
     decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
     if is_new.any():
         decided = verdict(metrics["figures"]["gain"], len(outcomes), len({*outcomes.document}))
     return metrics | {"verdict": decided, "notes": notes}, outcomes
 
 
-def save_report(metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReranker, title: str, folder: Path) -> None:
+def save_report(
+    metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReranker, title: str, folder: Path
+) -> None:
     """Write ``metrics.json``, the page with its plots, and the outcomes into a folder."""
     reliability, risk_coverage = card_charts(metrics, reranker.thresholds.target_precision)
     write_json(folder / METRICS, metrics)
@@ -84,4 +103,6 @@ def save_report(metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReran
 
 def evaluation_summary(metrics: dict[str, Any]) -> str:
     """The systems side by side, the verdict, and notes on the figures, as lines of text."""
-    return "\n".join(["", systems_text(metrics["figures"]), "", metrics["verdict"], *metrics["notes"], ""])
+    return "\n".join(
+        ["", systems_text(metrics["figures"]), "", metrics["verdict"], *metrics["notes"], ""]
+    )
