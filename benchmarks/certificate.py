@@ -14,7 +14,7 @@ as it is served is measured on new lists. Coverage on calibrated scores is a par
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -34,8 +34,10 @@ from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import TypeHierarchy
 
-TARGET, CONFIDENCE = 0.95, 0.95
-TRUE_PRECISION, HARMLESS_PRECISION = 0.949, 0.99
+TARGET = 0.95
+CONFIDENCE = 0.95
+TRUE_PRECISION = 0.949
+HARMLESS_PRECISION = 0.99
 
 
 class Documents(NamedTuple):
@@ -89,31 +91,33 @@ def correlated(sizes: Callable, correlation: float) -> Regime:
     return draw
 
 
-def wholly_wrong(sizes: Callable, share: float) -> Regime:
-    """This share of documents wholly wrong, the others' errors independent and as frequent as the precision allows."""
+def wholly_incorrect(sizes: Callable, share: float) -> Regime:
+    """This share of documents wholly incorrect, the others' errors independent and as frequent as the precision
+    allows."""
 
     def draw(draws: int, rng: np.random.Generator, precision: float) -> Documents:
-        size, wrong = sizes(draws, rng), min(share, 1 - precision)
-        correct = rng.binomial(size, min(precision / (1 - wrong), 1.0))
-        return Documents(size, np.where(rng.random(size.shape) < wrong, 0, correct))
+        size = sizes(draws, rng)
+        incorrect = min(share, 1 - precision)
+        correct = rng.binomial(size, min(precision / (1 - incorrect), 1.0))
+        return Documents(size, np.where(rng.random(size.shape) < incorrect, 0, correct))
 
     return draw
 
 
-def mixed(documents: int, share: float, times: int, wrong: float) -> Regime:
-    """Documents of 10 mentions and a share so many times as large, of which a part is wrong as a whole."""
+def mixed(documents: int, share: float, times: int, incorrect: float) -> Regime:
+    """Documents of 10 mentions and a share so many times as large, of which a part is incorrect as a whole."""
 
     def draw(draws: int, rng: np.random.Generator, precision: float) -> Documents:
         is_large = rng.random((draws, documents)) < share
         size = np.where(is_large, 10 * times, 10)
-        chance = wrong * (1 - precision) / (1 - TRUE_PRECISION)
+        chance = incorrect * (1 - precision) / (1 - TRUE_PRECISION)
         return Documents(size, np.where(is_large & (rng.random(size.shape) < chance), 0, size), 10 * times)
 
     return draw
 
 
-def largest_wrong(sizes: Callable, share: float, chance: float = 0.5) -> Regime:
-    """The largest share of all documents wrong as a whole with a chance; the others as the precision allows."""
+def largest_incorrect(sizes: Callable, share: float, chance: float = 0.5) -> Regime:
+    """The largest share of all documents incorrect as a whole with a chance; the others as the precision allows."""
 
     def draw(draws: int, rng: np.random.Generator, precision: float) -> Documents:
         size = sizes(draws, rng)
@@ -134,15 +138,15 @@ REGIMES: dict[str, Regime] = {
     "1,000, 5 % five times as large, 24.5 % of those incorrect": mixed(1000, 0.05, 5, 0.245),
     "1,000, 1.7 % ten times as large, 35 % of those incorrect": mixed(1000, 0.017, 10, 0.35),
     "1,000, 1.1 % ten times as large, half of those incorrect": mixed(1000, 0.011, 10, 0.51),
-    "181 abstracts, the largest 5 % incorrect with probability 0.5": largest_wrong(ABSTRACTS, 0.05),
-    "assumption violated: 181 abstracts, the largest 1 % always incorrect": largest_wrong(ABSTRACTS, 0.01, 1.0),
+    "181 abstracts, the largest 5 % incorrect with probability 0.5": largest_incorrect(ABSTRACTS, 0.05),
+    "assumption violated: 181 abstracts, the largest 1 % always incorrect": largest_incorrect(ABSTRACTS, 0.01, 1.0),
     "181 abstracts, correlation 0.3": correlated(ABSTRACTS, 0.3),
     "400 of Pareto(1.2) sizes to 60, correlation 0.3": correlated(pareto(400, 60), 0.3),
     "1,000 of Pareto(1.2) sizes to 200, correlation 0.8": correlated(pareto(1000, 200), 0.8),
     "100 x 20, correlation 0.8": correlated(equal(100, 20), 0.8),
-    "200 x 40, 5.1 % entirely incorrect": wholly_wrong(equal(200, 40), 0.051),
-    "1,000 x 40, 5.1 % entirely incorrect": wholly_wrong(equal(1000, 40), 0.051),
-    "200 x 40, 1 % entirely incorrect": wholly_wrong(equal(200, 40), 0.01),
+    "200 x 40, 5.1 % entirely incorrect": wholly_incorrect(equal(200, 40), 0.051),
+    "1,000 x 40, 5.1 % entirely incorrect": wholly_incorrect(equal(1000, 40), 0.051),
+    "200 x 40, 1 % entirely incorrect": wholly_incorrect(equal(200, 40), 0.01),
     "harmless: 1,000 x 1": correlated(equal(1000, 1), 0.0),
     "harmless: 5,000 x 1": correlated(equal(5000, 1), 0.0),
     "harmless: 180 x 10, independent": correlated(equal(180, 10), 0.0),
@@ -151,7 +155,7 @@ REGIMES: dict[str, Regime] = {
 }
 
 
-class Row(NamedTuple):
+class RegimeShares(NamedTuple):
     """Shares of draws of a regime: certified although they must not be, by document and by mention; large enough to be
     certified; and certified where `HARMLESS_PRECISION` of the answers are correct."""
 
@@ -161,24 +165,30 @@ class Row(NamedTuple):
     power: float
 
 
-def regime_row(regime: Regime, draws: int, rng: np.random.Generator) -> Row:
-    found = regime(draws, rng, TRUE_PRECISION)
-    passed, possible = _passed(found)
+def regime_shares(regime: Regime, draws: int, rng: np.random.Generator) -> RegimeShares:
+    documents = regime(draws, rng, TRUE_PRECISION)
+    passed, possible = _passed(documents)
     # Clopper & Pearson's lower bound (1934) is above the target, as if mentions were independent.
-    by_mention = binom.sf(found.correct.sum(axis=1) - 1, found.size.sum(axis=1), TARGET) <= 1.0 - CONFIDENCE
+    correct = documents.correct.sum(axis=1)
+    by_mention = binom.sf(correct - 1, documents.size.sum(axis=1), TARGET) <= 1.0 - CONFIDENCE
     harmless, _ = _passed(regime(max(1, draws // 5), rng, HARMLESS_PRECISION))
-    is_broken = passed & (found.size.max(axis=1) >= found.largest)
-    return Row(float(is_broken.mean()), float(by_mention.mean()), float(possible.mean()), float(harmless.mean()))
+    is_broken = passed & (documents.size.max(axis=1) >= documents.largest)
+    return RegimeShares(
+        broken=float(is_broken.mean()),
+        by_mention=float(by_mention.mean()),
+        possible=float(possible.mean()),
+        power=float(harmless.mean()),
+    )
 
 
 def _passed(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
     """(draws,) bool, whether a draw passes the test, and whether it would without an error."""
-    passed, possible = [], []
+    results = []
     for size, correct in zip(documents.size, documents.correct, strict=True):
         test = _test(tuple(np.sort(size).tolist()))
-        passed.append(test.p_value(size, correct) <= 1 - CONFIDENCE)
-        possible.append(test.effective(size) >= test.needed)
-    return np.array(passed), np.array(possible)
+        results.append((test.p_value(size, correct) <= 1 - CONFIDENCE, test.effective(size) >= test.needed))
+    passed, possible = np.transpose(results)
+    return passed, possible
 
 
 @lru_cache(maxsize=10_000)
@@ -188,17 +198,17 @@ def _test(sizes: tuple[int, ...]) -> PrecisionTest:
 
 
 def drawn_lists(
-    documents: int, network_weight: float, rng: np.random.Generator, mentions: int = 6, size: int = 4
+    documents: int, logit_weight: float, rng: np.random.Generator, mentions: int = 6, size: int = 4
 ) -> tuple[AnnotatedLists, np.ndarray]:
-    """Lists with a retriever's score, and logits of a network that matter by a weight; golds are drawn by both.
+    """Lists with a retriever's score, and logits of a cross-encoder that matter by a weight; golds are drawn by both.
 
     In one of sixty documents the golds are drawn by neither.
     """
     n = documents * mentions
     score, logits = rng.normal(size=(2, n, size))
-    utility = 6.0 * score + network_weight * logits
-    of_document = np.repeat(np.arange(documents), mentions)
-    utility[(rng.random(documents) < 1 / 60)[of_document]] = 0.0
+    utility = 6.0 * score + logit_weight * logits
+    document = np.repeat(np.arange(documents), mentions)
+    utility[(rng.random(documents) < 1 / 60)[document]] = 0.0
     gold = np.argmax(np.column_stack([np.zeros(n), utility]) + rng.gumbel(size=(n, size + 1)), axis=1) - 1
     names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
     columns = MentionColumns(["mention"] * n, [names] * n)
@@ -208,7 +218,7 @@ def drawn_lists(
         cuis=np.full(n, ""),
         alternatives=np.fromiter(((),) * n, object, n),
         composite=~every,
-        documents=of_document.astype(str),
+        documents=document.astype(str),
         starts=every,
         ends=every,
         gold=gold,
@@ -220,8 +230,8 @@ def drawn_lists(
     return replace(lists, scores=scores).annotated(annotations), logits.ravel().astype(np.float32)
 
 
-class Chosen(NamedTuple):
-    """A calibration with a choice about its cross-encoder, and its tier high on new lists.
+class ServedTier(NamedTuple):
+    """The tier high on new lists, of a calibration that may leave its cross-encoder out.
 
     Attributes:
         coverage, precision: of the tier; precision 1 if it is empty.
@@ -233,22 +243,32 @@ class Chosen(NamedTuple):
     is_kept: bool
 
 
-def chosen(documents: int, network_weight: float, rng: np.random.Generator) -> Chosen:
+def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -> ServedTier:
     """Fit on lists of `drawn_lists`, and measure on many others."""
-    lists, logits = drawn_lists(documents, network_weight, rng)
+    lists, logits = drawn_lists(documents, logit_weight, rng)
     settings = CalibrationArguments(features=[CROSS_ENCODER, "retriever"], calibrator="platt")
-    network, seed = NetworkLogits(None, lists, known={(): logits}), int(rng.integers(1 << 31))
-    options = {"may_drop_network": True, "has_fallbacks": False}
-    calibration, _, facts = fit_calibration(lists, network, StringCounts.fit([]), settings, seed, **options)
-    new, logits = drawn_lists(5000, network_weight, rng)
-    decided = rank(new, Scores(logits, 0), calibration)
-    is_high = decided.tiers[decided.top] == TIERS.index("high")
-    correct = new.is_gold(decided.top)
-    return Chosen(
-        float(is_high.mean()),
-        float(correct[is_high].mean()) if is_high.any() else 1.0,
-        facts["cross_encoder"]["kept"],
+    calibration, _, facts = fit_calibration(
+        lists,
+        NetworkLogits(None, lists, known={(): logits}),
+        StringCounts.fit([]),
+        settings,
+        int(rng.integers(1 << 31)),
+        may_drop_network=True,
+        has_fallbacks=False,
     )
+    new, logits = drawn_lists(5000, logit_weight, rng)
+    decisions = rank(new, Scores(logits, 0), calibration)
+    is_high = decisions.tiers[decisions.top] == TIERS.index("high")
+    correct = new.is_gold(decisions.top)
+    return ServedTier(
+        coverage=float(is_high.mean()),
+        precision=float(correct[is_high].mean()) if is_high.any() else 1.0,
+        is_kept=facts["cross_encoder"]["kept"],
+    )
+
+
+def print_row(title: str, shares: Iterable[float]) -> None:
+    print(f"| {title} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
 
 
 def main() -> None:
@@ -263,10 +283,10 @@ def main() -> None:
             "| documents, weight of logits | stays | certified | coverage, mean | broken |\n|---|---:|---:|---:|---:|"
         )
         for documents, weight in product((200, 400), (0.0, 0.3)):
-            draws = [chosen(documents, weight, rng) for _ in range(options.choices)]
+            draws = [served_tier(documents, weight, rng) for _ in range(options.choices)]
             coverage, precision, is_kept = np.transpose(draws)
             shares = (is_kept.mean(), np.mean(coverage > 0), coverage.mean(), np.mean(precision < TARGET))
-            print(f"| {documents}, {weight} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
+            print_row(f"{documents}, {weight}", shares)
         return
     print(f"{options.draws:,} draws each; two standard errors of 5 %: {2 * np.sqrt(0.0475 / options.draws):.2%}\n")
     print(
@@ -274,8 +294,7 @@ def main() -> None:
         "|---|---:|---:|---:|---:|"
     )
     for name, regime in REGIMES.items():
-        row = regime_row(regime, options.draws, rng)
-        print(f"| {name} | {' | '.join(f'{share:.1%}' for share in row)} |", flush=True)
+        print_row(name, regime_shares(regime, options.draws, rng))
 
 
 if __name__ == "__main__":
