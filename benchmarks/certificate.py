@@ -23,12 +23,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
+from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
+from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
-from umls_reranker.core.settings import CROSS_ENCODER, CalibrationArguments
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.models.cross_encoder import Scores

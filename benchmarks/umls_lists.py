@@ -50,7 +50,7 @@ def main() -> None:
 
 def fit_model(data: Path, lists: Path, folder: Path) -> None:
     """Calibrate the lists alone, as ``umls-reranker calibrate --lists`` does, with names of the vocabularies."""
-    from umls_reranker.core.settings import CalibrationArguments
+    from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.serving.calibrate import Source, calibrate, results, save_calibrated
     from umls_reranker.vocab.concepts import iter_concepts

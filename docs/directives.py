@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -57,19 +56,16 @@ class RecipeKeys(Generated):
     """A table for each section of a recipe."""
 
     def lines(self) -> Iterable[str]:
-        import umls_reranker  # noqa: F401  retrievers and features are choices of keys
-        from umls_reranker.core.recipe import SECTIONS, keys_of
-        from umls_reranker.core.training_arguments import OWN_FIELDS, RerankerTrainingArguments
+        from umls_reranker.pipeline.recipe import SECTIONS, keys_of
+        from umls_reranker.training.training_arguments import OWN_FIELDS, RerankerTrainingArguments
 
-        for section in (*SECTIONS, RerankerTrainingArguments):
+        for section in (*SECTIONS.values(), RerankerTrainingArguments):
             heading, _, about = section.__doc__.strip().rstrip(".").partition(": ")
             yield from (f"## {heading}", "", f"{about[:1].upper()}{about[1:]}." if about else "", "")
             yield from ("| key | default | meaning |", "|---|---|---|")
-            for name, field in keys_of(section).items():
-                if section is RerankerTrainingArguments and name not in OWN_FIELDS:
-                    continue
-                default = field.default if field.default_factory is MISSING else field.default_factory()
-                yield f"| [`{name}`]{{#key-{name}}} | {_code(default)} | {_escaped(_meaning(field.metadata))} |"
+            for name, key in keys_of(section).items():
+                if section is not RerankerTrainingArguments or name in OWN_FIELDS:
+                    yield f"| [`{name}`]{{#key-{name}}} | {_code(key.default)} | {_escaped(_meaning(key))} |"
             yield ""
 
 
@@ -98,11 +94,11 @@ class NameRole(PyXRefRole):
         return title, target
 
 
-def _meaning(about: Mapping[str, Any]) -> str:
-    text, choices = about["help"], about.get("choices")
-    if isinstance(choices, Mapping):
-        return "; ".join([text, *(f"{name}: {choice.help}" for name, choice in choices.items())])
-    return f"{text} [{', '.join(choices)}]" if choices else text
+def _meaning(key: Any) -> str:
+    if isinstance(key.choices, Mapping):
+        explained = [f"{name}: {choice.help}" for name, choice in key.choices.items()]
+        return "; ".join([key.help, *explained])
+    return f"{key.help} [{', '.join(key.choices)}]" if key.choices else key.help
 
 
 def _code(value: Any) -> str:

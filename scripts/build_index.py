@@ -12,10 +12,12 @@ concept that is not retrieved is never added.
 
 from dataclasses import replace
 
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import IndexArguments, RunArguments, index_folders
-from umls_reranker.core.stages import EXACT_INDEX, RunFolder, index_key, planned_stages, should_run
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import RunFolder, index_key, planned_stages, should_run
+from umls_reranker.retrieval.arguments import EXACT_INDEX, IndexArguments
+from umls_reranker.retrieval.retrievers import index_folders
 
 
 def main() -> None:
@@ -97,8 +99,7 @@ def make_vectors(recipe, run, stage, state) -> None:
 
 
 def make_index(recipe, run, stage) -> None:
-    from umls_reranker.core.settings import RETRIEVERS
-    from umls_reranker.retrieval.retrievers import IndexSources
+    from umls_reranker.retrieval.retrievers import RETRIEVERS, IndexSources
 
     (retriever,) = (retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name)
     with stage.writing() as (folder, summary):

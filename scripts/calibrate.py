@@ -21,10 +21,11 @@ helps. All forms compare the result with the original order of the lists on held
 
 from pathlib import Path
 
-from umls_reranker.core.recipe import is_on_lists, lists_parser, parse_recipe
-from umls_reranker.core.script import run_script, would_make
-from umls_reranker.core.settings import CalibrationArguments, RunArguments
-from umls_reranker.core.stages import run_stage
+from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script, would_make
+from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
+from umls_reranker.pipeline.stages import run_stage
 
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
@@ -68,8 +69,8 @@ def make(recipe, run, stage) -> None:
 
 
 def calibrate_on_lists(options) -> None:
-    from umls_reranker.core.settings import CALIBRATORS
-    from umls_reranker.core.text_files import UserError
+    from umls_reranker.calibration.calibrators import CALIBRATORS
+    from umls_reranker.core.errors import UserError
     from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.serving.calibrate import Source, calibrate, results, save_calibrated
     from umls_reranker.serving.rows import described

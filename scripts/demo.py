@@ -11,8 +11,8 @@ become examples. Nothing is uploaded.
 from itertools import islice
 from pathlib import Path
 
-from umls_reranker.core.script import CommandParser, run_script
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline.command import CommandParser, run_script
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ order of your lists, with intervals, and writes the same report to a new folder.
 import shutil
 from dataclasses import replace
 
-from umls_reranker.core.files import write_json
-from umls_reranker.core.recipe import is_on_lists, lists_parser, parse_recipe, portable_locator
-from umls_reranker.core.script import run_script, would_make
-from umls_reranker.core.settings import EvaluationArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, make_stage, read_manifest, should_run
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import portable_locator, write_json
+from umls_reranker.evaluation.arguments import EvaluationArguments
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script, would_make
+from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
+from umls_reranker.pipeline.stages import RunFolder, make_stage, read_manifest, should_run
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ lists of the dev split must equal those of PyTorch in float32, so that calibrato
 valid; otherwise the export is refused. Needs the extra export.
 """
 
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, would_make
-from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script, would_make
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import RunFolder
 
 
 def main() -> None:

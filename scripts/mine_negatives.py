@@ -7,12 +7,13 @@ Reads the candidate lists in lists/ and writes pairs/ into the run folder, with 
 and what each false-negative filter dropped. With `teacher`, the pairs also get the mean logit of these models.
 """
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import MiningArguments, RunArguments
-from umls_reranker.core.stages import run_stage
-from umls_reranker.core.text_files import UserError
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import run_stage
+from umls_reranker.retrieval.arguments import MiningArguments
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from umls_reranker.core.script import CommandParser, run_script
+from umls_reranker.pipeline.command import CommandParser, run_script
 
 
 def main() -> int:
@@ -25,9 +25,9 @@ def main() -> int:
     from umls_reranker.calibration.certificate import CertificateHistory
     from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.core.files import read_json
-    from umls_reranker.core.recipe import load_served
     from umls_reranker.hub.download import download
     from umls_reranker.hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, verify_files
+    from umls_reranker.pipeline.recipe import load_served
     from umls_reranker.serving.statistics import (
         FEWEST_DOCUMENTS,
         SMALLEST_PSI,

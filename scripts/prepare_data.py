@@ -9,12 +9,13 @@ lists) needs no index: its rows become lists/ too, and umls-reranker mine_negati
 
 from pathlib import Path
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, table_console
-from umls_reranker.core.settings import ConceptArguments, MentionArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, planned_stages, should_run
-from umls_reranker.core.text_files import UserError
+from umls_reranker.corpora.arguments import ConceptArguments, MentionArguments
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script, table_console
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import RunFolder, planned_stages, should_run
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     sections, notes = (RunArguments, ConceptArguments, MentionArguments), {"corpus": describe_formats()}
     recipe = parse_recipe(__doc__, sections, notes=notes)
     from umls_reranker.corpora.mentions import reading_table
-    from umls_reranker.corpora.sources import fingerprints, input_files
+    from umls_reranker.pipeline.sources import fingerprints, input_files
 
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
@@ -43,7 +44,12 @@ def main() -> None:
 
 def make(recipe, run, files, stages, due) -> None:
     from umls_reranker.corpora.mentions import hold_out_synonyms, with_concepts_of_mentions
-    from umls_reranker.corpora.sources import corpus_mentions, listed_documents, read_concepts, split_shares
+    from umls_reranker.pipeline.sources import (
+        corpus_mentions,
+        listed_documents,
+        read_concepts,
+        split_shares,
+    )
     from umls_reranker.vocab.concepts import concept_table, iter_concepts
 
     settings, seed, corpus_report = recipe.mentions, recipe.run.seed, {}
@@ -68,8 +74,8 @@ def make(recipe, run, files, stages, due) -> None:
 
 
 def make_of_lists(recipe, run, files, stages) -> None:
-    from umls_reranker.corpora.sources import ConceptSource, read_concepts, user_splits
-    from umls_reranker.corpora.user_lists import write_user_lists
+    from umls_reranker.pipeline.sources import ConceptSource, read_concepts, user_splits
+    from umls_reranker.pipeline.user_lists import write_user_lists
     from umls_reranker.vocab.concepts import CONCEPT_SCHEMA, concept_table, iter_concepts
     from umls_reranker.vocab.types import TypeHierarchy
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import PublishArguments, RunArguments, recipe_key
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.keys import recipe_key
+from umls_reranker.hub.arguments import PublishArguments
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.recipe import parse_recipe
 
 
 @dataclass

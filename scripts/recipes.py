@@ -12,9 +12,9 @@ the recipe of the same name in the package.
 import shutil
 from pathlib import Path
 
-from umls_reranker.core.files import shipped_configs, shipped_recipes
-from umls_reranker.core.script import CommandParser, run_script
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline.command import CommandParser, run_script
+from umls_reranker.pipeline.shipped import shipped_configs, shipped_recipes
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ is 1. The output appears only when it is complete.
 
 from pathlib import Path
 
-from umls_reranker.core.script import DICTIONARY_HELP, CommandParser, run_script
+from umls_reranker.pipeline.command import DICTIONARY_HELP, CommandParser, run_script
 
 
 def make_parser() -> CommandParser:
@@ -80,7 +80,7 @@ def main() -> int:
 
 def served(options) -> dict:
     """What to load: from the command line, else from the recipe if one is given."""
-    from umls_reranker.core.recipe import load_served
+    from umls_reranker.pipeline.recipe import load_served
 
     recipe = load_served(options.model)
     serving = recipe.serving

@@ -19,14 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from umls_reranker.core.files import shipped_configs
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import CommandParser, run_script
-from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.stages import planned_stages, should_run, stage_table
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import CommandParser, run_script
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.shipped import shipped_configs
+from umls_reranker.pipeline.stages import planned_stages, should_run, stage_table
 
-PREFLIGHT = "umls_reranker.training.preflight"
+PREFLIGHT = "umls_reranker.pipeline.preflight"
 TITLES = {
     PREFLIGHT: "checking the recipe, disk and memory",
     "prepare_data": "reading concepts and mentions",
@@ -62,7 +62,7 @@ def main() -> int:
 
 def show_plan(recipe) -> None:
     """Say of every stage whether it would be made and why, without starting any."""
-    from umls_reranker.corpora.sources import fingerprints, input_files
+    from umls_reranker.pipeline.sources import fingerprints, input_files
 
     files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), printed=True)
     for stage in planned_stages(recipe, recipe.run.run_dir, files).values():

@@ -12,7 +12,7 @@ umls-reranker calibrate MODEL --lists my_lists.jsonl --add reviewed.csv --output
 from pathlib import Path
 
 from umls_reranker.core.files import require_another
-from umls_reranker.core.script import CommandParser, run_script
+from umls_reranker.pipeline.command import CommandParser, run_script
 
 
 def main() -> None:

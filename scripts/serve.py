@@ -14,10 +14,11 @@ import signal
 import sys
 import warnings
 
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import RunArguments, ServingArguments
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.serving.arguments import ServingArguments
 
 # Seconds to finish requests in progress; the container manager must wait longer before it kills the process.
 STOP_SECONDS = 30

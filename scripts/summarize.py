@@ -10,10 +10,11 @@ import warnings
 from functools import partial
 
 from umls_reranker.core.files import read_json
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, table_console
-from umls_reranker.core.settings import EvaluationArguments, RunArguments
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.evaluation.arguments import EvaluationArguments
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script, table_console
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import RunFolder
 
 # Number of test mentions shown with their candidates.
 EXAMPLES = 3

@@ -12,10 +12,10 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import ModelArguments, RunArguments
-from umls_reranker.core.stages import RunFolder, make_stage, should_run
+from umls_reranker.models.arguments import ModelArguments, RunArguments
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
 
 
 def main() -> None:
@@ -35,11 +35,11 @@ def main() -> None:
 def train(recipe, run, stage) -> None:
     from umls_reranker.core.arrays import open_arrow
     from umls_reranker.core.devices import sharing_processes
-    from umls_reranker.core.training_arguments import RerankerTrainingArguments
     from umls_reranker.lists.labels import read_run_lists
     from umls_reranker.models.pairs import PairTemplate
     from umls_reranker.training.dev_metrics import dev_rows
     from umls_reranker.training.fine_tune import fine_tune
+    from umls_reranker.training.training_arguments import RerankerTrainingArguments
     from umls_reranker.vocab.concepts import ConceptTable
 
     patience = timedelta(seconds=recipe.training.get("ddp_timeout", 1800))

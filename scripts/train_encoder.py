@@ -8,10 +8,10 @@ from its last checkpoint. Training uses one process. With encoder_training_steps
 there is nothing to do.
 """
 
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import EncoderArguments, RunArguments
-from umls_reranker.core.stages import run_stage
+from umls_reranker.models.arguments import EncoderArguments, RunArguments
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import run_stage
 
 
 def main() -> None:

@@ -13,10 +13,12 @@ model is worse than the previous version or not shown to be non-inferior.
 from dataclasses import asdict, dataclass
 
 from umls_reranker.core.files import write_json
-from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, would_make
-from umls_reranker.core.settings import EvaluationArguments, RunArguments, recipe_key
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.keys import recipe_key
+from umls_reranker.evaluation.arguments import EvaluationArguments
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script, would_make
+from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import RunFolder
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20

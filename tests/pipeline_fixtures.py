@@ -47,7 +47,7 @@ PRELOADED = (
     *("accelerate.commands.launch", "faiss", "rich.console", "torch.distributed.run", "torch.utils.tensorboard"),
     *(f"transformers.models.bert.{kind}_bert" for kind in ("modeling", "tokenization")),
     *(f"umls_reranker.{name}" for name in ("evaluation.evaluate", "retrieval.deployment", "retrieval.mining")),
-    *(f"umls_reranker.{name}" for name in ("serving.reranker", "corpora.sources", "training.fine_tune")),
+    *(f"umls_reranker.{name}" for name in ("serving.reranker", "pipeline.sources", "training.fine_tune")),
 )
 
 

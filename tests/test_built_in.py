@@ -11,7 +11,7 @@ from list_fixtures import write_lists
 from list_model import list_rows
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.settings import CalibrationArguments
+from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
 from umls_reranker.lists.labels import read_labelled_lists

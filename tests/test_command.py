@@ -12,10 +12,10 @@ from data_fixtures import write_pmids, write_pubtator, write_rrf
 from tiny_models import tiny_encoder
 
 from umls_reranker import __main__ as command
-from umls_reranker.core.files import find_recipe, is_recipe, shipped_configs, shipped_recipes
-from umls_reranker.core.recipe import load_recipe
-from umls_reranker.core.stages import planned_stages, stage_table
-from umls_reranker.corpora.sources import fingerprints, input_files
+from umls_reranker.pipeline.recipe import load_recipe
+from umls_reranker.pipeline.shipped import find_recipe, is_recipe, shipped_configs, shipped_recipes
+from umls_reranker.pipeline.sources import fingerprints, input_files
+from umls_reranker.pipeline.stages import planned_stages, stage_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -125,7 +125,7 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(shipped_configs()["cpu"])]
     calls = [json.loads(line) for line in Path("calls").read_text().splitlines()]
     shared = {"preflight", "build_index", "train"}
-    modules = {"preflight": ["umls_reranker.training.preflight"]}
+    modules = {"preflight": ["umls_reranker.pipeline.preflight"]}
     started_as = [["-m", *modules.get(name, ["umls_reranker", name]), *words] for name in started]
     assert calls == [
         [*(launch if name in shared else []), *call] for name, call in zip(started, started_as, strict=True)

@@ -11,7 +11,7 @@ from outcome_fixtures import make_outcomes
 from tiny_reranker import tiny_reranker
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.card import folder_card
 from umls_reranker.hub.model_folder import RECIPE, SCHEMA_VERSIONS, changing, published_files

@@ -28,8 +28,8 @@ from list_model import list_model, list_rows
 from service import Service
 
 from umls_reranker import __main__ as command
-from umls_reranker.core.files import find_recipe
-from umls_reranker.core.script import CommandParser
+from umls_reranker.pipeline.command import CommandParser
+from umls_reranker.pipeline.shipped import find_recipe
 
 pytest_plugins = ["pipeline_fixtures"]
 

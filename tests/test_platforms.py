@@ -32,7 +32,7 @@ for module in pkgutil.walk_packages(umls_reranker.__path__, "umls_reranker."):
         assert error.name == "gradio", error
 
 from fastapi.testclient import TestClient
-from umls_reranker.core.settings import ServingArguments
+from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.http.app import create_app
 
 reranker = umls_reranker.UMLSReranker.from_pretrained(sys.argv[1], device="cpu")

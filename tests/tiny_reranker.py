@@ -15,10 +15,10 @@ from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
-from umls_reranker.core.recipe import Recipe
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import copy_network, write_model_files
 from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.training.fine_tune import load_base_model
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 

@@ -3,9 +3,9 @@
 import runpy
 from pathlib import Path
 
-from umls_reranker.core.script import run_script
 from umls_reranker.corpora.corpus import Annotation, CorpusReader, Document
 from umls_reranker.corpora.formats import register
+from umls_reranker.pipeline.command import run_script
 
 
 class TaggedLines(CorpusReader):

@@ -12,15 +12,11 @@ Importing the package is quick: torch and transformers load when a class that ne
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .core.settings import CALIBRATORS as _CALIBRATORS
-from .core.settings import FEATURES as _FEATURES
-from .core.settings import register_retriever as _register
 from .core.version import __version__
-from .retrieval.retrievers import OWN_RETRIEVERS
 
 if TYPE_CHECKING:
     from .calibration.certificate import Certificate, certify
-    from .core.text_files import UserError
+    from .core.errors import UserError
     from .lists.dictionary import Dictionary
     from .serving.linker import ConceptLinker, LinkedConcept
     from .serving.reranker import UMLSReranker
@@ -48,15 +44,9 @@ _HOMES = {
     "LinkedConcept": ".serving.linker",
     "RankedCandidate": ".serving.rows",
     "UMLSReranker": ".serving.reranker",
-    "UserError": ".core.text_files",
+    "UserError": ".core.errors",
     "certify": ".calibration.certificate",
 }
-
-# Registers the retrievers, which recipe keys, stages and features refer to.
-for _retriever in OWN_RETRIEVERS:
-    _register(_retriever)
-_FEATURES.import_by(lambda: import_module(".calibration.features", __name__))
-_CALIBRATORS.import_by(lambda: import_module(".calibration.calibrators", __name__))
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,10 @@ import sys
 import textwrap
 from pathlib import Path
 
-from umls_reranker.core.files import shipped
-from umls_reranker.core.script import run_script
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.version import __version__
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.shipped import shipped
 
 GROUPS = {
     "Start here": ("quickstart", "recipes", "run"),

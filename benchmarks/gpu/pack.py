@@ -25,7 +25,7 @@ def main() -> None:
     from datasets import Dataset
     from transformers import AutoModel, AutoTokenizer
 
-    from umls_reranker.core.fetch import resolve_model
+    from umls_reranker.models.hub_access import resolve_model
     from umls_reranker.models.pretrained import load_pretrained
 
     here, package = Path(__file__).parent, Path(__file__).parents[2] / "umls_reranker"

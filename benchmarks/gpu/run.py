@@ -34,11 +34,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from transformers import BertForSequenceClassification as Bert
 
 from umls_reranker.core.devices import resolve_device, resolve_dtype
-from umls_reranker.core.training_arguments import OneGpuArguments
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
 from umls_reranker.models.pretrained import load_pretrained
 from umls_reranker.training.trainer import LABEL_NAMES, PairCollator, RerankerTrainer, TokenizedPairs
+from umls_reranker.training.training_arguments import OneGpuArguments
 
 transformers.utils.logging.disable_progress_bar()
 # Sections that would start later than this, in seconds, are skipped.

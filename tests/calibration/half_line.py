@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from umls_reranker.calibration.calibrators import Calibrator
-from umls_reranker.core.settings import register_calibrator
+from umls_reranker.calibration.calibrators import Calibrator, register_calibrator
 
 
 @dataclass(eq=False)

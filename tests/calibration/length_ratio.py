@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from umls_reranker.core.settings import Feature, register_feature
+from umls_reranker.calibration.features import Feature, register_feature
 
 
 def length_ratio(sources):

@@ -6,6 +6,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from umls_reranker.calibration.calibrators import (
+    CALIBRATORS,
     MAX_STANDARD_SLOPE,
     BetaCalibrator,
     Calibrator,
@@ -17,8 +18,7 @@ from umls_reranker.calibration.calibrators import (
 from umls_reranker.calibration.fitting import choose_calibrator, cross_validated_losses
 from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
 from umls_reranker.calibration.reliability import log_loss
-from umls_reranker.core.settings import CALIBRATORS
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 
 METHODS = list(CALIBRATORS)
 

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 from list_fixtures import make_lists
 
+from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
 from umls_reranker.calibration.inputs import without
@@ -15,8 +16,7 @@ from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core import arrays as cores_module
 from umls_reranker.core.arrays import RepeatedTexts
-from umls_reranker.core.settings import CalibrationArguments
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate

@@ -5,7 +5,7 @@ import pytest
 
 from umls_reranker.calibration.features import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 
 OFFSETS = np.array([0, 2, 2, 5])
 CANDIDATES = {"cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]), "exact_name": np.array([1.0, 0, 0, 0, 1])}

@@ -17,7 +17,7 @@ from umls_reranker.calibration.thresholds import (
     precision_threshold,
     thresholds_content,
 )
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy(

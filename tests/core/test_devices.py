@@ -18,7 +18,7 @@ from umls_reranker.core.devices import (
     sharing_processes,
     worker_pool,
 )
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

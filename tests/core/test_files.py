@@ -9,8 +9,8 @@ import pytest
 from filelock import FileLock
 
 from umls_reranker.core import files
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import file_sha256, fingerprint_path, hold, read_json, remembered, write_json, written
-from umls_reranker.core.text_files import UserError
 
 
 def listing(folder):

@@ -2,7 +2,8 @@ import gzip
 
 import pytest
 
-from umls_reranker.core.text_files import UserError, read_lines
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.text_files import read_lines
 
 
 def write(path, content):

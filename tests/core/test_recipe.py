@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from umls_reranker.core.recipe import KEYS, SECTIONS, Recipe, keys_of, load_recipe, parse_recipe
-from umls_reranker.core.settings import ModelArguments, RunArguments
-from umls_reranker.core.text_files import UserError
-from umls_reranker.core.training_arguments import RerankerTrainingArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.models.arguments import ModelArguments, RunArguments
+from umls_reranker.pipeline.recipe import (
+    KEYS,
+    SECTIONS,
+    Recipe,
+    keys_of,
+    load_recipe,
+    parse_recipe,
+)
+from umls_reranker.training.training_arguments import RerankerTrainingArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(ROOT.glob("recipes/*/config.yaml"))
@@ -163,7 +170,7 @@ def test_help_explains_the_sections_of_the_script(capsys):
 
 def test_help_and_recipes_without_training_load_no_torch(write):
     code = (
-        "import sys\nfrom umls_reranker.core.recipe import load_recipe, parse_recipe\nload_recipe(sys.argv[1])\n"
+        "import sys\nfrom umls_reranker.pipeline.recipe import load_recipe, parse_recipe\nload_recipe(sys.argv[1])\n"
         "try:\n    parse_recipe('A test.', (), ['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(bool({'torch', 'datasets', 'accelerate'} & set(sys.modules)))"
     )
@@ -188,8 +195,8 @@ def test_unusual_values_survive_a_round_trip(write):
 
 
 def test_keys_are_unique_and_explained():
-    assert sum(len(keys_of(section)) for section in SECTIONS) == len(KEYS)
-    assert all(key.metadata["help"] for key in KEYS.values())
+    assert sum(len(keys_of(section)) for section in SECTIONS.values()) == len(KEYS)
+    assert all(key.help for key in KEYS.values())
 
 
 def test_a_key_that_no_recipe_sets_is_in_a_guide():

@@ -2,15 +2,17 @@
 
 import pytest
 
+from umls_reranker.calibration.features import FEATURES
 from umls_reranker.calibration.inputs import inputs_of
-from umls_reranker.core.recipe import Recipe
-from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES, RetrieverDeclaration, register_retriever
-from umls_reranker.core.stages import planned_stages
+from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
+from umls_reranker.pipeline.recipe import Recipe
+from umls_reranker.pipeline.stages import planned_stages
+from umls_reranker.retrieval.retrievers import RETRIEVERS, RetrievalMethod, register_retriever
 
 OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype"}
 
 
-class Other(RetrieverDeclaration):
+class Other(RetrievalMethod):
     name = "other"
     help = "something else"
 
@@ -19,7 +21,7 @@ class Other(RetrieverDeclaration):
 def restored():
     """What a test registers is forgotten."""
     yield
-    for registry in (RETRIEVERS, SCORES, FEATURES):
+    for registry in (RETRIEVERS, INDEX_SCORES, FEATURES):
         registry.pop("other", None)
 
 
@@ -53,7 +55,7 @@ def test_a_score_of_a_retriever_that_reads_context_needs_context():
     assert inputs_of(["retrieval", "context", "lexical"]) == [
         *("retrieval_score", "context", "context_score", "lexical_score")
     ]
-    register_retriever(InContext)
+    register_retriever(InContext, IndexScore("something else", reads_context=True))
     assert inputs_of(["other"]) == ["context", "other_score"]
 
 

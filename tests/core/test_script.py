@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from packaging.version import Version
 
-from umls_reranker.core.script import run_script
-from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.stages import Stage, should_run
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.models.arguments import RunArguments
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.stages import Stage, should_run
 
 
 def run(main, capsys):
@@ -69,7 +69,7 @@ def start(*words, **options):
     return subprocess.run([sys.executable, *words], env=variables, stderr=subprocess.PIPE, timeout=240, **options)
 
 
-RUN = "from umls_reranker.core.script import run_script; run_script"
+RUN = "from umls_reranker.pipeline.command import run_script; run_script"
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000], ids=["at the end", "while it prints"])
@@ -84,14 +84,6 @@ def test_a_reader_that_leaves_is_no_error(size):
 def test_a_letter_that_the_output_cannot_show_is_escaped():
     done = start("-c", f"{RUN}(lambda: print('\u03b2 cells'))", stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout.strip()) == (0, rb"\u03b2 cells"), done.stderr
-
-
-def test_a_script_named_like_a_library_does_not_hide_it(tmp_path):
-    (tmp_path / "colorsys.py").write_text("raise SystemExit('the script of that name')")
-    script = "def main():\n    import colorsys, os\n    print(colorsys.__name__, os.environ['OMP_WAIT_POLICY'])\n"
-    (tmp_path / "train.py").write_text(f"{script}{RUN}(main)\n")
-    done = start(tmp_path / "train.py", stdout=subprocess.PIPE)
-    assert (done.returncode, done.stdout.strip()) == (0, b"colorsys PASSIVE"), done.stderr
 
 
 @pytest.mark.parametrize(

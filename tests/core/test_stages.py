@@ -10,10 +10,10 @@ import pytest
 
 from umls_reranker.core import files
 from umls_reranker.core.arrays import arrow_writer
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
-from umls_reranker.core.recipe import Recipe
-from umls_reranker.core.stages import RunFolder, Stage, planned_stages, stage_table
-from umls_reranker.core.text_files import UserError
+from umls_reranker.pipeline.recipe import Recipe
+from umls_reranker.pipeline.stages import RunFolder, Stage, planned_stages, stage_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"MRCONSO": "1", "MRCUI": "2", "corpus": "3"}

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_fixtures import write_bigbio
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from corpus_fixtures import bioc_document, bioc_xml, write_bioc_json
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
 

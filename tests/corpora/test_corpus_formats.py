@@ -7,7 +7,7 @@ from corpus_fixtures import as_bigbio, as_bioc, write_bigbio, write_bioc_json, w
 from data_fixtures import write_pubtator
 from toy_corpus import TaggedLines
 
-from umls_reranker.core.text_files import Malformed, UserError
+from umls_reranker.core.errors import Malformed, UserError
 from umls_reranker.corpora import formats as corpus_formats
 from umls_reranker.corpora.corpus import Mention, join_passages
 from umls_reranker.corpora.formats import corpus_files, read_corpus, register

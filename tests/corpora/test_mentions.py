@@ -4,8 +4,7 @@ from dataclasses import astuple
 import pytest
 from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
 
-from umls_reranker.core.stages import RunFolder
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.corpora import mentions as mentions_module
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
@@ -17,6 +16,7 @@ from umls_reranker.corpora.mentions import (
     with_concepts_of_mentions,
     write_mentions,
 )
+from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.vocab.concepts import Concept, concept_table, iter_concepts
 
 SHARES = {"dev": 0.2, "calibration": 0.4, "test": 0.4}

@@ -12,9 +12,9 @@ from corpus_fixtures import as_bigbio, write_bigbio
 from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf
 from list_fixtures import write_lists
 
-from umls_reranker.core.stages import RunFolder
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.mentions import SPLITS
+from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.vocab.concepts import ConceptTable
 from umls_reranker.vocab.rrf import RelationTable
 

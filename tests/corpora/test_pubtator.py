@@ -5,7 +5,7 @@ from data_fixtures import write_pubtator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.corpus import COUNTS, Mention, read_pmids, text_around
 from umls_reranker.corpora.formats import PubTator, corpus_files, read_documents
 

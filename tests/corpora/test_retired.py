@@ -1,6 +1,6 @@
 import pytest
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.mentions import RetiredCuis, map_ids
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts

@@ -2,9 +2,9 @@
 
 import pytest
 
-from umls_reranker.core.settings import MentionArguments
-from umls_reranker.core.text_files import UserError
-from umls_reranker.corpora.sources import corpus_mentions, listed_documents
+from umls_reranker.core.errors import UserError
+from umls_reranker.corpora.arguments import MentionArguments
+from umls_reranker.pipeline.sources import corpus_mentions, listed_documents
 
 LISTS = {"train_documents": [1, 2], "dev_documents": [3, 4, 5, 6, 7, 8], "test_documents": [9, 77]}
 

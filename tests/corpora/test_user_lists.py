@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from list_fixtures import make_lists, write_lists
 
-from umls_reranker.core.stages import RunFolder
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.mentions import SPLITS, assign_split
-from umls_reranker.corpora.user_lists import write_user_lists
 from umls_reranker.lists.labels import best_of_each_concept, read_labelled_lists
 from umls_reranker.lists.read import read_rows
+from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.user_lists import write_user_lists
 from umls_reranker.vocab.concepts import Concept
 from umls_reranker.vocab.types import TypeHierarchy
 

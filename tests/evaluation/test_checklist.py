@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.checklist import Target, check_targets, parse_targets, result_of
 
 

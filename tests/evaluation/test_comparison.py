@@ -6,7 +6,7 @@ import pytest
 from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.reliability import jackknife_sums, ratio
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.comparison import FEWEST_DOCUMENTS, compare
 
 FORMER = make_outcomes(600)

@@ -7,8 +7,8 @@ import pytest
 from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
-from umls_reranker.core.text_files import UserError
 from umls_reranker.evaluation import metrics
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.metrics import SMALLEST_SLICE, WITHOUT_TYPE, Figure

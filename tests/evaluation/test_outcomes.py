@@ -5,7 +5,7 @@ from list_fixtures import make_lists
 from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.decisions import Decisions
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.outcomes import SCHEMA, Outcomes
 
 

@@ -9,7 +9,7 @@ from list_fixtures import make_lists
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.hub import export
 from umls_reranker.hub.export import export_onnx
 from umls_reranker.hub.model_folder import ONNX, WEIGHTS, verify_model

@@ -17,10 +17,10 @@ from outcome_fixtures import NO_FIGURES, make_outcomes
 from tiny_reranker import refused, tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.recipe import Recipe, load_recipe
 from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_model
 from umls_reranker.hub.publish import find_outcomes, publish
+from umls_reranker.pipeline.recipe import Recipe, load_recipe
 from umls_reranker.serving.calibrate import Source
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 from data_fixtures import write_rrf
 from list_fixtures import write_lists
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow
 from umls_reranker.lists.dictionary import Dictionary

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_encoder
 from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.models import bi_encoder as encoder_module
 from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers
 from umls_reranker.models.packed import PackedLayers

@@ -13,7 +13,7 @@ from tiny_models import tiny_cross_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker.core import devices
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.models import cross_encoder as scorer
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairTemplate

@@ -9,7 +9,7 @@ from tiny_models import tiny_encoder
 from transformers import AutoTokenizer
 from trigram_encoder import make_concepts
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.models.pairs import MARKERS, PairEncoder, PairTemplate

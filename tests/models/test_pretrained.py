@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairTemplate

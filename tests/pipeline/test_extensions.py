@@ -8,11 +8,13 @@ import pytest
 from pipeline_fixtures import ROOT
 
 from umls_reranker import UMLSReranker
+from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.calibration.calibrators import CALIBRATORS
+from umls_reranker.calibration.features import FEATURES, Feature, register_feature
 from umls_reranker.calibration.inputs import ALL_INPUTS
-from umls_reranker.core.recipe import recipe_parser
-from umls_reranker.core.settings import CALIBRATORS, FEATURES, CalibrationArguments, Feature, register_feature
-from umls_reranker.core.text_files import UserError
-from umls_reranker.core.training_arguments import LOSSES
+from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline.recipe import recipe_parser
+from umls_reranker.training.losses import LOSSES
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -12,9 +12,9 @@ from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, cont
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
-from umls_reranker.core.recipe import load_recipe
-from umls_reranker.core.stages import RunFolder
 from umls_reranker.hub.model_folder import verify_model
+from umls_reranker.pipeline.recipe import load_recipe
+from umls_reranker.pipeline.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -6,10 +6,10 @@ import pytest
 from list_fixtures import given_candidates
 
 from umls_reranker import ConceptLinker, UMLSReranker
-from umls_reranker.core.settings import FEATURES
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.calibration.features import FEATURES
 from umls_reranker.lists.labels import read_run_lists
 from umls_reranker.lists.read import read_rows
+from umls_reranker.pipeline.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 

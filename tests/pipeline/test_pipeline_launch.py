@@ -6,7 +6,7 @@ from pipeline_fixtures import LAUNCHER, ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.pipeline.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -16,10 +16,10 @@ from pipeline_fixtures import COPIES
 
 from umls_reranker import ConceptLinker, UMLSReranker, UserError
 from umls_reranker.core.files import read_json
-from umls_reranker.core.stages import RunFolder
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
+from umls_reranker.pipeline.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from umls_reranker.core.settings import register_retriever
-from umls_reranker.retrieval.retrievers import RetrievalMethod
+from umls_reranker.lists.index_scores import IndexScore
+from umls_reranker.retrieval.retrievers import RetrievalMethod, register_retriever
 
 
 class FirstLetter(RetrievalMethod):
     name, folder, score_name = "first_letter", "first_letters", "first_letter"
     help = "concepts with a name that has the mention's first letter"
-    score_help = "1 where a name of the concept has the mention's first letter"
 
     def __init__(self, letters):
         self.letters = letters
@@ -36,4 +35,4 @@ class FirstLetter(RetrievalMethod):
         return np.where(rows < 0, -np.inf, self.letters[rows, letters[owners, None]]).astype(np.float32)
 
 
-register_retriever(FirstLetter)
+register_retriever(FirstLetter, IndexScore("1 where a name of the concept has the mention's first letter"))

@@ -11,8 +11,8 @@ from list_fixtures import make_lists
 from trigram_encoder import HIERARCHY, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
-from umls_reranker.core.settings import MiningArguments
 from umls_reranker.retrieval import mining
+from umls_reranker.retrieval.arguments import MiningArguments
 from umls_reranker.retrieval.negatives import SOURCES
 from umls_reranker.vocab.text import normalize_name
 

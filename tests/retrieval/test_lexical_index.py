@@ -3,7 +3,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from trigram_encoder import TrigramEncoder, build_index, make_concepts, random_concepts, toy_concepts
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.vocab.text import normalize_name

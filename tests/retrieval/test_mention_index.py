@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval.candidates import search_mentions
 from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.name_index import MentionIndex

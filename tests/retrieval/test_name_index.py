@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from trigram_encoder import TrigramEncoder, build_index, encode_names, make_concepts, random_concepts, toy_concepts
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
 from umls_reranker.retrieval import name_index, name_vectors
 from umls_reranker.retrieval.concept_search import Candidates

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker.calibration.features import FEATURES
 from umls_reranker.calibration.inputs import ALL_INPUTS
-from umls_reranker.core.settings import FEATURES, RETRIEVERS, SCORES
+from umls_reranker.lists.index_scores import INDEX_SCORES
 from umls_reranker.lists.read import read_rows
+from umls_reranker.retrieval.retrievers import RETRIEVERS
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -22,7 +24,7 @@ TESTS = TOY.parents[1]
 def registered():
     importlib.import_module(TOY.stem)
     yield
-    del RETRIEVERS["first_letter"], SCORES["first_letter"], FEATURES["first_letter"], sys.modules[TOY.stem]
+    del RETRIEVERS["first_letter"], INDEX_SCORES["first_letter"], FEATURES["first_letter"], sys.modules[TOY.stem]
 
 
 @pytest.fixture(scope="module")

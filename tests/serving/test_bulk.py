@@ -14,7 +14,7 @@ from list_fixtures import assert_alike
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import Dictionary, UMLSReranker
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.serving.bulk import BulkJob, OneProcess
 
 pytest_plugins = ["pipeline_fixtures"]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.lists.read import read_rows
 from umls_reranker.serving.review_queue import select_for_review, write_queue
 from umls_reranker.serving.statistics import read_ranked

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.core.settings import ServingArguments
 from umls_reranker.hub.model_folder import changing
+from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.http import app as service
 from umls_reranker.serving.http import batching
 from umls_reranker.serving.http.app import create_app

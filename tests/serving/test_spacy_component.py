@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from list_fixtures import assert_alike
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.serving.linker import LinkedConcept
 
 spacy = pytest.importorskip("spacy")

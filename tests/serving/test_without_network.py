@@ -47,7 +47,7 @@ import json, sys
 from pathlib import Path
 from fastapi.testclient import TestClient
 from umls_reranker import UMLSReranker
-from umls_reranker.core.settings import ServingArguments
+from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.http.app import create_app
 from umls_reranker.serving.linker import ConceptLinker
 

@@ -21,9 +21,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from umls_reranker.core.script import leave_process_group
-from umls_reranker.core.training_arguments import LOSSES
+from umls_reranker.core.devices import leave_process_group
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
+from umls_reranker.training.losses import LOSSES
 from umls_reranker.training.trainer import LABEL_NAMES, PairCollator, RerankerTrainer, TokenizedPairs
 
 # As `training_rows` gives them.

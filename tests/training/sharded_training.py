@@ -21,8 +21,8 @@ from loss_on_processes import take_steps
 from safetensors.torch import save_file
 from test_fine_tuning import make_rows, training
 
-from umls_reranker.core.script import leave_process_group
-from umls_reranker.core.settings import ModelArguments, RunArguments
+from umls_reranker.core.devices import leave_process_group
+from umls_reranker.models.arguments import ModelArguments, RunArguments
 from umls_reranker.training import fine_tune as fine_tuning
 
 start_process = PartialState.__init__

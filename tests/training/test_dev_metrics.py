@@ -8,7 +8,7 @@ from list_fixtures import make_lists
 from loss_on_processes import TRAINING_ROW
 from transformers import EvalPrediction
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.training.dev_metrics import dev_metrics, dev_rows, sample_by_document
 

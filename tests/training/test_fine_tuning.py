@@ -15,11 +15,10 @@ from tiny_reranker import tiny_reranker
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.recipe import Recipe, load_recipe
-from umls_reranker.core.settings import ModelArguments, RunArguments
-from umls_reranker.core.text_files import UserError
-from umls_reranker.core.training_arguments import RerankerTrainingArguments, divide_batch
+from umls_reranker.core.errors import UserError
+from umls_reranker.models.arguments import ModelArguments, RunArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
+from umls_reranker.pipeline.recipe import Recipe, load_recipe
 from umls_reranker.training import fine_tune as fine_tuning
 from umls_reranker.training.fine_tune import (
     fine_tune,
@@ -28,6 +27,7 @@ from umls_reranker.training.fine_tune import (
     set_dropout,
     training_arguments,
 )
+from umls_reranker.training.training_arguments import RerankerTrainingArguments, divide_batch
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 RUN = RunArguments(device="cpu")

@@ -9,9 +9,9 @@ from hub_server import Blob, Commit, HubServer, Repo
 from huggingface_hub import constants
 from tiny_models import tiny_cross_encoder
 
-from umls_reranker.core.recipe import Recipe
-from umls_reranker.core.text_files import UserError
-from umls_reranker.training.preflight import preflight
+from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline.preflight import preflight
+from umls_reranker.pipeline.recipe import Recipe
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoTokenizer
 
 from umls_reranker.core.arrays import list_offsets
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.models.batches import PairBatch
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
 from umls_reranker.training import trainer as module

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
-from umls_reranker.core.settings import RunArguments
-from umls_reranker.core.text_files import UserError
-from umls_reranker.core.training_arguments import OneGpuArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.models.arguments import RunArguments
 from umls_reranker.training.fine_tune import training_device
+from umls_reranker.training.training_arguments import OneGpuArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from accelerate import PartialState
 from test_fine_tuning import make_rows, training
 
-from umls_reranker.core.settings import ModelArguments, RunArguments
+from umls_reranker.models.arguments import ModelArguments, RunArguments
 from umls_reranker.training import fine_tune as fine_tuning
 from umls_reranker.training.fine_tune import EarlyStoppingCallback
 

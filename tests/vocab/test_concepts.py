@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import concepts as concepts_module
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
 from umls_reranker.vocab.types import TypeHierarchy

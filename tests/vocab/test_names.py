@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, iter_concepts, write_concepts
 from umls_reranker.vocab.names import read_name_concepts
 from umls_reranker.vocab.types import TypeHierarchy

@@ -6,7 +6,7 @@ from data_fixtures import BRANCHES, TYPE_ROOT, VOCABULARY, write_obo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.concepts import Concept
 from umls_reranker.vocab.ontology import read_obo_concepts
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import rrf as relations_module
 from umls_reranker.vocab.rrf import RELATIONS, RelationTable, read_relations, write_relations
 

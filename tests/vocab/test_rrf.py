@@ -5,7 +5,7 @@ from data_fixtures import VOCABULARY, write_rrf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import rrf as rrf_tables
 from umls_reranker.vocab.concepts import Concept, iter_concepts
 from umls_reranker.vocab.rrf import read_release, read_rrf_concepts, release_files

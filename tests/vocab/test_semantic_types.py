@@ -3,7 +3,7 @@ import json
 import pytest
 from data_fixtures import TYPES
 
-from umls_reranker.core.text_files import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 

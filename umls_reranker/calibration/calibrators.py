@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from ..core.arrays import list_offsets
-from ..core.settings import CALIBRATORS, register_calibrator
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .logistic import fit_logistic, sigmoid
 
@@ -369,6 +368,26 @@ class IsotonicCalibrator(Calibrator):
     def _rises(self) -> bool:
         knots = np.atleast_1d(self.x), np.atleast_1d(self.y)
         return len(knots[0]) == len(knots[1]) > 0 and all(np.all(np.diff(values) >= 0) for values in knots)
+
+
+class AUTO:
+    """The choice of the calibrator with the lowest held-out loss."""
+
+    help = "the one with the lowest cross-validated log loss, folds by document"
+
+
+CALIBRATORS: dict[str, type[Calibrator]] = {}
+
+
+def register_calibrator(calibrator: type[Calibrator]) -> None:
+    """Add a calibrator to those that recipes can name.
+
+    Raises:
+        ValueError: its name is taken.
+    """
+    if calibrator.name in CALIBRATORS:
+        raise ValueError(f"calibrator {calibrator.name!r} is already registered")
+    CALIBRATORS[calibrator.name] = calibrator
 
 
 OWN_CALIBRATORS: tuple[type[Calibrator], ...] = (

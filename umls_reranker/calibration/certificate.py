@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from .calibrators import PlattCalibrator, Sample
 from .precision_test import PrecisionTest
 from .reliability import document_folds, document_index

@@ -12,12 +12,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes, map_in_order
-from ..core.script import progress
-from ..core.settings import CROSS_ENCODER
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrators import Sample
-from .features import FeatureTable
+from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
 from .probabilities import InputModel

@@ -1,11 +1,11 @@
 """Features of candidates, as columns over candidate lists. To add one, write a function and a line in `OWN_FEATURES`.
 
-From outside of the package, call `core.settings.register_feature`.
+From outside of the package, call `register_feature`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
-from ..core.settings import CROSS_ENCODER, FEATURES, SCORES, Feature, register_feature
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..lists.index_scores import INDEX_SCORES, IndexScore
 from ..vocab.text import CUI, shared_trigrams, singular_words
 from .qualifiers import qualifier_agreement
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..lists.candidate_lists import CandidateLists
     from .string_counts import PairCounts, StringCounts
 
+CROSS_ENCODER = "cross_encoder"
+# What a feature can be made of, as `calibration.inputs` names it, besides scores and the candidate's name.
+FEATURE_INPUTS = ("entity_type", "context", "cui", "semantic_types")
 LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
     "seen_string": "1 if this string was seen in training",
@@ -31,6 +34,49 @@ LIST_POSITION = "list_position"
 CUI_UNIT = 1e6
 # Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A number about each candidate of a list; a higher value never lowers a candidate's probability.
+
+    Attributes:
+        name: its name in recipes and ``calibrator.json``.
+        help: one line about it.
+        column: makes the column, (m,) float64, from `FeatureSources`; NaN where an input is
+            missing. None: it comes with the lists, as scores of retrievers do, or from the network.
+        inputs: the inputs of `FEATURE_INPUTS`, or ``NAME_score``, that it needs. A fallback model decides about
+            requests that lack one of them.
+    """
+
+    name: str
+    help: str
+    column: Callable[[FeatureSources], np.ndarray] | None = None
+    inputs: tuple[str, ...] = ()
+
+
+FEATURES: dict[str, Feature] = {}
+
+
+def register_feature(feature: Feature) -> None:
+    """Add a feature to those that recipes can name.
+
+    Raises:
+        ValueError: its name is taken, or it has an unknown input.
+    """
+    unknown = [name for name in feature.inputs if name not in FEATURE_INPUTS and not name.endswith("_score")]
+    if unknown:
+        choices = ", ".join(FEATURE_INPUTS)
+        raise ValueError(f"{feature.name}: unknown inputs {unknown}; choose from {choices}, NAME_score")
+    if feature.name in FEATURES:
+        raise ValueError(f"feature {feature.name!r} is already registered")
+    FEATURES[feature.name] = feature
+
+
+def score_feature(name: str, score: IndexScore) -> Feature:
+    """The feature of a score that one of our retrievers gives."""
+    context = ("context",) if score.reads_context else ()
+    return Feature(name, score.help, inputs=(*context, f"{name}_score"))
 
 
 class FeatureSources:
@@ -219,6 +265,9 @@ OWN_FEATURES = (
         inputs=("cui",),
     ),
 )
+register_feature(Feature(CROSS_ENCODER, "log-odds of the cross-encoder"))
+for _name, _score in INDEX_SCORES.items():
+    register_feature(score_feature(_name, _score))
 for _feature in OWN_FEATURES:
     register_feature(_feature)
 
@@ -235,6 +284,17 @@ def default_features(lists: CandidateLists) -> list[str]:
     return [CROSS_ENCODER, *lists.scores, *names]
 
 
+def refuse_feature_names(lists: CandidateLists) -> None:
+    """Refuse user-provided lists with a score that has the name of a feature.
+
+    Raises:
+        UserError: there is one; names it.
+    """
+    for name in lists.scores:
+        if name in FEATURES and not (name in INDEX_SCORES and all(lists.index_keys)):
+            raise UserError(f"{name}_score names a feature; rename it, as sapbert_score")
+
+
 def check_features(names: Iterable[str], lists: CandidateLists) -> None:
     """Refuse features that do not exist, and scores that the lists lack.
 
@@ -245,7 +305,7 @@ def check_features(names: Iterable[str], lists: CandidateLists) -> None:
         if name not in FEATURES and name not in lists.scores:
             known = ", ".join(dict.fromkeys((*FEATURES, *lists.scores)))
             raise UserError(f"features: {name!r} is unknown; choose from {known}")
-        if name in SCORES and name not in lists.scores:
+        if name in INDEX_SCORES and name not in lists.scores:
             raise UserError(
                 f"features: the candidate lists have no {name} scores; add that retriever to `retrievers` (in "
                 "user-provided candidate lists, NAME_score is the feature NAME)"

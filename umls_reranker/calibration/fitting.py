@@ -12,16 +12,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, map_in_order
-from ..core.script import progress
-from ..core.settings import CALIBRATORS, CROSS_ENCODER
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..core.progress import progress
 from ..lists.columns import FOUND
 from ..models.cross_encoder import PairScorer, score_lists
-from .calibrators import Calibrator, Sample
+from .calibrators import CALIBRATORS, Calibrator, Sample
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits
 from .decisions import Decisions, Scored
-from .features import FeatureTable, check_features, default_features, feature_table
+from .features import CROSS_ENCODER, FeatureTable, check_features, default_features, feature_table
 from .fusion import reads_type
 from .inputs import ALL_INPUTS, ScoreRange, absent_inputs, inputs_of, lacking, lists_with_any, removed_inputs, without
 from .logistic import log_sums
@@ -31,8 +30,8 @@ from .string_counts import StringCounts
 from .thresholds import fit_thresholds
 
 if TYPE_CHECKING:
-    from ..core.settings import CalibrationArguments
     from ..lists.candidate_lists import AnnotatedLists, CandidateLists
+    from .arguments import CalibrationArguments
 
 # Minimum number of gold concepts in the lists with types to fit a model that reads types on them alone.
 FEWEST_GOLD = 100

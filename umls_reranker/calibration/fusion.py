@@ -26,9 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.settings import FEATURES
-from ..core.text_files import UserError
-from .features import LIST_FEATURES, FeatureTable
+from ..core.errors import UserError
+from .features import FEATURES, LIST_FEATURES, FeatureTable
 from .logistic import conditional_log_odds, fit_logistic, top_candidates
 
 SEEN = "seen_string"

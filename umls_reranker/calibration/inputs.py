@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
-from ..core.settings import FEATURES
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FIELDS, FOUND, SUFFIX, encoded_texts
+from .features import FEATURES
 
 Lists = TypeVar("Lists", bound=CandidateLists)
 

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.settings import CROSS_ENCODER, FEATURES, SCORES
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, SUFFIX
+from ..lists.index_scores import INDEX_SCORES
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
-from .features import FeatureTable, feature_table
+from .features import CROSS_ENCODER, FEATURES, FeatureTable, feature_table
 from .fusion import FeatureFusion
 from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking
 from .logistic import conditional_log_odds, sigmoid, top_candidates
@@ -279,7 +279,7 @@ class Calibration:
             if name in ranges:
                 scores[name] = ranges[name].inside(scores[name])
             # Other scores of the same name may be cosines too, which no range tells apart.
-            if name in SCORES and not is_ours.all():
+            if name in INDEX_SCORES and not is_ours.all():
                 scores[name] = np.where(is_ours, scores[name], np.nan)
         return scores
 
@@ -311,11 +311,13 @@ class Calibration:
             models = [InputModel.from_dict(entry, tables[str(entry["name"])], known) for entry in state["inputs"]]
             part = "score_ranges, the range of each retriever's scores,"
             fusion = models[0].fusion
-            weighed = [name for name in fusion.weights if name in SCORES or name not in FEATURES] if fusion else []
+            weighed = (
+                [name for name in fusion.weights if name in INDEX_SCORES or name not in FEATURES] if fusion else []
+            )
             ranges = {name: ScoreRange.from_dict(scores[name]) for name in weighed if not name.endswith(FOUND)}
             part = "index_key, which index its scores are of,"
             key = state["index_key"]
-            if not isinstance(key, str) or (not key and {*SCORES} & {*ranges}):
+            if not isinstance(key, str) or (not key and {*INDEX_SCORES} & {*ranges}):
                 raise ValueError(f"{key!r} is not a known key")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..vocab.types import TypeHierarchy
 from .calibrators import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 from .certificate import Certificate, find_certificate

@@ -127,7 +127,9 @@ def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     mention = list_owner(offsets)
     scores = np.asarray(scores, dtype=np.float64)
     if len(scores) != len(mention):
-        raise ValueError(f"offsets are of {len(mention)} candidates, but there are {len(scores)} scores")
+        raise ValueError(
+            f"offsets are of {len(mention)} candidates, but there are {len(scores)} scores"
+        )
     return np.lexsort((-scores, mention))
 
 
@@ -149,7 +151,9 @@ def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def hash_texts(texts: Sequence[str]) -> np.ndarray:
     """64-bit hashes of n texts, (n,) uint64, the same on every machine."""
-    return np.frombuffer(b"".join([blake2b(text.encode(), digest_size=8).digest() for text in texts]), "<u8")
+    return np.frombuffer(
+        b"".join([blake2b(text.encode(), digest_size=8).digest() for text in texts]), "<u8"
+    )
 
 
 @contextmanager

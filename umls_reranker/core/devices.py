@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -13,8 +15,7 @@ import torch
 from accelerate import PartialState
 
 from .arrays import openmp_threads, started_processes
-from .script import leave_process_group
-from .text_files import UserError
+from .errors import UserError
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:
@@ -33,9 +34,17 @@ def resolve_device(device: str | None = "auto") -> torch.device:
     if resolved.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps")
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {device!r} is not available: no CUDA GPU is visible; use --device cpu")
-    if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
-        raise UserError(f"device {device!r} is not available: this machine has {torch.cuda.device_count()} GPU(s)")
+        raise UserError(
+            f"device {device!r} is not available: no CUDA GPU is visible; use --device cpu"
+        )
+    if (
+        resolved.type == "cuda"
+        and resolved.index is not None
+        and resolved.index >= torch.cuda.device_count()
+    ):
+        raise UserError(
+            f"device {device!r} is not available: this machine has {torch.cuda.device_count()} GPU(s)"
+        )
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {device!r} is not available on this machine; use --device cpu")
     return resolved
@@ -66,7 +75,25 @@ def goes_on_alone(state: PartialState) -> bool:
     return state.is_main_process
 
 
-def resolve_dtype(dtype: str | None, device: torch.device, *, key: str = "dtype", inference: bool = False) -> str:
+def leave_process_group() -> None:
+    """Leave the process group of a launch, all processes together, and end its threads.
+
+    A thread of the group that still runs when Python exits can abort a finished process.
+    """
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized():
+        return
+    # A process that exits first closes connections that others may still read.
+    with contextlib.suppress(RuntimeError):
+        distributed.barrier()
+    distributed.destroy_process_group()
+    # The threads end with the last reference to the group, and a finished trainer is part of a reference cycle.
+    gc.collect()
+
+
+def resolve_dtype(
+    dtype: str | None, device: torch.device, *, key: str = "dtype", inference: bool = False
+) -> str:
     """``auto`` (or None) is bfloat16 if the hardware multiplies matrices in it, else float32.
 
     Args:
@@ -159,7 +186,8 @@ def _started_pool(threads: int) -> ThreadPoolExecutor:
 
 def _forget_pool() -> None:
     global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    _pool = None
+    _pool_lock = threading.Lock()
 
 
 # A forked process does not inherit the threads; Windows has no fork.

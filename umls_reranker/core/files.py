@@ -1,4 +1,4 @@
-"""Files: those of the package, atomic writing, locks, JSON, and SHA-256."""
+"""Files: atomic writing, locks, JSON, SHA-256, and the publishable part of a path."""
 
 from __future__ import annotations
 
@@ -14,69 +14,32 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .text_files import UserError
+from .errors import UserError
 from .version import __version__
 
 CHUNK_BYTES = 1 << 20
-# Weights at the top of the repo and in safetensors only; nothing that could run code.
-MODEL_PATTERNS = (
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "*token*.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "context.json",  # what our trained encoder reads
-)
 # A file that changed more recently could change again within the same tick of the file system's clock.
 SETTLED_NS = 2_000_000_000
 # Workers of a killed process inherit its lock, and take up to five seconds to notice that it is gone.
 PATIENCE_SECONDS = 10.0
-FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
+FULL_DISK = re.compile(
+    "no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE
+)
 
 
-def shipped(folder: str) -> Path:
-    """One of the folders ``scripts``, ``recipes`` and ``accelerate_configs``.
-
-    In a wheel it is inside the package, in a checkout next to it.
-    """
-    package = Path(__file__).resolve().parents[1]
-    inside = package / folder
-    return inside if inside.is_dir() else package.parent / folder
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Name of a recipe -> its folder."""
-    return {path.parent.name: path.parent for path in sorted(shipped("recipes").glob("*/config.yaml"))}
-
-
-def shipped_configs() -> dict[str, Path]:
-    """Name of an accelerate configuration, or of the SLURM job -> its file."""
-    files = sorted(shipped("accelerate_configs").iterdir())
-    return {path.stem: path for path in files if path.suffix in (".yaml", ".slurm")}
-
-
-def find_recipe(recipe: str) -> Path:
-    """The file of a recipe, given as a file, a folder that holds ``config.yaml``, or the name of a shipped recipe.
-
-    The working folder comes before the package.
-    """
-    path = Path(recipe)
-    if not path.exists():
-        path = shipped_recipes().get(recipe, path)
-    return path / "config.yaml" if path.is_dir() else path
-
-
-def is_recipe(name: str) -> bool:
-    """Whether what may also be a model is a recipe: a YAML file, a folder with ``config.yaml``, or a shipped name."""
-    path = find_recipe(name)
-    return name.endswith((".yaml", ".yml")) or (path.suffix == ".yaml" and path.is_file())
+def portable_locator(locator: str) -> str:
+    """The publishable part of a path or URL; relative paths, Hub ids and other text are unchanged."""
+    if re.match(r"https?://", locator, re.IGNORECASE):
+        # A query may contain a signature.
+        return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", locator)[0])
+    path = PureWindowsPath(locator) if PureWindowsPath(locator).drive else PurePosixPath(locator)
+    is_local = path.is_absolute() or locator.startswith(("~", "file:")) or ".." in path.parts
+    return (path.name or "folder") if is_local else locator
 
 
 def partial_path(path: Path) -> Path:
@@ -97,7 +60,9 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
         UserError: `path` has no name, such as ``.``, or is a device or a pipe.
     """
     if not path.name or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise UserError(f"{path} is not a file or folder that can be replaced; choose another output")
+        raise UserError(
+            f"{path} is not a file or folder that can be replaced; choose another output"
+        )
     if path.is_symlink():
         # The link stays, also one such as /dev/stdout.
         path = path.resolve()
@@ -166,7 +131,10 @@ def _exchange(first: Path, second: Path) -> bool:
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     current_folder, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of renameat2(2)
     names = os.fsencode(first), os.fsencode(second)
-    return renameat2 is not None and renameat2(current_folder, names[0], current_folder, names[1], exchange) == 0
+    return (
+        renameat2 is not None
+        and renameat2(current_folder, names[0], current_folder, names[1], exchange) == 0
+    )
 
 
 def mode_by_umask(path: Path) -> None:
@@ -194,7 +162,9 @@ def naming_full_disk(path: Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number not in (errno.ENOSPC, errno.EDQUOT) and not FULL_DISK.search(str(error)):
             raise
-        raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from None
+        raise UserError(
+            f"{path} could not be written: the disk is full; free some space and run again"
+        ) from None
 
 
 def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
@@ -205,7 +175,9 @@ def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = 
         content: what to write.
         default: converts values without a JSON form; None raises TypeError.
     """
-    text = json.dumps(strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
+    text = json.dumps(
+        strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default
+    )
     with written(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
@@ -226,7 +198,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it was modified or truncated, write it again") from None
+        raise UserError(
+            f"{path} is not valid JSON ({error}); it was modified or truncated, write it again"
+        ) from None
 
 
 def require_format(path: Path, content: Any, version: int, command: str) -> None:
@@ -248,7 +222,9 @@ def require_format(path: Path, content: Any, version: int, command: str) -> None
             "upgrade: pip install -U umls_reranker"
         )
     if actual != version or type(actual) is not int:
-        raise UserError(f"{path} has schema_version {actual!r}, not {version}; run umls-reranker {command} again")
+        raise UserError(
+            f"{path} has schema_version {actual!r}, not {version}; run umls-reranker {command} again"
+        )
 
 
 def json_sha256(content: Any) -> str:
@@ -261,12 +237,6 @@ def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     _add_bytes(digest, path)
     return digest.hexdigest()
-
-
-def model_sha256(folder: Path) -> str:
-    """SHA-256 of the files that make up a model in a folder: its weights, tokenizer and configurations."""
-    files = {path for pattern in MODEL_PATTERNS for path in folder.glob(pattern)}
-    return json_sha256({path.name: file_sha256(path) for path in files})
 
 
 def fingerprint_path(path: Path) -> str:

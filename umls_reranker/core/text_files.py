@@ -1,45 +1,20 @@
-"""Errors that a user can fix, and numbered lines of text files, plain or gzip."""
+"""Numbered lines of text files, plain or gzip, and what they may hold."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import sys
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGE = __name__.partition(".")[0]
-
-
-class UserError(Exception):
-    """A problem in the input, recipe or environment that the user can fix; the message is one line and says how.
-
-    Commands print ``error: MESSAGE`` without a traceback and exit with code 2.
-    """
-
-
-def warn_caller(message: str) -> None:
-    """Warn at the line that called this package, however many of its own calls lie between."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
-
+from .errors import Malformed, UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 START_BYTES = 1 << 16
-
-
-class Malformed(Exception):
-    """A malformed piece of a file: `reason` is counted, `detail` completes the message."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}{detail}")
-        self.reason = reason
 
 
 @contextmanager
@@ -53,7 +28,9 @@ def open_binary(path: Path) -> Iterator[io.BufferedIOBase]:
     try:
         raw = path.open("rb")
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check the path and its permissions") from None
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None
     with raw:
         magic = raw.peek(2)[:2]
         if not magic:
@@ -65,7 +42,9 @@ def open_binary(path: Path) -> Iterator[io.BufferedIOBase]:
             with gzip.GzipFile(fileobj=raw) as stream:
                 yield stream
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UserError(f"{path}: the gzip stream is damaged ({error}); download the file again") from None
+            raise UserError(
+                f"{path}: the gzip stream is damaged ({error}); download the file again"
+            ) from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -96,7 +75,9 @@ def decode(line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed("not UTF-8", f" (byte 0x{line[error.start]:02x} at column {error.start + 1})") from None
+        raise Malformed(
+            "not UTF-8", f" (byte 0x{line[error.start]:02x} at column {error.start + 1})"
+        ) from None
 
 
 def of_characters(text: str) -> str:

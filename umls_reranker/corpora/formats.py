@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ..core.text_files import Malformed, UserError, decode, excerpt, open_binary, read_lines, start_of
+from ..core.errors import Malformed, UserError
+from ..core.text_files import decode, excerpt, open_binary, read_lines, start_of
 from ..vocab.text import CUI
 from .corpus import (
     Annotation,

@@ -18,7 +18,7 @@ from datasets import Features, List, Value
 from rich.table import Table
 
 from ..core.arrays import arrow_writer, open_arrow
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..lists.gold import trainable
 from ..vocab.concepts import Concept, ConceptTable, StringRows, concept_table
 from ..vocab.rrf import read_table

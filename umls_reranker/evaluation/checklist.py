@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from .metrics import SMALL_SUPPORT
 from .render import interval, is_there, markdown_table, number
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration.reliability import document_index, document_sums, jackknife_sums
-from ..core.settings import USUAL_MARGIN
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from .arguments import USUAL_MARGIN
 from .metrics import FIGURES, Figure
 from .outcomes import Outcomes
 from .render import markdown_table

@@ -16,7 +16,7 @@ import numpy as np
 from ..calibration.reliability import calibration_report, ratio
 from ..calibration.thresholds import TIERS
 from ..core.files import read_json, require_format
-from ..core.script import progress
+from ..core.progress import progress
 from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
 from .linking import Documents, Measure, sums_to_f1

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from ..calibration.decisions import Decisions
 from ..calibration.thresholds import TIERS
+from ..core.errors import UserError
 from ..core.files import require_format, written
-from ..core.text_files import UserError
 from ..lists.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 

@@ -18,9 +18,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import yaml_dump
 
-from ..core.fetch import HUB_DATASET
+from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.text_files import UserError
 from ..evaluation.metrics import read_metrics
 from ..evaluation.page import rendered
 from ..evaluation.render import (
@@ -31,6 +30,7 @@ from ..evaluation.render import (
     report_tables,
     title_of,
 )
+from ..models.hub_access import HUB_DATASET
 from ..models.pairs import PairTemplate
 from .download import REPO_ID
 from .model_folder import (

@@ -8,7 +8,7 @@ from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_files
 
@@ -79,7 +79,7 @@ def snapshot(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    from ..core.fetch import hub_calls
+    from ..models.hub_access import hub_calls
 
     hub |= {"library_name": "umls_reranker", "library_version": __version__}
     hub["allow_patterns"] = [str(PurePosixPath(subfolder, name)) for name in files]

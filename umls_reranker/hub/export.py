@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import transformers
 
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from ..models.pretrained import input_names, load_model, load_pretrained

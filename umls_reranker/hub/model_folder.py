@@ -21,27 +21,29 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
+from ..calibration.arguments import CalibrationArguments
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import SCHEMA_VERSION as THRESHOLDS_VERSION
 from ..calibration.thresholds import thresholds_content
+from ..core.errors import UserError
 from ..core.files import (
     file_sha256,
     json_sha256,
     link_or_copy,
     mode_by_umask,
     partial_path,
+    portable_locator,
     read_json,
     replace_folder,
     require_format,
     write_json,
     written,
 )
-from ..core.recipe import Recipe, load_recipe, portable_locator
-from ..core.settings import BACKENDS, CalibrationArguments, RunArguments
-from ..core.text_files import UserError
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
+from ..models.arguments import BACKENDS, RunArguments
 from ..models.pairs import PairTemplate
+from ..pipeline.recipe import Recipe, load_recipe
 
 MANIFEST, CARD = "reranker.json", "README.md"
 WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]

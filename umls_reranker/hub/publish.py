@@ -12,10 +12,10 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
-from ..core.fetch import SIGN_IN, hub_calls, signed_in
-from ..core.recipe import portable_locator
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..core.files import portable_locator
 from ..evaluation.outcomes import OUTCOMES_FILE
+from ..models.hub_access import SIGN_IN, hub_calls, signed_in
 from .card import folder_card, with_former
 from .download import REPO_ID, hub_api, snapshot
 from .model_folder import (

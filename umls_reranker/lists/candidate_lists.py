@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
-from ..core.settings import SCORES
 from ..vocab.types import TypeHierarchy, TypeSets
 from .candidate_forms import all_score_keys, flat_candidates, keys_found, values_by_key
 from .columns import (
@@ -30,6 +29,7 @@ from .columns import (
     row_column,
 )
 from .gold import trainable
+from .index_scores import INDEX_SCORES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -92,7 +92,7 @@ class CandidateLists:
         definitions: m texts, null if missing.
         candidate_types: types of m candidates, ids of `hierarchy`.
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names are
-            `core.settings.SCORES` or those of a pipeline.
+            `core.settings.INDEX_SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
         index_keys: for n mentions the `core.stages.index_key` of the index that retrieved their candidates; "" if
             it is unknown, as for user-provided lists.
@@ -116,7 +116,7 @@ class CandidateLists:
 
     @classmethod
     def from_columns(
-        cls, hierarchy: TypeHierarchy, columns: MentionColumns, scores: Iterable[str] | None = SCORES
+        cls, hierarchy: TypeHierarchy, columns: MentionColumns, scores: Iterable[str] | None = INDEX_SCORES
     ) -> CandidateLists:
         """Check n mentions and their candidates, and make lists of them.
 
@@ -168,7 +168,7 @@ class CandidateLists:
         cls,
         hierarchy: TypeHierarchy,
         rows: Sequence[Mapping[str, Any]] | pa.Table,
-        scores: Iterable[str] | None = SCORES,
+        scores: Iterable[str] | None = INDEX_SCORES,
     ) -> CandidateLists:
         """Make lists from n rows as in files: ``entity`` (or ``mention``), ``candidates``, and optionally others.
 

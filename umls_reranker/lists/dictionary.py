@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..vocab.concepts import StringRows
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files

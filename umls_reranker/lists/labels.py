@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, arrow_writer, list_offsets, number_distinct
-from ..core.settings import FEATURES, SCORES, TEACHER
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..vocab.types import TypeHierarchy
 from .candidate_forms import concept_id, keys_found, standard_candidate
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
-from .columns import SUFFIX, InvalidRow, first_values
+from .columns import InvalidRow, first_values
 from .dictionary import Dictionary
 from .gold import GOLD_KEYS, gold_parts, id_text
+from .index_scores import TEACHER
 from .read import CUI_LESS, RowPosition, Rows, read_rows
 
 if TYPE_CHECKING:
@@ -325,8 +325,5 @@ def _complete(lists: CandidateLists, rows: Rows) -> CandidateLists:
         keys = keys_found(standard_candidate(rows.mappings()[row]["candidates"][place]))
         raise UserError(f"{rows.positions[row]}: candidate {place} has no cui; give each candidate one{keys}")
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
-    for name in scores:
-        if name in FEATURES and not (name in SCORES and all(lists.index_keys)):
-            raise UserError(f"{rows.positions[0]}: {name}{SUFFIX} names a feature; rename it, as sapbert{SUFFIX}")
     cuis, codes = number_distinct(lists.ids)
     return replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=scores)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..core.text_files import UserError
+from ..core.errors import UserError
 
 BATCH_ROWS = 4_096
 # Instead of a file: stdin, which is read once.

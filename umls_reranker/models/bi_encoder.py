@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
-from ..core.fetch import commit_of, resolve_model
+from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.script import progress
-from ..core.text_files import UserError
+from ..core.progress import progress
 from .batches import PackedTexts, divide_by_length
+from .hub_access import commit_of, resolve_model
 from .packed import PackedLayers, load_packed
 from .pairs import MARKERS
 from .pretrained import load_pretrained, load_weights, loading

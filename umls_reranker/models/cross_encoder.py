@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.script import progress
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..core.progress import progress
 from .batches import PairBatch, divide_by_length
 from .pairs import PairEncoder, PairTemplate
 

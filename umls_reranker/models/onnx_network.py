@@ -11,9 +11,9 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from ..core.arrays import openmp_threads, usable_cores
+from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.settings import BACKENDS
-from ..core.text_files import UserError
+from .arguments import BACKENDS
 from .batches import PairBatch
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from .batches import PairBatch
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-    from ..core.settings import ModelArguments
     from ..lists.candidate_lists import CandidateLists
+    from .arguments import ModelArguments
 
 # Tokens of BERT's vocabulary that occur in no text.
 MARKERS = ("[unused1]", "[unused2]")

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
+from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.text_files import UserError
 from .batches import PairBatch
 from .packed import PackedLayers, load_packed
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import list_offsets
-from ..core.script import progress
+from ..core.progress import progress
 from ..lists.gold import trainable
 from ..lists.labels import list_rows, write_list_rows
 from .concept_search import Candidates, distinct_queries, query_blocks

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import arrow_writer
+from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
-from ..core.text_files import UserError
 from ..lists.gold import trainable
 from .concept_search import sole_documents
 

@@ -18,18 +18,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.fetch import commit_of, resolve_model
-from ..core.files import (
-    MODEL_PATTERNS,
-    link_or_copy,
-    read_json,
-    require_format,
-    write_json,
-    written,
-)
-from ..core.recipe import portable_locator
-from ..core.script import progress
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..core.files import link_or_copy, portable_locator, read_json, require_format, write_json, written
+from ..core.progress import progress
+from ..models.hub_access import MODEL_PATTERNS, commit_of, resolve_model
 from ..vocab.rrf import RELATIONS_FILE
 
 if TYPE_CHECKING:

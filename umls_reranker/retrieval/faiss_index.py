@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
-from ..core.script import progress
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..core.progress import progress
 from .concept_search import NAMES_PER_CONCEPT
 
 if TYPE_CHECKING:

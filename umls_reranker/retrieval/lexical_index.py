@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core.arrays import arrow_writer, hash_texts, open_arrow
-from ..core.script import progress
+from ..core.progress import progress
 from ..vocab.text import normal_forms, normalize_texts
 from .concept_index import NAMES_FILE, ConceptIndex, write_names
 from .concept_search import Candidates, NameGrouping

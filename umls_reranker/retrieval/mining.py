@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets
-from ..core.script import progress
-from ..core.settings import TEACHER, MiningArguments
+from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import as_arrow, encoded_texts
+from ..lists.index_scores import TEACHER
 from ..lists.labels import write_list_rows
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate, training_rows
 from ..vocab.text import normalize_name
+from .arguments import MiningArguments
 from .candidates import drawn_rows
 from .negatives import NEAREST, POSITIVE, SOURCES, ChosenPairs, ConceptFilters, SharedNames, choose_pairs
 

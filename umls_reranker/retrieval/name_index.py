@@ -15,9 +15,9 @@ import torch
 
 from ..core.arrays import hash_texts, open_arrow
 from ..core.devices import batch_mapper
-from ..core.stages import EXACT_INDEX
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..lists.gold import trainable
+from .arguments import EXACT_INDEX
 from .concept_index import NAMES_FILE, ConceptIndex
 from .concept_search import Candidates, NameGrouping, distinct_queries, sole_documents
 from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters

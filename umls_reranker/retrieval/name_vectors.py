@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import arrow_writer, open_arrow, write_numbers
+from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..core.script import progress
-from ..core.text_files import UserError
+from ..core.progress import progress
 from ..models.bi_encoder import CHUNK
 from .concept_index import NAMES_FILE, write_names
 

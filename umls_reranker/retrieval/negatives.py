@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..core.arrays import list_offsets
-from ..core.settings import MiningArguments
+from .arguments import MiningArguments
 
 if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable

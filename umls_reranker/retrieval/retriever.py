@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ..core.arrays import number_distinct
-from ..core.settings import chosen_retrievers
 from .concept_search import Candidates
 from .deployment import IndexSettings
-from .retrievers import Dense, IndexSources, Queries, RetrievalMethod
+from .retrievers import Dense, IndexSources, Queries, RetrievalMethod, chosen_retrievers
 
 if TYPE_CHECKING:
     import pyarrow as pa

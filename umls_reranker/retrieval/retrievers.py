@@ -7,24 +7,27 @@ because every command reads the declarations of retrievers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ..core.settings import RetrieverDeclaration
-from ..core.text_files import UserError
+from ..calibration.features import register_feature, score_feature
+from ..core.errors import UserError
+from ..lists.index_scores import INDEX_SCORES, IndexScore
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from ..core.recipe import Recipe
     from ..models.bi_encoder import BiEncoder
     from ..vocab.concepts import ConceptTable
     from .concept_index import ConceptIndex
     from .deployment import IndexSettings
     from .name_index import MentionIndex, NameIndex
+
+# What an index can be built from.
+INDEX_INPUTS = ("concepts", "mentions", "encoder", "vectors")
 
 
 class Queries(NamedTuple):
@@ -91,7 +94,7 @@ class IndexSources:
         Raises:
             UserError: the index is missing, or cannot be read.
         """
-        from ..core.stages import EXACT_INDEX
+        from .arguments import EXACT_INDEX
         from .faiss_index import read_ahead
         from .name_index import FAISS_FILE, NameIndex
 
@@ -101,14 +104,32 @@ class IndexSources:
         return names
 
 
-class RetrievalMethod(RetrieverDeclaration, ABC):
-    """A retriever: its declaration, and how its index is built, loaded and searched.
+class RetrievalMethod(ABC):
+    """A retriever: what its index is built from, and how it is built, loaded and searched.
 
     Attributes:
+        name: its name in the recipe key `retrievers` and in figures of recall.
+        help: one line about it.
+        folder: folder of its index in a run, and name of the stage that builds it; None: it has no index of its own.
+        inputs: what the index is built from, and rebuilt with if it changes: ``concepts`` (the dictionary),
+            ``mentions`` (of the training split), ``encoder`` (the bi-encoder), ``vectors`` (of the names).
+        reads_context: whether it searches for the mention in its text.
+        score_name: NAME of the key ``NAME_score`` of candidates and of the feature; None: it gives no scores.
         leaves_out_documents: whether it leaves out what is known from `Queries.documents`.
     """
 
+    name: ClassVar[str]
+    help: ClassVar[str]
+    folder: ClassVar[str | None] = None
+    inputs: ClassVar[tuple[str, ...]] = ("concepts",)
+    reads_context: bool = False
+    score_name: ClassVar[str | None] = None
     leaves_out_documents: ClassVar[bool] = False
+
+    @staticmethod
+    def settings(recipe: Any) -> dict[str, Any]:
+        """Further values that decide the index, of a `Recipe` and the version of its files; for JSON."""
+        return {}
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
@@ -136,7 +157,7 @@ class RetrievalMethod(RetrieverDeclaration, ABC):
             UserError: a file is missing or cannot be read.
         """
 
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:  # noqa: B027
         """Refuse concepts or an encoder other than those of the index, if it can tell.
 
         Raises:
@@ -198,10 +219,9 @@ class Dense(OfIndex):
     folder: ClassVar[str | None] = "index"
     inputs = ("concepts", "encoder", "vectors")
     score_name = "retrieval"
-    score_help = "cosine of mention and name in the dense index"
 
     @staticmethod
-    def settings(recipe: Recipe) -> dict[str, Any]:
+    def settings(recipe: Any) -> dict[str, Any]:
         return {"index_factory": recipe.index.index_factory}
 
     @classmethod
@@ -227,7 +247,6 @@ class Context(Dense):
     folder = None
     reads_context = True
     score_name = "context"
-    score_help = "cosine of mention in context and name in the dense index"
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
         super().require(concepts, encoder)
@@ -246,10 +265,9 @@ class Lexical(OfIndex):
     folder = "lexical"
     queried = "texts"
     score_name = "lexical"
-    score_help = "cosine of mention and name by character n-grams"
 
     @staticmethod
-    def settings(recipe: Recipe) -> dict[str, Any]:
+    def settings(recipe: Any) -> dict[str, Any]:
         return {"schema_version": 3}
 
     @classmethod
@@ -275,7 +293,6 @@ class Forms(OfIndex):
     folder = "forms"
     inputs = ("concepts", "mentions")
     score_name = "forms"
-    score_help = "cosine of mention and name or known mention by character n-grams of their normal forms"
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
@@ -317,5 +334,44 @@ class NearestMentions(OfIndex):
         return cls(MentionIndex.load(path))
 
 
-# In the order of their lists in a union: ties go to the concept in an earlier list.
+# Name -> retriever, in the order of their lists in a union: ties go to the concept in an earlier list.
+RETRIEVERS: dict[str, type[RetrievalMethod]] = {}
+
+
+def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | None = None) -> None:
+    """Add a retriever to those that recipes can name.
+
+    Args:
+        retriever: the retriever.
+        score: the score that it gives under its `score_name`; not needed for those of `INDEX_SCORES`.
+
+    Raises:
+        ValueError: its name, folder or score is taken, or its index has an unknown input.
+    """
+    for former in RETRIEVERS.values():
+        for key in ("name", "folder", "score_name"):
+            value = getattr(retriever, key)
+            if value is not None and value == getattr(former, key):
+                raise ValueError(f"the retriever {former.name} already has the {key} {value!r}")
+    if unknown := {*retriever.inputs} - {*INDEX_INPUTS}:
+        raise ValueError(f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INDEX_INPUTS)}")
+    if score is not None:
+        register_feature(score_feature(str(retriever.score_name), score))
+        INDEX_SCORES[str(retriever.score_name)] = score
+    RETRIEVERS[retriever.name] = retriever
+
+
+def chosen_retrievers(names: Iterable[str]) -> list[type[RetrievalMethod]]:
+    """The retrievers of a recipe, in the order of `RETRIEVERS`."""
+    chosen = {*names}
+    return [retriever for name, retriever in RETRIEVERS.items() if name in chosen]
+
+
+def index_folders(names: Iterable[str]) -> list[str]:
+    """Folders of the indexes that a recipe's retrievers need."""
+    return [retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None]
+
+
 OWN_RETRIEVERS = (Dense, Context, Lexical, Forms, NearestMentions)
+for _retriever in OWN_RETRIEVERS:
+    register_retriever(_retriever)

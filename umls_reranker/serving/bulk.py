@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..calibration.thresholds import TIERS
+from ..core.errors import UserError
 from ..core.files import naming_full_disk, require_another, strict, written
-from ..core.script import progress
-from ..core.text_files import UserError
+from ..core.progress import progress
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids

@@ -14,20 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from ..calibration.arguments import CalibrationArguments
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, confidence_of, note_on_certificate
 from ..calibration.decisions import Decisions
-from ..calibration.features import default_features
+from ..calibration.features import CROSS_ENCODER, default_features, refuse_feature_names
 from ..calibration.fitting import Fitted, NetworkLogits, fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.precision_test import PrecisionTest
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.reliability import document_index
 from ..calibration.string_counts import StringCounts
-from ..core.files import MODEL_PATTERNS, read_json, write_json, written
-from ..core.recipe import Recipe, portable_locator
-from ..core.settings import CROSS_ENCODER, CalibrationArguments
-from ..core.stages import RunFolder, read_manifest
-from ..core.text_files import UserError
+from ..core.errors import UserError
+from ..core.files import portable_locator, read_json, write_json, written
 from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
@@ -54,7 +52,10 @@ from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.labels import best_of_each_concept, parts_of_documents
 from ..models.cross_encoder import PairScorer
+from ..models.hub_access import MODEL_PATTERNS
 from ..models.pairs import PairTemplate
+from ..pipeline.recipe import Recipe
+from ..pipeline.stages import RunFolder, read_manifest
 from ..vocab.types import TypeHierarchy
 from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content
@@ -146,7 +147,7 @@ class Source:
     @classmethod
     def of_run(cls, recipe: Recipe, run: RunFolder) -> Source:
         """The checkpoint of a run, with the counts of its training mentions."""
-        from ..corpora.sources import describe_dictionary
+        from ..pipeline.sources import describe_dictionary
         from ..vocab.concepts import ConceptTable
 
         folder, template = run.path / "checkpoints" / "checkpoint-best", PairTemplate.from_recipe(recipe.model)
@@ -245,6 +246,7 @@ def calibrate(
     Raises:
         UserError: there is too little data.
     """
+    refuse_feature_names(lists)
     is_known, all_documents = source.is_known(lists), lists.annotations.documents
     known = len({*all_documents[is_known]})
     is_again = 2 * known >= len({*all_documents})

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..calibration.arguments import CalibrationArguments
+from ..calibration.features import refuse_feature_names
 from ..core.files import write_json
-from ..core.settings import CalibrationArguments
 from ..evaluation.evaluate import evaluate
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import card_charts, report_page
@@ -46,6 +47,7 @@ def evaluate_lists(
     Returns:
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
+    refuse_feature_names(lists)
     calibration, known, notes = reranker.calibration, list(known), []
     is_new = calibration.history.is_new(lists.annotations.documents)
     if not is_new.all():

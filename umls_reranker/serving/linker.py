@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.text_files import UserError, warn_caller
+from ..core.errors import UserError, warn_caller
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.columns import ColumnChecker, require_lists
 from ..vocab.concepts import ConceptTable

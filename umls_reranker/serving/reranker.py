@@ -15,13 +15,13 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
+from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
-from ..core.settings import SCORES
-from ..core.text_files import UserError, warn_caller
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import SYNONYM_SCORE, MentionColumns
+from ..lists.index_scores import INDEX_SCORES
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
@@ -403,7 +403,7 @@ class UMLSReranker:
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
         """What to do about scores of a dictionary, and about scores of our retrievers from another index."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
-        names = [name for name in SCORES if name in lists.scores and f"{name}_score" in decisions.missing]
+        names = [name for name in INDEX_SCORES if name in lists.scores and f"{name}_score" in decisions.missing]
         names = [f"{name}_score" for name in names if np.isfinite(lists.scores[name][is_other]).any()]
         if not names:
             by = f"{SYNONYM_SCORE}: added by rerank --dictionary, and by umls_reranker.Dictionary. "

@@ -18,7 +18,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..corpora.corpus import text_around
 from .linker import ConceptLinker
 from .reranker import UMLSReranker

@@ -17,8 +17,8 @@ from ..calibration.inputs import ALL_INPUTS
 from ..calibration.reliability import document_index, document_sums
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
+from ..core.errors import UserError
 from ..core.files import read_json, require_format
-from ..core.text_files import UserError
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

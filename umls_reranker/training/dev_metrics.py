@@ -12,7 +12,7 @@ import numpy as np
 
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import brier, ece
-from ..core.text_files import UserError
+from ..core.errors import UserError
 from ..evaluation.linking import roc_auc
 from ..models.pairs import training_rows
 from .trainer import LABEL_NAMES

@@ -21,17 +21,18 @@ from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Trainer, set_seed
 
 from ..core.devices import resolve_dtype
-from ..core.fetch import resolve_model
+from ..core.errors import UserError
 from ..core.files import write_json
-from ..core.settings import EncoderArguments, IndexArguments, RunArguments
-from ..core.text_files import UserError
-from ..core.training_arguments import OneGpuArguments
 from ..lists.gold import trainable
+from ..models.arguments import EncoderArguments, RunArguments
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
+from ..models.hub_access import resolve_model
 from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
+from ..retrieval.arguments import IndexArguments
 from .fine_tune import last_complete_checkpoint, set_dropout, training_device
+from .training_arguments import OneGpuArguments
 
 if TYPE_CHECKING:
     import datasets

@@ -28,15 +28,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.arrays import started_processes
 from ..core.devices import resolve_device
-from ..core.fetch import commit_of, resolve_model
+from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..core.settings import ModelArguments, RunArguments
-from ..core.text_files import UserError
-from ..core.training_arguments import LOSSES, RerankerTrainingArguments
+from ..models.arguments import ModelArguments, RunArguments
+from ..models.hub_access import commit_of, resolve_model
 from ..models.pairs import PairEncoder, PairTemplate
 from ..models.pretrained import load_pretrained, loading
 from .dev_metrics import dev_metrics
+from .losses import LOSSES
 from .trainer import PairCollator, RerankerTrainer, TokenizedPairs, lists_per_batch, loader_options, weight_scale
+from .training_arguments import RerankerTrainingArguments
 
 
 def training_device(run: RunArguments) -> torch.device:

@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainingArguments
 
 from ..core.arrays import expand_ranges, list_offsets
-from ..core.settings import TEACHER
-from ..core.text_files import UserError
-from ..core.training_arguments import GOLD_LABEL, LOSSES, Loss, bce
+from ..core.errors import UserError
+from ..lists.index_scores import TEACHER
 from ..models.batches import PairBatch
 from ..models.pairs import PairEncoder
+from .losses import GOLD_LABEL, LOSSES, Loss, bce
 
 if TYPE_CHECKING:
     import pyarrow as pa

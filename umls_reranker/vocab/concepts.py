@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import arrow_writer, expand_ranges, list_offsets, map_in_order, open_arrow
+from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..core.text_files import UserError
 from .text import hash_names, normalize_names
 from .types import TypeHierarchy
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.text_files import UserError, open_binary, start_of
+from ..core.errors import UserError
+from ..core.text_files import open_binary, start_of
 from .concepts import distinct_lists, table_of_lists
 from .types import SEPARATOR, TypeHierarchy, TypeSets
 

@@ -16,7 +16,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.text_files import Malformed, UserError, decode, excerpt, read_lines
+from ..core.errors import Malformed, UserError
+from ..core.text_files import decode, excerpt, read_lines
 from .concepts import Concept
 from .text import CUI
 from .types import SemanticType, TypeHierarchy

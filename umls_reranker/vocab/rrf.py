@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from ..core.arrays import arrow_writer, open_arrow
-from ..core.script import progress
-from ..core.text_files import Malformed, UserError, decode, open_binary, read_lines
+from ..core.errors import Malformed, UserError
+from ..core.progress import progress
+from ..core.text_files import decode, open_binary, read_lines
 from .concepts import distinct_lists, table_of_lists
 
 # A line must not be longer.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.text_files import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

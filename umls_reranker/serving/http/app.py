@@ -20,10 +20,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ...core.settings import ServingArguments
-from ...core.text_files import UserError
+from ...core.errors import UserError
 from ...core.version import __version__
 from ...hub.model_folder import WEIGHTS, version_digits
+from ..arguments import ServingArguments
 from ..reranker import UMLSReranker
 from ..statistics import StatisticsCollector
 from .batching import Batcher, QueueFull

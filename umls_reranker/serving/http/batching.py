@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
-from ...core.text_files import UserError
+from ...core.errors import UserError
 from ...lists.columns import InvalidRow
 from ..reranker import UMLSReranker
 from ..rows import RankedCandidate

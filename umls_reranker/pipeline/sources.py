@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.fetch import fetch
+from ..core.errors import UserError
 from ..core.files import fingerprint_path, remembered
-from ..core.recipe import Recipe
-from ..core.settings import ConceptArguments, MentionArguments
-from ..core.text_files import UserError
+from ..corpora.arguments import ConceptArguments, MentionArguments
+from ..corpora.corpus import Mention, name_files
+from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
+from ..corpora.mentions import assign_split
 from ..vocab.concepts import concept_table
 from ..vocab.names import read_name_concepts, read_name_lists
 from ..vocab.ontology import read_obo_concepts, read_ontology
 from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, release_files
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
-from .corpus import Mention, name_files
-from .formats import corpus_files, read_corpus, read_documents, reader_of
-from .mentions import assign_split
+from .fetch import fetch
+from .recipe import Recipe
 from .user_lists import SplitOf
 
 # Recipe key -> check that rejects a wrong download (`fetch.fetch`).
@@ -52,9 +52,13 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     source = concepts.concept_source
     for key in ("obo", "names"):
         if getattr(concepts, key) and source != key:
-            raise UserError(f"{key}: is read only with concept_source: {key}; set that too, or remove {key}")
+            raise UserError(
+                f"{key}: is read only with concept_source: {key}; set that too, or remove {key}"
+            )
 
-    def fetched(key: str, locators: str | list[str] | None, *, folder: bool = False) -> tuple[Path, ...]:
+    def fetched(
+        key: str, locators: str | list[str] | None, *, folder: bool = False
+    ) -> tuple[Path, ...]:
         each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
         return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
 
@@ -62,7 +66,9 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     if source != "rrf":
         files[source] = fetched(source, getattr(concepts, source))
     elif concepts.names_dictionary or not lists:
-        release = release_files(Path(_required("umls_dir", concepts.umls_dir)), () if from_corpus else ("MRCUI",))
+        release = release_files(
+            Path(_required("umls_dir", concepts.umls_dir)), () if from_corpus else ("MRCUI",)
+        )
         files |= {name: (path,) for name, path in release.items()}
     if from_corpus:
         corpora = fetched("corpus", mentions.corpus, folder=True)
@@ -86,7 +92,9 @@ def _required(key: str, value: Any) -> Any:
     return value
 
 
-def fingerprints(files: Mapping[str, tuple[Path, ...]], cache: Path, printed: bool) -> dict[str, str]:
+def fingerprints(
+    files: Mapping[str, tuple[Path, ...]], cache: Path, printed: bool
+) -> dict[str, str]:
     """Name, numbered if there are several files, -> fingerprint.
 
     Args:
@@ -120,7 +128,9 @@ class ConceptSource(NamedTuple):
     report: dict[str, Any]
 
 
-def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]]) -> ConceptSource:
+def read_concepts(
+    concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]]
+) -> ConceptSource:
     """Read concepts, their type hierarchy and their relations from the recipe's source.
 
     Args:
@@ -130,7 +140,9 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
     relations: Iterable[pa.Table] = ()
     if concepts.concept_source == "obo":
         merged = read_obo_concepts(
-            files["obo"], type_roots=concepts.obo_type_roots, synonym_scopes=concepts.obo_synonym_scopes
+            files["obo"],
+            type_roots=concepts.obo_type_roots,
+            synonym_scopes=concepts.obo_synonym_scopes,
         )
         table, hierarchy = concept_table(merged.concepts), merged.hierarchy
         report = merged.report | {"vocabularies": merged.vocabularies}
@@ -141,7 +153,10 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
         table, report = read_name_concepts(path, hierarchy)
         report["vocabularies"] = [{"file": path.name, "id": "", "version": "", "license": ""}]
     else:
-        release, hierarchy = {name: paths[0] for name, paths in files.items()}, TypeHierarchy.built_in()
+        release, hierarchy = (
+            {name: paths[0] for name, paths in files.items()},
+            TypeHierarchy.built_in(),
+        )
         kept = {key: getattr(concepts, key) for key in ("languages", "sources", "identifiers")}
         table, report = read_rrf_concepts(release, **kept)
         report["release"] = read_release(release)
@@ -154,13 +169,17 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
 
 def _wanted_types(concepts: ConceptArguments, hierarchy: TypeHierarchy) -> list[str]:
     """Ids of the recipe's types and groups, and of all narrower types."""
-    groups = [f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in concepts.semantic_groups]
+    groups = [
+        f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in concepts.semantic_groups
+    ]
     types: list[str] = []
     for name in [*concepts.concept_types, *groups]:
         known = hierarchy.resolve(name)
         if known is None:
             names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
-            raise UserError(f"{name} in concept_types or semantic_groups is not known; the first are {names[:12]}")
+            raise UserError(
+                f"{name} in concept_types or semantic_groups is not known; the first are {names[:12]}"
+            )
         types += hierarchy.descendants(known)
     return types
 
@@ -189,7 +208,9 @@ def split_shares(mentions: MentionArguments) -> dict[str, float]:
     return {"train": mentions.train_share} | _held_out_shares(mentions, 1.0 - mentions.train_share)
 
 
-def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool = False) -> dict[str, float]:
+def _held_out_shares(
+    mentions: MentionArguments, whole: float, *, has_test: bool = False
+) -> dict[str, float]:
     """Shares of dev and calibration, and of test, unless test has documents of its own (`has_test`)."""
     shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
     # 1 - 0.9 - 0.1 is negative, by rounding.
@@ -202,14 +223,18 @@ def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool
     return {split: whole * share for split, share in shares.items()}
 
 
-def user_splits(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> SplitOf:
+def user_splits(
+    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
+) -> SplitOf:
     """The split of a document of the recipe's ``candidate_lists``, by lists of documents or by its shares."""
     if "train_documents" in files:
         return listed_documents(mentions, files, seed).get
     return partial(assign_split, shares=split_shares(mentions), seed=seed)
 
 
-def listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:
+def listed_documents(
+    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
+) -> dict[str, str]:
     """Document -> split, by the recipe's lists of documents.
 
     Raises:
@@ -226,13 +251,18 @@ def listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path,
     for name, shares in shares_of.items():
         for doc_id in read_documents(files[name][0]) if name in files else ():
             if doc_id in split_of:
-                raise UserError(f"document {doc_id} is in two document lists; splits must not share documents")
+                raise UserError(
+                    f"document {doc_id} is in two document lists; splits must not share documents"
+                )
             split_of[doc_id] = assign_split(doc_id, shares, seed)
     return split_of
 
 
 def corpus_mentions(
-    mentions: MentionArguments, paths: Sequence[Path], split_of: Mapping[str, str], report: dict[str, Any]
+    mentions: MentionArguments,
+    paths: Sequence[Path],
+    split_of: Mapping[str, str],
+    report: dict[str, Any],
 ) -> Iterator[tuple[str, Mention]]:
     """Stream ``(split, mention)`` from an annotated corpus.
 
@@ -248,7 +278,9 @@ def corpus_mentions(
     """
     unlisted = 0
     seen: set[str] = set()
-    options = {name: getattr(mentions, name) for name in ("expand_abbreviations", "split_composites")}
+    options = {
+        name: getattr(mentions, name) for name in ("expand_abbreviations", "split_composites")
+    }
     for mention in read_corpus(paths, report, types=mentions.annotation_types, **options):
         split = split_of.get(mention.doc_id)
         if split is None:
@@ -262,4 +294,7 @@ def corpus_mentions(
             f"{name_files(paths)} contains {count:,} mentions, but expected_mentions is {expected:,}; the download is "
             "incomplete or of another version, download it again"
         )
-    report |= {"mentions_in_no_list": unlisted, "listed_documents_without_mentions": len(split_of) - len(seen)}
+    report |= {
+        "mentions_in_no_list": unlisted,
+        "listed_documents_without_mentions": len(split_of) - len(seen),
+    }

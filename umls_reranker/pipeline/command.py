@@ -1,23 +1,19 @@
-"""Shared by all scripts: the command line, one-line errors, and skipping of finished stages."""
+"""What all commands share: the command line, one-line errors, exit codes, and where tables are printed."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import gc
 import io
+import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tqdm.auto import tqdm
-
-from .settings import RANGES
-from .text_files import UserError
+from ..core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,20 +53,37 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse options, whose names may have dashes, too; UserError: a number is out of its range."""
+        """Parse options, whose names may have dashes, too."""
         words = []
         for word in sys.argv[1:] if args is None else args:
             name, mark, value = word.partition("=")
-            words.append(f"--{name[2:].replace('-', '_')}{mark}{value}" if word.startswith("--") else word)
-        parsed = super().parse_known_args(words, namespace)
-        for name, (least, most) in RANGES.items():
-            value = getattr(parsed[0], name, None)
-            if value is not None and not least <= value <= most:
-                raise UserError(f"{name}: {value} is out of range; give a number from {least:,} to {most:,}")
-        return parsed
+            words.append(
+                f"--{name[2:].replace('-', '_')}{mark}{value}" if word.startswith("--") else word
+            )
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
+        """Raise a `UserError` in place of a usage text."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+
+def number_in(kind: type, least: float = -math.inf, most: float = math.inf) -> Callable[[str], Any]:
+    """The function that reads a number of a type from a word; ArgumentTypeError: it is none, or out of range."""
+
+    def read(word: str) -> Any:
+        try:
+            number = kind(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{word!r} is not a number of type {kind.__name__}"
+            ) from None
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"{word} is out of range; give a number from {least:,} to {most:,}"
+            )
+        return number
+
+    return read
 
 
 def run_script(main: Callable[[], int | None]) -> None:
@@ -78,9 +91,6 @@ def run_script(main: Callable[[], int | None]) -> None:
 
     Errors that users can fix are printed as ``error: ...``, with exit code 2 and without a traceback.
     """
-    # Python puts the script's folder first on the path, where evaluate.py would hide the library `evaluate`.
-    here = Path(sys.argv[0]).resolve().parent
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # A new head on a base model is intended; transformers would print a report about it.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -96,7 +106,10 @@ def run_script(main: Callable[[], int | None]) -> None:
     try:
         code = main() or 0
         sys.stdout.flush()
-        leave_process_group()
+        if "torch.distributed" in sys.modules:
+            from ..core.devices import leave_process_group
+
+            leave_process_group()
         sys.exit(code)
     except UserError as error:
         message = str(error)
@@ -113,7 +126,10 @@ def run_script(main: Callable[[], int | None]) -> None:
             raise
         message = "a path or argument contains a NUL character (\\0)"
     except KeyboardInterrupt:
-        print("\ninterrupted; finished stages are kept, run the same command again to resume", file=sys.stderr)
+        print(
+            "\ninterrupted; finished stages are kept, run the same command again to resume",
+            file=sys.stderr,
+        )
         sys.exit(130)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
@@ -123,30 +139,16 @@ def _share_cores() -> None:
     """Divide the cores among the processes of a launch; launchers leave each process with one, even a single one."""
     launched = {"LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        from .arrays import started_processes, usable_cores
+        from ..core.arrays import started_processes, usable_cores
 
-        os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cores() // started_processes("LOCAL_WORLD_SIZE")))
+        os.environ["OMP_NUM_THREADS"] = str(
+            max(1, usable_cores() // started_processes("LOCAL_WORLD_SIZE"))
+        )
 
 
 def _one_line(message: Warning | str, category: type[Warning], *position: Any, **line: Any) -> str:
     """A warning for users, without its line of code; other categories keep their name."""
     return f"{'warning' if category is UserWarning else category.__name__}: {message}\n"
-
-
-def leave_process_group() -> None:
-    """Leave the process group of a launch, all processes together, and end its threads.
-
-    A thread of the group that still runs when Python exits can abort a finished process.
-    """
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return
-    # A process that exits first closes connections that others may still read.
-    with contextlib.suppress(RuntimeError):
-        distributed.barrier()
-    distributed.destroy_process_group()
-    # The threads end with the last reference to the group, and a finished trainer is part of a reference cycle.
-    gc.collect()
 
 
 def would_make(name: str, path: Path) -> None:
@@ -159,32 +161,3 @@ def table_console() -> Console:
     from rich.console import Console
 
     return Console(width=None if Console().is_terminal else 120)
-
-
-SECONDS_BETWEEN_LINES = 30.0
-
-
-def progress(iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> Any:
-    """A `tqdm` bar: redrawn in place and then removed on a terminal, one state every half minute in a log.
-
-    Args:
-        iterable: to iterate over, or None for a bar moved by ``bar.update(n)``.
-        total: expected number of units; by default ``len(iterable)``.
-        desc: short name of the work, shown before the bar.
-        unit: what is counted, e.g. ``" names"``.
-
-    Setting ``UMLS_RERANKER_PROGRESS=0`` turns all bars off.
-    """
-    on_terminal = sys.stderr.isatty()
-    return tqdm(
-        iterable,
-        total=total,
-        desc=desc,
-        unit=unit,
-        unit_scale=True,
-        dynamic_ncols=on_terminal,
-        leave=not on_terminal,
-        mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
-        delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
-        disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
-    )

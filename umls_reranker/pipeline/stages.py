@@ -23,21 +23,24 @@ from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import hold, json_sha256, model_sha256, naming_full_disk, read_json, remembered, replace_folder, write_json
-from .recipe import Recipe, keys_of
-from .settings import (
-    CalibrationArguments,
-    ConceptArguments,
-    EncoderArguments,
-    MentionArguments,
-    MiningArguments,
-    ModelArguments,
-    RunArguments,
-    chosen_retrievers,
-    index_folders,
+from ..calibration.arguments import CalibrationArguments
+from ..core.errors import UserError
+from ..core.files import (
+    hold,
+    json_sha256,
+    naming_full_disk,
+    read_json,
+    remembered,
+    replace_folder,
+    write_json,
 )
-from .text_files import UserError
-from .version import __version__
+from ..core.version import __version__
+from ..corpora.arguments import ConceptArguments, MentionArguments
+from ..models.arguments import EncoderArguments, ModelArguments, RunArguments
+from ..models.hub_access import model_sha256
+from ..retrieval.arguments import MiningArguments
+from ..retrieval.retrievers import chosen_retrievers, index_folders
+from .recipe import Recipe, keys_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -47,7 +50,15 @@ ENCODER_FOLDER = "encoder"
 # FAISS factory string of the exact index, which stores the vectors unchanged.
 EXACT_INDEX = "Flat"
 # Whose versions a manifest records.
-LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers", "umls_reranker")
+LIBRARIES = (
+    "accelerate",
+    "datasets",
+    "faiss-cpu",
+    "scikit-learn",
+    "torch",
+    "transformers",
+    "umls_reranker",
+)
 # Files count by content, not by path.
 PATHS = (
     *("umls_dir", "obo", "names", "corpus", "candidate_lists"),
@@ -55,11 +66,27 @@ PATHS = (
 )
 # Input files, by name, that only the mentions are read from.
 MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents")
-ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype")
+ENCODER_KEYS = (
+    "encoder",
+    "encoder_revision",
+    "encoder_pooling",
+    "encoder_max_length",
+    "encoder_dtype",
+)
 # Training keys that say how a result is computed, stored or logged; all others decide it.
 NEUTRAL = {
-    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_checkpointing", "save_total_limit"),
-    *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "torch_compile"),
+    *(
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_checkpointing",
+        "save_total_limit",
+    ),
+    *(
+        "dataloader_num_workers",
+        "dataloader_persistent_workers",
+        "dataloader_pin_memory",
+        "torch_compile",
+    ),
     *("report_to", "project", "logging_steps", "logging_first_step", "disable_tqdm", "ddp_timeout"),
 }
 
@@ -91,15 +118,25 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
     Raises:
         UserError: the recipe lacks what a stage needs.
     """
-    lists, trains_encoder = recipe.mentions.candidate_lists, recipe.encoder.encoder_training_steps > 0
+    lists, trains_encoder = (
+        recipe.mentions.candidate_lists,
+        recipe.encoder.encoder_training_steps > 0,
+    )
     if recipe.model.start_from_encoder and (lists or not trains_encoder):
         raise UserError("start_from_encoder: the recipe trains no encoder; set it to false")
     if not lists and "dense" not in recipe.index.retrievers:
-        raise UserError(f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines are always needed; add it")
+        raise UserError(
+            f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines are always needed; add it"
+        )
     # Held-out synonyms leave the dictionary.
-    holds_out = {"seed": recipe.run.seed} if recipe.mentions.mention_source == "held_out_synonyms" else {}
+    holds_out = (
+        {"seed": recipe.run.seed} if recipe.mentions.mention_source == "held_out_synonyms" else {}
+    )
     of_mentions = (*keys_of(MentionArguments), "seed")
-    of_concepts = (*keys_of(ConceptArguments), *(of_mentions if recipe.mentions.concepts_of_mentions else ()))
+    of_concepts = (
+        *keys_of(ConceptArguments),
+        *(of_mentions if recipe.mentions.concepts_of_mentions else ()),
+    )
     table = {
         "concepts": Row("prepare_data", of_concepts, further=holds_out),
         "mentions": Row("prepare_data", of_mentions, ("concepts",)),
@@ -110,7 +147,9 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
         if trains_encoder:
             keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
             table["encoder"] = Row("train_encoder", keys, ("concepts", "mentions"), resumes=True)
-        table["vectors"] = Row("build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True)
+        table["vectors"] = Row(
+            "build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True
+        )
         for retriever in chosen_retrievers(recipe.index.retrievers):
             if retriever.folder is not None:
                 encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs
@@ -120,8 +159,16 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
                     retriever.inputs,
                     further=retriever.settings(recipe),
                 )
-        keys = ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions", "seed")
-        table["lists"] = Row("build_index", keys, ("mentions", *index_folders(recipe.index.retrievers)))
+        keys = (
+            "candidates_per_mention",
+            "retrievers",
+            "index_parameters",
+            "max_train_mentions",
+            "seed",
+        )
+        table["lists"] = Row(
+            "build_index", keys, ("mentions", *index_folders(recipe.index.retrievers))
+        )
     keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "seed")
     if recipe.mining.teacher:
         keys = (*keys, "max_length", "context_tokens", "scoring_dtype")
@@ -136,7 +183,11 @@ def stage_table(recipe: Recipe) -> dict[str, Row]:
 
 
 def make_stage(
-    name: str, recipe: Recipe, run: RunFolder, files: Mapping[str, str] | None = None, planned: Mapping | None = None
+    name: str,
+    recipe: Recipe,
+    run: RunFolder,
+    files: Mapping[str, str] | None = None,
+    planned: Mapping | None = None,
 ) -> Stage:
     """A stage of a recipe.
 
@@ -152,7 +203,9 @@ def make_stage(
     """
     table = stage_table(recipe)
     if name not in table:
-        raise UserError(f"the recipe has no stage {name}, because of its candidate_lists; skip this command")
+        raise UserError(
+            f"the recipe has no stage {name}, because of its candidate_lists; skip this command"
+        )
     row, values = table[name], recipe.to_dict()
     settings = {key: values[key] for key in row.keys if key not in PATHS}
     for key in {"encoder", "model"} & settings.keys():
@@ -160,7 +213,9 @@ def make_stage(
     if "teacher" in settings:
         settings["teacher"] = [_model_identity(model, recipe) for model in settings["teacher"]]
     inputs = {
-        need: planned[need].key if planned and need in planned else run.key_of(need, table[need].command)
+        need: planned[need].key
+        if planned and need in planned
+        else run.key_of(need, table[need].command)
         for need in row.needs
         if need in table
     }
@@ -169,7 +224,8 @@ def make_stage(
         inputs |= {
             file: sha
             for file, sha in (files or {}).items()
-            if (file.split()[0] in MENTION_FILES) == of_mentions or recipe.mentions.concepts_of_mentions
+            if (file.split()[0] in MENTION_FILES) == of_mentions
+            or recipe.mentions.concepts_of_mentions
         }
     return Stage(run.path / name, {**settings, **row.further}, inputs, row.version, row.resumes)
 
@@ -193,19 +249,27 @@ def planned_stages(
         if command in (None, row.command):
             stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     if not stages:
-        raise UserError(f"the recipe has no stage of {command}, because of its candidate_lists; skip this command")
+        raise UserError(
+            f"the recipe has no stage of {command}, because of its candidate_lists; skip this command"
+        )
     return stages
 
 
 def index_key(folder: Path, retrievers: Iterable[str]) -> str:
     """Identity of the encoder and indexes in a run or index folder, which decide the scores of its retrievers."""
-    return json_sha256({name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)})
+    return json_sha256(
+        {name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)}
+    )
 
 
 def _model_identity(model: str, recipe: Recipe) -> str:
     """The content of a local folder, wherever it is, or the name on the Hub."""
     folder = Path(expanduser(model))
-    return f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}" if folder.is_dir() else model
+    return (
+        f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}"
+        if folder.is_dir()
+        else model
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -215,8 +279,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: it is missing, or was changed or cut short.
     """
     path = folder / STAGE_MANIFEST
-    content, kinds = read_json(path), {"key": str, "settings": dict, "inputs": dict, "summary": dict}
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+    content, kinds = (
+        read_json(path),
+        {"key": str, "settings": dict, "inputs": dict, "summary": dict},
+    )
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), kind) for key, kind in kinds.items()
+    ):
         raise UserError(f"{path} is not as the stage wrote it; rebuild {folder} with --overwrite")
     return content
 
@@ -241,7 +310,12 @@ class Stage:
         resumes: bool = False,
     ) -> None:
         self.folder, self.name, self.resumes = folder, folder.name, resumes
-        self.content = {"stage": self.name, "version": version, "settings": {**settings}, "inputs": {**inputs}}
+        self.content = {
+            "stage": self.name,
+            "version": version,
+            "settings": {**settings},
+            "inputs": {**inputs},
+        }
         self.key = json_sha256(self.content)
 
     @property
@@ -251,7 +325,9 @@ class Stage:
 
     def is_done(self) -> bool:
         """Whether the finished folder has this key."""
-        return (self.folder / STAGE_MANIFEST).is_file() and read_manifest(self.folder)["key"] == self.key
+        return (self.folder / STAGE_MANIFEST).is_file() and read_manifest(self.folder)[
+            "key"
+        ] == self.key
 
     def outdated(self, folder: Path | None = None) -> str:
         """Names of the values and inputs that differ from those of a folder, or the finished one; empty without it."""
@@ -260,10 +336,15 @@ class Stage:
             return ""
         former, now = read_manifest(folder), json.loads(json.dumps(self.content))
         before, after = ({**content["settings"], **content["inputs"]} for content in (former, now))
-        return ", ".join(name for name in {**before, **after} if before.get(name) != after.get(name)) or "version"
+        return (
+            ", ".join(name for name in {**before, **after} if before.get(name) != after.get(name))
+            or "version"
+        )
 
     @contextmanager
-    def writing(self, overwrite: bool = False, *, owner: bool = True) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def writing(
+        self, overwrite: bool = False, *, owner: bool = True
+    ) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield a folder to write into and a dict for the summary; on success the folder becomes the output.
 
         Args:
@@ -283,7 +364,9 @@ class Stage:
             with naming_full_disk(self.partial):
                 if self.resumes and not (self.partial / STAGE_MANIFEST).is_file():
                     # Says of what a killed run left what it was for.
-                    write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
+                    write_json(
+                        self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain
+                    )
                 yield self.partial, summary
                 write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
@@ -295,14 +378,22 @@ class Stage:
         for rest in self.folder.parent.glob(f".{self.name}.*.partial"):
             shutil.rmtree(rest, ignore_errors=True)
         with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"stage": self.name, "seconds": round(time.time() - started, 1)}) + "\n")
+            log.write(
+                json.dumps({"stage": self.name, "seconds": round(time.time() - started, 1)}) + "\n"
+            )
 
     def _manifest(self, summary: dict[str, Any]) -> dict[str, Any]:
         versions: dict[str, str | None] = dict.fromkeys(LIBRARIES) | {"umls_reranker": __version__}
         for name in LIBRARIES[:-1]:
             with suppress(importlib.metadata.PackageNotFoundError):
                 versions[name] = importlib.metadata.version(name)
-        return {"schema_version": 2, **self.content, "key": self.key, "versions": versions, "summary": summary}
+        return {
+            "schema_version": 2,
+            **self.content,
+            "key": self.key,
+            "versions": versions,
+            "summary": summary,
+        }
 
 
 def _plain(value: Any) -> Any:
@@ -314,7 +405,10 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
     """Whether the stage must run; prints what happens and why to standard error, once for all processes."""
     needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
-        does, ending = "up to date in" if not needed else "would be written to" if run.dry_run else "->", ""
+        does, ending = (
+            "up to date in" if not needed else "would be written to" if run.dry_run else "->",
+            "",
+        )
         if needed and run.dry_run and not run.overwrite and (changed := stage.outdated()):
             does = f"would be rebuilt ({changed}) in"
         if needed and stage.resumes and not run.overwrite:
@@ -382,6 +476,7 @@ class RunFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         with hold(
-            self.path / ".lock", f"another process is using {self.path}; wait for it or choose another run_name"
+            self.path / ".lock",
+            f"another process is using {self.path}; wait for it or choose another run_name",
         ):
             yield

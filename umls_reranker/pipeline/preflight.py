@@ -1,6 +1,6 @@
 """What `umls-reranker run` checks before its first stage, under its launcher, and what it will need.
 
-python -m umls_reranker.training.preflight RECIPE [--KEY VALUE ...]
+python -m umls_reranker.pipeline.preflight RECIPE [--KEY VALUE ...]
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from ..core.arrays import started_processes
 from ..core.devices import sharing_processes
-from ..core.fetch import resolve_model
-from ..core.recipe import Recipe, parse_recipe
-from ..core.script import run_script
-from ..core.settings import RunArguments
-from ..core.text_files import UserError
-from ..core.training_arguments import LOSSES, RerankerTrainingArguments
-from ..corpora.sources import input_files
+from ..core.errors import UserError
+from ..models.arguments import RunArguments
+from ..models.hub_access import resolve_model
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.faiss_index import new_index
-from .fine_tune import freeze_lowest, require_readable, training_arguments
+from ..training.fine_tune import freeze_lowest, require_readable, training_arguments
+from ..training.losses import LOSSES
+from ..training.training_arguments import RerankerTrainingArguments
+from .command import run_script
+from .recipe import Recipe, parse_recipe
+from .sources import input_files
 
 # Bytes of a dictionary's file per distinct name (of MRCONSO at full size, of HPO, of MEDIC), and of the same as .gz.
 BYTES_PER_NAME, COMPRESSION = {"rrf": 260, "obo": 250, "names": 30}, 6
@@ -53,7 +54,13 @@ def preflight(recipe: Recipe) -> str:
         except UserError as error:
             faults.append(str(error))
 
-    run, concepts, index, model, mining = recipe.run, recipe.concepts, recipe.index, recipe.model, recipe.mining
+    run, concepts, index, model, mining = (
+        recipe.run,
+        recipe.concepts,
+        recipe.index,
+        recipe.model,
+        recipe.mining,
+    )
     encoder = "encoder", index.encoder, index.encoder_revision
     base = encoder if model.start_from_encoder else ("model", model.model, model.model_revision)
     has_index, kept, names, stored = recipe.mentions.candidate_lists is None, 0, 0, 0
@@ -67,22 +74,31 @@ def preflight(recipe: Recipe) -> str:
             names += size // BYTES_PER_NAME[concepts.concept_source]
     configs: dict[tuple[str, str, str | None], PreTrainedConfig] = {}
     # One model may be both, and is then reached once.
-    for source in dict.fromkeys([base, *[encoder] * has_index, *(("teacher", name, None) for name in mining.teacher)]):
+    for source in dict.fromkeys(
+        [base, *[encoder] * has_index, *(("teacher", name, None) for name in mining.teacher)]
+    ):
         with collected():
             configs[source] = model_config(*source)
-    lengths = ("max_length", model.max_length, base), ("encoder_max_length", index.encoder_max_length, encoder)
+    lengths = (
+        ("max_length", model.max_length, base),
+        ("encoder_max_length", index.encoder_max_length, encoder),
+    )
     for key, tokens, source in lengths[: 1 + has_index]:
         with collected():
             if config := configs.get(source):
                 require_readable(key, tokens, config, source[1])
     dimension = getattr(configs.get(encoder), "hidden_size", DIMENSION)
     with collected():
-        stored = new_index(dimension, index.index_factory, index.index_parameters or "").sa_code_size()
+        stored = new_index(
+            dimension, index.index_factory, index.index_parameters or ""
+        ).sa_code_size()
     loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
     if LOSSES[loss].of_teacher and has_index and not mining.teacher:
         faults.append(f"teacher: loss {loss} needs one; name a cross-encoder")
     if mining.teacher and not LOSSES[loss].of_teacher:
-        faults.append(f"teacher: loss {loss} does not read it; choose margin_mse or listwise_kl, or leave teacher out")
+        faults.append(
+            f"teacher: loss {loss} does not read it; choose margin_mse or listwise_kl, or leave teacher out"
+        )
     network = None
     with collected(), loading(f"model {base[1]}"), torch.device("meta"):
         if config := configs.get(base):
@@ -95,16 +111,30 @@ def preflight(recipe: Recipe) -> str:
         "vectors": names * dimension * 4 * has_index,
         "index": names * stored * has_index,
         "pairs": mentions * (1 + negatives) * BYTES_PER_PAIR,
-        "checkpoints": kept * (network.num_parameters() if network else PARAMETERS) * BYTES_PER_PARAMETER,
+        "checkpoints": kept
+        * (network.num_parameters() if network else PARAMETERS)
+        * BYTES_PER_PARAMETER,
     }
-    disk, memory = sum(needs.values()), max(needs["index"], needs["pairs"] * started_processes("LOCAL_WORLD_SIZE"))
-    existing = next(path for path in (run.run_dir, *run.run_dir.absolute().parents) if path.is_dir())
+    disk, memory = (
+        sum(needs.values()),
+        max(needs["index"], needs["pairs"] * started_processes("LOCAL_WORLD_SIZE")),
+    )
+    existing = next(
+        path for path in (run.run_dir, *run.run_dir.absolute().parents) if path.is_dir()
+    )
     free = shutil.disk_usage(existing).free
     held = sum(path.stat().st_size for path in run.run_dir.rglob("*") if path.is_file())
     # How much a filter leaves is not known.
-    is_filtered = concepts.concept_types or concepts.semantic_groups or concepts.sources or concepts.identifiers
+    is_filtered = (
+        concepts.concept_types
+        or concepts.semantic_groups
+        or concepts.sources
+        or concepts.identifiers
+    )
     if (needs["checkpoints"] if is_filtered else disk) > free + held:
-        faults.append(f"output_dir: {run.output_dir} has {_gb(free)} free, and the run needs {_gb(disk)}")
+        faults.append(
+            f"output_dir: {run.output_dir} has {_gb(free)} free, and the run needs {_gb(disk)}"
+        )
     if faults:
         raise UserError("; ".join(faults))
     parts = ", ".join(f"{name} {_gb(size)}" for name, size in needs.items() if size)

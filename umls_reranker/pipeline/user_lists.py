@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.settings import TEACHER
-from ..core.text_files import UserError
+from ..calibration.features import refuse_feature_names
+from ..core.errors import UserError
+from ..corpora.corpus import CONTEXT_CHARS
+from ..corpora.mentions import MENTION_FEATURES, SPLITS, split_writers
 from ..lists.candidate_forms import bare_id
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import FIELDS, as_arrow
+from ..lists.index_scores import TEACHER
 from ..lists.labels import (
     LabelledLists,
     best_of_each_concept,
@@ -28,8 +31,6 @@ from ..lists.labels import (
 from ..lists.read import RowPosition
 from ..vocab.concepts import Concept
 from ..vocab.types import TypeHierarchy
-from .corpus import CONTEXT_CHARS
-from .mentions import MENTION_FEATURES, SPLITS, split_writers
 
 # The split of a document, or None if it is in no document list.
 SplitOf = Callable[[str], str | None]
@@ -149,6 +150,7 @@ def write_user_lists(
     scores: dict[str, None] = {}
     waiting: dict[str, list[AnnotatedLists]] = {split: [] for split in SPLITS}
     for batch in labelled_batches(path, hierarchy):
+        refuse_feature_names(batch.lists)
         refuse_repeated_ids(batch, first_rows)
         of_mentions = splits.add(batch)
         concepts.add(batch.lists)

@@ -1,0 +1,37 @@
+"""Errors that a user can fix, and warnings that name the caller's line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+PACKAGE = __name__.partition(".")[0]
+
+
+class UserError(Exception):
+    """A problem in the input, recipe or environment that the user can fix; the message is one line and says how.
+
+    Commands print ``error: MESSAGE`` without a traceback and exit with code 2.
+    """
+
+
+class TooLittleData(UserError):
+    """Too few documents, mentions or errors to fit or certify something; callers may fall back to less."""
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line that called this package, however many of its own calls lie between."""
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, stacklevel=level)
+
+
+class Malformed(Exception):
+    """A malformed piece of a file: `reason` is counted, `detail` completes the message."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}{detail}")
+        self.reason = reason

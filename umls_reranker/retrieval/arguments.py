@@ -1,0 +1,69 @@
+"""Keys of a recipe that this layer reads: indexes and retrievers, and the pairs mined from their lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.keys import recipe_key
+from ..models.arguments import DTYPES
+
+ENCODER_FOLDER = "encoder"
+# FAISS factory string of the exact index, which stores the vectors unchanged.
+EXACT_INDEX = "Flat"
+
+
+@dataclass
+class IndexArguments:
+    """Index: a bi-encoder over all names, and the candidates it retrieves."""
+
+    encoder: str = recipe_key(
+        "cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "bi-encoder: Hub id or local folder"
+    )
+    encoder_revision: str | None = recipe_key(
+        None, "bi-encoder: revision on the Hub (commit, tag or branch)"
+    )
+    encoder_pooling: str = recipe_key(
+        "cls", "pooling of token vectors: cls (SapBERT) or mean (MiniLM)", ("cls", "mean")
+    )
+    encoder_max_length: int = recipe_key(
+        32, "maximum tokens per name; longer names are truncated", least=1
+    )
+    encoder_dtype: str = recipe_key("auto", "dtype of the bi-encoder", DTYPES)
+    index_factory: str = recipe_key(
+        "Flat",
+        "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; inexact indexes are "
+        "compared with exact search; HNSW builds are reproducible only with OMP_NUM_THREADS=1",
+    )
+    index_parameters: str | None = recipe_key(
+        None,
+        "FAISS search parameters: nprobe=128 (clusters to search; required for IVF) or efSearch=128 (HNSW)",
+    )
+    retrievers: list[str] = recipe_key(
+        ["dense"], "retrievers of the candidates; several are combined"
+    )
+    candidates_per_mention: int = recipe_key(
+        32, "candidates retrieved per held-out mention", least=1
+    )
+
+
+@dataclass
+class MiningArguments:
+    """Pairs: negatives per positive, and their weights in the loss."""
+
+    nearest_negatives: int = recipe_key(5, "nearest-neighbor negatives per mention", least=0)
+    same_type_negatives: int = recipe_key(
+        2, "random negatives per mention that share a semantic type with the gold concept", least=0
+    )
+    random_negatives: int = recipe_key(2, "random concepts", least=0)
+    positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0)
+    hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative", least=0)
+    max_train_mentions: int | None = recipe_key(
+        None,
+        "maximum number of training mentions, sampled with the seed from those whose concept is in the dictionary",
+        least=1,
+    )
+    teacher: list[str] = recipe_key(
+        [],
+        "models of one logit (local folders or Hub ids) whose mean the losses margin_mse and listwise_kl learn; with "
+        "candidate_lists, their teacher_score instead, if this is empty",
+    )

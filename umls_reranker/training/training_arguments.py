@@ -1,0 +1,159 @@
+"""`RerankerTrainingArguments`: the training section of a recipe, and how a batch is divided among processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+
+from accelerate import PartialState
+from transformers import TrainingArguments
+
+from ..core.devices import resolve_device, resolve_dtype
+from ..core.errors import UserError
+from ..core.keys import recipe_key
+from .losses import LOSSES
+
+METRICS = ("roc_auc", "f1", "acc@1", "log_loss", "list_loss")
+
+
+class OneGpuArguments(TrainingArguments):
+    """Arguments of a process that uses one GPU.
+
+    Without a launcher, a Trainer would spread a larger batch over all visible GPUs.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
+
+
+def divide_batch(pairs: int, most: int, processes: int) -> tuple[int, int]:
+    """Pairs of a forward pass, at most `most`, and passes of each process, so that together they hold a batch.
+
+    The passes need not divide the batch: its loss is the same however it is cut (`training.trainer`).
+
+    >>> divide_batch(64, 16, 8), divide_batch(64, 16, 3)
+    ((8, 1), (11, 2))
+    """
+    passes = -(-pairs // (most * processes))
+    return -(-pairs // (passes * processes)), passes
+
+
+@dataclass
+class RerankerTrainingArguments(OneGpuArguments):
+    """Training: fields of transformers.TrainingArguments, with defaults for cross-encoders."""
+
+    loss: str = recipe_key("bce", "loss to minimize", LOSSES)
+    global_batch_size: int = recipe_key(
+        64,
+        "pairs per optimizer step over all processes; decides gradient_accumulation_steps for any number of devices, "
+        "so results do not depend on it",
+        least=1,
+    )
+    max_dev_pairs: int = recipe_key(
+        50_000,
+        "maximum number of dev candidates for comparing checkpoints, sampled from all documents",
+        least=1,
+    )
+    dropout: float | None = recipe_key(
+        None,
+        "dropout in training; 0 works better for a single pass over the pairs; empty: the base model's default",
+        least=0,
+        most=1,
+    )
+    frozen_layers: int | None = recipe_key(
+        None,
+        "leave the embeddings and this many of the lowest layers as they are; empty: train everything",
+    )
+    head_learning_rate: float | None = recipe_key(
+        None,
+        "peak learning rate of the randomly initialized head; about ten times learning_rate helps in short runs; "
+        "empty: learning_rate",
+        least=0,
+    )
+    early_stopping_patience: int = recipe_key(
+        3, "evaluations without improvement before training stops", least=1
+    )
+
+    learning_rate: float = recipe_key(2e-5, "peak learning rate", least=0)
+    per_device_train_batch_size: int = recipe_key(
+        64,
+        "maximum number of pairs per forward pass on one device; lower it if memory runs out, then resume",
+        least=1,
+    )
+    warmup_steps: float = recipe_key(
+        0.06, "learning-rate warmup steps; below 1: a share of all steps"
+    )
+    weight_decay: float = recipe_key(0.01, "weight decay")
+    bf16: bool | None = recipe_key(  # type: ignore[assignment]  # resolved before the class reads it
+        None, "bfloat16; empty: as launched, else if the hardware supports it and fp16 is not set"
+    )
+    eval_steps: float = recipe_key(
+        500,
+        "optimizer steps between evaluations, each with a checkpoint; below 1: a share of all steps",
+        least=1e-6,
+    )
+    metric_for_best_model: str = recipe_key(
+        "roc_auc",
+        "dev metric that selects the best checkpoint; list_loss: cross-entropy of the gold candidate over the list",
+        METRICS,
+    )
+    save_total_limit: int | None = recipe_key(
+        2, "checkpoints kept in addition to the best one", least=1
+    )
+    report_to: list[str] = recipe_key(
+        ["tensorboard"], "where to log in addition to the console; install it yourself"
+    )
+    logging_first_step: bool = recipe_key(True, "log the loss of the first step")
+    # The library's defaults hide NaN losses, show no bar, and search for unused weights at every step.
+    logging_nan_inf_filter: bool = recipe_key(
+        False, "leave losses that are not finite out of the log"
+    )
+    disable_tqdm: bool = recipe_key(False, "show no progress bar")
+    ddp_find_unused_parameters: bool = recipe_key(
+        False, "search for weights without a gradient at every step"
+    )
+
+    def __post_init__(self) -> None:
+        device, processes = (
+            resolve_device("cpu" if self.use_cpu else "auto"),
+            PartialState().num_processes,
+        )
+        if self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            raise UserError(
+                "deepspeed: it rounds labels and weights to the dtype of the model; use fsdp.yaml"
+            )
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if self.bf16 is None:
+            by_hardware = launched == "no" and resolve_dtype("auto", device) == "bfloat16"
+            self.fp16 |= launched == "fp16"
+            self.bf16 = not self.fp16 and (launched == "bf16" or by_hardware)
+        chosen = "fp16" if self.fp16 else "bf16" if self.bf16 else "no"
+        if launched not in ("no", chosen):
+            raise UserError(
+                f"bf16, fp16: they say {chosen}, but the launch configuration says mixed_precision: {launched}; "
+                "change one of them"
+            )
+        if self.fp16 and device.type == "cpu":
+            raise UserError(
+                "fp16: float16 needs a GPU; add --fp16 no, or choose another launch configuration"
+            )
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
+            self.global_batch_size, self.per_device_train_batch_size, processes
+        )
+        self.report_to = [name for name in self.report_to if name != "none"]
+        for name in self.report_to:
+            if importlib.util.find_spec(name) is None:
+                raise UserError(f"report_to: {name} is not installed; pip install {name}")
+        # The evaluation chooses the checkpoint, and needs the labels and weights that the trainer would remove.
+        self.eval_strategy = self.save_strategy = "steps"
+        self.save_steps, self.load_best_model_at_end = self.eval_steps, True
+        self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+        self.remove_unused_columns, self.label_names = False, ["labels", "weight", "row"]
+        # Otherwise early stopping would forget its patience.
+        self.restore_callback_states_from_checkpoint = True
+        super().__post_init__()
+
+
+OWN_FIELDS = {*RerankerTrainingArguments.__annotations__}
