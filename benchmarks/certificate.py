@@ -26,7 +26,7 @@ from scipy.stats import binom
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.features import CROSS_ENCODER
-from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
+from umls_reranker.calibration.fitting import CrossEncoderLogits, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
@@ -250,11 +250,11 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
     settings = CalibrationArguments(features=[CROSS_ENCODER, "retriever"], calibrator="platt")
     calibration, _, facts = fit_calibration(
         lists,
-        NetworkLogits(None, lists, known={(): logits}),
+        CrossEncoderLogits(None, lists, known={(): logits}),
         StringCounts.fit([]),
         settings,
         int(rng.integers(1 << 31)),
-        may_drop_network=True,
+        may_drop_cross_encoder=True,
         has_fallbacks=False,
     )
     new, logits = drawn_lists(5000, logit_weight, rng)

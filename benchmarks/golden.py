@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from measured import ROOT, measured
 from published import arguments
-from scoring import interleaved, list_seconds, load_service, random_network, times_as_fast
+from scoring import interleaved, list_seconds, load_service, random_cross_encoder, times_as_fast
 
 RECORD = Path(__file__).with_suffix(".json")
 TEMPLATES = {"plain": {"max_length": 16}, "context": {"max_length": 32, "context_tokens": 24}}
@@ -88,7 +88,13 @@ class Golden:
         if not folder.exists():
             lists = self.write("lists.jsonl", list(map(json.dumps, self.rows())))
             self.umls_reranker(
-                "calibrate", random_network(self.work), "--lists", lists, "--output", folder, "--keep_cross_encoder"
+                "calibrate",
+                random_cross_encoder(self.work),
+                "--lists",
+                lists,
+                "--output",
+                folder,
+                "--keep_cross_encoder",
             )
         return folder
 
@@ -113,7 +119,7 @@ def pairs(golden: Golden) -> Figures:
         for row in golden.rows()
         for candidate in row["candidates"]
     ]
-    folder = random_network(golden.work)
+    folder = random_cross_encoder(golden.work)
     for name, settings in TEMPLATES.items():
         shape, tokenizer = template(**settings), AutoTokenizer.from_pretrained(folder).backend_tokenizer
         encoded = encoder(tokenizer, shape).encode(*zip(*texts, strict=True))

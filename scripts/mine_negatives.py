@@ -40,10 +40,12 @@ def make(recipe, run, stage) -> None:
 
 
 def load_teachers(recipe, template):
-    """The scorers of the recipe's teachers; a model that is no reranker reads pairs as the new model will."""
+    """The cross-encoders of the recipe's teachers; a model that is no reranker reads pairs as the new model will."""
     from umls_reranker.serving.calibrate import Source
 
-    teachers = [Source.load(name, **recipe.run.scoring, template=template).scorer for name in recipe.mining.teacher]
+    teachers = [
+        Source.load(name, **recipe.run.scoring, template=template).cross_encoder for name in recipe.mining.teacher
+    ]
     if None in teachers:
         name = recipe.mining.teacher[teachers.index(None)]
         raise UserError(f"teacher: {name} has no cross-encoder; name a model that has one")

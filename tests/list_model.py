@@ -71,7 +71,7 @@ def run_script(name, *words):
 
 
 def list_model(folder):
-    """Write ``my_lists.jsonl`` and ``my_model``, a model without a network calibrated on it, into a folder."""
+    """Write ``my_lists.jsonl`` and ``my_model``, a model without a cross-encoder calibrated on it, into a folder."""
     lists = write_lists(folder / "my_lists.jsonl", list_rows())
     run_script("calibrate", "--lists", lists, "--output", folder / "my_model")
 

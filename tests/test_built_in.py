@@ -18,13 +18,13 @@ from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.serving.calibrate import Source, calibrate, results
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"
-# Neither is installed where it serves without a network.
-WITHOUT_NETWORKS = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+# Neither is installed where it serves without a cross-encoder.
+WITHOUT_CROSS_ENCODERS = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
 
 
-def test_the_example_needs_no_network_library_and_prints_what_it_says(tmp_path):
+def test_the_example_needs_no_cross_encoder_library_and_prints_what_it_says(tmp_path):
     code = EXAMPLE.read_text(encoding="utf-8")
-    words = [sys.executable, "-W", "error", "-c", WITHOUT_NETWORKS + code]
+    words = [sys.executable, "-W", "error", "-c", WITHOUT_CROSS_ENCODERS + code]
     run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert run.stderr == "" and run.stdout.count("->") == 3
     assert all(f"    {line}\n" in code for line in run.stdout.splitlines())

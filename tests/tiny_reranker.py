@@ -16,7 +16,7 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.errors import UserError
-from umls_reranker.hub.model_folder import copy_network, write_model_files
+from umls_reranker.hub.model_folder import copy_cross_encoder, write_model_files
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.training.fine_tune import load_base_model
@@ -60,17 +60,17 @@ def tiny_reranker(
     seed: int = 0,
     recipe: Recipe | None = None,
     dictionary: dict | None = None,
-    network: Path | None = None,
+    cross_encoder: Path | None = None,
 ) -> Path:
     """Save weights and tokenizer, or those of a checkpoint, and parts; returns the folder."""
     template = template or PairTemplate(32)
     with TemporaryDirectory() as checkpoint:
-        if network is None:
-            network = Path(checkpoint)
-            for part in load_base_model(str(tiny_cross_encoder(network, seed)), None, template):
+        if cross_encoder is None:
+            cross_encoder = Path(checkpoint)
+            for part in load_base_model(str(tiny_cross_encoder(cross_encoder, seed)), None, template):
                 part.save_pretrained(checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
-        copy_network(network, folder)
+        copy_cross_encoder(cross_encoder, folder)
     recipe = recipe or Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
     model = InputModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
@@ -79,7 +79,7 @@ def tiny_reranker(
     return folder
 
 
-def without_network() -> Calibration:
+def without_cross_encoder() -> Calibration:
     """By equal names and the score ``sapbert_score``; and by names alone where a list has no such score."""
     fusion = FeatureFusion({"exact_name": 4.0, "sapbert": 6.0}, {}, 4.0)
     names = FeatureFusion({"exact_name": 4.0}, {}, 2.0)
@@ -91,11 +91,11 @@ def without_network() -> Calibration:
     return Calibration(models, counts, {"sapbert": ScoreRange(0.2, 1.0)})
 
 
-def tiny_reranker_without_network(folder: Path, recipe: Recipe | None = None) -> Path:
+def tiny_reranker_without_cross_encoder(folder: Path, recipe: Recipe | None = None) -> Path:
     """As `tiny_reranker`, of scores and names alone; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = recipe or Recipe.from_values({"run_name": "tiny-lists"})
-    write_model_files(folder, recipe, None, None, without_network(), {"split": "labelled", "mentions": 800})
+    write_model_files(folder, recipe, None, None, without_cross_encoder(), {"split": "labelled", "mentions": 800})
     return folder
 
 

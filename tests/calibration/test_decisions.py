@@ -41,14 +41,14 @@ def test_tiers_go_by_the_types_of_the_mention_and_only_the_first_candidate_is_ac
 
 def test_a_mention_without_what_the_model_reads_is_never_high():
     lists = make_lists(["m", "m"], [["a"], ["a"]], ["T047", "T047"], HIERARCHY, lefts=["text", ""])
-    decided = decide([0.99, 0.99], lists, network_inputs=["context"])
+    decided = decide([0.99, 0.99], lists, cross_encoder_inputs=["context"])
     assert [TIERS[tier] for tier in decided.tiers] == ["high", "medium"]
     assert decided.missing["context"].tolist() == [False, True] and decided.accepted.all()
-    strict = decide([0.99, 0.99], lists, network_inputs=["context"], accept_tier="high")
+    strict = decide([0.99, 0.99], lists, cross_encoder_inputs=["context"], accept_tier="high")
     assert strict.accepted.tolist() == [True, False]
     # What is no higher than medium anyway stays so.
     row = fit_thresholds().for_type("T047")
-    usual = decide([row.accept + 1e-6] * 2, lists, network_inputs=["context"])
+    usual = decide([row.accept + 1e-6] * 2, lists, cross_encoder_inputs=["context"])
     assert row.accept + 1e-6 < row.high and [TIERS[tier] for tier in usual.tiers] == ["medium", "medium"]
 
 

@@ -10,7 +10,7 @@ from list_fixtures import make_lists
 
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
-from umls_reranker.calibration.fitting import NetworkLogits, fit_calibration
+from umls_reranker.calibration.fitting import CrossEncoderLogits, fit_calibration
 from umls_reranker.calibration.inputs import without
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
@@ -51,14 +51,14 @@ TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": [[["C0"]]], "sema
 COUNTS = StringCounts.of_split(TRAINING)
 
 
-def fit(given, names=("cross_encoder", "retrieval"), network_inputs=(), drop=False, counts=COUNTS, **settings):
-    """`fit_calibration` with known logits, of all inputs or a mapping by the inputs that the network does not see."""
+def fit(given, names=("cross_encoder", "retrieval"), cross_encoder_inputs=(), drop=False, counts=COUNTS, **settings):
+    """`fit_calibration` with known logits, of all inputs or by the inputs that the cross-encoder does not see."""
     settings = CalibrationArguments(**{"features": list(names), "calibrator": "platt"} | settings)
     lists, logits = given
     known = logits if isinstance(logits, dict) else {(): logits}
-    scorer = SimpleNamespace(template=SimpleNamespace(reads=tuple(network_inputs)))
+    cross_encoder = SimpleNamespace(template=SimpleNamespace(reads=tuple(cross_encoder_inputs)))
     return fit_calibration(
-        lists, NetworkLogits(scorer, lists, known=known), counts, settings, 13, may_drop_network=drop
+        lists, CrossEncoderLogits(cross_encoder, lists, known=known), counts, settings, 13, may_drop_cross_encoder=drop
     )
 
 
@@ -115,9 +115,9 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     assert usual.thresholds.certificate.documents > 75
     assert table.rows["default"].accept == usual.thresholds.rows["default"].accept
     # Documents of an earlier certificate do not certify again, and a later one is tested more strictly.
-    network = NetworkLogits(None, given, known={(): logits})
+    cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
     settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8)
-    later, _, facts = fit_calibration(given, network, COUNTS, settings, 13, first.history)
+    later, _, facts = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history)
     assert facts["certified_by"] == {"attempt": 2, "documents": 25, "mentions": 100}
     assert later.thresholds.certificate.attempt == 2 and not later.thresholds.is_certified
 
@@ -148,10 +148,10 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     assert abs(overconfidence) < 0.1
 
 
-def test_an_input_of_the_network_that_no_list_has_is_absent_and_not_missing():
+def test_an_input_of_the_cross_encoder_that_no_list_has_is_absent_and_not_missing():
     given, logits = informed()
     for one, absent in ((given, "preferred_name"), (given.with_types([[]] * len(given)), "entity_type")):
-        usual, without_it = (fit((one, logits), network_inputs=read).calibration for read in ((), (absent,)))
+        usual, without_it = (fit((one, logits), cross_encoder_inputs=read).calibration for read in ((), (absent,)))
         first = without_it.models[0]
         assert (first.name, first.removed) == ("all", (absent,))
         assert first.fusion.to_dict() == usual.models[0].fusion.to_dict()
@@ -164,10 +164,10 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
     given, logits = informed()
     names = ["cross_encoder", "retrieval", "concept_count"]
     kept, _, facts = fit((given, logits), names)
-    assert facts["cross_encoder"]["kept"] and kept.models[0].uses_network
+    assert facts["cross_encoder"]["kept"] and kept.models[0].uses_cross_encoder
     dropped, decided, facts = fit((given, logits), names, drop=True)
     assert not facts["cross_encoder"]["kept"] and abs(facts["cross_encoder"]["nats_gained"]) < 0.002
-    assert not dropped.uses_network and np.isnan(decided.logits).all()
+    assert not dropped.uses_cross_encoder and np.isnan(decided.logits).all()
     # What is left is fitted as if the cross-encoder had never been there.
     alone = fit((given, np.full(len(logits), np.nan, np.float32)), names[1:])
     np.testing.assert_allclose(decided.probabilities, alone.decisions.probabilities, atol=1e-6)
@@ -176,7 +176,7 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
 
 
 @pytest.mark.parametrize(
-    ("typed", "names", "network_inputs", "expected"),
+    ("typed", "names", "cross_encoder_inputs", "expected"),
     [
         (True, ["cross_encoder", "retrieval"], [], ["all", "names", "names, no type"]),
         (False, ["cross_encoder"], [], ["all"]),
@@ -185,21 +185,21 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
         (False, ["cross_encoder"], ["context"], ["all", "names"]),
     ],
 )
-def test_models_are_of_what_lists_may_lack(typed, names, network_inputs, expected):
+def test_models_are_of_what_lists_may_lack(typed, names, cross_encoder_inputs, expected):
     given, logits = informed()
     given = replace(given, lefts=["before"] * len(given))
     given = given if typed else given.with_types([[]] * len(given))
     known = {(): logits, ("context",): logits}
-    models = fit((given, known), names, network_inputs=network_inputs).calibration.models
+    models = fit((given, known), names, cross_encoder_inputs=cross_encoder_inputs).calibration.models
     assert [model.name for model in models] == expected
 
 
 def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_own():
-    """The network sees types; without them its logits say less."""
+    """The cross-encoder sees types; without them its logits say less."""
     given, logits = lists(800, 200)
     noise = np.random.default_rng(3).normal(0, 4, len(logits))
     scored = {(): logits * 3, ("entity_type",): (logits + noise).astype(np.float32)}
-    options = {"network_inputs": ["entity_type"], "calibrator": "beta", "target_precision": 0.6}
+    options = {"cross_encoder_inputs": ["entity_type"], "calibrator": "beta", "target_precision": 0.6}
     calibration = fit((given, scored), **options).calibration
     models = {model.name: model for model in calibration.models}
     weights = [models[name].fusion.weights["cross_encoder"] for name in ("all", "no type")]
@@ -252,8 +252,8 @@ def test_an_unknown_or_missing_feature_is_refused(name):
         fit(lists(), ("cross_encoder", name))
 
 
-class CountingScorer:
-    """Logits that tell what the network saw; remembers what it was asked."""
+class CountingCrossEncoder:
+    """Logits that tell what the cross-encoder saw; remembers what it was asked."""
 
     template = PairTemplate(candidate_fields=("preferred_name",), mention_types=True)
 
@@ -265,14 +265,14 @@ class CountingScorer:
         return Scores(np.array([len(mention + name) for mention, name in zip(mentions, names, strict=True)]), 1)
 
 
-def test_candidates_are_scored_once_for_each_input_of_the_network():
+def test_candidates_are_scored_once_for_each_input_of_the_cross_encoder():
     items = [[{"name": "a", "cui": "a", "preferred_name": "x"}]]
-    scorer = CountingScorer()
-    network = NetworkLogits(scorer, make_lists(["m"], items, ["Drug"], HIERARCHY))
+    cross_encoder = CountingCrossEncoder()
+    logits = CrossEncoderLogits(cross_encoder, make_lists(["m"], items, ["Drug"], HIERARCHY))
     for _ in range(2):
-        assert network().tolist() == network(("cui", "retrieval_score")).tolist() == [len("m ; Drug" + "a ; x")]
-        assert network(("cui", "entity_type")).tolist() == [len("m" + "a ; x")]
-    assert scorer.asked == [[("m ; Drug", "a ; x")], [("m", "a ; x")]] and network.truncated == 2
+        assert logits().tolist() == logits(("cui", "retrieval_score")).tolist() == [len("m ; Drug" + "a ; x")]
+        assert logits(("cui", "entity_type")).tolist() == [len("m" + "a ; x")]
+    assert cross_encoder.asked == [[("m ; Drug", "a ; x")], [("m", "a ; x")]] and logits.truncated == 2
 
 
 def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_them():

@@ -58,10 +58,12 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     return Calibration(models, counts or StringCounts.fit([]), **options)
 
 
-def decide(calibration, lists, logits=LOGITS, network_inputs=()):
+def decide(calibration, lists, logits=LOGITS, cross_encoder_inputs=()):
     """Decisions, and which model decided."""
-    decided = rank(lists, Scores(np.array(logits, np.float32), 0), calibration, network_inputs=network_inputs)
-    return decided, calibration.model_for(lists, network_inputs)
+    decided = rank(
+        lists, Scores(np.array(logits, np.float32), 0), calibration, cross_encoder_inputs=cross_encoder_inputs
+    )
+    return decided, calibration.model_for(lists, cross_encoder_inputs)
 
 
 def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration:

@@ -35,19 +35,21 @@ def typed_lists(types, candidate_types):
     return make_lists(texts, items, types, HIERARCHY, gold=np.zeros(len(types), int), documents=documents)
 
 
-def test_of_a_model_that_uses_no_network_nothing_is_told_of_one():
+def test_of_a_model_that_uses_no_cross_encoder_nothing_is_told_of_one():
     lists = make_lists(["m", "n", "o"], [["a", "b"], ["a", "c"], ["d"]], gold=[0, 1, -1])
     logits = np.array([1, -1, 0.5, 2, -3], np.float32)
     decided = rank(lists, Scores(logits, 0), Calibration())
     documents = Documents.of(lists.annotations.documents, 20)
     systems = {"lists_order": System(lists.annotations.gold), "reranker": System.of(Outcomes.of(lists, decided))}
-    without, with_network = (
+    without, with_cross_encoder = (
         measure(lists, decided, column, systems, documents, "lists", lists.hierarchy)
         for column in (np.full_like(logits, np.nan), logits)
     )
-    of_network = with_network["figures"].keys() - without["figures"].keys()
-    assert of_network == {name for name in with_network["figures"] if name.endswith("_raw")} | {"ece_reduction"}
-    for metrics, is_drawn in ((without, False), (with_network, True)):
+    of_cross_encoder = with_cross_encoder["figures"].keys() - without["figures"].keys()
+    assert of_cross_encoder == {name for name in with_cross_encoder["figures"] if name.endswith("_raw")} | {
+        "ece_reduction"
+    }
+    for metrics, is_drawn in ((without, False), (with_cross_encoder, True)):
         assert ("raw" in metrics["curves"]["reliability"]) == is_drawn
         assert ("before calibration" in card_charts(metrics, 0.95)[0]) == is_drawn
     assert (without["not_in_list"], without["candidates"]) == (1, 5)
@@ -79,7 +81,7 @@ def test_levels_are_shares_of_the_typed_mentions_and_hold_one_another():
 
 
 @pytest.mark.parametrize("reads_types", [False, True])
-def test_only_a_network_that_reads_types_scores_lists_with_incorrect_types_again(reads_types):
+def test_only_a_cross_encoder_that_reads_types_scores_lists_with_incorrect_types_again(reads_types):
     class Scorer:
         template, scored = PairTemplate(mention_types=reads_types), []
 

@@ -70,9 +70,9 @@ METRICS = {
 }
 
 
-def model_card(metrics, recipe, network=True, dictionary=None, inputs=(), **options):
+def model_card(metrics, recipe, cross_encoder=True, dictionary=None, inputs=(), **options):
     info = {"template": None, "base_model": None, "base_revision": None, "dictionary": dictionary}
-    if network:
+    if cross_encoder:
         info |= {"template": PairTemplate().to_dict(), "base_model": recipe["model"]}
     return Card(
         metrics=metrics, recipe=recipe, info=info, thresholds={"inputs": inputs}, **options
@@ -238,19 +238,19 @@ def test_text_from_data_puts_nothing_into_the_card():
             assert len(re.findall(r"(?<!\\)\|", line)) == 3
 
 
-def test_a_model_without_a_network_claims_none():
+def test_a_model_without_a_cross_encoder_claims_none():
     metrics = METRICS | {"lists": LISTS, "split": "labelled"}
     ranges = {"sapbert": {"low": 0.2123, "high": 1.0}}
     values = {"run_name": "mine", "confidence": 0.95, "target_precision": 0.95}
     text = model_card(
-        metrics, values, repo_id="org/mine", tag="v1", score_ranges=ranges, network=False
+        metrics, values, repo_id="org/mine", tag="v1", score_ranges=ranges, cross_encoder=False
     )
     card = ModelCard(text)
     assert card.data.base_model is None and card.data.library_name == "umls_reranker"
     assert "cross-encoder" not in card.data.tags
     claims = (
         "Fine-tuned from",
-        "network of",
+        "cross-encoder of",
         "cross-encoder that",
         "SapBERT",
         "AutoModel",

@@ -1,4 +1,4 @@
-"""The network in ONNX: its logits are those of PyTorch, else it is refused; it is checked like every part."""
+"""The cross-encoder in ONNX: its logits are those of PyTorch, else it is refused; it is checked like every part."""
 
 import sys
 
@@ -28,7 +28,7 @@ def lists():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, lists):
-    """A model folder with its network in ONNX."""
+    """A model folder with its cross-encoder in ONNX."""
     folder = tiny_reranker(tmp_path_factory.mktemp("export") / "model", TEMPLATE)
     pairs, apart = export_onnx(folder, lists)
     assert pairs == 100 and 0 < apart < 1e-4
@@ -42,12 +42,12 @@ def copy(folder, tmp_path):
 
 @pytest.mark.parametrize("budget", [1, 60, None])
 def test_logits_are_those_of_pytorch_in_batches_of_any_size(folder, lists, budget):
-    expected = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32").scorer
-    scorer = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=budget).scorer
-    assert (scorer.backend, scorer.dtype) == ("onnx", "float32")
+    expected = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32").cross_encoder
+    cross_encoder = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=budget).cross_encoder
+    assert (cross_encoder.backend, cross_encoder.dtype) == ("onnx", "float32")
     reference = score_lists(expected, lists).logits
     assert np.std(reference) > 0.5
-    np.testing.assert_allclose(score_lists(scorer, lists).logits, reference, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(score_lists(cross_encoder, lists).logits, reference, rtol=0, atol=1e-4)
 
 
 def test_an_export_with_other_logits_is_refused_and_changes_nothing(tmp_path, lists, monkeypatch):
@@ -87,14 +87,14 @@ def test_a_library_that_is_not_installed_is_named(folder, lists, monkeypatch, li
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json does not match"),
     ],
 )
-def test_a_network_that_does_not_belong_is_refused(copy, damage, reason):
+def test_a_cross_encoder_that_does_not_belong_is_refused(copy, damage, reason):
     verify_model(copy, "onnx")
     damage(copy)
     with pytest.raises(UserError, match=reason):
         UMLSReranker.from_pretrained(copy, backend="onnx")
 
 
-def test_a_network_that_is_not_loaded_need_not_be_there_or_be_read(copy):
+def test_a_cross_encoder_that_is_not_loaded_need_not_be_there_or_be_read(copy):
     (copy / ONNX).write_bytes(b"other")
     UMLSReranker.from_pretrained(copy)
     with pytest.raises(UserError, match="model.onnx does not match"):

@@ -186,11 +186,11 @@ def test_a_tag_that_git_may_refuse_is_refused_first(hub, folder, tag):
     assert hub.log == []
 
 
-def test_a_network_that_is_named_but_gone_is_not_published(hub, folder):
+def test_a_cross_encoder_that_is_named_but_gone_is_not_published(hub, folder):
     """The repo would lose it, and its manifest name it still."""
     with changing(folder) as new:
         (new / "onnx").mkdir()
-        (new / "onnx" / "model.onnx").write_bytes(b"network")
+        (new / "onnx" / "model.onnx").write_bytes(b"cross-encoder")
     publish(folder, REPO, "v1.0.0")
     (folder / "onnx" / "model.onnx").unlink()
     assert "model.onnx is missing; umls-reranker export writes it" in refused(publish, folder, REPO, "v2.0.0")

@@ -63,7 +63,7 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(t
     for folder, options in (("left_out", ()), ("kept", ("--keep_cross_encoder",))):
         run_script("calibrate", model, "--lists", lists, "--output", tmp_path / folder, *options)
         said = capsys.readouterr().out
-        assert (UMLSReranker.from_pretrained(tmp_path / folder).scorer is None) == (folder == "left_out")
+        assert (UMLSReranker.from_pretrained(tmp_path / folder).cross_encoder is None) == (folder == "left_out")
         assert ("the cross-encoder is left out" in said) == (folder == "left_out")
     weighed = json.loads((tmp_path / "left_out" / "calibrator.json").read_text())["inputs"][0]["fusion"]["weights"]
     assert "cross_encoder" not in weighed and "bm25" in weighed
@@ -151,7 +151,7 @@ def configured(folder, **values):
         (lambda folder: (folder / "config.json").write_text("[]"), r"is a model of unknown type, not a sequence"),
     ],
 )
-def test_networks_that_will_not_do_are_one_sentence(tmp_path, change, reason):
+def test_cross_encoders_that_will_not_do_are_one_sentence(tmp_path, change, reason):
     model = tiny_cross_encoder(tmp_path / "model")
     change(model)
     lists = write_lists(tmp_path / "own.jsonl", unordered_rows(60, 20))

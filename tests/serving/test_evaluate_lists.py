@@ -16,7 +16,7 @@ from umls_reranker.serving.evaluate import evaluate_lists
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A network that reads nothing but chance, without features."""
+    """A cross-encoder that reads nothing but chance, without features."""
     return tiny_reranker(tmp_path_factory.mktemp("models") / "tiny")
 
 
@@ -30,7 +30,7 @@ def calibrated(tmp_path_factory, model):
 
 
 @pytest.fixture(scope="module")
-def without_network(tmp_path_factory):
+def without_cross_encoder(tmp_path_factory):
     """Made of the same lists alone."""
     folder = tmp_path_factory.mktemp("models") / "new"
     run_script("calibrate", "--lists", write_lists(folder.parent / "own.jsonl", unordered_rows()), "--output", folder)
@@ -54,8 +54,8 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     printed = capsys.readouterr().out
     metrics = json.loads((tmp_path / "a" / "report" / "metrics.json").read_text())
     systems = acc_at_1(metrics)
-    of_network = ["list_fusion", "cross_encoder"]
-    assert list(systems) == ["lists_order", "calibrated_scores", "exact_match", *of_network, "reranker"]
+    of_cross_encoder = ["list_fusion", "cross_encoder"]
+    assert list(systems) == ["lists_order", "calibrated_scores", "exact_match", *of_cross_encoder, "reranker"]
     order, ours = systems["lists_order"], systems["reranker"]
     assert order == pytest.approx(np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows]))
     by_score = [max(row["candidates"], key=lambda item: item["bm25_score"])["cui"] for row in rows]
@@ -85,12 +85,12 @@ def test_documents_of_the_calibration_are_left_out(tmp_path, calibrated):
     assert metrics["verdict"].startswith("inconclusive: the model was calibrated on all")
 
 
-def test_a_model_without_a_network_is_measured_without_what_is_of_one(tmp_path, without_network):
+def test_a_model_without_a_cross_encoder_is_measured_without_what_is_of_one(tmp_path, without_cross_encoder):
     rows = unordered_rows(300, 100, seed=1, prefix="new")
-    metrics, _ = evaluated(without_network, tmp_path, rows)
+    metrics, _ = evaluated(without_cross_encoder, tmp_path, rows)
     assert list(metrics["rows"]["systems"]) == ["lists_order", "calibrated_scores", "exact_match", "reranker"]
     assert not {"scored_share", "ece_raw", "ece_reduction"} & metrics["figures"].keys()
-    reranker = UMLSReranker.from_pretrained(without_network)
+    reranker = UMLSReranker.from_pretrained(without_cross_encoder)
     ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
     is_right = np.array([mention[0].cui == row["cui"] for mention, row in zip(ranked, rows, strict=True)])
     accepted = np.array([mention[0].accepted for mention in ranked])
@@ -99,15 +99,15 @@ def test_a_model_without_a_network_is_measured_without_what_is_of_one(tmp_path, 
     assert list(found.values()) == pytest.approx(list(expected))
 
 
-def test_several_candidates_of_a_concept_count_as_one_in_every_system(tmp_path, without_network):
+def test_several_candidates_of_a_concept_count_as_one_in_every_system(tmp_path, without_cross_encoder):
     """The model takes the best of them, the order of the lists the first."""
     rows = unordered_rows(40, 20, prefix="new")
-    expected, _ = evaluated(without_network, tmp_path, rows)
+    expected, _ = evaluated(without_cross_encoder, tmp_path, rows)
     for row in rows:
         worse = [candidate | {"bm25_score": candidate["bm25_score"] - 0.1} for candidate in row["candidates"]]
         # The best name of the first concept stands last.
         row["candidates"] = [*worse, *row["candidates"][::-1]]
-    metrics, _ = evaluated(without_network, tmp_path, rows)
+    metrics, _ = evaluated(without_cross_encoder, tmp_path, rows)
     assert metrics["repeated_candidates"] == 240 and metrics["candidates"] == 240
     assert acc_at_1(metrics) == pytest.approx(acc_at_1(expected))
 
@@ -132,30 +132,30 @@ def test_ids_of_mesh_alternatives_and_composites(tmp_path, capsys):
     assert figures["acc@1_strict"]["value"] == pytest.approx((correct & (np.arange(240) % 10 > 0)).mean())
 
 
-def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_network):
+def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_cross_encoder):
     rows = unordered_rows(40, 20, prefix="new")
     for row in rows:
         for candidate in row["candidates"]:
             candidate["other_score"] = candidate.pop("bm25_score")
-    metrics, _ = evaluated(without_network, tmp_path, rows)
+    metrics, _ = evaluated(without_cross_encoder, tmp_path, rows)
     ((name, count),) = metrics["decided_by"].items()
     assert count == 40 and name != "all" and name in metrics["notes"][-1]
 
 
-def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, capsys, without_network):
+def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, capsys, without_cross_encoder):
     lists = write_lists(tmp_path / "test.jsonl", unordered_rows(40, 20))
-    run_script("evaluate", without_network, "--lists", lists, "--output", tmp_path / "report", "--dry_run")
+    run_script("evaluate", without_cross_encoder, "--lists", lists, "--output", tmp_path / "report", "--dry_run")
     printed = capsys.readouterr()
     assert printed.out.startswith("40 mentions of 20 documents; ") and "acc@1" not in printed.out
     assert printed.err.splitlines()[-1] == f"[evaluate] would be written to {tmp_path / 'report'}"
     assert not (tmp_path / "report").exists()
 
 
-def test_mistakes_are_told_in_a_sentence(tmp_path, without_network):
+def test_mistakes_are_told_in_a_sentence(tmp_path, without_cross_encoder):
     rows = unordered_rows(40, 20)
     del rows[3]["cui"]
     words = "--lists", write_lists(tmp_path / "test.jsonl", rows), "--output"
     for output, named in ((tmp_path / "report", "test.jsonl:4: cui"), (tmp_path, f"{tmp_path} already exists")):
         with pytest.raises(UserError, match=named):
-            run_script("evaluate", without_network, *words, output)
+            run_script("evaluate", without_cross_encoder, *words, output)
     assert not (tmp_path / "report").exists()

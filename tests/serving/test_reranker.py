@@ -43,7 +43,7 @@ class DataFrame(list):
 
 
 class GivenScores:
-    """A scorer whose logits are looked up by name; 'long' texts count as cut."""
+    """A cross-encoder whose logits are looked up by name; 'long' texts count as cut."""
 
     def __init__(self, logits, template=None):
         self.logits = logits
@@ -111,16 +111,16 @@ def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_
     def answers(ranked):
         return [(item.name, item.logit, item.scored) for item in ranked]
 
-    scorer, names = GivenScores({"cold": 1.0, "flu": 2.0}), ["flu", "cold"]
-    reranker = UMLSReranker(scorer, with_cut(), None, {})
+    cross_encoder, names = GivenScores({"cold": 1.0, "flu": 2.0}), ["flu", "cold"]
+    reranker = UMLSReranker(cross_encoder, with_cut(), None, {})
     ranked = reranker.rerank("cold", names)
-    assert answers(ranked) == [("cold", 1.0, 1), ("flu", None, 1)] and len(scorer.calls[0]) == 1
+    assert answers(ranked) == [("cold", 1.0, 1), ("flu", None, 1)] and len(cross_encoder.calls[0]) == 1
     assert ranked[1].score == pytest.approx(1 / (2 + np.exp(10.0)))
     whole = [("cold", 1.0, 2), ("flu", 2.0, 2)]
     assert answers(reranker.rerank("cold", names, exhaustive=True)) == whole
     batch = reranker.rerank_batch(["cold"] * 2, [names] * 2, exhaustive=[False, True])
     assert list(map(answers, batch)) == [answers(ranked), whole]
-    assert answers(UMLSReranker(scorer, with_cut(), None, {}, exhaustive=True).rerank("cold", names)) == whole
+    assert answers(UMLSReranker(cross_encoder, with_cut(), None, {}, exhaustive=True).rerank("cold", names)) == whole
 
 
 def test_a_deployment_may_accept_the_high_tier_alone(folder):
@@ -284,7 +284,7 @@ def test_context_reaches_the_scorer():
     reranker = probabilities(a=0.5, b=0.6)
     reranker.rerank("m", ["a", "b"], left="before", right="after")
     reranker.rerank_batch(["m", "n"], [["a"], ["b"]], lefts=["1", "2"], rights=["3", "4"])
-    assert reranker.scorer.calls == [
+    assert reranker.cross_encoder.calls == [
         [("m", "a", "before", "after"), ("m", "b", "before", "after")],
         [("m", "a", "1", "3"), ("n", "b", "2", "4")],
     ]
@@ -310,9 +310,9 @@ def reading_everything(index_key: str = "") -> UMLSReranker:
         InputModel(fusion=fallback, thresholds=fit_thresholds(), removed=ALL_BUT_CUIS, name="names and CUIs, no type"),
         InputModel(fusion=bare, removed=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
     ]
-    scorer = GivenScores(defaultdict(float), READ_ALL)
+    cross_encoder = GivenScores(defaultdict(float), READ_ALL)
     calibration = Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
-    return UMLSReranker(scorer, calibration, None, {})
+    return UMLSReranker(cross_encoder, calibration, None, {})
 
 
 def uncertified(table: ThresholdTable) -> ThresholdTable:
@@ -347,12 +347,12 @@ def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, posit
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
-def test_the_network_sees_nothing_that_the_model_which_decides_was_fitted_without():
+def test_the_cross_encoder_sees_nothing_that_the_model_which_decides_was_fitted_without():
     reranker = reading_everything()
     reranker.rerank("cold", [FULL], DISEASE, "a ", "")
     with pytest.warns(UserWarning, match="definition"):
         ranked = reranker.rerank("cold", [FULL, FULL | {"definition": None}], DISEASE, "a ", "")
-    whole, fallback = reranker.scorer.calls
+    whole, fallback = reranker.cross_encoder.calls
     assert whole == [("cold ; Disease or Syndrome", "cold ; Common Cold", "a ", "")]
     assert fallback == [("cold", "cold", "", "")] * 2
     assert {item.inputs for item in ranked} == {"names and CUIs, no type"} and ranked[0].cui == "C1"
@@ -409,9 +409,9 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     assert in_batch["tiers"] == alone["tiers"] and in_batch["candidates"] == alone["candidates"]
 
 
-@pytest.mark.parametrize("kind", ["network", "built-in"])
+@pytest.mark.parametrize("kind", ["cross-encoder", "built-in"])
 def test_no_text_of_a_call_outlives_it(reranker, kind):
-    model = reranker if kind == "network" else UMLSReranker.from_pretrained(kind)
+    model = reranker if kind == "cross-encoder" else UMLSReranker.from_pretrained(kind)
     text = uuid4().hex
     model.rerank(f"left {text} of", [{"name": f"{text} {name}", "cui": "C0000001"} for name in ("cold", "flu")], None)
     gc.collect()
@@ -446,7 +446,7 @@ def test_scores_are_those_of_the_folder(reranker):
         assert isinstance(item, RankedCandidate)
         assert item.score == pytest.approx(1 / (1 + np.exp(-(0.8 * item.logit + 0.5))))
         assert item.tier == row.tier(item.score)
-    assert reranker.info["dtype"] == "float32" and reranker.scorer.encoder.template == PairTemplate(32)
+    assert reranker.info["dtype"] == "float32" and reranker.cross_encoder.encoder.template == PairTemplate(32)
 
 
 def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):

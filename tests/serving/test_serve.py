@@ -54,7 +54,7 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(fi
                 pool.map(lambda query: client.post("/rerank", json={"query": query, "texts": NAMES}), queries)
             )
             for query, answer in zip(queries, answers, strict=True):
-                # /rerank gives a score by the network to every text.
+                # /rerank gives a score by the cross-encoder to every text.
                 ranked = linker.reranker.rerank(query, NAMES, exhaustive=True)
                 assert answer.status_code == 200
                 found = {NAMES[row["index"]]: row["score"] for row in answer.json()}
@@ -101,7 +101,7 @@ def test_a_model_is_served_without_a_recipe(scripts, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model folder with its network in ONNX, and without weights of PyTorch."""
+    """A model folder with its cross-encoder in ONNX, and without weights of PyTorch."""
     folder = tiny_reranker(tmp_path_factory.mktemp("onnx") / "model")
     export_onnx(folder, make_lists(["cold", "failure"], [NAMES, NAMES]))
     (folder / "model.safetensors").unlink()
@@ -128,7 +128,7 @@ def without_torch(tmp_path_factory):
     return folder
 
 
-def test_a_network_in_onnx_is_served_without_torch(exported, without_torch):
+def test_a_cross_encoder_in_onnx_is_served_without_torch(exported, without_torch):
     service = Service(exported, "--backend", "onnx", path=without_torch)
     try:
         with httpx.Client(base_url=service.url, timeout=60) as client:

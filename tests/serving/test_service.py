@@ -200,7 +200,7 @@ def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatc
     def encode(*columns):
         raise AssertionError("texts beyond the limit were tokenized")
 
-    monkeypatch.setattr(reranker.scorer.encoder, "encode", encode)
+    monkeypatch.setattr(reranker.cross_encoder.encoder, "encode", encode)
     body = {"query": "cold", "texts": NAMES * 2, "truncate": False}
     answer = ask(reranker, ("/rerank", body), max_candidates=5)
     assert refused(answer) == (413, "Validation", "batch size 6 > maximum allowed batch size 5")

@@ -7,7 +7,7 @@ import pytest
 from list_model import run_script
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from tiny_reranker import tiny_reranker_without_network
+from tiny_reranker import tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
 from umls_reranker.hub.model_folder import changing
@@ -60,7 +60,7 @@ def test_figures_by_hand():
 
 
 def test_decisions_and_the_rows_written_of_them_are_counted_alike(tmp_path):
-    reranker = UMLSReranker.from_pretrained(tiny_reranker_without_network(tmp_path / "model"))
+    reranker = UMLSReranker.from_pretrained(tiny_reranker_without_cross_encoder(tmp_path / "model"))
     lists = [["Cold", "Fever"], [], ["Cough"], [{"name": "cold", "cui": "C0009443", "sapbert_score": 0.9}]]
     with pytest.warns(UserWarning, match="missing inputs"):
         ranked = reranker.rerank_batch(["cold"] * 4, lists)
@@ -151,7 +151,7 @@ def watched(model, rows, folder, capsys, *words):
 
 @pytest.fixture
 def model(tmp_path):
-    folder = tiny_reranker_without_network(tmp_path / "model")
+    folder = tiny_reranker_without_cross_encoder(tmp_path / "model")
     with changing(folder) as new:
         (new / "reference.json").write_text(json.dumps(reference_content(FIGURES, histogram(100, 0))))
     return folder

@@ -78,7 +78,7 @@ class CrossFits:
 
     Attributes:
         lists: n lists, without inputs that no feature reads.
-        logits: (m,) logits of all candidates; NaN without a network.
+        logits: (m,) logits of all candidates; NaN without a cross-encoder.
         table: their other features.
         folds: (n,) fold of each mention.
         usable: (n,) bool, mentions to fit on; other models decide about mentions without types.
@@ -198,7 +198,7 @@ class CrossFits:
         offsets = list_offsets(list_sizes(self.lists.offsets)[inside]) if self.served.fusion else None
         return Sample(utility[rows], self.lists.labels[rows], offsets)
 
-    def gain_of_network(self) -> Gain:
+    def cross_encoder_gain(self) -> Gain:
         """By how much the cross-encoder lowers the log loss of held-out lists."""
         if len(parts := self.held_out()) < 2:
             return Gain(np.inf, 0.0)
@@ -215,7 +215,7 @@ class CrossFits:
         return Gain(float(gains.mean()), float(error))
 
     def pruning_cost(self) -> dict[str, float]:
-        """Shares of the candidates that the network scores, and of top candidates that pruning the others changes."""
+        """Shares of the candidates that the cross-encoder scores, and of top candidates that pruning changes."""
         scored, changed = 0, 0
         for part in self.held_out():
             whole = part.model.utilities(part.table, self.logits[part.rows], None)
@@ -225,7 +225,7 @@ class CrossFits:
         return {"scored": scored / max(1, len(self.logits)), "changed_top": changed / len(self.lists)}
 
     def part(self, model: InputModel | None, mentions: np.ndarray) -> Part:
-        """Some mentions, (n,) bool, and the logits of the candidates that the network scores."""
+        """Some mentions, (n,) bool, and the logits of the candidates that the cross-encoder scores."""
         if model is None:
             raise UserError("too few documents to hold out a fold")
         table, rows = self.table.take(mentions), mentions[self.lists.owner]

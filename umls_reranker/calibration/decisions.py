@@ -1,4 +1,4 @@
-"""Decisions about candidates: `rank` makes `Decisions` from lists and a scorer."""
+"""Decisions about candidates: `rank` makes `Decisions` from lists and a cross-encoder."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def rank(
     score: Callable[[CandidateLists, np.ndarray], Scores] | Scores,
     calibration: Calibration,
     *,
-    network_inputs: Sequence[str] = (),
+    cross_encoder_inputs: Sequence[str] = (),
     accept_tier: str = "medium",
     exhaustive: bool | Sequence[bool] | np.ndarray = False,
 ) -> Decisions:
@@ -147,7 +147,7 @@ def rank(
             the deciding model does not read (`score_lists`); it is called once for each deciding model. Or the logits,
             if they are known.
         calibration: the model's calibration.
-        network_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
+        cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
         exhaustive: whether to score pruned candidates too (`InputModel.keep_candidates`), one value for all mentions
             or one for each.
@@ -159,7 +159,7 @@ def rank(
         raise ValueError(f"exhaustive: {len(lists)} expected 1 or {len(lists)} values, found {len(asked)}")
     is_exhaustive = asked if asked.ndim else np.full(len(lists), bool(asked))
     lists = lists.with_whole_scores(calibration.lowest)
-    choice = calibration.model_for(lists, network_inputs)
+    choice = calibration.model_for(lists, cross_encoder_inputs)
     scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0 if callable(score) else score.truncated
     for number in np.unique(choice.models).tolist():
         mentions = choice.models == number
@@ -188,7 +188,7 @@ def _fill_scores(
     table = calibration.feature_table(part, model)
     list_utilities = model.list_fusion.utilities(table) if model.list_fusion else None
     retained = model.keep_candidates(table, list_utilities)
-    if model.uses_network:
+    if model.uses_cross_encoder:
         retained |= exhaustive[mentions][part.owner]
     logits, truncated = scored.logits[rows], 0
     if not callable(score):

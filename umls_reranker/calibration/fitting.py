@@ -38,41 +38,41 @@ FEWEST_GOLD = 100
 
 
 @dataclass(eq=False)
-class NetworkLogits:
-    """Logits of all candidates of n lists, scored once for each different set of inputs that the network sees.
+class CrossEncoderLogits:
+    """Logits of all candidates of n lists, scored once for each different set of inputs that the cross-encoder sees.
 
     Attributes:
-        scorer: the network, if there is one.
+        cross_encoder: scores pairs; None without one.
         lists: n lists with m candidates.
         truncated: number of pairs scored here whose mention or name was truncated to the model's length.
     """
 
-    scorer: PairScorer | None
+    cross_encoder: PairScorer | None
     lists: CandidateLists
     truncated: int = 0
     known: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs that the network reads besides mention and name."""
-        return () if self.scorer is None else self.scorer.template.reads
+        """Inputs that the cross-encoder reads besides mention and name."""
+        return () if self.cross_encoder is None else self.cross_encoder.template.reads
 
     def __call__(self, removed: Sequence[str] = ()) -> np.ndarray:
-        """Logits of lists without some inputs, (m,) float32; NaN without a network."""
+        """Logits of lists without some inputs, (m,) float32; NaN without a cross-encoder."""
         # Inputs that no list has make no difference to it.
         absent = absent_inputs(self.lists, self.reads)
         unseen = tuple(name for name in self.reads if name in removed and name not in absent)
         if unseen not in self.known:
             desc = "scoring candidates" + (f" without {' and '.join(unseen)}" if unseen else "")
-            scores = score_lists(self.scorer, without(self.lists, unseen), desc)
+            scores = score_lists(self.cross_encoder, without(self.lists, unseen), desc)
             self.truncated += scores.truncated
             self.known[unseen] = scores.logits
         return self.known[unseen]
 
-    def with_candidates(self, retained: np.ndarray) -> NetworkLogits:
+    def with_candidates(self, retained: np.ndarray) -> CrossEncoderLogits:
         """The same for some of the candidates, as for `CandidateLists.with_candidates`."""
         known = {unseen: logits[retained] for unseen, logits in self.known.items()}
-        return NetworkLogits(self.scorer, self.lists.with_candidates(retained), self.truncated, known)
+        return CrossEncoderLogits(self.cross_encoder, self.lists.with_candidates(retained), self.truncated, known)
 
 
 class Fitted(NamedTuple):
@@ -92,14 +92,14 @@ class Fitted(NamedTuple):
 
 def fit_calibration(
     lists: AnnotatedLists,
-    network: NetworkLogits,
+    cross_encoder: CrossEncoderLogits,
     counts: StringCounts,
     settings: CalibrationArguments,
     seed: int,
     history: CertificateHistory = NO_CERTIFICATES,
     *,
     may_certify: bool = True,
-    may_drop_network: bool = False,
+    may_drop_cross_encoder: bool = False,
     has_fallbacks: bool = True,
 ) -> Fitted:
     """Fit the at most four models of a calibration on candidate lists, with the class balance of serving.
@@ -117,20 +117,20 @@ def fit_calibration(
 
     Args:
         lists: the calibration split.
-        network: logits of its candidates.
+        cross_encoder: logits of its candidates.
         counts: counts of the training split; those of `lists` are added.
         settings: the recipe's section.
         seed: seed of the folds of documents.
         history: certificates of the versions that this one was derived from.
         may_certify: whether any document counts for a certificate.
-        may_drop_network: whether the cross-encoder is left out if it adds nothing.
+        may_drop_cross_encoder: whether the cross-encoder is left out if it adds nothing.
         has_fallbacks: whether to fit more than the model of all inputs.
 
     Raises:
         UserError: there is too little data for the model of all inputs, or a feature is unknown or missing in the
             lists.
     """
-    data = _Data.of(lists, network, counts, _features(lists, settings), seed)
+    data = _Data.of(lists, cross_encoder, counts, _features(lists, settings), seed)
     documents = lists.annotations.documents
     certifies = lists.annotations.certifies & history.is_new(documents) & may_certify
     now_certified = history.after(documents[certifies].tolist())
@@ -140,8 +140,8 @@ def fit_calibration(
     facts |= {"positives": int(lists.labels.sum()), "certified_by": {"attempt": attempt} | of_certificate}
     first = data.cross_fits(data.absent)
     if CROSS_ENCODER in data.names and len(data.names) > 1:
-        gain = first.gain_of_network()
-        is_kept = gain.is_worth_it or not may_drop_network
+        gain = first.cross_encoder_gain()
+        is_kept = gain.is_worth_it or not may_drop_cross_encoder
         nats = (gain.nats, gain.error) if np.isfinite(gain.nats) else (None, None)
         facts["cross_encoder"] = {"kept": is_kept, "nats_gained": nats[0], "standard_error": nats[1]}
         if is_kept:
@@ -152,16 +152,16 @@ def fit_calibration(
     method, losses = choose_calibrator(settings.calibrator, sample, documents[lists.owner[rows]], seed)
     if losses:
         facts["cross_validated_losses"] = losses
-    removals = removed_inputs(data.names, data.network.reads) if has_fallbacks else {ALL_INPUTS: ()}
+    removals = removed_inputs(data.names, data.cross_encoder.reads) if has_fallbacks else {ALL_INPUTS: ()}
     models: list[tuple[InputModel, Scored]] = []
     for name, removed in progress(removals.items(), desc="fitting models", unit=" models"):
         # A model that does not read these inputs also serves mentions without them.
-        if any({*removed}.isdisjoint(model.reads(data.network.reads)) for model, _ in models):
+        if any({*removed}.isdisjoint(model.reads(data.cross_encoder.reads)) for model, _ in models):
             continue
         try:
             fits = data.cross_fits((*data.absent, *removed)) if models else first
             model = replace(fits.served, name=name, removed=tuple(dict.fromkeys((*data.absent, *removed))))
-            models.append(_fit_model(model, fits, method, data.network.reads, certifies, settings, attempt))
+            models.append(_fit_model(model, fits, method, data.cross_encoder.reads, certifies, settings, attempt))
         except UserError:
             # The remaining inputs carry no information, so mentions with only these are never in the high tier.
             if not models:
@@ -170,7 +170,7 @@ def fit_calibration(
     ranges = {name: ScoreRange.of(lists.scores[name]) for name in scores}
     served_models, key = [model for model, _ in models], lists.index_keys[0]
     calibration = Calibration(served_models, data.counts, ranges, key, now_certified, training_counts=counts)
-    choice = calibration.model_for(lists, data.network.reads)
+    choice = calibration.model_for(lists, data.cross_encoder.reads)
     served = Scored.empty(len(lists), len(lists.owner))
     for number, (_, scored) in enumerate(models):
         served.fill(choice.models == number, lists.owner, scored)
@@ -191,7 +191,7 @@ def _fit_model(
     model: InputModel,
     fits: CrossFits,
     method: str,
-    network_inputs: Sequence[str],
+    cross_encoder_inputs: Sequence[str],
     certifies: np.ndarray,
     settings: CalibrationArguments,
     attempt: int,
@@ -202,7 +202,7 @@ def _fit_model(
         model: the model with its weights.
         fits: fits of these weights.
         method: name of the calibrator.
-        network_inputs: inputs that the network reads.
+        cross_encoder_inputs: inputs that the cross-encoder reads.
         certifies: (n,) bool, mentions that count for the certificate.
         settings: as for `fit_calibration`.
         attempt: as for `certify`.
@@ -226,7 +226,7 @@ def _fit_model(
         scored.list_utilities[part.rows] = np.nan if part.list_utilities is None else part.list_utilities
     complete = np.ones(len(lists), bool)
     by_type = ["entity_type"] if model.name != ALL_INPUTS and lists.types.is_known.any() else []
-    for name in {*model.reads(network_inputs), *by_type}:
+    for name in {*model.reads(cross_encoder_inputs), *by_type}:
         complete &= ~lacking(lists, name, lists.scores)
     thresholds = fit_thresholds(
         lists,
@@ -249,17 +249,17 @@ class _Data:
 
     Attributes:
         lists: the lists.
-        network: logits of their candidates.
+        cross_encoder: logits of their candidates.
         names: features to weigh.
         table: these features, but the cross-encoder.
         counts: counts of training and calibration.
         folds: (n,) folds of the documents.
-        absent: inputs of the network that no list has.
-        known: fusions by their features, the network's inputs and concepts; models share them.
+        absent: inputs of the cross-encoder that no list has.
+        known: fusions by their features, the cross-encoder's inputs and concepts; models share them.
     """
 
     lists: AnnotatedLists
-    network: NetworkLogits
+    cross_encoder: CrossEncoderLogits
     names: Sequence[str]
     table: FeatureTable
     counts: StringCounts
@@ -269,20 +269,25 @@ class _Data:
 
     @classmethod
     def of(
-        cls, lists: AnnotatedLists, network: NetworkLogits, counts: StringCounts, names: Sequence[str], seed: int
+        cls,
+        lists: AnnotatedLists,
+        cross_encoder: CrossEncoderLogits,
+        counts: StringCounts,
+        names: Sequence[str],
+        seed: int,
     ) -> _Data:
         """Compute the features, with folds of the lists' documents."""
         folds = document_folds(lists.annotations.documents, seed)
         table = FeatureTable.of(lists, {}, {})
         if names:
             table, counts = _counted(lists, counts, folds, names)
-        return cls(lists, network, names, table, counts, folds, absent_inputs(lists, network.reads))
+        return cls(lists, cross_encoder, names, table, counts, folds, absent_inputs(lists, cross_encoder.reads))
 
     @property
     def list_fusion_alone(self) -> _Data:
         """The same without the cross-encoder."""
         names = [name for name in self.names if name != CROSS_ENCODER]
-        return replace(self, network=NetworkLogits(None, self.lists), names=names, absent=(), known={})
+        return replace(self, cross_encoder=CrossEncoderLogits(None, self.lists), names=names, absent=(), known={})
 
     def cross_fits(self, removed: tuple[str, ...]) -> CrossFits:
         """Fits of the features that are left without some inputs.
@@ -295,10 +300,12 @@ class _Data:
             raise UserError(f"no features are left without {', '.join(removed)}")
         lists = without(self.lists, removed)
         # Without CUIs other candidates count as one concept.
-        key = tuple(names), tuple(name for name in self.network.reads if name in removed), "cui" in removed
+        key = tuple(names), tuple(name for name in self.cross_encoder.reads if name in removed), "cui" in removed
         if key not in self.known:
-            uses_network = not names or CROSS_ENCODER in names
-            logits = self.network(removed) if uses_network else np.full(len(lists.owner), np.nan, np.float32)
+            uses_cross_encoder = not names or CROSS_ENCODER in names
+            logits = (
+                self.cross_encoder(removed) if uses_cross_encoder else np.full(len(lists.owner), np.nan, np.float32)
+            )
             columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
             if "cui" in removed:
                 # Without its concept, a candidate has only the name in the list.

@@ -41,14 +41,14 @@ def inputs_of(features: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(inputs))
 
 
-def removed_inputs(features: Sequence[str], network_inputs: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+def removed_inputs(features: Sequence[str], cross_encoder_inputs: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
     """The inputs that each model does not read, by its name: that of all inputs first, that of names alone last.
 
     Args:
         features: all features that are weighed; none if the cross-encoder alone decides.
-        network_inputs: inputs that the network reads (`PairTemplate.reads`).
+        cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`).
     """
-    read = [*network_inputs, *inputs_of(features), "entity_type"]
+    read = [*cross_encoder_inputs, *inputs_of(features), "entity_type"]
     beyond_names = tuple(name for name in dict.fromkeys(read) if name != "entity_type")
     return {
         ALL_INPUTS: (),

@@ -74,7 +74,7 @@ class InputModel:
     list_fusion: FeatureFusion | None = None
 
     @property
-    def uses_network(self) -> bool:
+    def uses_cross_encoder(self) -> bool:
         """Whether the cross-encoder decides alone, or is one of the features that are weighed."""
         return self.fusion is None or CROSS_ENCODER in self.fusion.weights
 
@@ -83,13 +83,13 @@ class InputModel:
         """The model that decides if the cross-encoder is left out: its list fusion."""
         return replace(self, fusion=self.list_fusion, list_fusion=None)
 
-    def reads(self, network_inputs: Sequence[str] = ()) -> list[str]:
+    def reads(self, cross_encoder_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
 
         Args:
-            network_inputs: inputs that the network reads (`PairTemplate.reads`).
+            cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`).
         """
-        names = list(network_inputs) if self.uses_network else []
+        names = list(cross_encoder_inputs) if self.uses_cross_encoder else []
         names += self._fusion_inputs
         # The others have a twin for mentions without a type.
         names += ["entity_type"] if self.name != ALL_INPUTS and self.thresholds.reads_types else []
@@ -110,8 +110,8 @@ class InputModel:
             table: features of the m candidates.
             list_utilities: (m,) their utilities by the list fusion; None without one.
         """
-        if not self.uses_network or list_utilities is None:
-            return np.full(len(table.concepts), self.uses_network)
+        if not self.uses_cross_encoder or list_utilities is None:
+            return np.full(len(table.concepts), self.uses_cross_encoder)
         log_odds = conditional_log_odds(list_utilities, table.offsets, table.concepts)
         return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | top_candidates(list_utilities, table.offsets)
 
@@ -226,9 +226,9 @@ class Calibration:
         return self.models[0].thresholds
 
     @property
-    def uses_network(self) -> bool:
+    def uses_cross_encoder(self) -> bool:
         """Whether any of the models weighs the cross-encoder."""
-        return any(model.uses_network for model in self.models)
+        return any(model.uses_cross_encoder for model in self.models)
 
     @cached_property
     def scores(self) -> tuple[str, ...]:
@@ -242,12 +242,12 @@ class Calibration:
         weights = self.models[0].fusion.weights if self.models[0].fusion else {}
         return {name: ends.low for name, ends in self.score_ranges.items() if name + FOUND in weights}
 
-    def model_for(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> Choice:
+    def model_for(self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()) -> Choice:
         """For each mention the first model whose inputs it has, else the last.
 
         Args:
             lists: lists of the mentions.
-            network_inputs: inputs that the network reads besides mention and name (`PairTemplate.reads`).
+            cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
         """
         scores = self._counting(lists)
         missing: dict[str, np.ndarray] = {}
@@ -257,12 +257,12 @@ class Calibration:
                 break
             models[undecided] = number
             lacks = np.zeros(len(lists), bool)
-            for name in model.reads(network_inputs):
+            for name in model.reads(cross_encoder_inputs):
                 if name not in missing:
                     missing[name] = lacking(lists, name, scores)
                 lacks |= missing[name]
             undecided = undecided & lacks
-        of_first = self.models[0].reads(network_inputs)
+        of_first = self.models[0].reads(cross_encoder_inputs)
         return Choice(models, ~undecided, {name: missing[name] for name in of_first})
 
     def feature_table(self, lists: CandidateLists, model: InputModel) -> FeatureTable:

@@ -33,7 +33,7 @@ INCORRECT_TYPES = (0.05, 0.1, 0.2)
 
 
 def evaluate(
-    scorer: PairScorer | None,
+    cross_encoder: PairScorer | None,
     calibration: Calibration,
     lists: AnnotatedLists,
     systems: Mapping[str, System],
@@ -48,7 +48,7 @@ def evaluate(
     Several candidates of one concept count as one, the top one.
 
     Args:
-        scorer: the network of the model; None without one.
+        cross_encoder: that of the model; None without one.
         calibration: calibration of the model.
         lists: n labelled lists; gold concepts are not added.
         systems: further systems for the same mentions, the order of the lists first.
@@ -60,13 +60,13 @@ def evaluate(
     Returns:
         The content of ``metrics.json``, and the outcomes.
     """
-    reads = (PairTemplate() if scorer is None else scorer.template).reads
+    reads = (PairTemplate() if cross_encoder is None else cross_encoder.template).reads
 
     def decide(lists: CandidateLists, scores: Scores | Callable[..., Scores], exhaustive: bool = False) -> Decisions:
-        return rank(lists, scores, calibration, network_inputs=reads, exhaustive=exhaustive)
+        return rank(lists, scores, calibration, cross_encoder_inputs=reads, exhaustive=exhaustive)
 
     def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
-        return score_lists(scorer, lists, f"scoring {split} candidates", retained)
+        return score_lists(cross_encoder, lists, f"scoring {split} candidates", retained)
 
     lists = lists.with_whole_scores(calibration.lowest)
     exhaustive = decide(lists, score, exhaustive=True)
@@ -83,8 +83,8 @@ def evaluate(
         figures["scored_share"] = {"value": float((decided.scored.sum()) / max(1, len(logits))), "n": len(lists)}
         figures["same_top_candidate"] = {"value": float(changed.mean()), "n": len(lists)}
     for share, changed_lists in with_incorrect_types(lists, seed).items():
-        # A network that reads types has to score the lists again.
-        scores = score if scorer and scorer.template.mention_types else Scores(logits, 0)
+        # A cross-encoder that reads types has to score the lists again.
+        scores = score if cross_encoder and cross_encoder.template.mention_types else Scores(logits, 0)
         changed_outcomes = Outcomes.of(changed_lists, decide(changed_lists, scores))
         of_level = slice_figures(changed_outcomes, documents, outcomes.every)
         figures |= {f"incorrect_types/{share:.2f}/{name}": figure for name, figure in of_level.items()}

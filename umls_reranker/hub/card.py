@@ -44,7 +44,7 @@ from .model_folder import (
     THRESHOLDS,
 )
 
-NETWORK_TAGS = ["cross-encoder", "sentence-transformers"]
+CROSS_ENCODER_TAGS = ["cross-encoder", "sentence-transformers"]
 # Figures in the card's metadata, with task and title.
 RANKING = ("text-ranking", "Concept reranking")
 CALIBRATION = ("text-classification", "Calibration")
@@ -236,7 +236,7 @@ class Card:
                 "umls",
                 "entity-linking",
                 "reranker",
-                *(NETWORK_TAGS if base_model else []),
+                *(CROSS_ENCODER_TAGS if base_model else []),
                 "biomedical",
             ],
             model_name=self.name,
@@ -335,7 +335,8 @@ def with_former(card: str, former: str) -> str:
             f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there"
         ) from None
     theirs = {key: value for key, value in old.data.to_dict().items() if key not in OWN_METADATA}
-    # A license and its name and link belong together. The order stays: a card of ours is returned unchanged.
+    # A license and its name and link belong together. The order stays: a card of ours is returned
+    # unchanged.
     dropped = {"license_name", "license_link"} - theirs.keys() if "license" in theirs else set()
     ours = {key: value for key, value in new.data.to_dict().items() if key not in dropped}
     for key in ("tags", "datasets"):
@@ -381,7 +382,8 @@ def as_text(text: str) -> str:
         r"\b_|_\b|://|www\.", line
     ):
         return line
-    # In code, Markdown interprets only the closing backtick and, in tables, the bar that ends a cell.
+    # In code, Markdown interprets only the closing backtick and, in tables, the bar that ends a
+    # cell.
     return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
 
 

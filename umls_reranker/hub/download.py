@@ -34,9 +34,9 @@ def download(
     Args:
         repo_or_path: local folder, Hub repo as ``NAMESPACE/NAME``, or `BUILT_IN`, unless a folder has this name.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
-        backend: backend whose network is downloaded, if the model has a network.
+        backend: backend whose cross-encoder is downloaded, if the model has a cross-encoder.
         files: files to download, by default all that a reranker loads; a local folder is not filtered.
-        is_plain: whether a network without calibration is accepted.
+        is_plain: whether a cross-encoder without calibration is accepted.
         subfolder: folder of the reranker in the folder or repo.
         hub: options of `huggingface_hub.snapshot_download`, such as ``token`` and ``cache_dir``.
 
@@ -75,7 +75,7 @@ def snapshot(
             f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
         )
 
-    # Importing the Hub's client takes as long as loading a model without a network.
+    # Importing the Hub's client takes as long as loading a model without a cross-encoder.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 

@@ -1,4 +1,4 @@
-"""Export the network to ONNX for serving without PyTorch, with the logits that PyTorch gives."""
+"""Export the cross-encoder to ONNX for serving without PyTorch, with the logits that PyTorch gives."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from ..core.errors import UserError
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from ..models.pretrained import input_names, load_model, load_pretrained
-from .model_folder import ONNX, changing, has_network, verify_model
+from .model_folder import ONNX, changing, has_cross_encoder, verify_model
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import CandidateLists
 
-# Calibrator, thresholds and certificate hold for both backends as long as logits differ only by rounding.
+# Calibrator, thresholds and certificate hold for both backends as long as logits differ only by
+# rounding.
 MOST_APART = 1e-4
 # Number of mentions whose candidates are compared.
 EXAMPLES = 100
@@ -30,7 +31,7 @@ LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
-    """Add the network in ONNX, float32, to a model folder, if its logits are those of PyTorch.
+    """Add the cross-encoder in ONNX, float32, to a model folder, if its logits are those of PyTorch.
 
     Args:
         folder: model folder; it stays as it is if the export fails.
@@ -43,12 +44,12 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         UserWarning: the calibrator was fitted on logits of another dtype than float32.
 
     Raises:
-        UserError: the model has no network, logits differ by more than `MOST_APART`, or a library that exports is not
-            installed.
+        UserError: the model has no cross-encoder, logits differ by more than `MOST_APART`, or a
+            library that exports is not installed.
     """
     info = verify_model(folder)
-    if not has_network(info):
-        raise UserError(f"{folder} has no network to export; it is already served without PyTorch")
+    if not has_cross_encoder(info):
+        raise UserError(f"{folder} has no cross-encoder to export; it is already served without PyTorch")
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: install the extra export")
@@ -68,8 +69,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         _write_onnx(folder, new / ONNX, template.max_length)
         exported = PairScorer.from_folder(new, template, backend="onnx")
         expected, logits = (
-            score_lists(scorer, examples, f"scoring in {scorer.backend}").logits
-            for scorer in (reference, exported)
+            score_lists(cross_encoder, examples, f"scoring in {cross_encoder.backend}").logits
+            for cross_encoder in (reference, exported)
         )
         apart = float(np.abs(expected - logits).max(initial=0.0))
         if apart > MOST_APART:

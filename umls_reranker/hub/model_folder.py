@@ -1,10 +1,11 @@
 """The model folder: its files, whether they belong together, and how they are written.
 
-A reranker is a network, a calibrator fitted to its logits, thresholds on the calibrator's probabilities, and a
-reference for monitoring; or the same without a network, fitted to the scores, names, types and counts of candidate
-lists alone. Files of different versions would silently give wrong probabilities. So one manifest,
-``sha256`` in ``reranker.json``, holds the SHA-256 of every file and of the manifest's own settings. Before anything is
-loaded or published, `verify_model` compares them. Code that changes a file uses `changing`, which renews the manifest.
+A reranker is a cross-encoder, a calibrator fitted to its logits, thresholds on the calibrator's
+probabilities, and a reference for monitoring; or the same without a cross-encoder, fitted to the
+scores, names, types and counts of candidate lists alone. Files of different versions would silently
+give wrong probabilities. So one manifest, ``sha256`` in ``reranker.json``, holds the SHA-256 of
+every file and of the manifest's own settings. Before anything is loaded or published,
+`verify_model` compares them. Code that changes a file uses `changing`, which renews the manifest.
 
 It protects against mistakes, not against an attacker, who can also write a manifest.
 """
@@ -51,7 +52,7 @@ CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.y
 METRICS, REFERENCE = "metrics.json", "reference.json"
 RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
 # All files of a model folder except MANIFEST and CARD.
-NETWORK = (
+CROSS_ENCODER_FILES = (
     "config.json",
     WEIGHTS,
     "tokenizer.json",
@@ -63,9 +64,9 @@ NETWORK = (
 CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
 # A model may be copied without the last three.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
-MODEL_FILES = (*NETWORK, *CALIBRATED, *EVALUATED, ONNX)
+MODEL_FILES = (*CROSS_ENCODER_FILES, *CALIBRATED, *EVALUATED, ONNX)
 
-# Recipe sections that apply to a model without a network.
+# Recipe sections that apply to a model without a cross-encoder.
 LISTS_SECTIONS = (RunArguments, CalibrationArguments)
 
 # What other libraries show and compute for the only logit.
@@ -94,30 +95,31 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
 
     Args:
         folder: the model folder.
-        backend: backend of the network to load; the other is not read. None: torch, and all other files that exist.
+        backend: backend of the cross-encoder to load; the other is not read. None: torch, and all
+            other files that exist.
 
     Returns:
         The content of ``reranker.json``.
 
     Raises:
-        UserError: a file is missing, unreadable, of another format, not listed, or different from the listed one; or
-            the backend is unknown.
+        UserError: a file is missing, unreadable, of another format, not listed, or different from
+            the listed one; or the backend is unknown.
     """
-    folder, network = Path(folder), BACKENDS.get(backend or "torch")
+    folder, weights = Path(folder), BACKENDS.get(backend or "torch")
     needed = set(loaded_files(backend or "torch"))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
     info = _read_manifest(folder)
     present = {name for name in MODEL_FILES if (folder / name).is_file()}
-    if backend and has_network(info):
-        present -= {*BACKENDS.values()} - {network}
+    if backend and has_cross_encoder(info):
+        present -= {*BACKENDS.values()} - {weights}
     listed = info["sha256"].keys()
     for name in sorted(present - listed):
         raise UserError(
             f"{folder / name} does not belong to this model: {MANIFEST} does not list it; remove it"
         )
-    # The network may have been left out or never exported.
-    required = {network} if has_network(info) else set()
+    # The cross-encoder may have been left out or never exported.
+    required = {weights} if has_cross_encoder(info) else set()
     verify_files(folder, sorted(required | ((needed | present) & listed)))
     for name in (CALIBRATOR, THRESHOLDS):
         require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
@@ -148,8 +150,8 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     return info
 
 
-def has_network(info: Mapping[str, Any]) -> bool:
-    """Whether a model has a network, by the content of its manifest; without one, no template reads pairs."""
+def has_cross_encoder(info: Mapping[str, Any]) -> bool:
+    """Whether a model has a cross-encoder, by the content of its manifest; without one, no template reads pairs."""
     return info["template"] is not None
 
 
@@ -197,8 +199,8 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
 def changing(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for new versions of some files or the card; at the end they replace those of `folder`.
 
-    A complete new folder, with links to the unchanged files, replaces the old one. A process killed at any moment
-    leaves one of the two.
+    A complete new folder, with links to the unchanged files, replaces the old one. A process killed
+    at any moment leaves one of the two.
     """
     folder = Path(folder).resolve()
     info, new = _read_manifest(folder), partial_path(folder)
@@ -229,11 +231,11 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
     Args:
         source: the model folder.
         folder: the other folder.
-        backend: backend whose network must exist; a download has only that one.
+        backend: backend whose cross-encoder must exist; a download has only that one.
 
     Raises:
-        UserError: the files do not belong together, the folder cannot be written, or it holds other files with the
-            names of a model's.
+        UserError: the files do not belong together, the folder cannot be written, or it holds other
+            files with the names of a model's.
     """
     verify_model(source, backend)
     files = {path.relative_to(source).as_posix(): path for path in model_files(source)}
@@ -261,7 +263,7 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
     return folder
 
 
-def copy_network(checkpoint: Path, folder: Path) -> None:
+def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
     """Copy only weights and tokenizer of a checkpoint; `sentence_transformers.CrossEncoder` will predict logits.
 
     Raises:
@@ -271,7 +273,7 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
         raise UserError(
             f"{checkpoint} contains no {WEIGHTS}; run umls-reranker train with the same recipe"
         )
-    for name in NETWORK:
+    for name in CROSS_ENCODER_FILES:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
     shown = {"id2label": {0: LABEL}, "label2id": {LABEL: 0}, "sentence_transformers": OUTPUT}
@@ -291,18 +293,19 @@ def write_model_files(
     fitted_on: dict[str, Any],
     dictionary: dict[str, Any] | None = None,
 ) -> None:
-    """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the network.
+    """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the cross-encoder.
 
     Args:
         folder: the model folder.
-        recipe: how the model was made; without a network, only its `LISTS_SECTIONS` are written.
-        template: how the network reads a pair; None: the model has no network.
-        dtype: dtype of the logits that the calibrator was fitted on; None without a network.
+        recipe: how the model was made; without a cross-encoder, only its `LISTS_SECTIONS` are
+            written.
+        template: how the cross-encoder reads a pair; None: the model has no cross-encoder.
+        dtype: dtype of the logits that the calibrator was fitted on; None without a cross-encoder.
         calibration: the calibration.
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
-    assert template or not calibration.uses_network
+    assert template or not calibration.uses_cross_encoder
     if calibration.models[0].fusion:
         calibration.counts.save(folder / COUNTS_FILE, calibration.training_counts)
     content = (
@@ -330,7 +333,7 @@ def write_model_files(
 
 
 def _recipe_text(recipe: Recipe, info: Mapping[str, Any]) -> str:
-    return recipe.to_yaml() if has_network(info) else recipe.to_yaml(LISTS_SECTIONS)
+    return recipe.to_yaml() if has_cross_encoder(info) else recipe.to_yaml(LISTS_SECTIONS)
 
 
 def _maker(name: str) -> str:

@@ -18,7 +18,7 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, confidence_of, note_on_certificate
 from ..calibration.decisions import Decisions
 from ..calibration.features import CROSS_ENCODER, default_features, refuse_feature_names
-from ..calibration.fitting import Fitted, NetworkLogits, fit_calibration
+from ..calibration.fitting import CrossEncoderLogits, Fitted, fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.precision_test import PrecisionTest
 from ..calibration.probabilities import COUNTS_FILE, Calibration
@@ -43,7 +43,7 @@ from ..hub.model_folder import (
     RELIABILITY,
     RISK_COVERAGE,
     WEIGHTS,
-    copy_network,
+    copy_cross_encoder,
     loaded_files,
     model_recipe,
     write_model_files,
@@ -71,8 +71,8 @@ class Source:
 
     Attributes:
         name: folder or Hub id, as the user wrote it; None for a run, and for the lists alone.
-        folder: folder of its network; None without one.
-        scorer: its network; None without one.
+        folder: folder of its cross-encoder; None without one.
+        cross_encoder: its cross-encoder; None without one.
         recipe: recipe of its training; only the model name for a plain cross-encoder.
         hierarchy: its semantic types; for a plain cross-encoder those of the UMLS.
         counts: its counts of training mentions, and for a reranker of those of its calibration.
@@ -82,7 +82,7 @@ class Source:
 
     name: str | None
     folder: Path | None
-    scorer: PairScorer | None
+    cross_encoder: PairScorer | None
     recipe: Recipe
     hierarchy: TypeHierarchy
     counts: StringCounts
@@ -125,7 +125,7 @@ class Source:
             recipe = model_recipe(folder)
             counts, types = reranker.calibration.counts, reranker.thresholds.hierarchy
             dictionary = reranker.info.get("dictionary")
-            return cls(name, folder, reranker.scorer, recipe, types, counts, dictionary, reranker)
+            return cls(name, folder, reranker.cross_encoder, recipe, types, counts, dictionary, reranker)
         if not (folder / "config.json").is_file():
             raise UserError(f"{name} contains no config.json, so it is not a model")
         config = read_json(folder / "config.json")
@@ -140,9 +140,9 @@ class Source:
             )
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{name} has no tokenizer.json; load its tokenizer with AutoTokenizer and save it there")
-        scorer = PairScorer.from_folder(folder, template or PairTemplate(), device, dtype)
+        cross_encoder = PairScorer.from_folder(folder, template or PairTemplate(), device, dtype)
         recipe = Recipe.from_values({"model": name})
-        return replace(cls.lists_alone(), name=name, folder=folder, scorer=scorer, recipe=recipe)
+        return replace(cls.lists_alone(), name=name, folder=folder, cross_encoder=cross_encoder, recipe=recipe)
 
     @classmethod
     def of_run(cls, recipe: Recipe, run: RunFolder) -> Source:
@@ -151,19 +151,19 @@ class Source:
         from ..vocab.concepts import ConceptTable
 
         folder, template = run.path / "checkpoints" / "checkpoint-best", PairTemplate.from_recipe(recipe.model)
-        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
+        cross_encoder = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
         splits = run.splits("mentions")
         counts = StringCounts.of_split(splits["train"]).plus(StringCounts.of_split(splits["dev"]))
         hierarchy = ConceptTable.load(run.path / "concepts").hierarchy
         commit = read_manifest(run.path / "checkpoints")["summary"].get("base_commit")
         recipe = replace(recipe, model=replace(recipe.model, model_revision=commit or recipe.model.model_revision))
         dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
-        return cls(None, folder, scorer, recipe, hierarchy, counts, dictionary)
+        return cls(None, folder, cross_encoder, recipe, hierarchy, counts, dictionary)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs that the network reads besides mention and name."""
-        return () if self.scorer is None else self.scorer.template.reads
+        """Inputs that the cross-encoder reads besides mention and name."""
+        return () if self.cross_encoder is None else self.cross_encoder.template.reads
 
     def is_known(self, lists: AnnotatedLists) -> np.ndarray:
         """Whether it was calibrated on the document of each mention, by its certificates, (n,) bool."""
@@ -255,17 +255,21 @@ def calibrate(
         lists = lists.take(~is_known)
     note, is_parted = parts_of_documents(lists)
     lists = lists.with_whole_scores(lists.partial_scores)
-    whole, network = lists, NetworkLogits(source.scorer, lists)
-    # All NaN without a network, so that the first candidate of each concept is its top candidate.
-    best = best_of_each_concept(lists, network())
-    lists, network = lists.with_candidates(best), network.with_candidates(best)
+    whole, cross_encoder = lists, CrossEncoderLogits(source.cross_encoder, lists)
+    # All NaN without a cross-encoder, so that the first candidate of each concept is its top candidate.
+    best = best_of_each_concept(lists, cross_encoder())
+    lists, cross_encoder = lists.with_candidates(best), cross_encoder.with_candidates(best)
 
     def fit(names: list[str], *, is_compared: bool = True) -> Fitted:
         chosen, is_kept = replace(settings, features=names), is_compared or keep_cross_encoder
-        options = {"may_drop_network": not is_kept, "has_fallbacks": not is_compared, "may_certify": not is_parted}
-        return fit_calibration(lists, network, counts, chosen, seed, history, **options)
+        options = {
+            "may_drop_cross_encoder": not is_kept,
+            "has_fallbacks": not is_compared,
+            "may_certify": not is_parted,
+        }
+        return fit_calibration(lists, cross_encoder, counts, chosen, seed, history, **options)
 
-    names = usable_features(lists, has_network=source.scorer is not None)
+    names = usable_features(lists, has_cross_encoder=source.cross_encoder is not None)
     names = names if settings.features is None else settings.features
     calibration, decisions, fitted = fit(names, is_compared=False)
     measured = lists.annotations.certifies
@@ -281,24 +285,24 @@ def calibrate(
         systems["model_before"] = System.of(Outcomes.of(of_measured, before))
     rest = [name for name in names if name != CROSS_ENCODER]
     if CROSS_ENCODER in names and rest:
-        is_kept = calibration.uses_network
+        is_kept = calibration.uses_cross_encoder
         other, weighed = ("list_fusion", rest) if is_kept else ("all_features", names)
         systems[other] = system(fit(weighed).decisions)
     systems["reranker"] = System.of(Outcomes.of(of_measured, after))
-    logits = network()[measured[lists.owner]]
-    if not calibration.uses_network:
+    logits = cross_encoder()[measured[lists.owner]]
+    if not calibration.uses_cross_encoder:
         logits = np.full_like(logits, np.nan)
     documents = Documents.of(of_measured.annotations.documents, RESAMPLES, seed)
     facts = {
         "source": source.name and portable_locator(source.name),
-        "is_plain": source.scorer is not None and source.reranker is None,
+        "is_plain": source.cross_encoder is not None and source.reranker is None,
         "mentions": len(lists),
         "documents": len({*lists.annotations.documents}),
         "not_in_list": int((lists.annotations.gold < 0).sum()),
         "scores": [name for name in lists.scores if not name.endswith(FOUND)],
         "known_documents": known,
         "calibrated_again": is_again,
-        "kept_network": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
+        "kept_cross_encoder": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
         "repeated_candidates": len(whole.owner) - len(lists.owner),
     }
     metrics = measure(of_measured, after, logits, systems, documents, SPLIT, source.hierarchy)
@@ -328,16 +332,16 @@ def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed
     if lists.scores and len({*lists.annotations.documents}) > 1:
         with suppress(UserError):
             scores = replace(settings, features=[*lists.scores])
-            no_network, no_counts = NetworkLogits(None, lists), StringCounts.fit([])
-            fitted = fit_calibration(lists, no_network, no_counts, scores, seed, has_fallbacks=False)
+            no_cross_encoder, no_counts = CrossEncoderLogits(None, lists), StringCounts.fit([])
+            fitted = fit_calibration(lists, no_cross_encoder, no_counts, scores, seed, has_fallbacks=False)
             outcomes = Outcomes.of(lists.take(measured), fitted.decisions.take(measured))
             systems["calibrated_scores"] = System.of(outcomes)
     return systems
 
 
-def usable_features(lists: CandidateLists, *, has_network: bool) -> list[str]:
+def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[str]:
     """All features except those of which every mention of the lists lacks an input."""
-    names = [name for name in default_features(lists) if has_network or name != CROSS_ENCODER]
+    names = [name for name in default_features(lists) if has_cross_encoder or name != CROSS_ENCODER]
     lacks = {name: lacking(lists, name, lists.scores) for name in inputs_of(names)}
     nowhere = np.zeros(len(lists), bool)
     lacks_any = {name: sum((lacks[key] for key in inputs_of([name])), nowhere) for name in names}
@@ -345,11 +349,11 @@ def usable_features(lists: CandidateLists, *, has_network: bool) -> list[str]:
 
 
 def write_calibrated(source: Source, new: Calibrated, folder: Path) -> None:
-    """Write network, calibration and recipe into an existing folder."""
+    """Write cross-encoder, calibration and recipe into an existing folder."""
     template = dtype = None
-    if new.calibration.uses_network and source.folder and source.scorer:
-        copy_network(source.folder, folder)
-        template, dtype = source.scorer.template, source.scorer.dtype
+    if new.calibration.uses_cross_encoder and source.folder and source.cross_encoder:
+        copy_cross_encoder(source.folder, folder)
+        template, dtype = source.cross_encoder.template, source.cross_encoder.dtype
     write_model_files(folder, source.recipe, template, dtype, new.calibration, new.fitted, source.dictionary)
 
 
@@ -390,7 +394,7 @@ def results(new: Calibrated) -> str:
         metrics["verdict"],
         _about_acceptance(new),
         *metrics["notes"],
-        *_about_network(new.fitted),
+        *_about_cross_encoder(new.fitted),
         "",
         *_about_high(new),
         "",
@@ -405,7 +409,7 @@ def results(new: Calibrated) -> str:
         if facts["calibrated_again"]:
             how = "they are fitted on again without its counts of them, and do not certify again"
         lines.append(f"{known:,} documents were used to calibrate MODEL: {how}")
-    if facts["source"] is None and not new.calibration.uses_network:
+    if facts["source"] is None and not new.calibration.uses_cross_encoder:
         lines.append(f"for UMLS CUIs, umls-reranker calibrate {BUILT_IN} --lists adds counts from MedMentions")
     if repeated := facts["repeated_candidates"]:
         lines.append(f"{repeated:,} candidates repeat a concept of their list")
@@ -436,7 +440,7 @@ def _about_high(new: Calibrated) -> Iterator[str]:
         yield note
 
 
-def _about_network(fitted: dict[str, Any]) -> Iterator[str]:
+def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
     """Whether the cross-encoder stays, and what pruning costs."""
     choice, pruning = fitted.get("cross_encoder"), fitted.get("pruning")
     if choice is None:

@@ -33,14 +33,15 @@ def evaluate_lists(
 ) -> tuple[dict[str, Any], Outcomes]:
     """Compare the model with the original order, the calibrated scores of the lists, and simple baselines.
 
-    Documents that the model was calibrated on are left out. It is not fitted to the lists; their own scores are
-    calibrated on all but a fifth of the documents, for each fifth in turn.
+    Documents that the model was calibrated on are left out. It is not fitted to the lists; their
+    own scores are calibrated on all but a fifth of the documents, for each fifth in turn.
 
     Args:
         reranker: the model.
         lists: the lists.
         split: their name in reports.
-        known: text and gold CUI of the mentions that the model counts (`baselines`); none if they are unknown.
+        known: text and gold CUI of the mentions that the model counts (`baselines`); none if they
+            are unknown.
         resamples: number of resamples of documents, for intervals.
         seed: seed of resamples and fifths.
 
@@ -62,7 +63,7 @@ def evaluate_lists(
     systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
     metrics, outcomes = evaluate(
-        reranker.scorer,
+        reranker.cross_encoder,
         calibration,
         lists,
         systems,

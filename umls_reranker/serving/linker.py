@@ -135,12 +135,12 @@ class ConceptLinker:
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         folder = Path(expanduser(index)).resolve()
-        if not reranker.calibration.index_key or reranker.scorer is None:
+        if not reranker.calibration.index_key or reranker.cross_encoder is None:
             raise UserError(
                 f"{id_or_path} ranks the candidate lists of the pipeline it was calibrated for, which no index "
                 "provides; use UMLSReranker, without an index"
             )
-        # Imported here, because a model without a network is served without torch.
+        # Imported here, because a model without a cross-encoder is served without torch.
         from ..retrieval.deployment import IndexSettings
         from ..retrieval.retriever import load_retriever
 

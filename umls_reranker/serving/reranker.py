@@ -18,7 +18,7 @@ from ..core.arrays import list_sizes
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..hub.download import download
-from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
+from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_cross_encoder, save_copy, verify_model
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import SYNONYM_SCORE, MentionColumns
 from ..lists.index_scores import INDEX_SCORES
@@ -37,7 +37,7 @@ class UMLSReranker:
     """Ranks candidates with calibrated probabilities, tiers and decisions.
 
     `UMLSReranker.from_pretrained` loads it: a cross-encoder with its calibrator and thresholds, or a model without a
-    network that was calibrated on candidate lists alone. Safe to use from several threads.
+    cross-encoder that was calibrated on candidate lists alone. Safe to use from several threads.
 
     >>> reranker = UMLSReranker.from_pretrained("runs/quickstart/model")
     >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
@@ -54,7 +54,7 @@ class UMLSReranker:
 
     def __init__(
         self,
-        scorer: PairScorer | None,
+        cross_encoder: PairScorer | None,
         calibration: Calibration,
         folder: Path,
         info: dict[str, Any],
@@ -66,7 +66,7 @@ class UMLSReranker:
         if not isinstance(exhaustive, bool):
             raise UserError(f"exhaustive: {exhaustive!r} is not True or False")
         self.accept_tier, self.exhaustive = accept_tier, exhaustive
-        self.scorer = scorer
+        self.cross_encoder = cross_encoder
         self.calibration = calibration
         self.thresholds = calibration.thresholds
         self.folder = folder
@@ -97,20 +97,20 @@ class UMLSReranker:
     ) -> UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
-        There is no ``device_map``, because a network is on one device, and no ``attn_implementation``, because BERT
-        has an attention of its own, without padding; other networks have the one that transformers selects.
+        There is no ``device_map``, because a cross-encoder is on one device, and no ``attn_implementation``, because
+        BERT has an attention of its own, without padding; other cross-encoders have the one that transformers selects.
 
         Args:
-            id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a network that comes with the
-                package.
+            id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a cross-encoder that comes
+                with the package.
             revision: tag, branch or commit on the Hub; pin a tag in production.
-            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. A model without a network
-                ignores it, as it does ``dtype``, ``backend`` and ``token_budget``.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. A model without a
+                cross-encoder ignores it, as it does ``dtype``, ``backend`` and ``token_budget``.
             dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware supports it, float16
                 on older GPUs, else float32.
             token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: folder for downloads; by default the Hub's cache.
-            backend: ``torch``, or ``onnx``: the same network as ``umls-reranker export`` wrote it, on a CPU in
+            backend: ``torch``, or ``onnx``: the same cross-encoder as ``umls-reranker export`` wrote it, on a CPU in
                 float32, without importing torch.
             token_budget: maximum tokens per forward pass; by default 1,024 on a CPU, 65,536 on a GPU.
             accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or ``high``, only what
@@ -128,12 +128,12 @@ class UMLSReranker:
         hub["local_files_only"] = local_files_only
         folder = download(id_or_path, revision, backend, subfolder=subfolder, **hub)
         info = verify_model(folder, backend)
-        scorer = None
-        if has_network(info):
+        cross_encoder = None
+        if has_cross_encoder(info):
             template = PairTemplate.from_dict(info["template"])
-            scorer = PairScorer.from_folder(folder, template, device, dtype, backend, token_budget)
+            cross_encoder = PairScorer.from_folder(folder, template, device, dtype, backend, token_budget)
         return cls(
-            scorer,
+            cross_encoder,
             Calibration.load(read_json(folder / CALIBRATOR), read_json(folder / THRESHOLDS), folder),
             folder,
             info,
@@ -292,9 +292,9 @@ class UMLSReranker:
         """
         decisions = rank(
             lists,
-            lambda lists, retained: score_lists(self.scorer, lists, desc, retained),
+            lambda lists, retained: score_lists(self.cross_encoder, lists, desc, retained),
             self.calibration,
-            network_inputs=self.template.reads,
+            cross_encoder_inputs=self.template.reads,
             accept_tier=self.accept_tier,
             exhaustive=self.exhaustive or exhaustive,
         )
@@ -307,8 +307,8 @@ class UMLSReranker:
 
     @property
     def template(self) -> PairTemplate:
-        """How the network reads a pair; without a network, the template that reads only mention and name."""
-        return PairTemplate() if self.scorer is None else self.scorer.template
+        """How the cross-encoder reads a pair; without one, the template that reads only mention and name."""
+        return PairTemplate() if self.cross_encoder is None else self.cross_encoder.template
 
     @property
     def input_names(self) -> list[str]:
@@ -355,7 +355,7 @@ class UMLSReranker:
         """
         if not str(folder):
             raise UserError("save_pretrained: the folder has no name; give one, or '.' for the working directory")
-        return save_copy(self.folder, Path(folder), self.scorer.backend if self.scorer else "torch")
+        return save_copy(self.folder, Path(folder), self.cross_encoder.backend if self.cross_encoder else "torch")
 
     def push_to_hub(self, repo_id: str, tag: str | None = None, **options: Any) -> str:
         """Publish the model as one commit and one tag of a Hub repo.

@@ -45,8 +45,8 @@ class RankedCandidate(NamedTuple):
         name: its name.
         cui: the id of its concept, or None.
         rank: 1 for the top candidate.
-        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, or if the model has no network or
-            gives it no weight.
+        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, or if the model has no
+            cross-encoder or gives it no weight.
         score: calibrated probability that this candidate is the mention's concept, from all features. Candidates are
             ranked by it (by its unrounded log-odds).
         margin: this score minus the highest score of any other concept in the list, by CUI or else by name. It is
@@ -149,17 +149,17 @@ MANY_LISTS = 100
 MOSTLY = 0.9
 
 
-def described(labelled: LabelledLists, network_inputs: Sequence[str]) -> str:
+def described(labelled: LabelledLists, cross_encoder_inputs: Sequence[str]) -> str:
     """The description in lines of text.
 
     Args:
         labelled: the lists.
-        network_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none without one.
+        cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none without one.
     """
-    return "\n".join(_lines(labelled, network_inputs))
+    return "\n".join(_lines(labelled, cross_encoder_inputs))
 
 
-def _lines(labelled: LabelledLists, network_inputs: Sequence[str]) -> Iterator[str]:
+def _lines(labelled: LabelledLists, cross_encoder_inputs: Sequence[str]) -> Iterator[str]:
     lists, candidates = labelled.lists, len(labelled.lists.names)
     yield (
         f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; {labelled.not_in_list:,} "
@@ -186,7 +186,7 @@ def _lines(labelled: LabelledLists, network_inputs: Sequence[str]) -> Iterator[s
     yield f"entity_type: {typed:,} of {len(lists):,} mentions; semantic_types: {known:,} of {candidates:,} candidates"
     for key, texts in (("preferred_name", lists.preferred_names), ("definition", lists.definitions)):
         if count := candidates - texts.null_count:
-            reads = "read by the cross-encoder" if key in network_inputs else "not read by the cross-encoder"
+            reads = "read by the cross-encoder" if key in cross_encoder_inputs else "not read by the cross-encoder"
             yield f"{key}: {count:,} of {candidates:,} candidates, {reads}"
     if labelled.dictionary is not None:
         found = (f"{name} of {count:,}" for name, count in labelled.dictionary.known(lists.cuis.to_list()).items())

@@ -176,8 +176,10 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             raise Refusal(400, "Empty", "`texts` cannot be empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
         with admitted(1, len(texts)):
-            if reranker.scorer and not (serving.auto_truncate if request.truncate is None else request.truncate):
-                encode = reranker.scorer.encoder.encode
+            if reranker.cross_encoder and not (
+                serving.auto_truncate if request.truncate is None else request.truncate
+            ):
+                encode = reranker.cross_encoder.encoder.encode
                 _, lost = await run_in_threadpool(encode, [request.query] * len(texts), request.texts)
                 if cut := int(lost.sum()):
                     reason = f"{cut} texts have more than {reranker.template.max_length} tokens"
@@ -234,16 +236,17 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
     @app.get("/info")
     async def info() -> dict[str, Any]:
         """The served model and the limits."""
-        scorer = reranker.scorer
+        cross_encoder = reranker.cross_encoder
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,
-            # Clients expect text and numbers here. Without a network, only the length of a request limits its texts.
-            "model_dtype": scorer.dtype if scorer else "float64",
+            # Clients expect text and numbers here. Without a cross-encoder, only the length of a request limits its
+            # texts.
+            "model_dtype": cross_encoder.dtype if cross_encoder else "float64",
             "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": serving.max_queue,
-            "max_input_length": scorer.template.max_length if scorer else MAX_BODY_BYTES,
-            "max_batch_tokens": scorer.token_budget if scorer else MAX_BODY_BYTES,
+            "max_input_length": cross_encoder.template.max_length if cross_encoder else MAX_BODY_BYTES,
+            "max_batch_tokens": cross_encoder.token_budget if cross_encoder else MAX_BODY_BYTES,
             "max_batch_requests": serving.batch_mentions,
             "max_client_batch_size": serving.max_candidates,
             "auto_truncate": serving.auto_truncate,

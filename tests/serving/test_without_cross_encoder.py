@@ -1,4 +1,4 @@
-"""A model without a network: ranked, served, saved and published, also where no torch is installed."""
+"""A model without a cross-encoder: ranked, served, saved and published, also where no torch is installed."""
 
 import json
 import os
@@ -10,12 +10,12 @@ import pytest
 from absent import absent
 from hub_server import WRITER, HubServer
 from outcome_fixtures import NO_FIGURES
-from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_network
+from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.hub import download as download_module
 from umls_reranker.hub.download import BUILT_IN
-from umls_reranker.hub.model_folder import NETWORK, ONNX, changing, model_files, verify_model
+from umls_reranker.hub.model_folder import CROSS_ENCODER_FILES, ONNX, changing, model_files, verify_model
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-lists"
@@ -30,7 +30,7 @@ CANDIDATES = [
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tiny_reranker_without_network(tmp_path / "model")
+    folder = tiny_reranker_without_cross_encoder(tmp_path / "model")
     with changing(folder) as new:
         (new / "metrics.json").write_text(json.dumps(NO_FIGURES | {"split": "labelled"}))
     return folder
@@ -97,7 +97,7 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
     assert answer["statuses"] == [200] * 3
     # What the Hub got is what a folder of such a model holds.
     names = {path.name for path in model_files(folder)} | {"README.md", ".gitattributes"}
-    assert files.keys() == names and names.isdisjoint({*NETWORK, ONNX})
+    assert files.keys() == names and names.isdisjoint({*CROSS_ENCODER_FILES, ONNX})
     assert "no cross-encoder" in files["README.md"].decode()
 
 
@@ -126,16 +126,16 @@ def test_the_commands_run_without_torch(folder, tmp_path):
 
 @pytest.mark.parametrize("backend", [None, "torch", "onnx"])
 @pytest.mark.parametrize("name", ["config.json", ONNX])
-def test_a_network_in_such_a_folder_is_refused(folder, name, backend):
+def test_a_cross_encoder_in_such_a_folder_is_refused(folder, name, backend):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("{}")
     assert str(folder / name) in refused(verify_model, folder, backend)
 
 
-def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
+def test_saving_over_a_model_with_a_cross_encoder_removes_it(folder, tmp_path):
     former = tiny_reranker(tmp_path / "former")
     UMLSReranker.from_pretrained(folder).save_pretrained(former)
-    assert not {*NETWORK} & {path.name for path in former.iterdir()}
+    assert not {*CROSS_ENCODER_FILES} & {path.name for path in former.iterdir()}
     verify_model(former)
 
 
@@ -154,4 +154,4 @@ def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch
     assert "v1" in refused(UMLSReranker.from_pretrained, BUILT_IN, "v1")
     # A folder of this name comes first.
     tiny_reranker(tmp_path / BUILT_IN)
-    assert UMLSReranker.from_pretrained(BUILT_IN).scorer is not None
+    assert UMLSReranker.from_pretrained(BUILT_IN).cross_encoder is not None
