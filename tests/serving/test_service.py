@@ -29,7 +29,9 @@ CONCEPTS = [
 
 @pytest.fixture(scope="module")
 def reranker(tmp_path_factory):
-    return UMLSReranker.from_pretrained(tiny_reranker(tmp_path_factory.mktemp("service") / "model"), device="cpu")
+    return UMLSReranker.from_pretrained(
+        tiny_reranker(tmp_path_factory.mktemp("service") / "model"), device="cpu"
+    )
 
 
 class OneConcept:
@@ -52,7 +54,10 @@ class OneConcept:
     def described(self, ranked):
         tiers = ("high", "medium", "low")
         return [
-            [LinkedConcept(*item)._replace(tier=tier) for item, tier in zip(items, tiers, strict=False)]
+            [
+                LinkedConcept(*item)._replace(tier=tier)
+                for item, tier in zip(items, tiers, strict=False)
+            ]
             for items in ranked
         ]
 
@@ -75,7 +80,11 @@ def ask(reranker, *requests, linker=None, **limits):
     async def work():
         async with running(reranker, linker, **limits) as client:
             return [
-                await (client.get(one) if isinstance(one, str) else client.post(one[0], **_body(*one[1:])))
+                await (
+                    client.get(one)
+                    if isinstance(one, str)
+                    else client.post(one[0], **_body(*one[1:]))
+                )
                 for one in requests
             ]
 
@@ -102,7 +111,13 @@ UNREADABLE = "the body cannot be read; send uncompressed JSON in UTF-8 without d
 
 
 def test_rerank_answers_as_text_embeddings_inference(reranker):
-    body = {"query": "cold", "texts": NAMES, "raw_scores": False, "return_text": False, "truncate": True}
+    body = {
+        "query": "cold",
+        "texts": NAMES,
+        "raw_scores": False,
+        "return_text": False,
+        "truncate": True,
+    }
     expected = {item.name: item for item in reranker.rerank("cold", NAMES)}
     plain, raw, texts = ask(
         reranker,
@@ -125,7 +140,8 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     def fused(*arguments, **options):
         # As where features are weighed: the best by probability is the worst by the cross-encoder alone.
         return [
-            [one._replace(logit=float(one.rank)) for one in items] for items in rerank_batch(*arguments, **options)
+            [one._replace(logit=float(one.rank)) for one in items]
+            for items in rerank_batch(*arguments, **options)
         ]
 
     monkeypatch.setattr(reranker, "rerank_batch", fused)
@@ -143,11 +159,26 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
         (b"[" * 100_000, 400, "Validation", UNREADABLE),
         (b'{"query": "cold", "texts": ["\xff"]}', 400, "Validation", UNREADABLE),
         ({"texts": NAMES}, 422, "Validation", "query: Field required"),
-        ({"query": "cold", "texts": [None]}, 422, "Validation", "texts.0: Input should be a valid string"),
+        (
+            {"query": "cold", "texts": [None]},
+            422,
+            "Validation",
+            "texts.0: Input should be a valid string",
+        ),
         ({"query": "cold", "texts": ["cold", " "]}, 422, "Validation", "texts.1: is blank"),
-        (b'{"query": "\\ud800", "texts": ["a"]}', 422, "Validation", "query: contains a lone surrogate"),
+        (
+            b'{"query": "\\ud800", "texts": ["a"]}',
+            422,
+            "Validation",
+            "query: contains a lone surrogate",
+        ),
         ([], 422, "Validation", "the body: "),
-        ({"query": "cold", "texts": ["x" * 3_000]}, 413, "Validation", "the request is longer than 2,000 bytes"),
+        (
+            {"query": "cold", "texts": ["x" * 3_000]},
+            413,
+            "Validation",
+            "the request is longer than 2,000 bytes",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status, kind, reason):
@@ -159,9 +190,15 @@ def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
-        (b'{"name": "flu", "bm25_score": 1%s}' % (b"0" * 400), ": bm25_score is not a finite number"),
+        (
+            b'{"name": "flu", "bm25_score": 1%s}' % (b"0" * 400),
+            ": bm25_score is not a finite number",
+        ),
         (b'{"name": "flu", "bm25_score": NaN}', ": bm25_score is not a finite number"),
-        (b'{"name": "flu", "semantic_types": 7}', ".semantic_types: Input should be a valid string"),
+        (
+            b'{"name": "flu", "semantic_types": 7}',
+            ".semantic_types: Input should be a valid string",
+        ),
         (b'{"cui": "C1"}', ".name: Field required"),
         (b'" "', ".name: is blank"),
     ],
@@ -169,7 +206,9 @@ def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status
 def test_a_candidate_that_will_not_do_is_refused_by_name(reranker, candidate, reason):
     body = b'{"mentions": [{"mention": "cold", "candidates": [{"name": "cold"}, %s]}]}' % candidate
     status, kind, message = refused(ask(reranker, ("/rank", body)))
-    assert (status, kind) == (422, "Validation") and message.startswith(f"mentions.0.candidates.1{reason}")
+    assert (status, kind) == (422, "Validation") and message.startswith(
+        f"mentions.0.candidates.1{reason}"
+    )
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-json"])
@@ -189,9 +228,14 @@ def test_a_body_that_does_not_say_its_length_is_limited_too(reranker, monkeypatc
 
 def test_what_is_too_long_is_cut_only_where_the_request_allows(reranker):
     long = {"query": "cold", "texts": ["flu", "temperature " * 20]}
-    cut, kept = ask(reranker, ("/rerank", long | {"truncate": True}), ("/rerank", long | {"truncate": False}))
+    cut, kept = ask(
+        reranker, ("/rerank", long | {"truncate": True}), ("/rerank", long | {"truncate": False})
+    )
     assert cut.status_code == 200
-    assert refused(kept)[:2] == (413, "Validation") and "1 texts have more than 32 tokens" in refused(kept)[2]
+    assert (
+        refused(kept)[:2] == (413, "Validation")
+        and "1 texts have more than 32 tokens" in refused(kept)[2]
+    )
     assert ask(reranker, ("/rerank", long)).status_code == 200
     assert ask(reranker, ("/rerank", long), auto_truncate=False).status_code == 413
 
@@ -207,9 +251,15 @@ def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatc
 
 
 def test_info_says_what_is_served(reranker):
-    answer = ask(reranker, "/info", served_model="org/model", served_revision="v1", max_candidates=7)
+    answer = ask(
+        reranker, "/info", served_model="org/model", served_revision="v1", max_candidates=7
+    )
     info = answer.json()
-    assert (info["model_id"], info["model_sha"], info["max_client_batch_size"]) == ("org/model", "v1", 7)
+    assert (info["model_id"], info["model_sha"], info["max_client_batch_size"]) == (
+        "org/model",
+        "v1",
+        7,
+    )
     assert set(info["model_type"]) == {"reranker"} and info["max_input_length"] == 32
     assert answer.headers["x-model-revision"] == "v1"
 
@@ -222,8 +272,12 @@ def test_a_model_that_was_recalibrated_is_another_version(tmp_path):
         calibrator["fitted_on"] = {"mentions": 1}
         (new / "calibrator.json").write_text(json.dumps(calibrator))
     after = UMLSReranker.from_pretrained(folder, device="cpu")
-    revisions = [ask(reranker, "/health").headers["x-model-revision"] for reranker in (before, after)]
-    assert revisions == [reranker.info["sha256"]["reranker.json"][:12] for reranker in (before, after)]
+    revisions = [
+        ask(reranker, "/health").headers["x-model-revision"] for reranker in (before, after)
+    ]
+    assert revisions == [
+        reranker.info["sha256"]["reranker.json"][:12] for reranker in (before, after)
+    ]
     assert revisions[0] != revisions[1]
 
 
@@ -244,7 +298,9 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
     kinds = [refused(answer)[1] for answer in answers[:6]]
     assert kinds == ["Backend", "Validation", "Validation", "Backend", "Validation", "Validation"]
     assert "broken" not in answers[0].text
-    assert 'umls_reranker_service_requests_total{path="/rerank",status="500"} 1.0' in answers[-1].text
+    assert (
+        'umls_reranker_service_requests_total{path="/rerank",status="500"} 1.0' in answers[-1].text
+    )
 
 
 # Decisions
@@ -255,13 +311,18 @@ def test_rerank_scores_all_texts_and_rank_those_that_can_win(reranker, monkeypat
     expected = {item.name: item.logit for item in reranker.rerank(NAMES[0], NAMES, exhaustive=True)}
     mention = {"mention": NAMES[0], "candidates": [{"name": name} for name in NAMES]}
     body = {"query": NAMES[0], "texts": NAMES, "raw_scores": True}
-    texts, (ranked,) = (one.json() for one in ask(reranker, ("/rerank", body), ("/rank", {"mentions": [mention]})))
+    texts, (ranked,) = (
+        one.json() for one in ask(reranker, ("/rerank", body), ("/rank", {"mentions": [mention]}))
+    )
     assert {NAMES[row["index"]]: row["score"] for row in texts} == pytest.approx(expected, abs=1e-5)
     assert [row["scored"] for row in ranked] == [1, 1, 1]
 
 
 def test_rank_gives_the_decision_of_the_reranker(reranker):
-    candidates = [NAMES[0], *({"name": name, "cui": "C1", "retrieval_score": 0.5} for name in NAMES[1:])]
+    candidates = [
+        NAMES[0],
+        *({"name": name, "cui": "C1", "retrieval_score": 0.5} for name in NAMES[1:]),
+    ]
     mentions = [
         {"mention": "cold", "candidates": candidates, "entity_type": "T047", "left": "a "},
         {"mention": "renal failure", "candidates": [], "entity_type": ["T047", "T121"]},
@@ -273,19 +334,34 @@ def test_rank_gives_the_decision_of_the_reranker(reranker):
 
 def test_a_row_of_a_file_is_a_mention(reranker):
     candidates = [{"name": name, "semantic_types": "T047"} for name in NAMES]
-    row = {"entity": "cold", "candidates": candidates, "entity_type": None, "left": None, "right": None, "doc_id": 1}
+    row = {
+        "entity": "cold",
+        "candidates": candidates,
+        "entity_type": None,
+        "left": None,
+        "right": None,
+        "doc_id": 1,
+    }
     mention = {"mention": "cold", "candidates": candidates}
     for path, linker in (("/rank", None), ("/link", OneConcept(reranker))):
-        answers = ask(reranker, *[(path, {"mentions": [one]}) for one in (row, mention, row | mention)], linker=linker)
+        answers = ask(
+            reranker,
+            *[(path, {"mentions": [one]}) for one in (row, mention, row | mention)],
+            linker=linker,
+        )
         assert [answer.status_code for answer in answers] == [200] * 3
         assert answers[0].json() == answers[1].json() == answers[2].json()
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"), [({}, "mentions.0.mention: "), ({"entity": " "}, "mentions.0.entity: is blank")]
+    ("fields", "reason"),
+    [({}, "mentions.0.mention: "), ({"entity": " "}, "mentions.0.entity: is blank")],
 )
 def test_a_mention_that_will_not_do_is_refused_by_name(reranker, fields, reason):
-    answers = ask(reranker, *[(path, {"mentions": [fields | {"candidates": []}]}) for path in ("/rank", "/link")])
+    answers = ask(
+        reranker,
+        *[(path, {"mentions": [fields | {"candidates": []}]}) for path in ("/rank", "/link")],
+    )
     for answer in answers:
         status, _, message = refused(answer)
         assert status == 422 and message.startswith(reason)
@@ -295,10 +371,23 @@ def test_link_answers_for_each_mention(reranker):
     mentions = [{"mention": "cold", "start": 2}, {"mention": "fever"}]
     request = {"document": "A cold, a fever.", "mentions": mentions, "top": 2}
     absent = {"document": "A cold.", "mentions": [{"mention": "fever"}]}
-    answer, missing = ask(reranker, ("/link", request), ("/link", absent), linker=OneConcept(reranker))
+    answer, missing = ask(
+        reranker, ("/link", request), ("/link", absent), linker=OneConcept(reranker)
+    )
     assert [len(rows) for rows in answer.json()] == [2, 2]
     assert set(answer.json()[0][0]) == {
-        *("cui", "name", "preferred_name", "semantic_types", "rank", "logit", "score", "margin", "tier", "accepted"),
+        *(
+            "cui",
+            "name",
+            "preferred_name",
+            "semantic_types",
+            "rank",
+            "logit",
+            "score",
+            "margin",
+            "tier",
+            "accepted",
+        ),
         *("inputs", "scored"),
     }
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
@@ -306,12 +395,21 @@ def test_link_answers_for_each_mention(reranker):
 
 def test_the_limit_of_candidates_is_of_requests_not_of_what_the_index_finds(reranker):
     request = {"mentions": [{"mention": "cold"}]}
-    answer = ask(reranker, ("/link", request), linker=OneConcept(reranker), max_candidates=len(NAMES) - 1)
+    answer = ask(
+        reranker, ("/link", request), linker=OneConcept(reranker), max_candidates=len(NAMES) - 1
+    )
     assert answer.status_code == 200 and len(answer.json()[0]) == len(NAMES)
 
 
 def test_nothing_a_request_says_is_loaded(reranker):
-    body = {"query": "cold", "texts": ["a"], "model": "/etc", "revision": "v9", "index": "../..", "model_id": "org/x"}
+    body = {
+        "query": "cold",
+        "texts": ["a"],
+        "model": "/etc",
+        "revision": "v9",
+        "index": "../..",
+        "model_id": "org/x",
+    }
     answers = ask(reranker, ("/rerank", body), ("/rerank", {"query": "cold", "texts": ["a"]}))
     assert answers[0].json() == answers[1].json()
 
@@ -341,7 +439,9 @@ async def admitted(client, count):
         await asyncio.sleep(0.01)
 
 
-def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_full(reranker, monkeypatch):
+def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_full(
+    reranker, monkeypatch
+):
     gate = Gate(reranker, monkeypatch)
     body = {"query": "cold", "texts": NAMES}
 
@@ -354,7 +454,12 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
             over = await client.post("/rerank", json=body)
             figures = (await client.get("/metrics")).text
             gate.open.set()
-            return over, figures, await asyncio.gather(first, *waiting), await client.post("/rerank", json=body)
+            return (
+                over,
+                figures,
+                await asyncio.gather(first, *waiting),
+                await client.post("/rerank", json=body),
+            )
 
     over, figures, answers, after = asyncio.run(work())
     assert refused(over)[:2] == (429, "Overloaded") and over.headers["retry-after"] == "1"
@@ -371,7 +476,9 @@ def calls_of(reranker, monkeypatch, *names):
 
     async def work():
         async with running(reranker) as client:
-            first = asyncio.create_task(client.post("/rerank", json={"query": "first", "texts": ["a"]}))
+            first = asyncio.create_task(
+                client.post("/rerank", json={"query": "first", "texts": ["a"]})
+            )
             await asyncio.to_thread(gate.entered.wait, 30)
             bodies = [{"query": "cold", "texts": [name]} for name in names]
             tasks = [asyncio.create_task(client.post("/rerank", json=body)) for body in bodies]
@@ -387,24 +494,28 @@ def calls_of(reranker, monkeypatch, *names):
 def test_a_mention_that_fails_fails_alone(reranker, monkeypatch, error):
     rerank_batch = reranker.rerank_batch
 
-    def fails(texts, lists, *arguments, **options):
-        if any(items[0]["name"] == "bad" for items in lists):
+    def fails(entities, candidates, **columns):
+        if any(items[0]["name"] == "bad" for items in candidates):
             raise error
-        return rerank_batch(texts, lists, *arguments, **options)
+        return rerank_batch(entities, candidates, **columns)
 
     monkeypatch.setattr(reranker, "rerank_batch", fails)
     answers, batches = calls_of(reranker, monkeypatch, "flu", "bad", "cold")
-    assert [answer.status_code for answer in answers] == [200, 424 if isinstance(error, UserError) else 422, 200]
+    assert [answer.status_code for answer in answers] == [
+        200,
+        424 if isinstance(error, UserError) else 422,
+        200,
+    ]
     assert batches == [1, 3, 1, 1, 1]
 
 
 def test_an_error_that_is_no_mentions_is_not_repeated_for_each(reranker, monkeypatch):
     rerank_batch = reranker.rerank_batch
 
-    def fails(texts, *arguments, **options):
-        if len(texts) > 1:
+    def fails(entities, **columns):
+        if len(entities) > 1:
             raise RuntimeError("CUDA out of memory")
-        return rerank_batch(texts, *arguments, **options)
+        return rerank_batch(entities, **columns)
 
     monkeypatch.setattr(reranker, "rerank_batch", fails)
     answers, batches = calls_of(reranker, monkeypatch, "flu", "cough", "cold")
@@ -417,7 +528,8 @@ def test_a_client_that_leaves_is_not_ranked(reranker, monkeypatch):
     async def work():
         async with running(reranker) as client:
             first, left, last = (
-                asyncio.create_task(client.post("/rerank", json={"query": "cold", "texts": NAMES})) for _ in range(3)
+                asyncio.create_task(client.post("/rerank", json={"query": "cold", "texts": NAMES}))
+                for _ in range(3)
             )
             await admitted(client, 3)
             await asyncio.to_thread(gate.entered.wait, 30)

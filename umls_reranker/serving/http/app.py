@@ -12,10 +12,17 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -26,7 +33,7 @@ from ...hub.model_folder import WEIGHTS, version_digits
 from ..arguments import ServingArguments
 from ..reranker import UMLSReranker
 from ..statistics import StatisticsCollector
-from .batching import Batcher, QueueFull
+from .batching import Batcher, Call, QueueFull
 from .requests import LinkRequest, RankRequest, RerankRequest
 
 if TYPE_CHECKING:
@@ -55,7 +62,9 @@ class Refusal(HTTPException):
         headers: of the answer.
     """
 
-    def __init__(self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(status, message, headers)
         self.kind = kind
 
@@ -73,7 +82,7 @@ def _as_refusal() -> Iterator[None]:
         raise Refusal(424, "Backend", str(error)) from None
 
 
-class Door:
+class RequestMiddleware:
     """Limits the length of bodies, counts and times requests, and names the model's version in each answer.
 
     Args:
@@ -84,13 +93,25 @@ class Door:
     """
 
     def __init__(
-        self, app: ASGIApp, registry: CollectorRegistry, paths: set[str], header: tuple[bytes, bytes]
+        self,
+        app: ASGIApp,
+        registry: CollectorRegistry,
+        paths: set[str],
+        header: tuple[bytes, bytes],
     ) -> None:
-        self.app, self.paths, self.header = app, paths, header
+        self.app = app
+        self.paths = paths
+        self.header = header
         name = "umls_reranker_service_request"
-        self.requests = Counter(f"{name}s", "Requests by path and status", ["path", "status"], registry=registry)
+        self.requests = Counter(
+            f"{name}s", "Requests by path and status", ["path", "status"], registry=registry
+        )
         self.seconds = Histogram(
-            f"{name}_seconds", "Duration of a request in seconds", ["path"], buckets=BUCKETS, registry=registry
+            f"{name}_seconds",
+            "Duration of a request in seconds",
+            ["path"],
+            buckets=BUCKETS,
+            registry=registry,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,18 +119,19 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status, read = time.perf_counter(), 500, 0
+        began = time.perf_counter()
         path = scope["path"] if scope["path"] in self.paths else "other"
+        status = 500
+        received_bytes = 0
 
         async def limited() -> Message:
-            nonlocal read
+            nonlocal received_bytes
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > MAX_BODY_BYTES:
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > MAX_BODY_BYTES:
+                reason = f"the request is longer than {MAX_BODY_BYTES:,} bytes"
                 # The rest of the body must not be read as the next request.
-                raise HTTPException(
-                    413, f"the request is longer than {MAX_BODY_BYTES:,} bytes", {"connection": "close"}
-                )
+                raise HTTPException(413, reason, {"connection": "close"})
             return message
 
         async def watched(message: Message) -> None:
@@ -126,8 +148,8 @@ class Door:
             self.seconds.labels(path).observe(time.perf_counter() - began)
 
 
-def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> FastAPI:
-    """Make the service for one process.
+class Service:
+    """The answers of one process, to requests that its limits admit.
 
     Args:
         reranker: the reranker.
@@ -137,158 +159,240 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
     Raises:
         UserError: the limits contradict each other.
     """
-    if serving.max_request_mentions > serving.max_queue:
-        raise UserError(
-            f"max_request_mentions: {serving.max_request_mentions} mentions never fit into max_queue: "
-            f"{serving.max_queue}; lower the former or raise the latter"
+
+    def __init__(
+        self, reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None
+    ) -> None:
+        if serving.max_request_mentions > serving.max_queue:
+            raise UserError(
+                f"max_request_mentions: {serving.max_request_mentions} mentions never fit into max_queue: "
+                f"{serving.max_queue}; lower the former or raise the latter"
+            )
+        self.reranker = reranker
+        self.serving = serving
+        self.linker = linker
+        self.batcher = Batcher(reranker, serving.batch_mentions, serving.max_queue)
+        self.registry = CollectorRegistry()
+        self.registry.register(StatisticsCollector(reranker.statistics))
+        in_flight = Gauge(
+            "umls_reranker_service_mentions_in_flight",
+            "Mentions not answered yet",
+            registry=self.registry,
         )
-    batcher = Batcher(reranker, serving.batch_mentions, serving.max_queue)
-    registry = CollectorRegistry()
-    registry.register(StatisticsCollector(reranker.statistics))
-    in_flight = Gauge("umls_reranker_service_mentions_in_flight", "Mentions not answered yet", registry=registry)
-    in_flight.set_function(lambda: batcher.in_flight)
-    version = serving.served_revision or version_digits(reranker.info)
-    header = (b"x-model-revision", version.encode("latin-1", "replace"))
+        in_flight.set_function(lambda: self.batcher.in_flight)
+        version = serving.served_revision or version_digits(reranker.info)
+        self.header = (b"x-model-revision", version.encode("latin-1", "replace"))
+
+    def router(self) -> APIRouter:
+        """The paths."""
+        router = APIRouter()
+        router.post("/rerank")(self.rerank)
+        router.post("/rank")(self.rank)
+        router.post("/link")(self.link)
+        router.get("/health")(self.health)
+        router.get("/metrics")(self.metrics)
+        router.get("/info")(self.info)
+        return router
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with batcher.running():
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Rank while the application runs."""
+        async with self.batcher.running():
             yield
-
-    app = FastAPI(title="umls_reranker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.batcher = batcher
-    _answer_errors(app, header)
 
     @contextmanager
-    def admitted(mentions: int, candidates: int = 0) -> Iterator[None]:
+    def admitted(self, mentions: int, candidates: int = 0) -> Iterator[None]:
         """Admit a request of so many mentions, with so many candidates of a mention at most."""
-        limits = ((mentions, serving.max_request_mentions), (candidates, serving.max_candidates))
-        for count, most in limits:
+        serving = self.serving
+        for count, most in (
+            (mentions, serving.max_request_mentions),
+            (candidates, serving.max_candidates),
+        ):
             if count > most:
-                raise Refusal(413, "Validation", f"batch size {count} > maximum allowed batch size {most}")
-        with _as_refusal(), batcher.admitted(mentions):
+                raise Refusal(
+                    413, "Validation", f"batch size {count} > maximum allowed batch size {most}"
+                )
+        with _as_refusal(), self.batcher.admitted(mentions):
             yield
 
-    @app.post("/rerank")
-    async def rerank(request: RerankRequest) -> JSONResponse:
+    async def rerank(self, request: RerankRequest) -> JSONResponse:
         """Texts by score, the highest first: a calibrated probability, or raw log-odds; all texts are scored."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
-        with admitted(1, len(texts)):
-            if reranker.cross_encoder and not (
-                serving.auto_truncate if request.truncate is None else request.truncate
-            ):
-                encode = reranker.cross_encoder.encoder.encode
-                _, lost = await run_in_threadpool(encode, [request.query] * len(texts), request.texts)
-                if cut := int(lost.sum()):
-                    reason = f"{cut} texts have more than {reranker.template.max_length} tokens"
-                    raise Refusal(413, "Validation", f"Input validation error: {reason}; set truncate or shorten them")
-            (ranked,) = await batcher.rank([(request.query, texts, None, "", "", True, "")])
+        with self.admitted(1, len(texts)):
+            may_truncate = (
+                self.serving.auto_truncate if request.truncate is None else request.truncate
+            )
+            if not may_truncate:
+                await run_in_threadpool(self._refuse_long_texts, request)
+            (ranked,) = await self.batcher.rank([Call(request.query, texts, exhaustive=True)])
         if request.raw_scores and any(item.logit is None for item in ranked):
-            reason = "this model does not score texts with a cross-encoder, so there are no raw scores"
+            reason = (
+                "this model does not score texts with a cross-encoder, so there are no raw scores"
+            )
             raise Refusal(422, "Validation", f"{reason}; remove raw_scores")
-        rows = [
-            {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.score}
-            | ({"text": item.name} if request.return_text else {})
-            for item in ranked
-        ]
+        rows = []
+        for item in ranked:
+            score = item.logit if request.raw_scores else item.score
+            text = {"text": item.name} if request.return_text else {}
+            rows.append({"index": item.candidate["index"], "score": score, **text})
         return JSONResponse(sorted(rows, key=lambda row: -row["score"]))
 
-    @app.post("/rank")
-    async def rank(request: RankRequest) -> JSONResponse:
+    def _refuse_long_texts(self, request: RerankRequest) -> None:
+        cross_encoder = self.reranker.cross_encoder
+        if cross_encoder is None:
+            return
+        truncated = cross_encoder.encoder.encode(
+            [request.query] * len(request.texts), request.texts
+        )[1]
+        if count := int(truncated.sum()):
+            reason = f"{count} texts have more than {cross_encoder.template.max_length} tokens"
+            message = f"Input validation error: {reason}; set truncate or shorten them"
+            raise Refusal(413, "Validation", message)
+
+    async def rank(self, request: RankRequest) -> JSONResponse:
         """Candidates of each mention, the top candidate first, with probability, margin, tier and decision."""
-        with admitted(len(request.mentions), max(len(one.candidates) for one in request.mentions)):
-            lists = [[item.model_dump() for item in one.candidates] for one in request.mentions]
-            calls = [
-                (one.mention, items, one.entity_type, one.left, one.right, False, "")
-                for one, items in zip(request.mentions, lists, strict=True)
-            ]
-            ranked = await batcher.rank(calls)
+        calls = [
+            Call(
+                one.mention,
+                [item.model_dump() for item in one.candidates],
+                one.entity_type,
+                one.left,
+                one.right,
+            )
+            for one in request.mentions
+        ]
+        with self.admitted(len(calls), max(len(call.candidates) for call in calls)):
+            ranked = await self.batcher.rank(calls)
         return JSONResponse([[item.as_row() for item in items] for items in ranked])
 
-    @app.post("/link")
-    async def link(request: LinkRequest) -> JSONResponse:
+    async def link(self, request: LinkRequest) -> JSONResponse:
         """Concepts of each mention, the top candidate first, with probability, margin, tier and decision."""
+        linker = self.linker
         if linker is None:
-            raise Refusal(424, "Backend", "this service has no index to link with; it only ranks given candidates")
-        keys = ("mention", "start", "left", "right", "entity_type")
-        mentions, starts, lefts, rights, types = ([getattr(one, key) for one in request.mentions] for key in keys)
-        documents = [request.document] * len(mentions)
-        with admitted(len(mentions)):
-            queries = await run_in_threadpool(linker.read, mentions, documents, starts, lefts, rights)
-            candidates = await run_in_threadpool(linker.candidates, queries)
-            columns = zip(queries.texts, candidates, types, *queries[1:], strict=True)
-            ranked = await batcher.rank([(*call, False, linker.retriever.index_key) for call in columns])
-            linked = await run_in_threadpool(linker.described, [items[: request.top] for items in ranked])
+            raise Refusal(
+                424,
+                "Backend",
+                "this service has no index to link with; it only ranks given candidates",
+            )
+        mentions = request.mentions
+        with self.admitted(len(mentions)):
+            queries = await run_in_threadpool(
+                linker.read,
+                [one.mention for one in mentions],
+                [request.document] * len(mentions),
+                [one.start for one in mentions],
+                [one.left for one in mentions],
+                [one.right for one in mentions],
+            )
+            lists = await run_in_threadpool(linker.candidates, queries)
+            calls = []
+            for number, (one, candidates) in enumerate(zip(mentions, lists, strict=True)):
+                call = Call(
+                    queries.texts[number],
+                    candidates,
+                    one.entity_type,
+                    queries.lefts[number],
+                    queries.rights[number],
+                    index_key=linker.retriever.index_key,
+                )
+                calls.append(call)
+            ranked = await self.batcher.rank(calls)
+            top = [items[: request.top] for items in ranked]
+            linked = await run_in_threadpool(linker.described, top)
         return JSONResponse([[item.as_row() for item in items] for items in linked])
 
-    @app.get("/health")
-    async def health() -> Response:
+    async def health(self) -> Response:
         """200 while requests are accepted."""
         return Response()
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(self) -> Response:
         """Figures of the service and of the reranker's statistics in the text format of Prometheus."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/info")
-    async def info() -> dict[str, Any]:
+    async def info(self) -> dict[str, Any]:
         """The served model and the limits."""
-        cross_encoder = reranker.cross_encoder
+        cross_encoder = self.reranker.cross_encoder
+        serving = self.serving
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,
-            # Clients expect text and numbers here. Without a cross-encoder, only the length of a request limits its
-            # texts.
+            # Clients expect text and numbers here. Without a cross-encoder, only the length of a request limits texts.
             "model_dtype": cross_encoder.dtype if cross_encoder else "float64",
             "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": serving.max_queue,
-            "max_input_length": cross_encoder.template.max_length if cross_encoder else MAX_BODY_BYTES,
+            "max_input_length": cross_encoder.template.max_length
+            if cross_encoder
+            else MAX_BODY_BYTES,
             "max_batch_tokens": cross_encoder.token_budget if cross_encoder else MAX_BODY_BYTES,
             "max_batch_requests": serving.batch_mentions,
             "max_client_batch_size": serving.max_candidates,
             "auto_truncate": serving.auto_truncate,
             "tokenization_workers": 1,
             "version": __version__,
-            "weights_sha256": reranker.info["sha256"].get(WEIGHTS),
-            "links": linker is not None,
+            "weights_sha256": self.reranker.info["sha256"].get(WEIGHTS),
+            "links": self.linker is not None,
         }
 
-    paths = {route.path for route in app.routes if isinstance(route, Route)}
-    app.add_middleware(Door, registry=registry, paths=paths, header=header)
+    async def failed(self, request: Request, error: Exception) -> JSONResponse:
+        """The answer to an error of ours, which the server writes to its log."""
+        name, value = self.header
+        # This answer comes from outside of all middleware.
+        headers = {name.decode("latin-1"): value.decode("latin-1")}
+        return _error(500, "Backend", "internal error; see the log of the service", headers)
+
+
+def create_app(
+    reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None
+) -> FastAPI:
+    """Make the service for one process; arguments and errors are those of `Service`."""
+    service = Service(reranker, serving, linker)
+    app = FastAPI(
+        title="umls_reranker",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=service.lifespan,
+    )
+    app.state.batcher = service.batcher
+    router = service.router()
+    app.include_router(router)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_refused)
+    app.exception_handler(Exception)(service.failed)
+    paths = {route.path for route in (*app.routes, *router.routes) if isinstance(route, Route)}
+    app.add_middleware(
+        RequestMiddleware, registry=service.registry, paths=paths, header=service.header
+    )
     return app
 
 
-def _answer_errors(app: FastAPI, header: tuple[bytes, bytes]) -> None:
-    """Make the application answer every error with ``error`` and ``error_type``."""
+def _error(
+    status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"error": message, "error_type": kind}, status, headers)
 
-    def answer(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"error": message, "error_type": kind}, status, headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower().rpartition("/")[2]
-        if kind.rpartition("+")[2] != "json":
-            return answer(415, "Validation", "expected a request with `Content-Type: application/json`")
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return answer(400, "Validation", f"the body is not valid JSON: {first['ctx']['error']}")
-        # Without Pydantic's names for the alternatives of a field.
-        location = (str(key) for key in first["loc"][1:] if isinstance(key, int) or key.isidentifier())
-        field = ".".join(location) or "the body"
-        return answer(422, "Validation", f"{field}: {first['msg'].removeprefix('Value error, ')}")
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """The answer to a body that is not what the path takes."""
+    kind = (
+        request.headers.get("content-type", "").partition(";")[0].strip().lower().rpartition("/")[2]
+    )
+    if kind.rpartition("+")[2] != "json":
+        return _error(415, "Validation", "expected a request with `Content-Type: application/json`")
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _error(400, "Validation", f"the body is not valid JSON: {first['ctx']['error']}")
+    # Without Pydantic's names for the alternatives of a field.
+    location = [str(key) for key in first["loc"][1:] if isinstance(key, int) or key.isidentifier()]
+    field = ".".join(location) or "the body"
+    return _error(422, "Validation", f"{field}: {first['msg'].removeprefix('Value error, ')}")
 
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error, Refusal):
-            return answer(error.status_code, error.kind, error.detail, error.headers)
-        message = CLEARER.get(error.status_code, error.detail)
-        return answer(error.status_code, "Validation", message, error.headers)
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        # Outside of all middleware; the server writes the error to its log.
-        name, value = (part.decode("latin-1") for part in header)
-        return answer(500, "Backend", "internal error; see the log of the service", {name: value})
+async def _refused(request: Request, error: HTTPException) -> JSONResponse:
+    """The answer to a request that the service or the framework refuses."""
+    if isinstance(error, Refusal):
+        return _error(error.status_code, error.kind, error.detail, error.headers)
+    message = CLEARER.get(error.status_code, error.detail)
+    return _error(error.status_code, "Validation", message, error.headers)

@@ -23,8 +23,20 @@ class QueueFull(RuntimeError):
     """Too many mentions are in progress; try again later."""
 
 
+class Call(NamedTuple):
+    """A mention to rank; the fields are arguments of `UMLSReranker.rerank`."""
+
+    entity: str
+    candidates: Sequence[Any]
+    entity_type: str | Sequence[str] | None = None
+    left: str = ""
+    right: str = ""
+    exhaustive: bool = False
+    index_key: str = ""
+
+
 class _Waiting(NamedTuple):
-    call: tuple
+    call: Call
     arrived: float
     answer: asyncio.Future
 
@@ -45,7 +57,9 @@ class Batcher:
     """
 
     def __init__(self, reranker: UMLSReranker, max_mentions: int, max_in_flight: int) -> None:
-        self.reranker, self.max_mentions, self.max_in_flight = reranker, max_mentions, max_in_flight
+        self.reranker = reranker
+        self.max_mentions = max_mentions
+        self.max_in_flight = max_in_flight
         self.in_flight = 0
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
 
@@ -75,8 +89,8 @@ class Batcher:
         finally:
             self.in_flight -= mentions
 
-    async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
-        """Rank mentions together with those of other requests; each is the arguments of `UMLSReranker.rerank`."""
+    async def rank(self, calls: Sequence[Call]) -> list[list[RankedCandidate]]:
+        """Rank mentions together with those of other requests."""
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(call, loop.time(), loop.create_future()) for call in calls]
         for one in waiting:
@@ -94,16 +108,23 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._next_batch()
-            # The clients of the others have left.
-            asked = [one for one in batch if not one.answer.done()]
-            results = await loop.run_in_executor(thread, self._ranked, [one.call for one in asked])
-            for one, result in zip(asked, results, strict=True):
-                if one.answer.done():
-                    continue
-                if isinstance(result, Exception):
-                    one.answer.set_exception(result)
-                else:
-                    one.answer.set_result(result)
+            for exhaustive in (True, False):
+                # The clients of those that are done have left.
+                asked = [
+                    one
+                    for one in batch
+                    if one.call.exhaustive == exhaustive and not one.answer.done()
+                ]
+                results = await loop.run_in_executor(
+                    thread, self._ranked, [one.call for one in asked]
+                )
+                for one, result in zip(asked, results, strict=True):
+                    if one.answer.done():
+                        continue
+                    if isinstance(result, Exception):
+                        one.answer.set_exception(result)
+                    else:
+                        one.answer.set_result(result)
             for _ in batch:
                 self._queue.task_done()
 
@@ -112,23 +133,31 @@ class Batcher:
         left = batch[0].arrived + WAIT_SECONDS - asyncio.get_running_loop().time()
         if left > 0 and self._queue.qsize() + 1 < self.max_mentions:
             await asyncio.sleep(left)
-        pairs = len(batch[0].call[1])
+        pairs = len(batch[0].call.candidates)
         while pairs < MAX_PAIRS and len(batch) < self.max_mentions and not self._queue.empty():
             batch.append(self._queue.get_nowait())
-            pairs += len(batch[-1].call[1])
+            pairs += len(batch[-1].call.candidates)
         return batch
 
-    def _ranked(self, calls: Sequence[tuple]) -> Sequence[list[RankedCandidate] | Exception]:
-        """The ranking of each mention, or the error that it ends with."""
+    def _ranked(self, calls: Sequence[Call]) -> Sequence[list[RankedCandidate] | Exception]:
+        """The ranking of each mention, or the error that it ends with; they are exhaustive alike."""
         if not calls:
             return []
         try:
-            texts, lists, types, lefts, rights, exhaustive, keys = map(list, zip(*calls, strict=True))
-            further: dict[str, Any] = {"exhaustive": exhaustive, "index_keys": keys}
-            return self.reranker.rerank_batch(texts, lists, types, lefts, rights, **further)
+            return self.reranker.rerank_batch(
+                entities=[call.entity for call in calls],
+                candidates=[call.candidates for call in calls],
+                entity_types=[call.entity_type for call in calls],
+                lefts=[call.left for call in calls],
+                rights=[call.right for call in calls],
+                exhaustive=calls[0].exhaustive,
+                index_keys=[call.index_key for call in calls],
+            )
         except (TypeError, ValueError, UserError) as error:
             # Of one mention, which must not fail the others.
-            return [error] if len(calls) == 1 else [result for call in calls for result in self._ranked([call])]
+            if len(calls) == 1:
+                return [error]
+            return [result for call in calls for result in self._ranked([call])]
         except Exception as error:
             # Of all, such as a lack of memory: single mentions would only take longer to end likewise.
             return [error] * len(calls)
