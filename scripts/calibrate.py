@@ -32,7 +32,7 @@ FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precisio
 
 ADD_HELP = (
     "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of LISTS replaces it; "
-    'rows with "sampled": false count for weights and thresholds, but not for certificates'
+    'rows with "is_random_sample": false count for weights and thresholds, but not for certificates'
 )
 
 

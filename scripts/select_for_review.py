@@ -3,9 +3,9 @@
 
     umls-reranker select_for_review predictions.jsonl to_review.csv --count 200
 
-Reads the output of umls-reranker rerank. Each row says whether it was drawn at random (sampled); the others have the
-smallest margins, each string once. A .csv has one line per candidate with rank and probability, for a spreadsheet: set
-gold_cui in the first line of a mention. In JSON Lines, set cui. The result are labelled lists:
+Reads the output of umls-reranker rerank. Each row says whether it was drawn at random (is_random_sample); the
+others have the smallest margins, each string once. A .csv has one line per candidate with rank and probability, for a
+spreadsheet: set gold_cui in the first line of a mention. In JSON Lines, set cui. The result are labelled lists:
 umls-reranker calibrate MODEL --lists my_lists.jsonl --add reviewed.csv --output NEW_MODEL.
 """
 
@@ -24,13 +24,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=13, help="seed of the random sample (default: 13)")
     options = parser.parse_args()
     require_another(options.output, [options.predictions])
-    from umls_reranker.serving.review_queue import SAMPLED, select_for_review, write_queue
+    from umls_reranker.serving.review_queue import RANDOM_SAMPLE, select_for_review, write_queue
     from umls_reranker.serving.statistics import read_ranked
 
     rows = list(read_ranked(options.predictions))
     selected = select_for_review(rows, options.count, options.random_share, options.seed)
     write_queue(selected, options.output)
-    drawn = sum(row[SAMPLED] for row in selected)
+    drawn = sum(row[RANDOM_SAMPLE] for row in selected)
     print(f"{len(selected):,} of {len(rows):,} rows, {drawn:,} of them drawn at random")
 
 

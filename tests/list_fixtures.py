@@ -32,7 +32,7 @@ def make_lists(
         ends=np.ones(count, int),
         gold=np.asarray(gold),
         in_dictionary=np.ones(count, bool),
-        certifies=np.ones(count, bool),
+        is_random_sample=np.ones(count, bool),
         mention_ids=np.full(count, None),
     )
     return AnnotatedLists(**vars(lists), annotations=annotations)

@@ -9,6 +9,7 @@ from list_fixtures import flat_lists
 from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration import thresholds
+from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
@@ -51,7 +52,7 @@ def fit_thresholds() -> ThresholdTable:
     lists = flat_lists(labels, ["T047"] * 400 + ["T121"] * 400, HIERARCHY, size=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thresholds, "SHRINKAGE", 0.0)
-        return thresholds.fit_thresholds(lists, p.ravel(), 2 * np.arange(800))
+        return thresholds.fit_thresholds(lists, p.ravel(), 2 * np.arange(800), CalibrationArguments())
 
 
 def tiny_reranker(

@@ -19,15 +19,23 @@ def benchmark():
 
 
 def test_fifty_nine_without_an_error_is_the_least():
-    assert find_certificate(np.full(59, 0.97), np.ones(59)).threshold == pytest.approx(0.97, abs=0.002)
+    assert find_certificate(np.full(59, 0.97), np.ones(59)).threshold == pytest.approx(
+        0.97, abs=0.002
+    )
     assert find_certificate(np.full(58, 0.97), np.ones(58)).threshold is None
     assert find_certificate(np.full(59, 0.97), np.arange(59) > 0).threshold is None
 
 
 def test_too_few_documents_say_how_many_are_needed():
     found = find_certificate(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
-    assert found.threshold is None and (found.documents, found.documents_needed) == (pytest.approx(30), 59)
-    assert "at least 59" in str(found) and find_certificate(np.full(200, 0.97), np.zeros(200)).threshold is None
+    assert found.threshold is None and (found.documents, found.documents_needed) == (
+        pytest.approx(30),
+        59,
+    )
+    assert (
+        "at least 59" in str(found)
+        and find_certificate(np.full(200, 0.97), np.zeros(200)).threshold is None
+    )
 
 
 def test_thresholds_are_tested_downward_until_one_fails():
@@ -53,7 +61,7 @@ def test_the_sequence_does_not_start_where_too_few_documents_are_left():
 
 def test_a_score_on_a_threshold_reaches_it():
     found = find_certificate(np.full(59, GRID[100]), np.ones(59))
-    assert (found.threshold, found.share) == (GRID[100], 1.0)
+    assert (found.threshold, found.coverage) == (GRID[100], 1.0)
 
 
 def test_thresholds_are_of_the_fixed_grid():
@@ -68,7 +76,9 @@ def test_thresholds_are_of_the_fixed_grid():
 
 def test_mentions_without_candidates_are_never_accepted():
     p = np.append(np.full(59, 0.97), np.nan)
-    assert find_certificate(p, np.append(np.ones(59), 0)).threshold == pytest.approx(0.97, abs=0.002)
+    assert find_certificate(p, np.append(np.ones(59), 0)).threshold == pytest.approx(
+        0.97, abs=0.002
+    )
 
 
 def test_documents_of_equal_mentions_count_once():
@@ -85,7 +95,7 @@ def test_scores_alone_get_cut_off_share_and_precision():
     right = np.array([[True, number >= 1, number % 2 == 0] for number in range(100)]).ravel()
     found = certify(scores, right, documents)
     assert found.threshold == pytest.approx(0.97, abs=0.002)
-    assert (found.share, found.precision) == (pytest.approx(2 / 3), pytest.approx(0.995))
+    assert (found.coverage, found.precision) == (pytest.approx(2 / 3), pytest.approx(0.995))
     for names in ([f"d{number}" for number in documents], [("d", number) for number in documents]):
         assert certify(list(scores), right.tolist(), names) == found
 
@@ -100,14 +110,22 @@ def test_the_promise_is_the_one_that_was_asked_for():
 
 
 def test_documents_of_an_earlier_certificate_only_calibrate():
-    scores, correct, documents = [0.97, 0.6] * 120, [True, False] * 120, np.repeat(np.arange(120), 2)
+    scores, correct, documents = (
+        [0.97, 0.6] * 120,
+        [True, False] * 120,
+        np.repeat(np.arange(120), 2),
+    )
     assert certify(scores, correct, documents).threshold is not None
     many = [0.97, 0.6] * 240, [True, False] * 240, np.repeat(np.arange(240), 2)
     # A later certificate has a twentieth of the error probability: 117 documents without an error, and the p-value is
     # an approximation.
     for new, threshold in ((119, True), (116, False)):
         found = certify(*many, certified_before=range(240 - new), attempt=2)
-        assert (found.threshold is not None, found.documents, found.documents_needed) == (threshold, new, 117)
+        assert (found.threshold is not None, found.documents, found.documents_needed) == (
+            threshold,
+            new,
+            117,
+        )
     with pytest.raises(UserError, match="only new ones can certify"):
         certify(scores, correct, documents, certified_before=range(120), attempt=2)
     for attempt in (0, 1, "two"):
@@ -122,10 +140,12 @@ def test_scores_of_any_scale_are_mapped_by_other_documents():
     correct = rng.random(1000) < 1 / (1 + np.exp(-15 * (cosines - 0.4)))
     found = certify(3 * cosines - 5, correct, documents, calibrate=True)
     accepted = 3 * cosines - 5 >= found.threshold
-    assert np.mean(accepted) == pytest.approx(found.share, abs=0.02) and found.share > 0.3
+    assert np.mean(accepted) == pytest.approx(found.coverage, abs=0.02) and found.coverage > 0.3
     assert correct[accepted].mean() > 0.95
     # The unit does not matter, but which of two scores is higher does.
-    assert certify(cosines, correct, documents, calibrate=True).share == pytest.approx(found.share)
+    assert certify(cosines, correct, documents, calibrate=True).coverage == pytest.approx(
+        found.coverage
+    )
     with pytest.raises(UserError, match="do not rank gold concepts"):
         certify(-cosines, correct, documents, calibrate=True)
 
@@ -133,7 +153,9 @@ def test_scores_of_any_scale_are_mapped_by_other_documents():
 def test_probabilities_beyond_one_by_rounding_are_one():
     scores = [1.0000001] * 59 + [-1e-9]
     assert certify(scores, [True] * 59 + [False], range(60)).threshold == GRID[0]
-    with pytest.raises(UserError, match="row 0: the score 1.001 is not a probability; pass calibrate=True"):
+    with pytest.raises(
+        UserError, match="row 0: the score 1.001 is not a probability; pass calibrate=True"
+    ):
         certify([1.001] * 60, [True] * 60, range(60))
 
 
@@ -141,7 +163,10 @@ def test_what_is_assumed_is_said_where_the_certificate_is_shown():
     answers = np.full(40, 0.97), np.ones(40), np.arange(40)
     assert certify(*answers).threshold is None
     found = certify(*answers, most_wrong=0.5)
-    assert found.threshold is not None and "at most 50% of the tier is incorrect in any document" in str(found)
+    assert (
+        found.threshold is not None
+        and "at most 50% of the tier is incorrect in any document" in str(found)
+    )
     for value in (0.05, 1.5, "half"):
         with pytest.raises(UserError, match="most_wrong: .* must be above 0.05 and at most 1"):
             certify(*answers, most_wrong=value)
@@ -151,7 +176,9 @@ def test_documents_of_unlike_sizes_are_a_caution():
     documents = np.concatenate([np.arange(100), np.full(9, 100)])
     found = find_certificate(np.full(109, 0.97), np.ones(109), documents)
     assert found.size_ratio == pytest.approx(9 * 101 / 109)
-    assert "caution" in str(found) and "caution" not in str(find_certificate(np.full(100, 0.97), np.ones(100)))
+    assert "caution" in str(found) and "caution" not in str(
+        find_certificate(np.full(100, 0.97), np.ones(100))
+    )
 
 
 @pytest.mark.parametrize(
@@ -180,7 +207,9 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
     # draw take long.
     rng = np.random.default_rng(7)
     regimes = {
-        name: regime for name, regime in benchmark.REGIMES.items() if not ("of Pareto" in name or "181" in name)
+        name: regime
+        for name, regime in benchmark.REGIMES.items()
+        if not ("of Pareto" in name or "181" in name)
     }
     rows = {name: benchmark.regime_row(regime, 200, rng) for name, regime in regimes.items()}
     assert {name: row.broken for name, row in rows.items() if row.broken > 0.095} == {}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from list_fixtures import make_lists
+from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
@@ -75,11 +76,15 @@ def informed(**options) -> tuple[CandidateLists, np.ndarray]:
 def test_decisions_are_held_out_and_have_the_delivered_thresholds():
     # Logits without any meaning: isotonic regression finds some in the very labels, none in other documents.
     given, logits = lists(n=600, documents=60)
-    calibration, decided, _ = fit((given, np.random.default_rng(5).normal(0, 1, len(logits)).astype(np.float32)), ())
+    noise = fit((given, np.random.default_rng(5).normal(0, 1, len(logits)).astype(np.float32)), ())
     own = fit((given, logits))
     edges = own.calibration.thresholds.edges(given.types)[given.owner]
     np.testing.assert_array_equal(own.decisions.tiers, 3 - (own.decisions.probabilities[:, None] >= edges).sum(axis=1))
-    assert calibration.thresholds.rows["default"].own_f1 < own.calibration.thresholds.rows["default"].own_f1
+    of_noise, of_own = (
+        f1_score(given.labels, one.decisions.probabilities >= one.calibration.thresholds.for_type().accept)
+        for one in (noise, own)
+    )
+    assert of_noise < of_own
 
 
 def test_no_score_of_a_fold_depends_on_its_own_labels():
@@ -107,8 +112,8 @@ def test_one_document_leaves_nothing_to_hold_out():
 
 def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     given, logits = lists(n=400, documents=100, spread=12.0)
-    certifies = np.arange(400) % 100 >= 25
-    marked = replace(given, annotations=replace(given.annotations, certifies=certifies))
+    is_random_sample = np.arange(400) % 100 >= 25
+    marked = replace(given, annotations=replace(given.annotations, is_random_sample=is_random_sample))
     first, usual = (fit((each, logits), target_precision=0.8).calibration for each in (marked, given))
     table = first.thresholds
     assert table.certificate.threshold is not None and 50 < table.certificate.documents <= 75
@@ -204,8 +209,10 @@ def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_ow
     models = {model.name: model for model in calibration.models}
     weights = [models[name].fusion.weights["cross_encoder"] for name in ("all", "no type")]
     assert weights[0] == pytest.approx(1 / 3, abs=0.06) and weights[1] < weights[0] / 2
-    shares = {name: model.thresholds.certificate.share for name, model in models.items()}
-    assert shares["all"] > 2 * shares["no type"] and shares["all"] == pytest.approx(shares["names"], abs=0.05)
+    coverages = {name: model.thresholds.certificate.coverage for name, model in models.items()}
+    assert coverages["all"] > 2 * coverages["no type"] and coverages["all"] == pytest.approx(
+        coverages["names"], abs=0.05
+    )
     assert {*models["all"].thresholds.rows} == {"default", "T047", "T121"}
     assert {*models["no type"].thresholds.rows} == {"default"}
     chosen = calibration.model_for(given.with_types([None] * len(given)), ["entity_type"])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from list_fixtures import flat_lists, make_lists
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration import thresholds
+from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrators import memberships
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.thresholds import (
@@ -31,8 +33,7 @@ HIERARCHY = TypeHierarchy(
 )
 
 
-def row(accept: float = 0.4, high: float | None = 0.9, low: float = 0.1, level: str = "default") -> TypeThreshold:
-    return TypeThreshold(accept, high, low, accept, 0.8, 100, 10, 10, level, level)
+ROW = TypeThreshold(low=0.1, accept=0.4, high=0.9)
 
 
 def drawn(mentions: dict[str, int], seed: int = 0, size: int = 8, documents=None) -> tuple:
@@ -49,34 +50,37 @@ def drawn(mentions: dict[str, int], seed: int = 0, size: int = 8, documents=None
     return lists, (1 / (1 + np.exp(-logits))).ravel(), np.arange(n) * size + logits.argmax(axis=1)
 
 
-def single(p, correct, types=None, documents=None, hierarchy=HIERARCHY, **options) -> ThresholdTable:
+def single(
+    p, correct, types=None, documents=None, hierarchy=HIERARCHY, **options
+) -> ThresholdTable:
     """Of lists with one candidate each."""
     lists = flat_lists(np.asarray(correct, int), types, hierarchy, documents)
-    return fit_thresholds(lists, np.asarray(p, float), np.arange(len(p)), **options)
+    masks = {name: options.pop(name) for name in ("complete", "for_certificate") if name in options}
+    return fit_thresholds(
+        lists, np.asarray(p, float), np.arange(len(p)), CalibrationArguments(**options), **masks
+    )
 
 
 def test_f1_threshold_accepts_ties_together():
     # A cut inside the tie at 0.5 would promise an F1 of 1, which no threshold reaches.
-    threshold, f1 = f1_threshold(np.array([0.5, 0.5, 0.5, 0.1]), np.array([1, 0, 0, 0]))
-    assert threshold == pytest.approx(0.3) and f1 == pytest.approx(0.5)
-    threshold, f1 = f1_threshold(np.array([0.5, 0.5]), np.array([1, 0]))
-    assert threshold == 0.5 and f1 == pytest.approx(2 / 3)
+    assert f1_threshold(np.array([0.5, 0.5, 0.5, 0.1]), np.array([1, 0, 0, 0])) == pytest.approx(
+        0.3
+    )
+    assert f1_threshold(np.array([0.5, 0.5]), np.array([1, 0])) == 0.5
 
 
 def test_f1_threshold_between_neighboring_floats():
     # The midpoint rounds to the lower one, which would be accepted too.
     lower, upper = 0.5, np.nextafter(0.5, 1)
-    threshold, _ = f1_threshold(np.array([upper, lower]), np.array([1, 0]))
-    assert lower < threshold <= upper
+    assert lower < f1_threshold(np.array([upper, lower]), np.array([1, 0])) <= upper
 
 
 def test_f1_threshold_is_the_best_of_all():
     rng = np.random.default_rng(0)
     p = rng.integers(0, 20, 300) / 20
     y = (rng.random(300) < p).astype(int)
-    threshold, f1 = f1_threshold(p, y)
-    assert f1 == pytest.approx(f1_score(y, p >= threshold))
-    assert f1 == pytest.approx(max(f1_score(y, p >= t) for t in np.unique(p)))
+    best = max(f1_score(y, p >= t) for t in np.unique(p))
+    assert f1_score(y, p >= f1_threshold(p, y)) == pytest.approx(best)
 
 
 def test_a_precision_sets_one_threshold_for_all_types():
@@ -84,14 +88,18 @@ def test_a_precision_sets_one_threshold_for_all_types():
     # 4 of 5 are correct down to 0.5, and of the tie at 0.8 only 2 of 3.
     assert precision_threshold(p, correct, 0.8) == pytest.approx(0.45)
     assert precision_threshold(p, correct, 0.85) == pytest.approx(0.85)
-    assert precision_threshold(p, ~correct, 0.9) == 1.0 == precision_threshold(p[:0], correct[:0], 0.9)
+    assert (
+        precision_threshold(p, ~correct, 0.9) == 1.0 == precision_threshold(p[:0], correct[:0], 0.9)
+    )
     table = single(p, correct, ["T047", "T121"] * 3, accept_precision=0.8)
     assert [row.accept for row in table.rows.values()] == pytest.approx([0.45] * 6)
     assert all(row.low <= row.accept for row in table.rows.values())
 
 
 def test_a_mention_counts_in_each_of_its_types():
-    code, members = memberships([["T047", "T121"], "Disease or Syndrome", None, ["nonsense"]], HIERARCHY)
+    code, members = memberships(
+        [["T047", "T121"], "Disease or Syndrome", None, ["nonsense"]], HIERARCHY
+    )
     counts = {node: inside[code].tolist() for node, inside in members.items()}
     assert counts["default"] == [True] * 4
     assert counts["T047"] == counts["T046"] == counts["group:DISO"] == [True, True, False, False]
@@ -108,44 +116,45 @@ def test_fit_default_by_hand(monkeypatch):
         HIERARCHY,
         gold=[0, 1, -1, -1],
     )
-    table = fit_thresholds(lists, np.array([0.9, 0.2, 0.8, 0.7, 0.1]), np.array([0, 2, 4, -1]))
+    probabilities, top = np.array([0.9, 0.2, 0.8, 0.7, 0.1]), np.array([0, 2, 4, -1])
+    table = fit_thresholds(lists, probabilities, top, CalibrationArguments())
     default = table.rows["default"]
-    assert default.accept == pytest.approx(0.45) and default.own_f1 == pytest.approx(0.8)
-    assert (default.support_pairs, default.support_positives, default.support_mentions) == (5, 2, 3)
+    # Accepting 0.9, 0.8 and 0.7 has two correct pairs of three.
+    assert default.accept == pytest.approx(0.45)
     # The only correct top candidate has 0.9; low may not pass accept.
     assert default.low == default.accept and default.high is None
-    disease = table.rows["T047"]
-    assert (disease.accept, disease.accept_level) == (default.accept, "default")
-    assert disease.own_accept == pytest.approx(0.55)
-    assert (disease.support_pairs, disease.support_positives, disease.support_mentions) == (2, 1, 1)
+    # Its own threshold would be 0.55.
+    assert table.rows["T047"].accept == default.accept
 
 
 def test_own_threshold_is_shrunk_by_support(monkeypatch):
     monkeypatch.setattr(thresholds, "SHRINKAGE", 100.0)
     lists, p, top = drawn({"T047": 400, "T121": 400})
-    table = fit_thresholds(lists, np.where(lists.owner < 400, p, p**3), top)
+    p = np.where(lists.owner < 400, p, p**3)
+    table = fit_thresholds(lists, p, top, CalibrationArguments())
     default, group, kind = (table.rows[node] for node in ("default", "group:CHEM", "T121"))
-    weight = group.support_positives / (group.support_positives + 100.0)
-    assert group.accept == pytest.approx(weight * group.own_accept + (1 - weight) * default.accept)
-    assert kind.accept == pytest.approx(weight * kind.own_accept + (1 - weight) * group.accept)
-    assert kind.accept_level == "T121"
-    assert kind.own_accept < kind.accept < default.accept
+    of_kind = lists.owner >= 400
+    best = f1_threshold(p[of_kind], lists.labels[of_kind])
+    weight = lists.labels[of_kind].sum() / (lists.labels[of_kind].sum() + 100.0)
+    assert group.accept == pytest.approx(weight * best + (1 - weight) * default.accept)
+    assert kind.accept == pytest.approx(weight * best + (1 - weight) * group.accept)
+    assert best < kind.accept < default.accept
 
 
 def test_types_without_support_take_from_above():
-    table = fit_thresholds(*drawn({"T047": 3000, "T191": 12, "T121": 20}))
-    disease, rare, drug = table.rows["T047"], table.rows["T191"], table.rows["T121"]
-    assert (disease.accept_level, disease.low_level) == (rare.accept_level, rare.low_level) == ("T047", "T047")
-    assert (rare.accept, rare.high, rare.low) == (disease.accept, disease.high, disease.low)
+    table = fit_thresholds(
+        *drawn({"T051": 1000, "T047": 3000, "T191": 12, "T121": 20}), CalibrationArguments()
+    )
+    default = table.rows["default"]
+    assert table.rows["T191"] == table.rows["T047"] != default
     # Its group has no more, so the default is used.
-    assert (drug.accept_level, drug.low_level) == ("default", "default")
-    assert drug.high == table.rows["default"].high == table.certificate.threshold
-    assert rare.support_mentions == 12 and disease.support_mentions == 3012
+    assert table.rows["T121"] == table.rows["group:CHEM"] == default
+    assert default.high == table.certificate.threshold
 
 
 def test_low_is_what_ninety_nine_percent_of_correct_tops_reach():
     lists, p, top = drawn({"T047": 2000})
-    row = fit_thresholds(lists, p, top).rows["default"]
+    row = fit_thresholds(lists, p, top, CalibrationArguments()).rows["default"]
     right = np.sort(p[top[lists.is_gold(top)]])
     assert row.low == min(right[int(0.01 * (len(right) - 1))], row.accept)
 
@@ -154,15 +163,20 @@ def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certif
     # Incorrect below 0.7, so that is where acceptance begins; a third of the mentions may not certify.
     rng = np.random.default_rng(0)
     p, documents = rng.uniform(0.5, 1.0, 1800), rng.integers(0, 200, 1800).astype(str)
-    correct, certifies = p > 0.7, np.arange(1800) % 3 > 0
+    correct, for_certificate = p > 0.7, np.arange(1800) % 3 > 0
     given = {"target_precision": 0.9, "confidence": 0.99}
-    table = single(p, correct, documents=documents, certifies=certifies, **given)
-    served = np.where(p >= table.for_type().accept, p, np.nan)[certifies]
-    expected = find_certificate(served, correct[certifies], documents[certifies], 0.9, 0.99)
+    table = single(p, correct, documents=documents, for_certificate=for_certificate, **given)
+    served = np.where(p >= table.for_type().accept, p, np.nan)[for_certificate]
+    expected = find_certificate(
+        served, correct[for_certificate], documents[for_certificate], 0.9, 0.99
+    )
     assert expected.threshold is not None and expected.documents_needed == 44
-    assert table.certificate == expected and (table.target_precision, table.confidence) == (0.9, 0.99)
-    # The share is of these mentions.
-    assert table.certificate.share == pytest.approx(np.mean(served >= expected.threshold))
+    assert table.certificate == expected and (table.target_precision, table.confidence) == (
+        0.9,
+        0.99,
+    )
+    # The coverage is of these mentions.
+    assert table.certificate.coverage == pytest.approx(np.mean(served >= expected.threshold))
 
 
 def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
@@ -174,32 +188,37 @@ def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
     assert single(p, correct, types, documents).rows["default"].high is None
     kept = single(p, correct, types, documents, complete=~drug)
     assert kept.certificate.threshold is not None
-    assert kept.certificate.share <= 0.5
+    assert kept.certificate.coverage <= 0.5
 
 
 def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
     # All 200 top candidates are correct, so that every threshold is certified; the runners-up (0.71) are not.
     p, top = np.column_stack([np.linspace(0.75, 0.95, 200), np.full(200, 0.71)]), 2 * np.arange(200)
     lists = flat_lists(np.tile([1, 0], 200), None, HIERARCHY, size=2)
-    row = fit_thresholds(lists, p.ravel(), top).rows["default"]
+    row = fit_thresholds(lists, p.ravel(), top, CalibrationArguments()).rows["default"]
     assert row.accept == pytest.approx(0.73) and 0.74 < row.high <= 0.75
 
 
 def test_for_type_falls_back_along_the_lineage():
-    rows = {"default": row(), "group:DISO": row(level="group:DISO"), "T047": row(level="T047")}
+    rows = {
+        "default": ROW,
+        "group:DISO": replace(ROW, accept=0.5),
+        "T047": replace(ROW, accept=0.6),
+    }
     table = ThresholdTable(rows, HIERARCHY)
     levels = {"T047": ("T047", "disease OR syndrome", "T191", ["nonsense", "T191", "T046"])}
     levels |= {"group:DISO": ("T046", "group:DISO"), "default": ("T121", "nonsense", None, [])}
     for level, types in levels.items():
-        assert [table.for_type(kind).accept_level for kind in types] == [level] * len(types)
-    assert table.for_type().accept_level == "default"
+        assert [table.for_type(kind) for kind in types] == [rows[level]] * len(types)
+    assert table.for_type() == ROW
 
 
 def test_json_round_trip():
-    table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), target_precision=0.9)
-    other = ThresholdTable({"default": row()}, table.hierarchy, 0.9)
+    settings = CalibrationArguments(target_precision=0.9)
+    table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), settings)
+    other = ThresholdTable({"default": ROW}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
-    assert state["schema_version"] == 5 and state["tiers"] == ["high", "medium", "low", "reject"]
+    assert state["schema_version"] == 6 and state["tiers"] == ["high", "medium", "low", "reject"]
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
     loaded = tables["all"]
     assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows
@@ -210,14 +229,17 @@ def test_json_round_trip():
 
 
 def test_damaged_or_other_state_is_a_user_error():
-    state = thresholds_content({"all": ThresholdTable({"default": row()}, HIERARCHY)})
+    state = thresholds_content({"all": ThresholdTable({"default": ROW}, HIERARCHY)})
     with pytest.raises(UserError, match="schema_version 4"):
         load_thresholds({**state, "schema_version": 4})
     (entry,) = state["inputs"]
     swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
     without = {k: v for k, v in entry.items() if k != "default"}
     damaged = without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}
-    changes = [{"inputs": [one]} for one in damaged] + [{"inputs": []}, {"target_precision": float("nan")}]
+    changes = [{"inputs": [one]} for one in damaged] + [
+        {"inputs": []},
+        {"target_precision": float("nan")},
+    ]
     for change in (*changes, {"confidence": 95}):
         with pytest.raises(UserError, match="damaged"):
             load_thresholds(state | change)

@@ -37,9 +37,9 @@ def test_figures_by_hand():
         {
             "acc@1": 0.5,
             "acc@1_in_dictionary": 2 / 3,
-            "accepted_share": 0.75,
+            "accepted_coverage": 0.75,
             "accepted_precision": 2 / 3,
-            "high_confidence_share": 0.5,
+            "high_confidence_coverage": 0.5,
             "high_confidence_precision": 1.0,
             "correct_answers_f1": 2 / 3,
             "abstaining_recall": 1.0,
@@ -47,7 +47,7 @@ def test_figures_by_hand():
             "mean_top_score": 2.2 / 3,
             "mean_margin": 0.3,
             # The scores predict 3 - 2.2 errors among the three answers; there was one.
-            "excess_error": (2.2 - 2) / 3,
+            "overconfidence": (2.2 - 2) / 3,
             "brier_of_top": (0.01 + 0.04 + 0.25) / 4,
         }
     )
@@ -59,15 +59,21 @@ def test_figures_by_hand():
 def test_a_model_that_never_answers_has_no_precision():
     outcomes = make_outcomes(20, accepted=np.zeros(20, bool))
     figures = metrics.measure_figures(outcomes, Documents.of(outcomes.document, 50))
-    assert np.isnan(figures["accepted_precision"]["value"]) and figures["abstaining_recall"]["value"] == 1.0
+    assert (
+        np.isnan(figures["accepted_precision"]["value"])
+        and figures["abstaining_recall"]["value"] == 1.0
+    )
 
 
 def test_every_group_is_there_and_a_mention_counts_in_each_of_its_groups():
     types = [["T047", "T121"], ["T047", "T046"], ["T121"], [], ["unheard of"]]
     figures, rows = measured(make_outcomes(5, types=types))
-    assert rows["groups"] == {"group:CHEM": "CHEM", "group:DISO": "DISO", WITHOUT_TYPE: WITHOUT_TYPE}
+    assert rows["groups"] == {
+        "group:CHEM": "CHEM",
+        "group:DISO": "DISO",
+        WITHOUT_TYPE: WITHOUT_TYPE,
+    }
     assert [figures[f"groups/{group}/acc@1"]["n"] for group in rows["groups"]] == [2, 2, 2]
-    assert figures["groups/group:DISO/share"]["value"] == pytest.approx(2 / 5)
 
 
 def test_without_groups_the_broadest_types_stand_for_them():
@@ -83,14 +89,22 @@ def test_the_type_that_is_surest_to_be_overconfident_comes_first():
         make_outcomes(2000, seed=1, score=np.where(drugs, np.sqrt(outcomes.score), outcomes.score))
     )
     assert list(rows["types"]) == ["T121", "T047"]
-    assert figures["types/T121/excess_error"]["low"] > 0.05
+    assert figures["types/T121/overconfidence"]["low"] > 0.05
     assert figures["types/T121/top1_debiased_ece"]["value"] > 0.05
-    assert figures["types/T047/excess_error"]["low"] < 0 < figures["types/T047/excess_error"]["high"]
+    assert (
+        figures["types/T047/overconfidence"]["low"]
+        < 0
+        < figures["types/T047/overconfidence"]["high"]
+    )
 
 
-@pytest.mark.parametrize(("count", "listed"), [(SMALLEST_SLICE - 1, ["T047"]), (SMALLEST_SLICE, ["T121", "T047"])])
+@pytest.mark.parametrize(
+    ("count", "listed"), [(SMALLEST_SLICE - 1, ["T047"]), (SMALLEST_SLICE, ["T121", "T047"])]
+)
 def test_types_with_too_few_mentions_are_not_listed(count, listed):
-    figures, rows = measured(make_outcomes(200, types=[["T121"] if row < count else ["T047"] for row in range(200)]))
+    figures, rows = measured(
+        make_outcomes(200, types=[["T121"] if row < count else ["T047"] for row in range(200)])
+    )
     assert {*rows["types"]} == {*listed}
     assert ("groups/group:CHEM/top1_debiased_ece" in figures) == ("T121" in listed)
 
@@ -99,11 +113,20 @@ def test_tiers_and_what_was_seen_in_training_are_parts():
     gold = np.array([f"C9999999|C{row:07d}" for row in range(40)])
     outcomes = make_outcomes(40, types=[[]] * 40, gold=gold)
     figures, rows = measured(outcomes, known=[("Mention", "C0000003")])
-    assert list(rows) == ["tiers", "subsets"] and list(rows["subsets"]) == ["seen_string", "seen_cui", "unseen_cui"]
-    assert figures["subsets/seen_cui/acc@1"]["n"] == 1 and figures["subsets/seen_string/acc@1"]["n"] == 40
+    assert list(rows) == ["tiers", "subsets"] and list(rows["subsets"]) == [
+        "seen_string",
+        "seen_cui",
+        "unseen_cui",
+    ]
+    assert (
+        figures["subsets/seen_cui/acc@1"]["n"] == 1
+        and figures["subsets/seen_string/acc@1"]["n"] == 40
+    )
     is_medium = outcomes.tier == "medium"
-    assert figures["tiers/medium/acc@1"]["value"] == pytest.approx(outcomes.correct[is_medium].mean())
-    assert figures["tiers/medium/share"]["value"] == pytest.approx(is_medium.mean())
+    assert figures["tiers/medium/acc@1"]["value"] == pytest.approx(
+        outcomes.correct[is_medium].mean()
+    )
+    assert figures["tiers/medium/coverage"]["value"] == pytest.approx(is_medium.mean())
 
 
 def test_the_worst_group_counts_only_with_enough_mentions():

@@ -20,7 +20,11 @@ SYSTEMS = {"lists_order": System(ORDER), "reranker": System(MODEL, P, ACCEPTED)}
 
 def values(figures, system):
     prefix = f"systems/{system}/"
-    return {key.removeprefix(prefix): entry["value"] for key, entry in figures.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): entry["value"]
+        for key, entry in figures.items()
+        if key.startswith(prefix)
+    }
 
 
 def test_figures_by_hand():
@@ -37,7 +41,7 @@ def test_figures_by_hand():
         }
     )
     model = values(figures, "reranker")
-    assert (model["acc@1"], model["gain"], model["accepted_share"]) == (5 / 8, 2 / 8, 4 / 8)
+    assert (model["acc@1"], model["gain"], model["accepted_coverage"]) == (5 / 8, 2 / 8, 4 / 8)
     assert model["accepted_precision"] == 3 / 4 and model["coverage_at_0.95"] == 5 / 8
     assert model["top1_ece"] == pytest.approx(ece(P[has], (MODEL == 0)[has]))
     assert figures["systems/reranker/accepted_precision"]["n"] == 4
@@ -55,30 +59,46 @@ def test_nothing_accepted_and_no_candidates():
     nothing = System(np.full(8, -1), np.full(8, np.nan), np.zeros(8, bool))
     figures = compare_systems({"lists_order": System(ORDER), "empty": nothing}, DOCUMENTS)
     empty = values(figures, "empty")
-    assert empty["accepted_share"] == 0.0 and np.isnan(empty["accepted_precision"]) and "top1_ece" not in empty
+    assert (
+        empty["accepted_coverage"] == 0.0
+        and np.isnan(empty["accepted_precision"])
+        and "top1_ece" not in empty
+    )
     assert "–" in as_text(systems_table(figures))
 
 
 def test_a_system_with_one_answer_or_none_has_no_ranking():
     system = System.answering(["C1", None, "C2"], [("C0", "C1"), ("C1",), ("C1",)])
     composite = np.array([True, False, False])
-    figures = compare_systems({"lists_order": system}, Documents.of(list("abc"), 50), None, composite)
+    figures = compare_systems(
+        {"lists_order": system}, Documents.of(list("abc"), 50), None, composite
+    )
     assert "acc@1 (strict)" in systems_table(figures).header
     assert values(figures, "lists_order") == pytest.approx(
-        {"acc@1": 1 / 3, "accepted_share": 2 / 3, "accepted_precision": 1 / 2, "acc@1_in_dictionary": 1 / 3}
+        {
+            "acc@1": 1 / 3,
+            "accepted_coverage": 2 / 3,
+            "accepted_precision": 1 / 2,
+            "acc@1_in_dictionary": 1 / 3,
+        }
         | {"acc@1_strict": 0.0}
     )
 
 
 def test_baselines_by_hand():
     names = {"C1": "common cold", "C2": "COLD", "C3": "FEVER", "C4": "ague"}
-    items = [[{"name": names[cui], "cui": cui} for cui in cuis] for cuis in (("C1", "C2"), ("C3",), (), ("C4", "C3"))]
+    items = [
+        [{"name": names[cui], "cui": cui} for cui in cuis]
+        for cuis in (("C1", "C2"), ("C3",), (), ("C4", "C3"))
+    ]
     gold = ["C2", "C3", "C5", "C4"]
     lists = make_lists(["Cold", "fever", "ague", "chill"], items, gold=[1, 0, -1, 0], cuis=gold)
     # Of equally frequent concepts the smaller.
     known = [("cold", "C2"), ("COLD", "C2"), ("cold", "C9"), ("fever", "C8"), ("fever", "C7")]
     systems = baselines(lists, known)
-    answered = {name: (system.accepted.tolist(), system.ranks.tolist()) for name, system in systems.items()}
+    answered = {
+        name: (system.accepted.tolist(), system.ranks.tolist()) for name, system in systems.items()
+    }
     assert answered == {
         "exact_match": ([True, True, False, False], [0, 0, -1, -1]),
         "most_frequent_cui": ([True, True, False, False], [0, -1, -1, -1]),
@@ -111,4 +131,7 @@ def test_verdicts(figures, word, rest):
 def test_the_interval_of_few_documents_decides_nothing(documents):
     ends = (0.05, 0.11) if documents > 1 else (np.nan, np.nan)
     found = verdict({"value": 0.08, "low": ends[0], "high": ends[1]}, 300, documents)
-    assert found.startswith("inconclusive: +8.0 points over your order") and "label at least 20" in found
+    assert (
+        found.startswith("inconclusive: +8.0 points over your order")
+        and "label at least 20" in found
+    )

@@ -41,7 +41,7 @@ def figure(value, low=None, high=None, **more):
 
 
 METRICS = {
-    "schema_version": 3,
+    "schema_version": 4,
     "split": "test",
     "mentions": 6012,
     "documents": 140,
@@ -59,7 +59,7 @@ METRICS = {
         "systems/reranker/acc@1": figure(0.5, 0.48, 0.52, n=6012),
         "systems/reranker/gain": figure(0.1, 0.08, 0.12, n=6012),
         "tiers/high/acc@1": figure(float("nan"), n=3000),
-        "tiers/high/share": figure(0.499, 0.4, 0.6, n=6012),
+        "tiers/high/coverage": figure(0.499, 0.4, 0.6, n=6012),
     },
     "rows": {
         "systems": {"lists_order": "original order", "reranker": "this model"},
@@ -91,7 +91,7 @@ def tables(card):
 
 
 def test_results_have_intervals_and_what_they_were_measured_on():
-    certified = {"threshold": 0.9, "share": 0.3, "precision": 0.96}
+    certified = {"threshold": 0.9, "coverage": 0.3, "precision": 0.96}
     inputs = [{"name": "all", "certificate": certified}, {"name": "no type", "certificate": None}]
     found = tables(model_card(METRICS, recipe(), inputs=inputs))
     assert found["Comparison with the original order"][1:] == [

@@ -222,12 +222,12 @@ def test_what_all_rows_lack_is_named_with_what_they_have(tmp_path, change, named
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_added_rows_follow_and_replace_those_with_their_ids(tmp_path, kind):
     path = write(tmp_path, kind, labelled_rows())
-    corrected = {**labelled_rows()[3], "mention_id": "3", "cui": "HP:0000001", "sampled": False}
-    new = {**labelled_rows()[3], "mention_id": None, "entity": "new", "sampled": True}
+    corrected = {**labelled_rows()[3], "mention_id": "3", "cui": "HP:0000001", "is_random_sample": False}
+    new = {**labelled_rows()[3], "mention_id": None, "entity": "new", "is_random_sample": True}
     add = write(tmp_path, "jsonl", [corrected, new], "corrections")
     labelled = read_labelled_lists(path, TypeHierarchy.built_in(), add=add)
     annotations = labelled.lists.annotations
     assert annotations.mention_ids.tolist() == [*(str(n) for n in range(20) if n != 3), "3", None]
     assert annotations.gold.tolist() == [0] * 19 + [1, 0] and labelled.lists.mentions[-1] == "new"
-    assert annotations.certifies.tolist() == [True] * 19 + [False, True]
+    assert annotations.is_random_sample.tolist() == [True] * 19 + [False, True]
     assert str(labelled.positions[-1]) == f"{add}:2"

@@ -174,7 +174,9 @@ def test_figures_of_acceptance_are_those_of_the_threshold_that_is_delivered(tmp_
     figures = json.loads((tmp_path / "new" / "metrics.json").read_text())["figures"]
     assert figures["accepted_precision"]["value"] >= 0.9
     # The same threshold, found again by its coverage among the cross-fitted scores.
-    assert figures["accepted_share"]["value"] == pytest.approx(figures["systems/reranker/coverage_at_0.90"]["value"])
+    assert figures["accepted_coverage"]["value"] == pytest.approx(
+        figures["systems/reranker/coverage_at_0.90"]["value"]
+    )
     accept = UMLSReranker.from_pretrained(tmp_path / "new").thresholds.for_type().accept
     said = capsys.readouterr().out
     assert f"{accept:.3f}" in said and "coverage at precision 0.85 *" in " ".join(said.split())
@@ -240,8 +242,8 @@ def test_corrections_replace_rows_and_are_no_sample(tmp_path, capsys):
     rows = [row | {"mention_id": number} for number, row in enumerate(unordered_rows())]
     lists = write_lists(tmp_path / "own.jsonl", rows)
     # The answers of twelve mentions are corrected, in the doubtful ones that were looked at; one more is new.
-    changed = [row | {"cui": row["candidates"][5]["cui"], "sampled": False} for row in rows[:12]]
-    new = rows[12] | {"mention_id": "new", "sampled": False}
+    changed = [row | {"cui": row["candidates"][5]["cui"], "is_random_sample": False} for row in rows[:12]]
+    new = rows[12] | {"mention_id": "new", "is_random_sample": False}
     add = write_lists(tmp_path / "corrections.jsonl", [*changed, new])
     run_script("calibrate", "--lists", lists, "--add", add, "--output", tmp_path / "added")
     assert "241 mentions of 80 documents" in capsys.readouterr().out

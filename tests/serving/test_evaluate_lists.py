@@ -94,7 +94,7 @@ def test_a_model_without_a_cross_encoder_is_measured_without_what_is_of_one(tmp_
     ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
     is_right = np.array([mention[0].cui == row["cui"] for mention, row in zip(ranked, rows, strict=True)])
     accepted = np.array([mention[0].accepted for mention in ranked])
-    found = {name: metrics["figures"][name]["value"] for name in ("acc@1", "accepted_share", "accepted_precision")}
+    found = {name: metrics["figures"][name]["value"] for name in ("acc@1", "accepted_coverage", "accepted_precision")}
     expected = is_right.mean(), accepted.mean(), is_right[accepted].mean()
     assert list(found.values()) == pytest.approx(list(expected))
 

@@ -215,7 +215,7 @@ def test_no_candidates_give_an_empty_list_and_are_counted():
     assert [len(r) for r in reranker.rerank_batch(["m", "n", "o"], [[], ["a"], []])] == [0, 1, 0]
     figures = reranker.get_statistics()
     assert (figures["mentions"], figures["without_candidates"]) == (4, 3)
-    assert figures["accepted_share"] == pytest.approx(0.25)
+    assert figures["accepted_coverage"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("position", range(5))

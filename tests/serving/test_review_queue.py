@@ -39,7 +39,7 @@ def test_the_most_doubtful_come_first_and_each_string_once():
 def test_a_share_is_drawn_at_random_and_nothing_thins_it():
     rows = [ranked_row("same", 0.99) for _ in range(30)] + [ranked_row(f"b{n}", 0.01) for n in range(30)]
     selected = select_for_review(rows, 60, random_share=1 / 3, seed=1)
-    drawn = [row for row in selected if row["sampled"]]
+    drawn = [row for row in selected if row["is_random_sample"]]
     assert selected[:20] == drawn and 4 <= entities(drawn).count("same") <= 16
     assert len(selected) == 20 + len({row["entity"] for row in rows} - set(entities(drawn)))
     assert entities(selected) == entities(select_for_review(rows, 60, random_share=1 / 3, seed=1))
@@ -50,7 +50,7 @@ def test_a_queue_holds_rows_of_lists(tmp_path):
     selected = select_for_review([ranked_row()], 1, random_share=1.0)
     write_queue(selected, tmp_path / "queue.jsonl")
     (row,) = map(json.loads, (tmp_path / "queue.jsonl").read_text(encoding="utf-8").splitlines())
-    expected = ranked_row(sampled=True)
+    expected = ranked_row(is_random_sample=True)
     del expected["ranked"]
     assert row == expected
 

@@ -50,8 +50,8 @@ def test_figures_by_hand():
         "truncated_pairs": 2,
         "inputs": {"all": 3, "names": 1},
         "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
-        "high_confidence_share": 0.25,
-        "accepted_share": 0.5,
+        "high_confidence_coverage": 0.25,
+        "accepted_coverage": 0.5,
         "mean_top_score": pytest.approx(0.5),
         "mean_margin": pytest.approx(0.25),
     }

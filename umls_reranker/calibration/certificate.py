@@ -35,7 +35,7 @@ class Certificate:
         threshold: the lowest certified threshold; None if nothing is certified.
         documents: effective number of calibration documents, as documents of equal size.
         documents_needed: smallest effective number that allows a certificate, if there is no error.
-        share: share of answers at or above the threshold; 0 if nothing is certified.
+        coverage: share of answers at or above the threshold; 0 if nothing is certified.
         precision: observed share of correct answers among them; None if nothing is certified.
         size_power: power of document sizes in the test, chosen by these sizes.
         size_ratio: size of the largest document over the mean, in accepted answers.
@@ -46,7 +46,7 @@ class Certificate:
     threshold: float | None
     documents: float
     documents_needed: int
-    share: float = 0.0
+    coverage: float = 0.0
     precision: float | None = None
     size_power: float = 0.5
     size_ratio: float = 1.0
@@ -61,11 +61,13 @@ class Certificate:
             ]
         else:
             notes = [
-                f"{self.threshold:.3f}; {self.share:.1%} of the mentions that count for it, of which "
+                f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, of which "
                 f"{self.precision:.1%} are correct"
             ]
         if self.most_wrong < 1:
-            notes.append(f"assuming that at most {self.most_wrong:.0%} of the tier is incorrect in any document")
+            notes.append(
+                f"assuming that at most {self.most_wrong:.0%} of the tier is incorrect in any document"
+            )
         if self.size_ratio > SIMILAR_SIZES:
             notes.append(
                 f"caution: the largest document has {self.size_ratio:.1f} times the mean number of answers; documents "
@@ -107,14 +109,20 @@ def find_certificate(
         if not _is_number(value) or not 0.0 < value < 1.0:
             raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
     if not _is_number(most_wrong) or not 1.0 - target_precision < most_wrong <= 1.0:
-        raise UserError(f"most_wrong: {most_wrong!r} must be above {1.0 - target_precision:.2g} and at most 1")
+        raise UserError(
+            f"most_wrong: {most_wrong!r} must be above {1.0 - target_precision:.2g} and at most 1"
+        )
     scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    index, count = (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
+    index, count = (
+        (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
+    )
     # Of thresholds that accept the same mentions the highest.
     ordered = np.sort(scores[~np.isnan(scores)])
     _, positions = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
     thresholds = GRID[positions]
-    expected, observed = (_sums(scores, values, index, count, thresholds) for values in (scores, correct))
+    expected, observed = (
+        _sums(scores, values, index, count, thresholds) for values in (scores, correct)
+    )
     # Documents as they are where the scores expect the target.
     likely = [size for size, total in expected if total.sum() >= target_precision * size.sum()]
     widest = likely[-1] if likely else np.empty(0, np.int64)
@@ -140,7 +148,10 @@ def find_certificate(
             break
         precision = float(right.sum() / size.sum())
         certificate = replace(
-            certificate, threshold=float(thresholds[row]), share=float(size.sum() / len(scores)), precision=precision
+            certificate,
+            threshold=float(thresholds[row]),
+            coverage=float(size.sum() / len(scores)),
+            precision=precision,
         )
     return certificate
 
@@ -182,7 +193,7 @@ def certify(
     >>> scores = [0.98, 0.97, 0.6] * 100
     >>> correct = [True, True, False] * 100
     >>> found = certify(scores, correct, documents=[number // 3 for number in range(300)])
-    >>> round(found.threshold, 2), round(found.share, 2), found.precision
+    >>> round(found.threshold, 2), round(found.coverage, 2), found.precision
     (0.97, 0.67, 1.0)
     >>> few = certify(scores[:30], correct[:30], documents=[number // 3 for number in range(30)])
     >>> few.threshold, few.documents_needed
@@ -248,7 +259,9 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
         raise UserError(f"{counts}: give one of each per mention")
     for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
         if not _is_number(score) or not np.isfinite(score):
-            raise UserError(f"row {row}: the score {score!r} is not a number; leave out mentions without an answer")
+            raise UserError(
+                f"row {row}: the score {score!r} is not a number; leave out mentions without an answer"
+            )
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
             raise UserError(
                 f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map scores on another "
@@ -258,10 +271,14 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
         # pandas.NA cannot be compared, not even with itself.
         if document is None or str(document) == "<NA>" or document != document:
-            raise UserError(f"row {row}: the document is missing; give every mention the id of its document")
+            raise UserError(
+                f"row {row}: the document is missing; give every mention the id of its document"
+            )
     count = len(set(columns["documents"]))
     if not count:
-        raise UserError("there are no mentions; give scores of mentions whose answers were labelled")
+        raise UserError(
+            "there are no mentions; give scores of mentions whose answers were labelled"
+        )
     if count < 2:
         raise UserError(
             f"all mentions are from {count} document, which says nothing about other documents; give the id of each "
@@ -347,7 +364,9 @@ class CertificateHistory:
         Raises:
             UserError: the history is damaged.
         """
-        if not isinstance(state, list) or not all(isinstance(documents, list) for documents in state):
+        if not isinstance(state, list) or not all(
+            isinstance(documents, list) for documents in state
+        ):
             raise UserError(
                 "calibrator.json: the record of earlier certificates is missing or damaged; run umls-reranker "
                 "calibrate again"

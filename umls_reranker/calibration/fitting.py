@@ -22,7 +22,16 @@ from .cross_fitting import CrossFits
 from .decisions import Decisions, Scored
 from .features import CROSS_ENCODER, FeatureTable, check_features, default_features, feature_table
 from .fusion import reads_type
-from .inputs import ALL_INPUTS, ScoreRange, absent_inputs, inputs_of, lacking, lists_with_any, removed_inputs, without
+from .inputs import (
+    ALL_INPUTS,
+    ScoreRange,
+    absent_inputs,
+    inputs_of,
+    lacking,
+    lists_with_any,
+    removed_inputs,
+    without,
+)
 from .logistic import log_sums
 from .probabilities import Calibration, InputModel
 from .reliability import document_folds, log_loss
@@ -72,7 +81,9 @@ class CrossEncoderLogits:
     def with_candidates(self, retained: np.ndarray) -> CrossEncoderLogits:
         """The same for some of the candidates, as for `CandidateLists.with_candidates`."""
         known = {unseen: logits[retained] for unseen, logits in self.known.items()}
-        return CrossEncoderLogits(self.cross_encoder, self.lists.with_candidates(retained), self.truncated, known)
+        return CrossEncoderLogits(
+            self.cross_encoder, self.lists.with_candidates(retained), self.truncated, known
+        )
 
 
 class Fitted(NamedTuple):
@@ -132,27 +143,41 @@ def fit_calibration(
     """
     data = _Data.of(lists, cross_encoder, counts, _features(lists, settings), seed)
     documents = lists.annotations.documents
-    certifies = lists.annotations.certifies & history.is_new(documents) & may_certify
-    now_certified = history.after(documents[certifies].tolist())
+    for_certificate = lists.annotations.is_random_sample & history.is_new(documents) & may_certify
+    now_certified = history.after(documents[for_certificate].tolist())
     attempt = len(now_certified.certificates)
-    of_certificate = {"documents": len({*documents[certifies]}), "mentions": int(certifies.sum())}
+    of_certificate = {
+        "documents": len({*documents[for_certificate]}),
+        "mentions": int(for_certificate.sum()),
+    }
     facts = {"split": "calibration", "mentions": len(lists), "pairs": len(lists.owner)}
-    facts |= {"positives": int(lists.labels.sum()), "certified_by": {"attempt": attempt} | of_certificate}
+    facts |= {
+        "positives": int(lists.labels.sum()),
+        "certified_by": {"attempt": attempt} | of_certificate,
+    }
     first = data.cross_fits(data.absent)
     if CROSS_ENCODER in data.names and len(data.names) > 1:
         gain = first.cross_encoder_gain()
         is_kept = gain.is_worth_it or not may_drop_cross_encoder
         nats = (gain.nats, gain.error) if np.isfinite(gain.nats) else (None, None)
-        facts["cross_encoder"] = {"kept": is_kept, "nats_gained": nats[0], "standard_error": nats[1]}
+        facts["cross_encoder"] = {
+            "kept": is_kept,
+            "nats_gained": nats[0],
+            "standard_error": nats[1],
+        }
         if is_kept:
             facts["pruning"] = first.pruning_cost()
         else:
             data, first = data.list_fusion_alone, first.list_fusion_alone
     sample, rows = first.sample(), first.inside(())[lists.owner]
-    method, losses = choose_calibrator(settings.calibrator, sample, documents[lists.owner[rows]], seed)
+    method, losses = choose_calibrator(
+        settings.calibrator, sample, documents[lists.owner[rows]], seed
+    )
     if losses:
         facts["cross_validated_losses"] = losses
-    removals = removed_inputs(data.names, data.cross_encoder.reads) if has_fallbacks else {ALL_INPUTS: ()}
+    removals = (
+        removed_inputs(data.names, data.cross_encoder.reads) if has_fallbacks else {ALL_INPUTS: ()}
+    )
     models: list[tuple[InputModel, Scored]] = []
     for name, removed in progress(removals.items(), desc="fitting models", unit=" models"):
         # A model that does not read these inputs also serves mentions without them.
@@ -160,8 +185,20 @@ def fit_calibration(
             continue
         try:
             fits = data.cross_fits((*data.absent, *removed)) if models else first
-            model = replace(fits.served, name=name, removed=tuple(dict.fromkeys((*data.absent, *removed))))
-            models.append(_fit_model(model, fits, method, data.cross_encoder.reads, certifies, settings, attempt))
+            model = replace(
+                fits.served, name=name, removed=tuple(dict.fromkeys((*data.absent, *removed)))
+            )
+            models.append(
+                _fit_model(
+                    model,
+                    fits,
+                    method,
+                    data.cross_encoder.reads,
+                    for_certificate,
+                    settings,
+                    attempt,
+                )
+            )
         except UserError:
             # The remaining inputs carry no information, so mentions with only these are never in the high tier.
             if not models:
@@ -169,7 +206,9 @@ def fit_calibration(
     scores = [name for name in data.names if name in lists.scores and not name.endswith(FOUND)]
     ranges = {name: ScoreRange.of(lists.scores[name]) for name in scores}
     served_models, key = [model for model, _ in models], lists.index_keys[0]
-    calibration = Calibration(served_models, data.counts, ranges, key, now_certified, training_counts=counts)
+    calibration = Calibration(
+        served_models, data.counts, ranges, key, now_certified, training_counts=counts
+    )
     choice = calibration.model_for(lists, data.cross_encoder.reads)
     served = Scored.empty(len(lists), len(lists.owner))
     for number, (_, scored) in enumerate(models):
@@ -181,7 +220,11 @@ def fit_calibration(
 def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence[str]:
     """The features to weigh; none if the cross-encoder alone decides."""
     names = default_features(lists) if settings.features is None else settings.features
-    if not names and settings.calibrator != "auto" and not CALIBRATORS[settings.calibrator].fits_logits:
+    if (
+        not names
+        and settings.calibrator != "auto"
+        and not CALIBRATORS[settings.calibrator].fits_logits
+    ):
         names = [CROSS_ENCODER]
     check_features(names, lists)
     return names
@@ -192,7 +235,7 @@ def _fit_model(
     fits: CrossFits,
     method: str,
     cross_encoder_inputs: Sequence[str],
-    certifies: np.ndarray,
+    for_certificate: np.ndarray,
     settings: CalibrationArguments,
     attempt: int,
 ) -> tuple[InputModel, Scored]:
@@ -203,27 +246,35 @@ def _fit_model(
         fits: fits of these weights.
         method: name of the calibrator.
         cross_encoder_inputs: inputs that the cross-encoder reads.
-        certifies: (n,) bool, mentions that count for the certificate.
+        for_certificate: (n,) bool, mentions that count for the certificate.
         settings: as for `fit_calibration`.
         attempt: as for `certify`.
     """
     lists, calibrator = fits.lists, CALIBRATORS[method]
     model = replace(model, calibrator=calibrator().fit(fits.sample()))
     parts = fits.held_out()
-    left_out: list[tuple[int, ...]] = [(fold,) for fold in range(len(parts))] if len(parts) > 1 else [()]
+    left_out: list[tuple[int, ...]] = (
+        [(fold,) for fold in range(len(parts))] if len(parts) > 1 else [()]
+    )
     # As in `CrossFits`, by one thread per core, none of which has threads for matrix products.
     try:
         with threadpool_limits(1, "blas"):
-            calibrators = list(map_in_order(lambda folds: calibrator().fit(fits.sample(folds)), left_out))
+            calibrators = list(
+                map_in_order(lambda folds: calibrator().fit(fits.sample(folds)), left_out)
+            )
     except UserError:
         # Too little data outside a fold.
         parts, calibrators = [fits.part(fits.served, np.ones(len(lists), bool))], [model.calibrator]
     scored = Scored.empty(len(lists), len(lists.owner))
     for part, of_part in zip(parts, calibrators, strict=True):
-        scores = replace(part.model, calibrator=of_part).scores(part.table, part.logits, part.list_utilities)
+        scores = replace(part.model, calibrator=of_part).scores(
+            part.table, part.logits, part.list_utilities
+        )
         scored.logits[part.rows] = part.logits
         scored.log_odds[part.rows], scored.probabilities[part.rows] = scores
-        scored.list_utilities[part.rows] = np.nan if part.list_utilities is None else part.list_utilities
+        scored.list_utilities[part.rows] = (
+            np.nan if part.list_utilities is None else part.list_utilities
+        )
     complete = np.ones(len(lists), bool)
     by_type = ["entity_type"] if model.name != ALL_INPUTS and lists.types.is_known.any() else []
     for name in {*model.reads(cross_encoder_inputs), *by_type}:
@@ -232,11 +283,9 @@ def _fit_model(
         lists,
         scored.probabilities,
         best_candidates(scored.log_odds, lists.offsets),
+        settings,
         complete=complete,
-        certifies=certifies,
-        target_precision=settings.target_precision,
-        confidence=settings.confidence,
-        accept_precision=settings.accept_precision,
+        for_certificate=for_certificate,
         attempt=attempt,
     )
     scored.edges[:] = thresholds.edges(lists.types)
@@ -281,13 +330,27 @@ class _Data:
         table = FeatureTable.of(lists, {}, {})
         if names:
             table, counts = _counted(lists, counts, folds, names)
-        return cls(lists, cross_encoder, names, table, counts, folds, absent_inputs(lists, cross_encoder.reads))
+        return cls(
+            lists,
+            cross_encoder,
+            names,
+            table,
+            counts,
+            folds,
+            absent_inputs(lists, cross_encoder.reads),
+        )
 
     @property
     def list_fusion_alone(self) -> _Data:
         """The same without the cross-encoder."""
         names = [name for name in self.names if name != CROSS_ENCODER]
-        return replace(self, cross_encoder=CrossEncoderLogits(None, self.lists), names=names, absent=(), known={})
+        return replace(
+            self,
+            cross_encoder=CrossEncoderLogits(None, self.lists),
+            names=names,
+            absent=(),
+            known={},
+        )
 
     def cross_fits(self, removed: tuple[str, ...]) -> CrossFits:
         """Fits of the features that are left without some inputs.
@@ -300,11 +363,17 @@ class _Data:
             raise UserError(f"no features are left without {', '.join(removed)}")
         lists = without(self.lists, removed)
         # Without CUIs other candidates count as one concept.
-        key = tuple(names), tuple(name for name in self.cross_encoder.reads if name in removed), "cui" in removed
+        key = (
+            tuple(names),
+            tuple(name for name in self.cross_encoder.reads if name in removed),
+            "cui" in removed,
+        )
         if key not in self.known:
             uses_cross_encoder = not names or CROSS_ENCODER in names
             logits = (
-                self.cross_encoder(removed) if uses_cross_encoder else np.full(len(lists.owner), np.nan, np.float32)
+                self.cross_encoder(removed)
+                if uses_cross_encoder
+                else np.full(len(lists.owner), np.nan, np.float32)
             )
             columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
             if "cui" in removed:
@@ -344,7 +413,9 @@ def _counted(
 def _counts_of(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:
     """Counts of some mentions, (n,) bool, of those with one gold concept."""
     rows = zip(lists.mentions, lists.annotations.trainable, lists.types, inside, strict=True)
-    return StringCounts.fit((text, cui, types) for text, cui, types, is_counted in rows if is_counted and cui)
+    return StringCounts.fit(
+        (text, cui, types) for text, cui, types, is_counted in rows if is_counted and cui
+    )
 
 
 def choose_calibrator(
@@ -376,7 +447,9 @@ def choose_calibrator(
     return best, losses
 
 
-def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
+def cross_validated_losses(
+    sample: Sample, groups: Sequence | np.ndarray, seed: int = 0
+) -> dict[str, float]:
     """Held-out loss of each method in nats per list, or per row without lists, in folds by document.
 
     Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can
@@ -392,10 +465,16 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
         UserError: fewer than two documents, or no method that can be fitted on every fold.
     """
     inside_lists = sample.offsets is not None
-    methods = [name for name, kind in CALIBRATORS.items() if (kind.fits_lists if inside_lists else kind.fits_logits)]
+    methods = [
+        name
+        for name, kind in CALIBRATORS.items()
+        if (kind.fits_lists if inside_lists else kind.fits_logits)
+    ]
     fold = document_folds(groups, seed)
     if not fold.any():
-        raise UserError("method 'auto' needs at least 2 documents in the calibration split; choose a method instead")
+        raise UserError(
+            "method 'auto' needs at least 2 documents in the calibration split; choose a method instead"
+        )
     losses, failure = dict.fromkeys(methods, 0.0), None
     for number in range(fold.max() + 1):
         rest, held_out = sample.take(fold != number), sample.take(fold == number)

@@ -27,8 +27,9 @@ from .certificate import Certificate, find_certificate
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists
+    from .arguments import CalibrationArguments
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99
 # Gold pairs below which a node takes its parent's acceptance threshold unchanged, and correct top candidates below
@@ -41,22 +42,11 @@ SHRINKAGE = 1000.0
 
 @dataclass(frozen=True)
 class TypeThreshold:
-    """Thresholds of one semantic type, ancestor or group, with their support and origin.
+    """Thresholds of one semantic type, ancestor or group: ``low <= accept <= high``; no `high`, no high tier."""
 
-    ``low <= accept <= high``. The ``*_level`` fields name the most specific node whose data contributed: the type
-    itself, an ancestor, "group:..." or "default".
-    """
-
-    accept: float
-    high: float | None
     low: float
-    own_accept: float | None
-    own_f1: float | None
-    support_pairs: int
-    support_positives: int
-    support_mentions: int
-    accept_level: str
-    low_level: str
+    accept: float
+    high: float | None = None
 
     def tier(self, p: float) -> str:
         """Tier of a calibrated probability: "high", "medium", "low" or "reject"."""
@@ -67,8 +57,8 @@ class TypeThreshold:
         return "low" if p >= self.low else "reject"
 
 
-def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The threshold t that maximizes the F1 of ``p >= t``, and that F1.
+def f1_threshold(p: np.ndarray, y: np.ndarray) -> float:
+    """The threshold t that maximizes the F1 of ``p >= t``.
 
     Only values between two distinct probabilities are considered, so tied pairs are accepted together. t is halfway to
     the next lower probability, so rounding cannot flip a pair. Of equal maxima, the highest threshold is used.
@@ -78,12 +68,14 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         y: (n,) labels 0 or 1, at least one positive.
     """
     order = np.argsort(-p, kind="stable")
-    p, correct = p[order], np.cumsum(y[order], dtype=np.float64)
+    p = p[order]
+    correct = np.cumsum(y[order], dtype=np.float64)
     if not correct[-1:].any():
         raise ValueError("an F1 threshold needs at least one positive pair")
-    f1 = np.where(np.append(p[1:] < p[:-1], True), 2 * correct / (np.arange(1.0, len(p) + 1) + correct[-1]), -1.0)
-    last = int(np.argmax(f1))
-    return _halfway(p, last), float(f1[last])
+    accepted = np.arange(1.0, len(p) + 1)
+    is_last_of_ties = np.append(p[1:] < p[:-1], True)
+    f1 = np.where(is_last_of_ties, 2 * correct / (accepted + correct[-1]), -1.0)
+    return _halfway(p, int(np.argmax(f1)))
 
 
 def precision_threshold(p: np.ndarray, correct: np.ndarray, precision: float) -> float:
@@ -95,8 +87,10 @@ def precision_threshold(p: np.ndarray, correct: np.ndarray, precision: float) ->
         precision: between 0 and 1.
     """
     order = np.argsort(-p, kind="stable")
-    p, accepted = p[order], np.arange(1.0, len(p) + 1)
-    is_precise = np.append(p[1:] < p[:-1], True)[: len(p)] & (np.cumsum(correct[order]) >= precision * accepted)
+    p = p[order]
+    accepted = np.arange(1.0, len(p) + 1)
+    is_precise = np.cumsum(correct[order]) >= precision * accepted
+    is_precise[:-1] &= p[1:] < p[:-1]
     return _halfway(p, int(np.flatnonzero(is_precise)[-1])) if is_precise.any() else 1.0
 
 
@@ -129,7 +123,7 @@ class ThresholdTable:
     @classmethod
     def uncertified(cls) -> ThresholdTable:
         """Thresholds of a model without any: all candidates are in one tier."""
-        return cls({DEFAULT: TypeThreshold(0.0, None, 0.0, None, None, 0, 0, 0, DEFAULT, DEFAULT)}, TypeHierarchy([]))
+        return cls({DEFAULT: TypeThreshold(low=0.0, accept=0.0)}, TypeHierarchy([]))
 
     @property
     def is_certified(self) -> bool:
@@ -151,14 +145,18 @@ class ThresholdTable:
     def edges(self, types: Types) -> np.ndarray:
         """Lowest probabilities of the tiers low, medium and high for mentions of these types, (n, 3)."""
         rows, codes = nearest_rows(self.rows, types, self.hierarchy)
-        return np.array([(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows])[codes]
+        return np.array(
+            [(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows]
+        )[codes]
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``thresholds.json``."""
         return {
             "certificate": None if self.certificate is None else asdict(self.certificate),
             "default": asdict(self.rows[DEFAULT]),
-            "types": {node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT},
+            "types": {
+                node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT
+            },
         }
 
 
@@ -166,12 +164,10 @@ def fit_thresholds(
     lists: AnnotatedLists,
     probabilities: np.ndarray,
     top: np.ndarray,
+    settings: CalibrationArguments,
     *,
     complete: np.ndarray | None = None,
-    certifies: np.ndarray | None = None,
-    target_precision: float = 0.95,
-    confidence: float = 0.95,
-    accept_precision: float | None = None,
+    for_certificate: np.ndarray | None = None,
     attempt: int = 1,
 ) -> ThresholdTable:
     """Fit thresholds and certificate to n candidate lists with m candidates.
@@ -183,35 +179,42 @@ def fit_thresholds(
         lists: the lists.
         probabilities: (m,) calibrated, by fits that have not seen the documents.
         top: (n,) index of each list's top candidate, -1 if it has none.
+        settings: target precision, its confidence, and the precision of the accepted top candidates over all types
+            together, which sets one threshold of acceptance; by default each type has that with the highest F1.
         complete: (n,) bool, whether a mention has all inputs that the model reads, by default all. Others are never in
             the high tier.
-        certifies: (n,) bool, whether a mention counts for the certificate, by default all.
-        target_precision: as for `certify`.
-        confidence: as for `certify`.
-        accept_precision: precision of the accepted top candidates, over all types together, which sets one threshold
-            of acceptance; by default each type has that with the highest F1.
+        for_certificate: (n,) bool, whether a mention counts for the certificate, by default all.
         attempt: as for `certify`.
 
     Raises:
         UserError: there is no gold pair.
     """
-    correct, every = lists.is_gold(top), np.ones(len(lists), bool)
+    correct = lists.is_gold(top)
     top_p = np.full(len(lists), np.nan)
     top_p[top >= 0] = probabilities[top[top >= 0]]
     rows = _type_thresholds(lists, probabilities, top_p, correct)
-    if accept_precision is not None:
-        drawn = (top >= 0) & lists.annotations.certifies
-        accept = precision_threshold(top_p[drawn], correct[drawn], accept_precision)
-        common: dict[str, Any] = {"accept": accept, "accept_level": DEFAULT}
-        rows = {node: replace(row, low=min(row.low, accept), **common) for node, row in rows.items()}
-    edges = ThresholdTable(rows, lists.hierarchy).edges(lists.types)
-    served = np.where((every if complete is None else complete) & (top_p >= edges[:, 1]), top_p, np.nan)
-    counted = every if certifies is None else certifies
-    rows_of = served[counted], correct[counted], lists.annotations.documents[counted]
-    certificate = find_certificate(*rows_of, target_precision, confidence, attempt=attempt)
-    if (threshold := certificate.threshold) is not None:
+    if settings.accept_precision is not None:
+        sampled = (top >= 0) & lists.annotations.is_random_sample
+        accept = precision_threshold(top_p[sampled], correct[sampled], settings.accept_precision)
+        rows = {node: TypeThreshold(min(row.low, accept), accept) for node, row in rows.items()}
+    is_accepted = top_p >= ThresholdTable(rows, lists.hierarchy).edges(lists.types)[:, 1]
+    if complete is not None:
+        is_accepted &= complete
+    counted = np.ones(len(lists), bool) if for_certificate is None else for_certificate
+    certificate = find_certificate(
+        np.where(is_accepted, top_p, np.nan)[counted],
+        correct[counted],
+        lists.annotations.documents[counted],
+        settings.target_precision,
+        settings.confidence,
+        attempt=attempt,
+    )
+    threshold = certificate.threshold
+    if threshold is not None:
         rows = {node: replace(row, high=max(threshold, row.accept)) for node, row in rows.items()}
-    return ThresholdTable(rows, lists.hierarchy, target_precision, confidence, certificate)
+    return ThresholdTable(
+        rows, lists.hierarchy, settings.target_precision, settings.confidence, certificate
+    )
 
 
 def _type_thresholds(
@@ -226,41 +229,41 @@ def _type_thresholds(
         correct: (n,) whether it is the gold concept.
     """
     code, members = memberships(lists.types, lists.hierarchy)
-    pair_code, labels, has_top = code[lists.owner], lists.labels, ~np.isnan(top_p)
+    pair_code = code[lists.owner]
+    has_correct_top = correct & ~np.isnan(top_p)
     rows: dict[str, TypeThreshold] = {}
     # From the root down, so that parents exist when their children need them.
     for node, inside in members.items():
-        in_pairs, in_tops = inside[pair_code], inside[code] & has_top
-        p, y, correct_p = probabilities[in_pairs], labels[in_pairs], top_p[in_tops & correct]
-        positives = int(y.sum())
         parent = next(map(rows.get, lineage(node, lists.hierarchy)[1:]), None)
-        optimum, f1 = f1_threshold(p, y) if positives else (None, None)
-        if parent and (optimum is None or positives < MIN_POSITIVES):
-            accept, accept_level = parent.accept, parent.accept_level
-        elif optimum is None:
+        in_node = inside[pair_code]
+        accept = _accept_threshold(probabilities[in_node], lists.labels[in_node], parent)
+        low = _low_threshold(top_p[inside[code] & has_correct_top], accept, parent)
+        rows[node] = TypeThreshold(low, accept)
+    return rows
+
+
+def _accept_threshold(p: np.ndarray, labels: np.ndarray, parent: TypeThreshold | None) -> float:
+    """The threshold of the highest F1 over pairs (n,), shrunk toward the parent's by their number of gold pairs."""
+    positives = int(labels.sum())
+    if parent is None:
+        if not positives:
             raise UserError(
                 "no candidate list of the calibration split contains its gold concept; retrieve more candidates"
             )
-        else:
-            weight = positives / (positives + SHRINKAGE) if parent else 1.0
-            accept = weight * optimum + (1.0 - weight) * (parent.accept if parent else 0.0)
-            accept_level = node
-        low, low_level = (parent.low, parent.low_level) if parent else (accept, node)
-        if len(correct_p) and (len(correct_p) >= MIN_MENTIONS or parent is None):
-            low, low_level = float(np.quantile(correct_p, 1.0 - LOW_REACH, method="lower")), node
-        rows[node] = TypeThreshold(
-            accept=accept,
-            high=None,
-            low=min(low, accept),
-            own_accept=optimum,
-            own_f1=f1,
-            support_pairs=len(p),
-            support_positives=positives,
-            support_mentions=int(in_tops.sum()),
-            accept_level=accept_level,
-            low_level=low_level,
-        )
-    return rows
+        return f1_threshold(p, labels)
+    if positives < MIN_POSITIVES:
+        return parent.accept
+    weight = positives / (positives + SHRINKAGE)
+    return weight * f1_threshold(p, labels) + (1.0 - weight) * parent.accept
+
+
+def _low_threshold(correct_p: np.ndarray, accept: float, parent: TypeThreshold | None) -> float:
+    """What most of the correct top candidates reach, by their probabilities (n,); the parent's if they are few."""
+    low = accept if parent is None else parent.low
+    fewest = 1 if parent is None else MIN_MENTIONS
+    if len(correct_p) >= fewest:
+        low = float(np.quantile(correct_p, 1.0 - LOW_REACH, method="lower"))
+    return min(low, accept)
 
 
 def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
@@ -290,19 +293,35 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
         )
     try:
         hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
-        guarantee = float(state["target_precision"]), float(state["confidence"])
-        if not all(0.0 < number < 1.0 for number in guarantee):
+        target_precision = float(state["target_precision"])
+        confidence = float(state["confidence"])
+        if not (0.0 < target_precision < 1.0 and 0.0 < confidence < 1.0):
             raise TypeError("target_precision or confidence is not a probability")
         tables = {}
         for entry in state["inputs"]:
-            rows = {node: TypeThreshold(**row) for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()}
+            rows = {
+                node: TypeThreshold(**row)
+                for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
+            }
             for node, row in rows.items():
-                if not 0.0 <= row.low <= row.accept <= (1.0 if row.high is None else row.high) <= 1.0:
+                if (
+                    not 0.0
+                    <= row.low
+                    <= row.accept
+                    <= (1.0 if row.high is None else row.high)
+                    <= 1.0
+                ):
                     raise TypeError(f"thresholds of {node} are not in order")
-            certificate = None if entry["certificate"] is None else Certificate(**entry["certificate"])
-            tables[str(entry["name"])] = ThresholdTable(rows, hierarchy, *guarantee, certificate)
+            certificate = (
+                None if entry["certificate"] is None else Certificate(**entry["certificate"])
+            )
+            tables[str(entry["name"])] = ThresholdTable(
+                rows, hierarchy, target_precision, confidence, certificate
+            )
         if not tables:
             raise TypeError("inputs is empty")
         return tables
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
+        raise UserError(
+            f"thresholds.json is damaged ({error}); run the calibrate stage again"
+        ) from error

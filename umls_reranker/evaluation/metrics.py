@@ -23,7 +23,7 @@ from .linking import Documents, Measure, sums_to_f1
 from .outcomes import Outcomes
 
 # Of ``metrics.json``.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # With fewer mentions, a type is not listed and no calibration metric is given.
 SMALLEST_SLICE = 50
 # With fewer mentions, the result of a target may be inconclusive, and a group is not the worst.
@@ -71,7 +71,12 @@ FIGURES = [
         KNOWN,
         in_slices=True,
     ),
-    Figure("high_confidence_share", "high-tier coverage", lambda o: (o.high, o.every), in_slices=True),
+    Figure(
+        "high_confidence_coverage",
+        "high-tier coverage",
+        lambda o: (o.high, o.every),
+        in_slices=True,
+    ),
     Figure(
         "high_confidence_precision",
         "high-tier precision",
@@ -79,9 +84,13 @@ FIGURES = [
         "in the high tier",
         in_slices=True,
     ),
-    Figure("accepted_share", "coverage", lambda o: (o.accepted, o.every), in_slices=True),
+    Figure("accepted_coverage", "coverage", lambda o: (o.accepted, o.every), in_slices=True),
     Figure(
-        "accepted_precision", "precision", lambda o: (o.accepted & o.correct, o.accepted), "accepted", in_slices=True
+        "accepted_precision",
+        "precision",
+        lambda o: (o.accepted & o.correct, o.accepted),
+        "accepted",
+        in_slices=True,
     ),
     # End to end, with abstention: precision over the answers given, recall over the mentions that have one.
     Figure(
@@ -99,7 +108,11 @@ FIGURES = [
         lambda o: (~o.accepted & ~o.in_dictionary, ~o.in_dictionary),
         "with gold not in the dictionary",
     ),
-    Figure("without_candidates_share", "share without candidates", lambda o: (~o.has_candidates, o.every)),
+    Figure(
+        "without_candidates_share",
+        "share without candidates",
+        lambda o: (~o.has_candidates, o.every),
+    ),
     # The monitor counts these two likewise.
     Figure(
         "mean_top_score",
@@ -117,8 +130,8 @@ FIGURES = [
     ),
     # The error rate beyond what the scores predict; positive: overconfident.
     Figure(
-        "excess_error",
-        "excess error",
+        "overconfidence",
+        "overconfidence",
         lambda o: (o.score_or_0 - o.correct * o.has_candidates, o.has_candidates),
         WITH_CANDIDATES,
         in_slices=True,
@@ -158,7 +171,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return report
 
 
-def measure_figures(outcomes: Outcomes, documents: Documents, *, in_slices: bool = False) -> dict[str, Measure]:
+def measure_figures(
+    outcomes: Outcomes, documents: Documents, *, in_slices: bool = False
+) -> dict[str, Measure]:
     """Name -> ``{"value", "low", "high", "n", "population"}`` of all figures, or only of those in slices.
 
     ``n`` is the number of mentions that count, and ``population`` says which they are.
@@ -172,20 +187,25 @@ def measure_figures(outcomes: Outcomes, documents: Documents, *, in_slices: bool
 
 
 def slice_figures(outcomes: Outcomes, documents: Documents, rows: np.ndarray) -> dict[str, Measure]:
-    """Figures of some mentions, (n,) bool: ``share``, those in slices, and ``top1_debiased_ece`` if enough."""
-    inside, documents_inside = outcomes.select(rows), documents.take(rows)
-    figures = {"share": documents.measure([rows, outcomes.every])}
-    figures |= measure_figures(inside, documents_inside, in_slices=True)
+    """Figures of some mentions, (n,) bool: those in slices, and ``top1_debiased_ece`` if there are enough."""
+    inside = outcomes.select(rows)
+    figures = measure_figures(inside, documents.take(rows), in_slices=True)
     top = inside.select(inside.has_candidates)
     if len(top) >= SMALLEST_SLICE:
         options = {"resamples": documents.resamples, "seed": documents.seed}
         ece = calibration_report(top.score, top.correct, top.document, **options)["debiased_ece"]
-        figures["top1_debiased_ece"] = ece | {"n": len(top), "population": "mentions with candidates"}
+        figures["top1_debiased_ece"] = ece | {
+            "n": len(top),
+            "population": "mentions with candidates",
+        }
     return figures
 
 
 def mention_slices(
-    outcomes: Outcomes, mentions: Sequence[str], hierarchy: TypeHierarchy, known: Iterable[tuple[str, str]] = ()
+    outcomes: Outcomes,
+    mentions: Sequence[str],
+    hierarchy: TypeHierarchy,
+    known: Iterable[tuple[str, str]] = (),
 ) -> dict[str, Slices]:
     """Parts of n mentions, by the table that has a row for each.
 
@@ -214,29 +234,46 @@ def mention_slices(
         }
     types = [set(filter(None, map(hierarchy.resolve, names))) for names in outcomes.types]
     if any(types):
-        groups = [{(hierarchy.chain(node) or [node])[-1] for node in nodes} or {WITHOUT_TYPE} for nodes in types]
-        slices["groups"], slices["types"] = _by_node(groups, hierarchy, 1), _by_node(types, hierarchy, SMALLEST_SLICE)
+        groups = [
+            {(hierarchy.chain(node) or [node])[-1] for node in nodes} or {WITHOUT_TYPE}
+            for nodes in types
+        ]
+        slices["groups"], slices["types"] = (
+            _by_node(groups, hierarchy, 1),
+            _by_node(types, hierarchy, SMALLEST_SLICE),
+        )
     return slices
 
 
 def measure_slices(
     outcomes: Outcomes, documents: Documents, slices: Mapping[str, Slices]
 ) -> tuple[dict[str, Measure], dict[str, dict[str, str]]]:
-    """Figures of parts of the mentions as ``TABLE/ROW/NAME``; and label by row of each table.
+    """Figures of parts of the mentions as ``TABLE/ROW/NAME``, ``coverage`` of tiers; and label by row of each table.
 
-    Types are in the order of the lower end of the interval of ``excess_error``, the surest first.
+    Types are in the order of the lower end of the interval of ``overconfidence``, the surest first.
     """
     figures: dict[str, Measure] = {}
     rows: dict[str, dict[str, str]] = {table: {} for table in slices}
-    parts = [(table, row, *part) for table, of_table in slices.items() for row, part in of_table.items()]
-    for table, row, label, inside in progress(parts, desc="measuring groups and types", unit=" slices"):
+    parts = [
+        (table, row, *part) for table, of_table in slices.items() for row, part in of_table.items()
+    ]
+    for table, row, label, inside in progress(
+        parts, desc="measuring groups and types", unit=" slices"
+    ):
         if inside.any():
             of_slice = slice_figures(outcomes, documents, inside)
             figures |= {f"{table}/{row}/{name}": figure for name, figure in of_slice.items()}
             rows[table][row] = label
+            if table == "tiers":
+                figures[f"tiers/{row}/coverage"] = documents.measure([inside, outcomes.every])
     if "types" in rows:
-        excess = {row: np.nan_to_num(figures[f"types/{row}/excess_error"]["low"], nan=-1.0) for row in rows["types"]}
-        rows["types"] = {row: rows["types"][row] for row in sorted(excess, key=lambda row: -excess[row])}
+        excess = {
+            row: np.nan_to_num(figures[f"types/{row}/overconfidence"]["low"], nan=-1.0)
+            for row in rows["types"]
+        }
+        rows["types"] = {
+            row: rows["types"][row] for row in sorted(excess, key=lambda row: -excess[row])
+        }
     return figures, rows
 
 
@@ -244,7 +281,11 @@ def worst_groups(figures: Mapping[str, Measure], groups: Mapping[str, str]) -> d
     """The worst semantic group with at least `SMALL_SUPPORT` mentions, by acc@1 and debiased ECE of top scores."""
     worst = {}
     for name, sign in (("acc@1", -1), ("top1_debiased_ece", 1)):
-        found: Measure = {"value": np.nan, "n": 0, "population": f"groups with {SMALL_SUPPORT:,} mentions"}
+        found: Measure = {
+            "value": np.nan,
+            "n": 0,
+            "population": f"groups with {SMALL_SUPPORT:,} mentions",
+        }
         for row, label in groups.items():
             figure = figures.get(f"groups/{row}/{name}", found)
             is_worse = found["n"] == 0 or sign * (figure["value"] - found["value"]) > 0
@@ -256,6 +297,14 @@ def worst_groups(figures: Mapping[str, Measure], groups: Mapping[str, str]) -> d
 
 def _by_node(nodes: Sequence[set[str]], hierarchy: TypeHierarchy, smallest: int) -> Slices:
     """Mentions of each type or group, the largest first."""
-    inside = {node: np.array([node in of_row for of_row in nodes]) for node in sorted(set().union(*nodes))}
-    large = sorted((node for node, rows in inside.items() if rows.sum() >= smallest), key=lambda n: -inside[n].sum())
-    return {node: (node if node == WITHOUT_TYPE else hierarchy.name(node), inside[node]) for node in large}
+    inside = {
+        node: np.array([node in of_row for of_row in nodes]) for node in sorted(set().union(*nodes))
+    }
+    large = sorted(
+        (node for node, rows in inside.items() if rows.sum() >= smallest),
+        key=lambda n: -inside[n].sum(),
+    )
+    return {
+        node: (node if node == WITHOUT_TYPE else hierarchy.name(node), inside[node])
+        for node in large
+    }

@@ -53,11 +53,13 @@ OF_SYSTEMS = [
     Column("acc@1", "acc@1"),
     Column("acc@1 (strict)", "acc@1_strict"),
     Column("gain (points)", "gain", "points"),
-    Column("coverage", "accepted_share"),
+    Column("coverage", "accepted_coverage"),
     Column("precision", "accepted_precision"),
     Column("ECE of top candidates", "top1_ece", "number"),
 ]
-COVERAGES = [Column(f"coverage at precision {p:.2f} *", f"coverage_at_{p:.2f}") for p in COVERAGE_PRECISIONS]
+COVERAGES = [
+    Column(f"coverage at precision {p:.2f} *", f"coverage_at_{p:.2f}") for p in COVERAGE_PRECISIONS
+]
 OF_RANKINGS = [
     Column("acc@1, gold in dictionary", "acc@1_in_dictionary"),
     Column("MRR", "mrr", "number"),
@@ -65,18 +67,23 @@ OF_RANKINGS = [
     Column("recall, whole list", "recall"),
     *COVERAGES,
 ]
-OF_TIERS = [Column("coverage", "share"), Column("precision", "acc@1")]
+OF_TIERS = [Column("coverage", "coverage"), Column("precision", "acc@1")]
 
 
 def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """All tables of ``metrics.json``; tables and columns without a figure are left out."""
     of_figures = [Column(figure.help, figure.name, figure.format) for figure in FIGURES]
-    of_slices = [column for column, figure in zip(of_figures, FIGURES, strict=True) if figure.in_slices]
+    of_slices = [
+        column for column, figure in zip(of_figures, FIGURES, strict=True) if figure.in_slices
+    ]
     of_slices.append(Column("debiased ECE", "top1_debiased_ece", "number"))
     tables = [
         systems_table(metrics["figures"]),
         _matrix(
-            "Ranking (* thresholds chosen on these mentions, for comparison only)", "systems", OF_RANKINGS, metrics
+            "Ranking (* thresholds chosen on these mentions, for comparison only)",
+            "systems",
+            OF_RANKINGS,
+            metrics,
         ),
         _matrix("Tiers of the top candidates", "tiers", OF_TIERS, metrics),
         _matrix("Seen and unseen in training", "subsets", of_slices, metrics),
@@ -86,7 +93,11 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
     ]
     formats = {column.key: column.format for column in (*OF_SYSTEMS, *OF_RANKINGS, *of_figures)}
     rows = [
-        [(title_of(key), ""), cell(figure, formats.get(key, "fine")), (_over(figure, metrics["split"]), "")]
+        [
+            (title_of(key), ""),
+            cell(figure, formats.get(key, "fine")),
+            (_over(figure, metrics["split"]), ""),
+        ]
         for key, figure in metrics["figures"].items()
         if "/" not in key
     ]
@@ -94,7 +105,9 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def systems_table(figures: Mapping[str, Any], columns: Sequence[Column] = tuple(OF_SYSTEMS)) -> Table:
+def systems_table(
+    figures: Mapping[str, Any], columns: Sequence[Column] = tuple(OF_SYSTEMS)
+) -> Table:
     """The table of `compare_systems`, or other columns of the systems that have them."""
     keys = {column.key for column in columns}
     parts = (key.split("/") for key in figures if key.startswith("systems/"))
@@ -105,14 +118,22 @@ def systems_table(figures: Mapping[str, Any], columns: Sequence[Column] = tuple(
 def systems_text(figures: Mapping[str, Any]) -> str:
     """The systems side by side for a terminal: answers and acceptance, then the coverage at some precisions."""
     compared, covered = systems_table(figures), systems_table(figures, COVERAGES)
-    note = "* thresholds chosen on these mentions: they describe them and promise nothing for others"
-    return "\n\n".join([as_text(compared), *([f"{as_text(covered)}\n{note}"] if covered.rows else [])])
+    note = (
+        "* thresholds chosen on these mentions: they describe them and promise nothing for others"
+    )
+    return "\n\n".join(
+        [as_text(compared), *([f"{as_text(covered)}\n{note}"] if covered.rows else [])]
+    )
 
 
 def _matrix(title: str, table: str, columns: Sequence[Column], metrics: Mapping[str, Any]) -> Table:
     """A table with a row for each system or part of the mentions."""
     figures, labels = metrics["figures"], metrics["rows"].get(table, {})
-    used = [column for column in columns if any(f"{table}/{row}/{column.key}" in figures for row in labels)]
+    used = [
+        column
+        for column in columns
+        if any(f"{table}/{row}/{column.key}" in figures for row in labels)
+    ]
     sized = table != "systems"
     rows = [
         [
@@ -122,7 +143,9 @@ def _matrix(title: str, table: str, columns: Sequence[Column], metrics: Mapping[
         ]
         for row, label in labels.items()
     ]
-    return Table(title, ["", *(["mentions"] if sized else []), *(column.title for column in used)], rows)
+    return Table(
+        title, ["", *(["mentions"] if sized else []), *(column.title for column in used)], rows
+    )
 
 
 def title_of(key: str) -> str:
@@ -131,12 +154,18 @@ def title_of(key: str) -> str:
     >>> title_of("top1_ece")
     'ECE, top candidates'
     """
-    affixes = {"_raw": ", before calibration", "top1_": ", top candidates", "worst_group_": ", worst semantic group"}
+    affixes = {
+        "_raw": ", before calibration",
+        "top1_": ", top candidates",
+        "worst_group_": ", worst semantic group",
+    }
     for affix, note in affixes.items():
         if affix in key:
             return title_of(key.replace(affix, "")) + note
     of_systems = {column.key: column.title for column in (*OF_SYSTEMS, *OF_RANKINGS)}
-    return (NAMES | of_systems | {figure.name: figure.help for figure in FIGURES}).get(key, key.replace("_", " "))
+    return (NAMES | of_systems | {figure.name: figure.help for figure in FIGURES}).get(
+        key, key.replace("_", " ")
+    )
 
 
 def is_there(value: float | None) -> TypeGuard[float]:
@@ -149,7 +178,9 @@ def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
     if format == "percent":
         return percent(figure), interval(figure)
     if format == "points":
-        return (f"{100 * figure['value']:+.1f}" if figure else ""), interval(figure, separator=" to ")
+        return (f"{100 * figure['value']:+.1f}" if figure else ""), interval(
+            figure, separator=" to "
+        )
     digits = 3 if format == "number" else 4
     return number(figure, digits), interval(figure, digits, 1.0)
 
@@ -166,7 +197,9 @@ def percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}\u00a0%" if is_there(value) else "–"
 
 
-def interval(figure: Mapping[str, Any] | None, digits: int = 1, scale: float = 100.0, separator: str = "–") -> str:
+def interval(
+    figure: Mapping[str, Any] | None, digits: int = 1, scale: float = 100.0, separator: str = "–"
+) -> str:
     """The ends of a figure's 95 % interval, "" if it has none, as for a single document."""
     low, high = (figure or {}).get("low"), (figure or {}).get("high")
     if not is_there(low) or not is_there(high):
@@ -211,4 +244,6 @@ def as_text(table: Table) -> str:
 
 def _over(figure: Mapping[str, Any], split: str) -> str:
     """What a figure was measured on."""
-    return f"{figure['n']:,} {split} {figure.get('population', 'mentions')}" if "n" in figure else ""
+    return (
+        f"{figure['n']:,} {split} {figure.get('population', 'mentions')}" if "n" in figure else ""
+    )

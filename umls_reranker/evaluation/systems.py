@@ -47,9 +47,13 @@ class System(NamedTuple):
         return cls(outcomes.rank, outcomes.score, outcomes.accepted)
 
     @classmethod
-    def answering(cls, answers: Sequence[str | None], gold: Sequence[Sequence[str]] | np.ndarray) -> System:
+    def answering(
+        cls, answers: Sequence[str | None], gold: Sequence[Sequence[str]] | np.ndarray
+    ) -> System:
         """A system that gives one id, or None for no answer, for each mention, of whose `gold` ids any is correct."""
-        is_correct = np.array([answer in ids for answer, ids in zip(answers, gold, strict=True)], dtype=bool)
+        is_correct = np.array(
+            [answer in ids for answer, ids in zip(answers, gold, strict=True)], dtype=bool
+        )
         accepted = np.array([answer is not None for answer in answers], dtype=bool)
         return cls(np.where(is_correct, 0, -1), accepted=accepted, is_ranking=False)
 
@@ -81,7 +85,8 @@ def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[s
             most_frequent.setdefault(string, cui)
         frequent = [most_frequent.get(string) for string in strings]
         either = [
-            cui or (cuis[start] if start < end else None) for cui, (start, end) in zip(frequent, bounds, strict=True)
+            cui or (cuis[start] if start < end else None)
+            for cui, (start, end) in zip(frequent, bounds, strict=True)
         ]
         systems["most_frequent_cui"] = System.answering(frequent, gold)
         systems["most_frequent_cui_else_order"] = System.answering(either, gold)
@@ -105,9 +110,9 @@ def compare_systems(
     Returns:
         ``systems/NAME/FIGURE`` -> ``{"value", "low", "high", "n"}``: ``acc@1``; ``acc@1_strict`` with
         composites as errors, if there are any; ``gain`` (not of the first);
-        ``accepted_share`` and ``accepted_precision`` (NaN if nothing is accepted); ``top1_ece``, ``coverage_at_0.95``
-        and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of whole lists if it ranks all candidates;
-        ``acc@1_in_dictionary``.
+        ``accepted_coverage`` and ``accepted_precision`` (NaN if nothing is accepted); ``top1_ece``,
+        ``coverage_at_0.95`` and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of whole lists if it
+        ranks all candidates; ``acc@1_in_dictionary``.
     """
     first = next(iter(systems.values())).ranks == 0
     every = np.ones(len(first), bool)
@@ -122,8 +127,10 @@ def compare_systems(
             difference = correct.astype(np.int64) - first
             of_system["gain"] = documents.measure([difference, every], _mean_difference)
         if system.accepted is not None:
-            of_system["accepted_share"] = documents.measure([system.accepted, every])
-            of_system["accepted_precision"] = documents.measure([system.accepted & correct, system.accepted])
+            of_system["accepted_coverage"] = documents.measure([system.accepted, every])
+            of_system["accepted_precision"] = documents.measure(
+                [system.accepted & correct, system.accepted]
+            )
         if system.score is not None and not np.isnan(system.score).all():
             of_system["top1_ece"] = _top_ece(system, documents)
             for precision in COVERAGE_PRECISIONS:
@@ -178,7 +185,9 @@ def _top_ece(system: System, documents: Documents) -> Measure:
     assert system.score is not None
     rows = np.flatnonzero(~np.isnan(system.score))
     options = {"resamples": documents.resamples, "seed": documents.seed}
-    figure = calibration_report(system.score[rows], system.ranks[rows] == 0, documents.index[rows], **options)["ece"]
+    figure = calibration_report(
+        system.score[rows], system.ranks[rows] == 0, documents.index[rows], **options
+    )["ece"]
     if documents.count < 2:
         figure |= {"low": float("nan"), "high": float("nan")}
     return figure | {"n": len(rows)}

@@ -172,11 +172,11 @@ class Card:
             figures = (
                 entry["certificate"]
                 if _is_certified(entry)
-                else dict.fromkeys(("share", "precision"))
+                else dict.fromkeys(("coverage", "precision"))
             )
             certified = "yes" if _is_certified(entry) else "no"
             rows.append(
-                [entry["name"], certified, percent(figures["share"]), percent(figures["precision"])]
+                [entry["name"], certified, percent(figures["coverage"]), percent(figures["precision"])]
             )
         return markdown_table(["inputs", "certified", "coverage", "precision"], rows)
 

@@ -51,7 +51,8 @@ class Annotations:
         gold: (n,) int64, position of the first correct candidate in its list, or -1.
         in_dictionary: (n,) bool, whether the dictionary has a correct concept; without a dictionary, whether there is
             one.
-        certifies: (n,) bool, whether the mention may count for a certificate, because it is from a random sample.
+        is_random_sample: (n,) bool, whether the mention is from a random sample, so that it may count for a
+            certificate.
         mention_ids: (n,) the id of the mention in its document, None without one.
     """
 
@@ -63,7 +64,7 @@ class Annotations:
     ends: np.ndarray
     gold: np.ndarray
     in_dictionary: np.ndarray
-    certifies: np.ndarray
+    is_random_sample: np.ndarray
     mention_ids: np.ndarray
 
     def take(self, rows: np.ndarray) -> Annotations:

@@ -79,7 +79,7 @@ def read_labelled_lists(
         dictionary: UMLS release or file of names that completes the candidates (`Dictionary`).
         concepts: dictionary of a run, which completes the candidates and knows which gold concepts are in it.
         add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and ``mention_id`` of a
-            row replaces it, and one with ``"sampled": false`` may not count for a certificate.
+            row replaces it, and one with ``"is_random_sample": false`` may not count for a certificate.
         fitted_on: whether a model is to be fitted, which needs documents to fit on and others to measure on.
 
     Raises:
@@ -178,7 +178,9 @@ def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
         ends=np.array(ends),
         gold=gold,
         in_dictionary=np.array([bool({*ids} - {CUI_LESS}) for ids in alternatives], bool),
-        certifies=np.array([value is not False for value in first_values(rows.content, "sampled")], bool),
+        is_random_sample=np.array(
+            [value is not False for value in first_values(rows.content, "is_random_sample")], bool
+        ),
         mention_ids=np.array(list(map(id_text, first_values(rows.content, "mention_id"))), object),
     )
     return LabelledLists(lists.annotated(annotations), positions, first_values(rows.content, "split"))

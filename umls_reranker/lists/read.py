@@ -29,7 +29,10 @@ ENDINGS = (".jsonl", ".json", *DELIMITERS, *TABLES)
 ERROR = "error"
 # Columns of CSV about the mention -> keys of its row; all others are keys of candidates.
 MENTION_CELLS = {
-    **{key: key for key in ("mention_id", "doc_id", "entity", "entity_type", "left", "right", "split", "sampled")},
+    **{
+        key: key
+        for key in ("mention_id", "doc_id", "entity", "entity_type", "left", "right", "split", "is_random_sample")
+    },
     **{"mention": "entity", "gold_cui": "cui"},
 }
 TRUE = ("1", "1.0", "true", "yes")
@@ -180,8 +183,8 @@ def _mention(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         mention |= {key: cells[column] for column, key in MENTION_CELLS.items() if column in cells}
     if "entity_type" in mention:
         mention["entity_type"] = _types(mention["entity_type"])
-    if "sampled" in mention:
-        mention["sampled"] = mention["sampled"].lower() in TRUE
+    if "is_random_sample" in mention:
+        mention["is_random_sample"] = mention["is_random_sample"].lower() in TRUE
     if any("gold" in cells for cells in rows):
         marked = (cells.get("cui", "") for cells in rows if cells.get("gold", "").lower() in TRUE)
         gold = list(dict.fromkeys(marked))

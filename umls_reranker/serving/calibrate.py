@@ -179,8 +179,8 @@ class Source:
 
     def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
         """What a certificate takes, and what the documents of some lists are worth for it, as a sentence."""
-        certifies = lists.annotations.certifies & ~self.is_known(lists)
-        index, count = document_index(lists.annotations.documents[certifies])
+        for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
+        index, count = document_index(lists.annotations.documents[for_certificate])
         level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
         size = np.bincount(index, minlength=count)
         test = PrecisionTest(settings.target_precision, level).for_sizes(size)
@@ -272,7 +272,7 @@ def calibrate(
     names = usable_features(lists, has_cross_encoder=source.cross_encoder is not None)
     names = names if settings.features is None else settings.features
     calibration, decisions, fitted = fit(names, is_compared=False)
-    measured = lists.annotations.certifies
+    measured = lists.annotations.is_random_sample
     after, of_measured = decisions.take(measured), lists.take(measured)
 
     def system(decisions: Decisions) -> System:
@@ -327,7 +327,7 @@ def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed
     """
     lists = lists.with_whole_scores(lists.partial_scores)
     lists = lists.with_candidates(best_of_each_concept(lists))
-    measured = lists.annotations.certifies
+    measured = lists.annotations.is_random_sample
     systems = {"lists_order": System(lists.annotations.gold[measured])}
     if lists.scores and len({*lists.annotations.documents}) > 1:
         with suppress(UserError):
@@ -427,15 +427,15 @@ def _about_acceptance(new: Calibrated) -> str:
 def _about_high(new: Calibrated) -> Iterator[str]:
     """The certificates; that of all inputs with its result on held-out documents."""
     table, figures = new.calibration.thresholds, new.metrics["figures"]
-    share, precision = figures["high_confidence_share"], figures["high_confidence_precision"]
+    coverage, precision = figures["high_confidence_coverage"], figures["high_confidence_precision"]
     yield (
         f"High tier (precision of at least {table.target_precision:.0%} with {table.confidence:.0%} confidence), "
         "threshold on all documents:"
     )
     for model in new.calibration.models:
         yield f"  {model.name}: {model.thresholds.certificate}"
-    if table.is_certified and share["value"]:
-        yield f"  cross-fitted: {percent(share)} of the mentions, {percent(precision)} correct"
+    if table.is_certified and coverage["value"]:
+        yield f"  cross-fitted: {percent(coverage)} of the mentions, {percent(precision)} correct"
     if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
         yield note
 

@@ -77,7 +77,7 @@ def evaluate_lists(
         notes.append(
             f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by document"
         )
-    coverage = metrics["figures"]["high_confidence_share"]
+    coverage = metrics["figures"]["high_confidence_coverage"]
     precision = metrics["figures"]["high_confidence_precision"]
     correct = f", {percent(precision)} of them correct" if coverage["value"] else ""
     notes.append(f"high tier of this model: {percent(coverage)} of the mentions{correct}")

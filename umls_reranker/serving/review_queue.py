@@ -15,8 +15,8 @@ from ..lists.candidate_forms import concept_id
 from ..lists.gold import gold_parts, trainable
 from ..vocab.text import normalize_name
 
-SAMPLED = "sampled"
-MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "right", SAMPLED)
+RANDOM_SAMPLE = "is_random_sample"
+MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "right", RANDOM_SAMPLE)
 
 
 def select_for_review(
@@ -34,7 +34,7 @@ def select_for_review(
         seed: seed of the random sample.
 
     Returns:
-        The rows with the key ``sampled``: whether the row belongs to the random sample.
+        The rows with the key ``is_random_sample``: whether the row belongs to the random sample.
     """
     drawn = np.random.default_rng(seed).permutation(len(rows))[: round(count * random_share)].tolist()
     strings = {normalize_name(_entity(rows[number])) for number in drawn}
@@ -45,7 +45,9 @@ def select_for_review(
             strings.add(string)
             doubtful.append(number)
     return [
-        {**rows[number], SAMPLED: is_drawn} for part, is_drawn in ((drawn, True), (doubtful, False)) for number in part
+        {**rows[number], RANDOM_SAMPLE: is_drawn}
+        for part, is_drawn in ((drawn, True), (doubtful, False))
+        for number in part
     ]
 
 

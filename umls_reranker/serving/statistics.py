@@ -23,9 +23,9 @@ from ..core.files import read_json, require_format
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # What is looked at every day, and compared with the reference.
-DAILY = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
+DAILY = ("high_confidence_coverage", "accepted_coverage", "mean_top_score", "mean_margin")
 # Cells of the top scores, of equal width: shares of ten cells, or of deciles, differ too much between the fit that
 # serves and the five that are cross-fitted. Two further cells hold mentions that a model of fewer inputs decided, and
 # mentions without candidates.
@@ -131,8 +131,8 @@ class Statistics:
         return counts | {
             "inputs": {key[1]: count for key, count in sums.items() if key[0] == "inputs"},
             "tiers": {tier: sums["tier", tier] for tier in TIERS},
-            "high_confidence_share": sums["tier", "high"] / mentions if mentions else None,
-            "accepted_share": sums["accepted"] / mentions if mentions else None,
+            "high_confidence_coverage": sums["tier", "high"] / mentions if mentions else None,
+            "accepted_coverage": sums["accepted"] / mentions if mentions else None,
             "mean_top_score": sums["scores"] / ranked if ranked else None,
             "mean_margin": sums["margins"] / ranked if ranked else None,
         }
