@@ -16,14 +16,16 @@ from umls_reranker.lists.labels import write_list_rows
 ROOT = Path(__file__).parents[2]
 GPU = ROOT / "benchmarks" / "gpu"
 # What a machine with torch, transformers and accelerate alone does not have.
-MISSING = "datasets evaluate faiss pandas pyarrow scipy sentence_transformers sklearn tensorboard xxhash"
+MISSING = "datasets evaluate faiss pandas pyarrow scipy sentence_transformers sklearn tensorboard"
 
 MISSED = ("float16", "scoring by sentence-transformers", "training by sentence-transformers")
 
 
 def run(*command, **environment):
     command = [sys.executable, *map(str, command)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -33,7 +35,9 @@ def blocked(tmp_path):
     """A folder for PYTHONPATH, with which Python finds none of these libraries."""
     folder = tmp_path / "blocked"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({MISSING.split()}))\n")
+    (folder / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({MISSING.split()}))\n"
+    )
     return folder
 
 
@@ -44,7 +48,15 @@ def test_the_whole_course_runs_on_a_cpu_without_further_libraries(tmp_path, bloc
     rows = [{"entity": names[at], "names": names[at : at + 4], **lists} for at in range(15)]
     write_list_rows(iter([pa.Table.from_pylist(rows)]), tmp_path / "train.arrow")
     model = tiny_encoder(tmp_path / "model")
-    run(GPU / "pack.py", tmp_path / "gpu.tar.gz", "--pairs", tmp_path, "--model", model, PYTHONPATH=str(ROOT))
+    run(
+        GPU / "pack.py",
+        tmp_path / "gpu.tar.gz",
+        "--pairs",
+        tmp_path,
+        "--model",
+        model,
+        PYTHONPATH=str(ROOT),
+    )
     with tarfile.open(tmp_path / "gpu.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     options = ("--device", "cpu", "--quick", "--output", tmp_path / "gpu.md")

@@ -1,19 +1,35 @@
 import unicodedata
 from types import SimpleNamespace
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.vocab import text as normalization
-from umls_reranker.vocab.text import hash_names, normalize_name, normalize_names
+from umls_reranker.vocab.text import normalize_name, normalize_names
 
 PIECES = st.sampled_from(
-    ["a", "B", "7", " ", "-", "_", "(", "\t", "\0", "\u00e9", "e\u0301", "\u00b5", "\uff24", "\u00df"]
+    [
+        "a",
+        "B",
+        "7",
+        " ",
+        "-",
+        "_",
+        "(",
+        "\t",
+        "\0",
+        "\u00e9",
+        "e\u0301",
+        "\u00b5",
+        "\uff24",
+        "\u00df",
+    ]
 )
-NAMES = st.lists(st.one_of(st.lists(PIECES, max_size=20).map("".join), st.text(max_size=8)), max_size=30)
+NAMES = st.lists(
+    st.one_of(st.lists(PIECES, max_size=20).map("".join), st.text(max_size=8)), max_size=30
+)
 
 
 @settings(deadline=None)
@@ -24,17 +40,6 @@ def test_names_at_once_are_as_names_one_by_one(names, start):
     assert forms.type == pa.string()
     assert forms.to_pylist() == [normalize_name(name) for name in names]
     assert normalize_names(column.slice(start)).to_pylist() == forms.to_pylist()[start:]
-
-
-@settings(deadline=None)
-@given(names=NAMES, start=st.integers(0, 5))
-def test_a_hash_depends_on_the_name_alone(names, start):
-    column = pa.array(names, pa.string())
-    hashes = hash_names(column)
-    assert hashes.dtype == np.uint64
-    assert hash_names(column.slice(start)).tolist() == hashes[start:].tolist()
-    by_name = dict(zip(names, hashes.tolist(), strict=True))
-    assert [by_name[name] for name in names] == hashes.tolist()
 
 
 def test_no_run_of_combining_marks_is_sorted_whole(monkeypatch):
@@ -54,11 +59,6 @@ def test_a_long_name_is_normalized_as_its_words_are():
     expected = " ".join(normalize_name(word) for word in words)
     for space in (" ", "\t\u00a0", "\x1c"):
         assert normalize_name(space.join(words)) == expected
-
-
-def test_hashes_are_those_of_every_machine():
-    # Of xxHash's own test program: xxh3_64 with seed 0.
-    assert hash_names(pa.array(["", "a"])).tolist() == [0x2D06800538D394C2, 0xE6C632B61E964E1F]
 
 
 @pytest.mark.parametrize(

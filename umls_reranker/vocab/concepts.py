@@ -12,10 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import arrow_writer, expand_ranges, list_offsets, map_in_order, open_arrow
+from ..core.arrays import (
+    arrow_writer,
+    expand_ranges,
+    hash_texts,
+    list_offsets,
+    map_in_order,
+    open_arrow,
+)
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from .text import hash_names, normalize_names
+from .text import normalize_names
 from .types import TypeHierarchy
 
 CONCEPT_SCHEMA = pa.schema(
@@ -68,24 +75,40 @@ def table_of_lists(
     definitions: pa.StringArray | None = None,
     alternates: pa.ListArray | None = None,
 ) -> pa.Table:
-    """The table of `CONCEPT_SCHEMA` for n concepts with these lists; of names, the preferred one comes first."""
+    """The table of `CONCEPT_SCHEMA` for n concepts; the preferred name comes first in a list."""
     offsets = names.offsets.to_numpy()
     first = pa.array(offsets[:-1])
     is_synonym = np.ones(len(names.values), bool)
     is_synonym[offsets[:-1]] = False
     starts = pa.array(offsets - np.arange(len(cuis) + 1), pa.int32())
     synonyms = pa.ListArray.from_arrays(starts, names.values.filter(pa.array(is_synonym)))
-    nothing = pa.ListArray.from_arrays(pa.array(np.zeros(len(cuis) + 1, np.int32)), pa.array([], pa.string()))
+    nothing = pa.ListArray.from_arrays(
+        pa.array(np.zeros(len(cuis) + 1, np.int32)), pa.array([], pa.string())
+    )
     definitions = pa.repeat("", len(cuis)) if definitions is None else definitions
-    columns = [cuis, names.values.take(first), synonyms, types or nothing, definitions, alternates or nothing]
+    columns = [
+        cuis,
+        names.values.take(first),
+        synonyms,
+        types or nothing,
+        definitions,
+        alternates or nothing,
+    ]
     return pa.table(columns, schema=CONCEPT_SCHEMA)
 
 
 def iter_concepts(table: pa.Table) -> Iterator[Concept]:
     """Yield the rows of a table of `CONCEPT_SCHEMA`."""
     for batch in table.to_batches(ROWS_PER_BATCH):
-        for cui, name, synonyms, types, definition, ids in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-            yield Concept(cui, name, tuple(synonyms), tuple(types), definition, tuple(ids))
+        for row in batch.to_pylist():
+            yield Concept(
+                cui=row["cui"],
+                name=row["name"],
+                synonyms=tuple(row["synonyms"]),
+                semantic_types=tuple(row["semantic_types"]),
+                definition=row["definition"],
+                alternates=tuple(row["alternates"]),
+            )
 
 
 def count_typed(concepts: pa.Table) -> int:
@@ -96,7 +119,7 @@ def count_typed(concepts: pa.Table) -> int:
 def distinct_lists(
     rows: np.ndarray, values: pa.ChunkedArray, size: int, ranks: np.ndarray | None = None
 ) -> pa.ListArray:
-    """The distinct values of each of `size` rows, by rank, then in their order; values are compared by hash.
+    """The distinct values of each row, by rank, then in their order; they are compared by hash.
 
     Args:
         rows: (n,) int64, the row of each value.
@@ -104,74 +127,84 @@ def distinct_lists(
         size: number of rows.
         ranks: (n,) numbers, the least first; None: all are equal.
     """
-    hashes = np.concatenate([np.empty(0, np.uint64), *map(hash_names, values.chunks)])
+    hashes = np.concatenate([np.empty(0, np.uint64), *map(_hashes, values.chunks)])
     order = np.argsort(rows, kind="stable") if ranks is None else np.lexsort((ranks, rows))
     in_row = (hashes ^ rows.astype(np.uint64) * ROW_FACTOR)[order]
     retained = order[np.sort(np.unique(in_row, return_index=True)[1])]
     offsets = list_offsets(np.bincount(rows[retained], minlength=size))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(retained)).combine_chunks())
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), values.take(pa.array(retained)).combine_chunks()
+    )
 
 
-CONCEPTS_FILE, CUIS_FILE, NAMES_FILE = "concepts.arrow", "rows_by_cui.arrow", "rows_by_name.arrow"
+CONCEPTS_FILE = "concepts.arrow"
+CUIS_FILE = "rows_by_cui.arrow"
+NAMES_FILE = "rows_by_name.arrow"
 HIERARCHY_FILE = "semantic_types.json"
 
 
 class StringRows:
     """The rows that have a string, found by its 64-bit hash.
 
-    Strings are not compared: among ten million, one in 10^12 look-ups of an unknown string gives a row.
+    Strings are not compared: among ten million, one in 10^12 look-ups of an unknown string gives a
+    row.
 
     Args:
-        table: columns ``hash`` (uint64, ascending) and ``row`` (int32, ascending where hashes are equal).
+        table: columns ``blake2b`` (uint64, ascending) and ``row`` (int32, ascending where hashes
+            are equal).
     """
 
-    SCHEMA = pa.schema({"hash": pa.uint64(), "row": pa.int32()})
+    SCHEMA = pa.schema({"blake2b": pa.uint64(), "row": pa.int32()})
 
     def __init__(self, table: pa.Table) -> None:
-        self._hashes, self._rows = (column.to_numpy() for column in table.columns)
+        self._hashes = table["blake2b"].to_numpy()
+        self._rows = table["row"].to_numpy()
 
     @classmethod
     def table_of(cls, hashes: np.ndarray, rows: np.ndarray) -> pa.Table:
         """The table for n strings with these hashes and rows."""
         order = np.lexsort((rows, hashes))
-        hashes, rows = hashes[order], rows[order]
-        is_new = np.ones(len(order), bool)
-        is_new[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
+        hashes = hashes[order]
+        rows = rows[order]
+        is_new = (np.diff(hashes, prepend=hashes[:1]) != 0) | (np.diff(rows, prepend=-1) != 0)
         return pa.table([hashes[is_new], rows[is_new].astype(np.int32)], schema=cls.SCHEMA)
 
     @classmethod
     def table_of_ids(cls, ids: pa.StringArray, alternates: pa.ListArray) -> pa.Table:
         """The table for n ids by their position, and the alternates of each."""
         rows = np.concatenate([np.arange(len(ids)), pc.list_parent_indices(alternates).to_numpy()])
-        return cls.table_of(hash_names(pa.concat_arrays([ids, pc.list_flatten(alternates)])), rows)
+        return cls.table_of(_hashes(pa.concat_arrays([ids, pc.list_flatten(alternates)])), rows)
 
     @classmethod
     def of(cls, strings: pa.StringArray) -> StringRows:
         """Number n distinct strings by their position."""
-        return cls(cls.table_of(hash_names(strings), np.arange(len(strings))))
+        return cls(cls.table_of(_hashes(strings), np.arange(len(strings))))
 
     def find(self, strings: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows of n strings.
 
         Returns:
-            Rows and offsets, int64: the rows of string i are ``rows[offsets[i] : offsets[i + 1]]``, ascending.
+            Rows and offsets, int64: the rows of string i are ``rows[offsets[i] : offsets[i + 1]]``,
+            ascending.
         """
-        hashes = hash_names(strings)
-        starts, stops = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
+        hashes = _hashes(strings)
+        starts = np.searchsorted(self._hashes, hashes, "left")
+        stops = np.searchsorted(self._hashes, hashes, "right")
         _, positions = expand_ranges(starts, stops)
         return self._rows[positions].astype(np.int64), list_offsets(stops - starts)
 
     def find_one(self, strings: pa.StringArray) -> np.ndarray:
         """The first row of each of n strings, (n,) int64; -1 where it has none."""
         rows, offsets = self.find(strings)
-        has_row = np.diff(offsets) > 0
-        found = np.full(len(has_row), -1, np.int64)
-        found[has_row] = rows[offsets[:-1][has_row]]
-        return found
+        return np.where(np.diff(offsets) > 0, np.append(rows, -1)[offsets[:-1]], -1)
+
+
+def _hashes(strings: pa.StringArray) -> np.ndarray:
+    return hash_texts(strings.to_pylist())
 
 
 def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> int:
-    """Write a concept folder: Arrow rows sorted by CUI, the rows by CUI and by name, and the types' hierarchy.
+    """Write a concept folder: concepts sorted by CUI, their rows by CUI and by name, and the types.
 
     Args:
         concepts: of `CONCEPT_SCHEMA`, in any order.
@@ -191,13 +224,18 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
         concepts = concepts.take(order)
     concepts = concepts.combine_chunks()
     cuis = concepts["cui"].combine_chunks()
-    # An empty id would be the first.
-    for cui in ["", *cuis.slice(1).filter(pc.equal(cuis.slice(1), cuis.slice(0, len(cuis) - 1))).to_pylist()]:
-        if cui or not cuis[0].as_py():
-            raise UserError(f"the concept id {cui!r} is empty or repeated; give each concept an id of its own")
+    is_repeated = pc.equal(cuis.slice(1), cuis.slice(0, len(cuis) - 1))
+    invalid = pa.concat_arrays([cuis.filter(pc.equal(cuis, "")), cuis.slice(1).filter(is_repeated)])
+    if len(invalid):
+        raise UserError(
+            f"the concept id {invalid[0].as_py()!r} is empty or repeated; give each concept an id "
+            "of its own"
+        )
     with arrow_writer(path / CONCEPTS_FILE, CONCEPT_SCHEMA) as writer:
         writer.write_table(concepts)
-    _write_rows(path / CUIS_FILE, StringRows.table_of_ids(cuis, concepts["alternates"].combine_chunks()))
+    _write_rows(
+        path / CUIS_FILE, StringRows.table_of_ids(cuis, concepts["alternates"].combine_chunks())
+    )
     _write_rows(path / NAMES_FILE, _rows_by_name(concepts))
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return len(concepts)
@@ -210,35 +248,89 @@ def _write_rows(path: Path, table: pa.Table) -> None:
 
 def _rows_by_name(concepts: pa.Table) -> pa.Table:
     def hashed(start: int) -> tuple[np.ndarray, np.ndarray]:
-        batch = concepts.slice(start, ROWS_PER_BATCH).combine_chunks()
-        preferred, synonyms = (batch[name].combine_chunks() for name in ("name", "synonyms"))
+        batch = concepts.slice(start, ROWS_PER_BATCH)
+        preferred = batch["name"].combine_chunks()
+        synonyms = batch["synonyms"].combine_chunks()
         names = normalize_names(pa.concat_arrays([preferred, pc.list_flatten(synonyms)]))
-        rows = np.concatenate([np.arange(len(preferred)), pc.list_parent_indices(synonyms).to_numpy()])
-        return hash_names(names), start + rows
+        rows = np.concatenate(
+            [np.arange(len(preferred)), pc.list_parent_indices(synonyms).to_numpy()]
+        )
+        return _hashes(names), start + rows
 
     hashes, rows = zip(*map_in_order(hashed, range(0, len(concepts), ROWS_PER_BATCH)), strict=True)
     return StringRows.table_of(np.concatenate(hashes), np.concatenate(rows))
 
 
-class ConceptTable:
+class ConceptColumns:
+    """Names, types and definitions of concepts by row number, and their rows by id.
+
+    Row -1, which `rows` returns for an unknown id, has no names, types or definition.
+
+    Args:
+        table: of `CONCEPT_SCHEMA`.
+        by_cui: the rows of ids and alternates; None makes them.
+
+    Attributes:
+        cuis (pa.StringArray): (n,) the concept ids.
+    """
+
+    def __init__(self, table: pa.Table, by_cui: StringRows | None = None) -> None:
+        # One chunk each, as they were written.
+        self._columns = {name: table[name].combine_chunks() for name in table.column_names}
+        self.cuis: pa.StringArray = self._columns["cui"]
+        self._by_cui = by_cui or StringRows(
+            StringRows.table_of_ids(self.cuis, self._columns["alternates"])
+        )
+
+    def __len__(self) -> int:
+        return len(self.cuis)
+
+    def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
+        """Rows of n CUIs or alternates of them, (n,) int64; -1 for unknown ones."""
+        return self._by_cui.find_one(_texts("CUIs", cuis))
+
+    def column(self, name: str, rows: np.ndarray) -> pa.Array:
+        """One column at n rows, (n,), null at row -1.
+
+        Args:
+            name: ``cui``, ``name``, ``synonyms``, ``semantic_types``, ``definition`` or
+                ``alternates``.
+            rows: row numbers.
+        """
+        return self._columns[name].take(pa.array(rows, mask=rows < 0))
+
+    def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
+        """All names of n rows, the preferred name of each first.
+
+        Returns:
+            Names and offsets: the names of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``,
+                offsets int64.
+        """
+        known = np.flatnonzero(rows >= 0)
+        synonyms = self.column("synonyms", rows)
+        names = pa.concat_arrays([self.column("name", rows[known]), pc.list_flatten(synonyms)])
+        owner = np.concatenate([known, pc.list_parent_indices(synonyms).to_numpy()])
+        order = np.argsort(owner, kind="stable")
+        return names.take(pa.array(order)), list_offsets(np.bincount(owner, minlength=len(rows)))
+
+
+class ConceptTable(ConceptColumns):
     """The concepts of an index by row number, sorted by CUI: names, semantic types, definitions.
 
-    The table is memory-mapped: `ConceptTable.load` reads no names. Row -1, which `ConceptTable.rows` returns for an
-    unknown CUI, has no names, types or definition.
+    The table is memory-mapped: `ConceptTable.load` reads no names. Row -1, which
+    `ConceptTable.rows` returns for an unknown CUI, has no names, types or definition.
 
     Attributes:
         hierarchy: the semantic types and their parents.
         cuis (pa.StringArray): (n,) the concept ids, ascending.
     """
 
-    def __init__(self, table: pa.Table, hierarchy: TypeHierarchy, by_cui: StringRows, by_name: StringRows) -> None:
+    def __init__(
+        self, table: pa.Table, hierarchy: TypeHierarchy, by_cui: StringRows, by_name: StringRows
+    ) -> None:
+        super().__init__(table, by_cui)
         self.hierarchy = hierarchy
-        self._by_cui, self._by_name = by_cui, by_name
-        # One chunk each, as they were written.
-        self._columns = {name: table[name].combine_chunks() for name in table.column_names}
-        self.cuis: pa.StringArray = self._columns["cui"]
-        self._name, self._synonyms = self._columns["name"], self._columns["synonyms"]
-        self._types, self._definition = self._columns["semantic_types"], self._columns["definition"]
+        self._by_name = by_name
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
@@ -252,25 +344,27 @@ class ConceptTable:
         """
         path = Path(path)
         try:
-            tables = [open_arrow(path / name) for name in (CONCEPTS_FILE, CUIS_FILE, NAMES_FILE)]
+            concepts, by_cui, by_name = [
+                open_arrow(path / name) for name in (CONCEPTS_FILE, CUIS_FILE, NAMES_FILE)
+            ]
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is not a concept folder ({error}); run umls-reranker prepare_data") from None
-        if [table.schema.names for table in tables[:2]] != [CONCEPT_SCHEMA.names, StringRows.SCHEMA.names]:
-            raise UserError(f"{path} is not a concept folder of this version; run umls-reranker prepare_data")
+            raise UserError(
+                f"{path} is not a concept folder ({error}); run umls-reranker prepare_data"
+            ) from None
+        if not concepts.schema.equals(CONCEPT_SCHEMA) or not by_cui.schema.equals(
+            StringRows.SCHEMA
+        ):
+            raise UserError(
+                f"{path} is not a concept folder of this version; delete it and run umls-reranker "
+                "prepare_data"
+            )
         hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
-        return cls(tables[0], hierarchy, *map(StringRows, tables[1:]))
-
-    def __len__(self) -> int:
-        return len(self.cuis)
+        return cls(concepts, hierarchy, StringRows(by_cui), StringRows(by_name))
 
     @cached_property
     def name_counts(self) -> np.ndarray:
         """Number of names of each concept, the preferred one included, (n,), int64."""
-        return 1 + pc.list_value_length(self._synonyms).to_numpy().astype(np.int64)
-
-    def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
-        """Rows of n CUIs or alternates of them, (n,) int64; -1 for unknown ones."""
-        return self._by_cui.find_one(_texts("CUIs", cuis))
+        return 1 + pc.list_value_length(self._columns["synonyms"]).to_numpy().astype(np.int64)
 
     def cuis_of(self, rows: np.ndarray) -> pa.StringArray:
         """CUIs of n rows, (n,)."""
@@ -279,72 +373,56 @@ class ConceptTable:
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Find the concepts that have each of n names, up to case, punctuation and spaces.
 
-        Names are compared in normalized form: NFKC, case folded, other characters than letters and digits as spaces.
+        Names are compared in normalized form: NFKC, case folded, other characters than letters and
+            digits as spaces.
 
         Returns:
-            Rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
+            Rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``,
+                ascending, int64.
         """
         return self._by_name.find(normalize_names(_texts("names", names)))
 
-    def column(self, name: str, rows: np.ndarray) -> pa.Array:
-        """One column at n rows, (n,), null at row -1.
-
-        Args:
-            name: ``cui``, ``name``, ``synonyms``, ``semantic_types``, ``definition`` or ``alternates``.
-            rows: row numbers.
-        """
-        return self._columns[name].take(pa.array(rows, mask=rows < 0))
-
-    def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
-        """All names of n rows, the preferred name of each first.
-
-        Returns:
-            Names and offsets: the names of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
-        """
-        synonyms = self.column("synonyms", rows)
-        counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
-        offsets = list_offsets(counts)
-        preferred = self.column("name", rows[rows >= 0])
-        is_preferred = np.zeros(offsets[-1], dtype=bool)
-        is_preferred[offsets[:-1][counts > 0]] = True
-        position = np.empty(offsets[-1], np.int64)
-        position[is_preferred] = np.arange(len(preferred))
-        position[~is_preferred] = np.arange(len(preferred), offsets[-1])
-        return pa.concat_arrays([preferred, pc.list_flatten(synonyms)]).take(pa.array(position)), offsets
-
     def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
-        """One name of each of n rows, (n,); position 0 is the preferred name, 1 the first synonym."""
+        """One name of each of n rows, (n,); position 0 is the preferred name, 1 a synonym."""
         names, offsets = self.names_of(rows)
         return names.take(pa.array(offsets[:-1] + positions))
 
     def names(self, row: int) -> list[str]:
         """All names of a row, the preferred name first."""
-        return [self._name[row].as_py(), *self._synonyms[row].as_py()] if row >= 0 else []
+        return (
+            [self._columns["name"][row].as_py(), *self._columns["synonyms"][row].as_py()]
+            if row >= 0
+            else []
+        )
 
     def semantic_types(self, row: int) -> list[str]:
         """Type ids of a row; may be empty."""
-        return self._types[row].as_py() if row >= 0 else []
+        return self._columns["semantic_types"][row].as_py() if row >= 0 else []
 
     def definition(self, row: int) -> str:
         """Definition of a row, or ""."""
-        return self._definition[row].as_py() if row >= 0 else ""
+        return self._columns["definition"][row].as_py() if row >= 0 else ""
 
     def iter_names(self) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Yield all names in row order, the preferred name first, in batches: rows, (n,) int64, and n names."""
+        """Yield batches of rows, (n,) int64, and n names: all in row order, the preferred first."""
         for start in range(0, len(self), ROWS_PER_BATCH):
             rows = np.arange(start, min(start + ROWS_PER_BATCH, len(self)))
             names, offsets = self.names_of(rows)
             yield np.repeat(rows, np.diff(offsets)), names.to_pylist()
 
     def type_rows(self, type_id: str) -> np.ndarray:
-        """Rows of the concepts with exactly this type (not its descendants), (n,), int64, ascending."""
+        """Rows of the concepts with this very type, not its descendants, (n,) int64, ascending."""
         return self._rows_by_type.get(type_id, np.empty(0, dtype=np.int64))
 
     @cached_property
     def _rows_by_type(self) -> dict[str, np.ndarray]:
-        types = pc.list_flatten(self._types).dictionary_encode()
+        types = pc.list_flatten(self._columns["semantic_types"]).dictionary_encode()
         codes = types.indices.to_numpy()
-        rows = pc.list_parent_indices(self._types).to_numpy()[np.argsort(codes, kind="stable")].astype(np.int64)
+        rows = (
+            pc.list_parent_indices(self._columns["semantic_types"])
+            .to_numpy()[np.argsort(codes, kind="stable")]
+            .astype(np.int64)
+        )
         ends = np.cumsum(np.bincount(codes, minlength=len(types.dictionary)))
         return dict(zip(types.dictionary.to_pylist(), np.split(rows, ends), strict=False))
 
@@ -353,7 +431,9 @@ def _texts(name: str, values: Any) -> pa.StringArray:
     """The values in Arrow; raises TypeError unless they are a list of texts."""
     if isinstance(values, str):
         raise TypeError(f"{name} must be a list of strings, not one string")
-    texts = values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(values, pa.string())
+    texts = (
+        values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(values, pa.string())
+    )
     if texts.null_count:
         raise TypeError(f"{name} must be a list of strings, but some are missing")
     return texts

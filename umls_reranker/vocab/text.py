@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from xxhash import xxh3_64_intdigest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,11 +18,13 @@ PIECE = 256
 # Up to this many texts, Arrow is slower than Python.
 FEW_TEXTS = 128
 # Maps each ASCII byte to lower case, and to a space unless it is a letter or digit.
-FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower()).ljust(256, b" ")
+FOLDED = bytes(
+    byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower()
+).ljust(256, b" ")
 
 
 def normalize_name(text: str) -> str:
-    """The normalized form of a name: NFKC, case folded, other characters than letters and digits as one space.
+    """The normalized form of a name: NFKC, case folded, one space for all but letters and digits.
 
     A text without letters or digits keeps its characters, so the form is empty only for blank text.
 
@@ -61,7 +62,9 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
         return names
     _, offsets, content = names.buffers()
     folded = pa.py_buffer(content.to_pybytes().translate(FOLDED))
-    spaced = pa.Array.from_buffers(pa.string(), len(names), [None, offsets, folded], offset=names.offset)
+    spaced = pa.Array.from_buffers(
+        pa.string(), len(names), [None, offsets, folded], offset=names.offset
+    )
     forms = pc.replace_substring_regex(pc.ascii_trim(spaced, " "), "  +", " ")
     one_by_one = pc.invert(pc.and_(pc.string_is_ascii(names), pc.not_equal(forms, "")))
     slow_forms = [normalize_name(text) for text in names.filter(one_by_one).to_pylist()]
@@ -77,19 +80,11 @@ def normalize_texts(texts: Sequence[str]) -> list[str]:
     return normalize_names(pa.array(texts, pa.string())).to_pylist()
 
 
-def hash_names(names: pa.StringArray) -> np.ndarray:
-    """XXH3 of each name's bytes, (n,), uint64, the same on every machine. Different names may have the same hash."""
-    import pyarrow as pa
-
-    contents = names.cast(pa.binary()).to_pylist()
-    return np.fromiter(map(xxh3_64_intdigest, contents), np.uint64, len(contents))
-
-
 def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """All character trigrams of n texts, text after text.
 
-    Each word has a space on both sides, so "heart" has " he", "hea", "ear", "art" and "rt " (``char_wb`` of
-    scikit-learn).
+    Each word has a space on both sides, so "heart" has " he", "hea", "ear", "art" and "rt "
+    (``char_wb`` of scikit-learn).
 
     Args:
         texts: normalized texts, whose words are separated by single spaces.
@@ -131,8 +126,9 @@ def shared_trigrams(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of a mention's character trigrams in a name, and of the name's trigrams in the mention.
 
-    The trigrams of a text are kept as a set of 2,048 bits, by hash: comparing two texts takes the same time whatever
-    their length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
+    The trigrams of a text are kept as a set of 2,048 bits, by hash: comparing two texts takes the
+    same time whatever their length. Names of some twenty trigrams differ from exact sets by less
+    than 0.01 on average.
 
     >>> pair = np.array([0])
     >>> [float(share[0]) for share in shared_trigrams(["heart"], ["heart attack"], pair, pair)]
@@ -145,8 +141,8 @@ def shared_trigrams(
         name_codes: (m,) position of each candidate's name in `names`.
 
     Returns:
-        Two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
-        mention; 0 for a text without any.
+        Two of (m,) float64: shares of the mention's trigrams that are in the name, and of the
+        name's that are in the mention; 0 for a text without any.
     """
     sets = _trigram_sets([*mentions, *names])
     of_mentions, of_names = sets[: len(mentions)], sets[len(mentions) :]
@@ -170,7 +166,7 @@ IN_ES = ("sses", "xes", "ches", "shes")
 
 
 def singular(word: str) -> str:
-    """An English word without its regular plural; wrong forms do no harm if they are the same for all texts.
+    """An English word without its regular plural; wrong forms that all texts share do no harm.
 
     >>> [singular(word) for word in ("carcinomas", "bodies", "processes", "virus", "gas")]
     ['carcinoma', 'body', 'process', 'virus', 'gas']
@@ -186,7 +182,7 @@ def singular(word: str) -> str:
 
 
 def singular_words(texts: Sequence[str]) -> list[str]:
-    """The sorted words in singular of each normalized text, each after a space, so the first has one, too."""
+    """The sorted words in singular of each normalized text, each after a space, also the first."""
     return ["".join(f" {word}" for word in sorted(map(singular, text.split()))) for text in texts]
 
 
@@ -226,10 +222,11 @@ FUNCTION_WORDS = frozenset(
 
 
 def normal_forms(texts: Sequence[str]) -> list[str]:
-    """Each text as its distinct words in alphabetical order, so that other orders, numbers and spellings agree.
+    """Each text as its distinct words in alphabetical order, in one number and spelling.
 
-    Words are in the singular and in American spelling, function words and "type" are left out, and words that names
-    use for one another (`ALIKE`), such as "cancer" and "neoplasm" or "II" and "2", count as one.
+    Words are in the singular and in American spelling, function words and "type" are left out, and
+    words that names use for one another (`ALIKE`), such as "cancer" and "neoplasm" or "II" and "2",
+    count as one.
 
     >>> normal_forms(["Carcinomas of the Kidney", "renal tumour"])
     ['kidney neoplasm', 'kidney neoplasm']
@@ -237,7 +234,10 @@ def normal_forms(texts: Sequence[str]) -> list[str]:
     names = normalize_texts(texts)
     words = {word for name in names for word in name.split()} - FUNCTION_WORDS
     classes = {word: _word_class(word) for word in words}
-    return [" ".join(sorted({classes[word] for word in name.split() if word in classes})) or name for name in names]
+    return [
+        " ".join(sorted({classes[word] for word in name.split() if word in classes})) or name
+        for name in names
+    ]
 
 
 def _word_class(word: str) -> str:
