@@ -35,7 +35,8 @@ def divide_by_length(lengths: np.ndarray, token_budget: int, is_padded: bool) ->
     """
     order = np.argsort(-lengths, kind="stable")
     offsets = list_offsets(lengths[order])
-    batches, start = [], 0
+    batches = []
+    start = 0
     while start < len(order):
         if is_padded:
             end = start + token_budget // max(1, int(lengths[order[start]]))
@@ -76,7 +77,9 @@ class PackedTexts:
     def join(cls, texts: Sequence[Sequence[int]]) -> PackedTexts:
         """Make the batch of these texts, each a sequence of ids."""
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        return PackedTexts(np.fromiter(chain.from_iterable(texts), np.int32, lengths.sum()), lengths)
+        return PackedTexts(
+            np.fromiter(chain.from_iterable(texts), np.int32, lengths.sum()), lengths
+        )
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -86,7 +89,9 @@ class PackedTexts:
     @cached_property
     def positions(self) -> np.ndarray:
         """Position of each token in its text, (t,) int32."""
-        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
+        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(
+            np.int32
+        )
 
     @property
     def types(self) -> np.ndarray | None:
@@ -97,11 +102,10 @@ class PackedTexts:
     def groups(self) -> list[TextGroup]:
         """The runs of equal length, in order."""
         starts = np.flatnonzero(np.diff(self.lengths, prepend=-1)).tolist()
-        groups, token = [], 0
-        for start, end in zip(starts, [*starts[1:], len(self.lengths)], strict=True):
-            length = int(self.lengths[start])
-            groups.append(TextGroup(slice(start, end), slice(token, token + length * (end - start)), length))
-            token = groups[-1].tokens.stop
+        groups = []
+        for start, end in pairwise([*starts, len(self.lengths)]):
+            tokens = slice(int(self.offsets[start]), int(self.offsets[end]))
+            groups.append(TextGroup(slice(start, end), tokens, int(self.lengths[start])))
         return groups
 
     def padded(self, pad_id: int, multiple: int = 1) -> dict[str, np.ndarray]:
@@ -144,10 +148,11 @@ class PairBatch(PackedTexts):
 
     def distinct(self) -> tuple[PairBatch, np.ndarray]:
         """The distinct pairs, and the index of each pair among them, (n,) int64."""
-        content, ends = self.ids.tobytes(), (4 * self.offsets).tolist()
-        texts = (content[start:end] for start, end in pairwise(ends))
-        numbers = number_distinct(list(zip(self.first_lengths.tolist(), texts, strict=True)))[1]
-        return self.take(np.unique(numbers, return_index=True)[1]), numbers
+        content = self.ids.tobytes()
+        texts = (content[start:end] for start, end in pairwise((4 * self.offsets).tolist()))
+        _, numbers = number_distinct(list(zip(self.first_lengths.tolist(), texts, strict=True)))
+        _, first = np.unique(numbers, return_index=True)
+        return self.take(first), numbers
 
     @property
     def types(self) -> np.ndarray:

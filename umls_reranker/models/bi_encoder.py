@@ -50,22 +50,28 @@ class QueryTokenizer:
         context_tokens: maximum tokens of text on each side of a mention in context.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, context_tokens: int = 0) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, context_tokens: int = 0
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.context_tokens = context_tokens
         self.pad_token_id: int = tokenizer.pad_token_id or 0
         # A list of tokens gives a list of ids.
         self._markers: list[int] = tokenizer.convert_tokens_to_ids(list(MARKERS))  # type: ignore[assignment]
-        word, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+        word = tokenizer.encode("a", add_special_tokens=False)
+        whole = tokenizer.encode("a")
         start = whole.index(word[0])
-        self._head, self._tail = whole[:start], whole[start + len(word) :]
+        self._head = whole[:start]
+        self._tail = whole[start + len(word) :]
 
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
         """One list of ids per text."""
         return self._ids(texts, True, truncation=True, max_length=self.max_length)
 
-    def in_context(self, texts: Sequence[str], lefts: Sequence[str], rights: Sequence[str]) -> list[list[int]]:
+    def in_context(
+        self, texts: Sequence[str], lefts: Sequence[str], rights: Sequence[str]
+    ) -> list[list[int]]:
         """One list of ids per mention with the text around it."""
         start, end = self._markers
         mention_tokens = self.max_length - len(self._head) - len(self._tail)
@@ -74,7 +80,9 @@ class QueryTokenizer:
         for mention, left, right in zip(*columns, strict=True):
             before = left[max(0, len(left) - self.context_tokens) :]
             after = right[: self.context_tokens]
-            queries.append([*self._head, *before, start, *mention[:mention_tokens], end, *after, *self._tail])
+            queries.append(
+                [*self._head, *before, start, *mention[:mention_tokens], end, *after, *self._tail]
+            )
         return queries
 
     def _ids(self, texts: Sequence[str], special: bool, **options: Any) -> list[list[int]]:
@@ -148,11 +156,18 @@ class BiEncoder:
                 body = PaddedLayers(transformer, tokenizer.pad_token_id or 0)
         longest = min(tokenizer.model_max_length, body.longest)
         if max_length > longest:
-            raise UserError(f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it")
-        identity = {"model": model, "pooling": pooling, "max_length": max_length}
-        identity["revision"] = commit_of(folder) or revision
-        context_file = folder / CONTEXT_FILE
-        context_tokens = read_json(context_file)["context_tokens"] if context_file.is_file() else 0
+            raise UserError(
+                f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it"
+            )
+        identity = {
+            "model": model,
+            "revision": commit_of(folder) or revision,
+            "pooling": pooling,
+            "max_length": max_length,
+        }
+        context_tokens = 0
+        if (folder / CONTEXT_FILE).is_file():
+            context_tokens = read_json(folder / CONTEXT_FILE)["context_tokens"]
         require_length(model, max_length, context_tokens, body.longest)
         return cls(body, tokenizer, identity, context_tokens)
 
@@ -197,7 +212,9 @@ class BiEncoder:
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
             batches = divide_by_length(lengths, token_budget, self.body.padded)
             outputs = []
-            for batch, output in zip(batches, parallel_map(partial(self._unit_vectors, ids), batches), strict=True):
+            for batch, output in zip(
+                batches, parallel_map(partial(self._unit_vectors, ids), batches), strict=True
+            ):
                 outputs.append(output)
                 if bar is not None:
                     bar.update(len(batch))
@@ -206,14 +223,18 @@ class BiEncoder:
         if bar is not None:
             bar.close()
         if not np.isfinite(vectors).all():
-            raise UserError("the encoder gave non-finite embeddings; its weights are damaged or overflow float16")
+            raise UserError(
+                "the encoder gave non-finite embeddings; its weights are damaged or overflow float16"
+            )
         return vectors
 
     def _unit_vectors(self, ids: Sequence[list[int]], batch: np.ndarray) -> Tensor:
         """Vectors of these rows of `ids`, longest first, (b, dimension) float32; asynchronous on a GPU."""
         with torch.inference_mode():
             # The sum over tokens has the direction of the mean.
-            pooled = self.body.pooled(PackedTexts.join([ids[row] for row in batch]), self.identity["pooling"])
+            pooled = self.body.pooled(
+                PackedTexts.join([ids[row] for row in batch]), self.identity["pooling"]
+            )
             return functional.normalize(pooled, dim=-1)
 
 
@@ -228,8 +249,10 @@ class PaddedLayers:
     padded = True
 
     def __init__(self, model: PreTrainedModel, pad_token_id: int) -> None:
-        self.model, self.pad_token_id = model.eval(), pad_token_id
-        self.device, self.dimension = model.device, model.config.hidden_size
+        self.model = model.eval()
+        self.pad_token_id = pad_token_id
+        self.device = model.device
+        self.dimension = model.config.hidden_size
         self.longest = model.config.max_position_embeddings
 
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:

@@ -53,7 +53,10 @@ class PairScorer:
     """
 
     def __init__(
-        self, network: TorchNetwork | OnnxNetwork, encoder: PairEncoder, token_budget: int | None = None
+        self,
+        network: TorchNetwork | OnnxNetwork,
+        encoder: PairEncoder,
+        token_budget: int | None = None,
     ) -> None:
         self.network = network
         self.encoder = encoder
@@ -115,7 +118,11 @@ class PairScorer:
                 shows nothing.
         """
         logits, truncated, chunks = np.empty(len(mentions), np.float32), 0, []
-        bar = progress(total=len(mentions), desc=desc, unit=" pairs") if isinstance(desc, str) else None
+        bar = (
+            progress(total=len(mentions), desc=desc, unit=" pairs")
+            if isinstance(desc, str)
+            else None
+        )
         scored = desc if callable(desc) else bar and bar.update
         for start in range(0, len(mentions), CHUNK_PAIRS):
             chunk = slice(start, start + CHUNK_PAIRS)
@@ -138,7 +145,9 @@ class PairScorer:
         if bar is not None:
             bar.close()
         if not np.isfinite(logits).all():
-            raise UserError("the model gave non-finite scores; its weights are damaged or overflow float16")
+            raise UserError(
+                "the model gave non-finite scores; its weights are damaged or overflow float16"
+            )
         return Scores(logits, truncated)
 
     def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:
@@ -179,7 +188,9 @@ def score_lists(
         logits[retained] = scores.logits
         return Scores(logits, scores.truncated)
     columns = scorer.template.mention_texts(lists), lists.lefts, lists.rights
-    mentions, lefts, rights = ([texts[mention] for mention in lists.owner.tolist()] for texts in columns)
+    mentions, lefts, rights = (
+        [texts[mention] for mention in lists.owner.tolist()] for texts in columns
+    )
     return scorer.score(mentions, scorer.template.candidate_texts(lists), lefts, rights, desc)
 
 

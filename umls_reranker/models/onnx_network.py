@@ -25,7 +25,8 @@ class OnnxNetwork:
         pad_id: id of the padding token.
     """
 
-    backend, dtype = "onnx", "float32"
+    backend = "onnx"
+    dtype = "float32"
     padded = True
     token_budget = 1_024
 
@@ -33,17 +34,24 @@ class OnnxNetwork:
         # Its builds for Windows send telemetry.
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
         self._inputs = [node.name for node in self._session.get_inputs()]
         self._pad_id = pad_id
         self.threads = openmp_threads() or usable_cores()
 
     def __call__(self, batch: PairBatch) -> np.ndarray:
         arrays = batch.padded(self._pad_id)
-        return self._session.run(["logits"], {name: arrays[name] for name in self._inputs})[0].reshape(-1)
+        return self._session.run(["logits"], {name: arrays[name] for name in self._inputs})[
+            0
+        ].reshape(-1)
 
-    def map(self, forward: Callable[[np.ndarray], np.ndarray], batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    def map(
+        self, forward: Callable[[np.ndarray], np.ndarray], batches: Sequence[np.ndarray]
+    ) -> Iterator[np.ndarray]:
         # Threads of one call: a forked process would not have those of its parent.
         with ThreadPoolExecutor(self.threads) as pool:
             yield from pool.map(forward, batches)
@@ -59,7 +67,9 @@ def load_onnx(folder: Path, device: str | None, dtype: str | None) -> tuple[Onnx
         UserError: the network is missing or damaged, or a GPU or another dtype is requested.
     """
     if device not in (None, "auto", "cpu"):
-        raise UserError(f"backend onnx runs on the CPU; remove device={device!r} or use backend torch")
+        raise UserError(
+            f"backend onnx runs on the CPU; remove device={device!r} or use backend torch"
+        )
     if dtype not in (None, "auto", "float32"):
         raise UserError(f"backend onnx runs in float32, not in {dtype}; use backend torch")
     file = folder / BACKENDS["onnx"]

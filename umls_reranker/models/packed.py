@@ -60,7 +60,11 @@ class PackedLayers:
     padded = False
 
     def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, dtype: str
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        dtype: str,
     ) -> None:
         prefix = "bert." if "bert.embeddings.word_embeddings.weight" in weights else ""
 
@@ -71,14 +75,17 @@ class PackedLayers:
             return loaded(f"{name}.weight"), loaded(f"{name}.bias")
 
         def layer(name: str) -> _Layer:
-            query, key, value = (both(f"{name}.attention.self.{kind}") for kind in ("query", "key", "value"))
+            queries_keys_values = [
+                both(f"{name}.attention.self.{kind}") for kind in ("query", "key", "value")
+            ]
+            weights_of_kinds, biases_of_kinds = zip(*queries_keys_values, strict=True)
             return _Layer(
-                (torch.cat([query[0], key[0], value[0]]), torch.cat([query[1], key[1], value[1]])),
-                both(f"{name}.attention.output.dense"),
-                both(f"{name}.attention.output.LayerNorm"),
-                both(f"{name}.intermediate.dense"),
-                both(f"{name}.output.dense"),
-                both(f"{name}.output.LayerNorm"),
+                qkv=(torch.cat(weights_of_kinds), torch.cat(biases_of_kinds)),
+                attention_out=both(f"{name}.attention.output.dense"),
+                attention_norm=both(f"{name}.attention.output.LayerNorm"),
+                up=both(f"{name}.intermediate.dense"),
+                down=both(f"{name}.output.dense"),
+                norm=both(f"{name}.output.LayerNorm"),
             )
 
         self.device = device
@@ -94,7 +101,9 @@ class PackedLayers:
         self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
         fits = self.heads > 0 and not self.dimension % self.heads
         if f"{prefix}encoder.layer.{count}.output.dense.weight" in weights or not fits:
-            raise ValueError("the numbers of layers or heads in the configuration and the weights differ")
+            raise ValueError(
+                "the numbers of layers or heads in the configuration and the weights differ"
+            )
 
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:
@@ -116,7 +125,8 @@ class PackedLayers:
         """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum of all (``mean``)."""
         if pooling == "cls":
             return self.first_tokens(batch).float()
-        hidden, sums = self.all_tokens(batch), []
+        hidden = self.all_tokens(batch)
+        sums = []
         for group in batch.groups:
             tokens = hidden[group.tokens].view(group.texts, group.length, -1)
             sums.append(tokens.sum(dim=1, dtype=torch.float32))
@@ -128,16 +138,24 @@ class PackedLayers:
         with self._kernels():
             hidden = self._through(lower, batch)
             first = hidden[to_device(batch.offsets[:-1], self.device)]
-            return self._after_attention(last, self._attention_of_first(last, first, hidden, batch.groups), first)
+            return self._after_attention(
+                last, self._attention_of_first(last, first, hidden, batch.groups), first
+            )
 
     def _through(self, layers: list[_Layer], batch: PackedTexts) -> Tensor:
         hidden = functional.embedding(to_device(batch.ids, self.device), self.words)
         hidden += functional.embedding(to_device(batch.positions, self.device), self.positions)
         types = batch.types
-        hidden += self.types[0] if types is None else functional.embedding(to_device(types, self.device), self.types)
+        hidden += (
+            self.types[0]
+            if types is None
+            else functional.embedding(to_device(types, self.device), self.types)
+        )
         hidden = functional.layer_norm(hidden, self.words.shape[1:], *self.embedding_norm, self.eps)
         for layer in layers:
-            hidden = self._after_attention(layer, self._attention(layer, hidden, batch.groups), hidden)
+            hidden = self._after_attention(
+                layer, self._attention(layer, hidden, batch.groups), hidden
+            )
         return hidden
 
     def _attention(self, layer: _Layer, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
@@ -147,11 +165,17 @@ class PackedLayers:
         for group in groups:
             by_head = (group.texts, group.length, self.heads, -1)
             # (texts, length, 3, heads, size) -> three of (texts, heads, length, size)
-            parts = qkv[group.tokens].view(group.texts, group.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            parts = (
+                qkv[group.tokens]
+                .view(group.texts, group.length, 3, self.heads, -1)
+                .permute(2, 0, 3, 1, 4)
+            )
             output[group.tokens].view(by_head).copy_(_attend(*parts).transpose(1, 2))
         return output
 
-    def _attention_of_first(self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
+    def _attention_of_first(
+        self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]
+    ) -> Tensor:
         """Attention output of each text's first token, (n, h)."""
         width = hidden.shape[1]
         weight, bias = layer.qkv
@@ -159,7 +183,11 @@ class PackedLayers:
         key_value = functional.linear(hidden, weight[width:], bias[width:])
         output = first.new_empty(first.shape)
         for group in groups:
-            parts = key_value[group.tokens].view(group.texts, group.length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+            parts = (
+                key_value[group.tokens]
+                .view(group.texts, group.length, 2, self.heads, -1)
+                .permute(2, 0, 3, 1, 4)
+            )
             by_head = (group.texts, self.heads, 1, -1)
             output[group.rows].view(by_head).copy_(_attend(query[group.rows].view(by_head), *parts))
         return output
@@ -170,7 +198,9 @@ class PackedLayers:
         hidden = functional.linear(attended, *layer.attention_out).add_(hidden)
         hidden = functional.layer_norm(hidden, width, *layer.attention_norm, self.eps)
         inner = functional.gelu(functional.linear(hidden, *layer.up))
-        return functional.layer_norm(functional.linear(inner, *layer.down).add_(hidden), width, *layer.norm, self.eps)
+        return functional.layer_norm(
+            functional.linear(inner, *layer.down).add_(hidden), width, *layer.norm, self.eps
+        )
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

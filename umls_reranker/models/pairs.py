@@ -46,6 +46,10 @@ SEPARATOR = " ; "
 DEFINITION_CHARS = 160
 # Characters read of a text per token that can be kept of it.
 CHARS_PER_TOKEN = 32
+# Of the spans of a pair, those that hold left context, mention, right context and name, and the number of those of the
+# first segment.
+TEXTS = [1, 3, 5, 8]
+FIRST_SEGMENT = 7
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,19 @@ class PairTemplate:
 
     def __post_init__(self) -> None:
         if self.max_length < 16:
-            raise UserError(f"max_length: {self.max_length} is too short for a pair; use 32 or more")
+            raise UserError(
+                f"max_length: {self.max_length} is too short for a pair; use 32 or more"
+            )
 
     @classmethod
     def from_recipe(cls, model: ModelArguments) -> PairTemplate:
         """The template of a recipe."""
-        return cls(model.max_length, model.context_tokens, tuple(model.candidate_fields), model.mention_types)
+        return cls(
+            model.max_length,
+            model.context_tokens,
+            tuple(model.candidate_fields),
+            model.mention_types,
+        )
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -109,7 +120,9 @@ class PairTemplate:
         """The text of a mention for the model, with the names of its semantic types."""
         return SEPARATOR.join([mention, *(types if self.mention_types else ())])
 
-    def candidate_text(self, name: str, preferred_name: str | None = None, definition: str | None = None) -> str:
+    def candidate_text(
+        self, name: str, preferred_name: str | None = None, definition: str | None = None
+    ) -> str:
         """The text of a candidate for the model; a preferred name equal to the name is left out.
 
         >>> PairTemplate(candidate_fields=("preferred_name",)).candidate_text("cold", "Common Cold")
@@ -182,15 +195,20 @@ class PairEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, template: PairTemplate) -> None:
-        self.tokenizer, self.template = tokenizer, template
+        self.tokenizer = tokenizer
+        self.template = template
         # Without truncation and padding, calls change no state, so threads can share the tokenizer.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         markers: list[list[int]] = [[], []]
         if template.context_tokens:
-            markers = [[number] for name in MARKERS if (number := tokenizer.token_to_id(name)) is not None]
+            markers = [
+                [number] for name in MARKERS if (number := tokenizer.token_to_id(name)) is not None
+            ]
             if len(markers) < len(MARKERS):
-                raise UserError(f"the tokenizer lacks a marker of the template: {' or '.join(MARKERS)}")
+                raise UserError(
+                    f"the tokenizer lacks a marker of the template: {' or '.join(MARKERS)}"
+                )
         head, ending, opening, tail = _special_ids(tokenizer)
         special = [head, *markers, ending, opening, tail]
         self._special = [_bytes(ids) for ids in special]
@@ -219,36 +237,48 @@ class PairEncoder:
         n = len(mentions)
         texts, numbers = number_distinct([*mentions, *names])
         ids = self._tokenize(texts)
+        # Without context, any text: none of its tokens is kept.
+        context_numbers = np.zeros(2 * n, np.int64)
         if self.template.context_tokens:
             # Contexts rarely recur. Of a very long text before a mention the end is read.
-            contexts = [*(text[-self._chars :] for text in lefts or [""] * n), *(rights or [""] * n)]
+            contexts = [
+                *(text[-self._chars :] for text in lefts or [""] * n),
+                *(rights or [""] * n),
+            ]
             texts, number_of_context = number_distinct(contexts)
-            numbers = np.append(numbers, len(ids) + number_of_context)
+            context_numbers = len(ids) + number_of_context
             ids += self._tokenize(texts)
+        mention, name, left, right = np.append(numbers, context_numbers).reshape(4, n)
         # The ids of each text, then the special ones; a pair is some of these spans.
+        first_special = len(ids)
         ids += self._special
         sizes = np.fromiter(map(len, ids), np.int64, len(ids)) // 4
-        offsets, tokens = list_offsets(sizes), np.frombuffer(b"".join(ids), np.int32)
-        mention, name, *context = numbers.reshape(-1, n) if n else numbers.reshape(2, 0)
-        kept = np.zeros((4, n), np.int64)
-        kept[:2] = _longest_first(sizes[mention], sizes[name], self._budget)
-        if context:
-            kept[2:] = np.minimum(sizes[context], self.template.context_tokens)
-            left_over = self._budget - kept[0] - kept[1]
-            kept[2] = np.minimum(kept[2], np.maximum(left_over // 2, left_over - kept[3]))
-            kept[3] = np.minimum(kept[3], left_over - kept[2])
-        left, right = context or (mention, mention)
-        first_special = len(ids) - len(self._special)
         head, start, end, ending, opening, tail = np.broadcast_to(
             np.arange(first_special, len(ids))[:, None], (len(self._special), n)
         )
-        parts = np.stack([head, left, start, mention, end, right, ending, opening, name, tail], axis=1)
-        counts, starts = sizes[parts], offsets[parts]
-        counts[:, [3, 8, 1, 5]] = kept.T
+        spans = np.stack(
+            [head, left, start, mention, end, right, ending, opening, name, tail], axis=1
+        )
+        counts = sizes[spans]
+        counts[:, TEXTS] = self._kept(*counts[:, TEXTS].T)
+        starts = list_offsets(sizes)[spans]
+        # Of the text before a mention, the last tokens are kept.
         starts[:, 1] += sizes[left] - counts[:, 1]
         _, positions = expand_ranges(starts.ravel(), (starts + counts).ravel())
-        pairs = PairBatch(tokens[positions], counts.sum(axis=1), counts[:, :7].sum(axis=1))
+        tokens = np.frombuffer(b"".join(ids), np.int32)[positions]
+        pairs = PairBatch(tokens, counts.sum(axis=1), counts[:, :FIRST_SEGMENT].sum(axis=1))
         return pairs, sizes[mention] + sizes[name] > self._budget
+
+    def _kept(
+        self, left: np.ndarray, mention: np.ndarray, right: np.ndarray, name: np.ndarray
+    ) -> np.ndarray:
+        """Tokens kept of n texts of these sizes, (n, 4): context gives way to mention and name."""
+        mention, name = _longest_first(mention, name, self._budget)
+        free = self._budget - mention - name
+        left = np.minimum(left, self.template.context_tokens)
+        right = np.minimum(right, self.template.context_tokens)
+        left = np.minimum(left, np.maximum(free // 2, free - right))
+        return np.stack([left, mention, np.minimum(right, free - left), name], axis=1)
 
     def _tokenize(self, texts: Sequence[str]) -> list[bytes]:
         """Ids of each text alone, as bytes of int32."""
@@ -265,7 +295,8 @@ def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int],
     """Ids before a pair, between its two texts, of the first segment and of the second, and after it."""
     probe = tokenizer.encode("a", add_special_tokens=False).ids
     pair = tokenizer.encode("a", "a")
-    ids, size = pair.ids, len(probe)
+    ids = pair.ids
+    size = len(probe)
     starts = [i for i in range(len(ids) - size + 1) if ids[i : i + size] == probe]
     if len(starts) != 2:
         raise UserError("the tokenizer joins text pairs in an unsupported way")
@@ -274,14 +305,18 @@ def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int],
     return ids[:first], ids[first + size : turn], ids[turn:second], ids[second + size :]
 
 
-def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
+def _longest_first(
+    first: np.ndarray, second: np.ndarray, budget: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first`` keeps them."""
     short = np.minimum(np.minimum(first, second), budget // 2)
     long = np.minimum(np.maximum(first, second), budget - short)
     return np.where(first > second, long, short), np.where(first > second, short, long)
 
 
-def training_rows(template: PairTemplate, lists: CandidateLists, labels: np.ndarray, weights: np.ndarray) -> pa.Table:
+def training_rows(
+    template: PairTemplate, lists: CandidateLists, labels: np.ndarray, weights: np.ndarray
+) -> pa.Table:
     """The training rows of n mentions with m candidates, as mining writes and training reads them.
 
     Args:
@@ -304,5 +339,8 @@ def training_rows(template: PairTemplate, lists: CandidateLists, labels: np.ndar
     columns = {"entity": template.mention_texts(lists), "left": lists.lefts, "right": lists.rights}
     of_pairs = {"names": template.candidate_texts(lists), "labels": labels, "weights": weights}
     rows = {name: pa.array(values, pa.string()) for name, values in columns.items()}
-    rows |= {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in of_pairs.items()}
+    rows |= {
+        name: pa.ListArray.from_arrays(offsets, pa.array(values))
+        for name, values in of_pairs.items()
+    }
     return pa.table(rows)

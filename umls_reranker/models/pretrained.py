@@ -63,7 +63,9 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
             "merge_and_unload) and save the merged model"
         )
     try:
-        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+        return kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
     except (OSError, ValueError, SafetensorError):
         raise
     except Exception as error:
@@ -77,7 +79,9 @@ def loading(model: str) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise UserError(f"{model} cannot be loaded: the weights are corrupt ({error}); download them again") from None
+        raise UserError(
+            f"{model} cannot be loaded: the weights are corrupt ({error}); download them again"
+        ) from None
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
@@ -120,9 +124,13 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
         UserError: the model is missing, damaged, or has more than one logit, or weights and configuration do not fit.
     """
     with loading(str(folder)):
-        model = load_weights(transformers.AutoModelForSequenceClassification, folder, dtype="float32")
+        model = load_weights(
+            transformers.AutoModelForSequenceClassification, folder, dtype="float32"
+        )
     if model.config.num_labels != 1:
-        raise UserError(f"{folder}: the model has {model.config.num_labels} outputs; a reranker has one logit")
+        raise UserError(
+            f"{folder}: the model has {model.config.num_labels} outputs; a reranker has one logit"
+        )
     return model.eval()
 
 
@@ -143,7 +151,8 @@ class TorchNetwork(ABC):
     padded: bool
 
     def __init__(self, device: torch.device, dtype: str) -> None:
-        self.device, self.dtype = device, dtype
+        self.device = device
+        self.dtype = dtype
         self.token_budget = TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cuda"])
 
     @abstractmethod
@@ -155,7 +164,9 @@ class TorchNetwork(ABC):
         """Number of batches that `map` computes at a time."""
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
-    def map(self, forward: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]) -> Iterable[Tensor]:
+    def map(
+        self, forward: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]
+    ) -> Iterable[Tensor]:
         """Results of `forward` for each batch in order, several at a time."""
         # Set anew: a process forked after the network was loaded has none of its threads.
         return batch_mapper(self.device)(forward, batches)
@@ -189,7 +200,11 @@ class PackedBert(TorchNetwork):
     padded = False
 
     def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, dtype: str
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        dtype: str,
     ) -> None:
         super().__init__(device, dtype)
         if weights["classifier.weight"].shape[0] != 1:
@@ -197,7 +212,9 @@ class PackedBert(TorchNetwork):
         self.body = PackedLayers(config, weights, device, dtype)
 
         def linear(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-            return weights[f"{name}.weight"].to(device, dtype), weights[f"{name}.bias"].to(device, dtype)
+            return weights[f"{name}.weight"].to(device, dtype), weights[f"{name}.bias"].to(
+                device, dtype
+            )
 
         self.pooler = linear("bert.pooler.dense", self.body.words.dtype)
         self.head = linear("classifier", torch.float32)
@@ -205,7 +222,9 @@ class PackedBert(TorchNetwork):
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:
         """Whether this class computes the classifier of a configuration."""
-        return config.get("architectures") == ["BertForSequenceClassification"] and PackedLayers.supports(config)
+        return config.get("architectures") == [
+            "BertForSequenceClassification"
+        ] and PackedLayers.supports(config)
 
     def __call__(self, batch: PairBatch) -> Tensor:
         with torch.inference_mode():
@@ -226,7 +245,11 @@ class PaddedModel(TorchNetwork):
     padded = True
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: str
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device,
+        dtype: str,
     ) -> None:
         super().__init__(device, dtype)
         # transformers wraps `to`, which hides its first argument.
@@ -243,7 +266,9 @@ class PaddedModel(TorchNetwork):
             return self.model(**inputs).logits.squeeze(-1).float()
 
 
-def load_network(folder: Path, device: str | None, dtype: str | None) -> tuple[TorchNetwork, Tokenizer]:
+def load_network(
+    folder: Path, device: str | None, dtype: str | None
+) -> tuple[TorchNetwork, Tokenizer]:
     """Load the fastest network for the model in a folder, and its tokenizer.
 
     Raises:
@@ -260,7 +285,13 @@ def load_network(folder: Path, device: str | None, dtype: str | None) -> tuple[T
 
 
 def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    heads = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module.out_features == 1
+    ]
     if not heads:
-        raise UserError(f"{type(model).__name__} does not end in a linear layer with one output; score it in float32")
+        raise UserError(
+            f"{type(model).__name__} does not end in a linear layer with one output; score it in float32"
+        )
     heads[-1].float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))

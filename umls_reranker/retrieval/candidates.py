@@ -28,7 +28,9 @@ QUERIES = 8_192
 MENTIONS_PER_BATCH = 4_096
 
 
-def drawn_rows(cuis: Sequence[str], concepts: ConceptTable, most: int | None, seed: int) -> np.ndarray:
+def drawn_rows(
+    cuis: Sequence[str], concepts: ConceptTable, most: int | None, seed: int
+) -> np.ndarray:
     """Mentions to train on, ascending: those whose gold concept is in the dictionary; at most `most`, at random."""
     known = np.flatnonzero(concepts.rows(cuis) >= 0)
     return np.sort(np.random.default_rng(seed).permutation(known)[:most])
@@ -78,7 +80,13 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
 
 
 def write_lists(
-    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path, *, is_known: bool = False
+    mentions: Dataset,
+    retriever: Retriever,
+    concepts: ConceptTable,
+    k: int,
+    path: Path,
+    *,
+    is_known: bool = False,
 ) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the order of the mentions, as `labels.list_rows`.
 
@@ -119,18 +127,25 @@ def write_lists(
             for name, scores in {"retrieval": of_part.scores, **of_part.further}.items():
                 columns[f"{name}_score"] = pa.array(scores[is_candidate])
             offsets = list_offsets(is_candidate.sum(axis=1))
-            yield list_rows(table.slice(start, MENTIONS_PER_BATCH), offsets, columns, retriever.index_key)
+            yield list_rows(
+                table.slice(start, MENTIONS_PER_BATCH), offsets, columns, retriever.index_key
+            )
 
     write_list_rows(batches(), path)
     return {
         "mentions": len(query_of),
         "in_dictionary": int((gold_rows >= 0).sum()),
         "retrieved": int((gold >= 0).sum()),
-        "recall": {name: _recall(gold_rows, rows, query_of) for name, rows in candidates.lists.items()},
+        "recall": {
+            name: _recall(gold_rows, rows, query_of) for name, rows in candidates.lists.items()
+        },
     }
 
 
 def _recall(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray) -> dict[str, float]:
     known = gold_rows >= 0
     ranks = gold_positions(gold_rows[known], rows, query_of[known])
-    return {str(k): round(float(((ranks >= 0) & (ranks < k)).sum() / max(1, len(ranks))), 4) for k in RECALL_AT}
+    return {
+        str(k): round(float(((ranks >= 0) & (ranks < k)).sum() / max(1, len(ranks))), 4)
+        for k in RECALL_AT
+    }

@@ -54,7 +54,9 @@ class ConceptIndex:
     @classmethod
     def describe(cls, path: Path, concepts: int, **content: Any) -> None:
         """Write the description, the last file of an index."""
-        write_json(path / cls.file, {"schema_version": cls.schema_version, "concepts": concepts} | content)
+        write_json(
+            path / cls.file, {"schema_version": cls.schema_version, "concepts": concepts} | content
+        )
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -134,15 +136,21 @@ def write_names(
         return encoded.chunks[-1].dictionary
     with arrow_writer(path, schema) as writer:
         for row, name, code in zip(rows, names, encoded.chunks, strict=True):
-            writer.write(pa.Table.from_pydict({"name": name, "row": row, "string": code.indices}, schema))
+            writer.write(
+                pa.Table.from_pydict({"name": name, "row": row, "string": code.indices}, schema)
+            )
     return encoded.chunks[-1].dictionary
 
 
-def _write_with_mentions(path: Path, rows: np.ndarray, strings: pa.ChunkedArray, documents: list[str]) -> None:
+def _write_with_mentions(
+    path: Path, rows: np.ndarray, strings: pa.ChunkedArray, documents: list[str]
+) -> None:
     """Write names of the dictionary and of its last rows, mentions in these documents, each once, by concept."""
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in strings.chunks])
     names = len(rows) - len(documents)
-    of_mentions, entry = np.unique(np.stack([rows[names:], codes[names:]]), axis=1, return_inverse=True)
+    of_mentions, entry = np.unique(
+        np.stack([rows[names:], codes[names:]]), axis=1, return_inverse=True
+    )
     sole = sole_documents(entry, documents, of_mentions.shape[1])
     columns = {
         "row": np.append(rows[:names], of_mentions[0]),

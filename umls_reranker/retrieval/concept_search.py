@@ -40,17 +40,28 @@ class Candidates:
     @classmethod
     def padding(cls, n: int, k: int) -> Candidates:
         """Empty results for n queries."""
-        return cls(np.full((n, k), -1, np.int64), np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
+        return cls(
+            rows=np.full((n, k), -1, np.int64),
+            name_ids=np.full((n, k), -1, np.int64),
+            scores=np.full((n, k), -np.inf, np.float32),
+        )
 
     @classmethod
     def concatenate(cls, groups: Sequence[Candidates]) -> Candidates:
         """The candidates of several groups of queries, one group after the other."""
+        first = groups[0]
         return cls(
-            np.concatenate([group.rows for group in groups]),
-            np.concatenate([group.name_ids for group in groups]),
-            np.concatenate([group.scores for group in groups]),
-            {name: np.concatenate([group.further[name] for group in groups]) for name in groups[0].further},
-            {name: np.concatenate([group.lists[name] for group in groups]) for name in groups[0].lists},
+            rows=np.concatenate([group.rows for group in groups]),
+            name_ids=np.concatenate([group.name_ids for group in groups]),
+            scores=np.concatenate([group.scores for group in groups]),
+            further={
+                name: np.concatenate([group.further[name] for group in groups])
+                for name in first.further
+            },
+            lists={
+                name: np.concatenate([group.lists[name] for group in groups])
+                for name in first.lists
+            },
         )
 
     def take(self, queries: np.ndarray) -> Candidates:
@@ -85,7 +96,10 @@ class NameGrouping:
         distinct: int,
         documents: np.ndarray | None = None,
     ) -> None:
-        self.rows, self.strings, self.distinct, self.documents = rows, strings, distinct, documents
+        self.rows = rows
+        self.strings = strings
+        self.distinct = distinct
+        self.documents = documents
         self.offsets = np.searchsorted(rows, np.arange(concepts + 1))
         self._postings = np.argsort(strings, kind="stable")
         self._posting_starts = np.searchsorted(strings[self._postings], np.arange(distinct + 1))
@@ -97,7 +111,7 @@ class NameGrouping:
         search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
         parallel_map: Callable[..., Iterable],
         block: int,
-        own: np.ndarray | None = None,
+        documents: Sequence[str] | None = None,
     ) -> Candidates:
         """The k nearest concepts of n queries, by the nearest name of each; ties by concept row, then name id.
 
@@ -110,21 +124,29 @@ class NameGrouping:
                 -1 if there are fewer strings than w.
             parallel_map: a `map` whose threads call `search`.
             block: maximum queries of one call.
-            own: (n,) hash of the document of each query, whose own names are left out; None leaves out none.
+            documents: (n,) document of each query, whose names are left out; None leaves out none.
         """
         nearest = Candidates.padding(n, k)
+        hashes = self._hashes(documents)
 
         def search_block(queries: np.ndarray, width: int) -> np.ndarray:
             """The queries whose concepts are not certain yet."""
-            return queries[~self._group(queries, *search(queries, width), nearest, own)]
+            scores, strings = search(queries, width)
+            return queries[~self._group(queries, scores, strings, nearest, hashes)]
 
-        queries, width = np.arange(n), NAMES_PER_CONCEPT * k
+        queries = np.arange(n)
+        width = NAMES_PER_CONCEPT * k
         while len(queries):
             width = min(width, self.distinct)
             size = max(1, min(block, SEARCH_CELLS // width))
             blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
-            queries, width = np.concatenate(list(parallel_map(search_block, blocks, repeat(width)))), width * 4
+            queries = np.concatenate(list(parallel_map(search_block, blocks, repeat(width))))
+            width *= 4
         return nearest
+
+    def _hashes(self, documents: Sequence[str] | None) -> np.ndarray | None:
+        """Hashes to compare with those of names; None where no name can be left out."""
+        return None if documents is None or self.documents is None else hash_texts(documents)
 
     def _group(
         self,
@@ -132,42 +154,51 @@ class NameGrouping:
         scores: np.ndarray,
         strings: np.ndarray,
         nearest: Candidates,
-        own: np.ndarray | None,
+        hashes: np.ndarray | None,
     ) -> np.ndarray:
         """Write the concepts of (q, width) nearest strings into `nearest`, and tell the queries that are final."""
-        n_concepts, k = len(self.offsets) - 1, nearest.rows.shape[1]
         query, rank = np.nonzero(strings >= 0)
         string = strings[query, rank]
         # One entry per name: a string of m concepts appears m times.
-        owner, posting = expand_ranges(self._posting_starts[string], self._posting_starts[string + 1])
+        owner, posting = expand_ranges(
+            self._posting_starts[string], self._posting_starts[string + 1]
+        )
         name_ids = self._postings[posting]
-        if own is not None and self.documents is not None:
-            is_other = self.documents[name_ids] != own[queries[query[owner]]]
-            owner, name_ids = owner[is_other], name_ids[is_other]
+        if hashes is not None and self.documents is not None:
+            is_other = self.documents[name_ids] != hashes[queries[query[owner]]]
+            owner = owner[is_other]
+            name_ids = name_ids[is_other]
         rows = self.rows[name_ids].astype(np.int64)
-        query, values = query[owner], scores[query, rank][owner]
+        values = scores[query, rank][owner]
+        query = query[owner]
         # The scores of a query come in descending order; put equal ones in order of name, hence of row.
         tie = np.cumsum((np.diff(values, prepend=np.inf) != 0) | (np.diff(query, prepend=-1) != 0))
         order = np.argsort(tie * len(self.rows) + name_ids, kind="stable")
-        first = order[np.sort(np.unique((query * n_concepts + rows)[order], return_index=True)[1])]
-        query, rows, name_ids, values = query[first], rows[first], name_ids[first], values[first]
-        rank = np.arange(len(query)) - np.searchsorted(query, np.arange(len(queries)))[query]
-        is_retained = rank < k
-        target = queries[query[is_retained]], rank[is_retained]
-        nearest.rows[target], nearest.name_ids[target] = rows[is_retained], name_ids[is_retained]
-        nearest.scores[target] = values[is_retained]
+        # The first name of each concept of a query.
+        first = order[
+            np.sort(np.unique((query * len(self.offsets) + rows)[order], return_index=True)[1])
+        ]
+        rank = (
+            np.arange(len(first))
+            - np.searchsorted(query[first], np.arange(len(queries)))[query[first]]
+        )
+        top = first[rank < nearest.rows.shape[1]]
+        target = queries[query[top]], rank[rank < nearest.rows.shape[1]]
+        nearest.rows[target] = rows[top]
+        nearest.name_ids[target] = name_ids[top]
+        nearest.scores[target] = values[top]
         # Strings that were not returned score at most as high as the last one returned, so everything above it is
         # certain.
-        above = np.bincount(query[values > scores[query, -1]], minlength=len(queries))
-        exhausted = (strings[:, -1] < 0) | (strings.shape[1] == self.distinct)
-        return (above >= k) | exhausted
+        certain = query[first][values[first] > scores[query[first], -1]]
+        is_full = np.bincount(certain, minlength=len(queries)) >= nearest.rows.shape[1]
+        return is_full | (strings[:, -1] < 0) | (strings.shape[1] == self.distinct)
 
     def best(
         self,
         rows: np.ndarray,
         score: Callable[[np.ndarray, np.ndarray], np.ndarray],
         names_at_once: int,
-        own: np.ndarray | None = None,
+        documents: Sequence[str] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best-scoring name of given concepts.
 
@@ -175,25 +206,33 @@ class NameGrouping:
             rows: (n, k) concept rows, padded with -1.
             score: query numbers and string numbers, both (m,) -> scores (m,) float32.
             names_at_once: approximate number of names scored in one call.
-            own: as for `collect`, of each of the n lists.
+            documents: as for `collect`, of each of the n lists.
 
         Returns:
             (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 scores, padded with -inf.
         """
-        name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
+        best = Candidates.padding(*rows.shape)
+        hashes = self._hashes(documents)
         query, rank = np.nonzero(rows >= 0)
-        starts, stops = self.offsets[rows[query, rank]], self.offsets[rows[query, rank] + 1]
+        starts = self.offsets[rows[query, rank]]
+        stops = self.offsets[rows[query, rank] + 1]
         before = np.cumsum(stops - starts) - (stops - starts)
-        edges = np.flatnonzero(np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows)))
+        edges = np.flatnonzero(
+            np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows))
+        )
         for start, stop in pairwise(edges):
             owners, names = expand_ranges(starts[start:stop], stops[start:stop])
-            values = score(query[start:stop][owners], self.strings[names])
-            if own is not None and self.documents is not None:
-                values = np.where(self.documents[names] == own[query[start:stop][owners]], -np.inf, values)
-            best = np.lexsort((names, -values, owners))[np.searchsorted(owners, np.arange(stop - start))]
+            queries = query[start:stop][owners]
+            values = score(queries, self.strings[names])
+            if hashes is not None and self.documents is not None:
+                values = np.where(self.documents[names] == hashes[queries], -np.inf, values)
+            first = np.lexsort((names, -values, owners))[
+                np.searchsorted(owners, np.arange(stop - start))
+            ]
             target = query[start:stop], rank[start:stop]
-            name_ids[target], scores[target] = names[best], values[best]
-        return name_ids, scores
+            best.name_ids[target] = names[first]
+            best.scores[target] = values[first]
+        return best.name_ids, best.scores
 
 
 def sole_documents(entries: np.ndarray, documents: Sequence[str], size: int) -> np.ndarray:
@@ -204,7 +243,8 @@ def sole_documents(entries: np.ndarray, documents: Sequence[str], size: int) -> 
         documents: n documents of the mentions.
         size: number of entries.
     """
-    hashes, sole = hash_texts(documents), np.zeros(size, np.uint64)
+    hashes = hash_texts(documents)
+    sole = np.zeros(size, np.uint64)
     sole[entries] = hashes
     sole[entries[hashes != sole[entries]]] = 0
     return sole
@@ -223,12 +263,18 @@ def distinct_queries(
     Returns:
         (n,) int64, number of each row's query, and the queries, with these columns; those of a string are adjacent.
     """
-    columns = ["mention", *(("left", "right") if reads_context else ()), *(("doc_id",) if by_document else ())]
+    columns = [
+        "mention",
+        *(("left", "right") if reads_context else ()),
+        *(("doc_id",) if by_document else ()),
+    ]
     numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
     groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
     group_of = np.empty(mentions.num_rows, np.int64)
     members = groups["row_list"].combine_chunks()
-    group_of[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
+    group_of[members.flatten().to_numpy()] = np.repeat(
+        np.arange(len(members)), members.value_lengths().to_numpy()
+    )
     order = np.argsort(_string_numbers(groups), kind="stable")
     positions = np.empty(len(order), np.int64)
     positions[order] = np.arange(len(order))
@@ -244,9 +290,8 @@ def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
     """
     numbers = _string_numbers(queries)
     starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
-    edges = np.unique(starts[np.searchsorted(starts, np.arange(0, len(numbers), size))])
-    edges = np.unique(np.append(edges, len(numbers))).tolist()
-    return list(pairwise(edges))
+    edges = starts[np.searchsorted(starts, np.arange(0, len(numbers), size))]
+    return list(pairwise(np.unique(np.append(edges, len(numbers))).tolist()))
 
 
 def _string_numbers(queries: pa.Table) -> np.ndarray:

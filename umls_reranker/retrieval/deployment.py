@@ -149,7 +149,9 @@ def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
         UserError: `target` exists, or a folder of the run is missing or was made anew.
     """
     if target.exists():
-        raise UserError(f"{target} already exists; choose a new folder and switch the deployment over to it")
+        raise UserError(
+            f"{target} already exists; choose a new folder and switch the deployment over to it"
+        )
     settings = IndexSettings.load(run)
     if dry_run:
         return

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .name_vectors import NameVectors
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
-TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
+TRAINING_SAMPLE = 262_144
+SAMPLE_PER_CLUSTER = 64
 NPROBE = re.compile(r"(^|,)nprobe=\+?0*[1-9]")
 RECALL_QUERIES = 1_000
 RECALL_AT = (1, 10, 64)
@@ -96,7 +97,9 @@ def training_size(index: faiss.Index, names: int) -> int:
 
 def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
     reason = str(error).splitlines()[-1]
-    return UserError(f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}")
+    return UserError(
+        f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}"
+    )
 
 
 def fill(index: faiss.Index, vectors: NameVectors) -> None:
@@ -111,7 +114,9 @@ def fill(index: faiss.Index, vectors: NameVectors) -> None:
             index.train(vectors.take(vectors.sample(size)))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
-            raise UserError(f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}") from None
+            raise UserError(
+                f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}"
+            ) from None
     _reserve(index, len(vectors))
     with progress(total=len(vectors), desc="filling the index", unit=" names") as bar:
         for _, shard in vectors.shards():
@@ -133,7 +138,10 @@ def read_ahead(path: Path) -> None:
 
 def _reserve(index: faiss.Index, total: int) -> None:
     """Reserve memory for all codes: a vector that grows by doubling temporarily needs up to twice as much."""
-    part = next((getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)), index)
+    part = next(
+        (getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)),
+        index,
+    )
     storage = faiss.downcast_index(part)
     if hasattr(storage, "codes") and hasattr(storage, "code_size"):
         storage.codes.resize(total * storage.code_size)
@@ -150,7 +158,8 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
         ``"recall@k"`` -> share of the k nearest names among the k found, for each k of `RECALL_AT` with enough names.
     """
     sample = vectors.sample(RECALL_QUERIES)
-    queries, depth = vectors.take(sample), min(max(RECALL_AT), len(vectors) - 1)
+    queries = vectors.take(sample)
+    depth = min(max(RECALL_AT), len(vectors) - 1)
     # A refining index searches as many names as in concept search.
     _, hits = index.search(queries, min(NAMES_PER_CONCEPT * (depth + 1), len(vectors)))
     hits = hits[:, : depth + 1]
@@ -189,7 +198,8 @@ def faiss_threads(number: int) -> Iterator[None]:
 
 
 _searches = threading.Lock()
-_running, _threshold = 0, 0
+_running = 0
+_threshold = 0
 
 
 @contextmanager
@@ -214,7 +224,9 @@ def _matrix_products(dimension: int) -> Iterator[None]:
                 faiss.cvar.distance_compute_blas_threshold = _threshold
 
 
-def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def search_exactly(
+    vectors: np.ndarray, queries: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The k vectors with the largest inner products, by one thread; several threads may call it.
 
     Args:
@@ -229,7 +241,10 @@ def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np
         _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     # A matrix product may round equal vectors differently depending on the other queries; this does not.
     scores = np.stack(
-        [np.einsum("nd,d->n", vectors[nearest], query) for nearest, query in zip(numbers, queries, strict=True)]
+        [
+            np.einsum("nd,d->n", vectors[nearest], query)
+            for nearest, query in zip(numbers, queries, strict=True)
+        ]
     )
     order = np.lexsort((numbers, -scores))
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(numbers, order, axis=1)

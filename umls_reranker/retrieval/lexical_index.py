@@ -14,7 +14,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core.arrays import arrow_writer, hash_texts, open_arrow
+from ..core.arrays import arrow_writer, open_arrow
 from ..core.progress import progress
 from ..vocab.text import normal_forms, normalize_texts
 from .concept_index import NAMES_FILE, ConceptIndex, write_names
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 TRIGRAMS_FILE = "trigrams.arrow"
 # Files of a sparse matrix: values, columns, and where each row starts.
-PARTS = ("data", "indices", "indptr")
+FILES = ("data", "indices", "indptr")
 # A trigram in more than this share of the strings carries little information and costs most of the time; small
 # dictionaries keep all.
-COMMON_SHARE, COMMON_STRINGS = 0.05, 5_000
+COMMON_SHARE = 0.05
+COMMON_STRINGS = 5_000
 # Strings per block of inverted lists: the sums of a query over one block fit the CPU's cache.
 STRINGS_PER_BLOCK = 131_072
 QUERIES_PER_BLOCK = 64
@@ -44,7 +45,9 @@ class LexicalIndex(ConceptIndex):
     trigram, about 300 bytes in total.
     """
 
-    title, file, schema_version = "the lexical index", "lexical.json", 3
+    title = "the lexical index"
+    file = "lexical.json"
+    schema_version = 3
     forms = staticmethod(normalize_texts)
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
@@ -60,8 +63,14 @@ class LexicalIndex(ConceptIndex):
             for first in range(0, strings, STRINGS_PER_BLOCK)
         ]
         names = open_arrow(path / NAMES_FILE)
-        rows, codes, *documents = (names[column].to_numpy() for column in names.column_names)
-        self.grouping = NameGrouping(rows, codes, description["concepts"], strings, *documents)
+        columns = {name: names[name].to_numpy() for name in names.column_names}
+        self.grouping = NameGrouping(
+            columns["row"],
+            columns["string"],
+            description["concepts"],
+            strings,
+            columns.get("document"),
+        )
 
     @classmethod
     def build(cls, concepts: ConceptTable, path: Path, mentions: pa.Table | None = None) -> Self:
@@ -76,7 +85,9 @@ class LexicalIndex(ConceptIndex):
         common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
         vectorizer = _vectorizer(max_df=min(1.0, common / len(strings)))
         vectors = csr_array(vectorizer.fit_transform(_texts(strings)))
-        trigrams = pa.table({"trigram": vectorizer.get_feature_names_out(), "weight": vectorizer.idf_})
+        trigrams = pa.table(
+            {"trigram": vectorizer.get_feature_names_out(), "weight": vectorizer.idf_}
+        )
         with arrow_writer(path / TRIGRAMS_FILE, trigrams.schema) as writer:
             writer.write(trigrams)
         _save(vectors, path / "vectors")
@@ -85,7 +96,9 @@ class LexicalIndex(ConceptIndex):
         cls.describe(path, len(concepts))
         return cls.load(path)
 
-    def search(self, texts: Sequence[str], k: int, documents: Sequence[str] | None = None) -> Candidates:
+    def search(
+        self, texts: Sequence[str], k: int, documents: Sequence[str] | None = None
+    ) -> Candidates:
         """The k concepts nearest to each text, by their best-matching name; ties by concept row, then name id.
 
         A concept without a common trigram is not found, so the list may be shorter. The name ids are those of a
@@ -104,9 +117,10 @@ class LexicalIndex(ConceptIndex):
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return self._nearest(queries[numbers], width)
 
-        own = None if documents is None else hash_texts(documents)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return self.grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK, own)
+            return self.grouping.collect(
+                len(texts), k, search, pool.map, QUERIES_PER_BLOCK, documents
+            )
 
     def best_names(
         self,
@@ -132,10 +146,11 @@ class LexicalIndex(ConceptIndex):
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
             distinct, number_of = np.unique(strings, return_inverse=True)
             query_vectors = vectors[queries if owners is None else owners[queries]]
-            return np.asarray(query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32)
+            return np.asarray(
+                query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32
+            )
 
-        own = None if documents is None else hash_texts(documents)
-        return self.grouping.best(rows, score, STRINGS_AT_ONCE, own)
+        return self.grouping.best(rows, score, STRINGS_AT_ONCE, documents)
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
         if not texts:
@@ -145,32 +160,38 @@ class LexicalIndex(ConceptIndex):
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by number."""
         n = queries.shape[0]
-        scores, strings = np.zeros((n, width), np.float32), np.full((n, width), -1, np.int64)
+        scores = np.zeros((n, width), np.float32)
+        strings = np.full((n, width), -1, np.int64)
         for first_string, block in self._lists:
             product = queries @ block
             for query, (start, end) in enumerate(pairwise(product.indptr)):
-                values, numbers = product.data[start:end], product.indices[start:end]
-                above = values > scores[query, -1]
-                values, numbers = values[above], numbers[above]
-                if len(values) > width:
-                    retained = values >= np.partition(values, -width)[-width]
-                    values, numbers = values[retained], numbers[retained]
-                values = np.concatenate([scores[query], values])
-                numbers = np.concatenate([strings[query], first_string + numbers])
+                values = product.data[start:end]
+                above = np.flatnonzero(values > scores[query, -1])
+                if len(above) > width:
+                    above = above[values[above] >= np.partition(values[above], -width)[-width]]
+                values = np.concatenate([scores[query], values[above]])
+                numbers = np.concatenate(
+                    [strings[query], first_string + product.indices[start:end][above]]
+                )
                 best = np.lexsort((numbers, -values))[:width]
-                scores[query], strings[query] = values[best], numbers[best]
+                scores[query] = values[best]
+                strings[query] = numbers[best]
         return scores, strings
 
 
 class FormIndex(LexicalIndex):
     """The same of normal forms, in which mentions may be further names of their concepts."""
 
-    title, file, schema_version = "the index of normal forms", "forms.json", 1
+    title = "the index of normal forms"
+    file = "forms.json"
+    schema_version = 1
     forms = staticmethod(normal_forms)
 
 
 def _vectorizer(**settings: Any) -> TfidfVectorizer:
-    return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False, dtype=np.float32, **settings)
+    return TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(3, 3), lowercase=False, dtype=np.float32, **settings
+    )
 
 
 def _texts(strings: pa.Array) -> Iterator[str]:
@@ -183,11 +204,11 @@ def _texts(strings: pa.Array) -> Iterator[str]:
 
 
 def _save(matrix: csr_array, stem: Path) -> None:
-    for part in PARTS:
+    for part in FILES:
         np.save(f"{stem}_{part}.npy", getattr(matrix, part))
 
 
 def _open(stem: Path, columns: int) -> csr_array:
     """Memory-map a matrix that `_save` wrote."""
-    data, indices, indptr = (np.load(f"{stem}_{part}.npy", mmap_mode="r", allow_pickle=False) for part in PARTS)
-    return csr_array((data, indices, indptr), shape=(len(indptr) - 1, columns))
+    files = [np.load(f"{stem}_{part}.npy", mmap_mode="r", allow_pickle=False) for part in FILES]
+    return csr_array(tuple(files), shape=(len(files[-1]) - 1, columns))

@@ -24,7 +24,15 @@ from ..models.pairs import PairTemplate, training_rows
 from ..vocab.text import normalize_name
 from .arguments import MiningArguments
 from .candidates import drawn_rows
-from .negatives import NEAREST, POSITIVE, SOURCES, ChosenPairs, ConceptFilters, SharedNames, choose_pairs
+from .negatives import (
+    NEAREST,
+    POSITIVE,
+    SOURCES,
+    ChosenPairs,
+    ConceptFilters,
+    SharedNames,
+    choose_pairs,
+)
 
 if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable
@@ -68,16 +76,22 @@ def mine_pairs(
         Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters dropped.
     """
     template, rng, mentions = template or PairTemplate(), np.random.default_rng(seed), len(lists)
-    kept = drawn_rows(lists.annotations.trainable.tolist(), concepts, settings.max_train_mentions, seed)
+    kept = drawn_rows(
+        lists.annotations.trainable.tolist(), concepts, settings.max_train_mentions, seed
+    )
     lists = lists.take(kept)
     gold, positions = concepts.rows(lists.annotations.trainable.tolist()), lists.annotations.gold
     in_lists = np.where(positions < 0, -1, lists.offsets[:-1] + positions)
     filters = ConceptFilters(SharedNames(concepts, gold), relations)
     rows = concepts.rows(lists.ids)[lists.cuis.codes]
-    pairs, dropped = choose_pairs(gold, in_lists, lists.offsets, rows, concepts, filters, settings, rng)
+    pairs, dropped = choose_pairs(
+        gold, in_lists, lists.offsets, rows, concepts, filters, settings, rng
+    )
     of_pairs = pairs.rows >= 0
     typeless = rng.random(len(lists)) < TYPELESS_SHARE
-    lists = replace(lists, types=replace(lists.types, codes=np.where(typeless, -1, lists.types.codes)))
+    lists = replace(
+        lists, types=replace(lists.types, codes=np.where(typeless, -1, lists.types.codes))
+    )
     weights = np.ones(len(SOURCES), np.float32)
     weights[[POSITIVE, NEAREST]] = settings.positive_weight, settings.hard_negative_weight
 
@@ -90,13 +104,20 @@ def mine_pairs(
                 mined = _as_lists(of_part, names, lists.take(np.arange(len(lists))[part]), concepts)
                 source = of_part.sources[of_part.rows >= 0]
                 rows = training_rows(template, mined, mined.labels.astype(np.int8), weights[source])
-                columns = {"cuis": as_arrow(mined.cuis), "sources": pa.array(source.astype(np.int8))}
+                columns = {
+                    "cuis": as_arrow(mined.cuis),
+                    "sources": pa.array(source.astype(np.int8)),
+                }
                 if teachers:
-                    logits = np.mean([score_lists(teacher, mined).logits for teacher in teachers], axis=0)
+                    logits = np.mean(
+                        [score_lists(teacher, mined).logits for teacher in teachers], axis=0
+                    )
                     columns[TEACHER] = pa.array(logits)
                 elif TEACHER in lists.scores:
                     at = of_part.candidates[of_part.rows >= 0]
-                    columns[TEACHER] = pa.array(np.append(lists.scores[TEACHER], np.nan)[at].astype(np.float32))
+                    columns[TEACHER] = pa.array(
+                        np.append(lists.scores[TEACHER], np.nan)[at].astype(np.float32)
+                    )
                 for name, values in columns.items():
                     column = pa.ListArray.from_arrays(pa.array(mined.offsets, pa.int32()), values)
                     rows = rows.append_column(name, column)
@@ -135,7 +156,11 @@ def _as_lists(
 
 
 def _names(
-    pairs: ChosenPairs, lists: AnnotatedLists, first: int, concepts: ConceptTable, rng: np.random.Generator
+    pairs: ChosenPairs,
+    lists: AnnotatedLists,
+    first: int,
+    concepts: ConceptTable,
+    rng: np.random.Generator,
 ) -> RepeatedTexts:
     """The name of each pair of the mentions from `first` on."""
     is_pair = pairs.rows >= 0

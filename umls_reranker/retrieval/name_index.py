@@ -13,14 +13,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..core.arrays import hash_texts, open_arrow
+from ..core.arrays import open_arrow
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..lists.gold import trainable
 from .arguments import EXACT_INDEX
 from .concept_index import NAMES_FILE, ConceptIndex
 from .concept_search import Candidates, NameGrouping, distinct_queries, sole_documents
-from .faiss_index import faiss_threads, fill, measure_recall, new_index, search_exactly, set_parameters
+from .faiss_index import (
+    faiss_threads,
+    fill,
+    measure_recall,
+    new_index,
+    search_exactly,
+    set_parameters,
+)
 
 if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
@@ -44,14 +51,20 @@ class NameIndex(ConceptIndex):
         offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
     """
 
-    title, file, schema_version = "the index", "index.json", 2
+    title = "the index"
+    file = "index.json"
+    schema_version = 2
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
         self._vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
         names = open_arrow(path / NAMES_FILE)
-        rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
-        self.grouping = NameGrouping(rows, strings, description["concepts"], self._vectors.ntotal)
+        self.grouping = NameGrouping(
+            names["row"].to_numpy(),
+            names["string"].to_numpy(),
+            description["concepts"],
+            self._vectors.ntotal,
+        )
         self.offsets = self.grouping.offsets
         self._names = names["name"]
 
@@ -135,7 +148,9 @@ class NameIndex(ConceptIndex):
                 return self._vectors.search(vectors[queries], width)
 
         block = max(1, min(QUERIES_PER_BLOCK, -(-len(vectors) // torch.get_num_threads())))
-        return self.grouping.collect(len(vectors), k, search, batch_mapper(torch.device("cpu")), block)
+        return self.grouping.collect(
+            len(vectors), k, search, batch_mapper(torch.device("cpu")), block
+        )
 
     def best_names(
         self, vectors: np.ndarray, rows: np.ndarray, owners: np.ndarray | None = None
@@ -160,7 +175,9 @@ class NameIndex(ConceptIndex):
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
             distinct, number_of = np.unique(strings, return_inverse=True)
             query_vectors = vectors[queries if owners is None else owners[queries]]
-            return np.einsum("nd,nd->n", self._readable.reconstruct_batch(distinct)[number_of], query_vectors)
+            return np.einsum(
+                "nd,nd->n", self._readable.reconstruct_batch(distinct)[number_of], query_vectors
+            )
 
         return self.grouping.best(rows, score, NAMES_AT_ONCE)
 
@@ -189,9 +206,6 @@ class NameIndex(ConceptIndex):
         return self._vectors
 
 
-VECTORS_FILE, ROWS_FILE, DOCUMENTS_FILE = "vectors.npy", "rows.npy", "documents.npy"
-
-
 class MentionIndex(ConceptIndex):
     """Vectors of training mentions, with context if the encoder reads it, and their concepts. Search is exact.
 
@@ -199,19 +213,23 @@ class MentionIndex(ConceptIndex):
         reads_context: whether mentions were, and queries must be, encoded with context.
     """
 
-    title, file, schema_version = "the index of training mentions", "mention_index.json", 2
+    title = "the index of training mentions"
+    file = "mention_index.json"
+    schema_version = 2
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
         self.reads_context: bool = description["reads_context"]
-        self._vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
-        rows = np.load(path / ROWS_FILE, allow_pickle=False)
-        documents = np.load(path / DOCUMENTS_FILE, allow_pickle=False)
+        self._vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        rows = np.load(path / "rows.npy", allow_pickle=False)
+        documents = np.load(path / "documents.npy", allow_pickle=False)
         numbers = np.arange(len(rows), dtype=np.int32)
         self.grouping = NameGrouping(rows, numbers, description["concepts"], len(rows), documents)
 
     @classmethod
-    def build(cls, mentions: pa.Table, concepts: ConceptTable, encoder: BiEncoder, path: Path) -> MentionIndex:
+    def build(
+        cls, mentions: pa.Table, concepts: ConceptTable, encoder: BiEncoder, path: Path
+    ) -> MentionIndex:
         """Encode the distinct mentions whose concept is in the dictionary.
 
         Args:
@@ -232,17 +250,24 @@ class MentionIndex(ConceptIndex):
         query_of, queries = distinct_queries(mentions, reads_context)
         # Sorted by concept, as `NameGrouping` requires.
         known = gold >= 0
-        (rows, query), entry = np.unique(np.stack([gold, query_of])[:, known], axis=1, return_inverse=True)
-        documents = sole_documents(entry, mentions["doc_id"].filter(pa.array(known)).to_pylist(), len(rows))
-        texts, *contexts = (column.take(pa.array(query)).to_pylist() for column in queries.columns)
-        vectors = encoder.encode(texts, tuple(contexts) or None, desc="encoding training mentions")
-        np.save(path / VECTORS_FILE, vectors)
-        np.save(path / ROWS_FILE, rows.astype(np.int32))
-        np.save(path / DOCUMENTS_FILE, documents)
+        (rows, query), entry = np.unique(
+            np.stack([gold, query_of])[:, known], axis=1, return_inverse=True
+        )
+        documents = sole_documents(
+            entry, mentions["doc_id"].filter(pa.array(known)).to_pylist(), len(rows)
+        )
+        texts = queries.take(pa.array(query)).to_pydict()
+        contexts = (texts["left"], texts["right"]) if reads_context else None
+        vectors = encoder.encode(texts["mention"], contexts, desc="encoding training mentions")
+        np.save(path / "vectors.npy", vectors)
+        np.save(path / "rows.npy", rows.astype(np.int32))
+        np.save(path / "documents.npy", documents)
         cls.describe(path, len(concepts), encoder=encoder.identity, reads_context=reads_context)
         return cls.load(path)
 
-    def search(self, vectors: np.ndarray, k: int, documents: Sequence[str] | None = None) -> Candidates:
+    def search(
+        self, vectors: np.ndarray, k: int, documents: Sequence[str] | None = None
+    ) -> Candidates:
         """The k concepts nearest to each vector, by the most similar training mention of each.
 
         Args:
@@ -257,6 +282,7 @@ class MentionIndex(ConceptIndex):
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return search_exactly(self._vectors, vectors[queries], width)
 
-        own = None if documents is None else hash_texts(documents)
         parallel_map = batch_mapper(torch.device("cpu"))
-        return self.grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK, own)
+        return self.grouping.collect(
+            len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK, documents
+        )

@@ -69,7 +69,11 @@ class NameVectors:
             strings = pa.table({"string": write_names(concepts, folder / NAMES_FILE)})
             with arrow_writer(folder / STRINGS_FILE, strings.schema) as writer:
                 writer.write(strings)
-            description = {"encoder": encoder.identity, "dimension": encoder.dimension, "concepts": len(concepts)}
+            description = {
+                "encoder": encoder.identity,
+                "dimension": encoder.dimension,
+                "concepts": len(concepts),
+            }
             write_json(folder / VECTORS_FILE, {"schema_version": 1} | description)
         return cls(folder)
 

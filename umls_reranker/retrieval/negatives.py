@@ -115,11 +115,17 @@ class TypePools:
     def __init__(self, concepts: ConceptTable, gold: np.ndarray) -> None:
         distinct, self._gold = np.unique(gold, return_inverse=True)
         types = [concepts.semantic_types(row) for row in distinct.tolist()]
-        numbers = {kind: number for number, kind in enumerate(sorted({kind for kinds in types for kind in kinds}))}
+        numbers = {
+            kind: number
+            for number, kind in enumerate(sorted({kind for kinds in types for kind in kinds}))
+        }
         self._types = np.array([numbers[kind] for kinds in types for kind in kinds], np.int64)
         self._type_starts = list_offsets([len(kinds) for kinds in types])
         members = [concepts.type_rows(kind) for kind in numbers]
-        self._rows, self._row_starts = np.concatenate([*members, [-1]]), list_offsets(list(map(len, members)))
+        self._rows, self._row_starts = (
+            np.concatenate([*members, [-1]]),
+            list_offsets(list(map(len, members))),
+        )
 
     def sizes(self, mentions: np.ndarray) -> np.ndarray:
         """Number of types of the gold concepts of some mentions, by number."""
@@ -127,7 +133,9 @@ class TypePools:
 
     def draw(self, mentions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A concept row for each of some mentions with types: one of the types, then one of its concepts."""
-        types = self._types[self._type_starts[self._gold[mentions]] + rng.integers(self.sizes(mentions))]
+        types = self._types[
+            self._type_starts[self._gold[mentions]] + rng.integers(self.sizes(mentions))
+        ]
         return self._rows[self._row_starts[types] + rng.integers(np.diff(self._row_starts)[types])]
 
 
@@ -161,10 +169,17 @@ def choose_pairs(
     counts: Counter[str] = Counter()
 
     def drop(source: int, reasons: np.ndarray) -> None:
-        for reason, count in enumerate(np.bincount(reasons[reasons >= 0], minlength=len(FILTERS)).tolist()):
+        for reason, count in enumerate(
+            np.bincount(reasons[reasons >= 0], minlength=len(FILTERS)).tolist()
+        ):
             counts[f"dropped_{FILTERS[reason]}_{SOURCES[source]}"] += count
 
-    wanted = (1, settings.nearest_negatives, settings.same_type_negatives, settings.random_negatives)
+    wanted = (
+        1,
+        settings.nearest_negatives,
+        settings.same_type_negatives,
+        settings.random_negatives,
+    )
     sources: np.ndarray = np.tile(np.repeat(np.arange(len(SOURCES)), wanted), (len(gold), 1))
     chosen: np.ndarray = np.full(sources.shape, -1, np.int64)
     candidates = chosen.copy()
@@ -191,7 +206,11 @@ def choose_pairs(
                 pending = np.flatnonzero((sources[:, column] == source) & (chosen[:, column] < 0))
                 if not len(pending):
                     break
-                drawn = pools.draw(pending, rng) if source == TYPE else rng.integers(len(concepts), size=len(pending))
+                drawn = (
+                    pools.draw(pending, rng)
+                    if source == TYPE
+                    else rng.integers(len(concepts), size=len(pending))
+                )
                 reasons = filters.reasons(gold[pending], drawn)
                 repeated = (chosen[pending, :column] == drawn[:, None]).any(axis=1)
                 reasons[repeated & (reasons < 0)] = CHOSEN

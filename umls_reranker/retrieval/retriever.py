@@ -42,7 +42,9 @@ class Retriever:
         reads_context: whether `search` needs the text around mentions.
     """
 
-    def __init__(self, methods: Sequence[RetrievalMethod], encoder: BiEncoder, index_key: str = "") -> None:
+    def __init__(
+        self, methods: Sequence[RetrievalMethod], encoder: BiEncoder, index_key: str = ""
+    ) -> None:
         self.methods, self.encoder, self.index_key = methods, encoder, index_key
         self.index = next(method.index for method in methods if isinstance(method, Dense))
         self.reads_context = any(method.reads_context for method in methods)
@@ -85,12 +87,18 @@ class Retriever:
         if len(self.methods) == 1:
             nearest = self.index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
             lists = {Dense.name: nearest.rows.astype(np.int32)}
-            return Candidates(nearest.rows[:, :k], nearest.name_ids[:, :k], nearest.scores[:, :k], lists=lists)
+            return Candidates(
+                nearest.rows[:, :k], nearest.name_ids[:, :k], nearest.scores[:, :k], lists=lists
+            )
         depth = max(2 * k, RECALL_DEPTH)
         in_context = strings
         if self.reads_context:
             in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
-        by_document = None if documents is None else Queries(texts, None, strings.vectors[string_of], documents)
+        by_document = (
+            None
+            if documents is None
+            else Queries(texts, None, strings.vectors[string_of], documents)
+        )
         of_mentions: dict[str, Queries] = {}
         lists = {}
         for method in self.methods:
@@ -110,9 +118,15 @@ class Retriever:
         keys = (string_of[:, None] * stride + rows)[is_candidate]
         pairs, pair_of = np.unique(keys, return_inverse=True)
         owners, concepts = pairs // stride, (pairs % stride)[:, None]
-        name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
+        name_ids, scores = (
+            np.full(rows.shape, -1, np.int64),
+            np.full(rows.shape, -np.inf, np.float32),
+        )
         nearest_names, cosines = self.index.best_names(strings.vectors, concepts, owners)
-        name_ids[is_candidate], scores[is_candidate] = nearest_names[pair_of, 0], cosines[pair_of, 0]
+        name_ids[is_candidate], scores[is_candidate] = (
+            nearest_names[pair_of, 0],
+            cosines[pair_of, 0],
+        )
         # Fused ranks select well but order badly: lexical matches are less often correct than dense ones.
         order = np.argsort(-scores, axis=1, kind="stable")
         further = {}
@@ -125,7 +139,9 @@ class Retriever:
                 of_method = np.full(rows.shape, -np.inf, np.float32)
                 of_method[is_candidate] = method.score(strings, concepts, owners)[pair_of, 0]
             further[method.score_name] = np.take_along_axis(of_method, order, axis=1)
-        rows, name_ids, scores = (np.take_along_axis(values, order, axis=1) for values in (rows, name_ids, scores))
+        rows, name_ids, scores = (
+            np.take_along_axis(values, order, axis=1) for values in (rows, name_ids, scores)
+        )
         lists["union"] = np.concatenate([rows, union[:, k:]], axis=1)
         lists = {name: ranked[:, :RECALL_DEPTH].astype(np.int32) for name, ranked in lists.items()}
         return Candidates(rows, name_ids, scores, further, lists)
@@ -145,10 +161,14 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     [[3, 7, 8, 5]]
     """
     rows = np.concatenate(lists, axis=1)
-    gains = np.concatenate([1 / (RANK_CONSTANT + 1 + np.arange(ranked.shape[1])) for ranked in lists])
+    gains = np.concatenate(
+        [1 / (RANK_CONSTANT + 1 + np.arange(ranked.shape[1])) for ranked in lists]
+    )
     query, column = np.nonzero(rows >= 0)
     stride = rows.max(initial=0) + 1
-    keys, first, key_of = np.unique(query * stride + rows[query, column], return_index=True, return_inverse=True)
+    keys, first, key_of = np.unique(
+        query * stride + rows[query, column], return_index=True, return_inverse=True
+    )
     sums, query = np.bincount(key_of, gains[column]), query[first]
     order = np.lexsort((column[first], -sums, query))
     query = query[order]

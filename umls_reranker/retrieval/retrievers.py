@@ -205,7 +205,9 @@ class OfIndex(RetrievalMethod):
         return self.index.search(getattr(queries, self.queried), k, *self._left_out(queries)).rows
 
     def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return self.index.best_names(getattr(queries, self.queried), rows, owners, *self._left_out(queries))[1]
+        return self.index.best_names(
+            getattr(queries, self.queried), rows, owners, *self._left_out(queries)
+        )[1]
 
     def _left_out(self, queries: Queries) -> list[Sequence[str] | None]:
         return [queries.documents] if self.leaves_out_documents else []
