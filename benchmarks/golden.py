@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,9 @@ class Golden:
     """The checkout that is measured, the data, and a folder for runs."""
 
     def __init__(self, code: Path, data: Path, work: Path) -> None:
-        self.code, self.data, self.work = code.resolve(), data.resolve(), work.resolve()
+        self.code = code.resolve()
+        self.data = data.resolve()
+        self.work = work.resolve()
         self.environment = {"PYTHONPATH": str(self.code), "UMLS_RERANKER_PROGRESS": "0"}
 
     def umls_reranker(self, *words: Any) -> str:
@@ -103,9 +106,9 @@ def internals(*names: str) -> list[Any]:
     """Classes and functions of the package that nobody else imports, in whatever module they are."""
     import umls_reranker
 
-    found = pkgutil.walk_packages(umls_reranker.__path__, "umls_reranker.")
-    wanted = (module.name for module in found if module.name.split(".")[1] in ("models", "calibration"))
-    modules = [importlib.import_module(name) for name in wanted]
+    everything = pkgutil.walk_packages(umls_reranker.__path__, "umls_reranker.")
+    layers = ("models", "calibration")
+    modules = [importlib.import_module(one.name) for one in everything if one.name.split(".")[1] in layers]
     return [next(getattr(module, name) for module in modules if hasattr(module, name)) for name in names]
 
 
@@ -121,7 +124,8 @@ def pairs(golden: Golden) -> Figures:
     ]
     folder = random_cross_encoder(golden.work)
     for name, settings in TEMPLATES.items():
-        shape, tokenizer = template(**settings), AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        shape = template(**settings)
+        tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
         encoded = encoder(tokenizer, shape).encode(*zip(*texts, strict=True))
         # Some versions also return which pairs were truncated.
         ids = np.asarray((encoded[0] if isinstance(encoded, tuple) else encoded).ids, np.int32)
@@ -136,8 +140,9 @@ def built_in(golden: Golden) -> Figures:
     inputs = {"all": rows, "names": [row | {"candidates": [c["name"] for c in row["candidates"]]} for row in rows]}
     for name in list(inputs):
         inputs[f"{name}, no type"] = [row | {"entity_type": None} for row in inputs[name]]
-    for name, given in inputs.items():
-        source, output = golden.write("given.jsonl", list(map(json.dumps, given))), golden.work / "ranked.jsonl"
+    output = golden.work / "ranked.jsonl"
+    for name, changed in inputs.items():
+        source = golden.write("rows.jsonl", list(map(json.dumps, changed)))
         golden.umls_reranker("rerank", "built-in", source, output, "--overwrite")
         answers = [json.loads(line)["ranked"][0] for line in output.read_text(encoding="utf-8").splitlines()]
         cuis = [{c["name"]: c["cui"] for c in row["candidates"]} for row in rows]
@@ -162,7 +167,8 @@ def certificates(golden: Golden) -> Figures:
     """Shares of draws that are certified, and that are certified below 0.95; mean coverage."""
     (find_certificate,) = internals("find_certificate")
     for name, (documents, mentions, incorrect, draws) in REGIMES.items():
-        rng, results = np.random.default_rng(13), []
+        rng = np.random.default_rng(13)
+        results = []
         for _ in range(draws):
             document = np.repeat(np.arange(documents), np.maximum(rng.poisson(mentions, documents), 1))
             scores = np.full(len(document), 0.97) if incorrect else rng.beta(6.0, 0.8, len(document))
@@ -179,12 +185,13 @@ def quickstart(golden: Golden) -> Figures:
     """The quickstart with three seeds: of each, and the mean."""
     runs = []
     for seed in (13, 14, 15):
-        name, began = f"quickstart-{seed}", time.perf_counter()
+        name = f"quickstart-{seed}"
+        began = time.perf_counter()
         golden.umls_reranker("run", "quickstart", "--seed", seed, "--run_name", name, "--output_dir", "runs")
         minutes = Figure("minutes", (time.perf_counter() - began) / 60, 2.0, is_timing=True)
         runs.append([*run_figures(golden.work / "runs" / name), minutes])
-    for figures in zip(*runs, strict=True):
-        values, figure = [one.value for one in figures], figures[0]
+    for figure, *others in zip(*runs, strict=True):
+        values = [figure.value, *(one.value for one in others)]
         yield figure._replace(name=f"quickstart: {figure.name}, mean", value=float(np.mean(values)))
         yield figure._replace(name=f"quickstart: {figure.name}", value=values, tolerance=3 * figure.tolerance)
 
@@ -211,7 +218,8 @@ def run_figures(run: Path) -> Figures:
     import pyarrow.parquet as pq
 
     table = pq.read_table(next(run.rglob("outcomes.parquet"))).to_pydict()
-    correct, is_high = np.array(table["rank"]) == 0, np.array(table["tier"]) == "high"
+    correct = np.array(table["rank"]) == 0
+    is_high = np.array(table["tier"]) == "high"
     metrics = next(run.rglob("metrics.json")).read_text(encoding="utf-8")
     # Of calibrated candidates; figures of raw ones follow.
     ece = re.search(r'["/]ece"\s*:\s*{\s*"value"\s*:\s*([\d.e-]+)', metrics)[1]
@@ -242,9 +250,10 @@ def speed(golden: Golden) -> Figures:
     """Lists of ten: one by `built-in`, all against `CrossEncoder.rank`, and the service under eight clients."""
     from umls_reranker import UMLSReranker
 
-    rows, model = golden.rows(), UMLSReranker.from_pretrained("built-in")
-    columns = [(row["entity"], row["candidates"], row["entity_type"]) for row in rows]
-    taken, _ = interleaved({str(n): partial(model.rerank, *column) for n, column in enumerate(columns)}, 1)
+    rows = golden.rows()
+    model = UMLSReranker.from_pretrained("built-in")
+    calls = (partial(model.rerank, row["entity"], row["candidates"], row["entity_type"]) for row in rows)
+    taken, _ = interleaved({str(number): call for number, call in enumerate(calls)}, 1)
     yield Figure("one list by built-in, ms, p50", 1000 * float(np.median([*taken.values()])), 2.0, is_timing=True)
     taken, _ = list_seconds(golden.reranker(), rows[:24], 3)
     for name in ("rerank", "rerank_batch"):
@@ -262,15 +271,15 @@ WHOLE = (quickstart, ncbi, bc5cdr, release)
 
 def difference(value: Any, recorded: Any) -> float:
     """The largest of numbers, how many of texts; infinite if there are more or fewer."""
-    columns = [one if isinstance(one, list) else [one] for one in (value, recorded)]
-    if recorded is None or len(columns[0]) != len(columns[1]):
+    pairs = list(zip_longest(*(one if isinstance(one, list) else [one] for one in (value, recorded))))
+    if any(None in pair for pair in pairs):
         return float("inf")
-    if isinstance(columns[0][0], str):
-        return sum(a != b for a, b in zip(*columns, strict=True))
-    return max(abs(a - b) for a, b in zip(*columns, strict=True))
+    if isinstance(pairs[0][0], str):
+        return sum(a != b for a, b in pairs)
+    return max(abs(a - b) for a, b in pairs)
 
 
-def compare(golden: Golden, parts: list[Callable[[Golden], Figures]], is_recorded: bool) -> bool:
+def compare(golden: Golden, parts: Sequence[Callable[[Golden], Figures]], is_recorded: bool) -> bool:
     """Print recorded and measured values; returns whether all are within their tolerance.
 
     Args:
@@ -283,13 +292,15 @@ def compare(golden: Golden, parts: list[Callable[[Golden], Figures]], is_recorde
         try:
             for name, value, tolerance, is_timing in part(golden):
                 known = record.get(name, {"value": None, "tolerance": tolerance})
-                apart, tolerance = difference(value, known["value"]), known["tolerance"]
-                verdict = "ok" if apart <= tolerance else "warning" if is_timing else "**out**"
-                shown = [f"{x:.4g}" if isinstance(x, int | float) else "-" for x in (known["value"], value)]
-                print(f"| {name} | {' | '.join(shown)} | {apart:.2g} | {tolerance:.2g} | {verdict} |", flush=True)
+                tolerance = known["tolerance"]
+                apart = difference(value, known["value"])
+                verdict = "warning" if is_timing else "**out**"
+                if apart <= tolerance:
+                    verdict = "ok"
+                values = [f"{x:.4g}" if isinstance(x, int | float) else "-" for x in (known["value"], value)]
+                print(f"| {name} | {' | '.join(values)} | {apart:.2g} | {tolerance:.2g} | {verdict} |", flush=True)
                 is_good &= verdict != "**out**"
-                if is_recorded:
-                    record[name] = {"value": value, "tolerance": tolerance}
+                record[name] = {"value": value, "tolerance": tolerance}
         except FileNotFoundError as missing:
             print(f"| {part.__name__} | | | | | skipped: {missing} |", flush=True)
         except Exception as error:
@@ -316,7 +327,7 @@ def main() -> None:
         golden.work.mkdir(parents=True, exist_ok=True)
         sys.path.insert(0, str(golden.code))
         os.environ |= golden.environment
-        chosen = [parts[name] for name in options.parts] or [*FAST, *WHOLE * (not options.fast)]
+        chosen = [parts[name] for name in options.parts] or (FAST if options.fast else FAST + WHOLE)
         sys.exit(not compare(golden, chosen, options.write))
 
 

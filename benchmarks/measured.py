@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +58,8 @@ def measured(
     """
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
     former = finished_stages(stages)
-    began, failed = time.monotonic(), []
+    began = time.monotonic()
+    failed = []
     samples = [Sample(began, 0.0, 0, len(former))]
     with log.open("ab") as stream:
         words = list(map(str, command))
@@ -73,24 +76,26 @@ def measured(
         if meanwhile:
             threading.Thread(target=help_along, daemon=True).start()
         # Only the caller that waits for a process gets its times, so it must not be polled by others.
-        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        ended = 0
+        while not ended:
             samples.append(Sample(time.monotonic(), *used(process.pid), len(finished_stages(stages))))
             time.sleep(SECONDS_BETWEEN_SAMPLES)
-    process.returncode = os.waitstatus_to_exitcode(ended[1])
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if failed:
         raise failed[0]
     if process.returncode not in codes:
         raise SystemExit(f"{' '.join(words)} failed with {process.returncode}; see {log}")
-    taken = Taken(
-        time.monotonic() - began, ended[2].ru_utime + ended[2].ru_stime, max(each.memory for each in samples)
-    )
-    names, last = finished_stages(stages)[len(former) :], samples[0]
+    seconds = time.monotonic() - began
+    names = finished_stages(stages)[len(former) :]
+    last = samples[0]
     for number, name in enumerate(names if parts is not None and len(names) > 1 else ()):
-        own = [each for each in samples if each.finished == len(former) + number] or [last]
-        memory = max(each.memory for each in own)
-        parts[name] = Taken(own[-1].seconds - last.seconds, max(0.0, own[-1].cpu - last.cpu), memory)
-        last = own[-1]
-    return taken
+        of_stage = [each for each in samples if each.finished == len(former) + number] or [last]
+        end = of_stage[-1]
+        memory = max(each.memory for each in of_stage)
+        parts[name] = Taken(end.seconds - last.seconds, max(0.0, end.cpu - last.cpu), memory)
+        last = end
+    return Taken(seconds, usage.ru_utime + usage.ru_stime, max(each.memory for each in samples))
 
 
 def finished_stages(path: Path | None) -> list[str]:
@@ -103,16 +108,15 @@ def used(pid: int) -> tuple[float, int]:
 
     Memory that they share is shared out.
     """
-    cpu, total = 0.0, 0
-    try:
-        for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+    cpu = 0.0
+    total = 0
+    # A process may end between two steps.
+    with suppress(OSError, psutil.Error, IndexError):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
             cpu += sum(process.cpu_times()[:4])
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            found = {line.split(":")[0]: line.split()[1] for line in lines[1:]}
-            total += 1024 * int(found["Pss_Anon"])
-    except (OSError, psutil.Error, KeyError):
-        # A process ended between two steps.
-        pass
+            memory = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            total += 1024 * int(re.findall(r"^Pss_Anon:\s+(\d+)", memory, re.MULTILINE)[0])
     return cpu, total
 
 

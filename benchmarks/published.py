@@ -31,24 +31,26 @@ def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[
         medic: the folder.
         dev_folder: folder for lists of documents, if dev is to be measured in place of test.
     """
-    train, dev, test = (str(medic / name) for name in FILES[recipe])
-    corpus, documents = [train, dev, test], [train, dev, test]
+    corpus = [str(medic / name) for name in FILES[recipe]]
+    documents = dict(zip(("train", "dev", "test"), corpus, strict=True))
     if dev_folder is not None:
         from umls_reranker.corpora.formats import read_documents
 
+        corpus = corpus[:2]
+        documents["test"] = documents["dev"]
         dev_folder.mkdir(parents=True, exist_ok=True)
-        of_train = read_documents(Path(train))
-        rest = [document for row, document in enumerate(of_train) if row % 8]
-        for name, ids in {"train": rest, "dev": of_train[::8]}.items():
-            (dev_folder / f"{name}.txt").write_text("".join(f"{document}\n" for document in ids), encoding="utf-8")
-        corpus, documents = [train, dev], [*(str(dev_folder / f"{name}.txt") for name in ("train", "dev")), dev]
-    keys = [f"--{split}_documents" for split in ("train", "dev", "test")]
-    of_documents = [word for pair in zip(keys, documents, strict=True) for word in pair]
-    return [recipe, "--names", str(medic / MEDIC), "--corpus", *corpus, *of_documents]
+        ids = read_documents(Path(corpus[0]))
+        subsets = {"train": [document for row, document in enumerate(ids) if row % 8], "dev": ids[::8]}
+        for split, subset in subsets.items():
+            file = dev_folder / f"{split}.txt"
+            file.write_text("".join(f"{document}\n" for document in subset), encoding="utf-8")
+            documents[split] = str(file)
+    options = [word for split, file in documents.items() for word in (f"--{split}_documents", file)]
+    return [recipe, "--names", str(medic / MEDIC), "--corpus", *corpus, *options]
 
 
-def row(run: Path) -> dict[str, float]:
-    """Figures of the test split of a finished run; the parts of a composite mention count as one, correct if all are.
+def figures(run: Path) -> dict[str, float]:
+    """Figures of the test split of a finished run; a composite mention counts once, correct if all its concepts are.
 
     Returns:
         Name -> figure: ``acc@1`` as published, where any id of a composite mention is correct; ``strict``, where
@@ -58,11 +60,11 @@ def row(run: Path) -> dict[str, float]:
     from umls_reranker.calibration.reliability import ece
 
     table = pq.read_table(next(run.rglob("outcomes.parquet"))).to_pydict()
-    places = list(zip(table["document"], table["start"], table["end"], strict=True))
-    rank, scores = np.array(table["rank"]), np.array(table["score"])
-    composite, is_high = np.array(table["composite"]), np.array(table["tier"]) == "high"
-    number = {place: index for index, place in enumerate(dict.fromkeys(places))}
-    mention = np.array([number[place] for place in places])
+    spans = list(zip(table["document"], table["start"], table["end"], strict=True))
+    number = {span: index for index, span in enumerate(dict.fromkeys(spans))}
+    mention = np.array([number[span] for span in spans])
+    rank = np.array(table["rank"])
+    is_high = np.array(table["tier"]) == "high"
 
     def share(correct: np.ndarray) -> float:
         is_correct = np.ones(len(number), bool)
@@ -72,11 +74,11 @@ def row(run: Path) -> dict[str, float]:
     correct = rank == 0
     return {
         "acc@1": share(correct),
-        "strict": share(correct & ~composite),
+        "strict": share(correct & ~np.array(table["composite"])),
         "acc@5": share((rank >= 0) & (rank < 5)),
         "high": float(is_high.mean()),
         "precision of high": float(correct[is_high].mean()) if is_high.any() else 1.0,
-        "ECE": ece(scores, correct),
+        "ECE": ece(np.array(table["score"]), correct),
         "mentions": len(number),
     }
 
@@ -89,12 +91,11 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs"))
     options, further = parser.parse_known_args()
     name = f"{options.recipe}-dev" if options.dev else options.recipe
-    of_recipe = arguments(
-        options.recipe, options.medic, options.output_dir / f"{name}-documents" if options.dev else None
-    )
-    command = [sys.executable, "-m", "umls_reranker", "run", *of_recipe, "--run_name", name]
+    dev_folder = options.output_dir / f"{name}-documents" if options.dev else None
+    words = arguments(options.recipe, options.medic, dev_folder)
+    command = [sys.executable, "-m", "umls_reranker", "run", *words, "--run_name", name]
     subprocess.run([*command, "--output_dir", str(options.output_dir), *further], check=True)
-    for title, figure in row(options.output_dir / name).items():
+    for title, figure in figures(options.output_dir / name).items():
         print(f"{title}: {figure:.4g}")
 
 

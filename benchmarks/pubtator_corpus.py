@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Write a made-up corpus in the format of full MedMentions that annotates the concepts of a made-up release.
+"""Write a synthetic corpus in the format of full MedMentions that annotates the concepts of a synthetic release.
 
     python benchmarks/rrf_release.py META --rows 17000000 --relations 9
     python benchmarks/pubtator_corpus.py META CORPUS --documents 4392 --mentions 352496
 
-Writes corpus_pubtator.txt and the document lists of the three parts (60, 20 and 20 %). A mention has a bare CUI and
+Writes corpus_pubtator.txt and the document lists of the three splits (60, 20 and 20 %). A mention has a bare CUI and
 one type or several; one in twenty is UnknownType with a CUI that the release lacks, some have a retired CUI. Mentions
 are names of their concept, as they are or changed a little, or abbreviations that their document defines; few concepts
 are frequent and most are rare. The same arguments give the same bytes.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ FILLERS = (
     "of Sj\u00f6gren\u2019s cohort; \u03b1-synuclein aside,",
     "was therefore compared with",
 )
-PARTS = {"trng": 0.6, "dev": 0.2, "test": 0.2}
+SPLITS = {"trng": 0.6, "dev": 0.2, "test": 0.2}
 
 
 class Release:
@@ -44,81 +45,91 @@ class Release:
     """
 
     def __init__(self, folder: Path, concepts: int) -> None:
-        types = defaultdict(list)
-        table = read(folder, "MRSTY", (0, 1))
-        known = table["f0"].unique()
+        typed = read(folder, "MRSTY", (0, 1))
+        known = typed["f0"].unique()
         chosen = known.take(pa.array(np.arange(0, len(known), max(1, len(known) // concepts))[:concepts]))
-        for cui, tui in zip(*(column.to_pylist() for column in kept(table, chosen).columns), strict=True):
-            types[cui].append(tui)
-        names = defaultdict(list)
-        wanted = (ds.field("f1") == "ENG") & (ds.field("f16") == "N") & ds.field("f0").isin(chosen)
-        table = read(folder, "MRCONSO", (0, 14), wanted)
-        for cui, name in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            names[cui].append(name)
-        table = kept(read(folder, "MRCUI", (5, 0)), chosen)
-        self.retired = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        self.retired = dict(rows(read(folder, "MRCUI", (5, 0), ds.field("f5").isin(chosen))))
+        preferable = (ds.field("f1") == "ENG") & (ds.field("f16") == "N")
+        names = by_cui(read(folder, "MRCONSO", (0, 14), preferable & ds.field("f0").isin(chosen)))
+        types = by_cui(typed.filter(pc.is_in(typed["f0"], chosen)))
         self.cuis = sorted(names)
-        self.names, self.types = ([of[cui] for cui in self.cuis] for of in (names, types))
+        self.names = [names[cui] for cui in self.cuis]
+        self.types = [types[cui] for cui in self.cuis]
 
 
-def read(folder: Path, name: str, columns: tuple[int, ...], where: ds.Expression | None = None) -> pa.Table:
+def by_cui(table: pa.Table) -> dict[str, list[str]]:
+    values = defaultdict(list)
+    for cui, value in rows(table):
+        values[cui].append(value)
+    return values
+
+
+def rows(table: pa.Table) -> Iterator[tuple[str, str]]:
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def read(folder: Path, name: str, columns: tuple[int, int], where: ds.Expression | None = None) -> pa.Table:
+    """Two columns of a file."""
     fields = [f"f{number}" for number in range(FIELDS[name] + 1)]
     form = ds.CsvFileFormat(
         read_options=pa.csv.ReadOptions(column_names=fields),
         parse_options=pa.csv.ParseOptions(delimiter="|", quote_char=False, escape_char=False),
         convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(fields, pa.string())),
     )
-    table = ds.dataset(folder / f"{name}.RRF", format=form)
-    return table.to_table(columns=[f"f{number}" for number in columns], filter=where)
-
-
-def kept(table: pa.Table, cuis: pa.Array) -> pa.Table:
-    return table.filter(pc.is_in(table.column(0), cuis))
+    file = ds.dataset(folder / f"{name}.RRF", format=form)
+    return file.to_table(columns=[f"f{number}" for number in columns], filter=where)
 
 
 class Writer:
     """Documents, one after another, from one seeded generator."""
 
     def __init__(self, release: Release, seed: int) -> None:
-        self.release, self.random = release, np.random.default_rng(seed)
+        self.release = release
+        self.random = np.random.default_rng(seed)
         self.unknown = 0
 
     def document(self, doc_id: int, mentions: int) -> str:
         """A title with one mention and an abstract with the others."""
-        random, release = self.random, self.release
-        text, rows, left = "", [], mentions
+        random = self.random
         # Of 35,000 concepts the most frequent thousand make up a third.
-        drawn = (len(release.cuis) * random.random(mentions) ** 3).astype(int).tolist()
-        chances, fillers = random.random((mentions, 3)).tolist(), random.integers(0, len(FILLERS), mentions).tolist()
-        for concept, (kind, change, pick), filler in zip(drawn, chances, fillers, strict=True):
-            if not left:
+        concepts = (len(self.release.cuis) * random.random(mentions) ** 3).astype(int).tolist()
+        chances = random.random((mentions, 3)).tolist()
+        fillers = random.integers(0, len(FILLERS), mentions).tolist()
+        text = ""
+        annotated = []
+
+        def annotate(mention: str, identifiers: str) -> None:
+            annotated.append(f"{doc_id}\t{len(text)}\t{len(text) + len(mention)}\t{mention}\t{identifiers}")
+
+        for concept, (kind, change, pick), filler in zip(concepts, chances, fillers, strict=True):
+            if len(annotated) == mentions:
                 break
-            names = release.names[concept]
-            shown = self.changed(names[int(pick * len(names))], change)
-            cui, types = release.cuis[concept], ",".join(release.types[concept])
-            if kind < 0.05:
-                self.unknown += 1
-                cui, types = f"C{9_500_000 + self.unknown % 400_000}", "UnknownType"
-            elif kind < 0.5:
-                cui = release.retired.get(cui, cui)
-            rows.append((len(text), shown, types, cui))
-            text += shown
-            left -= 1
-            words = shown.split()
+            names = self.release.names[concept]
+            mention = self.changed(names[int(pick * len(names))], change)
+            identifiers = self.identifiers(concept, kind)
+            annotate(mention, identifiers)
+            text += mention
+            words = mention.split()
             short = "".join(word[0] for word in words).upper()
-            if change > 0.85 and left and len(words) > 2 and short.isalpha():
-                rows.append((len(text) + 2, short, types, cui))
-                text += f" ({short})"
-                left -= 1
-            if len(rows) < 3 and "\n" not in text:
-                text += "\n"
-            else:
-                text += f" {FILLERS[filler]} "
+            if change > 0.85 and len(annotated) < mentions and len(words) > 2 and short.isalpha():
+                text += " ("
+                annotate(short, identifiers)
+                text += f"{short})"
+            text += "\n" if len(annotated) < 3 and "\n" not in text else f" {FILLERS[filler]} "
         # The title ends where the abstract begins, with one character between them.
         title, _, abstract = text.partition("\n")
-        lines = [f"{doc_id}|t|{title}", f"{doc_id}|a|{abstract.rstrip()}."]
-        lines += [f"{doc_id}\t{at}\t{at + len(of)}\t{of}\t{types}\t{cui}" for at, of, types, cui in rows]
+        lines = [f"{doc_id}|t|{title}", f"{doc_id}|a|{abstract.rstrip()}.", *annotated]
         return "\n".join(lines) + "\n\n"
+
+    def identifiers(self, concept: int, kind: float) -> str:
+        """Types and CUI: unknown for one mention in twenty, retired for some others."""
+        if kind < 0.05:
+            self.unknown += 1
+            return f"UnknownType\tC{9_500_000 + self.unknown % 400_000}"
+        cui = self.release.cuis[concept]
+        if kind < 0.5:
+            cui = self.release.retired.get(cui, cui)
+        return f"{','.join(self.release.types[concept])}\t{cui}"
 
     @staticmethod
     def changed(name: str, change: float) -> str:
@@ -145,9 +156,10 @@ def write_corpus(release: Path, folder: Path, documents: int, mentions: int, see
     with (folder / "corpus_pubtator.txt").open("w", encoding="utf-8", newline="\n") as corpus:
         for doc_id, size in zip(ids, sizes.tolist(), strict=True):
             corpus.write(writer.document(doc_id, size))
-    ends = np.cumsum([round(share * documents) for share in PARTS.values()])[:-1]
-    for part, own in zip(PARTS, np.split(np.array(ids), ends), strict=True):
-        (folder / f"corpus_pubtator_pmids_{part}.txt").write_text("".join(f"{doc_id}\n" for doc_id in own.tolist()))
+    ends = np.cumsum([round(share * documents) for share in SPLITS.values()])[:-1]
+    for split, documents_of_split in zip(SPLITS, np.split(np.array(ids), ends), strict=True):
+        lines = "".join(f"{doc_id}\n" for doc_id in documents_of_split.tolist())
+        (folder / f"corpus_pubtator_pmids_{split}.txt").write_text(lines)
     print(f"{mentions:,} mentions of {len(writer.release.cuis):,} concepts in {documents:,} documents in {folder}")
 
 
