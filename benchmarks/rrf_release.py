@@ -133,7 +133,8 @@ class Concepts:
         root = pc.if_else(draws.chance(0.6), joined(draws.of(ROOTS), "o", draws.of(ROOTS)), draws.of(ROOTS))
         number = pc.if_else(draws.chance(0.4), joined(" type ", draws.numbers(1, 900)), "")
         self.word = joined(draws.of(PREFIXES), root, draws.of(SUFFIXES), number)
-        self.modifier, self.site = draws.of(MODIFIERS), draws.of(SITES)
+        self.modifier = draws.of(MODIFIERS)
+        self.site = draws.of(SITES)
         self.code = draws.numbers(10_000, 99_999_999)
 
     def keep_names(self, most: int) -> None:
@@ -146,16 +147,12 @@ class Concepts:
 
     def names(self, concept: np.ndarray, forms: np.ndarray, seed: int) -> pa.Array:
         """A name for each entry of `concept`; a concept may get a spelling twice, and two concepts may share one."""
-        pieces, places = [], []
-        for form in range(FOREIGN_FORM + 1):
-            own = np.flatnonzero(forms == form)
-            word, modifier, site = (
-                part.take(pa.array(concept[own])) for part in (self.word, self.modifier, self.site)
-            )
-            pieces.append(composed(form, word, modifier, site, Draws(len(own), seed, form)))
-            places.append(own)
-        order = np.empty(len(concept), dtype=np.int64)
-        order[np.concatenate(places)] = np.arange(len(concept))
+        by_form = [np.flatnonzero(forms == form) for form in range(FOREIGN_FORM + 1)]
+        pieces = []
+        for form, entries in enumerate(by_form):
+            elements = (part.take(pa.array(concept[entries])) for part in (self.word, self.modifier, self.site))
+            pieces.append(composed(form, *elements, Draws(len(entries), seed, form)))
+        order = np.argsort(np.concatenate(by_form))
         return pa.concat_arrays(pieces).take(pa.array(order))
 
 
@@ -188,7 +185,6 @@ def mrconso(concepts: Concepts, first_atom: int, seed: int) -> bytes:
     languages = pc.if_else(leads & draws.chance(0.97), "ENG", draws.of(list(LANGUAGES), list(LANGUAGES.values())))
     english = pc.equal(languages, "ENG").to_numpy(zero_copy_only=False)
     terms = pa.array(draws.codes(list(TERMS.values())))
-    sources, term_types = (pa.array(column).take(terms) for column in zip(*TERMS, strict=True))
     forms = np.where(english, draws.codes(NAME_FORMS), FOREIGN_FORM)
     atoms = np.arange(first_atom, first_atom + len(concept))
     of_concept = pa.array(concept)
@@ -204,8 +200,8 @@ def mrconso(concepts: Concepts, first_atom: int, seed: int) -> bytes:
         pc.if_else(draws.chance(0.5), draws.numbers(1_000, 9_999_999), ""),
         pc.if_else(draws.chance(0.7), concepts.code.take(of_concept), ""),
         "",
-        pc.if_else(english, sources, "SCTSPA"),
-        pc.if_else(english, term_types, "PT"),
+        pc.if_else(english, pa.array([source for source, _ in TERMS]).take(terms), "SCTSPA"),
+        pc.if_else(english, pa.array([term_type for _, term_type in TERMS]).take(terms), "PT"),
         concepts.code.take(of_concept),
         concepts.names(concept, forms, int(draws.random.integers(2**31))),
         draws.of(["0", "3", "9"], [16, 2, 2]),
@@ -221,35 +217,60 @@ def mrsty(concepts: Concepts, first: int, seed: int) -> bytes:
     second = (types < len(TYPES) - 1) & draws.chance(0.2)
     concept = np.repeat(np.arange(draws.size), 1 + second)
     kind = pa.array(types[concept] + (np.diff(concept, prepend=-1) == 0))
-    tuis, names, trees, _ = (pa.array(column).take(kind) for column in zip(*TYPES, strict=True))
-    ids = numbered("AT", 2 * first + np.arange(len(concept)), 8)
-    return lines(concepts.cuis.take(pa.array(concept)), tuis, trees, names, ids, pa.repeat("256", len(concept)))
+    return lines(
+        concepts.cuis.take(pa.array(concept)),
+        pa.array([tui for tui, *_ in TYPES]).take(kind),
+        pa.array([tree for _, _, tree, _ in TYPES]).take(kind),
+        pa.array([name for _, name, *_ in TYPES]).take(kind),
+        numbered("AT", 2 * first + np.arange(len(concept)), 8),
+        pa.repeat("256", len(concept)),
+    )
 
 
 def mrrel(concepts: Concepts, first: int, seed: int, number: int) -> bytes:
     """So many relations a concept, to concepts of the same chunk."""
     draws = Draws(number * len(concepts.cuis), seed, 5, first)
     kind = pa.array(draws.codes(list(RELATIONS.values())))
-    relations, attributes = (pa.array([relation[part] for relation in RELATIONS]).take(kind) for part in (0, 1))
     other = concepts.cuis.take(pa.array(draws.random.integers(0, len(concepts.cuis), draws.size)))
     cuis = concepts.cuis.take(pa.array(np.arange(draws.size) // number))
-    ids = numbered("R", number * first + np.arange(draws.size), 9)
     sources = draws.of(["SNOMEDCT_US", "MSH", "NCI"])
-    tail = (ids, "", sources, sources, "", "", draws.of(["N", "O"], [9, 1]), "")
-    return lines(cuis, "", "CUI", relations, other, "", "CUI", attributes, *tail)
+    return lines(
+        cuis,
+        "",
+        "CUI",
+        pa.array([relation for relation, _ in RELATIONS]).take(kind),
+        other,
+        "",
+        "CUI",
+        pa.array([attribute for _, attribute in RELATIONS]).take(kind),
+        numbered("R", number * first + np.arange(draws.size), 9),
+        "",
+        sources,
+        sources,
+        "",
+        "",
+        draws.of(["N", "O"], [9, 1]),
+        "",
+    )
 
 
 def mrcui(concepts: Concepts, first: int, seed: int) -> bytes:
     """A CUI that was merged into a concept, or that was deleted, for one concept in 25."""
     draws = Draws(len(concepts.cuis), seed, 6, first)
-    own = np.flatnonzero(draws.chance(1 / 25))
-    some = Draws(len(own), seed, 7, first)
-    numbers = pc.cast(pc.utf8_slice_codeunits(concepts.cuis.take(pa.array(own)), 1), pa.int64()).to_numpy()
-    # Of each two numbers one is in use.
-    retired, deleted = numbered("C", numbers ^ 1, 7), some.chance(1 / 6)
-    into = pc.if_else(deleted, "", concepts.cuis.take(pa.array(own)))
-    kinds, place = pc.if_else(deleted, "DEL", "SY"), pc.if_else(deleted, "", "Y")
-    return lines(retired, some.of(["2018AA", "2021AB"]), kinds, "", "", into, place)
+    cuis = concepts.cuis.filter(pa.array(draws.chance(1 / 25)))
+    draws = Draws(len(cuis), seed, 7, first)
+    numbers = pc.cast(pc.utf8_slice_codeunits(cuis, 1), pa.int64()).to_numpy()
+    is_deleted = draws.chance(1 / 6)
+    return lines(
+        # Of each two numbers one is in use.
+        numbered("C", numbers ^ 1, 7),
+        draws.of(["2018AA", "2021AB"]),
+        pc.if_else(is_deleted, "DEL", "SY"),
+        "",
+        "",
+        pc.if_else(is_deleted, "", cuis),
+        pc.if_else(is_deleted, "", "Y"),
+    )
 
 
 def write_release(folder: Path, rows: int, seed: int, relations: int) -> None:
@@ -260,7 +281,8 @@ def write_release(folder: Path, rows: int, seed: int, relations: int) -> None:
         makers["MRREL"] = partial(mrrel, number=relations)
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / f"{name}.RRF").open("wb")) for name in ("MRCONSO", *makers)}
-        first, atoms = 1, 0
+        first = 1
+        atoms = 0
         while atoms < rows:
             concepts = Concepts(first, CONCEPTS_PER_CHUNK, seed)
             concepts.keep_names(rows - atoms)
