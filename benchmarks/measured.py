@@ -45,7 +45,7 @@ def measured(
     meanwhile: Callable[[], None] | None = None,
     codes: Sequence[int] = (0,),
     stages: Path | None = None,
-    parts: dict[str, Taken] | None = None,
+    by_stage: dict[str, Taken] | None = None,
 ) -> Taken:
     """Run a command to its end, its output in a log.
 
@@ -54,7 +54,7 @@ def measured(
         meanwhile: what is done while the command runs, which is then asked to end.
         codes: exit codes that are as they should be.
         stages: ``stages.jsonl`` of a run.
-        parts: gets what each stage took that the command added to it, if there are several.
+        by_stage: gets what each stage took that the command added to it, if there are several.
     """
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
     former = finished_stages(stages)
@@ -89,11 +89,11 @@ def measured(
     seconds = time.monotonic() - began
     names = finished_stages(stages)[len(former) :]
     last = samples[0]
-    for number, name in enumerate(names if parts is not None and len(names) > 1 else ()):
+    for number, name in enumerate(names if by_stage is not None and len(names) > 1 else ()):
         of_stage = [each for each in samples if each.finished == len(former) + number] or [last]
         end = of_stage[-1]
         memory = max(each.memory for each in of_stage)
-        parts[name] = Taken(end.seconds - last.seconds, max(0.0, end.cpu - last.cpu), memory)
+        by_stage[name] = Taken(end.seconds - last.seconds, max(0.0, end.cpu - last.cpu), memory)
         last = end
     return Taken(seconds, usage.ru_utime + usage.ru_stime, max(each.memory for each in samples))
 

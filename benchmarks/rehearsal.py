@@ -34,22 +34,32 @@ from scoring import answer, free_port, wait_for
 RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
 BEST = ROOT / "recipes" / "sapbert-medmentions-best" / "config.yaml"
 # What the substitute models and a CPU need. The cross-encoder does not start from an encoder without layers.
-SUBSTITUTED = {"run_name": "rehearsal", "encoder_pooling": "mean", "start_from_encoder": False}
-SUBSTITUTED |= {"bf16": False, "device": "cpu", "targets": []}
+SUBSTITUTED = {
+    "run_name": "rehearsal",
+    "encoder_pooling": "mean",
+    "start_from_encoder": False,
+    "bf16": False,
+    "device": "cpu",
+    "targets": [],
+}
 COMMAND = [sys.executable, "-m", "umls_reranker"]
 CONFIG = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
 TWO_PROCESSES = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIG, *COMMAND[1:]]
-ROWS, DOCUMENTS, MENTIONS, LINKED = 17_000_000, 4_392, 352_496, 2_000
+ROWS = 17_000_000
 RELATIONS = 9
-REPO, TAG = "org/rehearsal", "v1.0.0"
+DOCUMENTS = 4_392
+MENTIONS = 352_496
+LINKED = 2_000
+REPO = "org/rehearsal"
+TAG = "v1.0.0"
 
 
 def word_pieces() -> list[str]:
     """A vocabulary of the elements that the synthetic names consist of, and of letter trigrams: 30,522 as BERT's."""
-    words = {word for text in rrf_release.ELEMENTS for word in re.findall(r"[a-z]+", text.lower())}
-    letters = [*ascii_lowercase, *digits, *punctuation]
-    pieces = [*sorted(words), *letters, *(first + second for first, second in product(ascii_lowercase, repeat=2))]
-    pieces = [*pieces, *("".join(letters) for letters in product(ascii_lowercase, repeat=3))]
+    pieces = sorted({word for text in rrf_release.ELEMENTS for word in re.findall(r"[a-z]+", text.lower())})
+    pieces += [*ascii_lowercase, *digits, *punctuation]
+    for length in (2, 3):
+        pieces += ["".join(letters) for letters in product(ascii_lowercase, repeat=length)]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]", "[unused2]"]
     return list(dict.fromkeys([*special, *(prefix + piece for piece in pieces for prefix in ("", "##"))]))[:30_522]
 
@@ -63,8 +73,8 @@ def write_models(folder: Path, dimension: int) -> None:
     pieces = word_pieces()
     sizes = {"vocab_size": len(pieces), "max_position_embeddings": 128}
     encoder = BertModel(BertConfig(hidden_size=dimension, num_hidden_layers=0, **sizes), add_pooling_layer=False)
-    for part in (encoder.embeddings.position_embeddings, encoder.embeddings.token_type_embeddings):
-        part.weight.data.zero_()
+    encoder.embeddings.position_embeddings.weight.data.zero_()
+    encoder.embeddings.token_type_embeddings.weight.data.zero_()
     config = BertConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=1, **sizes
     )
@@ -80,16 +90,22 @@ class Rehearsal:
     """One rehearsal in a folder, with what was measured so far in ``measured.json``."""
 
     def __init__(self, work: Path, scale: float, steps: int, best: bool = False, dimension: int = 768) -> None:
-        self.work, self.scale, self.steps, self.best = work.resolve(), scale, steps, best
-        self.recipe, self.dimension = BEST if best else RECIPE, dimension
-        self.rows, self.documents = round(ROWS * scale), max(60, round(DOCUMENTS * scale))
+        self.work = work.resolve()
+        self.scale = scale
+        self.steps = steps
+        self.best = best
+        self.dimension = dimension
+        self.recipe = BEST if best else RECIPE
+        self.rows = round(ROWS * scale)
+        self.documents = max(60, round(DOCUMENTS * scale))
         self.mentions = max(10 * self.documents, round(MENTIONS * scale))
         self.linked = max(20, round(LINKED * min(1, scale)))
         self.file = self.work / "measured.json"
 
     def command(self, name: str, processes: int = 1, **more: Any) -> list[Any]:
         """A command of the package with the recipe's keys that depend on folder and scale."""
-        corpus, index = self.work / "corpus", yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        corpus = self.work / "corpus"
+        recipe = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
         values = {
             "output_dir": self.work / "runs",
             "umls_dir": self.work / "META",
@@ -101,24 +117,26 @@ class Rehearsal:
             "eval_steps": max(1, self.steps // 4),
         }
         if self.best:
-            values |= SUBSTITUTED | {"encoder_training_steps": min(self.steps, index["encoder_training_steps"])}
-        for part, ending in {"train": "trng", "dev": "dev", "test": "test"}.items():
-            values[f"{part}_documents"] = corpus / f"corpus_pubtator_pmids_{ending}.txt"
+            values |= SUBSTITUTED | {"encoder_training_steps": min(self.steps, recipe["encoder_training_steps"])}
+        for split, ending in {"train": "trng", "dev": "dev", "test": "test"}.items():
+            values[f"{split}_documents"] = corpus / f"corpus_pubtator_pmids_{ending}.txt"
         # Clusters, and how many are searched, by the square root of the size.
         shrink = math.sqrt(min(1.0, self.scale))
         for key in ("index_factory", "index_parameters"):
-            values[key] = re.sub(r"\d+", lambda found: str(max(4, round(int(found[0]) * shrink))), index[key], count=1)
+            number = int(re.search(r"\d+", recipe[key])[0])
+            values[key] = recipe[key].replace(str(number), str(max(4, round(number * shrink))), 1)
         options = {key: value if isinstance(value, list) else [value] for key, value in (values | more).items()}
         words = [word for key, value in options.items() for word in (f"--{key}", *value)]
         return [*(TWO_PROCESSES if processes == 2 else COMMAND), name, self.recipe, *words]
 
     def stages(self) -> Iterator[tuple[str, Sequence[Any], dict[str, Any]]]:
         """Title, command and options of `measured`, in order."""
-        meta, here = self.work / "META", ROOT / "benchmarks"
-        release = [sys.executable, here / "rrf_release.py", meta, "--rows", self.rows, "--relations", RELATIONS]
-        size = ["--documents", self.documents, "--mentions", self.mentions]
-        yield "synthetic release", release, {}
-        yield "synthetic corpus", [sys.executable, here / "pubtator_corpus.py", meta, self.work / "corpus", *size], {}
+        meta = self.work / "META"
+        release = [ROOT / "benchmarks" / "rrf_release.py", meta, "--rows", self.rows, "--relations", RELATIONS]
+        yield "synthetic release", [sys.executable, *release], {}
+        corpus = [ROOT / "benchmarks" / "pubtator_corpus.py", meta, self.work / "corpus"]
+        corpus += ["--documents", self.documents, "--mentions", self.mentions]
+        yield "synthetic corpus", [sys.executable, *corpus], {}
         yield "prepare_data", self.command("prepare_data"), {}
         yield "prepare_data again, nothing to do", self.command("prepare_data"), {}
         if self.best:
@@ -130,13 +148,14 @@ class Rehearsal:
         yield "validate", self.command("validate"), {"codes": (0, 1)}
         yield "export_index", self.command("export_index", index_folder=self.work / "served"), {}
         yield "publish", self.command("publish", repo_id=REPO, tag=TAG), {"env": self.hub}
-        lists, output = self.work / "runs" / "rehearsal" / "lists" / "test.arrow", self.work / "reranked.parquet"
-        rerank = [*TWO_PROCESSES, "rerank", REPO, lists, output, "--revision", TAG, "--device", "cpu", "--overwrite"]
+        lists = self.work / "runs" / "rehearsal" / "lists" / "test.arrow"
+        rerank = [*TWO_PROCESSES, "rerank", REPO, lists, self.work / "reranked.parquet", "--revision", TAG]
+        rerank += ["--device", "cpu", "--overwrite"]
         yield "rerank test lists by revision, 2 processes", rerank, {"env": self.hub}
         port = free_port()
-        served = {"served_model": REPO, "served_revision": TAG, "served_index": self.work / "served", "port": port}
-        words = [word for key, value in served.items() for word in (f"--{key}", value)]
-        serve = [*COMMAND, "serve", ROOT / "recipes" / "production" / "config.yaml", *words, "--device", "cpu"]
+        serve = [*COMMAND, "serve", ROOT / "recipes" / "production" / "config.yaml", "--device", "cpu"]
+        serve += ["--port", port, "--served_index", self.work / "served"]
+        serve += ["--served_model", REPO, "--served_revision", TAG]
         link = {"env": self.hub, "meanwhile": lambda: self.link(port), "codes": (0, -signal.SIGTERM)}
         yield f"serve, {self.linked:,} mentions linked by HTTP", serve, link
 
@@ -158,13 +177,14 @@ class Rehearsal:
                 if title == "publish":
                     shutil.rmtree(self.work / "hub", ignore_errors=True)
                 print(f"== {title}", file=sys.stderr, flush=True)
-                used, parts = disk(self.work), dict[str, Taken]()
+                used = disk(self.work)
                 run = self.work / "runs" / "rehearsal"
-                log = {"stages": run / "stages.jsonl", "parts": parts}
+                stages: dict[str, Taken] = {}
+                log = {"stages": run / "stages.jsonl", "by_stage": stages}
                 taken = measured(command, self.work / "rehearsal.log", **log, **options)
                 done[title] = taken._asdict() | {"disk": disk(self.work) - used}
-                for name, part in parts.items():
-                    done[f"{title}: {name}"] = part._asdict() | {"disk": disk(run / name)}
+                for name, taken in stages.items():
+                    done[f"{title}: {name}"] = taken._asdict() | {"disk": disk(run / name)}
                 self.file.write_text(json.dumps(done, indent=1))
         return done
 
@@ -182,8 +202,8 @@ class Rehearsal:
 
 def stages_table(stages: dict[str, Any]) -> str:
     lines = ["| stage | minutes | CPU minutes | peak anonymous memory, MB | disk, MB |", "|---|" + "---:|" * 4]
-    for name, own in stages.items():
-        cells = (own["seconds"] / 60, own["cpu"] / 60, own["peak"] / 1e6, own["disk"] / 1e6)
+    for name, taken in stages.items():
+        cells = (taken["seconds"] / 60, taken["cpu"] / 60, taken["peak"] / 1e6, taken["disk"] / 1e6)
         lines.append(f"| {name} | " + " | ".join(f"{value:,.1f}" for value in cells) + " |")
     return "\n".join(lines)
 
