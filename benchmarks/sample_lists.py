@@ -39,10 +39,10 @@ def main() -> None:
     rows = [json.loads(line) for line in options.lists.read_text(encoding="utf-8").splitlines()]
     numbers, scores = search.retrieve(words([row["entity"] for row in rows]), k=CANDIDATES, show_progress=False)
     with options.lists.open("w", encoding="utf-8") as stream:
-        for row, listed, of_row in zip(rows, numbers.tolist(), scores.tolist(), strict=True):
+        for row, *hits in zip(rows, numbers.tolist(), scores.tolist(), strict=True):
             row["candidates"] = [
                 {"cui": concepts[number].cui, "name": concepts[number].name, "bm25_score": round(score, 2)}
-                for number, score in zip(listed, of_row, strict=True)
+                for number, score in zip(*hits, strict=True)
                 if score > 0
             ]
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

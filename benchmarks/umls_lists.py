@@ -34,7 +34,9 @@ weights, thresholds and hashed counts) has the license of the package, Apache-2.
 python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
 ```"""
 
-SEED, CANDIDATES, MENTIONS_PER_DOCUMENT = 13, 10, 15
+SEED = 13
+CANDIDATES = 10
+MENTIONS_PER_DOCUMENT = 15
 
 
 def main() -> None:
@@ -103,17 +105,16 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
         for number in sorted(rng.permutation(len(listed))[:MENTIONS_PER_DOCUMENT])
     ]
     nearest = index.search(encoder.encode([mention.text for mention in mentions]), CANDIDATES)
-    cuis, names = (
-        iter(column) for column in (concepts.column(key, nearest.rows.ravel()).to_pylist() for key in ("cui", "name"))
-    )
+    columns = (concepts.column(key, nearest.rows.ravel()).to_pylist() for key in ("cui", "name"))
+    candidates = [{"cui": cui, "name": name} for cui, name in zip(*columns, strict=True)]
     with path.open("w", encoding="utf-8") as stream:
-        for mention in mentions:
+        for number, mention in enumerate(mentions):
             row = {
                 "doc_id": mention.doc_id,
                 "entity": mention.text,
                 "entity_type": list(mention.semantic_types),
                 "cui": [*map(list, mention.cuis)],
-                "candidates": [{"cui": next(cuis), "name": next(names)} for _ in range(CANDIDATES)],
+                "candidates": candidates[number * CANDIDATES : (number + 1) * CANDIDATES],
             }
             stream.write(json.dumps(row) + "\n")
 
