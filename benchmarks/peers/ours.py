@@ -8,8 +8,8 @@ The first form ranks the run's lists by all that they hold, without the mentions
 model was fitted on the calibration documents, so thresholds are chosen on those of dev.
 
 The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM+WAY/SPLIT.jsonl, and ranks them in three ways:
-+lists, by a model without a cross-encoder that `umls-reranker calibrate --lists` makes of the first `--most` calibration
-lists, which accepts at a precision of 0.90; +lists_no_types, the same without the mentions' types; and +model, by the
++lists, by a model without a cross-encoder that `umls-reranker calibrate --lists` makes of the first `--most`
+calibration lists, which accepts at a precision of 0.90; +lists_no_types, the same without the mentions' types; and +model, by the
 run's model as it is, with thresholds chosen on dev.
 
 With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is written.
