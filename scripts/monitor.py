@@ -58,7 +58,7 @@ def main() -> int:
     new = list(filter(is_new, documents))
     state = statistics.to_dict() | {"fitted_mentions": len(documents) - len(new), "drift": None, "alarm": False}
     if len(set(new)) >= FEWEST_DOCUMENTS:
-        drift = reference.drift_to(Histogram.of(tops.scores, tops.inputs != ALL_INPUTS, new))
+        drift = reference.drift_to(Histogram.of(tops.scores, tops.model_names != ALL_INPUTS, new))
         state["drift"] = drift._asdict()
         state["alarm"] = drift.p_value <= options.alpha and drift.psi >= SMALLEST_PSI
     print(json.dumps(state, indent=2) if options.json else table(state, figures))
@@ -69,7 +69,7 @@ def table(state: dict, figures: dict) -> str:
     lines = [f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates"]
     if state["fitted_mentions"]:
         lines.append(f"{state['fitted_mentions']:,} more left out: they are of documents that the model was fitted on")
-    lines += [f"decided by {name}: {count:,}" for name, count in state["inputs"].items()]
+    lines += [f"decided by {name}: {count:,}" for name, count in state["models"].items()]
     lines += ["", f"{'metric':<24}{'here':>8}{'expected':>10}{'95 % interval':>20}"]
     for name, expected in figures.items():
         # A metric that no mention has, such as a top score, is missing.

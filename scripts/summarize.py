@@ -85,7 +85,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[tuple[str, ...]], lis
     count = min(EXAMPLES, len(lists))
     drawn = min(20 * count, len(lists))
     lists = lists.take(np.array([len(lists) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]))
-    ranked = ranked_column(lists, reranker.decide(lists), reranker.input_names).to_pylist()
+    ranked = ranked_column(lists, reranker.decide(lists), reranker.model_names).to_pylist()
     order = sorted(range(drawn), key=lambda row: -ranked[row][0]["score"] if ranked[row] else 0.0)
     examples = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]
     golds = lists.annotations.alternatives

@@ -84,4 +84,4 @@ def read_lists(folder):
 def assert_decided_by_all(ranked, reranker, rows):
     """That rankings of rows are those of the model of all inputs, as calls of Python give them."""
     assert_alike(ranked, reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows]))
-    assert {item["inputs"] for items in ranked for item in items} == {"all"}
+    assert {item["model_name"] for items in ranked for item in items} == {"all"}

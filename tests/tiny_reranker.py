@@ -13,7 +13,7 @@ from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
-from umls_reranker.calibration.probabilities import Calibration, InputModel
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.errors import UserError
@@ -74,7 +74,7 @@ def tiny_reranker(
         copy_cross_encoder(cross_encoder, folder)
     recipe = recipe or Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
-    model = InputModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
+    model = CalibratedModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
     parts = Calibration([model]), fitted, dictionary
     write_model_files(folder, recipe, template, "float32", *parts)
     return folder
@@ -85,8 +85,8 @@ def without_cross_encoder() -> Calibration:
     fusion = FeatureFusion({"exact_name": 4.0, "sapbert": 6.0}, {}, 4.0)
     names = FeatureFusion({"exact_name": 4.0}, {}, 2.0)
     models = [
-        InputModel(fusion=fusion, thresholds=fit_thresholds()),
-        InputModel(fusion=names, thresholds=fit_thresholds(), removed=("sapbert_score", "cui"), name="names"),
+        CalibratedModel(fusion=fusion, thresholds=fit_thresholds()),
+        CalibratedModel(fusion=names, thresholds=fit_thresholds(), removed=("sapbert_score", "cui"), name="names"),
     ]
     counts = StringCounts.fit([("cold", "C0009443", ["T047"])])
     return Calibration(models, counts, {"sapbert": ScoreRange(0.2, 1.0)})
@@ -104,4 +104,4 @@ def with_cut() -> Calibration:
     """By cross-encoder and equal names; where a list has an equal name, no other can win."""
     fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 9.0}, {}, 0.0)
     list_fusion = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
-    return Calibration([InputModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())])
+    return Calibration([CalibratedModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())])

@@ -10,14 +10,14 @@ from tiny_reranker import HIERARCHY, fit_thresholds
 from umls_reranker.calibration.decisions import margins, rank
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
-from umls_reranker.calibration.probabilities import Calibration, InputModel
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.thresholds import DEFAULT, TIERS, ThresholdTable
 from umls_reranker.models.cross_encoder import Scores
 
 
 def decide(probabilities, lists, **options):
     p = np.array(probabilities)
-    calibration = Calibration([InputModel(thresholds=fit_thresholds())])
+    calibration = Calibration([CalibratedModel(thresholds=fit_thresholds())])
     return rank(lists, lambda *_: Scores(np.log(p / (1 - p)), 3), calibration, **options)
 
 
@@ -55,7 +55,7 @@ def test_a_mention_without_what_the_model_reads_is_never_high():
 @pytest.mark.parametrize(("high", "tier"), [(0.5, "high"), (0.6, "medium"), (None, "medium")])
 def test_a_threshold_belongs_to_the_tier_above_and_without_a_certificate_nothing_is_high(high, tier):
     row = replace(fit_thresholds().for_type(), low=0.25, accept=0.5, high=high)
-    calibration = Calibration([InputModel(thresholds=ThresholdTable({DEFAULT: row}, HIERARCHY))])
+    calibration = Calibration([CalibratedModel(thresholds=ThresholdTable({DEFAULT: row}, HIERARCHY))])
     lists = make_lists(["m"], [["a", "b"]], hierarchy=HIERARCHY)
     decided = rank(lists, Scores(np.array([0.0, -9.0], np.float32), 0), calibration)
     assert [TIERS[place] for place in decided.tiers] == [tier, "reject"]
@@ -76,7 +76,7 @@ def retrieved():
 def with_pruning(has_list_fusion=True):
     fusion = FeatureFusion({"cross_encoder": 1.0, "retrieval": 11.0}, {}, 6.0)
     list_fusion = FeatureFusion({"retrieval": 11.0}, {}, 6.0) if has_list_fusion else None
-    model = InputModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())
+    model = CalibratedModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())
     return Calibration([model], score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
 
 

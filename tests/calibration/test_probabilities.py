@@ -14,7 +14,7 @@ from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange, inputs_of, lacking, without
 from umls_reranker.calibration.logistic import conditional_log_odds
-from umls_reranker.calibration.probabilities import Calibration, InputModel
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
@@ -54,7 +54,7 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     first, models = fusions[0], []
     for fusion in fusions:
         gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))
-        models.append(InputModel(calibrator or IdentityCalibrator(), fusion, removed=tuple(sorted(gone))))
+        models.append(CalibratedModel(calibrator or IdentityCalibrator(), fusion, removed=tuple(sorted(gone))))
     return Calibration(models, counts or StringCounts.fit([]), **options)
 
 
@@ -72,8 +72,8 @@ def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration
     bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
     calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
     models = [
-        InputModel(calibrator, rich, list_fusion=bare),
-        InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
+        CalibratedModel(calibrator, rich, list_fusion=bare),
+        CalibratedModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
     ]
     return Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
 
@@ -204,7 +204,7 @@ def reading(lacking=(), **columns) -> CandidateLists:
 @pytest.mark.parametrize("name", ["preferred_name", "definition", "context"])
 def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
     for fusion in (None, FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)):
-        fused, given = Calibration([InputModel(fusion=fusion)], StringCounts.fit(TRAINING)), reading([name])
+        fused, given = Calibration([CalibratedModel(fusion=fusion)], StringCounts.fit(TRAINING)), reading([name])
         found = fused.model_for(given, [name])
         assert found.complete.tolist() == [True, False]
         assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {name: [False, True]}
@@ -308,7 +308,9 @@ def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
     rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "type_lift": 1.0}, {}, 0.0)
     poor = FeatureFusion({"cross_encoder": 4.0}, {}, 0.0)
     beyond = ("retrieval_score", "cui", "entity_type")
-    fused = Calibration([InputModel(fusion=rich), InputModel(fusion=poor, removed=beyond, name="names")], counts)
+    fused = Calibration(
+        [CalibratedModel(fusion=rich), CalibratedModel(fusion=poor, removed=beyond, name="names")], counts
+    )
     scored, types = {"retrieval": [0.1, 0.9, 0.5]}, [["T1"], ["T1"]]
     # A score that one candidate lacks is one that the list lacks; so is a CUI.
     cases = [
@@ -341,7 +343,7 @@ def test_calibration_round_trip(counts, tmp_path):
     [
         *(({"index_key": key}, "index_key") for key in (None, "", 7)),
         *(({"score_ranges": ranges}, "score_ranges") for ranges in ({}, {"retrieval": {"low": 1, "high": 0}}, [1])),
-        *(({"inputs": inputs}, "inputs") for inputs in ([], [{"fusion": None}], 1)),
+        *(({"models": models}, "models") for models in ([], [{"fusion": None}], 1)),
     ],
 )
 def test_a_damaged_calibration_is_refused(counts, tmp_path, change, named):

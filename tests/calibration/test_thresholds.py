@@ -232,12 +232,12 @@ def test_damaged_or_other_state_is_a_user_error():
     state = thresholds_content({"all": ThresholdTable({"default": ROW}, HIERARCHY)})
     with pytest.raises(UserError, match="schema_version 4"):
         load_thresholds({**state, "schema_version": 4})
-    (entry,) = state["inputs"]
+    (entry,) = state["models"]
     swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
     without = {k: v for k, v in entry.items() if k != "default"}
     damaged = without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}
-    changes = [{"inputs": [one]} for one in damaged] + [
-        {"inputs": []},
+    changes = [{"models": [one]} for one in damaged] + [
+        {"models": []},
         {"target_precision": float("nan")},
     ]
     for change in (*changes, {"confidence": 95}):

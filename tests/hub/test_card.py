@@ -70,12 +70,12 @@ METRICS = {
 }
 
 
-def model_card(metrics, recipe, cross_encoder=True, dictionary=None, inputs=(), **options):
+def model_card(metrics, recipe, cross_encoder=True, dictionary=None, models=(), **options):
     info = {"template": None, "base_model": None, "base_revision": None, "dictionary": dictionary}
     if cross_encoder:
         info |= {"template": PairTemplate().to_dict(), "base_model": recipe["model"]}
     return Card(
-        metrics=metrics, recipe=recipe, info=info, thresholds={"inputs": inputs}, **options
+        metrics=metrics, recipe=recipe, info=info, thresholds={"models": models}, **options
     ).text()
 
 
@@ -92,8 +92,8 @@ def tables(card):
 
 def test_results_have_intervals_and_what_they_were_measured_on():
     certified = {"threshold": 0.9, "coverage": 0.3, "precision": 0.96}
-    inputs = [{"name": "all", "certificate": certified}, {"name": "no type", "certificate": None}]
-    found = tables(model_card(METRICS, recipe(), inputs=inputs))
+    models = [{"name": "all", "certificate": certified}, {"name": "no type", "certificate": None}]
+    found = tables(model_card(METRICS, recipe(), models=models))
     assert found["Comparison with the original order"][1:] == [
         "| original order | 40.0\u00a0% (38.0–42.0) | |",
         "| this model | 50.0\u00a0% (48.0–52.0) | +10.0 (8.0 to 12.0) |",
@@ -105,7 +105,7 @@ def test_results_have_intervals_and_what_they_were_measured_on():
         "| ROC-AUC, dev pairs in training | 0.9710 | |",
     ]
     assert found["Guarantee"] == [
-        "| inputs | certified | coverage | precision |",
+        "| model | certified | coverage | precision |",
         "| all | yes | 30.0\u00a0% | 96.0\u00a0% |",
         "| no type | no | – | – |",
     ]
@@ -281,7 +281,7 @@ def test_a_folders_card_comes_from_its_own_files(tmp_path):
         tag="v1",
         plots=["risk_coverage.svg"],
         dictionary=dictionary,
-        inputs=read_json(folder / "thresholds.json")["inputs"],
+        models=read_json(folder / "thresholds.json")["models"],
     )
     assert folder_card(folder, "org/tiny", "v1") == expected
 

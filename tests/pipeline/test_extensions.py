@@ -57,7 +57,7 @@ def test_help_explains_what_recipes_can_name(registered):
 
 def test_they_decide_about_a_served_answer(model):
     state = json.loads((model / "calibrator.json").read_text())
-    every, *fallbacks = state["inputs"]
+    every, *fallbacks = state["models"]
     assert {*every["fusion"]["weights"]} == {"cross_encoder", "retrieval", "length_ratio"}
     assert every["method"] == "half_line" and {*every["parameters"]} == {"intercept"}
     assert "loss: hinge" in (model / "recipe.yaml").read_text()
@@ -66,7 +66,7 @@ def test_they_decide_about_a_served_answer(model):
     reranker = UMLSReranker.from_pretrained(model)
     with pytest.warns(UserWarning, match="retrieval_score"):
         short, long = reranker.rerank("fever", [{"name": "fever"}, {"name": "a fever that lasts"}])
-    assert {short.inputs, long.inputs}.isdisjoint({ALL_INPUTS}) and 0 < short.cross_encoder_score < 1
+    assert {short.model_name, long.model_name}.isdisjoint({ALL_INPUTS}) and 0 < short.cross_encoder_score < 1
 
 
 def test_a_model_whose_feature_is_not_there_is_refused(model, monkeypatch):

@@ -78,7 +78,7 @@ def test_the_model_folder_is_complete(finished):
     assert set(listed) == MODEL_FILES - {"README.md"}
     calibrator = read_json(model / "calibrator.json")
     tried = calibrator["fitted_on"]["cross_validated_losses"]
-    assert calibrator["inputs"][0]["method"] in tried and "isotonic" not in tried
+    assert calibrator["models"][0]["method"] in tried and "isotonic" not in tried
     assert load_recipe(model / "recipe.yaml") == load_recipe(finished.recipe)
     best = finished.folder / "checkpoints" / "checkpoint-best" / "model.safetensors"
     assert (model / "model.safetensors").read_bytes() == best.read_bytes()

@@ -56,8 +56,10 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
     bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in row["candidates"]]
     given = {name: row[name] for name in ("left", "right", "index_key")}
     # The types of a run's candidates are in its dictionary.
-    assert {item.inputs for item in reranker.rerank(row["entity"], row["candidates"], "T047", **given)} == {"no type"}
-    assert {item.inputs for item in reranker.rerank(row["entity"], bare)} == {"names, no type"}
+    assert {item.model_name for item in reranker.rerank(row["entity"], row["candidates"], "T047", **given)} == {
+        "no type"
+    }
+    assert {item.model_name for item in reranker.rerank(row["entity"], bare)} == {"names, no type"}
 
 
 def test_the_linker_gives_the_scores_of_the_evaluation(run):

@@ -65,7 +65,7 @@ def test_its_score_is_a_feature_that_counts_only_from_its_index(run):
     assert {candidate["first_letter_score"] for candidate in candidates} <= {0.0, 1.0}
     with pytest.warns(UserWarning, match="retrieval_score.*: used only in lists of"):
         ranked = reranker.rerank("fever", candidates)
-    assert {item.inputs for item in ranked} != {ALL_INPUTS}
+    assert {item.model_name for item in ranked} != {ALL_INPUTS}
 
 
 def test_a_linker_answers_with_it_from_an_exported_index(run, tmp_path):
@@ -79,4 +79,4 @@ def test_a_linker_answers_with_it_from_an_exported_index(run, tmp_path):
     (candidates,) = linker.candidates(linker.read(["fever"]))
     assert {candidate["first_letter_score"] for candidate in candidates} == {0.0, 1.0}
     linked = linker.link("fever", entity_type="Sign or Symptom")
-    assert len(linked) == len(candidates) and linked[0].inputs == "all"
+    assert len(linked) == len(candidates) and linked[0].model_name == "all"

@@ -65,12 +65,12 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(t
         said = capsys.readouterr().out
         assert (UMLSReranker.from_pretrained(tmp_path / folder).cross_encoder is None) == (folder == "left_out")
         assert ("the cross-encoder is left out" in said) == (folder == "left_out")
-    weighed = json.loads((tmp_path / "left_out" / "calibrator.json").read_text())["inputs"][0]["fusion"]["weights"]
+    weighed = json.loads((tmp_path / "left_out" / "calibrator.json").read_text())["models"][0]["fusion"]["weights"]
     assert "cross_encoder" not in weighed and "bm25" in weighed
     # Calibrated again on the same lists, it counts none of their mentions twice, and they do not certify again.
     run_script("calibrate", tmp_path / "left_out", "--lists", lists, "--output", tmp_path / "again")
     states = [json.loads((tmp_path / name / "calibrator.json").read_text()) for name in ("left_out", "again")]
-    first, again = (state["inputs"][0]["fusion"]["weights"] for state in states)
+    first, again = (state["models"][0]["fusion"]["weights"] for state in states)
     assert first == pytest.approx(again)
     said = capsys.readouterr().out
     assert "certificate 2 of this model is not granted" in said and "previous model" not in said
@@ -198,7 +198,7 @@ def test_lists_of_two_linkers_of_which_each_finds_some_candidates(tmp_path, caps
     assert {*reranker.calibration.scores} == {"bm25", "found_by"} == {*reranker.calibration.score_ranges}
     # Served without a warning, and what it finds is decided by the model of all inputs.
     ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
-    assert {items[0].inputs for items in ranked} == {"all"}
+    assert {items[0].model_name for items in ranked} == {"all"}
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert metrics["lists"]["scores"] == ["found_by", "bm25"] and metrics["figures"]["acc@1"]["value"] > 0.8
 
@@ -255,6 +255,6 @@ def test_corrections_replace_rows_and_are_no_sample(tmp_path, capsys):
     assert added["mentions"] == rest["mentions"] == 228
     order = "systems/lists_order/acc@1"
     assert added["figures"][order]["value"] == pytest.approx(rest["figures"][order]["value"])
-    weights = state["inputs"][0]["fusion"]["weights"]
+    weights = state["models"][0]["fusion"]["weights"]
     state = json.loads((tmp_path / "rest" / "calibrator.json").read_text())
-    assert weights != pytest.approx(state["inputs"][0]["fusion"]["weights"])
+    assert weights != pytest.approx(state["models"][0]["fusion"]["weights"])

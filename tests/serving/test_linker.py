@@ -48,10 +48,10 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = linker.reranker.rerank(text, items, kind, index_key=key)
-    assert {item.inputs for item in ours} == {"all"}
+    assert {item.model_name for item in ours} == {"all"}
     with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
         copied = linker.reranker.rerank(text, items, kind)
-    assert {item.inputs for item in copied} == {"names"}
+    assert {item.model_name for item in copied} == {"names"}
 
 
 def test_a_service_trusts_the_scores_of_its_own_index(linker):
@@ -64,8 +64,8 @@ def test_a_service_trusts_the_scores_of_its_own_index(linker):
         warnings.simplefilter("ignore")
         (linked,) = client.post("/link", json={"mentions": [asked], "top": 99}).json()
         ranked = client.post("/rank", json={"mentions": sent}).json()
-    assert {row["inputs"] for row in linked} == {"all"}
-    assert [{row["inputs"] for row in rows} for rows in ranked] == [{"names"}] * 2
+    assert {row["model_name"] for row in linked} == {"all"}
+    assert [{row["model_name"] for row in rows} for rows in ranked] == [{"names"}] * 2
     assert "retrieval_score" not in json.dumps(client.get("/openapi.json").json())
 
 
@@ -191,7 +191,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     with pytest.warns(UserWarning, match="not the index .* calibrated with"):
         other = ConceptLinker.from_pretrained(model, mixed, device="cpu")
     with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
-        assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"names"}
+        assert {item.model_name for item in other.link("renal failure", entity_type="T047")} == {"names"}
 
 
 def test_a_run_folder_that_is_missing_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowe
     with pytest.warns(UserWarning, match="sapbert_score: candidates"):
         found = client.post("/rank", json={"mentions": [whole, partly | {"entity": "cold"}, bare]}).json()
     assert_alike([found[1]], expected)
-    assert [items[0]["inputs"] for items in found] == ["all", "all", "names"]
+    assert [items[0]["model_name"] for items in found] == ["all", "all", "names"]
 
 
 def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, monkeypatch):

@@ -39,7 +39,7 @@ def decided():
 
 
 def expected():
-    keys = ("name", "cui", "rank", "logit", "score", "margin", "tier", "accepted", "inputs", "scored")
+    keys = ("name", "cui", "rank", "logit", "score", "margin", "tier", "accepted", "model_name", "scored")
     return [
         [dict(zip(keys, (*row, *ending), strict=True)) for row in rows]
         for rows, ending in zip(ROWS, FALLBACKS, strict=True)
@@ -67,5 +67,5 @@ def test_a_linked_concept_tells_what_its_candidate_says():
 def test_spark_reads_the_same_types():
     assert RANKED_SCHEMA == (
         "array<struct<name: string, cui: string, rank: long, logit: double, score: double, margin: double, "
-        "tier: string, accepted: boolean, inputs: string, scored: long>>"
+        "tier: string, accepted: boolean, model_name: string, scored: long>>"
     )

@@ -18,7 +18,7 @@ from umls_reranker import RankedCandidate, UMLSReranker, UserError
 from umls_reranker.calibration.calibrators import IdentityCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
-from umls_reranker.calibration.probabilities import Calibration, InputModel
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.hub.model_folder import model_files
@@ -58,7 +58,7 @@ class GivenScores:
 
 def given(calibrator=None, **logits):
     """A reranker with these logits by name, and the identity of log-odds as calibrator."""
-    model = InputModel(calibrator or IdentityCalibrator(), thresholds=fit_thresholds())
+    model = CalibratedModel(calibrator or IdentityCalibrator(), thresholds=fit_thresholds())
     return UMLSReranker(GivenScores(logits), Calibration([model]), None, {})
 
 
@@ -305,10 +305,12 @@ def reading_everything(index_key: str = "") -> UMLSReranker:
     counts = StringCounts.fit([("cold", "C1", [DISEASE])])
     nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"cross_encoder": 1.0, "exact_name": 1.0}, {}, -20.0)
     models = [
-        InputModel(fusion=fusion, thresholds=fit_thresholds()),
-        InputModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="names and CUIs"),
-        InputModel(fusion=fallback, thresholds=fit_thresholds(), removed=ALL_BUT_CUIS, name="names and CUIs, no type"),
-        InputModel(fusion=bare, removed=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
+        CalibratedModel(fusion=fusion, thresholds=fit_thresholds()),
+        CalibratedModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="names and CUIs"),
+        CalibratedModel(
+            fusion=fallback, thresholds=fit_thresholds(), removed=ALL_BUT_CUIS, name="names and CUIs, no type"
+        ),
+        CalibratedModel(fusion=bare, removed=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
     ]
     cross_encoder = GivenScores(defaultdict(float), READ_ALL)
     calibration = Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
@@ -342,7 +344,7 @@ def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, posit
     named_input = "retrieval_score (from -0.1 to 1.1)" if key == "retrieval_score" else key
     with pytest.warns(UserWarning, match=f"missing inputs: {re.escape(named_input)}; ") as caught:
         best = reranker.rerank("cold", candidates, DISEASE, "a ", "")[0]
-    assert best.inputs == DECIDES[key] and best.inputs in str(caught[0].message)
+    assert best.model_name == DECIDES[key] and best.model_name in str(caught[0].message)
     assert best.tier == ("high" if key == "definition" else "medium") and best.accepted
     assert len(caught) == 1 and caught[0].filename == __file__
 
@@ -355,7 +357,7 @@ def test_the_cross_encoder_sees_nothing_that_the_model_which_decides_was_fitted_
     whole, fallback = reranker.cross_encoder.calls
     assert whole == [("cold ; Disease or Syndrome", "cold ; Common Cold", "a ", "")]
     assert fallback == [("cold", "cold", "", "")] * 2
-    assert {item.inputs for item in ranked} == {"names and CUIs, no type"} and ranked[0].cui == "C1"
+    assert {item.model_name for item in ranked} == {"names and CUIs, no type"} and ranked[0].cui == "C1"
 
 
 def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
@@ -370,7 +372,7 @@ def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
         together = reading_everything().rerank_batch(*zip(*rows, strict=True))
         alone = [reading_everything().rerank(*row) for row in rows]
     assert_alike(together, alone)
-    decided_by = [{(item.inputs, item.tier) for item in ranked[:1]} for ranked in alone]
+    decided_by = [{(item.model_name, item.tier) for item in ranked[:1]} for ranked in alone]
     assert decided_by == [{("all", "high")}, {("names and CUIs", "medium")}, {("names, no type", "medium")}, set()]
 
 

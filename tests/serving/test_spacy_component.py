@@ -76,7 +76,15 @@ def test_entities_get_their_concepts(linker):
     assert [row["cui"] for row in second._.umls] == ["C13", "C13"]
     assert first._.umls[0] == {
         **{"cui": "C4", "name": "cold", "preferred_name": "Cold", "semantic_types": ["T047"]},
-        **{"rank": 1, "logit": 2.5, "score": 1.0, "margin": 0.5, "tier": "medium", "accepted": True, "inputs": "all"},
+        **{
+            "rank": 1,
+            "logit": 2.5,
+            "score": 1.0,
+            "margin": 0.5,
+            "tier": "medium",
+            "accepted": True,
+            "model_name": "all",
+        },
         "scored": 0,
     }
     assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4", ""]

@@ -31,7 +31,7 @@ def answer(score, tier="medium", **about):
 
 ROWS = [
     ROW | {"ranked": [answer(0.9, "high"), answer(0.1, "reject")]},
-    ROW | {"ranked": [answer(0.4, inputs="names")]},
+    ROW | {"ranked": [answer(0.4, model_name="names")]},
     ROW | {"ranked": [answer(0.2, "reject")]},
     ROW | {"candidates": [], "ranked": []},
 ]
@@ -48,7 +48,7 @@ def test_figures_by_hand():
         "without_candidates": 1,
         "candidates": 4,
         "truncated_pairs": 2,
-        "inputs": {"all": 3, "names": 1},
+        "models": {"all": 3, "names": 1},
         "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
         "high_confidence_coverage": 0.25,
         "accepted_coverage": 0.5,
@@ -169,4 +169,4 @@ def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, capsys):
     code, said = watched(model, rows_of(*documents(10, 6, shift=1.5)), tmp_path, capsys)
     assert code == 0 and said.endswith("too few documents to test for drift\n")
     code, said = watched(model, ROWS, tmp_path, capsys, "--json")
-    assert code == 0 and json.loads(said)["inputs"] == {"all": 3, "names": 1}
+    assert code == 0 and json.loads(said)["models"] == {"all": 3, "names": 1}

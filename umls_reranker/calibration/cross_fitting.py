@@ -19,7 +19,7 @@ from .calibrators import Sample
 from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
-from .probabilities import InputModel
+from .probabilities import CalibratedModel
 from .reliability import document_index
 
 # The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than these nats, which
@@ -59,7 +59,7 @@ class Part(NamedTuple):
         list_utilities: their utilities by the fit's list fusion; None without one.
     """
 
-    model: InputModel
+    model: CalibratedModel
     mentions: np.ndarray
     rows: np.ndarray
     table: FeatureTable
@@ -90,7 +90,7 @@ class CrossFits:
     table: FeatureTable
     folds: np.ndarray
     usable: np.ndarray
-    models: dict[LeftOut, InputModel | None]
+    models: dict[LeftOut, CalibratedModel | None]
 
     @classmethod
     def fit(
@@ -113,21 +113,21 @@ class CrossFits:
         every = range(folds.max() + 1)
         left_out = [*combinations(every, 1), *combinations(every, 2)] if len(every) > 1 else []
 
-        def attempt(left_out: LeftOut) -> InputModel | None:
+        def attempt(left_out: LeftOut) -> CalibratedModel | None:
             with suppress(UserError):
                 return fits._weighed(names, left_out, start)
             return None
 
         # Threads of the matrix products next to those of the fits would wait for each other most of the time.
         with threadpool_limits(1, "blas"):
-            start = fits._weighed(names, (), InputModel())
+            start = fits._weighed(names, (), CalibratedModel())
             fitted = map_in_order(attempt, left_out)
             bar = progress(
                 zip(left_out, fitted, strict=True), total=len(left_out), desc="fitting weights", unit=" fits"
             )
             return replace(fits, models={(): start, **dict(bar)})
 
-    def _weighed(self, names: Sequence[str], left_out: LeftOut, start: InputModel) -> InputModel:
+    def _weighed(self, names: Sequence[str], left_out: LeftOut, start: CalibratedModel) -> CalibratedModel:
         """Fit the fusion and the list fusion on mentions as they are served: without logits of pruned candidates.
 
         Args:
@@ -137,16 +137,16 @@ class CrossFits:
         """
         list_names = [name for name in names if name != CROSS_ENCODER]
         if not names:
-            return InputModel()
+            return CalibratedModel()
         inside = self.inside(left_out)
         table, gold = self.table.take(inside), self.lists.annotations.gold[inside]
         if list_names == list(names):
-            return InputModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
+            return CalibratedModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
         table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
         if not list_names:
-            return InputModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
+            return CalibratedModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
         list_fusion = FeatureFusion.fit(list_names, table, gold, start.list_fusion)
-        model = InputModel(list_fusion=list_fusion)
+        model = CalibratedModel(list_fusion=list_fusion)
         list_utilities = list_fusion.utilities(table)
         retained = model.keep_candidates(table, list_utilities)
         # Pruned candidates are served with utilities that no weight changes. More than e^50 would overflow and makes
@@ -160,7 +160,7 @@ class CrossFits:
         return replace(model, fusion=FeatureFusion.fit(names, served, gold, start.fusion, pruned))
 
     @property
-    def served(self) -> InputModel:
+    def served(self) -> CalibratedModel:
         """The fit on all documents."""
         assert self.models[()] is not None  # or `fit` has failed
         return self.models[()]
@@ -224,7 +224,7 @@ class CrossFits:
             scored += np.count_nonzero(~np.isnan(part.logits))
         return {"scored": scored / max(1, len(self.logits)), "changed_top": changed / len(self.lists)}
 
-    def part(self, model: InputModel | None, mentions: np.ndarray) -> Part:
+    def part(self, model: CalibratedModel | None, mentions: np.ndarray) -> Part:
         """Some mentions, (n,) bool, and the logits of the candidates that the cross-encoder scores."""
         if model is None:
             raise UserError("too few documents to hold out a fold")

@@ -147,9 +147,9 @@ def rank(
             the deciding model does not read (`score_lists`); it is called once for each deciding model. Or the logits,
             if they are known.
         calibration: the model's calibration.
-        cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
+        cross_encoder_inputs: inputs that it reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
-        exhaustive: whether to score pruned candidates too (`InputModel.keep_candidates`), one value for all mentions
+        exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`), one value for all mentions
             or one for each.
     """
     asked = np.asarray(exhaustive)

@@ -33,7 +33,7 @@ from .inputs import (
     without,
 )
 from .logistic import log_sums
-from .probabilities import Calibration, InputModel
+from .probabilities import CalibratedModel, Calibration
 from .reliability import document_folds, log_loss
 from .string_counts import StringCounts
 from .thresholds import fit_thresholds
@@ -178,7 +178,7 @@ def fit_calibration(
     removals = (
         removed_inputs(data.names, data.cross_encoder.reads) if has_fallbacks else {ALL_INPUTS: ()}
     )
-    models: list[tuple[InputModel, Scored]] = []
+    models: list[tuple[CalibratedModel, Scored]] = []
     for name, removed in progress(removals.items(), desc="fitting models", unit=" models"):
         # A model that does not read these inputs also serves mentions without them.
         if any({*removed}.isdisjoint(model.reads(data.cross_encoder.reads)) for model, _ in models):
@@ -231,14 +231,14 @@ def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence
 
 
 def _fit_model(
-    model: InputModel,
+    model: CalibratedModel,
     fits: CrossFits,
     method: str,
     cross_encoder_inputs: Sequence[str],
     for_certificate: np.ndarray,
     settings: CalibrationArguments,
     attempt: int,
-) -> tuple[InputModel, Scored]:
+) -> tuple[CalibratedModel, Scored]:
     """Fit the calibrator and the thresholds of a model; its scores are held out, each fold by a fit on the others.
 
     Args:

@@ -52,7 +52,7 @@ class CalibratedScores(NamedTuple):
 
 
 @dataclass(frozen=True)
-class InputModel:
+class CalibratedModel:
     """A model for mentions with certain inputs.
 
     Attributes:
@@ -79,7 +79,7 @@ class InputModel:
         return self.fusion is None or CROSS_ENCODER in self.fusion.weights
 
     @property
-    def list_fusion_alone(self) -> InputModel:
+    def list_fusion_alone(self) -> CalibratedModel:
         """The model that decides if the cross-encoder is left out: its list fusion."""
         return replace(self, fusion=self.list_fusion, list_fusion=None)
 
@@ -160,7 +160,7 @@ class InputModel:
         } | self.calibrator.to_dict()
 
     @classmethod
-    def from_dict(cls, state: Any, thresholds: ThresholdTable, scores: Iterable[str]) -> InputModel:
+    def from_dict(cls, state: Any, thresholds: ThresholdTable, scores: Iterable[str]) -> CalibratedModel:
         """Inverse of `to_dict`.
 
         Args:
@@ -213,7 +213,7 @@ class Calibration:
         history: history of its certificates; decisions do not read it.
     """
 
-    models: Sequence[InputModel] = (InputModel(),)
+    models: Sequence[CalibratedModel] = (CalibratedModel(),)
     counts: StringCounts = field(default_factory=lambda: StringCounts.fit([]))
     score_ranges: Mapping[str, ScoreRange] = field(default_factory=dict)
     index_key: str = ""
@@ -265,7 +265,7 @@ class Calibration:
         of_first = self.models[0].reads(cross_encoder_inputs)
         return Choice(models, ~undecided, {name: missing[name] for name in of_first})
 
-    def feature_table(self, lists: CandidateLists, model: InputModel) -> FeatureTable:
+    def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
         """The features that a model weighs, besides the cross-encoder; NaN for scores that do not count."""
         if model.fusion is None:
             return FeatureTable.of(lists, {}, {})
@@ -287,7 +287,7 @@ class Calibration:
         """The content of ``calibrator.json`` that decides scores."""
         state: dict[str, Any] = {
             "index_key": self.index_key,
-            "inputs": [model.to_dict() for model in self.models],
+            "models": [model.to_dict() for model in self.models],
             "certificates": self.history.to_list(),
         }
         if self.score_ranges:
@@ -301,14 +301,14 @@ class Calibration:
         Raises:
             UserError: something is missing or damaged.
         """
-        tables, part = load_thresholds(thresholds), "inputs"
+        tables, part = load_thresholds(thresholds), "models"
         try:
             scores = state.get("score_ranges") or {}
             known = [*scores, *(f"{name}{FOUND}" for name in scores)]
-            names = [str(entry["name"]) for entry in state["inputs"]]
+            names = [str(entry["name"]) for entry in state["models"]]
             if names != list(tables) or not names:
                 raise ValueError(f"thresholds.json is of {', '.join(tables)}")
-            models = [InputModel.from_dict(entry, tables[str(entry["name"])], known) for entry in state["inputs"]]
+            models = [CalibratedModel.from_dict(entry, tables[str(entry["name"])], known) for entry in state["models"]]
             part = "score_ranges, the range of each retriever's scores,"
             fusion = models[0].fusion
             weighed = (

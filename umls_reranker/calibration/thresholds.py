@@ -274,7 +274,7 @@ def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
         "target_precision": first.target_precision,
         "confidence": first.confidence,
         "tiers": list(TIERS),
-        "inputs": [{"name": name} | table.to_dict() for name, table in tables.items()],
+        "models": [{"name": name} | table.to_dict() for name, table in tables.items()],
         "hierarchy": first.hierarchy.to_dict(),
     }
 
@@ -298,7 +298,7 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
         if not (0.0 < target_precision < 1.0 and 0.0 < confidence < 1.0):
             raise TypeError("target_precision or confidence is not a probability")
         tables = {}
-        for entry in state["inputs"]:
+        for entry in state["models"]:
             rows = {
                 node: TypeThreshold(**row)
                 for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
@@ -319,7 +319,7 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
                 rows, hierarchy, target_precision, confidence, certificate
             )
         if not tables:
-            raise TypeError("inputs is empty")
+            raise TypeError("models is empty")
         return tables
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(

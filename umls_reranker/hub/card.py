@@ -162,13 +162,13 @@ class Card:
     @property
     def is_certified(self) -> bool:
         """Whether any of the models has a certificate of its high tier."""
-        return any(map(_is_certified, self.thresholds["inputs"]))
+        return any(map(_is_certified, self.thresholds["models"]))
 
     @property
     def certificates(self) -> str:
         """A table of the models' certificates."""
         rows = []
-        for entry in self.thresholds["inputs"]:
+        for entry in self.thresholds["models"]:
             figures = (
                 entry["certificate"]
                 if _is_certified(entry)
@@ -178,7 +178,7 @@ class Card:
             rows.append(
                 [entry["name"], certified, percent(figures["coverage"]), percent(figures["precision"])]
             )
-        return markdown_table(["inputs", "certified", "coverage", "precision"], rows)
+        return markdown_table(["model", "certified", "coverage", "precision"], rows)
 
     @property
     def notes(self) -> list[str]:

@@ -130,7 +130,7 @@ class BulkJob:
             errors = row_errors(partial(self._lists, reranker), rows.content)
             lists = self._lists(reranker, _without(rows.content, errors))
         decisions = reranker.decide(lists)
-        found = iter(ranked_column(lists, decisions, reranker.input_names))
+        found = iter(ranked_column(lists, decisions, reranker.model_names))
         ranked = pa.array([None if error else next(found).as_py() for error in errors], pa.list_(RANKED_TYPE))
         tops, counts = decisions.top[decisions.top >= 0], Counter(ranked=len(lists), error=len(errors) - len(lists))
         counts += Counter(TIERS[tier] for tier in decisions.tiers[tops].tolist())
@@ -263,7 +263,7 @@ class RerankPartitions:
 
 def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
     lists = reranker.read_rows(table)
-    return ranked_column(lists, reranker.decide(lists), reranker.input_names)
+    return ranked_column(lists, reranker.decide(lists), reranker.model_names)
 
 
 @cache

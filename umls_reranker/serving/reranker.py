@@ -236,7 +236,7 @@ class UMLSReranker:
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
         lists = self.read(entities, candidates, entity_types, lefts, rights, index_keys)
         decisions = self.decide(lists, desc, exhaustive)
-        return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
+        return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.model_names)
 
     def read(
         self,
@@ -302,7 +302,7 @@ class UMLSReranker:
         self._warn_of_missing(lists, decisions)
         if partial := [f"{name}_score" for name in lists.partial_scores if name not in self.calibration.lowest]:
             warn_caller(f"{', '.join(partial)}: candidates that lack it get the lowest of their list")
-        self.statistics.add(Tops.of_decisions(decisions, self.input_names), decisions.truncated)
+        self.statistics.add(Tops.of_decisions(decisions, self.model_names), decisions.truncated)
         return decisions
 
     @property
@@ -311,8 +311,8 @@ class UMLSReranker:
         return PairTemplate() if self.cross_encoder is None else self.cross_encoder.template
 
     @property
-    def input_names(self) -> list[str]:
-        """Names of the models that may decide, as in `RankedCandidate.inputs`."""
+    def model_names(self) -> list[str]:
+        """Names of the models that may decide, as in `RankedCandidate.model_name`."""
         return [model.name for model in self.calibration.models]
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
@@ -397,7 +397,7 @@ class UMLSReranker:
             used.append(f"{model.name} ({'certified' if is_certified else 'not certified, never high'})")
         warn_caller(
             f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
-            f"{self._remedy(lists, decisions)}`inputs` of a result names what decided"
+            f"{self._remedy(lists, decisions)}`model_name` of a result says which decided"
         )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:

@@ -30,7 +30,7 @@ RANKED_TYPE = pa.struct(
         "margin": pa.float64(),
         "tier": pa.string(),
         "accepted": pa.bool_(),
-        "inputs": pa.string(),
+        "model_name": pa.string(),
         "scored": pa.int64(),
     }
 )
@@ -55,7 +55,7 @@ class RankedCandidate(NamedTuple):
             thresholds of the mention's semantic type set the others.
         accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's threshold, and is in
             a tier that the deployment accepts (`UMLSReranker.accept_tier`).
-        inputs: the inputs that decided, the same for all candidates of a mention: "all", or those of a fallback model,
+        model_name: the model that decided, the same for all candidates of a mention: "all", or a fallback model,
             "no type", "names" or "names, no type".
         scored: number of the mention's candidates that the cross-encoder scored, the same for all of them.
     """
@@ -69,7 +69,7 @@ class RankedCandidate(NamedTuple):
     margin: float
     tier: str
     accepted: bool
-    inputs: str = ALL_INPUTS
+    model_name: str = ALL_INPUTS
     scored: int = 0
 
     @property
@@ -83,7 +83,7 @@ class RankedCandidate(NamedTuple):
 
 
 def ranked_candidates(
-    lists: CandidateLists, decisions: Decisions, candidates: list[Any], input_names: Sequence[str]
+    lists: CandidateLists, decisions: Decisions, candidates: list[Any], model_names: Sequence[str]
 ) -> list[list[RankedCandidate]]:
     """The candidates of n mentions, the top candidate of each first.
 
@@ -91,24 +91,24 @@ def ranked_candidates(
         lists: the n mentions and their m candidates.
         decisions: what was decided about them.
         candidates: the m objects that the lists were made from.
-        input_names: names of the models that may decide (`UMLSReranker.input_names`).
+        model_names: names of the models that may decide (`UMLSReranker.model_names`).
     """
     objects = list(map(candidates.__getitem__, decisions.order.tolist()))
-    columns = [_values(column) for column in _columns(lists, decisions, input_names).values()]
+    columns = [_values(column) for column in _columns(lists, decisions, model_names).values()]
     # Like `RankedCandidate._make`, without a Python call per row.
     ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(objects, *columns, strict=True)))
     return [ranked[start:end] for start, end in pairwise(lists.offsets.tolist())]
 
 
-def ranked_column(lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]) -> pa.ListArray:
+def ranked_column(lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]) -> pa.ListArray:
     """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
-    arrays = [_array(column) for column in _columns(lists, decisions, input_names).values()]
+    arrays = [_array(column) for column in _columns(lists, decisions, model_names).values()]
     rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
     return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
 
 
 def _columns(
-    lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]
+    lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> dict[str, RepeatedTexts | np.ndarray]:
     """The m values of each of `RANKED_FIELDS`, by mention in the order of rank; a missing logit is NaN."""
     order, owner = decisions.order, lists.owner
@@ -121,7 +121,7 @@ def _columns(
         "margin": decisions.margins[order],
         "tier": RepeatedTexts(TIERS, decisions.tiers[order]),
         "accepted": decisions.accepted[order],
-        "inputs": RepeatedTexts(input_names, decisions.models[owner]),
+        "model_name": RepeatedTexts(model_names, decisions.models[owner]),
         "scored": decisions.scored[owner],
     }
 

@@ -45,7 +45,7 @@ class Tops(NamedTuple):
         margins: (n,) margins over the next concept.
         tiers: (n,) indices into `TIERS`; -1 without candidates.
         accepted: (n,) bool.
-        inputs: (n,) name of the model that decided (`RankedCandidate.inputs`).
+        model_names: (n,) name of the model that decided (`RankedCandidate.model_name`).
     """
 
     sizes: np.ndarray
@@ -53,11 +53,11 @@ class Tops(NamedTuple):
     margins: np.ndarray
     tiers: np.ndarray
     accepted: np.ndarray
-    inputs: np.ndarray
+    model_names: np.ndarray
 
     @classmethod
-    def of_decisions(cls, decisions: Decisions, input_names: Sequence[str]) -> Tops:
-        """Those of decisions, with the names of the models that may decide (`UMLSReranker.input_names`)."""
+    def of_decisions(cls, decisions: Decisions, model_names: Sequence[str]) -> Tops:
+        """Those of decisions, with the names of the models that may decide (`UMLSReranker.model_names`)."""
         top = decisions.top
         has_candidates = top >= 0
 
@@ -72,17 +72,17 @@ class Tops(NamedTuple):
             of_top(decisions.margins, np.nan),
             of_top(decisions.tiers, -1),
             of_top(decisions.accepted, False),
-            np.array(input_names, object)[decisions.models],
+            np.array(model_names, object)[decisions.models],
         )
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Tops:
         """Those of ranked rows (`read_ranked`)."""
-        keys = ("score", "margin", "tier", "accepted", "inputs")
+        keys = ("score", "margin", "tier", "accepted", "model_name")
         nothing = (np.nan, np.nan, -1, False, ALL_INPUTS)
         values = []
         for ranked in (row["ranked"] for row in rows):
-            best = ranked and {"inputs": ALL_INPUTS, **ranked[0], "tier": TIERS.index(ranked[0]["tier"])}
+            best = ranked and {"model_name": ALL_INPUTS, **ranked[0], "tier": TIERS.index(ranked[0]["tier"])}
             values.append((len(ranked), *([best[key] for key in keys] if ranked else nothing)))
         return cls(*map(np.array, zip(*values, strict=True) if values else [()] * 6))
 
@@ -115,21 +115,21 @@ class Statistics:
             "truncated_pairs": truncated_pairs,
         }
         tiers: dict[Any, int] = {("tier", tier): count for tier, count in zip(TIERS, of_tiers[1:], strict=True)}
-        inputs = {("inputs", name): count for name, count in Counter(tops.inputs.tolist()).items()}
+        models = {("model", name): count for name, count in Counter(tops.model_names.tolist()).items()}
         with self._lock:
-            self._sums.update({**sums, **tiers, **inputs})
+            self._sums.update({**sums, **tiers, **models})
 
     def to_dict(self) -> dict[str, Any]:
         """Counts, shares of all mentions, and means over those with candidates, None if there are none.
 
-        A mention without candidates counts as not accepted. ``inputs`` counts mentions by the model that decided.
+        A mention without candidates counts as not accepted. ``models`` counts mentions by the model that decided.
         """
         with self._lock:
             sums = self._sums.copy()
         mentions, ranked = sums["mentions"], sums["mentions"] - sums["without_candidates"]
         counts = {name: sums[name] for name in ("mentions", "without_candidates", "candidates", "truncated_pairs")}
         return counts | {
-            "inputs": {key[1]: count for key, count in sums.items() if key[0] == "inputs"},
+            "models": {key[1]: count for key, count in sums.items() if key[0] == "model"},
             "tiers": {tier: sums["tier", tier] for tier in TIERS},
             "high_confidence_coverage": sums["tier", "high"] / mentions if mentions else None,
             "accepted_coverage": sums["accepted"] / mentions if mentions else None,
@@ -298,7 +298,7 @@ def _is_ranked(row: Any) -> bool:
         isinstance(item, dict)
         and item.get("tier") in TIERS
         and isinstance(item.get("accepted"), bool)
-        and isinstance(item.get("inputs", ""), str)
+        and isinstance(item.get("model_name", ""), str)
         and all(isinstance(item.get(name), int | float) and abs(item[name]) <= 1 for name in ("score", "margin"))
         for item in row["ranked"]
     )
