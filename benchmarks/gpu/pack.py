@@ -28,7 +28,8 @@ def main() -> None:
     from umls_reranker.models.hub_access import resolve_model
     from umls_reranker.models.pretrained import load_pretrained
 
-    here, package = Path(__file__).parent, Path(__file__).parents[2] / "umls_reranker"
+    here = Path(__file__).parent
+    package = here.parents[1] / "umls_reranker"
     source = resolve_model(arguments.model, None)
     pairs = [
         (number, row["entity"], *pair)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure training and scoring on one GPU, in under ten minutes and without a network; writes Markdown.
+"""Measure training and scoring on one GPU, in under ten minutes and without the internet; writes Markdown.
 
     python run.py                                    # in the unpacked archive of pack.py
     python run.py --device cpu --quick               # in small, on a processor
@@ -114,13 +114,15 @@ class Bench:
     """What all parts share: device, sizes, pairs, and what earlier parts leave for later ones."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
-        self.options, self.scratch = options, scratch
+        self.options = options
+        self.scratch = scratch
         self.device = resolve_device(options.device)
         self.on_gpu = self.device.type == "cuda"
         self.sizes = QUICK if options.quick else FULL
         # As auto chooses; sentence-transformers uses it too.
         self.usual = resolve_dtype("auto", self.device)
-        self.precisions = list(dict.fromkeys(["float32", self.usual, *["float16"] * self.on_gpu]))
+        precisions = ["float32", self.usual, "float16"] if self.on_gpu else ["float32", self.usual]
+        self.precisions = list(dict.fromkeys(precisions))
         self.tokenizer = load_pretrained(AutoTokenizer, options.data / "model")
         columns = json.loads((options.data / "pairs.json").read_text(encoding="utf-8"))
         self.columns = {name: column[: self.sizes.rows] for name, column in columns.items()}
@@ -182,11 +184,11 @@ class Bench:
             self.tokenizer.save_pretrained(folder)
         return folder
 
-    def scorer(self, name: str, precision: str, **options: object) -> PairScorer:
+    def cross_encoder(self, name: str, precision: str, **options: object) -> PairScorer:
         return PairScorer.from_folder(self.folder(name), TEMPLATE, str(self.device), precision, **options)
 
-    def trained(self, network: torch.nn.Module, precision: str, steps: int, batch: int, warm_up: int) -> "Watch":
-        """Train a network, and what was seen of it."""
+    def trained(self, model: torch.nn.Module, precision: str, steps: int, batch: int, warm_up: int) -> "Watch":
+        """Train a model, and what was seen of it."""
         arguments = OneGpuArguments(
             output_dir=str(self.scratch / "training"),
             use_cpu=not self.on_gpu,
@@ -194,7 +196,7 @@ class Bench:
             fp16=precision == "float16",
             per_device_train_batch_size=batch,
             max_steps=steps,
-            learning_rate=1e-4 if network.config.hidden_size < 768 else 2e-5,
+            learning_rate=1e-4 if model.config.hidden_size < 768 else 2e-5,
             warmup_steps=0.06,
             logging_steps=max(1, steps // 10),
             save_strategy="no",
@@ -205,7 +207,7 @@ class Bench:
             seed=13,
         )
         collator = PairCollator(self.tokenizer.pad_token_id, multiple=8 if self.on_gpu else 1)
-        trainer = RerankerTrainer(network, arguments, collator, train_dataset=self.pairs)
+        trainer = RerankerTrainer(model, arguments, collator, train_dataset=self.pairs)
         trainer.remove_callback(transformers.PrinterCallback)
         watch = Watch(self, trainer, warm_up)
         trainer.add_callback(watch)
@@ -229,7 +231,9 @@ class Watch(TrainerCallback):
     """Seconds of the steps after the first ones, and the steps that a scaled loss skipped."""
 
     def __init__(self, bench: Bench, trainer: transformers.Trainer, warm_up: int) -> None:
-        self.bench, self.trainer, self.warm_up = bench, trainer, warm_up
+        self.bench = bench
+        self.trainer = trainer
+        self.warm_up = warm_up
         self.skipped = 0
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
@@ -251,14 +255,14 @@ def header(*titles: str) -> str:
     return f"{row(*titles)}\n|:---|{'---:|' * (len(titles) - 1)}"
 
 
-def matrix_weights(network: torch.nn.Module) -> int:
+def matrix_weights(model: torch.nn.Module) -> int:
     """Weights of the layers' matrix products."""
-    return sum(w.numel() for name, w in network.named_parameters() if ".layer." in name and w.ndim == 2)
+    return sum(w.numel() for name, w in model.named_parameters() if ".layer." in name and w.ndim == 2)
 
 
-def rate(bench: Bench, network: torch.nn.Module, precision: str, tokens_per_second: float, passes: int) -> list[str]:
+def rate(bench: Bench, model: torch.nn.Module, precision: str, tokens_per_second: float, passes: int) -> list[str]:
     """TFLOP/s, and their share of the measured peak; `passes` is 1 forward, and 3 with backward. Without padding."""
-    tflops = 2 * passes * matrix_weights(network) * tokens_per_second / 1e12
+    tflops = 2 * passes * matrix_weights(model) * tokens_per_second / 1e12
     return [f"{tflops:.3g}", f"{tflops / bench.peak[precision]:.1%}"]
 
 
@@ -266,26 +270,27 @@ def peaks(bench: Bench) -> Iterator[str]:
     size = bench.sizes.matrix
     yield header("product of two square matrices", "size", "TFLOP/s")
     for precision in bench.precisions:
-        left, right = (torch.randn(size, size, device=bench.device, dtype=getattr(torch, precision)) for _ in range(2))
+        left, right = torch.randn(2, size, size, device=bench.device, dtype=getattr(torch, precision)).unbind()
         bench.peak[precision] = 2 * size**3 / bench.seconds(partial(torch.mm, left, right), 10) / 1e12
         yield row(precision, f"{size:,}", f"{bench.peak[precision]:.3g}")
 
 
 def training(bench: Bench) -> Iterator[str]:
     """MiniLM on real pairs in each precision; the one of float32 is what is scored later."""
-    sizes, reference = bench.sizes, None
+    sizes = bench.sizes
     titles = ("first loss", "last loss", "difference, max", "on average", "skipped steps", "pairs/s")
     yield header(f"MiniLM, batches of {sizes.batch}", *titles)
+    reference = None
     for precision in bench.precisions:
-        network = bench.minilm()
-        watch = bench.trained(network, precision, sizes.steps, sizes.batch, sizes.warm_up)
+        model = bench.minilm()
+        watch = bench.trained(model, precision, sizes.steps, sizes.batch, sizes.warm_up)
         logged = np.array([entry["loss"] for entry in watch.trainer.state.log_history if "loss" in entry])
         reference = logged if reference is None else reference
         apart = np.abs(logged - reference)
-        figures = (f"{x:.4f}" for x in (logged[0], logged[-1], apart.max(), apart.mean()))
+        figures = [f"{x:.4f}" for x in (logged[0], logged[-1], apart.max(), apart.mean())]
         yield row(precision, *figures, watch.skipped, f"{watch.pairs_per_second:,.0f}")
         if precision == "float32":
-            network.save_pretrained(bench.scratch / "minilm")
+            model.save_pretrained(bench.scratch / "minilm")
             bench.tokenizer.save_pretrained(bench.scratch / "minilm")
     yield f"\nA loss is the mean of {sizes.steps // 10} steps; it differs from that of float32 at the same steps."
     yield "" if bench.on_gpu else "\nNot measured: float16, which trains on a GPU alone."
@@ -299,11 +304,11 @@ def throughput(bench: Bench) -> Iterator[str]:
         for precision in bench.precisions:
             for batch in sizes.batches:
                 bench.memory()
-                network = make()
-                watch = bench.trained(network, precision, sizes.batch_steps, batch, sizes.batch_steps // 3)
-                figures = rate(bench, network, precision, watch.pairs_per_second * tokens, passes=3)
+                model = make()
+                watch = bench.trained(model, precision, sizes.batch_steps, batch, sizes.batch_steps // 3)
+                figures = rate(bench, model, precision, watch.pairs_per_second * tokens, passes=3)
                 yield row(name, precision, batch, f"{watch.pairs_per_second:,.0f}", *figures, bench.memory())
-                del watch, network
+                del watch, model
     if not all(map(importlib.util.find_spec, ("sentence_transformers", "datasets"))):
         yield "\nNot measured: training by sentence-transformers, which needs it and datasets installed."
         return
@@ -317,8 +322,9 @@ def their_training(bench: Bench) -> float:
     from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-    sizes, device = bench.sizes, str(bench.device)
-    model = CrossEncoder(str(bench.folder("minilm")), num_labels=1, max_length=TEMPLATE.max_length, device=device)
+    sizes = bench.sizes
+    options = {"max_length": TEMPLATE.max_length, "device": str(bench.device)}
+    model = CrossEncoder(str(bench.folder("minilm")), num_labels=1, **options)
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(bench.scratch / "theirs"),
         use_cpu=not bench.on_gpu,
@@ -339,7 +345,8 @@ def their_training(bench: Bench) -> float:
 
 def scored_pairs(bench: Bench) -> tuple[list[str], list[str]]:
     """Distinct pairs of mention and name, drawn at random."""
-    mentions, names = (list(dict.fromkeys(bench.columns[name])) for name in ("mention", "name"))
+    mentions = list(dict.fromkeys(bench.columns["mention"]))
+    names = list(dict.fromkeys(bench.columns["name"]))
     count = len(mentions) * len(names)
     drawn = np.random.default_rng(0).choice(count, min(bench.sizes.pairs, count), replace=False)
     left, right = np.divmod(drawn, len(names))
@@ -349,10 +356,10 @@ def scored_pairs(bench: Bench) -> tuple[list[str], list[str]]:
 def scoring(bench: Bench) -> Iterator[str]:
     texts = scored_pairs(bench)
 
-    def score(scorer: PairScorer, rounds: int = 2) -> float:
+    def score(cross_encoder: PairScorer, rounds: int = 2) -> float:
         def run() -> None:
-            scorer.encoder = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE)  # nothing is cached yet
-            scorer.score(*texts)
+            cross_encoder.encoder = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE)  # nothing is cached yet
+            cross_encoder.score(*texts)
 
         return len(texts[0]) / bench.seconds(run, rounds)
 
@@ -363,24 +370,24 @@ def scoring(bench: Bench) -> Iterator[str]:
     )
     yield header("scoring, tokenizing included", "precision", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
     for name in ("minilm", "bert-base"):
-        network = bench.minilm() if name == "minilm" else bench.bert_base()
+        model = bench.minilm() if name == "minilm" else bench.bert_base()
         for precision in bench.precisions:
             bench.memory()
-            scorer = bench.scorer(name, precision)
-            speed = score(scorer, 1 if precision == "float32" else 2)
-            figures = rate(bench, network, precision, speed * tokens, passes=1)
+            cross_encoder = bench.cross_encoder(name, precision)
+            speed = score(cross_encoder, 1 if precision == "float32" else 2)
+            figures = rate(bench, model, precision, speed * tokens, passes=1)
             yield row(name, precision, f"{speed:,.0f}", *figures, bench.memory())
-            del scorer
+            del cross_encoder
     half = bench.precisions[-1]
     for budget in bench.sizes.budgets:
         bench.memory()
-        speed = score(bench.scorer("bert-base", half, token_budget=budget))
+        speed = score(bench.cross_encoder("bert-base", half, token_budget=budget))
         yield row(f"bert-base, {budget:,} tokens at once", half, f"{speed:,.0f}", "", "", bench.memory())
     comparable = importlib.util.find_spec("sentence_transformers")
     for name in ("minilm", "bert-base") if comparable else ():
-        network = bench.minilm() if name == "minilm" else bench.bert_base()
+        model = bench.minilm() if name == "minilm" else bench.bert_base()
         speed = len(texts[0]) / bench.seconds(their_scoring(bench, name, texts), 1)
-        figures = rate(bench, network, bench.usual, speed * tokens, passes=1)
+        figures = rate(bench, model, bench.usual, speed * tokens, passes=1)
         yield row(f"{name}, sentence-transformers", bench.usual, f"{speed:,.0f}", *figures, "")
     names = len(set(texts[1]))
     yield f"\n{len(texts[0]):,} distinct pairs of {tokens:.1f} tokens, {names:,} names; "
@@ -399,37 +406,37 @@ def their_scoring(bench: Bench, name: str, texts: tuple[list[str], list[str]]) -
 
 def agreement(bench: Bench) -> Iterator[str]:
     """Logits of the trained MiniLM over the lists that were mined."""
-    mentions, names, owner = (bench.columns[name][:10_000] for name in ("mention", "name", "mention_id"))
-    reference = PairScorer.from_folder(bench.folder("minilm"), TEMPLATE, "cpu", "float32").score(mentions, names)
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    texts = [bench.columns[name][:10_000] for name in ("mention", "name")]
+    reference = PairScorer.from_folder(bench.folder("minilm"), TEMPLATE, "cpu", "float32").score(*texts)
+    starts = np.flatnonzero(np.diff(bench.columns["mention_id"][:10_000], prepend=-1))
 
-    def first(logits: np.ndarray) -> np.ndarray:
-        return np.array([part.argmax() for part in np.split(logits, starts[1:])])
+    def top(logits: np.ndarray) -> np.ndarray:
+        return np.array([of_list.argmax() for of_list in np.split(logits, starts[1:])])
 
     yield header("logits compared with float32 on the CPU", "on average", "at most", "same top candidate")
     for precision in bench.precisions:
-        logits = bench.scorer("minilm", precision).score(mentions, names).logits
+        logits = bench.cross_encoder("minilm", precision).score(*texts).logits
         apart = np.abs(logits - reference.logits)
-        same = (first(logits) == first(reference.logits)).mean()
+        same = (top(logits) == top(reference.logits)).mean()
         yield row(precision, f"{apart.mean():.1e}", f"{apart.max():.1e}", f"{same:.2%}")
     yield f"\nLogits have standard deviation {reference.logits.std():.2f}; {len(starts):,} lists."
 
 
 def one_mention(bench: Bench) -> Iterator[str]:
-    mention, names = bench.columns["mention"][0], list(dict.fromkeys(bench.columns["name"]))[:32]
-    texts = [mention] * len(names), names
+    names = list(dict.fromkeys(bench.columns["name"]))[:32]
+    texts = ([bench.columns["mention"][0]] * len(names), names)
     yield header("one mention, 32 candidates", "precision", "ms, median", "first call, s", "logit difference, max")
     for name in ("minilm", "bert-base"):
-        expected = bench.scorer(name, "float32").score(*texts).logits
+        expected = bench.cross_encoder(name, "float32").score(*texts).logits
         for precision in bench.precisions:
-            scorer = bench.scorer(name, precision)
+            cross_encoder = bench.cross_encoder(name, precision)
             began = time.perf_counter()
-            scorer.score(*texts)
+            cross_encoder.score(*texts)
             first = time.perf_counter() - began
             taken = []
             for _ in range(bench.sizes.repeats):
                 began = time.perf_counter()
-                logits = scorer.score(*texts).logits
+                logits = cross_encoder.score(*texts).logits
                 taken.append(time.perf_counter() - began)
             apart = np.abs(logits - expected).max()
             yield row(name, precision, f"{np.median(taken) * 1e3:.2f}", f"{first:.1f}", f"{apart:.1e}")
