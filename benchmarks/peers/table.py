@@ -106,7 +106,7 @@ def quality(
         ours: those that it is compared with, for the same mentions.
         before: those of the system whose candidates it ranks, of which the order counts.
     """
-    from umls_reranker.calibration.reliability import ratio
+    from umls_reranker.calibration.resampling import ratio
     from umls_reranker.evaluation.linking import Documents
     from umls_reranker.evaluation.render import interval, number, percent
 

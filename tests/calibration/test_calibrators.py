@@ -23,7 +23,9 @@ from umls_reranker.core.errors import UserError
 METHODS = list(CALIBRATORS)
 
 
-def pairs(n: int = 3000, slope: float = 0.7, intercept: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pairs(
+    n: int = 3000, slope: float = 0.7, intercept: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     logits = rng.normal(-3, 3, n)
     return logits, (rng.random(n) < 1 / (1 + np.exp(-(slope * logits + intercept)))).astype(int)
@@ -40,9 +42,15 @@ def test_platt_agrees_with_scikit_learn():
 
 def test_temperature_finds_the_scale_and_is_bounded():
     logits, labels = pairs(50_000, slope=0.5, intercept=0.0)
-    assert TemperatureCalibrator().fit(Sample(logits, labels)).temperature == pytest.approx(2.0, rel=0.05)
-    assert TemperatureCalibrator().fit(Sample([-0.01, 0.01], [0, 1])).temperature == pytest.approx(0.05)
-    assert TemperatureCalibrator().fit(Sample([9.0, 8.0, -9.0], [0, 1, 1])).temperature == pytest.approx(20.0)
+    assert TemperatureCalibrator().fit(Sample(logits, labels)).temperature == pytest.approx(
+        2.0, rel=0.05
+    )
+    assert TemperatureCalibrator().fit(Sample([-0.01, 0.01], [0, 1])).temperature == pytest.approx(
+        0.05
+    )
+    assert TemperatureCalibrator().fit(
+        Sample([9.0, 8.0, -9.0], [0, 1, 1])
+    ).temperature == pytest.approx(20.0)
 
 
 def test_isotonic_agrees_with_scikit_learn():
@@ -56,12 +64,17 @@ def test_isotonic_agrees_with_scikit_learn():
 
 def test_beta_equals_platt_where_slopes_agree_and_beats_it_where_not():
     x = np.linspace(-8, 8, 50)
-    np.testing.assert_allclose(BetaCalibrator(0.7, 0.7, -0.4)(x), PlattCalibrator(0.7, -0.4)(x), atol=1e-12)
+    np.testing.assert_allclose(
+        BetaCalibrator(0.7, 0.7, -0.4)(x), PlattCalibrator(0.7, -0.4)(x), atol=1e-12
+    )
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 4, 20_000)
     truth = BetaCalibrator(1.2, 0.2, -0.5)(logits)
     labels = (rng.random(20_000) < truth).astype(int)
-    beta, platt = BetaCalibrator().fit(Sample(logits, labels)), PlattCalibrator().fit(Sample(logits, labels))
+    beta, platt = (
+        BetaCalibrator().fit(Sample(logits, labels)),
+        PlattCalibrator().fit(Sample(logits, labels)),
+    )
     assert (beta.a, beta.b, beta.c) == pytest.approx((1.2, 0.2, -0.5), abs=0.12)
     assert log_loss(beta(logits), labels) < log_loss(platt(logits), labels) - 0.005
 
@@ -86,7 +99,9 @@ def test_separable_data_stay_finite_whatever_the_unit(scale):
         assert np.all(np.isfinite(p)) and np.all(p[:2] < 1e-6) and np.all(p[2:] > 1 - 1e-6)
     slope = PlattCalibrator().fit(Sample(logits, labels)).slope
     assert 0 < slope <= MAX_STANDARD_SLOPE / logits.std() * (1 + 1e-9)
-    assert PlattCalibrator().fit(Sample(logits, labels))(np.zeros(1))[0] == pytest.approx(0.5, abs=1e-3)
+    assert PlattCalibrator().fit(Sample(logits, labels))(np.zeros(1))[0] == pytest.approx(
+        0.5, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,12 +182,16 @@ def test_cross_validation_by_hand():
     assert losses["temperature"] == pytest.approx(expected, abs=1e-12)
 
 
-def lists(n: int = 1500, size: int = 4, seed: int = 0, slope: float = 0.6, intercept: float = -1.0) -> tuple:
+def lists(
+    n: int = 1500, size: int = 4, seed: int = 0, slope: float = 0.6, intercept: float = -1.0
+) -> tuple:
     """Lists whose gold candidate, or none, is drawn from a choice with utilities slope * score + intercept."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(0, 3, (n, size))
     noise = rng.gumbel(size=(n, size + 1))
-    choice = np.argmax(np.column_stack([np.zeros(n), slope * scores + intercept]) + noise, axis=1) - 1
+    choice = (
+        np.argmax(np.column_stack([np.zeros(n), slope * scores + intercept]) + noise, axis=1) - 1
+    )
     labels = (np.arange(size) == choice[:, None]).astype(int)
     return scores.ravel(), labels.ravel(), np.arange(n + 1) * size
 
@@ -183,7 +202,10 @@ INSIDE_LISTS = [method for method, kind in CALIBRATORS.items() if kind.fits_list
 def test_platt_inside_lists_finds_what_made_them():
     scores, labels, offsets = lists(6000)
     platt = PlattCalibrator().fit(Sample(scores, labels, offsets=offsets))
-    assert (platt.slope, platt.intercept) == (pytest.approx(0.6, abs=0.03), pytest.approx(-1.0, abs=0.06))
+    assert (platt.slope, platt.intercept) == (
+        pytest.approx(0.6, abs=0.03),
+        pytest.approx(-1.0, abs=0.06),
+    )
     # Candidates without lists would need another line for the same lists.
     assert PlattCalibrator().fit(Sample(scores, labels)).slope < 0.56
 
@@ -215,4 +237,6 @@ def test_a_method_that_fails_on_a_fold_is_not_chosen():
     labels = np.concatenate([np.linspace(-3, 3, 60) > 0, [True, False]]).astype(int)
     groups = np.repeat([0, 1], [60, 2])
     chosen, losses = choose_calibrator("auto", Sample(scores, labels), groups)
-    assert chosen == "temperature" and losses["platt"] == np.inf and np.isfinite(losses["temperature"])
+    assert (
+        chosen == "temperature" and losses["platt"] == np.inf and np.isfinite(losses["temperature"])
+    )

@@ -13,7 +13,7 @@ from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.fitting import CrossEncoderLogits, fit_calibration
 from umls_reranker.calibration.inputs import without
-from umls_reranker.calibration.reliability import document_folds
+from umls_reranker.calibration.resampling import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core import arrays as cores_module
 from umls_reranker.core.arrays import RepeatedTexts

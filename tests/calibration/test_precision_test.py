@@ -13,7 +13,9 @@ def p_value(size, right):
 
 @pytest.mark.parametrize(("n", "right"), [(59, 59), (200, 198), (400, 390), (1000, 965)])
 def test_of_single_mentions_it_is_the_binomial_test(n, right):
-    assert p_value(np.ones(n), np.arange(n) < right) == pytest.approx(binom.sf(right - 1, n, 0.95), rel=0.01)
+    assert p_value(np.ones(n), np.arange(n) < right) == pytest.approx(
+        binom.sf(right - 1, n, 0.95), rel=0.01
+    )
 
 
 def test_the_p_value_is_the_chance_of_reweighted_documents():
@@ -35,7 +37,9 @@ def test_where_the_precision_seen_is_not_above_the_target():
 
 
 def test_right_documents_are_worth_their_number_and_not_their_mentions():
-    assert p_value(np.full(59, 40), np.full(59, 40)) == pytest.approx(p_value(np.ones(59), np.ones(59)))
+    assert p_value(np.full(59, 40), np.full(59, 40)) == pytest.approx(
+        p_value(np.ones(59), np.ones(59))
+    )
     assert p_value(np.full(58, 40), np.full(58, 40)) > 0.05
     # One document as large as all others together leaves little.
     size = np.append(np.full(200, 10), 2000)
@@ -44,9 +48,13 @@ def test_right_documents_are_worth_their_number_and_not_their_mentions():
 
 def test_documents_alike_take_the_smallest_power_and_few_large_ones_a_larger():
     assert TEST.for_sizes(np.full(100, 7)).size_power == SIZE_POWERS[0]
-    assert TEST.for_sizes(np.random.default_rng(0).poisson(14, 180) + 1).size_power == SIZE_POWERS[0]
+    assert (
+        TEST.for_sizes(np.random.default_rng(0).poisson(14, 180) + 1).size_power == SIZE_POWERS[0]
+    )
     assert TEST.for_sizes(np.repeat([10, 100], [177, 3])).size_power >= 2
-    assert TEST.for_sizes(np.repeat([10, 50], [171, 9])) == TEST.for_sizes(np.repeat([50, 10], [9, 171]))
+    assert TEST.for_sizes(np.repeat([10, 50], [171, 9])) == TEST.for_sizes(
+        np.repeat([50, 10], [9, 171])
+    )
 
 
 def test_the_added_document_is_a_weighted_mean_of_the_sizes():
@@ -62,7 +70,9 @@ def test_the_added_document_is_a_weighted_mean_of_the_sizes():
 def test_draws_at_once_are_tests_one_by_one():
     rng = np.random.default_rng(0)
     kinds, right = np.array([1, 3, 3, 8, 20]), np.array([1, 3, 2, 8, 18])
-    counts = np.vstack([rng.poisson([60, 40, 3, 20, 1], (20, 5)), [[0, 0, 0, 0, 0]], [[0, 0, 9, 0, 0]]])
+    counts = np.vstack(
+        [rng.poisson([60, 40, 3, 20, 1], (20, 5)), [[0, 0, 0, 0, 0]], [[0, 0, 9, 0, 0]]]
+    )
     each = [TEST.p_value(np.repeat(kinds, row), np.repeat(right, row)) for row in counts]
     np.testing.assert_allclose(TEST.p_values(kinds, right, counts), each, rtol=1e-9)
     assert each[-2:] == [1.0, 1.0] and min(each) < 0.02
@@ -70,7 +80,12 @@ def test_draws_at_once_are_tests_one_by_one():
 
 def test_a_stated_assumption_about_the_worst_document_asks_for_fewer():
     half = PrecisionTest(most_wrong=0.5)
-    assert (TEST.needed, half.needed, PrecisionTest(0.99).needed, PrecisionTest(confidence=0.999).needed) == (
+    assert (
+        TEST.needed,
+        half.needed,
+        PrecisionTest(0.99).needed,
+        PrecisionTest(confidence=0.999).needed,
+    ) == (
         59,
         29,
         299,

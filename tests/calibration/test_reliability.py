@@ -1,24 +1,21 @@
 import numpy as np
 import pytest
-from scipy.stats import t
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from umls_reranker.calibration.reliability import (
-    bootstrap_by_document,
-    bootstrap_sums,
     brier,
     brier_decomposition,
     calibration_report,
-    debiased_ece,
-    document_index,
-    document_sums,
     ece,
-    jackknife_sums,
     log_loss,
-    random_signs,
     reliability_curve,
 )
+from umls_reranker.calibration.resampling import bootstrap_by_document, random_signs
+
+
+def debiased_ece(p, y, bins=15):
+    return calibration_report(p, y, range(len(p)), bins=bins, resamples=1)["debiased_ece"]["value"]
 
 
 def calibrated_pairs(seed: int, n: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +40,9 @@ def test_debiased_ece_by_hand():
     # Two equal-mass bins of four: rates 0.75 and 1, so gaps 0.65 and 0.3; noise 0.75 * 0.25 / 3 and 0.
     p, y = [0.1] * 4 + [0.7] * 4, [0, 1, 1, 1] + [1] * 4
     plain = (0.65**2 + 0.3**2) / 2
-    assert debiased_ece(p, y, bins=2) == pytest.approx(0.475 * np.sqrt((plain - 0.0625 / 2) / plain))
+    assert debiased_ece(p, y, bins=2) == pytest.approx(
+        0.475 * np.sqrt((plain - 0.0625 / 2) / plain)
+    )
     p, y = [0.1, 0.1, 0.5, 0.7], [0, 0, 1, 1]
     assert debiased_ece(p, y, bins=2) == pytest.approx((0.1 + 0.4) / 2)
     assert debiased_ece([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1], bins=2) == 0.0
@@ -75,30 +74,6 @@ def test_reliability_curve_by_hand():
     np.testing.assert_allclose(curve["standard_error"], [np.sqrt(0.09 + 0.21) / 2, 0.3])
 
 
-def test_document_sums_by_hand():
-    index, documents = document_index(["b", "a", "b"])
-    np.testing.assert_array_equal(index, [1, 0, 1])
-    np.testing.assert_array_equal(document_sums(index, documents, [[1.0, 2.0, 4.0]]), [[2.0], [5.0]])
-    cells = document_sums(index, documents, [[1.0, 2.0, 4.0]], cell=np.array([0, 1, 1]), cells=2)
-    np.testing.assert_array_equal(cells, [[[0.0, 2.0]], [[1.0, 4.0]]])
-
-
-def test_bootstrap_percentiles_are_those_of_resamples_by_hand():
-    def share(sums):
-        return sums[..., 0] / sums[..., 1]
-
-    values, groups = np.random.default_rng(0).random(18), np.repeat(np.arange(6), [1, 2, 3, 3, 4, 5])
-    sums = document_sums(*document_index(groups), [values, np.ones(18)])
-    draws = share(np.random.default_rng(7).multinomial(6, np.full(6, 1 / 6), size=300) @ sums)
-    for confidence in (0.95, 0.5):
-        found = bootstrap_sums(sums, share, resamples=300, confidence=confidence, seed=7)
-        assert found == pytest.approx(np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    expected = bootstrap_sums(sums, share, resamples=300, seed=7)
-    assert bootstrap_by_document(values, groups, resamples=300, seed=7) == expected
-    # Draws of the second document alone have nothing to divide by.
-    assert bootstrap_sums(np.array([[1.0, 2.0], [0.0, 0.0]]), share) == (0.5, 0.5)
-
-
 def test_an_interval_takes_noise_out_twice_and_holds_the_value():
     # Every resample of one document is the document.
     report = calibration_report(np.full(40, 0.1), np.arange(40) < 10, ["d"] * 40, resamples=20)
@@ -120,12 +95,17 @@ def test_brier_decomposition_by_hand():
 def test_equal_probabilities_weigh_as_many_as_they_are_in_the_regression():
     # Rates 2/3 and 0 are in the wrong order, so all four become 1/2.
     parts = brier_decomposition([0.2, 0.2, 0.2, 0.6], [1, 1, 0, 0])
-    assert parts["discrimination"] == pytest.approx(0.0) and parts["uncertainty"] == pytest.approx(0.25)
+    assert parts["discrimination"] == pytest.approx(0.0) and parts["uncertainty"] == pytest.approx(
+        0.25
+    )
 
 
 def test_what_chance_shows_by_hand():
     # One bin, whose error is taken out of the noise; each document's noise gets a random sign.
-    p, y = np.array([0.1, 0.02, 0.2, 0.1, 0.05, 0.3, 0.01, 0.15]), np.array([0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    p, y = (
+        np.array([0.1, 0.02, 0.2, 0.1, 0.05, 0.3, 0.01, 0.15]),
+        np.array([0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+    )
     groups = [0, 1, 1, 2, 3, 4, 5, 6]
     report = calibration_report(p, y, groups, bins=1, resamples=60, seed=4)
     signs = random_signs(np.eye(7), draws=60, seed=4)[:, groups]
@@ -133,7 +113,9 @@ def test_what_chance_shows_by_hand():
     chance = {
         "ece": np.abs(p.sum() - np.clip(p.sum() + noise.sum(axis=1), 0, 8)) / 8,
         "brier": np.mean(p * (1 - p) + (1 - 2 * p) * noise, axis=1),
-        "log_loss": np.mean(-p * np.log(p) - (1 - p) * np.log(1 - p) + np.log((1 - p) / p) * noise, axis=1),
+        "log_loss": np.mean(
+            -p * np.log(p) - (1 - p) * np.log(1 - p) + np.log((1 - p) / p) * noise, axis=1
+        ),
     }
     assert (p.sum() + noise.sum(axis=1)).min() < 0
     for name, values in chance.items():
@@ -144,23 +126,3 @@ def test_what_chance_shows_by_hand():
         assert report[name]["value"] == pytest.approx(values.mean()), name
         bounds = bootstrap_by_document(values, groups, resamples=60, seed=4)
         assert (report[name]["low"], report[name]["high"]) == pytest.approx(bounds), name
-
-
-def test_random_signs_keep_the_size_of_noise():
-    noise = random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400)
-    assert set(np.abs(noise[:, 0])) == {1.0, 7.0} and set(np.abs(noise[:, 1])) == {1.0}
-    np.testing.assert_array_equal(noise, random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400))
-    assert (noise != random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400, seed=1)).any()
-
-
-def test_the_jackknife_of_a_mean_is_the_t_interval():
-    values = np.random.default_rng(0).normal(size=12)
-    low, high = jackknife_sums(np.stack([values, np.ones(12)], 1), lambda sums: sums[..., 0] / sums[..., 1])
-    expected = t.interval(0.95, 11, values.mean(), values.std(ddof=1) / np.sqrt(12))
-    assert (low, high) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
-
-
-def test_the_jackknife_of_what_one_document_decides_has_no_interval():
-    sums = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    assert np.isnan(jackknife_sums(sums, lambda sums: sums[..., 0] / sums[..., 1])).all()
-    assert np.isnan(jackknife_sums(sums[:1], lambda sums: sums[..., 0] / sums[..., 1])).all()

@@ -8,7 +8,6 @@ from sklearn.metrics import f1_score
 
 from umls_reranker.calibration import thresholds
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.calibrators import memberships
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.thresholds import (
     ThresholdTable,
@@ -19,6 +18,7 @@ from umls_reranker.calibration.thresholds import (
     precision_threshold,
     thresholds_content,
 )
+from umls_reranker.calibration.type_fallback import memberships
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 

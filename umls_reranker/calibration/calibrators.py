@@ -1,89 +1,17 @@
-"""Calibrators: increasing maps of log-odds to probabilities, and the row of a table that a semantic type uses."""
+"""Calibrators: increasing maps of log-odds to probabilities."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..core.arrays import list_offsets
 from ..core.errors import UserError
-from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .logistic import fit_logistic, sigmoid
-
-if TYPE_CHECKING:
-    from ..vocab.types import TypeSets
-
-
-DEFAULT = "default"
-Row = TypeVar("Row")
-Types: TypeAlias = "Sequence[Sequence[str] | str | None] | TypeSets"
-
-
-def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
-    """A type or group, the ancestors in its semantic group, the group, and "default".
-
-    Ancestors of other groups are left out: two steps up, "Disease or Syndrome" would become any event. In a hierarchy
-    without groups all ancestors are used.
-    """
-    if node == DEFAULT or node.startswith(GROUP_PREFIX):
-        return [node] if node == DEFAULT else [node, DEFAULT]
-    group = _group(node, hierarchy)
-    ancestors = [kind for kind in hierarchy.chain(node)[1:] if kind == group or _group(kind, hierarchy) == group]
-    return [node, *ancestors, DEFAULT]
-
-
-def nearest_row(rows: Mapping[str, Row], types: str | Sequence[str] | None, hierarchy: TypeHierarchy) -> Row:
-    """The row of a type, or of its nearest ancestor; of several types, that of the first that is known.
-
-    Args:
-        rows: rows by type, ancestor and group; must hold "default", the row of unknown types and of no type.
-        types: a type (id or name), several, or None.
-        hierarchy: the types' hierarchy.
-    """
-    for known in filter(None, map(hierarchy.resolve, [types] if isinstance(types, str) else types or ())):
-        return next(rows[node] for node in lineage(known, hierarchy) if node in rows)
-    return rows[DEFAULT]
-
-
-def nearest_rows(rows: Mapping[str, Row], types: Types, hierarchy: TypeHierarchy) -> tuple[list[Row], np.ndarray]:
-    """The rows of n mentions by `nearest_row`: k distinct rows, and the row of each mention among them, (n,) int64."""
-    # Every ``--help`` that explains calibrators imports this module, and pyarrow takes long.
-    from ..vocab.types import TypeSets
-
-    coded = TypeSets.of(types)
-    # The last one is that of mentions without types, whose code is -1.
-    return [nearest_row(rows, names, hierarchy) for names in (*coded.sets, ())], coded.codes
-
-
-def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The mentions that count in each node; each distinct set of types is coded once.
-
-    Returns:
-        (n_mentions,) int64, code of each mention's types; and, from the root down, node -> (n_codes,) bool, whether
-        the node is in the lineage of any of the types. Types that the hierarchy does not know count only in "default".
-    """
-    from ..vocab.types import TypeSets
-
-    coded = TypeSets.of(mention_types)
-    # The last code is that of mentions without types, -1.
-    codes = len(coded.sets) + 1
-    members: dict[str, np.ndarray] = {DEFAULT: np.ones(codes, dtype=bool)}
-    for number in np.unique(coded.codes[coded.codes >= 0]).tolist():
-        for known in filter(None, map(hierarchy.resolve, coded.sets[number])):
-            for node in lineage(known, hierarchy):
-                members.setdefault(node, np.zeros(codes, dtype=bool))[number] = True
-    nodes = sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node))
-    return coded.codes, {node: members[node] for node in nodes}
-
-
-def _group(type_id: str, hierarchy: TypeHierarchy) -> str | None:
-    last = hierarchy.chain(type_id)[-1:]
-    return last[0] if last and last[0].startswith(GROUP_PREFIX) else None
-
 
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
 MAX_STANDARD_SLOPE = 30.0
@@ -112,17 +40,28 @@ class Sample:
         Raises:
             UserError: fewer than two rows, a score that is not finite, scores that are all equal, or a single class.
         """
-        scores, labels = np.asarray(self.scores, dtype=np.float64), np.asarray(self.labels, dtype=np.float64)
+        scores, labels = (
+            np.asarray(self.scores, dtype=np.float64),
+            np.asarray(self.labels, dtype=np.float64),
+        )
         if len(scores) < 2:
-            raise UserError(f"calibration needs at least 2 scored pairs, found {len(scores)}; enlarge the split")
+            raise UserError(
+                f"calibration needs at least 2 scored pairs, found {len(scores)}; enlarge the split"
+            )
         bad = np.count_nonzero(~np.isfinite(scores))
         if bad:
-            raise UserError(f"{bad} of {len(scores)} logits are not finite; score in float32 or check the checkpoint")
+            raise UserError(
+                f"{bad} of {len(scores)} logits are not finite; score in float32 or check the checkpoint"
+            )
         if scores.min() == scores.max():
-            raise UserError("all logits of the calibration split are equal; the checkpoint has learned nothing")
+            raise UserError(
+                "all logits of the calibration split are equal; the checkpoint has learned nothing"
+            )
         for label, what in ((1, "right"), (0, "wrong")):
             if not np.any(labels == label):
-                raise UserError(f"the calibration pairs contain no {what} candidate; enlarge the calibration split")
+                raise UserError(
+                    f"the calibration pairs contain no {what} candidate; enlarge the calibration split"
+                )
         return replace(self, scores=scores, labels=labels)
 
     def take(self, inside: np.ndarray) -> Sample:
@@ -134,10 +73,21 @@ class Sample:
         return Sample(self.scores[inside], self.labels[inside], offsets)
 
     def maximize(
-        self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float], start: np.ndarray | None = None
+        self,
+        features: np.ndarray,
+        lower: Sequence[float],
+        upper: Sequence[float],
+        start: np.ndarray | None = None,
     ) -> np.ndarray:
         """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
-        return fit_logistic(features, self.labels, np.array(lower), np.array(upper), offsets=self.offsets, start=start)
+        return fit_logistic(
+            features,
+            self.labels,
+            np.array(lower),
+            np.array(upper),
+            offsets=self.offsets,
+            start=start,
+        )
 
 
 @dataclass(eq=False)
@@ -215,7 +165,10 @@ class Calibrator(ABC):
 
     def _parameters(self) -> dict[str, Any]:
         """The parameters for JSON."""
-        return {parameter.name: np.asarray(getattr(self, parameter.name)).tolist() for parameter in fields(self)}
+        return {
+            parameter.name: np.asarray(getattr(self, parameter.name)).tolist()
+            for parameter in fields(self)
+        }
 
     def _restore(self, parameters: Any) -> None:
         """Inverse of `_parameters`; raises an error of any usual kind if they are damaged."""
@@ -251,7 +204,9 @@ class PlattCalibrator(Calibrator):
     def _fit(self, sample: Sample) -> None:
         center, scale = sample.scores.mean(), sample.scores.std()
         features = np.stack([(sample.scores - center) / scale, np.ones_like(sample.scores)], axis=1)
-        slope, intercept = sample.maximize(features, [-MAX_STANDARD_SLOPE, -np.inf], [MAX_STANDARD_SLOPE, np.inf])
+        slope, intercept = sample.maximize(
+            features, [-MAX_STANDARD_SLOPE, -np.inf], [MAX_STANDARD_SLOPE, np.inf]
+        )
         self.slope = float(slope / scale)
         self.intercept = float(intercept - slope * center / scale)
         if self.slope <= 0:
@@ -367,7 +322,9 @@ class IsotonicCalibrator(Calibrator):
 
     def _rises(self) -> bool:
         knots = np.atleast_1d(self.x), np.atleast_1d(self.y)
-        return len(knots[0]) == len(knots[1]) > 0 and all(np.all(np.diff(values) >= 0) for values in knots)
+        return len(knots[0]) == len(knots[1]) > 0 and all(
+            np.all(np.diff(values) >= 0) for values in knots
+        )
 
 
 class AUTO:
@@ -427,5 +384,7 @@ def bounded(scores: np.ndarray) -> np.ndarray:
     """Scores as float64, infinite ones as +-1e9; NaN raises `UserError`."""
     scores = np.asarray(scores, dtype=np.float64)
     if np.isnan(scores).any():
-        raise UserError(f"{np.count_nonzero(np.isnan(scores))} scores are not numbers; check the checkpoint")
+        raise UserError(
+            f"{np.count_nonzero(np.isnan(scores))} scores are not numbers; check the checkpoint"
+        )
     return np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.errors import UserError
 from .calibrators import PlattCalibrator, Sample
 from .precision_test import PrecisionTest
-from .reliability import document_folds, document_index
+from .resampling import document_folds, document_index
 
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)

@@ -20,7 +20,7 @@ from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
 from .probabilities import CalibratedModel
-from .reliability import document_index
+from .resampling import document_index
 
 # The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than these nats, which
 # is what one calibrator is better than another.

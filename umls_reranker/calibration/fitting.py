@@ -34,7 +34,8 @@ from .inputs import (
 )
 from .logistic import log_sums
 from .probabilities import CalibratedModel, Calibration
-from .reliability import document_folds, log_loss
+from .reliability import log_loss
+from .resampling import document_folds
 from .string_counts import StringCounts
 from .thresholds import fit_thresholds
 

@@ -57,13 +57,17 @@ class PrecisionTest:
         rng, documents, of_kind = np.random.default_rng(0), len(size), np.bincount(kind)
         counts = rng.multinomial(documents, of_kind / documents, size=POWER_DRAWS)
         # Chance by the number of largest documents; the fewest that may be wrong often enough, and more of them.
-        chance = (1.0 - self.target) * size.sum() / (self.most_wrong * np.cumsum(np.sort(size)[::-1]))
+        chance = (
+            (1.0 - self.target) * size.sum() / (self.most_wrong * np.cumsum(np.sort(size)[::-1]))
+        )
         fewest, half = int(np.argmax(chance <= MOST_OFTEN_WRONG)) + 1, max(1, documents // 2)
         numbers = np.unique(np.round(np.geomspace(min(fewest, half), half, 8)).astype(int))
         # How many documents are larger than those of a kind.
         larger = documents - np.cumsum(of_kind)
         drawn = [
-            rng.binomial(counts, chance[number - 1] * np.clip(number - larger, 0, of_kind) / of_kind)
+            rng.binomial(
+                counts, chance[number - 1] * np.clip(number - larger, 0, of_kind) / of_kind
+            )
             for number in numbers
             if chance[number - 1] <= MOST_OFTEN_WRONG
         ]
@@ -73,7 +77,10 @@ class PrecisionTest:
         for power in SIZE_POWERS:
             test = replace(self, size_power=power)
             passed = (
-                np.mean(test.p_values(np.tile(kinds, 2), correct, np.hstack([counts - wrong, wrong])) <= level)
+                np.mean(
+                    test.p_values(np.tile(kinds, 2), correct, np.hstack([counts - wrong, wrong]))
+                    <= level
+                )
                 for wrong in drawn
             )
             if all(share <= most for share in passed):
@@ -132,7 +139,10 @@ class PrecisionTest:
         """
         from scipy.special import ndtr
 
-        surplus, added = correct - self.target * size, -self._deficit * self.added_size(size, counts)
+        surplus, added = (
+            correct - self.target * size,
+            -self._deficit * self.added_size(size, counts),
+        )
         # Of kinds that a draw lacks, 0 instead: the logarithm below is not defined for them.
         present = np.where(counts > 0, surplus, 0.0)
         least = np.minimum(present.min(axis=1, initial=0.0), added)

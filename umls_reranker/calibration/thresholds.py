@@ -22,8 +22,8 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..vocab.types import TypeHierarchy
-from .calibrators import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 from .certificate import Certificate, find_certificate
+from .type_fallback import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists

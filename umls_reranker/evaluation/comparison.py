@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration.reliability import document_index, document_sums, jackknife_sums
+from ..calibration.resampling import document_index, document_sums, jackknife_sums
 from ..core.errors import UserError
 from .arguments import USUAL_MARGIN
 from .metrics import FIGURES, Figure

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..calibration.decisions import Decisions, rank
 from ..calibration.logistic import sigmoid
-from ..calibration.reliability import calibration_report, document_sums, equal_width
+from ..calibration.reliability import calibration_report, equal_width
+from ..calibration.resampling import document_sums
 from ..core.arrays import best_candidates
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.labels import best_of_each_concept

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.reliability import bootstrap_sums, document_index, document_sums, ratio
+from ..calibration.resampling import bootstrap_sums, document_index, document_sums, ratio
 from ..core.arrays import list_owner, ranking
 
 # Precisions of `coverage_at_precision` that are reported.

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.reliability import calibration_report, ratio
+from ..calibration.reliability import calibration_report
+from ..calibration.resampling import ratio
 from ..calibration.thresholds import TIERS
 from ..core.files import read_json, require_format
 from ..core.progress import progress

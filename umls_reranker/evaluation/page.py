@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from ..calibration.reliability import document_index, document_sums, equal_width, reliability_curve
+from ..calibration.reliability import equal_width, reliability_curve
+from ..calibration.resampling import document_index, document_sums
 from ..calibration.thresholds import ThresholdTable
 from .render import number, report_tables, title_of
 

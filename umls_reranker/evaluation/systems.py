@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..calibration.reliability import calibration_report, ratio
+from ..calibration.reliability import calibration_report
+from ..calibration.resampling import ratio
 from ..lists.candidate_lists import AnnotatedLists
 from ..vocab.text import normalize_name
 from .comparison import FEWEST_DOCUMENTS

@@ -22,7 +22,7 @@ from ..calibration.fitting import CrossEncoderLogits, Fitted, fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.precision_test import PrecisionTest
 from ..calibration.probabilities import COUNTS_FILE, Calibration
-from ..calibration.reliability import document_index
+from ..calibration.resampling import document_index
 from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, write_json, written

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..calibration.decisions import Decisions
 from ..calibration.inputs import ALL_INPUTS
-from ..calibration.reliability import document_index, document_sums
+from ..calibration.resampling import document_index, document_sums
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
 from ..core.errors import UserError
