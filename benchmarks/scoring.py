@@ -103,8 +103,8 @@ def list_seconds(model: Path, rows: list[Row], rounds: int) -> tuple[dict[str, l
 def service(options: argparse.Namespace, rows: list[Row]) -> None:
     """Requests of one mention each, by several clients at once."""
     seconds, peak = load_service(options.model, rows, {})
-    middle, last = 1000 * np.quantile(seconds, [0.5, 0.99])
-    print(f"{CLIENTS} clients, {len(seconds)} requests: p50 {middle:.0f} ms, p99 {last:.0f} ms, {peak / 1e6:.0f} MB")
+    times = ", ".join(f"p{part} {1000 * np.percentile(seconds, part):.0f} ms" for part in (50, 99))
+    print(f"{CLIENTS} clients, {len(seconds)} requests: {times}, {peak / 1e6:.0f} MB")
 
 
 def load_service(model: Path, rows: list[Row], env: Mapping[str, str]) -> tuple[list[float], float]:

@@ -36,7 +36,8 @@ def export(run: Path, folder: Path, umls_dir: Path | None, corpus: list[Path]) -
 
     # What systems built, such as indexes and networks, was made of the former export.
     shutil.rmtree(folder / "scratch", ignore_errors=True)
-    concepts, splits = ConceptTable.load(run / "concepts"), RunFolder(run).splits("mentions")
+    concepts = ConceptTable.load(run / "concepts")
+    splits = RunFolder(run).splits("mentions")
     cuis = concepts.cuis_of(range(len(concepts))).to_pylist()
     rows = ((cui, concepts.names(row), concepts.semantic_types(row)) for row, cui in enumerate(cuis))
     dictionary = (Concept(cui, names[0], names, types) for cui, names, types in rows)

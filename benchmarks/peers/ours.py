@@ -9,8 +9,8 @@ model was fitted on the calibration documents, so thresholds are chosen on those
 
 The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM+WAY/SPLIT.jsonl, and ranks them in three ways:
 +lists, by a model without a cross-encoder that `umls-reranker calibrate --lists` makes of the first `--most`
-calibration lists, which accepts at a precision of 0.90; +lists_no_types, the same without the mentions' types; and +model, by the
-run's model as it is, with thresholds chosen on dev.
+calibration lists, which accepts at a precision of 0.90; +lists_no_types, the same without the mentions' types; and
++model, by the run's model as it is, with thresholds chosen on dev.
 
 With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is written.
 """
@@ -75,8 +75,9 @@ def rank_own(run: Path, export: Export) -> None:
         umls_reranker("rerank", run / "model", run / "lists" / f"{split}.arrow", whole, "--overwrite")
         rows = [*read_rows(whole)]
         # The lists of a run lack what its dictionary knows.
-        for candidate in (candidate for row in rows for candidate in row["candidates"]):
-            candidate["preferred_name"] = preferred[candidate["cui"]]
+        for row in rows:
+            for candidate in row["candidates"]:
+                candidate["preferred_name"] = preferred[candidate["cui"]]
         for name, changed in {
             "ours": rows,
             "ours_no_type": [row | {"entity_type": None} for row in rows],
@@ -85,27 +86,33 @@ def rank_own(run: Path, export: Export) -> None:
             ],
         }.items():
             write_rows(export.folder / "rows" / name / f"{split}.jsonl", ranked(run / "model", changed, export))
-            write_facts(export.folder / "rows" / name, OWN_INPUTS[name == "ours_no_type" :], "dev")
+            inputs = [one for one in OWN_INPUTS if name != "ours_no_type" or one != "types"]
+            write_facts(export.folder / "rows" / name, inputs, "dev")
 
 
 def rank_lists(system: str, way: str, model: Path, export: Export, most: int) -> None:
     """Write rows of a peer's candidates, ranked by ours."""
-    name, is_fitted, types = f"{system}+{way}", way != "model", ["types"] * (way != "lists_no_types")
-    lists, folder = export.folder / "lists" / name, export.folder / "rows" / name
+    is_fitted = way != "model"
+    has_types = way != "lists_no_types"
+    lists = export.folder / "lists" / f"{system}+{way}"
+    folder = export.folder / "rows" / f"{system}+{way}"
     for split in ("dev", "calibration", "test"):
         if (export.folder / "rows" / system / f"{split}.jsonl").exists():
-            rows = labelled_lists(system, split, export, bool(types))
+            rows = labelled_lists(system, split, export, has_types)
             write_rows(lists / f"{split}.jsonl", islice(rows, most if split == "calibration" else None))
     if is_fitted:
         model = export.scratch("calibrated") / "model"
         shutil.rmtree(model, ignore_errors=True)
-        given = ("--lists", lists / "calibration.jsonl", "--accept_precision", ACCEPTED)
-        umls_reranker("calibrate", *given, "--output", model)
+        words = ("--lists", lists / "calibration.jsonl", "--accept_precision", ACCEPTED)
+        umls_reranker("calibrate", *words, "--output", model)
     for split in ("test",) if is_fitted else ("dev", "test"):
         write_rows(folder / f"{split}.jsonl", ranked(model, read_rows(lists / f"{split}.jsonl"), export))
     inputs = next(read_rows(export.folder / "rows" / system / "facts.json"))["inputs"]
-    added = [*types, "calibration mentions"] if is_fitted else OWN_INPUTS
-    write_facts(folder, [*dict.fromkeys([*inputs, *added])], None if is_fitted else "dev")
+    if is_fitted:
+        inputs = [*inputs, *(["types"] if has_types else []), "calibration mentions"]
+    else:
+        inputs = [*inputs, *OWN_INPUTS]
+    write_facts(folder, dict.fromkeys(inputs), None if is_fitted else "dev")
 
 
 def umls_reranker(*words: Any) -> None:
@@ -115,12 +122,15 @@ def umls_reranker(*words: Any) -> None:
 def ranked(model: Path, rows: Iterable[dict[str, Any]], export: Export) -> Iterator[dict[str, Any]]:
     """What a model decides about each row, best candidate first."""
     folder = export.scratch("ranked")
-    write_rows(folder / "given.jsonl", rows)
-    umls_reranker("rerank", model, folder / "given.jsonl", folder / "ranked.jsonl", "--overwrite")
+    write_rows(folder / "rows.jsonl", rows)
+    umls_reranker("rerank", model, folder / "rows.jsonl", folder / "ranked.jsonl", "--overwrite")
     for row in read_rows(folder / "ranked.jsonl"):
-        cuis, scores = ([candidate[key] for candidate in row["ranked"]] for key in ("cui", "score"))
-        is_accepted = any(candidate["accepted"] for candidate in row["ranked"][:1])
-        yield {"mention_id": row["mention_id"], "cuis": cuis, "scores": scores, "accepted": is_accepted}
+        yield {
+            "mention_id": row["mention_id"],
+            "cuis": [candidate["cui"] for candidate in row["ranked"]],
+            "scores": [candidate["score"] for candidate in row["ranked"]],
+            "accepted": any(candidate["accepted"] for candidate in row["ranked"][:1]),
+        }
 
 
 def labelled_lists(system: str, split: str, export: Export, with_types: bool) -> Iterator[dict[str, Any]]:
@@ -129,14 +139,25 @@ def labelled_lists(system: str, split: str, export: Export, with_types: bool) ->
     mentions = {mention.mention_id: mention for mention in export.mentions(split)}
     for row in read_rows(export.folder / "rows" / system / f"{split}.jsonl"):
         mention = mentions[row["mention_id"]]
-        candidates = []
-        for cui, score, name in zip(row["cuis"], row["scores"], row["names"], strict=True):
-            about = {"preferred_name": concepts[cui].name, "semantic_types": concepts[cui].semantic_types}
-            candidates.append({"name": name or concepts[cui].name, "cui": cui, "linker_score": score} | about)
-        text = {"entity": mention.mention, "left": mention.left, "right": mention.right}
-        labels = {"doc_id": mention.doc_id, "cui": mention.cui or [], "mention_id": mention.mention_id}
-        types = mention.semantic_types if with_types else None
-        yield text | labels | {"entity_type": types, "candidates": candidates}
+        yield {
+            "doc_id": mention.doc_id,
+            "mention_id": mention.mention_id,
+            "entity": mention.mention,
+            "entity_type": mention.semantic_types if with_types else None,
+            "left": mention.left,
+            "right": mention.right,
+            "cui": mention.cui or [],
+            "candidates": [
+                {
+                    "name": name or concepts[cui].name,
+                    "cui": cui,
+                    "linker_score": score,
+                    "preferred_name": concepts[cui].name,
+                    "semantic_types": concepts[cui].semantic_types,
+                }
+                for cui, score, name in zip(row["cuis"], row["scores"], row["names"], strict=True)
+            ],
+        }
 
 
 def write_facts(folder: Path, inputs: Iterable[str], chosen_on: str | None) -> None:

@@ -183,7 +183,8 @@ def main() -> None:
     parser.add_argument("--most_calibration", type=int, help="mentions to link of the calibration split")
     parser.add_argument("--turns", action="store_true", help="time test mentions when asked to, and write nothing")
     arguments = parser.parse_args()
-    system, export = importlib.import_module(f"systems.{arguments.system}"), Export(arguments.export)
+    system = importlib.import_module(f"systems.{arguments.system}")
+    export = Export(arguments.export)
     folder = export.folder / "rows" / arguments.system
     began = time.perf_counter()
     link = system.setup(export)

@@ -40,7 +40,8 @@ def main() -> None:
 def installed(name: str) -> Path:
     """The Python of an environment, which is made if it is not there; installed.json has its seconds and size."""
     folder = ENVIRONMENTS / name
-    python, facts = folder / "bin" / "python", folder / "installed.json"
+    python = folder / "bin" / "python"
+    facts = folder / "installed.json"
     if facts.exists():
         return python
     requirements = HERE / "systems" / f"{name}.txt"

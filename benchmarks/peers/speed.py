@@ -33,7 +33,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.systems or ["ours", *sorted(path.stem for path in (HERE / "systems").glob("*.py"))]
     processes = {name: started(name, arguments.run, arguments.export, arguments.most) for name in names}
-    rates, memory = defaultdict(list), {}
+    rates = defaultdict(list)
+    memory = {}
     for number in range(arguments.rounds + 1):
         for name, process in processes.items():
             for way, batch in BATCHES.items():

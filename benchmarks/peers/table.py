@@ -30,15 +30,16 @@ TITLES = {
     "bi_encoder": "MiniLM",
 }
 QUALITY = [
-    *(
-        "system",
-        "reads besides names",
-        "acc@1",
-        "points to ours",
-        "points over its own order",
-        "acc@1, gold in dictionary",
-    ),
-    *("the same, ties as listed", "recall@32", "answered", "correct of these"),
+    "system",
+    "reads besides names",
+    "acc@1",
+    "points to ours",
+    "points over its own order",
+    "acc@1, gold in dictionary",
+    "the same, ties as listed",
+    "recall@32",
+    "answered",
+    "correct of these",
     *(f"answered at precision {precision:.2f} (its precision)" for precision in PRECISIONS),
 ]
 COSTS = ["system", "memory MB", "installed MB", "minutes to install", "minutes to set up"]
@@ -69,16 +70,25 @@ class Answers(NamedTuple):
 
 def answers(rows: Sequence[Mapping[str, Any]], mentions: Mapping[int, Mapping[str, Any]]) -> Answers:
     """Judge the rows of a split by its mentions, id -> mention."""
-    columns: list[tuple] = []
+    answered = []
     for row in rows:
-        mention, cuis, scores = mentions[row["mention_id"]], row["cuis"][:MOST_CANDIDATES], row["scores"]
+        mention = mentions[row["mention_id"]]
+        cuis = row["cuis"][:MOST_CANDIDATES]
+        scores = row["scores"][:MOST_CANDIDATES]
         rank = -1
         if mention["cui"] in cuis:
-            rank = sum(score >= scores[cuis.index(mention["cui"])] for score in scores[: len(cuis)]) - 1
-        top = row.get("confidence", scores[0]) if cuis else -np.inf
-        is_top = cuis[:1] == [mention["cui"]]
-        columns.append((rank, is_top, top, mention["doc_id"], mention["in_dictionary"], row.get("accepted")))
-    return Answers(*(np.array(column) for column in zip(*columns, strict=True)))
+            gold_score = scores[cuis.index(mention["cui"])]
+            rank = sum(score >= gold_score for score in scores) - 1
+        answer = {
+            "ranks": rank,
+            "listed": cuis[:1] == [mention["cui"]],
+            "score": row.get("confidence", scores[0]) if cuis else -np.inf,
+            "documents": mention["doc_id"],
+            "in_dictionary": mention["in_dictionary"],
+            "accepted": row.get("accepted"),
+        }
+        answered.append(answer)
+    return Answers(**{name: np.array([answer[name] for answer in answered]) for name in Answers._fields})
 
 
 def threshold_at(score: np.ndarray, correct: np.ndarray, precision: float) -> float:
@@ -110,14 +120,16 @@ def quality(
     from umls_reranker.evaluation.linking import Documents
     from umls_reranker.evaluation.render import interval, number, percent
 
-    documents, every = Documents.of(test.documents), np.ones(len(test.ranks))
+    documents = Documents.of(test.documents)
+    every = np.ones(len(test.ranks))
 
     def points_over(correct: np.ndarray) -> str:
         # Not `ratio` itself, whose intervals at 0 and 1 are those of a share.
         difference = documents.measure([test.correct * 1 - correct, every], lambda sums: ratio(sums))
         return f"{100 * difference['value']:+.1f} ({interval(difference, separator=' to ')})"
 
-    known, answered = test.in_dictionary, test.score > -np.inf
+    known = test.in_dictionary
+    answered = test.score > -np.inf
     is_listed = (test.ranks >= 0) & (test.ranks < MOST_CANDIDATES)
 
     def with_interval(share) -> str:
@@ -143,11 +155,9 @@ def quality(
         else:
             cells.append("")
             continue
-        share, correct = (
-            documents.measure([confident, every]),
-            documents.measure([test.correct & confident, confident]),
-        )
-        cells.append(f"{with_interval(share)} ({number(correct)})" if confident.any() else "none")
+        coverage = with_interval(documents.measure([confident, every]))
+        correct = number(documents.measure([test.correct & confident, confident]))
+        cells.append(f"{coverage} ({correct})" if confident.any() else "none")
     return cells
 
 
@@ -171,7 +181,8 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
     labels = []
     for number, (name, curve) in reversed([*enumerate(curves.items())]):
         points = [pair for pair in zip(curve["coverage"], curve["precision"], strict=True) if pair[0] > 0.02]
-        color, width = ("#0066a6", 3) if not number else (f"hsl({25 + 40 * number}, 60%, 45%)", 1.5)
+        color = f"hsl({25 + 40 * number}, 60%, 45%)" if number else "#0066a6"
+        width = 1.5 if number else 3
         line = " ".join(at(*pair) for pair in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>')
         system, _, ranked = name.partition("+")
@@ -216,7 +227,10 @@ def main() -> None:
         return answers(list(read_rows(folder / name / f"{split}.jsonl")), mentions[split])
 
     ours = of(arguments.ours) if (folder / arguments.ours / "facts.json").exists() else None
-    rows, costs, notes, curves = [], [], [], {}
+    rows = []
+    costs = []
+    notes = []
+    curves = {}
     for name in arguments.systems or sorted(path.parent.name for path in folder.glob("*/facts.json")):
         facts = next(read_rows(folder / name / "facts.json"))
         test = ours if ours and name == arguments.ours else of(name)

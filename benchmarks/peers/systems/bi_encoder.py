@@ -29,7 +29,7 @@ def setup(export):
     def link(mentions):
         queries = model.encode([mention.mention for mention in mentions], convert_to_tensor=True)
         for hits in util.semantic_search(queries, vectors, top_k=NAMES):
-            found = [(*names[hit["corpus_id"]], hit["score"]) for hit in hits]
-            yield [Candidate(cui, score, name) for name, cui, score in found]
+            ranked = [(*names[hit["corpus_id"]], hit["score"]) for hit in hits]
+            yield [Candidate(cui, score, name) for name, cui, score in ranked]
 
     return link

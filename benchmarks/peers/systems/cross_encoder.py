@@ -19,7 +19,8 @@ DEVIATIONS = ("fine-tuned from all-MiniLM-L6-v2, because the network of its exam
 def setup(export):
     from sentence_transformers.cross_encoder import CrossEncoder
 
-    retrieve, folder = bi_encoder.setup(export), export.scratch("cross_encoder") / "model"
+    retrieve = bi_encoder.setup(export)
+    folder = export.scratch("cross_encoder") / "model"
     if not folder.is_dir():
         train(export, folder)
     model = CrossEncoder(str(folder), device="cpu")

@@ -27,12 +27,10 @@ def setup(export):
     # Otherwise it checks the package index for a newer version.
     os.environ["MEDCAT_DISABLE_VERSION_CHECK"] = "true"
     import numpy as np
-    import spacy
     from gensim.models import Word2Vec
     from medcat.cat import CAT
     from medcat.components.linking.vector_context_model import PerDocumentTokenCache
     from medcat.components.types import CoreComponentType
-    from medcat.config import Config
     from medcat.model_creation.cdb_maker import CDBMaker
     from medcat.vocab import Vocab
     from pandas import DataFrame
@@ -40,27 +38,14 @@ def setup(export):
     random.seed(13)
     np.random.seed(13)
     logging.getLogger("medcat").setLevel(logging.ERROR)
-    pipeline = export.scratch("medcat") / "en_lookup"
-    language = spacy.blank("en")
-    language.add_pipe("lemmatizer", config={"mode": "lookup"})
-    language.initialize()
-    language.to_disk(pipeline)
-    config = Config()
-    config.general.log_level = logging.ERROR
-    config.general.nlp.provider, config.general.nlp.modelname = "spacy", str(pipeline)
-    config.general.show_nested_entities = True
-    # Its options with the highest dev accuracy, 0.436 instead of 0.422: names of two letters, and no preference for
-    # frequent concepts, whose scores are capped at the same value.
-    config.components.ner.min_name_len = config.components.ner.upper_case_limit_len = 2
-    config.components.linking.prefer_frequent_concepts = 0
-
+    config = configured(export.scratch("medcat") / "en_lookup")
     rows = [
         {"cui": cui, "name": name, "name_status": "P" if name == preferred else "A", "type_ids": "|".join(types)}
         for cui, preferred, names, types in export.concepts()
         for name in names
     ]
-    database, vocabulary = CDBMaker(config).prepare_csvs([DataFrame(rows)]), Vocab()
-    cat = CAT(database, vocabulary, config)
+    vocabulary = Vocab()
+    cat = CAT(CDBMaker(config).prepare_csvs([DataFrame(rows)]), vocabulary, config)
     documents = export.documents("train")
     words = [[token.base.lower for token in cat.pipe.tokenizer(text)] for text in documents.values()]
     # The options of its MakeVocab, with more epochs and rarer words: it was made for a larger corpus.
@@ -88,14 +73,36 @@ def setup(export):
 
     def candidates(entity, document):
         name = entity.detected_name.replace(config.general.separator, " ")
-        cuis, similarities = [entity.cui], [entity.context_similarity]
-        if len(entity.link_candidates) > 1:
-            cuis, similarities, _ = model.get_all_similarities(
-                entity.link_candidates, entity, entity.detected_name, document, PerDocumentTokenCache()
-            )
+        if len(entity.link_candidates) < 2:
+            return [Candidate(entity.cui, entity.context_similarity, name)]
+        cuis, similarities, _ = model.get_all_similarities(
+            entity.link_candidates, entity, entity.detected_name, document, PerDocumentTokenCache()
+        )
         return [Candidate(cui, score, name) for cui, score in zip(cuis, similarities, strict=True)]
 
     return link
+
+
+def configured(pipeline):
+    """Its configuration, with a spaCy pipeline of lemmas that is written to a folder."""
+    import spacy
+    from medcat.config import Config
+
+    language = spacy.blank("en")
+    language.add_pipe("lemmatizer", config={"mode": "lookup"})
+    language.initialize()
+    language.to_disk(pipeline)
+    config = Config()
+    config.general.log_level = logging.ERROR
+    config.general.nlp.provider = "spacy"
+    config.general.nlp.modelname = str(pipeline)
+    config.general.show_nested_entities = True
+    # Its options with the highest dev accuracy, 0.436 instead of 0.422: names of two letters, and no preference for
+    # frequent concepts, whose scores are capped at the same value.
+    config.components.ner.min_name_len = 2
+    config.components.ner.upper_case_limit_len = 2
+    config.components.linking.prefer_frequent_concepts = 0
+    return config
 
 
 def annotated(documents, mentions):

@@ -35,7 +35,9 @@ def setup(export):
 
     scratch = export.scratch("quickumls")
     shutil.rmtree(scratch)
-    release, index, words = scratch / "META", scratch / "index", scratch / "corpora" / "stopwords"
+    release = scratch / "META"
+    index = scratch / "index"
+    words = scratch / "corpora" / "stopwords"
     for folder in (release, index, words):
         folder.mkdir(parents=True)
     (release / "MRCONSO.RRF").symlink_to((export.umls_dir / "MRCONSO.RRF").resolve())
@@ -52,7 +54,7 @@ def setup(export):
 
     def link(mentions):
         for mention in mentions:
-            best, *_ = [*matcher.match(mention.mention), []]
-            yield [Candidate(hit["cui"], hit["similarity"] + TIE * hit["preferred"], hit["term"]) for hit in best]
+            for best in matcher.match(mention.mention)[:1] or [[]]:
+                yield [Candidate(hit["cui"], hit["similarity"] + TIE * hit["preferred"], hit["term"]) for hit in best]
 
     return link
