@@ -11,8 +11,6 @@ second draws lists with a score and logits of little worth, so that the cross-en
 as it is served is measured on new lists. Coverage on calibrated scores is a part of golden.py.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -57,10 +55,6 @@ Regime = Callable[[int, np.random.Generator, float], Documents]
 
 def equal(documents: int, mentions: int) -> Callable[..., np.ndarray]:
     return lambda draws, rng: np.full((draws, documents), mentions)
-
-
-def poisson(documents: int, mentions: float) -> Callable[..., np.ndarray]:
-    return lambda draws, rng: np.maximum(rng.poisson(mentions, (draws, documents)), 1)
 
 
 def normal(documents: int, mean: float, deviation: float, share: float) -> Callable[..., np.ndarray]:

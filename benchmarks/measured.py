@@ -1,7 +1,5 @@
 """What a command and all processes that came from it took: time, CPU time, peak anonymous memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -10,8 +10,6 @@ are names of their concept, as they are or changed a little, or abbreviations th
 are frequent and most are rare. The same arguments give the same bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator

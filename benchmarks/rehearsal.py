@@ -11,8 +11,6 @@ what can be shared. Prints Markdown: minutes, CPU minutes, peak anonymous memory
 stage where a command makes several. After being killed it resumes with the same command.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -9,8 +9,6 @@ retired CUI for one concept in 25. The same arguments give the same bytes. Names
 name is taken from a vocabulary.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Sequence
