@@ -86,7 +86,7 @@ def without_cross_encoder() -> Calibration:
     names = FeatureFusion({"exact_name": 4.0}, {}, 2.0)
     models = [
         CalibratedModel(fusion=fusion, thresholds=fit_thresholds()),
-        CalibratedModel(fusion=names, thresholds=fit_thresholds(), removed=("sapbert_score", "cui"), name="names"),
+        CalibratedModel(fusion=names, thresholds=fit_thresholds(), missing=("sapbert_score", "cui"), name="names"),
     ]
     counts = StringCounts.fit([("cold", "C0009443", ["T047"])])
     return Calibration(models, counts, {"sapbert": ScoreRange(0.2, 1.0)})

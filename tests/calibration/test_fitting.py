@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.fitting import CrossEncoderLogits, fit_calibration
-from umls_reranker.calibration.inputs import without
+from umls_reranker.calibration.inputs import without_inputs
 from umls_reranker.calibration.resampling import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core import arrays as cores_module
@@ -158,7 +158,7 @@ def test_an_input_of_the_cross_encoder_that_no_list_has_is_absent_and_not_missin
     for one, absent in ((given, "preferred_name"), (given.with_types([[]] * len(given)), "entity_type")):
         usual, without_it = (fit((one, logits), cross_encoder_inputs=read).calibration for read in ((), (absent,)))
         first = without_it.models[0]
-        assert (first.name, first.removed) == ("all", (absent,))
+        assert (first.name, first.missing) == ("all", (absent,))
         assert first.fusion.to_dict() == usual.models[0].fusion.to_dict()
         # Requests that bring it are decided as calibration saw them, without.
         brought = without_it.model_for(one.with_types([["T047"]] * len(one)), [absent])
@@ -231,7 +231,7 @@ def test_the_number_of_cores_changes_nothing(monkeypatch):
 def test_names_alone_is_fitted_as_if_the_lists_had_never_had_anything_else():
     given, logits = informed()
     poorest = fit((given, logits)).calibration.models[-1]
-    bare = fit((without(given, ("retrieval_score", "entity_type")), logits), ("cross_encoder",)).calibration
+    bare = fit((without_inputs(given, ("retrieval_score", "entity_type")), logits), ("cross_encoder",)).calibration
     assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.models[0].fusion.to_dict()
     assert poorest.calibrator.to_dict() == bare.models[0].calibrator.to_dict()
     assert poorest.thresholds.to_dict() == bare.thresholds.to_dict()
@@ -248,7 +248,7 @@ def test_the_model_of_names_alone_does_not_know_other_names_of_concepts():
     known = COUNTS.with_names([cuis[SIZE * row + gold[row]] for row in named], [given.mentions[row] for row in named])
     names = ["cross_encoder", "exact_name", "concept_count"]
     first, *_, poorest = fit((given, logits), names, counts=known).calibration.models
-    bare = fit((without(given, ("cui", "entity_type")), logits), names[:2], counts=known).calibration.models[0]
+    bare = fit((without_inputs(given, ("cui", "entity_type")), logits), names[:2], counts=known).calibration.models[0]
     assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.fusion.to_dict()
     assert first.fusion.weights["exact_name"] > 0 == poorest.fusion.weights["exact_name"]
 

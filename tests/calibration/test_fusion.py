@@ -20,8 +20,8 @@ def table(candidates=CANDIDATES, lists=LISTS, offsets=OFFSETS, concepts=None) ->
 
 def fusion(**changes) -> FeatureFusion:
     weights = {"cross_encoder": 0.5, "exact_name": 1.0}
-    state = {"weights": weights, "seen_weights": weights, "none_weights": {"string_count": -0.5}}
-    return FeatureFusion.from_dict(state | {"none_intercept": 0.25, "top_candidate_bonus": 0.0} | changes)
+    state = {"weights": weights, "seen_weights": weights, "nil_weights": {"string_count": -0.5}}
+    return FeatureFusion.from_dict(state | {"nil_intercept": 0.25, "top_candidate_bonus": 0.0} | changes)
 
 
 def fit(candidates, lists, offsets, gold, *options) -> FeatureFusion:
@@ -65,8 +65,8 @@ def test_fit_finds_the_weights_that_made_the_data():
     fitted = fit(*simulated())
     assert fitted.weights["cross_encoder"] == pytest.approx(0.8, abs=0.06)
     assert fitted.weights["lexical"] == pytest.approx(1.5, abs=0.1)
-    assert fitted.none_weights["string_count"] == pytest.approx(-0.7, abs=0.15)
-    assert fitted.none_intercept == pytest.approx(0.5, abs=0.2)
+    assert fitted.nil_weights["string_count"] == pytest.approx(-0.7, abs=0.15)
+    assert fitted.nil_intercept == pytest.approx(0.5, abs=0.2)
 
 
 def test_candidates_with_utilities_of_their_own_leave_the_weights_of_the_others_as_they_are():
@@ -78,8 +78,8 @@ def test_candidates_with_utilities_of_their_own_leave_the_weights_of_the_others_
     given = (rest, lists, np.arange(0, 18_001, 3), np.where(gold < 3, gold, -1), whole)
     pruned, forgotten = fit(*given, np.exp(utility[:, 3])), fit(*given)
     assert pruned.weights == pytest.approx(whole.weights, abs=0.05)
-    assert pruned.none_intercept == pytest.approx(whole.none_intercept, abs=0.1)
-    assert forgotten.none_intercept > whole.none_intercept + 0.3
+    assert pruned.nil_intercept == pytest.approx(whole.nil_intercept, abs=0.1)
+    assert forgotten.nil_intercept > whole.nil_intercept + 0.3
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, np.log(0.1)])
@@ -88,7 +88,7 @@ def test_a_feature_that_never_varies_has_no_weight(value):
     candidates["mention_concept_prior"] = np.full(offsets[-1], value)
     fitted = fit(candidates, lists, offsets, gold)
     assert fitted.weights["mention_concept_prior"] == fitted.seen_weights["mention_concept_prior"] == 0
-    assert abs(fitted.none_weights["seen_string"]) < 10
+    assert abs(fitted.nil_weights["seen_string"]) < 10
 
 
 def test_the_first_candidate_of_a_list_and_its_equals_get_the_lead():
@@ -144,8 +144,8 @@ def test_a_better_candidate_never_loses(bonus):
     [
         ({"weights": {"cross_encoder": -1.0}}, "negative or not finite"),
         ({"weights": {"horoscope": 1.0}, "seen_weights": {"horoscope": 1.0}}, "unknown feature horoscope"),
-        ({"none_intercept": float("nan")}, "negative or not finite"),
-        ({"none_intercept": None}, "damaged"),
+        ({"nil_intercept": float("nan")}, "negative or not finite"),
+        ({"nil_intercept": None}, "damaged"),
     ],
 )
 def test_a_damaged_fusion_is_refused(changes, message):

@@ -12,7 +12,7 @@ from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalib
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange, inputs_of, lacking, without
+from umls_reranker.calibration.inputs import ScoreRange, inputs_of, is_missing, without_inputs
 from umls_reranker.calibration.logistic import conditional_log_odds
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
@@ -54,7 +54,7 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     first, models = fusions[0], []
     for fusion in fusions:
         gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))
-        models.append(CalibratedModel(calibrator or IdentityCalibrator(), fusion, removed=tuple(sorted(gone))))
+        models.append(CalibratedModel(calibrator or IdentityCalibrator(), fusion, missing=tuple(sorted(gone))))
     return Calibration(models, counts or StringCounts.fit([]), **options)
 
 
@@ -73,7 +73,7 @@ def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration
     calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
     models = [
         CalibratedModel(calibrator, rich, list_fusion=bare),
-        CalibratedModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
+        CalibratedModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, missing=("retrieval_score",), name="names"),
     ]
     return Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
 
@@ -248,7 +248,7 @@ def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
         [],
     ]
     given = make_lists(["m"] * 3, items, lefts=["a ", " ", ""], rights=[" ", "b", "\n"])
-    assert {name: lacking(given, name, {}).tolist() for name in (*READ, "context")} == {
+    assert {name: is_missing(given, name, {}).tolist() for name in (*READ, "context")} == {
         "preferred_name": [True, True, False],
         "definition": [True, False, False],
         "context": [False, False, True],
@@ -298,10 +298,10 @@ def test_lists_without_inputs_are_as_if_these_had_not_been_given():
     whole = reading(retrieval={"retrieval": [0.1, 0.2, 0.3]}, cuis=("C1", "C2", "C3"), kinds=["T1", "T2", "T1"])
     inputs = ("cui", *READ, "context", "entity_type", "semantic_types", "retrieval_score")
     for name in inputs:
-        bare = without(whole, [name])
-        assert lacking(bare, name, bare.scores).all()
-        assert not any(lacking(bare, other, bare.scores).any() for other in inputs if other != name)
-    assert without(whole, []) is whole
+        bare = without_inputs(whole, [name])
+        assert is_missing(bare, name, bare.scores).all()
+        assert not any(is_missing(bare, other, bare.scores).any() for other in inputs if other != name)
+    assert without_inputs(whole, []) is whole
 
 
 def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
@@ -309,7 +309,7 @@ def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
     poor = FeatureFusion({"cross_encoder": 4.0}, {}, 0.0)
     beyond = ("retrieval_score", "cui", "entity_type")
     fused = Calibration(
-        [CalibratedModel(fusion=rich), CalibratedModel(fusion=poor, removed=beyond, name="names")], counts
+        [CalibratedModel(fusion=rich), CalibratedModel(fusion=poor, missing=beyond, name="names")], counts
     )
     scored, types = {"retrieval": [0.1, 0.9, 0.5]}, [["T1"], ["T1"]]
     # A score that one candidate lacks is one that the list lacks; so is a CUI.

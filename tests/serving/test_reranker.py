@@ -306,11 +306,11 @@ def reading_everything(index_key: str = "") -> UMLSReranker:
     nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"cross_encoder": 1.0, "exact_name": 1.0}, {}, -20.0)
     models = [
         CalibratedModel(fusion=fusion, thresholds=fit_thresholds()),
-        CalibratedModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="names and CUIs"),
+        CalibratedModel(fusion=fallback, thresholds=nothing, missing=("retrieval_score",), name="names and CUIs"),
         CalibratedModel(
-            fusion=fallback, thresholds=fit_thresholds(), removed=ALL_BUT_CUIS, name="names and CUIs, no type"
+            fusion=fallback, thresholds=fit_thresholds(), missing=ALL_BUT_CUIS, name="names and CUIs, no type"
         ),
-        CalibratedModel(fusion=bare, removed=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
+        CalibratedModel(fusion=bare, missing=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
     ]
     cross_encoder = GivenScores(defaultdict(float), READ_ALL)
     calibration = Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)

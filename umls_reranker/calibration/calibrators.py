@@ -25,7 +25,7 @@ class Sample:
     """Rows to fit on.
 
     Attributes:
-        scores: (n,) raw log-odds in the number format that serves; inside lists, against "none of these".
+        scores: (n,) raw log-odds in the number format that serves; inside lists, against NIL.
         labels: (n,) 0 or 1; inside lists at most one 1 in each.
         offsets: (lists + 1,) where each list's rows start, or None for independent rows.
     """
@@ -275,7 +275,7 @@ class BetaCalibrator(Calibrator):
 
 @dataclass(eq=False)
 class IdentityCalibrator(Calibrator):
-    """Leaves the scores unchanged: the fusion already is a conditional logit over a list's candidates and "none"."""
+    """Leaves the scores unchanged: the fusion already is a conditional logit over a list's candidates and NIL."""
 
     name = "identity"
     help = "log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"

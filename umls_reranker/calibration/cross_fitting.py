@@ -68,7 +68,7 @@ class Part(NamedTuple):
 
     @property
     def utilities(self) -> np.ndarray:
-        """Log-odds against "none of these"."""
+        """Log-odds against NIL."""
         return self.model.utilities(self.table, self.logits, self.list_utilities)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.arrays import firsts, list_offsets, list_owner, list_sizes, ranking
 from ..lists.candidate_lists import CandidateLists
-from .inputs import without
+from .inputs import without_inputs
 from .thresholds import TIERS
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _fill_scores(
         Number of pairs that `score` truncated; 0 if the logits are known.
     """
     model, rows = calibration.models[number], mentions[lists.owner]
-    part = without(lists if mentions.all() else lists.take(mentions), model.removed)
+    part = without_inputs(lists if mentions.all() else lists.take(mentions), model.missing)
     table = calibration.feature_table(part, model)
     list_utilities = model.list_fusion.utilities(table) if model.list_fusion else None
     retained = model.keep_candidates(table, list_utilities)

@@ -25,12 +25,12 @@ from .fusion import reads_type
 from .inputs import (
     ALL_INPUTS,
     ScoreRange,
-    absent_inputs,
+    always_missing,
     inputs_of,
-    lacking,
+    is_missing,
     lists_with_any,
-    removed_inputs,
-    without,
+    missing_by_model,
+    without_inputs,
 )
 from .logistic import log_sums
 from .probabilities import CalibratedModel, Calibration
@@ -70,11 +70,11 @@ class CrossEncoderLogits:
     def __call__(self, removed: Sequence[str] = ()) -> np.ndarray:
         """Logits of lists without some inputs, (m,) float32; NaN without a cross-encoder."""
         # Inputs that no list has make no difference to it.
-        absent = absent_inputs(self.lists, self.reads)
+        absent = always_missing(self.lists, self.reads)
         unseen = tuple(name for name in self.reads if name in removed and name not in absent)
         if unseen not in self.known:
             desc = "scoring candidates" + (f" without {' and '.join(unseen)}" if unseen else "")
-            scores = score_lists(self.cross_encoder, without(self.lists, unseen), desc)
+            scores = score_lists(self.cross_encoder, without_inputs(self.lists, unseen), desc)
             self.truncated += scores.truncated
             self.known[unseen] = scores.logits
         return self.known[unseen]
@@ -156,7 +156,7 @@ def fit_calibration(
         "positives": int(lists.labels.sum()),
         "certified_by": {"attempt": attempt} | of_certificate,
     }
-    first = data.cross_fits(data.absent)
+    first = data.cross_fits(data.always_missing)
     if CROSS_ENCODER in data.names and len(data.names) > 1:
         gain = first.cross_encoder_gain()
         is_kept = gain.is_worth_it or not may_drop_cross_encoder
@@ -177,7 +177,7 @@ def fit_calibration(
     if losses:
         facts["cross_validated_losses"] = losses
     removals = (
-        removed_inputs(data.names, data.cross_encoder.reads) if has_fallbacks else {ALL_INPUTS: ()}
+        missing_by_model(data.names, data.cross_encoder.reads) if has_fallbacks else {ALL_INPUTS: ()}
     )
     models: list[tuple[CalibratedModel, Scored]] = []
     for name, removed in progress(removals.items(), desc="fitting models", unit=" models"):
@@ -185,9 +185,9 @@ def fit_calibration(
         if any({*removed}.isdisjoint(model.reads(data.cross_encoder.reads)) for model, _ in models):
             continue
         try:
-            fits = data.cross_fits((*data.absent, *removed)) if models else first
+            fits = data.cross_fits((*data.always_missing, *removed)) if models else first
             model = replace(
-                fits.served, name=name, removed=tuple(dict.fromkeys((*data.absent, *removed)))
+                fits.served, name=name, missing=tuple(dict.fromkeys((*data.always_missing, *removed)))
             )
             models.append(
                 _fit_model(
@@ -279,7 +279,7 @@ def _fit_model(
     complete = np.ones(len(lists), bool)
     by_type = ["entity_type"] if model.name != ALL_INPUTS and lists.types.is_known.any() else []
     for name in {*model.reads(cross_encoder_inputs), *by_type}:
-        complete &= ~lacking(lists, name, lists.scores)
+        complete &= ~is_missing(lists, name, lists.scores)
     thresholds = fit_thresholds(
         lists,
         scored.probabilities,
@@ -304,7 +304,7 @@ class _Data:
         table: these features, but the cross-encoder.
         counts: counts of training and calibration.
         folds: (n,) folds of the documents.
-        absent: inputs of the cross-encoder that no list has.
+        always_missing: inputs of the cross-encoder that no list has.
         known: fusions by their features, the cross-encoder's inputs and concepts; models share them.
     """
 
@@ -314,7 +314,7 @@ class _Data:
     table: FeatureTable
     counts: StringCounts
     folds: np.ndarray
-    absent: tuple[str, ...]
+    always_missing: tuple[str, ...]
     known: dict[tuple, CrossFits] = field(default_factory=dict)
 
     @classmethod
@@ -338,7 +338,7 @@ class _Data:
             table,
             counts,
             folds,
-            absent_inputs(lists, cross_encoder.reads),
+            always_missing(lists, cross_encoder.reads),
         )
 
     @property
@@ -349,7 +349,7 @@ class _Data:
             self,
             cross_encoder=CrossEncoderLogits(None, self.lists),
             names=names,
-            absent=(),
+            always_missing=(),
             known={},
         )
 
@@ -362,7 +362,7 @@ class _Data:
         names = [name for name in self.names if not {*removed} & {*inputs_of([name])}]
         if self.names and not names:
             raise UserError(f"no features are left without {', '.join(removed)}")
-        lists = without(self.lists, removed)
+        lists = without_inputs(self.lists, removed)
         # Without CUIs other candidates count as one concept.
         key = (
             tuple(names),

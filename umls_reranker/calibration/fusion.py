@@ -1,9 +1,9 @@
 """Fusion of features: one probability per candidate from all its features.
 
-A conditional logit over a mention's candidates and "none of these" (see `logistic`):
+A conditional logit over a mention's candidates and NIL (see `logistic`):
 
     utility of candidate c    u_c = sum of weight x feature  (+ bonus, if no other of its list has more)
-    utility of none           u_0 = intercept + sum of weight x features of the mention's string
+    utility of NIL           u_0 = intercept + sum of weight x features of the mention's string
     P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
 
 All weights of candidates and the bonus are >= 0. Without a bonus, gold concepts far down in some lists flatten all
@@ -12,8 +12,8 @@ lists. With it, the mean probability of top candidates equals the share that is 
 If the mention's string was seen in training, its use there matters more and names less. So such lists have a second
 set of weights, which stays near the first unless the data say otherwise.
 
-A higher feature of a candidate, all else equal, never lowers its probability, because "none" does not depend on the
-candidates. The probabilities of a list's concepts sum to less than one; the rest is the probability of "none". The
+A higher feature of a candidate, all else equal, never lowers its probability, because NIL does not depend on the
+candidates. The probabilities of a list's concepts sum to less than one; the rest is the probability of NIL. The
 weights are stored as readable JSON.
 """
 
@@ -50,14 +50,14 @@ class FeatureFusion:
     Attributes:
         weights: feature of a candidate -> weight >= 0, in the feature's unit, for strings not seen in training.
         seen_weights: the same for strings seen in training; by default `weights`.
-        none_weights: feature of a list -> weight.
-        none_intercept: utility of "none of these" if all its features are 0.
+        nil_weights: feature of a list -> weight.
+        nil_intercept: utility of NIL if all its features are 0.
         bonus: added to the utility of the top candidate of each list, and of candidates equal to it.
     """
 
     weights: dict[str, float]
-    none_weights: dict[str, float]
-    none_intercept: float
+    nil_weights: dict[str, float]
+    nil_intercept: float
     seen_weights: dict[str, float] = field(default_factory=dict)
     bonus: float = 0.0
     # Coefficients of the standardized features, where it was fitted here.
@@ -75,17 +75,17 @@ class FeatureFusion:
         start: FeatureFusion | None = None,
         pruned: np.ndarray | None = None,
     ) -> FeatureFusion:
-        """Maximize the likelihood of the gold concepts, and of "none" for lists without it.
+        """Maximize the likelihood of the gold concepts, and of NIL for lists without it.
 
         First the weights, without a bonus. Then, given their top candidates, the bonus, a common factor of all
-        utilities, and the utility of none.
+        utilities, and the utility of NIL.
 
         Args:
             names: names of the features of candidates.
             table: features of n mentions; a mention without types supports no candidate by its type.
             gold: (n,) position of the gold concept in its list, -1 if missing.
             start: a fit of the same features on similar lists; saves time.
-            pruned: (n,) sum of the exponentials of the utilities, against "none", of the pruned candidates of each
+            pruned: (n,) sum of the exponentials of the utilities, against NIL, of the pruned candidates of each
                 list; by default 0. Their utilities are not fitted, and a gold concept among them counts as missing.
 
         Raises:
@@ -100,14 +100,14 @@ class FeatureFusion:
         features, center, scale = _standardized(columns)
         list_features, list_center, list_scale = _standardized(table.lists)
         owner, offsets = table.owner, table.offsets
-        # Additional candidates lower the probabilities of all others, as a higher utility of "none" does.
+        # Additional candidates lower the probabilities of all others, as a higher utility of NIL does.
         fixed = 0.0 if pruned is None else -np.log1p(pruned)[owner]
         seen = _seen(table)[owner, None]
         labels = np.zeros(len(owner))
         labels[(offsets[:-1] + gold)[gold >= 0]] = 1.0
         k, rest = len(center), len(list_center) + 1
         # Two sets of weights for the same features: a candidate's features fill the columns of its list's set. Adding
-        # to the utility of none subtracts from that of all candidates.
+        # to the utility of NIL subtracts from that of all candidates.
         rows = np.hstack([features * ~seen, features * seen, -list_features[owner], np.full((len(owner), 1), -1.0)])
         of_few = min((FEW_LISTS / len(gold)) ** 2, MOST_RIDGE / len(gold))
         ridge = np.zeros((2 * k + rest,) * 2)
@@ -120,38 +120,31 @@ class FeatureFusion:
             rows, labels, lower, upper, offsets=offsets, ridge=ridge, start=former, fixed=fixed
         )
         weights, seen_weights = coefficients[:k] / scale, coefficients[k : 2 * k] / scale
-        none_weights = coefficients[2 * k : -1] / list_scale
+        nil_weights = coefficients[2 * k : -1] / list_scale
         # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
-        intercept = float(coefficients[-1] + weights @ center - none_weights @ list_center)
-        of_none = dict(zip(table.lists, none_weights.tolist(), strict=True))
-        of_none[SEEN] += float((seen_weights - weights) @ center)
+        intercept = float(coefficients[-1] + weights @ center - nil_weights @ list_center)
+        of_nil = dict(zip(table.lists, nil_weights.tolist(), strict=True))
+        of_nil[SEEN] += float((seen_weights - weights) @ center)
         sets = [dict(zip(names, values.tolist(), strict=True)) for values in (weights, seen_weights)]
-        utility = cls(sets[0], of_none, intercept, sets[1]).utilities(table)
+        utility = cls(sets[0], of_nil, intercept, sets[1]).utilities(table)
         bonus = _fit_bonus(utility, offsets, labels, fixed)
-        unseen, seen_set, of_none = (
-            {name: bonus.slope * weight for name, weight in column.items()} for column in (*sets, of_none)
+        unseen, seen_set, of_nil = (
+            {name: bonus.slope * weight for name, weight in column.items()} for column in (*sets, of_nil)
         )
-        return cls(unseen, of_none, bonus.slope * intercept - bonus.shift, seen_set, bonus.bonus, coefficients)
+        return cls(unseen, of_nil, bonus.slope * intercept - bonus.shift, seen_set, bonus.bonus, coefficients)
 
     @cached_property
     def read(self) -> tuple[str, ...]:
         """The features of candidates with a nonzero weight."""
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
 
-    def lacks(self, table: FeatureTable) -> np.ndarray:
-        """Candidates that lack a feature with a weight, which counts as 0, (m,) bool."""
-        missing = np.zeros(len(table.concepts), bool)
-        for name in self.read:
-            missing |= np.isnan(table.candidates[name]) if name in table.candidates else True
-        return missing
-
     def utilities(self, table: FeatureTable) -> np.ndarray:
-        """Utilities of the candidates minus that of "none of these", which are log-odds against it, (m,) float64."""
+        """Utilities of the candidates minus that of NIL, which are log-odds against it, (m,) float64."""
         none = np.zeros(len(table.offsets) - 1)
-        for name, weight in self.none_weights.items():
+        for name, weight in self.nil_weights.items():
             if weight:
                 none += weight * table.lists[name]
-        none = self.none_intercept + none
+        none = self.nil_intercept + none
         owner, nothing = table.owner, np.zeros(len(table.concepts))
         columns = np.array([table.candidates.get(name, nothing) for name in self.read], np.float64)
         columns = columns.reshape(len(self.read), len(owner))
@@ -171,8 +164,8 @@ class FeatureFusion:
         return {
             "weights": self.weights,
             "seen_weights": self.seen_weights,
-            "none_weights": self.none_weights,
-            "none_intercept": self.none_intercept,
+            "nil_weights": self.nil_weights,
+            "nil_intercept": self.nil_intercept,
             "top_candidate_bonus": self.bonus,
         }
 
@@ -190,15 +183,15 @@ class FeatureFusion:
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
             seen_weights = {name: float(state["seen_weights"][name]) for name in weights}
-            none_weights = {str(name): float(value) for name, value in state["none_weights"].items()}
-            intercept, bonus = float(state["none_intercept"]), float(state["top_candidate_bonus"])
+            nil_weights = {str(name): float(value) for name, value in state["nil_weights"].items()}
+            intercept, bonus = float(state["nil_intercept"]), float(state["top_candidate_bonus"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
             ) from None
         known = dict.fromkeys((*FEATURES, *scores))
         unknown = [name for name in weights if name not in known]
-        unknown += [name for name in none_weights if name not in LIST_FEATURES]
+        unknown += [name for name in nil_weights if name not in LIST_FEATURES]
         if unknown:
             raise UserError(
                 f"calibrator.json: unknown feature {', '.join(unknown)}; upgrade umls_reranker or calibrate again; "
@@ -206,12 +199,12 @@ class FeatureFusion:
             )
         if not (
             all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values(), bonus])
-            and np.isfinite([*none_weights.values(), intercept]).all()
+            and np.isfinite([*nil_weights.values(), intercept]).all()
         ):
             raise UserError(
                 "calibrator.json: a fusion weight is negative or not finite; run the calibrate stage again"
             )
-        return cls(weights, none_weights, intercept, seen_weights, bonus)
+        return cls(weights, nil_weights, intercept, seen_weights, bonus)
 
 
 def reads_type(feature: str) -> bool:

@@ -41,7 +41,7 @@ def inputs_of(features: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(inputs))
 
 
-def removed_inputs(features: Sequence[str], cross_encoder_inputs: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+def missing_by_model(features: Sequence[str], cross_encoder_inputs: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
     """The inputs that each model does not read, by its name: that of all inputs first, that of names alone last.
 
     Args:
@@ -58,7 +58,7 @@ def removed_inputs(features: Sequence[str], cross_encoder_inputs: Sequence[str] 
     }
 
 
-def without(lists: Lists, removed: Sequence[str]) -> Lists:
+def without_inputs(lists: Lists, removed: Sequence[str]) -> Lists:
     """The lists without these inputs."""
     if not removed:
         return lists
@@ -116,7 +116,7 @@ class ScoreRange(NamedTuple):
         return np.where((scores >= low) & (scores <= high), scores, np.nan)
 
 
-def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+def is_missing(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
     """Mentions that lack an input, or have a candidate that lacks it, (n,) bool.
 
     Args:
@@ -143,9 +143,9 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
     return lists_with_any(lacks, lists.offsets)
 
 
-def absent_inputs(lists: CandidateLists, inputs: Sequence[str]) -> tuple[str, ...]:
+def always_missing(lists: CandidateLists, inputs: Sequence[str]) -> tuple[str, ...]:
     """Those of some inputs that every list lacks, in their order."""
-    return tuple(name for name in inputs if lacking(lists, name, lists.scores).all())
+    return tuple(name for name in inputs if is_missing(lists, name, lists.scores).all())
 
 
 def _blank(column: RepeatedTexts) -> np.ndarray:

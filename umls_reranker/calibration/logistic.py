@@ -1,8 +1,8 @@
 """Logistic regression with few bounded coefficients, for independent rows and inside lists.
 
-Inside lists it is a conditional logit over a mention's candidates and "none of these" (McFadden 1974): with utilities
-u of the candidates minus that of "none", ``P(c) = exp(u_c) / (1 + sum of exp(u) over the list)``. The probabilities of
-a list's concepts sum to less than one, and the rest is that of "none". If a concept has several candidates, the sum
+Inside lists it is a conditional logit over a mention's candidates and NIL (McFadden 1974): with utilities
+u of the candidates minus that of NIL, ``P(c) = exp(u_c) / (1 + sum of exp(u) over the list)``. The probabilities of
+a list's concepts sum to less than one, and the rest is that of NIL. If a concept has several candidates, the sum
 counts the top one. Each candidate has its own probability, so with duplicates the column may sum to more.
 """
 
@@ -31,7 +31,7 @@ def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Log of 1, for "none", plus the sum of exp over each list's candidates (m,), (n,)."""
+    """Log of 1, for NIL, plus the sum of exp over each list's candidates (m,), (n,)."""
     filled = np.flatnonzero(list_sizes(offsets))
     most = np.zeros(len(offsets) - 1)
     if len(filled):
@@ -46,7 +46,7 @@ def conditional_log_odds(utility: np.ndarray, offsets: np.ndarray, concepts: np.
     """Log-odds of the candidates' probabilities, (m,) float64, finite.
 
     Args:
-        utility: (m,) utilities of the candidates, minus that of "none of these".
+        utility: (m,) utilities of the candidates, minus that of NIL.
         offsets: (n + 1,) where each list's candidates start.
         concepts: (m,) equal numbers for candidates of a list with the same concept; the sum over the list counts the
             top one of them.

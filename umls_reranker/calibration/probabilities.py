@@ -6,7 +6,7 @@ calibration lists without the inputs that it does not read. The first model whos
 ignores all other inputs.
 
 The cross-encoder scores only retained candidates: those with a probability of at least `PRUNING_THRESHOLD` by the
-other features. The rest are pruned: their logit is NaN, and their odds against "none of these" come from the other
+other features. The rest are pruned: their logit is NaN, and their odds against NIL come from the other
 features.
 """
 
@@ -28,7 +28,7 @@ from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .features import CROSS_ENCODER, FEATURES, FeatureTable, feature_table
 from .fusion import FeatureFusion
-from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking
+from .inputs import ALL_INPUTS, ScoreRange, inputs_of, is_missing
 from .logistic import conditional_log_odds, sigmoid, top_candidates
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable, load_thresholds
@@ -43,7 +43,7 @@ class CalibratedScores(NamedTuple):
 
     Attributes:
         log_odds: (m,) for ranking the candidates of a list: the cross-encoder's log-odds or, with a fusion, those of
-            each candidate against "none of these".
+            each candidate against NIL.
         probabilities: (m,) float64, calibrated.
     """
 
@@ -57,10 +57,10 @@ class CalibratedModel:
 
     Attributes:
         calibrator: calibrator of the log-odds. With a fusion it works inside lists, on the candidates' log-odds
-            against "none of these", so that a list's probabilities sum to less than one.
+            against NIL, so that a list's probabilities sum to less than one.
         fusion: fusion of features; None: the cross-encoder alone decides.
         thresholds: thresholds on the probabilities, with the certificate of the tier high.
-        removed: inputs removed from the lists that it was fitted on; for the model of all inputs, those that no list
+        missing: inputs missing in the lists that it was fitted on; for the model of all inputs, those that no list
             had.
         name: name of its inputs: "all", "no type", "names", "names, no type".
         list_fusion: fusion of all features but the cross-encoder; None if there are no others, or no cross-encoder.
@@ -69,7 +69,7 @@ class CalibratedModel:
     calibrator: Calibrator = field(default_factory=IdentityCalibrator)
     fusion: FeatureFusion | None = None
     thresholds: ThresholdTable = field(default_factory=ThresholdTable.uncertified)
-    removed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     name: str = ALL_INPUTS
     list_fusion: FeatureFusion | None = None
 
@@ -93,7 +93,7 @@ class CalibratedModel:
         names += self._fusion_inputs
         # The others have a twin for mentions without a type.
         names += ["entity_type"] if self.name != ALL_INPUTS and self.thresholds.reads_types else []
-        return [name for name in dict.fromkeys(names) if name not in self.removed]
+        return [name for name in dict.fromkeys(names) if name not in self.missing]
 
     @cached_property
     def _fusion_inputs(self) -> list[str]:
@@ -116,7 +116,7 @@ class CalibratedModel:
         return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | top_candidates(list_utilities, table.offsets)
 
     def utilities(self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None) -> np.ndarray:
-        """Log-odds of the candidates against "none of these", (m,); without a fusion, the logits.
+        """Log-odds of the candidates against NIL, (m,); without a fusion, the logits.
 
         Args:
             table: as for `keep_candidates`.
@@ -154,7 +154,7 @@ class CalibratedModel:
         """Its entry in ``calibrator.json``."""
         return {
             "name": self.name,
-            "removed": list(self.removed),
+            "missing": list(self.missing),
             "fusion": self.fusion and self.fusion.to_dict(),
             "list_fusion": self.list_fusion and self.list_fusion.to_dict(),
         } | self.calibrator.to_dict()
@@ -178,7 +178,7 @@ class CalibratedModel:
             Calibrator.from_dict(state),
             None if fusion is None else FeatureFusion.from_dict(fusion, scores),
             thresholds,
-            tuple(state["removed"]),
+            tuple(state["missing"]),
             str(state["name"]),
             None if list_fusion is None else FeatureFusion.from_dict(list_fusion, scores),
         )
@@ -259,7 +259,7 @@ class Calibration:
             lacks = np.zeros(len(lists), bool)
             for name in model.reads(cross_encoder_inputs):
                 if name not in missing:
-                    missing[name] = lacking(lists, name, scores)
+                    missing[name] = is_missing(lists, name, scores)
                 lacks |= missing[name]
             undecided = undecided & lacks
         of_first = self.models[0].reads(cross_encoder_inputs)

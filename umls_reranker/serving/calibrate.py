@@ -19,7 +19,7 @@ from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, confi
 from ..calibration.decisions import Decisions
 from ..calibration.features import CROSS_ENCODER, default_features, refuse_feature_names
 from ..calibration.fitting import CrossEncoderLogits, Fitted, fit_calibration
-from ..calibration.inputs import inputs_of, lacking
+from ..calibration.inputs import inputs_of, is_missing
 from ..calibration.precision_test import PrecisionTest
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.resampling import document_index
@@ -342,7 +342,7 @@ def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed
 def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[str]:
     """All features except those of which every mention of the lists lacks an input."""
     names = [name for name in default_features(lists) if has_cross_encoder or name != CROSS_ENCODER]
-    lacks = {name: lacking(lists, name, lists.scores) for name in inputs_of(names)}
+    lacks = {name: is_missing(lists, name, lists.scores) for name in inputs_of(names)}
     nowhere = np.zeros(len(lists), bool)
     lacks_any = {name: sum((lacks[key] for key in inputs_of([name])), nowhere) for name in names}
     return [name for name in names if not lacks_any[name].all()]
