@@ -54,20 +54,21 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
     """Calibrate the lists alone, as ``umls-reranker calibrate --lists`` does, with names of the vocabularies."""
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
-    from umls_reranker.serving.calibrate import Source, calibrate, results, save_calibrated
+    from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary, save_calibrated
+    from umls_reranker.serving.model_source import ModelSource
     from umls_reranker.vocab.concepts import iter_concepts
     from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
 
     rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"), sources=VOCABULARIES)
     named = [(one.cui, name) for one in iter_concepts(rows) for name in (one.name, *one.synonyms)]
-    source = Source.lists_alone()
+    source = ModelSource()
     source = replace(source, counts=source.counts.with_names(*zip(*named, strict=True)))
     labelled = read_labelled_lists(lists, source.hierarchy)
-    new = calibrate(source, labelled.lists, CalibrationArguments(), SEED)
+    new = calibrate_lists(source, labelled.lists, CalibrationArguments(), SEED)
     save_calibrated(source, new, folder)
     card = folder / "README.md"
     card.write_text(card.read_text(encoding="utf-8").replace(CARD_ROW, LICENSES), encoding="utf-8")
-    print(results(new))
+    print(calibration_summary(new))
 
 
 def write_lists(data: Path, cache: Path, path: Path) -> None:

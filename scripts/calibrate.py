@@ -55,24 +55,26 @@ def main() -> None:
 
 def make(recipe, run, stage) -> None:
     from umls_reranker.lists.labels import read_run_lists
-    from umls_reranker.serving.calibrate import Source, calibrate, results, write_calibrated
+    from umls_reranker.pipeline.checkpoint import checkpoint_of_run
+    from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary, write_calibrated
     from umls_reranker.vocab.concepts import ConceptTable
 
-    source = Source.of_run(recipe, run)
+    source = checkpoint_of_run(recipe, run)
     lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
     # The cross-encoder was trained for this, so it stays.
-    new = calibrate(source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True)
+    new = calibrate_lists(source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True)
     with stage.writing() as (folder, summary):
         write_calibrated(source, new, folder)
         summary |= new.fitted
-    print(results(new))
+    print(calibration_summary(new))
 
 
 def calibrate_on_lists(options) -> None:
     from umls_reranker.calibration.calibrators import CALIBRATORS
     from umls_reranker.core.errors import UserError
     from umls_reranker.lists.labels import read_labelled_lists
-    from umls_reranker.serving.calibrate import Source, calibrate, results, save_calibrated
+    from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary, save_calibrated
+    from umls_reranker.serving.model_source import ModelSource
     from umls_reranker.serving.rows import described
 
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
@@ -80,7 +82,7 @@ def calibrate_on_lists(options) -> None:
         raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
-    source = Source.load(options.model, options.revision, options.device, options.dtype)
+    source = ModelSource.load(options.model, options.revision, options.device, options.dtype)
     labelled = read_labelled_lists(options.lists, source.hierarchy, options.dictionary, add=options.add)
     # Before anything is scored, which may take long.
     print(described(labelled, source.reads), flush=True)
@@ -90,9 +92,9 @@ def calibrate_on_lists(options) -> None:
         would_make("calibrate", options.output)
         return
     keep = options.keep_cross_encoder
-    new = calibrate(source, labelled.lists, settings, options.seed, keep_cross_encoder=keep)
+    new = calibrate_lists(source, labelled.lists, settings, options.seed, keep_cross_encoder=keep)
     save_calibrated(source, new, options.output)
-    print(f"{results(new)}\nthe new model is in {options.output}")
+    print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
 
 
 if __name__ == "__main__":

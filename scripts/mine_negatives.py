@@ -41,10 +41,10 @@ def make(recipe, run, stage) -> None:
 
 def load_teachers(recipe, template):
     """The cross-encoders of the recipe's teachers; a model that is no reranker reads pairs as the new model will."""
-    from umls_reranker.serving.calibrate import Source
+    from umls_reranker.serving.model_source import ModelSource
 
     teachers = [
-        Source.load(name, **recipe.run.scoring, template=template).cross_encoder for name in recipe.mining.teacher
+        ModelSource.load(name, **recipe.run.scoring, template=template).cross_encoder for name in recipe.mining.teacher
     ]
     if None in teachers:
         name = recipe.mining.teacher[teachers.index(None)]

@@ -15,7 +15,8 @@ from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.serving.calibrate import Source, calibrate, results
+from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary
+from umls_reranker.serving.model_source import ModelSource
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"
 # Neither is installed where it serves without a cross-encoder.
@@ -50,7 +51,7 @@ def test_it_knows_names_that_lists_do_not_show_but_no_acronyms(mention, is_known
 
 
 def test_lists_of_other_documents_take_its_counts_and_no_certificate():
-    source = Source.load("built-in")
+    source = ModelSource.load("built-in")
     assert len(source.reranker.calibration.history.certificates) == 1 and source.history.certificates == ()
     assert len(source.counts) > 5_000
 
@@ -58,7 +59,7 @@ def test_lists_of_other_documents_take_its_counts_and_no_certificate():
 @pytest.mark.parametrize("known", [1, 20])
 def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
     """A single shared document once took all its counts away."""
-    source = Source.load("built-in")
+    source = ModelSource.load("built-in")
     path = write_lists(tmp_path / "own.jsonl", list_rows(60, 40))
     lists = read_labelled_lists(path, source.hierarchy).lists
     documents = lists.annotations.documents.copy()
@@ -66,9 +67,9 @@ def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
     documents[:known] = "26316050"
     shared = replace(lists, annotations=replace(lists.annotations, documents=documents))
     settings = CalibrationArguments(calibrator="platt")
-    new = calibrate(source, shared, settings)
-    alone = calibrate(source, lists.take(np.arange(known, 60)), settings)
+    new = calibrate_lists(source, shared, settings)
+    alone = calibrate_lists(source, lists.take(np.arange(known, 60)), settings)
     assert new.calibration.to_dict() == alone.calibration.to_dict()
     assert new.metrics["lists"]["known_documents"] == 1 and len(new.lists) == 60 - known
     assert len(new.calibration.training_counts) == len(source.counts)
-    assert "1 documents were used to calibrate MODEL: they are left out" in results(new)
+    assert "1 documents were used to calibrate MODEL: they are left out" in calibration_summary(new)

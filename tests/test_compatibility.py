@@ -13,11 +13,9 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.hub.card import folder_card
-from umls_reranker.hub.model_folder import RECIPE, SCHEMA_VERSIONS, changing, published_files
+from umls_reranker.hub.model_folder import SCHEMA_VERSIONS, changing
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.name_index import MentionIndex, NameIndex
-from umls_reranker.serving.linker import ConceptLinker
 from umls_reranker.serving.reranker import UMLSReranker
 from umls_reranker.serving.statistics import read_reference
 
@@ -82,16 +80,6 @@ def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, 
                 load(folder)
     finally:
         write(text)
-
-
-def test_a_recipe_with_keys_of_another_version_is_refused_with_the_way_out(tmp_path):
-    folder = tiny_reranker(tmp_path / "model")
-    with changing(folder) as parts:
-        (parts / RECIPE).write_text("max_mentions: 7\n")
-        (parts / "metrics.json").write_text("{}")
-    for read in (published_files, folder_card, lambda folder: ConceptLinker.from_pretrained(folder, tmp_path)):
-        with pytest.raises(UserError, match="max_mentions"):
-            read(folder)
 
 
 def test_what_monitoring_and_comparison_read_is_refused_likewise(tmp_path):

@@ -17,7 +17,7 @@ from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.errors import UserError
-from umls_reranker.hub.model_folder import copy_cross_encoder, write_model_files
+from umls_reranker.hub.model_folder import Origin, copy_cross_encoder, write_model_files
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.training.fine_tune import load_base_model
@@ -75,8 +75,9 @@ def tiny_reranker(
     recipe = recipe or Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
     model = CalibratedModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
-    parts = Calibration([model]), fitted, dictionary
-    write_model_files(folder, recipe, template, "float32", *parts)
+    base = (recipe.model.model, recipe.model.model_revision)
+    origin = Origin(recipe.to_yaml(), *base, dictionary)
+    write_model_files(folder, origin, template, "float32", Calibration([model]), fitted)
     return folder
 
 
@@ -92,11 +93,11 @@ def without_cross_encoder() -> Calibration:
     return Calibration(models, counts, {"sapbert": ScoreRange(0.2, 1.0)})
 
 
-def tiny_reranker_without_cross_encoder(folder: Path, recipe: Recipe | None = None) -> Path:
+def tiny_reranker_without_cross_encoder(folder: Path) -> Path:
     """As `tiny_reranker`, of scores and names alone; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = recipe or Recipe.from_values({"run_name": "tiny-lists"})
-    write_model_files(folder, recipe, None, None, without_cross_encoder(), {"split": "labelled", "mentions": 800})
+    origin = Origin("run_name: tiny-lists\nconfidence: 0.95\ntarget_precision: 0.95\n")
+    write_model_files(folder, origin, None, None, without_cross_encoder(), {"split": "labelled", "mentions": 800})
     return folder
 
 

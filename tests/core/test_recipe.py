@@ -204,8 +204,3 @@ def test_a_key_that_no_recipe_sets_is_in_a_guide():
     guides = (ROOT / "docs").glob("*.md")
     words = {word for guide in guides for word in re.findall(r"\w+", guide.read_text("utf-8"))}
     assert KEYS.keys() - given - words == set()
-
-
-def test_a_portable_recipe_has_no_password():
-    recipe = Recipe.from_values({"corpus": ["HTTPS://ann:secret@host/f.gz?sig=abc"]}).portable()
-    assert recipe.mentions.corpus == ["HTTPS://host/f.gz"]

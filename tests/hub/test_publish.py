@@ -21,7 +21,7 @@ from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_model
 from umls_reranker.hub.publish import find_outcomes, publish
 from umls_reranker.pipeline.recipe import Recipe, load_recipe
-from umls_reranker.serving.calibrate import Source
+from umls_reranker.serving.model_source import ModelSource
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-reranker"
@@ -352,7 +352,7 @@ def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
         assert place in refused(find_outcomes, place)
 
 
-READERS = {"outcomes.parquet": find_outcomes, "recipe.yaml": Source.load}
+READERS = {"outcomes.parquet": find_outcomes, "recipe.yaml": ModelSource.load}
 READERS["calibrator.json"] = lambda model: run_script("monitor", model, "log.jsonl")
 
 

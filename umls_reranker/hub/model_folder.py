@@ -18,11 +18,11 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from ..calibration.arguments import CalibrationArguments
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import SCHEMA_VERSION as THRESHOLDS_VERSION
 from ..calibration.thresholds import thresholds_content
@@ -42,15 +42,20 @@ from ..core.files import (
 )
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
-from ..models.arguments import BACKENDS, RunArguments
+from ..models.arguments import BACKENDS
 from ..models.pairs import PairTemplate
-from ..pipeline.recipe import Recipe, load_recipe
 
-MANIFEST, CARD = "reranker.json", "README.md"
-WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]
-CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
-METRICS, REFERENCE = "metrics.json", "reference.json"
-RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
+MANIFEST = "reranker.json"
+CARD = "README.md"
+WEIGHTS = BACKENDS["torch"]
+ONNX = BACKENDS["onnx"]
+CALIBRATOR = "calibrator.json"
+THRESHOLDS = "thresholds.json"
+RECIPE = "recipe.yaml"
+METRICS = "metrics.json"
+REFERENCE = "reference.json"
+RELIABILITY = "reliability.svg"
+RISK_COVERAGE = "risk_coverage.svg"
 # All files of a model folder except MANIFEST and CARD.
 CROSS_ENCODER_FILES = (
     "config.json",
@@ -66,16 +71,41 @@ CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
 MODEL_FILES = (*CROSS_ENCODER_FILES, *CALIBRATED, *EVALUATED, ONNX)
 
-# Recipe sections that apply to a model without a cross-encoder.
-LISTS_SECTIONS = (RunArguments, CalibrationArguments)
-
 # What other libraries show and compute for the only logit.
-LABEL, OUTPUT = "gold concept", {"activation_fn": "torch.nn.modules.linear.Identity"}
+LABEL = "gold concept"
+SHOWN_CONFIG = {
+    "id2label": {0: LABEL},
+    "label2id": {LABEL: 0},
+    "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+}
 # Options of the process that saved a tokenizer, which transformers writes with it.
 NOT_SAVED = ("local_files_only", "is_local")
 
 LFS_POINTER = b"version https://git-lfs"
 SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 9, THRESHOLDS: THRESHOLDS_VERSION}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was made from.
+
+    Attributes:
+        recipe: text of its ``recipe.yaml``.
+        base_model: folder or Hub id of the cross-encoder before training; None without one.
+        base_revision: its commit; None if it is unknown.
+        dictionary: release or ontologies of its concepts, for ``reranker.json``.
+    """
+
+    recipe: str
+    base_model: str | None = None
+    base_revision: str | None = None
+    dictionary: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, folder: Path, info: Mapping[str, Any]) -> Origin:
+        """That of the model in a folder, with the content of its ``reranker.json``."""
+        recipe = (folder / RECIPE).read_text(encoding="utf-8")
+        return cls(recipe, info["base_model"], info["base_revision"], info["dictionary"])
 
 
 def loaded_files(backend: str) -> tuple[str, ...]:
@@ -105,7 +135,8 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
         UserError: a file is missing, unreadable, of another format, not listed, or different from
             the listed one; or the backend is unknown.
     """
-    folder, weights = Path(folder), BACKENDS.get(backend or "torch")
+    folder = Path(folder)
+    weights = BACKENDS.get(backend or "torch")
     needed = set(loaded_files(backend or "torch"))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
@@ -166,33 +197,31 @@ def model_files(folder: Path) -> list[Path]:
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
-def model_recipe(folder: Path) -> Recipe:
-    """The recipe in a model folder.
-
-    Raises:
-        UserError: it has keys or values of another version; the message names the version.
-    """
-    try:
-        return load_recipe(folder / RECIPE)
-    except UserError as error:
-        version = _read_manifest(folder)["umls_reranker_version"]
-        raise UserError(
-            f"{error}; umls_reranker {version} wrote it: use that, or calibrate again"
-        ) from None
-
-
 def published_files(folder: Path) -> dict[str, Path | bytes]:
     """The files to publish by name, without paths of this machine in recipe and manifest."""
-    files: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path for path in model_files(folder)
-    }
-    info, recipe = _read_manifest(folder), model_recipe(folder)
-    if recipe.portable() != recipe:
-        text, base = _recipe_text(recipe.portable(), info).encode(), info["base_model"]
-        settings = info | {"base_model": base and portable_locator(base)}
+    # Loading a model does not need it.
+    import yaml
+
+    files: dict[str, Path | bytes] = {}
+    for path in model_files(folder):
+        files[path.relative_to(folder).as_posix()] = path
+    recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    portable = {key: _portable(value) for key, value in recipe.items()}
+    if portable != recipe:
+        info = _read_manifest(folder)
+        text = yaml.safe_dump(portable, sort_keys=False, allow_unicode=True).encode()
+        settings = info | {"base_model": _portable(info["base_model"])}
         sealed = _sealed(settings, info["sha256"] | {RECIPE: hashlib.sha256(text).hexdigest()})
-        files |= {RECIPE: text, MANIFEST: json.dumps(sealed, indent=2, ensure_ascii=False).encode()}
+        files[RECIPE] = text
+        files[MANIFEST] = json.dumps(sealed, indent=2, ensure_ascii=False).encode()
     return files
+
+
+def _portable(value: Any) -> Any:
+    """A value of a recipe with only the last part of each path, and no passwords in URLs."""
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    return portable_locator(value) if isinstance(value, str) else value
 
 
 @contextmanager
@@ -203,7 +232,8 @@ def changing(folder: Path) -> Iterator[Path]:
     at any moment leaves one of the two.
     """
     folder = Path(folder).resolve()
-    info, new = _read_manifest(folder), partial_path(folder)
+    info = _read_manifest(folder)
+    new = partial_path(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
 
@@ -276,8 +306,7 @@ def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
     for name in CROSS_ENCODER_FILES:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
-    shown = {"id2label": {0: LABEL}, "label2id": {LABEL: 0}, "sentence_transformers": OUTPUT}
-    write_json(folder / "config.json", read_json(folder / "config.json") | shown)
+    write_json(folder / "config.json", read_json(folder / "config.json") | SHOWN_CONFIG)
     if (path := folder / "tokenizer_config.json").is_file():
         write_json(
             path, {key: value for key, value in read_json(path).items() if key not in NOT_SAVED}
@@ -286,59 +315,48 @@ def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
 
 def write_model_files(
     folder: Path,
-    recipe: Recipe,
+    origin: Origin,
     template: PairTemplate | None,
     dtype: str | None,
     calibration: Calibration,
     fitted_on: dict[str, Any],
-    dictionary: dict[str, Any] | None = None,
 ) -> None:
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the cross-encoder.
 
     Args:
         folder: the model folder.
-        recipe: how the model was made; without a cross-encoder, only its `LISTS_SECTIONS` are
-            written.
+        origin: what the model was made from.
         template: how the cross-encoder reads a pair; None: the model has no cross-encoder.
         dtype: dtype of the logits that the calibrator was fitted on; None without a cross-encoder.
         calibration: the calibration.
         fitted_on: split and counts.
-        dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
     assert template or not calibration.uses_cross_encoder
     if calibration.models[0].fusion:
         calibration.counts.save(folder / COUNTS_FILE, calibration.training_counts)
-    content = (
-        {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]}
-        | calibration.to_dict()
-        | {"fitted_on": fitted_on}
-    )
-    write_json(folder / CALIBRATOR, content)
-    write_json(
-        folder / THRESHOLDS,
-        thresholds_content({model.name: model.thresholds for model in calibration.models}),
-    )
+    content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR], **calibration.to_dict()}
+    write_json(folder / CALIBRATOR, content | {"fitted_on": fitted_on})
+    tables = {model.name: model.thresholds for model in calibration.models}
+    write_json(folder / THRESHOLDS, thresholds_content(tables))
+    (folder / RECIPE).write_text(origin.recipe, encoding="utf-8")
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template and template.to_dict(),
         "input": template and template.pair_text(),
-        "base_model": recipe.model.model if template else None,
-        "base_revision": recipe.model.model_revision if template else None,
+        "base_model": origin.base_model if template else None,
+        "base_revision": origin.base_revision if template else None,
         "umls_reranker_version": __version__,
         "dtype": dtype,
-        "dictionary": dictionary,
+        "dictionary": origin.dictionary,
     }
-    (folder / RECIPE).write_text(_recipe_text(recipe, settings), encoding="utf-8")
     _write_manifest(folder, settings, {})
-
-
-def _recipe_text(recipe: Recipe, info: Mapping[str, Any]) -> str:
-    return recipe.to_yaml() if has_cross_encoder(info) else recipe.to_yaml(LISTS_SECTIONS)
 
 
 def _maker(name: str) -> str:
     """The command that writes a file."""
-    return "export" if name == ONNX else "evaluate" if name in EVALUATED else "calibrate"
+    if name == ONNX:
+        return "export"
+    return "evaluate" if name in EVALUATED else "calibrate"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

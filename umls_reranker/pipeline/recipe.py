@@ -21,7 +21,6 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import AUTO, CALIBRATORS
 from ..calibration.features import FEATURES
 from ..core.errors import UserError
-from ..core.files import portable_locator
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..evaluation.arguments import EvaluationArguments
 from ..hub.arguments import PublishArguments
@@ -79,27 +78,10 @@ class Recipe:
         """The flat form, as a YAML file would hold it."""
         return {name: value for section in asdict(self).values() for name, value in section.items()}
 
-    def portable(self) -> Recipe:
-        """The recipe without details of this machine: only the last part of each path, no passwords in URLs."""
-
-        def short(value: Any) -> Any:
-            if isinstance(value, list):
-                return [short(item) for item in value]
-            return portable_locator(value) if isinstance(value, str) else value
-
-        return Recipe.from_values({name: short(value) for name, value in self.to_dict().items()})
-
-    def to_yaml(self, sections: Collection[type] | None = None) -> str:
-        """The flat form as YAML, sections in order.
-
-        Args:
-            sections: some of the sections; None: all, that of training included.
-        """
-        parts = []
-        for name, values in asdict(self).items():
-            if values and (sections is None or SECTIONS.get(name) in sections):
-                parts.append(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        return "\n".join(parts)
+    def to_yaml(self) -> str:
+        """The flat form as YAML, sections in order."""
+        sections = [values for values in asdict(self).values() if values]
+        return "\n".join(yaml.safe_dump(values, sort_keys=False, allow_unicode=True) for values in sections)
 
 
 @dataclass(frozen=True)

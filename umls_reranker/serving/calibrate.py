@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, confidence_of, note_on_certificate
+from ..calibration.certificate import note_on_certificate
 from ..calibration.decisions import Decisions
 from ..calibration.features import CROSS_ENCODER, default_features, refuse_feature_names
 from ..calibration.fitting import CrossEncoderLogits, Fitted, fit_calibration
 from ..calibration.inputs import inputs_of, is_missing
-from ..calibration.precision_test import PrecisionTest
-from ..calibration.probabilities import COUNTS_FILE, Calibration
-from ..calibration.resampling import document_index
+from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
-from ..core.files import portable_locator, read_json, write_json, written
+from ..core.files import portable_locator, write_json, written
 from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
@@ -33,171 +32,25 @@ from ..evaluation.page import card_charts
 from ..evaluation.render import percent, systems_text
 from ..evaluation.systems import System, verdict
 from ..hub.card import folder_card
-from ..hub.download import BUILT_IN, BUILT_IN_FOLDER, download
+from ..hub.download import BUILT_IN
 from ..hub.model_folder import (
-    CALIBRATOR,
     CARD,
-    MANIFEST,
     METRICS,
     REFERENCE,
     RELIABILITY,
     RISK_COVERAGE,
-    WEIGHTS,
     copy_cross_encoder,
-    loaded_files,
-    model_recipe,
     write_model_files,
 )
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.labels import best_of_each_concept, parts_of_documents
-from ..models.cross_encoder import PairScorer
-from ..models.hub_access import MODEL_PATTERNS
-from ..models.pairs import PairTemplate
-from ..pipeline.recipe import Recipe
-from ..pipeline.stages import RunFolder, read_manifest
-from ..vocab.types import TypeHierarchy
-from .reranker import UMLSReranker
+from .model_source import ModelSource
 from .statistics import Histogram, reference_content
 
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
 SPLIT = "labelled"
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is calibrated.
-
-    Attributes:
-        name: folder or Hub id, as the user wrote it; None for a run, and for the lists alone.
-        folder: folder of its cross-encoder; None without one.
-        cross_encoder: its cross-encoder; None without one.
-        recipe: recipe of its training; only the model name for a plain cross-encoder.
-        hierarchy: its semantic types; for a plain cross-encoder those of the UMLS.
-        counts: its counts of training mentions, and for a reranker of those of its calibration.
-        dictionary: release or ontologies of its concepts.
-        reranker: the reranker; None for anything else.
-    """
-
-    name: str | None
-    folder: Path | None
-    cross_encoder: PairScorer | None
-    recipe: Recipe
-    hierarchy: TypeHierarchy
-    counts: StringCounts
-    dictionary: dict[str, Any] | None = None
-    reranker: UMLSReranker | None = None
-
-    @classmethod
-    def lists_alone(cls) -> Source:
-        """No model, with the types of the UMLS."""
-        return cls(None, None, None, Recipe.from_values({}), TypeHierarchy.built_in(), StringCounts.fit([]))
-
-    @classmethod
-    def load(
-        cls,
-        name: str | None,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        template: PairTemplate | None = None,
-    ) -> Source:
-        """Load a reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
-
-        Args:
-            name: folder or Hub id.
-            revision: tag, branch or commit on the Hub.
-            device: as for `UMLSReranker.from_pretrained`.
-            dtype: as for `UMLSReranker.from_pretrained`.
-            template: how a classifier that is no reranker reads a pair; by default only mention and name.
-
-        Raises:
-            UserError: the model is not found or cannot be loaded, has no safetensors weights, or does not have one
-                logit.
-        """
-        if name is None:
-            return cls.lists_alone()
-        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
-        folder = download(name, revision, files=files, is_plain=True)
-        if (folder / MANIFEST).is_file():
-            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
-            recipe = model_recipe(folder)
-            counts, types = reranker.calibration.counts, reranker.thresholds.hierarchy
-            dictionary = reranker.info.get("dictionary")
-            return cls(name, folder, reranker.cross_encoder, recipe, types, counts, dictionary, reranker)
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{name} contains no config.json, so it is not a model")
-        config = read_json(folder / "config.json")
-        kinds = config.get("architectures") if isinstance(config, dict) else None
-        kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of unknown type"
-        if not kind.endswith("ForSequenceClassification"):
-            raise UserError(f"{name} is a {kind}, not a sequence classifier, so it cannot score text pairs")
-        if not (folder / WEIGHTS).is_file():
-            raise UserError(
-                f"{name} has no {WEIGHTS}; other weight formats, such as pytorch_model.bin, can run code and are "
-                "never loaded; if you trust them, load the model with transformers and save it with save_pretrained"
-            )
-        if not (folder / "tokenizer.json").is_file():
-            raise UserError(f"{name} has no tokenizer.json; load its tokenizer with AutoTokenizer and save it there")
-        cross_encoder = PairScorer.from_folder(folder, template or PairTemplate(), device, dtype)
-        recipe = Recipe.from_values({"model": name})
-        return replace(cls.lists_alone(), name=name, folder=folder, cross_encoder=cross_encoder, recipe=recipe)
-
-    @classmethod
-    def of_run(cls, recipe: Recipe, run: RunFolder) -> Source:
-        """The checkpoint of a run, with the counts of its training mentions."""
-        from ..pipeline.sources import describe_dictionary
-        from ..vocab.concepts import ConceptTable
-
-        folder, template = run.path / "checkpoints" / "checkpoint-best", PairTemplate.from_recipe(recipe.model)
-        cross_encoder = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
-        splits = run.splits("mentions")
-        counts = StringCounts.of_split(splits["train"]).plus(StringCounts.of_split(splits["dev"]))
-        hierarchy = ConceptTable.load(run.path / "concepts").hierarchy
-        commit = read_manifest(run.path / "checkpoints")["summary"].get("base_commit")
-        recipe = replace(recipe, model=replace(recipe.model, model_revision=commit or recipe.model.model_revision))
-        dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
-        return cls(None, folder, cross_encoder, recipe, hierarchy, counts, dictionary)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Inputs that the cross-encoder reads besides mention and name."""
-        return () if self.cross_encoder is None else self.cross_encoder.template.reads
-
-    def is_known(self, lists: AnnotatedLists) -> np.ndarray:
-        """Whether it was calibrated on the document of each mention, by its certificates, (n,) bool."""
-        if self.reranker is None:
-            return np.zeros(len(lists), bool)
-        return ~self.reranker.calibration.history.is_new(lists.annotations.documents)
-
-    def again(self) -> tuple[StringCounts, CertificateHistory]:
-        """Counts and history to calibrate it again on its own documents, which are counted anew."""
-        assert self.reranker is not None and self.folder is not None  # only these know documents
-        counts = StringCounts.load(self.folder / COUNTS_FILE, of_training=True)
-        return counts, self.reranker.calibration.history
-
-    def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
-        """What a certificate takes, and what the documents of some lists are worth for it, as a sentence."""
-        for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
-        index, count = document_index(lists.annotations.documents[for_certificate])
-        level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
-        size = np.bincount(index, minlength=count)
-        test = PrecisionTest(settings.target_precision, level).for_sizes(size)
-        worth = int(test.effective(size))
-        then = "they certify once" if worth >= test.needed else "they are too few, expect no certificate"
-        return (
-            f"a certificate takes at least {test.needed:,} equal documents without an error, more with errors; these "
-            f"{count:,} are worth {worth:,}; calibrating spends the attempt: {then}"
-        )
-
-    @property
-    def history(self) -> CertificateHistory:
-        """Its certificates on user-provided lists; those of a training run or the built-in model do not count."""
-        if self.reranker is None or self.folder is None or self.folder == BUILT_IN_FOLDER:
-            return NO_CERTIFICATES
-        is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
-        return self.reranker.calibration.history if is_of_lists else NO_CERTIFICATES
 
 
 @dataclass(frozen=True)
@@ -212,6 +65,7 @@ class Calibrated:
         fitted: what it was fitted on, for ``calibrator.json``.
         after: decisions about the measured lists, each fifth of the documents by a fit on the others.
         metrics: their figures, for ``metrics.json``, and under ``systems`` those of the systems compared.
+        seed: seed of the folds of documents.
     """
 
     lists: AnnotatedLists
@@ -220,10 +74,11 @@ class Calibrated:
     fitted: dict[str, Any]
     after: Decisions
     metrics: dict[str, Any]
+    seed: int
 
 
-def calibrate(
-    source: Source,
+def calibrate_lists(
+    source: ModelSource,
     lists: AnnotatedLists,
     settings: CalibrationArguments,
     seed: int = 13,
@@ -308,7 +163,7 @@ def calibrate(
     metrics = measure(of_measured, after, logits, systems, documents, SPLIT, source.hierarchy)
     decided = verdict(metrics["figures"]["gain"], len(of_measured), documents.count)
     metrics |= {"lists": facts, "verdict": decided, "notes": [note] if note else []}
-    return Calibrated(of_measured, settings, calibration, fitted, after, metrics)
+    return Calibrated(of_measured, settings, calibration, fitted, after, metrics, seed)
 
 
 def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed: int) -> dict[str, System]:
@@ -319,8 +174,8 @@ def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed
 
     Args:
         lists: the lists with all their candidates.
-        settings: as for `calibrate`.
-        seed: as for `calibrate`.
+        settings: as for `calibrate_lists`.
+        seed: as for `calibrate_lists`.
 
     Returns:
         ``lists_order`` and ``calibrated_scores``, to which other systems are compared.
@@ -348,16 +203,18 @@ def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[s
     return [name for name in names if not lacks_any[name].all()]
 
 
-def write_calibrated(source: Source, new: Calibrated, folder: Path) -> None:
+def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
     """Write cross-encoder, calibration and recipe into an existing folder."""
-    template = dtype = None
+    template = None
+    dtype = None
     if new.calibration.uses_cross_encoder and source.folder and source.cross_encoder:
         copy_cross_encoder(source.folder, folder)
-        template, dtype = source.cross_encoder.template, source.cross_encoder.dtype
-    write_model_files(folder, source.recipe, template, dtype, new.calibration, new.fitted, source.dictionary)
+        template = source.cross_encoder.template
+        dtype = source.cross_encoder.dtype
+    write_model_files(folder, source.origin, template, dtype, new.calibration, new.fitted)
 
 
-def save_calibrated(source: Source, new: Calibrated, folder: Path) -> None:
+def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
     """Write a new model folder with figures and card atomically; `UMLSReranker.from_pretrained` loads it.
 
     Raises:
@@ -365,8 +222,12 @@ def save_calibrated(source: Source, new: Calibrated, folder: Path) -> None:
     """
     if folder.exists():
         raise UserError(f"{folder} already exists; choose another folder for the new model")
-    named = replace(source.recipe.run, run_name=folder.name)
-    recipe = replace(source.recipe, run=named, calibration=new.settings)
+    recipe = {"run_name": folder.name, "seed": new.seed}
+    if new.calibration.uses_cross_encoder:
+        recipe |= yaml.safe_load(source.origin.recipe)
+    recipe |= {"run_name": folder.name, **asdict(new.settings)}
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    source = replace(source, origin=replace(source.origin, recipe=text))
     new.fitted.update(split=SPLIT, lists=new.metrics["lists"])
     outcomes = Outcomes.of(new.lists, new.after)
     target = new.calibration.thresholds.target_precision
@@ -379,11 +240,11 @@ def save_calibrated(source: Source, new: Calibrated, folder: Path) -> None:
         write_json(partial / REFERENCE, reference_content(new.metrics["figures"], histogram))
         (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
         (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
-        write_calibrated(replace(source, recipe=recipe), new, partial)
+        write_calibrated(source, new, partial)
         (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
 
 
-def results(new: Calibrated) -> str:
+def calibration_summary(new: Calibrated) -> str:
     """The results as lines of text: comparison and verdict, the tier high, and the weights."""
     facts, metrics, fusion = new.metrics["lists"], new.metrics, new.calibration.models[0].fusion
     lines = [

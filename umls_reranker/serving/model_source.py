@@ -1,0 +1,159 @@
+"""What is calibrated: a run's cross-encoder, a reranker, any cross-encoder, or nothing but lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ..calibration.arguments import CalibrationArguments
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, confidence_of
+from ..calibration.precision_test import PrecisionTest
+from ..calibration.probabilities import COUNTS_FILE
+from ..calibration.resampling import document_index
+from ..calibration.string_counts import StringCounts
+from ..core.errors import UserError
+from ..core.files import read_json
+from ..hub.download import BUILT_IN_FOLDER, download
+from ..hub.model_folder import CALIBRATOR, MANIFEST, WEIGHTS, Origin, loaded_files
+from ..lists.candidate_lists import AnnotatedLists
+from ..models.cross_encoder import PairScorer
+from ..models.hub_access import MODEL_PATTERNS
+from ..models.pairs import PairTemplate
+from ..vocab.types import TypeHierarchy
+from .reranker import UMLSReranker
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What is calibrated.
+
+    Attributes:
+        name: folder or Hub id, as the user wrote it; None for a run, and for the lists alone.
+        folder: folder of its cross-encoder; None without one.
+        cross_encoder: its cross-encoder; None without one.
+        origin: what it was made from; of a plain cross-encoder, the recipe has only its name.
+        hierarchy: its semantic types; by default those of the UMLS.
+        counts: its counts of training mentions, and for a reranker of those of its calibration.
+        reranker: the reranker; None for anything else.
+    """
+
+    name: str | None = None
+    folder: Path | None = None
+    cross_encoder: PairScorer | None = None
+    origin: Origin = Origin("")
+    hierarchy: TypeHierarchy = field(default_factory=TypeHierarchy.built_in)
+    counts: StringCounts = field(default_factory=lambda: StringCounts.fit([]))
+    reranker: UMLSReranker | None = None
+
+    @classmethod
+    def load(
+        cls,
+        name: str | None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        template: PairTemplate | None = None,
+    ) -> ModelSource:
+        """Load a reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
+
+        Args:
+            name: folder or Hub id.
+            revision: tag, branch or commit on the Hub.
+            device: as for `UMLSReranker.from_pretrained`.
+            dtype: as for `UMLSReranker.from_pretrained`.
+            template: how a classifier that is no reranker reads a pair; by default only mention and name.
+
+        Raises:
+            UserError: the model is not found or cannot be loaded, has no safetensors weights, or does not have one
+                logit.
+        """
+        if name is None:
+            return cls()
+        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
+        folder = download(name, revision, files=files, is_plain=True)
+        if not (folder / MANIFEST).is_file():
+            _require_plain(folder, name)
+            cross_encoder = PairScorer.from_folder(
+                folder, template or PairTemplate(), device, dtype
+            )
+            origin = Origin(yaml.safe_dump({"model": name}), base_model=name)
+            return cls(name, folder, cross_encoder, origin)
+        reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
+        return cls(
+            name,
+            folder,
+            reranker.cross_encoder,
+            Origin.load(folder, reranker.info),
+            reranker.thresholds.hierarchy,
+            reranker.calibration.counts,
+            reranker,
+        )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs that the cross-encoder reads besides mention and name."""
+        return () if self.cross_encoder is None else self.cross_encoder.template.reads
+
+    def is_known(self, lists: AnnotatedLists) -> np.ndarray:
+        """Whether it was calibrated on the document of each mention, by its certificates, (n,) bool."""
+        if self.reranker is None:
+            return np.zeros(len(lists), bool)
+        return ~self.reranker.calibration.history.is_new(lists.annotations.documents)
+
+    def again(self) -> tuple[StringCounts, CertificateHistory]:
+        """Counts and history to calibrate it again on its own documents, which are counted anew."""
+        assert self.reranker is not None and self.folder is not None  # only these know documents
+        counts = StringCounts.load(self.folder / COUNTS_FILE, of_training=True)
+        return counts, self.reranker.calibration.history
+
+    def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
+        """What a certificate takes, and what the documents of some lists are worth for it, as a sentence."""
+        for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
+        index, count = document_index(lists.annotations.documents[for_certificate])
+        level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
+        size = np.bincount(index, minlength=count)
+        test = PrecisionTest(settings.target_precision, level).for_sizes(size)
+        worth = int(test.effective(size))
+        then = (
+            "they certify once"
+            if worth >= test.needed
+            else "they are too few, expect no certificate"
+        )
+        return (
+            f"a certificate takes at least {test.needed:,} equal documents without an error, more with errors; these "
+            f"{count:,} are worth {worth:,}; calibrating spends the attempt: {then}"
+        )
+
+    @property
+    def history(self) -> CertificateHistory:
+        """Its certificates on user-provided lists; those of a training run or the built-in model do not count."""
+        if self.reranker is None or self.folder is None or self.folder == BUILT_IN_FOLDER:
+            return NO_CERTIFICATES
+        is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
+        return self.reranker.calibration.history if is_of_lists else NO_CERTIFICATES
+
+
+def _require_plain(folder: Path, name: str) -> None:
+    """Raise UserError for a folder that is not a sequence classifier with safetensors weights and a tokenizer."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name} contains no config.json, so it is not a model")
+    config = read_json(folder / "config.json")
+    kinds = config.get("architectures") if isinstance(config, dict) else None
+    kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of unknown type"
+    if not kind.endswith("ForSequenceClassification"):
+        raise UserError(
+            f"{name} is a {kind}, not a sequence classifier, so it cannot score text pairs"
+        )
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"{name} has no {WEIGHTS}; other weight formats, such as pytorch_model.bin, can run "
+            "code and are never loaded; if you trust them, load the model with transformers and "
+            "save it with save_pretrained"
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(
+            f"{name} has no tokenizer.json; load its tokenizer with AutoTokenizer and save it there"
+        )
