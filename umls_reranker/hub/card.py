@@ -46,15 +46,16 @@ from .model_folder import (
 
 CROSS_ENCODER_TAGS = ["cross-encoder", "sentence-transformers"]
 # Figures in the card's metadata, with task and title.
-RANKING = ("text-ranking", "Concept reranking")
-CALIBRATION = ("text-classification", "Calibration")
-PAIRS = ("text-classification", "Pair classification")
 INDEXED = {
-    **dict.fromkeys(("acc@1", "mrr", "recall@5"), RANKING),
-    **dict.fromkeys(("f1", "roc_auc"), PAIRS),
-    **dict.fromkeys(("ece", "brier", "log_loss"), CALIBRATION),
+    "acc@1": ("text-ranking", "Concept reranking"),
+    "mrr": ("text-ranking", "Concept reranking"),
+    "recall@5": ("text-ranking", "Concept reranking"),
+    "f1": ("text-classification", "Pair classification"),
+    "roc_auc": ("text-classification", "Pair classification"),
+    "ece": ("text-classification", "Calibration"),
+    "brier": ("text-classification", "Calibration"),
+    "log_loss": ("text-classification", "Calibration"),
 }
-
 
 # The part of a card that each version writes anew, and the keys of its metadata.
 BEGIN = "<!-- umls-reranker:begin (each version replaces the text from here to the end mark) -->"
@@ -129,68 +130,6 @@ class Card:
         return self.repo_id.split("/")[-1] if self.repo_id else self.recipe["run_name"]
 
     @property
-    def lists(self) -> Mapping[str, Any]:
-        """Facts about the user's lists that the model was calibrated on; empty for a model of a run."""
-        return self.metrics.get("lists", {})
-
-    @property
-    def scores(self) -> list[str]:
-        """Scores that candidates should bring; those of this package's retrievers come from their index alone."""
-        return [*self.score_ranges] if self.lists or self.recipe.get("candidate_lists") else []
-
-    @property
-    def load_arguments(self) -> str:
-        """Arguments of `from_pretrained`, as code."""
-        revision = f', revision="{self.tag}"' if self.tag else ""
-        return f'"{self.repo_id or "path/to/model"}"{revision}'
-
-    @property
-    def candidates(self) -> str:
-        """Two candidates with scores as calibration saw them, as code."""
-        candidates: list[dict[str, Any]] = [
-            {"cui": "C0011882", "name": "diabetic neuropathy"},
-            {"cui": "C0031117", "name": "Peripheral neuropathy"},
-        ]
-        for name in self.scores:
-            ends = self.score_ranges[name]
-            for candidate, score in zip(
-                candidates, (ends["high"], (ends["low"] + ends["high"]) / 2), strict=True
-            ):
-                candidate[f"{name}_score"] = float(f"{score:.3g}")
-        return "[\n" + "".join(f"    {json.dumps(candidate)},\n" for candidate in candidates) + "]"
-
-    @property
-    def is_certified(self) -> bool:
-        """Whether any of the models has a certificate of its high tier."""
-        return any(map(_is_certified, self.thresholds["models"]))
-
-    @property
-    def certificates(self) -> str:
-        """A table of the models' certificates."""
-        rows = []
-        for entry in self.thresholds["models"]:
-            figures = (
-                entry["certificate"]
-                if _is_certified(entry)
-                else dict.fromkeys(("coverage", "precision"))
-            )
-            certified = "yes" if _is_certified(entry) else "no"
-            rows.append(
-                [entry["name"], certified, percent(figures["coverage"]), percent(figures["precision"])]
-            )
-        return markdown_table(["model", "certified", "coverage", "precision"], rows)
-
-    @property
-    def notes(self) -> list[str]:
-        """The notes on the figures, as sentences."""
-        return [_sentence(as_text(note)) for note in self.metrics["notes"]]
-
-    @property
-    def verdict(self) -> str:
-        """Whether the model is better than the order of the lists, as a sentence."""
-        return _sentence(self.metrics["verdict"].replace("your order", "the original order"))
-
-    @property
     def corpus(self) -> str:
         """Name of the source of the mentions."""
         recipe = self.recipe
@@ -205,7 +144,7 @@ class Card:
     def metadata(self) -> ModelCardData:
         """The metadata, with the figures in `INDEXED`."""
         base_model = self.info["base_model"]
-        corpus = "user-provided candidate lists" if self.lists else self.corpus
+        corpus = "user-provided candidate lists" if "lists" in self.metrics else self.corpus
         results = []
         for key, (task_type, task_name) in INDEXED.items():
             value = self.metrics["figures"].get(key, {}).get("value")
@@ -291,6 +230,8 @@ class Card:
             tables={table.title: as_markdown(table) for table in report_tables(self.metrics)},
             as_text=as_text,
             linked_model=linked_model,
+            percent=percent,
+            sentence=sentence,
         )
         body = re.sub(r"\n{3,}", "\n\n", body).strip()
         return f"---\n{self.metadata.to_yaml()}\n---\n\n{body}\n"
@@ -351,11 +292,6 @@ def with_former(card: str, former: str) -> str:
     return "\n\n".join([f"---\n{metadata}---", *texts]) + "\n"
 
 
-def _is_certified(entry: Mapping[str, Any]) -> bool:
-    """Whether a model, by its entry in ``thresholds.json``, has a certificate."""
-    return bool(entry["certificate"]) and entry["certificate"]["threshold"] is not None
-
-
 def _datasets(recipe: Mapping[str, Any]) -> list[str]:
     """Ids on the Hub of the corpora and lists, as far as they are known."""
     ids: dict[str, None] = {}
@@ -387,7 +323,8 @@ def as_text(text: str) -> str:
     return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """Words as a sentence."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
