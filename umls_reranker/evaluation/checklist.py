@@ -40,7 +40,9 @@ class Target:
             low, high = float(match.group(1)), float(match.group(2))
             if low <= high:
                 return cls(low, high)
-        raise UserError(f"target '{name}': cannot read '{text}'; write '>= 0.9', '<= 0.015' or '0.40 .. 0.60'")
+        raise UserError(
+            f"target '{name}': cannot read '{text}'; write '>= 0.9', '<= 0.015' or '0.40 .. 0.60'"
+        )
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -88,7 +90,9 @@ def result_of(figure: Mapping[str, Any], target: Target) -> str:
     return PASS if figure["value"] in target else FAIL
 
 
-def check_targets(targets: Mapping[str, str], figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def check_targets(
+    targets: Mapping[str, str], figures: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Compare each target with the figure of its name, in the order of `targets`.
 
     Returns:
@@ -102,9 +106,13 @@ def check_targets(targets: Mapping[str, str], figures: Mapping[str, Mapping[str,
         target = Target.parse(name, text)
         if name not in figures:
             nearest = difflib.get_close_matches(name, figures, n=1, cutoff=0.0)
-            raise UserError(f"target '{name}' is not a measured figure; did you mean '{''.join(nearest)}'?")
+            raise UserError(
+                f"target '{name}' is not a measured figure; did you mean '{''.join(nearest)}'?"
+            )
         result = result_of(figures[name], target)
-        checks.append({"name": name, "target": str(text).strip(), "result": result, **figures[name]})
+        checks.append(
+            {"name": name, "target": str(text).strip(), "result": result, **figures[name]}
+        )
     return checks
 
 

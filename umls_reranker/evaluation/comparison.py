@@ -66,7 +66,9 @@ def figure_difference(
     def difference(sums: np.ndarray) -> np.ndarray:
         return figure.statistic(sums[..., :k]) - figure.statistic(sums[..., k:])
 
-    low, high = jackknife_sums(np.concatenate([present, former], axis=1), difference, confidence=confidence)
+    low, high = jackknife_sums(
+        np.concatenate([present, former], axis=1), difference, confidence=confidence
+    )
     sign = 1 if figure.higher_is_better else -1
     worst, best = sorted((sign * low, sign * high))
     assert figure.margin is not None
@@ -103,7 +105,9 @@ class Comparison:
     def verdict(self) -> str:
         """``worse`` or ``inconclusive`` if any figure is, else ``not inferior``."""
         verdicts = {difference.verdict for difference in self.differences}
-        return next((verdict for verdict in (WORSE, INCONCLUSIVE) if verdict in verdicts), NOT_INFERIOR)
+        return next(
+            (verdict for verdict in (WORSE, INCONCLUSIVE) if verdict in verdicts), NOT_INFERIOR
+        )
 
     @property
     def passes(self) -> bool:
@@ -112,14 +116,24 @@ class Comparison:
 
     def table(self) -> str:
         """A Markdown table of the differences, with the changes at rank 1 below it."""
-        header = ("figure", "former", "present", "joint interval of the difference", "margin", "verdict")
+        header = (
+            "figure",
+            "former",
+            "present",
+            "joint interval of the difference",
+            "margin",
+            "verdict",
+        )
         rows = []
         for d in self.differences:
-            values = (f"{d.former:.4f}", f"{d.present:.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", f"{d.margin:g}")
+            values = (
+                f"{d.former:.4f}",
+                f"{d.present:.4f}",
+                f"{d.low:+.4f} .. {d.high:+.4f}",
+                f"{d.margin:g}",
+            )
             rows.append((d.name, *values, d.verdict))
-        return (
-            f"{markdown_table(header, rows)}\ncorrect at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
-        )
+        return f"{markdown_table(header, rows)}\ncorrect at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
 
     def text(self, former: str) -> str:
         """The table and the verdict for a terminal.
@@ -171,7 +185,10 @@ def compare(
             f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; evaluate both on a larger "
             "test split"
         )
-    gained, lost = int((ours.correct & ~theirs.correct).sum()), int((theirs.correct & ~ours.correct).sum())
+    gained, lost = (
+        int((ours.correct & ~theirs.correct).sum()),
+        int((theirs.correct & ~ours.correct).sum()),
+    )
     figures = [figure for figure in FIGURES if figure.margin is not None]
     level = 1.0 - (1.0 - confidence) / len(figures)
     differences = []
@@ -194,6 +211,8 @@ def _keys(outcomes: Outcomes) -> Iterable[tuple]:
 def _common(present: Outcomes, former: Outcomes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the mentions that both versions have, in the order of the present one."""
     former_rows = {key: row for row, key in enumerate(_keys(former))}
-    pairs = [(row, former_rows[key]) for row, key in enumerate(_keys(present)) if key in former_rows]
+    pairs = [
+        (row, former_rows[key]) for row, key in enumerate(_keys(present)) if key in former_rows
+    ]
     rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return rows[:, 0], rows[:, 1]

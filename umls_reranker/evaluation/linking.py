@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.resampling import bootstrap_sums, document_index, document_sums, ratio
+from ..calibration.reliability import calibration_report
+from ..calibration.resampling import (
+    NO_INTERVAL,
+    bootstrap_sums,
+    document_index,
+    document_sums,
+    ratio,
+)
 from ..core.arrays import list_owner, ranking
 
 # Precisions of `coverage_at_precision` that are reported.
@@ -41,16 +48,24 @@ class Documents:
     @classmethod
     def of(cls, ids: Sequence | np.ndarray, resamples: int = 1000, seed: int = 0) -> Documents:
         """Make it from the id of each row's document."""
-        return cls(*document_index(ids), resamples, seed)
+        index, count = document_index(ids)
+        return cls(index, count, resamples, seed)
 
     def take(self, rows: np.ndarray) -> Documents:
         """The documents of some rows: indices, which may repeat, or (n,) bool."""
         index, count = document_index(self.index[rows])
         return replace(self, index=index, count=count)
 
-    def measure(self, columns: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray] = ratio) -> Measure:
+    def measure(
+        self, columns: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray] = ratio
+    ) -> Measure:
         """`interval` of a statistic of the sums of k columns (n,), by default their ratio; and ``n``, the last sum."""
-        return self.interval(document_sums(self.index, self.count, columns), statistic) | {"n": int(columns[-1].sum())}
+        sums = document_sums(self.index, self.count, columns)
+        return self.interval(sums, statistic) | {"n": int(columns[-1].sum())}
+
+    def calibration(self, p: np.ndarray, labels: np.ndarray) -> dict[str, Measure]:
+        """The `calibration_report` of probabilities (n,) and labels (n,)."""
+        return calibration_report(p, labels, self.index, resamples=self.resamples, seed=self.seed)
 
     def interval(self, sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Measure:
         """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
@@ -62,11 +77,15 @@ class Documents:
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(sums.sum(axis=0)))
         if len(sums) < 2:
-            return {"value": value, "low": float("nan"), "high": float("nan")}
+            low, high = NO_INTERVAL
+            return {"value": value, "low": low, "high": high}
         low, high = bootstrap_sums(sums, statistic, resamples=self.resamples, seed=self.seed)
         if statistic is ratio and low == high and value in (0.0, 1.0):
-            least = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
-            low, high = (least, 1.0) if value else (0.0, 1.0 - least)
+            excluded = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
+            if value:
+                low = excluded
+            else:
+                high = 1.0 - excluded
         return {"value": value, "low": low, "high": high}
 
 
@@ -87,9 +106,10 @@ def gold_ranks(scores: np.ndarray, offsets: np.ndarray, correct: np.ndarray) -> 
     Returns:
         (n_mentions,) int64, -1 without a correct candidate.
     """
+    ranks = np.full(len(offsets) - 1, -1, dtype=np.int64)
     # Of a list, the best rank is assigned last.
     ranked = np.flatnonzero(correct[ranking(scores, offsets)])[::-1]
-    owner, ranks = list_owner(offsets)[ranked], np.full(len(offsets) - 1, -1, dtype=np.int64)
+    owner = list_owner(offsets)[ranked]
     ranks[owner] = ranked - offsets[owner]
     return ranks
 
@@ -111,7 +131,8 @@ def coverage_at_precision(
     score = np.asarray(score, dtype=np.float64)
     score = np.where(np.isnan(score), -np.inf, score)
     order = np.argsort(-score, kind="stable")
-    score, correct = score[order], np.asarray(correct, dtype=np.float64)[order]
+    score = score[order]
+    correct = np.asarray(correct, dtype=np.float64)[order]
     last_of_tie = np.append(score[1:] < score[:-1], True) & (score > -np.inf)
 
     def coverage(weight: np.ndarray) -> np.ndarray:
@@ -125,10 +146,11 @@ def coverage_at_precision(
     if documents is None:
         return {"value": value}
     rng = np.random.default_rng(documents.seed)
-    even, index = np.full(documents.count, 1.0 / documents.count), documents.index[order]
-    draws = [
-        coverage(rng.multinomial(documents.count, even)[index].astype(np.float64)) for _ in range(documents.resamples)
-    ]
+    even = np.full(documents.count, 1.0 / documents.count)
+    draws = []
+    for _ in range(documents.resamples):
+        drawn = rng.multinomial(documents.count, even).astype(np.float64)
+        draws.append(coverage(drawn[documents.index[order]]))
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"value": value, "low": float(low), "high": float(high)}
 

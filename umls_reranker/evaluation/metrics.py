@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..calibration.reliability import calibration_report
 from ..calibration.resampling import ratio
 from ..calibration.thresholds import TIERS
 from ..core.files import read_json, require_format
@@ -31,8 +30,6 @@ SMALLEST_SLICE = 50
 SMALL_SUPPORT = 1_000
 WITHOUT_TYPE = "without type"
 
-Slices = dict[str, tuple[str, np.ndarray]]
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -45,7 +42,7 @@ class Figure:
         population: mentions that count, such as "with candidates".
         statistic: makes the figure from the columns' sums (..., k).
         format: its format in tables: ``percent`` or ``number``.
-        in_slices: whether it is also measured on parts of the mentions, such as semantic groups.
+        in_slices: whether it is also measured on slices of the mentions, such as semantic groups.
         higher_is_better: whether a higher value is better.
         margin: how much worse a version may be and count as as good, as a share of the margin for accuracy; None: it
             is not compared between versions.
@@ -62,7 +59,8 @@ class Figure:
     margin: float | None = None
 
 
-KNOWN, WITH_CANDIDATES = "with gold in the dictionary", "with candidates"
+KNOWN = "with gold in the dictionary"
+WITH_CANDIDATES = "with candidates"
 FIGURES = [
     Figure("acc@1", "acc@1", lambda o: (o.correct, o.every), in_slices=True, margin=1.0),
     Figure(
@@ -187,19 +185,36 @@ def measure_figures(
     }
 
 
-def slice_figures(outcomes: Outcomes, documents: Documents, rows: np.ndarray) -> dict[str, Measure]:
-    """Figures of some mentions, (n,) bool: those in slices, and ``top1_debiased_ece`` if there are enough."""
-    inside = outcomes.select(rows)
-    figures = measure_figures(inside, documents.take(rows), in_slices=True)
-    top = inside.select(inside.has_candidates)
-    if len(top) >= SMALLEST_SLICE:
-        options = {"resamples": documents.resamples, "seed": documents.seed}
-        ece = calibration_report(top.score, top.correct, top.document, **options)["debiased_ece"]
-        figures["top1_debiased_ece"] = ece | {
-            "n": len(top),
-            "population": "mentions with candidates",
-        }
+def top_calibration(outcomes: Outcomes, documents: Documents) -> dict[str, Measure]:
+    """Calibration of the top candidates (`calibration_report`)."""
+    top = outcomes.select(outcomes.has_candidates)
+    report = documents.take(outcomes.has_candidates).calibration(top.score, top.correct)
+    over = {"n": len(top), "population": f"mentions {WITH_CANDIDATES}"}
+    return {name: figure | over for name, figure in report.items()}
+
+
+def slice_figures(outcomes: Outcomes, documents: Documents) -> dict[str, Measure]:
+    """Figures of a slice of the mentions, with ``top1_debiased_ece`` if there are enough."""
+    figures = measure_figures(outcomes, documents, in_slices=True)
+    if outcomes.has_candidates.sum() >= SMALLEST_SLICE:
+        figures["top1_debiased_ece"] = top_calibration(outcomes, documents)["debiased_ece"]
     return figures
+
+
+class Slice(NamedTuple):
+    """Some of n mentions: a row of a table.
+
+    Attributes:
+        table: the table.
+        row: key of the row in ``metrics.json``.
+        label: title of the row.
+        mentions: (n,) bool, the mentions.
+    """
+
+    table: str
+    row: str
+    label: str
+    mentions: np.ndarray
 
 
 def mention_slices(
@@ -207,8 +222,8 @@ def mention_slices(
     mentions: Sequence[str],
     hierarchy: TypeHierarchy,
     known: Iterable[tuple[str, str]] = (),
-) -> dict[str, Slices]:
-    """Parts of n mentions, by the table that has a row for each.
+) -> list[Slice]:
+    """Slices of n mentions.
 
     Args:
         outcomes: their outcomes.
@@ -217,95 +232,87 @@ def mention_slices(
         known: text and gold CUI of the mentions that the model counts.
 
     Returns:
-        ``tiers``; ``subsets`` seen and unseen among `known`, if there are any; and if any type is known, ``groups``,
-        the largest first, and ``types`` with at least `SMALLEST_SLICE` mentions. A mention counts in each of its
-        types. Each table maps a row to its label and the mentions, (n,) bool.
+        Those of the table ``tiers``; ``subsets`` seen and unseen among `known`, if there are any; and if any type is
+        known, ``groups``, the largest first, and ``types`` with at least `SMALLEST_SLICE` mentions. A mention counts
+        in each of its types.
     """
-    slices: dict[str, Slices] = {"tiers": {tier: (tier, outcomes.tier == tier) for tier in TIERS}}
-    if known := list(known):
-        strings, cuis = {normalize_name(text) for text, _ in known}, {cui for _, cui in known}
+    slices = [Slice("tiers", tier, tier, outcomes.tier == tier) for tier in TIERS]
+    known = list(known)
+    if known:
+        strings = {normalize_name(text) for text, _ in known}
+        cuis = {cui for _, cui in known}
         seen_string = np.array([normalize_name(text) in strings for text in mentions])
         # Of a mention with several gold concepts, any.
         seen_cui = np.array([not cuis.isdisjoint(gold.split("|")) for gold in outcomes.gold])
-        slices["subsets"] = {
-            "seen_string": ("string seen", seen_string),
-            "unseen_string": ("string unseen", ~seen_string),
-            "seen_cui": ("concept seen", seen_cui),
-            "unseen_cui": ("concept unseen", ~seen_cui),
-        }
+        slices += [
+            Slice("subsets", "seen_string", "string seen", seen_string),
+            Slice("subsets", "unseen_string", "string unseen", ~seen_string),
+            Slice("subsets", "seen_cui", "concept seen", seen_cui),
+            Slice("subsets", "unseen_cui", "concept unseen", ~seen_cui),
+        ]
     types = [set(filter(None, map(hierarchy.resolve, names))) for names in outcomes.types]
     if any(types):
         groups = [
             {(hierarchy.chain(node) or [node])[-1] for node in nodes} or {WITHOUT_TYPE}
             for nodes in types
         ]
-        slices["groups"], slices["types"] = (
-            _by_node(groups, hierarchy, 1),
-            _by_node(types, hierarchy, SMALLEST_SLICE),
-        )
+        slices += _type_slices("groups", groups, hierarchy, 1)
+        slices += _type_slices("types", types, hierarchy, SMALLEST_SLICE)
     return slices
 
 
+def _type_slices(
+    table: str, nodes: Sequence[set[str]], hierarchy: TypeHierarchy, smallest: int
+) -> list[Slice]:
+    """A slice for each type or group of n mentions with enough of them, the largest first."""
+    slices = []
+    for node in sorted(set().union(*nodes)):
+        label = node if node == WITHOUT_TYPE else hierarchy.name(node)
+        mentions = np.array([node in mention_nodes for mention_nodes in nodes])
+        if mentions.sum() >= smallest:
+            slices.append(Slice(table, node, label, mentions))
+    return sorted(slices, key=lambda one: -one.mentions.sum())
+
+
 def measure_slices(
-    outcomes: Outcomes, documents: Documents, slices: Mapping[str, Slices]
+    outcomes: Outcomes, documents: Documents, slices: Sequence[Slice]
 ) -> tuple[dict[str, Measure], dict[str, dict[str, str]]]:
-    """Figures of parts of the mentions as ``TABLE/ROW/NAME``, ``coverage`` of tiers; and label by row of each table.
+    """Figures of slices as ``TABLE/ROW/NAME``, ``coverage`` of tiers; and label by row of each table.
 
     Types are in the order of the lower end of the interval of ``overconfidence``, the surest first.
     """
     figures: dict[str, Measure] = {}
-    rows: dict[str, dict[str, str]] = {table: {} for table in slices}
-    parts = [
-        (table, row, *part) for table, of_table in slices.items() for row, part in of_table.items()
-    ]
-    for table, row, label, inside in progress(
-        parts, desc="measuring groups and types", unit=" slices"
-    ):
-        if inside.any():
-            of_slice = slice_figures(outcomes, documents, inside)
-            figures |= {f"{table}/{row}/{name}": figure for name, figure in of_slice.items()}
-            rows[table][row] = label
-            if table == "tiers":
-                figures[f"tiers/{row}/coverage"] = documents.measure([inside, outcomes.every])
+    rows: dict[str, dict[str, str]] = {}
+    for one in progress(slices, desc="measuring groups and types", unit=" slices"):
+        if not one.mentions.any():
+            continue
+        key = f"{one.table}/{one.row}"
+        of_slice = slice_figures(outcomes.select(one.mentions), documents.take(one.mentions))
+        figures |= {f"{key}/{name}": figure for name, figure in of_slice.items()}
+        rows.setdefault(one.table, {})[one.row] = one.label
+        if one.table == "tiers":
+            figures[f"{key}/coverage"] = documents.measure([one.mentions, outcomes.every])
     if "types" in rows:
-        excess = {
+        least = {
             row: np.nan_to_num(figures[f"types/{row}/overconfidence"]["low"], nan=-1.0)
             for row in rows["types"]
         }
-        rows["types"] = {
-            row: rows["types"][row] for row in sorted(excess, key=lambda row: -excess[row])
-        }
+        ordered = sorted(least, key=lambda row: least[row], reverse=True)
+        rows["types"] = {row: rows["types"][row] for row in ordered}
     return figures, rows
 
 
 def worst_groups(figures: Mapping[str, Measure], groups: Mapping[str, str]) -> dict[str, Measure]:
     """The worst semantic group with at least `SMALL_SUPPORT` mentions, by acc@1 and debiased ECE of top scores."""
     worst = {}
-    for name, sign in (("acc@1", -1), ("top1_debiased_ece", 1)):
-        found: Measure = {
-            "value": np.nan,
-            "n": 0,
-            "population": f"groups with {SMALL_SUPPORT:,} mentions",
-        }
+    for name, worst_of in (("acc@1", min), ("top1_debiased_ece", max)):
+        large = []
         for row, label in groups.items():
-            figure = figures.get(f"groups/{row}/{name}", found)
-            is_worse = found["n"] == 0 or sign * (figure["value"] - found["value"]) > 0
-            if figure["n"] >= SMALL_SUPPORT and is_worse:
-                found = figure | {"population": f"mentions of {label}"}
-        worst[f"worst_group_{name}"] = found
+            figure = figures.get(f"groups/{row}/{name}")
+            if figure and figure["n"] >= SMALL_SUPPORT:
+                large.append(figure | {"population": f"mentions of {label}"})
+        nothing = {"value": np.nan, "n": 0, "population": f"groups with {SMALL_SUPPORT:,} mentions"}
+        worst[f"worst_group_{name}"] = worst_of(
+            large, key=lambda figure: figure["value"], default=nothing
+        )
     return worst
-
-
-def _by_node(nodes: Sequence[set[str]], hierarchy: TypeHierarchy, smallest: int) -> Slices:
-    """Mentions of each type or group, the largest first."""
-    inside = {
-        node: np.array([node in of_row for of_row in nodes]) for node in sorted(set().union(*nodes))
-    }
-    large = sorted(
-        (node for node, rows in inside.items() if rows.sum() >= smallest),
-        key=lambda n: -inside[n].sum(),
-    )
-    return {
-        node: (node if node == WITHOUT_TYPE else hierarchy.name(node), inside[node])
-        for node in large
-    }

@@ -148,14 +148,20 @@ class Outcomes:
     def select(self, rows: np.ndarray) -> Outcomes:
         """The mentions at `rows`: indices, or (n,) bool."""
         rows = np.arange(len(self))[rows]
-        columns: dict[str, Any] = {name: column[rows] for name, column in vars(self).items() if name != "types"}
+        columns: dict[str, Any] = {
+            name: column[rows] for name, column in vars(self).items() if name != "types"
+        }
         return Outcomes(types=[self.types[row] for row in rows.tolist()], **columns)
 
     def save(self, path: Path) -> None:
         """Write a Parquet file atomically."""
-        columns = [pa.array(getattr(self, field.name), field.type, from_pandas=True) for field in SCHEMA]
+        columns = [
+            pa.array(getattr(self, field.name), field.type, from_pandas=True) for field in SCHEMA
+        ]
         with written(path) as partial:
-            pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), partial, compression="zstd")
+            pq.write_table(
+                pa.Table.from_arrays(columns, schema=SCHEMA), partial, compression="zstd"
+            )
 
     @classmethod
     def load(cls, path: Path) -> Outcomes:
@@ -167,9 +173,13 @@ class Outcomes:
         try:
             table = pq.read_table(path)
             version = (table.schema.metadata or {}).get(b"schema_version")
-            require_format(path, {"schema_version": version and int(version)}, SCHEMA_VERSION, "evaluate")
+            require_format(
+                path, {"schema_version": version and int(version)}, SCHEMA_VERSION, "evaluate"
+            )
             table = table.select(SCHEMA.names).cast(SCHEMA)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise UserError(f"{path} cannot be read ({error}); run umls-reranker evaluate again") from None
+            raise UserError(
+                f"{path} cannot be read ({error}); run umls-reranker evaluate again"
+            ) from None
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in SCHEMA.names}
         return cls(**columns | {"types": table["types"].to_pylist()})

@@ -27,7 +27,9 @@ FEW = 0.025
 FIFTHS = [(fifth / 5, f"{fifth / 5:.1f}") for fifth in range(6)]
 
 
-def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarray) -> dict[str, Any]:
+def reliability_points(
+    p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarray
+) -> dict[str, Any]:
     """Points of a reliability diagram: share of correct pairs in each non-empty equal-width bin.
 
     A perfectly calibrated model would lie in the noise band (``band_low`` to ``band_high``, 95 %). Its width counts
@@ -45,7 +47,9 @@ def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarr
     points = reliability_curve(p, y, BINS)
     index, documents = document_index(groups)
     cell = equal_width(np.asarray(p), BINS)
-    sums = document_sums(index, documents, [np.ones(len(cell)), np.asarray(y) - np.asarray(p)], cell, BINS)
+    sums = document_sums(
+        index, documents, [np.ones(len(cell)), np.asarray(y) - np.asarray(p)], cell, BINS
+    )
     n, gap = sums[:, 0], sums[:, 1]
     total = np.maximum(n.sum(axis=0), 1)
     surprise = gap - n * (gap.sum(axis=0) / total)
@@ -78,7 +82,11 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     precision = np.cumsum(np.asarray(correct, dtype=np.float64)[order])[ends] / (ends + 1)
     area = float(np.average(1.0 - precision, weights=np.diff(ends, prepend=-1)))
     points = np.unique(np.searchsorted(coverage, np.linspace(0, coverage[-1], CURVE_POINTS)))
-    return {"coverage": coverage[points].tolist(), "precision": precision[points].tolist(), "area": area}
+    return {
+        "coverage": coverage[points].tolist(),
+        "precision": precision[points].tolist(),
+        "area": area,
+    }
 
 
 def histogram(values: np.ndarray, correct: np.ndarray) -> dict[str, list]:
@@ -123,7 +131,9 @@ class Axes:
 
     def y(self, value: float) -> float:
         """Pixel of a value; values below the scale are drawn at its lower end."""
-        return self.bottom - max(0.0, value - self.low) / (self.high - self.low) * (self.bottom - self.top)
+        return self.bottom - max(0.0, value - self.low) / (self.high - self.low) * (
+            self.bottom - self.top
+        )
 
 
 def reliability_axes() -> Axes:
@@ -135,10 +145,17 @@ def risk_axes(curves: Iterable[Mapping[str, Any]], target: float) -> Axes:
     """Axes for some `risk_coverage`, with the precision `target`."""
     # The precision of a few answers is mostly noise.
     answered = (zip(curve["coverage"], curve["precision"], strict=True) for curve in curves)
-    lowest = min([target, *(precision for points in answered for coverage, precision in points if coverage > FEW)])
+    lowest = min(
+        [
+            target,
+            *(precision for points in answered for coverage, precision in points if coverage > FEW),
+        ]
+    )
     tenths = range(int(lowest * 10), 11, 1 if lowest >= 0.4 else 2)
     y_ticks = [(tenth / 10, f"{10 * tenth} %") for tenth in tenths]
-    return Axes(tenths[0] / 10, 1.0, [(fifth / 5, f"{20 * fifth} %") for fifth in range(6)], y_ticks)
+    return Axes(
+        tenths[0] / 10, 1.0, [(fifth / 5, f"{20 * fifth} %") for fifth in range(6)], y_ticks
+    )
 
 
 def marked_points(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -150,8 +167,19 @@ def marked_points(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
 def histogram_axes(counts: Mapping[str, Sequence[int]]) -> Axes:
     """Axes for a `histogram`, with ticks at every 1, 2, 5, 10, 20, 50, ..."""
     most = max(1, *map(sum, zip(counts["correct"], counts["incorrect"], strict=True)))
-    step = next(factor * 10**power for power in range(20) for factor in (1, 2, 5) if factor * 10**power >= most / 4)
-    return Axes(0.0, most * 1.08, FIFTHS, [(value, f"{value:,}") for value in range(0, most + 1, step)], height=240)
+    step = next(
+        factor * 10**power
+        for power in range(20)
+        for factor in (1, 2, 5)
+        if factor * 10**power >= most / 4
+    )
+    return Axes(
+        0.0,
+        most * 1.08,
+        FIFTHS,
+        [(value, f"{value:,}") for value in range(0, most + 1, step)],
+        height=240,
+    )
 
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -190,20 +218,28 @@ def card_charts(metrics: Mapping[str, Any], target_precision: float) -> tuple[st
         legend["before calibration"] = "series2"
     legend |= {"perfect calibration": "ideal", "95 % band of perfect calibration": "noise"}
     title = "Reliability of candidate probabilities"
-    reliability = _chart_file(title, legend, reliability_axes(), curves=pair_curves, target_precision=None)
+    reliability = _chart_file(
+        title, legend, reliability_axes(), curves=pair_curves, target_precision=None
+    )
     systems = _named(curves["risk_coverage"])
     legend = {}
     for position, (name, curve) in enumerate(systems.items(), start=1):
         if curve["coverage"]:
-            name += f": precision {curve['precision'][-1]:.1%} at coverage {curve['coverage'][-1]:.0%}"
+            name += (
+                f": precision {curve['precision'][-1]:.1%} at coverage {curve['coverage'][-1]:.0%}"
+            )
         legend[name] = f"series{position}"
     title, axes = "Precision-coverage curve", risk_axes(systems.values(), target_precision)
-    return reliability, _chart_file(title, legend, axes, curves=systems, target_precision=target_precision)
+    return reliability, _chart_file(
+        title, legend, axes, curves=systems, target_precision=target_precision
+    )
 
 
 def _chart_file(title: str, legend: Mapping[str, str], axes: Axes, **content: Any) -> str:
     """A chart with a title and a legend above it: label -> class of its element."""
-    return rendered("chart_file.svg", title=title, legend=legend, axes=axes, **content).strip() + "\n"
+    return (
+        rendered("chart_file.svg", title=title, legend=legend, axes=axes, **content).strip() + "\n"
+    )
 
 
 def rendered(template: str, /, **content: Any) -> str:

@@ -25,11 +25,11 @@ from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
 from ..core.files import portable_locator, write_json, written
-from ..evaluation.evaluate import measure
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.render import percent, systems_text
+from ..evaluation.report import measure
 from ..evaluation.systems import System, verdict
 from ..hub.card import folder_card
 from ..hub.download import BUILT_IN
@@ -143,7 +143,6 @@ def calibrate_lists(
         is_kept = calibration.uses_cross_encoder
         other, weighed = ("list_fusion", rest) if is_kept else ("all_features", names)
         systems[other] = system(fit(weighed).decisions)
-    systems["reranker"] = System.of(Outcomes.of(of_measured, after))
     logits = cross_encoder()[measured[lists.owner]]
     if not calibration.uses_cross_encoder:
         logits = np.full_like(logits, np.nan)
@@ -160,7 +159,7 @@ def calibrate_lists(
         "kept_cross_encoder": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
         "repeated_candidates": len(whole.owner) - len(lists.owner),
     }
-    metrics = measure(of_measured, after, logits, systems, documents, SPLIT, source.hierarchy)
+    metrics, _ = measure(of_measured, after, logits, systems, documents, SPLIT)
     decided = verdict(metrics["figures"]["gain"], len(of_measured), documents.count)
     metrics |= {"lists": facts, "verdict": decided, "notes": [note] if note else []}
     return Calibrated(of_measured, settings, calibration, fitted, after, metrics, seed)

@@ -9,10 +9,11 @@ from typing import Any
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.features import refuse_feature_names
 from ..core.files import write_json
-from ..evaluation.evaluate import evaluate
+from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import card_charts, report_page
 from ..evaluation.render import percent, systems_text
+from ..evaluation.report import evaluate
 from ..evaluation.systems import baselines, verdict
 from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
 from ..lists.candidate_lists import AnnotatedLists
@@ -67,10 +68,9 @@ def evaluate_lists(
         calibration,
         lists,
         systems,
+        Documents.of(lists.annotations.documents, resamples, seed),
         split,
-        known=known,
-        resamples=resamples,
-        seed=seed,
+        known,
     )
     if "calibrated_scores" in systems:
         scores = ", ".join(f"{name}_score" for name in lists.scores)

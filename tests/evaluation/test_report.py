@@ -1,4 +1,4 @@
-"""The content of metrics.json, and mentions with incorrect types."""
+"""The report of a model: the content of metrics.json; and mentions with incorrect types."""
 
 from collections import Counter
 
@@ -8,10 +8,10 @@ from list_fixtures import make_lists
 
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.probabilities import Calibration
-from umls_reranker.evaluation.evaluate import evaluate, measure, with_incorrect_types
+from umls_reranker.evaluation.incorrect_types import with_incorrect_types
 from umls_reranker.evaluation.linking import Documents
-from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.evaluation.page import card_charts
+from umls_reranker.evaluation.report import evaluate, measure
 from umls_reranker.evaluation.systems import System
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
@@ -40,9 +40,9 @@ def test_of_a_model_that_uses_no_cross_encoder_nothing_is_told_of_one():
     logits = np.array([1, -1, 0.5, 2, -3], np.float32)
     decided = rank(lists, Scores(logits, 0), Calibration())
     documents = Documents.of(lists.annotations.documents, 20)
-    systems = {"lists_order": System(lists.annotations.gold), "reranker": System.of(Outcomes.of(lists, decided))}
+    systems = {"lists_order": System(lists.annotations.gold)}
     without, with_cross_encoder = (
-        measure(lists, decided, column, systems, documents, "lists", lists.hierarchy)
+        measure(lists, decided, column, systems, documents, "lists")[0]
         for column in (np.full_like(logits, np.nan), logits)
     )
     of_cross_encoder = with_cross_encoder["figures"].keys() - without["figures"].keys()
@@ -91,7 +91,8 @@ def test_only_a_cross_encoder_that_reads_types_scores_lists_with_incorrect_types
 
     lists = typed_lists([["T038"]] * 99 + [["T103"]], [["T121"]] * 100)
     systems = {"lists_order": System(lists.annotations.gold)}
-    metrics, outcomes = evaluate(Scorer(), Calibration(), lists, systems, "test", resamples=20)
+    documents = Documents.of(lists.annotations.documents, 20)
+    metrics, outcomes = evaluate(Scorer(), Calibration(), lists, systems, documents, "test")
     assert any(" ; Chemical" in text for text in Scorer.scored[100:]) == reads_types
     assert (len(Scorer.scored) > 100) == reads_types and len(outcomes) == 100
     assert list(metrics["rows"]["systems"]) == ["lists_order", "cross_encoder", "reranker"]
