@@ -220,6 +220,8 @@ def drawn_lists(
         in_dictionary=every,
         certifies=every,
         mention_ids=np.full(n, None),
+        splits=np.full(n, None),
+        positions=np.full(n, None),
     )
     scores = {"retriever": score.ravel()}
     return replace(lists, scores=scores).annotated(annotations), logits.ravel().astype(np.float32)

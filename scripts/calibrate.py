@@ -83,16 +83,16 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
     source = ModelSource.load(options.model, options.revision, options.device, options.dtype)
-    labelled = read_labelled_lists(options.lists, source.hierarchy, options.dictionary, add=options.add)
+    lists = read_labelled_lists(options.lists, source.hierarchy, options.dictionary, add=options.add)
     # Before anything is scored, which may take long.
-    print(described(labelled, source.reads), flush=True)
+    print(described(lists, source.reads), flush=True)
     settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
     if options.dry_run:
-        print(source.needed_documents(labelled.lists, settings))
+        print(source.needed_documents(lists, settings))
         would_make("calibrate", options.output)
         return
     keep = options.keep_cross_encoder
-    new = calibrate_lists(source, labelled.lists, settings, options.seed, keep_cross_encoder=keep)
+    new = calibrate_lists(source, lists, settings, options.seed, keep_cross_encoder=keep)
     save_calibrated(source, new, options.output)
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
 

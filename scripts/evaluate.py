@@ -52,14 +52,14 @@ def evaluate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the report")
     reranker = UMLSReranker.from_pretrained(options.model, options.revision, options.device, options.dtype)
-    labelled = read_labelled_lists(options.lists, reranker.thresholds.hierarchy, options.dictionary, fitted_on=False)
+    lists = read_labelled_lists(options.lists, reranker.thresholds.hierarchy, options.dictionary, fitted_on=False)
     # Before anything is scored, which may take long.
-    print(described(labelled, reranker.template.reads), flush=True)
+    print(described(lists, reranker.template.reads), flush=True)
     if options.dry_run:
         would_make("evaluate", options.output)
         return
     bootstrap = {"resamples": options.bootstrap_resamples, "seed": options.seed}
-    metrics, outcomes = evaluate_lists(reranker, labelled.lists, "labelled", **bootstrap)
+    metrics, outcomes = evaluate_lists(reranker, lists, "labelled", **bootstrap)
     title = f"{portable_locator(options.model)} on {options.lists.name}"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with written(options.output) as partial:

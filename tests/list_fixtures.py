@@ -34,6 +34,8 @@ def make_lists(
         in_dictionary=np.ones(count, bool),
         is_random_sample=np.ones(count, bool),
         mention_ids=np.full(count, None),
+        splits=np.full(count, None),
+        positions=np.full(count, None),
     )
     return AnnotatedLists(**vars(lists), annotations=annotations)
 

@@ -61,7 +61,7 @@ def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
     """A single shared document once took all its counts away."""
     source = ModelSource.load("built-in")
     path = write_lists(tmp_path / "own.jsonl", list_rows(60, 40))
-    lists = read_labelled_lists(path, source.hierarchy).lists
+    lists = read_labelled_lists(path, source.hierarchy)
     documents = lists.annotations.documents.copy()
     # The PMID of a document that it was calibrated on, and as many mentions of it as given.
     documents[:known] = "26316050"

@@ -27,10 +27,14 @@ def make_rows(count=24):
     rows = []
     for row in range(count):
         at = [(row + place) % 4 for place in range(3)]
-        candidates = [{"name": NAMES[a], "cui": CUIS[a], "my_score": 10.0 - a, "page": a} for a in at]
+        candidates = [
+            {"name": NAMES[a], "cui": CUIS[a], "my_score": 10.0 - a, "page": a} for a in at
+        ]
         candidates[0] |= {"semantic_types": ["Disease or Syndrome"], "definition": "gloss"}
         gold = CUIS[at[1]]
-        rows.append({"entity": f"m{row}", "candidates": candidates, "doc_id": f"d{row // 2}", "cui": gold})
+        rows.append(
+            {"entity": f"m{row}", "candidates": candidates, "doc_id": f"d{row // 2}", "cui": gold}
+        )
     return rows
 
 
@@ -39,11 +43,15 @@ BY_HASH = partial(assign_split, shares=SHARES, seed=3)
 
 def write(folder, rows, ending=".jsonl", split_of=BY_HASH):
     path = write_lists(folder / f"own{ending}", rows)
-    return write_user_lists(path, TypeHierarchy.built_in(), split_of, folder / "mentions", folder / "lists")
+    return write_user_lists(
+        path, TypeHierarchy.built_in(), split_of, folder / "mentions", folder / "lists"
+    )
 
 
 def written(folder, split):
-    return [row for batch in read_rows(folder / "lists" / f"{split}.arrow") for row in batch.mappings()]
+    return [
+        row for batch in read_rows(folder / "lists" / f"{split}.arrow") for row in batch.mappings()
+    ]
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
@@ -69,7 +77,8 @@ def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
             for item in row["candidates"]:
                 first.setdefault(item["cui"], item)
             assert of_list["candidates"] == [
-                {"cui": cui, "name": item["name"], "my_score": item["my_score"]} for cui, item in first.items()
+                {"cui": cui, "name": item["name"], "my_score": item["my_score"]}
+                for cui, item in first.items()
             ]
             in_list += of_list["cui"][0][0] in first
     assert sorted(seen) == sorted(given) and in_list == sum(counts["in_list"].values()) == 23
@@ -88,14 +97,23 @@ def test_a_teacher_may_score_some_training_candidates_and_gives_no_feature(tmp_p
     for split in SPLITS:
         for row in written(tmp_path, split):
             scores = [str(item.get("teacher_score", "none")) for item in row["candidates"]]
-            first, rest = ("7.0" if row["entity"] in taught else "nan", "nan") if split == "train" else ["none"] * 2
+            first, rest = (
+                ("7.0" if row["entity"] in taught else "nan", "nan")
+                if split == "train"
+                else ["none"] * 2
+            )
             assert scores == [first, *[rest] * (len(scores) - 1)]
-    lists = read_labelled_lists(tmp_path / "own.jsonl", TypeHierarchy.built_in()).lists
+    lists = read_labelled_lists(tmp_path / "own.jsonl", TypeHierarchy.built_in())
     assert list(lists.scores) == ["my"] and "teacher" in counts["scores"]
 
 
 def test_of_several_names_of_a_concept_the_best_scored_is_kept_or_the_first():
-    items = [[{"name": name, "cui": cui} for name, cui in zip("abcd", ("C1", "C1", "C2", "C1"), strict=True)]]
+    items = [
+        [
+            {"name": name, "cui": cui}
+            for name, cui in zip("abcd", ("C1", "C1", "C2", "C1"), strict=True)
+        ]
+    ]
     lists = make_lists(["m", "n"], [*items, [{"name": "a", "cui": "C1"}]])
     assert best_of_each_concept(lists).tolist() == [0, 2, 4]
     # In the order in which the concepts came.
@@ -111,9 +129,15 @@ def test_concepts_are_those_of_the_lists_and_join_a_dictionary(tmp_path):
         "C0009264": Concept("C0009264", "cold", (), ("T047",), "gloss"),
         "HP:0000118": Concept("HP:0000118", "Influenza", (), ("T047",), "gloss"),
     }
-    dictionary = [Concept("C0000001", "other"), Concept("C0009443", "Common Cold", ("a cold",), ("T033",))]
+    dictionary = [
+        Concept("C0000001", "other"),
+        Concept("C0009443", "Common Cold", ("a cold",), ("T033",)),
+    ]
     first, second, *rest = concepts.joined(dictionary)
-    assert first == dictionary[0] and [concept.cui for concept in rest] == ["C0009264", "HP:0000118"]
+    assert first == dictionary[0] and [concept.cui for concept in rest] == [
+        "C0009264",
+        "HP:0000118",
+    ]
     assert second == Concept("C0009443", "Common Cold", ("a cold", "cold"), ("T033",), "gloss")
 
 
@@ -144,14 +168,20 @@ def with_splits(change):
         (lambda rows: rows[3].pop("doc_id"), ":4: doc_id"),
         (lambda rows: rows[3].pop("cui"), ":4: cui"),
         (lambda rows: rows[3]["candidates"][1].pop("cui"), ":4: candidate 1 .*cui"),
-        (lambda rows: [c.update(retrieval_score=1) for row in rows for c in row["candidates"]], "retrieval_score"),
+        (
+            lambda rows: [c.update(retrieval_score=1) for row in rows for c in row["candidates"]],
+            "retrieval_score",
+        ),
         (lambda rows: rows.__delitem__(slice(18, None)), "9"),
         (lambda rows: [row.update(cui="C7777777") for row in rows], "own.jsonl"),
         (with_splits(lambda rows: rows[3].update(split="validation")), ":4: split is 'validation'"),
         (with_splits(lambda rows: rows[9].pop("split")), ":10: split"),
         (with_splits(lambda rows: rows[7].update(split="train")), ":8: document d3"),
         (with_splits(lambda rows: [row.update(split="train") for row in rows]), "'dev'"),
-        (lambda rows: [row.update(mention_id=n // 2) for n, row in enumerate(rows)], ":2: mention_id '0'.*:1"),
+        (
+            lambda rows: [row.update(mention_id=n // 2) for n, row in enumerate(rows)],
+            ":2: mention_id '0'.*:1",
+        ),
     ],
 )
 def test_lists_that_will_not_do_are_named(tmp_path, monkeypatch, change, named):
@@ -167,7 +197,9 @@ def test_lists_that_will_not_do_are_named(tmp_path, monkeypatch, change, named):
 def test_lists_of_any_kind_bring_their_scores(tmp_path, kind):
     table = pa.Table.from_pylist(make_rows())
     place = table.schema.get_field_index("candidates")
-    column = pa.array(table["candidates"].to_pylist(), kind(table.schema.field(place).type.value_type))
+    column = pa.array(
+        table["candidates"].to_pylist(), kind(table.schema.field(place).type.value_type)
+    )
     pq.write_table(table.set_column(place, "candidates", column), tmp_path / "own.parquet")
-    lists = read_labelled_lists(tmp_path / "own.parquet", TypeHierarchy.built_in()).lists
+    lists = read_labelled_lists(tmp_path / "own.parquet", TypeHierarchy.built_in())
     assert list(lists.scores) == ["my"]

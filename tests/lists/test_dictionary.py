@@ -33,7 +33,13 @@ def test_candidates_get_what_they_lack_and_keep_what_they_have(release):
     dictionary = Dictionary.from_umls_dir(release)
     given = [
         {"cui": f" {COLD}", "name": " ", "rank": 1},
-        {"cui": COLD, "name": "Cold", "preferred_name": "Cold, common", "semantic_types": [], "synonym_score": 0.0},
+        {
+            "cui": COLD,
+            "name": "Cold",
+            "preferred_name": "Cold, common",
+            "semantic_types": [],
+            "synonym_score": 0.0,
+        },
         {"cui": "C0000001", "name": "cold"},
         {"cui": "C0000001"},
         {"cui": "HP:0000001", "name": None, "preferred_name": ""},
@@ -49,17 +55,29 @@ def test_candidates_get_what_they_lack_and_keep_what_they_have(release):
         {"cui": f" {COLD}", "name": "common cold", "rank": 1} | of_cold,
         given[1],
         {"cui": "C0000001", "name": "cold", "preferred_name": "cold"} | missing,
-        *(dict.fromkeys(("cui", "name", "preferred_name"), cui) | nothing for cui in ("C0000001", "HP:0000001")),
+        *(
+            dict.fromkeys(("cui", "name", "preferred_name"), cui) | nothing
+            for cui in ("C0000001", "HP:0000001")
+        ),
         *given[5:],
     ]
     assert given[0] == {"cui": f" {COLD}", "name": " ", "rank": 1}
-    assert dictionary.known([COLD, RENAL, "C0000001", "a long id"]) == {"names": 2, "semantic types": 2}
+    assert dictionary.known([COLD, RENAL, "C0000001", "a long id"]) == {
+        "names": 2,
+        "semantic types": 2,
+    }
 
 
 def test_the_synonym_score_is_that_of_the_most_similar_name(release):
     dictionary = Dictionary.from_umls_dir(release)
-    # The six trigrams of "kidney", as "renal" is in normal forms, are among the 13 of "failure kidney".
-    names = {"renal": 2 * 6 / (6 + 13), "Renal-Failure": 1, "insufficiency of the kidneys": 1, "xyz": 0}
+    # The six trigrams of "kidney", as "renal" is in normal forms, are among the 13 of "failure
+    # kidney".
+    names = {
+        "renal": 2 * 6 / (6 + 13),
+        "Renal-Failure": 1,
+        "insufficiency of the kidneys": 1,
+        "xyz": 0,
+    }
     for mention, similarity in names.items():
         (candidate,) = add(dictionary, mention, {"cui": RENAL, "name": "?"})
         assert candidate["synonym_score"] == pytest.approx(similarity, abs=0.01)
@@ -82,7 +100,12 @@ def test_each_row_is_compared_with_its_own_mention(release):
         for row in dictionary.add_to(rows)
         if not isinstance(row["candidates"], str)
     ]
-    assert scores[0][1] == scores[1][0] == 1 and scores[0][0] < 0.5 and scores[1][1] < 0.5 and scores[2:] == [[0], []]
+    assert (
+        scores[0][1] == scores[1][0] == 1
+        and scores[0][0] < 0.5
+        and scores[1][1] < 0.5
+        and scores[2:] == [[0], []]
+    )
 
 
 def test_names_of_other_languages_and_suppressed_ones_are_left_out(release):
@@ -121,7 +144,9 @@ def test_a_file_of_names_knows_alternate_ids_and_types_if_it_has_any(tmp_path):
     for cui in ("D1", "10"):
         assert add(Dictionary.load(path), "Head-cold", {"cui": cui}) == [{"cui": cui} | found]
     path.write_text("id,name,semantic_type\nD1|10,head cold,Disease or Syndrome\n")
-    assert add(Dictionary.load(path), "flu", {"cui": "10"})[0]["semantic_types"] == ["Disease or Syndrome"]
+    assert add(Dictionary.load(path), "flu", {"cui": "10"})[0]["semantic_types"] == [
+        "Disease or Syndrome"
+    ]
 
 
 def test_only_the_concepts_that_are_wanted_are_read(release):
@@ -134,7 +159,9 @@ def make_rows():
     rows = []
     for number in range(12):
         candidates = [{"cui": COLD, "my_score": 0.5}, {"cui": CHILL, "my_score": 0.25}]
-        rows.append({"doc_id": f"d{number}", "entity": "head cold", "cui": COLD, "candidates": candidates})
+        rows.append(
+            {"doc_id": f"d{number}", "entity": "head cold", "cui": COLD, "candidates": candidates}
+        )
     return rows
 
 
@@ -143,19 +170,34 @@ def test_files_of_lists_get_names_types_and_synonyms(tmp_path, release, ending):
     path = write_lists(tmp_path / f"own.{ending}", make_rows())
     with pytest.raises(UserError, match="candidate 0: name"):
         read_labelled_lists(path, TypeHierarchy.built_in())
-    labelled = read_labelled_lists(path, TypeHierarchy.built_in(), release)
-    lists = labelled.lists
-    assert lists.names.to_list()[:2] == lists.preferred_names.to_pylist()[:2] == ["common cold", "cold temperature"]
+    lists = read_labelled_lists(path, TypeHierarchy.built_in(), release)
+    assert (
+        lists.names.to_list()[:2]
+        == lists.preferred_names.to_pylist()[:2]
+        == ["common cold", "cold temperature"]
+    )
     assert list(lists.candidate_types)[:2] == [("T047",), ("T070",)]
-    assert set(lists.scores) == {"my", "synonym"} and lists.scores["synonym"][0] == 1 > lists.scores["synonym"][1]
-    assert "of 24 candidates, the dictionary has names of 24 and semantic types of 24" in described(labelled, ())
+    assert (
+        set(lists.scores) == {"my", "synonym"}
+        and lists.scores["synonym"][0] == 1 > lists.scores["synonym"][1]
+    )
+    assert "of 24 candidates, the dictionary has names of 24 and semantic types of 24" in described(
+        lists, ()
+    )
 
 
 def test_files_are_read_for_their_cuis_first_whatever_their_rows_are(tmp_path, release):
     lines = [json.dumps(row) for row in make_rows()[:2]]
-    lines += ["no JSON", "[]", '{"entity": "x", "candidates": 5}', '{"entity": "x", "candidates": [5, {"cui": 7}]}']
+    lines += [
+        "no JSON",
+        "[]",
+        '{"entity": "x", "candidates": 5}',
+        '{"entity": "x", "candidates": [5, {"cui": 7}]}',
+    ]
     path = tmp_path / "in.jsonl"
-    path.write_text("\n".join([*lines, json.dumps(make_rows()[0] | {"candidates": [{"cui": RENAL}]})]))
+    path.write_text(
+        "\n".join([*lines, json.dumps(make_rows()[0] | {"candidates": [{"cui": RENAL}]})])
+    )
     (rows,) = read_rows(path)
     dictionary = Dictionary.from_umls_dir(release, candidate_cuis(rows.mappings()))
     assert dictionary.known([COLD, CHILL, RENAL, "C9000001"])["names"] == 3
@@ -164,5 +206,7 @@ def test_files_are_read_for_their_cuis_first_whatever_their_rows_are(tmp_path, r
         with pytest.raises(InvalidRow):
             CandidateLists.from_rows(TypeHierarchy.built_in(), completed[row : row + 1])
     valid = [*completed[:2], *completed[6:]]
-    scores = CandidateLists.from_rows(TypeHierarchy.built_in(), valid, ["synonym"]).scores["synonym"]
+    scores = CandidateLists.from_rows(TypeHierarchy.built_in(), valid, ["synonym"]).scores[
+        "synonym"
+    ]
     assert len(scores) == 5 and np.isfinite(scores).all()

@@ -12,11 +12,14 @@ import pytest
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow
-from umls_reranker.lists.labels import labels, read_labelled_lists
+from umls_reranker.lists.labels import labelled_lists, read_labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.vocab.types import TypeHierarchy
 
-ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (1 + i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]
+ROWS = [
+    {"entity": f"m{i}", "candidates": [{"name": "é" * (1 + i % 5), "cui": f"C{i}"}] * (i % 3)}
+    for i in range(23)
+]
 CELLS = (
     "mention_id,doc_id,mention,cui,name,score,gold,entity_type",
     "1,d1,cold,C0009443,Common Cold,0.93,1,T047|T033",
@@ -39,7 +42,12 @@ MENTIONS = [
             {"cui": "C0009264", "name": "Cold, Temperature", "list_score": 0.91},
         ],
     },
-    {"mention_id": "2", "doc_id": "d1", "entity": "flu", "candidates": [{"cui": "C0021400", "name": "Influenza"}]},
+    {
+        "mention_id": "2",
+        "doc_id": "d1",
+        "entity": "flu",
+        "candidates": [{"cui": "C0021400", "name": "Influenza"}],
+    },
     {
         "mention_id": "1",
         "doc_id": "d2",
@@ -66,11 +74,15 @@ def write(folder, kind, rows=ROWS, name="part"):
     path = folder / f"{name}.{kind.removesuffix('-stream')}"
     table = pa.Table.from_pylist(rows) if rows else pa.Table.from_pylist(ROWS).slice(0, 0)
     if kind == "jsonl":
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
     elif kind == "parquet":
         pq.write_table(table, path, row_group_size=4)
     else:
-        with (pa.ipc.new_stream if kind.endswith("stream") else pa.ipc.new_file)(path, table.schema) as writer:
+        with (pa.ipc.new_stream if kind.endswith("stream") else pa.ipc.new_file)(
+            path, table.schema
+        ) as writer:
             writer.write_table(table, max_chunksize=5)
     return path
 
@@ -85,7 +97,9 @@ def test_any_batches_are_the_rows(tmp_path, kind, most):
     assert [row for batch in batches for row in batch.mappings()] == ROWS
     assert max(len(batch.positions) for batch in batches) <= most
     ending = kind.removesuffix("-stream")
-    expected = [(f"a.{ending}", n) for n in range(1, 10)] + [(f"c.{ending}", n) for n in range(1, 15)]
+    expected = [(f"a.{ending}", n) for n in range(1, 10)] + [
+        (f"c.{ending}", n) for n in range(1, 15)
+    ]
     assert [(at.path.name, at.number) for batch in batches for at in batch.positions] == expected
 
 
@@ -94,11 +108,17 @@ def test_rows_of_candidates_are_mentions_with_candidates(tmp_path, ending):
     path = tmp_path / f"in{ending}"
     text = "\n".join(CELLS)
     if ending == ".tsv":
-        text = text.replace('"Cold, Temperature"', "Cold; Temperature").replace(",", "\t").replace(";", ",")
+        text = (
+            text.replace('"Cold, Temperature"', "Cold; Temperature")
+            .replace(",", "\t")
+            .replace(";", ",")
+        )
     path.write_text(text, encoding="utf-8-sig")
     (batch,) = read_rows(path)
     assert batch.content == MENTIONS
-    assert [str(position) for position in batch.positions] == [f"{path}:{line}" for line in (2, 4, 5, 6, 7)]
+    assert [str(position) for position in batch.positions] == [
+        f"{path}:{line}" for line in (2, 4, 5, 6, 7)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +145,9 @@ def test_an_array_is_a_file_of_rows_and_stdin_a_file(tmp_path, monkeypatch):
         assert batch.content == ROWS and [at.number for at in batch.positions] == [*range(1, 24)]
     code = "from umls_reranker.lists.read import *; print(sum(len(rows.content) for rows in read_rows(Path('-'))))"
     for text in (json.dumps(ROWS), "".join(json.dumps(row) + "\n" for row in ROWS)):
-        found = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True
+        )
         assert found.stdout == "23\n"
 
 
@@ -159,7 +181,13 @@ def labelled_rows(count=20):
     """A mention in each of ten documents, twice; its first candidate is correct."""
     candidates = [{"name": "a", "cui": "C1"}, {"name": "b", "cui": "HP:0000001"}]
     return [
-        {"mention_id": n, "doc_id": f"d{n % 10}", "entity": "a", "cui": "C1", "candidates": candidates}
+        {
+            "mention_id": n,
+            "doc_id": f"d{n % 10}",
+            "entity": "a",
+            "cui": "C1",
+            "candidates": candidates,
+        }
         for n in range(count)
     ]
 
@@ -176,27 +204,44 @@ def labelled_rows(count=20):
         ([], (), []),
     ],
 )
-def test_a_text_is_one_gold_id_and_lists_hold_alternatives_and_parts(tmp_path, key, kind, gold, ids, positions):
+def test_a_text_is_one_gold_id_and_lists_hold_alternatives_and_parts(
+    tmp_path, key, kind, gold, ids, positions
+):
     candidates = [{"name": name, key: name} for name in ("C562477", "HP:0000001", "D003920|x+y, z")]
-    rows = [{"doc_id": f"d{n}", "entity": "a", key: gold, "candidates": candidates} for n in range(2)]
+    rows = [
+        {"doc_id": f"d{n}", "entity": "a", key: gold, "candidates": candidates} for n in range(2)
+    ]
     (batch,) = (batch for batch in read_rows(write(tmp_path, kind, rows)) if batch.positions)
-    lists = labels(batch, TypeHierarchy.built_in()).lists
+    lists = labelled_lists(batch, TypeHierarchy.built_in())
     annotations = lists.annotations
-    assert annotations.cuis.tolist() == ["|".join(ids)] * 2 and annotations.alternatives.tolist() == [ids] * 2
+    assert (
+        annotations.cuis.tolist() == ["|".join(ids)] * 2
+        and annotations.alternatives.tolist() == [ids] * 2
+    )
     assert annotations.gold.tolist() == [min(positions, default=-1)] * 2
     assert lists.is_gold(np.array([3, -1])).tolist() == [0 in positions, False]
-    assert np.flatnonzero(lists.correct).tolist() == [*positions, *(3 + position for position in positions)]
+    assert np.flatnonzero(lists.correct).tolist() == [
+        *positions,
+        *(3 + position for position in positions),
+    ]
     assert annotations.composite.tolist() == [gold[:1] == [["c562477"]]] * 2
     assert annotations.trainable.tolist() == [ids[0] if len(ids) == 1 else ""] * 2
     # Of those that are correct, the first that remains is the gold one.
     retained = lists.with_candidates(np.array([1, 2, 4, 5]))
-    assert retained.annotations.gold.tolist() == [1 if 2 in positions else 0 if 1 in positions else -1] * 2
+    assert (
+        retained.annotations.gold.tolist()
+        == [1 if 2 in positions else 0 if 1 in positions else -1] * 2
+    )
 
 
-@pytest.mark.parametrize("gold", [None, " ", ["C1", None], [["C1"], "C2"], [["C1", ["C2"]]], {"C1": 1}])
+@pytest.mark.parametrize(
+    "gold", [None, " ", ["C1", None], [["C1"], "C2"], [["C1", ["C2"]]], {"C1": 1}]
+)
 def test_a_gold_concept_that_is_no_id_is_named(tmp_path, gold):
     row = labelled_rows(1)[0] | {"cui": gold}
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*labelled_rows(3), row]))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in [*labelled_rows(3), row])
+    )
     with pytest.raises(UserError, match=":4: cui"):
         read_labelled_lists(tmp_path / "a.jsonl", TypeHierarchy.built_in())
 
@@ -222,12 +267,17 @@ def test_what_all_rows_lack_is_named_with_what_they_have(tmp_path, change, named
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_added_rows_follow_and_replace_those_with_their_ids(tmp_path, kind):
     path = write(tmp_path, kind, labelled_rows())
-    corrected = {**labelled_rows()[3], "mention_id": "3", "cui": "HP:0000001", "is_random_sample": False}
+    corrected = {
+        **labelled_rows()[3],
+        "mention_id": "3",
+        "cui": "HP:0000001",
+        "is_random_sample": False,
+    }
     new = {**labelled_rows()[3], "mention_id": None, "entity": "new", "is_random_sample": True}
     add = write(tmp_path, "jsonl", [corrected, new], "corrections")
-    labelled = read_labelled_lists(path, TypeHierarchy.built_in(), add=add)
-    annotations = labelled.lists.annotations
+    lists = read_labelled_lists(path, TypeHierarchy.built_in(), add=add)
+    annotations = lists.annotations
     assert annotations.mention_ids.tolist() == [*(str(n) for n in range(20) if n != 3), "3", None]
-    assert annotations.gold.tolist() == [0] * 19 + [1, 0] and labelled.lists.mentions[-1] == "new"
+    assert annotations.gold.tolist() == [0] * 19 + [1, 0] and lists.mentions[-1] == "new"
     assert annotations.is_random_sample.tolist() == [True] * 19 + [False, True]
-    assert str(labelled.positions[-1]) == f"{add}:2"
+    assert str(annotations.positions[-1]) == f"{add}:2"

@@ -55,8 +55,7 @@ def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, con
     counts = write(tmp_path, concepts, index)
     recall = {"dense": {"1": 0.5, "8": 1.0, "32": 1.0, "64": 1.0}}
     assert counts == {"mentions": 5, "in_dictionary": 4, "retrieved": 3, "recall": recall}
-    labelled = read(tmp_path, concepts)
-    lists = labelled.lists
+    lists = read(tmp_path, concepts)
     assert lists.mentions == [m for m, _ in MENTIONS]
     assert lists.annotations.mention_ids.tolist() == ["100", "101", "102", "103", "104"]
     assert lists.offsets.tolist() == [0, 2, 4, 6, 8, 10] and lists.index_keys == ["the key"] * 5

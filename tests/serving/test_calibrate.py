@@ -14,7 +14,7 @@ from tiny_reranker import tiny_reranker
 from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.lists.labels import labels, parts_of_documents
+from umls_reranker.lists.labels import labelled_lists, parts_of_documents
 from umls_reranker.lists.read import RowPosition, Rows
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -221,7 +221,7 @@ def test_parts_of_documents_with_an_id_of_their_own_are_noticed(change, found):
         | {key: value.format(number // 3, number) for key, value in change.items()}
         for number in range(60)
     ]
-    lists = labels(Rows([RowPosition(Path("own.jsonl"), row) for row in range(60)], rows), TypeHierarchy([])).lists
+    lists = labelled_lists(Rows([RowPosition(Path("own.jsonl"), row) for row in range(60)], rows), TypeHierarchy([]))
     said, is_parted = parts_of_documents(lists)
     assert is_parted == bool(found) and (found or "") in said and bool(said) == (found != "")
 

@@ -39,8 +39,8 @@ def without_cross_encoder(tmp_path_factory):
 
 def evaluated(model, path, rows):
     reranker = UMLSReranker.from_pretrained(model, dtype="float32")
-    labelled = read_labelled_lists(write_lists(path / "test.jsonl", rows), reranker.thresholds.hierarchy)
-    return evaluate_lists(reranker, labelled.lists, "labelled", resamples=50, seed=13)
+    lists = read_labelled_lists(write_lists(path / "test.jsonl", rows), reranker.thresholds.hierarchy)
+    return evaluate_lists(reranker, lists, "labelled", resamples=50, seed=13)
 
 
 def acc_at_1(metrics):

@@ -15,8 +15,8 @@ def test_what_was_found_is_said_with_its_counts(tmp_path):
         row = {"doc_id": f"d{number}", "entity": "cold", "cui": "C0000001", "candidates": [first, second]}
         rows.append(row | ({"entity_type": ["T047", "Illness"]} if number < 5 else {}))
     rows[0]["cui"] = "C0000009"
-    labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in())
-    said = described(labelled, ["definition"])
+    lists = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in())
+    said = described(lists, ["definition"])
     for counted in ("12 mentions of 12 documents; 1 without", "scores: bm25_score", "definition: 12 of 24", "Illness"):
         assert counted in said
     assert "caution" not in said

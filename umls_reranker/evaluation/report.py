@@ -176,7 +176,7 @@ def measure(
         "documents": documents.count,
         "candidates": len(lists.labels),
         "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
-        "not_in_list": int((lists.annotations.gold < 0).sum()),
+        "not_in_list": lists.not_in_list,
         "truncated_pairs": decisions.truncated,
         "figures": figures,
         "rows": {"systems": {name: title_of(name) for name in systems}} | rows,

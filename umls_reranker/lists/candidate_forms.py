@@ -15,8 +15,8 @@ from .columns import SUFFIX, ColumnChecker, is_list
 
 # This many objects fit into a core's cache while their keys are read one by one.
 ITEMS_AT_ONCE = 128
-# Keys of candidates of other tools, such as Elasticsearch and QuickUMLS, and what they are here. The _id of
-# Elasticsearch is none: it is the id of a document, such as one name of a concept.
+# Keys of candidates of other tools, such as Elasticsearch and QuickUMLS, and what they are here.
+# The _id of Elasticsearch is none: it is the id of a document, such as one name of a concept.
 FOREIGN_KEYS = {
     "concept_id": "cui",
     "term": "name",
@@ -26,7 +26,9 @@ FOREIGN_KEYS = {
 }
 
 
-def flat_candidates(candidates: Sequence[Collection[Any]] | pa.Array) -> tuple[np.ndarray, list[Any] | pa.Array]:
+def flat_candidates(
+    candidates: Sequence[Collection[Any]] | pa.Array,
+) -> tuple[np.ndarray, list[Any] | pa.Array]:
     """Offsets of the candidates of n mentions, (n + 1,), and all m candidates.
 
     Raises:
@@ -37,14 +39,17 @@ def flat_candidates(candidates: Sequence[Collection[Any]] | pa.Array) -> tuple[n
             return list_offsets(candidates.value_lengths().to_numpy()), candidates.flatten()
         candidates = candidates.to_pylist()
     for row, items in enumerate(candidates):
-        # A string, a mapping or a data frame would be read as a list of its letters, keys or columns.
+        # A string, a mapping or a data frame would be read as a list of its letters, keys or
+        # columns.
         is_other = isinstance(items, str | bytes | Mapping) or hasattr(items, "columns")
         if is_other or not isinstance(items, Collection):
             reason = f"are a {type(items).__name__}, not a list of names, mappings or objects"
             ColumnChecker(len(candidates)).refuse("candidates", row, reason)
     items = list(chain.from_iterable(candidates))
     keys = set().union(*(item for item in items if type(item) is dict))
-    if not keys.isdisjoint(FOREIGN_KEYS) or any(issubclass(kind, list | tuple) for kind in set(map(type, items))):
+    if not keys.isdisjoint(FOREIGN_KEYS) or any(
+        issubclass(kind, list | tuple) for kind in set(map(type, items))
+    ):
         items = list(map(standard_candidate, items))
     return list_offsets([len(items) for items in candidates]), items
 
@@ -88,14 +93,20 @@ def all_score_keys(items: list[Any] | pa.Array) -> list[str]:
     return [key for key in keys if key.endswith(SUFFIX)]
 
 
-def values_by_key(items: list[Any] | pa.Array, keys: Sequence[str]) -> dict[str, list[Any] | pa.Array]:
+def values_by_key(
+    items: list[Any] | pa.Array, keys: Sequence[str]
+) -> dict[str, list[Any] | pa.Array]:
     """The values of each key in all candidates: names, mappings or objects; in Arrow, texts or structs."""
     missing = pa.nulls(len(items), pa.string())
     columns: dict[str, Any] = dict.fromkeys(keys, missing)
     if isinstance(items, pa.Array):
         if pa.types.is_struct(items.type):
             columns |= dict(zip(_standard_keys(items.type), items.flatten(), strict=True))
-            return {**columns, "cui": columns["id"]} if columns.get("cui") is missing and "id" in columns else columns
+            return (
+                {**columns, "cui": columns["id"]}
+                if columns.get("cui") is missing and "id" in columns
+                else columns
+            )
         return columns | {"name": items}
     kinds = set(map(type, items))
     if kinds <= {str}:
@@ -113,7 +124,11 @@ def values_by_key(items: list[Any] | pa.Array, keys: Sequence[str]) -> dict[str,
 
 def concept_id(item: Any) -> Any:
     """The value under ``cui`` of a candidate or row, or else under ``id``."""
-    return _value(item, "id") if (cui := _value(item, "cui")) is None and isinstance(item, Mapping) else cui
+    return (
+        _value(item, "id")
+        if (cui := _value(item, "cui")) is None and isinstance(item, Mapping)
+        else cui
+    )
 
 
 def _value(item: Any, key: str) -> Any:
@@ -125,4 +140,6 @@ def _value(item: Any, key: str) -> Any:
 def _standard_keys(kind: pa.StructType) -> list[str]:
     names = [field.name for field in kind]
     # Where there are both, our own key counts.
-    return [name if FOREIGN_KEYS.get(name) in names else FOREIGN_KEYS.get(name, name) for name in names]
+    return [
+        name if FOREIGN_KEYS.get(name) in names else FOREIGN_KEYS.get(name, name) for name in names
+    ]

@@ -1,6 +1,7 @@
 """`CandidateLists`: mentions and their candidates in flat columns, from any source.
 
-They are made from rows as users write them, Python objects or an Arrow table. Missing values are null, NaN, or -1.
+They are made from rows as users write them, Python objects or an Arrow table. Missing values are
+null, NaN, or -1.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..vocab.concepts import ConceptTable
+    from .dictionary import Dictionary
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,21 @@ class Annotations:
 
     Attributes:
         cuis: (n,) the gold concept; several ids are joined by "|", and "" is none.
-        alternatives: (n,) tuples of the ids of which any is correct as an answer: one, several, or none.
-        composite: (n,) bool, whether the mention names several concepts, and its alternatives are their ids.
+        alternatives: (n,) tuples of the ids of which any is correct as an answer: one, several, or
+            none.
+        composite: (n,) bool, whether the mention names several concepts, and its alternatives are
+            their ids.
         documents: (n,) the document of the mention.
         starts: (n,) offset of the mention's start in its document.
         ends: (n,) offset of its end.
         gold: (n,) int64, position of the first correct candidate in its list, or -1.
-        in_dictionary: (n,) bool, whether the dictionary has a correct concept; without a dictionary, whether there is
-            one.
-        is_random_sample: (n,) bool, whether the mention is from a random sample, so that it may count for a
-            certificate.
+        in_dictionary: (n,) bool, whether the dictionary has a correct concept; without a
+            dictionary, whether there is one.
+        is_random_sample: (n,) bool, whether the mention is from a random sample, so that it may
+            count for a certificate.
         mention_ids: (n,) the id of the mention in its document, None without one.
+        splits: (n,) the split that its row names, None without one.
+        positions: (n,) file and row of the mention (`read.RowPosition`), for messages.
     """
 
     cuis: np.ndarray
@@ -66,10 +72,12 @@ class Annotations:
     in_dictionary: np.ndarray
     is_random_sample: np.ndarray
     mention_ids: np.ndarray
+    splits: np.ndarray
+    positions: np.ndarray
 
     def take(self, rows: np.ndarray) -> Annotations:
         """The annotations of some mentions, given as indices or (n,) bool."""
-        return Annotations(*(column[rows] for column in vars(self).values()))
+        return Annotations(**{name: column[rows] for name, column in vars(self).items()})
 
     @property
     def trainable(self) -> np.ndarray:
@@ -92,11 +100,11 @@ class CandidateLists:
         preferred_names: m texts, null if missing.
         definitions: m texts, null if missing.
         candidate_types: types of m candidates, ids of `hierarchy`.
-        scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names are
-            `core.settings.INDEX_SCORES` or those of a pipeline.
+        scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names
+            are `core.settings.INDEX_SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
-        index_keys: for n mentions the `core.stages.index_key` of the index that retrieved their candidates; "" if
-            it is unknown, as for user-provided lists.
+        index_keys: for n mentions the `core.stages.index_key` of the index that retrieved their
+            candidates; "" if it is unknown, as for user-provided lists.
         unknown_types: types of mentions that the model does not know.
     """
 
@@ -117,18 +125,22 @@ class CandidateLists:
 
     @classmethod
     def from_columns(
-        cls, hierarchy: TypeHierarchy, columns: MentionColumns, scores: Iterable[str] | None = INDEX_SCORES
+        cls,
+        hierarchy: TypeHierarchy,
+        columns: MentionColumns,
+        scores: Iterable[str] | None = INDEX_SCORES,
     ) -> CandidateLists:
         """Check n mentions and their candidates, and make lists of them.
 
         Args:
             hierarchy: the types that the model knows.
             columns: the mentions.
-            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None reads all.
+            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None reads
+                all.
 
         Raises:
-            InvalidRow: a value is of the wrong type, or a mention or a name is blank; names its position, and its
-                mention if there are several.
+            InvalidRow: a value is of the wrong type, or a mention or a name is blank; names its
+                position, and its mention if there are several.
             TypeError: a column is not a list.
             ValueError: columns are of different lengths.
         """
@@ -138,14 +150,18 @@ class CandidateLists:
         types, unknown_types = checker.types("entity_type", columns.types).resolved(hierarchy)
         offsets, items = flat_candidates(columns.candidates)
         item_checker = ColumnChecker(count, offsets)
-        score_keys = [name + SUFFIX for name in scores] if scores is not None else all_score_keys(items)
+        score_keys = (
+            [name + SUFFIX for name in scores] if scores is not None else all_score_keys(items)
+        )
         values = values_by_key(items, (*CANDIDATE_KEYS, *score_keys))
         names = encoded_texts(item_checker.texts("name", values["name"]))
         blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
         if blank:
             position = int(np.isin(names.codes, blank).argmax())
             keys = keys_found(items[position])
-            item_checker.refuse("name", position, f"is missing or blank{keys}; a dictionary has names of ids")
+            item_checker.refuse(
+                "name", position, f"is missing or blank{keys}; a dictionary has names of ids"
+            )
         candidate_types = item_checker.types("semantic_types", values["semantic_types"])
         return cls(
             mentions=checker.filled_texts("entity", columns.mentions),
@@ -158,7 +174,10 @@ class CandidateLists:
             preferred_names=item_checker.arrow_texts("preferred_name", values["preferred_name"]),
             definitions=item_checker.arrow_texts("definition", values["definition"]),
             candidate_types=candidate_types.resolved(hierarchy)[0],
-            scores={key.removesuffix(SUFFIX): item_checker.numbers(key, values[key]) for key in score_keys},
+            scores={
+                key.removesuffix(SUFFIX): item_checker.numbers(key, values[key])
+                for key in score_keys
+            },
             hierarchy=hierarchy,
             index_keys=[""] * count if columns.index_keys is None else columns.index_keys,
             unknown_types=unknown_types,
@@ -173,8 +192,8 @@ class CandidateLists:
     ) -> CandidateLists:
         """Make lists from n rows as in files: ``entity`` (or ``mention``), ``candidates``, and optionally others.
 
-        The others are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the index whose scores the
-        candidates have. Keys that are not known are ignored.
+        The others are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the index
+        whose scores the candidates have. Keys that are not known are ignored.
 
         Raises:
             InvalidRow: as for `from_columns`, or a row could not be read (it has ``error``).
@@ -197,7 +216,9 @@ class CandidateLists:
                 is_missing = [value is None for value in values]
             if True in is_missing:
                 row = is_missing.index(True)
-                keys = rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
+                keys = (
+                    rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
+                )
                 raise InvalidRow(row, f"{key} missing from the row{keys_found(keys)}", len(rows))
         return cls.from_columns(hierarchy, columns, scores)
 
@@ -217,13 +238,11 @@ class CandidateLists:
     @cached_property
     def concepts(self) -> np.ndarray:
         """Equal numbers for candidates of one list with the same CUI, or without CUIs the same name, (m,) int64."""
-        ids, codes = self.ids, self.cuis.codes
-        if not all(ids):
+        ids, numbers = number_distinct(self.ids)
+        codes = numbers[self.cuis.codes]
+        if "" in ids:
             named = zip(RepeatedTexts(ids, codes).to_list(), self.names.to_list(), strict=True)
             ids, codes = number_distinct([cui or name for cui, name in named])
-        elif len(set(ids)) < len(ids):
-            ids, numbers = number_distinct(ids)
-            codes = numbers[codes]
         return self.owner * (len(ids) + 1) + codes
 
     @cached_property
@@ -236,7 +255,9 @@ class CandidateLists:
         is_one = np.zeros(len(self.owner), bool)
         for row in np.flatnonzero([len(ids) > 1 for ids in alternatives]).tolist():
             candidates = slice(self.offsets[row], self.offsets[row + 1])
-            is_one[candidates] = [cui in alternatives[row] for cui in self.cuis[candidates].to_list()]
+            is_one[candidates] = [
+                cui in alternatives[row] for cui in self.cuis[candidates].to_list()
+            ]
         return is_one
 
     def are_of(self, index_key: str) -> np.ndarray:
@@ -245,9 +266,13 @@ class CandidateLists:
 
     @property
     def partial_scores(self) -> dict[str, float]:
-        """Scores that some candidates lack, as those of a retriever that did not find them, and the lowest of each."""
-        lacking = {name: column[np.isfinite(column)] for name, column in self.scores.items()}
-        return {name: float(found.min()) for name, found in lacking.items() if 0 < len(found) < len(self.owner)}
+        """Scores that some candidates lack, as a retriever did not find them, and the lowest of each."""
+        finite = {name: column[np.isfinite(column)] for name, column in self.scores.items()}
+        return {
+            name: float(numbers.min())
+            for name, numbers in finite.items()
+            if 0 < len(numbers) < len(self.owner)
+        }
 
     def with_whole_scores(self, lowest: Mapping[str, float] = MappingProxyType({})) -> Self:
         """The same lists, of which all candidates of a mention have a score, or none.
@@ -255,24 +280,39 @@ class CandidateLists:
         A candidate without a score has the highest of its concept, or else the lowest of its list.
 
         Args:
-            lowest: name of a score -> what it is in lists of which no candidate has it. These scores are joined by
-                NAME`FOUND`, 1 for candidates of concepts that have the score, else 0.
+            lowest: name of a score -> what it is in lists of which no candidate has it. These
+                scores are joined by NAME`FOUND`, 1 for candidates of concepts that have the score,
+                else 0.
         """
         changed: dict[str, np.ndarray] = {}
         for name, numbers in self.scores.items():
-            lacks = ~np.isfinite(numbers)
-            if lacks.any():
+            is_missing = ~np.isfinite(numbers)
+            if is_missing.any():
                 concept = np.unique(self.concepts, return_inverse=True)[1]
-                best, least = np.full(len(numbers), -np.inf), np.full(len(self), np.inf)
-                np.maximum.at(best, concept[~lacks], numbers[~lacks])
-                np.minimum.at(least, self.owner[~lacks], numbers[~lacks])
+                best = np.full(len(numbers), -np.inf)
+                np.maximum.at(best, concept[~is_missing], numbers[~is_missing])
+                least = np.full(len(self), np.inf)
+                np.minimum.at(least, self.owner[~is_missing], numbers[~is_missing])
                 least = np.where(np.isinf(least), lowest.get(name, np.nan), least)
-                changed[name] = np.where(lacks, np.maximum(best[concept], least[self.owner]), numbers)
-                lacks = np.isinf(best[concept])
+                inferred = np.maximum(best[concept], least[self.owner])
+                changed[name] = np.where(is_missing, inferred, numbers)
+                is_missing = np.isinf(best[concept])
             if name in lowest and name + FOUND not in self.scores:
-                changed[name + FOUND] = (~lacks).astype(np.float64)
+                changed[name + FOUND] = (~is_missing).astype(np.float64)
         # A copy would compute its concepts and owners again.
         return replace(self, scores={**self.scores, **changed}) if changed else self
+
+    def first_positions(self, is_wanted: np.ndarray) -> np.ndarray:
+        """Position in each list of the first wanted candidate, (n,) int64; -1 where there is none.
+
+        Args:
+            is_wanted: (m,) bool.
+        """
+        wanted = np.flatnonzero(is_wanted)[::-1]
+        positions = np.full(len(self), -1, np.int64)
+        # The first one is assigned last.
+        positions[self.owner[wanted]] = wanted - self.offsets[self.owner[wanted]]
+        return positions
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
@@ -308,8 +348,11 @@ class CandidateLists:
         A concept that it lacks has neither name nor definition, and no types.
         """
         rows = concepts.rows(self.ids)
-        types, _ = TypeSets.of_lists(concepts.column("semantic_types", rows)).resolved(concepts.hierarchy)
-        codes, of_candidates = np.where(rows < 0, len(types.sets), types.codes), pa.array(self.cuis.codes)
+        types, _ = TypeSets.of_lists(concepts.column("semantic_types", rows)).resolved(
+            concepts.hierarchy
+        )
+        codes = np.where(rows < 0, len(types.sets), types.codes)
+        of_candidates = pa.array(self.cuis.codes)
         return replace(
             self,
             preferred_names=concepts.column("name", rows).take(of_candidates),
@@ -329,14 +372,22 @@ class AnnotatedLists(CandidateLists):
 
     Attributes:
         annotations: annotations of the n mentions.
+        dictionary: the dictionary that completed the candidates of a user's file, if any did.
     """
 
     annotations: Annotations = field(kw_only=True)
+    dictionary: Dictionary | None = field(default=None, kw_only=True)
+
+    @property
+    def not_in_list(self) -> int:
+        """Number of mentions whose gold concept is not among their candidates."""
+        return int((self.annotations.gold < 0).sum())
 
     @property
     def labels(self) -> np.ndarray:
         """1 for gold concepts, else 0, (m,) int64."""
-        labels, gold = np.zeros(len(self.names), np.int64), self.annotations.gold
+        gold = self.annotations.gold
+        labels = np.zeros(len(self.names), np.int64)
         labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
         return labels
 
@@ -358,17 +409,18 @@ class AnnotatedLists(CandidateLists):
 
         If several candidates are correct, the first that remains is the gold one.
         """
-        gold, starts = self.annotations.gold, self.offsets[:-1]
-        concept = np.append(self.concepts, -1)[np.where(gold >= 0, starts + gold, -1)]
+        gold = self.annotations.gold
+        gold_rows = np.where(gold >= 0, self.offsets[:-1] + gold, -1)
+        gold_concepts = np.append(self.concepts, -1)[gold_rows]
         lists = super().with_candidates(retained)
-        is_gold = (self.concepts[retained] == concept[lists.owner]) | self.correct[retained]
-        # The first one is assigned last.
-        of_gold, gold = np.flatnonzero(is_gold)[::-1], np.full(len(self), -1, np.int64)
-        gold[lists.owner[of_gold]] = of_gold - lists.offsets[lists.owner[of_gold]]
-        return replace(lists, annotations=replace(self.annotations, gold=gold))
+        is_gold = self.concepts[retained] == gold_concepts[lists.owner]
+        first = lists.first_positions(is_gold | self.correct[retained])
+        return replace(lists, annotations=replace(self.annotations, gold=first))
 
 
-def row_errors(read: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | pa.Table) -> list[str | None]:
+def row_errors(
+    read: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | pa.Table
+) -> list[str | None]:
     """Why a function that reads rows cannot read each of n, None if it can."""
     errors: list[str | None] = [None] * len(rows)
     for row in range(len(errors)):

@@ -49,11 +49,13 @@ class MentionColumns:
 
     Attributes:
         mentions: n texts.
-        candidates: the candidates of each mention: names, mappings or objects, as for `UMLSReranker.rerank`.
+        candidates: the candidates of each mention: names, mappings or objects, as for
+            `UMLSReranker.rerank`.
         types: types of n mentions, each an id or name or several; None: no mention has one.
         lefts: n texts before the mentions; None: there is none.
         rights: n texts after the mentions; None: there is none.
-        index_keys: for n mentions the key of the index that retrieved their candidates; None: unknown.
+        index_keys: for n mentions the key of the index that retrieved their candidates; None:
+            unknown.
     """
 
     mentions: Sequence[str]
@@ -99,17 +101,22 @@ def row_column(rows: Sequence[Mapping[str, Any]] | pa.Table, key: str) -> list[A
 def first_values(rows: Sequence[Mapping[str, Any]] | pa.Table, *keys: str) -> list[Any]:
     """The value of the first of some keys that each of n rows has, else None."""
     columns = [listed(row_column(rows, key)) for key in keys]
-    return [next((value for value in values if value is not None), None) for values in zip(*columns, strict=True)]
+    return [
+        next((value for value in values if value is not None), None)
+        for values in zip(*columns, strict=True)
+    ]
 
 
 class ColumnChecker:
     """Checks columns of n mentions or, with `offsets`, of their candidates.
 
-    Its methods raise `InvalidRow`, which names the mention, the candidate and the key of a value that will not do.
+    Its methods raise `InvalidRow`, which names the mention, the candidate and the key of a value
+    that will not do.
 
     Args:
         mentions: number of mentions.
-        offsets: (n + 1,) where each mention's candidates start; None: the values are those of mentions.
+        offsets: (n + 1,) where each mention's candidates start; None: the values are those of
+            mentions.
     """
 
     def __init__(self, mentions: int, offsets: np.ndarray | None = None) -> None:
@@ -124,7 +131,9 @@ class ColumnChecker:
         candidate = position - self._offsets[row]
         raise InvalidRow(row, f"candidate {candidate}: {key} {reason}", self._mentions) from None
 
-    def texts(self, key: str, values: Sequence[Any] | pa.Array) -> Sequence[str | None] | pa.StringArray:
+    def texts(
+        self, key: str, values: Sequence[Any] | pa.Array
+    ) -> Sequence[str | None] | pa.StringArray:
         """The values as texts, or None if missing."""
         if isinstance(values, pa.Array):
             if _is_text(values.type):
@@ -165,7 +174,11 @@ class ColumnChecker:
         if isinstance(values, pa.Array):
             if values.null_count == len(values):
                 return TypeSets.missing(len(values))
-            if is_list(values.type) and _is_text(values.type.value_type) and not values.flatten().null_count:
+            if (
+                is_list(values.type)
+                and _is_text(values.type.value_type)
+                and not values.flatten().null_count
+            ):
                 return TypeSets.of_lists(values.cast(pa.list_(pa.string())))
             values = values.to_pylist()
         try:
@@ -183,7 +196,9 @@ class ColumnChecker:
         try:
             numbers = np.array(values, np.float64)
             # NumPy would read strings as numbers.
-            if numbers.ndim == 1 and not any(issubclass(kind, str | bytes) for kind in set(map(type, values))):
+            if numbers.ndim == 1 and not any(
+                issubclass(kind, str | bytes) for kind in set(map(type, values))
+            ):
                 return numbers
         except (TypeError, ValueError, OverflowError):
             pass
@@ -194,10 +209,14 @@ class ColumnChecker:
 def encoded_texts(texts: Sequence[str | None] | pa.StringArray | pa.ChunkedArray) -> RepeatedTexts:
     """A column that holds equal texts once, and None for missing ones."""
     if len(texts) <= FEW_TEXTS:
-        return RepeatedTexts(*number_distinct(texts if isinstance(texts, Sequence) else texts.to_pylist()))
+        return RepeatedTexts(
+            *number_distinct(texts if isinstance(texts, Sequence) else texts.to_pylist())
+        )
     column = pa.array(texts, pa.string()) if isinstance(texts, Sequence) else whole(texts)
     encoded = column.dictionary_encode("encode")
-    return RepeatedTexts(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
+    return RepeatedTexts(
+        encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+    )
 
 
 def as_arrow(texts: RepeatedTexts) -> pa.StringArray:

@@ -1,90 +1,78 @@
-"""`Dictionary` adds to candidates by id what a dictionary knows: names, semantic types, and a synonym score."""
+"""`Dictionary` adds to candidates by id what it knows: names, semantic types, a synonym score."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import expand_ranges, list_offsets, number_distinct
+from ..core.arrays import expand_ranges, number_distinct
 from ..core.errors import UserError
-from ..vocab.concepts import StringRows
+from ..vocab.concepts import ConceptColumns, table_of_lists
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
 from .candidate_forms import bare_id, concept_id, standard_candidate
 from .columns import SYNONYM_SCORE
 
-
-class _Candidate(NamedTuple):
-    """A candidate with a CUI: its row and its position there, its own name or "", and its CUI."""
-
-    row: int
-    position: int
-    name: str
-    cui: str
-
-
-class _Column(NamedTuple):
-    """A list of strings for each concept that has any; `rows` finds it by CUI."""
-
-    rows: StringRows
-    lists: pa.ListArray
-
-    @classmethod
-    def of(cls, cuis: pa.StringArray, lists: pa.ListArray) -> _Column:
-        return cls(StringRows.of(cuis), lists)
-
-    def lists_of(self, cuis: Sequence[str]) -> pa.ListArray:
-        """The lists of m concepts, null for an unknown one."""
-        rows = self.rows.find_one(pa.array(cuis, pa.string()))
-        rows = np.where(rows < 0, self.rows.find_one(pa.array(map(bare_id, cuis), pa.string())), rows)
-        return self.lists.take(pa.array(rows, mask=rows < 0))
+TEXT_LISTS = pa.list_(pa.string())
 
 
 class Dictionary:
-    """Names and semantic types of concepts, which `Dictionary.load` reads from a UMLS release or a file of names."""
+    """Names and semantic types of concepts, from a UMLS release or a file of names (`load`)."""
 
-    def __init__(self, names: _Column | None, types: _Column | None) -> None:
-        # Of names, the preferred one comes first; None was not read.
-        self._names, self._types = names, types
+    def __init__(self, concepts: ConceptColumns, columns: Mapping[str, str]) -> None:
+        # A concept without a name has the name "".
+        self._concepts = concepts
+        # What was read -> its column of the concepts.
+        self._columns = columns
 
     @classmethod
     def load(cls, path: str | Path, cuis: Iterable[str] | None = None) -> Dictionary:
         """Read a release as `from_umls_dir` does, or all of a file of names.
 
         Args:
-            path: folder META of a release; or a file, plain or gzip: a table (CSV, TSV, JSON Lines, Parquet) with a
-                name per row, with ``id`` and ``name`` and optionally ``preferred`` (true or not) and
-                ``semantic_type``; or lines ``id|id||name|name``. ``|`` in an id separates alternates, all of which
-                find the concept, with the prefix of their vocabulary or without.
+            path: folder META of a release; or a file, plain or gzip: a table (CSV, TSV, JSON Lines,
+                Parquet) with a name per row, with ``id`` and ``name`` and optionally ``preferred``
+                (true or not) and ``semantic_type``; or lines ``id|id||name|name``. ``|`` in an id
+                separates alternates, all of which find the concept, with the prefix of their
+                vocabulary or without.
             cuis: the concepts to read of a release; None reads all.
 
         Raises:
-            UserError: the file is missing, empty, damaged or without the columns; or an id or a name is empty (names
-                the row).
+            UserError: the file is missing, empty, damaged or without the columns; or an id or a
+                name is empty (names the row).
         """
         if Path(path).is_dir():
             return cls.from_umls_dir(path, cuis)
         ids, names, types, alternates = read_name_lists(Path(path))
+        columns = {"names": "name"}
+        if len(types.values):
+            columns["semantic types"] = "semantic_types"
         all_ids = zip(ids.to_pylist(), alternates.to_pylist(), strict=True)
         further = [[*others, *map(bare_id, [cui, *others])] for cui, others in all_ids]
-        rows = StringRows(StringRows.table_of_ids(ids, pa.array(further, pa.list_(pa.string()))))
-        return cls(_Column(rows, names), _Column(rows, types) if len(types.values) else None)
+        table = table_of_lists(ids, names, types, alternates=pa.array(further, TEXT_LISTS))
+        return cls(ConceptColumns(table), columns)
 
     @classmethod
     def from_umls_dir(
-        cls, umls_dir: str | Path, cuis: Iterable[str] | None = None, *, languages: Sequence[str] = ("ENG",)
+        cls,
+        umls_dir: str | Path,
+        cuis: Iterable[str] | None = None,
+        *,
+        languages: Sequence[str] = ("ENG",),
     ) -> Dictionary:
-        """Read ``MRCONSO.RRF`` (names that are not suppressed) and ``MRSTY.RRF``, or whichever of them exists.
+        """Read ``MRCONSO.RRF`` (names that are not suppressed) and ``MRSTY.RRF``, or one of them.
 
         Args:
-            umls_dir: folder META of a release; files may be ``.gz``, or in the parts that NLM ships.
-            cuis: read only these concepts; None reads all, which takes gigabytes for a full release.
+            umls_dir: folder META of a release; files may be ``.gz``. Join files that are in several
+                parts with ``cat``.
+            cuis: read only these concepts; None reads all, which takes gigabytes for a full
+                release.
             languages: LAT values of the names; empty keeps all.
 
         Raises:
@@ -92,77 +80,146 @@ class Dictionary:
         """
         folder = Path(umls_dir)
         files = release_files(folder, required=())
-        wanted = None if cuis is None else pa.array(sorted({cui.strip() for cui in cuis}), pa.string())
+        wanted = (
+            None if cuis is None else pa.array(sorted({cui.strip() for cui in cuis}), pa.string())
+        )
         if "MRCONSO" not in files and "MRSTY" not in files:
-            raise UserError(f"{folder} contains neither MRCONSO.RRF nor MRSTY.RRF; give the folder META of a release")
-        names = types = None
+            raise UserError(
+                f"{folder} contains neither MRCONSO.RRF nor MRSTY.RRF; give the folder META of a "
+                "release"
+            )
+        columns: dict[str, str] = {}
+        no_concepts = (pa.array([], pa.string()), pa.array([], TEXT_LISTS))
+        named, names = no_concepts
+        typed, types = no_concepts
         if "MRCONSO" in files:
-            names = _Column.of(*read_names(files["MRCONSO"], languages, wanted=wanted)[:2])
+            columns["names"] = "name"
+            named, names = read_names(files["MRCONSO"], languages, wanted=wanted)[:2]
         if "MRSTY" in files:
-            types = _Column.of(*read_types(files["MRSTY"], wanted))
-        return cls(names, types)
+            columns["semantic types"] = "semantic_types"
+            typed, types = read_types(files["MRSTY"], wanted)
+        ids = pa.concat_arrays([named, typed]).unique()
+        names = pc.coalesce(names.take(pc.index_in(ids, named)), pa.scalar([""], TEXT_LISTS))
+        types = types.take(pc.index_in(ids, typed))
+        return cls(ConceptColumns(table_of_lists(ids, names, types)), columns)
 
     def add_to(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return rows whose candidates with a CUI have these keys added, unless they have them already.
+        """Return rows whose candidates with a CUI have these keys added, unless they have them.
 
         * ``name`` and ``preferred_name``: the concept's preferred name.
-        * ``synonym_score``: similarity from 0 to 1 of the mention with the most similar of the concept's names and the
-          candidate's own (Dice coefficient of the character trigrams of the normalized texts, or of their normal
-          forms if these are more similar; 1 if either are equal).
+        * ``synonym_score``: similarity from 0 to 1 of the mention with the most similar of the
+          concept's names and the candidate's own (Dice coefficient of the character trigrams of the
+          normalized texts, or of their normal forms if these are more similar; 1 if either are
+          equal).
         * ``semantic_types``: the concept's TUIs.
 
-        The first two need ``MRCONSO.RRF``, the last ``MRSTY.RRF``. A concept that the dictionary lacks has no types,
-        and its name is the candidate's name or else its CUI.
+        The first two need ``MRCONSO.RRF``, the last ``MRSTY.RRF``. A concept that the dictionary
+        lacks has no types, and its name is the candidate's name or else its CUI.
 
         >>> from umls_reranker import Dictionary
         >>> dictionary = Dictionary.from_umls_dir("META", cuis=["C9000004"])
-        >>> (row,) = dictionary.add_to([{"entity": "cold in the head", "candidates": [{"cui": "C9000004"}]}])
-        >>> (candidate,) = row["candidates"]
+        >>> rows = [{"entity": "cold in the head", "candidates": [{"cui": "C9000004"}]}]
+        >>> (candidate,) = dictionary.add_to(rows)[0]["candidates"]
         >>> candidate["name"], candidate["semantic_types"], round(candidate["synonym_score"], 2)
         ('common cold', ['T047'], 1.0)
 
         Args:
-            rows: mappings with ``entity`` (or ``mention``) and ``candidates``, as in files; candidates that are not
-                mappings with a ``cui`` stay as they are.
+            rows: mappings with ``entity`` (or ``mention``) and ``candidates``, as in files;
+                candidates that are not mappings with a ``cui`` stay as they are.
         """
         new_rows = [dict(row) for row in rows]
-        known: list[_Candidate] = []
-        for number, row in enumerate(new_rows):
+        # The candidates with a CUI, and the mention of each.
+        items: list[dict[str, Any]] = []
+        mentions: list[str] = []
+        for row in new_rows:
             if isinstance(row.get("candidates"), list | tuple):
-                row["candidates"] = list(map(standard_candidate, row["candidates"]))
-                known += _with_cui(number, row["candidates"])
-        cuis = [candidate.cui for candidate in known]
+                row["candidates"] = [_copied(item) for item in row["candidates"]]
+                with_cui = [item for item in row["candidates"] if _cui(item)]
+                items += with_cui
+                mentions += [_text(row.get("entity", row.get("mention")))] * len(with_cui)
+        concept_rows = self._rows(list(map(_cui, items)))
         columns: dict[str, Sequence[Any]] = {}
-        if self._names is not None:
-            pairs = zip(self._names.lists_of(cuis).to_pylist(), known, strict=True)
-            preferred = [names[0] if names else candidate.name or candidate.cui for names, candidate in pairs]
-            mentions = [_text(row.get("entity", row.get("mention"))) for row in new_rows]
-            scores = _similarities(mentions, known, self._names).tolist()
-            columns = {"name": preferred, "preferred_name": preferred, SYNONYM_SCORE: scores}
-        if self._types is not None:
-            columns["semantic_types"] = [types or [] for types in self._types.lists_of(cuis).to_pylist()]
-        for index, candidate in enumerate(known):
-            item = new_rows[candidate.row]["candidates"][candidate.position]
-            added = {key: values[index] for key, values in columns.items() if _is_missing(item.get(key))}
-            new_rows[candidate.row]["candidates"][candidate.position] = {**item, **added}
+        if "names" in self._columns:
+            names = self._concepts.column("name", concept_rows).to_pylist()
+            preferred = [
+                name or _text(item.get("name")) or _cui(item)
+                for name, item in zip(names, items, strict=True)
+            ]
+            columns["name"] = preferred
+            columns["preferred_name"] = preferred
+            columns[SYNONYM_SCORE] = self._similarities(mentions, items, concept_rows).tolist()
+        if "semantic types" in self._columns:
+            types = self._concepts.column("semantic_types", concept_rows).to_pylist()
+            columns["semantic_types"] = [of_concept or [] for of_concept in types]
+        for key, values in columns.items():
+            for item, value in zip(items, values, strict=True):
+                if _is_missing(item.get(key)):
+                    item[key] = value
         return new_rows
 
     def has(self, cuis: Sequence[str]) -> np.ndarray:
         """Whether it has names, or if it read none types, of each of m CUIs, (m,) bool."""
-        column = self._names or self._types
-        return column.lists_of(cuis).is_valid().to_numpy(zero_copy_only=False) if column else np.zeros(len(cuis), bool)
+        column, *_ = self._columns.values()
+        return np.array(
+            list(map(bool, self._concepts.column(column, self._rows(cuis)).to_pylist())), bool
+        )
 
     def known(self, cuis: Sequence[str]) -> dict[str, int]:
-        """How many of m CUIs have names here, and how many have types; keys ``names`` and ``semantic types``."""
-        columns = {"names": self._names, "semantic types": self._types}
-        return {name: sum(map(bool, column.lists_of(cuis).to_pylist())) for name, column in columns.items() if column}
+        """How many of m CUIs have ``names`` here, and how many have ``semantic types``."""
+        rows = self._rows(cuis)
+        values = {
+            name: self._concepts.column(column, rows).to_pylist()
+            for name, column in self._columns.items()
+        }
+        return {name: sum(map(bool, of_cuis)) for name, of_cuis in values.items()}
+
+    def _rows(self, cuis: Sequence[str]) -> np.ndarray:
+        """Rows of m ids, with or without the prefix of their vocabulary, (m,); -1 if unknown."""
+        rows = self._concepts.rows(cuis)
+        return np.where(rows < 0, self._concepts.rows(list(map(bare_id, cuis))), rows)
+
+    def _similarities(
+        self, mentions: Sequence[str], items: Sequence[Mapping[str, Any]], concept_rows: np.ndarray
+    ) -> np.ndarray:
+        """Similarity of mentions and the most similar of the candidate's and its concept's names.
+
+        Args:
+            mentions: (m,) texts.
+            items: (m,) candidates.
+            concept_rows: (m,) rows of their concepts; -1 for unknown ones.
+
+        Returns:
+            (m,) float64, from 0 to 1.
+        """
+        used, number = np.unique(concept_rows, return_inverse=True)
+        names, offsets = self._concepts.names_of(used)
+        pair_item, pair_name = expand_ranges(offsets[number], offsets[number + 1])
+        texts, codes = number_distinct(
+            [*(_text(item.get("name")) for item in items), *names.to_pylist()]
+        )
+        distinct_mentions, mention_codes = number_distinct(mentions)
+        owner = np.concatenate([np.arange(len(items)), pair_item])
+        name_codes = np.concatenate([codes[: len(items)], codes[len(items) + pair_name]])
+        similarities = np.zeros(len(items))
+        for forms in (normalize_texts, normal_forms):
+            of_mention, of_name = shared_trigrams(
+                forms(distinct_mentions), forms(texts), mention_codes[owner], name_codes
+            )
+            total = of_mention + of_name
+            dice = 2 * of_mention * of_name / np.where(total > 0, total, 1)
+            np.maximum.at(similarities, owner, dice)
+        return similarities
 
 
-def _with_cui(row: int, candidates: Sequence[Any]) -> Iterator[_Candidate]:
-    """The candidates that are mappings with a CUI."""
-    for position, item in enumerate(candidates):
-        if isinstance(item, Mapping) and (cui := _text(concept_id(item)).strip()):
-            yield _Candidate(row, position, _text(item.get("name")), cui)
+def _copied(item: Any) -> Any:
+    """A copy of a candidate that is a mapping, under our own keys."""
+    item = standard_candidate(item)
+    return dict(item) if isinstance(item, Mapping) else item
+
+
+def _cui(item: Any) -> str:
+    """The CUI of a candidate that is a mapping, else ""."""
+    return _text(concept_id(item)).strip() if isinstance(item, dict) else ""
 
 
 def _text(value: Any) -> str:
@@ -171,32 +228,3 @@ def _text(value: Any) -> str:
 
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _similarities(mentions: Sequence[str], candidates: Sequence[_Candidate], names: _Column) -> np.ndarray:
-    """Similarity of each candidate's mention and the most similar of its own name and its concept's names.
-
-    Args:
-        mentions: text of the mention of each row.
-        candidates: (m,) candidates with a CUI.
-        names: names of the concepts.
-
-    Returns:
-        (m,) float64, from 0 to 1.
-    """
-    used, number = number_distinct([candidate.cui for candidate in candidates])
-    lists = names.lists_of(used)
-    offsets = list_offsets(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
-    texts = pc.list_flatten(lists).to_pylist()
-    pair_candidate, pair_text = expand_ranges(offsets[number], offsets[number + 1])
-    everyone = np.arange(len(candidates))
-    distinct, codes = number_distinct([*(candidate.name for candidate in candidates), *texts])
-    owner = np.concatenate([everyone, pair_candidate])
-    name_codes = codes[np.concatenate([everyone, len(candidates) + pair_text])]
-    mention_of = np.array([candidate.row for candidate in candidates], np.int64)
-    similarities = np.zeros(len(candidates))
-    for forms in (normalize_texts, normal_forms):
-        of_mention, of_name = shared_trigrams(forms(mentions), forms(distinct), mention_of[owner], name_codes)
-        total = of_mention + of_name
-        np.maximum.at(similarities, owner, 2 * of_mention * of_name / np.where(total > 0, total, 1))
-    return similarities

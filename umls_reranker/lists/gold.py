@@ -14,8 +14,8 @@ GOLD_KEYS = ("gold_cui", "cui")
 def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
     """The gold concepts of a mention: of each part that it names, the ids of which any is correct; () for none.
 
-    A text is one id, verbatim; a list holds alternatives of one part; and a list of lists is a composite of parts.
-    None is returned for anything else.
+    A text is one id, verbatim; a list holds alternatives of one part; and a list of lists is a
+    composite of parts. None is returned for anything else.
 
     >>> gold_parts("D003110"), gold_parts(["D003110", "C562477"]), gold_parts([["D001943"], ["D010051"]])
     ((('D003110',),), (('D003110', 'C562477'),), (('D001943',), ('D010051',)))
@@ -23,7 +23,9 @@ def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
     parts = value if isinstance(value, list) else [[value]]
     if parts and not any(isinstance(part, list) for part in parts):
         parts = [parts]
-    texts = [[id_text(item) for item in part] if isinstance(part, list) else [None] for part in parts]
+    texts = [
+        [id_text(item) for item in part] if isinstance(part, list) else [None] for part in parts
+    ]
     ids = tuple(tuple(text for text in part if text) for part in texts)
     return None if None in chain(*texts) else ids
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, arrow_writer, list_offsets, number_distinct
+from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
 from ..core.errors import UserError
 from ..vocab.types import TypeHierarchy
 from .candidate_forms import concept_id, keys_found, standard_candidate
@@ -31,32 +31,12 @@ if TYPE_CHECKING:
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
-# Successive words that texts of different documents rarely share, and the share of texts that may.
-SHARED_WORDS, FEW_SHARED = 8, 0.1
+# Successive words that texts of different documents rarely share.
+SHARED_WORDS = 8
+# The share of texts that may.
+FEW_SHARED = 0.1
 # An id that ends in a number, after a separator.
 PREFIXED = re.compile(r"(.*[A-Za-z0-9])[^A-Za-z0-9]+[A-Za-z]*\d+$")
-
-
-@dataclass(frozen=True)
-class LabelledLists:
-    """Content of a file or folder, or a batch of it.
-
-    Attributes:
-        lists: n mentions with annotations, ids without outer blanks, and the scores that any candidate has.
-        positions: file and row of each mention, for messages.
-        splits: n values of the key ``split``, None if a row has none.
-        dictionary: the dictionary that completed the candidates.
-    """
-
-    lists: AnnotatedLists
-    positions: Sequence[RowPosition]
-    splits: Sequence[Any]
-    dictionary: Dictionary | None = None
-
-    @property
-    def not_in_list(self) -> int:
-        """Number of mentions whose gold concept is not among their candidates; it is never added."""
-        return int((self.lists.annotations.gold < 0).sum())
 
 
 def read_labelled_lists(
@@ -67,123 +47,133 @@ def read_labelled_lists(
     concepts: ConceptTable | None = None,
     add: Path | None = None,
     fitted_on: bool = True,
-) -> LabelledLists:
+) -> AnnotatedLists:
     """Read a file or folder of rows (`read.read_rows`), which also have ``doc_id`` and ``cui``.
 
-    ``NAME_score`` of a candidate is the score of retriever NAME, which must not be the name of a feature; those of our
-    own retrievers need the ``index_key`` of their index. ``teacher_score`` is read from lists of a run alone.
+    ``NAME_score`` of a candidate is the score of retriever NAME, which must not be the name of a
+    feature; those of our own retrievers need the ``index_key`` of their index. ``teacher_score`` is
+    read from lists of a run alone.
 
     Args:
         path: the file or folder, such as ``lists/test.arrow`` of a run.
         hierarchy: the types that the model knows.
         dictionary: UMLS release or file of names that completes the candidates (`Dictionary`).
-        concepts: dictionary of a run, which completes the candidates and knows which gold concepts are in it.
-        add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and ``mention_id`` of a
-            row replaces it, and one with ``"is_random_sample": false`` may not count for a certificate.
-        fitted_on: whether a model is to be fitted, which needs documents to fit on and others to measure on.
+        concepts: dictionary of a run, which completes the candidates and knows which gold concepts
+            are in it.
+        add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and
+            ``mention_id`` of a row replaces it, and one with ``"is_random_sample": false`` may not
+            count for a certificate.
+        fitted_on: whether a model is to be fitted, which needs documents to fit on and others to
+            measure on.
 
     Raises:
-        UserError: a file cannot be read, a row is invalid (it is named), a mention_id is repeated in a document, there
-            are too few documents, or no list contains its gold concept.
+        UserError: a file cannot be read, a row is invalid (it is named), a mention_id is repeated
+            in a document, there are too few documents, or no list contains its gold concept.
     """
-    rows, known = _joined(path, list(read_rows(path)), [] if add is None else list(read_rows(add))), None
+    rows = _with_added(path, list(read_rows(path)), [] if add is None else list(read_rows(add)))
+    known: Dictionary | None = None
     if dictionary is not None:
         mappings = rows.mappings()
         known = Dictionary.load(dictionary, candidate_cuis(mappings))
         rows = Rows(rows.positions, known.add_to(mappings))
-    labelled = replace(labels(rows, hierarchy), dictionary=known)
-    annotations = labelled.lists.annotations
-    ids = list(chain.from_iterable(annotations.alternatives))
-    has = concepts.rows(ids) >= 0 if concepts is not None else known.has(ids) if known is not None else None
-    if has is not None:
-        bounds = list_offsets(list(map(len, annotations.alternatives)))
-        annotations = replace(annotations, in_dictionary=np.diff(list_offsets(has)[bounds]) > 0)
-        lists = labelled.lists if concepts is None else labelled.lists.completed(concepts)
-        labelled = replace(labelled, lists=replace(lists, annotations=annotations))
-    if concepts is None:
-        scores = {name: column for name, column in labelled.lists.scores.items() if name != TEACHER}
-        labelled = replace(labelled, lists=replace(labelled.lists, scores=scores))
-    refuse_repeated_ids(labelled, {})
+    lists = replace(labelled_lists(rows, hierarchy), dictionary=known)
+    if concepts is not None:
+        lists = lists.completed(concepts)
+    else:
+        scores = {name: column for name, column in lists.scores.items() if name != TEACHER}
+        lists = replace(lists, scores=scores)
+    source = known if concepts is None else concepts
+    if source is not None:
+        alternatives = lists.annotations.alternatives
+        ids = list(chain.from_iterable(alternatives))
+        known_ids = set(compress(ids, source.has(ids)))
+        in_dictionary = np.array([not known_ids.isdisjoint(each) for each in alternatives], bool)
+        annotations = replace(lists.annotations, in_dictionary=in_dictionary)
+        lists = replace(lists, annotations=annotations)
+    refuse_repeated_ids(lists, {})
     if fitted_on:
-        require_documents(path, set(labelled.lists.annotations.documents))
-    if labelled.not_in_list == len(labelled.lists):
-        lists, row = labelled.lists, next(iter(labelled.lists.owner.tolist()), 0)
+        require_documents(path, set(lists.annotations.documents))
+    if lists.not_in_list == len(lists):
+        row = next(iter(lists.owner.tolist()), 0)
         raise UserError(
             f"{path}: no list contains its gold concept (first: {lists.annotations.cuis[row]} of "
-            f"{labelled.positions[row]}, whose first candidate is {next(iter(lists.cuis.to_list()), None)}); use one "
-            "vocabulary for the ids of candidates and cui"
+            f"{lists.annotations.positions[row]}, whose top candidate is "
+            f"{next(iter(lists.cuis.to_list()), None)}); use one vocabulary for the ids of candidates and "
+            "cui"
         )
-    return labelled
+    return lists
 
 
 def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLists:
     """The lists of a run's split, completed by its dictionary."""
     path = run / "lists" / f"{split}.arrow"
-    return read_labelled_lists(path, concepts.hierarchy, concepts=concepts, fitted_on=False).lists
+    return read_labelled_lists(path, concepts.hierarchy, concepts=concepts, fitted_on=False)
 
 
-def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledLists]:
+def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[AnnotatedLists]:
     """Read and check rows as `read_labelled_lists` does, in batches."""
     has_any = False
     for rows in read_rows(path):
-        labelled = labels(rows, hierarchy)
-        has_any = has_any or len(labelled.lists.names) > 0
-        yield labelled
+        lists = labelled_lists(rows, hierarchy)
+        has_any = has_any or len(lists.names) > 0
+        yield lists
     if not has_any:
         raise UserError(f"{path} holds no mentions with candidates")
 
 
-def labels(rows: Rows, hierarchy: TypeHierarchy) -> LabelledLists:
-    """The lists of rows with their gold concepts.
+def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
+    """The lists of rows with gold concepts; ids have no outer blanks, and each score any candidate.
 
     Raises:
-        UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui; names it.
+        UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui;
+            names it.
     """
-    positions = rows.positions
+    positions, content = rows
     try:
-        lists = CandidateLists.from_rows(hierarchy, rows.content, scores=None)
+        lists = CandidateLists.from_rows(hierarchy, content, scores=None)
     except InvalidRow as fault:
-        errors = row_errors(partial(CandidateLists.from_rows, hierarchy, scores=None), rows.content)
+        errors = row_errors(partial(CandidateLists.from_rows, hierarchy, scores=None), content)
         more = _and_more(len(errors) - errors.count(None) - 1)
         raise UserError(f"{positions[fault.row]}: {fault.reason}{more}") from None
-    documents = list(map(id_text, first_values(rows.content, "doc_id")))
-    gold_ids = list(map(gold_parts, first_values(rows.content, *GOLD_KEYS, "id")))
-    for key, values in (("doc_id", documents), ("cui", gold_ids)):
+    documents = list(map(id_text, first_values(content, "doc_id")))
+    golds = list(map(gold_parts, first_values(content, *GOLD_KEYS, "id")))
+    for key, values in (("doc_id", documents), ("cui", golds)):
         if None in values:
-            at = values.index(None)
+            row = values.index(None)
             raise UserError(
-                f"{positions[at]}: {key} is missing or no id{_and_more(values.count(None) - 1)}; give doc_id and "
-                f"cui: an id, {CUI_LESS} for no concept, a list of alternative ids, or a list of lists for "
-                "several concepts" + keys_found(rows.mappings()[at])
+                f"{positions[row]}: {key} is missing or no id{_and_more(values.count(None) - 1)}; give "
+                f"doc_id and cui: an id, {CUI_LESS} for no concept, a list of alternative ids, or a list "
+                f"of lists for several concepts{keys_found(rows.mappings()[row])}"
             )
-    parts = [of_mention or () for of_mention in gold_ids]
-    alternatives = np.fromiter((tuple(dict.fromkeys(chain(*of_mention))) for of_mention in parts), object, len(parts))
-    lists = _complete(lists, rows)
+    lists = _with_ids(lists, rows)
+    # Of each mention, the ids of which any is correct.
+    alternatives = np.empty(len(lists), object)
+    alternatives[:] = [tuple(dict.fromkeys(chain(*(parts or ())))) for parts in golds]
     numbers = {text: code for code, text in enumerate(lists.cuis.texts)}
-    gold = np.array([numbers.get(ids[0], -1) if ids else -1 for ids in alternatives], np.int64)
-    correct = np.flatnonzero((lists.cuis.codes == gold[lists.owner]) | lists.among(alternatives))
-    owners, first = np.unique(lists.owner[correct], return_index=True)
-    gold = np.full(len(lists), -1, np.int64)
-    gold[owners] = correct[first] - lists.offsets[owners]
-    starts = [row if start is None else start for row, start in enumerate(first_values(rows.content, "start"))]
-    ends = [
-        start + 1 if end is None else end for start, end in zip(starts, first_values(rows.content, "end"), strict=True)
+    gold_codes = np.array(
+        [numbers.get(ids[0], -1) if ids else -1 for ids in alternatives], np.int64
+    )
+    is_gold = lists.cuis.codes == gold_codes[lists.owner]
+    starts = [
+        row if start is None else start for row, start in enumerate(first_values(content, "start"))
     ]
+    offsets = zip(starts, first_values(content, "end"), strict=True)
+    sampled = first_values(content, "is_random_sample")
     annotations = Annotations(
         cuis=np.array(list(map("|".join, alternatives)), object),
         alternatives=alternatives,
-        composite=np.array([len(of_mention) > 1 for of_mention in parts], bool),
+        composite=np.array([len(parts or ()) > 1 for parts in golds], bool),
         documents=np.array(documents, object),
         starts=np.array(starts),
-        ends=np.array(ends),
-        gold=gold,
+        ends=np.array([start + 1 if end is None else end for start, end in offsets]),
+        gold=lists.first_positions(is_gold | lists.among(alternatives)),
         in_dictionary=np.array([bool({*ids} - {CUI_LESS}) for ids in alternatives], bool),
-        is_random_sample=np.array(
-            [value is not False for value in first_values(rows.content, "is_random_sample")], bool
-        ),
-        mention_ids=np.array(list(map(id_text, first_values(rows.content, "mention_id"))), object),
+        is_random_sample=np.array([value is not False for value in sampled], bool),
+        mention_ids=np.array(list(map(id_text, first_values(content, "mention_id"))), object),
+        splits=np.array(first_values(content, "split"), object),
+        positions=np.fromiter(positions, object, len(positions)),
     )
-    return LabelledLists(lists.annotated(annotations), positions, first_values(rows.content, "split"))
+    return lists.annotated(annotations)
 
 
 def list_rows(
@@ -195,13 +185,16 @@ def list_rows(
         mentions: n rows with the columns of `mentions.MENTION_FEATURES`.
         offsets: (n + 1,) where each mention's candidates start.
         candidates: key -> m values.
-        index_key: `core.stages.index_key` of the index whose scores they have; "" for those of a user.
+        index_key: `core.stages.index_key` of the index whose scores they have; "" for those of a
+            user.
     """
     renamed = {"mention": "entity", "semantic_types": "entity_type"}
     items = pa.StructArray.from_arrays(list(candidates.values()), list(candidates))
     columns = {renamed.get(name, name): mentions[name] for name in mentions.column_names}
     columns["index_key"] = pa.array([index_key] * len(mentions), pa.string())
-    return pa.table(columns | {"candidates": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)})
+    return pa.table(
+        columns | {"candidates": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)}
+    )
 
 
 def write_list_rows(batches: Iterator[pa.Table], path: Path) -> None:
@@ -225,15 +218,23 @@ def parts_of_documents(lists: AnnotatedLists) -> tuple[str, bool]:
     """Whether documents of one mention each seem to be parts of the same documents.
 
     Returns:
-        A sentence, empty if any document has several mentions; and whether a tenth of the texts share `SHARED_WORDS`
-        successive words with others, or a tenth of the ids their beginning.
+        A sentence, empty if any document has several mentions; and whether a tenth of the texts
+        share `SHARED_WORDS` successive words with others, or a tenth of the ids their beginning.
     """
-    annotations, count = lists.annotations, len(lists)
+    annotations = lists.annotations
+    count = len(lists)
     if len({*annotations.documents}) < count:
         return "", False
-    texts = [" ".join(parts).split() for parts in zip(lists.lefts, lists.mentions, lists.rights, strict=True)]
-    parts = [{tuple(words[at : at + SHARED_WORDS]) for at in range(len(words) - SHARED_WORDS + 1)} for words in texts]
-    uses, found = Counter(chain.from_iterable(parts)), []
+    texts = [
+        " ".join(parts).split()
+        for parts in zip(lists.lefts, lists.mentions, lists.rights, strict=True)
+    ]
+    parts = [
+        {tuple(words[at : at + SHARED_WORDS]) for at in range(len(words) - SHARED_WORDS + 1)}
+        for words in texts
+    ]
+    uses = Counter(chain.from_iterable(parts))
+    found = []
     if sum(any(uses[part] > 1 for part in of_text) for of_text in parts) >= FEW_SHARED * count:
         found.append("texts overlap")
     for ids in (annotations.documents, annotations.mention_ids):
@@ -241,20 +242,28 @@ def parts_of_documents(lists: AnnotatedLists) -> tuple[str, bool]:
         if FEWEST_DOCUMENTS <= len(starts) <= (1 - FEW_SHARED) * starts.total():
             found.append(f"ids begin alike, as with {starts.most_common(1)[0][0]}")
     but = f", but {' and '.join(found)}, so nothing is certified" if found else ""
-    return f"each mention has a doc_id of its own{but}; give mentions of one text one doc_id", bool(found)
+    return f"each mention has a doc_id of its own{but}; give mentions of one text one doc_id", bool(
+        found
+    )
 
 
-def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], RowPosition]) -> None:
+def refuse_repeated_ids(
+    lists: AnnotatedLists, first_rows: dict[tuple[str, str], RowPosition]
+) -> None:
     """Refuse a mention_id that is repeated in a document.
 
     Args:
-        batch: the lists.
+        lists: a batch of lists.
         first_rows: (document, mention_id) -> its row in earlier batches; it is updated.
     """
-    annotations = batch.lists.annotations
-    rows = zip(annotations.documents, annotations.mention_ids, batch.positions, strict=True)
+    annotations = lists.annotations
+    rows = zip(annotations.documents, annotations.mention_ids, annotations.positions, strict=True)
     for document, mention_id, position in rows:
-        first_row = position if mention_id is None else first_rows.setdefault((document, mention_id), position)
+        first_row = (
+            position
+            if mention_id is None
+            else first_rows.setdefault((document, mention_id), position)
+        )
         if first_row != position:
             raise UserError(
                 f"{position}: mention_id {mention_id!r} of document {document} was already used in {first_row}; list "
@@ -265,8 +274,8 @@ def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], 
 def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None) -> np.ndarray:
     """The candidate of each concept in a list with the highest score (m,), or without scores its first, (k,) int64.
 
-    So several names of one concept do not compete for probability or margin. Each takes the position of the first
-    candidate of its concept, so the concepts of a list keep their order.
+    So several names of one concept do not compete for probability or margin. Each takes the
+    position of the first candidate of its concept, so the concepts of a list keep their order.
     """
     first = np.unique(lists.concepts, return_index=True)[1]
     if scores is None:
@@ -286,10 +295,13 @@ def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
 
 def gold_ids(rows: Rows) -> list[set[str]]:
     """The ids under ``cui`` or ``gold_cui`` of each row, of which any is correct; empty if there are none."""
-    return [set(chain.from_iterable(gold_parts(value) or ())) for value in first_values(rows.content, *GOLD_KEYS)]
+    return [
+        set(chain.from_iterable(gold_parts(value) or ()))
+        for value in first_values(rows.content, *GOLD_KEYS)
+    ]
 
 
-def _joined(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
+def _with_added(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
     """All rows; those added replace rows with the same document and mention_id."""
     if not any(batch.positions for batch in batches):
         raise UserError(f"{path} holds no mentions")
@@ -299,12 +311,16 @@ def _joined(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> Rows:
         try:
             return Rows(positions, pa.concat_tables(tables, promote_options="permissive"))
         except pa.ArrowException as error:
-            raise UserError(f"{path}: the files have columns of different types ({error})") from None
+            raise UserError(
+                f"{path}: the files have columns of different types ({error})"
+            ) from None
     rows = [row for batch in batches for row in batch.mappings()]
     further = [row for batch in added for row in batch.mappings()]
     replaced = {_identity(row) for row in further} - {None}
-    kept = [at for at, row in enumerate(rows) if _identity(row) not in replaced]
-    return Rows([*(positions[at] for at in kept), *positions[len(rows) :]], [*(rows[at] for at in kept), *further])
+    retained = [at for at, row in enumerate(rows) if _identity(row) not in replaced]
+    retained += range(len(rows), len(positions))
+    rows += further
+    return Rows([positions[at] for at in retained], [rows[at] for at in retained])
 
 
 def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:
@@ -317,15 +333,16 @@ def _and_more(count: int) -> str:
     return f"; {count:,} more rows have errors" if count else ""
 
 
-def _complete(lists: CandidateLists, rows: Rows) -> CandidateLists:
-    """The lists with ids without outer blanks, which all candidates have, and without scores that none has."""
+def _with_ids(lists: CandidateLists, rows: Rows) -> CandidateLists:
+    """The lists with ids without outer blanks, which all candidates have, and scores that any has."""
     is_blank = np.array([not cui for cui in lists.ids], bool)[lists.cuis.codes]
     if is_blank.any():
-        at = int(is_blank.argmax())
-        row = int(lists.owner[at])
-        place = at - lists.offsets[row]
-        keys = keys_found(standard_candidate(rows.mappings()[row]["candidates"][place]))
-        raise UserError(f"{rows.positions[row]}: candidate {place} has no cui; give each candidate one{keys}")
-    scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
+        row = int(lists.owner[is_blank.argmax()])
+        position = int(is_blank.argmax() - lists.offsets[row])
+        keys = keys_found(standard_candidate(rows.mappings()[row]["candidates"][position]))
+        raise UserError(
+            f"{rows.positions[row]}: candidate {position} has no cui; give each candidate one{keys}"
+        )
     cuis, codes = number_distinct(lists.ids)
+    scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     return replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=scores)

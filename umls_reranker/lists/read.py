@@ -1,8 +1,9 @@
 """Rows of mentions with candidates, from a file, a folder or stdin: JSON, JSON Lines, CSV, TSV, Parquet or Arrow.
 
-A row is ``{"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui", "candidates": [{"cui", "name",
-"NAME_score", ...}]}``; only ``entity`` and ``candidates`` are needed to rank. CSV and TSV have one row per candidate:
-successive rows with the same ``mention_id`` and ``doc_id`` are one mention.
+A row is ``{"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui", "candidates":
+[{"cui", "name", "NAME_score", ...}]}``; only ``entity`` and ``candidates`` are needed to rank. CSV
+and TSV have one row per candidate: successive rows with the same ``mention_id`` and ``doc_id`` are
+one mention.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ ERROR = "error"
 MENTION_CELLS = {
     **{
         key: key
-        for key in ("mention_id", "doc_id", "entity", "entity_type", "left", "right", "split", "is_random_sample")
+        for key in (
+            "mention_id",
+            "doc_id",
+            "entity",
+            "entity_type",
+            "left",
+            "right",
+            "split",
+            "is_random_sample",
+        )
     },
     **{"mention": "entity", "gold_cui": "cui"},
 }
@@ -71,7 +81,9 @@ def mention_files(path: Path) -> list[Path]:
         return [Path("/dev/stdin")]
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
     if not (files := [file for file in files if file.suffix in ENDINGS]):
-        raise UserError(f"{path} is no file of mentions, nor a folder of such files; give {', '.join(ENDINGS)}")
+        raise UserError(
+            f"{path} is no file of mentions, nor a folder of such files; give {', '.join(ENDINGS)}"
+        )
     return files
 
 
@@ -91,7 +103,9 @@ def read_rows(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
                 continue
             numbered = _candidate_rows(file) if file.suffix in DELIMITERS else _json_rows(file)
             while batch := list(itertools.islice(numbered, batch_rows)):
-                yield Rows([RowPosition(file, number) for number, _ in batch], [row for _, row in batch])
+                yield Rows(
+                    [RowPosition(file, number) for number, _ in batch], [row for _, row in batch]
+                )
 
 
 @contextmanager
@@ -99,7 +113,9 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table") from None
+        raise UserError(
+            f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table"
+        ) from None
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -113,7 +129,10 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 row = {"line": line.decode(errors="replace").strip(), ERROR: f"not JSON ({error})"}
-            yield number, row if isinstance(row, dict) else {"line": row, ERROR: "not a JSON object"}
+            yield (
+                number,
+                row if isinstance(row, dict) else {"line": row, ERROR: "not a JSON object"},
+            )
 
 
 def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
@@ -145,7 +164,9 @@ def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
 
 def _decoded(table: pa.Table) -> pa.Table:
     """The table without dictionaries: each file of a folder has its own, and one output cannot hold them."""
-    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types]
+    kinds = [
+        kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types
+    ]
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
 
 
@@ -163,7 +184,9 @@ def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for (_, mention_id), group in itertools.groupby(_cells(path, reader), key):
             lines = list(group)
             if not mention_id:
-                raise UserError(f"{path}:{lines[0][0]}: mention_id is missing; give each mention its own")
+                raise UserError(
+                    f"{path}:{lines[0][0]}: mention_id is missing; give each mention its own"
+                )
             yield lines[0][0], _mention([cells for _, cells in lines])
 
 
@@ -171,9 +194,14 @@ def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, 
     """The line and the cells that are not blank of each row."""
     for row in reader:
         if None in row or None in row.values():
-            raise UserError(f"{path}:{reader.line_num}: the row has not as many fields as the first line has columns")
+            raise UserError(
+                f"{path}:{reader.line_num}: the row has not as many fields as the first line has columns"
+            )
         renamed = {} if "cui" in row else {"id": "cui"}
-        yield reader.line_num, {renamed.get(column, column): cell for column, cell in row.items() if cell.strip()}
+        yield (
+            reader.line_num,
+            {renamed.get(column, column): cell for column, cell in row.items() if cell.strip()},
+        )
 
 
 def _mention(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -192,7 +220,11 @@ def _mention(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     elif mention.get("cui", "").startswith("["):
         mention["cui"] = json.loads(mention["cui"])
     mention["candidates"] = [
-        {key: value for column, cell in cells.items() for key, value in _candidate_cell(column, cell)}
+        {
+            key: value
+            for column, cell in cells.items()
+            for key, value in _candidate_cell(column, cell)
+        }
         for cells in rows
         if "name" in cells or "cui" in cells
     ]

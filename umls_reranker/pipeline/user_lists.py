@@ -20,7 +20,6 @@ from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import FIELDS, as_arrow
 from ..lists.index_scores import TEACHER
 from ..lists.labels import (
-    LabelledLists,
     best_of_each_concept,
     labelled_batches,
     list_rows,
@@ -51,8 +50,12 @@ class ListConcepts:
         """Add the candidates of some lists."""
         columns = (lists.cuis.to_list(), lists.names.to_list(), lists.preferred_names.to_pylist())
         further = (lists.definitions.to_pylist(), lists.candidate_types)
-        for cui, name, preferred, definition, types in dict.fromkeys(zip(*columns, *further, strict=True)):
-            self.fields |= {key for key, value in zip(FIELDS, (preferred, definition), strict=True) if value}
+        for cui, name, preferred, definition, types in dict.fromkeys(
+            zip(*columns, *further, strict=True)
+        ):
+            self.fields |= {
+                key for key, value in zip(FIELDS, (preferred, definition), strict=True) if value
+            }
             known = self._concepts.get(cui) or Concept(cui, "")
             self._concepts[cui] = replace(
                 known,
@@ -66,15 +69,23 @@ class ListConcepts:
         """The concepts of a dictionary with further names from the lists, then the concepts that it lacks."""
         rest, bare = dict(self._concepts), {bare_id(cui): cui for cui in self._concepts}
         for concept in dictionary:
-            ids = [cui if cui in rest else bare.get(bare_id(cui), "") for cui in (concept.cui, *concept.alternates)]
+            ids = [
+                cui if cui in rest else bare.get(bare_id(cui), "")
+                for cui in (concept.cui, *concept.alternates)
+            ]
             for listed in filter(None, [rest.pop(cui, None) for cui in ids]):
                 names = {*concept.synonyms, concept.name}
                 concept = replace(
                     concept,
-                    synonyms=(*concept.synonyms, *(name for name in _names(listed) if name not in names)),
+                    synonyms=(
+                        *concept.synonyms,
+                        *(name for name in _names(listed) if name not in names),
+                    ),
                     semantic_types=concept.semantic_types or listed.semantic_types,
                     definition=concept.definition or listed.definition,
-                    alternates=tuple(dict.fromkeys([*concept.alternates, *{listed.cui} - {concept.cui}])),
+                    alternates=tuple(
+                        dict.fromkeys([*concept.alternates, *{listed.cui} - {concept.cui}])
+                    ),
                 )
             yield concept
         for concept in rest.values():
@@ -99,22 +110,27 @@ class DocumentSplits:
         self._split_of = split_of
         self._is_given: bool | None = None
 
-    def add(self, batch: LabelledLists) -> np.ndarray:
+    def add(self, lists: AnnotatedLists) -> np.ndarray:
         """The split of each mention of a batch, (n,) str, "" for those in none.
 
         Raises:
             UserError: a row has no split, or an unknown one, or its document is in another.
         """
         if self._is_given is None:
-            self._is_given = any(split is not None for split in batch.splits)
-        rows = zip(batch.lists.annotations.documents, batch.splits, batch.positions, strict=True)
+            self._is_given = any(split is not None for split in lists.annotations.splits)
+        annotations = lists.annotations
+        rows = zip(annotations.documents, annotations.splits, annotations.positions, strict=True)
         found: list[str] = []
         for document, split, position in rows:
             if self._is_given != (split is not None) or (self._is_given and split not in SPLITS):
-                raise UserError(f"{position}: split is {split!r}; write one of {SPLITS} in all rows or none")
+                raise UserError(
+                    f"{position}: split is {split!r}; write one of {SPLITS} in all rows or none"
+                )
             split = split if self._is_given else self._split_of(document)
             if self.of_documents.setdefault(document, split) != split:
-                raise UserError(f"{position}: document {document} is in two splits, which must not share documents")
+                raise UserError(
+                    f"{position}: document {document} is in two splits, which must not share documents"
+                )
             found.append(split or "")
         return np.array(found)
 
@@ -128,7 +144,8 @@ def write_user_lists(
 ) -> tuple[ListConcepts, dict[str, Any]]:
     """Copy rows into the datasets of mentions and of lists, all four splits, in the order of the rows.
 
-    Of several candidates of one concept in a list, the first is kept. The gold concept is never added to a list.
+    Of several candidates of one concept in a list, the first is kept. The gold concept is never
+    added to a list.
 
     Args:
         path: file or folder, as for `labels.labelled_batches`.
@@ -138,31 +155,35 @@ def write_user_lists(
         lists_folder: folder of the lists.
 
     Returns:
-        The concepts of the lists, and counts: ``mentions`` and, of these, ``in_list``, by split; ``documents``,
-        ``candidates``, ``repeated_candidates``, ``mentions_in_no_list``; and the names of the ``scores``.
+        The concepts of the lists, and counts: ``mentions`` and, of these, ``in_list``, by split;
+        ``documents``, ``candidates``, ``repeated_candidates``, ``mentions_in_no_list``; and the
+        names of the ``scores``.
 
     Raises:
-        UserError: a row is invalid, a mention is repeated, a split is empty, there are too few documents, or no list
-            contains its gold concept.
+        UserError: a row is invalid, a mention is repeated, a split is empty, there are too few
+            documents, or no list contains its gold concept.
     """
     concepts, splits, counts = ListConcepts(), DocumentSplits(split_of), Counter[str]()
     first_rows: dict[tuple[str, str], RowPosition] = {}
     scores: dict[str, None] = {}
     waiting: dict[str, list[AnnotatedLists]] = {split: [] for split in SPLITS}
     for batch in labelled_batches(path, hierarchy):
-        refuse_feature_names(batch.lists)
+        refuse_feature_names(batch)
         refuse_repeated_ids(batch, first_rows)
         of_mentions = splits.add(batch)
-        concepts.add(batch.lists)
-        lists = batch.lists.with_candidates(best_of_each_concept(batch.lists))
+        concepts.add(batch)
+        lists = batch.with_candidates(best_of_each_concept(batch))
         scores |= dict.fromkeys(lists.scores)
-        counts["candidates"] += len(batch.lists.names)
-        counts["repeated_candidates"] += len(batch.lists.names) - len(lists.names)
+        counts["candidates"] += len(batch.names)
+        counts["repeated_candidates"] += len(batch.names) - len(lists.names)
         counts["mentions_in_no_list"] += int((of_mentions == "").sum())
         for split in SPLITS:
             waiting[split].append(lists.take(of_mentions == split))
     in_split = {split: sum(map(len, of_split)) for split, of_split in waiting.items()}
-    in_list = {split: sum(int(lists.labels.sum()) for lists in of_split) for split, of_split in waiting.items()}
+    in_list = {
+        split: sum(int(lists.labels.sum()) for lists in of_split)
+        for split, of_split in waiting.items()
+    }
     require_documents(path, splits.of_documents)
     if empty := [split for split in SPLITS if not in_split[split]]:
         raise UserError(f"{path}: the split {empty[0]!r} is empty (mentions by split: {in_split})")
@@ -175,7 +196,12 @@ def write_user_lists(
             names = [name for name in scores if name != TEACHER or split == "train"]
             rows = _written_mentions(of_split, writers[split], names)
             write_list_rows(rows, lists_folder / f"{split}.arrow")
-    report = {"mentions": in_split, "in_list": in_list, "documents": len(splits.of_documents), "scores": [*scores]}
+    report = {
+        "mentions": in_split,
+        "in_list": in_list,
+        "documents": len(splits.of_documents),
+        "scores": [*scores],
+    }
     return concepts, report | counts
 
 
@@ -207,7 +233,9 @@ def _mention_rows(lists: AnnotatedLists, first: int) -> pa.Table:
         "right": [text[:CONTEXT_CHARS] for text in lists.rights],
         "cui": [
             [[cui] for cui in ids] if is_composite else [ids]
-            for ids, is_composite in zip(annotations.alternatives, annotations.composite, strict=True)
+            for ids, is_composite in zip(
+                annotations.alternatives, annotations.composite, strict=True
+            )
         ],
         "semantic_types": list(map(list, lists.types)),
     }

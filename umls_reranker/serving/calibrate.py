@@ -152,7 +152,7 @@ def calibrate_lists(
         "is_plain": source.cross_encoder is not None and source.reranker is None,
         "mentions": len(lists),
         "documents": len({*lists.annotations.documents}),
-        "not_in_list": int((lists.annotations.gold < 0).sum()),
+        "not_in_list": lists.not_in_list,
         "scores": [name for name in lists.scores if not name.endswith(FOUND)],
         "known_documents": known,
         "calibrated_again": is_again,

@@ -13,9 +13,8 @@ from ..calibration.decisions import Decisions
 from ..calibration.inputs import ALL_INPUTS
 from ..calibration.thresholds import TIERS
 from ..core.arrays import RepeatedTexts, list_sizes
-from ..lists.candidate_lists import CandidateLists
+from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import as_arrow
-from ..lists.labels import LabelledLists
 
 # The key of a row, and the column of a table, with the ranked candidates.
 RANKED = "ranked"
@@ -149,20 +148,20 @@ MANY_LISTS = 100
 MOSTLY = 0.9
 
 
-def described(labelled: LabelledLists, cross_encoder_inputs: Sequence[str]) -> str:
+def described(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -> str:
     """The description in lines of text.
 
     Args:
-        labelled: the lists.
+        lists: the lists.
         cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none without one.
     """
-    return "\n".join(_lines(labelled, cross_encoder_inputs))
+    return "\n".join(_lines(lists, cross_encoder_inputs))
 
 
-def _lines(labelled: LabelledLists, cross_encoder_inputs: Sequence[str]) -> Iterator[str]:
-    lists, candidates = labelled.lists, len(labelled.lists.names)
+def _lines(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -> Iterator[str]:
+    candidates = len(lists.names)
     yield (
-        f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; {labelled.not_in_list:,} "
+        f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; {lists.not_in_list:,} "
         "without their gold concept among the candidates, which count as errors"
     )
     yield f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}"
@@ -180,7 +179,7 @@ def _lines(labelled: LabelledLists, cross_encoder_inputs: Sequence[str]) -> Iter
                 f"caution: {name}_score rises along lists: negate it if the best come first (higher is better), else "
                 "reverse the lists, for a gain over their order would mean nothing"
             )
-    if len(lists) >= MANY_LISTS and not labelled.not_in_list:
+    if len(lists) >= MANY_LISTS and not lists.not_in_list:
         yield "caution: every list has its gold concept; if it was added to them, all figures are too good"
     typed, known = int(lists.types.is_known.sum()), int((lists.candidate_types.codes >= 0).sum())
     yield f"entity_type: {typed:,} of {len(lists):,} mentions; semantic_types: {known:,} of {candidates:,} candidates"
@@ -188,8 +187,8 @@ def _lines(labelled: LabelledLists, cross_encoder_inputs: Sequence[str]) -> Iter
         if count := candidates - texts.null_count:
             reads = "read by the cross-encoder" if key in cross_encoder_inputs else "not read by the cross-encoder"
             yield f"{key}: {count:,} of {candidates:,} candidates, {reads}"
-    if labelled.dictionary is not None:
-        found = (f"{name} of {count:,}" for name, count in labelled.dictionary.known(lists.cuis.to_list()).items())
+    if lists.dictionary is not None:
+        found = (f"{name} of {count:,}" for name, count in lists.dictionary.known(lists.cuis.to_list()).items())
         yield f"of {candidates:,} candidates, the dictionary has {' and '.join(found)}"
     if unknown := lists.unknown_types:
         yield (

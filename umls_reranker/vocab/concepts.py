@@ -289,6 +289,10 @@ class ConceptColumns:
         """Rows of n CUIs or alternates of them, (n,) int64; -1 for unknown ones."""
         return self._by_cui.find_one(_texts("CUIs", cuis))
 
+    def has(self, cuis: Sequence[str]) -> np.ndarray:
+        """Whether there is a concept with each of n ids, (n,) bool."""
+        return self.rows(cuis) >= 0
+
     def column(self, name: str, rows: np.ndarray) -> pa.Array:
         """One column at n rows, (n,), null at row -1.
 
