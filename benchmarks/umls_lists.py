@@ -63,8 +63,8 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
     named = [(one.cui, name) for one in iter_concepts(rows) for name in (one.name, *one.synonyms)]
     source = ModelSource()
     source = replace(source, counts=source.counts.with_names(*zip(*named, strict=True)))
-    lists = read_labelled_lists(lists, source.hierarchy)
-    new = calibrate_lists(source, lists, CalibrationArguments(), SEED)
+    labelled = read_labelled_lists(lists, source.hierarchy)
+    new = calibrate_lists(source, labelled, CalibrationArguments(), SEED)
     save_calibrated(source, new, folder)
     card = folder / "README.md"
     card.write_text(card.read_text(encoding="utf-8").replace(CARD_ROW, LICENSES), encoding="utf-8")
