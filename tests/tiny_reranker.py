@@ -44,15 +44,14 @@ HIERARCHY = TypeHierarchy(
 def fit_thresholds() -> ThresholdTable:
     """Thresholds of two types, of which drugs need a higher probability than diseases."""
     rng = np.random.default_rng(0)
-    p, labels = np.empty((800, 2)), np.zeros((800, 2), int)
-    for rows, bar in ((slice(400), 0.3), (slice(400, 800), 0.6)):
+    p = np.empty((800, 2))
+    labels = np.zeros((800, 2), int)
+    for rows, bar in ((slice(400), 0.35), (slice(400, 800), 0.65)):
         top = rng.uniform(0, 1, 400)
         p[rows] = np.column_stack([top, top * 0.2])
-        labels[rows, 0] = rng.random(400) < 1 / (1 + np.exp(-20 * (top - bar)))
+        labels[rows, 0] = rng.random(400) < 1 / (1 + np.exp(-15 * (top - bar)))
     lists = flat_lists(labels, ["T047"] * 400 + ["T121"] * 400, HIERARCHY, size=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(thresholds, "SHRINKAGE", 0.0)
-        return thresholds.fit_thresholds(lists, p.ravel(), 2 * np.arange(800), CalibrationArguments())
+    return thresholds.fit_thresholds(lists, p.ravel(), 2 * np.arange(800), CalibrationArguments())
 
 
 def tiny_reranker(

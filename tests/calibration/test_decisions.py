@@ -28,7 +28,8 @@ def test_margins_are_to_the_best_other_concept():
 
 
 def test_tiers_go_by_the_types_of_the_mention_and_only_the_first_candidate_is_accepted():
-    types, p = ["T047", "T121", None, "T121"], 0.5
+    types = ["T047", "T121", None, "T121"]
+    p = 0.45
     lists = make_lists(["m"] * 4, [["a", "b"], ["a"], ["a"], []], types, HIERARCHY)
     decided = decide([p - 0.01, p, p, p], lists)
     rows = [fit_thresholds().for_type(kind) for kind in ("T047", "T047", "T121", None)]

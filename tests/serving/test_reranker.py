@@ -174,7 +174,7 @@ def test_an_unknown_type_warns_and_takes_the_default():
         ((best,), (known,), *_) = reranker.rerank_batch(["mention"] * len(types), [["a"]] * len(types), types)
     assert len(caught) == 1 and caught[0].filename == __file__ and len(str(caught[0].message)) < 400
     assert best.accepted and best.tier == "medium"
-    assert not known.accepted and known.tier == "reject"
+    assert not known.accepted and known.tier == "low"
 
 
 def test_warnings_of_unknown_types_do_not_pile_up():
