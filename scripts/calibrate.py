@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Fit calibrator and thresholds on labelled candidate lists, and write the model folder.
 
     umls-reranker calibrate quickstart
@@ -23,19 +22,15 @@ from pathlib import Path
 
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.models.arguments import RunArguments
-from umls_reranker.pipeline.command import run_script, would_make
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
-from umls_reranker.pipeline.stages import run_stage
+from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
 
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
-
 ADD_HELP = (
     "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of LISTS replaces it; "
     'rows with "is_random_sample": false count for weights and thresholds, but not for certificates'
 )
-
-
 MODEL_HELP = "folder or Hub id of a reranker or a sequence classifier with one logit; without it, only the lists count"
 
 
@@ -43,59 +38,23 @@ def main() -> None:
     parser = lists_parser(__doc__, FITTING_KEYS, nargs="?", help=MODEL_HELP)
     parser.add_argument("--add", type=Path, help=ADD_HELP)
     parser.add_argument(
-        "--keep_cross_encoder", action="store_true", help="keep MODEL's cross-encoder even if it is no help"
+        "--keep_cross_encoder",
+        action="store_true",
+        help="keep MODEL's cross-encoder even if it is no help",
     )
     if is_on_lists():
-        calibrate_on_lists(parser.parse_args())
-        return
+        options = parser.parse_args()
+        from umls_reranker.pipeline.model import calibrate_on_lists
+
+        return calibrate_on_lists(options)
     parser.description = None
-    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", (RunArguments, CalibrationArguments))
-    run_stage("model", recipe, make)
+    recipe = parse_recipe(
+        f"{__doc__}\n{parser.format_help()}", (RunArguments, CalibrationArguments)
+    )
+    run = RunFolder(recipe.run.run_dir)
+    stage = make_stage("model", recipe, run)
+    with run.locked(dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
+            from umls_reranker.pipeline.model import make_model
 
-
-def make(recipe, run, stage) -> None:
-    from umls_reranker.lists.labels import read_run_lists
-    from umls_reranker.pipeline.checkpoint import checkpoint_of_run
-    from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary, write_calibrated
-    from umls_reranker.vocab.concepts import ConceptTable
-
-    source = checkpoint_of_run(recipe, run)
-    lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
-    # The cross-encoder was trained for this, so it stays.
-    new = calibrate_lists(source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True)
-    with stage.writing() as (folder, summary):
-        write_calibrated(source, new, folder)
-        summary |= new.fitted
-    print(calibration_summary(new))
-
-
-def calibrate_on_lists(options) -> None:
-    from umls_reranker.calibration.calibrators import CALIBRATORS
-    from umls_reranker.core.errors import UserError
-    from umls_reranker.lists.labels import read_labelled_lists
-    from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary, save_calibrated
-    from umls_reranker.serving.model_source import ModelSource
-    from umls_reranker.serving.rows import described
-
-    methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
-    if options.calibrator not in methods:
-        raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
-    if options.output.exists():
-        raise UserError(f"{options.output} already exists; choose another folder for the new model")
-    source = ModelSource.load(options.model, options.revision, options.device, options.dtype)
-    lists = read_labelled_lists(options.lists, source.hierarchy, options.dictionary, add=options.add)
-    # Before anything is scored, which may take long.
-    print(described(lists, source.reads), flush=True)
-    settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
-    if options.dry_run:
-        print(source.needed_documents(lists, settings))
-        would_make("calibrate", options.output)
-        return
-    keep = options.keep_cross_encoder
-    new = calibrate_lists(source, lists, settings, options.seed, keep_cross_encoder=keep)
-    save_calibrated(source, new, options.output)
-    print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
-
-
-if __name__ == "__main__":
-    run_script(main)
+            make_model(recipe, run, stage)

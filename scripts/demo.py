@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Open a web page to try a model.
 
     umls-reranker demo my_model
@@ -12,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.pipeline.command import CommandParser, run_script
+from umls_reranker.pipeline.command import CommandParser
 
 
 def main() -> None:
@@ -21,7 +20,9 @@ def main() -> None:
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--lists", type=Path, help="JSON Lines with rows that become examples")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if available)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
     options = parser.parse_args()
     try:
@@ -36,8 +37,6 @@ def main() -> None:
             examples = [line.strip() for line in islice(lines, 5)]
     reranker = UMLSReranker.from_pretrained(options.model, options.revision, options.device)
     page = build_page(reranker, options.model, examples or EXAMPLES)
-    page.launch(server_name=options.host, server_port=options.port, share=False, enable_monitoring=False)
-
-
-if __name__ == "__main__":
-    run_script(main)
+    page.launch(
+        server_name=options.host, server_port=options.port, share=False, enable_monitoring=False
+    )

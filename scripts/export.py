@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Export the model folder's cross-encoder to ONNX, for serving without PyTorch.
 
     umls-reranker export quickstart
@@ -10,7 +9,7 @@ valid; otherwise the export is refused. Needs the extra export.
 """
 
 from umls_reranker.models.arguments import RunArguments
-from umls_reranker.pipeline.command import run_script, would_make
+from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
 
@@ -30,8 +29,6 @@ def main() -> None:
     with run.locked():
         lists = read_run_lists(run.path, "dev", ConceptTable.load(run.path / "concepts"))
         pairs, apart = export_onnx(folder, lists)
-    print(f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; calibration unchanged")
-
-
-if __name__ == "__main__":
-    run_script(main)
+    print(
+        f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; calibration unchanged"
+    )

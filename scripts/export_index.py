@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Collect concepts, indexes and encoder in one folder: everything a deployment needs besides the model.
 
     umls-reranker export_index quickstart --index_folder /srv/index-2026-01
@@ -14,7 +13,7 @@ from pathlib import Path
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.models.arguments import RunArguments
-from umls_reranker.pipeline.command import run_script, would_make
+from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.recipe import parse_recipe
 
 
@@ -38,7 +37,3 @@ def main() -> None:
         return
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}; {size:,} bytes")
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Select ranked rows to review: a random sample and the most doubtful ones.
 
     umls-reranker select_for_review predictions.jsonl to_review.csv --count 200
@@ -12,16 +11,27 @@ umls-reranker calibrate MODEL --lists my_lists.jsonl --add reviewed.csv --output
 from pathlib import Path
 
 from umls_reranker.core.files import require_another
-from umls_reranker.pipeline.command import CommandParser, run_script
+from umls_reranker.pipeline.command import CommandParser, number_in
 
 
 def main() -> None:
     parser = CommandParser(__doc__)
-    parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
+    parser.add_argument(
+        "predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote"
+    )
     parser.add_argument("output", type=Path, help="file to write: .jsonl or .csv")
-    parser.add_argument("--count", type=int, default=200, help="rows to select (default: 200)")
-    parser.add_argument("--random_share", type=float, default=0.2, help="share of the random sample (default: 0.2)")
-    parser.add_argument("--seed", type=int, default=13, help="seed of the random sample (default: 13)")
+    parser.add_argument(
+        "--count", type=number_in(int, 1), default=200, help="rows to select (default: 200)"
+    )
+    parser.add_argument(
+        "--random_share",
+        type=number_in(float, 0, 1),
+        default=0.2,
+        help="share of the random sample (default: 0.2)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=13, help="seed of the random sample (default: 13)"
+    )
     options = parser.parse_args()
     require_another(options.output, [options.predictions])
     from umls_reranker.serving.review_queue import RANDOM_SAMPLE, select_for_review, write_queue
@@ -32,7 +42,3 @@ def main() -> None:
     write_queue(selected, options.output)
     drawn = sum(row[RANDOM_SAMPLE] for row in selected)
     print(f"{len(selected):,} of {len(rows):,} rows, {drawn:,} of them drawn at random")
-
-
-if __name__ == "__main__":
-    run_script(main)

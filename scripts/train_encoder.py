@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Fine-tune the bi-encoder on training mentions in context and on synonyms of the dictionary.
 
     umls-reranker train_encoder minilm-medmentions-cpu
@@ -9,9 +8,8 @@ there is nothing to do.
 """
 
 from umls_reranker.models.arguments import EncoderArguments, RunArguments
-from umls_reranker.pipeline.command import run_script
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.pipeline.stages import run_stage
+from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
 
 
 def main() -> None:
@@ -23,19 +21,10 @@ def main() -> None:
 
     # Before the lock, which a second process would report instead.
     require_one_process("umls-reranker train_encoder")
-    run_stage("encoder", recipe, make)
+    run = RunFolder(recipe.run.run_dir)
+    stage = make_stage("encoder", recipe, run)
+    with run.locked(dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
+            from umls_reranker.pipeline.training import make_encoder
 
-
-def make(recipe, run, stage) -> None:
-    from umls_reranker.training.encoder_training import train_encoder
-    from umls_reranker.vocab.concepts import ConceptTable
-
-    mentions = run.splits("mentions")["train"]
-    concepts = ConceptTable.load(run.path / "concepts")
-    with stage.writing(recipe.run.overwrite) as (folder, summary):
-        summary |= train_encoder(recipe.run, recipe.encoder, recipe.index, mentions, concepts, folder)
-    print(f"encoder trained on {summary['queries']:,} queries in {summary['steps']:,} steps")
-
-
-if __name__ == "__main__":
-    run_script(main)
+            make_encoder(recipe, run, stage)

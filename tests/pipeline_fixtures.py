@@ -34,6 +34,8 @@ from data_fixtures import PMIDS, write_pubtator, write_rrf
 from filelock import FileLock
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
+from umls_reranker.__main__ import main
+
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
 SCRIPTS = (*STAGE_SCRIPTS, "summarize", "validate")
@@ -109,7 +111,7 @@ class Scripts:
         """Run ``umls-reranker SCRIPT`` in a child of the server; without arguments with the recipe.
 
         Args:
-            script: name of one of ``scripts/``, or path of another.
+            script: name of a command, or path of a script.
             watch: a folder whose changes are recorded.
             kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the watched folder:
                 the number of the change (from 0), or a part of its description.
@@ -135,14 +137,13 @@ class Scripts:
 
     def _run(self, script: str | Path, words: list[str], environments: list[dict], *options: Any) -> Outcome:
         """A process for each environment; where one fails, the others are killed."""
-        path = str(script if isinstance(script, Path) else ROOT / "scripts" / f"{script}.py")
         with tempfile.TemporaryDirectory() as folder:
             files = [
                 [str(Path(folder) / f"{name}-{n}") for name in ("out", "err", "changes")]
                 for n in range(len(environments))
             ]
             processes = [
-                self._server.Process(target=_run_script, args=(path, words, own, environment, *options))
+                self._server.Process(target=_run_script, args=(script, words, own, environment, *options))
                 for own, environment in zip(files, environments, strict=True)
             ]
             for process in processes:
@@ -164,7 +165,7 @@ class Scripts:
     ) -> Outcome:
         """Run ``umls-reranker SCRIPT`` as a user does, in an interpreter of its own."""
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
-        command = [sys.executable, ROOT / "scripts" / f"{script}.py", *words]
+        command = [sys.executable, "-m", "umls_reranker", script, *words]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
         done = subprocess.run(
             list(map(str, command)), capture_output=True, text=True, env=environment, cwd=self.materials, timeout=240
@@ -180,7 +181,7 @@ def _options(overrides: Mapping[str, Any]) -> list[str]:
 
 
 def _run_script(
-    script: str,
+    script: str | Path,
     words: list[str],
     files: list[str],
     environment: dict[str, str],
@@ -188,7 +189,7 @@ def _run_script(
     kill_at: int | str | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Become ``python SCRIPT WORDS``; runs in a child of the server."""
+    """Become ``umls-reranker SCRIPT WORDS``, or ``python SCRIPT WORDS`` of a path; runs in a child of the server."""
     out, err, changes = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for file in files)
     os.dup2(out, 1)
     os.dup2(err, 2)
@@ -198,9 +199,12 @@ def _run_script(
         _watch(watched, changes, kill_at)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
     multiprocessing.set_start_method(None, force=True)  # not that of the server's children
-    sys.argv = [script, *words]
-    sys.path.insert(0, str(Path(script).parent))
-    runpy.run_path(script, run_name="__main__")
+    if isinstance(script, Path):
+        sys.argv = [str(script), *words]
+        runpy.run_path(str(script), run_name="__main__")
+    else:
+        sys.argv = ["umls-reranker", script, *words]
+        main()
 
 
 def _watch(folder: str, log: int, kill_at: int | str | None) -> None:

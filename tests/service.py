@@ -19,7 +19,7 @@ class Service:
 
     def __init__(self, *words, path="", cwd=None):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(path), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, ROOT / "scripts" / "serve.py", *map(str, words), "--port", "0"]
+        command = [sys.executable, "-m", "umls_reranker", "serve", *map(str, words), "--port", "0"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd)
         self.lines = []
         for line in self.process.stderr:

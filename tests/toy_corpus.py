@@ -1,11 +1,11 @@
 """A corpus format in one file, registered from outside; as a script it runs prepare_data with it."""
 
-import runpy
-from pathlib import Path
 
+import sys
+
+from umls_reranker.__main__ import main
 from umls_reranker.corpora.corpus import Annotation, CorpusReader, Document
 from umls_reranker.corpora.formats import register
-from umls_reranker.pipeline.command import run_script
 
 
 class TaggedLines(CorpusReader):
@@ -34,5 +34,5 @@ class TaggedLines(CorpusReader):
 
 if __name__ == "__main__":
     register(TaggedLines())
-    script = Path(__file__).resolve().parents[1] / "scripts" / "prepare_data.py"
-    run_script(runpy.run_path(str(script), run_name="prepare_data")["main"])
+    sys.argv.insert(1, "prepare_data")
+    main()

@@ -74,12 +74,11 @@ def dispatch() -> int:
         ending = f"did you mean {near[0]}?" if near else "see umls-reranker --help"
         raise UserError(f"unknown command {name!r}; {ending}")
     if name == QUICKSTART:
-        name, words = "run", [QUICKSTART, *words]
+        name = "run"
+        words = [QUICKSTART, *words]
     script = shipped("scripts") / f"{name}.py"
-    # From here on, as if Python had been started with the script.
     sys.argv = [str(script), *words]
-    runpy.run_path(str(script), run_name="__main__")
-    return 0
+    return runpy.run_path(str(script), run_name=name)["main"]() or 0
 
 
 def overview() -> str:

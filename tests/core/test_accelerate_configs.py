@@ -36,7 +36,7 @@ def test_a_configuration_is_read_as_meant(name):
 
 
 def test_fsdp_wraps_the_layers_of_bert_and_saves_whole_weights():
-    words = ["--config_file", str(FOLDER / "fsdp.yaml"), "scripts/train.py", "recipe.yaml"]
+    words = ["--config_file", str(FOLDER / "fsdp.yaml"), "-m", "umls_reranker", "train", "recipe.yaml"]
     environment = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(words))[0])
     assert environment["ACCELERATE_USE_FSDP"] == "true" and environment["FSDP_VERSION"] == "2"
     assert environment["FSDP_TRANSFORMER_CLS_TO_WRAP"] == "BertLayer"

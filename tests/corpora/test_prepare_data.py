@@ -42,7 +42,7 @@ def prepare(tmp_path, monkeypatch):
         content = {key: value if isinstance(value, list) else str(value) for key, value in (recipe | keys).items()}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
         monkeypatch.setattr(sys, "argv", ["prepare_data.py", str(tmp_path / "config.yaml"), *argv])
-        runpy.run_path(str(SCRIPT), run_name="script")["main"]()
+        runpy.run_path(str(SCRIPT))["main"]()
         return tmp_path / "r"
 
     return run

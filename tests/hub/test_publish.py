@@ -377,7 +377,7 @@ def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):
     recipe.write_text(f"output_dir: {tmp_path}\nrun_name: .\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= hub.environment(tmp_path / "home", token=WRITER) | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, ROOT / "scripts" / "publish.py", recipe, "--repo_id", REPO, "--tag", "v1.0.0"]
+    command = [sys.executable, "-m", "umls_reranker", "publish", recipe, "--repo_id", REPO, "--tag", "v1.0.0"]
 
     def run(*options):
         return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=240)

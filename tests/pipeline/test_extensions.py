@@ -42,8 +42,7 @@ def model(registered, scripts, tmp_path_factory):
     keys["features"] = ["cross_encoder", "retrieval", "length_ratio"]
     modules = ":".join(map(str, TOYS))
     for name in ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate"):
-        script = ROOT / "scripts" / f"{name}.py"
-        outcome = scripts.run(ROOT / "tests" / "with_module.py", modules, script, scripts.recipe, **keys)
+        outcome = scripts.run(ROOT / "tests" / "with_module.py", modules, name, scripts.recipe, **keys)
         assert outcome.code == 0, outcome.err
     return folder / "mini" / "model"
 

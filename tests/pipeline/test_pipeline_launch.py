@@ -40,8 +40,8 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
         assert (outcome.code, outcome.errors) == (0, []), outcome.err
     options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
     config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
-    script = ROOT / "scripts" / "train.py"
-    outcome = scripts.run(LAUNCHER, "--config_file", config, script, RECIPE, *options)
+    words = ["-m", "umls_reranker", "train", RECIPE, *options]
+    outcome = scripts.run(LAUNCHER, "--config_file", config, *words)
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
 
     run = tmp_path / "sapbert-medmentions"

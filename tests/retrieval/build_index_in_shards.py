@@ -6,11 +6,10 @@ It prints how many texts it encodes at a time; -1 shards let it live.
 """
 
 import os
-import runpy
 import signal
 import sys
-from pathlib import Path
 
+from umls_reranker.__main__ import main
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval import name_vectors
 
@@ -27,6 +26,5 @@ if __name__ == "__main__":
         return encode(self, texts, **settings)
 
     BiEncoder.encode = encode_or_die
-    script = Path(__file__).resolve().parents[2] / "scripts" / "build_index.py"
-    sys.argv = [str(script), *words]
-    runpy.run_path(str(script), run_name="__main__")
+    sys.argv = ["umls-reranker", "build_index", *words]
+    main()

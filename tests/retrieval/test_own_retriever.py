@@ -38,8 +38,7 @@ def run(registered, scripts, tmp_path_factory):
     }
 
     def run_script(name, **more):
-        script = TESTS.parent / "scripts" / f"{name}.py"
-        return scripts.run(TESTS / "with_module.py", TOY, script, scripts.recipe, **keys | more)
+        return scripts.run(TESTS / "with_module.py", TOY, name, scripts.recipe, **keys | more)
 
     for script in ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate"):
         outcome = run_script(script)

@@ -105,7 +105,7 @@ def run_script(name, *words, hidden, cwd):
     (cwd / "sitecustomize.py").write_text(absent(hidden))
     search_path = os.pathsep.join(map(str, (cwd, ROOT)))
     environment = os.environ | {"PYTHONPATH": search_path}
-    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *words]
+    command = [sys.executable, "-m", "umls_reranker", name, *words]
     return subprocess.run(
         list(map(str, command)), capture_output=True, text=True, env=environment, timeout=240, cwd=cwd
     )

@@ -44,7 +44,7 @@ def test_a_process_keeps_to_one_gpu_of_all_it_sees(tmp_path, visible, used, monk
 def test_the_encoder_is_trained_by_one_process(tmp_path):
     (tmp_path / "recipe.yaml").write_text("encoder_training_steps: 1\n")
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "train_encoder.py", "recipe.yaml"],
+        [sys.executable, "-m", "umls_reranker", "train_encoder", "recipe.yaml"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2"},
         capture_output=True,

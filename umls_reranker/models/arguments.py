@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.keys import recipe_key
 
@@ -39,7 +40,7 @@ class RunArguments:
         return Path(self.output_dir) / self.run_name
 
     @property
-    def scoring(self) -> dict[str, str]:
+    def scoring(self) -> dict[str, Any]:
         """Device and dtype, as `UMLSReranker.from_pretrained` takes them."""
         return {"device": self.device, "dtype": self.scoring_dtype}
 

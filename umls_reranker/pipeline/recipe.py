@@ -81,7 +81,9 @@ class Recipe:
     def to_yaml(self) -> str:
         """The flat form as YAML, sections in order."""
         sections = [values for values in asdict(self).values() if values]
-        return "\n".join(yaml.safe_dump(values, sort_keys=False, allow_unicode=True) for values in sections)
+        return "\n".join(
+            yaml.safe_dump(values, sort_keys=False, allow_unicode=True) for values in sections
+        )
 
 
 @dataclass(frozen=True)
@@ -334,9 +336,7 @@ def recipe_first(argv: Iterable[str]) -> list[str]:
     return [*words[position + 1 : position + 2], *words[:position], *words[position + 2 :]]
 
 
-def read_training(
-    content: Mapping[str, Any], words: Iterable[str], recipe: Path
-) -> dict[str, Any]:
+def read_training(content: Mapping[str, Any], words: Iterable[str], recipe: Path) -> dict[str, Any]:
     """The fields of ``transformers.TrainingArguments`` that a recipe and the command line set.
 
     Args:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+from ..core.errors import UserError
 
 
 def shipped(folder: str) -> Path:
@@ -43,3 +46,36 @@ def is_recipe(name: str) -> bool:
     """Whether what may also be a model is a recipe: a YAML file, a folder with ``config.yaml``, or a shipped name."""
     path = find_recipe(name)
     return name.endswith((".yaml", ".yml")) or (path.suffix == ".yaml" and path.is_file())
+
+
+def show_shipped() -> None:
+    """Print the recipes and accelerate configurations, each with its first comment."""
+    recipes = shipped_recipes()
+    configs = shipped_configs()
+    width = max(map(len, (*recipes, *configs))) + 2
+    print("Recipes:")
+    for name, folder in recipes.items():
+        print(f"  {name:<{width}}{first_comment(folder / 'config.yaml')}")
+    print("\nAccelerate configurations:")
+    for name, file in configs.items():
+        print(f"  {name:<{width}}{first_comment(file)}")
+
+
+def first_comment(file: Path) -> str:
+    """The first comment of a YAML file, which says what it is."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+
+
+def copy_shipped(name: str | None) -> None:
+    """Copy a recipe or configuration to the working folder; UserError: there is none, or it is there already."""
+    known = shipped_recipes() | shipped_configs()
+    if name not in known:
+        what = "name what to copy" if name is None else f"there is no {name} to copy"
+        raise UserError(f"{what}; choose from {', '.join(known)}")
+    source = known[name]
+    target = Path(source.name)
+    if target.exists():
+        raise UserError(f"{target} already exists; move it away to get a fresh copy")
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+    print(target / "config.yaml" if source.is_dir() else target)

@@ -1,0 +1,143 @@
+"""The stages that index concept names and retrieve candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from accelerate import PartialState
+
+from ..core.devices import goes_on_alone, sharing_processes
+from ..corpora.mentions import SPLITS
+from ..lists.gold import trainable
+from ..retrieval.arguments import EXACT_INDEX
+from ..retrieval.candidates import drawn_rows, write_lists
+from ..retrieval.deployment import IndexSettings
+from ..retrieval.faiss_index import new_index, training_size
+from ..retrieval.name_index import NameIndex
+from ..retrieval.name_vectors import NameVectors
+from ..retrieval.retriever import load_retriever
+from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders
+from ..vocab.concepts import ConceptTable
+from .recipe import Recipe
+from .stages import RunFolder, Stage, index_key
+
+
+def make_indexes(recipe: Recipe, run: RunFolder, due: Sequence[Stage]) -> None:
+    """Make the stages of build_index that are due, each with all processes that it can use."""
+    state = sharing_processes(recipe.run.device)
+    # One process owns the run folder and does everything that is not distributed.
+    with run.locked(owner=state.is_main_process):
+        for stage in due:
+            if stage.name == "vectors":
+                make_vectors(recipe, run, stage, state)
+            elif stage.name != "lists" and goes_on_alone(state):
+                make_index(recipe, run, stage)
+        if goes_on_alone(state):
+            write_settings(recipe, run)
+            for stage in due:
+                if stage.name == "lists":
+                    make_lists(recipe, run, stage)
+
+
+def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
+    """How the recipe makes its indexes."""
+    index = recipe.index
+    is_trained = recipe.encoder.encoder_training_steps > 0
+    return IndexSettings(
+        retrievers=index.retrievers,
+        encoder="trained" if is_trained else index.encoder,
+        encoder_revision=run.key_of("encoder", "train_encoder")
+        if is_trained
+        else index.encoder_revision,
+        has_encoder=is_trained,
+        encoder_pooling=index.encoder_pooling,
+        encoder_max_length=index.encoder_max_length,
+        encoder_dtype=index.encoder_dtype,
+        index_factory=index.index_factory,
+        index_parameters=index.index_parameters or "",
+        candidates_per_mention=index.candidates_per_mention,
+        expand_abbreviations=recipe.mentions.expand_abbreviations,
+    )
+
+
+def write_settings(recipe: Recipe, run: RunFolder) -> None:
+    """Write index.json of finished indexes."""
+    settings = index_settings(recipe, run)
+    names = [
+        "concepts",
+        *index_folders(settings.retrievers),
+        *(["encoder"] if settings.has_encoder else []),
+    ]
+    keys = {name: run.key_of(name, "build_index") for name in names}
+    key = index_key(run.path, settings.retrievers)
+    replace(settings, folders=keys, index_key=key).save(run.path)
+
+
+def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: PartialState) -> None:
+    """Embed all distinct names; the processes of a launch share the work."""
+    encoder = index_settings(recipe, run).load_encoder(run.path, recipe.run.device)
+    # Report an unknown factory or too few names before hours of encoding.
+    index = new_index(
+        encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or ""
+    )
+    main = state.is_main_process
+    with stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
+        if main:
+            concepts = ConceptTable.load(run.path / "concepts")
+            NameVectors.prepare(concepts, encoder, folder)
+        state.wait_for_everyone()
+        vectors = NameVectors(folder)
+        training_size(index, len(vectors))
+        vectors.encode_share(encoder, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        summary |= {"strings": len(vectors), "dimension": vectors.dimension}
+
+
+def make_index(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
+    """Build the index of the retriever that owns the stage's folder."""
+    (retriever,) = (
+        retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name
+    )
+    with stage.writing() as (folder, summary):
+        summary |= retriever.build(
+            IndexSources(run.path, index_settings(recipe, run), recipe.run.device), folder
+        )
+    print(f"{stage.name}: " + ", ".join(f"{name} {value:,}" for name, value in summary.items()))
+
+
+def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
+    """Retrieve the candidates of the mentions of all splits."""
+    concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
+    mentions = run.splits("mentions")
+    train, most = mentions["train"], recipe.mining.max_train_mentions
+    mentions["train"] = train.select(
+        drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed)
+    )
+    with stage.writing() as (folder, summary):
+        if recipe.index.index_factory != EXACT_INDEX:
+            # It reads all vectors, which evicts the index from memory; the retriever loads it again.
+            index = NameIndex.load(run.path / "index", recipe.index.index_parameters or "")
+            summary["index"] = index.measure_recall(NameVectors(run.path / "vectors"))
+            del index
+        retriever = load_retriever(run.path, recipe.run.device)
+        for split in SPLITS:
+            target, is_known = folder / f"{split}.arrow", split != "test"
+            summary[split] = write_lists(
+                mentions[split], retriever, concepts, k, target, is_known=is_known
+            )
+    if "index" in summary:
+        figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
+        print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")
+    for split in SPLITS:
+        counts = summary[split]
+        recall = counts["retrieved"] / max(1, counts["in_dictionary"])
+        print(
+            f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary for "
+            f"{counts['in_dictionary']:,}, retrieved in the top {k} for {recall:.1%} of those"
+        )
+        for name, shares in counts["recall"].items():
+            print(
+                f"  {name}: "
+                + ", ".join(f"recall@{rank} {share:.1%}" for rank, share in shares.items())
+            )

@@ -1,0 +1,135 @@
+"""The stages that calibrate and evaluate a model, and the same on user-provided lists."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import replace
+
+import numpy as np
+
+from ..calibration.arguments import CalibrationArguments
+from ..calibration.calibrators import CALIBRATORS
+from ..calibration.string_counts import counted_mentions
+from ..core.errors import UserError
+from ..core.files import portable_locator, write_json, written
+from ..hub.card import folder_card
+from ..hub.model_folder import CARD, EVALUATED, REFERENCE, changing
+from ..lists.labels import read_labelled_lists, read_run_lists
+from ..serving.calibrate import (
+    calibrate_lists,
+    calibration_summary,
+    save_calibrated,
+    write_calibrated,
+)
+from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
+from ..serving.model_source import ModelSource
+from ..serving.reranker import UMLSReranker
+from ..serving.rows import described
+from ..serving.statistics import Histogram, reference_content
+from ..vocab.concepts import ConceptTable
+from .checkpoint import checkpoint_of_run
+from .command import would_make
+from .recipe import Recipe, keys_of, pick
+from .stages import RunFolder, Stage, read_manifest
+
+
+def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
+    """Calibrate the run's checkpoint and write the model folder."""
+    source = checkpoint_of_run(recipe, run)
+    lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
+    # The cross-encoder was trained for this, so it stays.
+    new = calibrate_lists(
+        source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True
+    )
+    with stage.writing() as (folder, summary):
+        write_calibrated(source, new, folder)
+        summary |= new.fitted
+    print(calibration_summary(new))
+
+
+def calibrate_on_lists(options: argparse.Namespace) -> None:
+    """Calibrate on user-provided lists, by the options of `recipe.lists_parser`."""
+    methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
+    if options.calibrator not in methods:
+        raise UserError(
+            f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}"
+        )
+    if options.output.exists():
+        raise UserError(f"{options.output} already exists; choose another folder for the new model")
+    source = ModelSource.load(options.model, options.revision, options.device, options.dtype)
+    lists = read_labelled_lists(
+        options.lists, source.hierarchy, options.dictionary, add=options.add
+    )
+    # Before anything is scored, which may take long.
+    print(described(lists, source.reads), flush=True)
+    settings = CalibrationArguments(**pick(vars(options), keys_of(CalibrationArguments)))
+    if options.dry_run:
+        print(source.needed_documents(lists, settings))
+        would_make("calibrate", options.output)
+        return
+    keep = options.keep_cross_encoder
+    new = calibrate_lists(source, lists, settings, options.seed, keep_cross_encoder=keep)
+    save_calibrated(source, new, options.output)
+    print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
+
+
+def make_report(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
+    """Evaluate the model on the test split and write the report."""
+    concepts = ConceptTable.load(run.path / "concepts")
+    mentions, lists = run.splits("mentions"), read_run_lists(run.path, "test", concepts)
+    # Those that the model counts.
+    counted = ("train", "dev", "calibration")
+    known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]
+    reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
+    with stage.writing() as (folder, summary):
+        bootstrap = {"resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
+        metrics, outcomes = evaluate_lists(reranker, lists, "test", known=known, **bootstrap)
+        # They may be published with the model.
+        outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
+        dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
+        metrics["figures"] |= {name: {"value": dev[name]} for name in ("f1", "roc_auc")}
+        save_report(metrics, outcomes, reranker, recipe.run.run_name, folder)
+        histogram = Histogram.of(
+            outcomes.score, outcomes.decided_by > 0, outcomes.document.tolist()
+        )
+        write_json(folder / REFERENCE, reference_content(metrics["figures"], histogram))
+        summary |= {"acc@1": metrics["figures"]["acc@1"]["value"]}
+    print(evaluation_summary(metrics))
+
+
+def complete_model_folder(recipe: Recipe, run: RunFolder) -> None:
+    """Write the new version of the model folder, with its card and the files of the evaluation."""
+    model = run.path / "model"
+    with changing(model) as new:
+        for name in EVALUATED:
+            shutil.copyfile(run.path / "report" / name, new / name)
+        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag, evaluated=new)
+        (new / CARD).write_text(card, encoding="utf-8")
+
+
+def evaluate_on_lists(options: argparse.Namespace) -> None:
+    """Evaluate a model on user-provided lists, by the options of `recipe.lists_parser`."""
+    if options.output.exists():
+        raise UserError(f"{options.output} already exists; choose another folder for the report")
+    reranker = UMLSReranker.from_pretrained(
+        options.model, options.revision, options.device, options.dtype
+    )
+    lists = read_labelled_lists(
+        options.lists, reranker.thresholds.hierarchy, options.dictionary, fitted_on=False
+    )
+    # Before anything is scored, which may take long.
+    print(described(lists, reranker.template.reads), flush=True)
+    if options.dry_run:
+        would_make("evaluate", options.output)
+        return
+    bootstrap = {"resamples": options.bootstrap_resamples, "seed": options.seed}
+    metrics, outcomes = evaluate_lists(reranker, lists, "labelled", **bootstrap)
+    title = f"{portable_locator(options.model)} on {options.lists.name}"
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with written(options.output) as partial:
+        partial.mkdir()
+        save_report(metrics, outcomes, reranker, title, partial)
+    print(
+        f"{evaluation_summary(metrics)}\nreport written to {options.output}; open {options.output / PAGE}"
+    )

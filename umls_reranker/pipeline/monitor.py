@@ -1,0 +1,98 @@
+"""Figures of ranked rows beside those that a model was delivered with, and a test for drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..calibration.certificate import CertificateHistory
+from ..calibration.inputs import ALL_INPUTS
+from ..core.files import read_json
+from ..hub.download import download
+from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, verify_files
+from ..serving.statistics import (
+    FEWEST_DOCUMENTS,
+    SMALLEST_PSI,
+    Histogram,
+    Statistics,
+    Tops,
+    read_ranked,
+    read_reference,
+)
+from .recipe import load_served
+
+
+def monitor(
+    model_or_recipe: str, predictions: Path, alpha: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure ranked rows, and test whether scores or inputs have moved.
+
+    Args:
+        model_or_recipe: folder or Hub id of the model, or a recipe that names it.
+        predictions: the ranked rows.
+        alpha: probability of a false alarm.
+
+    Returns:
+        The figures of the rows, with ``drift`` and ``alarm``; and those that are expected.
+    """
+    serving = load_served(model_or_recipe).serving
+    model = download(
+        str(serving.served_model), serving.served_revision, files=(MANIFEST, REFERENCE, CALIBRATOR)
+    )
+    verify_files(model, [REFERENCE, CALIBRATOR])
+    figures, reference = read_reference(model / REFERENCE)
+    history = CertificateHistory.from_list(read_json(model / CALIBRATOR).get("certificates"))
+    is_new = lru_cache(lambda document: history.is_new([document])[0])
+    documents: list[str] = []
+
+    def new_rows() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(read_ranked(predictions)):
+            # A row without a document is one of its own.
+            documents.append(str(row.get("doc_id", f"row {number}")))
+            if is_new(documents[-1]):
+                yield row
+
+    statistics = Statistics()
+    tops = Tops.of_rows(new_rows())
+    statistics.add(tops)
+    new = list(filter(is_new, documents))
+    state = statistics.to_dict() | {
+        "fitted_mentions": len(documents) - len(new),
+        "drift": None,
+        "alarm": False,
+    }
+    if len(set(new)) >= FEWEST_DOCUMENTS:
+        drift = reference.drift_to(Histogram.of(tops.scores, tops.model_names != ALL_INPUTS, new))
+        state["drift"] = drift._asdict()
+        state["alarm"] = drift.p_value <= alpha and drift.psi >= SMALLEST_PSI
+    return state, figures
+
+
+def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """What `monitor` returns, as text."""
+    lines = [
+        f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates"
+    ]
+    if state["fitted_mentions"]:
+        lines.append(
+            f"{state['fitted_mentions']:,} more left out: they are of documents that the model was fitted on"
+        )
+    lines += [f"decided by {name}: {count:,}" for name, count in state["models"].items()]
+    lines += ["", f"{'metric':<24}{'here':>8}{'expected':>10}{'95 % interval':>20}"]
+    for name, expected in figures.items():
+        # A metric that no mention has, such as a top score, is missing.
+        values = (state[name], *(expected[key] for key in ("value", "low", "high")))
+        here, value, low, high = ("-" if figure is None else f"{figure:.3f}" for figure in values)
+        lines.append(f"{name:<24}{here:>8}{value:>10}{low:>12} .. {high}")
+    drift = state["drift"]
+    if drift is None:
+        return "\n".join([*lines, "", "too few documents to test for drift"])
+    moved = f"{drift['share']:.1%} have {drift['cell']}, expected {drift['reference_share']:.1%}"
+    lines += ["", f"drift: stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}; {moved}"]
+    if state["alarm"]:
+        lines.append(
+            "ALARM: scores or inputs have moved; check candidates, texts and inputs, or calibrate again"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""Ranking a file of any size, by the options of the command line and the recipe that names a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from ..calibration.thresholds import TIERS
+from ..core.arrays import started_processes
+from ..hub.download import BUILT_IN
+from ..serving.bulk import BulkJob, OneProcess
+from ..serving.reranker import UMLSReranker
+from .recipe import load_served
+
+
+def rerank_file(options: argparse.Namespace) -> int:
+    """Rank the rows of a file; return the exit code, which is 1 if a row has an error."""
+    job = BulkJob(
+        options.input,
+        options.output,
+        options.batch_mentions,
+        overwrite=options.overwrite,
+        dictionary=options.dictionary,
+    )
+    settings = served(options)
+    processes: Any = OneProcess()
+    if started_processes() > 1:
+        from ..core.devices import sharing_processes
+
+        processes = sharing_processes(settings["device"])
+        settings["device"] = str(processes.device)
+    model = settings.pop("model")
+    reranker = UMLSReranker.from_pretrained(model, exhaustive=options.exhaustive, **settings)
+    counts = job.run(reranker, processes)
+    # A launcher kills the other processes when one ends with an error: only the process that wrote the output tells.
+    if not processes.is_main_process:
+        return 0
+    print(
+        f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, written to {options.output}"
+    )
+    if job.first_error:
+        print(f"the first error: {job.first_error}")
+    if counts["ranked"]:
+        print(summary_of(counts))
+    if counts["candidates"] and not counts["known"] and len(reranker.calibration.counts):
+        print(
+            "caution: the model has counted no concept of these candidates; are ids missing, or of another kind?"
+        )
+    if model == BUILT_IN:
+        print(
+            f"scores and tiers are not calibrated for your lists: umls-reranker calibrate {BUILT_IN} --lists FILE"
+        )
+    return int(counts["error"] > 0)
+
+
+def summary_of(counts: Mapping[str, int]) -> str:
+    """Share of each tier and of what is accepted, and accuracy where gold concepts are known."""
+    ranked = counts["ranked"]
+    in_tier = {tier: counts[tier] for tier in TIERS}
+    if sum(in_tier.values()) < ranked:
+        in_tier["no candidates"] = ranked - sum(in_tier.values())
+    tiers = ", ".join(f"{tier} {count / ranked:.1%}" for tier, count in in_tier.items())
+    summary = f"{tiers}; accepted {counts['accepted'] / ranked:.1%}"
+    if counts["gold"]:
+        accuracy = counts["correct"] / counts["gold"]
+        summary += f"; acc@1 {accuracy:.3f} of {counts['gold']:,} with a gold concept"
+    return summary
+
+
+def served(options: argparse.Namespace) -> dict[str, Any]:
+    """What to load: from the command line, else from the recipe if one is given."""
+    recipe = load_served(options.model)
+    serving = recipe.serving
+    settings = {
+        "model": serving.served_model,
+        "revision": serving.served_revision,
+        **recipe.run.scoring,
+    }
+    settings |= {
+        name: getattr(serving, name) for name in ("backend", "token_budget", "accept_tier")
+    }
+    names = ("revision", "device", "dtype", "backend", "token_budget", "accept_tier")
+    return settings | {
+        name: getattr(options, name) for name in names if getattr(options, name) is not None
+    }
