@@ -158,7 +158,7 @@ def test_minilm_comes_from_the_package_when_its_files_are_the_hub_s(tmp_path, mo
     contents = {"model.safetensors": b"weights", "tokenizer.json": b"{}"}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     monkeypatch.setattr(hub_access, "MINILM_SHA256", hashes)
-    monkeypatch.setattr(hub_access, "_package_folder", lambda name: tmp_path)
+    monkeypatch.setattr(hub_access, "package_folder", lambda name: tmp_path)
     hub_access._verify_minilm.cache_clear()
     with pytest.raises(UserError, match="model.safetensors is missing"):
         resolve_model(hub_access.MINILM)

@@ -76,6 +76,6 @@ def test_a_model_whose_feature_is_not_there_is_refused(model, monkeypatch):
 
 def test_a_feature_has_a_name_of_its_own_and_known_inputs():
     with pytest.raises(ValueError, match="exact_name"):
-        FEATURES["exact_name"] = Feature("exact_name", "")
+        register_feature(Feature("exact_name", ""))
     with pytest.raises(ValueError, match="birthday"):
         register_feature(Feature("age", "", inputs=("birthday",)))

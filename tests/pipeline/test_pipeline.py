@@ -60,7 +60,7 @@ def test_every_script_ends_well(finished):
 
 def test_the_run_folder_holds_every_stage(finished):
     present = {path.name for path in finished.folder.iterdir()}
-    assert present == {*STAGES, "checklist.json", "stages.jsonl", ".lock", "tensorboard"}
+    assert present == {*STAGES, "index.json", "checklist.json", "stages.jsonl", ".lock", "tensorboard"}
     for stage in STAGES:
         manifest = json.loads((finished.folder / stage / "manifest.json").read_text())
         assert (manifest["schema_version"], manifest["stage"]) == (2, stage)

@@ -45,7 +45,7 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
 
     run = tmp_path / "sapbert-medmentions"
-    assert {path.name for path in run.iterdir()} == {*STAGES, "stages.jsonl", ".lock", "tensorboard"}
+    assert {path.name for path in run.iterdir()} == {*STAGES, "index.json", "stages.jsonl", ".lock", "tensorboard"}
     manifest = json.loads((run / "checkpoints" / "manifest.json").read_text())
     (events,) = (run / "tensorboard" / manifest["key"][:12]).iterdir()
     curve = EventAccumulator(str(events)).Reload().Scalars("train/loss")
