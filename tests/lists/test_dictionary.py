@@ -13,7 +13,7 @@ from umls_reranker.lists.columns import InvalidRow
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import candidate_cuis, read_labelled_lists
 from umls_reranker.lists.read import read_rows
-from umls_reranker.serving.rows import described
+from umls_reranker.serving.list_description import describe_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
 COLD, CHILL, RENAL = "C9000004", "C9000035", "C9000009"
@@ -181,7 +181,7 @@ def test_files_of_lists_get_names_types_and_synonyms(tmp_path, release, ending):
         set(lists.scores) == {"my", "synonym"}
         and lists.scores["synonym"][0] == 1 > lists.scores["synonym"][1]
     )
-    assert "of 24 candidates, the dictionary has names of 24 and semantic types of 24" in described(
+    assert "of 24 candidates, the dictionary has names of 24 and semantic types of 24" in describe_lists(
         lists, ()
     )
 

@@ -3,21 +3,42 @@
 from list_fixtures import write_lists
 
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.serving.rows import described
+from umls_reranker.serving.list_description import describe_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
 
 def test_what_was_found_is_said_with_its_counts(tmp_path):
     rows = []
     for number in range(12):
-        first = {"name": f"cold {number}", "cui": "C0000001", "bm25_score": 3, "semantic_types": ["T047"]}
-        second = {"name": "fever", "cui": "C0000002", "bm25_score": 2, "definition": "", "none_score": None}
-        row = {"doc_id": f"d{number}", "entity": "cold", "cui": "C0000001", "candidates": [first, second]}
+        first = {
+            "name": f"cold {number}",
+            "cui": "C0000001",
+            "bm25_score": 3,
+            "semantic_types": ["T047"],
+        }
+        second = {
+            "name": "fever",
+            "cui": "C0000002",
+            "bm25_score": 2,
+            "definition": "",
+            "none_score": None,
+        }
+        row = {
+            "doc_id": f"d{number}",
+            "entity": "cold",
+            "cui": "C0000001",
+            "candidates": [first, second],
+        }
         rows.append(row | ({"entity_type": ["T047", "Illness"]} if number < 5 else {}))
     rows[0]["cui"] = "C0000009"
     lists = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in())
-    said = described(lists, ["definition"])
-    for counted in ("12 mentions of 12 documents; 1 without", "scores: bm25_score", "definition: 12 of 24", "Illness"):
+    said = describe_lists(lists, ["definition"])
+    for counted in (
+        "12 mentions of 12 documents; 1 without",
+        "scores: bm25_score",
+        "definition: 12 of 24",
+        "Illness",
+    ):
         assert counted in said
     assert "caution" not in said
     assert "entity_type: 5 of 12 mentions; semantic_types: 12 of 24 candidates" in said
@@ -25,6 +46,11 @@ def test_what_was_found_is_said_with_its_counts(tmp_path):
 
 def test_what_makes_figures_too_good_is_cautioned_against(tmp_path):
     candidates = [{"name": "cold", "cui": f"C{place}", "my_score": place} for place in range(3)]
-    rows = [{"doc_id": f"d{n}", "entity": "cold", "cui": "C2", "candidates": candidates} for n in range(100)]
-    said = described(read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in()), [])
+    rows = [
+        {"doc_id": f"d{n}", "entity": "cold", "cui": "C2", "candidates": candidates}
+        for n in range(100)
+    ]
+    said = describe_lists(
+        read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in()), []
+    )
     assert "caution: my_score rises" in said and "caution: every list has its gold concept" in said

@@ -118,8 +118,6 @@ def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_
     assert ranked[1].score == pytest.approx(1 / (2 + np.exp(10.0)))
     whole = [("cold", 1.0, 2), ("flu", 2.0, 2)]
     assert answers(reranker.rerank("cold", names, exhaustive=True)) == whole
-    batch = reranker.rerank_batch(["cold"] * 2, [names] * 2, exhaustive=[False, True])
-    assert list(map(answers, batch)) == [answers(ranked), whole]
     assert answers(UMLSReranker(cross_encoder, with_cut(), None, {}, exhaustive=True).rerank("cold", names)) == whole
 
 
@@ -237,8 +235,6 @@ def test_a_column_that_is_no_list_is_refused(reranker, position, column):
 def test_exhaustive_is_true_or_false(folder, reranker, value):
     with pytest.raises(TypeError, match="^exhaustive: "):
         reranker.rerank("m", ["a"], exhaustive=value)
-    with pytest.raises(ValueError, match="^exhaustive: "):
-        reranker.rerank_batch(["m", "n"], [["a"], ["b"]], exhaustive=[True])
     with pytest.raises(UserError, match="^exhaustive: "):
         UMLSReranker.from_pretrained(folder, exhaustive=value)
 

@@ -16,12 +16,14 @@ from umls_reranker.serving.statistics import (
     Histogram,
     Statistics,
     StatisticsCollector,
-    Tops,
+    TopCandidates,
     read_reference,
     reference_content,
 )
 
-FIGURES = {name: {"value": 0.5, "low": 0.4, "high": None, "population": "9 mentions"} for name in DAILY}
+FIGURES = {
+    name: {"value": 0.5, "low": 0.4, "high": None, "population": "9 mentions"} for name in DAILY
+}
 ROW = {"entity": "cold", "candidates": ["Cold", "Fever"]}
 
 
@@ -40,9 +42,9 @@ ROWS = [
 def test_figures_by_hand():
     statistics = Statistics()
     assert statistics.to_dict()["mentions"] == 0 and statistics.to_dict()["mean_margin"] is None
-    statistics.add(Tops.of_rows(ROWS[:2]), truncated_pairs=2)
-    statistics.add(Tops.of_rows([]))
-    statistics.add(Tops.of_rows(ROWS[2:]))
+    statistics.add(TopCandidates.of_rows(ROWS[:2]), truncated_pairs=2)
+    statistics.add(TopCandidates.of_rows([]))
+    statistics.add(TopCandidates.of_rows(ROWS[2:]))
     assert statistics.to_dict() == {
         "mentions": 4,
         "without_candidates": 1,
@@ -61,13 +63,22 @@ def test_figures_by_hand():
 
 def test_decisions_and_the_rows_written_of_them_are_counted_alike(tmp_path):
     reranker = UMLSReranker.from_pretrained(tiny_reranker_without_cross_encoder(tmp_path / "model"))
-    lists = [["Cold", "Fever"], [], ["Cough"], [{"name": "cold", "cui": "C0009443", "sapbert_score": 0.9}]]
+    lists = [
+        ["Cold", "Fever"],
+        [],
+        ["Cough"],
+        [{"name": "cold", "cui": "C0009443", "sapbert_score": 0.9}],
+    ]
     with pytest.warns(UserWarning, match="missing inputs"):
         ranked = reranker.rerank_batch(["cold"] * 4, lists)
     statistics = Statistics()
-    statistics.add(Tops.of_rows({"ranked": [item.as_row() for item in items]} for items in ranked))
+    statistics.add(
+        TopCandidates.of_rows({"ranked": [item.as_row() for item in items]} for items in ranked)
+    )
     expected = reranker.get_statistics()
-    assert statistics.to_dict() == expected | {name: pytest.approx(expected[name]) for name in DAILY}
+    assert statistics.to_dict() == expected | {
+        name: pytest.approx(expected[name]) for name in DAILY
+    }
 
 
 def test_what_prometheus_scrapes():
@@ -76,12 +87,17 @@ def test_what_prometheus_scrapes():
 
     def samples():
         families = text_string_to_metric_families(generate_latest(registry).decode())
-        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+        return {
+            (s.name, *s.labels.values()): s.value for family in families for s in family.samples
+        }
 
     assert samples()["umls_reranker_mentions_total",] == 0
-    statistics.add(Tops.of_rows(ROWS), 3)
+    statistics.add(TopCandidates.of_rows(ROWS), 3)
     found = samples()
-    assert found["umls_reranker_mentions_total",] == 4 and found["umls_reranker_truncated_pairs_total",] == 3
+    assert (
+        found["umls_reranker_mentions_total",] == 4
+        and found["umls_reranker_truncated_pairs_total",] == 3
+    )
     assert found["umls_reranker_answers_total", "high"] == 1
     assert {name: found[f"umls_reranker_{name}",] for name in DAILY} == {
         name: statistics.to_dict()[name] for name in DAILY
@@ -121,14 +137,21 @@ def test_missing_inputs_and_candidates_are_drift_too():
     nothing, some = np.zeros(1000, bool), np.arange(1000) % 3 == 0
     before = Histogram.of(scores, nothing, names)
     fewer = before.drift_to(Histogram.of(scores, some, names))
-    assert fewer.cell == "decided with fewer inputs" and fewer.p_value < 1e-6 and fewer.share == pytest.approx(0.334)
+    assert (
+        fewer.cell == "decided with fewer inputs"
+        and fewer.p_value < 1e-6
+        and fewer.share == pytest.approx(0.334)
+    )
     without = before.drift_to(Histogram.of(np.where(some, np.nan, scores), some, names))
     assert without.cell == "without candidates" and without.p_value < 1e-6
 
 
 def test_scores_near_one_that_differ_from_fit_to_fit_are_one_cell():
     # Cells of quantiles had edges such as 0.99989.
-    one, other = (Histogram.of(np.full(100, score), np.zeros(100, bool), list(range(100))) for score in (0.8, 0.99999))
+    one, other = (
+        Histogram.of(np.full(100, score), np.zeros(100, bool), list(range(100)))
+        for score in (0.8, 0.99999)
+    )
     assert one.drift_to(other).psi == pytest.approx(0.0)
 
 
@@ -153,12 +176,17 @@ def watched(model, rows, folder, capsys, *words):
 def model(tmp_path):
     folder = tiny_reranker_without_cross_encoder(tmp_path / "model")
     with changing(folder) as new:
-        (new / "reference.json").write_text(json.dumps(reference_content(FIGURES, histogram(100, 0))))
+        (new / "reference.json").write_text(
+            json.dumps(reference_content(FIGURES, histogram(100, 0)))
+        )
     return folder
 
 
 def rows_of(scores, names):
-    return [ROW | {"doc_id": str(name), "ranked": [answer(score)]} for score, name in zip(scores, names, strict=True)]
+    return [
+        ROW | {"doc_id": str(name), "ranked": [answer(score)]}
+        for score, name in zip(scores, names, strict=True)
+    ]
 
 
 def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, capsys):

@@ -137,7 +137,7 @@ def rank(
     *,
     cross_encoder_inputs: Sequence[str] = (),
     accept_tier: str = "medium",
-    exhaustive: bool | Sequence[bool] | np.ndarray = False,
+    exhaustive: bool = False,
 ) -> Decisions:
     """Decide about all candidates.
 
@@ -149,21 +149,14 @@ def rank(
         calibration: the model's calibration.
         cross_encoder_inputs: inputs that it reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
-        exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`), one value for all mentions
-            or one for each.
+        exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`).
     """
-    asked = np.asarray(exhaustive)
-    if asked.size and asked.dtype != bool:
-        raise TypeError(f"exhaustive: {exhaustive!r} is not True, False or a list of them")
-    if asked.ndim and len(asked) != len(lists):
-        raise ValueError(f"exhaustive: {len(lists)} expected 1 or {len(lists)} values, found {len(asked)}")
-    is_exhaustive = asked if asked.ndim else np.full(len(lists), bool(asked))
     lists = lists.with_whole_scores(calibration.lowest)
     choice = calibration.model_for(lists, cross_encoder_inputs)
     scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0 if callable(score) else score.truncated
     for number in np.unique(choice.models).tolist():
         mentions = choice.models == number
-        truncated += _fill_scores(scored, lists, mentions, calibration, number, score, is_exhaustive)
+        truncated += _fill_scores(scored, lists, mentions, calibration, number, score, exhaustive)
     # The certificate of the tier "high" was measured on mentions with all inputs of the model.
     scored.edges[~choice.complete, 2] = np.inf
     return scored.decide(lists, choice.models, choice.missing, accept_tier, truncated)
@@ -176,7 +169,7 @@ def _fill_scores(
     calibration: Calibration,
     number: int,
     score: Callable[[CandidateLists, np.ndarray], Scores] | Scores,
-    exhaustive: np.ndarray,
+    exhaustive: bool,
 ) -> int:
     """Fill in what one model, by its number, makes of the mentions it decides about, (n,) bool: prune, then score.
 
@@ -188,8 +181,8 @@ def _fill_scores(
     table = calibration.feature_table(part, model)
     list_utilities = model.list_fusion.utilities(table) if model.list_fusion else None
     retained = model.keep_candidates(table, list_utilities)
-    if model.uses_cross_encoder:
-        retained |= exhaustive[mentions][part.owner]
+    if exhaustive and model.uses_cross_encoder:
+        retained[:] = True
     logits, truncated = scored.logits[rows], 0
     if not callable(score):
         logits = score.logits[rows]

@@ -23,9 +23,9 @@ from ..serving.calibrate import (
     write_calibrated,
 )
 from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
+from ..serving.list_description import describe_lists
 from ..serving.model_source import ModelSource
 from ..serving.reranker import UMLSReranker
-from ..serving.rows import described
 from ..serving.statistics import Histogram, reference_content
 from ..vocab.concepts import ConceptTable
 from .checkpoint import checkpoint_of_run
@@ -62,7 +62,7 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         options.lists, source.hierarchy, options.dictionary, add=options.add
     )
     # Before anything is scored, which may take long.
-    print(described(lists, source.reads), flush=True)
+    print(describe_lists(lists, source.reads), flush=True)
     settings = CalibrationArguments(**pick(vars(options), keys_of(CalibrationArguments)))
     if options.dry_run:
         print(source.needed_documents(lists, settings))
@@ -119,7 +119,7 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
         options.lists, reranker.thresholds.hierarchy, options.dictionary, fitted_on=False
     )
     # Before anything is scored, which may take long.
-    print(described(lists, reranker.template.reads), flush=True)
+    print(describe_lists(lists, reranker.template.reads), flush=True)
     if options.dry_run:
         would_make("evaluate", options.output)
         return

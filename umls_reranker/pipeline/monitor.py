@@ -17,7 +17,7 @@ from ..serving.statistics import (
     SMALLEST_PSI,
     Histogram,
     Statistics,
-    Tops,
+    TopCandidates,
     read_ranked,
     read_reference,
 )
@@ -55,7 +55,7 @@ def monitor(
                 yield row
 
     statistics = Statistics()
-    tops = Tops.of_rows(new_rows())
+    tops = TopCandidates.of_rows(new_rows())
     statistics.add(tops)
     new = list(filter(is_new, documents))
     state = statistics.to_dict() | {

@@ -25,7 +25,7 @@ from ..lists.index_scores import INDEX_SCORES
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
-from .statistics import Statistics, Tops
+from .statistics import Statistics, TopCandidates
 
 # Number of unknown types that a warning names.
 NAMED_TYPES = 3
@@ -62,10 +62,13 @@ class UMLSReranker:
         exhaustive: bool = False,
     ) -> None:
         if accept_tier not in TIERS[:2]:
-            raise UserError(f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(TIERS[:2])}")
+            raise UserError(
+                f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(TIERS[:2])}"
+            )
         if not isinstance(exhaustive, bool):
             raise UserError(f"exhaustive: {exhaustive!r} is not True or False")
-        self.accept_tier, self.exhaustive = accept_tier, exhaustive
+        self.accept_tier = accept_tier
+        self.exhaustive = exhaustive
         self.cross_encoder = cross_encoder
         self.calibration = calibration
         self.thresholds = calibration.thresholds
@@ -124,17 +127,25 @@ class UMLSReranker:
             UserError: the model is not found or not accessible, or a file is missing, damaged, changed or from another
                 version.
         """
-        hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
+        hub: dict[str, Any] = {
+            "token": token,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+        }
         hub["local_files_only"] = local_files_only
         folder = download(id_or_path, revision, backend, subfolder=subfolder, **hub)
         info = verify_model(folder, backend)
         cross_encoder = None
         if has_cross_encoder(info):
             template = PairTemplate.from_dict(info["template"])
-            cross_encoder = PairScorer.from_folder(folder, template, device, dtype, backend, token_budget)
+            cross_encoder = PairScorer.from_folder(
+                folder, template, device, dtype, backend, token_budget
+            )
         return cls(
             cross_encoder,
-            Calibration.load(read_json(folder / CALIBRATOR), read_json(folder / THRESHOLDS), folder),
+            Calibration.load(
+                read_json(folder / CALIBRATOR), read_json(folder / THRESHOLDS), folder
+            ),
             folder,
             info,
             accept_tier,
@@ -210,7 +221,7 @@ class UMLSReranker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
         desc: str | None = None,
-        exhaustive: bool | Sequence[bool] = False,
+        exhaustive: bool = False,
         index_keys: Sequence[str] | None = None,
     ) -> list[list[RankedCandidate]]:
         """Rank the candidates of n mentions; faster than n calls of `rerank`.
@@ -222,7 +233,7 @@ class UMLSReranker:
             lefts: (n,) texts before the mentions; None: no mention has context.
             rights: (n,) texts after the mentions.
             desc: title of a progress bar; None shows none.
-            exhaustive: as for `rerank`, one value for all mentions or one for each.
+            exhaustive: as for `rerank`.
             index_keys: (n,) keys, each as for `rerank`; None: they are unknown.
 
         Returns:
@@ -234,29 +245,24 @@ class UMLSReranker:
         """
         # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
-        lists = self.read(entities, candidates, entity_types, lefts, rights, index_keys)
-        decisions = self.decide(lists, desc, exhaustive)
-        return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.model_names)
-
-    def read(
-        self,
-        entities: Sequence[str],
-        candidates: Sequence[Sequence[Any]],
-        entity_types: Sequence[str | Sequence[str] | None] | None = None,
-        lefts: Sequence[str] | None = None,
-        rights: Sequence[str] | None = None,
-        index_keys: Sequence[str] | None = None,
-    ) -> CandidateLists:
-        """Read mentions and their candidates into columns; arguments and errors are those of `rerank_batch`."""
         columns = MentionColumns(entities, candidates, entity_types, lefts, rights, index_keys)
-        return CandidateLists.from_columns(self.thresholds.hierarchy, columns, self.calibration.scores)
+        lists = CandidateLists.from_columns(
+            self.thresholds.hierarchy, columns, self.calibration.scores
+        )
+        decisions = self.decide(lists, desc, exhaustive)
+        items = list(chain.from_iterable(candidates))
+        return ranked_candidates(lists, decisions, items, self.model_names)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> CandidateLists:
         """Read rows as in files; errors are those of `CandidateLists.from_rows`."""
         return CandidateLists.from_rows(self.thresholds.hierarchy, rows, self.calibration.scores)
 
     def rank(
-        self, query: str, documents: Sequence[Any], top_k: int | None = None, return_documents: bool = False
+        self,
+        query: str,
+        documents: Sequence[Any],
+        top_k: int | None = None,
+        return_documents: bool = False,
     ) -> list[dict[str, Any]]:
         """Rank candidates as ``CrossEncoder.rank`` of sentence-transformers does, by calibrated probabilities.
 
@@ -269,27 +275,34 @@ class UMLSReranker:
         Returns:
             ``{"corpus_id": position of the candidate, "score": its probability}`` of each, the top candidate first.
         """
-        decisions = self.decide(self.read([query], [documents]))
-        shown = decisions.order.tolist()[:top_k]
-        results = [{"corpus_id": at, "score": float(decisions.probabilities[at])} for at in shown]
-        return [item | ({"text": documents[item["corpus_id"]]} if return_documents else {}) for item in results]
+        columns = MentionColumns([query], [documents])
+        decisions = self.decide(
+            CandidateLists.from_columns(self.thresholds.hierarchy, columns, self.calibration.scores)
+        )
+        results = []
+        for position in decisions.order.tolist()[:top_k]:
+            result = {"corpus_id": position, "score": float(decisions.probabilities[position])}
+            results.append(result | {"text": documents[position]} if return_documents else result)
+        return results
 
     def decide(
         self,
         lists: CandidateLists,
         desc: str | Callable[[int], Any] | None = None,
-        exhaustive: bool | Sequence[bool] = False,
+        exhaustive: bool = False,
     ) -> Decisions:
         """Decide about candidates in columns, and count the results.
 
         Args:
-            lists: what `read` returns; types are ids of ``thresholds.hierarchy``.
+            lists: the lists; types are ids of ``thresholds.hierarchy``.
             desc: as for `rerank_batch`, or a function that is called with the number of pairs just scored.
             exhaustive: as for `rerank_batch`.
 
         Warns:
             UserWarning: as for `rerank`.
         """
+        if not isinstance(exhaustive, bool):
+            raise TypeError(f"exhaustive: {exhaustive!r} is not True or False")
         decisions = rank(
             lists,
             lambda lists, retained: score_lists(self.cross_encoder, lists, desc, retained),
@@ -300,9 +313,14 @@ class UMLSReranker:
         )
         self._warn_of_types(lists.unknown_types)
         self._warn_of_missing(lists, decisions)
-        if partial := [f"{name}_score" for name in lists.partial_scores if name not in self.calibration.lowest]:
-            warn_caller(f"{', '.join(partial)}: candidates that lack it get the lowest of their list")
-        self.statistics.add(Tops.of_decisions(decisions, self.model_names), decisions.truncated)
+        if partial := [
+            f"{name}_score" for name in lists.partial_scores if name not in self.calibration.lowest
+        ]:
+            warn_caller(
+                f"{', '.join(partial)}: candidates that lack it get the lowest of their list"
+            )
+        tops = TopCandidates.of_decisions(decisions, self.model_names)
+        self.statistics.add(tops, decisions.truncated)
         return decisions
 
     @property
@@ -315,7 +333,9 @@ class UMLSReranker:
         """Names of the models that may decide, as in `RankedCandidate.model_name`."""
         return [model.name for model in self.calibration.models]
 
-    def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
+    def get_confidence_tier(
+        self, score: float, entity_type: str | Sequence[str] | None = None
+    ) -> str:
         """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``.
 
         Args:
@@ -354,8 +374,12 @@ class UMLSReranker:
             UserError: the folder has no name, cannot be written, or holds another kind of model.
         """
         if not str(folder):
-            raise UserError("save_pretrained: the folder has no name; give one, or '.' for the working directory")
-        return save_copy(self.folder, Path(folder), self.cross_encoder.backend if self.cross_encoder else "torch")
+            raise UserError(
+                "save_pretrained: the folder has no name; give one, or '.' for the working directory"
+            )
+        return save_copy(
+            self.folder, Path(folder), self.cross_encoder.backend if self.cross_encoder else "torch"
+        )
 
     def push_to_hub(self, repo_id: str, tag: str | None = None, **options: Any) -> str:
         """Publish the model as one commit and one tag of a Hub repo.
@@ -380,7 +404,9 @@ class UMLSReranker:
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """Warn once: names the inputs that any mention with candidates lacks, and the models that decided instead."""
         has_candidates = list_sizes(lists.offsets) > 0
-        bounds = {f"{name}_score": known.bounds for name, known in self.calibration.score_ranges.items()}
+        bounds = {
+            f"{name}_score": known.bounds for name, known in self.calibration.score_ranges.items()
+        }
         named = []
         for name, is_missing in decisions.missing.items():
             if (is_missing & has_candidates).any():
@@ -394,7 +420,9 @@ class UMLSReranker:
             model = self.calibration.models[number]
             # The first model decides if no fallback model exists.
             is_certified = model.thresholds.is_certified and number > 0
-            used.append(f"{model.name} ({'certified' if is_certified else 'not certified, never high'})")
+            used.append(
+                f"{model.name} ({'certified' if is_certified else 'not certified, never high'})"
+            )
         warn_caller(
             f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
             f"{self._remedy(lists, decisions)}`model_name` of a result says which decided"
@@ -403,8 +431,14 @@ class UMLSReranker:
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
         """What to do about scores of a dictionary, and about scores of our retrievers from another index."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
-        names = [name for name in INDEX_SCORES if name in lists.scores and f"{name}_score" in decisions.missing]
-        names = [f"{name}_score" for name in names if np.isfinite(lists.scores[name][is_other]).any()]
+        names = [
+            name
+            for name in INDEX_SCORES
+            if name in lists.scores and f"{name}_score" in decisions.missing
+        ]
+        names = [
+            f"{name}_score" for name in names if np.isfinite(lists.scores[name][is_other]).any()
+        ]
         if not names:
             by = f"{SYNONYM_SCORE}: added by rerank --dictionary, and by umls_reranker.Dictionary. "
             return by if SYNONYM_SCORE in decisions.missing else ""

@@ -1,9 +1,9 @@
-"""Ranked rows, and what was found in lists."""
+"""The ranked candidates of mentions, as Python objects and in Arrow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise, repeat
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,8 @@ import pyarrow as pa
 from ..calibration.decisions import Decisions
 from ..calibration.inputs import ALL_INPUTS
 from ..calibration.thresholds import TIERS
-from ..core.arrays import RepeatedTexts, list_sizes
-from ..lists.candidate_lists import AnnotatedLists, CandidateLists
+from ..core.arrays import RepeatedTexts
+from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import as_arrow
 
 # The key of a row, and the column of a table, with the ranked candidates.
@@ -92,14 +92,15 @@ def ranked_candidates(
         candidates: the m objects that the lists were made from.
         model_names: names of the models that may decide (`UMLSReranker.model_names`).
     """
-    objects = list(map(candidates.__getitem__, decisions.order.tolist()))
+    objects = [candidates[position] for position in decisions.order.tolist()]
     columns = [_values(column) for column in _columns(lists, decisions, model_names).values()]
-    # Like `RankedCandidate._make`, without a Python call per row.
-    ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(objects, *columns, strict=True)))
+    ranked = list(map(RankedCandidate._make, zip(objects, *columns, strict=True)))
     return [ranked[start:end] for start, end in pairwise(lists.offsets.tolist())]
 
 
-def ranked_column(lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]) -> pa.ListArray:
+def ranked_column(
+    lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
+) -> pa.ListArray:
     """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
     arrays = [_array(column) for column in _columns(lists, decisions, model_names).values()]
     rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
@@ -110,7 +111,8 @@ def _columns(
     lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> dict[str, RepeatedTexts | np.ndarray]:
     """The m values of each of `RANKED_FIELDS`, by mention in the order of rank; a missing logit is NaN."""
-    order, owner = decisions.order, lists.owner
+    order = decisions.order
+    owner = lists.owner
     return {
         "name": lists.names[order],
         "cui": lists.cuis[order],
@@ -137,61 +139,8 @@ def _values(column: RepeatedTexts | np.ndarray) -> list[Any]:
 
 
 def _array(column: RepeatedTexts | np.ndarray) -> pa.Array:
-    return as_arrow(column) if isinstance(column, RepeatedTexts) else pa.array(column, from_pandas=True)
-
-
-# Number of types that a line names.
-NAMED_TYPES = 3
-# From this many lists on, some usually lack their gold concept.
-MANY_LISTS = 100
-# Share of the lists along which a score that rises seems to be against their order.
-MOSTLY = 0.9
-
-
-def described(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -> str:
-    """The description in lines of text.
-
-    Args:
-        lists: the lists.
-        cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none without one.
-    """
-    return "\n".join(_lines(lists, cross_encoder_inputs))
-
-
-def _lines(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -> Iterator[str]:
-    candidates = len(lists.names)
-    yield (
-        f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; {lists.not_in_list:,} "
-        "without their gold concept among the candidates, which count as errors"
+    return (
+        as_arrow(column)
+        if isinstance(column, RepeatedTexts)
+        else pa.array(column, from_pandas=True)
     )
-    yield f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}"
-    for name in lists.partial_scores:
-        lacking = np.count_nonzero(~np.isfinite(lists.scores[name]))
-        yield (
-            f"{name}_score: {lacking:,} of {candidates:,} candidates lack it; they count as not found by this "
-            "retriever, with the lowest score of their list"
-        )
-    for name, column in lists.scores.items():
-        ends = np.flatnonzero(list_sizes(lists.offsets) > 1)
-        rise = column[lists.offsets[1:][ends] - 1] - column[lists.offsets[ends]]
-        if np.count_nonzero(rise > 0) > MOSTLY * np.count_nonzero(rise):
-            yield (
-                f"caution: {name}_score rises along lists: negate it if the best come first (higher is better), else "
-                "reverse the lists, for a gain over their order would mean nothing"
-            )
-    if len(lists) >= MANY_LISTS and not lists.not_in_list:
-        yield "caution: every list has its gold concept; if it was added to them, all figures are too good"
-    typed, known = int(lists.types.is_known.sum()), int((lists.candidate_types.codes >= 0).sum())
-    yield f"entity_type: {typed:,} of {len(lists):,} mentions; semantic_types: {known:,} of {candidates:,} candidates"
-    for key, texts in (("preferred_name", lists.preferred_names), ("definition", lists.definitions)):
-        if count := candidates - texts.null_count:
-            reads = "read by the cross-encoder" if key in cross_encoder_inputs else "not read by the cross-encoder"
-            yield f"{key}: {count:,} of {candidates:,} candidates, {reads}"
-    if lists.dictionary is not None:
-        found = (f"{name} of {count:,}" for name, count in lists.dictionary.known(lists.cuis.to_list()).items())
-        yield f"of {candidates:,} candidates, the dictionary has {' and '.join(found)}"
-    if unknown := lists.unknown_types:
-        yield (
-            f"{len(unknown):,} types of mentions are unknown to the model: {', '.join(unknown[:NAMED_TYPES])}; "
-            "use ids or names of the UMLS Semantic Network, or of the model's thresholds.json"
-        )

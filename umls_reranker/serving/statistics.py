@@ -36,7 +36,17 @@ SMALLEST_PSI = 0.02
 FEWEST_DOCUMENTS = 20
 
 
-class Tops(NamedTuple):
+# Tier of a top candidate, None without one, -> its index in `TIERS`, or -1.
+TIER_NUMBERS: dict[str | None, int] = {
+    None: -1,
+    **{tier: number for number, tier in enumerate(TIERS)},
+}
+# Stands for the top candidate of a mention without candidates.
+NO_CANDIDATE: dict[str, Any] = {"score": np.nan, "margin": np.nan, "tier": None, "accepted": False}
+
+
+@dataclass(frozen=True)
+class TopCandidates:
     """What was decided about the top candidates of n mentions.
 
     Attributes:
@@ -56,35 +66,35 @@ class Tops(NamedTuple):
     model_names: np.ndarray
 
     @classmethod
-    def of_decisions(cls, decisions: Decisions, model_names: Sequence[str]) -> Tops:
+    def of_decisions(cls, decisions: Decisions, model_names: Sequence[str]) -> TopCandidates:
         """Those of decisions, with the names of the models that may decide (`UMLSReranker.model_names`)."""
+        # Without candidates it is -1, the index of the value that is appended.
         top = decisions.top
-        has_candidates = top >= 0
-
-        def of_top(column: np.ndarray, otherwise: Any) -> np.ndarray:
-            values = np.full(len(top), otherwise, np.result_type(column, type(otherwise)))
-            values[has_candidates] = column[top[has_candidates]]
-            return values
-
         return cls(
-            list_sizes(decisions.offsets),
-            of_top(decisions.probabilities, np.nan),
-            of_top(decisions.margins, np.nan),
-            of_top(decisions.tiers, -1),
-            of_top(decisions.accepted, False),
-            np.array(model_names, object)[decisions.models],
+            sizes=list_sizes(decisions.offsets),
+            scores=np.append(decisions.probabilities, np.nan)[top],
+            margins=np.append(decisions.margins, np.nan)[top],
+            tiers=np.append(decisions.tiers, -1)[top],
+            accepted=np.append(decisions.accepted, False)[top],
+            model_names=np.array(model_names, object)[decisions.models],
         )
 
     @classmethod
-    def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Tops:
+    def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> TopCandidates:
         """Those of ranked rows (`read_ranked`)."""
-        keys = ("score", "margin", "tier", "accepted", "model_name")
-        nothing = (np.nan, np.nan, -1, False, ALL_INPUTS)
-        values = []
-        for ranked in (row["ranked"] for row in rows):
-            best = ranked and {"model_name": ALL_INPUTS, **ranked[0], "tier": TIERS.index(ranked[0]["tier"])}
-            values.append((len(ranked), *([best[key] for key in keys] if ranked else nothing)))
-        return cls(*map(np.array, zip(*values, strict=True) if values else [()] * 6))
+        sizes = []
+        tops = []
+        for row in rows:
+            sizes.append(len(row["ranked"]))
+            tops.append(row["ranked"][0] if row["ranked"] else NO_CANDIDATE)
+        return cls(
+            sizes=np.array(sizes, np.int64),
+            scores=np.array([top["score"] for top in tops], np.float64),
+            margins=np.array([top["margin"] for top in tops], np.float64),
+            tiers=np.array([TIER_NUMBERS[top["tier"]] for top in tops], np.int64),
+            accepted=np.array([top["accepted"] for top in tops], bool),
+            model_names=np.array([top.get("model_name", ALL_INPUTS) for top in tops], object),
+        )
 
 
 class Statistics:
@@ -99,25 +109,22 @@ class Statistics:
         with self._lock:
             self._sums: Counter = Counter()
 
-    def add(self, tops: Tops, truncated_pairs: int = 0) -> None:
+    def add(self, tops: TopCandidates, truncated_pairs: int = 0) -> None:
         """Count mentions, and pairs whose mention or name was cut to the model's length."""
-        has_candidates, of_tiers = (
-            tops.tiers >= 0,
-            np.bincount(tops.tiers.astype(int) + 1, minlength=len(TIERS) + 1).tolist(),
-        )
-        sums = {
+        tiers = Counter(tops.tiers.tolist())
+        counts = {("tier", tier): tiers[number] for tier, number in TIER_NUMBERS.items()}
+        models = Counter(("model", name) for name in tops.model_names.tolist())
+        sums: dict[str, float] = {
             "mentions": len(tops.sizes),
-            "without_candidates": of_tiers[0],
             "candidates": int(tops.sizes.sum()),
             "accepted": int(tops.accepted.sum()),
-            "scores": float(tops.scores[has_candidates].sum()),
-            "margins": float(tops.margins[has_candidates].sum()),
+            "scores": float(np.nansum(tops.scores)),
+            "margins": float(np.nansum(tops.margins)),
             "truncated_pairs": truncated_pairs,
         }
-        tiers: dict[Any, int] = {("tier", tier): count for tier, count in zip(TIERS, of_tiers[1:], strict=True)}
-        models = {("model", name): count for name, count in Counter(tops.model_names.tolist()).items()}
         with self._lock:
-            self._sums.update({**sums, **tiers, **models})
+            for more in (sums, counts, models):
+                self._sums.update(more)
 
     def to_dict(self) -> dict[str, Any]:
         """Counts, shares of all mentions, and means over those with candidates, None if there are none.
@@ -126,9 +133,13 @@ class Statistics:
         """
         with self._lock:
             sums = self._sums.copy()
-        mentions, ranked = sums["mentions"], sums["mentions"] - sums["without_candidates"]
-        counts = {name: sums[name] for name in ("mentions", "without_candidates", "candidates", "truncated_pairs")}
-        return counts | {
+        mentions = sums["mentions"]
+        ranked = mentions - sums["tier", None]
+        return {
+            "mentions": mentions,
+            "without_candidates": sums["tier", None],
+            "candidates": sums["candidates"],
+            "truncated_pairs": sums["truncated_pairs"],
             "models": {key[1]: count for key, count in sums.items() if key[0] == "model"},
             "tiers": {tier: sums["tier", tier] for tier in TIERS},
             "high_confidence_coverage": sums["tier", "high"] / mentions if mentions else None,
@@ -150,8 +161,12 @@ class StatisticsCollector:
 
         figures = self.statistics.to_dict()
         for name in ("mentions", "truncated_pairs"):
-            yield CounterMetricFamily(f"umls_reranker_{name}", name.replace("_", " "), figures[name])
-        tiers = CounterMetricFamily("umls_reranker_answers", "top candidates by tier", labels=["tier"])
+            yield CounterMetricFamily(
+                f"umls_reranker_{name}", name.replace("_", " "), figures[name]
+            )
+        tiers = CounterMetricFamily(
+            "umls_reranker_answers", "top candidates by tier", labels=["tier"]
+        )
         for tier, count in figures["tiers"].items():
             tiers.add_metric([tier], count)
         yield tiers
@@ -195,16 +210,16 @@ class Histogram:
     covariance: np.ndarray
 
     @classmethod
-    def of(cls, scores: np.ndarray, is_of_fewer: np.ndarray, documents: Sequence[str]) -> Histogram:
+    def of(cls, scores: np.ndarray, is_fallback: np.ndarray, documents: Sequence[str]) -> Histogram:
         """Count mentions.
 
         Args:
             scores: (n,) scores of the top candidates, NaN without candidates.
-            is_of_fewer: (n,) bool, whether a model of fewer inputs decided.
+            is_fallback: (n,) bool, whether a model of fewer inputs decided.
             documents: (n,) document of each mention.
         """
         cell = np.minimum((np.nan_to_num(scores) * SCORE_CELLS).astype(int), SCORE_CELLS - 1)
-        cell = np.where(np.isnan(scores), SCORE_CELLS + 1, np.where(is_of_fewer, SCORE_CELLS, cell))
+        cell = np.where(np.isnan(scores), SCORE_CELLS + 1, np.where(is_fallback, SCORE_CELLS, cell))
         index, count = document_index(documents)
         sums = document_sums(index, count, [np.ones(len(cell))], cell, SCORE_CELLS + 2)[:, 0]
         shares = sums.sum(axis=0) / max(len(cell), 1)
@@ -226,24 +241,32 @@ class Histogram:
         difference = (other.shares - self.shares)[used] / np.sqrt(pooled[used])
         covariance = (self.covariance + other.covariance)[np.ix_(used, used)]
         covariance = covariance / np.sqrt(np.outer(pooled[used], pooled[used]))
-        trace, squares = float(np.trace(covariance)), float((covariance**2).sum())
-        p_value = chi2.sf(difference @ difference * trace / squares, trace**2 / squares) if squares > 0 else 1.0
+        trace = float(np.trace(covariance))
+        squares = float((covariance**2).sum())
+        p_value = 1.0
+        if squares > 0:
+            statistic = difference @ difference * trace / squares
+            p_value = float(chi2.sf(statistic, trace**2 / squares))
         # Half a mention per cell keeps the index finite for empty cells.
-        p, q = ((one.mentions * one.shares + 0.5) / (one.mentions + len(pooled) / 2) for one in (self, other))
+        p = (self.mentions * self.shares + 0.5) / (self.mentions + len(pooled) / 2)
+        q = (other.mentions * other.shares + 0.5) / (other.mentions + len(pooled) / 2)
         moved = int(np.argmax(np.abs(other.shares - self.shares)))
         names = [
-            f"scores of {cell / SCORE_CELLS:.1f} to {(cell + 1) / SCORE_CELLS:.1f}" for cell in range(SCORE_CELLS)
+            f"scores of {cell / SCORE_CELLS:.1f} to {(cell + 1) / SCORE_CELLS:.1f}"
+            for cell in range(SCORE_CELLS)
         ]
         return Drift(
-            float(((q - p) * np.log(q / p)).sum()),
-            float(p_value),
-            [*names, "decided with fewer inputs", "without candidates"][moved],
-            float(other.shares[moved]),
-            float(self.shares[moved]),
+            psi=float(((q - p) * np.log(q / p)).sum()),
+            p_value=p_value,
+            cell=[*names, "decided with fewer inputs", "without candidates"][moved],
+            share=float(other.shares[moved]),
+            reference_share=float(self.shares[moved]),
         )
 
 
-def reference_content(figures: Mapping[str, Mapping[str, Any]], histogram: Histogram) -> dict[str, Any]:
+def reference_content(
+    figures: Mapping[str, Mapping[str, Any]], histogram: Histogram
+) -> dict[str, Any]:
     """The content of ``reference.json``: what a model did on documents that it was not fitted on.
 
     Args:
@@ -251,9 +274,14 @@ def reference_content(figures: Mapping[str, Mapping[str, Any]], histogram: Histo
         histogram: of the scores and inputs.
     """
     daily = {name: {key: figures[name][key] for key in ("value", "low", "high")} for name in DAILY}
-    arrays = {"shares": histogram.shares.tolist(), "covariance": histogram.covariance.tolist()}
-    about = {"mentions": histogram.mentions, "documents": histogram.documents}
-    return {"schema_version": SCHEMA_VERSION, "figures": daily, **about, **arrays}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "figures": daily,
+        "mentions": histogram.mentions,
+        "documents": histogram.documents,
+        "shares": histogram.shares.tolist(),
+        "covariance": histogram.covariance.tolist(),
+    }
 
 
 def read_reference(path: Path) -> tuple[dict[str, dict[str, float | None]], Histogram]:
@@ -266,8 +294,13 @@ def read_reference(path: Path) -> tuple[dict[str, dict[str, float | None]], Hist
         raise UserError(f"{path} is missing; umls-reranker evaluate writes it")
     content = read_json(path)
     require_format(path, content, SCHEMA_VERSION, "evaluate")
-    arrays = np.array(content["shares"]), np.array(content["covariance"])
-    return content["figures"], Histogram(content["mentions"], content["documents"], *arrays)
+    histogram = Histogram(
+        mentions=content["mentions"],
+        documents=content["documents"],
+        shares=np.array(content["shares"]),
+        covariance=np.array(content["covariance"]),
+    )
+    return content["figures"], histogram
 
 
 def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
@@ -287,18 +320,25 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
             if isinstance(row, dict) and "error" in row:
                 continue
             if not _is_ranked(row):
-                raise UserError(f"{path}:{number}: not a ranked row; give JSON Lines that umls-reranker rerank wrote")
+                raise UserError(
+                    f"{path}:{number}: not a ranked row; give JSON Lines that umls-reranker rerank wrote"
+                )
             yield row
 
 
 def _is_ranked(row: Any) -> bool:
-    if not isinstance(row, dict) or not all(isinstance(row.get(name), list) for name in ("candidates", "ranked")):
+    if not isinstance(row, dict) or not all(
+        isinstance(row.get(name), list) for name in ("candidates", "ranked")
+    ):
         return False
     return bool(row.get("entity") or row.get("mention")) and all(
         isinstance(item, dict)
         and item.get("tier") in TIERS
         and isinstance(item.get("accepted"), bool)
         and isinstance(item.get("model_name", ""), str)
-        and all(isinstance(item.get(name), int | float) and abs(item[name]) <= 1 for name in ("score", "margin"))
+        and all(
+            isinstance(item.get(name), int | float) and abs(item[name]) <= 1
+            for name in ("score", "margin")
+        )
         for item in row["ranked"]
     )
