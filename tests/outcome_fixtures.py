@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from umls_reranker.calibration.reliability import calibration_report
+from umls_reranker.evaluation.charts import histogram, reliability_points, risk_coverage
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.metrics import (
     SCHEMA_VERSION,
@@ -16,12 +17,13 @@ from umls_reranker.evaluation.metrics import (
     worst_groups,
 )
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.evaluation.page import histogram, reliability_points, risk_coverage
 from umls_reranker.evaluation.systems import System, compare_systems
 from umls_reranker.vocab.types import TypeHierarchy
 
 
-def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **columns) -> Outcomes:
+def make_outcomes(
+    mentions: int = 400, seed: int = 0, per_document: int = 10, **columns
+) -> Outcomes:
     """Perfectly calibrated answers; one mention in ten is out of the dictionary; columns may be given."""
     rng = np.random.default_rng(seed)
     score = rng.beta(2, 1, mentions)
@@ -63,22 +65,39 @@ NO_FIGURES: dict[str, Any] = {
 }
 
 
-def make_metrics(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 50) -> dict[str, Any]:
+def make_metrics(
+    outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 50
+) -> dict[str, Any]:
     """A ``metrics.json`` as `measure` makes it, of the outcomes alone; other systems have the same answers."""
     options = {"resamples": resamples, "seed": 0}
-    documents, top = Documents.of(outcomes.document, **options), outcomes.select(outcomes.has_candidates)
+    documents, top = (
+        Documents.of(outcomes.document, **options),
+        outcomes.select(outcomes.has_candidates),
+    )
     of_scores = calibration_report(top.score, top.correct, top.document, **options)
     systems = {"lists_order": System(outcomes.rank), "reranker": System.of(outcomes)}
-    mentions, known = [f"mention {row}" for row in range(len(outcomes))], [("mention 1", "C0000001")]
+    mentions, known = (
+        [f"mention {row}" for row in range(len(outcomes))],
+        [("mention 1", "C0000001")],
+    )
     slices = mention_slices(outcomes, mentions, hierarchy, known)
     of_slices, rows = measure_slices(outcomes, documents, slices)
     compared = compare_systems(systems, documents, outcomes.in_dictionary)
     over = {"n": len(outcomes), "population": f"mentions with {32 * len(outcomes):,} candidates"}
-    figures = {key.removeprefix("systems/reranker/"): figure for key, figure in compared.items() if "reranker" in key}
+    figures = {
+        key.removeprefix("systems/reranker/"): figure
+        for key, figure in compared.items()
+        if "reranker" in key
+    }
     figures |= measure_figures(outcomes, documents)
     for affixes in ("{}_raw", "{}", "top1_{}"):
         figures |= {affixes.format(name): figure | over for name, figure in of_scores.items()}
-    figures |= worst_groups(of_slices, rows.get("groups", {})) | {"f1": {"value": 0.91}} | compared | of_slices
+    figures |= (
+        worst_groups(of_slices, rows.get("groups", {}))
+        | {"f1": {"value": 0.91}}
+        | compared
+        | of_slices
+    )
     points = reliability_points(top.score, top.correct, top.document)
     return {
         "schema_version": SCHEMA_VERSION,

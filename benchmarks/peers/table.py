@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="SVG file to write: precision against coverage on test")
     parser.add_argument("--certified", nargs=2, type=float, default=(), help="a point of it: coverage and precision")
     arguments = parser.parse_args()
-    from umls_reranker.evaluation.page import risk_coverage
+    from umls_reranker.evaluation.charts import risk_coverage
     from umls_reranker.evaluation.render import markdown_table, number
 
     folder = arguments.export / "rows"

@@ -5,18 +5,30 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from umls_reranker.evaluation.page import BINS, CURVE_POINTS, card_charts, reliability_points, risk_coverage
+from umls_reranker.evaluation.charts import BINS, CURVE_POINTS, reliability_points, risk_coverage
+from umls_reranker.evaluation.page import card_charts
 
 
 def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
     rng = np.random.default_rng(0)
     p = rng.beta(0.5, 2, 800)
     y = rng.random(800) < p
-    points = {name: reliability_points(q, y, np.arange(800) // 10) for name, q in (("raw", p**0.5), ("calibrated", p))}
-    systems = {"reranker": risk_coverage(p, y), "lists_order": risk_coverage(np.full(800, -np.inf), y)}
+    points = {
+        name: reliability_points(q, y, np.arange(800) // 10)
+        for name, q in (("raw", p**0.5), ("calibrated", p))
+    }
+    systems = {
+        "reranker": risk_coverage(p, y),
+        "lists_order": risk_coverage(np.full(800, -np.inf), y),
+    }
     charts = card_charts({"curves": {"reliability": points, "risk_coverage": systems}}, 0.95)
     legends = (
-        ["after calibration", "before calibration", "perfect calibration", "95 % band of perfect calibration"],
+        [
+            "after calibration",
+            "before calibration",
+            "perfect calibration",
+            "95 % band of perfect calibration",
+        ],
         [f"this model: precision {y.mean():.1%} at coverage 100%", "original order"],
     )
     for chart, legend in zip(charts, legends, strict=True):
@@ -24,18 +36,25 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.find("{*}style") is not None
         assert [text.text for text in root.findall("{*}text")][1:] == legend
         used = {
-            mark.get("class").split()[-1] for mark in root.iter() if mark.get("class", "").startswith(("line", "band"))
+            mark.get("class").split()[-1]
+            for mark in root.iter()
+            if mark.get("class", "").startswith(("line", "band"))
         }
         assert {"ideal", "series1"} <= used
         # Below title and legend, and inside the file.
         width, height = map(float, root.get("viewBox").split()[2:])
         inner = root.find("{*}svg")
-        assert float(inner.get("y")) + float(inner.get("height")) == height and float(inner.get("width")) == width
+        assert (
+            float(inner.get("y")) + float(inner.get("height")) == height
+            and float(inner.get("width")) == width
+        )
 
 
 def test_risk_coverage_by_hand():
     curve = risk_coverage(np.array([0.9, 0.5, 0.5, -np.inf, np.nan]), [1, 1, 0, 1, 1])
-    assert curve["coverage"] == pytest.approx([0.2, 0.6]) and curve["precision"] == pytest.approx([1.0, 2 / 3])
+    assert curve["coverage"] == pytest.approx([0.2, 0.6]) and curve["precision"] == pytest.approx(
+        [1.0, 2 / 3]
+    )
     # One mention answered without risk, two at a risk of one third.
     assert curve["area"] == pytest.approx((0 + 1 / 3 + 1 / 3) / 3)
 
@@ -53,7 +72,9 @@ def test_a_long_curve_is_thinned_and_keeps_its_end():
 def test_reliability_by_hand():
     points = reliability_points(np.array([0.01, 0.03, 0.99]), np.array([0, 1, 1]), ["a", "b", "b"])
     assert points["count"] == [2, 1]
-    assert points["mean_probability"] == pytest.approx([0.02, 0.99]) and points["positive_rate"] == [0.5, 1.0]
+    assert points["mean_probability"] == pytest.approx([0.02, 0.99]) and points[
+        "positive_rate"
+    ] == [0.5, 1.0]
     assert points["lower"] == pytest.approx([0, 1 - 1 / BINS])
 
 

@@ -59,14 +59,19 @@ def test_cannot_tell_needs_few_mentions_and_an_interval_on_both_sides(target, me
 
 
 def test_lines_of_targets():
-    assert parse_targets(["acc@1 >= 0.75", "  share 0.4 .. 0.6 "]) == {"acc@1": ">= 0.75", "share": "0.4 .. 0.6"}
+    assert parse_targets(["acc@1 >= 0.75", "  share 0.4 .. 0.6 "]) == {
+        "acc@1": ">= 0.75",
+        "share": "0.4 .. 0.6",
+    }
     with pytest.raises(UserError, match="targets: cannot read 'acc@1'"):
         parse_targets(["acc@1"])
     with pytest.raises(UserError, match="acc@1 occurs twice"):
         parse_targets(["acc@1 >= 0.9", "acc@1 <= 0.95"])
 
 
-@pytest.mark.parametrize("text", ["0.9", "> 0.9", "0.4 - 0.6", "=> 0.9", ">= high", "0.6 .. 0.4", "", "0.4 ... 0.6"])
+@pytest.mark.parametrize(
+    "text", ["0.9", "> 0.9", "0.4 - 0.6", "=> 0.9", ">= high", "0.6 .. 0.4", "", "0.4 ... 0.6"]
+)
 def test_unreadable_targets_are_named(text):
     with pytest.raises(UserError, match="target 'pair.f1'"):
         check_targets({"pair.f1": text}, MEASURED)

@@ -56,8 +56,15 @@ def exchanged(count):
 def test_an_interval_that_reaches_beyond_the_margin_tells_nothing():
     comparison = compare(exchanged(30), FORMER)
     accuracy, _, brier = comparison.differences
-    assert accuracy.present == pytest.approx(accuracy.former) and accuracy.low < -0.02 and brier.high > 0.01
-    assert set(verdicts(comparison).values()) == {"inconclusive"} and comparison.verdict == "inconclusive"
+    assert (
+        accuracy.present == pytest.approx(accuracy.former)
+        and accuracy.low < -0.02
+        and brier.high > 0.01
+    )
+    assert (
+        set(verdicts(comparison).values()) == {"inconclusive"}
+        and comparison.verdict == "inconclusive"
+    )
     assert compare(exchanged(30), FORMER, margin=0.1).passes
 
 
@@ -79,7 +86,9 @@ def test_worse_calibration_alone_is_worse():
 def test_a_mention_without_candidates_counts_as_scored_zero():
     untold = replace(FORMER, score=np.where(FORMER.correct, FORMER.score, np.nan))
     (*_, brier) = compare(untold, FORMER).differences
-    assert brier.present == pytest.approx(np.mean((np.nan_to_num(untold.score) - FORMER.correct) ** 2))
+    assert brier.present == pytest.approx(
+        np.mean((np.nan_to_num(untold.score) - FORMER.correct) ** 2)
+    )
     assert brier.verdict == "better"
 
 
@@ -117,7 +126,9 @@ def test_the_three_intervals_share_the_error_probability(confidence):
     present = with_flips(0.1)
     comparison = compare(present, FORMER, confidence=confidence)
     change = (present.correct.astype(float) - FORMER.correct).reshape(60, 10).sum(axis=1)
-    low, high = jackknife_sums(np.stack([change, np.full(60, 10.0)], 1), ratio, confidence=1 - (1 - confidence) / 3)
+    low, high = jackknife_sums(
+        np.stack([change, np.full(60, 10.0)], 1), ratio, confidence=1 - (1 - confidence) / 3
+    )
     (accuracy, *_) = comparison.differences
     assert (accuracy.low, accuracy.high) == (pytest.approx(low), pytest.approx(high))
 
@@ -149,8 +160,15 @@ def equally_good(rng, sizes):
     for _ in range(2):
         right = rng.random(len(document)) < rng.beta(1.75, 0.58, len(sizes))[document]
         score = np.clip(0.75 + 0.1 * rng.normal(size=len(document)), 0, 1)
-        columns = {"document": document, "rank": np.where(right, 0, -1), "score": score, "accepted": score > 0.7}
-        versions.append(make_outcomes(len(document), in_dictionary=np.ones(len(document), bool), **columns))
+        columns = {
+            "document": document,
+            "rank": np.where(right, 0, -1),
+            "score": score,
+            "accepted": score > 0.7,
+        }
+        versions.append(
+            make_outcomes(len(document), in_dictionary=np.ones(len(document), bool), **columns)
+        )
     return versions
 
 
@@ -160,5 +178,7 @@ def test_versions_that_are_equally_good_are_rarely_called_worse():
     called = 0
     for _ in range(300):
         sizes = rng.pareto(1.2, FEWEST_DOCUMENTS) * 8
-        called += bool(compare(*equally_good(rng, 1 + np.minimum(sizes, 200).astype(int))).verdict == "worse")
+        called += bool(
+            compare(*equally_good(rng, 1 + np.minimum(sizes, 200).astype(int))).verdict == "worse"
+        )
     assert called <= 15

@@ -14,7 +14,10 @@ def test_the_first_of_short_lists_and_ties():
 
 
 def test_gold_ranks():
-    for correct, ranks in (([1, 0, 0, 1, 0, 1], [2, -1, 0, 1]), ([0, 1, 1, 0, 1, 1], [0, -1, -1, 0])):
+    for correct, ranks in (
+        ([1, 0, 0, 1, 0, 1], [2, -1, 0, 1]),
+        ([0, 1, 1, 0, 1, 1], [0, -1, -1, 0]),
+    ):
         np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, np.array(correct, bool)), ranks)
 
 
@@ -30,7 +33,9 @@ def test_coverage_at_precision_by_hand():
 
 def test_coverage_takes_ties_together_and_skips_missing_answers():
     assert coverage_at_precision([0.9, 0.9, 0.1], [1, 0, 0], 1.0) == {"value": 0.0}
-    assert coverage_at_precision([0.9, -np.inf, np.nan, -np.inf], [1, 1, 1, 1], 0.5) == {"value": 0.25}
+    assert coverage_at_precision([0.9, -np.inf, np.nan, -np.inf], [1, 1, 1, 1], 0.5) == {
+        "value": 0.25
+    }
     assert coverage_at_precision([0.9, np.nan], [1, 1], 0.5) == {"value": 0.5}
 
 
@@ -48,7 +53,9 @@ def test_coverage_interval_agrees_with_resampling_by_hand():
 
 
 def share_of(correct, documents):
-    return Documents.of(documents, resamples=50).measure([np.asarray(correct), np.ones(len(correct))])
+    return Documents.of(documents, resamples=50).measure(
+        [np.asarray(correct), np.ones(len(correct))]
+    )
 
 
 def test_no_error_in_a_few_documents_is_no_certainty():

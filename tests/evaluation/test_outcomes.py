@@ -21,7 +21,9 @@ def assert_equal(left, right):
 def test_outcomes_are_the_decisions_about_top_candidates():
     # The second candidate comes first; nothing is retrieved; and two probabilities of 1 hide which is better.
     items = [[{"name": name, "cui": f"C{name}"} for name in names] for names in ("ab", "", "cd")]
-    given = make_lists(["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"])
+    given = make_lists(
+        ["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"]
+    )
     decided = Decisions(
         offsets=given.offsets,
         logits=np.zeros(4, np.float32),
@@ -37,8 +39,16 @@ def test_outcomes_are_the_decisions_about_top_candidates():
     np.testing.assert_array_equal(found.score, [0.7, np.nan, 1.0])
     np.testing.assert_array_equal(found.margin, [0.5, np.nan, 0.25])
     assert found.answer.tolist() == ["Cb", "", "Cd"] and found.rank.tolist() == [1, -1, 0]
-    assert found.tier.tolist() == ["medium", "reject", "high"] and found.accepted.tolist() == [False, False, True]
-    assert found.document.tolist() == ["d", "d", "e"] and list(found.types) == [("T047",), (), ("T121",)]
+    assert found.tier.tolist() == ["medium", "reject", "high"] and found.accepted.tolist() == [
+        False,
+        False,
+        True,
+    ]
+    assert found.document.tolist() == ["d", "d", "e"] and list(found.types) == [
+        ("T047",),
+        (),
+        ("T121",),
+    ]
 
 
 def test_what_is_saved_comes_back(tmp_path):

@@ -60,7 +60,9 @@ def page(text):
 
 def test_nothing_comes_from_outside(text, page):
     assert "url(" not in text and "@import" not in text and "<script" not in text
-    links = [value for _, attributes in page.tags for name, value in attributes.items() if name in LINKS]
+    links = [
+        value for _, attributes in page.tags for name, value in attributes.items() if name in LINKS
+    ]
     assert links == [] and "http" not in text
 
 
@@ -69,7 +71,11 @@ def test_what_is_shown_is_escaped(page, text):
 
 
 def test_every_chart_says_what_it_shows(page):
-    charts = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("class") == "chart"]
+    charts = [
+        attributes
+        for tag, attributes in page.tags
+        if tag == "svg" and attributes.get("class") == "chart"
+    ]
     assert len(charts) == 5
     ids = {attributes["id"]: tag for tag, attributes in page.tags if "id" in attributes}
     assert len(ids) == 10
@@ -83,7 +89,9 @@ def test_tables_are_those_of_the_terminal_and_the_card(metrics, page):
     tables = report_tables(metrics)
     titles = [table.title for table in tables]
     assert len(titles) == 7 and titles[0] == "Comparison with the original order"
-    cells = [text for table in tables for row in table.rows for cell in row for text in cell if text]
+    cells = [
+        text for table in tables for row in table.rows for cell in row for text in cell if text
+    ]
     assert len(cells) > 100 and all(text in page.words for text in cells)
     for table in tables:
         for text in (value for row in table.rows for value, _ in row):

@@ -30,9 +30,16 @@ HIERARCHY = TypeHierarchy(
 
 def typed_lists(types, candidate_types):
     """One list with one candidate for each mention."""
-    items = [[{"name": "aspirin", "cui": "C1", "semantic_types": kinds}] for kinds in candidate_types]
-    texts, documents = [f"m{row}" for row in range(len(types))], [str(row % 10) for row in range(len(types))]
-    return make_lists(texts, items, types, HIERARCHY, gold=np.zeros(len(types), int), documents=documents)
+    items = [
+        [{"name": "aspirin", "cui": "C1", "semantic_types": kinds}] for kinds in candidate_types
+    ]
+    texts, documents = (
+        [f"m{row}" for row in range(len(types))],
+        [str(row % 10) for row in range(len(types))],
+    )
+    return make_lists(
+        texts, items, types, HIERARCHY, gold=np.zeros(len(types), int), documents=documents
+    )
 
 
 def test_of_a_model_that_uses_no_cross_encoder_nothing_is_told_of_one():
@@ -46,9 +53,9 @@ def test_of_a_model_that_uses_no_cross_encoder_nothing_is_told_of_one():
         for column in (np.full_like(logits, np.nan), logits)
     )
     of_cross_encoder = with_cross_encoder["figures"].keys() - without["figures"].keys()
-    assert of_cross_encoder == {name for name in with_cross_encoder["figures"] if name.endswith("_raw")} | {
-        "ece_reduction"
-    }
+    assert of_cross_encoder == {
+        name for name in with_cross_encoder["figures"] if name.endswith("_raw")
+    } | {"ece_reduction"}
     for metrics, is_drawn in ((without, False), (with_cross_encoder, True)):
         assert ("raw" in metrics["curves"]["reliability"]) == is_drawn
         assert ("before calibration" in card_charts(metrics, 0.95)[0]) == is_drawn
@@ -66,7 +73,9 @@ def test_incorrect_types_are_those_of_other_candidates_as_annotators_call_them()
 def test_without_another_type_in_the_list_frequencies_decide():
     types = [["T017"]] * 800 + [["T038"]] * 600 + [["T103"]] * 300
     changed = with_incorrect_types(typed_lists(types, types), 0)[0.2]
-    found = Counter(new[0] for old, new in zip(types, changed.types, strict=True) if old == ["T017"] != [*new])
+    found = Counter(
+        new[0] for old, new in zip(types, changed.types, strict=True) if old == ["T017"] != [*new]
+    )
     assert found["T038"] / found.total() == pytest.approx(6 / 9, abs=0.1)
 
 
@@ -74,7 +83,10 @@ def test_levels_are_shares_of_the_typed_mentions_and_hold_one_another():
     types = [["T038"], ["T103", "T017"], ["UnknownType"], []] * 50
     lists = typed_lists(types, [["T121", "T047"]] * 200)
     levels = with_incorrect_types(lists, 0)
-    changed = [{row for row in range(200) if [*level.types[row]] != [*lists.types[row]]} for level in levels.values()]
+    changed = [
+        {row for row in range(200) if [*level.types[row]] != [*lists.types[row]]}
+        for level in levels.values()
+    ]
     assert [*map(len, changed)] == [5, 10, 20] and changed[0] < changed[1] < changed[2]
     assert all(row % 4 < 2 for row in changed[2])
     assert with_incorrect_types(lists.with_types([[]] * 200), 0) == {}
@@ -98,4 +110,8 @@ def test_only_a_cross_encoder_that_reads_types_scores_lists_with_incorrect_types
     assert list(metrics["rows"]["systems"]) == ["lists_order", "cross_encoder", "reranker"]
     assert list(metrics["rows"]["incorrect_types"]) == ["0.05", "0.10", "0.20"]
     assert metrics["figures"]["incorrect_types/0.10/acc@1"]["n"] == 100
-    assert metrics["figures"]["scored_share"]["value"] == metrics["figures"]["same_top_candidate"]["value"] == 1.0
+    assert (
+        metrics["figures"]["scored_share"]["value"]
+        == metrics["figures"]["same_top_candidate"]["value"]
+        == 1.0
+    )

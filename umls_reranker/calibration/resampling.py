@@ -73,7 +73,7 @@ def bootstrap_sums(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = np.asarray(
-            statistic(_draws(len(sums), resamples, seed) @ sums), dtype=np.float64
+            statistic(document_draws(len(sums), resamples, seed) @ sums), dtype=np.float64
         )
     replicates = replicates[np.isfinite(replicates)]
     if not len(replicates):
@@ -150,7 +150,7 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 
 # Many figures of the same documents need the same draws.
 @lru_cache(maxsize=2)
-def _draws(documents: int, resamples: int, seed: int) -> np.ndarray:
+def document_draws(documents: int, resamples: int, seed: int) -> np.ndarray:
     """How often each document is drawn, (resamples, documents) float64."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(

@@ -11,11 +11,15 @@ from ..core.errors import UserError
 from .metrics import SMALL_SUPPORT
 from .render import interval, is_there, markdown_table, number
 
-PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+PASS = "PASS"
+FAIL = "FAIL"
+INCONCLUSIVE = "INCONCLUSIVE"
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_ONE_SIDED = re.compile(rf"(>=|<=)\s*({_NUMBER})")
-_RANGE = re.compile(rf"({_NUMBER})\s*\.\.\s*({_NUMBER})")
+_TARGET = re.compile(
+    rf">=\s*(?P<least>{_NUMBER})|<=\s*(?P<most>{_NUMBER})"
+    rf"|(?P<low>{_NUMBER})\s*\.\.\s*(?P<high>{_NUMBER})"
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,10 @@ class Target:
         Raises:
             UserError: anything else, or a range whose ends are swapped.
         """
-        text = str(text).strip()
-        if match := _ONE_SIDED.fullmatch(text):
-            sign, bound = match.group(1), float(match.group(2))
-            return cls(bound, math.inf) if sign == ">=" else cls(-math.inf, bound)
-        if match := _RANGE.fullmatch(text):
-            low, high = float(match.group(1)), float(match.group(2))
+        match = _TARGET.fullmatch(str(text).strip())
+        if match:
+            low = float(match["least"] or match["low"] or -math.inf)
+            high = float(match["most"] or match["high"] or math.inf)
             if low <= high:
                 return cls(low, high)
         raise UserError(

@@ -6,6 +6,7 @@ separate intervals of the two versions would hide.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,7 +19,10 @@ from .metrics import FIGURES, Figure
 from .outcomes import Outcomes
 from .render import markdown_table
 
-BETTER, NOT_INFERIOR, INCONCLUSIVE, WORSE = "better", "not inferior", "inconclusive", "worse"
+BETTER = "better"
+NOT_INFERIOR = "not inferior"
+INCONCLUSIVE = "inconclusive"
+WORSE = "worse"
 # Two versions must share a minimum share of each one's mentions, because a few common mentions prove nothing, and a
 # minimum number of documents, below which the interval does not reach its confidence.
 SMALLEST_OVERLAP = 0.5
@@ -79,8 +83,15 @@ def figure_difference(
         verdict = WORSE
     else:
         verdict = NOT_INFERIOR if worst >= -margin else INCONCLUSIVE
-    value, former_value = (float(figure.statistic(sums.sum(axis=0))) for sums in (present, former))
-    return Difference(figure.name, former_value, value, low, high, margin, verdict)
+    return Difference(
+        name=figure.name,
+        former=float(figure.statistic(former.sum(axis=0))),
+        present=float(figure.statistic(present.sum(axis=0))),
+        low=low,
+        high=high,
+        margin=margin,
+        verdict=verdict,
+    )
 
 
 @dataclass(frozen=True)
@@ -124,16 +135,21 @@ class Comparison:
             "margin",
             "verdict",
         )
-        rows = []
-        for d in self.differences:
-            values = (
-                f"{d.former:.4f}",
-                f"{d.present:.4f}",
-                f"{d.low:+.4f} .. {d.high:+.4f}",
-                f"{d.margin:g}",
+        rows = [
+            (
+                one.name,
+                f"{one.former:.4f}",
+                f"{one.present:.4f}",
+                f"{one.low:+.4f} .. {one.high:+.4f}",
+                f"{one.margin:g}",
+                one.verdict,
             )
-            rows.append((d.name, *values, d.verdict))
-        return f"{markdown_table(header, rows)}\ncorrect at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
+            for one in self.differences
+        ]
+        return (
+            f"{markdown_table(header, rows)}\n"
+            f"correct at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
+        )
 
     def text(self, former: str) -> str:
         """The table and the verdict for a terminal.
@@ -178,41 +194,41 @@ def compare(
             f"the versions share {len(rows):,} of {len(present):,} and {len(former):,} mentions, less than "
             f"{SMALLEST_OVERLAP:.0%} of one; evaluate both on the same test split"
         )
-    ours, theirs = present.select(rows), former.select(former_rows)
-    index, documents = document_index(ours.document)
+    present = present.select(rows)
+    former = former.select(former_rows)
+    index, documents = document_index(present.document)
     if documents < FEWEST_DOCUMENTS:
         raise UserError(
             f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; evaluate both on a larger "
             "test split"
         )
-    gained, lost = (
-        int((ours.correct & ~theirs.correct).sum()),
-        int((theirs.correct & ~ours.correct).sum()),
-    )
     figures = [figure for figure in FIGURES if figure.margin is not None]
     level = 1.0 - (1.0 - confidence) / len(figures)
     differences = []
     for figure in figures:
-        sums = document_sums(index, documents, figure.columns(ours))
-        former_sums = document_sums(index, documents, figure.columns(theirs))
+        sums = document_sums(index, documents, figure.columns(present))
+        former_sums = document_sums(index, documents, figure.columns(former))
         differences.append(figure_difference(figure, sums, former_sums, margin, level))
-    return Comparison(len(ours), documents, gained, lost, tuple(differences))
+    return Comparison(
+        mentions=len(present),
+        documents=documents,
+        gained=int((present.correct & ~former.correct).sum()),
+        lost=int((former.correct & ~present.correct).sum()),
+        differences=tuple(differences),
+    )
 
 
 def _keys(outcomes: Outcomes) -> Iterable[tuple]:
     """One key per mention; the second mention with the same offsets gets a number."""
-    seen: dict[tuple, int] = {}
+    seen: Counter[tuple] = Counter()
     columns = (outcomes.document, outcomes.start, outcomes.end, outcomes.gold)
     for key in zip(*(column.tolist() for column in columns), strict=True):
-        seen[key] = seen.get(key, -1) + 1
         yield (*key, seen[key])
+        seen[key] += 1
 
 
 def _common(present: Outcomes, former: Outcomes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the mentions that both versions have, in the order of the present one."""
     former_rows = {key: row for row, key in enumerate(_keys(former))}
-    pairs = [
-        (row, former_rows[key]) for row, key in enumerate(_keys(present)) if key in former_rows
-    ]
-    rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return rows[:, 0], rows[:, 1]
+    rows = [(row, former_rows[key]) for row, key in enumerate(_keys(present)) if key in former_rows]
+    return np.array(rows, dtype=np.int64).reshape(-1, 2).T

@@ -54,14 +54,11 @@ def _incorrect_types(lists: AnnotatedLists, rng: np.random.Generator) -> dict[in
 
     incorrect = {}
     for row, nodes in enumerate(annotated):
-        if not nodes:
-            continue
-        listed: Counter[str] = Counter()
-        for item in range(lists.offsets[row], lists.offsets[row + 1]):
-            listed.update(filter(None, map(as_annotated, lists.candidate_types[item])))
-        for counts in (listed, frequency):
+        items = range(lists.offsets[row], lists.offsets[row + 1])
+        kinds = (as_annotated(kind) for item in items for kind in lists.candidate_types[item])
+        for counts in (Counter(filter(None, kinds)), frequency):
             chances = {kind: n for kind, n in counts.items() if contradicts(kind, nodes)}
-            if chances:
+            if nodes and chances:
                 p = np.array(list(chances.values())) / sum(chances.values())
                 incorrect[row] = list(chances)[rng.choice(len(chances), p=p)]
                 break

@@ -17,6 +17,7 @@ from ..calibration.reliability import calibration_report
 from ..calibration.resampling import (
     NO_INTERVAL,
     bootstrap_sums,
+    document_draws,
     document_index,
     document_sums,
     ratio,
@@ -82,10 +83,8 @@ class Documents:
         low, high = bootstrap_sums(sums, statistic, resamples=self.resamples, seed=self.seed)
         if statistic is ratio and low == high and value in (0.0, 1.0):
             excluded = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
-            if value:
-                low = excluded
-            else:
-                high = 1.0 - excluded
+            low = excluded if value else 0.0
+            high = 1.0 if value else 1.0 - excluded
         return {"value": value, "low": low, "high": high}
 
 
@@ -145,12 +144,10 @@ def coverage_at_precision(
     value = float(coverage(np.ones(len(score))))
     if documents is None:
         return {"value": value}
-    rng = np.random.default_rng(documents.seed)
-    even = np.full(documents.count, 1.0 / documents.count)
-    draws = []
-    for _ in range(documents.resamples):
-        drawn = rng.multinomial(documents.count, even).astype(np.float64)
-        draws.append(coverage(drawn[documents.index[order]]))
+    draws = [
+        coverage(counts[documents.index[order]])
+        for counts in document_draws(documents.count, documents.resamples, documents.seed)
+    ]
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"value": value, "low": float(low), "high": float(high)}
 

@@ -93,13 +93,14 @@ class Outcomes:
     @classmethod
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
         """Make outcomes from the decision about the top candidate of each mention."""
-        top_candidates, annotations = decisions.top, lists.annotations
-        has_candidates = top_candidates >= 0
+        annotations = lists.annotations
+        has_candidates = decisions.top >= 0
+        items = decisions.top[has_candidates]
 
         def top(column: np.ndarray, otherwise: Any) -> np.ndarray:
-            result = np.full(len(top_candidates), otherwise, column.dtype)
-            result[has_candidates] = column[top_candidates[has_candidates]]
-            return result
+            values = np.full(len(has_candidates), otherwise, column.dtype)
+            values[has_candidates] = column[items]
+            return values
 
         return cls(
             document=annotations.documents,

@@ -13,7 +13,7 @@ from .metrics import FIGURES
 Cell = tuple[str, str]
 TERMINAL_WIDTH = 100
 # Titles of figures that are not a `Figure`, and of systems.
-NAMES = {
+TITLES = {
     "ece": "ECE",
     "debiased_ece": "debiased ECE",
     "ece_reduction": "ECE reduction",
@@ -31,8 +31,15 @@ NAMES = {
     "exact_match": "exact name match",
 }
 
+# Parts of names of figures, and what they add to the title.
+AFFIXES = {
+    "_raw": ", before calibration",
+    "top1_": ", top candidates",
+    "worst_group_": ", worst semantic group",
+}
 
-class Column(NamedTuple):
+
+class TableColumn(NamedTuple):
     """A column of a table: its title, the name of the figure, and its format."""
 
     title: str
@@ -49,103 +56,108 @@ class Table(NamedTuple):
 
 
 COMPARISON = "Comparison with the original order"
-OF_SYSTEMS = [
-    Column("acc@1", "acc@1"),
-    Column("acc@1 (strict)", "acc@1_strict"),
-    Column("gain (points)", "gain", "points"),
-    Column("coverage", "accepted_coverage"),
-    Column("precision", "accepted_precision"),
-    Column("ECE of top candidates", "top1_ece", "number"),
+SYSTEM_COLUMNS = [
+    TableColumn("acc@1", "acc@1"),
+    TableColumn("acc@1 (strict)", "acc@1_strict"),
+    TableColumn("gain (points)", "gain", "points"),
+    TableColumn("coverage", "accepted_coverage"),
+    TableColumn("precision", "accepted_precision"),
+    TableColumn("ECE of top candidates", "top1_ece", "number"),
 ]
-COVERAGES = [
-    Column(f"coverage at precision {p:.2f} *", f"coverage_at_{p:.2f}") for p in COVERAGE_PRECISIONS
+COVERAGE_COLUMNS = [
+    TableColumn(f"coverage at precision {p:.2f} *", f"coverage_at_{p:.2f}")
+    for p in COVERAGE_PRECISIONS
 ]
-OF_RANKINGS = [
-    Column("acc@1, gold in dictionary", "acc@1_in_dictionary"),
-    Column("MRR", "mrr", "number"),
-    Column("recall@5", "recall@5"),
-    Column("recall, whole list", "recall"),
-    *COVERAGES,
+RANKING_COLUMNS = [
+    TableColumn("acc@1, gold in dictionary", "acc@1_in_dictionary"),
+    TableColumn("MRR", "mrr", "number"),
+    TableColumn("recall@5", "recall@5"),
+    TableColumn("recall, whole list", "recall"),
+    *COVERAGE_COLUMNS,
 ]
-OF_TIERS = [Column("coverage", "coverage"), Column("precision", "acc@1")]
+RANKING = "Ranking (* thresholds chosen on these mentions, for comparison only)"
+COVERAGE_NOTE = (
+    "* thresholds chosen on these mentions: they describe them and promise nothing for others"
+)
+MENTIONS = TableColumn("mentions", "acc@1", "mentions")
+TIER_COLUMNS = [MENTIONS, TableColumn("coverage", "coverage"), TableColumn("precision", "acc@1")]
 
 
 def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """All tables of ``metrics.json``; tables and columns without a figure are left out."""
-    of_figures = [Column(figure.help, figure.name, figure.format) for figure in FIGURES]
-    of_slices = [
-        column for column, figure in zip(of_figures, FIGURES, strict=True) if figure.in_slices
+    slice_columns = [
+        MENTIONS,
+        *(TableColumn(one.help, one.name, one.format) for one in FIGURES if one.in_slices),
+        TableColumn("debiased ECE", "top1_debiased_ece", "number"),
     ]
-    of_slices.append(Column("debiased ECE", "top1_debiased_ece", "number"))
     tables = [
         systems_table(metrics["figures"]),
-        _matrix(
-            "Ranking (* thresholds chosen on these mentions, for comparison only)",
-            "systems",
-            OF_RANKINGS,
-            metrics,
-        ),
-        _matrix("Tiers of the top candidates", "tiers", OF_TIERS, metrics),
-        _matrix("Seen and unseen in training", "subsets", of_slices, metrics),
-        _matrix("Incorrect semantic types", "incorrect_types", of_slices, metrics),
-        _matrix("Semantic groups", "groups", of_slices, metrics),
-        _matrix("Semantic types, the most overconfident first", "types", of_slices, metrics),
+        _matrix(RANKING, "systems", RANKING_COLUMNS, metrics),
+        _matrix("Tiers of the top candidates", "tiers", TIER_COLUMNS, metrics),
+        _matrix("Seen and unseen in training", "subsets", slice_columns, metrics),
+        _matrix("Incorrect semantic types", "incorrect_types", slice_columns, metrics),
+        _matrix("Semantic groups", "groups", slice_columns, metrics),
+        _matrix("Semantic types, the most overconfident first", "types", slice_columns, metrics),
+        _figures_table(metrics),
     ]
-    formats = {column.key: column.format for column in (*OF_SYSTEMS, *OF_RANKINGS, *of_figures)}
-    rows = [
-        [
-            (title_of(key), ""),
-            cell(figure, formats.get(key, "fine")),
-            (_over(figure, metrics["split"]), ""),
-        ]
-        for key, figure in metrics["figures"].items()
-        if "/" not in key
-    ]
-    tables.append(Table("Figures of this model", ["figure", "value", "over"], rows))
     return [table for table in tables if table.rows]
 
 
+def _figures_table(metrics: Mapping[str, Any]) -> Table:
+    """A row for each figure of the model over all mentions."""
+    formats = {column.key: column.format for column in (*SYSTEM_COLUMNS, *RANKING_COLUMNS)}
+    formats |= {figure.name: figure.format for figure in FIGURES}
+    rows = [
+        [(title_of(key), ""), cell(figure, formats.get(key, "fine")), (_over(figure, metrics), "")]
+        for key, figure in metrics["figures"].items()
+        if "/" not in key
+    ]
+    return Table("Figures of this model", ["figure", "value", "over"], rows)
+
+
+def _over(figure: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """What a figure was measured on."""
+    population = figure.get("population", "mentions")
+    return f"{figure['n']:,} {metrics['split']} {population}" if "n" in figure else ""
+
+
 def systems_table(
-    figures: Mapping[str, Any], columns: Sequence[Column] = tuple(OF_SYSTEMS)
+    figures: Mapping[str, Any], columns: Sequence[TableColumn] = tuple(SYSTEM_COLUMNS)
 ) -> Table:
     """The table of `compare_systems`, or other columns of the systems that have them."""
     keys = {column.key for column in columns}
     parts = (key.split("/") for key in figures if key.startswith("systems/"))
-    rows = {"systems": {name: title_of(name) for _, name, key in parts if key in keys}}
-    return _matrix(COMPARISON, "systems", columns, {"figures": figures, "rows": rows})
+    labels = {system: title_of(system) for _, system, key in parts if key in keys}
+    return _matrix(
+        COMPARISON, "systems", columns, {"figures": figures, "rows": {"systems": labels}}
+    )
 
 
 def systems_text(figures: Mapping[str, Any]) -> str:
     """The systems side by side for a terminal: answers and acceptance, then the coverage at some precisions."""
-    compared, covered = systems_table(figures), systems_table(figures, COVERAGES)
-    note = (
-        "* thresholds chosen on these mentions: they describe them and promise nothing for others"
-    )
-    return "\n\n".join(
-        [as_text(compared), *([f"{as_text(covered)}\n{note}"] if covered.rows else [])]
-    )
+    text = as_text(systems_table(figures))
+    covered = systems_table(figures, COVERAGE_COLUMNS)
+    if covered.rows:
+        text += f"\n\n{as_text(covered)}\n{COVERAGE_NOTE}"
+    return text
 
 
-def _matrix(title: str, table: str, columns: Sequence[Column], metrics: Mapping[str, Any]) -> Table:
-    """A table with a row for each system or part of the mentions."""
-    figures, labels = metrics["figures"], metrics["rows"].get(table, {})
+def _matrix(
+    title: str, table: str, columns: Sequence[TableColumn], metrics: Mapping[str, Any]
+) -> Table:
+    """A table with a row for each system or slice of the mentions."""
+    figures = metrics["figures"]
+    labels = metrics["rows"].get(table, {})
     used = [
         column
         for column in columns
         if any(f"{table}/{row}/{column.key}" in figures for row in labels)
     ]
-    sized = table != "systems"
     rows = [
-        [
-            (label, ""),
-            *([(f"{figures[f'{table}/{row}/acc@1']['n']:,}", "")] if sized else []),
-            *(cell(figures.get(f"{table}/{row}/{column.key}"), column.format) for column in used),
-        ]
+        [(label, ""), *(cell(figures.get(f"{table}/{row}/{c.key}"), c.format) for c in used)]
         for row, label in labels.items()
     ]
-    return Table(
-        title, ["", *(["mentions"] if sized else []), *(column.title for column in used)], rows
-    )
+    return Table(title, ["", *(column.title for column in used)], rows)
 
 
 def title_of(key: str) -> str:
@@ -154,18 +166,12 @@ def title_of(key: str) -> str:
     >>> title_of("top1_ece")
     'ECE, top candidates'
     """
-    affixes = {
-        "_raw": ", before calibration",
-        "top1_": ", top candidates",
-        "worst_group_": ", worst semantic group",
-    }
-    for affix, note in affixes.items():
+    for affix, note in AFFIXES.items():
         if affix in key:
             return title_of(key.replace(affix, "")) + note
-    of_systems = {column.key: column.title for column in (*OF_SYSTEMS, *OF_RANKINGS)}
-    return (NAMES | of_systems | {figure.name: figure.help for figure in FIGURES}).get(
-        key, key.replace("_", " ")
-    )
+    titles = {column.key: column.title for column in (*SYSTEM_COLUMNS, *RANKING_COLUMNS)}
+    titles |= {figure.name: figure.help for figure in FIGURES}
+    return (TITLES | titles).get(key, key.replace("_", " "))
 
 
 def is_there(value: float | None) -> TypeGuard[float]:
@@ -174,34 +180,40 @@ def is_there(value: float | None) -> TypeGuard[float]:
 
 
 def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
-    """Value and interval of a figure as ``percent``, ``number`` (3 digits), ``fine`` (4) or ``points``."""
+    """A figure and its interval: ``percent``, ``number`` (3 digits), ``fine`` (4), ``points``, or its ``mentions``."""
     if format == "percent":
         return percent(figure), interval(figure)
+    if format == "mentions":
+        return f"{figure['n']:,}" if figure else "", ""
     if format == "points":
-        return (f"{100 * figure['value']:+.1f}" if figure else ""), interval(
-            figure, separator=" to "
-        )
+        gain = f"{100 * figure['value']:+.1f}" if figure else ""
+        return gain, interval(figure, separator=" to ")
     digits = 3 if format == "number" else 4
     return number(figure, digits), interval(figure, digits, 1.0)
 
 
 def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
     """A figure as text, a dash if there is none."""
-    value = figure["value"] if isinstance(figure, Mapping) else figure
+    value = _value(figure)
     return f"{value:.{digits}f}" if is_there(value) else "–"
 
 
 def percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     """A figure in percent, a dash if there is none."""
-    value = figure["value"] if isinstance(figure, Mapping) else figure
+    value = _value(figure)
     return f"{100 * value:.{digits}f}\u00a0%" if is_there(value) else "–"
+
+
+def _value(figure: Mapping[str, Any] | float | None) -> float | None:
+    return figure["value"] if isinstance(figure, Mapping) else figure
 
 
 def interval(
     figure: Mapping[str, Any] | None, digits: int = 1, scale: float = 100.0, separator: str = "–"
 ) -> str:
     """The ends of a figure's 95 % interval, "" if it has none, as for a single document."""
-    low, high = (figure or {}).get("low"), (figure or {}).get("high")
+    low = figure.get("low") if figure else None
+    high = figure.get("high") if figure else None
     if not is_there(low) or not is_there(high):
         return ""
     return f"{scale * low:.{digits}f}{separator}{scale * high:.{digits}f}"
@@ -231,8 +243,8 @@ def as_text(table: Table) -> str:
     from rich.text import Text
 
     printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for number_of_column, title in enumerate(table.header):
-        printed.add_column(title, justify="right" if number_of_column else "left")
+    for column, title in enumerate(table.header):
+        printed.add_column(title, justify="right" if column else "left")
     for row in table.rows:
         # Not markup: names may have brackets.
         printed.add_row(*(Text("\n".join(filter(None, texts))) for texts in row))
@@ -240,10 +252,3 @@ def as_text(table: Table) -> str:
     with console.capture() as capture:
         console.print(printed)
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
-
-
-def _over(figure: Mapping[str, Any], split: str) -> str:
-    """What a figure was measured on."""
-    return (
-        f"{figure['n']:,} {split} {figure.get('population', 'mentions')}" if "n" in figure else ""
-    )

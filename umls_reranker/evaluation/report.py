@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.labels import best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.pairs import PairTemplate
+from .charts import BINS, histogram, reliability_points, risk_coverage
 from .incorrect_types import with_incorrect_types
 from .linking import Documents, Measure, gold_ranks, roc_auc
 from .metrics import (
@@ -30,12 +30,14 @@ from .metrics import (
     worst_groups,
 )
 from .outcomes import Outcomes
-from .page import BINS, histogram, reliability_points, risk_coverage
 from .render import title_of
 from .systems import MODEL, System, compare_systems
 
 if TYPE_CHECKING:
     from ..calibration.probabilities import Calibration
+
+# Of names of the model's figures among those of all systems.
+PREFIX = f"systems/{MODEL}/"
 
 
 def evaluate(
@@ -63,69 +65,43 @@ def evaluate(
     Returns:
         The content of ``metrics.json``, and the outcomes.
     """
-    model = _Model(cross_encoder, calibration, split)
+    template = cross_encoder.template if cross_encoder else PairTemplate()
+
+    def decide(
+        lists: CandidateLists, scores: Scores | Callable[..., Scores], exhaustive: bool = False
+    ) -> Decisions:
+        reads = template.reads
+        return rank(lists, scores, calibration, cross_encoder_inputs=reads, exhaustive=exhaustive)
+
+    def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
+        return score_lists(cross_encoder, lists, f"scoring {split} candidates", retained)
+
     lists = lists.with_whole_scores(calibration.lowest)
     candidates = len(lists.owner)
-    exhaustive = model.decide(lists, model.score, exhaustive=True)
+    exhaustive = decide(lists, score, exhaustive=True)
     best = best_of_each_concept(lists, exhaustive.log_odds)
     lists = lists.with_candidates(best)
     scores = Scores(exhaustive.logits[best], exhaustive.truncated)
-    decisions = model.decide(lists, scores)
-    parts = _parts_of_model(lists, scores.logits, decisions.list_utilities)
-    metrics, outcomes = measure(
-        lists, decisions, scores.logits, {**systems, **parts}, documents, split, known
-    )
+    decisions = decide(lists, scores)
+    systems = {**systems, **_parts_of_model(lists, scores.logits, decisions.list_utilities)}
+    metrics, outcomes = measure(lists, decisions, scores.logits, systems, documents, split, known)
     figures = metrics["figures"]
     if not np.isnan(scores.logits).any():
-        without_pruning = model.decide(lists, scores, exhaustive=True)
-        scored = float(decisions.scored.sum() / max(1, len(best)))
-        same = float((decisions.top == without_pruning.top).mean())
-        figures["scored_share"] = {"value": scored, "n": len(lists)}
-        figures["same_top_candidate"] = {"value": same, "n": len(lists)}
+        unpruned = decide(lists, scores, exhaustive=True)
+        scored_share = float(decisions.scored.sum() / max(1, len(best)))
+        same_top = float((decisions.top == unpruned.top).mean())
+        figures["scored_share"] = {"value": scored_share, "n": len(lists)}
+        figures["same_top_candidate"] = {"value": same_top, "n": len(lists)}
     for share, retyped in with_incorrect_types(lists, documents.seed).items():
         # A cross-encoder that reads types has to score the lists again.
-        retyped_decisions = model.decide(retyped, model.score if model.reads_types else scores)
-        retyped_outcomes = Outcomes.of(retyped, retyped_decisions)
-        for name, figure in slice_figures(retyped_outcomes, documents).items():
-            figures[f"incorrect_types/{share:.2f}/{name}"] = figure
+        retyped_decisions = decide(retyped, score if template.mention_types else scores)
+        of_share = slice_figures(Outcomes.of(retyped, retyped_decisions), documents)
+        figures |= {f"incorrect_types/{share:.2f}/{name}": of_share[name] for name in of_share}
         labels = metrics["rows"].setdefault("incorrect_types", {})
         labels[f"{share:.2f}"] = f"{share:.0%} of the mentions"
-    metrics["repeated_candidates"] = candidates - len(best)
-    metrics["decided_by"] = dict(
-        Counter(calibration.models[number].name for number in decisions.models.tolist())
-    )
-    return metrics, outcomes
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A model that scores and ranks the lists of a split."""
-
-    cross_encoder: PairScorer | None
-    calibration: Calibration
-    split: str
-
-    @property
-    def reads_types(self) -> bool:
-        return self.cross_encoder is not None and self.cross_encoder.template.mention_types
-
-    def score(self, lists: CandidateLists, retained: np.ndarray) -> Scores:
-        return score_lists(self.cross_encoder, lists, f"scoring {self.split} candidates", retained)
-
-    def decide(
-        self,
-        lists: CandidateLists,
-        scores: Scores | Callable[[CandidateLists, np.ndarray], Scores],
-        exhaustive: bool = False,
-    ) -> Decisions:
-        template = self.cross_encoder.template if self.cross_encoder else PairTemplate()
-        return rank(
-            lists,
-            scores,
-            self.calibration,
-            cross_encoder_inputs=template.reads,
-            exhaustive=exhaustive,
-        )
+    decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
+    counts = {"repeated_candidates": candidates - len(best), "decided_by": dict(decided_by)}
+    return metrics | counts, outcomes
 
 
 def measure(
@@ -155,17 +131,21 @@ def measure(
     """
     outcomes = Outcomes.of(lists, decisions)
     systems = {**systems, MODEL: System.of(outcomes)}
-    probabilities = {}
-    if not np.isnan(logits).any():
-        probabilities["raw"] = sigmoid(logits)
-    probabilities["calibrated"] = decisions.probabilities
-    pairs = _Pairs(lists.labels, documents.take(lists.owner), probabilities)
+    pairs = {"raw": sigmoid(logits), "calibrated": decisions.probabilities}
+    if np.isnan(logits).any():
+        del pairs["raw"]
     compared = compare_systems(systems, documents, outcomes.in_dictionary, outcomes.composite)
     slices = mention_slices(outcomes, lists.mentions, lists.hierarchy, known)
     sliced, rows = measure_slices(outcomes, documents, slices)
-    figures = _figures_of_model(compared)
+    figures = {
+        key.removeprefix(PREFIX): figure
+        for key, figure in compared.items()
+        if key.startswith(PREFIX)
+    }
     figures |= measure_figures(outcomes, documents)
-    figures |= _pair_figures(pairs, len(outcomes))
+    population = f"mentions with {len(lists.labels):,} candidates"
+    for name, figure in _pair_figures(pairs, lists, documents.take(lists.owner)).items():
+        figures[name] = figure | {"n": len(outcomes), "population": population}
     for name, figure in top_calibration(outcomes, documents).items():
         figures[f"top1_{name}"] = figure
     figures |= worst_groups(sliced, rows.get("groups", {})) | compared | sliced
@@ -180,33 +160,18 @@ def measure(
         "truncated_pairs": decisions.truncated,
         "figures": figures,
         "rows": {"systems": {name: title_of(name) for name in systems}} | rows,
-        "curves": _curves(outcomes, pairs, systems),
+        "curves": _curves(outcomes, pairs, lists, systems, documents),
     }
     return metrics, outcomes
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """m pairs of a mention and a candidate.
-
-    Attributes:
-        labels: (m,) 0 or 1.
-        documents: documents of the pairs.
-        probabilities: (m,) before calibration, ``raw``, if there is a cross-encoder; and ``calibrated``.
-    """
-
-    labels: np.ndarray
-    documents: Documents
-    probabilities: dict[str, np.ndarray]
 
 
 def _parts_of_model(
     lists: AnnotatedLists, logits: np.ndarray, list_utilities: np.ndarray
 ) -> dict[str, System]:
     """The cross-encoder alone, and the list fusion."""
+    systems: dict[str, System] = {}
     if np.isnan(logits).any():
-        return {}
-    systems = {}
+        return systems
     if not np.isnan(list_utilities).any():
         top = best_candidates(list_utilities, lists.offsets)
         score = np.where(top >= 0, sigmoid(list_utilities[top]), np.nan)
@@ -216,66 +181,62 @@ def _parts_of_model(
     return systems
 
 
-def _figures_of_model(compared: Mapping[str, Measure]) -> dict[str, Measure]:
-    """The figures of this model among those of all systems, by their own names."""
-    prefix = f"systems/{MODEL}/"
-    return {
-        key.removeprefix(prefix): figure
-        for key, figure in compared.items()
-        if key.startswith(prefix)
-    }
+def _pair_figures(
+    pairs: Mapping[str, np.ndarray], lists: AnnotatedLists, documents: Documents
+) -> dict[str, Measure]:
+    """ROC-AUC and calibration of m pairs.
 
-
-def _pair_figures(pairs: _Pairs, mentions: int) -> dict[str, Measure]:
-    """ROC-AUC and calibration of pairs; names of figures before calibration end in ``_raw``."""
-    documents = pairs.documents
-    auc = roc_auc(pairs.probabilities["calibrated"], pairs.labels)
+    Args:
+        pairs: (m,) probabilities, ``calibrated``, and ``raw`` if there is a cross-encoder; names of figures before
+            calibration end in ``_raw``.
+        lists: the lists.
+        documents: documents of the pairs.
+    """
+    labels = lists.labels
+    auc = roc_auc(pairs["calibrated"], labels)
     figures: dict[str, Measure] = {"candidate_roc_auc": {"value": auc}}
-    for kind, p in pairs.probabilities.items():
-        suffix = "_raw" if kind == "raw" else ""
-        for name, figure in documents.calibration(p, pairs.labels).items():
-            figures[name + suffix] = figure
-    if "raw" in pairs.probabilities:
-        figures["ece_reduction"] = _ece_reduction(pairs)
-    population = f"mentions with {len(pairs.labels):,} candidates"
-    over = {"n": mentions, "population": population}
-    return {name: figure | over for name, figure in figures.items()}
+    for kind, p in pairs.items():
+        for name, figure in documents.calibration(p, labels).items():
+            figures[f"{name}_raw" if kind == "raw" else name] = figure
+    if "raw" in pairs:
+        gaps = [
+            document_sums(
+                documents.index, documents.count, [p - labels], equal_width(p, BINS), BINS
+            )[:, 0]
+            for p in pairs.values()
+        ]
+        figures["ece_reduction"] = documents.interval(np.concatenate(gaps, axis=1), _ece_reduction)
+    return figures
 
 
-def _ece_reduction(pairs: _Pairs) -> Measure:
-    """1 - ECE after / ECE before, over equal-width bins, the pairs of a document drawn together."""
-    documents = pairs.documents
-    gaps = []
-    for kind in ("raw", "calibrated"):
-        p = pairs.probabilities[kind]
-        columns = [p - pairs.labels]
-        bins = equal_width(p, BINS)
-        gaps.append(document_sums(documents.index, documents.count, columns, bins, BINS)[:, 0])
-
-    def reduction(sums: np.ndarray) -> np.ndarray:
-        before = np.abs(sums[..., :BINS]).sum(axis=-1)
-        after = np.abs(sums[..., BINS:]).sum(axis=-1)
-        return 1.0 - after / np.where(before > 0, before, np.nan)
-
-    return documents.interval(np.concatenate(gaps, axis=1), reduction)
+def _ece_reduction(gaps: np.ndarray) -> np.ndarray:
+    """1 - ECE after / ECE before of (..., 2 * BINS), the pairs of a document drawn together."""
+    before = np.abs(gaps[..., :BINS]).sum(axis=-1)
+    after = np.abs(gaps[..., BINS:]).sum(axis=-1)
+    return 1.0 - after / np.where(before > 0, before, np.nan)
 
 
-def _curves(outcomes: Outcomes, pairs: _Pairs, systems: Mapping[str, System]) -> dict[str, Any]:
+def _curves(
+    outcomes: Outcomes,
+    pairs: Mapping[str, np.ndarray],
+    lists: AnnotatedLists,
+    systems: Mapping[str, System],
+    documents: Documents,
+) -> dict[str, Any]:
     """The points of all charts."""
-    reliability = {
-        name: reliability_points(p, pairs.labels, pairs.documents.index)
-        for name, p in pairs.probabilities.items()
-    }
+    pair_documents = documents.index[lists.owner]
     top = outcomes.select(outcomes.has_candidates)
-    reliability["top1"] = reliability_points(top.score, top.correct, top.document)
-    risk_coverages = {}
-    for name in (MODEL, "calibrated_scores"):
-        system = systems.get(name)
-        if system is not None and system.score is not None:
-            risk_coverages[name] = risk_coverage(system.score, system.ranks == 0)
+    points = {
+        name: reliability_points(p, lists.labels, pair_documents) for name, p in pairs.items()
+    }
+    risk_curves = {
+        name: risk_coverage(system.score, system.ranks == 0)
+        for name in (MODEL, "calibrated_scores")
+        if (system := systems.get(name)) is not None and system.score is not None
+    }
     return {
-        "reliability": reliability,
-        "risk_coverage": risk_coverages,
+        "reliability": points | {"top1": reliability_points(top.score, top.correct, top.document)},
+        "risk_coverage": risk_curves,
         "score": histogram(outcomes.score, outcomes.correct),
         "margin": histogram(outcomes.margin, outcomes.correct),
     }
