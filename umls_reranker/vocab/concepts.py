@@ -65,7 +65,7 @@ def concept_table(concepts: Iterable[Concept]) -> pa.Table:
     """The concepts as a table of `CONCEPT_SCHEMA`, in their order."""
     rows = list(concepts)
     columns = {name: [getattr(concept, name) for concept in rows] for name in CONCEPT_SCHEMA.names}
-    return pa.Table.from_pydict(columns, CONCEPT_SCHEMA)
+    return pa.table(columns, CONCEPT_SCHEMA)
 
 
 def table_of_lists(
@@ -76,25 +76,16 @@ def table_of_lists(
     alternates: pa.ListArray | None = None,
 ) -> pa.Table:
     """The table of `CONCEPT_SCHEMA` for n concepts; the preferred name comes first in a list."""
-    offsets = names.offsets.to_numpy()
-    first = pa.array(offsets[:-1])
-    is_synonym = np.ones(len(names.values), bool)
-    is_synonym[offsets[:-1]] = False
-    starts = pa.array(offsets - np.arange(len(cuis) + 1), pa.int32())
-    synonyms = pa.ListArray.from_arrays(starts, names.values.filter(pa.array(is_synonym)))
-    nothing = pa.ListArray.from_arrays(
-        pa.array(np.zeros(len(cuis) + 1, np.int32)), pa.array([], pa.string())
-    )
-    definitions = pa.repeat("", len(cuis)) if definitions is None else definitions
-    columns = [
-        cuis,
-        names.values.take(first),
-        synonyms,
-        types or nothing,
-        definitions,
-        alternates or nothing,
-    ]
-    return pa.table(columns, schema=CONCEPT_SCHEMA)
+    no_lists = pa.array([[]] * len(cuis), pa.list_(pa.string()))
+    columns = {
+        "cui": cuis,
+        "name": pc.list_element(names, 0),
+        "synonyms": pc.list_slice(names, 1),
+        "semantic_types": types or no_lists,
+        "definition": definitions or pa.repeat("", len(cuis)),
+        "alternates": alternates or no_lists,
+    }
+    return pa.table(columns, CONCEPT_SCHEMA)
 
 
 def iter_concepts(table: pa.Table) -> Iterator[Concept]:
@@ -231,19 +222,17 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
             f"the concept id {invalid[0].as_py()!r} is empty or repeated; give each concept an id "
             "of its own"
         )
-    with arrow_writer(path / CONCEPTS_FILE, CONCEPT_SCHEMA) as writer:
-        writer.write_table(concepts)
-    _write_rows(
-        path / CUIS_FILE, StringRows.table_of_ids(cuis, concepts["alternates"].combine_chunks())
-    )
-    _write_rows(path / NAMES_FILE, _rows_by_name(concepts))
+    alternates = concepts["alternates"].combine_chunks()
+    tables = {
+        CONCEPTS_FILE: concepts,
+        CUIS_FILE: StringRows.table_of_ids(cuis, alternates),
+        NAMES_FILE: _rows_by_name(concepts),
+    }
+    for name, table in tables.items():
+        with arrow_writer(path / name, table.schema) as writer:
+            writer.write_table(table)
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return len(concepts)
-
-
-def _write_rows(path: Path, table: pa.Table) -> None:
-    with arrow_writer(path, StringRows.SCHEMA) as writer:
-        writer.write_table(table)
 
 
 def _rows_by_name(concepts: pa.Table) -> pa.Table:
@@ -348,9 +337,9 @@ class ConceptTable(ConceptColumns):
         """
         path = Path(path)
         try:
-            concepts, by_cui, by_name = [
-                open_arrow(path / name) for name in (CONCEPTS_FILE, CUIS_FILE, NAMES_FILE)
-            ]
+            concepts = open_arrow(path / CONCEPTS_FILE)
+            by_cui = open_arrow(path / CUIS_FILE)
+            by_name = open_arrow(path / NAMES_FILE)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} is not a concept folder ({error}); run umls-reranker prepare_data"
@@ -435,9 +424,7 @@ def _texts(name: str, values: Any) -> pa.StringArray:
     """The values in Arrow; raises TypeError unless they are a list of texts."""
     if isinstance(values, str):
         raise TypeError(f"{name} must be a list of strings, not one string")
-    texts = (
-        values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(values, pa.string())
-    )
+    texts = pa.array(values, pa.string())
     if texts.null_count:
         raise TypeError(f"{name} must be a list of strings, but some are missing")
     return texts

@@ -1,8 +1,9 @@
 """Dictionaries as one file of names: a table with one name per row, or BioSyn's form with one concept per line.
 
-Tables (CSV, TSV, JSON Lines, Parquet) have the columns ``id`` and ``name``, and may have ``preferred`` (true for the
-preferred name; else it is the first) and ``semantic_type``. In BioSyn's form a line is ``id|id||name|name``. ``|`` in
-an id separates alternates of one concept, whose id is the first; in ``semantic_type`` it separates types.
+Tables (CSV, TSV, JSON Lines, Parquet) have the columns ``id`` and ``name``, and may have
+``preferred`` (true for the preferred name; else it is the first) and ``semantic_type``. In BioSyn's
+form a line is ``id|id||name|name``. ``|`` in an id separates alternates of one concept, whose id is
+the first; in ``semantic_type`` it separates types.
 """
 
 from __future__ import annotations
@@ -30,31 +31,39 @@ def read_name_lists(path: Path) -> tuple[pa.StringArray, pa.ListArray, pa.ListAr
     """Read a file of names, plain or gzip; its form is recognized by its content. All of it is held in memory.
 
     Returns:
-        The ids of n concepts, ascending; the distinct names of each, the preferred one first; the ids or names of its
-        semantic types, as in the file; and its alternate ids, without those that are another concept's own.
+        The ids of n concepts, ascending; the distinct names of each, the preferred one first; the
+        ids or names of its semantic types, as in the file; and its alternate ids, without those
+        that are another concept's own.
 
     Raises:
-        UserError: the file is missing, empty, damaged or without the columns; or an id or a name is empty (names the
-            row).
+        UserError: the file is missing, empty, damaged or without the columns; or an id or a name is
+            empty (names the row).
     """
     columns, separator = _read_columns(path)
     first = pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(columns["id"], "|"), 0))
-    is_empty = pc.or_(pc.equal(first, ""), pc.equal(columns["name"], "")).to_numpy(zero_copy_only=False)
+    is_empty = pc.or_(pc.equal(first, ""), pc.equal(columns["name"], "")).to_numpy(
+        zero_copy_only=False
+    )
     if is_empty.any() or not len(first):
-        raise UserError(f"{path}: row {is_empty.argmax() + 1 if len(first) else 1} needs an id and a name; add them")
+        row = is_empty.argmax() + 1 if len(first) else 1
+        raise UserError(f"{path}: row {row} needs an id and a name; add them")
     ids = first.unique()
     ids = ids.take(pc.sort_indices(ids))
     rows = pc.index_in(first, ids).to_numpy().astype(np.int64)
+    is_preferred = pc.is_in(pc.utf8_lower(columns["preferred"]), TRUE).to_numpy(
+        zero_copy_only=False
+    )
 
     def lists(name: str, left_out: pa.StringArray, separator: str = "|") -> pa.ListArray:
         parts = pc.split_pattern(columns[name], separator)
         texts = pc.utf8_trim_whitespace(pc.list_flatten(parts))
-        is_kept = pc.invert(pc.is_in(texts, left_out))
-        owner = pc.list_parent_indices(parts).filter(is_kept).to_numpy()
-        is_preferred = pc.is_in(pc.utf8_lower(columns["preferred"]), TRUE).to_numpy(zero_copy_only=False)
-        return distinct_lists(rows[owner], pa.chunked_array([texts.filter(is_kept)]), len(ids), ~is_preferred[owner])
+        is_retained = pc.invert(pc.is_in(texts, left_out))
+        owner = pc.list_parent_indices(parts).filter(is_retained).to_numpy()
+        retained = pa.chunked_array([texts.filter(is_retained)])
+        return distinct_lists(rows[owner], retained, len(ids), ~is_preferred[owner])
 
-    names, types = lists("name", EMPTY, separator), lists("semantic_type", EMPTY)
+    names = lists("name", EMPTY, separator)
+    types = lists("semantic_type", EMPTY)
     return ids, names, types, lists("id", pa.concat_arrays([ids, EMPTY]))
 
 
@@ -62,8 +71,8 @@ def read_name_concepts(path: Path, hierarchy: TypeHierarchy) -> tuple[pa.Table, 
     """Read a file of names as concepts in `CONCEPT_SCHEMA`, sorted by id; errors as of `read_name_lists`.
 
     Returns:
-        The concepts; and a report with their number of ``names``, and the first ``unknown_types``, which `hierarchy`
-        lacks.
+        The concepts; and a report with their number of ``names``, and the first ``unknown_types``,
+        which `hierarchy` lacks.
     """
     ids, names, types, alternates = read_name_lists(path)
     kinds, unknown = TypeSets.of_lists(types).resolved(hierarchy)
@@ -76,8 +85,9 @@ def _read_columns(path: Path) -> tuple[dict[str, pa.StringArray], str]:
     """The columns by name, without surrounding blanks, empty where the file has none; and what separates names."""
     from pyarrow import csv, json, parquet
 
-    start, separator = start_of(path), SEPARATOR
+    start = start_of(path)
     header = start.split(b"\n", 1)[0]
+    separator = SEPARATOR
     try:
         with open_binary(path) as stream:
             if start.startswith(b"PAR1"):
@@ -85,17 +95,22 @@ def _read_columns(path: Path) -> tuple[dict[str, pa.StringArray], str]:
             elif header.startswith(b"{"):
                 table = json.read_json(stream)
             elif b"||" in header:
-                lines, separator = filter(None, stream.read().decode("utf-8-sig").split("\n")), "|"
-                table = pa.Table.from_struct_array(pc.extract_regex(pa.array(lines, pa.string()), BIOSYN))
+                separator = "|"
+                lines = filter(None, stream.read().decode("utf-8-sig").split("\n"))
+                fields = pc.extract_regex(pa.array(lines, pa.string()), BIOSYN)
+                table = pa.Table.from_struct_array(fields)
             else:
                 parsing = csv.ParseOptions(delimiter="\t" if b"\t" in header else ",")
                 texts = csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))
                 table = csv.read_csv(stream, parse_options=parsing, convert_options=texts)
-        empty, columns = pa.nulls(len(table)), {}
+        columns = {}
         for name in COLUMNS:
-            column = table[name] if name in {*REQUIRED, *table.column_names} else empty
+            has_column = name in {*REQUIRED, *table.column_names}
+            column = table[name] if has_column else pa.nulls(len(table))
             texts = pa.chunked_array(column.cast(pa.string())).combine_chunks()
             columns[name] = pc.utf8_trim_whitespace(pc.fill_null(texts, ""))
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a table with the columns id and name ({error})") from None
+        raise UserError(
+            f"{path} cannot be read as a table with the columns id and name ({error})"
+        ) from None
     return columns, separator

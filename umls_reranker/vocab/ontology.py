@@ -1,8 +1,8 @@
 """Files of ontologies in OBO format.
 
-OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboformat). Of ``[Term]`` stanzas these are read:
-``id``, ``name``, ``def``, ``synonym``, ``xref``, ``is_a``, ``is_obsolete`` and ``property_value: skos:exactMatch``; of
-the header ``ontology``, ``data-version`` and the license.
+OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboformat). Of ``[Term]`` stanzas
+these are read: ``id``, ``name``, ``def``, ``synonym``, ``xref``, ``is_a``, ``is_obsolete`` and
+``property_value: skos:exactMatch``; of the header ``ontology``, ``data-version`` and the license.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Term:
         name: its label.
         definition: its definition, or "".
         synonyms: ``(text, scope)``, the scope one of SCOPES.
-        exact: UMLS references that the ontology calls exact matches (skos:exactMatch), a CUI or not.
+        exact: UMLS references that the ontology calls exact matches (skos:exactMatch), a CUI or
+            not.
         references: UMLS cross references, a CUI or not.
         parents: ids of the terms it is a kind of (is_a).
         obsolete: whether it is no longer to be used.
@@ -85,18 +86,23 @@ def read_ontology(path: Path) -> Ontology:
         path: the file, plain or gzip.
 
     Raises:
-        UserError: the file is missing, empty, damaged or without terms, or a line is malformed (names file and line).
+        UserError: the file is missing, empty, damaged or without terms, or a line is malformed
+            (names file and line).
     """
     ontology = Ontology(path)
     for started, lines in _stanzas(path):
         term = Term()
         for number, line in lines:
             with _at(path, number):
-                _parse_line(decode(line), term) if started else _parse_header(decode(line), ontology)
+                _parse_line(decode(line), term) if started else _parse_header(
+                    decode(line), ontology
+                )
         if started:
             with _at(path, started):
                 if not term.id or term.id in ontology.terms or not (term.name or term.obsolete):
-                    raise Malformed("[Term] needs a name and an id of its own", f", found {excerpt(term.id)}")
+                    raise Malformed(
+                        "[Term] needs a name and an id of its own", f", found {excerpt(term.id)}"
+                    )
             ontology.terms[term.id] = term
     if not ontology.terms:
         raise UserError(f"{path} contains no [Term]; expected an ontology in OBO format")
@@ -109,7 +115,9 @@ def _at(path: Path, number: int) -> Iterator[None]:
     try:
         yield
     except Malformed as problem:
-        raise UserError(f"{path}:{number}: {problem}; correct the line or download the file again") from None
+        raise UserError(
+            f"{path}:{number}: {problem}; correct the line or download the file again"
+        ) from None
 
 
 def _stanzas(path: Path) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
@@ -121,7 +129,8 @@ def _stanzas(path: Path) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
         if line.startswith(b"["):
             if started is not None:
                 yield started, lines
-            started, lines = (number if line == b"[Term]" else None), []
+            started = number if line == b"[Term]" else None
+            lines = []
         elif started is not None and line and not line.startswith(b"!"):
             lines.append((number, line))
     if started is not None:
@@ -130,7 +139,9 @@ def _stanzas(path: Path) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
 
 def _parse_header(text: str, ontology: Ontology) -> None:
     match = LINE.fullmatch(text)
-    tag, value = match.groups() if match else ("", "")
+    if match is None:
+        return
+    tag, value = match.groups()
     if tag == "ontology":
         ontology.id = value.strip()
     elif tag == "data-version":
@@ -222,24 +233,25 @@ def read_obo_concepts(
 ) -> OntologyConcepts:
     """Read the terms that name a UMLS CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as concepts, sorted by CUI.
 
-    A term with several CUIs counts for only one of them, because its names are names of one concept. It is the first
-    exact match (``skos:exactMatch``), or else the first cross reference. Terms with the same CUI are merged: the name
-    of the first is preferred, the names of the others become synonyms. Obsolete terms and terms without a CUI are left
-    out. Equal names of a concept are kept once.
+    A term with several CUIs counts for only one of them, because its names are names of one
+    concept. It is the first exact match (``skos:exactMatch``), or else the first cross reference.
+    Terms with the same CUI are merged: the name of the first is preferred, the names of the others
+    become synonyms. Obsolete terms and terms without a CUI are left out. Equal names of a concept
+    are kept once.
 
     Args:
         paths: the ontologies, plain or gzip; names and definitions of the first are preferred.
-        type_roots: ids of terms whose children (by ``is_a``) serve as semantic types, e.g. ``HP:0000118`` for the
-            organ systems of the Human Phenotype Ontology; a concept has every type that its terms are or descend
-            from. Empty: concepts have no types.
+        type_roots: ids of terms whose children (by ``is_a``) serve as semantic types, e.g.
+            ``HP:0000118`` for the organ systems of the Human Phenotype Ontology; a concept has
+            every type that its terms are or descend from. Empty: concepts have no types.
         synonym_scopes: scopes of the synonyms kept.
 
     Returns:
         The concepts, their types and relations, and a report.
 
     Raises:
-        UserError: a file is missing, empty or broken; a line is malformed (names file and line); a type root or a
-            scope is unknown; or no term names a CUI.
+        UserError: a file is missing, empty or broken; a line is malformed (names file and line); a
+            type root or a scope is unknown; or no term names a CUI.
     """
     for scope in synonym_scopes:
         if scope not in SCOPES:
@@ -253,7 +265,9 @@ def read_obo_concepts(
     counts["without_cui"] = cuis.count("") - counts["obsolete"]
     concepts = _merge(terms, cuis, _types_of(terms, hierarchy), synonym_scopes, counts)
     if not concepts:
-        raise UserError(f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; use another ontology")
+        raise UserError(
+            f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; use another ontology"
+        )
     vocabularies = [
         {
             "file": ontology.path.name,
@@ -283,7 +297,9 @@ def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]
     return TypeHierarchy(types.values())
 
 
-def _reachable(start: str, links: Mapping[str, Iterable[str]], ends: Callable[[str], object]) -> list[str]:
+def _reachable(
+    start: str, links: Mapping[str, Iterable[str]], ends: Callable[[str], object]
+) -> list[str]:
     """Terms reached from `start` along links, which are not followed beyond a term that `ends` the path."""
     reached: dict[str, None] = {start: None}
     waiting = [start]

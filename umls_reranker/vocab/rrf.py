@@ -1,7 +1,7 @@
 r"""The tables of a UMLS release in Rich Release Format, read as columns.
 
-Columns are those of the UMLS Reference Manual, chapter 3 (National Library of Medicine): fields end in ``|``, there
-is no quoting, a line ends in ``\n``.
+Columns are those of the UMLS Reference Manual, chapter 3 (National Library of Medicine): fields end
+in ``|``, there is no quoting, a line ends in ``\n``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ class RrfTable(NamedTuple):
 TABLES = {
     name: RrfTable(fields.split(","), required.split(","))
     for name, fields, required in (
-        ("MRCONSO", "CUI,LAT,TS,LUI,STT,SUI,ISPREF,AUI,SAUI,SCUI,SDUI,SAB,TTY,CODE,STR,SRL,SUPPRESS,CVF", "CUI,STR"),
+        (
+            "MRCONSO",
+            "CUI,LAT,TS,LUI,STT,SUI,ISPREF,AUI,SAUI,SCUI,SDUI,SAB,TTY,CODE,STR,SRL,SUPPRESS,CVF",
+            "CUI,STR",
+        ),
         ("MRSTY", "CUI,TUI,STN,STY,ATUI,CVF", "CUI,TUI"),
         ("MRDEF", "CUI,AUI,ATUI,SATUI,SAB,DEF,SUPPRESS,CVF", "CUI,DEF"),
         (
@@ -65,18 +69,23 @@ def read_table(name: str, path: Path, used: Sequence[str]) -> Iterator[pa.Record
         used: fields to return, in this order.
 
     Raises:
-        UserError: the file is missing, empty or damaged, or a line is malformed (names file and line).
+        UserError: the file is missing, empty or damaged, or a line is malformed (names file and
+            line).
     """
     table = TABLES[name]
     columns = [*dict.fromkeys([*used, *table.required]), CLOSING]
     convert = csv.ConvertOptions(
-        include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
+        include_columns=columns,
+        column_types=dict.fromkeys(columns, pa.string()),
+        strings_can_be_null=False,
     )
     reading = csv.ReadOptions(column_names=[*table.fields, CLOSING], block_size=BLOCK_BYTES)
     with open_binary(path) as stream, progress(desc=f"reading {path.name}", unit=" lines") as bar:
         try:
             for batch in csv.open_csv(stream, reading, PIPES, convert):
-                is_sound = all(pc.all(pc.not_equal(batch[field], "")).as_py() for field in table.required)
+                is_sound = all(
+                    pc.all(pc.not_equal(batch[field], "")).as_py() for field in table.required
+                )
                 if not is_sound or pc.any(pc.not_equal(batch[CLOSING], "")).as_py():
                     raise pa.ArrowInvalid("a field is missing")
                 yield batch.select(used)
@@ -93,7 +102,11 @@ def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
             *row, closing = decode(line).split("|")
         except Malformed as problem:
             return UserError(f"{path}:{number}: {problem}; fix the line or download the file again")
-        if line and (len(row) != len(table.fields) or closing or not all(row[position] for position in required)):
+        if line and (
+            len(row) != len(table.fields)
+            or closing
+            or not all(row[position] for position in required)
+        ):
             return UserError(
                 f"{path}:{number}: expected {len(table.fields)} fields, each closed by |, of which "
                 f"{', '.join(table.required)} are not empty; fix the line or download the file again"
@@ -102,9 +115,9 @@ def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
 
 
 # What makes a name preferred, after its language: field, and its values from best to worst.
-PREFERENCES = (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",)))
+PREFERENCES = {"TS": ("P", "S", "p", "s"), "STT": ("PF",), "ISPREF": ("Y",)}
 # The names that a source itself prefers; several CUIs may have one of its codes.
-OF_CODES = (("TTY", ("MH", "NM", "PT")), *PREFERENCES)
+CODE_PREFERENCES = {"TTY": ("MH", "NM", "PT")} | PREFERENCES
 
 
 def read_rrf_concepts(
@@ -116,38 +129,48 @@ def read_rrf_concepts(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Read a release's concepts, sorted by id whatever the order of the files.
 
-    The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
-    then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Equal names of a
-    concept are given once. Suppressed names and definitions are left out. The definition is the first one that passes
-    `sources`. Memory holds the names that pass the filters, twice while they are sorted.
+    The preferred name is the release's own choice: by language (in the order of `languages`), term
+    status TS (P, S, then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then
+    order of file. Equal names of a concept are given once. Suppressed names and definitions are
+    left out. The definition is the first one that passes `sources`. Memory holds the names that
+    pass the filters, twice while they are sorted.
 
     Args:
         files: ``MRCONSO``, ``MRSTY`` and, when wanted, ``MRDEF``, as `release_files` gives them.
         languages: LAT values kept; empty keeps all.
         sources: SAB values kept; empty keeps all.
-        identifiers: source (SAB) whose codes are the concept ids, with the CUIs of each as its alternates; only its
-            names and definitions are kept. None: ids are CUIs.
+        identifiers: source (SAB) whose codes are the concept ids, with the CUIs of each as its
+            alternates; only its names and definitions are kept. None: ids are CUIs.
 
     Returns:
-        The concepts in `CONCEPT_SCHEMA`, and a report of what was read: ``names_read``, ``names_kept`` and ``dropped``
-        (names by filter).
+        The concepts in `CONCEPT_SCHEMA`, and a report of what was read: ``names_read``,
+        ``names_kept`` and ``dropped`` (names by filter).
 
     Raises:
-        UserError: a file is missing, empty or damaged; a line is malformed (names file and line); or no name
-            passes the filters (names the filter).
+        UserError: a file is missing, empty or damaged; a line is malformed (names file and line);
+            or no name passes the filters (names the filter).
     """
     sources = [identifiers] if identifiers else sources
-    ids, names, report, alternates = read_names(files["MRCONSO"], languages, sources, of_codes=bool(identifiers))
+    ids, names, report, alternates = read_names(
+        files["MRCONSO"], languages, sources, of_codes=bool(identifiers)
+    )
     cuis = alternates.values.unique() if alternates else ids
     definitions = None
     if "MRDEF" in files:
-        _, lists = _read_values("MRDEF", "DEF", files["MRDEF"], cuis, {"SUPPRESS": ["N"], "SAB": sources})
-        definitions = pc.fill_null(_first_of_each(_joined(lists, cuis, alternates)), "")
+        _, lists = _read_values(
+            "MRDEF", "DEF", files["MRDEF"], cuis, {"SUPPRESS": ["N"], "SAB": sources}
+        )
+        of_concepts = _lists_of_codes(lists, cuis, alternates)
+        definitions = pc.binary_join(pc.list_slice(of_concepts, 0, 1), "")
     _, types = read_types(files["MRSTY"], cuis)
-    return table_of_lists(ids, names, _joined(types, cuis, alternates), definitions, alternates), report
+    return table_of_lists(
+        ids, names, _lists_of_codes(types, cuis, alternates), definitions, alternates
+    ), report
 
 
-def _joined(lists: pa.ListArray, cuis: pa.Array, alternates: pa.ListArray | None) -> pa.ListArray:
+def _lists_of_codes(
+    lists: pa.ListArray, cuis: pa.Array, alternates: pa.ListArray | None
+) -> pa.ListArray:
     """The lists of some CUIs as lists of the concepts that have these alternates; None: the CUIs are the concepts."""
     if alternates is None:
         return lists
@@ -173,39 +196,48 @@ def read_names(
         of_codes: whether ids are the codes of the source, not CUIs.
 
     Returns:
-        The ids, ascending; the names of each, the preferred one first; the counts of the report; and the CUIs of each
-        code, None without `of_codes`.
+        The ids, ascending; the names of each, the preferred one first; the counts of the report;
+        and the CUIs of each code, None without `of_codes`.
 
     Raises:
         UserError: as `read_rrf_concepts`.
     """
     filters = {"LAT": languages, "SAB": sources, "SUPPRESS": ["N"]}
-    dropped = {"LAT": 0, "SAB": 0, "SUPPRESS": 0}
-    preferences, used = (OF_CODES, ["CODE", "STR", "CUI"]) if of_codes else (PREFERENCES, ["CUI", "STR"])
+    preferences = {"LAT": languages} | (CODE_PREFERENCES if of_codes else PREFERENCES)
+    used = ["CODE", "STR", "CUI"] if of_codes else ["CUI", "STR"]
     schema = pa.schema({**dict.fromkeys(used, pa.string()), "rank": pa.int16()})
-    lines, blocks = 0, []
-    for block in read_table("MRCONSO", path, [*used, *filters, *(field for field, _ in preferences)]):
-        lines += len(block)
+    report: dict[str, Any] = {
+        "names_read": 0,
+        "names_kept": 0,
+        "dropped": dict.fromkeys(filters, 0),
+    }
+    blocks = []
+    for block in read_table("MRCONSO", path, [*dict.fromkeys([*used, *filters, *preferences])]):
+        report["names_read"] += len(block)
         if wanted is not None:
             block = block.filter(pc.is_in(block["CUI"], wanted))
         for field, values in filters.items():
             passing = _passing(block, field, values)
-            dropped[field] += len(block) - len(passing)
+            report["dropped"][field] += len(block) - len(passing)
             block = passing
-        rank = _positions(block["LAT"], languages) if len(languages) > 1 else np.zeros(len(block), np.int64)
-        for field, values in preferences:
+        rank = np.zeros(len(block), np.int64)
+        for field, values in preferences.items():
             rank = rank * (len(values) + 1) + _positions(block[field], values)
-        blocks.append(pa.record_batch([*(block[field] for field in used), rank.astype(np.int16)], schema=schema))
+        columns = [*(block[field] for field in used), rank.astype(np.int16)]
+        blocks.append(pa.record_batch(columns, schema=schema))
     names = pa.Table.from_batches(blocks, schema)
+    report["names_kept"] = len(names)
     if not len(names) and wanted is None:
-        counts = ", ".join(f"{field} {values} leaves out {dropped[field]:,}" for field, values in filters.items())
-        raise UserError(f"{path}: none of {lines:,} names passes the filters ({counts}); change languages or sources")
+        raise UserError(
+            f"{path}: none of {report['names_read']:,} names passes the filters {filters}, which "
+            f"leave out {report['dropped']}; change languages or sources"
+        )
     ids = names[0].unique()
     ids = ids.take(pc.sort_indices(ids))
     rows = pc.index_in(names[0], ids).to_numpy().astype(np.int64)
     cuis = distinct_lists(rows, names["CUI"], len(ids)) if of_codes else None
-    report = {"names_read": lines, "names_kept": len(names), "dropped": dropped}
-    texts, ranks = names["STR"], names["rank"].to_numpy()
+    texts = names["STR"]
+    ranks = names["rank"].to_numpy()
     # Frees the other columns of millions of rows.
     del names, blocks
     return ids, distinct_lists(rows, texts, len(ids), ranks), report, cuis
@@ -239,20 +271,19 @@ def _read_values(
     return cuis, distinct_lists(known, lines[column].filter(is_known), len(cuis))
 
 
-def _first_of_each(lists: pa.ListArray) -> pa.Array:
-    """The first value of each list, null for an empty one."""
-    offsets = lists.offsets.to_numpy()
-    return lists.values.take(pa.array(offsets[:-1], mask=np.diff(offsets) == 0))
-
-
 def _passing(block: pa.RecordBatch, field: str, values: Sequence[str]) -> pa.RecordBatch:
     """The lines whose field has one of the values; all if there are none."""
-    return block.filter(pc.is_in(block[field], pa.array(values))) if values else block
+    return block.filter(pc.is_in(block[field], pa.array(values, pa.string()))) if values else block
 
 
 def _positions(column: pa.Array, values: Sequence[str]) -> np.ndarray:
     """Index of each text in `values`, (n,), int64; the length of `values` if missing."""
-    return pc.index_in(column, pa.array(values)).fill_null(len(values)).to_numpy().astype(np.int64)
+    return (
+        pc.index_in(column, pa.array(values, pa.string()))
+        .fill_null(len(values))
+        .to_numpy()
+        .astype(np.int64)
+    )
 
 
 REQUIRED_TABLES = ("MRCONSO", "MRSTY")
@@ -266,19 +297,24 @@ def release_files(
     Args:
         umls_dir: folder META of the release.
         unused: tables to skip, e.g. ``MRREL``.
-        required: tables that must exist; the others are left out if they do not, and so is ``release.dat``, which
-            MetamorphoSys writes next to META or into it.
+        required: tables that must exist; the others are left out if they do not, and so is
+            ``release.dat``, which MetamorphoSys writes next to META or into it.
 
     Raises:
         UserError: a required file is missing.
     """
     names = {name: (f"{name}.RRF", f"{name}.RRF.gz") for name in TABLES if name not in unused}
     paths = {name: [umls_dir / file for file in files] for name, files in names.items()}
-    paths["release.dat"] = [folder / "release.dat" for folder in (umls_dir, umls_dir.absolute().parent)]
+    paths["release.dat"] = [
+        folder / "release.dat" for folder in (umls_dir, umls_dir.absolute().parent)
+    ]
     files = {name: next(filter(Path.is_file, some), None) for name, some in paths.items()}
     for name in required:
         if files[name] is None:
-            meta = next((inner for inner in (umls_dir / "META", umls_dir / "umls/META") if inner.is_dir()), None)
+            meta = next(
+                (inner for inner in (umls_dir / "META", umls_dir / "umls/META") if inner.is_dir()),
+                None,
+            )
             hint = f"did you mean {meta}?" if meta else "give the folder META of a release"
             raise UserError(f"{umls_dir / name}.RRF does not exist; {hint}")
     return {name: path for name, path in files.items() if path is not None}
@@ -337,7 +373,7 @@ class RelationTable:
             Bool, of the common shape.
         """
         gold, rows = np.broadcast_arrays(np.asarray(gold, np.int64), np.asarray(rows, np.int64))
-        wanted = _pairs(gold, rows)
+        wanted = _row_pairs(gold, rows)
         if not len(self._pairs):
             return np.zeros(wanted.shape, bool)
         positions = np.searchsorted(self._pairs, wanted).clip(max=len(self._pairs) - 1)
@@ -352,7 +388,8 @@ def read_relations(path: Path) -> Iterator[pa.Table]:
         path: ``MRREL.RRF``, plain or gzip.
 
     Raises:
-        UserError: the file is missing, empty or damaged, or a line is malformed (names file and line).
+        UserError: the file is missing, empty or damaged, or a line is malformed (names file and
+            line).
     """
     waiting: list[pa.RecordBatch] = []
     for block in read_table("MRREL", path, ["CUI1", "REL", "CUI2", "SUPPRESS"]):
@@ -380,16 +417,22 @@ def write_relations(relations: Iterable[pa.Table], cuis: pa.Array, folder: Path)
     """
     pairs = np.empty(0, np.int64)
     for block in relations:
-        first, second = (pc.fill_null(pc.index_in(column, cuis), -1).to_numpy() for column in block.columns)
+        first = _rows_in(block["CUI1"], cuis)
+        second = _rows_in(block["CUI2"], cuis)
         inside = (first >= 0) & (second >= 0) & (first != second)
-        first, second = first[inside].astype(np.int64), second[inside].astype(np.int64)
-        pairs = np.unique(np.concatenate([pairs, _pairs(first, second), _pairs(second, first)]))
+        both_ways = [_row_pairs(first, second)[inside], _row_pairs(second, first)[inside]]
+        pairs = np.unique(np.concatenate([pairs, *both_ways]))
     schema = pa.schema({"pair": pa.int64()})
     with arrow_writer(folder / RELATIONS_FILE, schema) as writer:
         writer.write_table(pa.table([pairs], schema=schema))
     return len(pairs)
 
 
-def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    # A negative row keeps the number negative.
+def _rows_in(ids: pa.ChunkedArray, cuis: pa.Array) -> np.ndarray:
+    """The row of each id among the CUIs, (n,) int64; -1 where it is not one of them."""
+    return pc.fill_null(pc.index_in(ids, cuis), -1).to_numpy().astype(np.int64)
+
+
+def _row_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Each two rows as one number; a negative row keeps it negative."""
     return (first << ROW_BITS) | second

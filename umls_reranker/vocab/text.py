@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 # Characters composed at once: the time for a run of combining marks is quadratic in its length.
@@ -55,7 +52,6 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     Args:
         names: (n,) string, without nulls.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if not len(names):
@@ -75,8 +71,6 @@ def normalize_texts(texts: Sequence[str]) -> list[str]:
     """`normalize_name` of each text."""
     if len(texts) <= FEW_TEXTS:
         return list(map(normalize_name, texts))
-    import pyarrow as pa
-
     return normalize_names(pa.array(texts, pa.string())).to_pylist()
 
 
@@ -105,7 +99,8 @@ def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 # Sets of trigrams: log2 of their bits, and arbitrary odd numbers for hashing, one per character.
 TRIGRAM_BITS = 11
 FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
-TEXTS_AT_ONCE, PAIRS_AT_ONCE = 4_096, 16_384
+TEXTS_AT_ONCE = 4_096
+PAIRS_AT_ONCE = 16_384
 
 
 def _trigram_sets(texts: Sequence[str]) -> np.ndarray:
@@ -144,14 +139,15 @@ def shared_trigrams(
         Two of (m,) float64: shares of the mention's trigrams that are in the name, and of the
         name's that are in the mention; 0 for a text without any.
     """
-    sets = _trigram_sets([*mentions, *names])
-    of_mentions, of_names = sets[: len(mentions)], sets[len(mentions) :]
+    mention_sets = _trigram_sets(mentions)
+    name_sets = _trigram_sets(names)
     shared = np.empty(len(owner))
     for start in range(0, len(owner), PAIRS_AT_ONCE):
         pairs = slice(start, start + PAIRS_AT_ONCE)
-        shared[pairs] = _sizes(of_mentions[owner[pairs]] & of_names[name_codes[pairs]])
-    sizes = np.maximum(_sizes(sets), 1)
-    return shared / sizes[owner], shared / sizes[len(mentions) + name_codes]
+        shared[pairs] = _sizes(mention_sets[owner[pairs]] & name_sets[name_codes[pairs]])
+    mention_sizes = np.maximum(_sizes(mention_sets), 1)
+    name_sizes = np.maximum(_sizes(name_sets), 1)
+    return shared / mention_sizes[owner], shared / name_sizes[name_codes]
 
 
 def _sizes(sets: np.ndarray) -> np.ndarray:

@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..core.errors import UserError
 from ..core.files import read_json
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 UNKNOWN_TYPE = "UnknownType"
 """What MedMentions writes where a concept has no type."""
@@ -56,7 +54,9 @@ class TypeHierarchy:
         UserError: an id is repeated, a parent is unknown, or the parents form a cycle.
     """
 
-    def __init__(self, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None
+    ) -> None:
         self._types: dict[str, SemanticType] = {}
         for kind in types:
             if kind.id in self._types:
@@ -72,14 +72,17 @@ class TypeHierarchy:
         """The 127 types and 15 groups of the UMLS Semantic Network."""
         content = read_json(NETWORK_FILE)
         ids = {tree_number: type_id for type_id, _, tree_number, _ in content["types"]}
-        types = (SemanticType(id, name, _parent(number, ids), group) for id, name, number, group in content["types"])
+        types = (
+            SemanticType(id, name, _parent(number, ids), group)
+            for id, name, number, group in content["types"]
+        )
         return cls(types, content["groups"])
 
     def resolve(self, id_or_name: str | None) -> str | None:
         """The id for an id or name of a type or group, case-insensitive; None if unknown.
 
-        A group is given as ``group:DISO`` or by name, and returned as ``group:DISO``. A type takes precedence over a
-        group of the same name.
+        A group is given as ``group:DISO`` or by name, and returned as ``group:DISO``. A type takes
+        precedence over a group of the same name.
         """
         if id_or_name in self._types:
             return id_or_name
@@ -91,7 +94,11 @@ class TypeHierarchy:
 
     def descendants(self, type_id: str) -> list[str]:
         """The type and its descendants (for a group: its types), in order of definition."""
-        return [known for known, chain in self._chains.items() if known in self._types and type_id in chain]
+        return [
+            known
+            for known, chain in self._chains.items()
+            if known in self._types and type_id in chain
+        ]
 
     def agree(self, types: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a type of the first list equals, or is narrower or broader than, one of the second.
@@ -102,7 +109,9 @@ class TypeHierarchy:
         """
         others = list(others)
         return any(
-            kind == other or kind in self._chains.get(other, ()) or other in self._chains.get(kind, ())
+            kind == other
+            or kind in self._chains.get(other, ())
+            or other in self._chains.get(kind, ())
             for kind in types
             for other in others
         )
@@ -162,9 +171,13 @@ class TypeHierarchy:
         current: str | None = type_id
         while current is not None:
             if current in chain:
-                raise UserError(f"semantic type {current} is a kind of itself: {' -> '.join(chain)} -> {current}")
+                raise UserError(
+                    f"semantic type {current} is a kind of itself: {' -> '.join(chain)} -> {current}"
+                )
             if current not in self._types:
-                raise UserError(f"semantic type {chain[-1]} has the parent {current}, which is not defined")
+                raise UserError(
+                    f"semantic type {chain[-1]} has the parent {current}, which is not defined"
+                )
             chain.append(current)
             group = group or self._types[current].group
             current = self._types[current].parent
@@ -220,7 +233,8 @@ class TypeSets:
         try:
             numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
             codes = [
-                -1 if value is None else numbers[value if type(value) is str else tuple(value)] for value in values
+                -1 if value is None else numbers[value if type(value) is str else tuple(value)]
+                for value in values
             ]
             sets = [(key,) if isinstance(key, str) else key for key in numbers]
             is_text = all(isinstance(name, str) for names in sets for name in names)
@@ -236,7 +250,9 @@ class TypeSets:
         import pyarrow.compute as pc
 
         encoded = pc.binary_join(lists, SEPARATOR).dictionary_encode()
-        sets = [tuple(text.split(SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()]
+        sets = [
+            tuple(text.split(SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()
+        ]
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
         return cls(sets, codes.astype(np.int64))
 
@@ -261,7 +277,12 @@ class TypeSets:
     def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
         """The sets as distinct ids of the hierarchy, and the names that it does not know, which are left out."""
         # What MedMentions writes for "no type" is not a mistake.
-        ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
+        ids = {
+            name: hierarchy.resolve(name)
+            for names in self.sets
+            for name in names
+            if name != UNKNOWN_TYPE
+        }
         sets = [tuple(dict.fromkeys(filter(None, map(ids.get, names)))) for names in self.sets]
         return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
 
