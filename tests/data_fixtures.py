@@ -1,6 +1,6 @@
 """A miniature vocabulary and corpus of our own, in the formats of the real ones and consistent with each other.
 
-40 concepts with made-up CUIs, 20 documents with 60 mentions; enough to run every stage on a tiny model. Names are
+40 concepts with synthetic CUIs, 20 documents with 60 mentions; enough to run every stage on a tiny model. Names are
 plain English, written for this file; some are shared by two concepts ("cold"), some mentions have a CUI that the
 dictionary lacks, some a text that no name of their concept equals.
 """
@@ -77,7 +77,8 @@ DOCUMENTS = (
     ("[Myocardial infarction|C9000003]", "Seen with [diabetes|C9000002] and [hypertension|C9000005]."),
 )
 PMIDS = tuple(str(900 + number) for number in range(len(DOCUMENTS)))
-TRAIN_PMIDS, DEV_PMIDS = PMIDS[:8], PMIDS[8:]
+TRAIN_PMIDS = PMIDS[:8]
+DEV_PMIDS = PMIDS[8:]
 
 TYPES = {
     "T051": ("B", "Event", "ACTI", "Activities & Behaviors"),
@@ -99,21 +100,19 @@ BRANCHES = {type_id: f"XO:{100 + number:07d}" for number, type_id in enumerate(s
 def write_rrf(folder: Path) -> Path:
     """Write MRCONSO.RRF, MRSTY.RRF and MRDEF.RRF of the vocabulary; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    conso, sty, mrdef = [], [], []
-    atom = 0
-    for cui, (type_id, names) in VOCABULARY.items():
-        for place, name in enumerate(names):
-            atom += 1
-            status, form, preferred, kind = ("P", "PF", "Y", "PT") if place == 0 else ("S", "PF", "N", "SY")
-            conso.append(
-                f"{cui}|ENG|{status}|L{atom:07d}|{form}|S{atom:07d}|{preferred}|A{atom:07d}||||MINI|{kind}|{cui}"
-                f"|{name}|0|N||"
-            )
-        sty.append(f"{cui}|{type_id}|{TYPES[type_id][0]}|{TYPES[type_id][1]}|AT{atom:07d}||")
-    mrdef.append("C9000002|A0000004|AT1||MINI|Too much sugar in the blood.|N||")
+    names = [(cui, name, name == names[0]) for cui, (_, names) in VOCABULARY.items() for name in names]
+    conso = [
+        f"{cui}|ENG|{'P' if is_preferred else 'S'}|L{atom:07d}|PF|S{atom:07d}|{'Y' if is_preferred else 'N'}"
+        f"|A{atom:07d}||||MINI|{'PT' if is_preferred else 'SY'}|{cui}|{name}|0|N||"
+        for atom, (cui, name, is_preferred) in enumerate(names, 1)
+    ]
+    sty = [
+        f"{cui}|{type_id}|{TYPES[type_id][0]}|{TYPES[type_id][1]}|AT{number:07d}||"
+        for number, (cui, (type_id, _)) in enumerate(VOCABULARY.items(), 1)
+    ]
     _write_lines(folder / "MRCONSO.RRF", conso)
     _write_lines(folder / "MRSTY.RRF", sty)
-    _write_lines(folder / "MRDEF.RRF", mrdef)
+    _write_lines(folder / "MRDEF.RRF", ["C9000002|A0000004|AT1||MINI|Too much sugar in the blood.|N||"])
     return folder
 
 
@@ -134,7 +133,8 @@ def write_pubtator(path: Path) -> Path:
 
 def write_pmids(folder: Path) -> tuple[Path, Path]:
     """Write the document lists for training (8) and for the held-out splits (12); returns both paths."""
-    train, dev = folder / "pmids_train.txt", folder / "pmids_dev.txt"
+    train = folder / "pmids_train.txt"
+    dev = folder / "pmids_dev.txt"
     _write_lines(train, TRAIN_PMIDS)
     _write_lines(dev, DEV_PMIDS)
     return train, dev
@@ -155,7 +155,8 @@ def write_obo(path: Path) -> Path:
 
 def _read_marks(marked: str) -> tuple[str, list[tuple[int, int, str]]]:
     """Text without its marks, and ``(start, end, CUI)`` of each."""
-    text, annotations = "", []
+    text = ""
+    annotations = []
     for piece in marked.split("["):
         mark, bracket, rest = piece.partition("]")
         if bracket:

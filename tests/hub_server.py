@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-WRITER, READER, STRANGER = "hf_writer", "hf_reader", "hf_stranger"
+WRITER = "hf_writer"
+READER = "hf_reader"
+STRANGER = "hf_stranger"
 
 # token -> (user, organizations, may write)
 ACCOUNTS = {WRITER: ("ada", ("org",), True), READER: ("ben", ("org",), False), STRANGER: ("eve", (), True)}
@@ -34,7 +37,6 @@ class HTTPError(Exception):
         super().__init__(message)
         self.status = status
         self.headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-        self.content = {"error": message}
 
 
 def git_oid(kind: str, data: bytes) -> str:
@@ -94,10 +96,10 @@ class Repo:
         return commit.oid
 
     def resolve(self, revision: str) -> str:
-        found = self.branches.get(revision) or self.tags.get(revision) or revision
-        if found not in self.commits:
+        oid = self.branches.get(revision) or self.tags.get(revision) or revision
+        if oid not in self.commits:
             raise HTTPError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found
+        return oid
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
         """Path -> bytes at a revision."""
@@ -113,22 +115,35 @@ class Request:
     token: str | None
     body: bytes
     query: str = ""
+    repo: str = ""
 
     def json(self) -> dict:
         return json.loads(self.body)
 
 
 Answer = tuple[int, dict[str, str], bytes]
-ROUTES: list[tuple[str, re.Pattern, Callable]] = []
 
 
-def route(method: str, path: str) -> Callable:
-    """Register a method of `HubServer` for a path with ``{repo}``, ``{rev}`` and ``{path}`` in it."""
+class Route(NamedTuple):
+    """A method of `HubServer`; `operation` is what `HubServer.before` calls it, `writes` whether it changes a repo."""
+
+    method: str
+    pattern: re.Pattern
+    function: Callable
+    operation: str
+    writes: bool
+
+
+ROUTES: list[Route] = []
+
+
+def route(method: str, path: str, operation: str = "", writes: bool = False) -> Callable:
+    """Register a method for a path with ``{repo}``, ``{rev}`` and ``{path}`` in it, which are its arguments."""
     pattern = path.replace(".", r"\.").replace("{repo}", "(?P<repo>[^/]+/[^/]+)").replace("{rev}", "(?P<rev>[^/]+)")
     pattern = pattern.replace("{path}", "(?P<path>.+)")
 
     def register(function: Callable) -> Callable:
-        ROUTES.append((method, re.compile(pattern), function))
+        ROUTES.append(Route(method, re.compile(pattern), function, operation, writes))
         return function
 
     return register
@@ -155,8 +170,8 @@ class HubServer:
         self._lock = threading.RLock()
         self._servers = [_serve(self, self._answer), _serve(self, self._answer_storage)]
         # Another host name, as with the real storage: the client must not take its token there.
-        ports = [server.server_address[1] for server in self._servers]
-        self.url, self.storage_url = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
+        self.url = f"http://127.0.0.1:{self._servers[0].server_port}"
+        self.storage_url = f"http://localhost:{self._servers[1].server_port}"
 
     def __enter__(self) -> HubServer:
         for server in self._servers:
@@ -227,12 +242,21 @@ class HubServer:
         request.path = re.sub(r"^/(api/)?datasets/", lambda match: "/api/models/" if match[1] else "/", request.path)
         if request.token is not None and request.token not in ACCOUNTS:
             raise HTTPError(401, "Invalid credentials in Authorization header")
-        for method, pattern, function in ROUTES:
-            match = pattern.fullmatch(request.path)
-            if match and method == request.method.replace("HEAD", "GET"):
+        for route in ROUTES:
+            match = route.pattern.fullmatch(request.path)
+            if match and route.method == request.method.replace("HEAD", "GET"):
                 with self._lock:
-                    return function(self, request, **{key: unquote(text) for key, text in match.groupdict().items()})
+                    return self._call(route, request, {key: unquote(text) for key, text in match.groupdict().items()})
         raise HTTPError(404, f"no such route: {request.method} {request.path}")
+
+    def _call(self, route: Route, request: Request, values: dict[str, Any]) -> Answer:
+        self._announce(route.operation)
+        if "repo" in values:
+            request.repo = values["repo"]
+            if route.writes:
+                self._check_may_write(request, request.repo)
+            values["repo"] = self._readable(request, request.repo)
+        return route.function(self, request, **values)
 
     def _announce(self, operation: str) -> None:
         if operation in self._before:
@@ -246,10 +270,6 @@ class HubServer:
             raise HTTPError(404, "Repository not found", "RepoNotFound")
         return repo
 
-    def _writable(self, request: Request, name: str) -> Repo:
-        self._check_may_write(request, name)
-        return self._readable(request, name)
-
     def _check_may_write(self, request: Request, name: str) -> None:
         if request.token is None:
             raise HTTPError(401, "Invalid username or password.")
@@ -261,9 +281,8 @@ class HubServer:
         user, organizations, _ = ACCOUNTS.get(request.token, ("", (), False))
         return name.split("/")[0] in (user, *organizations)
 
-    @route("POST", "/api/repos/create")
+    @route("POST", "/api/repos/create", "create")
     def _create(self, request: Request) -> Answer:
-        self._announce("create")
         content = request.json()
         name = f"{content['organization']}/{content['name']}"
         self._check_may_write(request, name)
@@ -278,26 +297,23 @@ class HubServer:
 
     @route("GET", "/api/models/{repo}")
     @route("GET", "/api/models/{repo}/revision/{rev}")
-    def _info(self, request: Request, repo: str, rev: str = "main") -> Answer:
-        found = self._readable(request, repo)
-        oid = found.resolve(rev)
-        siblings = [{"rfilename": path} for path in sorted(found.commits[oid].files)]
-        return answer({"id": repo, "sha": oid, "private": found.private, "siblings": siblings, "tags": []})
+    def _info(self, request: Request, repo: Repo, rev: str = "main") -> Answer:
+        oid = repo.resolve(rev)
+        siblings = [{"rfilename": path} for path in sorted(repo.commits[oid].files)]
+        return answer({"id": request.repo, "sha": oid, "private": repo.private, "siblings": siblings, "tags": []})
 
     @route("GET", "/api/models/{repo}/refs")
-    def _refs(self, request: Request, repo: str) -> Answer:
-        found = self._readable(request, repo)
+    def _refs(self, request: Request, repo: Repo) -> Answer:
         refs = {
             kind: [{"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": oid} for name, oid in names.items()]
-            for kind, folder, names in (("branches", "heads", found.branches), ("tags", "tags", found.tags))
+            for kind, folder, names in (("branches", "heads", repo.branches), ("tags", "tags", repo.tags))
         }
         return answer(refs | {"converts": []})
 
     @route("GET", "/api/models/{repo}/tree/{rev}")
-    def _tree(self, request: Request, repo: str, rev: str) -> Answer:
-        found = self._readable(request, repo)
+    def _tree(self, request: Request, repo: Repo, rev: str) -> Answer:
         entries = []
-        for name, blob in sorted(found.commits[found.resolve(rev)].files.items()):
+        for name, blob in sorted(repo.commits[repo.resolve(rev)].files.items()):
             entry = {"type": "file", "path": name, "size": len(blob.data), "oid": blob.oid}
             if blob.is_large:
                 entry["lfs"] = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": 130}
@@ -305,10 +321,9 @@ class HubServer:
         return answer(entries)
 
     @route("GET", "/{repo}/resolve/{rev}/{path}")
-    def _resolve(self, request: Request, repo: str, rev: str, path: str) -> Answer:
-        found = self._readable(request, repo)
-        oid = found.resolve(rev)
-        blob = found.commits[oid].files.get(path)
+    def _resolve(self, request: Request, repo: Repo, rev: str, path: str) -> Answer:
+        oid = repo.resolve(rev)
+        blob = repo.commits[oid].files.get(path)
         if blob is None:
             missing = HTTPError(404, "Entry not found", "EntryNotFound")
             missing.headers["X-Repo-Commit"] = oid
@@ -319,11 +334,9 @@ class HubServer:
         headers |= {"X-Linked-ETag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.data))}
         return 302, headers | {"Location": f"{self.storage_url}/{blob.sha256}"}, b""
 
-    @route("POST", "/api/models/{repo}/preupload/{rev}")
-    def _preupload(self, request: Request, repo: str, rev: str) -> Answer:
-        self._announce("preupload")
-        found = self._writable(request, repo)
-        present = found.commits[found.resolve(rev)].files
+    @route("POST", "/api/models/{repo}/preupload/{rev}", "preupload", writes=True)
+    def _preupload(self, request: Request, repo: Repo, rev: str) -> Answer:
+        present = repo.commits[repo.resolve(rev)].files
         files = []
         for file in request.json()["files"]:
             is_large = b"\0" in base64.b64decode(file["sample"]) or file["size"] > 10_000_000
@@ -331,9 +344,8 @@ class HubServer:
             files.append(info | ({"oid": present[file["path"]].etag} if file["path"] in present else {}))
         return answer({"files": files})
 
-    @route("POST", "/{repo}.git/info/lfs/objects/batch")
-    def _batch(self, request: Request, repo: str) -> Answer:
-        self._writable(request, repo)
+    @route("POST", "/{repo}.git/info/lfs/objects/batch", writes=True)
+    def _batch(self, request: Request, repo: Repo) -> Answer:
         objects = []
         for entry in request.json()["objects"]:
             if entry["oid"] not in self.storage:
@@ -341,34 +353,32 @@ class HubServer:
             objects.append(entry)
         return answer({"transfer": "basic", "objects": objects})
 
-    @route("POST", "/api/models/{repo}/commit/{rev}")
-    def _commit(self, request: Request, repo: str, rev: str) -> Answer:
-        self._announce("commit")
-        found = self._writable(request, repo)
+    @route("POST", "/api/models/{repo}/commit/{rev}", "commit", writes=True)
+    def _commit(self, request: Request, repo: Repo, rev: str) -> Answer:
         lines = [json.loads(line) for line in request.body.splitlines()]
         header = next(line["value"] for line in lines if line["key"] == "header")
-        parent = found.resolve(rev)
+        parent = repo.resolve(rev)
         if header.get("parentCommit", parent) != parent:
             raise HTTPError(412, "A commit has happened since. Please refresh and try again.")
-        files = dict(found.commits[parent].files)
+        files = dict(repo.commits[parent].files)
         for line in lines:
             self._apply(files, line["key"], line["value"])
         branch = "refs/pr/1" if "create_pr=1" in request.query else rev
-        oid = found.add(Commit(files, parent, header["summary"]), branch)
-        made = {"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{repo}/commit/{oid}"}
-        return answer(made | {"pullRequestUrl": f"{self.url}/{repo}/discussions/1"})
+        oid = repo.add(Commit(files, parent, header["summary"]), branch)
+        url = f"{self.url}/{request.repo}"
+        links = {"commitUrl": f"{url}/commit/{oid}", "pullRequestUrl": f"{url}/discussions/1"}
+        return answer({"success": True, "commitOid": oid} | links)
 
-    @route("POST", "/api/models/{repo}/branch/{rev}")
-    def _branch(self, request: Request, repo: str, rev: str) -> Answer:
-        found = self._writable(request, repo)
-        if rev in found.branches:
+    @route("POST", "/api/models/{repo}/branch/{rev}", writes=True)
+    def _branch(self, request: Request, repo: Repo, rev: str) -> Answer:
+        if rev in repo.branches:
             raise HTTPError(409, f"Branch {rev} already exists")
-        found.branches[rev] = found.resolve(request.json()["startingPoint"])
+        repo.branches[rev] = repo.resolve(request.json()["startingPoint"])
         return answer()
 
-    @route("PUT", "/api/models/{repo}/settings")
-    def _settings(self, request: Request, repo: str) -> Answer:
-        self._writable(request, repo).gated = request.json()["gated"]
+    @route("PUT", "/api/models/{repo}/settings", writes=True)
+    def _settings(self, request: Request, repo: Repo) -> Answer:
+        repo.gated = request.json()["gated"]
         return answer()
 
     def _apply(self, files: dict[str, Blob], key: str, value: dict) -> None:
@@ -383,14 +393,12 @@ class HubServer:
         elif key == "deletedFile" and files.pop(value["path"], None) is None:
             raise HTTPError(404, "A file with this name doesn't exist", "EntryNotFound")
 
-    @route("POST", "/api/models/{repo}/tag/{rev}")
-    def _tag(self, request: Request, repo: str, rev: str) -> Answer:
-        self._announce("tag")
-        found = self._writable(request, repo)
+    @route("POST", "/api/models/{repo}/tag/{rev}", "tag", writes=True)
+    def _tag(self, request: Request, repo: Repo, rev: str) -> Answer:
         name = request.json()["tag"]
-        if name in found.tags:
+        if name in repo.tags:
             raise HTTPError(409, f"Tag {name} already exists")
-        found.tags[name] = found.resolve(rev)
+        repo.tags[name] = repo.resolve(rev)
         return answer()
 
     def _answer_storage(self, request: Request) -> Answer:
@@ -427,14 +435,17 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             status, headers, content = self.respond(request)
         except HTTPError as error:
-            status, headers, content = error.status, error.headers, json.dumps(error.content).encode()
+            status, headers, content = answer({"error": str(error)}, error.status, **error.headers)
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self._headers_buffer.append(b"\r\n" + (b"" if self.command == "HEAD" else content))
         self.flush_headers()
 
-    do_GET = do_HEAD = do_POST = do_PUT = _handle
+    do_GET = _handle
+    do_HEAD = _handle
+    do_POST = _handle
+    do_PUT = _handle
 
     def _chunks(self) -> Iterator[bytes]:
         if self.headers.get("Transfer-Encoding") == "chunked":

@@ -67,7 +67,8 @@ def assert_alike(found, expected, tolerance=1e-5):
     assert [len(items) for items in found] == [len(items) for items in expected]
     for items, others in zip(found, expected, strict=True):
         for item, other in zip(items, others, strict=True):
-            row, wanted = (one if isinstance(one, dict) else one.as_row() for one in (item, other))
+            row = item if isinstance(item, dict) else item.as_row()
+            wanted = other if isinstance(other, dict) else other.as_row()
             for key, value in wanted.items():
                 assert row[key] == (pytest.approx(value, abs=tolerance) if isinstance(value, float) else value), key
 

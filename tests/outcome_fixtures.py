@@ -70,17 +70,12 @@ def make_metrics(
 ) -> dict[str, Any]:
     """A ``metrics.json`` as `measure` makes it, of the outcomes alone; other systems have the same answers."""
     options = {"resamples": resamples, "seed": 0}
-    documents, top = (
-        Documents.of(outcomes.document, **options),
-        outcomes.select(outcomes.has_candidates),
-    )
+    documents = Documents.of(outcomes.document, **options)
+    top = outcomes.select(outcomes.has_candidates)
     of_scores = calibration_report(top.score, top.correct, top.document, **options)
     systems = {"lists_order": System(outcomes.rank), "reranker": System.of(outcomes)}
-    mentions, known = (
-        [f"mention {row}" for row in range(len(outcomes))],
-        [("mention 1", "C0000001")],
-    )
-    slices = mention_slices(outcomes, mentions, hierarchy, known)
+    mentions = [f"mention {row}" for row in range(len(outcomes))]
+    slices = mention_slices(outcomes, mentions, hierarchy, [("mention 1", "C0000001")])
     of_slices, rows = measure_slices(outcomes, documents, slices)
     compared = compare_systems(systems, documents, outcomes.in_dictionary)
     over = {"n": len(outcomes), "population": f"mentions with {32 * len(outcomes):,} candidates"}

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from test_pages import blocks_of
 from umls_reranker import UMLSReranker
 
 CONCEPTS = {"C0018801": "Heart Failure", "C0035078": "Kidney Failure"}
-CUIS, NAMES = list(CONCEPTS), list(CONCEPTS.values())
+CUIS = list(CONCEPTS)
+NAMES = list(CONCEPTS.values())
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,8 @@ def llm_names(page):
 )
 def test_the_answers_of_a_tool_become_rows_that_are_ranked(hits, page, tmp_path, monkeypatch):
     if hits is medcat_hits:
-        linking, types = ModuleType("vector_context_model"), ModuleType("types")
-        linking.PerDocumentTokenCache, types.CoreComponentType = dict, SimpleNamespace(linking="linking")
+        linking = SimpleNamespace(PerDocumentTokenCache=dict)
+        types = SimpleNamespace(CoreComponentType=SimpleNamespace(linking="linking"))
         monkeypatch.setitem(sys.modules, "medcat.components.linking.vector_context_model", linking)
         monkeypatch.setitem(sys.modules, "medcat.components.types", types)
     page.write_rows(tmp_path / "rows.jsonl", [("note 17", "renal failure", hits(page), None)])

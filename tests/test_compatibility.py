@@ -61,7 +61,8 @@ def written(tmp_path_factory):
 )
 def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, command):
     folder, load = written[file]
-    path, text = folder / file, (folder / file).read_text()
+    path = folder / file
+    text = path.read_text()
     version = json.loads(text)["schema_version"]
     assert re.search(rf"^\| `{file}` \| {version} \|", GUIDE.read_text(), re.MULTILINE)
 
@@ -73,10 +74,10 @@ def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, 
             path.write_text(content)
 
     try:
-        for found in (version - 1, None, version + 1):
-            write(json.dumps(json.loads(text) | {"schema_version": found}))
-            remedy = "pip install -U" if found == version + 1 else f"run umls-reranker {command} again"
-            with pytest.raises(UserError, match=f"{re.escape(str(path))} has schema_version {found}, .*{remedy}"):
+        for other in (version - 1, None, version + 1):
+            write(json.dumps(json.loads(text) | {"schema_version": other}))
+            remedy = "pip install -U" if other == version + 1 else f"run umls-reranker {command} again"
+            with pytest.raises(UserError, match=f"{re.escape(str(path))} has schema_version {other}, .*{remedy}"):
                 load(folder)
     finally:
         write(text)

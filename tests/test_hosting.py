@@ -62,5 +62,6 @@ def test_the_image_has_what_it_copies_and_checks_the_port_that_it_serves():
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"}
     assert {rest.split()[0] for rest in values("COPY") if "--from" not in rest} - kept == {"."}
     assert all((ROOT / path).exists() for path in kept)
-    (check,), (port,) = values("HEALTHCHECK"), values("EXPOSE")
+    (check,) = values("HEALTHCHECK")
+    (port,) = values("EXPOSE")
     assert f":{port}/" in check

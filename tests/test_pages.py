@@ -61,14 +61,17 @@ class Block(NamedTuple):
 
 def blocks_of(page):
     """The fenced blocks, and the lines outside of them with their numbers."""
-    blocks, prose, fence = [], [], None
+    blocks = []
+    prose = []
+    fence = None
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         if fence is None and (opened := re.match(r" *(```+)(.*)", line)):
-            fence, start, language = opened[1], number, opened[2].strip()
+            fence, language = opened.groups()
+            start = number
         elif fence is not None and line.strip() == fence:
             comment = lines[start - 2].strip() if start > 1 else ""
-            blocks.append(Block(start, language, "\n".join(lines[start : number - 1]), comment))
+            blocks.append(Block(start, language.strip(), "\n".join(lines[start : number - 1]), comment))
             fence = None
         elif fence is None:
             prose.append((number, line))
@@ -105,8 +108,12 @@ class Shell:
     """Runs a page's blocks in a folder."""
 
     def __init__(self, page, folder, scripts):
-        self.page, self.folder, self.scripts = page, folder, scripts
-        self.names, self.service, self.printed = {"__name__": "__main__"}, None, ""
+        self.page = page
+        self.folder = folder
+        self.scripts = scripts
+        self.names = {"__name__": "__main__"}
+        self.service = None
+        self.printed = ""
 
     def local(self, text):
         """The text with the release and the service of this test."""
@@ -164,7 +171,8 @@ def assert_printed(expected, printed):
     """Each line was printed; numbers may differ by a tenth, or by 0.03."""
     lines = [line.split() for line in printed.splitlines()]
     for line in filter(None, map(str.split, expected.splitlines())):
-        shape, values = NUMBER.sub("0", " ".join(line)), numbers_in(line)
+        shape = NUMBER.sub("0", " ".join(line))
+        values = numbers_in(line)
         alike = [numbers_in(other) for other in lines if NUMBER.sub("0", " ".join(other)) == shape]
         assert any(value == pytest.approx(values, rel=0.1, abs=0.03) for value in alike), " ".join(line)
 

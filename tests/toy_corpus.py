@@ -1,6 +1,5 @@
 """A corpus format in one file, registered from outside; as a script it runs prepare_data with it."""
 
-
 import sys
 
 from umls_reranker.__main__ import main
@@ -20,7 +19,8 @@ class TaggedLines(CorpusReader):
     def documents(self, path, faults):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             doc_id, marked = line.split("\t")
-            text, annotations = "", []
+            text = ""
+            annotations = []
             for piece in marked.split("]"):
                 before, _, mark = piece.partition("[")
                 text += before

@@ -60,7 +60,8 @@ def toy_concepts(path: Path) -> ConceptTable:
 def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
     """Some concepts with dozens of names, and many names that several concepts share."""
     words = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "1"]
-    draw, concepts = np.random.default_rng(seed), {}
+    draw = np.random.default_rng(seed)
+    concepts = {}
     for number in range(count):
         size = 40 if number % 10 == 0 else draw.integers(1, 5)
         names = {" ".join(draw.choice(words, draw.integers(1, 4))) for _ in range(size)}
