@@ -14,6 +14,7 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import SCHEMA_VERSIONS, changing
+from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.name_index import MentionIndex, NameIndex
 from umls_reranker.serving.reranker import UMLSReranker
@@ -43,9 +44,11 @@ def written(tmp_path_factory):
     mentions = pa.table({"doc_id": ["1"], "mention": ["cold"], "left": [""], "right": [""], "cui": [[["C0000001"]]]})
     MentionIndex.build(mentions, concepts, encoder, folder / "mention_index")
     model = tiny_reranker(folder / "model")
+    IndexSettings(["dense"], "trigrams", None, False, "mean", 64, "float32", "Flat", "", 8, False).save(folder)
     opened = dict.fromkeys(SCHEMA_VERSIONS, (model, UMLSReranker.from_pretrained))
     opened |= {
-        "index.json": (folder / "index", NameIndex.load),
+        "index.json": (folder, IndexSettings.load),
+        "index/index.json": (folder, lambda folder: NameIndex.load(folder / "index")),
         "lexical.json": (folder / "lexical", LexicalIndex.load),
         "mention_index.json": (folder / "mention_index", MentionIndex.load),
     }
@@ -57,7 +60,7 @@ def written(tmp_path_factory):
 @pytest.mark.parametrize(
     ("file", "command"),
     [*((name, "calibrate") for name in SCHEMA_VERSIONS)]
-    + [(name, "build_index") for name in ("index.json", "lexical.json", "mention_index.json")],
+    + [(name, "build_index") for name in ("index.json", "index/index.json", "lexical.json", "mention_index.json")],
 )
 def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, command):
     folder, load = written[file]
