@@ -1,8 +1,8 @@
 """Annotated text: mentions of concepts in documents, and what all readers of a corpus share.
 
-A reader (`CorpusReader`) says how it recognizes its format and yields documents with their annotations. The checks,
-the text around a mention, long forms of abbreviations, counts and messages are the same for all of them.
-`formats` lists the readers.
+A reader (`CorpusReader`) says how it recognizes its format and yields documents with their
+annotations. The checks, the text around a mention, long forms of abbreviations, counts and messages
+are the same for all of them. `formats` lists the readers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,11 +30,18 @@ CONTEXT_CHARS = 128
 """Characters of text kept on each side of a mention."""
 
 # A larger share of faulty annotations stops the reading.
-MOST_FAULTY, SHOWN_FAULTS = 0.02, 10
+MOST_FAULTY = 0.02
+SHOWN_FAULTS = 10
 # What the report of a reading counts.
 COUNTS = (
-    *("documents", "repeated_documents", "expanded_abbreviations", "mentions", "without_concept", "composite"),
-    *("discontinuous", "of_other_types"),
+    "documents",
+    "repeated_documents",
+    "expanded_abbreviations",
+    "mentions",
+    "without_concept",
+    "composite",
+    "discontinuous",
+    "of_other_types",
 )
 # What corpora write in place of an id.
 NO_ID = ("", "-", "-1")
@@ -50,8 +58,8 @@ class Mention:
         text: the mention as written, or the long form of its abbreviation.
         left: text before it, with inner white space.
         right: text after it, with inner white space.
-        cuis: of each part that it names, the ids of which any is correct, e.g. ``(("D001943",), ("D010051",))``; ()
-            without a concept.
+        cuis: of each part that it names, the ids of which any is correct, e.g. ``(("D001943",),
+            ("D010051",))``; () without a concept.
         semantic_types: type ids as annotated, e.g. ``("T103",)``.
     """
 
@@ -70,7 +78,8 @@ class Annotation:
     """An annotation of a corpus, not yet compared with the text.
 
     Attributes:
-        spans: ``(start, end)`` of its pieces, characters, end exclusive; several if it is discontinuous.
+        spans: ``(start, end)`` of its pieces, characters, end exclusive; several if it is
+            discontinuous.
         text: the annotated text as the annotation repeats it.
         cuis: as for `Mention`.
         types: its types as annotated, type ids or others such as ``Disease``; may be empty.
@@ -182,59 +191,65 @@ class CorpusReader(ABC):
 
         Args:
             paths: the files of the corpus.
-            report: filled at the end: the ``format``, the numbers of ``documents`` and ``mentions``, of these
-                ``without_concept`` and ``composite`` ones, ``expanded_abbreviations``; and what is left out:
-                ``repeated_documents``, of which the first counts, ``discontinuous`` annotations and those
-                ``of_other_types``, and ``malformed`` documents and annotations, by reason, with the
-                ``first_malformed``.
-            expand_abbreviations: replace a mention that its document defines as an abbreviation by the long form;
-                `start` and `end` do not change.
-            split_composites: yield a composite mention of as many conjuncts (`conjuncts`) as concepts once for each,
-                with the conjunct as its text.
+            report: filled at the end: the ``format``, the numbers of ``documents`` and
+                ``mentions``, of these ``without_concept`` and ``composite`` ones,
+                ``expanded_abbreviations``; and what is left out: ``repeated_documents``, of which
+                the first counts, ``discontinuous`` annotations and those ``of_other_types``, and
+                ``malformed`` documents and annotations, by reason, with the ``first_malformed``.
+            expand_abbreviations: replace a mention that its document defines as an abbreviation by
+                the long form; `start` and `end` do not change.
+            split_composites: yield a composite mention of as many conjuncts (`conjuncts`) as
+                concepts once for each, with the conjunct as its text.
             types: keep only annotations of these types; empty keeps all.
 
         Raises:
-            UserError: a file is missing, empty or damaged; more than 2 % of the annotations are malformed; there is
-                no document, or no annotation with a concept.
+            UserError: a file is missing, empty or damaged; more than 2 % of the annotations are
+                malformed; there is no document, or no annotation with a concept.
         """
         counts = dict.fromkeys(COUNTS, 0)
         faults = Faults()
-        seen: set[str] = set()
-        for document in (document for path in paths for document in self.documents(path, faults)):
-            if not document.doc_id:
-                faults.add(document.where, Malformed("document without an id"))
-                continue
-            if document.doc_id in seen:
-                counts["repeated_documents"] += 1
-                continue
-            seen.add(document.doc_id)
-            counts["documents"] += 1
+        for document in self._sound_documents(paths, counts, faults):
             long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
-            for where, annotation in document.annotations:
-                if left_out := _left_out(annotation, types):
-                    counts[left_out] += 1
-                    continue
-                try:
-                    mention = _mention(document, annotation, long_forms)
-                except Malformed as problem:
-                    faults.add(where, problem)
-                    continue
+            annotations = _selected(document.annotations, types, counts)
+            parse = partial(_mention, document, long_forms)
+            for _, mention in faults.parsed(annotations, parse):
                 counts["mentions"] += 1
-                counts["expanded_abbreviations"] += mention.text != annotation.text.strip()
-                counts["without_concept"] += not mention.cuis
-                counts["composite"] += len(mention.cuis) > 1
+                if mention.text != document.text[mention.start : mention.end]:
+                    counts["expanded_abbreviations"] += 1
+                if not mention.cuis:
+                    counts["without_concept"] += 1
+                if len(mention.cuis) > 1:
+                    counts["composite"] += 1
                 texts = conjuncts(mention.text) if split_composites else [mention.text]
                 if len(texts) != len(mention.cuis):
                     texts = [mention.text]
                 yield from (replace(mention, text=text) for text in texts)
         faults.require_few(counts["mentions"] + counts["discontinuous"] + counts["of_other_types"])
         if counts["mentions"] == counts["without_concept"]:
+            of_types = f" of the types {[*types]}" if types else ""
             raise UserError(
-                f"{name_files(paths)} contains {len(seen):,} documents with {counts['mentions']:,} annotations"
-                f"{f' of the types {[*types]}' if types else ''}, of which none has a concept; expected {self.layout}"
+                f"{name_files(paths)} contains {counts['documents']:,} documents with "
+                f"{counts['mentions']:,} annotations{of_types}, of which none has a concept; "
+                f"expected {self.layout}"
             )
         report |= {"format": self.name} | counts
-        report |= {"malformed": dict(faults.reasons.most_common()), "first_malformed": faults.first}
+        report["malformed"] = dict(faults.reasons.most_common())
+        report["first_malformed"] = faults.first
+
+    def _sound_documents(
+        self, paths: Sequence[Path], counts: dict[str, int], faults: Faults
+    ) -> Iterator[Document]:
+        """The documents with an id of their own; the others are counted."""
+        seen: set[str] = set()
+        for document in (document for path in paths for document in self.documents(path, faults)):
+            if not document.doc_id:
+                faults.add(document.where, Malformed("document without an id"))
+            elif document.doc_id in seen:
+                counts["repeated_documents"] += 1
+            else:
+                seen.add(document.doc_id)
+                counts["documents"] += 1
+                yield document
 
 
 def parts_of(identifier: str) -> tuple[tuple[str, ...], ...]:
@@ -260,7 +275,11 @@ def annotated_types(text: str) -> tuple[str, ...]:
     (('T047', 'T184'), ('Sequence Variant',))
     """
     words = SEPARATORS.split(text.strip())
-    return type_ids(words) if len(type_ids(words)) == len(words) else tuple(filter(None, [text.strip()]))
+    return (
+        type_ids(words)
+        if len(type_ids(words)) == len(words)
+        else tuple(filter(None, [text.strip()]))
+    )
 
 
 def join_passages(passages: Iterable[tuple[int, str]]) -> str:
@@ -272,13 +291,16 @@ def join_passages(passages: Iterable[tuple[int, str]]) -> str:
     >>> join_passages([(0, "Cold"), (5, "A cold.")])
     'Cold A cold.'
     """
-    pieces, length = [], 0
+    pieces = []
+    length = 0
     for offset, text in passages:
         if not text:
             continue
         if not length <= offset <= length + LARGEST_GAP:
             problem = "passages overlap" if offset < length else "passages far apart"
-            raise Malformed(problem, f": one starts at {offset}, and the text before it ends at {length}")
+            raise Malformed(
+                problem, f": one starts at {offset}, and the text before it ends at {length}"
+            )
         pieces += [" " * (offset - length), text]
         length = offset + len(text)
     return "".join(pieces)
@@ -323,31 +345,52 @@ def name_files(paths: Sequence[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
 
 
-def _mention(document: Document, annotation: Annotation, long_forms: dict[str, str]) -> Mention:
+def _mention(document: Document, long_forms: dict[str, str], annotation: Annotation) -> Mention:
     ((start, end),) = annotation.spans
     if not 0 <= start < end <= len(document.text):
-        raise Malformed("offsets outside the document", f": {start}-{end} in {len(document.text)} characters")
-    text = document.text[start:end]
-    if text != annotation.text and (bare := text.strip()) == annotation.text.strip() != "":
-        start += text.index(bare)
-        text, end = bare, start + len(bare)
-    elif text != annotation.text:
         raise Malformed(
-            "offsets do not match the text", f": {start}-{end} is {excerpt(text)}, not {excerpt(annotation.text)}"
+            "offsets outside the document", f": {start}-{end} in {len(document.text)} characters"
         )
+    text = document.text[start:end]
+    if text != annotation.text:
+        bare = text.strip()
+        if not bare or bare != annotation.text.strip():
+            raise Malformed(
+                "offsets do not match the text",
+                f": {start}-{end} is {excerpt(text)}, not {excerpt(annotation.text)}",
+            )
+        start += text.index(bare)
+        end = start + len(bare)
+        text = bare
     left, right = text_around(document.text, start, end)
-    text = long_forms.get(text, text)
-    return Mention(document.doc_id, start, end, text, left, right, annotation.cuis, type_ids(annotation.types))
+    return Mention(
+        doc_id=document.doc_id,
+        start=start,
+        end=end,
+        text=long_forms.get(text, text),
+        left=left,
+        right=right,
+        cuis=annotation.cuis,
+        semantic_types=type_ids(annotation.types),
+    )
 
 
-def _left_out(annotation: Annotation, types: Collection[str]) -> str:
-    """The count of an annotation that is not read; "" of others."""
-    if types and not {*types} & {*annotation.types}:
-        return "of_other_types"
-    return "discontinuous" if len(annotation.spans) > 1 else ""
+def _selected(
+    annotations: Iterable[tuple[str, Annotation]], types: Collection[str], counts: dict[str, int]
+) -> Iterator[tuple[str, Annotation]]:
+    """The annotations in one piece and of these types, all if there are none; others are counted."""
+    for where, annotation in annotations:
+        if types and not {*types} & {*annotation.types}:
+            counts["of_other_types"] += 1
+        elif len(annotation.spans) > 1:
+            counts["discontinuous"] += 1
+        else:
+            yield where, annotation
 
 
-CONJUNCTIONS = re.compile(r",\s*(?:and/or|and|or)\s+|\s+(?:and/or|and|or|as well as)\s+|\s*/\s*|,\s+")
+CONJUNCTIONS = re.compile(
+    r",\s*(?:and/or|and|or)\s+|\s+(?:and/or|and|or|as well as)\s+|\s*/\s*|,\s+"
+)
 # "carcinoma of the breast and ovary": what stands before both.
 SHARED_START = re.compile(r".*\b(?:of|in)\s+(?:the\s+)?(?=\S)")
 # A conjunct that ends with one of these, in singular or plural, needs no other's last word.
@@ -363,23 +406,27 @@ def conjuncts(text: str) -> list[str]:
     """The parts of a coordination, each with the words that they share (after D'Souza and Ng 2015).
 
     >>> conjuncts("brain, breast, and prostate cancer"), conjuncts("cancer of the breast and ovary")
-    (['brain cancer', 'breast cancer', 'prostate cancer'], ['cancer of the breast', 'cancer of the ovary'])
+    (['brain cancer', 'breast cancer', 'prostate cancer'], ['cancer of the breast', 'cancer of the
+    ovary'])
     """
-    first, *rest = (part for part in CONJUNCTIONS.split(text) if part)
-    if not rest:
+    parts = [part for part in CONJUNCTIONS.split(text) if part]
+    if len(parts) < 2:
         return [text]
-    if (shared := SHARED_START.match(first)) and not SHARED_START.match(rest[-1]):
-        return [first, *(shared[0] + part for part in rest)]
-    words = rest[-1].split()
+    last = parts[-1]
+    shared = SHARED_START.match(parts[0])
+    if shared and not SHARED_START.match(last):
+        return [parts[0], *(shared[0] + part for part in parts[1:])]
+    words = last.split()
     if len(words) == 1:
-        return [first, *rest]
-    return [*(part if HEAD.search(part) else f"{part} {words[-1]}" for part in (first, *rest[:-1])), rest[-1]]
+        return parts
+    return [*(part if HEAD.search(part) else f"{part} {words[-1]}" for part in parts[:-1]), last]
 
 
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
 # What ends a clause; no long form starts before it.
 CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
-MOST_CHARACTERS, MOST_WORDS = 10, 2
+MOST_CHARACTERS = 10
+MOST_WORDS = 2
 # Characters read before a parenthesis: far more than the 15 words of a long form.
 WINDOW = 2_000
 
@@ -395,7 +442,8 @@ def find_abbreviations(text: str) -> dict[str, str]:
     long_forms: dict[str, str] = {}
     ends = CLAUSE_END.finditer(text)
     for match in PARENTHESES.finditer(text):
-        # A parenthesis itself ends a clause, so no character is read twice: time is linear in the text.
+        # A parenthesis itself ends a clause, so no character is read twice: time is linear in the
+        # text.
         clause = 0
         for end in ends:
             if end.start() == match.start():
@@ -403,17 +451,21 @@ def find_abbreviations(text: str) -> dict[str, str]:
             clause = end.end()
         inside = re.split(r"[;,]\s", match[1], maxsplit=1)[0].strip()
         before = text[max(clause, match.start() - WINDOW) : match.start()].rstrip()
-        if _is_short_form(inside):
-            short, long = inside, _long_form(inside, _last_words(before, inside))
-        else:
-            # "MRI (magnetic resonance imaging)": the short form comes first, in capitals or with a digit.
-            short = before.rsplit(maxsplit=1)[-1] if before else ""
-            plain = not re.search(r"[A-Z0-9]", short[1:])
-            long = None if plain or not _is_short_form(short) else _long_form(short, inside)
-            long = long if long == inside else None
+        short, long = _definition(before, inside)
         if long is not None:
             long_forms.setdefault(short, long)
     return long_forms
+
+
+def _definition(before: str, inside: str) -> tuple[str, str | None]:
+    """A short form, and its long form or None, from the text before and inside a parenthesis."""
+    if _is_short_form(inside):
+        return inside, _long_form(inside, _last_words(before, inside))
+    # "MRI (magnetic resonance imaging)": the short form comes first, in capitals or with a digit.
+    short = before.rsplit(maxsplit=1)[-1] if before else ""
+    if not re.search(r"[A-Z0-9]", short[1:]) or not _is_short_form(short):
+        return short, None
+    return short, inside if _long_form(short, inside) == inside else None
 
 
 def _is_short_form(text: str) -> bool:
@@ -438,7 +490,9 @@ def _long_form(short: str, text: str) -> str | None:
     position = len(text)
     for number, letter in reversed([*enumerate(filter(str.isalnum, short.lower()))]):
         position -= 1
-        while position >= 0 and not (text[position].lower() == letter and (number or _starts_word(text, position))):
+        while position >= 0 and not (
+            text[position].lower() == letter and (number or _starts_word(text, position))
+        ):
             position -= 1
         if position < 0:
             return None

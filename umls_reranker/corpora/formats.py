@@ -48,12 +48,15 @@ class PubTator(CorpusReader):
             try:
                 doc_id, title = _parse_text(line, "t", "title")
                 if len(block) < 2:
-                    raise Malformed("document without the line PMID|a|abstract", f": {excerpt(doc_id)}")
+                    raise Malformed(
+                        "document without the line PMID|a|abstract", f": {excerpt(doc_id)}"
+                    )
                 where, line = block[1]
                 abstract_id, abstract = _parse_text(line, "a", "abstract")
                 if abstract_id != doc_id:
                     raise Malformed(
-                        "abstract of another document", f": {excerpt(abstract_id)} after {excerpt(doc_id)}"
+                        "abstract of another document",
+                        f": {excerpt(abstract_id)} after {excerpt(doc_id)}",
                     )
             except Malformed as problem:
                 faults.add(where, problem)
@@ -87,15 +90,21 @@ def _parse_annotation(document: str, line: bytes) -> Annotation:
     if len(fields) not in (6, 7):
         if TEXT_LINE.fullmatch(row):
             raise Malformed("no blank line before the next document", f": {excerpt(row)}")
-        raise Malformed("expected 6 or 7 tab-separated fields", f", found {len(fields)}: {excerpt(row)}")
+        raise Malformed(
+            "expected 6 or 7 tab-separated fields", f", found {len(fields)}: {excerpt(row)}"
+        )
     doc_id, start, end, text, types_field, identifier = fields[:6]
     if doc_id != document:
-        raise Malformed("annotation of another document", f": {excerpt(doc_id)} inside {excerpt(document)}")
+        raise Malformed(
+            "annotation of another document", f": {excerpt(doc_id)} inside {excerpt(document)}"
+        )
     if not (OFFSET.fullmatch(start) and OFFSET.fullmatch(end)):
         raise Malformed("offsets are not integers", f": {excerpt(start)}, {excerpt(end)}")
     if not all(types_field.split(",")):
         raise Malformed("empty semantic type", f": {excerpt(types_field)}")
-    return Annotation(((int(start), int(end)),), text, parts_of(identifier), annotated_types(types_field))
+    return Annotation(
+        ((int(start), int(end)),), text, parts_of(identifier), annotated_types(types_field)
+    )
 
 
 COLUMNS = ("document_id", "passages", "entities")
@@ -123,44 +132,53 @@ class BigBio(CorpusReader):
             for row in (row for batch in batches for row in batch.to_pylist()):
                 where = f"{path}: document {excerpt(str(row['document_id']))}"
                 try:
-                    passages = [pieces for passage in row["passages"] or () for pieces in _pieces(passage)]
+                    passages = [
+                        pieces for passage in row["passages"] or () for pieces in _pieces(passage)
+                    ]
                     text = join_passages((start, text) for (start, _), text in passages)
                 except Malformed as problem:
                     faults.add(where, problem)
                     continue
                 entities = ((where, entity) for entity in row["entities"] or ())
-                annotations = list(_joined(faults.parsed(entities, _bigbio_annotation)))
+                annotations = list(_with_all_types(faults.parsed(entities, _bigbio_annotation)))
                 yield Document(where, str(row["document_id"] or ""), text, annotations)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not Parquet in the schema bigbio_kb ({error!r}); choose another") from None
+            raise UserError(
+                f"{path} is not Parquet in the schema bigbio_kb ({error!r}); choose another"
+            ) from None
 
 
 def _bigbio_annotation(entity: Mapping[str, Any]) -> Annotation:
     ids = [(item["db_name"] or "UMLS", str(item["db_id"])) for item in entity["normalized"] or ()]
-    of_umls = [id for name, id in ids if "umls" in name.lower() or id.startswith("UMLS:")]
+    umls_ids = [id for name, id in ids if "umls" in name.lower() or id.startswith("UMLS:")]
     spans, texts = zip(*_pieces(entity), strict=True)
-    cuis = parts_of("|".join(of_umls or (id for _, id in ids)))
+    cuis = parts_of("|".join(umls_ids or (id for _, id in ids)))
     return Annotation(spans, " ".join(texts), cuis, annotated_types(entity["type"] or ""))
 
 
 def _pieces(owner: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
     """Spans and texts of a passage or an entity."""
-    texts, spans = owner["text"] or (), owner["offsets"] or ()
+    texts = owner["text"] or ()
+    spans = [tuple(span) for span in owner["offsets"] or ()]
     if not texts or len(spans) != len(texts) or {len(span) for span in spans} != {2}:
         raise Malformed("texts and offsets do not fit", f": {excerpt(repr(owner))}")
-    return [((start, end), text) for (start, end), text in zip(spans, texts, strict=True)]
+    return list(zip(spans, texts, strict=True))
 
 
-def _joined(annotations: Iterable[tuple[str, Annotation]]) -> Iterator[tuple[str, Annotation]]:
+def _with_all_types(
+    annotations: Iterable[tuple[str, Annotation]],
+) -> Iterator[tuple[str, Annotation]]:
     """Annotations that differ only in their types, joined to one."""
-    joined: dict[tuple, tuple[str, Annotation]] = {}
+    distinct: dict[tuple, tuple[str, Annotation]] = {}
     for where, annotation in annotations:
         key = (annotation.spans, annotation.text, annotation.cuis)
-        if key in joined:
-            _, former = joined[key]
-            annotation = replace(former, types=tuple(dict.fromkeys((*former.types, *annotation.types))))
-        joined[key] = where, annotation
-    yield from joined.values()
+        if key in distinct:
+            _, former = distinct[key]
+            annotation = replace(
+                former, types=tuple(dict.fromkeys((*former.types, *annotation.types)))
+            )
+        distinct[key] = where, annotation
+    yield from distinct.values()
 
 
 XML_START = re.compile(rb"<collection[\s>]")
@@ -181,7 +199,9 @@ class BioC(CorpusReader):
     def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
         for document in _load(path).documents:
             where = f"{path}: document {excerpt(str(document.id))}"
-            sentences = [sentence for passage in document.passages for sentence in passage.sentences]
+            sentences = [
+                sentence for passage in document.passages for sentence in passage.sentences
+            ]
             texts: list[Any] = []
             for passage in document.passages:
                 # Sentences repeat the text of a passage that has one.
@@ -196,7 +216,9 @@ class BioC(CorpusReader):
                 continue
             parts = [document, *document.passages, *sentences]
             annotations = ((where, annotation) for part in parts for annotation in part.annotations)
-            yield Document(where, str(document.id or ""), text, faults.parsed(annotations, _bioc_annotation))
+            yield Document(
+                where, str(document.id or ""), text, faults.parsed(annotations, _bioc_annotation)
+            )
 
 
 def _load(path: Path) -> Any:
@@ -208,23 +230,42 @@ def _load(path: Path) -> Any:
         content = stream.read()
     # Entities can expand to gigabytes, or read other files; another encoding could hide them.
     if b"<!ENTITY" in content or b"\0" in content:
-        raise UserError(f"{path} declares XML entities, or is not UTF-8; replace the entities by their text")
+        raise UserError(
+            f"{path} declares XML entities, or is not UTF-8; replace the entities by their text"
+        )
     try:
-        return (biocxml if content.lstrip().startswith(b"<") else biocjson).loads(content.decode("utf-8-sig"))
+        return (biocxml if content.lstrip().startswith(b"<") else biocjson).loads(
+            content.decode("utf-8-sig")
+        )
     # A SyntaxError is what lxml raises.
-    except (SyntaxError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is not a BioC collection ({error!r}); download the file again") from None
+    except (
+        SyntaxError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise UserError(
+            f"{path} is not a BioC collection ({error!r}); download the file again"
+        ) from None
 
 
 def _bioc_annotation(content: Any) -> Annotation:
     infons = content.infons if isinstance(content.infons, dict) else {}
-    of_infons = {key: parts_of(_joined_ids(infons.get(key))) for key in ("identifier", *infons)}
+    of_infons = {key: parts_of(_identifiers(infons.get(key))) for key in ("identifier", *infons)}
     # Ids of the UMLS go before those of other vocabularies.
-    of_umls = (tuple(part for part in parts if part and CUI.fullmatch(part[0])) for parts in of_infons.values())
+    of_umls = (
+        tuple(part for part in parts if part and CUI.fullmatch(part[0]))
+        for parts in of_infons.values()
+    )
     of_others = (parts for key, parts in of_infons.items() if key.lower() in ID_INFONS)
     cuis = next(filter(None, (*of_umls, *of_others)), ())
     try:
-        spans = tuple((int(place.offset), int(place.offset) + int(place.length)) for place in content.locations)
+        spans = tuple(
+            (int(place.offset), int(place.offset) + int(place.length))
+            for place in content.locations
+        )
     except (TypeError, ValueError):
         spans = ()
     if not spans:
@@ -236,9 +277,11 @@ def _bioc_annotation(content: Any) -> Annotation:
     return Annotation(spans, str(content.text or ""), cuis, of_type)
 
 
-def _joined_ids(value: Any) -> str:
+def _identifiers(value: Any) -> str:
     """The identifiers in an infon: a text, or in JSON also a list of texts."""
-    return "|".join(text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
+    return "|".join(
+        text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)
+    )
 
 
 CORPUS_READERS: list[CorpusReader] = [PubTator(), BioC(), BigBio()]
@@ -266,20 +309,25 @@ def corpus_files(path: Path) -> tuple[Path, ...]:
         if files := reader.files(path):
             return files
     names = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
-    raise UserError(f"{path} is a folder with {names}, not a corpus; give a file, or one of {describe_formats()}")
+    raise UserError(
+        f"{path} is a folder with {names}, not a corpus; give a file, or one of {describe_formats()}"
+    )
 
 
 def reader_of(paths: Sequence[Path]) -> CorpusReader:
     """The reader of the format of all files.
 
     Raises:
-        UserError: a file is missing, empty, broken, in no known format, or in another one than the first.
+        UserError: a file is missing, empty, broken, in no known format, or in another one than the
+            first.
     """
     readers = list(map(_recognize, paths))
     reader = readers[0]
     for file, its_reader in zip(paths, readers, strict=True):
         if its_reader is not reader:
-            raise UserError(f"{file} is {its_reader.name}, and {paths[0]} is {reader.name}; give files of one format")
+            raise UserError(
+                f"{file} is {its_reader.name}, and {paths[0]} is {reader.name}; give files of one format"
+            )
     return reader
 
 
@@ -288,7 +336,11 @@ def _recognize(path: Path) -> CorpusReader:
     for reader in CORPUS_READERS:
         if reader.recognizes(start):
             return reader
-    content = f"begins with {excerpt(start[:80].decode('utf-8', errors='replace'))}" if start else "is empty"
+    content = (
+        f"begins with {excerpt(start[:80].decode('utf-8', errors='replace'))}"
+        if start
+        else "is empty"
+    )
     raise UserError(f"{path} is not a corpus in a known format: {describe_formats()}; it {content}")
 
 
@@ -301,11 +353,15 @@ def read_documents(path: Path) -> list[str]:
     start = start_of(path)
     for reader in CORPUS_READERS:
         if reader.recognizes(start):
-            return list(dict.fromkeys(document.doc_id for document in reader.documents(path, Faults())))
+            return list(
+                dict.fromkeys(document.doc_id for document in reader.documents(path, Faults()))
+            )
     return read_pmids(path)
 
 
-def read_corpus(paths: Sequence[Path], report: dict[str, Any] | None = None, **options: Any) -> Iterator[Mention]:
+def read_corpus(
+    paths: Sequence[Path], report: dict[str, Any] | None = None, **options: Any
+) -> Iterator[Mention]:
     """Stream the mentions of a corpus in any of the formats, with `CorpusReader.read` and its options.
 
     Raises:

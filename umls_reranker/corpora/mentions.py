@@ -103,10 +103,15 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path) -> dict[
 
 
 @contextmanager
-def split_writers(schema: pa.Schema, folder: Path) -> Iterator[dict[str, pa.RecordBatchStreamWriter]]:
+def split_writers(
+    schema: pa.Schema, folder: Path
+) -> Iterator[dict[str, pa.RecordBatchStreamWriter]]:
     """Yield the writers of all splits, each of a file ``SPLIT.arrow``."""
     with ExitStack() as stack:
-        yield {split: stack.enter_context(arrow_writer(folder / f"{split}.arrow", schema)) for split in SPLITS}
+        yield {
+            split: stack.enter_context(arrow_writer(folder / f"{split}.arrow", schema))
+            for split in SPLITS
+        }
 
 
 def hold_out_synonyms(
@@ -114,8 +119,9 @@ def hold_out_synonyms(
 ) -> tuple[list[Concept], list[tuple[str, Mention]]]:
     """Take one synonym out of each concept as a mention, if there is no annotated text.
 
-    A synonym qualifies if no other name of its concept has the same normalized form, so the mention cannot be looked
-    up under its concept. Other concepts keep their names. The CUI serves as document id, so splits are by concept.
+    A synonym qualifies if no other name of its concept has the same normalized form, so the mention
+    cannot be looked up under its concept. Other concepts keep their names. The CUI serves as
+    document id, so splits are by concept.
 
     Args:
         concepts: the dictionary.
@@ -123,27 +129,44 @@ def hold_out_synonyms(
         seed: seed of synonyms and splits.
 
     Returns:
-        The concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.
+        The concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the
+        same order.
     """
     held_out = {}
     for concept in concepts:
         if names := _held_out_candidates(concept):
             held_out[concept.cui] = names[int(_draw(seed, "synonym", concept.cui) * len(names))]
-    remaining, mentions = [], []
+    remaining = []
+    mentions = []
     for concept in concepts:
         text = held_out.get(concept.cui)
         if text is None:
             remaining.append(concept)
             continue
-        remaining.append(replace(concept, synonyms=tuple(name for name in concept.synonyms if name != text)))
-        mention = Mention(concept.cui, 0, len(text), text, "", "", ((concept.cui,),), concept.semantic_types)
+        remaining.append(
+            replace(concept, synonyms=tuple(name for name in concept.synonyms if name != text))
+        )
+        mention = Mention(
+            doc_id=concept.cui,
+            start=0,
+            end=len(text),
+            text=text,
+            left="",
+            right="",
+            cuis=((concept.cui,),),
+            semantic_types=concept.semantic_types,
+        )
         mentions.append((assign_split(concept.cui, shares, seed), mention))
     return remaining, mentions
 
 
 def _held_out_candidates(concept: Concept) -> list[str]:
     forms = [normalize_name(name) for name in (concept.name, *concept.synonyms)]
-    return [name for name, form in zip(concept.synonyms, forms[1:], strict=True) if forms.count(form) == 1]
+    return [
+        name
+        for name, form in zip(concept.synonyms, forms[1:], strict=True)
+        if forms.count(form) == 1
+    ]
 
 
 def _draw(seed: int, *parts: str) -> float:
@@ -160,7 +183,9 @@ def _rows(mentions: Sequence[Mention], end: int) -> pa.Table:
         for name in MENTION_FEATURES
         if name != "mention_id"
     }
-    return pa.table({"mention_id": range(end - len(mentions), end)} | columns, MENTION_FEATURES.arrow_schema)
+    return pa.table(
+        {"mention_id": range(end - len(mentions), end)} | columns, MENTION_FEATURES.arrow_schema
+    )
 
 
 # What some corpora and dictionaries write before ids, and others do not.
@@ -184,18 +209,23 @@ class RetiredCuis:
         """Read the mergers of ``MRCUI.RRF``, plain or gzip.
 
         Raises:
-            UserError: the file is missing, empty or damaged, or a line is malformed (names file and line).
+            UserError: the file is missing, empty or damaged, or a line is malformed (names file and
+                line).
         """
         blocks = read_table("MRCUI", path, ["CUI1", "REL", "CUI2"])
-        mergers = [block.filter(pc.equal(block["REL"], "SY")).select(SCHEMA.names) for block in blocks]
+        mergers = [
+            block.filter(pc.equal(block["REL"], "SY")).select(SCHEMA.names) for block in blocks
+        ]
         return cls(pa.Table.from_batches(mergers, SCHEMA))
 
     def successor(self, cui: str, concepts: ConceptTable) -> str | None:
         """The concept of the dictionary that `cui` was merged into, directly or over several releases.
 
-        If a CUI was merged into several, the nearest one in the dictionary is used, then the first in the file.
+        If a CUI was merged into several, the nearest one in the dictionary is used, then the first
+        in the file.
         """
-        reached, waiting = {cui}, [cui]
+        reached = {cui}
+        waiting = [cui]
         while waiting:
             rows, _ = self._retired.find(pa.array(waiting, pa.string()))
             merged_into = self._successors.take(pa.array(rows)).to_pylist()
@@ -215,25 +245,31 @@ def map_ids(
 ) -> Iterator[tuple[str, Mention]]:
     """Yield ``(split, mention)`` with the ids that the dictionary has for the gold concepts, if it has them.
 
-    An id that it lacks is looked up without its prefix, or with one of `PREFIXES`, and is then replaced by the
-    successor of a retired CUI. `report` gets the number of mentions found ``with_or_without_prefix``.
+    An id that it lacks is looked up without its prefix, or with one of `PREFIXES`, and is then
+    replaced by the successor of a retired CUI. `report` gets the number of mentions found
+    ``with_or_without_prefix``.
     """
     current: dict[str, str] = {}
-    report, by_prefix = {} if report is None else report, set[str]()
+    report = {} if report is None else report
+    by_prefix: set[str] = set()
     report["with_or_without_prefix"] = 0
     mentions = iter(mentions)
     # Each search costs as much as hundreds of ids in it.
     while batch := list(islice(mentions, BATCH_ROWS)):
-        gold = [{cui for part in mention.cuis for cui in part} for _, mention in batch]
-        new = [*set().union(*gold).difference(current)]
-        rows = concepts.rows([form for cui in new for form in _id_forms(cui)]).reshape(-1, len(_id_forms("")))
+        gold_ids = [{cui for part in mention.cuis for cui in part} for _, mention in batch]
+        new = [*set().union(*gold_ids).difference(current)]
+        forms = [form for cui in new for form in _id_forms(cui)]
+        rows = concepts.rows(forms).reshape(-1, len(_id_forms("")))
         form = (rows >= 0).argmax(axis=1)
         rows = rows[np.arange(len(new)), form]
-        for cui, row, known in zip(new, rows, concepts.cuis_of(rows.clip(0)).to_pylist(), strict=True):
-            current[cui] = known if row >= 0 else (retired and retired.successor(cui, concepts)) or cui
+        known_ids = concepts.cuis_of(rows.clip(0)).to_pylist()
+        for cui, row, known in zip(new, rows, known_ids, strict=True):
+            successor = retired.successor(cui, concepts) if retired and row < 0 else None
+            current[cui] = known if row >= 0 else successor or cui
         by_prefix.update(compress(new, form))
-        for (split, mention), of_mention in zip(batch, gold, strict=True):
-            report["with_or_without_prefix"] += not of_mention.isdisjoint(by_prefix)
+        for (split, mention), ids in zip(batch, gold_ids, strict=True):
+            if not ids.isdisjoint(by_prefix):
+                report["with_or_without_prefix"] += 1
             parts = (tuple(dict.fromkeys(map(current.__getitem__, part))) for part in mention.cuis)
             yield split, replace(mention, cuis=tuple(dict.fromkeys(parts)))
 
@@ -243,7 +279,9 @@ def _id_forms(cui: str) -> list[str]:
     return [cui, cui.partition(":")[2], *(prefix + cui for prefix in PREFIXES)]
 
 
-def with_concepts_of_mentions(concepts: pa.Table, mentions: Iterable[tuple[str, Mention]]) -> pa.Table:
+def with_concepts_of_mentions(
+    concepts: pa.Table, mentions: Iterable[tuple[str, Mention]]
+) -> pa.Table:
     """The dictionary and what it lacks: concepts under the texts that two documents use for them, but those of test.
 
     A text of one document would be a name that is known for the mentions of that document alone.
@@ -259,8 +297,8 @@ def with_concepts_of_mentions(concepts: pa.Table, mentions: Iterable[tuple[str, 
         if cui and split != "test" and known.isdisjoint(_id_forms(cui)):
             documents[cui, normalize_name(mention.text)].add(mention.doc_id)
     names: defaultdict[str, list[str]] = defaultdict(list)
-    for (cui, text), of_text in documents.items():
-        if len(of_text) > 1:
+    for (cui, text), with_text in documents.items():
+        if len(with_text) > 1:
             names[cui].append(text)
     further = (Concept(cui, name, tuple(synonyms)) for cui, (name, *synonyms) in names.items())
     return pa.concat_tables([concepts, concept_table(further)])
@@ -275,10 +313,10 @@ def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
     """
     counts = {}
     for split in SPLITS:
-        gold = open_arrow(folder / f"{split}.arrow")["cui"].to_pylist()
-        ids = [[cui for part in parts for cui in part] for parts in gold]
-        known = concepts.rows([cui for of_mention in ids for cui in of_mention]) >= 0
-        counts[split] = len(np.unique(np.repeat(np.arange(len(ids)), list(map(len, ids)))[known]))
+        gold = open_arrow(folder / f"{split}.arrow")["cui"].combine_chunks()
+        ids = pc.list_flatten(gold, recursive=True)
+        mention = pc.list_parent_indices(gold).take(pc.list_parent_indices(pc.list_flatten(gold)))
+        counts[split] = len(mention.filter(pa.array(concepts.has(ids))).unique())
     return counts
 
 
@@ -289,14 +327,20 @@ def reading_table(*reports: Mapping[str, Any]) -> Table:
     table.add_column("how many", justify="right", overflow="fold")
     for report in reports:
         for name, value in _flat(report):
-            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+            table.add_row(
+                name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)
+            )
         table.add_section()
     return table
 
 
 def _flat(report: Mapping[str, Any] | list[Any], *path: str) -> Iterator[tuple[str, Any]]:
     """Names and values that are neither 0 nor empty."""
-    items = report.items() if isinstance(report, Mapping) else ((str(n + 1), value) for n, value in enumerate(report))
+    items = (
+        report.items()
+        if isinstance(report, Mapping)
+        else ((str(n + 1), value) for n, value in enumerate(report))
+    )
     for key, value in items:
         if isinstance(value, Mapping | list):
             yield from _flat(value, *path, key)

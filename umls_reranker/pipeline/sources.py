@@ -44,7 +44,8 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     Raises:
         UserError: the recipe lacks a key, has keys that exclude each other, or a file is missing.
     """
-    cache, concepts, mentions = Path(recipe.run.cache_dir), recipe.concepts, recipe.mentions
+    concepts = recipe.concepts
+    mentions = recipe.mentions
     lists = mentions.candidate_lists
     from_corpus = mentions.mention_source == "corpus" and not lists
     if lists and (mentions.corpus or mentions.mention_source != "corpus"):
@@ -60,6 +61,7 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         key: str, locators: str | list[str] | None, *, folder: bool = False
     ) -> tuple[Path, ...]:
         each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
+        cache = Path(recipe.run.cache_dir)
         return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
 
     files: dict[str, tuple[Path, ...]] = {}
@@ -119,7 +121,8 @@ class ConceptSource(NamedTuple):
         concepts: concepts for `concepts.write_concepts`.
         hierarchy: hierarchy of their semantic types.
         relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
-        report: the reader's counts, and the source: ``release``, or ``vocabularies`` of other files.
+        report: the reader's counts, and the source: ``release``, or ``vocabularies`` of other
+            files.
     """
 
     concepts: pa.Table
@@ -138,27 +141,31 @@ def read_concepts(
         files: what `input_files` returns.
     """
     relations: Iterable[pa.Table] = ()
+    hierarchy = TypeHierarchy.built_in()
     if concepts.concept_source == "obo":
         merged = read_obo_concepts(
             files["obo"],
             type_roots=concepts.obo_type_roots,
             synonym_scopes=concepts.obo_synonym_scopes,
         )
-        table, hierarchy = concept_table(merged.concepts), merged.hierarchy
+        hierarchy = merged.hierarchy
+        table = concept_table(merged.concepts)
         report = merged.report | {"vocabularies": merged.vocabularies}
-        children, parents = zip(*merged.parents, strict=True) if merged.parents else ((), ())
+        children = [child for child, _ in merged.parents]
+        parents = [parent for _, parent in merged.parents]
         relations = [pa.table([children, parents], schema=PAIRS)]
     elif concepts.concept_source == "names":
-        (path,), hierarchy = files["names"], TypeHierarchy.built_in()
+        (path,) = files["names"]
         table, report = read_name_concepts(path, hierarchy)
         report["vocabularies"] = [{"file": path.name, "id": "", "version": "", "license": ""}]
     else:
-        release, hierarchy = (
-            {name: paths[0] for name, paths in files.items()},
-            TypeHierarchy.built_in(),
+        release = {name: paths[0] for name, paths in files.items()}
+        table, report = read_rrf_concepts(
+            release,
+            languages=concepts.languages,
+            sources=concepts.sources,
+            identifiers=concepts.identifiers,
         )
-        kept = {key: getattr(concepts, key) for key in ("languages", "sources", "identifiers")}
-        table, report = read_rrf_concepts(release, **kept)
         report["release"] = read_release(release)
         if "MRREL" in release and not concepts.identifiers:
             relations = read_relations(release["MRREL"])
@@ -288,7 +295,8 @@ def corpus_mentions(
             continue
         seen.add(mention.doc_id)
         yield split, mention
-    count, expected = report["mentions"], mentions.expected_mentions
+    count = report["mentions"]
+    expected = mentions.expected_mentions
     if expected is not None and count != expected:
         raise UserError(
             f"{name_files(paths)} contains {count:,} mentions, but expected_mentions is {expected:,}; the download is "

@@ -67,7 +67,8 @@ class ListConcepts:
 
     def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:
         """The concepts of a dictionary with further names from the lists, then the concepts that it lacks."""
-        rest, bare = dict(self._concepts), {bare_id(cui): cui for cui in self._concepts}
+        rest = dict(self._concepts)
+        bare = {bare_id(cui): cui for cui in self._concepts}
         for concept in dictionary:
             ids = [
                 cui if cui in rest else bare.get(bare_id(cui), "")
@@ -116,11 +117,11 @@ class DocumentSplits:
         Raises:
             UserError: a row has no split, or an unknown one, or its document is in another.
         """
-        if self._is_given is None:
-            self._is_given = any(split is not None for split in lists.annotations.splits)
         annotations = lists.annotations
+        if self._is_given is None:
+            self._is_given = any(split is not None for split in annotations.splits)
+        splits: list[str] = []
         rows = zip(annotations.documents, annotations.splits, annotations.positions, strict=True)
-        found: list[str] = []
         for document, split, position in rows:
             if self._is_given != (split is not None) or (self._is_given and split not in SPLITS):
                 raise UserError(
@@ -129,10 +130,11 @@ class DocumentSplits:
             split = split if self._is_given else self._split_of(document)
             if self.of_documents.setdefault(document, split) != split:
                 raise UserError(
-                    f"{position}: document {document} is in two splits, which must not share documents"
+                    f"{position}: document {document} is in two splits, which must not share "
+                    "documents"
                 )
-            found.append(split or "")
-        return np.array(found)
+            splits.append(split or "")
+        return np.array(splits)
 
 
 def write_user_lists(
@@ -163,7 +165,9 @@ def write_user_lists(
         UserError: a row is invalid, a mention is repeated, a split is empty, there are too few
             documents, or no list contains its gold concept.
     """
-    concepts, splits, counts = ListConcepts(), DocumentSplits(split_of), Counter[str]()
+    concepts = ListConcepts()
+    splits = DocumentSplits(split_of)
+    counts = Counter[str]()
     first_rows: dict[tuple[str, str], RowPosition] = {}
     scores: dict[str, None] = {}
     waiting: dict[str, list[AnnotatedLists]] = {split: [] for split in SPLITS}
@@ -189,7 +193,8 @@ def write_user_lists(
         raise UserError(f"{path}: the split {empty[0]!r} is empty (mentions by split: {in_split})")
     if not any(in_list.values()):
         raise UserError(
-            f"{path}: no list contains its gold concept; use one vocabulary for the ids of candidates and cui"
+            f"{path}: no list contains its gold concept; use one vocabulary for the ids of "
+            "candidates and cui"
         )
     with split_writers(MENTION_FEATURES.arrow_schema, mentions_folder) as writers:
         for split, of_split in waiting.items():
@@ -215,13 +220,16 @@ def _written_mentions(
         first += len(lists)
         writer.write(mentions)
         candidates = {"cui": as_arrow(lists.cuis), "name": as_arrow(lists.names)}
-        absent = np.full(len(lists.names), np.nan)
-        candidates |= {f"{name}_score": pa.array(lists.scores.get(name, absent)) for name in scores}
+        missing = np.full(len(lists.names), np.nan)
+        candidates |= {
+            f"{name}_score": pa.array(lists.scores.get(name, missing)) for name in scores
+        }
         yield list_rows(mentions, lists.offsets, candidates)
 
 
 def _mention_rows(lists: AnnotatedLists, first: int) -> pa.Table:
-    annotations, numbers = lists.annotations, first + np.arange(len(lists))
+    annotations = lists.annotations
+    numbers = first + np.arange(len(lists))
     columns = {
         "mention_id": numbers,
         "doc_id": annotations.documents.tolist(),
