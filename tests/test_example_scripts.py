@@ -38,7 +38,7 @@ def folder(finished, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("script", ["rerank_a_list.py", "certify_scores.py"])
+@pytest.mark.parametrize("script", ["rerank_a_list.py", "certify_scores.py", "calibrate_on_rows.py"])
 def test_an_example_without_a_run_prints_what_it_says(script, tmp_path):
     told = docstring(script).partition("prints\n\n")[2]
     assert told and run(script, tmp_path).splitlines() == [line.strip() for line in told.splitlines()]

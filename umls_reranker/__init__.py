@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .calibration.certificate import Certificate, certify
     from .core.errors import UserError
     from .lists.dictionary import Dictionary
+    from .serving.calibrate import calibrate
+    from .serving.evaluate import evaluate
     from .serving.linker import ConceptLinker, LinkedConcept
     from .serving.reranker import UMLSReranker
     from .serving.rows import RankedCandidate
@@ -33,7 +35,9 @@ __all__ = [
     "UMLSReranker",
     "UserError",
     "__version__",
+    "calibrate",
     "certify",
+    "evaluate",
 ]
 
 _HOMES = {
@@ -45,7 +49,9 @@ _HOMES = {
     "RankedCandidate": ".serving.rows",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
+    "calibrate": ".serving.calibrate",
     "certify": ".calibration.certificate",
+    "evaluate": ".serving.evaluate",
 }
 
 

@@ -13,7 +13,7 @@ from tiny_models import tiny_cross_encoder
 from tiny_reranker import tiny_reranker
 from transformers import AutoModelForSequenceClassification
 
-from umls_reranker import UMLSReranker, UserError
+from umls_reranker import UMLSReranker, UserError, calibrate, evaluate
 from umls_reranker.lists.labels import labelled_lists, parts_of_documents
 from umls_reranker.lists.read import RowPosition, Rows
 from umls_reranker.vocab.types import TypeHierarchy
@@ -258,3 +258,20 @@ def test_corrections_replace_rows_and_are_no_sample(tmp_path, capsys):
     weights = state["models"][0]["fusion"]["weights"]
     state = json.loads((tmp_path / "rest" / "calibrator.json").read_text())
     assert weights != pytest.approx(state["models"][0]["fusion"]["weights"])
+
+
+def test_rows_of_a_program_are_calibrated_and_evaluated_as_files_are(tmp_path):
+    rows = unordered_rows()
+    run_script("calibrate", "--lists", write_lists(tmp_path / "own.jsonl", rows), "--output", tmp_path / "new")
+    expected = UMLSReranker.from_pretrained(tmp_path / "new")
+    reranker = calibrate(rows)
+    assert reranker.calibration.to_dict() == expected.calibration.to_dict()
+    others = [row | {"doc_id": f"new {row['doc_id']}"} for row in rows[:60]]
+    metrics = evaluate(reranker, others, resamples=50)
+    assert metrics["mentions"] == 60 and metrics["verdict"].startswith("gain: ")
+    folder = reranker.folder
+    UMLSReranker.from_pretrained(reranker.save_pretrained(tmp_path / "saved"))
+    del reranker
+    assert not folder.exists()
+    with pytest.raises(UserError, match="^rows:2: cui is missing"):
+        evaluate(expected, [rows[0], {"doc_id": "d", "entity": "cold", "candidates": rows[0]["candidates"]}])

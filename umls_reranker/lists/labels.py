@@ -73,30 +73,52 @@ def read_labelled_lists(
     rows = _with_added(path, list(read_rows(path)), [] if add is None else list(read_rows(add)))
     known: Dictionary | None = None
     if dictionary is not None:
-        mappings = rows.mappings()
-        known = Dictionary.load(dictionary, candidate_cuis(mappings))
-        rows = Rows(rows.positions, known.add_to(mappings))
-    lists = replace(labelled_lists(rows, hierarchy), dictionary=known)
+        known = Dictionary.load(dictionary, candidate_cuis(rows.mappings()))
+    return usable_lists(rows, path, hierarchy, known, concepts=concepts, fitted_on=fitted_on)
+
+
+def usable_lists(
+    rows: Rows,
+    source: Path,
+    hierarchy: TypeHierarchy,
+    dictionary: Dictionary | None = None,
+    *,
+    concepts: ConceptTable | None = None,
+    fitted_on: bool = True,
+) -> AnnotatedLists:
+    """Check and complete rows with gold concepts; arguments and errors are those of `read_labelled_lists`.
+
+    Args:
+        rows: the rows.
+        source: where they are from, for messages.
+        hierarchy: as for `read_labelled_lists`.
+        dictionary: completes the candidates.
+        concepts: as for `read_labelled_lists`.
+        fitted_on: as for `read_labelled_lists`.
+    """
+    if dictionary is not None:
+        rows = Rows(rows.positions, dictionary.add_to(rows.mappings()))
+    lists = replace(labelled_lists(rows, hierarchy), dictionary=dictionary)
     if concepts is not None:
         lists = lists.completed(concepts)
     else:
         scores = {name: column for name, column in lists.scores.items() if name != TEACHER}
         lists = replace(lists, scores=scores)
-    source = known if concepts is None else concepts
-    if source is not None:
+    known = dictionary if concepts is None else concepts
+    if known is not None:
         alternatives = lists.annotations.alternatives
         ids = list(chain.from_iterable(alternatives))
-        known_ids = set(compress(ids, source.has(ids)))
+        known_ids = set(compress(ids, known.has(ids)))
         in_dictionary = np.array([not known_ids.isdisjoint(each) for each in alternatives], bool)
         annotations = replace(lists.annotations, in_dictionary=in_dictionary)
         lists = replace(lists, annotations=annotations)
     refuse_repeated_ids(lists, {})
     if fitted_on:
-        require_documents(path, set(lists.annotations.documents))
+        require_documents(source, set(lists.annotations.documents))
     if lists.not_in_list == len(lists):
         row = next(iter(lists.owner.tolist()), 0)
         raise UserError(
-            f"{path}: no list contains its gold concept (first: {lists.annotations.cuis[row]} of "
+            f"{source}: no list contains its gold concept (first: {lists.annotations.cuis[row]} of "
             f"{lists.annotations.positions[row]}, whose top candidate is "
             f"{next(iter(lists.cuis.to_list()), None)}); use one vocabulary for the ids of candidates and "
             "cui"

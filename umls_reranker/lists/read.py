@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +65,12 @@ class Rows(NamedTuple):
 
     positions: Sequence[RowPosition]
     content: list[dict[str, Any]] | pa.Table
+
+    @classmethod
+    def of_mappings(cls, rows: Iterable[Mapping[str, Any]]) -> Rows:
+        """Rows of a program; in messages the first is ``rows:1``."""
+        content = [dict(row) for row in rows]
+        return cls([RowPosition(Path("rows"), number + 1) for number in range(len(content))], content)
 
     def mappings(self) -> list[dict[str, Any]]:
         """The rows as Python objects."""

@@ -6,10 +6,12 @@ that are delivered. The saved model is fitted on all documents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -44,8 +46,11 @@ from ..hub.model_folder import (
 )
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
-from ..lists.labels import best_of_each_concept, parts_of_documents
+from ..lists.dictionary import Dictionary
+from ..lists.labels import best_of_each_concept, parts_of_documents, usable_lists
+from ..lists.read import Rows
 from .model_source import ModelSource
+from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content
 
 RESAMPLES = 1000
@@ -75,6 +80,44 @@ class Calibrated:
     after: Decisions
     metrics: dict[str, Any]
     seed: int
+
+
+def calibrate(
+    rows: Iterable[Mapping[str, Any]],
+    model: str | Path | None = None,
+    *,
+    target_precision: float = 0.95,
+    dictionary: Dictionary | None = None,
+    seed: int = 13,
+) -> UMLSReranker:
+    """Calibrate a model on rows with gold concepts, as ``umls-reranker calibrate MODEL --lists`` does.
+
+    Args:
+        rows: as in files: ``doc_id``, ``entity``, ``cui`` (the gold concept), ``candidates``, and
+            optionally others.
+        model: folder or Hub id of a reranker, or of a sequence classifier with one logit; None: only
+            the lists count.
+        target_precision: precision that the certificate of the high tier guarantees.
+        dictionary: completes the candidates (`Dictionary.add_to`); give it candidates likewise later.
+        seed: seed of the folds of documents.
+
+    Returns:
+        The new model; its folder, with the held-out figures in ``metrics.json``, is temporary until
+        `UMLSReranker.save_pretrained` writes another.
+
+    Raises:
+        UserError: a row is invalid (it is named), there is too little data, or the model cannot be
+            loaded.
+    """
+    source = ModelSource.load(None if model is None else str(model))
+    lists = usable_lists(Rows.of_mappings(rows), Path("rows"), source.hierarchy, dictionary)
+    settings = CalibrationArguments(target_precision=target_precision)
+    temporary = TemporaryDirectory(prefix="umls_reranker-")
+    folder = Path(temporary.name) / "calibrated"
+    save_calibrated(source, calibrate_lists(source, lists, settings, seed), folder)
+    reranker = UMLSReranker.from_pretrained(folder)
+    weakref.finalize(reranker, temporary.cleanup)
+    return reranker
 
 
 def calibrate_lists(

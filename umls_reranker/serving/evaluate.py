@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.features import refuse_feature_names
 from ..core.files import write_json
+from ..evaluation import report
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import card_charts, report_page
 from ..evaluation.render import percent, systems_text
-from ..evaluation.report import evaluate
 from ..evaluation.systems import baselines, verdict
 from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
 from ..lists.candidate_lists import AnnotatedLists
+from ..lists.dictionary import Dictionary
+from ..lists.labels import usable_lists
+from ..lists.read import Rows
 from .calibrate import systems_of_lists
 from .reranker import UMLSReranker
 
 PAGE = "report.html"
+
+
+def evaluate(
+    reranker: UMLSReranker,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    dictionary: Dictionary | None = None,
+    resamples: int = 1000,
+    seed: int = 13,
+) -> dict[str, Any]:
+    """Evaluate a model on rows with gold concepts, as ``umls-reranker evaluate MODEL --lists`` does.
+
+    Documents that the model was calibrated on are left out.
+
+    Args:
+        reranker: the model.
+        rows: as for `calibrate`.
+        dictionary: as for `calibrate`.
+        resamples: number of resamples of documents, for 95 % intervals.
+        seed: seed of the resamples.
+
+    Returns:
+        The content of ``metrics.json``: counts, ``verdict``, ``notes``, and ``figures``, of which each
+        has ``value``, ``low`` and ``high``.
+
+    Raises:
+        UserError: a row is invalid (it is named).
+    """
+    lists = usable_lists(
+        Rows.of_mappings(rows),
+        Path("rows"),
+        reranker.thresholds.hierarchy,
+        dictionary,
+        fitted_on=False,
+    )
+    return evaluate_lists(reranker, lists, "labelled", resamples=resamples, seed=seed)[0]
 
 
 def evaluate_lists(
@@ -63,7 +102,7 @@ def evaluate_lists(
         lists = lists.take(is_new) if is_new.any() else lists
     systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
-    metrics, outcomes = evaluate(
+    metrics, outcomes = report.evaluate(
         reranker.cross_encoder,
         calibration,
         lists,
