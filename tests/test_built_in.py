@@ -31,6 +31,15 @@ def test_the_example_needs_no_cross_encoder_library_and_prints_what_it_says(tmp_
     assert all(f"    {line}\n" in code for line in run.stdout.splitlines())
 
 
+def test_loading_it_imports_no_recipes_no_retrievers_and_no_heavy_library():
+    code = "import sys\nfrom umls_reranker import UMLSReranker\n"
+    code += "UMLSReranker.from_pretrained('built-in')\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    layers = {name.split(".")[1] for name in run.stdout.split() if name.startswith("umls_reranker.")}
+    assert layers.isdisjoint({"pipeline", "retrieval", "training", "corpora"})
+    assert {"torch", "transformers", "yaml", "argparse"}.isdisjoint(run.stdout.split())
+
+
 def test_it_is_whole_small_and_says_whose_it_is():
     info = verify_model(BUILT_IN_FOLDER)
     files = model_files(BUILT_IN_FOLDER)

@@ -28,7 +28,7 @@ def run(*command):
 def test_importing_the_package_loads_nothing_heavy():
     result = run(sys.executable, "-c", "import sys, umls_reranker; umls_reranker.UserError; print(*sys.modules)")
     loaded = result.stdout.split()
-    assert result.returncode == 0 and "umls_reranker.core.text_files" in loaded
+    assert result.returncode == 0 and "umls_reranker.core.errors" in loaded
     assert {*HEAVY, "numpy"}.isdisjoint(loaded)
 
 
