@@ -21,22 +21,25 @@ def test_gold_ranks():
         np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, np.array(correct, bool)), ranks)
 
 
+def coverage(score, correct, precision):
+    documents = Documents.of(range(len(score)), 1)
+    return coverage_at_precision(score, correct, precision, documents)["value"]
+
+
 def test_coverage_at_precision_by_hand():
     score, correct = [0.9, 0.8, 0.7, 0.6, 0.5], [1, 1, 0, 1, 0]
-    assert coverage_at_precision(score, correct, 1.0) == {"value": 0.4}
-    assert coverage_at_precision(score, correct, 0.75) == {"value": 0.8}
-    assert coverage_at_precision(score, correct, 0.9) == {"value": 0.4}
-    assert coverage_at_precision(score, [0, 0, 0, 0, 1], 0.5) == {"value": 0.0}
+    assert coverage(score, correct, 1.0) == 0.4
+    assert coverage(score, correct, 0.75) == 0.8
+    assert coverage(score, correct, 0.9) == 0.4
+    assert coverage(score, [0, 0, 0, 0, 1], 0.5) == 0.0
     # 0.55 * 100 is more than 55 by a rounding error.
-    assert coverage_at_precision(-np.arange(100), np.arange(100) < 55, 0.55) == {"value": 1.0}
+    assert coverage(-np.arange(100), np.arange(100) < 55, 0.55) == 1.0
 
 
 def test_coverage_takes_ties_together_and_skips_missing_answers():
-    assert coverage_at_precision([0.9, 0.9, 0.1], [1, 0, 0], 1.0) == {"value": 0.0}
-    assert coverage_at_precision([0.9, -np.inf, np.nan, -np.inf], [1, 1, 1, 1], 0.5) == {
-        "value": 0.25
-    }
-    assert coverage_at_precision([0.9, np.nan], [1, 1], 0.5) == {"value": 0.5}
+    assert coverage([0.9, 0.9, 0.1], [1, 0, 0], 1.0) == 0.0
+    assert coverage([0.9, -np.inf, np.nan, -np.inf], [1, 1, 1, 1], 0.5) == 0.25
+    assert coverage([0.9, np.nan], [1, 1], 0.5) == 0.5
 
 
 def test_coverage_interval_agrees_with_resampling_by_hand():
@@ -48,7 +51,7 @@ def test_coverage_interval_agrees_with_resampling_by_hand():
     rng, draws = np.random.default_rng(3), []
     for _ in range(100):
         rows = np.repeat(np.arange(len(score)), rng.multinomial(12, np.full(12, 1 / 12))[documents])
-        draws.append(coverage_at_precision(score[rows], correct[rows], 0.7)["value"])
+        draws.append(coverage(score[rows], correct[rows], 0.7))
     assert [found["low"], found["high"]] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
 
 

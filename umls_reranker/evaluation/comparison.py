@@ -27,6 +27,7 @@ WORSE = "worse"
 # minimum number of documents, below which the interval does not reach its confidence.
 SMALLEST_OVERLAP = 0.5
 FEWEST_DOCUMENTS = 20
+HEADER = ("figure", "former", "present", "joint interval of the difference", "margin", "verdict")
 
 
 @dataclass(frozen=True)
@@ -125,16 +126,12 @@ class Comparison:
         """Whether no figure is worse, and each is shown to be as good within its margin."""
         return self.verdict == NOT_INFERIOR
 
-    def table(self) -> str:
-        """A Markdown table of the differences, with the changes at rank 1 below it."""
-        header = (
-            "figure",
-            "former",
-            "present",
-            "joint interval of the difference",
-            "margin",
-            "verdict",
-        )
+    def text(self, former: str) -> str:
+        """The differences as a Markdown table, the changes at rank 1, and the verdict.
+
+        Args:
+            former: what the former version is called.
+        """
         rows = [
             (
                 one.name,
@@ -146,25 +143,14 @@ class Comparison:
             )
             for one in self.differences
         ]
+        remedy = ""
+        if self.verdict == INCONCLUSIVE:
+            remedy = "; evaluate on more documents or set a larger margin (--margin)"
         return (
-            f"{markdown_table(header, rows)}\n"
-            f"correct at rank 1 only now: {self.gained:,}, only before: {self.lost:,}"
-        )
-
-    def text(self, former: str) -> str:
-        """The table and the verdict for a terminal.
-
-        Args:
-            former: what the former version is called.
-        """
-        return f"{self.table()}\n\ncompared with {former}: {self.sentence()}"
-
-    def sentence(self) -> str:
-        """The verdict in one sentence."""
-        remedy = "; evaluate on more documents or set a larger margin (--margin)"
-        return (
-            f"{self.verdict} on the same {self.mentions:,} mentions of {self.documents:,} documents"
-            f"{remedy if self.verdict == INCONCLUSIVE else ''}"
+            f"{markdown_table(HEADER, rows)}\n"
+            f"correct at rank 1 only now: {self.gained:,}, only before: {self.lost:,}\n\n"
+            f"compared with {former}: {self.verdict} on the same {self.mentions:,} mentions of "
+            f"{self.documents:,} documents{remedy}"
         )
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from ..calibration.reliability import calibration_report
 from ..calibration.resampling import (
-    NO_INTERVAL,
     bootstrap_sums,
     document_draws,
     document_index,
@@ -78,8 +77,7 @@ class Documents:
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(sums.sum(axis=0)))
         if len(sums) < 2:
-            low, high = NO_INTERVAL
-            return {"value": value, "low": low, "high": high}
+            return {"value": value, "low": np.nan, "high": np.nan}
         low, high = bootstrap_sums(sums, statistic, resamples=self.resamples, seed=self.seed)
         if statistic is ratio and low == high and value in (0.0, 1.0):
             excluded = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
@@ -114,7 +112,7 @@ def gold_ranks(scores: np.ndarray, offsets: np.ndarray, correct: np.ndarray) -> 
 
 
 def coverage_at_precision(
-    score: np.ndarray, correct: np.ndarray, precision: float, documents: Documents | None = None
+    score: np.ndarray, correct: np.ndarray, precision: float, documents: Documents
 ) -> Measure:
     """The largest share of mentions that a system can answer at this precision, for comparing systems.
 
@@ -125,9 +123,8 @@ def coverage_at_precision(
         score: (n,) score of each mention's top candidate; -inf or NaN if the system gives no answer.
         correct: (n,) whether it is the gold concept.
         precision: the precision.
-        documents: documents of the mentions; None: no interval.
+        documents: documents of the mentions.
     """
-    score = np.asarray(score, dtype=np.float64)
     score = np.where(np.isnan(score), -np.inf, score)
     order = np.argsort(-score, kind="stable")
     score = score[order]
@@ -142,14 +139,12 @@ def coverage_at_precision(
         return np.max(np.where(is_precise, answered, 0.0), axis=-1) / answered[..., -1]
 
     value = float(coverage(np.ones(len(score))))
-    if documents is None:
-        return {"value": value}
     draws = [
         coverage(counts[documents.index[order]])
         for counts in document_draws(documents.count, documents.resamples, documents.seed)
     ]
     low, high = np.quantile(draws, [0.025, 0.975])
-    return {"value": value, "low": float(low), "high": float(high)}
+    return {"value": value, "low": float(low), "high": float(high), "n": len(score)}
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:

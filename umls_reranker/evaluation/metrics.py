@@ -29,6 +29,12 @@ SMALLEST_SLICE = 50
 # With fewer mentions, the result of a target may be inconclusive, and a group is not the worst.
 SMALL_SUPPORT = 1_000
 WITHOUT_TYPE = "without type"
+# Of groups, if none is large enough.
+NOT_MEASURED = {
+    "value": np.nan,
+    "n": 0,
+    "population": f"groups with {SMALL_SUPPORT:,} mentions",
+}
 
 
 @dataclass(frozen=True)
@@ -293,12 +299,9 @@ def measure_slices(
         if one.table == "tiers":
             figures[f"{key}/coverage"] = documents.measure([one.mentions, outcomes.every])
     if "types" in rows:
-        least = {
-            row: np.nan_to_num(figures[f"types/{row}/overconfidence"]["low"], nan=-1.0)
-            for row in rows["types"]
-        }
-        ordered = sorted(least, key=lambda row: least[row], reverse=True)
-        rows["types"] = {row: rows["types"][row] for row in ordered}
+        least = {row: figures[f"types/{row}/overconfidence"]["low"] for row in rows["types"]}
+        surest_first = sorted(least, key=lambda row: -np.nan_to_num(least[row], nan=-1.0))
+        rows["types"] = {row: rows["types"][row] for row in surest_first}
     return figures, rows
 
 
@@ -306,13 +309,16 @@ def worst_groups(figures: Mapping[str, Measure], groups: Mapping[str, str]) -> d
     """The worst semantic group with at least `SMALL_SUPPORT` mentions, by acc@1 and debiased ECE of top scores."""
     worst = {}
     for name, worst_of in (("acc@1", min), ("top1_debiased_ece", max)):
-        large = []
-        for row, label in groups.items():
-            figure = figures.get(f"groups/{row}/{name}")
-            if figure and figure["n"] >= SMALL_SUPPORT:
-                large.append(figure | {"population": f"mentions of {label}"})
-        nothing = {"value": np.nan, "n": 0, "population": f"groups with {SMALL_SUPPORT:,} mentions"}
+        of_groups = {
+            f"mentions of {label}": figures.get(f"groups/{row}/{name}", NOT_MEASURED)
+            for row, label in groups.items()
+        }
+        large = [
+            figure | {"population": population}
+            for population, figure in of_groups.items()
+            if figure["n"] >= SMALL_SUPPORT
+        ]
         worst[f"worst_group_{name}"] = worst_of(
-            large, key=lambda figure: figure["value"], default=nothing
+            large, key=lambda figure: figure["value"], default=NOT_MEASURED
         )
     return worst

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..calibration.reliability import calibration_report
 from ..calibration.resampling import ratio
 from ..lists.candidate_lists import AnnotatedLists
 from ..vocab.text import normalize_name
@@ -71,11 +70,13 @@ def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[s
         string among known ones, of equally frequent ones the smaller; and ``most_frequent_cui_else_order``, the
         strongest: it knows the corpus and answers every list. Strings are compared normalized (`normalize_name`).
     """
-    gold, cuis, names = lists.annotations.alternatives, lists.cuis.to_list(), lists.names.to_list()
+    gold = lists.annotations.alternatives
+    cuis = lists.cuis.to_list()
+    names = list(map(normalize_name, lists.names.to_list()))
     strings = list(map(normalize_name, lists.mentions))
     bounds = list(pairwise(lists.offsets.tolist()))
     exact = [
-        next((cuis[item] for item in range(*bound) if normalize_name(names[item]) == string), None)
+        next((cuis[item] for item in range(*bound) if names[item] == string), None)
         for string, bound in zip(strings, bounds, strict=True)
     ]
     systems = {"exact_match": System.answering(exact, gold)}
@@ -115,33 +116,39 @@ def compare_systems(
         ``coverage_at_0.95`` and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of whole lists if it
         ranks all candidates; ``acc@1_in_dictionary``.
     """
-    first = next(iter(systems.values())).ranks == 0
-    every = np.ones(len(first), bool)
+    first = next(iter(systems))
+    first_correct = systems[first].ranks == 0
+    every = np.ones(len(first_correct), bool)
     known = every if in_dictionary is None else in_dictionary
     figures: dict[str, Measure] = {}
     for name, system in systems.items():
-        ranks, correct = system.ranks, system.ranks == 0
+        correct = system.ranks == 0
         of_system = {"acc@1": documents.measure([correct, every])}
         if composite is not None and composite.any():
             of_system["acc@1_strict"] = documents.measure([correct & ~composite, every])
-        if name != next(iter(systems)):
-            difference = correct.astype(np.int64) - first
-            of_system["gain"] = documents.measure([difference, every], _mean_difference)
+        if name != first:
+            columns = [correct.astype(np.int64) - first_correct, every]
+            of_system["gain"] = documents.measure(columns, _mean_difference)
         if system.accepted is not None:
-            of_system["accepted_coverage"] = documents.measure([system.accepted, every])
-            of_system["accepted_precision"] = documents.measure(
-                [system.accepted & correct, system.accepted]
-            )
+            answered = [system.accepted & correct, system.accepted]
+            of_system |= {
+                "accepted_coverage": documents.measure([system.accepted, every]),
+                "accepted_precision": documents.measure(answered),
+            }
         if system.score is not None and not np.isnan(system.score).all():
-            of_system["top1_ece"] = _top_ece(system, documents)
-            for precision in COVERAGE_PRECISIONS:
-                covered = coverage_at_precision(system.score, correct, precision, documents)
-                of_system[f"coverage_at_{precision:.2f}"] = covered | {"n": len(every)}
+            of_system["top1_ece"] = _top_ece(system.score, correct, documents)
+            of_system |= {
+                f"coverage_at_{p:.2f}": coverage_at_precision(system.score, correct, p, documents)
+                for p in COVERAGE_PRECISIONS
+            }
         if system.is_ranking:
-            reciprocal = np.where(ranks >= 0, 1.0 / (np.maximum(ranks, 0) + 1.0), 0.0)
-            of_system["mrr"] = documents.measure([reciprocal, every])
-            of_system["recall@5"] = documents.measure([(ranks >= 0) & (ranks < 5), every])
-            of_system["recall"] = documents.measure([ranks >= 0, every])
+            has_gold = system.ranks >= 0
+            reciprocal = np.where(has_gold, 1.0 / (np.maximum(system.ranks, 0) + 1.0), 0.0)
+            of_system |= {
+                "mrr": documents.measure([reciprocal, every]),
+                "recall@5": documents.measure([has_gold & (system.ranks < 5), every]),
+                "recall": documents.measure([has_gold, every]),
+            }
         of_system["acc@1_in_dictionary"] = documents.measure([correct & known, known])
         figures |= {f"systems/{name}/{key}": figure for key, figure in of_system.items()}
     return figures
@@ -159,17 +166,21 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
         "gain" or "loss" if the interval of the difference excludes 0 and there are at least `FEWEST_DOCUMENTS`; else
         "inconclusive", with about how many mentions more would make the interval around this difference exclude 0.
     """
-    value, low, high = (gain[key] for key in ("value", "low", "high"))
+    value = gain["value"]
     ends = interval(gain, separator=" to ")
     direction = "over" if value >= 0 else "against"
     difference = f"{100 * value:+.1f} points {direction} your order{f' ({ends})' if ends else ''}"
     if documents < FEWEST_DOCUMENTS:
-        return f"inconclusive: {difference}; {documents} documents are too few, label at least {FEWEST_DOCUMENTS}"
-    if low > 0 or high < 0:
-        return f"{'gain' if low > 0 else 'loss'}: {difference}"
+        return (
+            f"inconclusive: {difference}; {documents} documents are too few, label at least "
+            f"{FEWEST_DOCUMENTS}"
+        )
+    if gain["low"] > 0 or gain["high"] < 0:
+        return f"{'gain' if value > 0 else 'loss'}: {difference}"
     # The interval shrinks with the square root of the mentions; one that just touches 0 may do so because it is
     # skewed.
-    reach = max(value - low if value > 0 else high - value, (high - low) / 2)
+    toward_0 = value - gain["low"] if value > 0 else gain["high"] - value
+    reach = max(toward_0, (gain["high"] - gain["low"]) / 2)
     times_more = (reach / value) ** 2 - 1.0 if value else np.inf
     if times_more > MOST_TIMES_MENTIONS:
         return f"inconclusive: {difference}; the two are about equal on lists like these"
@@ -182,13 +193,11 @@ def _mean_difference(sums: np.ndarray) -> np.ndarray:
     return ratio(sums)
 
 
-def _top_ece(system: System, documents: Documents) -> Measure:
-    assert system.score is not None
-    rows = np.flatnonzero(~np.isnan(system.score))
-    options = {"resamples": documents.resamples, "seed": documents.seed}
-    figure = calibration_report(
-        system.score[rows], system.ranks[rows] == 0, documents.index[rows], **options
-    )["ece"]
+def _top_ece(score: np.ndarray, correct: np.ndarray, documents: Documents) -> Measure:
+    """The ECE of top candidates, NaN in `score` without candidates; one document has no interval."""
+    has_score = ~np.isnan(score)
+    report = documents.take(has_score).calibration(score[has_score], correct[has_score])
+    figure = report["ece"] | {"n": int(has_score.sum())}
     if documents.count < 2:
-        figure |= {"low": float("nan"), "high": float("nan")}
-    return figure | {"n": len(rows)}
+        figure |= {"low": np.nan, "high": np.nan}
+    return figure
