@@ -43,6 +43,7 @@ def copy_stages(finished, folder, stages):
     """A run folder with some finished stages; returns it."""
     for stage in stages:
         shutil.copytree(finished.folder / stage, folder / "mini" / stage)
+    shutil.copyfile(finished.folder / "index.json", folder / "mini" / "index.json")
     return folder / "mini"
 
 
