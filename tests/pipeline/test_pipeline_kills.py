@@ -51,19 +51,17 @@ def test_a_killed_stage_is_made_anew(scripts, finished, tmp_path, script):
         assert contents(run) == contents(tmp_path / "whole" / "mini"), f"killed before {changes[moment]}"
 
 
-def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts, finished, tmp_path):
+def test_a_stage_killed_while_it_replaces_its_former_output_loses_neither(scripts, finished, tmp_path):
     run = prepare(finished, tmp_path / "mini", ["concepts", "lists", "pairs"])
     changed = {"output_dir": tmp_path, "random_negatives": 1}
     former = contents(run / "pairs")
-    # By then, old and new are swapped.
-    moment = "partial /.pairs.former"
-    assert scripts.run("mine_negatives", **changed, watch=run, kill_at=moment).code == -9
-    (partial,) = run.glob(".pairs.*.partial")
-    assert contents(partial) == former
-    assert json.loads((run / "pairs" / "mining_report.json").read_text())["random_pairs"] == 58 + 4
-    assert scripts.run("mine_negatives", **changed).skipped == ["pairs"]
-    assert scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True).code == 0
+    # By then, the former output has left its name, and the new one has not taken it.
+    assert scripts.run("mine_negatives", **changed, watch=run, kill_at="partial /pairs").code == -9
+    assert not (run / "pairs").exists() and contents(run / ".pairs.former") == former
+    assert scripts.run("mine_negatives", output_dir=tmp_path).skipped == ["pairs"]
     assert contents(run / "pairs") == former
+    assert scripts.run("mine_negatives", **changed).remade == ["pairs"]
+    assert json.loads((run / "pairs" / "mining_report.json").read_text())["random_pairs"] == 58 + 4
     assert {path.name for path in run.iterdir()} == {*("concepts", "lists", "pairs", ".lock", "stages.jsonl")}
 
 

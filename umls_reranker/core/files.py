@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -10,7 +9,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +21,8 @@ from .errors import UserError
 from .version import __version__
 
 CHUNK_BYTES = 1 << 20
+# Ending of a folder that is being replaced.
+FORMER = ".former"
 # A file that changed more recently could change again within the same tick of the file system's clock.
 SETTLED_NS = 2_000_000_000
 # Workers of a killed process inherit its lock, and take up to five seconds to notice that it is gone.
@@ -110,31 +110,24 @@ def require_another(output: Path, inputs: Iterable[Path]) -> None:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Replace a folder by a finished one.
+    """Replace a folder by a finished one, by two renames.
 
-    Linux exchanges the two names in one step, so `folder` is complete at every moment. Elsewhere, a process killed
-    between the two renames leaves the old folder as ``.NAME.former``.
+    A process that is killed between them leaves the old folder as ``.NAME.former``, for `restore_folder`.
     """
-    former = folder.with_name(f".{folder.name}.former")
-    _remove(former)
-    if folder.exists() and _exchange(new, folder):
-        new.rename(former)
-    else:
-        if folder.exists():
-            folder.rename(former)
-        new.rename(folder)
+    former = folder.with_name(f".{folder.name}{FORMER}")
+    restore_folder(former)
+    if folder.exists():
+        folder.rename(former)
+    new.rename(folder)
     _remove(former)
 
 
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two names; False if the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    current_folder, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of renameat2(2)
-    names = os.fsencode(first), os.fsencode(second)
-    return (
-        renameat2 is not None
-        and renameat2(current_folder, names[0], current_folder, names[1], exchange) == 0
-    )
+def restore_folder(former: Path) -> None:
+    """Give ``.NAME.former`` its name again where there is no folder of this name; remove it elsewhere."""
+    folder = former.with_name(former.name[1 : -len(FORMER)])
+    if former.exists() and not folder.exists():
+        former.rename(folder)
+    _remove(former)
 
 
 def mode_by_umask(path: Path) -> None:

@@ -16,22 +16,25 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from os.path import expanduser
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..calibration.arguments import CalibrationArguments
 from ..core.errors import UserError
 from ..core.files import (
+    FORMER,
     hold,
     json_sha256,
     naming_full_disk,
     read_json,
     remembered,
     replace_folder,
+    restore_folder,
     write_json,
 )
 from ..core.version import __version__
@@ -46,26 +49,13 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 STAGE_MANIFEST = "manifest.json"
-ENCODER_FOLDER = "encoder"
-# FAISS factory string of the exact index, which stores the vectors unchanged.
-EXACT_INDEX = "Flat"
 # Whose versions a manifest records.
-LIBRARIES = (
-    "accelerate",
-    "datasets",
-    "faiss-cpu",
-    "scikit-learn",
-    "torch",
-    "transformers",
-    "umls_reranker",
-)
+LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
+DOCUMENT_LISTS = ("train_documents", "dev_documents", "test_documents")
 # Files count by content, not by path.
-PATHS = (
-    *("umls_dir", "obo", "names", "corpus", "candidate_lists"),
-    *("train_documents", "dev_documents", "test_documents"),
-)
+PATHS = ("umls_dir", "obo", "names", "corpus", "candidate_lists", *DOCUMENT_LISTS)
 # Input files, by name, that only the mentions are read from.
-MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents")
+MENTION_FILES = ("MRCUI", "corpus", *DOCUMENT_LISTS)
 ENCODER_KEYS = (
     "encoder",
     "encoder_revision",
@@ -75,25 +65,26 @@ ENCODER_KEYS = (
 )
 # Training keys that say how a result is computed, stored or logged; all others decide it.
 NEUTRAL = {
-    *(
-        "per_device_train_batch_size",
-        "per_device_eval_batch_size",
-        "gradient_checkpointing",
-        "save_total_limit",
-    ),
-    *(
-        "dataloader_num_workers",
-        "dataloader_persistent_workers",
-        "dataloader_pin_memory",
-        "torch_compile",
-    ),
-    *("report_to", "project", "logging_steps", "logging_first_step", "disable_tqdm", "ddp_timeout"),
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_checkpointing",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "torch_compile",
+    "report_to",
+    "project",
+    "logging_steps",
+    "logging_first_step",
+    "disable_tqdm",
+    "ddp_timeout",
 }
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: all that decides the output of a stage.
+class StageInputs:
+    """All that decides the output of a stage.
 
     Attributes:
         command: the command that makes it.
@@ -101,7 +92,7 @@ class Row:
         needs: stages that it reads; those that the recipe does not have are left out.
         version: raised when the code makes another output of the same values.
         resumes: whether a killed run leaves something to go on from.
-        further: further values.
+        values: further values, by name.
     """
 
     command: str
@@ -109,76 +100,84 @@ class Row:
     needs: tuple[str, ...] = ()
     version: int = 1
     resumes: bool = False
-    further: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def stage_table(recipe: Recipe) -> dict[str, Row]:
+def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     """The stages of a recipe by name, in order.
 
     Raises:
         UserError: the recipe lacks what a stage needs.
     """
-    lists, trains_encoder = (
-        recipe.mentions.candidate_lists,
-        recipe.encoder.encoder_training_steps > 0,
-    )
-    if recipe.model.start_from_encoder and (lists or not trains_encoder):
+    has_lists = bool(recipe.mentions.candidate_lists)
+    trains_encoder = recipe.encoder.encoder_training_steps > 0
+    if recipe.model.start_from_encoder and (has_lists or not trains_encoder):
         raise UserError("start_from_encoder: the recipe trains no encoder; set it to false")
-    if not lists and "dense" not in recipe.index.retrievers:
-        raise UserError(
-            f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines are always needed; add it"
-        )
+    mention_keys = (*keys_of(MentionArguments), "seed")
+    concept_keys = tuple(keys_of(ConceptArguments))
+    if recipe.mentions.concepts_of_mentions:
+        concept_keys += mention_keys
     # Held-out synonyms leave the dictionary.
-    holds_out = (
-        {"seed": recipe.run.seed} if recipe.mentions.mention_source == "held_out_synonyms" else {}
-    )
-    of_mentions = (*keys_of(MentionArguments), "seed")
-    of_concepts = (
-        *keys_of(ConceptArguments),
-        *(of_mentions if recipe.mentions.concepts_of_mentions else ()),
-    )
+    holds_out = recipe.mentions.mention_source == "held_out_synonyms"
     table = {
-        "concepts": Row("prepare_data", of_concepts, further=holds_out),
-        "mentions": Row("prepare_data", of_mentions, ("concepts",)),
+        "concepts": StageInputs(
+            "prepare_data", concept_keys, values={"seed": recipe.run.seed} if holds_out else {}
+        ),
+        "mentions": StageInputs("prepare_data", mention_keys, ("concepts",)),
     }
-    if lists:
-        table["lists"] = Row("prepare_data", (), ("mentions",))
+    if has_lists:
+        table["lists"] = StageInputs("prepare_data", (), ("mentions",))
     else:
-        if trains_encoder:
-            keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
-            table["encoder"] = Row("train_encoder", keys, ("concepts", "mentions"), resumes=True)
-        table["vectors"] = Row(
-            "build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True
-        )
-        for retriever in chosen_retrievers(recipe.index.retrievers):
-            if retriever.folder is not None:
-                encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs
-                table[retriever.folder] = Row(
-                    "build_index",
-                    ENCODER_KEYS if encodes else (),
-                    retriever.inputs,
-                    further=retriever.settings(recipe),
-                )
-        keys = (
-            "candidates_per_mention",
-            "retrievers",
-            "index_parameters",
-            "max_train_mentions",
-            "seed",
-        )
-        table["lists"] = Row(
-            "build_index", keys, ("mentions", *index_folders(recipe.index.retrievers))
-        )
-    keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "seed")
+        table |= index_stages(recipe)
+    pair_keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "seed")
     if recipe.mining.teacher:
-        keys = (*keys, "max_length", "context_tokens", "scoring_dtype")
-    table["pairs"] = Row("mine_negatives", keys, ("lists",))
-    keys = (*keys_of(ModelArguments), *(recipe.training.keys() - NEUTRAL), "seed")
-    needs = ("pairs", "lists", *(["encoder"] if recipe.model.start_from_encoder else []))
-    table["checkpoints"] = Row("train", keys, needs, resumes=True)
-    keys = (*keys_of(CalibrationArguments), "scoring_dtype", "seed")
-    table["model"] = Row("calibrate", keys, ("checkpoints", "lists"))
-    table["report"] = Row("evaluate", ("bootstrap_resamples", "seed"), ("model", "lists"))
+        pair_keys += ("max_length", "context_tokens", "scoring_dtype")
+    table["pairs"] = StageInputs("mine_negatives", pair_keys, ("lists",))
+    table["checkpoints"] = StageInputs(
+        "train",
+        (*keys_of(ModelArguments), *(recipe.training.keys() - NEUTRAL), "seed"),
+        ("pairs", "lists", "encoder") if recipe.model.start_from_encoder else ("pairs", "lists"),
+        resumes=True,
+    )
+    calibration_keys = (*keys_of(CalibrationArguments), "scoring_dtype", "seed")
+    table["model"] = StageInputs("calibrate", calibration_keys, ("checkpoints", "lists"))
+    table["report"] = StageInputs("evaluate", ("bootstrap_resamples", "seed"), ("model", "lists"))
+    return table
+
+
+def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
+    """The stages from the bi-encoder to the candidates of a recipe without candidate lists.
+
+    Raises:
+        UserError: the recipe has no dense retriever.
+    """
+    index = recipe.index
+    if "dense" not in index.retrievers:
+        raise UserError(
+            f"retrievers: {index.retrievers} lacks dense, whose cosines are always needed; add it"
+        )
+    table = {}
+    if recipe.encoder.encoder_training_steps > 0:
+        keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
+        table["encoder"] = StageInputs(
+            "train_encoder", keys, ("concepts", "mentions"), resumes=True
+        )
+    table["vectors"] = StageInputs(
+        "build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True
+    )
+    for retriever in chosen_retrievers(index.retrievers):
+        if retriever.folder is not None:
+            encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs
+            table[retriever.folder] = StageInputs(
+                "build_index",
+                ENCODER_KEYS if encodes else (),
+                retriever.inputs,
+                values=retriever.settings(recipe),
+            )
+    list_keys = ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions")
+    table["lists"] = StageInputs(
+        "build_index", (*list_keys, "seed"), ("mentions", *index_folders(index.retrievers))
+    )
     return table
 
 
@@ -187,7 +186,7 @@ def make_stage(
     recipe: Recipe,
     run: RunFolder,
     files: Mapping[str, str] | None = None,
-    planned: Mapping | None = None,
+    planned: Mapping[str, Stage] = MappingProxyType({}),
 ) -> Stage:
     """A stage of a recipe.
 
@@ -206,28 +205,25 @@ def make_stage(
         raise UserError(
             f"the recipe has no stage {name}, because of its candidate_lists; skip this command"
         )
-    row, values = table[name], recipe.to_dict()
-    settings = {key: values[key] for key in row.keys if key not in PATHS}
+    stage = table[name]
+    settings = {key: value for key, value in recipe.to_dict().items() if key in stage.keys}
+    settings = {key: value for key, value in settings.items() if key not in PATHS}
     for key in {"encoder", "model"} & settings.keys():
         settings[key] = _model_identity(settings[key], recipe)
     if "teacher" in settings:
         settings["teacher"] = [_model_identity(model, recipe) for model in settings["teacher"]]
-    inputs = {
-        need: planned[need].key
-        if planned and need in planned
-        else run.key_of(need, table[need].command)
-        for need in row.needs
-        if need in table
-    }
+    inputs = {}
+    for need in stage.needs:
+        if need in planned:
+            inputs[need] = planned[need].key
+        elif need in table:
+            inputs[need] = run.key_of(need, table[need].command)
     if name in ("concepts", "mentions"):
-        of_mentions = name == "mentions"
-        inputs |= {
-            file: sha
-            for file, sha in (files or {}).items()
-            if (file.split()[0] in MENTION_FILES) == of_mentions
-            or recipe.mentions.concepts_of_mentions
-        }
-    return Stage(run.path / name, {**settings, **row.further}, inputs, row.version, row.resumes)
+        for file, sha256 in (files or {}).items():
+            of_mentions = file.split()[0] in MENTION_FILES
+            if of_mentions == (name == "mentions") or recipe.mentions.concepts_of_mentions:
+                inputs[file] = sha256
+    return Stage(run.path / name, {**settings, **stage.values}, inputs, stage.version, stage.resumes)
 
 
 def planned_stages(
@@ -245,8 +241,8 @@ def planned_stages(
         UserError: the recipe has no such stages; further as for `make_stage`.
     """
     stages: dict[str, Stage] = {}
-    for name, row in stage_table(recipe).items():
-        if command in (None, row.command):
+    for name, inputs in stage_table(recipe).items():
+        if command in (None, inputs.command):
             stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     if not stages:
         raise UserError(
@@ -257,19 +253,16 @@ def planned_stages(
 
 def index_key(folder: Path, retrievers: Iterable[str]) -> str:
     """Identity of the encoder and indexes in a run or index folder, which decide the scores of its retrievers."""
-    return json_sha256(
-        {name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)}
-    )
+    keys = {name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)}
+    return json_sha256(keys)
 
 
 def _model_identity(model: str, recipe: Recipe) -> str:
     """The content of a local folder, wherever it is, or the name on the Hub."""
     folder = Path(expanduser(model))
-    return (
-        f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}"
-        if folder.is_dir()
-        else model
-    )
+    if not folder.is_dir():
+        return model
+    return f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -279,13 +272,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: it is missing, or was changed or cut short.
     """
     path = folder / STAGE_MANIFEST
-    content, kinds = (
-        read_json(path),
-        {"key": str, "settings": dict, "inputs": dict, "summary": dict},
-    )
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), kind) for key, kind in kinds.items()
-    ):
+    content = read_json(path)
+    kinds = {"key": str, "settings": dict, "inputs": dict, "summary": dict}
+    values = content if isinstance(content, dict) else {}
+    if not all(isinstance(values.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{path} is not as the stage wrote it; rebuild {folder} with --overwrite")
     return content
 
@@ -309,7 +299,9 @@ class Stage:
         version: int = 1,
         resumes: bool = False,
     ) -> None:
-        self.folder, self.name, self.resumes = folder, folder.name, resumes
+        self.folder = folder
+        self.name = folder.name
+        self.resumes = resumes
         self.content = {
             "stage": self.name,
             "version": version,
@@ -325,21 +317,21 @@ class Stage:
 
     def is_done(self) -> bool:
         """Whether the finished folder has this key."""
-        return (self.folder / STAGE_MANIFEST).is_file() and read_manifest(self.folder)[
-            "key"
-        ] == self.key
+        if not (self.folder / STAGE_MANIFEST).is_file():
+            return False
+        return read_manifest(self.folder)["key"] == self.key
 
     def outdated(self, folder: Path | None = None) -> str:
         """Names of the values and inputs that differ from those of a folder, or the finished one; empty without it."""
         folder = folder or self.folder
         if not (folder / STAGE_MANIFEST).is_file():
             return ""
-        former, now = read_manifest(folder), json.loads(json.dumps(self.content))
-        before, after = ({**content["settings"], **content["inputs"]} for content in (former, now))
-        return (
-            ", ".join(name for name in {**before, **after} if before.get(name) != after.get(name))
-            or "version"
-        )
+        former = read_manifest(folder)
+        present = json.loads(json.dumps(self.content))
+        before = former["settings"] | former["inputs"]
+        after = present["settings"] | present["inputs"]
+        changed = [name for name in before | after if before.get(name) != after.get(name)]
+        return ", ".join(changed) or "version"
 
     @contextmanager
     def writing(
@@ -358,17 +350,16 @@ class Stage:
         if overwrite or not self.resumes:
             shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True, exist_ok=True)
+        manifest = self.partial / STAGE_MANIFEST
         summary: dict[str, Any] = {}
         started = time.time()
         try:
             with naming_full_disk(self.partial):
-                if self.resumes and not (self.partial / STAGE_MANIFEST).is_file():
+                if self.resumes and not manifest.is_file():
                     # Says of what a killed run left what it was for.
-                    write_json(
-                        self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain
-                    )
+                    write_json(manifest, self._manifest(summary), default=_plain)
                 yield self.partial, summary
-                write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
+                write_json(manifest, self._manifest(summary), default=_plain)
         except BaseException:
             if not self.resumes or {*os.listdir(self.partial)} <= {STAGE_MANIFEST}:
                 shutil.rmtree(self.partial, ignore_errors=True)
@@ -377,16 +368,16 @@ class Stage:
         # Those of other settings.
         for rest in self.folder.parent.glob(f".{self.name}.*.partial"):
             shutil.rmtree(rest, ignore_errors=True)
+        entry = {"stage": self.name, "seconds": round(time.time() - started, 1)}
         with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
-            log.write(
-                json.dumps({"stage": self.name, "seconds": round(time.time() - started, 1)}) + "\n"
-            )
+            log.write(json.dumps(entry) + "\n")
 
     def _manifest(self, summary: dict[str, Any]) -> dict[str, Any]:
-        versions: dict[str, str | None] = dict.fromkeys(LIBRARIES) | {"umls_reranker": __version__}
-        for name in LIBRARIES[:-1]:
+        versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
+        for name in LIBRARIES:
             with suppress(importlib.metadata.PackageNotFoundError):
                 versions[name] = importlib.metadata.version(name)
+        versions["umls_reranker"] = __version__
         return {
             "schema_version": 2,
             **self.content,
@@ -405,29 +396,28 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
     """Whether the stage must run; prints what happens and why to standard error, once for all processes."""
     needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
-        does, ending = (
-            "up to date in" if not needed else "would be written to" if run.dry_run else "->",
-            "",
-        )
-        if needed and run.dry_run and not run.overwrite and (changed := stage.outdated()):
-            does = f"would be rebuilt ({changed}) in"
-        if needed and stage.resumes and not run.overwrite:
-            partials = stage.folder.parent.glob(f".{stage.name}.*.partial")
-            if stage.partial.is_dir():
-                ending = ", resuming an interrupted run"
-            elif other := max(partials, key=os.path.getmtime, default=None):
-                ending = f", from the start: an interrupted run differs ({stage.outdated(other) or 'in its keys'})"
-        print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
+        print(f"[{stage.name}] {_plan_of(stage, run, needed)}", file=sys.stderr)
     return needed and not run.dry_run
 
 
-def run_stage(name: str, recipe: Recipe, make: Callable[[Recipe, RunFolder, Stage], None]) -> None:
-    """Make a stage of a recipe while its run folder is locked, if it must run; errors as for `make_stage`."""
-    run = RunFolder(recipe.run.run_dir)
-    stage = make_stage(name, recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, recipe.run):
-            make(recipe, run, stage)
+def _plan_of(stage: Stage, run: RunArguments, needed: bool) -> str:
+    if not needed:
+        return f"up to date in {stage.folder}"
+    plan = f"-> {stage.folder}"
+    if run.dry_run:
+        changed = "" if run.overwrite else stage.outdated()
+        rebuilt = f"rebuilt ({changed}) in" if changed else "written to"
+        plan = f"would be {rebuilt} {stage.folder}"
+    if not stage.resumes or run.overwrite:
+        return plan
+    if stage.partial.is_dir():
+        return f"{plan}, resuming an interrupted run"
+    partials = stage.folder.parent.glob(f".{stage.name}.*.partial")
+    other = max(partials, key=os.path.getmtime, default=None)
+    if other is None:
+        return plan
+    differs = stage.outdated(other) or "in its keys"
+    return f"{plan}, from the start: an interrupted run differs ({differs})"
 
 
 class RunFolder:
@@ -475,8 +465,8 @@ class RunFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with hold(
-            self.path / ".lock",
-            f"another process is using {self.path}; wait for it or choose another run_name",
-        ):
+        refusal = f"another process is using {self.path}; wait for it or choose another run_name"
+        with hold(self.path / ".lock", refusal):
+            for former in self.path.glob(f".*{FORMER}"):
+                restore_folder(former)
             yield
