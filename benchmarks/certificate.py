@@ -24,7 +24,7 @@ from scipy.stats import binom
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.features import CROSS_ENCODER
-from umls_reranker.calibration.fitting import CrossEncoderLogits, fit_calibration
+from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
@@ -244,23 +244,22 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
     """Fit on lists of `drawn_lists`, and measure on many others."""
     lists, logits = drawn_lists(documents, logit_weight, rng)
     settings = CalibrationArguments(features=[CROSS_ENCODER, "retriever"], calibrator="platt")
-    calibration, _, facts = fit_calibration(
+    fit = fit_calibration(
         lists,
         CrossEncoderLogits(None, lists, known={(): logits}),
         StringCounts.fit([]),
         settings,
         int(rng.integers(1 << 31)),
-        may_drop_cross_encoder=True,
-        has_fallbacks=False,
+        options=FitOptions(may_drop_cross_encoder=True, has_fallbacks=False),
     )
     new, logits = drawn_lists(5000, logit_weight, rng)
-    decisions = rank(new, Scores(logits, 0), calibration)
+    decisions = rank(new, Scores(logits, 0), fit.calibration)
     is_high = decisions.tiers[decisions.top] == TIERS.index("high")
     correct = new.is_gold(decisions.top)
     return ServedTier(
         coverage=float(is_high.mean()),
         precision=float(correct[is_high].mean()) if is_high.any() else 1.0,
-        is_kept=facts["cross_encoder"]["kept"],
+        is_kept=fit.facts["cross_encoder"]["kept"],
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from umls_reranker.calibration.calibrator_selection import choose_calibrator, cross_validated_losses
 from umls_reranker.calibration.calibrators import (
     CALIBRATORS,
     MAX_STANDARD_SLOPE,
@@ -15,7 +16,6 @@ from umls_reranker.calibration.calibrators import (
     Sample,
     TemperatureCalibrator,
 )
-from umls_reranker.calibration.fitting import choose_calibrator, cross_validated_losses
 from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
 from umls_reranker.calibration.reliability import log_loss
 from umls_reranker.core.errors import UserError

@@ -22,7 +22,11 @@ def decide(probabilities, lists, **options):
 
 
 def test_margins_are_to_the_best_other_concept():
-    found = margins(np.array([0.9, 0.8, 0.5, 0.7, 0.4, 0.4]), np.array([1, 1, 2, 9, 5, 6]), np.array([0, 3, 3, 4, 6]))
+    found = margins(
+        np.array([0.9, 0.8, 0.5, 0.7, 0.4, 0.4]),
+        np.array([1, 1, 2, 9, 5, 6]),
+        np.array([0, 3, 3, 4, 6]),
+    )
     np.testing.assert_allclose(found, [0.4, 0.3, -0.4, 0.7, 0.0, 0.0])
     assert margins(np.empty(0), np.empty(0, int), np.zeros(3, int)).shape == (0,)
 
@@ -36,7 +40,12 @@ def test_tiers_go_by_the_types_of_the_mention_and_only_the_first_candidate_is_ac
     expected = [row.tier(score) for row, score in zip(rows, (p - 0.01, p, p, p), strict=True)]
     assert [TIERS[tier] for tier in decided.tiers] == expected and len(set(expected)) > 1
     assert decided.order.tolist() == [1, 0, 2, 3] and decided.top.tolist() == [1, 2, 3, -1]
-    assert decided.accepted.tolist() == [False, p >= rows[1].accept, p >= rows[2].accept, p >= rows[3].accept]
+    assert decided.accepted.tolist() == [
+        False,
+        p >= rows[1].accept,
+        p >= rows[2].accept,
+        p >= rows[3].accept,
+    ]
     assert decided.truncated == 3
 
 
@@ -50,13 +59,20 @@ def test_a_mention_without_what_the_model_reads_is_never_high():
     # What is no higher than medium anyway stays so.
     row = fit_thresholds().for_type("T047")
     usual = decide([row.accept + 1e-6] * 2, lists, cross_encoder_inputs=["context"])
-    assert row.accept + 1e-6 < row.high and [TIERS[tier] for tier in usual.tiers] == ["medium", "medium"]
+    assert row.accept + 1e-6 < row.high and [TIERS[tier] for tier in usual.tiers] == [
+        "medium",
+        "medium",
+    ]
 
 
 @pytest.mark.parametrize(("high", "tier"), [(0.5, "high"), (0.6, "medium"), (None, "medium")])
-def test_a_threshold_belongs_to_the_tier_above_and_without_a_certificate_nothing_is_high(high, tier):
+def test_a_threshold_belongs_to_the_tier_above_and_without_a_certificate_nothing_is_high(
+    high, tier
+):
     row = replace(fit_thresholds().for_type(), low=0.25, accept=0.5, high=high)
-    calibration = Calibration([CalibratedModel(thresholds=ThresholdTable({DEFAULT: row}, HIERARCHY))])
+    calibration = Calibration(
+        [CalibratedModel(thresholds=ThresholdTable({DEFAULT: row}, HIERARCHY))]
+    )
     lists = make_lists(["m"], [["a", "b"]], hierarchy=HIERARCHY)
     decided = rank(lists, Scores(np.array([0.0, -9.0], np.float32), 0), calibration)
     assert [TIERS[place] for place in decided.tiers] == [tier, "reject"]

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.decisions import rank
-from umls_reranker.calibration.fitting import CrossEncoderLogits, fit_calibration
+from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from umls_reranker.calibration.inputs import without_inputs
 from umls_reranker.calibration.resampling import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
@@ -25,16 +25,22 @@ from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4
+ALL_MODELS = FitOptions()
 
 
-def lists(n: int = 240, documents: int = 24, seed: int = 0, spread: float = 2.0) -> tuple[CandidateLists, np.ndarray]:
+def lists(
+    n: int = 240, documents: int = 24, seed: int = 0, spread: float = 2.0
+) -> tuple[CandidateLists, np.ndarray]:
     """Lists whose gold concept, or none, is drawn by the logits."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(-1, spread, (n, SIZE)).astype(np.float32)
     noise = rng.gumbel(size=(n, SIZE + 1))
     gold = np.argmax(np.column_stack([np.zeros(n), logits]) + noise, axis=1) - 1
     items = [
-        [{"name": f"name {p}", "cui": f"C{p}", "retrieval_score": score} for p, score in enumerate(scores)]
+        [
+            {"name": f"name {p}", "cui": f"C{p}", "retrieval_score": score}
+            for p, score in enumerate(scores)
+        ]
         for scores in rng.random((n, SIZE)).astype(np.float32)
     ]
     given = make_lists(
@@ -48,19 +54,27 @@ def lists(n: int = 240, documents: int = 24, seed: int = 0, spread: float = 2.0)
     return given, logits.ravel()
 
 
-TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": [[["C0"]]], "semantic_types": [["T121"]]})
+TRAINING = Dataset.from_dict(
+    {"mention": ["mention 1"], "cui": [[["C0"]]], "semantic_types": [["T121"]]}
+)
 COUNTS = StringCounts.of_split(TRAINING)
 
 
-def fit(given, names=("cross_encoder", "retrieval"), cross_encoder_inputs=(), drop=False, counts=COUNTS, **settings):
+def fit(
+    given,
+    names=("cross_encoder", "retrieval"),
+    cross_encoder_inputs=(),
+    counts=COUNTS,
+    options=ALL_MODELS,
+    **settings,
+):
     """`fit_calibration` with known logits, of all inputs or by the inputs that the cross-encoder does not see."""
     settings = CalibrationArguments(**{"features": list(names), "calibrator": "platt"} | settings)
     lists, logits = given
     known = logits if isinstance(logits, dict) else {(): logits}
     cross_encoder = SimpleNamespace(template=SimpleNamespace(reads=tuple(cross_encoder_inputs)))
-    return fit_calibration(
-        lists, CrossEncoderLogits(cross_encoder, lists, known=known), counts, settings, 13, may_drop_cross_encoder=drop
-    )
+    logits = CrossEncoderLogits(cross_encoder, lists, known=known)
+    return fit_calibration(lists, logits, counts, settings, 13, options=options)
 
 
 def served(calibration, lists, logits):
@@ -79,9 +93,14 @@ def test_decisions_are_held_out_and_have_the_delivered_thresholds():
     noise = fit((given, np.random.default_rng(5).normal(0, 1, len(logits)).astype(np.float32)), ())
     own = fit((given, logits))
     edges = own.calibration.thresholds.edges(given.types)[given.owner]
-    np.testing.assert_array_equal(own.decisions.tiers, 3 - (own.decisions.probabilities[:, None] >= edges).sum(axis=1))
+    np.testing.assert_array_equal(
+        own.decisions.tiers, 3 - (own.decisions.probabilities[:, None] >= edges).sum(axis=1)
+    )
     of_noise, of_own = (
-        f1_score(given.labels, one.decisions.probabilities >= one.calibration.thresholds.for_type().accept)
+        f1_score(
+            given.labels,
+            one.decisions.probabilities >= one.calibration.thresholds.for_type().accept,
+        )
         for one in (noise, own)
     )
     assert of_noise < of_own
@@ -106,34 +125,44 @@ def test_calibration_mentions_are_counted_apart_from_those_of_training():
 
 def test_one_document_leaves_nothing_to_hold_out():
     given, logits = lists(documents=1)
-    calibration, decided, _ = fit((given, logits))
-    np.testing.assert_allclose(decided.probabilities, served(calibration, given, logits).probabilities)
+    one = fit((given, logits))
+    decided = served(one.calibration, given, logits)
+    np.testing.assert_allclose(one.decisions.probabilities, decided.probabilities)
+    assert not one.is_held_out and one.calibration.thresholds.certificate.documents == 0
 
 
 def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     given, logits = lists(n=400, documents=100, spread=12.0)
     is_random_sample = np.arange(400) % 100 >= 25
-    marked = replace(given, annotations=replace(given.annotations, is_random_sample=is_random_sample))
-    first, usual = (fit((each, logits), target_precision=0.8).calibration for each in (marked, given))
+    marked = replace(
+        given, annotations=replace(given.annotations, is_random_sample=is_random_sample)
+    )
+    first, usual = (
+        fit((each, logits), target_precision=0.8).calibration for each in (marked, given)
+    )
     table = first.thresholds
     assert table.certificate.threshold is not None and 50 < table.certificate.documents <= 75
     assert usual.thresholds.certificate.documents > 75
     assert table.rows["default"].accept == usual.thresholds.rows["default"].accept
     # Documents of an earlier certificate do not certify again, and a later one is tested more strictly.
     cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
-    settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8)
-    later, _, facts = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history)
-    assert facts["certified_by"] == {"attempt": 2, "documents": 25, "mentions": 100}
-    assert later.thresholds.certificate.attempt == 2 and not later.thresholds.is_certified
+    settings = CalibrationArguments(
+        features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8
+    )
+    later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history)
+    assert later.facts["certified_by"] == {"attempt": 2, "documents": 25, "mentions": 100}
+    thresholds = later.calibration.thresholds
+    assert thresholds.certificate.attempt == 2 and not thresholds.is_certified
 
 
 def test_weights_with_pruned_candidates_are_about_those_of_whole_lists(monkeypatch):
-    pruned, _, facts = fit(informed())
-    assert facts["pruning"]["scored"] < 0.7 and facts["pruning"]["changed_top"] < 0.02
+    pruned = fit(informed())
+    assert pruned.facts["pruning"]["scored"] < 0.7 and pruned.facts["pruning"]["changed_top"] < 0.02
     monkeypatch.setattr("umls_reranker.calibration.probabilities.PRUNING_THRESHOLD", 0.0)
-    whole, _, facts = fit(informed())
-    assert facts["pruning"] == {"scored": 1.0, "changed_top": 0.0}
-    assert pruned.models[0].fusion.weights == pytest.approx(whole.models[0].fusion.weights, rel=0.05)
+    whole = fit(informed())
+    assert whole.facts["pruning"] == {"scored": 1.0, "changed_top": 0.0}
+    weights = whole.calibration.models[0].fusion.weights
+    assert pruned.calibration.models[0].fusion.weights == pytest.approx(weights, rel=0.05)
 
 
 def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
@@ -143,20 +172,29 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     def noisy(n: int, seed: int) -> tuple[CandidateLists, np.ndarray]:
         given, logits = lists(n, n // 5, seed)
         columns = np.random.default_rng(seed).normal(size=(len(names), len(logits)))
-        return replace(given, scores=dict(zip(names, [logits + columns[0], *columns[1:]], strict=True))), logits
+        return replace(
+            given, scores=dict(zip(names, [logits + columns[0], *columns[1:]], strict=True))
+        ), logits
 
     calibration = fit(noisy(60, 0), names).calibration
     fresh, logits = noisy(2000, 1)
     # All scores count, however far from those of the few lists.
-    decided = served(replace(calibration, models=calibration.models[:1], score_ranges={}), fresh, logits)
+    decided = served(
+        replace(calibration, models=calibration.models[:1], score_ranges={}), fresh, logits
+    )
     overconfidence = decided.probabilities[decided.top].mean() - fresh.is_gold(decided.top).mean()
     assert abs(overconfidence) < 0.1
 
 
 def test_an_input_of_the_cross_encoder_that_no_list_has_is_absent_and_not_missing():
     given, logits = informed()
-    for one, absent in ((given, "preferred_name"), (given.with_types([[]] * len(given)), "entity_type")):
-        usual, without_it = (fit((one, logits), cross_encoder_inputs=read).calibration for read in ((), (absent,)))
+    for one, absent in (
+        (given, "preferred_name"),
+        (given.with_types([[]] * len(given)), "entity_type"),
+    ):
+        usual, without_it = (
+            fit((one, logits), cross_encoder_inputs=read).calibration for read in ((), (absent,))
+        )
         first = without_it.models[0]
         assert (first.name, first.missing) == ("all", (absent,))
         assert first.fusion.to_dict() == usual.models[0].fusion.to_dict()
@@ -168,16 +206,22 @@ def test_an_input_of_the_cross_encoder_that_no_list_has_is_absent_and_not_missin
 def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
     given, logits = informed()
     names = ["cross_encoder", "retrieval", "concept_count"]
-    kept, _, facts = fit((given, logits), names)
-    assert facts["cross_encoder"]["kept"] and kept.models[0].uses_cross_encoder
-    dropped, decided, facts = fit((given, logits), names, drop=True)
-    assert not facts["cross_encoder"]["kept"] and abs(facts["cross_encoder"]["nats_gained"]) < 0.002
-    assert not dropped.uses_cross_encoder and np.isnan(decided.logits).all()
+    may_drop = FitOptions(may_drop_cross_encoder=True, has_fallbacks=False, compares=True)
+    kept = fit((given, logits), names, options=FitOptions(has_fallbacks=False, compares=True))
+    assert kept.facts["cross_encoder"]["kept"] and kept.calibration.models[0].uses_cross_encoder
+    dropped = fit((given, logits), names, options=may_drop)
+    reasons = dropped.facts["cross_encoder"]
+    assert not reasons["kept"] and abs(reasons["nats_gained"]) < 0.002
+    assert not dropped.calibration.uses_cross_encoder and np.isnan(dropped.decisions.logits).all()
     # What is left is fitted as if the cross-encoder had never been there.
     alone = fit((given, np.full(len(logits), np.nan, np.float32)), names[1:])
-    np.testing.assert_allclose(decided.probabilities, alone.decisions.probabilities, atol=1e-6)
-    useful, _, facts = fit(lists(), drop=True)
-    assert facts["cross_encoder"]["kept"] and useful.to_dict() == fit(lists()).calibration.to_dict()
+    expected = alone.decisions.probabilities
+    np.testing.assert_array_equal(dropped.decisions.probabilities, expected)
+    # What was not chosen is compared.
+    np.testing.assert_array_equal(kept.compared.probabilities, expected)
+    np.testing.assert_array_equal(dropped.compared.probabilities, kept.decisions.probabilities)
+    assert alone.compared is None
+    assert fit(lists(), options=may_drop).facts["cross_encoder"]["kept"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +239,9 @@ def test_models_are_of_what_lists_may_lack(typed, names, cross_encoder_inputs, e
     given = replace(given, lefts=["before"] * len(given))
     given = given if typed else given.with_types([[]] * len(given))
     known = {(): logits, ("context",): logits}
-    models = fit((given, known), names, cross_encoder_inputs=cross_encoder_inputs).calibration.models
+    models = fit(
+        (given, known), names, cross_encoder_inputs=cross_encoder_inputs
+    ).calibration.models
     assert [model.name for model in models] == expected
 
 
@@ -204,7 +250,11 @@ def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_ow
     given, logits = lists(800, 200)
     noise = np.random.default_rng(3).normal(0, 4, len(logits))
     scored = {(): logits * 3, ("entity_type",): (logits + noise).astype(np.float32)}
-    options = {"cross_encoder_inputs": ["entity_type"], "calibrator": "beta", "target_precision": 0.6}
+    options = {
+        "cross_encoder_inputs": ["entity_type"],
+        "calibrator": "beta",
+        "target_precision": 0.6,
+    }
     calibration = fit((given, scored), **options).calibration
     models = {model.name: model for model in calibration.models}
     weights = [models[name].fusion.weights["cross_encoder"] for name in ("all", "no type")]
@@ -216,23 +266,31 @@ def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_ow
     assert {*models["all"].thresholds.rows} == {"default", "T047", "T121"}
     assert {*models["no type"].thresholds.rows} == {"default"}
     chosen = calibration.model_for(given.with_types([None] * len(given)), ["entity_type"])
-    assert chosen.complete.all() and {calibration.models[number].name for number in chosen.models} == {"no type"}
+    assert chosen.complete.all() and {
+        calibration.models[number].name for number in chosen.models
+    } == {"no type"}
 
 
 def test_the_number_of_cores_changes_nothing(monkeypatch):
     states = []
     for cores in (1, 4):
         monkeypatch.setattr(cores_module, "usable_cores", lambda cores=cores: cores)
-        calibration, _, facts = fit(informed(), calibrator="beta")
-        states.append((calibration.to_dict(), [model.thresholds.to_dict() for model in calibration.models], facts))
+        fitted = fit(informed(), calibrator="beta")
+        thresholds = [model.thresholds.to_dict() for model in fitted.calibration.models]
+        states.append((fitted.calibration.to_dict(), thresholds, fitted.facts))
     assert states[0] == states[1]
 
 
 def test_names_alone_is_fitted_as_if_the_lists_had_never_had_anything_else():
     given, logits = informed()
     poorest = fit((given, logits)).calibration.models[-1]
-    bare = fit((without_inputs(given, ("retrieval_score", "entity_type")), logits), ("cross_encoder",)).calibration
-    assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.models[0].fusion.to_dict()
+    bare = fit(
+        (without_inputs(given, ("retrieval_score", "entity_type")), logits), ("cross_encoder",)
+    ).calibration
+    assert (
+        poorest.name == "names, no type"
+        and poorest.fusion.to_dict() == bare.models[0].fusion.to_dict()
+    )
     assert poorest.calibrator.to_dict() == bare.models[0].calibrator.to_dict()
     assert poorest.thresholds.to_dict() == bare.thresholds.to_dict()
 
@@ -245,10 +303,14 @@ def test_the_model_of_names_alone_does_not_know_other_names_of_concepts():
     cuis = [f"C{number}" for number in (np.tile(np.arange(SIZE), len(gold)) - shift) % SIZE]
     given = replace(given, cuis=RepeatedTexts(cuis, np.arange(len(cuis))))
     named = [row for row in range(0, len(gold), 3) if gold[row] >= 0]
-    known = COUNTS.with_names([cuis[SIZE * row + gold[row]] for row in named], [given.mentions[row] for row in named])
+    known = COUNTS.with_names(
+        [cuis[SIZE * row + gold[row]] for row in named], [given.mentions[row] for row in named]
+    )
     names = ["cross_encoder", "exact_name", "concept_count"]
     first, *_, poorest = fit((given, logits), names, counts=known).calibration.models
-    bare = fit((without_inputs(given, ("cui", "entity_type")), logits), names[:2], counts=known).calibration.models[0]
+    bare = fit(
+        (without_inputs(given, ("cui", "entity_type")), logits), names[:2], counts=known
+    ).calibration.models[0]
     assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.fusion.to_dict()
     assert first.fusion.weights["exact_name"] > 0 == poorest.fusion.weights["exact_name"]
 
@@ -269,7 +331,10 @@ class CountingCrossEncoder:
 
     def score(self, mentions, names, lefts, rights, desc):
         self.asked.append(list(zip(mentions, names, strict=True)))
-        return Scores(np.array([len(mention + name) for mention, name in zip(mentions, names, strict=True)]), 1)
+        return Scores(
+            np.array([len(mention + name) for mention, name in zip(mentions, names, strict=True)]),
+            1,
+        )
 
 
 def test_candidates_are_scored_once_for_each_input_of_the_cross_encoder():
@@ -277,19 +342,29 @@ def test_candidates_are_scored_once_for_each_input_of_the_cross_encoder():
     cross_encoder = CountingCrossEncoder()
     logits = CrossEncoderLogits(cross_encoder, make_lists(["m"], items, ["Drug"], HIERARCHY))
     for _ in range(2):
-        assert logits().tolist() == logits(("cui", "retrieval_score")).tolist() == [len("m ; Drug" + "a ; x")]
+        assert (
+            logits().tolist()
+            == logits(("cui", "retrieval_score")).tolist()
+            == [len("m ; Drug" + "a ; x")]
+        )
         assert logits(("cui", "entity_type")).tolist() == [len("m" + "a ; x")]
-    assert cross_encoder.asked == [[("m ; Drug", "a ; x")], [("m", "a ; x")]] and logits.truncated == 2
+    assert (
+        cross_encoder.asked == [[("m ; Drug", "a ; x")], [("m", "a ; x")]] and logits.truncated == 2
+    )
 
 
 def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_them():
     given, logits = lists(900, 45)
     # Of each document some mentions have types, so that the folds are the same with and without the others.
     typed = np.arange(900) // 45 % 5 < 2
-    given = given.with_types([types if known else None for types, known in zip(given.types, typed, strict=True)])
+    given = given.with_types(
+        [types if known else None for types, known in zip(given.types, typed, strict=True)]
+    )
     of_all, of_typed = (
         fit((some, part), ("cross_encoder", "type_lift")).calibration.models[0]
         for some, part in ((given, logits), (given.take(typed), logits[typed[given.owner]]))
     )
     assert of_all.fusion.weights == pytest.approx(of_typed.fusion.weights)
-    assert of_all.calibrator.to_dict()["parameters"] == pytest.approx(of_typed.calibrator.to_dict()["parameters"])
+    assert of_all.calibrator.to_dict()["parameters"] == pytest.approx(
+        of_typed.calibrator.to_dict()["parameters"]
+    )

@@ -8,7 +8,10 @@ from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.core.errors import UserError
 
 OFFSETS = np.array([0, 2, 2, 5])
-CANDIDATES = {"cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]), "exact_name": np.array([1.0, 0, 0, 0, 1])}
+CANDIDATES = {
+    "cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]),
+    "exact_name": np.array([1.0, 0, 0, 0, 1]),
+}
 LISTS = {"string_count": np.array([0.0, 1.0, 2.0]), "seen_string": np.zeros(3)}
 
 
@@ -21,7 +24,9 @@ def table(candidates=CANDIDATES, lists=LISTS, offsets=OFFSETS, concepts=None) ->
 def fusion(**changes) -> FeatureFusion:
     weights = {"cross_encoder": 0.5, "exact_name": 1.0}
     state = {"weights": weights, "seen_weights": weights, "nil_weights": {"string_count": -0.5}}
-    return FeatureFusion.from_dict(state | {"nil_intercept": 0.25, "top_candidate_bonus": 0.0} | changes)
+    return FeatureFusion.from_dict(
+        state | {"nil_intercept": 0.25, "top_candidate_bonus": 0.0} | changes
+    )
 
 
 def fit(candidates, lists, offsets, gold, *options) -> FeatureFusion:
@@ -44,7 +49,9 @@ def test_probabilities_by_hand():
 def test_two_names_of_one_concept_do_not_share_its_probability():
     once = probabilities(fusion()(table()))
     doubled = {name: np.append(column, column[4]) for name, column in CANDIDATES.items()}
-    twice = probabilities(fusion()(table(doubled, LISTS, np.array([0, 2, 2, 6]), np.array([0, 1, 2, 3, 4, 4]))))
+    twice = probabilities(
+        fusion()(table(doubled, LISTS, np.array([0, 2, 2, 6]), np.array([0, 1, 2, 3, 4, 4])))
+    )
     np.testing.assert_allclose(twice, [*once, once[4]], rtol=1e-12)
 
 
@@ -52,7 +59,10 @@ def simulated(n=3_000, size=4, seed=0):
     """Lists whose gold concept, or none, is drawn from a conditional logit of known weights."""
     rng = np.random.default_rng(seed)
     offsets = np.arange(n + 1) * size
-    candidates = {"cross_encoder": rng.normal(1, 2, n * size), "lexical": rng.normal(0, 1, n * size)}
+    candidates = {
+        "cross_encoder": rng.normal(1, 2, n * size),
+        "lexical": rng.normal(0, 1, n * size),
+    }
     lists = {"string_count": rng.normal(0, 1, n), "seen_string": np.zeros(n)}
     utility = (0.8 * candidates["cross_encoder"] + 1.5 * candidates["lexical"]).reshape(n, size)
     none = 0.5 - 0.7 * lists["string_count"]
@@ -87,7 +97,9 @@ def test_a_feature_that_never_varies_has_no_weight(value):
     candidates, lists, offsets, gold = simulated(n=300)
     candidates["mention_concept_prior"] = np.full(offsets[-1], value)
     fitted = fit(candidates, lists, offsets, gold)
-    assert fitted.weights["mention_concept_prior"] == fitted.seen_weights["mention_concept_prior"] == 0
+    assert (
+        fitted.weights["mention_concept_prior"] == fitted.seen_weights["mention_concept_prior"] == 0
+    )
     assert abs(fitted.nil_weights["seen_string"]) < 10
 
 
@@ -143,7 +155,10 @@ def test_a_better_candidate_never_loses(bonus):
     ("changes", "message"),
     [
         ({"weights": {"cross_encoder": -1.0}}, "negative or not finite"),
-        ({"weights": {"horoscope": 1.0}, "seen_weights": {"horoscope": 1.0}}, "unknown feature horoscope"),
+        (
+            {"weights": {"horoscope": 1.0}, "seen_weights": {"horoscope": 1.0}},
+            "unknown feature horoscope",
+        ),
         ({"nil_intercept": float("nan")}, "negative or not finite"),
         ({"nil_intercept": None}, "damaged"),
     ],

@@ -41,12 +41,16 @@ LOGITS = np.array([1.0, 0.5, 0.0])
 KINDS = TypeHierarchy([SemanticType(name, name.lower()) for name in ("T1", "T2", "T3", "T9")])
 
 
-def lists(retrieval=None, cuis=("C1", "C2", None), types=None, kinds=(None, None, None), **sides) -> CandidateLists:
+def lists(
+    retrieval=None, cuis=("C1", "C2", None), types=None, kinds=(None, None, None), **sides
+) -> CandidateLists:
     """Two mentions with two candidates and one; types of candidates as `kinds`."""
     columns = zip(("Common Cold", "cold", "anything"), cuis, kinds, strict=True)
     items = [{"name": name, "cui": cui, "semantic_types": kind} for name, cui, kind in columns]
     found = make_lists(["COLD", "never seen"], [items[:2], items[2:]], types, KINDS, **sides)
-    return replace(found, scores={name: np.array(column, float) for name, column in (retrieval or {}).items()})
+    return replace(
+        found, scores={name: np.array(column, float) for name, column in (retrieval or {}).items()}
+    )
 
 
 def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
@@ -54,26 +58,38 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     first, models = fusions[0], []
     for fusion in fusions:
         gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))
-        models.append(CalibratedModel(calibrator or IdentityCalibrator(), fusion, missing=tuple(sorted(gone))))
+        models.append(
+            CalibratedModel(calibrator or IdentityCalibrator(), fusion, missing=tuple(sorted(gone)))
+        )
     return Calibration(models, counts or StringCounts.fit([]), **options)
 
 
 def decide(calibration, lists, logits=LOGITS, cross_encoder_inputs=()):
     """Decisions, and which model decided."""
     decided = rank(
-        lists, Scores(np.array(logits, np.float32), 0), calibration, cross_encoder_inputs=cross_encoder_inputs
+        lists,
+        Scores(np.array(logits, np.float32), 0),
+        calibration,
+        cross_encoder_inputs=cross_encoder_inputs,
     )
     return decided, calibration.model_for(lists, cross_encoder_inputs)
 
 
 def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration:
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0, bonus=bonus)
+    rich = FeatureFusion(
+        {"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0, bonus=bonus
+    )
     bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
     calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
     models = [
         CalibratedModel(calibrator, rich, list_fusion=bare),
-        CalibratedModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, missing=("retrieval_score",), name="names"),
+        CalibratedModel(
+            PlattCalibrator(slope=3.0, intercept=0.0),
+            poor,
+            missing=("retrieval_score",),
+            name="names",
+        ),
     ]
     return Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
 
@@ -87,12 +103,20 @@ def test_counts_by_hand(counts):
     assert found.uses.tolist() == [2, 1, 1, 0, 0]
 
 
-def test_saved_counts_hold_no_text_and_do_not_depend_on_the_order_of_the_training_split(counts, tmp_path):
+def test_saved_counts_hold_no_text_and_do_not_depend_on_the_order_of_the_training_split(
+    counts, tmp_path
+):
     counts.save(tmp_path / "a")
     again = StringCounts.load(tmp_path / "a")
-    assert again.of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [3] and len(again) == 3
+    assert (
+        again.of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [3]
+        and len(again) == 3
+    )
     StringCounts.fit(reversed(TRAINING)).save(tmp_path / "b")
-    assert b"cold" not in (saved := (tmp_path / "a").read_bytes()) and saved == (tmp_path / "b").read_bytes()
+    assert (
+        b"cold" not in (saved := (tmp_path / "a").read_bytes())
+        and saved == (tmp_path / "b").read_bytes()
+    )
 
 
 def test_damaged_counts_are_refused(tmp_path):
@@ -106,7 +130,9 @@ def test_features_by_hand(counts):
     table = feature_table(lists(), counts)
     candidates, about = table.candidates, table.lists
     assert candidates["exact_name"].tolist() == [0, 1, 0]
-    np.testing.assert_allclose(candidates["mention_concept_prior"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
+    np.testing.assert_allclose(
+        candidates["mention_concept_prior"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1])
+    )
     np.testing.assert_allclose(candidates["concept_count"], np.log1p([3, 1, 0]))
     np.testing.assert_allclose(about["string_count"], np.log1p([3, 0]))
     assert list(about) == ["string_count", "seen_string"]
@@ -115,7 +141,9 @@ def test_features_by_hand(counts):
 def test_type_lifts_by_hand(counts):
     # Of five typed uses in training three are of T1; C1 had it two of two times, C2 never.
     found = feature_table(lists(types=["T1", ["T9"]]), counts).candidates["type_lift"]
-    np.testing.assert_allclose(found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0])
+    np.testing.assert_allclose(
+        found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0]
+    )
     types = TypeSets.of([["T1", "T3"], ["T1"]])
     both = counts.of_pairs(["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])).type_lifts
     np.testing.assert_allclose(
@@ -139,7 +167,9 @@ def test_type_compatibility_by_hand():
     ]
     items = [[{"name": "a", "semantic_types": kinds} for kinds in own] for own in candidates]
     given = make_lists(["m"] * 4, items, types)
-    found = feature_table(given, StringCounts.fit([]), ["type_compatibility"]).candidates["type_compatibility"]
+    found = feature_table(given, StringCounts.fit([]), ["type_compatibility"]).candidates[
+        "type_compatibility"
+    ]
     # Types that the model does not know say nothing.
     np.testing.assert_array_equal(found, [1, 0, 1, 1, np.nan, 1, 0, np.nan, 0, 1, np.nan])
 
@@ -162,7 +192,9 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
 # Candidates with too low a probability by the other features are pruned
 
 
-def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the_best_of_a_list(counts, monkeypatch):
+def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the_best_of_a_list(
+    counts, monkeypatch
+):
     scored = lists({"retrieval": [0.9, 0.1, 0.0]})
     # By the list fusion 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
     for threshold, expected in ((0.01, [1, 1, 1]), (0.1, [1, 0, 1]), (0.999, [1, 0, 1])):
@@ -180,7 +212,9 @@ def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(coun
     # The bonus goes to the best of those scored: a logit of 0 for the other would have been more.
     utility = np.array([-1.0 + 4.5 + 1.0, 4.0])
     np.testing.assert_allclose(found.log_odds, [*utility, 2.0 + 0.5 + 1.0])
-    np.testing.assert_allclose(found.probabilities[:2], np.exp(utility) / (1 + np.exp(utility).sum()))
+    np.testing.assert_allclose(
+        found.probabilities[:2], np.exp(utility) / (1 + np.exp(utility).sum())
+    )
     np.testing.assert_allclose(found.list_utilities, [4.5, 4.0, 0.5])
     # It never comes first.
     found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-9.0, 0.0, 2.0])
@@ -195,7 +229,10 @@ READ = ("preferred_name", "definition")
 
 def reading(lacking=(), **columns) -> CandidateLists:
     """Two whole lists, of which the second lacks some of what a template reads."""
-    texts = {name: [None if name in lacking and place == 2 else "x" for place in range(3)] for name in READ}
+    texts = {
+        name: [None if name in lacking and place == 2 else "x" for place in range(3)]
+        for name in READ
+    }
     sides = {"lefts": ["before", "" if "context" in lacking else "before"]}
     found = lists(types=[["T1"], ["T1"]], **columns, **sides)
     return replace(found, **{f"{name}s": pa.array(column) for name, column in texts.items()})
@@ -204,10 +241,15 @@ def reading(lacking=(), **columns) -> CandidateLists:
 @pytest.mark.parametrize("name", ["preferred_name", "definition", "context"])
 def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
     for fusion in (None, FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)):
-        fused, given = Calibration([CalibratedModel(fusion=fusion)], StringCounts.fit(TRAINING)), reading([name])
+        fused, given = (
+            Calibration([CalibratedModel(fusion=fusion)], StringCounts.fit(TRAINING)),
+            reading([name]),
+        )
         found = fused.model_for(given, [name])
         assert found.complete.tolist() == [True, False]
-        assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {name: [False, True]}
+        assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {
+            name: [False, True]
+        }
         assert fused.model_for(given).complete.all()
 
 
@@ -231,7 +273,10 @@ def test_what_each_feature_reads(counts, feature, missing):
     for name, column in found.items():
         assert column.tolist() == expected.get(name, [True, True])
     untyped = fused.model_for(scored.with_types([None, None])).missing
-    assert untyped.get("entity_type", np.ones(2)).all() and not untyped.get("semantic_types", np.zeros(2)).any()
+    assert (
+        untyped.get("entity_type", np.ones(2)).all()
+        and not untyped.get("semantic_types", np.zeros(2)).any()
+    )
 
 
 def test_a_feature_without_weight_is_not_read(counts):
@@ -243,7 +288,10 @@ def test_a_feature_without_weight_is_not_read(counts):
 
 def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
     items = [
-        [{"name": "a", "preferred_name": "A", "definition": ""}, {"name": "b", "preferred_name": " "}],
+        [
+            {"name": "a", "preferred_name": "A", "definition": ""},
+            {"name": "b", "preferred_name": " "},
+        ],
         [{"name": "c", "definition": "C"}],
         [],
     ]
@@ -258,29 +306,44 @@ def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
 def test_a_range_is_that_of_the_finite_scores_and_holds_its_ends():
     assert ScoreRange.of(np.array([0.9, np.inf, np.nan, 0.1, -np.inf])) == (0.1, 0.9)
     # A retriever may give all candidates the same score.
-    np.testing.assert_array_equal(ScoreRange(0.5, 0.5).inside(np.array([0.5, 0.4, 0.6])), [0.5, np.nan, np.nan])
+    np.testing.assert_array_equal(
+        ScoreRange(0.5, 0.5).inside(np.array([0.5, 0.4, 0.6])), [0.5, np.nan, np.nan]
+    )
 
 
 def content(calibration):
     """Of calibrator.json and thresholds.json."""
-    return calibration.to_dict(), thresholds_content({model.name: model.thresholds for model in calibration.models})
+    return calibration.to_dict(), thresholds_content(
+        {model.name: model.thresholds for model in calibration.models}
+    )
 
 
 def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
     # All are cosines within the range: only the key tells them apart.
     scored = lists({"retrieval": [0.1, 0.9, 0.5], "lexical": [0.1, 0.9, 0.5]})
     known = calibration(counts, index_key="here")
-    for keys, models in ((["here", "here"], [0, 0]), (["here", "there"], [0, 1]), (["", "here"], [1, 0])):
+    for keys, models in (
+        (["here", "here"], [0, 0]),
+        (["here", "there"], [0, 1]),
+        (["", "here"], [1, 0]),
+    ):
         given = replace(scored, index_keys=keys)
         found, choice = decide(known, given)
         assert choice.models.tolist() == models
-        whole, bare = (decide(known, each)[0] for each in (replace(scored, index_keys=["here"] * 2), lists({})))
+        whole, bare = (
+            decide(known, each)[0] for each in (replace(scored, index_keys=["here"] * 2), lists({}))
+        )
         of_first = [whole, bare][models[0]].probabilities[:2].tolist()
-        assert found.probabilities == pytest.approx([*of_first, [whole, bare][models[1]].probabilities[2]])
+        assert found.probabilities == pytest.approx(
+            [*of_first, [whole, bare][models[1]].probabilities[2]]
+        )
 
 
 def test_the_log_odds_of_what_is_sure_are_finite():
-    alone = [conditional_log_odds(np.array([utility]), np.array([0, 1]), np.zeros(1)) for utility in (20.0, -800.0)]
+    alone = [
+        conditional_log_odds(np.array([utility]), np.array([0, 1]), np.zeros(1))
+        for utility in (20.0, -800.0)
+    ]
     assert np.concatenate(alone).tolist() == pytest.approx([20.0, -800.0])
     assert 20 < conditional_log_odds(np.array([800.0]), np.array([0, 1]), np.zeros(1))[0] < np.inf
 
@@ -289,18 +352,27 @@ def test_scores_that_calibration_never_saw_count_as_missing(counts):
     for score in (25.1, np.inf, np.nan, 1.11, -0.11):
         scored = lists({"retrieval": [0.1, 0.9, score]})
         found, choice = decide(calibration(counts), scored)
-        assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [False, True]
+        assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [
+            False,
+            True,
+        ]
         assert found.probabilities[2] == pytest.approx(0.5)
-    assert decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))[1].models.tolist() == [0, 0]
+    assert decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))[
+        1
+    ].models.tolist() == [0, 0]
 
 
 def test_lists_without_inputs_are_as_if_these_had_not_been_given():
-    whole = reading(retrieval={"retrieval": [0.1, 0.2, 0.3]}, cuis=("C1", "C2", "C3"), kinds=["T1", "T2", "T1"])
+    whole = reading(
+        retrieval={"retrieval": [0.1, 0.2, 0.3]}, cuis=("C1", "C2", "C3"), kinds=["T1", "T2", "T1"]
+    )
     inputs = ("cui", *READ, "context", "entity_type", "semantic_types", "retrieval_score")
     for name in inputs:
         bare = without_inputs(whole, [name])
         assert is_missing(bare, name, bare.scores).all()
-        assert not any(is_missing(bare, other, bare.scores).any() for other in inputs if other != name)
+        assert not any(
+            is_missing(bare, other, bare.scores).any() for other in inputs if other != name
+        )
     assert without_inputs(whole, []) is whole
 
 
@@ -309,7 +381,8 @@ def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
     poor = FeatureFusion({"cross_encoder": 4.0}, {}, 0.0)
     beyond = ("retrieval_score", "cui", "entity_type")
     fused = Calibration(
-        [CalibratedModel(fusion=rich), CalibratedModel(fusion=poor, missing=beyond, name="names")], counts
+        [CalibratedModel(fusion=rich), CalibratedModel(fusion=poor, missing=beyond, name="names")],
+        counts,
     )
     scored, types = {"retrieval": [0.1, 0.9, 0.5]}, [["T1"], ["T1"]]
     # A score that one candidate lacks is one that the list lacks; so is a CUI.
@@ -330,10 +403,15 @@ def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
     again = Calibration.load(*content(calibration(counts, index_key="here")), tmp_path)
     scored = replace(lists({"retrieval": [0.1, 0.9, np.nan]}), index_keys=["here"] * 2)
-    (found, choice), (before, same) = decide(again, scored), decide(calibration(counts, index_key="here"), scored)
+    (found, choice), (before, same) = (
+        decide(again, scored),
+        decide(calibration(counts, index_key="here"), scored),
+    )
     np.testing.assert_array_equal(found.probabilities, before.probabilities)
     assert choice.models.tolist() == same.models.tolist() == [0, 1]
-    assert [model.name for model in again.models] == ["all", "names"] and again.models[1].list_fusion is None
+    assert [model.name for model in again.models] == ["all", "names"] and again.models[
+        1
+    ].list_fusion is None
     assert again.models[0].list_fusion.weights == {"retrieval": 5.0}
     assert again.score_ranges == {"retrieval": (0.0, 1.0)} and again.index_key == "here"
 
@@ -342,7 +420,10 @@ def test_calibration_round_trip(counts, tmp_path):
     ("change", "named"),
     [
         *(({"index_key": key}, "index_key") for key in (None, "", 7)),
-        *(({"score_ranges": ranges}, "score_ranges") for ranges in ({}, {"retrieval": {"low": 1, "high": 0}}, [1])),
+        *(
+            ({"score_ranges": ranges}, "score_ranges")
+            for ranges in ({}, {"retrieval": {"low": 1, "high": 0}}, [1])
+        ),
         *(({"models": models}, "models") for models in ([], [{"fusion": None}], 1)),
     ],
 )

@@ -26,18 +26,18 @@ def test_outcomes_are_the_decisions_about_top_candidates():
     )
     decided = Decisions(
         offsets=given.offsets,
+        concepts=given.concepts,
+        models=np.zeros(3, int),
         logits=np.zeros(4, np.float32),
         log_odds=np.array([-1.0, 1.0, 40.0, 41.0]),
-        probabilities=np.array([0.2, 0.7, 1.0, 1.0]),
-        order=np.array([1, 0, 3, 2]),
-        margins=np.array([-0.5, 0.5, -0.25, 0.25]),
-        tiers=np.array([3, 1, 2, 0]),
-        accepted=np.array([False, False, False, True]),
-        models=np.zeros(3, int),
+        probabilities=np.array([0.25, 0.75, 1.0, 1.0]),
+        list_utilities=np.full(4, np.nan),
+        edges=np.array([[0.5, 0.6, 0.9]] * 3),
+        accept_tier="high",
     )
     found = Outcomes.of(given, decided)
-    np.testing.assert_array_equal(found.score, [0.7, np.nan, 1.0])
-    np.testing.assert_array_equal(found.margin, [0.5, np.nan, 0.25])
+    np.testing.assert_array_equal(found.score, [0.75, np.nan, 1.0])
+    np.testing.assert_array_equal(found.margin, [0.5, np.nan, 0.0])
     assert found.answer.tolist() == ["Cb", "", "Cd"] and found.rank.tolist() == [1, -1, 0]
     assert found.tier.tolist() == ["medium", "reject", "high"] and found.accepted.tolist() == [
         False,

@@ -26,14 +26,13 @@ def decided():
     lists = CandidateLists.from_columns(HIERARCHY, MentionColumns(["a", "b", "c"], CANDIDATES))
     decisions = Decisions(
         offsets=lists.offsets,
+        concepts=lists.concepts,
+        models=np.array([1, 1, 0]),
         logits=np.array([np.nan, -2.0, 3.5], np.float32),
         log_odds=np.array([-1.0, 1.0, 9.0]),
         probabilities=np.array([0.25, 0.75, 1.0]),
-        order=np.array([1, 0, 2]),
-        margins=np.array([-0.5, 0.5, 1.0]),
-        tiers=np.array([3, 1, 0]),
-        accepted=np.array([False, True, True]),
-        models=np.array([1, 1, 0]),
+        list_utilities=np.full(3, np.nan),
+        edges=np.array([[0.5, 0.6, 0.9]] * 3),
     )
     return lists, decisions, ["all", "names"]
 

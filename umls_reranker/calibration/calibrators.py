@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core.arrays import list_offsets
-from ..core.errors import UserError
+from ..core.errors import TooLittleData, UserError
 from .logistic import fit_logistic, sigmoid
 
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
@@ -38,14 +38,15 @@ class Sample:
         """The same rows as float64.
 
         Raises:
-            UserError: fewer than two rows, a score that is not finite, scores that are all equal, or a single class.
+            TooLittleData: fewer than two rows, scores that are all equal, or a single class.
+            UserError: a score is not finite.
         """
         scores, labels = (
             np.asarray(self.scores, dtype=np.float64),
             np.asarray(self.labels, dtype=np.float64),
         )
         if len(scores) < 2:
-            raise UserError(
+            raise TooLittleData(
                 f"calibration needs at least 2 scored pairs, found {len(scores)}; enlarge the split"
             )
         bad = np.count_nonzero(~np.isfinite(scores))
@@ -54,12 +55,12 @@ class Sample:
                 f"{bad} of {len(scores)} logits are not finite; score in float32 or check the checkpoint"
             )
         if scores.min() == scores.max():
-            raise UserError(
+            raise TooLittleData(
                 "all logits of the calibration split are equal; the checkpoint has learned nothing"
             )
         for label, what in ((1, "right"), (0, "wrong")):
             if not np.any(labels == label):
-                raise UserError(
+                raise TooLittleData(
                     f"the calibration pairs contain no {what} candidate; enlarge the calibration split"
                 )
         return replace(self, scores=scores, labels=labels)
@@ -365,8 +366,8 @@ def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features / scale, scale
 
 
-def _wrong_order(reason: str) -> UserError:
-    return UserError(
+def _wrong_order(reason: str) -> TooLittleData:
+    return TooLittleData(
         f"the scores do not rank gold concepts above other candidates ({reason}); check that labels, scores and model "
         "belong together, and that higher scores are better"
     )

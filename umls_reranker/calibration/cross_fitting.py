@@ -1,10 +1,10 @@
-"""Fusions of one set of features, fitted on all documents, without each fold, and without each pair of folds."""
+"""Fusions of one set of features: on all documents, without each fold, without each two folds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes, map_in_order
-from ..core.errors import UserError
+from ..core.errors import TooLittleData
 from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrators import Sample
@@ -22,16 +22,16 @@ from .logistic import log_sums
 from .probabilities import CalibratedModel
 from .resampling import document_index
 
-# The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than these nats, which
-# is what one calibrator is better than another.
+# The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
+# these nats, which is what one calibrator is better than another.
 MOST_NATS_LOST = 0.002
-# Folds that a fit leaves out, ascending: none for the model that is served, one for the scores of held-out documents,
-# two for the utilities that such a fold's calibrator is fitted on.
+# Folds that a fit leaves out, ascending: none for the model that is served, one for the scores of
+# held-out documents, two for the utilities that such a fold's calibrator is fitted on.
 LeftOut: TypeAlias = tuple[int, ...]
 
 
 class Gain(NamedTuple):
-    """How much lower the mean log loss of held-out lists is with the cross-encoder than without, in nats.
+    """How much lower the mean log loss of held-out lists is with the cross-encoder, in nats.
 
     Attributes:
         nats: infinite if there is too little data to hold out.
@@ -47,8 +47,8 @@ class Gain(NamedTuple):
         return self.nats - self.error > MOST_NATS_LOST
 
 
-class Part(NamedTuple):
-    """Scores of the candidates of some mentions by a fit that may not have seen them.
+class FoldScores(NamedTuple):
+    """What a fit makes of the candidates of some mentions, such as those of a fold left out.
 
     Attributes:
         model: the fit.
@@ -82,7 +82,8 @@ class CrossFits:
         table: their other features.
         folds: (n,) fold of each mention.
         usable: (n,) bool, mentions to fit on; other models decide about mentions without types.
-        models: the fits by the folds left out, without calibrator and thresholds; None where there is too little data.
+        models: the fits by the folds left out, without calibrator and thresholds; None where there
+            is too little data.
     """
 
     lists: AnnotatedLists
@@ -90,74 +91,55 @@ class CrossFits:
     table: FeatureTable
     folds: np.ndarray
     usable: np.ndarray
-    models: dict[LeftOut, CalibratedModel | None]
+    models: dict[LeftOut, CalibratedModel | None] = field(default_factory=dict)
 
-    @classmethod
-    def fit(
-        cls,
-        lists: AnnotatedLists,
-        logits: np.ndarray,
-        table: FeatureTable,
-        folds: np.ndarray,
-        usable: np.ndarray,
-        names: Sequence[str],
-    ) -> CrossFits:
-        """Fit on all mentions, then from this start without each fold and each pair, with one thread per core.
+    def fit(self, names: Sequence[str]) -> CrossFits:
+        """Fit on all mentions, then from there without each fold and each two, on all cores.
 
-        Arguments are as for the attributes; `names` are the features, none if the cross-encoder decides alone.
+        Args:
+            names: the features; none if the cross-encoder decides alone.
 
         Raises:
-            UserError: there is too little data for the fit on all documents.
+            TooLittleData: there is too little data for the fit on all documents.
         """
-        fits = cls(lists, logits, table, folds, usable, {})
-        every = range(folds.max() + 1)
-        left_out = [*combinations(every, 1), *combinations(every, 2)] if len(every) > 1 else []
+        every = range(self.folds.max() + 1)
+        left_out: list[LeftOut] = []
+        if len(every) > 1:
+            left_out = [*combinations(every, 1), *combinations(every, 2)]
 
-        def attempt(left_out: LeftOut) -> CalibratedModel | None:
-            with suppress(UserError):
-                return fits._weighed(names, left_out, start)
+        def fit_without(folds: LeftOut) -> CalibratedModel | None:
+            with suppress(TooLittleData):
+                return self._fit(names, folds, start)
             return None
 
-        # Threads of the matrix products next to those of the fits would wait for each other most of the time.
+        # Threads of the matrix products next to those of the fits would wait for each other most of
+        # the time.
         with threadpool_limits(1, "blas"):
-            start = fits._weighed(names, (), CalibratedModel())
-            fitted = map_in_order(attempt, left_out)
-            bar = progress(
-                zip(left_out, fitted, strict=True), total=len(left_out), desc="fitting weights", unit=" fits"
-            )
-            return replace(fits, models={(): start, **dict(bar)})
+            start = self._fit(names, (), CalibratedModel())
+            fitted = zip(left_out, map_in_order(fit_without, left_out), strict=True)
+            bar = progress(fitted, total=len(left_out), desc="fitting weights", unit=" fits")
+            return replace(self, models={(): start, **dict(bar)})
 
-    def _weighed(self, names: Sequence[str], left_out: LeftOut, start: CalibratedModel) -> CalibratedModel:
-        """Fit the fusion and the list fusion on mentions as they are served: without logits of pruned candidates.
+    def _fit(
+        self, names: Sequence[str], left_out: LeftOut, start: CalibratedModel
+    ) -> CalibratedModel:
+        """Fit weights on the usable mentions outside some folds.
 
         Args:
             names: as for `fit`.
             left_out: the folds left out.
             start: a fit of the same features to start from.
         """
-        list_names = [name for name in names if name != CROSS_ENCODER]
         if not names:
             return CalibratedModel()
         inside = self.inside(left_out)
-        table, gold = self.table.take(inside), self.lists.annotations.gold[inside]
-        if list_names == list(names):
-            return CalibratedModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
-        table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
-        if not list_names:
-            return CalibratedModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
-        list_fusion = FeatureFusion.fit(list_names, table, gold, start.list_fusion)
-        model = CalibratedModel(list_fusion=list_fusion)
-        list_utilities = list_fusion.utilities(table)
-        retained = model.keep_candidates(table, list_utilities)
-        # Pruned candidates are served with utilities that no weight changes. More than e^50 would overflow and makes
-        # no difference.
-        sums = log_sums(np.where(retained, -np.inf, list_utilities), table.offsets)
-        pruned = np.expm1(np.minimum(sums, 50.0))
-        before = list_offsets(retained)
-        at = table.offsets[:-1] + gold
-        gold = np.where((gold >= 0) & np.append(retained, False)[at], before[at] - before[table.offsets[:-1]], -1)
-        served = table.take(np.ones(len(gold), bool), retained)
-        return replace(model, fusion=FeatureFusion.fit(names, served, gold, start.fusion, pruned))
+        table = self.table.take(inside)
+        gold = self.lists.annotations.gold[inside]
+        if CROSS_ENCODER in names:
+            table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
+            if len(names) > 1:
+                return _fit_with_cross_encoder(names, table, gold, start)
+        return CalibratedModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
 
     @property
     def served(self) -> CalibratedModel:
@@ -168,72 +150,135 @@ class CrossFits:
     @property
     def list_fusion_alone(self) -> CrossFits:
         """The fits of the list fusion alone."""
-        models = {left_out: model and model.list_fusion_alone for left_out, model in self.models.items()}
+        models = {
+            left_out: model and model.list_fusion_alone for left_out, model in self.models.items()
+        }
         return replace(self, models=models)
 
     def inside(self, left_out: LeftOut) -> np.ndarray:
         """The usable mentions outside some folds, (n,) bool."""
         return self.usable & ~np.isin(self.folds, left_out)
 
-    def held_out(self, left_out: LeftOut = ()) -> list[Part]:
-        """The mentions of each fold that is not left out, each by the fit without this fold and those left out.
+    def held_out(self, left_out: LeftOut = ()) -> list[FoldScores]:
+        """The mentions of each fold not in `left_out`, each by the fit without it and those left out.
 
         If no fold can be held out, all mentions by the fit on all.
         """
         rest = [fold for fold in range(self.folds.max() + 1) if fold not in left_out]
         models = [self.models.get(tuple(sorted((*left_out, fold)))) for fold in rest]
-        if None in models or len(rest) < 2:
-            return [self.part(self.models[left_out], ~np.isin(self.folds, left_out))]
-        return [self.part(model, self.folds == fold) for model, fold in zip(models, rest, strict=True)]
+        if len(rest) < 2 or None in models:
+            return [self.scores_by(self.models[left_out], ~np.isin(self.folds, left_out))]
+        return [
+            self.scores_by(model, self.folds == fold)
+            for model, fold in zip(models, rest, strict=True)
+        ]
 
     def sample(self, left_out: LeftOut = ()) -> Sample:
-        """Utilities of the mentions outside some folds to fit a calibrator on, by fusions that have not seen them.
+        """Utilities outside some folds to fit a calibrator on, by fusions that have not seen them.
 
         A fusion separates its own lists better than others, the more so the fewer they are.
         """
-        utility, inside = np.empty(len(self.logits)), self.inside(left_out)
-        for part in self.held_out(left_out):
-            utility[part.rows] = part.utilities
+        utility = np.empty(len(self.logits))
+        for scores in self.held_out(left_out):
+            utility[scores.rows] = scores.utilities
+        inside = self.inside(left_out)
         rows = inside[self.lists.owner]
-        offsets = list_offsets(list_sizes(self.lists.offsets)[inside]) if self.served.fusion else None
+        offsets = None
+        if self.served.fusion:
+            offsets = list_offsets(list_sizes(self.lists.offsets)[inside])
         return Sample(utility[rows], self.lists.labels[rows], offsets)
 
     def cross_encoder_gain(self) -> Gain:
         """By how much the cross-encoder lowers the log loss of held-out lists."""
-        if len(parts := self.held_out()) < 2:
+        held_out = self.held_out()
+        if len(held_out) < 2:
             return Gain(np.inf, 0.0)
         gains = np.zeros(len(self.lists))
-        for part in parts:
-            assert part.list_utilities is not None
-            labels = self.lists.labels[part.rows]
-            losses = (_losses(utility, labels, part.table) for utility in (part.list_utilities, part.utilities))
-            gains[part.mentions] = np.subtract(*losses)
+        for scores in held_out:
+            assert scores.list_utilities is not None
+            labels = self.lists.labels[scores.rows]
+            without = _list_losses(scores.list_utilities, labels, scores.table)
+            gains[scores.mentions] = without - _list_losses(scores.utilities, labels, scores.table)
         gains = gains[self.usable]
         index, documents = document_index(self.lists.annotations.documents[self.usable])
-        of_documents = np.bincount(index, gains - gains.mean(), documents)
-        error = np.sqrt((of_documents**2).sum() * documents / max(documents - 1, 1)) / len(index)
-        return Gain(float(gains.mean()), float(error))
+        deviations = np.bincount(index, gains - gains.mean(), documents)
+        variance = (deviations**2).sum() * documents / max(documents - 1, 1)
+        return Gain(float(gains.mean()), float(np.sqrt(variance) / len(index)))
 
     def pruning_cost(self) -> dict[str, float]:
-        """Shares of the candidates that the cross-encoder scores, and of top candidates that pruning changes."""
-        scored, changed = 0, 0
-        for part in self.held_out():
-            whole = part.model.utilities(part.table, self.logits[part.rows], None)
-            tops = (best_candidates(utility, part.table.offsets) for utility in (whole, part.utilities))
-            changed += np.count_nonzero(np.not_equal(*tops))
-            scored += np.count_nonzero(~np.isnan(part.logits))
-        return {"scored": scored / max(1, len(self.logits)), "changed_top": changed / len(self.lists)}
+        """Shares of the candidates that are scored, and of top candidates that pruning changes."""
+        scored = 0
+        changed = 0
+        for scores in self.held_out():
+            whole = scores.model.utilities(scores.table, self.logits[scores.rows], None)
+            top = best_candidates(whole, scores.table.offsets)
+            changed += np.count_nonzero(
+                top != best_candidates(scores.utilities, scores.table.offsets)
+            )
+            scored += np.count_nonzero(~np.isnan(scores.logits))
+        return {
+            "scored": scored / max(1, len(self.logits)),
+            "changed_top": changed / len(self.lists),
+        }
 
-    def part(self, model: CalibratedModel | None, mentions: np.ndarray) -> Part:
-        """Some mentions, (n,) bool, and the logits of the candidates that the cross-encoder scores."""
+    def scores_by(self, model: CalibratedModel | None, mentions: np.ndarray) -> FoldScores:
+        """What a fit makes of some mentions, (n,) bool: the cross-encoder scores what it retains.
+
+        Raises:
+            TooLittleData: there is no fit.
+        """
         if model is None:
-            raise UserError("too few documents to hold out a fold")
-        table, rows = self.table.take(mentions), mentions[self.lists.owner]
-        list_utilities = model.list_fusion.utilities(table) if model.list_fusion else None
-        logits = np.where(model.keep_candidates(table, list_utilities), self.logits[rows], np.float32(np.nan))
-        return Part(model, mentions, rows, table, logits, list_utilities)
+            raise TooLittleData("too few documents to hold out a fold")
+        table = self.table.take(mentions)
+        rows = mentions[self.lists.owner]
+        list_utilities = model.list_utilities(table)
+        retained = model.keep_candidates(table, list_utilities)
+        logits = np.where(retained, self.logits[rows], np.float32(np.nan))
+        return FoldScores(model, mentions, rows, table, logits, list_utilities)
 
 
-def _losses(utility: np.ndarray, labels: np.ndarray, table: FeatureTable) -> np.ndarray:
+def _fit_with_cross_encoder(
+    names: Sequence[str], table: FeatureTable, gold: np.ndarray, start: CalibratedModel
+) -> CalibratedModel:
+    """Fit the list fusion, then the fusion of all on lists as they are served: pruned by the first.
+
+    Args:
+        names: all features.
+        table: their values in n lists.
+        gold: (n,) position of the gold concept in its list, -1 if missing.
+        start: a fit of the same features to start from.
+    """
+    list_features = [name for name in names if name != CROSS_ENCODER]
+    list_fusion = FeatureFusion.fit(list_features, table, gold, start.list_fusion)
+    model = CalibratedModel(list_fusion=list_fusion)
+    list_utilities = list_fusion.utilities(table)
+    retained = model.keep_candidates(table, list_utilities)
+    fusion = FeatureFusion.fit(
+        names,
+        table.take(np.ones(len(gold), bool), retained),
+        _positions_among(retained, table.offsets, gold),
+        start.fusion,
+        _pruned_mass(list_utilities, retained, table.offsets),
+    )
+    return replace(model, fusion=fusion)
+
+
+def _pruned_mass(utility: np.ndarray, retained: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) sum of exp over each list's pruned candidates, which no weight of the fusion changes."""
+    sums = log_sums(np.where(retained, -np.inf, utility), offsets)
+    # More than e^50 would overflow and makes no difference.
+    return np.expm1(np.minimum(sums, 50.0))
+
+
+def _positions_among(retained: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """(n,) position of the gold concept among the retained candidates of its list, -1 if pruned."""
+    before = list_offsets(retained)
+    row = offsets[:-1] + gold
+    is_there = (gold >= 0) & np.append(retained, False)[row]
+    return np.where(is_there, before[row] - before[offsets[:-1]], -1)
+
+
+def _list_losses(utility: np.ndarray, labels: np.ndarray, table: FeatureTable) -> np.ndarray:
     """Log loss of each list, (n,)."""
-    return log_sums(utility, table.offsets) - np.bincount(table.owner, labels * utility, len(table.offsets) - 1)
+    gold = np.bincount(table.owner, labels * utility, len(table.offsets) - 1)
+    return log_sums(utility, table.offsets) - gold

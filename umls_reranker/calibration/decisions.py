@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,119 +16,124 @@ from .thresholds import TIERS
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
-    from .probabilities import Calibration
+    from .probabilities import Calibration, DecidingModels
+
+# Columns of `Decisions` over candidates; all else about candidates follows from them.
+CANDIDATE_COLUMNS = ("logits", "log_odds", "probabilities", "list_utilities")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decisions:
-    """Columns over the m candidates of n mentions, in the order of the lists.
+    """What models made of the m candidates of n mentions, in the order of the lists.
 
     Attributes:
         offsets: (n + 1,) where each mention's candidates start.
-        logits: (m,) float32, raw log-odds of the cross-encoder; NaN of candidates that it did not score.
+        concepts: (m,) concept of each candidate, as in `CandidateLists.concepts`.
+        models: (n,) int64, the model that decided, as an index into `Calibration.models`.
+        logits: (m,) float32, raw log-odds of the cross-encoder; NaN of candidates that it did not
+            score.
         log_odds: (m,) float64, by which the candidates of a list are ranked.
         probabilities: (m,) float64, calibrated.
-        order: (m,) int64, indices of the candidates by mention, the top candidate first.
-        margins: (m,) float64, `margins` of the probabilities.
-        tiers: (m,) int64, indices into `TIERS`.
-        accepted: (m,) bool, true for top candidates only.
-        models: (n,) int64, the model that decided, as an index into `Calibration.models`.
-        missing: input that the model of all inputs reads -> (n,) bool, mentions that lack it.
+        list_utilities: (m,) float64, log-odds by the list fusion, all features but the
+            cross-encoder; NaN where the model that decided has none.
+        edges: (n, 3) float64, lowest probabilities of the tiers low, medium and high.
+        missing: input that the model of all inputs reads -> (n,) bool, mentions without it.
+        accept_tier: lowest tier accepted at rank 1.
         truncated: number of pairs whose mention or name was truncated to the model's length.
-        list_utilities: (m,) float64, log-odds by the list fusion, all features but the cross-encoder; NaN where the
-            model that decided has none.
     """
 
     offsets: np.ndarray
+    concepts: np.ndarray
+    models: np.ndarray
     logits: np.ndarray
     log_odds: np.ndarray
     probabilities: np.ndarray
-    order: np.ndarray
-    margins: np.ndarray
-    tiers: np.ndarray
-    accepted: np.ndarray
-    models: np.ndarray
+    list_utilities: np.ndarray
+    edges: np.ndarray
     missing: Mapping[str, np.ndarray] = field(default_factory=dict)
+    accept_tier: str = "medium"
     truncated: int = 0
-    list_utilities: np.ndarray = field(default_factory=lambda: np.empty(0))
 
-    @property
+    @classmethod
+    def unscored(cls, lists: CandidateLists, deciding: DecidingModels) -> Decisions:
+        """Decisions about lists whose columns are still to be filled: no candidate has a score."""
+        size = len(lists.owner)
+        return cls(
+            offsets=lists.offsets,
+            concepts=lists.concepts,
+            models=deciding.models,
+            logits=np.full(size, np.nan, np.float32),
+            log_odds=np.full(size, np.nan),
+            probabilities=np.full(size, np.nan),
+            list_utilities=np.full(size, np.nan),
+            edges=np.full((len(lists), 3), np.inf),
+            missing=deciding.missing,
+        )
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """(m,) int64, the mention of each candidate."""
+        return list_owner(self.offsets)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """(m,) int64, indices of the candidates by mention, the top candidate first."""
+        return ranking(self.log_odds, self.offsets)
+
+    @cached_property
     def top(self) -> np.ndarray:
         """(n,) int64, index of each mention's top candidate; -1 if it has none."""
         return firsts(self.order, self.offsets)
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """(m,) float64, `margins` of the probabilities."""
+        return margins(self.probabilities, self.concepts, self.offsets)
+
+    @cached_property
+    def tiers(self) -> np.ndarray:
+        """(m,) int64, indices into `TIERS`."""
+        return 3 - (self.probabilities[:, None] >= self.edges[self.owner]).sum(axis=1)
+
+    @cached_property
+    def accepted(self) -> np.ndarray:
+        """(m,) bool, true for top candidates only."""
+        accepted = np.zeros(len(self.order), bool)
+        tops = self.top[self.top >= 0]
+        accepted[tops] = self.tiers[tops] <= TIERS.index(self.accept_tier)
+        return accepted
 
     @property
     def scored(self) -> np.ndarray:
         """(n,) int64, number of candidates of each mention that the cross-encoder scored."""
         return list_sizes(list_offsets(~np.isnan(self.logits))[self.offsets])
 
+    def at_top(self, column: np.ndarray, otherwise: Any) -> np.ndarray:
+        """(n,) value of a column (m,) for each mention's top candidate, `otherwise` without one."""
+        values = np.full(len(self.top), otherwise, column.dtype)
+        has_candidates = self.top >= 0
+        values[has_candidates] = column[self.top[has_candidates]]
+        return values
+
     def take(self, mentions: np.ndarray) -> Decisions:
         """The decisions about some mentions, (n,) bool."""
-        rows = mentions[list_owner(self.offsets)]
-        offsets = list_offsets(list_sizes(self.offsets)[mentions])
-        of_candidates = ("logits", "log_odds", "probabilities", "margins", "tiers", "accepted", "list_utilities")
-        taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in of_candidates}
-        missing = {name: lacks[mentions] for name, lacks in self.missing.items()}
-        order = ranking(taken["log_odds"], offsets)
-        return replace(self, offsets=offsets, order=order, models=self.models[mentions], missing=missing, **taken)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What models made of the m candidates of n mentions; `decide` makes `Decisions` from it.
-
-    Attributes:
-        logits: as in `Decisions`, and likewise the others.
-        edges: (n, 3) lowest probabilities of the tiers low, medium and high.
-    """
-
-    logits: np.ndarray
-    log_odds: np.ndarray
-    probabilities: np.ndarray
-    list_utilities: np.ndarray
-    edges: np.ndarray
-
-    @classmethod
-    def empty(cls, mentions: int, candidates: int) -> Scored:
-        """Columns to be filled."""
-        log_odds, probabilities, list_utilities = np.full((3, candidates), np.nan)
-        logits = np.full(candidates, np.nan, np.float32)
-        return cls(logits, log_odds, probabilities, list_utilities, np.full((mentions, 3), np.inf))
-
-    def fill(self, mentions: np.ndarray, owner: np.ndarray, other: Scored) -> None:
-        """Take the scores of some mentions, (n,) bool, from another; `owner` is that of the lists."""
-        for column, values in zip(vars(self).values(), vars(other).values(), strict=True):
-            rows = mentions if column is self.edges else mentions[owner]
-            column[rows] = values[rows]
-
-    def decide(
-        self,
-        lists: CandidateLists,
-        models: np.ndarray,
-        missing: Mapping[str, np.ndarray],
-        accept_tier: str = "medium",
-        truncated: int = 0,
-    ) -> Decisions:
-        """Order, margins, tiers and acceptance; arguments are as in `Decisions` and for `rank`."""
-        order = ranking(self.log_odds, lists.offsets)
-        tiers = 3 - (self.probabilities[:, None] >= self.edges[lists.owner]).sum(axis=1)
-        top = firsts(order, lists.offsets)
-        accepted = np.zeros(len(order), bool)
-        accepted[top[top >= 0]] = tiers[top[top >= 0]] <= TIERS.index(accept_tier)
-        return Decisions(
-            lists.offsets,
-            self.logits,
-            self.log_odds,
-            self.probabilities,
-            order,
-            margins(self.probabilities, lists.concepts, lists.offsets),
-            tiers,
-            accepted,
-            models,
-            missing,
-            truncated,
-            self.list_utilities,
+        rows = mentions[self.owner]
+        columns = {name: getattr(self, name)[rows] for name in ("concepts", *CANDIDATE_COLUMNS)}
+        return replace(
+            self,
+            offsets=list_offsets(list_sizes(self.offsets)[mentions]),
+            models=self.models[mentions],
+            edges=self.edges[mentions],
+            missing={name: is_missing[mentions] for name, is_missing in self.missing.items()},
+            **columns,
         )
+
+    def fill(self, mentions: np.ndarray, other: Decisions) -> None:
+        """Take what another model made of some mentions, (n,) bool, of the same lists."""
+        rows = mentions[self.owner]
+        for name in CANDIDATE_COLUMNS:
+            getattr(self, name)[rows] = getattr(other, name)[rows]
+        self.edges[mentions] = other.edges[mentions]
 
 
 def rank(
@@ -143,63 +149,70 @@ def rank(
 
     Args:
         lists: the lists of n mentions.
-        score: function that returns the logits of the retained candidates, (m,) bool, of lists without the inputs that
-            the deciding model does not read (`score_lists`); it is called once for each deciding model. Or the logits,
-            if they are known.
+        score: function that returns the logits of the retained candidates, (m,) bool, of lists
+            without the inputs that the deciding model does not read (`score_lists`); it is called
+            once for each deciding model. Or the logits, if they are known.
         calibration: the model's calibration.
         cross_encoder_inputs: inputs that it reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
         exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`).
     """
     lists = lists.with_whole_scores(calibration.lowest)
-    choice = calibration.model_for(lists, cross_encoder_inputs)
-    scored, truncated = Scored.empty(len(lists), len(lists.owner)), 0 if callable(score) else score.truncated
-    for number in np.unique(choice.models).tolist():
-        mentions = choice.models == number
-        truncated += _fill_scores(scored, lists, mentions, calibration, number, score, exhaustive)
+    deciding = calibration.model_for(lists, cross_encoder_inputs)
+    decisions = Decisions.unscored(lists, deciding)
+    truncated = 0 if callable(score) else score.truncated
+    for number in np.unique(deciding.models).tolist():
+        truncated += _score(decisions, lists, calibration, number, score, exhaustive)
     # The certificate of the tier "high" was measured on mentions with all inputs of the model.
-    scored.edges[~choice.complete, 2] = np.inf
-    return scored.decide(lists, choice.models, choice.missing, accept_tier, truncated)
+    decisions.edges[~deciding.complete, 2] = np.inf
+    return replace(decisions, accept_tier=accept_tier, truncated=truncated)
 
 
-def _fill_scores(
-    scored: Scored,
+def _score(
+    decisions: Decisions,
     lists: CandidateLists,
-    mentions: np.ndarray,
     calibration: Calibration,
     number: int,
     score: Callable[[CandidateLists, np.ndarray], Scores] | Scores,
     exhaustive: bool,
 ) -> int:
-    """Fill in what one model, by its number, makes of the mentions it decides about, (n,) bool: prune, then score.
+    """Fill in what one model, by its number, makes of its mentions: prune, then score.
 
     Returns:
         Number of pairs that `score` truncated; 0 if the logits are known.
     """
-    model, rows = calibration.models[number], mentions[lists.owner]
-    part = without_inputs(lists if mentions.all() else lists.take(mentions), model.missing)
-    table = calibration.feature_table(part, model)
-    list_utilities = model.list_fusion.utilities(table) if model.list_fusion else None
+    model = calibration.models[number]
+    mentions = decisions.models == number
+    rows = mentions[lists.owner]
+    if not mentions.all():
+        lists = lists.take(mentions)
+    lists = without_inputs(lists, model.missing)
+    table = calibration.feature_table(lists, model)
+    list_utilities = model.list_utilities(table)
     retained = model.keep_candidates(table, list_utilities)
     if exhaustive and model.uses_cross_encoder:
         retained[:] = True
-    logits, truncated = scored.logits[rows], 0
+    logits = decisions.logits[rows]
+    truncated = 0
     if not callable(score):
         logits = score.logits[rows]
     elif retained.any():
-        scores = score(part, retained)
-        logits, truncated = scores.logits, scores.truncated
+        scores = score(lists, retained)
+        logits = scores.logits
+        truncated = scores.truncated
     logits = np.where(retained, logits, np.float32(np.nan))
-    scored.logits[rows] = logits
-    scored.log_odds[rows], scored.probabilities[rows] = model.scores(table, logits, list_utilities)
+    scored = model.scores(table, logits, list_utilities)
+    decisions.logits[rows] = logits
+    decisions.log_odds[rows] = scored.log_odds
+    decisions.probabilities[rows] = scored.probabilities
     if list_utilities is not None:
-        scored.list_utilities[rows] = list_utilities
-    scored.edges[mentions] = model.thresholds.edges(part.types)
+        decisions.list_utilities[rows] = list_utilities
+    decisions.edges[mentions] = model.thresholds.edges(lists.types)
     return truncated
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Each probability minus the highest of any other concept in its list, or minus 0 if there is no other.
+    """Each probability minus the highest of any other concept in its list, or minus 0 without one.
 
     Args:
         probabilities: (m,) probabilities of the candidates.
@@ -209,8 +222,8 @@ def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray
     if not len(probabilities):
         return np.empty(0)
     sizes = list_sizes(offsets)
-    starts, sizes = offsets[:-1][sizes > 0], sizes[sizes > 0]
-    owner = np.repeat(np.arange(len(sizes)), sizes)
+    starts = offsets[:-1][sizes > 0]
+    owner = np.repeat(np.arange(len(starts)), sizes[sizes > 0])
     best = np.maximum.reduceat(probabilities, starts)
     leading = np.flatnonzero(probabilities == best[owner])
     leader = concepts[leading[np.unique(owner[leading], return_index=True)[1]]]

@@ -64,10 +64,16 @@ def register_feature(feature: Feature) -> None:
     Raises:
         ValueError: its name is taken, or it has an unknown input.
     """
-    unknown = [name for name in feature.inputs if name not in FEATURE_INPUTS and not name.endswith("_score")]
+    unknown = [
+        name
+        for name in feature.inputs
+        if name not in FEATURE_INPUTS and not name.endswith("_score")
+    ]
     if unknown:
         choices = ", ".join(FEATURE_INPUTS)
-        raise ValueError(f"{feature.name}: unknown inputs {unknown}; choose from {choices}, NAME_score")
+        raise ValueError(
+            f"{feature.name}: unknown inputs {unknown}; choose from {choices}, NAME_score"
+        )
     if feature.name in FEATURES:
         raise ValueError(f"feature {feature.name!r} is already registered")
     FEATURES[feature.name] = feature
@@ -102,7 +108,9 @@ class FeatureSources:
     def pair_counts(self) -> PairCounts:
         """Counts of training mentions by string, concept and type, for each candidate."""
         lists = self.lists
-        return self.counts.of_pairs(self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes)
+        return self.counts.of_pairs(
+            self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes
+        )
 
     @cached_property
     def mention_words(self) -> list[str]:
@@ -116,7 +124,9 @@ class FeatureSources:
 
     def are_names(self, mentions: Sequence[str]) -> np.ndarray:
         """Whether these forms of the mentions are known as names of the candidates' concepts, (m,) bool."""
-        return self.counts.are_names(mentions, self.lists.ids, self.lists.owner, self.lists.cuis.codes)
+        return self.counts.are_names(
+            mentions, self.lists.ids, self.lists.owner, self.lists.cuis.codes
+        )
 
     @cached_property
     def shared_trigrams(self) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +135,9 @@ class FeatureSources:
 
 
 def exact_name(sources: FeatureSources) -> np.ndarray:
-    return np.maximum(_equal(sources.lists, sources.mentions, sources.names), sources.are_names(sources.mentions))
+    return np.maximum(
+        _equal(sources.lists, sources.mentions, sources.names), sources.are_names(sources.mentions)
+    )
 
 
 def same_words(sources: FeatureSources) -> np.ndarray:
@@ -185,13 +197,17 @@ def name_in_mention(sources: FeatureSources) -> np.ndarray:
 
 
 def qualifiers(sources: FeatureSources) -> np.ndarray:
-    agreement = qualifier_agreement(sources.mentions, sources.names, sources.lists.owner, sources.lists.names.codes)
+    agreement = qualifier_agreement(
+        sources.mentions, sources.names, sources.lists.owner, sources.lists.names.codes
+    )
     return np.maximum(agreement, sources.is_other_name)
 
 
 def mention_concept_prior(sources: FeatureSources) -> np.ndarray:
     counts = sources.pair_counts
-    return np.log((counts.uses + PRIOR_USES) / (counts.strings + PRIOR_MENTIONS)[sources.lists.owner])
+    return np.log(
+        (counts.uses + PRIOR_USES) / (counts.strings + PRIOR_MENTIONS)[sources.lists.owner]
+    )
 
 
 def concept_count(sources: FeatureSources) -> np.ndarray:
@@ -229,9 +245,21 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
 
 OWN_FEATURES = (
     Feature("exact_name", "1 if a normalized name equals the normalized mention", exact_name),
-    Feature("same_words", "1 if a name and the mention have the same words in the singular, in any order", same_words),
-    Feature("mention_in_name", "share of the mention's character trigrams that are in the name", mention_in_name),
-    Feature("name_in_mention", "share of the name's character trigrams that are in the mention", name_in_mention),
+    Feature(
+        "same_words",
+        "1 if a name and the mention have the same words in the singular, in any order",
+        same_words,
+    ),
+    Feature(
+        "mention_in_name",
+        "share of the mention's character trigrams that are in the name",
+        mention_in_name,
+    ),
+    Feature(
+        "name_in_mention",
+        "share of the name's character trigrams that are in the mention",
+        name_in_mention,
+    ),
     Feature(
         "qualifier_agreement",
         "qualifier agreement: 0 if qualifiers or numbers of the name contradict those of the mention, such as left "
@@ -244,7 +272,12 @@ OWN_FEATURES = (
         mention_concept_prior,
         inputs=("cui",),
     ),
-    Feature("concept_count", "log(1 + training mentions of this concept)", concept_count, inputs=("cui",)),
+    Feature(
+        "concept_count",
+        "log(1 + training mentions of this concept)",
+        concept_count,
+        inputs=("cui",),
+    ),
     Feature(
         "type_lift",
         "log lift of the mention's type among training mentions of this concept",
@@ -257,7 +290,11 @@ OWN_FEATURES = (
         type_compatibility,
         inputs=("entity_type", "semantic_types"),
     ),
-    Feature(LIST_POSITION, "minus the log of the rank in the list, for user-provided candidate lists", list_position),
+    Feature(
+        LIST_POSITION,
+        "minus the log of the rank in the list, for user-provided candidate lists",
+        list_position,
+    ),
     Feature(
         "concept_age",
         "minus the number in the CUI, in millions: concepts added to the UMLS early are mentioned more often",
@@ -330,7 +367,10 @@ class FeatureTable:
 
     @classmethod
     def of(
-        cls, lists: CandidateLists, candidates: Mapping[str, np.ndarray], about_lists: Mapping[str, np.ndarray]
+        cls,
+        lists: CandidateLists,
+        candidates: Mapping[str, np.ndarray],
+        about_lists: Mapping[str, np.ndarray],
     ) -> FeatureTable:
         """Make a table of these columns."""
         return cls(candidates, about_lists, lists.offsets, lists.concepts)
@@ -357,7 +397,9 @@ class FeatureTable:
         )
 
 
-def feature_table(lists: CandidateLists, counts: StringCounts, names: Iterable[str] | None = None) -> FeatureTable:
+def feature_table(
+    lists: CandidateLists, counts: StringCounts, names: Iterable[str] | None = None
+) -> FeatureTable:
     """Compute the features of lists.
 
     Args:

@@ -1,20 +1,21 @@
 """Fusion of features: one probability per candidate from all its features.
 
-A conditional logit over a mention's candidates and NIL (see `logistic`):
+A conditional logit over a mention's candidates and NIL, none of them (see `logistic`):
 
-    utility of candidate c    u_c = sum of weight x feature  (+ bonus, if no other of its list has more)
-    utility of NIL           u_0 = intercept + sum of weight x features of the mention's string
+    utility of candidate c  u_c = sum of weight x feature (+ bonus, if none of its list has more)
+    utility of NIL          u_0 = intercept + sum of weight x features of the mention's string
     P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
 
-All weights of candidates and the bonus are >= 0. Without a bonus, gold concepts far down in some lists flatten all
-lists. With it, the mean probability of top candidates equals the share that is correct.
+All weights of candidates and the bonus are >= 0. Without a bonus, gold concepts far down in some
+lists flatten all lists. With it, the mean probability of top candidates equals the share that is
+correct.
 
-If the mention's string was seen in training, its use there matters more and names less. So such lists have a second
-set of weights, which stays near the first unless the data say otherwise.
+If the mention's string was seen in training, its use there matters more and names less. So such
+lists have a second set of weights, which stays near the first unless the data say otherwise.
 
-A higher feature of a candidate, all else equal, never lowers its probability, because NIL does not depend on the
-candidates. The probabilities of a list's concepts sum to less than one; the rest is the probability of NIL. The
-weights are stored as readable JSON.
+A higher feature of a candidate, all else equal, never lowers its probability, because NIL does not
+depend on the candidates. The probabilities of a list's concepts sum to less than one; the rest is
+the probability of NIL. The weights are stored as readable JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import TooLittleData, UserError
 from .features import FEATURES, LIST_FEATURES, FeatureTable
 from .logistic import conditional_log_odds, fit_logistic, top_candidates
 
@@ -35,9 +36,10 @@ SEEN = "seen_string"
 RIDGE = 1e-5
 # Ridge of the difference between the weights for seen strings and for others.
 RIDGE_BETWEEN = 1e-3
-# With n lists, the ridge is at least min((`FEW_LISTS` / n)^2, `MOST_RIDGE` / n); that of the difference is ten times
-# as large.
-FEW_LISTS, MOST_RIDGE = 17, 10
+# With n lists, the ridge is at least min((`FEW_LISTS` / n)^2, `MOST_RIDGE` / n); that of the
+# difference is ten times as large.
+FEW_LISTS = 17
+MOST_RIDGE = 10
 # Of all utilities together, when the bonus is fitted; and the largest bonus.
 SLOPES = (0.05, 20.0)
 LARGEST_BONUS = 30.0
@@ -48,11 +50,13 @@ class FeatureFusion:
     """Fitted weights; `fit` or `from_dict` makes it.
 
     Attributes:
-        weights: feature of a candidate -> weight >= 0, in the feature's unit, for strings not seen in training.
-        seen_weights: the same for strings seen in training; by default `weights`.
+        weights: feature of a candidate -> weight >= 0, in the feature's unit, for strings not seen
+            in training.
         nil_weights: feature of a list -> weight.
         nil_intercept: utility of NIL if all its features are 0.
-        bonus: added to the utility of the top candidate of each list, and of candidates equal to it.
+        seen_weights: as `weights`, for strings seen in training; by default `weights`.
+        bonus: added to the utility of the top candidate of each list, and of candidates equal to
+            it.
     """
 
     weights: dict[str, float]
@@ -77,61 +81,54 @@ class FeatureFusion:
     ) -> FeatureFusion:
         """Maximize the likelihood of the gold concepts, and of NIL for lists without it.
 
-        First the weights, without a bonus. Then, given their top candidates, the bonus, a common factor of all
-        utilities, and the utility of NIL.
+        First the weights, without a bonus. Then, given their top candidates, the bonus, a common
+        factor of all utilities, and the utility of NIL.
 
         Args:
             names: names of the features of candidates.
-            table: features of n mentions; a mention without types supports no candidate by its type.
+            table: features of n mentions; a mention without types supports no candidate by its
+                type.
             gold: (n,) position of the gold concept in its list, -1 if missing.
             start: a fit of the same features on similar lists; saves time.
-            pruned: (n,) sum of the exponentials of the utilities, against NIL, of the pruned candidates of each
-                list; by default 0. Their utilities are not fitted, and a gold concept among them counts as missing.
+            pruned: (n,) sum of the exponentials of the utilities, against NIL, of the pruned
+                candidates of each list; by default 0. Their utilities are not fitted, and a gold
+                concept among them counts as missing.
 
         Raises:
-            UserError: no list contains its gold concept, or no feature varies.
+            TooLittleData: no list contains its gold concept.
+            UserError: a feature is not finite.
         """
         if not np.any(np.asarray(gold) >= 0):
-            raise UserError(
-                "no calibration mention has its gold concept among its candidates; there is nothing to fit on"
+            raise TooLittleData(
+                "no calibration mention has its gold concept among its candidates; there is "
+                "nothing to fit on"
             )
-        columns = {name: table.candidates[name] for name in names}
-        columns |= {name: np.nan_to_num(column) for name, column in columns.items() if reads_type(name)}
-        features, center, scale = _standardized(columns)
-        list_features, list_center, list_scale = _standardized(table.lists)
-        owner, offsets = table.owner, table.offsets
-        # Additional candidates lower the probabilities of all others, as a higher utility of NIL does.
-        fixed = 0.0 if pruned is None else -np.log1p(pruned)[owner]
-        seen = _seen(table)[owner, None]
-        labels = np.zeros(len(owner))
-        labels[(offsets[:-1] + gold)[gold >= 0]] = 1.0
-        k, rest = len(center), len(list_center) + 1
-        # Two sets of weights for the same features: a candidate's features fill the columns of its list's set. Adding
-        # to the utility of NIL subtracts from that of all candidates.
-        rows = np.hstack([features * ~seen, features * seen, -list_features[owner], np.full((len(owner), 1), -1.0)])
-        of_few = min((FEW_LISTS / len(gold)) ** 2, MOST_RIDGE / len(gold))
-        ridge = np.zeros((2 * k + rest,) * 2)
-        ridge[: 2 * k, : 2 * k] = max(RIDGE_BETWEEN, 10 * of_few) * np.kron([[1, -1], [-1, 1]], np.eye(k))
-        ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += max(RIDGE, of_few)
-        lower = np.repeat([0.0, -np.inf], [2 * k, rest])
-        ridge *= 2 * len(gold)
-        upper, former = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
+        design = Design.of(names, table)
+        labels = np.zeros(len(table.owner))
+        labels[(table.offsets[:-1] + gold)[gold >= 0]] = 1.0
+        # Additional candidates lower the probabilities of all others, as a higher utility of NIL
+        # does.
+        fixed = 0.0 if pruned is None else -np.log1p(pruned)[table.owner]
         coefficients = fit_logistic(
-            rows, labels, lower, upper, offsets=offsets, ridge=ridge, start=former, fixed=fixed
+            design.columns,
+            labels,
+            design.lower,
+            np.full(len(design.lower), np.inf),
+            offsets=table.offsets,
+            ridge=design.ridge(len(gold)),
+            start=None if start is None else start._standardized,
+            fixed=fixed,
         )
-        weights, seen_weights = coefficients[:k] / scale, coefficients[k : 2 * k] / scale
-        nil_weights = coefficients[2 * k : -1] / list_scale
-        # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
-        intercept = float(coefficients[-1] + weights @ center - nil_weights @ list_center)
-        of_nil = dict(zip(table.lists, nil_weights.tolist(), strict=True))
-        of_nil[SEEN] += float((seen_weights - weights) @ center)
-        sets = [dict(zip(names, values.tolist(), strict=True)) for values in (weights, seen_weights)]
-        utility = cls(sets[0], of_nil, intercept, sets[1]).utilities(table)
-        bonus = _fit_bonus(utility, offsets, labels, fixed)
-        unseen, seen_set, of_nil = (
-            {name: bonus.slope * weight for name, weight in column.items()} for column in (*sets, of_nil)
+        fusion = design.fusion(coefficients)
+        bonus = _fit_bonus(fusion.utilities(table), table.offsets, labels, fixed)
+        return cls(
+            weights=_scaled(fusion.weights, bonus.slope),
+            nil_weights=_scaled(fusion.nil_weights, bonus.slope),
+            nil_intercept=bonus.slope * fusion.nil_intercept - bonus.shift,
+            seen_weights=_scaled(fusion.seen_weights, bonus.slope),
+            bonus=bonus.bonus,
+            _standardized=coefficients,
         )
-        return cls(unseen, of_nil, bonus.slope * intercept - bonus.shift, seen_set, bonus.bonus, coefficients)
 
     @cached_property
     def read(self) -> tuple[str, ...]:
@@ -139,20 +136,20 @@ class FeatureFusion:
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
 
     def utilities(self, table: FeatureTable) -> np.ndarray:
-        """Utilities of the candidates minus that of NIL, which are log-odds against it, (m,) float64."""
-        none = np.zeros(len(table.offsets) - 1)
+        """Utilities of the candidates minus that of NIL, log-odds against it, (m,) float64."""
+        nil = np.zeros(len(table.offsets) - 1)
         for name, weight in self.nil_weights.items():
             if weight:
-                none += weight * table.lists[name]
-        none = self.nil_intercept + none
-        owner, nothing = table.owner, np.zeros(len(table.concepts))
-        columns = np.array([table.candidates.get(name, nothing) for name in self.read], np.float64)
-        columns = columns.reshape(len(self.read), len(owner))
+                nil += weight * table.lists[name]
+        nil = self.nil_intercept + nil
+        absent = np.zeros(len(table.concepts))
+        columns = np.array([table.candidates.get(name, absent) for name in self.read], np.float64)
+        columns = columns.reshape(len(self.read), len(table.owner))
         columns[np.isnan(columns)] = 0.0
         weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
-        seen = _seen(table).astype(int)[owner]
+        which = _is_seen(table).astype(int)[table.owner]
         # Feature by feature: equal candidates have bitwise equal utilities in any list.
-        utility = sum(weights.reshape(-1, 2)[:, seen] * columns) - none[owner]
+        utility = sum(weights.reshape(-1, 2)[:, which] * columns) - nil[table.owner]
         return utility + self.bonus * top_candidates(utility, table.offsets)
 
     def __call__(self, table: FeatureTable) -> np.ndarray:
@@ -182,29 +179,156 @@ class FeatureFusion:
         """
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
-            seen_weights = {name: float(state["seen_weights"][name]) for name in weights}
-            nil_weights = {str(name): float(value) for name, value in state["nil_weights"].items()}
-            intercept, bonus = float(state["nil_intercept"]), float(state["top_candidate_bonus"])
+            nil = {str(name): float(value) for name, value in state["nil_weights"].items()}
+            fusion = cls(
+                weights=weights,
+                nil_weights=nil,
+                nil_intercept=float(state["nil_intercept"]),
+                seen_weights={name: float(state["seen_weights"][name]) for name in weights},
+                bonus=float(state["top_candidate_bonus"]),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
             ) from None
         known = dict.fromkeys((*FEATURES, *scores))
         unknown = [name for name in weights if name not in known]
-        unknown += [name for name in nil_weights if name not in LIST_FEATURES]
+        unknown += [name for name in nil if name not in LIST_FEATURES]
         if unknown:
             raise UserError(
-                f"calibrator.json: unknown feature {', '.join(unknown)}; upgrade umls_reranker or calibrate again; "
-                f"known features: {', '.join(known)}"
+                f"calibrator.json: unknown feature {', '.join(unknown)}; upgrade umls_reranker or "
+                f"calibrate again; known features: {', '.join(known)}"
             )
-        if not (
-            all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values(), bonus])
-            and np.isfinite([*nil_weights.values(), intercept]).all()
-        ):
+        fusion._require_finite()
+        return fusion
+
+    def _require_finite(self) -> None:
+        """Refuse weights that are negative or not finite."""
+        positive = np.array([*self.weights.values(), *self.seen_weights.values(), self.bonus])
+        signed = np.array([*self.nil_weights.values(), self.nil_intercept])
+        is_valid = np.isfinite(positive) & (positive >= 0)
+        if not (is_valid.all() and np.isfinite(signed).all()):
             raise UserError(
-                "calibrator.json: a fusion weight is negative or not finite; run the calibrate stage again"
+                "calibrator.json: a fusion weight is negative or not finite; run the calibrate "
+                "stage again"
             )
-        return cls(weights, nil_weights, intercept, seen_weights, bonus)
+
+
+class Standardized(NamedTuple):
+    """Columns with mean 0 and deviation 1.
+
+    Attributes:
+        values: (rows, k) float64.
+        center: (k,) their means before.
+        scale: (k,) their deviations before; 1 of a constant, which becomes 0.
+    """
+
+    values: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray]) -> Standardized:
+        """Standardize columns of numbers.
+
+        Raises:
+            UserError: a value is not finite; names its column.
+        """
+        for name, column in columns.items():
+            if not np.isfinite(column).all():
+                raise UserError(
+                    f"feature {name!r} has non-finite values; check the candidates and the model"
+                )
+        values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
+        center = values.mean(axis=0)
+        scale = values.std(axis=0)
+        # The standard deviation of a constant may be a rounding error instead of 0.
+        constant = values.min(axis=0) == values.max(axis=0)
+        center[constant] = values[0, constant]
+        scale[constant] = 1.0
+        return cls((values - center) / scale, center, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The matrix that a fusion is fitted on: k features of m candidates and l features of lists.
+
+    Two sets of weights belong to the same features: a candidate's features fill the columns of its
+    list's set. Adding to the utility of NIL subtracts from that of all candidates.
+
+    Attributes:
+        columns: (m, 2 k + l + 1): features for strings not seen in training and for those seen,
+            features of lists, and a constant.
+        features: the k features of candidates, by name.
+        lists: the l features of lists, by name.
+        candidate_scale: how the former were standardized.
+        list_scale: how the latter were standardized.
+    """
+
+    columns: np.ndarray
+    features: tuple[str, ...]
+    lists: tuple[str, ...]
+    candidate_scale: Standardized
+    list_scale: Standardized
+
+    @classmethod
+    def of(cls, names: Sequence[str], table: FeatureTable) -> Design:
+        """The matrix of some features of a table.
+
+        Raises:
+            UserError: as for `Standardized.of`.
+        """
+        features = {name: table.candidates[name] for name in names}
+        for name in filter(reads_type, names):
+            features[name] = np.nan_to_num(features[name])
+        candidates = Standardized.of(features)
+        lists = Standardized.of(table.lists)
+        is_seen = _is_seen(table)[table.owner, None]
+        columns = [
+            np.where(is_seen, 0.0, candidates.values),
+            np.where(is_seen, candidates.values, 0.0),
+            -lists.values[table.owner],
+            np.full((len(table.owner), 1), -1.0),
+        ]
+        return cls(np.hstack(columns), tuple(names), tuple(table.lists), candidates, lists)
+
+    @property
+    def lower(self) -> np.ndarray:
+        """Lower bounds of the coefficients: weights of candidates are not negative."""
+        size = 2 * len(self.features)
+        return np.repeat([0.0, -np.inf], [size, self.columns.shape[1] - size])
+
+    def ridge(self, lists: int) -> np.ndarray:
+        """Precision of the normal prior of the coefficients for a fit on so many lists.
+
+        The two weights of a feature are drawn to each other, all but the constant to 0.
+        """
+        size = len(self.features)
+        few = min((FEW_LISTS / lists) ** 2, MOST_RIDGE / lists)
+        ridge = np.zeros((self.columns.shape[1],) * 2)
+        between = np.kron([[1, -1], [-1, 1]], np.eye(size))
+        ridge[: 2 * size, : 2 * size] = max(RIDGE_BETWEEN, 10 * few) * between
+        diagonal = np.arange(self.columns.shape[1] - 1)
+        ridge[diagonal, diagonal] += max(RIDGE, few)
+        return ridge * (2 * lists)
+
+    def fusion(self, coefficients: np.ndarray) -> FeatureFusion:
+        """The fusion of these coefficients, in the units of the features and without a bonus."""
+        size = len(self.features)
+        center = self.candidate_scale.center
+        weights = coefficients[:size] / self.candidate_scale.scale
+        seen_weights = coefficients[size : 2 * size] / self.candidate_scale.scale
+        nil_weights = coefficients[2 * size : -1] / self.list_scale.scale
+        # Shifting all candidates of a list by the same amount equals shifting NIL by the opposite.
+        intercept = coefficients[-1] + weights @ center - nil_weights @ self.list_scale.center
+        named_nil_weights = dict(zip(self.lists, nil_weights.tolist(), strict=True))
+        named_nil_weights[SEEN] += float((seen_weights - weights) @ center)
+        return FeatureFusion(
+            weights=dict(zip(self.features, weights.tolist(), strict=True)),
+            nil_weights=named_nil_weights,
+            nil_intercept=float(intercept),
+            seen_weights=dict(zip(self.features, seen_weights.tolist(), strict=True)),
+        )
 
 
 def reads_type(feature: str) -> bool:
@@ -213,36 +337,35 @@ def reads_type(feature: str) -> bool:
 
 
 class _Bonus(NamedTuple):
-    """The factor of all utilities, the constant added to them, and the bonus of the top candidates."""
+    """The factor of all utilities, the constant added to them, and the bonus of top candidates."""
 
     slope: float
     shift: float
     bonus: float
 
 
-def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray, fixed: np.ndarray | float) -> _Bonus:
+def _fit_bonus(
+    utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray, fixed: np.ndarray | float
+) -> _Bonus:
     """Fit a bonus to utilities (m,); `fixed` is as for `fit_logistic`."""
     scale = utility.std() or 1.0
-    features = np.column_stack([utility / scale, np.ones(len(utility)), top_candidates(utility, offsets)])
-    lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_BONUS])
-    start = np.array([scale, 0.0, 0.0])
-    slope, shift, bonus = fit_logistic(features, labels, lower, upper, offsets=offsets, start=start, fixed=fixed)
+    is_top = top_candidates(utility, offsets)
+    slope, shift, bonus = fit_logistic(
+        np.column_stack([utility / scale, np.ones(len(utility)), is_top]),
+        labels,
+        np.array([SLOPES[0] * scale, -np.inf, 0.0]),
+        np.array([SLOPES[1] * scale, np.inf, LARGEST_BONUS]),
+        offsets=offsets,
+        start=np.array([scale, 0.0, 0.0]),
+        fixed=fixed,
+    )
     return _Bonus(float(slope / scale), float(shift), float(bonus))
 
 
-def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, k) with mean 0 and deviation 1, and the means and deviations; a constant feature becomes 0."""
-    values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
-    if not np.isfinite(values).all():
-        name = next(name for name, column in columns.items() if not np.isfinite(column).all())
-        raise UserError(f"feature {name!r} has non-finite values; check the candidates and the model")
-    center, scale = values.mean(axis=0), values.std(axis=0)
-    # The standard deviation of a constant may be a rounding error instead of 0.
-    constant = values.min(axis=0) == values.max(axis=0)
-    center[constant], scale[constant] = values[0, constant], 1.0
-    return (values - center) / scale, center, scale
+def _scaled(weights: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {name: factor * weight for name, weight in weights.items()}
 
 
-def _seen(table: FeatureTable) -> np.ndarray:
+def _is_seen(table: FeatureTable) -> np.ndarray:
     """Whether each list's string was seen in training, (n,) bool."""
     return np.asarray(table.lists[SEEN]) > 0

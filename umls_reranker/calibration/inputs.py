@@ -1,13 +1,14 @@
-"""The inputs that a model reads, and the mentions that lack some of them.
+"""The inputs that a model reads, and the mentions of which some are missing.
 
 Calibration, evaluation and serving all use `probabilities.Calibration`, which follows these rules:
 
 * ``cui``, ``preferred_name``: a text that is not blank.
-* ``definition``, ``semantic_types``: present. A concept without any has "" or []; None means missing.
+* ``definition``, ``semantic_types``: present. A concept without any has "" or []; None means
+  missing.
 * ``context``: text on at least one side of the mention.
 * ``entity_type``: at least one type that the model knows.
-* scores of retrievers, such as ``bm25_score``: a number in the range that calibration saw, extended by a tenth on each
-side.
+* scores of retrievers, such as ``bm25_score``: a number in the range that calibration saw, extended
+  by a tenth on each side.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
 from ..lists.candidate_lists import CandidateLists
@@ -27,29 +27,37 @@ from .features import FEATURES
 
 Lists = TypeVar("Lists", bound=CandidateLists)
 
-# Names of the two kinds of model: of all that the lists had, and of names alone. Each has a twin without the type.
-ALL_INPUTS, NAMES_ALONE, NO_TYPE = "all", "names", "no type"
+# Names of the two kinds of model: of all that the lists had, and of names alone. Each has a twin
+# without the type.
+ALL_INPUTS = "all"
+NAMES_ALONE = "names"
+NO_TYPE = "no type"
 # Share of a score's range by which scores at serving may exceed it on either side.
 MARGIN = 0.1
 
 
 def inputs_of(features: Iterable[str]) -> list[str]:
-    """Inputs that features need; a feature that is not declared is a score of user-provided lists."""
+    """Inputs that features need; one that is not declared is a score of user-provided lists."""
     inputs: list[str] = []
     for feature in features:
-        inputs += FEATURES[feature].inputs if feature in FEATURES else (feature.removesuffix(FOUND) + SUFFIX,)
+        if feature in FEATURES:
+            inputs += FEATURES[feature].inputs
+        else:
+            inputs.append(feature.removesuffix(FOUND) + SUFFIX)
     return list(dict.fromkeys(inputs))
 
 
-def missing_by_model(features: Sequence[str], cross_encoder_inputs: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
-    """The inputs that each model does not read, by its name: that of all inputs first, that of names alone last.
+def missing_by_model(
+    features: Sequence[str], cross_encoder_inputs: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """The inputs that each model does not read, by its name: that of all inputs comes first.
 
     Args:
         features: all features that are weighed; none if the cross-encoder alone decides.
         cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`).
     """
-    read = [*cross_encoder_inputs, *inputs_of(features), "entity_type"]
-    beyond_names = tuple(name for name in dict.fromkeys(read) if name != "entity_type")
+    read = dict.fromkeys([*cross_encoder_inputs, *inputs_of(features)])
+    beyond_names = tuple(name for name in read if name != "entity_type")
     return {
         ALL_INPUTS: (),
         NO_TYPE: ("entity_type",),
@@ -58,22 +66,26 @@ def missing_by_model(features: Sequence[str], cross_encoder_inputs: Sequence[str
     }
 
 
-def without_inputs(lists: Lists, removed: Sequence[str]) -> Lists:
+def without_inputs(lists: Lists, missing: Sequence[str]) -> Lists:
     """The lists without these inputs."""
-    if not removed:
+    if not missing:
         return lists
-    candidates, changed = len(lists.owner), dict[str, Any]()
-    if "cui" in removed:
+    candidates = len(lists.owner)
+    changed: dict[str, Any] = {}
+    if "cui" in missing:
         changed["cuis"] = RepeatedTexts([None], np.zeros(candidates, np.int64))
-    changed |= {f"{name}s": pa.nulls(candidates, pa.string()) for name in FIELDS if name in removed}
-    if "context" in removed:
-        changed["lefts"] = changed["rights"] = [""] * len(lists)
-    if "entity_type" in removed:
+    for name in FIELDS:
+        if name in missing:
+            changed[f"{name}s"] = pa.nulls(candidates, pa.string())
+    if "context" in missing:
+        changed["lefts"] = [""] * len(lists)
+        changed["rights"] = [""] * len(lists)
+    if "entity_type" in missing:
         changed["types"] = replace(lists.types, codes=np.full(len(lists), -1))
-    if "semantic_types" in removed:
+    if "semantic_types" in missing:
         changed["candidate_types"] = replace(lists.candidate_types, codes=np.full(candidates, -1))
     changed["scores"] = {
-        name: np.full(candidates, np.nan) if f"{name}_score" in removed else column
+        name: np.full(candidates, np.nan) if f"{name}{SUFFIX}" in missing else column
         for name, column in lists.scores.items()
     }
     return replace(lists, **changed)
@@ -98,26 +110,26 @@ class ScoreRange(NamedTuple):
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> ScoreRange:
         """Inverse of `_asdict`; raises an error of any usual kind if the state is not a range."""
-        low, high = float(state["low"]), float(state["high"])
-        if not -np.inf < low <= high < np.inf:
-            raise ValueError(f"{low} to {high} is not a range of finite numbers")
-        return cls(low, high)
+        scores = cls(float(state["low"]), float(state["high"]))
+        if not -np.inf < scores.low <= scores.high < np.inf:
+            raise ValueError(f"{scores.low} to {scores.high} is not a range of finite numbers")
+        return scores
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """Bounds within which a score counts, including the margin."""
+    def bounds(self) -> ScoreRange:
+        """The range within which a score counts: this one with its margin."""
         margin = MARGIN * (self.high - self.low)
-        return self.low - margin, self.high + margin
+        return ScoreRange(self.low - margin, self.high + margin)
 
     def inside(self, scores: np.ndarray) -> np.ndarray:
-        """The scores, with NaN where they are outside the bounds or not finite, (m,) float64."""
+        """The scores, with NaN where they are out of bounds or not finite, (m,) float64."""
         low, high = self.bounds
         scores = np.asarray(scores, np.float64)
         return np.where((scores >= low) & (scores <= high), scores, np.nan)
 
 
 def is_missing(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Mentions that lack an input, or have a candidate that lacks it, (n,) bool.
+    """Mentions of which an input is missing, or that of one of their candidates, (n,) bool.
 
     Args:
         lists: the candidate lists.
@@ -131,24 +143,27 @@ def is_missing(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray
         return ~lists.types.is_known
     if name == "semantic_types":
         # For a mention without types, it is unknown whether its candidates had any.
-        return lists.types.is_known & lists_with_any(lists.candidate_types.codes < 0, lists.offsets)
+        is_untyped = lists_with_any(lists.candidate_types.codes < 0, lists.offsets)
+        return lists.types.is_known & is_untyped
     if name == "cui":
-        lacks = _blank(lists.cuis)
+        missing = _is_blank(lists.cuis)
     elif name == "preferred_name":
-        lacks = _blank(encoded_texts(lists.preferred_names))
+        missing = _is_blank(encoded_texts(lists.preferred_names))
     elif name == "definition":
-        lacks = pc.is_null(lists.definitions).to_numpy(zero_copy_only=False)
+        missing = lists.definitions.is_null().to_numpy(zero_copy_only=False)
+    elif name.removesuffix(SUFFIX) in scores:
+        missing = np.isnan(scores[name.removesuffix(SUFFIX)])
     else:
-        lacks = np.isnan(scores.get(name.removesuffix("_score"), np.full(len(lists.names), np.nan)))
-    return lists_with_any(lacks, lists.offsets)
+        missing = np.ones(len(lists.owner), bool)
+    return lists_with_any(missing, lists.offsets)
 
 
 def always_missing(lists: CandidateLists, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Those of some inputs that every list lacks, in their order."""
+    """Those of some inputs that are missing of every mention, in their order."""
     return tuple(name for name in inputs if is_missing(lists, name, lists.scores).all())
 
 
-def _blank(column: RepeatedTexts) -> np.ndarray:
+def _is_blank(column: RepeatedTexts) -> np.ndarray:
     return np.array([not (text and text.strip()) for text in column.texts], bool)[column.codes]
 
 

@@ -38,11 +38,15 @@ def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         most[filled] = np.maximum(0.0, np.maximum.reduceat(utility, offsets[filled]))
     total = np.exp(-most)
     if len(filled):
-        total[filled] += np.add.reduceat(np.exp(utility - most[list_owner(offsets)]), offsets[filled])
+        total[filled] += np.add.reduceat(
+            np.exp(utility - most[list_owner(offsets)]), offsets[filled]
+        )
     return most + np.log(total)
 
 
-def conditional_log_odds(utility: np.ndarray, offsets: np.ndarray, concepts: np.ndarray) -> np.ndarray:
+def conditional_log_odds(
+    utility: np.ndarray, offsets: np.ndarray, concepts: np.ndarray
+) -> np.ndarray:
     """Log-odds of the candidates' probabilities, (m,) float64, finite.
 
     Args:

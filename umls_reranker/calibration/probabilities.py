@@ -1,13 +1,13 @@
 """From logits and other features of candidates to calibrated probabilities.
 
-A `Calibration` holds at most four models: of all inputs that the calibration lists had, and of names alone, each with
-and without the mention's type. Each has its own weights, calibrator, thresholds and certificate, fitted on the
-calibration lists without the inputs that it does not read. The first model whose inputs a mention has decides, and
-ignores all other inputs.
+A `Calibration` holds at most four models: of all inputs that the calibration lists had, and of
+names alone, each with and without the mention's type. Each has its own weights, calibrator,
+thresholds and certificate, fitted on the calibration lists without the inputs that it does not
+read. The first model whose inputs a mention has decides, and ignores all other inputs.
 
-The cross-encoder scores only retained candidates: those with a probability of at least `PRUNING_THRESHOLD` by the
-other features. The rest are pruned: their logit is NaN, and their odds against NIL come from the other
-features.
+The cross-encoder scores only retained candidates: those with a probability of at least
+`PRUNING_THRESHOLD` by the other features. The rest are pruned: their logit is NaN, and their odds
+against NIL come from the other features.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class CalibratedScores(NamedTuple):
     """Scores of m candidates.
 
     Attributes:
-        log_odds: (m,) for ranking the candidates of a list: the cross-encoder's log-odds or, with a fusion, those of
-            each candidate against NIL.
+        log_odds: (m,) for ranking the candidates of a list: the cross-encoder's log-odds or, with a
+            fusion, those of each candidate against NIL.
         probabilities: (m,) float64, calibrated.
     """
 
@@ -56,14 +56,15 @@ class CalibratedModel:
     """A model for mentions with certain inputs.
 
     Attributes:
-        calibrator: calibrator of the log-odds. With a fusion it works inside lists, on the candidates' log-odds
-            against NIL, so that a list's probabilities sum to less than one.
+        calibrator: calibrator of the log-odds. With a fusion it works inside lists, on the
+            candidates' log-odds against NIL, so that a list's probabilities sum to less than one.
         fusion: fusion of features; None: the cross-encoder alone decides.
         thresholds: thresholds on the probabilities, with the certificate of the tier high.
-        missing: inputs missing in the lists that it was fitted on; for the model of all inputs, those that no list
-            had.
-        name: name of its inputs: "all", "no type", "names", "names, no type".
-        list_fusion: fusion of all features but the cross-encoder; None if there are no others, or no cross-encoder.
+        missing: inputs missing in the lists that it was fitted on; for the model of all inputs,
+            those that no list had.
+        name: what it reads: "all", "no type", "names", "names, no type".
+        list_fusion: fusion of all features but the cross-encoder; None if there are no others, or
+            no cross-encoder.
     """
 
     calibrator: Calibrator = field(default_factory=IdentityCalibrator)
@@ -91,8 +92,9 @@ class CalibratedModel:
         """
         names = list(cross_encoder_inputs) if self.uses_cross_encoder else []
         names += self._fusion_inputs
-        # The others have a twin for mentions without a type.
-        names += ["entity_type"] if self.name != ALL_INPUTS and self.thresholds.reads_types else []
+        # Fallback models have a twin for mentions without a type.
+        if self.name != ALL_INPUTS and self.thresholds.reads_types:
+            names.append("entity_type")
         return [name for name in dict.fromkeys(names) if name not in self.missing]
 
     @cached_property
@@ -100,11 +102,15 @@ class CalibratedModel:
         """Inputs of the features with a weight."""
         return inputs_of(self.fusion.read if self.fusion else ())
 
-    def keep_candidates(self, table: FeatureTable, list_utilities: np.ndarray | None) -> np.ndarray:
-        """The candidates that the cross-encoder scores, (m,) bool; none if the model does not use it.
+    def list_utilities(self, table: FeatureTable) -> np.ndarray | None:
+        """(m,) utilities of the candidates by the list fusion; None without one."""
+        return self.list_fusion.utilities(table) if self.list_fusion else None
 
-        These are the candidates with a probability of at least `PRUNING_THRESHOLD` by the list fusion, and the top
-        candidate of each list by it.
+    def keep_candidates(self, table: FeatureTable, list_utilities: np.ndarray | None) -> np.ndarray:
+        """The candidates that the cross-encoder scores, (m,) bool; none if it has no weight.
+
+        These are the candidates with a probability of at least `PRUNING_THRESHOLD` by the list
+        fusion, and the top candidate of each list by it.
 
         Args:
             table: features of the m candidates.
@@ -113,9 +119,12 @@ class CalibratedModel:
         if not self.uses_cross_encoder or list_utilities is None:
             return np.full(len(table.concepts), self.uses_cross_encoder)
         log_odds = conditional_log_odds(list_utilities, table.offsets, table.concepts)
-        return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | top_candidates(list_utilities, table.offsets)
+        is_top = top_candidates(list_utilities, table.offsets)
+        return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | is_top
 
-    def utilities(self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None) -> np.ndarray:
+    def utilities(
+        self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None
+    ) -> np.ndarray:
         """Log-odds of the candidates against NIL, (m,); without a fusion, the logits.
 
         Args:
@@ -138,7 +147,9 @@ class CalibratedModel:
         utility[scored] = known
         return utility
 
-    def scores(self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None) -> CalibratedScores:
+    def scores(
+        self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None
+    ) -> CalibratedScores:
         """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
 
         Arguments are those of `utilities`.
@@ -160,7 +171,9 @@ class CalibratedModel:
         } | self.calibrator.to_dict()
 
     @classmethod
-    def from_dict(cls, state: Any, thresholds: ThresholdTable, scores: Iterable[str]) -> CalibratedModel:
+    def from_dict(
+        cls, state: Any, thresholds: ThresholdTable, scores: Iterable[str]
+    ) -> CalibratedModel:
         """Inverse of `to_dict`.
 
         Args:
@@ -173,23 +186,26 @@ class CalibratedModel:
             KeyError: another key is missing.
             TypeError: another value is damaged.
         """
-        fusion, list_fusion = state["fusion"], state["list_fusion"]
+        fusions = {
+            key: None if state[key] is None else FeatureFusion.from_dict(state[key], scores)
+            for key in ("fusion", "list_fusion")
+        }
         return cls(
-            Calibrator.from_dict(state),
-            None if fusion is None else FeatureFusion.from_dict(fusion, scores),
-            thresholds,
-            tuple(state["missing"]),
-            str(state["name"]),
-            None if list_fusion is None else FeatureFusion.from_dict(list_fusion, scores),
+            calibrator=Calibrator.from_dict(state),
+            thresholds=thresholds,
+            missing=tuple(state["missing"]),
+            name=str(state["name"]),
+            **fusions,
         )
 
 
-class Choice(NamedTuple):
+class DecidingModels(NamedTuple):
     """The deciding model of each of n mentions.
 
     Attributes:
         models: (n,) int64, index of the model in `Calibration.models`.
-        complete: (n,) bool, whether the mention has all inputs of the model; if not, nothing is certified.
+        complete: (n,) bool, whether the mention has all inputs of the model; if not, nothing is
+            certified.
         missing: inputs of the first model -> (n,) bool, mentions without them.
     """
 
@@ -203,13 +219,15 @@ class Calibration:
     """Turns logits and candidate lists into decisions.
 
     Attributes:
-        models: the model of all inputs, then the others, that of most inputs first; by default the identity.
-        counts: counts of the mentions of training and calibration; needed with fusions, empty without.
-        training_counts: counts of the training mentions alone, which are saved for a calibration on the same
-            documents; None once loaded.
+        models: the model of all inputs, then the fallback models, that of most inputs first; by
+            default the identity.
+        counts: counts of the mentions of training and calibration; needed with fusions, empty
+            without.
+        training_counts: counts of the training mentions alone, which are saved for a calibration on
+            the same documents; None once loaded.
         score_ranges: name -> range of the retrieval scores used; scores outside count as missing.
-        index_key: index key of the lists that it was fitted on (`CandidateLists.index_keys`). Scores of our own
-            retrievers count as missing in lists with another key.
+        index_key: index key of the lists that it was fitted on (`CandidateLists.index_keys`).
+            Scores of our own retrievers count as missing in lists with another key.
         history: history of its certificates; decisions do not read it.
     """
 
@@ -230,54 +248,67 @@ class Calibration:
         """Whether any of the models weighs the cross-encoder."""
         return any(model.uses_cross_encoder for model in self.models)
 
+    @property
+    def _features(self) -> list[str]:
+        """The features that the model of all inputs weighs."""
+        fusion = self.models[0].fusion
+        return list(fusion.weights) if fusion else []
+
     @cached_property
     def scores(self) -> tuple[str, ...]:
-        """Names of the scores that its models were fitted on: all candidates of a list must have them, or none."""
-        read = inputs_of(self.models[0].fusion.weights if self.models[0].fusion else ())
+        """Scores that its models read: all candidates of a list must have them, or none."""
+        read = inputs_of(self._features)
         return tuple(name.removesuffix(SUFFIX) for name in read if name.endswith(SUFFIX))
 
     @cached_property
     def lowest(self) -> dict[str, float]:
-        """Scores of retrievers that did not find all candidates of calibration (`with_whole_scores`)."""
-        weights = self.models[0].fusion.weights if self.models[0].fusion else {}
-        return {name: ends.low for name, ends in self.score_ranges.items() if name + FOUND in weights}
+        """For `with_whole_scores`: retrievers that did not find all candidates of calibration."""
+        return {
+            name: score_range.low
+            for name, score_range in self.score_ranges.items()
+            if name + FOUND in self._features
+        }
 
-    def model_for(self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()) -> Choice:
+    def model_for(
+        self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()
+    ) -> DecidingModels:
         """For each mention the first model whose inputs it has, else the last.
 
         Args:
             lists: lists of the mentions.
-            cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
+            cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
-        scores = self._counting(lists)
+        scores = self._usable_scores(lists)
         missing: dict[str, np.ndarray] = {}
-        models, undecided = np.zeros(len(lists), np.int64), np.ones(len(lists), bool)
+        models = np.zeros(len(lists), np.int64)
+        undecided = np.ones(len(lists), bool)
         for number, model in enumerate(self.models):
             if number and not undecided.any():
                 break
             models[undecided] = number
-            lacks = np.zeros(len(lists), bool)
+            misses_any = np.zeros(len(lists), bool)
             for name in model.reads(cross_encoder_inputs):
                 if name not in missing:
                     missing[name] = is_missing(lists, name, scores)
-                lacks |= missing[name]
-            undecided = undecided & lacks
-        of_first = self.models[0].reads(cross_encoder_inputs)
-        return Choice(models, ~undecided, {name: missing[name] for name in of_first})
+                misses_any |= missing[name]
+            undecided = undecided & misses_any
+        read_by_first = self.models[0].reads(cross_encoder_inputs)
+        return DecidingModels(models, ~undecided, {name: missing[name] for name in read_by_first})
 
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
-        """The features that a model weighs, besides the cross-encoder; NaN for scores that do not count."""
+        """The features that a model weighs, besides the cross-encoder; NaN for unusable scores."""
         if model.fusion is None:
             return FeatureTable.of(lists, {}, {})
-        return feature_table(lists, self.counts, model.fusion.weights).plus(self._counting(lists))
+        table = feature_table(lists, self.counts, model.fusion.weights)
+        return table.plus(self._usable_scores(lists))
 
-    def _counting(self, lists: CandidateLists) -> dict[str, np.ndarray]:
-        """The scores, (m,), with NaN where they are out of range, or from our retrievers with another index."""
-        scores, ranges = dict(lists.scores), self.score_ranges
+    def _usable_scores(self, lists: CandidateLists) -> dict[str, np.ndarray]:
+        """The scores, (m,), with NaN where they are out of range, or our own with another index."""
+        scores = dict(lists.scores)
         is_ours = lists.are_of(self.index_key)[lists.owner]
         for name in scores:
-            if name in ranges:
-                scores[name] = ranges[name].inside(scores[name])
+            if name in self.score_ranges:
+                scores[name] = self.score_ranges[name].inside(scores[name])
             # Other scores of the same name may be cosines too, which no range tells apart.
             if name in INDEX_SCORES and not is_ours.all():
                 scores[name] = np.where(is_ours, scores[name], np.nan)
@@ -291,37 +322,66 @@ class Calibration:
             "certificates": self.history.to_list(),
         }
         if self.score_ranges:
-            state["score_ranges"] = {name: score_range._asdict() for name, score_range in self.score_ranges.items()}
+            state["score_ranges"] = {
+                name: score_range._asdict() for name, score_range in self.score_ranges.items()
+            }
         return state
 
     @classmethod
     def load(cls, state: dict[str, Any], thresholds: dict[str, Any], folder: Path) -> Calibration:
-        """Load from the content of ``calibrator.json`` and ``thresholds.json``, and the counts next to them.
+        """Load from the content of ``calibrator.json`` and ``thresholds.json``, and the counts.
 
         Raises:
             UserError: something is missing or damaged.
         """
-        tables, part = load_thresholds(thresholds), "models"
+        tables = load_thresholds(thresholds)
+        key = "models"
         try:
-            scores = state.get("score_ranges") or {}
-            known = [*scores, *(f"{name}{FOUND}" for name in scores)]
-            names = [str(entry["name"]) for entry in state["models"]]
-            if names != list(tables) or not names:
-                raise ValueError(f"thresholds.json is of {', '.join(tables)}")
-            models = [CalibratedModel.from_dict(entry, tables[str(entry["name"])], known) for entry in state["models"]]
-            part = "score_ranges, the range of each retriever's scores,"
-            fusion = models[0].fusion
-            weighed = (
-                [name for name in fusion.weights if name in INDEX_SCORES or name not in FEATURES] if fusion else []
-            )
-            ranges = {name: ScoreRange.from_dict(scores[name]) for name in weighed if not name.endswith(FOUND)}
-            part = "index_key, which index its scores are of,"
-            key = state["index_key"]
-            if not isinstance(key, str) or (not key and {*INDEX_SCORES} & {*ranges}):
-                raise ValueError(f"{key!r} is not a known key")
+            models = _load_models(state, tables)
+            calibration = cls(models)
+            key = "score_ranges, the range of each retriever's scores,"
+            calibration.score_ranges = _load_ranges(state, calibration._features)
+            key = "index_key, which index its scores are of,"
+            calibration.index_key = _load_index_key(state, calibration.score_ranges)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"calibrator.json: {part} is missing or damaged ({error!r}); run umls-reranker calibrate again"
+                f"calibrator.json: {key} is missing or damaged ({error!r}); run umls-reranker "
+                "calibrate again"
             ) from None
-        counts = StringCounts.load(folder / COUNTS_FILE) if fusion else StringCounts.fit([])
-        return cls(models, counts, ranges, key, CertificateHistory.from_list(state.get("certificates")))
+        calibration.history = CertificateHistory.from_list(state.get("certificates"))
+        if models[0].fusion:
+            calibration.counts = StringCounts.load(folder / COUNTS_FILE)
+        return calibration
+
+
+def _load_models(
+    state: Mapping[str, Any], tables: Mapping[str, ThresholdTable]
+) -> list[CalibratedModel]:
+    """The models of ``calibrator.json``, with their thresholds by name."""
+    names = [str(entry["name"]) for entry in state["models"]]
+    if names != list(tables) or not names:
+        raise ValueError(f"thresholds.json is of {', '.join(tables)}")
+    scores = [*(state.get("score_ranges") or {})]
+    scores += [f"{name}{FOUND}" for name in scores]
+    return [
+        CalibratedModel.from_dict(entry, tables[name], scores)
+        for name, entry in zip(names, state["models"], strict=True)
+    ]
+
+
+def _load_ranges(state: Mapping[str, Any], features: Iterable[str]) -> dict[str, ScoreRange]:
+    """The ranges of the retrieval scores among the features that are weighed."""
+    ranges = {}
+    for name in features:
+        is_score = name in INDEX_SCORES or name not in FEATURES
+        if is_score and not name.endswith(FOUND):
+            ranges[name] = ScoreRange.from_dict((state.get("score_ranges") or {})[name])
+    return ranges
+
+
+def _load_index_key(state: Mapping[str, Any], ranges: Iterable[str]) -> str:
+    """The key of the index that our own scores are of; "" without any."""
+    key = state["index_key"]
+    if not isinstance(key, str) or (not key and {*INDEX_SCORES} & {*ranges}):
+        raise ValueError(f"{key!r} is not a known key")
+    return key

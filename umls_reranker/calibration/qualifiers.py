@@ -53,7 +53,18 @@ pressure pressures presence presentation presenting pregnancy pregnant preventio
 predominant predominantly preputial prepuce precipitated previous posture posturing postural hypothalamic hypothalamus
 hypophysis hypophyseal hypopharynx hypopharyngeal hypoglossal hypothenar hypochondrium macrophage macrophages microbial
 """
-NUMBERS = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10}
+NUMBERS = {
+    "i": 1,
+    "ii": 2,
+    "iii": 3,
+    "iv": 4,
+    "v": 5,
+    "vi": 6,
+    "vii": 7,
+    "viii": 8,
+    "ix": 9,
+    "x": 10,
+}
 NUMBERS |= {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5}
 WORD = re.compile(r"[a-z]+|[0-9]+")
 # The two sides of pair number p are bits p and p + 32.

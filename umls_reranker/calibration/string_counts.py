@@ -60,7 +60,9 @@ class StringCounts:
     built-in model also knows names of concepts that its lists need not show, as hashes too (`with_names`).
     """
 
-    def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]], names: np.ndarray | None = None) -> None:
+    def __init__(
+        self, tables: dict[str, tuple[np.ndarray, np.ndarray]], names: np.ndarray | None = None
+    ) -> None:
         self._tables = tables
         self._names = np.empty(0, np.uint64) if names is None else names
 
@@ -68,7 +70,9 @@ class StringCounts:
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
         """Count texts, gold CUIs and semantic types of training mentions; `UNKNOWN_TYPE` counts as no type."""
         counts: dict[str, Counter[str]] = {name: Counter() for name in TABLES}
-        distinct = Counter((normalize_name(text), cui, tuple(types)) for text, cui, types in mentions)
+        distinct = Counter(
+            (normalize_name(text), cui, tuple(types)) for text, cui, types in mentions
+        )
         for (text, cui, types), times in distinct.items():
             string, concept = _key(text), _key(cui)
             counts["strings"][string] += times
@@ -94,15 +98,24 @@ class StringCounts:
         """The counts of both together."""
         tables = {}
         for name, columns in self._tables.items():
-            hashes, counts = (np.concatenate(pair) for pair in zip(columns, other._tables[name], strict=True))
+            hashes, counts = (
+                np.concatenate(pair) for pair in zip(columns, other._tables[name], strict=True)
+            )
             distinct, number = np.unique(hashes, return_inverse=True)
             tables[name] = distinct, np.bincount(number, counts, len(distinct)).astype(np.int64)
         return StringCounts(tables, np.union1d(self._names, other._names))
 
     def with_names(self, cuis: Sequence[str], names: Sequence[str]) -> StringCounts:
         """The counts with names of concepts, (n,) each, that lists need not show; acronyms are left out."""
-        named = [(cui, name) for cui, name in zip(cuis, names, strict=True) if not ACRONYM.fullmatch(name)]
-        forms, concepts = normalize_texts([name for _, name in named]), hash_texts([cui for cui, _ in named])
+        named = [
+            (cui, name)
+            for cui, name in zip(cuis, names, strict=True)
+            if not ACRONYM.fullmatch(name)
+        ]
+        forms, concepts = (
+            normalize_texts([name for _, name in named]),
+            hash_texts([cui for cui, _ in named]),
+        )
         hashes = [hash_texts(texts) ^ concepts for texts in (forms, singular_words(forms))]
         return StringCounts(self._tables, np.unique(np.concatenate([self._names, *hashes])))
 
@@ -127,7 +140,12 @@ class StringCounts:
         return self._counts("concepts", hash_texts(list(map(_key, cuis)))) > 0
 
     def of_pairs(
-        self, forms: Sequence[str], types: TypeSets, cuis: Sequence[str], rows: np.ndarray, concepts: np.ndarray
+        self,
+        forms: Sequence[str],
+        types: TypeSets,
+        cuis: Sequence[str],
+        rows: np.ndarray,
+        concepts: np.ndarray,
     ) -> PairCounts:
         """Counts of strings and semantic types per concept.
 
@@ -167,13 +185,18 @@ class StringCounts:
         seen = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
         if not len(seen):
             return lifts
-        starts, kind_keys = list_offsets(list(map(len, sets))), [_key(kind) for kinds in sets for kind in kinds]
+        starts, kind_keys = (
+            list_offsets(list(map(len, sets))),
+            [_key(kind) for kinds in sets for kind in kinds],
+        )
         # Each type of each pair.
         owner, kinds = expand_ranges(starts[codes[seen]], starts[codes[seen] + 1])
         pairs = _pairs(kind_keys, kinds, concept_keys, concepts[seen][owner])
         typed_uses = self._counts("typed_uses", hash_texts(pairs))
         uses = np.bincount(owner, typed_uses, len(seen))
-        of_kinds = np.bincount(owner, self._counts("types", hash_texts(kind_keys))[kinds], len(seen))
+        of_kinds = np.bincount(
+            owner, self._counts("types", hash_texts(kind_keys))[kinds], len(seen)
+        )
         share = of_kinds / max(1, self._tables["types"][1].sum())
         expected = (typed[concepts[seen]] + PRIOR_TYPED) * share
         known = expected > 0
@@ -214,10 +237,15 @@ class StringCounts:
         try:
             arrays = load_file(path)
             prefix = OF_TRAINING if of_training else ""
-            tables = {name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"]) for name in TABLES}
+            tables = {
+                name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"])
+                for name in TABLES
+            }
             return cls(tables, arrays.get(NAMES))
         except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
+            raise UserError(
+                f"{path} is missing or damaged ({error}); run umls-reranker calibrate again"
+            ) from None
 
     def _counts(self, table: str, wanted: np.ndarray) -> np.ndarray:
         """Counts of n keys with these hashes, (n,) int64."""
@@ -234,6 +262,11 @@ def _key(text: str) -> str:
     return f"{len(text)}:{text}"
 
 
-def _pairs(keys: Sequence[str], rows: np.ndarray, others: Sequence[str], other_rows: np.ndarray) -> list[str]:
+def _pairs(
+    keys: Sequence[str], rows: np.ndarray, others: Sequence[str], other_rows: np.ndarray
+) -> list[str]:
     """Keys of pairs, from the keys of their two members."""
-    return [keys[row] + others[other] for row, other in zip(rows.tolist(), other_rows.tolist(), strict=True)]
+    return [
+        keys[row] + others[other]
+        for row, other in zip(rows.tolist(), other_rows.tolist(), strict=True)
+    ]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import TooLittleData, UserError
 from ..vocab.types import TypeHierarchy
 from .certificate import Certificate, find_certificate
 from .type_fallback import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
@@ -187,7 +187,7 @@ def fit_thresholds(
         attempt: as for `certify`.
 
     Raises:
-        UserError: there is no gold pair.
+        TooLittleData: there is no gold pair.
     """
     correct = lists.is_gold(top)
     top_p = np.full(len(lists), np.nan)
@@ -247,7 +247,7 @@ def _accept_threshold(p: np.ndarray, labels: np.ndarray, parent: TypeThreshold |
     positives = int(labels.sum())
     if parent is None:
         if not positives:
-            raise UserError(
+            raise TooLittleData(
                 "no candidate list of the calibration split contains its gold concept; retrieve more candidates"
             )
         return f1_threshold(p, labels)

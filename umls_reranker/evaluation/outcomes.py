@@ -94,14 +94,7 @@ class Outcomes:
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
         """Make outcomes from the decision about the top candidate of each mention."""
         annotations = lists.annotations
-        has_candidates = decisions.top >= 0
-        items = decisions.top[has_candidates]
-
-        def top(column: np.ndarray, otherwise: Any) -> np.ndarray:
-            values = np.full(len(has_candidates), otherwise, column.dtype)
-            values[has_candidates] = column[items]
-            return values
-
+        tiers = decisions.at_top(decisions.tiers, TIERS.index("reject"))
         return cls(
             document=annotations.documents,
             mention_id=annotations.mention_ids,
@@ -112,12 +105,12 @@ class Outcomes:
             gold=annotations.cuis,
             composite=annotations.composite,
             in_dictionary=annotations.in_dictionary,
-            answer=top(np.array(lists.ids, object)[lists.cuis.codes], ""),
+            answer=decisions.at_top(np.array(lists.ids, object)[lists.cuis.codes], ""),
             rank=gold_ranks(decisions.log_odds, lists.offsets, lists.correct),
-            score=top(decisions.probabilities, np.nan),
-            margin=top(decisions.margins, np.nan),
-            tier=np.array(TIERS)[top(decisions.tiers, TIERS.index("reject"))],
-            accepted=top(decisions.accepted, False),
+            score=decisions.at_top(decisions.probabilities, np.nan),
+            margin=decisions.at_top(decisions.margins, np.nan),
+            tier=np.array(TIERS)[tiers],
+            accepted=decisions.at_top(decisions.accepted, False),
             decided_by=decisions.models,
         )
 

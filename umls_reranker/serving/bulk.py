@@ -132,13 +132,14 @@ class BulkJob:
         decisions = reranker.decide(lists)
         found = iter(ranked_column(lists, decisions, reranker.model_names))
         ranked = pa.array([None if error else next(found).as_py() for error in errors], pa.list_(RANKED_TYPE))
-        tops, counts = decisions.top[decisions.top >= 0], Counter(ranked=len(lists), error=len(errors) - len(lists))
-        counts += Counter(TIERS[tier] for tier in decisions.tiers[tops].tolist())
+        counts = Counter(ranked=len(lists), error=len(errors) - len(lists))
+        tiers = decisions.at_top(decisions.tiers, -1)
+        counts += Counter(TIERS[tier] for tier in tiers[tiers >= 0].tolist())
         counts["accepted"] = int(decisions.accepted.sum())
         counts["candidates"] = len(lists.owner)
         counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
         golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
-        answers = [lists.ids[lists.cuis.codes[at]] if at >= 0 else None for at in decisions.top.tolist()]
+        answers = decisions.at_top(np.array(lists.ids, object)[lists.cuis.codes], None)
         counts["gold"] = sum(map(bool, golds))
         counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))
         first = next((f"{at}: {error}" for at, error in zip(rows.positions, errors, strict=True) if error), None)

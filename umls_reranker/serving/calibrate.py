@@ -21,11 +21,11 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.certificate import note_on_certificate
 from ..calibration.decisions import Decisions
 from ..calibration.features import CROSS_ENCODER, default_features, refuse_feature_names
-from ..calibration.fitting import CrossEncoderLogits, Fitted, fit_calibration
+from ..calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from ..calibration.inputs import inputs_of, is_missing
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
-from ..core.errors import UserError
+from ..core.errors import TooLittleData, UserError
 from ..core.files import portable_locator, write_json, written
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
@@ -56,6 +56,10 @@ from .statistics import Histogram, reference_content
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
 SPLIT = "labelled"
+NOT_HELD_OUT = (
+    "there are too few documents to fit without a part of them, so these figures are of documents "
+    "that were fitted on, and nothing is certified"
+)
 
 
 @dataclass(frozen=True)
@@ -158,34 +162,27 @@ def calibrate_lists(
     best = best_of_each_concept(lists, cross_encoder())
     lists, cross_encoder = lists.with_candidates(best), cross_encoder.with_candidates(best)
 
-    def fit(names: list[str], *, is_compared: bool = True) -> Fitted:
-        chosen, is_kept = replace(settings, features=names), is_compared or keep_cross_encoder
-        options = {
-            "may_drop_cross_encoder": not is_kept,
-            "has_fallbacks": not is_compared,
-            "may_certify": not is_parted,
-        }
-        return fit_calibration(lists, cross_encoder, counts, chosen, seed, history, **options)
-
-    names = usable_features(lists, has_cross_encoder=source.cross_encoder is not None)
-    names = names if settings.features is None else settings.features
-    calibration, decisions, fitted = fit(names, is_compared=False)
+    chosen = settings
+    if settings.features is None:
+        names = usable_features(lists, has_cross_encoder=source.cross_encoder is not None)
+        chosen = replace(settings, features=names)
+    options = FitOptions(
+        may_certify=not is_parted, may_drop_cross_encoder=not keep_cross_encoder, compares=True
+    )
+    fit = fit_calibration(lists, cross_encoder, counts, chosen, seed, history, options)
+    calibration = fit.calibration
     measured = lists.annotations.is_random_sample
-    after, of_measured = decisions.take(measured), lists.take(measured)
-
-    def system(decisions: Decisions) -> System:
-        return System.of(Outcomes.of(of_measured, decisions.take(measured)))
-
+    after = fit.decisions.take(measured)
+    of_measured = lists.take(measured)
     systems = systems_of_lists(whole, settings, seed)
     # On lists that it was calibrated on, it would look better than it is.
     if source.reranker is not None and not is_again:
         before = source.reranker.decide(of_measured)
         systems["model_before"] = System.of(Outcomes.of(of_measured, before))
-    rest = [name for name in names if name != CROSS_ENCODER]
-    if CROSS_ENCODER in names and rest:
-        is_kept = calibration.uses_cross_encoder
-        other, weighed = ("list_fusion", rest) if is_kept else ("all_features", names)
-        systems[other] = system(fit(weighed).decisions)
+    kept = fit.facts["cross_encoder"]["kept"] if "cross_encoder" in fit.facts else None
+    if fit.compared is not None:
+        outcomes = Outcomes.of(of_measured, fit.compared.take(measured))
+        systems["list_fusion" if kept else "all_features"] = System.of(outcomes)
     logits = cross_encoder()[measured[lists.owner]]
     if not calibration.uses_cross_encoder:
         logits = np.full_like(logits, np.nan)
@@ -199,13 +196,16 @@ def calibrate_lists(
         "scores": [name for name in lists.scores if not name.endswith(FOUND)],
         "known_documents": known,
         "calibrated_again": is_again,
-        "kept_cross_encoder": fitted["cross_encoder"]["kept"] if "cross_encoder" in fitted else None,
+        "kept_cross_encoder": kept,
         "repeated_candidates": len(whole.owner) - len(lists.owner),
     }
     metrics, _ = measure(of_measured, after, logits, systems, documents, SPLIT)
     decided = verdict(metrics["figures"]["gain"], len(of_measured), documents.count)
-    metrics |= {"lists": facts, "verdict": decided, "notes": [note] if note else []}
-    return Calibrated(of_measured, settings, calibration, fitted, after, metrics, seed)
+    notes = [note] if note else []
+    if not fit.is_held_out:
+        notes.append(NOT_HELD_OUT)
+    metrics |= {"lists": facts, "verdict": decided, "notes": notes}
+    return Calibrated(of_measured, settings, calibration, fit.facts, after, metrics, seed)
 
 
 def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed: int) -> dict[str, System]:
@@ -227,11 +227,14 @@ def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed
     measured = lists.annotations.is_random_sample
     systems = {"lists_order": System(lists.annotations.gold[measured])}
     if lists.scores and len({*lists.annotations.documents}) > 1:
-        with suppress(UserError):
+        with suppress(TooLittleData):
             scores = replace(settings, features=[*lists.scores])
-            no_cross_encoder, no_counts = CrossEncoderLogits(None, lists), StringCounts.fit([])
-            fitted = fit_calibration(lists, no_cross_encoder, no_counts, scores, seed, has_fallbacks=False)
-            outcomes = Outcomes.of(lists.take(measured), fitted.decisions.take(measured))
+            no_counts = StringCounts.fit([])
+            options = FitOptions(has_fallbacks=False)
+            fit = fit_calibration(
+                lists, CrossEncoderLogits(None, lists), no_counts, scores, seed, options=options
+            )
+            outcomes = Outcomes.of(lists.take(measured), fit.decisions.take(measured))
             systems["calibrated_scores"] = System.of(outcomes)
     return systems
 

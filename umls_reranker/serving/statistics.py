@@ -68,14 +68,12 @@ class TopCandidates:
     @classmethod
     def of_decisions(cls, decisions: Decisions, model_names: Sequence[str]) -> TopCandidates:
         """Those of decisions, with the names of the models that may decide (`UMLSReranker.model_names`)."""
-        # Without candidates it is -1, the index of the value that is appended.
-        top = decisions.top
         return cls(
             sizes=list_sizes(decisions.offsets),
-            scores=np.append(decisions.probabilities, np.nan)[top],
-            margins=np.append(decisions.margins, np.nan)[top],
-            tiers=np.append(decisions.tiers, -1)[top],
-            accepted=np.append(decisions.accepted, False)[top],
+            scores=decisions.at_top(decisions.probabilities, np.nan),
+            margins=decisions.at_top(decisions.margins, np.nan),
+            tiers=decisions.at_top(decisions.tiers, -1),
+            accepted=decisions.at_top(decisions.accepted, False),
             model_names=np.array(model_names, object)[decisions.models],
         )
 
