@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, number_distinct
-from ..vocab.types import TypeSets
+from ..vocab.types import TypeSets, are_types
 
 # Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")
@@ -66,7 +67,7 @@ class MentionColumns:
     index_keys: Sequence[str] | None = None
 
     def require_lists(self) -> None:
-        """Raise TypeError or ValueError if a column is no list of n values; the names are those of `rerank_batch`."""
+        """Raise an error unless all are lists of n values; its names are those of `rerank_batch`."""
         require_lists(
             entities=self.mentions,
             candidates=self.candidates,
@@ -95,7 +96,8 @@ def row_column(rows: Sequence[Mapping[str, Any]] | pa.Table, key: str) -> list[A
     """The value of a key in each of n rows, None or null where it is missing."""
     if not isinstance(rows, pa.Table):
         return [row.get(key) for row in rows]
-    return whole(rows[key]) if key in rows.column_names else pa.nulls(len(rows), pa.string())
+    has_key = key in rows.column_names
+    return rows[key].combine_chunks() if has_key else pa.nulls(len(rows), pa.string())
 
 
 def first_values(rows: Sequence[Mapping[str, Any]] | pa.Table, *keys: str) -> list[Any]:
@@ -139,9 +141,10 @@ class ColumnChecker:
             if _is_text(values.type):
                 return values.cast(pa.string())
             values = values.to_pylist()
-        if not all(issubclass(kind, str | None) for kind in set(map(type, values))):
-            at = next(row for row, value in enumerate(values) if not isinstance(value, str | None))
-            self.refuse(key, at, f"is {reprlib.repr(values[at])}, not a string or None")
+        if not set(map(type, values)) <= {str, type(None)}:
+            self._require(
+                key, values, lambda value: isinstance(value, str | None), "a string or None"
+            )
         try:
             "".join(filter(None, values)).encode()
         except UnicodeEncodeError:
@@ -183,9 +186,9 @@ class ColumnChecker:
             values = values.to_pylist()
         try:
             return TypeSets.of(values)
-        except TypeError as error:
-            (at,) = error.args
-        self.refuse(key, at, f"is {reprlib.repr(values[at])}, not a string or a list of strings")
+        except TypeError:
+            self._require(key, values, are_types, "a string or a list of strings")
+            raise
 
     def numbers(self, key: str, values: Sequence[Any] | pa.Array) -> np.ndarray:
         """The values as float64, with NaN for None."""
@@ -193,30 +196,31 @@ class ColumnChecker:
             if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
                 return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             values = values.to_pylist()
-        try:
-            numbers = np.array(values, np.float64)
-            # NumPy would read strings as numbers.
-            if numbers.ndim == 1 and not any(
-                issubclass(kind, str | bytes) for kind in set(map(type, values))
-            ):
-                return numbers
-        except (TypeError, ValueError, OverflowError):
-            pass
-        at = next(row for row, value in enumerate(values) if not _is_number(value))
-        self.refuse(key, at, f"is {reprlib.repr(values[at])}, not a number or None")
+        # NumPy would read strings as numbers.
+        if not any(issubclass(kind, str | bytes) for kind in set(map(type, values))):
+            with suppress(TypeError, ValueError, OverflowError):
+                numbers = np.array(values, np.float64)
+                if numbers.ndim == 1:
+                    return numbers
+        self._require(key, values, _is_number, "a number or None")
+        return np.array(values, np.float64)
+
+    def _require(
+        self, key: str, values: Sequence[Any], is_valid: Callable[[Any], bool], expected: str
+    ) -> None:
+        """Refuse the first value that is not what is expected."""
+        for position, value in enumerate(values):
+            if not is_valid(value):
+                self.refuse(key, position, f"is {reprlib.repr(value)}, not {expected}")
 
 
-def encoded_texts(texts: Sequence[str | None] | pa.StringArray | pa.ChunkedArray) -> RepeatedTexts:
+def encoded_texts(texts: Sequence[str | None] | pa.StringArray) -> RepeatedTexts:
     """A column that holds equal texts once, and None for missing ones."""
     if len(texts) <= FEW_TEXTS:
-        return RepeatedTexts(
-            *number_distinct(texts if isinstance(texts, Sequence) else texts.to_pylist())
-        )
-    column = pa.array(texts, pa.string()) if isinstance(texts, Sequence) else whole(texts)
-    encoded = column.dictionary_encode("encode")
-    return RepeatedTexts(
-        encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
-    )
+        return RepeatedTexts(*number_distinct(listed(texts)))
+    encoded = pa.array(texts, pa.string()).dictionary_encode("encode")
+    codes = encoded.indices.to_numpy().astype(np.int64)
+    return RepeatedTexts(encoded.dictionary.to_pylist(), codes)
 
 
 def as_arrow(texts: RepeatedTexts) -> pa.StringArray:
@@ -227,13 +231,6 @@ def as_arrow(texts: RepeatedTexts) -> pa.StringArray:
 def listed(values: Sequence[Any] | pa.Array) -> Sequence[Any]:
     """The values as Python objects."""
     return values.to_pylist() if isinstance(values, pa.Array) else values
-
-
-def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column in one piece."""
-    if isinstance(column, pa.Array):
-        return column
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _is_number(value: Any) -> bool:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
 from ..core.errors import UserError
+from ..vocab.concepts import ConceptTable
 from ..vocab.types import TypeHierarchy
 from .candidate_forms import concept_id, keys_found, standard_candidate
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
@@ -24,10 +25,6 @@ from .dictionary import Dictionary
 from .gold import GOLD_KEYS, gold_parts, id_text
 from .index_scores import TEACHER
 from .read import CUI_LESS, RowPosition, Rows, read_rows
-
-if TYPE_CHECKING:
-    from ..vocab.concepts import ConceptTable
-
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
@@ -130,17 +127,6 @@ def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLi
     """The lists of a run's split, completed by its dictionary."""
     path = run / "lists" / f"{split}.arrow"
     return read_labelled_lists(path, concepts.hierarchy, concepts=concepts, fitted_on=False)
-
-
-def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[AnnotatedLists]:
-    """Read and check rows as `read_labelled_lists` does, in batches."""
-    has_any = False
-    for rows in read_rows(path):
-        lists = labelled_lists(rows, hierarchy)
-        has_any = has_any or len(lists.names) > 0
-        yield lists
-    if not has_any:
-        raise UserError(f"{path} holds no mentions with candidates")
 
 
 def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
@@ -299,11 +285,11 @@ def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None
     So several names of one concept do not compete for probability or margin. Each takes the
     position of the first candidate of its concept, so the concepts of a list keep their order.
     """
-    first = np.unique(lists.concepts, return_index=True)[1]
-    if scores is None:
-        return np.sort(first)
-    order = np.argsort(-scores, kind="stable")
+    order = np.arange(len(lists.names))
+    if scores is not None:
+        order = np.argsort(-scores, kind="stable")
     best = order[np.unique(lists.concepts[order], return_index=True)[1]]
+    first = np.unique(lists.concepts, return_index=True)[1]
     return best[np.argsort(first)]
 
 
@@ -340,9 +326,10 @@ def _with_added(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> R
     further = [row for batch in added for row in batch.mappings()]
     replaced = {_identity(row) for row in further} - {None}
     retained = [at for at, row in enumerate(rows) if _identity(row) not in replaced]
-    retained += range(len(rows), len(positions))
-    rows += further
-    return Rows([positions[at] for at in retained], [rows[at] for at in retained])
+    return Rows(
+        [*(positions[at] for at in retained), *positions[len(rows) :]],
+        [*(rows[at] for at in retained), *further],
+    )
 
 
 def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:

@@ -12,7 +12,7 @@ import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,22 +28,18 @@ TABLES = (".parquet", ".arrow", ".feather")
 ENDINGS = (".jsonl", ".json", *DELIMITERS, *TABLES)
 # The key of a row that could not be read or ranked, with the reason.
 ERROR = "error"
-# Columns of CSV about the mention -> keys of its row; all others are keys of candidates.
+# Columns of CSV about the mention -> keys of its row; all others but "gold" are keys of candidates.
 MENTION_CELLS = {
-    **{
-        key: key
-        for key in (
-            "mention_id",
-            "doc_id",
-            "entity",
-            "entity_type",
-            "left",
-            "right",
-            "split",
-            "is_random_sample",
-        )
-    },
-    **{"mention": "entity", "gold_cui": "cui"},
+    "mention_id": "mention_id",
+    "doc_id": "doc_id",
+    "entity": "entity",
+    "mention": "entity",
+    "entity_type": "entity_type",
+    "left": "left",
+    "right": "right",
+    "split": "split",
+    "is_random_sample": "is_random_sample",
+    "gold_cui": "cui",
 }
 TRUE = ("1", "1.0", "true", "yes")
 # The gold concept of a mention of CSV, none of whose candidates is marked as gold.
@@ -135,21 +131,17 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 row = {"line": line.decode(errors="replace").strip(), ERROR: f"not JSON ({error})"}
-            yield (
-                number,
-                row if isinstance(row, dict) else {"line": row, ERROR: "not a JSON object"},
-            )
+            no_object = {"line": row, ERROR: "not a JSON object"}
+            yield number, row if isinstance(row, dict) else no_object
 
 
 def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
-    """Tables of at most `batch_rows` rows; the first is empty, so that a file without rows has columns."""
+    """Tables of at most `batch_rows` rows; the first is empty, so a file without rows has columns."""
     import pyarrow.parquet as pq
 
-    batches: Any
-    reader: Any
     if path.suffix == ".parquet":
         file = pq.ParquetFile(path)
-        yield _decoded(file.schema_arrow.empty_table())
+        schema = file.schema_arrow
         batches = file.iter_batches(batch_rows)
     else:
         source = pa.memory_map(str(path))
@@ -158,8 +150,10 @@ def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
             batches = map(reader.get_batch, range(reader.num_record_batches))
         except pa.ArrowInvalid:
             source.seek(0)
-            batches = reader = pa.ipc.open_stream(source)
-        yield _decoded(reader.schema.empty_table())
+            reader = pa.ipc.open_stream(source)
+            batches = reader
+        schema = reader.schema
+    yield _decoded(schema.empty_table())
     for batch in batches:
         # Texts that are not UTF-8 would fail later, without the name of the file.
         batch.validate(full=True)
@@ -169,7 +163,7 @@ def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
 
 
 def _decoded(table: pa.Table) -> pa.Table:
-    """The table without dictionaries: each file of a folder has its own, and one output cannot hold them."""
+    """The table without dictionaries: each file of a folder has its own; one output cannot hold them."""
     kinds = [
         kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types
     ]
@@ -184,73 +178,60 @@ def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not {*names} & {*columns}:
                 raise UserError(f"{path}: the first line names no column {' or '.join(names)}")
 
-        def key(numbered: tuple[int, Mapping[str, str]]) -> tuple[str | None, str | None]:
-            return numbered[1].get("doc_id"), numbered[1].get("mention_id")
-
-        for (_, mention_id), group in itertools.groupby(_cells(path, reader), key):
+        numbered_cells = _cells(path, reader)
+        for (_, mention_id), group in itertools.groupby(numbered_cells, _mention_key):
             lines = list(group)
+            number = lines[0][0]
             if not mention_id:
                 raise UserError(
-                    f"{path}:{lines[0][0]}: mention_id is missing; give each mention its own"
+                    f"{path}:{number}: mention_id is missing; give each mention its own"
                 )
-            yield lines[0][0], _mention([cells for _, cells in lines])
+            yield number, _mention([cells for _, cells in lines])
 
 
-def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, str]]]:
-    """The line and the cells that are not blank of each row."""
+def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, str | None]:
+    cells = numbered[1]
+    return cells.get("doc_id"), cells.get("mention_id")
+
+
+def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The line of each row, and the values of its cells that are not blank."""
     for row in reader:
         if None in row or None in row.values():
             raise UserError(
                 f"{path}:{reader.line_num}: the row has not as many fields as the first line has columns"
             )
-        renamed = {} if "cui" in row else {"id": "cui"}
-        yield (
-            reader.line_num,
-            {renamed.get(column, column): cell for column, cell in row.items() if cell.strip()},
-        )
+        keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
+        filled = {column: cell for column, cell in row.items() if cell.strip()}
+        cells = {keys.get(column, column): _value(column, cell) for column, cell in filled.items()}
+        yield reader.line_num, cells
 
 
-def _mention(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """The mention of successive rows, which may mark its gold concepts; ``gold_cui`` may be a list in JSON."""
+def _value(column: str, cell: str) -> Any:
+    if column in ("entity_type", "semantic_types"):
+        return [part.strip() for part in cell.split("|") if part.strip()]
+    if column in ("is_random_sample", "gold"):
+        return cell.lower() in TRUE
+    if column == "score" or column.endswith("_score"):
+        # A text is refused with its row, like one in JSON.
+        with suppress(ValueError):
+            return float(cell)
+    return cell
+
+
+def _mention(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mention of successive rows, which may mark its gold concepts or hold ``gold_cui``, also in JSON."""
     mention: dict[str, Any] = {}
     for cells in reversed(rows):
         mention |= {key: cells[column] for column, key in MENTION_CELLS.items() if column in cells}
-    if "entity_type" in mention:
-        mention["entity_type"] = _types(mention["entity_type"])
-    if "is_random_sample" in mention:
-        mention["is_random_sample"] = mention["is_random_sample"].lower() in TRUE
     if any("gold" in cells for cells in rows):
-        marked = (cells.get("cui", "") for cells in rows if cells.get("gold", "").lower() in TRUE)
-        gold = list(dict.fromkeys(marked))
+        gold = list(dict.fromkeys(cells.get("cui", "") for cells in rows if cells.get("gold")))
         mention["cui"] = gold[0] if len(gold) == 1 else gold or CUI_LESS
     elif mention.get("cui", "").startswith("["):
         mention["cui"] = json.loads(mention["cui"])
     mention["candidates"] = [
-        {
-            key: value
-            for column, cell in cells.items()
-            for key, value in _candidate_cell(column, cell)
-        }
+        {key: value for key, value in cells.items() if key not in MENTION_CELLS and key != "gold"}
         for cells in rows
         if "name" in cells or "cui" in cells
     ]
     return mention
-
-
-def _candidate_cell(column: str, cell: str) -> Iterator[tuple[str, Any]]:
-    """The key and value of a cell, if it is about the candidate."""
-    if column == "semantic_types":
-        yield column, _types(cell)
-    elif column == "score" or column.endswith("_score"):
-        try:
-            value: float | str = float(cell)
-        except ValueError:
-            # Refused with its row, like such a text in JSON.
-            value = cell
-        yield "list_score" if column == "score" else column, value
-    elif column not in MENTION_CELLS and column != "gold":
-        yield column, cell
-
-
-def _types(text: str) -> list[str]:
-    return [part.strip() for part in text.split("|") if part.strip()]

@@ -21,13 +21,13 @@ from ..lists.columns import FIELDS, as_arrow
 from ..lists.index_scores import TEACHER
 from ..lists.labels import (
     best_of_each_concept,
-    labelled_batches,
+    labelled_lists,
     list_rows,
     refuse_repeated_ids,
     require_documents,
     write_list_rows,
 )
-from ..lists.read import RowPosition
+from ..lists.read import RowPosition, read_rows
 from ..vocab.concepts import Concept
 from ..vocab.types import TypeHierarchy
 
@@ -150,7 +150,7 @@ def write_user_lists(
     added to a list.
 
     Args:
-        path: file or folder, as for `labels.labelled_batches`.
+        path: file or folder, as for `read.read_rows`.
         hierarchy: resolves the names of semantic types.
         split_of: function that returns the split of a document if the rows have no key ``split``.
         mentions_folder: folder of the mentions.
@@ -171,7 +171,8 @@ def write_user_lists(
     first_rows: dict[tuple[str, str], RowPosition] = {}
     scores: dict[str, None] = {}
     waiting: dict[str, list[AnnotatedLists]] = {split: [] for split in SPLITS}
-    for batch in labelled_batches(path, hierarchy):
+    for rows in read_rows(path):
+        batch = labelled_lists(rows, hierarchy)
         refuse_feature_names(batch)
         refuse_repeated_ids(batch, first_rows)
         of_mentions = splits.add(batch)
@@ -199,8 +200,8 @@ def write_user_lists(
     with split_writers(MENTION_FEATURES.arrow_schema, mentions_folder) as writers:
         for split, of_split in waiting.items():
             names = [name for name in scores if name != TEACHER or split == "train"]
-            rows = _written_mentions(of_split, writers[split], names)
-            write_list_rows(rows, lists_folder / f"{split}.arrow")
+            tables = _written_mentions(of_split, writers[split], names)
+            write_list_rows(tables, lists_folder / f"{split}.arrow")
     report = {
         "mentions": in_split,
         "in_list": in_list,

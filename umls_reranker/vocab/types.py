@@ -226,22 +226,18 @@ class TypeSets:
         """Make sets from one type, several, or None for each row; `TypeSets` are returned unchanged.
 
         Raises:
-            TypeError: a value is something else; its argument is the row.
+            TypeError: a value is something else.
         """
         if isinstance(values, TypeSets):
             return values
-        try:
-            numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
-            codes = [
-                -1 if value is None else numbers[value if type(value) is str else tuple(value)]
-                for value in values
-            ]
-            sets = [(key,) if isinstance(key, str) else key for key in numbers]
-            is_text = all(isinstance(name, str) for names in sets for name in names)
-        except TypeError:
-            is_text = False
-        if not is_text:
-            raise TypeError(next(row for row, value in enumerate(values) if not _are_types(value)))
+        numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
+        codes = [
+            -1 if value is None else numbers[value if type(value) is str else tuple(value)]
+            for value in values
+        ]
+        sets = [(key,) if isinstance(key, str) else key for key in numbers]
+        if not all(isinstance(name, str) for names in sets for name in names):
+            raise TypeError("types must be strings or lists of strings")
         return cls(sets, np.array(codes, np.int64))
 
     @classmethod
@@ -292,7 +288,8 @@ class TypeSets:
         return np.array([*map(bool, self.sets), False])[self.codes]
 
 
-def _are_types(value: Any) -> bool:
+def are_types(value: Any) -> bool:
+    """Whether a value is a type, several, or None."""
     if value is None or isinstance(value, str):
         return True
     return isinstance(value, Iterable) and all(isinstance(name, str) for name in value)
