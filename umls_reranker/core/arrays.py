@@ -79,7 +79,8 @@ class RepeatedTexts(Sequence[Any]):
     """
 
     def __init__(self, texts: Sequence[Any], codes: np.ndarray) -> None:
-        self.texts, self.codes = texts, codes
+        self.texts = texts
+        self.codes = codes
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -108,16 +108,18 @@ def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]
         source = read_concepts(recipe.concepts, files)
     (path,) = files["candidate_lists"]
     split_of = user_splits(recipe.mentions, files, recipe.run.seed)
-    mentions, lists = stages["mentions"], stages["lists"]
+    mentions = stages["mentions"]
+    lists = stages["lists"]
     with mentions.writing() as (folder, summary), lists.writing() as (lists_folder, counts):
-        found, report = write_user_lists(path, source.hierarchy, split_of, folder, lists_folder)
-        lacking = [field for field in recipe.model.candidate_fields if field not in found.fields]
-        if lacking and not has_dictionary:
+        concepts, report = write_user_lists(path, source.hierarchy, split_of, folder, lists_folder)
+        fields = recipe.model.candidate_fields
+        missing = [field for field in fields if field not in concepts.fields]
+        if missing and not has_dictionary:
             raise UserError(
-                f"candidate_fields: no candidate of {path} has a {lacking[0]}, and the recipe has no dictionary "
-                f"(umls_dir, obo or names); add either of them, or remove {lacking[0]}"
+                f"candidate_fields: no candidate of {path} has a {missing[0]}, and the recipe has no dictionary "
+                f"(umls_dir, obo or names); add either of them, or remove {missing[0]}"
             )
-        joined = concept_table(found.joined(iter_concepts(source.concepts)))
+        joined = concept_table(concepts.joined(iter_concepts(source.concepts)))
         make_concepts(stages["concepts"], source._replace(concepts=joined))
         counts |= {"mentions": report["mentions"], "in_list": report["in_list"]}
         summary |= counts | {"lists": report}

@@ -91,11 +91,12 @@ def _dataset_folder(locator: str) -> Path:
         raise UserError(
             f"{locator}: expected hf://datasets/OWNER/NAME, optionally with @REVISION or /FOLDER"
         )
-    repo, revision, inner = match["repo"], match["revision"], (match["inner"] or "").strip("/")
+    repo = match["repo"]
+    inner = (match["inner"] or "").strip("/")
     with hub_calls(repo):
         patterns = [f"{inner}/*.parquet" if inner else "*.parquet"]
         snapshot = snapshot_download(
-            repo, repo_type="dataset", revision=revision, allow_patterns=patterns
+            repo, repo_type="dataset", revision=match["revision"], allow_patterns=patterns
         )
     folder = Path(snapshot, inner)
     if next(folder.rglob("*.parquet"), None) is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from accelerate import PartialState
 
@@ -96,24 +97,22 @@ def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: PartialSta
 
 def make_index(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Build the index of the retriever that owns the stage's folder."""
-    (retriever,) = (
-        retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name
-    )
+    by_folder = {retriever.folder: retriever for retriever in RETRIEVERS.values()}
+    sources = IndexSources(run.path, index_settings(recipe, run), recipe.run.device)
     with stage.writing() as (folder, summary):
-        summary |= retriever.build(
-            IndexSources(run.path, index_settings(recipe, run), recipe.run.device), folder
-        )
+        summary |= by_folder[stage.name].build(sources, folder)
     print(f"{stage.name}: " + ", ".join(f"{name} {value:,}" for name, value in summary.items()))
 
 
 def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
-    concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
+    concepts = ConceptTable.load(run.path / "concepts")
+    count = recipe.index.candidates_per_mention
     mentions = run.splits("mentions")
-    train, most = mentions["train"], recipe.mining.max_train_mentions
-    mentions["train"] = train.select(
-        drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed)
-    )
+    train = mentions["train"]
+    most = recipe.mining.max_train_mentions
+    drawn = drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed)
+    mentions["train"] = train.select(drawn)
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
             # It reads all vectors, which evicts the index from memory; the retriever loads it again.
@@ -122,22 +121,28 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             del index
         retriever = load_retriever(run.path, recipe.run.device)
         for split in SPLITS:
-            target, is_known = folder / f"{split}.arrow", split != "test"
             summary[split] = write_lists(
-                mentions[split], retriever, concepts, k, target, is_known=is_known
+                mentions[split],
+                retriever,
+                concepts,
+                count,
+                folder / f"{split}.arrow",
+                is_known=split != "test",
             )
     if "index" in summary:
         figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
         print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")
     for split in SPLITS:
-        counts = summary[split]
-        recall = counts["retrieved"] / max(1, counts["in_dictionary"])
-        print(
-            f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary for "
-            f"{counts['in_dictionary']:,}, retrieved in the top {k} for {recall:.1%} of those"
-        )
-        for name, shares in counts["recall"].items():
-            print(
-                f"  {name}: "
-                + ", ".join(f"recall@{rank} {share:.1%}" for rank, share in shares.items())
-            )
+        print("\n".join(recall_lines(split, summary[split], count)))
+
+
+def recall_lines(split: str, counts: Mapping[str, Any], count: int) -> Iterator[str]:
+    """How many gold concepts the lists of a split hold, and which retriever finds them at which rank."""
+    recall = counts["retrieved"] / max(1, counts["in_dictionary"])
+    yield (
+        f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary for "
+        f"{counts['in_dictionary']:,}, retrieved in the top {count} for {recall:.1%} of those"
+    )
+    for name, shares in counts["recall"].items():
+        figures = ", ".join(f"recall@{rank} {share:.1%}" for rank, share in shares.items())
+        yield f"  {name}: {figures}"

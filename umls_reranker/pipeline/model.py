@@ -77,7 +77,8 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
 def make_report(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Evaluate the model on the test split and write the report."""
     concepts = ConceptTable.load(run.path / "concepts")
-    mentions, lists = run.splits("mentions"), read_run_lists(run.path, "test", concepts)
+    mentions = run.splits("mentions")
+    lists = read_run_lists(run.path, "test", concepts)
     # Those that the model counts.
     counted = ("train", "dev", "calibration")
     known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]

@@ -82,10 +82,9 @@ def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     lines += [f"decided by {name}: {count:,}" for name, count in state["models"].items()]
     lines += ["", f"{'metric':<24}{'here':>8}{'expected':>10}{'95 % interval':>20}"]
     for name, expected in figures.items():
-        # A metric that no mention has, such as a top score, is missing.
-        values = (state[name], *(expected[key] for key in ("value", "low", "high")))
-        here, value, low, high = ("-" if figure is None else f"{figure:.3f}" for figure in values)
-        lines.append(f"{name:<24}{here:>8}{value:>10}{low:>12} .. {high}")
+        measured = _figure(state[name])
+        interval = f"{_figure(expected['low'])} .. {_figure(expected['high'])}"
+        lines.append(f"{name:<24}{measured:>8}{_figure(expected['value']):>10}{interval:>21}")
     drift = state["drift"]
     if drift is None:
         return "\n".join([*lines, "", "too few documents to test for drift"])
@@ -96,3 +95,8 @@ def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
             "ALARM: scores or inputs have moved; check candidates, texts and inputs, or calibrate again"
         )
     return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    """A figure; one that no mention has, such as a top score, is a dash."""
+    return "-" if value is None else f"{value:.3f}"

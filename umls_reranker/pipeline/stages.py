@@ -223,7 +223,9 @@ def make_stage(
             of_mentions = file.split()[0] in MENTION_FILES
             if of_mentions == (name == "mentions") or recipe.mentions.concepts_of_mentions:
                 inputs[file] = sha256
-    return Stage(run.path / name, {**settings, **stage.values}, inputs, stage.version, stage.resumes)
+    return Stage(
+        run.path / name, {**settings, **stage.values}, inputs, stage.version, stage.resumes
+    )
 
 
 def planned_stages(
