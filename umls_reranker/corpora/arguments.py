@@ -13,12 +13,14 @@ class ConceptArguments:
 
     concept_source: str = recipe_key(
         "rrf",
-        "rrf: a UMLS release; obo: an ontology with UMLS cross-references; names: a file of ids and names",
+        "rrf: a UMLS release; obo: an ontology with UMLS cross-references; names: a file of ids "
+        "and names",
         ("rrf", "obo", "names"),
     )
     umls_dir: str | None = recipe_key(
         None,
-        "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally MRDEF.RRF, MRREL.RRF and MRCUI.RRF; each may be .gz",
+        "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally MRDEF.RRF, MRREL.RRF and "
+        "MRCUI.RRF; each may be .gz",
     )
     languages: list[str] = recipe_key(["ENG"], "rrf: keep names in these languages (LAT)")
     sources: list[str] = recipe_key(
@@ -26,20 +28,21 @@ class ConceptArguments:
     )
     identifiers: str | None = recipe_key(
         None,
-        "rrf: source (SAB, e.g. MSH) whose codes are the concept ids, with its names alone; unset: CUIs",
+        "rrf: source (SAB, e.g. MSH) whose codes are the concept ids, with its names alone; unset: "
+        "CUIs",
     )
     concept_types: list[str] = recipe_key(
         [], "keep concepts of these semantic types (ids) and of narrower ones; empty keeps all"
     )
     semantic_groups: list[str] = recipe_key(
         [],
-        "rrf: also keep concepts of these semantic groups (e.g. DISO); all concepts are kept if this and "
-        "concept_types are empty",
+        "rrf: also keep concepts of these semantic groups (e.g. DISO); all concepts are kept if "
+        "this and concept_types are empty",
     )
     obo: list[str] = recipe_key(
         [],
-        "obo: local path, URL, or package:NAME/FILE of an ontology in OBO format (plain or .gz), or a list of them; "
-        "names of the first take precedence",
+        "obo: local path, URL, or package:NAME/FILE of an ontology in OBO format (plain or .gz), "
+        "or a list of them; names of the first take precedence",
     )
     obo_type_roots: list[str] = recipe_key([], "obo: terms whose children serve as semantic types")
     obo_synonym_scopes: list[str] = recipe_key(
@@ -48,8 +51,9 @@ class ConceptArguments:
 
     names: str | None = recipe_key(
         None,
-        "names: local path or URL of a table (CSV, TSV, JSON Lines, Parquet) of id, name and optionally preferred and "
-        "semantic_type, or of lines id|id||name|name (BioSyn); plain or .gz, #sha256=HEX as for corpus",
+        "names: local path or URL of a table (CSV, TSV, JSON Lines, Parquet) of id, name and "
+        "optionally preferred and semantic_type, or of lines id|id||name|name (BioSyn); plain or "
+        ".gz, #sha256=HEX as for corpus",
     )
 
     @property
@@ -69,34 +73,38 @@ class MentionArguments:
     )
     candidate_lists: str | None = recipe_key(
         None,
-        "user-provided candidate lists, in place of corpus, index and retrieval: file or folder of mentions with "
-        "candidates (.jsonl, .csv, .tsv, .parquet, .arrow), in the format of umls-reranker rerank, top candidate "
-        "first; each mention has doc_id, cui (the gold concept) and, unless train_documents or the shares assign it, "
-        "split (train, dev, calibration, test); candidate scores are named NAME_score; a dictionary (umls_dir, obo "
-        "or names) is optional",
+        "user-provided candidate lists, in place of corpus, index and retrieval: file or folder of "
+        "mentions with candidates (.jsonl, .csv, .tsv, .parquet, .arrow), in the format of "
+        "umls-reranker rerank, top candidate first; each mention has doc_id, cui (the gold "
+        "concept) and, unless train_documents or the shares assign it, split (train, dev, "
+        "calibration, test); candidate scores are named NAME_score; a dictionary (umls_dir, obo or "
+        "names) is optional",
     )
     corpus: list[str] = recipe_key(
         [],
-        "corpus: local path or URL of annotated text, plain or .gz, or a list of them; append #sha256=HEX to verify "
-        "a file; or a folder of such files, or hf://datasets/OWNER/NAME of Parquet; the format is detected from the "
-        "content",
+        "corpus: local path or URL of annotated text, plain or .gz, or a list of them; append "
+        "#sha256=HEX to verify a file; or a folder of such files, or hf://datasets/OWNER/NAME of "
+        "Parquet; the format is detected from the content",
     )
     train_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file of document ids for training, one per line, or a file of the corpus",
+        "corpus, candidate_lists: file of document ids for training, one per line, or a file of "
+        "the corpus",
     )
     dev_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file, as for train_documents, of those to split into dev, calibration and test",
+        "corpus, candidate_lists: file, as for train_documents, of those to split into dev, "
+        "calibration and test",
     )
     test_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file, as for train_documents, of those of the test split; without it, the test "
-        "split is a subset of dev_documents",
+        "corpus, candidate_lists: file, as for train_documents, of those of the test split; "
+        "without it, the test split is a subset of dev_documents",
     )
     expected_mentions: int | None = recipe_key(
         None,
-        "corpus: number of mentions in the whole corpus; any other number means an incomplete download",
+        "corpus: number of mentions in the whole corpus; any other number means an incomplete "
+        "download",
         least=1,
     )
     train_share: float = recipe_key(
@@ -116,8 +124,8 @@ class MentionArguments:
     )
     train_calibration_share: float = recipe_key(
         0.0,
-        "share of train_documents used for calibration instead: certified coverage grows with the number of "
-        "calibration documents, and training rarely needs the whole corpus",
+        "share of train_documents used for calibration instead: certified coverage grows with the "
+        "number of calibration documents, and training rarely needs the whole corpus",
         least=0,
         most=0.999,
     )
@@ -129,11 +137,11 @@ class MentionArguments:
     )
     split_composites: bool = recipe_key(
         False,
-        "corpus: a composite mention of as many conjuncts as concepts, such as 'breast and ovarian cancer', becomes a "
-        "mention for each, 'breast cancer' and 'ovarian cancer'",
+        "corpus: a composite mention of as many conjuncts as concepts, such as 'breast and ovarian "
+        "cancer', becomes a mention for each, 'breast cancer' and 'ovarian cancer'",
     )
     concepts_of_mentions: bool = recipe_key(
         False,
-        "corpus: add concepts that the dictionary lacks, under the texts that two documents use for them; documents "
-        "of test do not count",
+        "corpus: add concepts that the dictionary lacks, under the texts that two documents use "
+        "for them; documents of test do not count",
     )

@@ -137,12 +137,13 @@ class Faults:
                 self.add(where, problem)
 
     def require_few(self, sound: int) -> None:
-        """Raise a UserError that shows the first faults if their share is too large; `sound` counts the others."""
+        """Raise a UserError with the first faults if they are too many for so many sound ones."""
         count = self.reasons.total()
         if count > MOST_FAULTY * (count + sound):
             raise UserError(
-                f"{count:,} of {count + sound:,} annotations are malformed, more than {MOST_FAULTY:.0%}; correct "
-                f"the file, or choose another. The first are: {'; '.join(self.first)}"
+                f"{count:,} of {count + sound:,} annotations are malformed, more than "
+                f"{MOST_FAULTY:.0%}; correct the file, or choose another. The first are: "
+                f"{'; '.join(self.first)}"
             )
 
 
@@ -174,7 +175,7 @@ class CorpusReader(ABC):
         """
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """The files of a corpus folder in the order of their names; none if no file in it is in this format."""
+        """The files of a corpus folder that are in this format, in the order of their names."""
         files = (file for file in sorted(folder.iterdir()) if file.is_file())
         return tuple(file for file in files if self.recognizes(start_of(file)))
 
@@ -253,10 +254,12 @@ class CorpusReader(ABC):
 
 
 def parts_of(identifier: str) -> tuple[tuple[str, ...], ...]:
-    """The concepts that an annotation names, each without the prefix ``UMLS:``; a part may lack an id.
+    """The concepts that an annotation names, without the prefix ``UMLS:``; a part may lack an id.
 
-    >>> parts_of("UMLS:C0009443"), parts_of("D007153+D040181"), parts_of("D007674|-1"), parts_of("-1")
-    ((('C0009443',),), (('D007153',), ('D040181',)), (('D007674',), ()), ())
+    >>> parts_of("UMLS:C0009443"), parts_of("D007153+D040181")
+    ((('C0009443',),), (('D007153',), ('D040181',)))
+    >>> parts_of("D007674|-1"), parts_of("-1")
+    ((('D007674',), ()), ())
     """
     ids = dict.fromkeys(word.removeprefix("UMLS:") for word in SEPARATORS.split(identifier.strip()))
     parts = tuple(() if word in NO_ID else (word,) for word in ids)
@@ -307,7 +310,7 @@ def join_passages(passages: Iterable[tuple[int, str]]) -> str:
 
 
 def text_around(text: str, start: int, end: int, size: int = CONTEXT_CHARS) -> tuple[str, str]:
-    """At most `size` characters before `start` and after `end`, without partial words at the outer ends."""
+    """At most `size` characters before `start` and after `end`, without partial words outside."""
     first = max(0, start - size)
     if first and not text[first - 1].isspace():
         while first < start and not text[first].isspace():
@@ -320,7 +323,7 @@ def text_around(text: str, start: int, end: int, size: int = CONTEXT_CHARS) -> t
 
 
 def read_pmids(path: str | Path) -> list[str]:
-    """Read a list of document ids, one per line; blank lines and repetitions are dropped, the order is kept.
+    """Read a list of document ids, one per line, without blank lines and repetitions.
 
     Raises:
         UserError: the file is missing or empty, or a line is not one id (names file and line).
@@ -331,8 +334,8 @@ def read_pmids(path: str | Path) -> list[str]:
         words = line.decode("utf-8", errors="replace").split()
         if len(words) > 1:
             raise UserError(
-                f"{path}:{number}: expected one document id per line, found {len(words)} words: {excerpt(words[0])} "
-                "..."
+                f"{path}:{number}: expected one document id per line, found {len(words)} words: "
+                f"{excerpt(words[0])} ..."
             )
         ids.update(dict.fromkeys(words))
     if not ids:
@@ -378,7 +381,7 @@ def _mention(document: Document, long_forms: dict[str, str], annotation: Annotat
 def _selected(
     annotations: Iterable[tuple[str, Annotation]], types: Collection[str], counts: dict[str, int]
 ) -> Iterator[tuple[str, Annotation]]:
-    """The annotations in one piece and of these types, all if there are none; others are counted."""
+    """The annotations in one piece and of these types, or of any; the others are counted."""
     for where, annotation in annotations:
         if types and not {*types} & {*annotation.types}:
             counts["of_other_types"] += 1

@@ -253,14 +253,14 @@ def _load(path: Path) -> Any:
 
 def _bioc_annotation(content: Any) -> Annotation:
     infons = content.infons if isinstance(content.infons, dict) else {}
-    of_infons = {key: parts_of(_identifiers(infons.get(key))) for key in ("identifier", *infons)}
+    ids_by_infon = {key: parts_of(_identifiers(infons.get(key))) for key in ("identifier", *infons)}
     # Ids of the UMLS go before those of other vocabularies.
-    of_umls = (
+    umls_ids = (
         tuple(part for part in parts if part and CUI.fullmatch(part[0]))
-        for parts in of_infons.values()
+        for parts in ids_by_infon.values()
     )
-    of_others = (parts for key, parts in of_infons.items() if key.lower() in ID_INFONS)
-    cuis = next(filter(None, (*of_umls, *of_others)), ())
+    foreign_ids = (parts for key, parts in ids_by_infon.items() if key.lower() in ID_INFONS)
+    cuis = next(filter(None, (*umls_ids, *foreign_ids)), ())
     try:
         spans = tuple(
             (int(place.offset), int(place.offset) + int(place.length))
@@ -273,8 +273,8 @@ def _bioc_annotation(content: Any) -> Annotation:
     texts = [value for value in (infons.get("type"), *infons.values()) if isinstance(value, str)]
     types = list(map(annotated_types, texts))
     # Type ids go before other types.
-    of_type = next(filter(type_ids, types), types[0] if "type" in infons else ())
-    return Annotation(spans, str(content.text or ""), cuis, of_type)
+    annotation_types = next(filter(type_ids, types), types[0] if "type" in infons else ())
+    return Annotation(spans, str(content.text or ""), cuis, annotation_types)
 
 
 def _identifiers(value: Any) -> str:
@@ -310,7 +310,8 @@ def corpus_files(path: Path) -> tuple[Path, ...]:
             return files
     names = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
     raise UserError(
-        f"{path} is a folder with {names}, not a corpus; give a file, or one of {describe_formats()}"
+        f"{path} is a folder with {names}, not a corpus; give a file, or one of "
+        f"{describe_formats()}"
     )
 
 
@@ -326,7 +327,8 @@ def reader_of(paths: Sequence[Path]) -> CorpusReader:
     for file, its_reader in zip(paths, readers, strict=True):
         if its_reader is not reader:
             raise UserError(
-                f"{file} is {its_reader.name}, and {paths[0]} is {reader.name}; give files of one format"
+                f"{file} is {its_reader.name}, and {paths[0]} is {reader.name}; give files of one "
+                "format"
             )
     return reader
 
@@ -362,7 +364,7 @@ def read_documents(path: Path) -> list[str]:
 def read_corpus(
     paths: Sequence[Path], report: dict[str, Any] | None = None, **options: Any
 ) -> Iterator[Mention]:
-    """Stream the mentions of a corpus in any of the formats, with `CorpusReader.read` and its options.
+    """Stream the mentions of a corpus in any of the formats; options are of `CorpusReader.read`.
 
     Raises:
         UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.

@@ -1,4 +1,4 @@
-"""Mentions of a run by split, with gold concepts by the ids of the dictionary, and counts of what was read."""
+"""Mentions of a run by split, their gold concepts by ids of the dictionary, and counts of them."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path) -> dict[
         empty = [split for split, count in counts.items() if not count]
         if empty:
             raise UserError(
-                f"the split {empty[0]!r} is empty (mentions by split: {counts}); check the document lists, increase "
-                "its share, or use another seed"
+                f"the split {empty[0]!r} is empty (mentions by split: {counts}); check the "
+                "document lists, increase its share, or use another seed"
             )
     return counts
 
@@ -219,7 +219,7 @@ class RetiredCuis:
         return cls(pa.Table.from_batches(mergers, SCHEMA))
 
     def successor(self, cui: str, concepts: ConceptTable) -> str | None:
-        """The concept of the dictionary that `cui` was merged into, directly or over several releases.
+        """The concept of the dictionary that `cui` was merged into, perhaps over several releases.
 
         If a CUI was merged into several, the nearest one in the dictionary is used, then the first
         in the file.
@@ -243,7 +243,7 @@ def map_ids(
     retired: RetiredCuis | None = None,
     report: dict[str, Any] | None = None,
 ) -> Iterator[tuple[str, Mention]]:
-    """Yield ``(split, mention)`` with the ids that the dictionary has for the gold concepts, if it has them.
+    """Yield ``(split, mention)`` with the ids that the dictionary has for the gold concepts.
 
     An id that it lacks is looked up without its prefix, or with one of `PREFIXES`, and is then
     replaced by the successor of a retired CUI. `report` gets the number of mentions found
@@ -282,9 +282,10 @@ def _id_forms(cui: str) -> list[str]:
 def with_concepts_of_mentions(
     concepts: pa.Table, mentions: Iterable[tuple[str, Mention]]
 ) -> pa.Table:
-    """The dictionary and what it lacks: concepts under the texts that two documents use for them, but those of test.
+    """The dictionary with further concepts, under the texts that two documents use for them.
 
-    A text of one document would be a name that is known for the mentions of that document alone.
+    Documents of test do not count. A text of one document would be a name that is known for the
+    mentions of that document alone.
 
     Args:
         concepts: the dictionary, of `CONCEPT_SCHEMA`.

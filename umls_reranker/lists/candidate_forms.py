@@ -55,7 +55,7 @@ def flat_candidates(
 
 
 def standard_candidate(item: Any) -> Any:
-    """A candidate of another tool as one of ours: a pair of id and score, or a mapping with keys of `FOREIGN_KEYS`.
+    """A candidate of another tool as one of ours: a pair of id and score, or of `FOREIGN_KEYS`.
 
     >>> standard_candidate(["D003110", 0.9])
     {'cui': 'D003110', 'list_score': 0.9}
@@ -79,7 +79,7 @@ def keys_found(item: Any) -> str:
 
 
 def bare_id(cui: str) -> str:
-    """An id without the prefix of its vocabulary, unless a mere number is left: D003920 of MESH:D003920."""
+    """An id without its vocabulary, unless a mere number is left: D003920 of MESH:D003920."""
     rest = cui.rpartition(":")[2]
     return rest if rest[:1].isalpha() else cui
 
@@ -96,7 +96,7 @@ def all_score_keys(items: list[Any] | pa.Array) -> list[str]:
 def values_by_key(
     items: list[Any] | pa.Array, keys: Sequence[str]
 ) -> dict[str, list[Any] | pa.Array]:
-    """The values of each key in all candidates: names, mappings or objects; in Arrow, texts or structs."""
+    """The values of each key in all candidates: names, mappings or objects, or Arrow."""
     missing = pa.nulls(len(items), pa.string())
     columns: dict[str, Any] = dict.fromkeys(keys, missing)
     if isinstance(items, pa.Array):

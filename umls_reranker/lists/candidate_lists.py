@@ -190,10 +190,10 @@ class CandidateLists:
         rows: Sequence[Mapping[str, Any]] | pa.Table,
         scores: Iterable[str] | None = INDEX_SCORES,
     ) -> CandidateLists:
-        """Make lists from n rows as in files: ``entity`` (or ``mention``), ``candidates``, and optionally others.
+        """Make lists from n rows as in files: ``entity`` (or ``mention``) and ``candidates``.
 
-        The others are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the index
-        whose scores the candidates have. Keys that are not known are ignored.
+        Optional keys are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the
+        index whose scores the candidates have. Keys that are not known are ignored.
 
         Raises:
             InvalidRow: as for `from_columns`, or a row could not be read (it has ``error``).
@@ -237,7 +237,7 @@ class CandidateLists:
 
     @cached_property
     def concepts(self) -> np.ndarray:
-        """Equal numbers for candidates of one list with the same CUI, or without CUIs the same name, (m,) int64."""
+        """Equal numbers for candidates of a list with the same CUI, else name, (m,) int64."""
         ids, numbers = number_distinct(self.ids)
         codes = numbers[self.cuis.codes]
         if "" in ids:
@@ -251,7 +251,7 @@ class CandidateLists:
         return [(text or "").strip() for text in self.cuis.texts]
 
     def among(self, alternatives: np.ndarray) -> np.ndarray:
-        """Whether each candidate is one of its mention's alternatives (n,), if there are several, (m,) bool."""
+        """Whether each candidate is one of several alternatives (n,) of its mention, (m,) bool."""
         is_one = np.zeros(len(self.owner), bool)
         for row in np.flatnonzero([len(ids) > 1 for ids in alternatives]).tolist():
             candidates = slice(self.offsets[row], self.offsets[row + 1])
@@ -266,7 +266,7 @@ class CandidateLists:
 
     @property
     def partial_scores(self) -> dict[str, float]:
-        """Scores that some candidates lack, as a retriever did not find them, and the lowest of each."""
+        """The lowest of each score that is missing for candidates that a retriever did not find."""
         finite = {name: column[np.isfinite(column)] for name, column in self.scores.items()}
         return {
             name: float(numbers.min())
@@ -329,7 +329,7 @@ class CandidateLists:
         )
 
     def with_candidates(self, retained: np.ndarray) -> Self:
-        """The same mentions with some of their candidates, given as (m,) bool or as indices grouped by list."""
+        """The same mentions with some candidates: (m,) bool, or indices grouped by list."""
         positions = np.arange(len(self.owner))[retained]
         return replace(
             self,
@@ -352,11 +352,11 @@ class CandidateLists:
             concepts.hierarchy
         )
         codes = np.where(rows < 0, len(types.sets), types.codes)
-        of_candidates = pa.array(self.cuis.codes)
+        cui_codes = pa.array(self.cuis.codes)
         return replace(
             self,
-            preferred_names=concepts.column("name", rows).take(of_candidates),
-            definitions=concepts.column("definition", rows).take(of_candidates),
+            preferred_names=concepts.column("name", rows).take(cui_codes),
+            definitions=concepts.column("definition", rows).take(cui_codes),
             candidate_types=TypeSets([*types.sets, ()], codes[self.cuis.codes]),
         )
 
@@ -393,11 +393,11 @@ class AnnotatedLists(CandidateLists):
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Whether each candidate is a correct answer, (m,) bool: the gold one, and of alternatives each."""
+        """Whether each candidate is correct, (m,) bool: the gold one, and of alternatives each."""
         return self.labels.astype(bool) | self.among(self.annotations.alternatives)
 
     def is_gold(self, positions: np.ndarray) -> np.ndarray:
-        """Whether the candidate at each flat position (n,) is a correct answer, (n,) bool; -1 is not."""
+        """Whether the candidate at each flat position (n,) is correct, (n,) bool; -1 is not."""
         return np.append(self.correct, False)[positions]
 
     def take(self, rows: np.ndarray) -> Self:
@@ -405,7 +405,7 @@ class AnnotatedLists(CandidateLists):
         return replace(super().take(rows), annotations=self.annotations.take(rows))
 
     def with_candidates(self, retained: np.ndarray) -> Self:
-        """The same mentions with some of their candidates, as for `CandidateLists`; a gold concept may be dropped.
+        """The same mentions with some of their candidates; a gold concept may be dropped.
 
         If several candidates are correct, the first that remains is the gold one.
         """

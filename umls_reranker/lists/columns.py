@@ -1,4 +1,4 @@
-"""Columns of mentions and candidates: their names, and their values checked, from Python objects or Arrow."""
+"""Columns of mentions and candidates: names, and checked values from Python objects or Arrow."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class MentionColumns:
     index_keys: Sequence[str] | None = None
 
     def require_lists(self) -> None:
-        """Raise an error unless all are lists of n values; its names are those of `rerank_batch`."""
+        """Raise an error unless all are lists of n values; it uses the names of `rerank_batch`."""
         require_lists(
             entities=self.mentions,
             candidates=self.candidates,
@@ -79,7 +79,7 @@ class MentionColumns:
 
 
 def require_lists(**columns: Any) -> None:
-    """Raise TypeError for a column that is a single text or has no length, ValueError for different lengths.
+    """Raise TypeError for a column that is a text or has no length, ValueError for unequal lengths.
 
     A text would be read as the list of its letters. None is allowed.
     """

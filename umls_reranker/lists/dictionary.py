@@ -150,7 +150,7 @@ class Dictionary:
             columns[SYNONYM_SCORE] = self._similarities(mentions, items, concept_rows).tolist()
         if "semantic types" in self._columns:
             types = self._concepts.column("semantic_types", concept_rows).to_pylist()
-            columns["semantic_types"] = [of_concept or [] for of_concept in types]
+            columns["semantic_types"] = [each or [] for each in types]
         for key, values in columns.items():
             for item, value in zip(items, values, strict=True):
                 if _is_missing(item.get(key)):
@@ -171,7 +171,7 @@ class Dictionary:
             name: self._concepts.column(column, rows).to_pylist()
             for name, column in self._columns.items()
         }
-        return {name: sum(map(bool, of_cuis)) for name, of_cuis in values.items()}
+        return {name: sum(map(bool, column)) for name, column in values.items()}
 
     def _rows(self, cuis: Sequence[str]) -> np.ndarray:
         """Rows of m ids, with or without the prefix of their vocabulary, (m,); -1 if unknown."""
@@ -202,11 +202,11 @@ class Dictionary:
         name_codes = np.concatenate([codes[: len(items)], codes[len(items) + pair_name]])
         similarities = np.zeros(len(items))
         for forms in (normalize_texts, normal_forms):
-            of_mention, of_name = shared_trigrams(
+            mention_share, name_share = shared_trigrams(
                 forms(distinct_mentions), forms(texts), mention_codes[owner], name_codes
             )
-            total = of_mention + of_name
-            dice = 2 * of_mention * of_name / np.where(total > 0, total, 1)
+            total = mention_share + name_share
+            dice = 2 * mention_share * name_share / np.where(total > 0, total, 1)
             np.maximum.at(similarities, owner, dice)
         return similarities
 

@@ -1,4 +1,4 @@
-"""The gold concepts of mentions: the forms in which rows give them, and which of them a model learns from."""
+"""The gold concepts of mentions: how rows give them, and which of them a model learns from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ GOLD_KEYS = ("gold_cui", "cui")
 
 
 def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
-    """The gold concepts of a mention: of each part that it names, the ids of which any is correct; () for none.
+    """The gold concepts of a mention: the ids of each part, of which any is correct; () for none.
 
     A text is one id, verbatim; a list holds alternatives of one part; and a list of lists is a
     composite of parts. None is returned for anything else.
 
-    >>> gold_parts("D003110"), gold_parts(["D003110", "C562477"]), gold_parts([["D001943"], ["D010051"]])
-    ((('D003110',),), (('D003110', 'C562477'),), (('D001943',), ('D010051',)))
+    >>> gold_parts("D003110"), gold_parts(["D003110", "C562477"])
+    ((('D003110',),), (('D003110', 'C562477'),))
+    >>> gold_parts([["D001943"], ["D010051"]])
+    (('D001943',), ('D010051',))
     """
     parts = value if isinstance(value, list) else [[value]]
     if parts and not any(isinstance(part, list) for part in parts):
@@ -31,7 +33,7 @@ def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
 
 
 def trainable(gold: Iterable[Sequence[Sequence[str]]]) -> list[str]:
-    """The gold concept of mentions, given as in `gold_parts`; "", which is no concept, for several or none.
+    """The gold concept of mentions, given as in `gold_parts`; "" for several or none.
 
     So nothing learns from mentions with several gold concepts or none.
     """

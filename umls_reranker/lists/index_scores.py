@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class IndexScore(NamedTuple):
-    """A score that one of our retrievers gives its candidates; it counts only with the key of the index.
+    """A score of one of our retrievers, which counts only with the key of its index.
 
     Attributes:
         help: one line about it.

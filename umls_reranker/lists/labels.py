@@ -1,4 +1,4 @@
-"""Labelled candidate lists: rows with the gold concept and the document of each mention, of a user or of a run."""
+"""Labelled candidate lists, of a user or a run: rows with gold concept and document."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def usable_lists(
     concepts: ConceptTable | None = None,
     fitted_on: bool = True,
 ) -> AnnotatedLists:
-    """Check and complete rows with gold concepts; arguments and errors are those of `read_labelled_lists`.
+    """Check and complete rows with gold concepts; errors are those of `read_labelled_lists`.
 
     Args:
         rows: the rows.
@@ -117,8 +117,8 @@ def usable_lists(
         raise UserError(
             f"{source}: no list contains its gold concept (first: {lists.annotations.cuis[row]} of "
             f"{lists.annotations.positions[row]}, whose top candidate is "
-            f"{next(iter(lists.cuis.to_list()), None)}); use one vocabulary for the ids of candidates and "
-            "cui"
+            f"{next(iter(lists.cuis.to_list()), None)}); use one vocabulary for the ids of "
+            "candidates and cui"
         )
     return lists
 
@@ -149,9 +149,9 @@ def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
         if None in values:
             row = values.index(None)
             raise UserError(
-                f"{positions[row]}: {key} is missing or no id{_and_more(values.count(None) - 1)}; give "
-                f"doc_id and cui: an id, {CUI_LESS} for no concept, a list of alternative ids, or a list "
-                f"of lists for several concepts{keys_found(rows.mappings()[row])}"
+                f"{positions[row]}: {key} is missing or no id{_and_more(values.count(None) - 1)}; "
+                f"give doc_id and cui: an id, {CUI_LESS} for no concept, a list of alternative "
+                f"ids, or a list of lists for several concepts{keys_found(rows.mappings()[row])}"
             )
     lists = _with_ids(lists, rows)
     # Of each mention, the ids of which any is correct.
@@ -206,7 +206,7 @@ def list_rows(
 
 
 def write_list_rows(batches: Iterator[pa.Table], path: Path) -> None:
-    """Write at least one batch of `list_rows` into an Arrow file, which `read_labelled_lists` reads."""
+    """Write at least one batch of `list_rows` into a file, which `read_labelled_lists` reads."""
     first = next(batches)
     with arrow_writer(path, first.schema) as writer:
         for batch in chain([first], batches):
@@ -217,8 +217,8 @@ def require_documents(path: Path, documents: Collection[str]) -> None:
     """Refuse lists with too few documents to hold some out."""
     if len(documents) < FEWEST_DOCUMENTS:
         raise UserError(
-            f"{path}: a model is fitted on some documents and measured on others: give at least {FEWEST_DOCUMENTS}, "
-            f"not {len(documents)}, and each mention the doc_id of its document"
+            f"{path}: a model is fitted on some documents and measured on others: give at least "
+            f"{FEWEST_DOCUMENTS}, not {len(documents)}, and each mention the doc_id of its document"
         )
 
 
@@ -274,16 +274,17 @@ def refuse_repeated_ids(
         )
         if first_row != position:
             raise UserError(
-                f"{position}: mention_id {mention_id!r} of document {document} was already used in {first_row}; list "
-                "each mention once, with a unique id or none"
+                f"{position}: mention_id {mention_id!r} of document {document} was already used in "
+                f"{first_row}; list each mention once, with a unique id or none"
             )
 
 
 def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None) -> np.ndarray:
-    """The candidate of each concept in a list with the highest score (m,), or without scores its first, (k,) int64.
+    """The candidate of each concept in a list with the highest score (m,), (k,) int64.
 
-    So several names of one concept do not compete for probability or margin. Each takes the
-    position of the first candidate of its concept, so the concepts of a list keep their order.
+    Without scores it is the first. So several names of one concept do not compete for probability
+    or margin. Each takes the position of the first candidate of its concept, so the concepts of a
+    list keep their order.
     """
     order = np.arange(len(lists.names))
     if scores is not None:
@@ -302,7 +303,7 @@ def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def gold_ids(rows: Rows) -> list[set[str]]:
-    """The ids under ``cui`` or ``gold_cui`` of each row, of which any is correct; empty if there are none."""
+    """The ids under ``cui`` or ``gold_cui`` of each row, of which any is correct; may be empty."""
     return [
         set(chain.from_iterable(gold_parts(value) or ()))
         for value in first_values(rows.content, *GOLD_KEYS)
@@ -343,7 +344,7 @@ def _and_more(count: int) -> str:
 
 
 def _with_ids(lists: CandidateLists, rows: Rows) -> CandidateLists:
-    """The lists with ids without outer blanks, which all candidates have, and scores that any has."""
+    """The lists with ids that all candidates have, stripped, and with scores that any has."""
     is_blank = np.array([not cui for cui in lists.ids], bool)[lists.cuis.codes]
     if is_blank.any():
         row = int(lists.owner[is_blank.argmax()])

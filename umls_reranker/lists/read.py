@@ -1,4 +1,4 @@
-"""Rows of mentions with candidates, from a file, a folder or stdin: JSON, JSON Lines, CSV, TSV, Parquet or Arrow.
+"""Rows of mentions with candidates from a file, a folder or stdin: JSON, CSV, TSV, Parquet, Arrow.
 
 A row is ``{"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui", "candidates":
 [{"cui", "name", "NAME_score", ...}]}``; only ``entity`` and ``candidates`` are needed to rank. CSV
@@ -66,7 +66,9 @@ class Rows(NamedTuple):
     def of_mappings(cls, rows: Iterable[Mapping[str, Any]]) -> Rows:
         """Rows of a program; in messages the first is ``rows:1``."""
         content = [dict(row) for row in rows]
-        return cls([RowPosition(Path("rows"), number + 1) for number in range(len(content))], content)
+        return cls(
+            [RowPosition(Path("rows"), number + 1) for number in range(len(content))], content
+        )
 
     def mappings(self) -> list[dict[str, Any]]:
         """The rows as Python objects."""
@@ -74,7 +76,7 @@ class Rows(NamedTuple):
 
 
 def mention_files(path: Path) -> list[Path]:
-    """The file, or the files of a folder whose ending is one of `ENDINGS`, in the order of their names.
+    """The file, or the files of a folder with one of `ENDINGS`, in the order of their names.
 
     Raises:
         UserError: there is none.
@@ -90,7 +92,7 @@ def mention_files(path: Path) -> list[Path]:
 
 
 def read_rows(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
-    """Yield the rows of a file or folder (`mention_files`) in batches; a line that is not JSON has the key ``error``.
+    """Yield rows of `mention_files` in batches; a line that is not JSON has the key ``error``.
 
     Raises:
         UserError: a file cannot be read; names it, and of CSV the line.
@@ -136,7 +138,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
-    """Tables of at most `batch_rows` rows; the first is empty, so a file without rows has columns."""
+    """Tables of at most `batch_rows` rows; the first is empty: a file without rows has columns."""
     import pyarrow.parquet as pq
 
     if path.suffix == ".parquet":
@@ -163,7 +165,7 @@ def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
 
 
 def _decoded(table: pa.Table) -> pa.Table:
-    """The table without dictionaries: each file of a folder has its own; one output cannot hold them."""
+    """The table without dictionaries: each file has its own, and one output cannot hold them."""
     kinds = [
         kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types
     ]
@@ -199,7 +201,8 @@ def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, 
     for row in reader:
         if None in row or None in row.values():
             raise UserError(
-                f"{path}:{reader.line_num}: the row has not as many fields as the first line has columns"
+                f"{path}:{reader.line_num}: the row has not as many fields as the first line has "
+                "columns"
             )
         keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
         filled = {column: cell for column, cell in row.items() if cell.strip()}
@@ -220,7 +223,7 @@ def _value(column: str, cell: str) -> Any:
 
 
 def _mention(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mention of successive rows, which may mark its gold concepts or hold ``gold_cui``, also in JSON."""
+    """The mention of successive rows, which may mark its gold concepts or hold ``gold_cui``."""
     mention: dict[str, Any] = {}
     for cells in reversed(rows):
         mention |= {key: cells[column] for column, key in MENTION_CELLS.items() if column in cells}

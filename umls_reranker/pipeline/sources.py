@@ -185,7 +185,8 @@ def _wanted_types(concepts: ConceptArguments, hierarchy: TypeHierarchy) -> list[
         if known is None:
             names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
             raise UserError(
-                f"{name} in concept_types or semantic_groups is not known; the first are {names[:12]}"
+                f"{name} in concept_types or semantic_groups is not known; the first are "
+                f"{names[:12]}"
             )
         types += hierarchy.descendants(known)
     return types
@@ -200,7 +201,7 @@ def _of_types(concepts: pa.Table, types: Sequence[str]) -> pa.Table:
 
 
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The origin of a dictionary, for the model folder: ``concepts``, and ``release`` or ``vocabularies``.
+    """The origin of a dictionary: ``concepts``, and ``release`` or ``vocabularies``.
 
     Candidate lists without a dictionary have neither.
 
@@ -218,7 +219,7 @@ def split_shares(mentions: MentionArguments) -> dict[str, float]:
 def _held_out_shares(
     mentions: MentionArguments, whole: float, *, has_test: bool = False
 ) -> dict[str, float]:
-    """Shares of dev and calibration, and of test, unless test has documents of its own (`has_test`)."""
+    """Shares of dev, calibration and, unless it has documents of its own (`has_test`), test."""
     shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
     # 1 - 0.9 - 0.1 is negative, by rounding.
     test = round(1.0 - mentions.dev_share - mentions.calibration_share, 9)
@@ -233,7 +234,7 @@ def _held_out_shares(
 def user_splits(
     mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
 ) -> SplitOf:
-    """The split of a document of the recipe's ``candidate_lists``, by lists of documents or by its shares."""
+    """The split of a document of ``candidate_lists``, by lists of documents or by shares."""
     if "train_documents" in files:
         return listed_documents(mentions, files, seed).get
     return partial(assign_split, shares=split_shares(mentions), seed=seed)
@@ -299,8 +300,8 @@ def corpus_mentions(
     expected = mentions.expected_mentions
     if expected is not None and count != expected:
         raise UserError(
-            f"{name_files(paths)} contains {count:,} mentions, but expected_mentions is {expected:,}; the download is "
-            "incomplete or of another version, download it again"
+            f"{name_files(paths)} contains {count:,} mentions, but expected_mentions is "
+            f"{expected:,}; the download is incomplete or of another version, download it again"
         )
     report |= {
         "mentions_in_no_list": unlisted,

@@ -1,4 +1,4 @@
-"""User-provided candidate lists instead of index and retrieval: rows in four splits, and the concepts in them."""
+"""User-provided candidate lists instead of retrieval: rows in four splits, and their concepts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SplitOf = Callable[[str], str | None]
 
 
 class ListConcepts:
-    """The concepts of candidate lists: all names, the types of all candidates, and the first definition.
+    """The concepts of candidate lists: all names and types, and the first definition.
 
     Attributes:
         fields: fields of `FIELDS` that any candidate has.
@@ -66,7 +66,7 @@ class ListConcepts:
             )
 
     def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:
-        """The concepts of a dictionary with further names from the lists, then the concepts that it lacks."""
+        """The concepts of a dictionary with further names from the lists, then further concepts."""
         rest = dict(self._concepts)
         bare = {bare_id(cui): cui for cui in self._concepts}
         for concept in dictionary:
@@ -100,14 +100,14 @@ def _names(concept: Concept) -> list[str]:
 
 
 class DocumentSplits:
-    """The split of each document: by the key ``split`` if the first rows have it, else by a function.
+    """The split of each document: by the key ``split`` if any first row has it, else a function.
 
     Attributes:
-        of_documents: document -> split; None if it is in none.
+        split_of_document: document -> split; None if it is in none.
     """
 
     def __init__(self, split_of: SplitOf) -> None:
-        self.of_documents: dict[str, str | None] = {}
+        self.split_of_document: dict[str, str | None] = {}
         self._split_of = split_of
         self._is_given: bool | None = None
 
@@ -128,7 +128,7 @@ class DocumentSplits:
                     f"{position}: split is {split!r}; write one of {SPLITS} in all rows or none"
                 )
             split = split if self._is_given else self._split_of(document)
-            if self.of_documents.setdefault(document, split) != split:
+            if self.split_of_document.setdefault(document, split) != split:
                 raise UserError(
                     f"{position}: document {document} is in two splits, which must not share "
                     "documents"
@@ -144,7 +144,7 @@ def write_user_lists(
     mentions_folder: Path,
     lists_folder: Path,
 ) -> tuple[ListConcepts, dict[str, Any]]:
-    """Copy rows into the datasets of mentions and of lists, all four splits, in the order of the rows.
+    """Copy rows into the datasets of mentions and of lists, four splits, in the order of the rows.
 
     Of several candidates of one concept in a list, the first is kept. The gold concept is never
     added to a list.
@@ -175,21 +175,21 @@ def write_user_lists(
         batch = labelled_lists(rows, hierarchy)
         refuse_feature_names(batch)
         refuse_repeated_ids(batch, first_rows)
-        of_mentions = splits.add(batch)
+        mention_splits = splits.add(batch)
         concepts.add(batch)
         lists = batch.with_candidates(best_of_each_concept(batch))
         scores |= dict.fromkeys(lists.scores)
         counts["candidates"] += len(batch.names)
         counts["repeated_candidates"] += len(batch.names) - len(lists.names)
-        counts["mentions_in_no_list"] += int((of_mentions == "").sum())
+        counts["mentions_in_no_list"] += int((mention_splits == "").sum())
         for split in SPLITS:
-            waiting[split].append(lists.take(of_mentions == split))
-    in_split = {split: sum(map(len, of_split)) for split, of_split in waiting.items()}
+            waiting[split].append(lists.take(mention_splits == split))
+    in_split = {split: sum(map(len, split_lists)) for split, split_lists in waiting.items()}
     in_list = {
-        split: sum(int(lists.labels.sum()) for lists in of_split)
-        for split, of_split in waiting.items()
+        split: sum(int(lists.labels.sum()) for lists in split_lists)
+        for split, split_lists in waiting.items()
     }
-    require_documents(path, splits.of_documents)
+    require_documents(path, splits.split_of_document)
     if empty := [split for split in SPLITS if not in_split[split]]:
         raise UserError(f"{path}: the split {empty[0]!r} is empty (mentions by split: {in_split})")
     if not any(in_list.values()):
@@ -198,14 +198,14 @@ def write_user_lists(
             "candidates and cui"
         )
     with split_writers(MENTION_FEATURES.arrow_schema, mentions_folder) as writers:
-        for split, of_split in waiting.items():
+        for split, split_lists in waiting.items():
             names = [name for name in scores if name != TEACHER or split == "train"]
-            tables = _written_mentions(of_split, writers[split], names)
+            tables = _written_mentions(split_lists, writers[split], names)
             write_list_rows(tables, lists_folder / f"{split}.arrow")
     report = {
         "mentions": in_split,
         "in_list": in_list,
-        "documents": len(splits.of_documents),
+        "documents": len(splits.split_of_document),
         "scores": [*scores],
     }
     return concepts, report | counts

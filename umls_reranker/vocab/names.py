@@ -1,4 +1,4 @@
-"""Dictionaries as one file of names: a table with one name per row, or BioSyn's form with one concept per line.
+"""Dictionaries as one file: a table with a name a row, or BioSyn's form with a concept a line.
 
 Tables (CSV, TSV, JSON Lines, Parquet) have the columns ``id`` and ``name``, and may have
 ``preferred`` (true for the preferred name; else it is the first) and ``semantic_type``. In BioSyn's
@@ -28,7 +28,7 @@ BIOSYN = r"(?P<id>.*?)\|\|(?P<name>.*)"
 
 
 def read_name_lists(path: Path) -> tuple[pa.StringArray, pa.ListArray, pa.ListArray, pa.ListArray]:
-    """Read a file of names, plain or gzip; its form is recognized by its content. All of it is held in memory.
+    """Read a file of names, plain or gzip, in a form recognized by its content, into memory.
 
     Returns:
         The ids of n concepts, ascending; the distinct names of each, the preferred one first; the
@@ -68,7 +68,7 @@ def read_name_lists(path: Path) -> tuple[pa.StringArray, pa.ListArray, pa.ListAr
 
 
 def read_name_concepts(path: Path, hierarchy: TypeHierarchy) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a file of names as concepts in `CONCEPT_SCHEMA`, sorted by id; errors as of `read_name_lists`.
+    """Read a file of names as concepts in `CONCEPT_SCHEMA`, sorted by id.
 
     Returns:
         The concepts; and a report with their number of ``names``, and the first ``unknown_types``,
@@ -82,7 +82,7 @@ def read_name_concepts(path: Path, hierarchy: TypeHierarchy) -> tuple[pa.Table, 
 
 
 def _read_columns(path: Path) -> tuple[dict[str, pa.StringArray], str]:
-    """The columns by name, without surrounding blanks, empty where the file has none; and what separates names."""
+    """The columns by name, stripped, empty where the file has none; and what separates names."""
     from pyarrow import csv, json, parquet
 
     start = start_of(path)

@@ -121,7 +121,7 @@ def _at(path: Path, number: int) -> Iterator[None]:
 
 
 def _stanzas(path: Path) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-    """The header and the ``[Term]`` stanzas: number of the first line (0: header), and the numbered lines after it."""
+    """Header and ``[Term]`` stanzas: number of the first line (0: header), and the lines after."""
     started: int | None = 0
     lines: list[tuple[int, bytes]] = []
     for number, line in read_lines(path):
@@ -231,7 +231,7 @@ def read_obo_concepts(
     type_roots: Sequence[str] = (),
     synonym_scopes: Sequence[str] = ("EXACT",),
 ) -> OntologyConcepts:
-    """Read the terms that name a UMLS CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as concepts, sorted by CUI.
+    """Read the terms with a CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as sorted concepts.
 
     A term with several CUIs counts for only one of them, because its names are names of one
     concept. It is the first exact match (``skos:exactMatch``), or else the first cross reference.
@@ -266,7 +266,8 @@ def read_obo_concepts(
     concepts = _merge(terms, cuis, _types_of(terms, hierarchy), synonym_scopes, counts)
     if not concepts:
         raise UserError(
-            f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; use another ontology"
+            f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; use another "
+            "ontology"
         )
     vocabularies = [
         {
@@ -300,7 +301,7 @@ def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]
 def _reachable(
     start: str, links: Mapping[str, Iterable[str]], ends: Callable[[str], object]
 ) -> list[str]:
-    """Terms reached from `start` along links, which are not followed beyond a term that `ends` the path."""
+    """Terms reached from `start` along links, but not beyond a term that `ends` the path."""
     reached: dict[str, None] = {start: None}
     waiting = [start]
     while waiting:
@@ -356,7 +357,7 @@ def _merge(
 
 
 def _parents(terms: Iterable[Term], cuis: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of a concept and its nearest ancestors; a term without a CUI is replaced by its parents."""
+    """Pairs of a concept and its nearest ancestors; parents replace a term without a CUI."""
     cui_of: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
     for term, cui in zip(terms, cuis, strict=True):

@@ -61,7 +61,7 @@ TABLES = {
 
 
 def read_table(name: str, path: Path, used: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield record batches of the columns `used` (string), in file order; memory holds a few of them.
+    """Yield record batches of the columns `used` (string), in file order, a few in memory.
 
     Args:
         name: a table of `TABLES`.
@@ -109,7 +109,8 @@ def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
         ):
             return UserError(
                 f"{path}:{number}: expected {len(table.fields)} fields, each closed by |, of which "
-                f"{', '.join(table.required)} are not empty; fix the line or download the file again"
+                f"{', '.join(table.required)} are not empty; fix the line or download the file "
+                "again"
             )
     return UserError(f"{path} cannot be read ({reason}); download it again")
 
@@ -152,7 +153,7 @@ def read_rrf_concepts(
     """
     sources = [identifiers] if identifiers else sources
     ids, names, report, alternates = read_names(
-        files["MRCONSO"], languages, sources, of_codes=bool(identifiers)
+        files["MRCONSO"], languages, sources, by_code=bool(identifiers)
     )
     cuis = alternates.values.unique() if alternates else ids
     definitions = None
@@ -160,8 +161,8 @@ def read_rrf_concepts(
         _, lists = _read_values(
             "MRDEF", "DEF", files["MRDEF"], cuis, {"SUPPRESS": ["N"], "SAB": sources}
         )
-        of_concepts = _lists_of_codes(lists, cuis, alternates)
-        definitions = pc.binary_join(pc.list_slice(of_concepts, 0, 1), "")
+        concept_lists = _lists_of_codes(lists, cuis, alternates)
+        definitions = pc.binary_join(pc.list_slice(concept_lists, 0, 1), "")
     _, types = read_types(files["MRSTY"], cuis)
     return table_of_lists(
         ids, names, _lists_of_codes(types, cuis, alternates), definitions, alternates
@@ -171,12 +172,12 @@ def read_rrf_concepts(
 def _lists_of_codes(
     lists: pa.ListArray, cuis: pa.Array, alternates: pa.ListArray | None
 ) -> pa.ListArray:
-    """The lists of some CUIs as lists of the concepts that have these alternates; None: the CUIs are the concepts."""
+    """The lists of CUIs as lists of the concepts with these alternates; None: CUIs are concepts."""
     if alternates is None:
         return lists
-    of_each = lists.take(pc.index_in(pc.list_flatten(alternates), cuis))
-    rows = pc.list_parent_indices(alternates).take(pc.list_parent_indices(of_each)).to_numpy()
-    return distinct_lists(rows, pa.chunked_array([pc.list_flatten(of_each)]), len(alternates))
+    value_lists = lists.take(pc.index_in(pc.list_flatten(alternates), cuis))
+    rows = pc.list_parent_indices(alternates).take(pc.list_parent_indices(value_lists)).to_numpy()
+    return distinct_lists(rows, pa.chunked_array([pc.list_flatten(value_lists)]), len(alternates))
 
 
 def read_names(
@@ -184,7 +185,7 @@ def read_names(
     languages: Sequence[str] = ("ENG",),
     sources: Sequence[str] = (),
     wanted: pa.Array | None = None,
-    of_codes: bool = False,
+    by_code: bool = False,
 ) -> tuple[pa.StringArray, pa.ListArray, dict[str, Any], pa.ListArray | None]:
     """Read the names of MRCONSO that pass the filters.
 
@@ -193,18 +194,18 @@ def read_names(
         languages: LAT values kept, in order of preference; empty keeps all.
         sources: SAB values kept; empty keeps all.
         wanted: read only these CUIs, of which the file may have none; None reads all.
-        of_codes: whether ids are the codes of the source, not CUIs.
+        by_code: whether ids are the codes of the source, not CUIs.
 
     Returns:
         The ids, ascending; the names of each, the preferred one first; the counts of the report;
-        and the CUIs of each code, None without `of_codes`.
+        and the CUIs of each code, None without `by_code`.
 
     Raises:
         UserError: as `read_rrf_concepts`.
     """
     filters = {"LAT": languages, "SAB": sources, "SUPPRESS": ["N"]}
-    preferences = {"LAT": languages} | (CODE_PREFERENCES if of_codes else PREFERENCES)
-    used = ["CODE", "STR", "CUI"] if of_codes else ["CUI", "STR"]
+    preferences = {"LAT": languages} | (CODE_PREFERENCES if by_code else PREFERENCES)
+    used = ["CODE", "STR", "CUI"] if by_code else ["CUI", "STR"]
     schema = pa.schema({**dict.fromkeys(used, pa.string()), "rank": pa.int16()})
     report: dict[str, Any] = {
         "names_read": 0,
@@ -235,7 +236,7 @@ def read_names(
     ids = names[0].unique()
     ids = ids.take(pc.sort_indices(ids))
     rows = pc.index_in(names[0], ids).to_numpy().astype(np.int64)
-    cuis = distinct_lists(rows, names["CUI"], len(ids)) if of_codes else None
+    cuis = distinct_lists(rows, names["CUI"], len(ids)) if by_code else None
     texts = names["STR"]
     ranks = names["rank"].to_numpy()
     # Frees the other columns of millions of rows.
@@ -255,7 +256,7 @@ def read_types(path: Path, cuis: pa.Array | None = None) -> tuple[pa.Array, pa.L
 def _read_values(
     table: str, column: str, path: Path, cuis: pa.Array | None, filters: Mapping[str, Sequence[str]]
 ) -> tuple[pa.Array, pa.ListArray]:
-    """CUIs, by default those of the file, and the distinct values of a column for each, in file order."""
+    """CUIs, by default those of the file, and the distinct values of each, in file order."""
     schema = pa.schema({"CUI": pa.string(), column: pa.string()})
     blocks = []
     for block in read_table(table, path, ["CUI", column, *filters]):
@@ -292,7 +293,7 @@ REQUIRED_TABLES = ("MRCONSO", "MRSTY")
 def release_files(
     umls_dir: Path, unused: Collection[str] = (), required: Collection[str] = REQUIRED_TABLES
 ) -> dict[str, Path]:
-    """The files to read from a UMLS release, by name; ``MRCONSO.RRF`` comes before ``MRCONSO.RRF.gz``.
+    """The files to read from a UMLS release, by name; plain ones come before ``.gz``.
 
     Args:
         umls_dir: folder META of the release.
@@ -321,7 +322,7 @@ def release_files(
 
 
 def read_release(files: Mapping[str, Path]) -> dict[str, str]:
-    """``name``, such as 2017AA, and ``date`` of the release, as far as ``release.dat`` states them."""
+    """``name``, such as 2017AA, and ``date`` of the release, as far as they are stated."""
     release = {}
     for _, line in read_lines(files["release.dat"]) if "release.dat" in files else ():
         key, _, value = line.decode("utf-8", errors="replace").partition("=")
@@ -363,7 +364,7 @@ class RelationTable:
         return len(self._pairs)
 
     def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether each of `rows` is related to its gold concept; row -1 is related to nothing, and none to itself.
+        """Whether each of `rows` is related to its gold concept; row -1 is not, and none to itself.
 
         Args:
             gold: (n, 1) int, rows of gold concepts, or another shape that broadcasts with `rows`.

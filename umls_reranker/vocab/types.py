@@ -89,7 +89,7 @@ class TypeHierarchy:
         return self._ids_by_form.get(_form(id_or_name)) if id_or_name else None
 
     def chain(self, type_id: str) -> list[str]:
-        """``[type, parent, grandparent, ..., "group:DISO"]``, most specific first; empty for an unknown id."""
+        """``[type, parent, grandparent, ..., "group:DISO"]``; empty for an unknown id."""
         return list(self._chains.get(type_id, ()))
 
     def descendants(self, type_id: str) -> list[str]:
@@ -101,7 +101,7 @@ class TypeHierarchy:
         ]
 
     def agree(self, types: Iterable[str], others: Iterable[str]) -> bool:
-        """Whether a type of the first list equals, or is narrower or broader than, one of the second.
+        """Whether a type of the first list equals one of the second, or is narrower or broader.
 
         >>> hierarchy = TypeHierarchy.built_in()
         >>> hierarchy.agree(["T038"], ["T033", "T047"]), hierarchy.agree(["T047"], ["T121"])
@@ -158,8 +158,8 @@ class TypeHierarchy:
             version = content["schema_version"]
             if version != SCHEMA_VERSION:
                 raise UserError(
-                    f"semantic types have schema_version {version}, but this package reads {SCHEMA_VERSION}; upgrade "
-                    "it"
+                    f"semantic types have schema_version {version}, but this package reads "
+                    f"{SCHEMA_VERSION}; upgrade it"
                 )
             return cls((SemanticType(**kind) for kind in content["types"]), content["groups"])
         except (KeyError, TypeError, AttributeError) as error:
@@ -172,7 +172,8 @@ class TypeHierarchy:
         while current is not None:
             if current in chain:
                 raise UserError(
-                    f"semantic type {current} is a kind of itself: {' -> '.join(chain)} -> {current}"
+                    f"semantic type {current} is a kind of itself: {' -> '.join(chain)} -> "
+                    f"{current}"
                 )
             if current not in self._types:
                 raise UserError(
@@ -223,7 +224,7 @@ class TypeSets:
 
     @classmethod
     def of(cls, values: Sequence[str | Iterable[str] | None] | TypeSets) -> TypeSets:
-        """Make sets from one type, several, or None for each row; `TypeSets` are returned unchanged.
+        """Make sets from one type, several, or None for each row; `TypeSets` stay as they are.
 
         Raises:
             TypeError: a value is something else.
@@ -271,7 +272,7 @@ class TypeSets:
         return replace(self, codes=self.codes[rows])
 
     def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
-        """The sets as distinct ids of the hierarchy, and the names that it does not know, which are left out."""
+        """The sets as distinct ids of the hierarchy, and the names that it does not know."""
         # What MedMentions writes for "no type" is not a mistake.
         ids = {
             name: hierarchy.resolve(name)
