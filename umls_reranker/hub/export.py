@@ -49,7 +49,9 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
     """
     info = verify_model(folder)
     if not has_cross_encoder(info):
-        raise UserError(f"{folder} has no cross-encoder to export; it is already served without PyTorch")
+        raise UserError(
+            f"{folder} has no cross-encoder to export; it is already served without PyTorch"
+        )
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: install the extra export")

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from ..calibration.decisions import Decisions
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import naming_full_disk, require_another, strict, written
@@ -44,6 +45,20 @@ class OneProcess:
     num_processes: int = 1
     process_index: int = 0
     is_main_process: bool = True
+
+
+class RankedBatch(NamedTuple):
+    """What a process makes of a batch of rows.
+
+    Attributes:
+        content: the output, lines or a table.
+        counts: as of `BulkJob.run`.
+        first_error: reason and row of the first mention that could not be ranked.
+    """
+
+    content: list[bytes] | pa.Table
+    counts: Counter[str]
+    first_error: str | None
 
 
 class BulkJob:
@@ -74,12 +89,20 @@ class BulkJob:
         dictionary: Path | None = None,
     ) -> None:
         files = mention_files(source)
-        if target.suffix != ".jsonl" and (target.suffix not in TABLES or {file.suffix for file in files} - {*TABLES}):
-            raise UserError(f"{target}: the output must end in .jsonl, or for tables in {', '.join(TABLES)}")
+        if target.suffix != ".jsonl" and (
+            target.suffix not in TABLES or {file.suffix for file in files} - {*TABLES}
+        ):
+            raise UserError(
+                f"{target}: the output must end in .jsonl, or for tables in {', '.join(TABLES)}"
+            )
         require_another(target, files)
         if target.exists() and (target.is_dir() or not overwrite):
-            raise UserError(f"{target} already exists; choose another output, or replace a file with --overwrite")
-        self._source, self._target, self._batch_rows = source, target, batch_rows
+            raise UserError(
+                f"{target} already exists; choose another output, or replace a file with --overwrite"
+            )
+        self._source = source
+        self._target = target
+        self._batch_rows = batch_rows
         self.first_error: str | None = None
         self._dictionary = None
         if dictionary is not None:
@@ -113,16 +136,15 @@ class BulkJob:
             batches = read_rows(self._source, self._batch_rows)
             while in_round := list(islice(batches, processes.num_processes)):
                 own = in_round[processes.process_index : processes.process_index + 1]
-                results = [self._ranked(reranker, rows) for rows in own]
-                for content, found, error in _gathered(results, processes):
-                    write(content)
-                    counts += found
-                    self.first_error = self.first_error or error
+                results = [self._rank_batch(reranker, rows) for rows in own]
+                for result in _gathered(results, processes):
+                    write(result.content)
+                    counts += result.counts
+                    self.first_error = self.first_error or result.first_error
                 bar.update(sum(len(rows.positions) for rows in in_round))
         return counts
 
-    def _ranked(self, reranker: UMLSReranker, rows: Rows) -> tuple[list[bytes] | pa.Table, Counter[str], str | None]:
-        """The output for a batch, lines or a table, counts as of `run`, and the first error with its row."""
+    def _rank_batch(self, reranker: UMLSReranker, rows: Rows) -> RankedBatch:
         errors: list[str | None] = [None] * len(rows.positions)
         try:
             lists = self._lists(reranker, rows.content)
@@ -130,34 +152,36 @@ class BulkJob:
             errors = row_errors(partial(self._lists, reranker), rows.content)
             lists = self._lists(reranker, _without(rows.content, errors))
         decisions = reranker.decide(lists)
-        found = iter(ranked_column(lists, decisions, reranker.model_names))
-        ranked = pa.array([None if error else next(found).as_py() for error in errors], pa.list_(RANKED_TYPE))
-        counts = Counter(ranked=len(lists), error=len(errors) - len(lists))
-        tiers = decisions.at_top(decisions.tiers, -1)
-        counts += Counter(TIERS[tier] for tier in tiers[tiers >= 0].tolist())
-        counts["accepted"] = int(decisions.accepted.sum())
-        counts["candidates"] = len(lists.owner)
-        counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
+        items = iter(ranked_column(lists, decisions, reranker.model_names).to_pylist())
+        ranked = [None if error else next(items) for error in errors]
         golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
-        answers = decisions.at_top(np.array(lists.ids, object)[lists.cuis.codes], None)
-        counts["gold"] = sum(map(bool, golds))
-        counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))
-        first = next((f"{at}: {error}" for at, error in zip(rows.positions, errors, strict=True) if error), None)
-        if self._target.suffix == ".jsonl" or not isinstance(rows.content, pa.Table):
-            outcomes = zip(rows.mappings(), ranked.to_pylist(), errors, strict=True)
-            lines = [_line(row, {ERROR: error} if error else {RANKED: items}) for row, items, error in outcomes]
-            return lines, counts, first
-        table = rows.content.drop_columns([name for name in (RANKED, ERROR) if name in rows.content.column_names])
-        return table.append_column(RANKED, ranked).append_column(ERROR, pa.array(errors, pa.string())), counts, first
+        counts = _counts(lists, decisions, golds)
+        counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
+        counts["error"] = len(errors) - len(lists)
+        named = zip(rows.positions, errors, strict=True)
+        first_error = next((f"{position}: {error}" for position, error in named if error), None)
+        content: list[bytes] | pa.Table = rows.content
+        if self._target.suffix == ".jsonl" or not isinstance(content, pa.Table):
+            outcomes = zip(ranked, errors, strict=True)
+            ends = [{ERROR: error} if error else {RANKED: own} for own, error in outcomes]
+            content = list(map(_line, rows.mappings(), ends))
+        else:
+            former = [name for name in (RANKED, ERROR) if name in content.column_names]
+            content = content.drop_columns(former)
+            content = content.append_column(RANKED, pa.array(ranked, pa.list_(RANKED_TYPE)))
+            content = content.append_column(ERROR, pa.array(errors, pa.string()))
+        return RankedBatch(content, counts, first_error)
 
-    def _lists(self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table) -> CandidateLists:
+    def _lists(
+        self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
+    ) -> CandidateLists:
         if self._dictionary is not None:
             rows = self._dictionary.add_to(rows.to_pylist() if isinstance(rows, pa.Table) else rows)
         return reranker.read_rows(rows)
 
     @contextmanager
     def _output(self) -> Iterator[Callable[[Any], Any]]:
-        """A function that writes what `_ranked` returns; at the end the file gets its name."""
+        """A function that writes the content of a `RankedBatch`; at the end the file gets its name."""
         import pyarrow.parquet as pq
 
         # A process that outlives its run must not write into the file of the next run.
@@ -170,7 +194,9 @@ class BulkJob:
 
             def write(table: pa.Table) -> None:
                 if not writers:
-                    make = pq.ParquetWriter if self._target.suffix == ".parquet" else pa.ipc.new_file
+                    make = (
+                        pq.ParquetWriter if self._target.suffix == ".parquet" else pa.ipc.new_file
+                    )
                     writers.append(make(partial, table.schema))
                 writers[0].write_table(table)
 
@@ -179,7 +205,24 @@ class BulkJob:
                 writer.close()
 
 
-def _without(content: list[dict[str, Any]] | pa.Table, errors: list[str | None]) -> list[dict[str, Any]] | pa.Table:
+def _counts(
+    lists: CandidateLists, decisions: Decisions, golds: Sequence[Collection[str]]
+) -> Counter[str]:
+    """Counts of n ranked mentions, of which `golds` are the gold concepts."""
+    tiers = decisions.at_top(decisions.tiers, -1)
+    answers = decisions.at_top(np.array(lists.ids, object)[lists.cuis.codes], None)
+    counts = Counter(TIERS[tier] for tier in tiers[tiers >= 0].tolist())
+    counts["ranked"] = len(lists)
+    counts["accepted"] = int(decisions.accepted.sum())
+    counts["candidates"] = len(lists.owner)
+    counts["gold"] = sum(map(bool, golds))
+    counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))
+    return counts
+
+
+def _without(
+    content: list[dict[str, Any]] | pa.Table, errors: list[str | None]
+) -> list[dict[str, Any]] | pa.Table:
     """The rows that have no error."""
     if isinstance(content, pa.Table):
         # Slices, because not every column type can be filtered.
@@ -200,7 +243,12 @@ def _gathered(results: list, processes: PartialState | OneProcess) -> list:
 def _line(row: dict[str, Any], outcome: dict[str, Any]) -> bytes:
     """A row with its outcome as a line of JSON."""
     content = {key: value for key, value in row.items() if key not in (RANKED, ERROR)} | outcome
-    return json.dumps(strict(content), ensure_ascii=False, default=_as_text).encode(errors="backslashreplace") + b"\n"
+    return (
+        json.dumps(strict(content), ensure_ascii=False, default=_as_text).encode(
+            errors="backslashreplace"
+        )
+        + b"\n"
+    )
 
 
 def _as_text(value: Any) -> str:
@@ -233,7 +281,7 @@ class RerankBatches:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the rows with the column ``ranked``."""
-        return batch.append_column(RANKED, _ranked(self.reranker, batch))
+        return batch.append_column(RANKED, _ranked_table(self.reranker, batch))
 
 
 class RerankPartitions:
@@ -249,7 +297,8 @@ class RerankPartitions:
     """
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.model, self.options = model, options
+        self.model = model
+        self.options = options
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``."""
@@ -258,11 +307,13 @@ class RerankPartitions:
             mention_columns = [name for name in MENTION_COLUMNS if name in frame]
             # Spark's empty arrays are float arrays, which Arrow cannot combine with arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
-            table = pa.Table.from_pandas(frame[mention_columns].assign(candidates=lists), preserve_index=False)
-            yield frame.assign(ranked=_ranked(reranker, table).to_pylist())
+            table = pa.Table.from_pandas(
+                frame[mention_columns].assign(candidates=lists), preserve_index=False
+            )
+            yield frame.assign(ranked=_ranked_table(reranker, table).to_pylist())
 
 
-def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
+def _ranked_table(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
     lists = reranker.read_rows(table)
     return ranked_column(lists, reranker.decide(lists), reranker.model_names)
 

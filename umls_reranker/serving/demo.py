@@ -37,7 +37,9 @@ def read_question(text: str) -> Mapping[str, Any]:
     parts = [line.partition("|") for line in lines.splitlines() if line.strip()]
     return {
         "entity": mention.strip(),
-        "candidates": [{"name": name.strip(), "cui": cui.strip() or None} for name, _, cui in parts],
+        "candidates": [
+            {"name": name.strip(), "cui": cui.strip() or None} for name, _, cui in parts
+        ],
     }
 
 
@@ -74,10 +76,21 @@ def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAM
         note = " · scores are not calibrated for your lists" if name == BUILT_IN else ""
         gr.Markdown(f"**umls_reranker** · {name}{note}")
         box = gr.Textbox(
-            examples[0], lines=6, label="A row of lists as JSON; or a mention, then one candidate per line: NAME | ID"
+            examples[0],
+            lines=6,
+            label="A row of lists as JSON; or a mention, then one candidate per line: NAME | ID",
         )
         ask = gr.Button("Rank candidates", variant="primary")
-        table = gr.Dataframe(lambda: answer(examples[0]), headers=list(COLUMNS), interactive=False, label="Ranked")
-        gr.Examples([[example] for example in examples], box, table, answer, cache_examples=False, run_on_click=True)
+        table = gr.Dataframe(
+            lambda: answer(examples[0]), headers=list(COLUMNS), interactive=False, label="Ranked"
+        )
+        gr.Examples(
+            [[example] for example in examples],
+            box,
+            table,
+            answer,
+            cache_examples=False,
+            run_on_click=True,
+        )
         ask.click(answer, box, table)
     return page

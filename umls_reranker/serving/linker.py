@@ -108,7 +108,9 @@ class ConceptLinker:
         model = Path(expanduser(run_folder)) / "model"
         # Otherwise a path of two parts would be looked up on the Hub.
         if not model.is_dir():
-            raise UserError(f"{run_folder} is not a run folder: it contains no model/; finish it, or give another")
+            raise UserError(
+                f"{run_folder} is not a run folder: it contains no model/; finish it, or give another"
+            )
         return cls.from_pretrained(model, run_folder, **options)
 
     @classmethod
@@ -150,7 +152,9 @@ class ConceptLinker:
                 f"{folder} is not the index that this model was calibrated with (another release or encoder), so the "
                 "scores of its retrievers are ignored and a fallback model decides. Calibrate on this index"
             )
-        return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), IndexSettings.load(folder))
+        return cls(
+            reranker, retriever, ConceptTable.load(folder / "concepts"), IndexSettings.load(folder)
+        )
 
     def link(
         self,
@@ -238,7 +242,9 @@ class ConceptLinker:
             TypeError: a mention or a document is not text, or a start is not an integer.
             ValueError: a mention is blank, or is not in its document.
         """
-        require_lists(mentions=mentions, documents=documents, starts=starts, lefts=lefts, rights=rights)
+        require_lists(
+            mentions=mentions, documents=documents, starts=starts, lefts=lefts, rights=rights
+        )
         count = len(mentions)
         documents = [None] * count if documents is None else documents
         starts = [None] * count if starts is None else starts
@@ -250,7 +256,9 @@ class ConceptLinker:
             checker.texts(key, values)
         long_forms: dict[str, dict[str, str]] = {}
         queries = MentionQueries([], [], [])
-        for row, (mention, document, start) in enumerate(zip(mentions, documents, starts, strict=True)):
+        for row, (mention, document, start) in enumerate(
+            zip(mentions, documents, starts, strict=True)
+        ):
             text, left, right = mention, lefts[row], rights[row]
             if document is not None:
                 at = f"mention {row}: " if count > 1 else ""
@@ -274,7 +282,11 @@ class ConceptLinker:
         Args:
             queries: what `read` returns.
         """
-        keys = list(zip(*queries, strict=True) if self.retriever.reads_context else zip(queries.texts, strict=True))
+        keys = list(
+            zip(*queries, strict=True)
+            if self.retriever.reads_context
+            else zip(queries.texts, strict=True)
+        )
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         if not numbers:
             return []
@@ -296,7 +308,9 @@ class ConceptLinker:
         for name, scores in {"retrieval": hits.scores, **hits.further}.items():
             candidate_columns[f"{name}_score"] = scores[query, position].tolist()
         lists: list[list[dict[str, Any]]] = [[] for _ in numbers]
-        candidates = zip(query.tolist(), concept_numbers.tolist(), _rows_of(candidate_columns), strict=True)
+        candidates = zip(
+            query.tolist(), concept_numbers.tolist(), _rows_of(candidate_columns), strict=True
+        )
         for number, concept_number, candidate in candidates:
             lists[number].append(concepts[concept_number] | candidate)
         return [lists[numbers[key]] for key in keys]
@@ -307,13 +321,17 @@ class ConceptLinker:
 
 
 def _rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
 
 
 def _first_character(at: str, mention: str, document: str, start: int | None) -> int:
     """Offset of a mention in its document; errors begin with `at`."""
     if not isinstance(start, int | np.integer | None):
-        raise TypeError(f"{at}start must be an int (a character offset) or None, not {type(start).__name__}")
+        raise TypeError(
+            f"{at}start must be an int (a character offset) or None, not {type(start).__name__}"
+        )
     first = document.find(mention) if start is None else start
     if first < 0 or document[first : first + len(mention)] != mention:
         where = "" if start is None else f" at character {start}"

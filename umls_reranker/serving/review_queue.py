@@ -36,10 +36,14 @@ def select_for_review(
     Returns:
         The rows with the key ``is_random_sample``: whether the row belongs to the random sample.
     """
-    drawn = np.random.default_rng(seed).permutation(len(rows))[: round(count * random_share)].tolist()
+    drawn = (
+        np.random.default_rng(seed).permutation(len(rows))[: round(count * random_share)].tolist()
+    )
     strings = {normalize_name(_entity(rows[number])) for number in drawn}
     doubtful: list[int] = []
-    for number in sorted(set(range(len(rows))) - set(drawn), key=lambda number: _margin(rows[number])):
+    for number in sorted(
+        set(range(len(rows))) - set(drawn), key=lambda number: _margin(rows[number])
+    ):
         string = normalize_name(_entity(rows[number]))
         if len(drawn) + len(doubtful) < count and string not in strings:
             strings.add(string)
@@ -74,7 +78,10 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """A line for each candidate; rank and probability help the reviewer and are no scores of the lists."""
     for number, row in enumerate(rows, start=1):
         mention = {name: row.get(name) for name in MENTION_COLUMNS}
-        mention |= {"mention_id": row.get("mention_id") or f"review-{number}", "entity": _entity(row)}
+        mention |= {
+            "mention_id": row.get("mention_id") or f"review-{number}",
+            "entity": _entity(row),
+        }
         # Of several gold concepts a cell holds the list.
         gold = concept_id(row)
         (one,) = trainable([gold_parts(gold) or ()])
@@ -85,7 +92,10 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             answer = answers.get((concept_id(candidate), candidate.get("name")), {})
             about = {"rank": answer.get("rank"), "probability": answer.get("score")}
             line = {**mention, "gold_cui": gold, **about, **candidate}
-            yield {name: "|".join(value) if isinstance(value, list) else value for name, value in line.items()}
+            yield {
+                name: "|".join(value) if isinstance(value, list) else value
+                for name, value in line.items()
+            }
 
 
 def _entity(row: Mapping[str, Any]) -> str:

@@ -41,7 +41,10 @@ class IndexedCandidates:
             texts: (n,) text of the Doc of each.
             types: (n,) semantic type of each.
         """
-        mentions, starts = [entity.text for entity in entities], [entity.start_char for entity in entities]
+        mentions, starts = (
+            [entity.text for entity in entities],
+            [entity.start_char for entity in entities],
+        )
         return self.linker.link_batch(mentions, texts, starts, types)
 
 
@@ -63,7 +66,8 @@ class ListedCandidates:
         mentions = [entity.text for entity in entities]
         candidates: list[Any] = [entity._.get(self.extension) or [] for entity in entities]
         sides = [
-            text_around(text, entity.start_char, entity.end_char) for entity, text in zip(entities, texts, strict=True)
+            text_around(text, entity.start_char, entity.end_char)
+            for entity, text in zip(entities, texts, strict=True)
         ]
         lefts, rights = [left for left, _ in sides], [right for _, right in sides]
         return self.reranker.rerank_batch(mentions, candidates, types, lefts, rights)
@@ -84,7 +88,9 @@ class EntityLinks:
         top: number of concepts kept per entity.
     """
 
-    def __init__(self, source: IndexedCandidates | ListedCandidates, types: Mapping[str, str], top: int) -> None:
+    def __init__(
+        self, source: IndexedCandidates | ListedCandidates, types: Mapping[str, str], top: int
+    ) -> None:
         self.source, self.types, self.top = source, dict(types), top
         if not Span.has_extension("umls"):
             Span.set_extension("umls", default=[])
@@ -106,7 +112,9 @@ class EntityLinks:
         entities = [entity for doc in docs for entity in doc.ents]
         named = [entity for entity in entities if not entity.text.isspace()]
         ranked = self.source.rank(
-            named, [texts[id(entity.doc)] for entity in named], [self._type(entity.label_) for entity in named]
+            named,
+            [texts[id(entity.doc)] for entity in named],
+            [self._type(entity.label_) for entity in named],
         )
         for entity in entities:
             _write(entity, [], "")
@@ -184,8 +192,12 @@ def make_component(
         )
     source: IndexedCandidates | ListedCandidates
     if candidates:
-        source = ListedCandidates(UMLSReranker.from_pretrained(model, revision, device, dtype), candidates)
+        source = ListedCandidates(
+            UMLSReranker.from_pretrained(model, revision, device, dtype), candidates
+        )
     else:
         assert index
-        source = IndexedCandidates(ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=dtype))
+        source = IndexedCandidates(
+            ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=dtype)
+        )
     return EntityLinks(source, types, top)
