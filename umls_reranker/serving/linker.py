@@ -254,23 +254,20 @@ class ConceptLinker:
         checker.filled_texts("mention", mentions)
         for key, values in (("document", documents), ("left", lefts), ("right", rights)):
             checker.texts(key, values)
+        queries = MentionQueries([*mentions], [*lefts], [*rights])
         long_forms: dict[str, dict[str, str]] = {}
-        queries = MentionQueries([], [], [])
-        for row, (mention, document, start) in enumerate(
-            zip(mentions, documents, starts, strict=True)
-        ):
-            text, left, right = mention, lefts[row], rights[row]
-            if document is not None:
-                at = f"mention {row}: " if count > 1 else ""
-                first = _first_character(at, mention, document, start)
-                left, right = text_around(document, first, first + len(mention))
-                if self.expands_abbreviations:
-                    if document not in long_forms:
-                        long_forms[document] = find_abbreviations(document)
-                    text = long_forms[document].get(mention, mention)
-            queries.texts.append(text)
-            queries.lefts.append(left)
-            queries.rights.append(right)
+        for row, document in enumerate(documents):
+            if document is None:
+                continue
+            mention = mentions[row]
+            name = f"mention {row}: " if count > 1 else ""
+            first = _first_character(name, mention, document, starts[row])
+            sides = text_around(document, first, first + len(mention))
+            queries.lefts[row], queries.rights[row] = sides
+            if self.expands_abbreviations:
+                if document not in long_forms:
+                    long_forms[document] = find_abbreviations(document)
+                queries.texts[row] = long_forms[document].get(mention, mention)
         return queries
 
     def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
@@ -282,18 +279,16 @@ class ConceptLinker:
         Args:
             queries: what `read` returns.
         """
-        keys = list(
-            zip(*queries, strict=True)
-            if self.retriever.reads_context
-            else zip(queries.texts, strict=True)
-        )
+        reads_context = self.retriever.reads_context
+        columns = queries if reads_context else (queries.texts,)
+        keys = list(zip(*columns, strict=True))
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         if not numbers:
             return []
-        texts, *sides = (list(column) for column in zip(*numbers, strict=True))
-        contexts = (sides[0], sides[1]) if sides else None
+        distinct = [list(column) for column in zip(*numbers, strict=True)]
+        contexts = (distinct[1], distinct[2]) if reads_context else None
         with self._lock:
-            hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
+            hits = self.retriever.search(distinct[0], self.candidates_per_mention, contexts)
         query, position = np.nonzero(hits.rows >= 0)
         rows, concept_numbers = np.unique(hits.rows[query, position], return_inverse=True)
         concepts = _rows_of(
@@ -326,14 +321,14 @@ def _rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _first_character(at: str, mention: str, document: str, start: int | None) -> int:
-    """Offset of a mention in its document; errors begin with `at`."""
+def _first_character(name: str, mention: str, document: str, start: int | None) -> int:
+    """Offset of a mention in its document; errors begin with `name`."""
     if not isinstance(start, int | np.integer | None):
         raise TypeError(
-            f"{at}start must be an int (a character offset) or None, not {type(start).__name__}"
+            f"{name}start must be an int (a character offset) or None, not {type(start).__name__}"
         )
     first = document.find(mention) if start is None else start
     if first < 0 or document[first : first + len(mention)] != mention:
         where = "" if start is None else f" at character {start}"
-        raise ValueError(f"{at}the mention {mention!r} is not in its document{where}")
+        raise ValueError(f"{name}the mention {mention!r} is not in its document{where}")
     return int(first)

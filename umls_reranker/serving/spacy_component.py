@@ -12,7 +12,6 @@ opens the same model and index.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -29,7 +28,8 @@ class IndexedCandidates:
     """Ranks the concepts that an index finds for entities."""
 
     def __init__(self, linker: ConceptLinker) -> None:
-        self.linker, self.reranker = linker, linker.reranker
+        self.linker = linker
+        self.reranker = linker.reranker
 
     def rank(
         self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
@@ -41,10 +41,8 @@ class IndexedCandidates:
             texts: (n,) text of the Doc of each.
             types: (n,) semantic type of each.
         """
-        mentions, starts = (
-            [entity.text for entity in entities],
-            [entity.start_char for entity in entities],
-        )
+        mentions = [entity.text for entity in entities]
+        starts = [entity.start_char for entity in entities]
         return self.linker.link_batch(mentions, texts, starts, types)
 
 
@@ -52,7 +50,8 @@ class ListedCandidates:
     """Ranks the candidates that entities have in an extension, as for `UMLSReranker.rerank`; None is an empty list."""
 
     def __init__(self, reranker: UMLSReranker, extension: str) -> None:
-        self.reranker, self.extension = reranker, extension
+        self.reranker = reranker
+        self.extension = extension
 
     def rank(
         self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
@@ -63,14 +62,17 @@ class ListedCandidates:
                 f"no component has set entity._.{self.extension}, the candidates to rank; register it with "
                 f"Span.set_extension({self.extension!r}, default=[]) and fill it before umls_reranker"
             )
-        mentions = [entity.text for entity in entities]
-        candidates: list[Any] = [entity._.get(self.extension) or [] for entity in entities]
         sides = [
             text_around(text, entity.start_char, entity.end_char)
             for entity, text in zip(entities, texts, strict=True)
         ]
-        lefts, rights = [left for left, _ in sides], [right for _, right in sides]
-        return self.reranker.rerank_batch(mentions, candidates, types, lefts, rights)
+        return self.reranker.rerank_batch(
+            entities=[entity.text for entity in entities],
+            candidates=[entity._.get(self.extension) or [] for entity in entities],
+            entity_types=types,
+            lefts=[left for left, _ in sides],
+            rights=[right for _, right in sides],
+        )
 
 
 class EntityLinks:
@@ -91,7 +93,9 @@ class EntityLinks:
     def __init__(
         self, source: IndexedCandidates | ListedCandidates, types: Mapping[str, str], top: int
     ) -> None:
-        self.source, self.types, self.top = source, dict(types), top
+        self.source = source
+        self.types = dict(types)
+        self.top = top
         if not Span.has_extension("umls"):
             Span.set_extension("umls", default=[])
 
