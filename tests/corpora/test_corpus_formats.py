@@ -22,25 +22,22 @@ def corpus(tmp_path):
     return path
 
 
-def gzipped(path):
-    path.with_suffix(".gz").write_bytes(gzip.compress(path.read_bytes()))
-    return path.with_suffix(".gz")
-
-
 FORMS = {
     "json": lambda corpus, path: write_bioc_json(path, as_bioc(corpus)),
     "xml": lambda corpus, path: write_bioc_xml(path, as_bioc(corpus)),
-    "xml.gz": lambda corpus, path: gzipped(write_bioc_xml(path, as_bioc(corpus))),
     "parquet": lambda corpus, path: write_bigbio(path.with_suffix(".parquet"), as_bigbio(corpus)),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_mentions_in_every_format(corpus, tmp_path, form):
-    expected, report = {}, {}
+    expected = {}
+    report = {}
     mentions = list(read_corpus([corpus], expected, expand_abbreviations=True))
     assert mentions[0].semantic_types == ("T047", "T184") and len(mentions) == 60
-    again = read_corpus([FORMS[form](corpus, tmp_path / "again")], report, expand_abbreviations=True)
+    again = read_corpus(
+        [FORMS[form](corpus, tmp_path / "again")], report, expand_abbreviations=True
+    )
     assert list(again) == mentions
     assert report | {"format": "PubTator"} == expected
 
@@ -84,9 +81,14 @@ def test_a_format_of_your_own(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_formats, "CORPUS_READERS", [*corpus_formats.CORPUS_READERS])
     register(TaggedLines())
     lines = [f"{number}\tAgain [cold|C0009443]" for number in range(2, 99)]
-    (tmp_path / "x").write_text("\n".join(["1\tA [cold|C0009443] day", *lines, "1\tAgain [cold|C0009443]"]))
+    (tmp_path / "x").write_text(
+        "\n".join(["1\tA [cold|C0009443] day", *lines, "1\tAgain [cold|C0009443]"])
+    )
     report = {}
     mentions = list(read_corpus([tmp_path / "x"], report))
-    assert mentions[0] == Mention("1", 2, 6, "cold", "A ", " day", (("C0009443",),), ()) and len(mentions) == 98
+    assert (
+        mentions[0] == Mention("1", 2, 6, "cold", "A ", " day", (("C0009443",),), ())
+        and len(mentions) == 98
+    )
     assert (report["format"], report["repeated_documents"]) == ("tagged lines", 1)
     assert "tagged lines (lines of an id, a tab" in corpus_formats.describe_formats()

@@ -12,7 +12,10 @@ from umls_reranker.corpora.formats import PubTator, corpus_files, read_documents
 HEAD = "1|t|Cold heart\n1|a|The cold.\n"
 FIRST = "1\t0\t4\tCold\tT047\tUMLS:C9000004\n"
 SECOND = "1\t15\t19\tcold\tT047,T184\tC9000004\n"
-SOUND = "".join(f"{n}|t|Cold heart\n{n}|a|The cold.\n{n}\t0\t4\tCold\tT047\tC9000004\n\n" for n in range(1_000, 1_100))
+SOUND = "".join(
+    f"{n}|t|Cold heart\n{n}|a|The cold.\n{n}\t0\t4\tCold\tT047\tC9000004\n\n"
+    for n in range(1_000, 1_100)
+)
 
 
 def write(path, content):
@@ -37,9 +40,8 @@ def test_reads_both_styles_of_annotation(tmp_path):
 def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     plain = write_pubtator(tmp_path / "corpus.txt")
     mentions, report = read(plain)
-    rest = dict.fromkeys(COUNTS, 0)
-    rest |= {"format": "PubTator", "malformed": {}, "first_malformed": []}
-    assert report == rest | {"documents": 20, "mentions": 60}
+    no_faults = {"format": "PubTator", "malformed": {}, "first_malformed": []}
+    assert report == dict.fromkeys(COUNTS, 0) | no_faults | {"documents": 20, "mentions": 60}
     packed = write(tmp_path / "corpus.txt.gz", gzip.compress(plain.read_bytes()))
     assert read(packed)[0] == mentions
     assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
@@ -47,7 +49,14 @@ def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "left", "right"),
-    [(0, "", ""), (2, "", ""), (3, "cd ", " ef"), (5, "cd ", " ef"), (6, "ab cd ", " ef gh"), (9, "ab cd ", " ef gh")],
+    [
+        (0, "", ""),
+        (2, "", ""),
+        (3, "cd ", " ef"),
+        (5, "cd ", " ef"),
+        (6, "ab cd ", " ef gh"),
+        (9, "ab cd ", " ef gh"),
+    ],
 )
 def test_context_has_no_half_words_at_its_outer_ends(size, left, right):
     assert text_around("ab cd xyz ef gh", 6, 9, size) == (left, right)
@@ -57,12 +66,24 @@ MALFORMED = [
     (HEAD + "1\t0\t4\tCold\tT047\n", 3, "expected 6 or 7 tab-separated fields, found 5"),
     (HEAD + FIRST[:-1] + "\tmore\tmore\n", 3, "expected 6 or 7 tab-separated fields, found 8"),
     (HEAD + "2\t0\t4\tCold\tT047\tC9000004\n", 3, "annotation of another document: '2' inside '1'"),
-    (HEAD + "1\t1\t5\tCold\tT047\tC9000004\n", 3, "offsets do not match the text: 1-5 is 'old ', not 'Cold'"),
-    (HEAD + "1\t0\t99\tCold\tT047\tC9000004\n", 3, "offsets outside the document: 0-99 in 20 characters"),
+    (
+        HEAD + "1\t1\t5\tCold\tT047\tC9000004\n",
+        3,
+        "offsets do not match the text: 1-5 is 'old ', not 'Cold'",
+    ),
+    (
+        HEAD + "1\t0\t99\tCold\tT047\tC9000004\n",
+        3,
+        "offsets outside the document: 0-99 in 20 characters",
+    ),
     (HEAD + "1\t4\t4\t\tT047\tC9000004\n", 3, "offsets outside the document: 4-4"),
     (HEAD + "1\t0\t" + "9" * 5000 + "\tCold\tT047\tC9000004\n", 3, "offsets are not integers"),
     (HEAD + "1\t0\t4\tCold\tT047,\tC9000004\n", 3, "empty semantic type: 'T047,'"),
-    (HEAD + FIRST + HEAD.replace("1|", "2|"), 4, "no blank line before the next document: '2|t|Cold heart'"),
+    (
+        HEAD + FIRST + HEAD.replace("1|", "2|"),
+        4,
+        "no blank line before the next document: '2|t|Cold heart'",
+    ),
     (HEAD + "\n" + FIRST, 4, "annotation before its document's title"),
     ("1|t|Cold heart\n" + FIRST, 2, "annotation before its document's abstract"),
     ("1|t|Cold heart\n", 1, "document without the line PMID|a|abstract: '1'"),
@@ -82,8 +103,8 @@ def test_what_is_malformed_is_left_out_and_named(tmp_path, content, line, what):
     assert sum(report["malformed"].values()) <= 2
 
 
-# As NCBI Disease and BC5CDR are published: a document that is in twice, a text with a blank after it, relations, a
-# seventh field, and ids with blanks.
+# As NCBI Disease and BC5CDR are published: a document that is in twice, a text with a blank after
+# it, relations, a seventh field, and ids with blanks.
 PUBLISHED = """
 11|t|Breast and ovarian cancer in twins
 11|a|APC and naloxone.
@@ -103,7 +124,9 @@ PUBLISHED = """
 def test_ncbi_disease_and_bc5cdr_are_read_as_they_are_published(tmp_path):
     path = write(tmp_path / "c.txt", PUBLISHED)
     mentions, report = read(path)
-    assert [(mention.text, mention.end, mention.cuis, mention.semantic_types) for mention in mentions] == [
+    assert [
+        (mention.text, mention.end, mention.cuis, mention.semantic_types) for mention in mentions
+    ] == [
         ("Breast and ovarian cancer", 25, (("D001943",), ("D010051",)), ()),
         ("APC", 38, (("OMIM:175100",),), ()),
         ("twins", 34, (("D014430",),), ()),
@@ -112,9 +135,16 @@ def test_ncbi_disease_and_bc5cdr_are_read_as_they_are_published(tmp_path):
     ]
     counts = {name: count for name, count in report.items() if count}
     of_concepts = {"composite": 2, "without_concept": 1}
-    assert counts == {"format": "PubTator", "documents": 1, "repeated_documents": 1, "mentions": 5} | of_concepts
+    assert (
+        counts
+        == {"format": "PubTator", "documents": 1, "repeated_documents": 1, "mentions": 5}
+        | of_concepts
+    )
     mentions, report = read(path, types=["Disease"])
-    assert ([mention.text for mention in mentions], report["of_other_types"]) == (["twins", "APC"], 3)
+    assert ([mention.text for mention in mentions], report["of_other_types"]) == (
+        ["twins", "APC"],
+        3,
+    )
     assert corpus_files(tmp_path) == (path,) and read_documents(path) == ["11"]
     with pytest.raises(UserError, match="Chemical"):
         read(path, types=["Chemical"])
@@ -127,12 +157,19 @@ def test_ncbi_disease_and_bc5cdr_are_read_as_they_are_published(tmp_path):
         ("breast and ovarian cancers", "D1", ["breast and ovarian cancers"]),
         ("breast and ovarian cancers", "D1|D2+D3", ["breast and ovarian cancers"]),
         ("liver damage or kidney disease", "D1+D2", ["liver damage", "kidney disease"]),
-        ("impairments in learning and memory", "D1|D2", ["impairments in learning", "impairments in memory"]),
+        (
+            "impairments in learning and memory",
+            "D1|D2",
+            ["impairments in learning", "impairments in memory"],
+        ),
         ("Leukaemia/lymphoma", "D1|D2", ["Leukaemia", "lymphoma"]),
+        ("/", "D1|D2", ["/"]),
     ],
 )
 def test_a_composite_mention_of_as_many_conjuncts_as_concepts_is_split(tmp_path, text, ids, texts):
-    file = write(tmp_path / "c.txt", f"1|t|{text}\n1|a|\n1\t0\t{len(text)}\t{text}\tDisease\t{ids}\n")
+    file = write(
+        tmp_path / "c.txt", f"1|t|{text}\n1|a|\n1\t0\t{len(text)}\t{text}\tDisease\t{ids}\n"
+    )
     mentions, report = read(file, split_composites=True)
     assert [mention.text for mention in mentions] == texts and report["mentions"] == 1
     # Each keeps all concepts, of which any is correct, and its place.
@@ -146,12 +183,20 @@ def test_many_malformed_annotations_stop_the_reading(tmp_path):
     path = write(tmp_path / "c.txt", SOUND + HEAD + FIRST + "1\t1\t5\tCold\tT047\tC9000004\n" * 12)
     with pytest.raises(UserError, match="12 of 113 annotations") as error:
         read(path)
-    assert [f"c.txt:{number}: " in str(error.value) for number in (404, 413, 414)] == [True, True, False]
+    assert [f"c.txt:{number}: " in str(error.value) for number in (404, 413, 414)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_broken_files_are_named(tmp_path):
     packed = gzip.compress(SOUND.encode())
-    for name, content in {"cut.gz": packed[: len(packed) // 2], "empty.txt": b"", "blank.txt": b"\n\n"}.items():
+    for name, content in {
+        "cut.gz": packed[: len(packed) // 2],
+        "empty.txt": b"",
+        "blank.txt": b"\n\n",
+    }.items():
         with pytest.raises(UserError, match=name):
             read(write(tmp_path / name, content))
 
@@ -165,12 +210,31 @@ def test_document_lists(tmp_path):
 
 # Pieces of the format in any order, so that generated files reach deep into the reader.
 PIECES = st.sampled_from(
-    ["1", "2", "|t|", "|a|", "\t", "\n", "\n\n", "\r", "0", "4", "Cold", " heart", "T047", ",", "UMLS:", "C9000004"]
+    [
+        "1",
+        "2",
+        "|t|",
+        "|a|",
+        "\t",
+        "\n",
+        "\n\n",
+        "\r",
+        "0",
+        "4",
+        "Cold",
+        " heart",
+        "T047",
+        ",",
+        "UMLS:",
+        "C9000004",
+    ]
     + [HEAD, FIRST, SECOND, "\u03bc", "\u2028", "\0"]
 ).map(str.encode)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), max_size=25))
 def test_whatever_the_input_mentions_are_true_or_it_is_a_user_error(tmp_path, pieces):
     path = write(tmp_path / "c.txt", b"".join(pieces) + b"\n\n" + SOUND.encode())
@@ -186,7 +250,9 @@ def test_whatever_the_input_mentions_are_true_or_it_is_a_user_error(tmp_path, pi
         assert mention.text in text
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     title=st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20),
     abstract=st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=40),

@@ -1,6 +1,5 @@
 import pytest
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.mentions import RetiredCuis, map_ids
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
@@ -23,7 +22,11 @@ def write(path, *lines):
 @pytest.fixture(scope="module")
 def concepts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("concepts")
-    write_concepts(concept_table(Concept(cui(number), "name") for number in (1, 2, 3)), TypeHierarchy([]), folder)
+    write_concepts(
+        concept_table(Concept(cui(number), "name") for number in (1, 2, 3)),
+        TypeHierarchy([]),
+        folder,
+    )
     return ConceptTable.load(folder)
 
 
@@ -59,24 +62,28 @@ def mention(number, place=0):
 
 def test_gold_cuis_are_replaced(tmp_path, concepts):
     retired = RetiredCuis.read(write(tmp_path / "MRCUI.RRF", *LINES, line(1, "SY", 2)))
-    given = [("train", 1), ("train", 11), ("dev", 12), ("dev", 15), ("test", 11), ("test", 96)]
-    mapped = list(map_ids([(split, mention(number)) for split, number in given], concepts, retired))
+    numbers = [("train", 1), ("train", 11), ("dev", 12), ("dev", 15), ("test", 11), ("test", 96)]
+    mapped = list(
+        map_ids([(split, mention(number)) for split, number in numbers], concepts, retired)
+    )
     # A CUI of the dictionary stays, whatever MRCUI says about it.
-    assert mapped == [(split, mention({11: 1, 12: 2}.get(number, number))) for split, number in given]
+    assert mapped == [
+        (split, mention({11: 1, 12: 2}.get(number, number))) for split, number in numbers
+    ]
 
 
 def test_ids_are_found_with_and_without_prefixes(tmp_path):
     known = Concept("D003110", "a"), Concept("MESH:D001943", "b"), Concept("C562477", "c")
     write_concepts(concept_table(known), TypeHierarchy([]), tmp_path)
-    golds = [(("MESH:D003110",),), (("D001943",), ("OMIM:562477",)), (("C562477",),), (("c562477", "C562477"),), ()]
-    given = [("train", Mention("1", 0, 1, "x", "", "", gold, ())) for gold in golds]
+    golds = [
+        (("MESH:D003110",),),
+        (("D001943",), ("OMIM:562477",)),
+        (("C562477",),),
+        (("c562477", "C562477"),),
+        (),
+    ]
+    mentions = [("train", Mention("1", 0, 1, "x", "", "", gold, ())) for gold in golds]
     report = {}
-    mapped = [one.cuis for _, one in map_ids(given, ConceptTable.load(tmp_path), report=report)]
+    mapped = [one.cuis for _, one in map_ids(mentions, ConceptTable.load(tmp_path), report=report)]
     assert mapped == [(("D003110",),), (("MESH:D001943",), ("OMIM:562477",)), *golds[2:]]
     assert report == {"with_or_without_prefix": 2}
-
-
-def test_a_malformed_line_is_named(tmp_path):
-    path = write(tmp_path / "MRCUI.RRF", line(11, "SY", 1), line(12, "SY", 2)[:-1], line(13, "SY", 3))
-    with pytest.raises(UserError, match="MRCUI.RRF:2"):
-        RetiredCuis.read(path)

@@ -16,7 +16,9 @@ from umls_reranker.lists.read import read_rows
 from umls_reranker.serving.list_description import describe_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
-COLD, CHILL, RENAL = "C9000004", "C9000035", "C9000009"
+COLD = "C9000004"
+CHILL = "C9000035"
+RENAL = "C9000009"
 
 
 @pytest.fixture
@@ -50,13 +52,14 @@ def test_candidates_get_what_they_lack_and_keep_what_they_have(release):
     ]
     added = add(dictionary, "Cold", *given)
     of_cold = {"preferred_name": "common cold", "semantic_types": ["T047"], "synonym_score": 1.0}
-    missing, nothing = ({"semantic_types": [], "synonym_score": score} for score in (1.0, 0))
+    no_types = {"semantic_types": []}
     assert added == [
         {"cui": f" {COLD}", "name": "common cold", "rank": 1} | of_cold,
         given[1],
-        {"cui": "C0000001", "name": "cold", "preferred_name": "cold"} | missing,
+        {"cui": "C0000001", "name": "cold", "preferred_name": "cold", "synonym_score": 1}
+        | no_types,
         *(
-            dict.fromkeys(("cui", "name", "preferred_name"), cui) | nothing
+            dict.fromkeys(("cui", "name", "preferred_name"), cui) | no_types | {"synonym_score": 0}
             for cui in ("C0000001", "HP:0000001")
         ),
         *given[5:],
@@ -121,18 +124,20 @@ def test_names_of_other_languages_and_suppressed_ones_are_left_out(release):
     assert add(in_german, "Schnupfen", {"cui": COLD})[0]["synonym_score"] == 1
 
 
-def test_one_of_the_two_files_is_enough(release):
-    (release / "MRCONSO.RRF").rename(release / "names")
-    for cuis in (None, [COLD]):
-        assert add(Dictionary.from_umls_dir(release, cuis), "cold", {"cui": COLD}) == [
-            {"cui": COLD, "semantic_types": ["T047"]}
-        ]
-    (release / "names").rename(release / "MRCONSO.RRF")
-    (release / "MRSTY.RRF").unlink()
+@pytest.mark.parametrize(
+    ("missing", "keys"),
+    [
+        ("MRCONSO.RRF", {"cui", "semantic_types"}),
+        ("MRSTY.RRF", {"cui", "name", "preferred_name", "synonym_score"}),
+    ],
+)
+def test_one_of_the_two_files_is_enough(release, missing, keys):
+    (release / missing).unlink()
     for cuis in (None, [COLD]):
         (candidate,) = add(Dictionary.from_umls_dir(release, cuis), "cold", {"cui": COLD})
-        assert candidate.keys() == {"cui", "name", "preferred_name", "synonym_score"}
-    (release / "MRCONSO.RRF").unlink()
+        assert candidate.keys() == keys
+    for name in ("MRCONSO.RRF", "MRSTY.RRF"):
+        (release / name).unlink(missing_ok=True)
     with pytest.raises(UserError, match="META contains neither"):
         Dictionary.from_umls_dir(release)
 
@@ -181,8 +186,9 @@ def test_files_of_lists_get_names_types_and_synonyms(tmp_path, release, ending):
         set(lists.scores) == {"my", "synonym"}
         and lists.scores["synonym"][0] == 1 > lists.scores["synonym"][1]
     )
-    assert "of 24 candidates, the dictionary has names of 24 and semantic types of 24" in describe_lists(
-        lists, ()
+    assert (
+        "of 24 candidates, the dictionary has names of 24 and semantic types of 24"
+        in describe_lists(lists, ())
     )
 
 

@@ -211,7 +211,8 @@ def test_a_text_is_one_gold_id_and_lists_hold_alternatives_and_parts(
     rows = [
         {"doc_id": f"d{n}", "entity": "a", key: gold, "candidates": candidates} for n in range(2)
     ]
-    (batch,) = (batch for batch in read_rows(write(tmp_path, kind, rows)) if batch.positions)
+    batches = read_rows(write(tmp_path, kind, rows))
+    batch = next(batch for batch in batches if batch.positions)
     lists = labelled_lists(batch, TypeHierarchy.built_in())
     annotations = lists.annotations
     assert (

@@ -42,7 +42,10 @@ def test_the_row_of_an_unknown_cui_has_nothing(table):
     rows = np.array([-1, 2, -1, 0])
     assert table.column("name", rows).to_pylist() == [None, "twenty", None, "one"]
     names, offsets = table.names_of(rows)
-    assert (names.to_pylist(), offsets.tolist()) == (["twenty", "XX", "one", "I", "eins"], [0, 0, 2, 2, 5])
+    assert (names.to_pylist(), offsets.tolist()) == (
+        ["twenty", "XX", "one", "I", "eins"],
+        [0, 0, 2, 2, 5],
+    )
     assert table.names_of(np.array([-1]))[1].tolist() == [0, 0]
 
 
@@ -94,13 +97,19 @@ def test_names_come_in_row_order_in_batches(table, concepts, monkeypatch):
     batches = list(table.iter_names())
     assert [len(set(rows)) for rows, _ in batches[:-1]] == [concepts] * (len(batches) - 1)
     assert np.concatenate([rows for rows, _ in batches]).tolist() == [0, 0, 0, 1, 2, 2]
-    assert [name for _, names in batches for name in names] == ["one", "I", "eins", "three", "twenty", "XX"]
+    assert [name for _, names in batches for name in names] == [
+        "one",
+        "I",
+        "eins",
+        "three",
+        "twenty",
+        "XX",
+    ]
 
 
 def test_rows_of_a_type(table):
-    assert table.type_rows("T1").tolist() == [0, 2]
-    assert table.type_rows("T2").tolist() == [0, 1]
-    assert table.type_rows("T3").tolist() == []
+    rows = {kind: table.type_rows(kind).tolist() for kind in ("T1", "T2", "T3")}
+    assert rows == {"T1": [0, 2], "T2": [0, 1], "T3": []}
 
 
 def test_unsorted_concepts_give_the_same_bytes(tmp_path):

@@ -408,9 +408,10 @@ HEAD = re.compile(
 def conjuncts(text: str) -> list[str]:
     """The parts of a coordination, each with the words that they share (after D'Souza and Ng 2015).
 
-    >>> conjuncts("brain, breast, and prostate cancer"), conjuncts("cancer of the breast and ovary")
-    (['brain cancer', 'breast cancer', 'prostate cancer'], ['cancer of the breast', 'cancer of the
-    ovary'])
+    >>> conjuncts("brain, breast, and prostate cancer")
+    ['brain cancer', 'breast cancer', 'prostate cancer']
+    >>> conjuncts("cancer of the breast and ovary")
+    ['cancer of the breast', 'cancer of the ovary']
     """
     parts = [part for part in CONJUNCTIONS.split(text) if part]
     if len(parts) < 2:
