@@ -5,6 +5,7 @@ import pytest
 
 from umls_reranker.calibration.features import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
 from umls_reranker.core.errors import UserError
 
 OFFSETS = np.array([0, 2, 2, 5])
@@ -33,8 +34,9 @@ def fit(candidates, lists, offsets, gold, *options) -> FeatureFusion:
     return FeatureFusion.fit(list(candidates), table(candidates, lists, offsets), gold, *options)
 
 
-def probabilities(log_odds: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-log_odds))
+def probabilities(fitted: FeatureFusion, features: FeatureTable) -> np.ndarray:
+    utility = fitted.utilities(features)
+    return sigmoid(conditional_log_odds(utility, features.offsets, features.concepts))
 
 
 def test_probabilities_by_hand():
@@ -42,15 +44,15 @@ def test_probabilities_by_hand():
     first = np.exp(0.25) + np.exp(utility[0]) + np.exp(utility[1])
     last = np.exp(0.25 - 1.0) + np.exp(utility[2:]).sum()
     expected = np.exp(utility) / [first, first, last, last, last]
-    found = probabilities(fusion()(table()))
+    found = probabilities(fusion(), table())
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_two_names_of_one_concept_do_not_share_its_probability():
-    once = probabilities(fusion()(table()))
+    once = probabilities(fusion(), table())
     doubled = {name: np.append(column, column[4]) for name, column in CANDIDATES.items()}
     twice = probabilities(
-        fusion()(table(doubled, LISTS, np.array([0, 2, 2, 6]), np.array([0, 1, 2, 3, 4, 4])))
+        fusion(), table(doubled, LISTS, np.array([0, 2, 2, 6]), np.array([0, 1, 2, 3, 4, 4]))
     )
     np.testing.assert_allclose(twice, [*once, once[4]], rtol=1e-12)
 
@@ -108,7 +110,7 @@ def test_the_first_candidate_of_a_list_and_its_equals_get_the_lead():
     gained = leading.utilities(table()) - plain.utilities(table())
     np.testing.assert_allclose(gained, [2, 0, 0, 0, 2], atol=1e-12)
     equal = {name: np.zeros(5) for name in CANDIDATES}
-    found = probabilities(leading(table(equal)))
+    found = probabilities(leading, table(equal))
     assert found[0] == pytest.approx(found[1]) and found[2:] == pytest.approx(found[2])
 
 
@@ -118,7 +120,7 @@ def test_first_candidates_are_right_as_often_as_fitted_where_lists_are_of_two_ki
     rng = np.random.default_rng(7)
     gold = np.where(rng.random(len(gold)) < 0.5, gold, rng.integers(0, 4, len(gold)))
     fitted = fit(candidates, lists, offsets, gold)
-    p = probabilities(fitted(table(candidates, lists, offsets))).reshape(-1, 4)
+    p = probabilities(fitted, table(candidates, lists, offsets)).reshape(-1, 4)
     assert fitted.bonus > 0.3
     assert p.max(axis=1).mean() == pytest.approx((p.argmax(axis=1) == gold).mean(), abs=1e-6)
 
@@ -145,7 +147,9 @@ def test_a_better_candidate_never_loses(bonus):
         better = column.copy()
         better[3] += rng.exponential()
         before, after = (
-            fusion(top_candidate_bonus=bonus)(table(CANDIDATES | {"cross_encoder": values}))
+            probabilities(
+                fusion(top_candidate_bonus=bonus), table(CANDIDATES | {"cross_encoder": values})
+            )
             for values in (column, better)
         )
         assert after[3] > before[3] and (after[[2, 4]] <= before[[2, 4]]).all()

@@ -28,6 +28,8 @@ def test_outcomes_are_the_decisions_about_top_candidates():
         offsets=given.offsets,
         concepts=given.concepts,
         models=np.zeros(3, int),
+        complete=np.ones(3, bool),
+        missing={},
         logits=np.zeros(4, np.float32),
         log_odds=np.array([-1.0, 1.0, 40.0, 41.0]),
         probabilities=np.array([0.25, 0.75, 1.0, 1.0]),

@@ -28,6 +28,8 @@ def decided():
         offsets=lists.offsets,
         concepts=lists.concepts,
         models=np.array([1, 1, 0]),
+        complete=np.ones(3, bool),
+        missing={},
         logits=np.array([np.nan, -2.0, 3.5], np.float32),
         log_odds=np.array([-1.0, 1.0, 9.0]),
         probabilities=np.array([0.25, 0.75, 1.0]),

@@ -160,7 +160,7 @@ class CrossFits:
         return self.usable & ~np.isin(self.folds, left_out)
 
     def held_out(self, left_out: LeftOut = ()) -> list[FoldScores]:
-        """The mentions of each fold not in `left_out`, each by the fit without it and those left out.
+        """The mentions of each fold outside `left_out`, each by the fit without it and those.
 
         If no fold can be held out, all mentions by the fit on all.
         """
@@ -183,10 +183,10 @@ class CrossFits:
             utility[scores.rows] = scores.utilities
         inside = self.inside(left_out)
         rows = inside[self.lists.owner]
-        offsets = None
-        if self.served.fusion:
-            offsets = list_offsets(list_sizes(self.lists.offsets)[inside])
-        return Sample(utility[rows], self.lists.labels[rows], offsets)
+        offsets = list_offsets(list_sizes(self.lists.offsets)[inside])
+        return Sample(
+            utility[rows], self.lists.labels[rows], offsets if self.served.fusion else None
+        )
 
     def cross_encoder_gain(self) -> Gain:
         """By how much the cross-encoder lowers the log loss of held-out lists."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .thresholds import TIERS
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
-    from .probabilities import Calibration, DecidingModels
+    from .probabilities import Calibration
 
 # Columns of `Decisions` over candidates; all else about candidates follows from them.
 CANDIDATE_COLUMNS = ("logits", "log_odds", "probabilities", "list_utilities")
@@ -29,7 +29,10 @@ class Decisions:
     Attributes:
         offsets: (n + 1,) where each mention's candidates start.
         concepts: (m,) concept of each candidate, as in `CandidateLists.concepts`.
-        models: (n,) int64, the model that decided, as an index into `Calibration.models`.
+        models: (n,) int64, the model that decides, as an index into `Calibration.models`.
+        complete: (n,) bool, whether the mention has all inputs of the model. The certificate of the
+            tier "high" was measured on such mentions, so others are never in it.
+        missing: input that the model of all inputs reads -> (n,) bool, mentions without it.
         logits: (m,) float32, raw log-odds of the cross-encoder; NaN of candidates that it did not
             score.
         log_odds: (m,) float64, by which the candidates of a list are ranked.
@@ -37,7 +40,6 @@ class Decisions:
         list_utilities: (m,) float64, log-odds by the list fusion, all features but the
             cross-encoder; NaN where the model that decided has none.
         edges: (n, 3) float64, lowest probabilities of the tiers low, medium and high.
-        missing: input that the model of all inputs reads -> (n,) bool, mentions without it.
         accept_tier: lowest tier accepted at rank 1.
         truncated: number of pairs whose mention or name was truncated to the model's length.
     """
@@ -45,29 +47,31 @@ class Decisions:
     offsets: np.ndarray
     concepts: np.ndarray
     models: np.ndarray
+    complete: np.ndarray
+    missing: Mapping[str, np.ndarray]
     logits: np.ndarray
     log_odds: np.ndarray
     probabilities: np.ndarray
     list_utilities: np.ndarray
     edges: np.ndarray
-    missing: Mapping[str, np.ndarray] = field(default_factory=dict)
     accept_tier: str = "medium"
     truncated: int = 0
 
     @classmethod
-    def unscored(cls, lists: CandidateLists, deciding: DecidingModels) -> Decisions:
-        """Decisions about lists whose columns are still to be filled: no candidate has a score."""
+    def unscored(cls, lists: CandidateLists) -> Decisions:
+        """Decisions to be filled: the first model decides about mentions that have all inputs."""
         size = len(lists.owner)
         return cls(
             offsets=lists.offsets,
             concepts=lists.concepts,
-            models=deciding.models,
+            models=np.zeros(len(lists), np.int64),
+            complete=np.ones(len(lists), bool),
+            missing={},
             logits=np.full(size, np.nan, np.float32),
             log_odds=np.full(size, np.nan),
             probabilities=np.full(size, np.nan),
             list_utilities=np.full(size, np.nan),
             edges=np.full((len(lists), 3), np.inf),
-            missing=deciding.missing,
         )
 
     @cached_property
@@ -93,7 +97,9 @@ class Decisions:
     @cached_property
     def tiers(self) -> np.ndarray:
         """(m,) int64, indices into `TIERS`."""
-        return 3 - (self.probabilities[:, None] >= self.edges[self.owner]).sum(axis=1)
+        edges = self.edges.copy()
+        edges[~self.complete, 2] = np.inf
+        return 3 - (self.probabilities[:, None] >= edges[self.owner]).sum(axis=1)
 
     @cached_property
     def accepted(self) -> np.ndarray:
@@ -123,6 +129,7 @@ class Decisions:
             self,
             offsets=list_offsets(list_sizes(self.offsets)[mentions]),
             models=self.models[mentions],
+            complete=self.complete[mentions],
             edges=self.edges[mentions],
             missing={name: is_missing[mentions] for name, is_missing in self.missing.items()},
             **columns,
@@ -158,13 +165,10 @@ def rank(
         exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`).
     """
     lists = lists.with_whole_scores(calibration.lowest)
-    deciding = calibration.model_for(lists, cross_encoder_inputs)
-    decisions = Decisions.unscored(lists, deciding)
+    decisions = calibration.model_for(lists, cross_encoder_inputs)
     truncated = 0 if callable(score) else score.truncated
-    for number in np.unique(deciding.models).tolist():
+    for number in np.unique(decisions.models).tolist():
         truncated += _score(decisions, lists, calibration, number, score, exhaustive)
-    # The certificate of the tier "high" was measured on mentions with all inputs of the model.
-    decisions.edges[~deciding.complete, 2] = np.inf
     return replace(decisions, accept_tier=accept_tier, truncated=truncated)
 
 

@@ -39,13 +39,13 @@ from .inputs import (
     missing_by_model,
     without_inputs,
 )
-from .probabilities import CalibratedModel, Calibration, DecidingModels
+from .probabilities import CalibratedModel, Calibration
 from .resampling import document_folds
 from .string_counts import StringCounts
 from .thresholds import fit_thresholds
 
 if TYPE_CHECKING:
-    from ..lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
+    from ..lists.candidate_lists import AnnotatedLists, CandidateLists
     from .arguments import CalibrationArguments
 
 # Minimum number of gold concepts in the lists with types to fit a model that reads types on them
@@ -60,14 +60,11 @@ class CrossEncoderLogits:
     Attributes:
         cross_encoder: scores pairs; None without one.
         lists: n lists with m candidates.
-        truncated: number of pairs scored here whose mention or name was truncated to the model's
-            length.
         known: (m,) logits by the inputs that are missing.
     """
 
     cross_encoder: PairScorer | None
     lists: CandidateLists
-    truncated: int = 0
     known: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
 
     @property
@@ -85,7 +82,6 @@ class CrossEncoderLogits:
             if unread:
                 desc += f" without {' and '.join(unread)}"
             scores = score_lists(self.cross_encoder, without_inputs(self.lists, unread), desc)
-            self.truncated += scores.truncated
             self.known[unread] = scores.logits
         return self.known[unread]
 
@@ -177,23 +173,47 @@ def fit_calibration(
         TooLittleData: there is too little data for the model of all inputs.
         UserError: a feature is unknown, missing in the lists, or not finite.
     """
-    data = _FittingData.of(lists, cross_encoder, counts, _features(lists, settings), seed)
-    certification = _Certification.of(lists.annotations, history, options.may_certify)
-    choice = _decide_about_cross_encoder(data, may_drop=options.may_drop_cross_encoder)
-    fitted = _fit(choice.data, settings, certification, has_fallbacks=options.has_fallbacks)
+    annotations = lists.annotations
+    for_certificate = annotations.is_random_sample & history.is_new(annotations.documents)
+    if not options.may_certify:
+        for_certificate[:] = False
+    certified = annotations.documents[for_certificate].tolist()
+    history = history.after(certified)
+    names = _features(lists, settings)
+    folds = document_folds(annotations.documents, seed)
+    table, all_counts = _cross_counted_features(lists, counts, folds, names)
+    data = _FittingData(
+        lists=lists,
+        cross_encoder=cross_encoder,
+        settings=settings,
+        seed=seed,
+        names=names,
+        table=table,
+        counts=all_counts,
+        training_counts=counts,
+        folds=folds,
+        for_certificate=for_certificate,
+        history=history,
+        always_missing=always_missing(lists, cross_encoder.reads),
+    )
+    data, alternative, reasons = _decide_about_cross_encoder(data, options.may_drop_cross_encoder)
+    fitted = _fit(data, has_fallbacks=options.has_fallbacks)
     compared = None
-    if options.compares and choice.alternative is not None:
+    if options.compares and alternative is not None:
         with suppress(TooLittleData):
-            other = _fit(choice.alternative, settings, certification, has_fallbacks=False)
-            compared = other.decisions
+            compared = _fit(alternative, has_fallbacks=False).decisions
     facts = {
         "split": "calibration",
         "mentions": len(lists),
         "pairs": len(lists.owner),
         "positives": int(lists.labels.sum()),
-        "certified_by": certification.facts,
+        "certified_by": {
+            "attempt": len(history.certificates),
+            "documents": len({*certified}),
+            "mentions": len(certified),
+        },
     }
-    return replace(fitted, facts=facts | choice.facts | fitted.facts, compared=compared)
+    return replace(fitted, facts=facts | reasons | fitted.facts, compared=compared)
 
 
 def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence[str]:
@@ -206,63 +226,17 @@ def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence
     return names
 
 
-class _Certification(NamedTuple):
-    """What the certificates of a fit rest on.
+def _decide_about_cross_encoder(
+    data: _FittingData, may_drop: bool
+) -> tuple[_FittingData, _FittingData | None, dict[str, Any]]:
+    """Keep the cross-encoder if it is worth its time or may not be dropped.
 
-    Attributes:
-        mentions: (n,) bool, mentions that count for them.
-        documents: number of their documents.
-        history: history of certificates, with those of this fit.
+    Returns:
+        What is fitted, what was not chosen (None if there was no choice), and the reasons, for
+        ``calibrator.json``.
     """
-
-    mentions: np.ndarray
-    documents: int
-    history: CertificateHistory
-
-    @classmethod
-    def of(
-        cls, annotations: Annotations, history: CertificateHistory, may_certify: bool
-    ) -> _Certification:
-        """New documents of a random sample count, if any may."""
-        mentions = annotations.is_random_sample & history.is_new(annotations.documents)
-        if not may_certify:
-            mentions = np.zeros(len(mentions), bool)
-        documents = annotations.documents[mentions]
-        return cls(mentions, len({*documents}), history.after(documents.tolist()))
-
-    @property
-    def attempt(self) -> int:
-        """Number of the attempt, as for `certify`."""
-        return len(self.history.certificates)
-
-    @property
-    def facts(self) -> dict[str, int]:
-        """The entry in ``calibrator.json``."""
-        return {
-            "attempt": self.attempt,
-            "documents": self.documents,
-            "mentions": int(self.mentions.sum()),
-        }
-
-
-class _CrossEncoderChoice(NamedTuple):
-    """Whether the cross-encoder is weighed.
-
-    Attributes:
-        data: what is fitted.
-        alternative: what was not chosen; None if there was no choice.
-        facts: the reasons, for ``calibrator.json``.
-    """
-
-    data: _FittingData
-    alternative: _FittingData | None
-    facts: dict[str, Any]
-
-
-def _decide_about_cross_encoder(data: _FittingData, *, may_drop: bool) -> _CrossEncoderChoice:
-    """Keep the cross-encoder if it is worth its time or may not be dropped."""
     if CROSS_ENCODER not in data.names or len(data.names) == 1:
-        return _CrossEncoderChoice(data, None, {})
+        return data, None, {}
     fits = data.cross_fits()
     gain = fits.cross_encoder_gain()
     is_known = bool(np.isfinite(gain.nats))
@@ -272,40 +246,37 @@ def _decide_about_cross_encoder(data: _FittingData, *, may_drop: bool) -> _Cross
         "standard_error": gain.error if is_known else None,
     }
     if not reasons["kept"]:
-        return _CrossEncoderChoice(data.list_fusion_alone, data, {"cross_encoder": reasons})
+        return data.list_fusion_alone, data, {"cross_encoder": reasons}
     facts = {"cross_encoder": reasons, "pruning": fits.pruning_cost()}
-    return _CrossEncoderChoice(data, data.list_fusion_alone, facts)
+    return data, data.list_fusion_alone, facts
 
 
-def _fit(
-    data: _FittingData,
-    settings: CalibrationArguments,
-    certification: _Certification,
-    *,
-    has_fallbacks: bool,
-) -> Fitted:
+def _fit(data: _FittingData, *, has_fallbacks: bool) -> Fitted:
     """Fit calibrators and thresholds of the models, and decide about the lists."""
     lists = data.lists
     fits = data.cross_fits()
     documents = lists.annotations.documents[lists.owner[fits.inside(())[lists.owner]]]
-    method, losses = choose_calibrator(settings.calibrator, fits.sample(), documents, data.seed)
-    models = _fit_models(data, method, settings, certification, has_fallbacks=has_fallbacks)
+    method, losses = choose_calibrator(
+        data.settings.calibrator, fits.sample(), documents, data.seed
+    )
+    models = _fit_models(data, method, has_fallbacks=has_fallbacks)
     calibration = Calibration(
         [fitted.model for fitted in models],
-        data.counts,
-        data.score_ranges(),
-        lists.index_keys[0],
-        certification.history,
+        counts=data.counts,
+        score_ranges=data.score_ranges(),
+        index_key=lists.index_keys[0],
+        history=data.history,
         training_counts=data.training_counts,
     )
-    deciding = calibration.model_for(lists, data.cross_encoder.reads)
-    decisions = Decisions.unscored(lists, deciding)
+    decisions = calibration.model_for(lists, data.cross_encoder.reads)
     for number, fitted in enumerate(models):
-        decisions.fill(deciding.models == number, fitted.decisions)
-    decisions.edges[~deciding.complete, 2] = np.inf
-    is_held_out = all(fitted.is_held_out for fitted in models)
-    facts = {"cross_validated_losses": losses} if losses else {}
-    return Fitted(calibration, decisions, facts, is_held_out)
+        decisions.fill(decisions.models == number, fitted.decisions)
+    return Fitted(
+        calibration,
+        decisions,
+        facts={"cross_validated_losses": losses} if losses else {},
+        is_held_out=all(fitted.is_held_out for fitted in models),
+    )
 
 
 class _FittedModel(NamedTuple):
@@ -316,14 +287,7 @@ class _FittedModel(NamedTuple):
     is_held_out: bool
 
 
-def _fit_models(
-    data: _FittingData,
-    method: str,
-    settings: CalibrationArguments,
-    certification: _Certification,
-    *,
-    has_fallbacks: bool,
-) -> list[_FittedModel]:
+def _fit_models(data: _FittingData, method: str, *, has_fallbacks: bool) -> list[_FittedModel]:
     """Fit the model of all inputs, then the fallback models that serve further mentions."""
     reads = data.cross_encoder.reads
     inputs = missing_by_model(data.names, reads) if has_fallbacks else {ALL_INPUTS: ()}
@@ -335,7 +299,7 @@ def _fit_models(
         try:
             fits = data.cross_fits(missing)
             model = replace(fits.served, name=name, missing=data.all_missing(missing))
-            models.append(_fit_model(model, fits, method, reads, settings, certification))
+            models.append(_fit_model(model, fits, data, method))
         except TooLittleData:
             # The remaining inputs carry no information, so mentions with only these are never in
             # the high tier.
@@ -345,54 +309,43 @@ def _fit_models(
 
 
 def _fit_model(
-    model: CalibratedModel,
-    fits: CrossFits,
-    method: str,
-    cross_encoder_inputs: Sequence[str],
-    settings: CalibrationArguments,
-    certification: _Certification,
+    model: CalibratedModel, fits: CrossFits, data: _FittingData, method: str
 ) -> _FittedModel:
     """Fit the calibrator and the thresholds of a model; each fold is scored by a fit on the others.
 
     Args:
         model: the model with its weights.
         fits: fits of these weights.
+        data: settings, and what the certificate rests on.
         method: name of the calibrator.
-        cross_encoder_inputs: inputs that the cross-encoder reads.
-        settings: as for `fit_calibration`.
-        certification: what the certificate rests on.
     """
     lists = fits.lists
     model = replace(model, calibrator=CALIBRATORS[method]().fit(fits.sample()))
     folds = fits.held_out()
     calibrators = _fold_calibrators(fits, method) if len(folds) > 1 else None
-    is_held_out = calibrators is not None
+    for_certificate = data.for_certificate
     if calibrators is None:
         folds = [fits.scores_by(fits.served, np.ones(len(lists), bool))]
-        calibrators = [model.calibrator]
-    complete = _has_all_inputs(lists, model, cross_encoder_inputs)
-    nothing_missing = DecidingModels(np.zeros(len(lists), np.int64), complete, {})
-    decisions = Decisions.unscored(lists, nothing_missing)
-    for fold, calibrator in zip(folds, calibrators, strict=True):
-        scores = replace(fold.model, calibrator=calibrator).scores(
-            fold.table, fold.logits, fold.list_utilities
-        )
+        for_certificate = np.zeros(len(lists), bool)
+    decisions = Decisions.unscored(lists)
+    for fold, calibrator in zip(folds, calibrators or [model.calibrator], strict=True):
         decisions.logits[fold.rows] = fold.logits
-        decisions.log_odds[fold.rows] = scores.log_odds
-        decisions.probabilities[fold.rows] = scores.probabilities
+        decisions.log_odds[fold.rows], decisions.probabilities[fold.rows] = replace(
+            fold.model, calibrator=calibrator
+        ).scores(fold.table, fold.logits, fold.list_utilities)
         if fold.list_utilities is not None:
             decisions.list_utilities[fold.rows] = fold.list_utilities
     thresholds = fit_thresholds(
         lists,
         decisions.probabilities,
         decisions.top,
-        settings,
-        complete=complete,
-        for_certificate=certification.mentions if is_held_out else np.zeros(len(lists), bool),
-        attempt=certification.attempt,
+        data.settings,
+        complete=_has_all_inputs(lists, model, data.cross_encoder.reads),
+        for_certificate=for_certificate,
+        attempt=len(data.history.certificates),
     )
     decisions.edges[:] = thresholds.edges(lists.types)
-    return _FittedModel(replace(model, thresholds=thresholds), decisions, is_held_out)
+    return _FittedModel(replace(model, thresholds=thresholds), decisions, calibrators is not None)
 
 
 def _fold_calibrators(fits: CrossFits, method: str) -> list[Calibrator] | None:
@@ -429,12 +382,15 @@ class _FittingData:
     Attributes:
         lists: the lists.
         cross_encoder: logits of their candidates.
+        settings: the recipe's section.
+        seed: seed of the folds.
         names: features to weigh.
         table: these features, but the cross-encoder.
         counts: counts of training and calibration.
         training_counts: counts of training.
-        seed: seed of the folds.
         folds: (n,) folds of the documents.
+        for_certificate: (n,) bool, mentions that count for the certificates.
+        history: history of certificates, with those of this fit.
         always_missing: inputs of the cross-encoder that no list has.
         known: fusions by their features, the cross-encoder's inputs and concepts; models share
             them.
@@ -442,41 +398,17 @@ class _FittingData:
 
     lists: AnnotatedLists
     cross_encoder: CrossEncoderLogits
+    settings: CalibrationArguments
+    seed: int
     names: Sequence[str]
     table: FeatureTable
     counts: StringCounts
     training_counts: StringCounts
-    seed: int
     folds: np.ndarray
+    for_certificate: np.ndarray
+    history: CertificateHistory
     always_missing: tuple[str, ...]
     known: dict[tuple, CrossFits] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        lists: AnnotatedLists,
-        cross_encoder: CrossEncoderLogits,
-        counts: StringCounts,
-        names: Sequence[str],
-        seed: int,
-    ) -> _FittingData:
-        """Compute the features, with folds of the lists' documents."""
-        folds = document_folds(lists.annotations.documents, seed)
-        table = FeatureTable.of(lists, {}, {})
-        all_counts = counts
-        if names:
-            table, all_counts = _cross_counted_features(lists, counts, folds, names)
-        return cls(
-            lists=lists,
-            cross_encoder=cross_encoder,
-            names=names,
-            table=table,
-            counts=all_counts,
-            training_counts=counts,
-            seed=seed,
-            folds=folds,
-            always_missing=always_missing(lists, cross_encoder.reads),
-        )
 
     @property
     def list_fusion_alone(self) -> _FittingData:
@@ -561,6 +493,8 @@ def _cross_counted_features(
     lists: AnnotatedLists, counts: StringCounts, folds: np.ndarray, names: Sequence[str]
 ) -> tuple[FeatureTable, StringCounts]:
     """Features that count training mentions and calibration mentions of other folds; all counts."""
+    if not names:
+        return FeatureTable.of(lists, {}, {}), counts
     if not folds.any():
         return feature_table(lists, counts, names), counts
     candidates: dict[str, np.ndarray] = {}
@@ -576,14 +510,13 @@ def _cross_counted_features(
             candidates.setdefault(name, np.empty(len(rows)))[rows] = column
         for name, column in table.lists.items():
             about_lists.setdefault(name, np.empty(len(lists)))[inside] = column
-    table = FeatureTable.of(lists, candidates, about_lists)
-    return table, reduce(StringCounts.plus, fold_counts, counts)
+    all_counts = reduce(StringCounts.plus, fold_counts, counts)
+    return FeatureTable.of(lists, candidates, about_lists), all_counts
 
 
 def _count(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:
     """Counts of some mentions, (n,) bool, of those with one gold concept."""
-    columns = (lists.mentions, lists.annotations.trainable, lists.types, inside)
-    rows = zip(*columns, strict=True)
+    rows = zip(lists.mentions, lists.annotations.trainable, lists.types, inside, strict=True)
     return StringCounts.fit(
         (text, cui, types) for text, cui, types, is_counted in rows if is_counted and cui
     )

@@ -29,7 +29,7 @@ import numpy as np
 
 from ..core.errors import TooLittleData, UserError
 from .features import FEATURES, LIST_FEATURES, FeatureTable
-from .logistic import conditional_log_odds, fit_logistic, top_candidates
+from .logistic import fit_logistic, top_candidates
 
 SEEN = "seen_string"
 # Ridge of the standardized weights; keeps a constant feature at weight 0.
@@ -120,13 +120,13 @@ class FeatureFusion:
             fixed=fixed,
         )
         fusion = design.fusion(coefficients)
-        bonus = _fit_bonus(fusion.utilities(table), table.offsets, labels, fixed)
+        slope, shift, bonus = _fit_bonus(fusion.utilities(table), table.offsets, labels, fixed)
         return cls(
-            weights=_scaled(fusion.weights, bonus.slope),
-            nil_weights=_scaled(fusion.nil_weights, bonus.slope),
-            nil_intercept=bonus.slope * fusion.nil_intercept - bonus.shift,
-            seen_weights=_scaled(fusion.seen_weights, bonus.slope),
-            bonus=bonus.bonus,
+            weights=_scaled(fusion.weights, slope),
+            nil_weights=_scaled(fusion.nil_weights, slope),
+            nil_intercept=slope * fusion.nil_intercept - shift,
+            seen_weights=_scaled(fusion.seen_weights, slope),
+            bonus=bonus,
             _standardized=coefficients,
         )
 
@@ -137,24 +137,18 @@ class FeatureFusion:
 
     def utilities(self, table: FeatureTable) -> np.ndarray:
         """Utilities of the candidates minus that of NIL, log-odds against it, (m,) float64."""
-        nil = np.zeros(len(table.offsets) - 1)
-        for name, weight in self.nil_weights.items():
-            if weight:
-                nil += weight * table.lists[name]
-        nil = self.nil_intercept + nil
+        parts = [weight * table.lists[name] for name, weight in self.nil_weights.items() if weight]
+        nil = self.nil_intercept + sum(parts, np.zeros(len(table.offsets) - 1))
         absent = np.zeros(len(table.concepts))
-        columns = np.array([table.candidates.get(name, absent) for name in self.read], np.float64)
-        columns = columns.reshape(len(self.read), len(table.owner))
+        columns = np.array(
+            [table.candidates.get(name, absent) for name in self.read], np.float64
+        ).reshape(len(self.read), len(table.owner))
         columns[np.isnan(columns)] = 0.0
         weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
         which = _is_seen(table).astype(int)[table.owner]
         # Feature by feature: equal candidates have bitwise equal utilities in any list.
         utility = sum(weights.reshape(-1, 2)[:, which] * columns) - nil[table.owner]
         return utility + self.bonus * top_candidates(utility, table.offsets)
-
-    def __call__(self, table: FeatureTable) -> np.ndarray:
-        """Log-odds of the candidates' probabilities, (m,) float64."""
-        return conditional_log_odds(self.utilities(table), table.offsets, table.concepts)
 
     def to_dict(self) -> dict[str, Any]:
         """The form for JSON."""
@@ -199,19 +193,14 @@ class FeatureFusion:
                 f"calibrator.json: unknown feature {', '.join(unknown)}; upgrade umls_reranker or "
                 f"calibrate again; known features: {', '.join(known)}"
             )
-        fusion._require_finite()
-        return fusion
-
-    def _require_finite(self) -> None:
-        """Refuse weights that are negative or not finite."""
-        positive = np.array([*self.weights.values(), *self.seen_weights.values(), self.bonus])
-        signed = np.array([*self.nil_weights.values(), self.nil_intercept])
-        is_valid = np.isfinite(positive) & (positive >= 0)
-        if not (is_valid.all() and np.isfinite(signed).all()):
+        positive = np.array([*weights.values(), *fusion.seen_weights.values(), fusion.bonus])
+        is_finite = np.isfinite([*positive, *nil.values(), fusion.nil_intercept])
+        if not (is_finite.all() and (positive >= 0).all()):
             raise UserError(
                 "calibrator.json: a fusion weight is negative or not finite; run the calibrate "
                 "stage again"
             )
+        return fusion
 
 
 class Standardized(NamedTuple):
@@ -278,19 +267,25 @@ class Design:
         Raises:
             UserError: as for `Standardized.of`.
         """
-        features = {name: table.candidates[name] for name in names}
-        for name in filter(reads_type, names):
-            features[name] = np.nan_to_num(features[name])
-        candidates = Standardized.of(features)
+        columns = {name: table.candidates[name] for name in names}
+        columns |= {name: np.nan_to_num(columns[name]) for name in filter(reads_type, names)}
+        candidates = Standardized.of(columns)
         lists = Standardized.of(table.lists)
         is_seen = _is_seen(table)[table.owner, None]
-        columns = [
-            np.where(is_seen, 0.0, candidates.values),
-            np.where(is_seen, candidates.values, 0.0),
-            -lists.values[table.owner],
-            np.full((len(table.owner), 1), -1.0),
-        ]
-        return cls(np.hstack(columns), tuple(names), tuple(table.lists), candidates, lists)
+        return cls(
+            np.hstack(
+                [
+                    np.where(is_seen, 0.0, candidates.values),
+                    np.where(is_seen, candidates.values, 0.0),
+                    -lists.values[table.owner],
+                    np.full((len(table.owner), 1), -1.0),
+                ]
+            ),
+            features=tuple(names),
+            lists=tuple(table.lists),
+            candidate_scale=candidates,
+            list_scale=lists,
+        )
 
     @property
     def lower(self) -> np.ndarray:
@@ -336,18 +331,10 @@ def reads_type(feature: str) -> bool:
     return feature in FEATURES and "entity_type" in FEATURES[feature].inputs
 
 
-class _Bonus(NamedTuple):
-    """The factor of all utilities, the constant added to them, and the bonus of top candidates."""
-
-    slope: float
-    shift: float
-    bonus: float
-
-
 def _fit_bonus(
     utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray, fixed: np.ndarray | float
-) -> _Bonus:
-    """Fit a bonus to utilities (m,); `fixed` is as for `fit_logistic`."""
+) -> tuple[float, float, float]:
+    """A factor of utilities (m,), the constant added to them, and the bonus of top candidates."""
     scale = utility.std() or 1.0
     is_top = top_candidates(utility, offsets)
     slope, shift, bonus = fit_logistic(
@@ -359,7 +346,7 @@ def _fit_bonus(
         start=np.array([scale, 0.0, 0.0]),
         fixed=fixed,
     )
-    return _Bonus(float(slope / scale), float(shift), float(bonus))
+    return float(slope / scale), float(shift), float(bonus)
 
 
 def _scaled(weights: Mapping[str, float], factor: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ Calibration, evaluation and serving all use `probabilities.Calibration`, which f
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -70,25 +71,22 @@ def without_inputs(lists: Lists, missing: Sequence[str]) -> Lists:
     """The lists without these inputs."""
     if not missing:
         return lists
-    candidates = len(lists.owner)
-    changed: dict[str, Any] = {}
-    if "cui" in missing:
-        changed["cuis"] = RepeatedTexts([None], np.zeros(candidates, np.int64))
-    for name in FIELDS:
-        if name in missing:
-            changed[f"{name}s"] = pa.nulls(candidates, pa.string())
-    if "context" in missing:
-        changed["lefts"] = [""] * len(lists)
-        changed["rights"] = [""] * len(lists)
-    if "entity_type" in missing:
-        changed["types"] = replace(lists.types, codes=np.full(len(lists), -1))
-    if "semantic_types" in missing:
-        changed["candidate_types"] = replace(lists.candidate_types, codes=np.full(candidates, -1))
-    changed["scores"] = {
-        name: np.full(candidates, np.nan) if f"{name}{SUFFIX}" in missing else column
+    size = len(lists.owner)
+    blanks: dict[str, dict[str, Any]] = {
+        "cui": {"cuis": RepeatedTexts([None], np.zeros(size, np.int64))},
+        "context": {"lefts": [""] * len(lists), "rights": [""] * len(lists)},
+        "entity_type": {"types": replace(lists.types, codes=np.full(len(lists), -1))},
+        "semantic_types": {
+            "candidate_types": replace(lists.candidate_types, codes=np.full(size, -1))
+        },
+    }
+    blanks |= {name: {f"{name}s": pa.nulls(size, pa.string())} for name in FIELDS}
+    scores = {
+        name: np.full(size, np.nan) if f"{name}{SUFFIX}" in missing else column
         for name, column in lists.scores.items()
     }
-    return replace(lists, **changed)
+    columns = [blanks[name] for name in missing if name in blanks]
+    return replace(lists, **ChainMap({"scores": scores}, *columns))
 
 
 class ScoreRange(NamedTuple):
@@ -136,25 +134,25 @@ def is_missing(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray
         name: name of the input.
         scores: scores of retrievers in place of those of the lists; NaN if out of range.
     """
-    if name == "context":
-        sides = zip(lists.lefts, lists.rights, strict=True)
-        return np.array([not (left + right).strip() for left, right in sides], bool)
-    if name == "entity_type":
-        return ~lists.types.is_known
-    if name == "semantic_types":
-        # For a mention without types, it is unknown whether its candidates had any.
-        is_untyped = lists_with_any(lists.candidate_types.codes < 0, lists.offsets)
-        return lists.types.is_known & is_untyped
-    if name == "cui":
-        missing = _is_blank(lists.cuis)
-    elif name == "preferred_name":
-        missing = _is_blank(encoded_texts(lists.preferred_names))
-    elif name == "definition":
-        missing = lists.definitions.is_null().to_numpy(zero_copy_only=False)
-    elif name.removesuffix(SUFFIX) in scores:
-        missing = np.isnan(scores[name.removesuffix(SUFFIX)])
-    else:
-        missing = np.ones(len(lists.owner), bool)
+    match name:
+        case "context":
+            sides = zip(lists.lefts, lists.rights, strict=True)
+            return np.array([not (left + right).strip() for left, right in sides], bool)
+        case "entity_type":
+            return ~lists.types.is_known
+        case "semantic_types":
+            # For a mention without types, it is unknown whether its candidates had any.
+            is_untyped = lists_with_any(lists.candidate_types.codes < 0, lists.offsets)
+            return lists.types.is_known & is_untyped
+        case "cui":
+            missing = _is_blank(lists.cuis)
+        case "preferred_name":
+            missing = _is_blank(encoded_texts(lists.preferred_names))
+        case "definition":
+            missing = lists.definitions.is_null().to_numpy(zero_copy_only=False)
+        case _:
+            never_given = np.full(len(lists.owner), np.nan)
+            missing = np.isnan(scores.get(name.removesuffix(SUFFIX), never_given))
     return lists_with_any(missing, lists.offsets)
 
 

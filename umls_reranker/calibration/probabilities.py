@@ -26,6 +26,7 @@ from ..lists.columns import FOUND, SUFFIX
 from ..lists.index_scores import INDEX_SCORES
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
+from .decisions import Decisions
 from .features import CROSS_ENCODER, FEATURES, FeatureTable, feature_table
 from .fusion import FeatureFusion
 from .inputs import ALL_INPUTS, ScoreRange, inputs_of, is_missing
@@ -199,21 +200,6 @@ class CalibratedModel:
         )
 
 
-class DecidingModels(NamedTuple):
-    """The deciding model of each of n mentions.
-
-    Attributes:
-        models: (n,) int64, index of the model in `Calibration.models`.
-        complete: (n,) bool, whether the mention has all inputs of the model; if not, nothing is
-            certified.
-        missing: inputs of the first model -> (n,) bool, mentions without them.
-    """
-
-    models: np.ndarray
-    complete: np.ndarray
-    missing: Mapping[str, np.ndarray]
-
-
 @dataclass(eq=False)
 class Calibration:
     """Turns logits and candidate lists into decisions.
@@ -271,8 +257,8 @@ class Calibration:
 
     def model_for(
         self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()
-    ) -> DecidingModels:
-        """For each mention the first model whose inputs it has, else the last.
+    ) -> Decisions:
+        """For each mention the first model whose inputs it has, else the last; without scores.
 
         Args:
             lists: lists of the mentions.
@@ -293,7 +279,12 @@ class Calibration:
                 misses_any |= missing[name]
             undecided = undecided & misses_any
         read_by_first = self.models[0].reads(cross_encoder_inputs)
-        return DecidingModels(models, ~undecided, {name: missing[name] for name in read_by_first})
+        return replace(
+            Decisions.unscored(lists),
+            models=models,
+            complete=~undecided,
+            missing={name: missing[name] for name in read_by_first},
+        )
 
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
         """The features that a model weighs, besides the cross-encoder; NaN for unusable scores."""
