@@ -14,7 +14,7 @@ as it is served is measured on new lists. Coverage on calibrated scores is a par
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -50,103 +50,134 @@ class Documents(NamedTuple):
     largest: int = 0
 
 
+Sizes = Callable[[int, np.random.Generator], np.ndarray]
 Regime = Callable[[int, np.random.Generator, float], Documents]
 
 
-def equal(documents: int, mentions: int) -> Callable[..., np.ndarray]:
-    return lambda draws, rng: np.full((draws, documents), mentions)
+def equal(draws: int, rng: np.random.Generator, *, documents: int, mentions: int) -> np.ndarray:
+    return np.full((draws, documents), mentions)
 
 
-def normal(documents: int, mean: float, deviation: float, share: float) -> Callable[..., np.ndarray]:
-    """Normal sizes, of which a share is accepted: like abstracts."""
-
-    def draw(draws: int, rng: np.random.Generator) -> np.ndarray:
-        size = np.maximum(rng.normal(mean, deviation, (draws, documents)).round(), 1).astype(int)
-        return np.maximum(rng.binomial(size, share), 1)
-
-    return draw
+def abstracts(draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Normal sizes, of which a share is accepted: 181 abstracts of 46 mentions, of which 30 % are."""
+    size = np.maximum(rng.normal(46, 18, (draws, 181)).round(), 1).astype(int)
+    return np.maximum(rng.binomial(size, 0.3), 1)
 
 
-def pareto(documents: int, at_most: int = 100_000) -> Callable[..., np.ndarray]:
-    """Sizes from 3 on with infinite variance, unless cut."""
-    return lambda draws, rng: np.minimum(np.ceil(3 * (1 + rng.pareto(1.2, (draws, documents)))), at_most).astype(int)
+def pareto(draws: int, rng: np.random.Generator, *, documents: int, at_most: int) -> np.ndarray:
+    """Sizes from 3 on with infinite variance, but cut."""
+    return np.minimum(np.ceil(3 * (1 + rng.pareto(1.2, (draws, documents)))), at_most).astype(int)
 
 
-def correlated(sizes: Callable, correlation: float) -> Regime:
+def correlated(
+    draws: int, rng: np.random.Generator, precision: float, *, sizes: Sizes, correlation: float
+) -> Documents:
     """Errors with this intra-document correlation (beta-binomial)."""
-
-    def draw(draws: int, rng: np.random.Generator, precision: float) -> Documents:
-        size = sizes(draws, rng)
-        mean = np.full(size.shape, precision)
-        if correlation:
-            spread = (1 - correlation) / correlation
-            mean = rng.beta(mean * spread, (1 - mean) * spread)
-        return Documents(size, rng.binomial(size, mean))
-
-    return draw
+    size = sizes(draws, rng)
+    mean = np.full(size.shape, precision)
+    if correlation:
+        spread = (1 - correlation) / correlation
+        mean = rng.beta(mean * spread, (1 - mean) * spread)
+    return Documents(size, rng.binomial(size, mean))
 
 
-def wholly_incorrect(sizes: Callable, share: float) -> Regime:
+def wholly_incorrect(
+    draws: int, rng: np.random.Generator, precision: float, *, sizes: Sizes, share: float
+) -> Documents:
     """This share of documents wholly incorrect, the others' errors independent and as frequent as the precision
     allows."""
-
-    def draw(draws: int, rng: np.random.Generator, precision: float) -> Documents:
-        size = sizes(draws, rng)
-        incorrect = min(share, 1 - precision)
-        correct = rng.binomial(size, min(precision / (1 - incorrect), 1.0))
-        return Documents(size, np.where(rng.random(size.shape) < incorrect, 0, correct))
-
-    return draw
+    size = sizes(draws, rng)
+    incorrect = min(share, 1 - precision)
+    correct = rng.binomial(size, min(precision / (1 - incorrect), 1.0))
+    return Documents(size, np.where(rng.random(size.shape) < incorrect, 0, correct))
 
 
-def mixed(documents: int, share: float, times: int, incorrect: float) -> Regime:
+def mixed(
+    draws: int,
+    rng: np.random.Generator,
+    precision: float,
+    *,
+    documents: int,
+    share: float,
+    times: int,
+    incorrect: float,
+) -> Documents:
     """Documents of 10 mentions and a share so many times as large, of which a part is incorrect as a whole."""
-
-    def draw(draws: int, rng: np.random.Generator, precision: float) -> Documents:
-        is_large = rng.random((draws, documents)) < share
-        size = np.where(is_large, 10 * times, 10)
-        chance = incorrect * (1 - precision) / (1 - TRUE_PRECISION)
-        return Documents(size, np.where(is_large & (rng.random(size.shape) < chance), 0, size), 10 * times)
-
-    return draw
+    is_large = rng.random((draws, documents)) < share
+    size = np.where(is_large, 10 * times, 10)
+    chance = incorrect * (1 - precision) / (1 - TRUE_PRECISION)
+    is_incorrect = is_large & (rng.random(size.shape) < chance)
+    return Documents(size, np.where(is_incorrect, 0, size), 10 * times)
 
 
-def largest_incorrect(sizes: Callable, share: float, chance: float = 0.5) -> Regime:
-    """The largest share of all documents incorrect as a whole with a chance; the others as the precision allows."""
+def largest_incorrect(
+    draws: int, rng: np.random.Generator, precision: float, *, share: float, chance: float
+) -> Documents:
+    """The largest share of all abstracts incorrect as a whole with a chance; the others as the precision allows."""
+    size = abstracts(draws, rng)
+    is_large = size > np.quantile(size, 1 - share)
+    weight = size[is_large].sum() / size.sum()
+    rest = min((precision - (1 - chance) * weight) / (1 - weight), 1.0)
+    correct = np.where(is_large, size, rng.binomial(size, rest))
+    is_incorrect = is_large & (rng.random(size.shape) < chance)
+    return Documents(size, np.where(is_incorrect, 0, correct))
 
-    def draw(draws: int, rng: np.random.Generator, precision: float) -> Documents:
-        size = sizes(draws, rng)
-        is_large = size > np.quantile(size, 1 - share)
-        weight = size[is_large].sum() / size.sum()
-        rest = min((precision - (1 - chance) * weight) / (1 - weight), 1.0)
-        correct = np.where(is_large, size, rng.binomial(size, rest))
-        return Documents(size, np.where(is_large & (rng.random(size.shape) < chance), 0, correct))
 
-    return draw
-
-
-ABSTRACTS = normal(181, 46, 18, 0.3)
 REGIMES: dict[str, Regime] = {
-    "180 documents, 5 % five times as large, 24.5 % of those incorrect": mixed(180, 0.05, 5, 0.245),
-    "180, 1.7 % ten times as large, 35 % of those incorrect": mixed(180, 0.017, 10, 0.35),
-    "180, 1.1 % ten times as large, half of those incorrect": mixed(180, 0.011, 10, 0.51),
-    "1,000, 5 % five times as large, 24.5 % of those incorrect": mixed(1000, 0.05, 5, 0.245),
-    "1,000, 1.7 % ten times as large, 35 % of those incorrect": mixed(1000, 0.017, 10, 0.35),
-    "1,000, 1.1 % ten times as large, half of those incorrect": mixed(1000, 0.011, 10, 0.51),
-    "181 abstracts, the largest 5 % incorrect with probability 0.5": largest_incorrect(ABSTRACTS, 0.05),
-    "assumption violated: 181 abstracts, the largest 1 % always incorrect": largest_incorrect(ABSTRACTS, 0.01, 1.0),
-    "181 abstracts, correlation 0.3": correlated(ABSTRACTS, 0.3),
-    "400 of Pareto(1.2) sizes to 60, correlation 0.3": correlated(pareto(400, 60), 0.3),
-    "1,000 of Pareto(1.2) sizes to 200, correlation 0.8": correlated(pareto(1000, 200), 0.8),
-    "100 x 20, correlation 0.8": correlated(equal(100, 20), 0.8),
-    "200 x 40, 5.1 % entirely incorrect": wholly_incorrect(equal(200, 40), 0.051),
-    "1,000 x 40, 5.1 % entirely incorrect": wholly_incorrect(equal(1000, 40), 0.051),
-    "200 x 40, 1 % entirely incorrect": wholly_incorrect(equal(200, 40), 0.01),
-    "harmless: 1,000 x 1": correlated(equal(1000, 1), 0.0),
-    "harmless: 5,000 x 1": correlated(equal(5000, 1), 0.0),
-    "harmless: 180 x 10, independent": correlated(equal(180, 10), 0.0),
-    "harmless: 180 x 10, correlation 0.05": correlated(equal(180, 10), 0.05),
-    "harmless: 2,000 x 10, correlation 0.05": correlated(equal(2000, 10), 0.05),
+    "180 documents, 5 % five times as large, 24.5 % of those incorrect": partial(
+        mixed, documents=180, share=0.05, times=5, incorrect=0.245
+    ),
+    "180, 1.7 % ten times as large, 35 % of those incorrect": partial(
+        mixed, documents=180, share=0.017, times=10, incorrect=0.35
+    ),
+    "180, 1.1 % ten times as large, half of those incorrect": partial(
+        mixed, documents=180, share=0.011, times=10, incorrect=0.51
+    ),
+    "1,000, 5 % five times as large, 24.5 % of those incorrect": partial(
+        mixed, documents=1000, share=0.05, times=5, incorrect=0.245
+    ),
+    "1,000, 1.7 % ten times as large, 35 % of those incorrect": partial(
+        mixed, documents=1000, share=0.017, times=10, incorrect=0.35
+    ),
+    "1,000, 1.1 % ten times as large, half of those incorrect": partial(
+        mixed, documents=1000, share=0.011, times=10, incorrect=0.51
+    ),
+    "181 abstracts, the largest 5 % incorrect with probability 0.5": partial(
+        largest_incorrect, share=0.05, chance=0.5
+    ),
+    "assumption violated: 181 abstracts, the largest 1 % always incorrect": partial(
+        largest_incorrect, share=0.01, chance=1.0
+    ),
+    "181 abstracts, correlation 0.3": partial(correlated, sizes=abstracts, correlation=0.3),
+    "400 of Pareto(1.2) sizes to 60, correlation 0.3": partial(
+        correlated, sizes=partial(pareto, documents=400, at_most=60), correlation=0.3
+    ),
+    "1,000 of Pareto(1.2) sizes to 200, correlation 0.8": partial(
+        correlated, sizes=partial(pareto, documents=1000, at_most=200), correlation=0.8
+    ),
+    "100 x 20, correlation 0.8": partial(
+        correlated, sizes=partial(equal, documents=100, mentions=20), correlation=0.8
+    ),
+    "200 x 40, 5.1 % entirely incorrect": partial(
+        wholly_incorrect, sizes=partial(equal, documents=200, mentions=40), share=0.051
+    ),
+    "1,000 x 40, 5.1 % entirely incorrect": partial(
+        wholly_incorrect, sizes=partial(equal, documents=1000, mentions=40), share=0.051
+    ),
+    "200 x 40, 1 % entirely incorrect": partial(
+        wholly_incorrect, sizes=partial(equal, documents=200, mentions=40), share=0.01
+    ),
+    "harmless: 1,000 x 1": partial(correlated, sizes=partial(equal, documents=1000, mentions=1), correlation=0.0),
+    "harmless: 5,000 x 1": partial(correlated, sizes=partial(equal, documents=5000, mentions=1), correlation=0.0),
+    "harmless: 180 x 10, independent": partial(
+        correlated, sizes=partial(equal, documents=180, mentions=10), correlation=0.0
+    ),
+    "harmless: 180 x 10, correlation 0.05": partial(
+        correlated, sizes=partial(equal, documents=180, mentions=10), correlation=0.05
+    ),
+    "harmless: 2,000 x 10, correlation 0.05": partial(
+        correlated, sizes=partial(equal, documents=2000, mentions=10), correlation=0.05
+    ),
 }
 
 
