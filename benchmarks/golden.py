@@ -116,7 +116,7 @@ def pairs(golden: Golden) -> Figures:
     """Token ids of pairs in each template, bit for bit, and logits in float32."""
     from transformers import AutoTokenizer
 
-    encoder, template, scorer = internals("PairEncoder", "PairTemplate", "PairScorer")
+    encoder, template, cross_encoder = internals("PairEncoder", "PairTemplate", "PairScorer")
     texts = [
         (row["entity"], candidate["name"], row["left"], row["right"])
         for row in golden.rows()
@@ -130,7 +130,7 @@ def pairs(golden: Golden) -> Figures:
         # Some versions also return which pairs were truncated.
         ids = np.asarray((encoded[0] if isinstance(encoded, tuple) else encoded).ids, np.int32)
         yield Figure(f"token ids, {name}", [hashlib.sha256(ids.tobytes()).hexdigest()], 0)
-        logits = scorer.from_folder(folder, shape, "cpu", "float32").score(*zip(*texts[::40], strict=True)).logits
+        logits = cross_encoder.from_folder(folder, shape, "cpu", "float32").score(*zip(*texts[::40], strict=True)).logits
         yield Figure(f"logits, {name}", np.round(logits.astype(float), 6).tolist(), 1e-4)
 
 
