@@ -322,28 +322,28 @@ def reader_of(paths: Sequence[Path]) -> CorpusReader:
         UserError: a file is missing, empty, broken, in no known format, or in another one than the
             first.
     """
-    readers = list(map(_recognize, paths))
-    reader = readers[0]
-    for file, its_reader in zip(paths, readers, strict=True):
-        if its_reader is not reader:
+    readers: list[CorpusReader] = []
+    for path in paths:
+        reader = _recognized(path)
+        if reader is None:
+            start = start_of(path)[:80].decode("utf-8", errors="replace")
+            content = f"begins with {excerpt(start)}" if start else "is empty"
             raise UserError(
-                f"{file} is {its_reader.name}, and {paths[0]} is {reader.name}; give files of one "
+                f"{path} is not a corpus in a known format: {describe_formats()}; it {content}"
+            )
+        readers.append(reader)
+        if reader is not readers[0]:
+            raise UserError(
+                f"{path} is {reader.name}, and {paths[0]} is {readers[0].name}; give files of one "
                 "format"
             )
-    return reader
+    return readers[0]
 
 
-def _recognize(path: Path) -> CorpusReader:
+def _recognized(path: Path) -> CorpusReader | None:
+    """The first reader that recognizes a file, if any does."""
     start = start_of(path)
-    for reader in CORPUS_READERS:
-        if reader.recognizes(start):
-            return reader
-    content = (
-        f"begins with {excerpt(start[:80].decode('utf-8', errors='replace'))}"
-        if start
-        else "is empty"
-    )
-    raise UserError(f"{path} is not a corpus in a known format: {describe_formats()}; it {content}")
+    return next((reader for reader in CORPUS_READERS if reader.recognizes(start)), None)
 
 
 def read_documents(path: Path) -> list[str]:
@@ -352,13 +352,10 @@ def read_documents(path: Path) -> list[str]:
     Raises:
         UserError: a file is missing, empty or damaged, or no list.
     """
-    start = start_of(path)
-    for reader in CORPUS_READERS:
-        if reader.recognizes(start):
-            return list(
-                dict.fromkeys(document.doc_id for document in reader.documents(path, Faults()))
-            )
-    return read_pmids(path)
+    reader = _recognized(path)
+    if reader is None:
+        return read_pmids(path)
+    return list(dict.fromkeys(document.doc_id for document in reader.documents(path, Faults())))
 
 
 def read_corpus(

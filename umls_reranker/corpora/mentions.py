@@ -132,20 +132,16 @@ def hold_out_synonyms(
         The concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the
         same order.
     """
-    held_out = {}
-    for concept in concepts:
-        if names := _held_out_candidates(concept):
-            held_out[concept.cui] = names[int(_draw(seed, "synonym", concept.cui) * len(names))]
     remaining = []
     mentions = []
     for concept in concepts:
-        text = held_out.get(concept.cui)
-        if text is None:
+        names = _held_out_candidates(concept)
+        if not names:
             remaining.append(concept)
             continue
-        remaining.append(
-            replace(concept, synonyms=tuple(name for name in concept.synonyms if name != text))
-        )
+        text = names[int(_draw(seed, "synonym", concept.cui) * len(names))]
+        synonyms = tuple(name for name in concept.synonyms if name != text)
+        remaining.append(replace(concept, synonyms=synonyms))
         mention = Mention(
             doc_id=concept.cui,
             start=0,

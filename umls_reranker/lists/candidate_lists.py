@@ -384,12 +384,15 @@ class AnnotatedLists(CandidateLists):
         return int((self.annotations.gold < 0).sum())
 
     @property
+    def gold_rows(self) -> np.ndarray:
+        """Flat index of the gold concept of each mention, (n,) int64; -1 if its list lacks it."""
+        gold = self.annotations.gold
+        return np.where(gold >= 0, self.offsets[:-1] + gold, -1)
+
+    @property
     def labels(self) -> np.ndarray:
         """1 for gold concepts, else 0, (m,) int64."""
-        gold = self.annotations.gold
-        labels = np.zeros(len(self.names), np.int64)
-        labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
-        return labels
+        return (np.arange(len(self.names)) == self.gold_rows[self.owner]).astype(np.int64)
 
     @cached_property
     def correct(self) -> np.ndarray:
@@ -409,9 +412,7 @@ class AnnotatedLists(CandidateLists):
 
         If several candidates are correct, the first that remains is the gold one.
         """
-        gold = self.annotations.gold
-        gold_rows = np.where(gold >= 0, self.offsets[:-1] + gold, -1)
-        gold_concepts = np.append(self.concepts, -1)[gold_rows]
+        gold_concepts = np.append(self.concepts, -1)[self.gold_rows]
         lists = super().with_candidates(retained)
         is_gold = self.concepts[retained] == gold_concepts[lists.owner]
         first = lists.first_positions(is_gold | self.correct[retained])
