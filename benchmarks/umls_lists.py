@@ -54,7 +54,8 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
     """Calibrate the lists alone, as ``umls-reranker calibrate --lists`` does, with names of the vocabularies."""
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
-    from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary, save_calibrated
+    from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated
+    from umls_reranker.serving.calibration_summary import calibration_summary
     from umls_reranker.serving.model_source import ModelSource
     from umls_reranker.vocab.concepts import iter_concepts
     from umls_reranker.vocab.rrf import read_rrf_concepts, release_files

@@ -15,7 +15,8 @@ from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary
+from umls_reranker.serving.calibrate import calibrate_lists
+from umls_reranker.serving.calibration_summary import calibration_summary
 from umls_reranker.serving.model_source import ModelSource
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"
@@ -79,6 +80,6 @@ def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
     new = calibrate_lists(source, shared, settings)
     alone = calibrate_lists(source, lists.take(np.arange(known, 60)), settings)
     assert new.calibration.to_dict() == alone.calibration.to_dict()
-    assert new.metrics["lists"]["known_documents"] == 1 and len(new.lists) == 60 - known
+    assert new.metrics["lists"]["known_documents"] == 1 and len(new.outcomes) == 60 - known
     assert len(new.calibration.training_counts) == len(source.counts)
     assert "1 documents were used to calibrate MODEL: they are left out" in calibration_summary(new)

@@ -16,12 +16,8 @@ from ..core.files import portable_locator, write_json, written
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, REFERENCE, changing
 from ..lists.labels import read_labelled_lists, read_run_lists
-from ..serving.calibrate import (
-    calibrate_lists,
-    calibration_summary,
-    save_calibrated,
-    write_calibrated,
-)
+from ..serving.calibrate import calibrate_lists, save_calibrated, write_calibrated
+from ..serving.calibration_summary import calibration_summary
 from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
 from ..serving.list_description import describe_lists
 from ..serving.model_source import ModelSource
@@ -91,9 +87,7 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
         metrics["figures"] |= {name: {"value": dev[name]} for name in ("f1", "roc_auc")}
         save_report(metrics, outcomes, reranker, recipe.run.run_name, folder)
-        histogram = Histogram.of(
-            outcomes.score, outcomes.decided_by > 0, outcomes.document.tolist()
-        )
+        histogram = Histogram.of_outcomes(outcomes)
         write_json(folder / REFERENCE, reference_content(metrics["figures"], histogram))
         summary |= {"acc@1": metrics["figures"]["acc@1"]["value"]}
     print(evaluation_summary(metrics))

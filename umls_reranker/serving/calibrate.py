@@ -7,7 +7,7 @@ that are delivered. The saved model is fitted on all documents.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,10 +18,9 @@ import numpy as np
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.certificate import note_on_certificate
-from ..calibration.decisions import Decisions
+from ..calibration.certificate import CertificateHistory
 from ..calibration.features import CROSS_ENCODER, default_features, refuse_feature_names
-from ..calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+from ..calibration.fitting import CrossEncoderLogits, FitOptions, Fitted, fit_calibration
 from ..calibration.inputs import inputs_of, is_missing
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
@@ -30,11 +29,9 @@ from ..core.files import portable_locator, write_json, written
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
-from ..evaluation.render import percent, systems_text
 from ..evaluation.report import measure
 from ..evaluation.systems import System, verdict
 from ..hub.card import folder_card
-from ..hub.download import BUILT_IN
 from ..hub.model_folder import (
     CARD,
     METRICS,
@@ -67,23 +64,49 @@ class Calibrated:
     """A new calibration.
 
     Attributes:
-        lists: the measured lists, with the top candidate of each concept: all but corrections that were not drawn at
-            random.
         settings: the settings.
+        seed: seed of the folds of documents.
         calibration: the calibration fitted on all documents.
         fitted: what it was fitted on, for ``calibrator.json``.
-        after: decisions about the measured lists, each fifth of the documents by a fit on the others.
-        metrics: their figures, for ``metrics.json``, and under ``systems`` those of the systems compared.
-        seed: seed of the folds of documents.
+        outcomes: the answers for all measured mentions, those of each fifth of the documents by a
+            fit on the others; corrections that were not drawn at random are not measured.
+        metrics: their figures, for ``metrics.json``, and under ``systems`` those of the systems
+            compared.
     """
 
-    lists: AnnotatedLists
     settings: CalibrationArguments
+    seed: int
     calibration: Calibration
     fitted: dict[str, Any]
-    after: Decisions
+    outcomes: Outcomes
     metrics: dict[str, Any]
-    seed: int
+
+
+@dataclass(frozen=True)
+class FittingData:
+    """What a model is calibrated on.
+
+    Attributes:
+        whole_lists: the lists with all candidates.
+        lists: the same with the top candidate of each concept.
+        cross_encoder: logits of their candidates.
+        counts: counts of training mentions.
+        history: certificates of the versions that the model is derived from.
+        known_documents: number of documents that it was calibrated on before.
+        is_again: whether it is calibrated again on these, which else are left out.
+        note: a sentence about documents of one mention each; empty without such.
+        may_certify: whether any document may certify.
+    """
+
+    whole_lists: AnnotatedLists
+    lists: AnnotatedLists
+    cross_encoder: CrossEncoderLogits
+    counts: StringCounts
+    history: CertificateHistory
+    known_documents: int
+    is_again: bool
+    note: str
+    may_certify: bool
 
 
 def calibrate(
@@ -149,66 +172,103 @@ def calibrate_lists(
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
-    is_known, all_documents = source.is_known(lists), lists.annotations.documents
-    known = len({*all_documents[is_known]})
-    is_again = 2 * known >= len({*all_documents})
-    counts, history = source.again() if is_again else (source.counts, source.history)
-    if not is_again:
+    data = _fitting_data(source, lists)
+    fit_settings = settings
+    if settings.features is None:
+        names = usable_features(data.lists, has_cross_encoder=source.cross_encoder is not None)
+        fit_settings = replace(settings, features=names)
+    options = FitOptions(
+        may_certify=data.may_certify,
+        may_drop_cross_encoder=not keep_cross_encoder,
+        compares=True,
+    )
+    fit = fit_calibration(
+        data.lists, data.cross_encoder, data.counts, fit_settings, seed, data.history, options
+    )
+    is_measured = data.lists.annotations.is_random_sample
+    measured = data.lists.take(is_measured)
+    logits = data.cross_encoder()[is_measured[data.lists.owner]]
+    if not fit.calibration.uses_cross_encoder:
+        logits = np.full_like(logits, np.nan)
+    systems = systems_of_lists(data.whole_lists, settings, seed) | _models_compared(
+        source, data, fit
+    )
+    documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
+    decisions = fit.decisions.take(is_measured)
+    metrics, outcomes = measure(measured, decisions, logits, systems, documents, SPLIT)
+    metrics["lists"] = _facts(source, data, fit)
+    metrics["verdict"] = verdict(metrics["figures"]["gain"], len(measured), documents.count)
+    notes = (data.note, "" if fit.is_held_out else NOT_HELD_OUT)
+    metrics["notes"] = [note for note in notes if note]
+    return Calibrated(settings, seed, fit.calibration, fit.facts, outcomes, metrics)
+
+
+def _fitting_data(source: ModelSource, lists: AnnotatedLists) -> FittingData:
+    """Leave out known documents, or forget them, complete the scores and score the candidates."""
+    documents = lists.annotations.documents
+    is_known = source.is_known(lists)
+    known_documents = len({*documents[is_known]})
+    is_again = 2 * known_documents >= len({*documents})
+    if is_again:
+        counts, history = source.again()
+    else:
+        counts = source.counts
+        history = source.history
         lists = lists.take(~is_known)
     note, is_parted = parts_of_documents(lists)
     lists = lists.with_whole_scores(lists.partial_scores)
-    whole, cross_encoder = lists, CrossEncoderLogits(source.cross_encoder, lists)
+    cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
     # All NaN without a cross-encoder, so that the first candidate of each concept is its top candidate.
-    best = best_of_each_concept(lists, cross_encoder())
-    lists, cross_encoder = lists.with_candidates(best), cross_encoder.with_candidates(best)
-
-    chosen = settings
-    if settings.features is None:
-        names = usable_features(lists, has_cross_encoder=source.cross_encoder is not None)
-        chosen = replace(settings, features=names)
-    options = FitOptions(
-        may_certify=not is_parted, may_drop_cross_encoder=not keep_cross_encoder, compares=True
+    top = best_of_each_concept(lists, cross_encoder())
+    return FittingData(
+        whole_lists=lists,
+        lists=lists.with_candidates(top),
+        cross_encoder=cross_encoder.with_candidates(top),
+        counts=counts,
+        history=history,
+        known_documents=known_documents,
+        is_again=is_again,
+        note=note,
+        may_certify=not is_parted,
     )
-    fit = fit_calibration(lists, cross_encoder, counts, chosen, seed, history, options)
-    calibration = fit.calibration
-    measured = lists.annotations.is_random_sample
-    after = fit.decisions.take(measured)
-    of_measured = lists.take(measured)
-    systems = systems_of_lists(whole, settings, seed)
+
+
+def _models_compared(source: ModelSource, data: FittingData, fit: Fitted) -> dict[str, System]:
+    """The model before, and the model with the other choice about the cross-encoder."""
+    is_measured = data.lists.annotations.is_random_sample
+    measured = data.lists.take(is_measured)
+    systems = {}
     # On lists that it was calibrated on, it would look better than it is.
-    if source.reranker is not None and not is_again:
-        before = source.reranker.decide(of_measured)
-        systems["model_before"] = System.of(Outcomes.of(of_measured, before))
-    kept = fit.facts["cross_encoder"]["kept"] if "cross_encoder" in fit.facts else None
+    if source.reranker is not None and not data.is_again:
+        before = source.reranker.decide(measured)
+        systems["model_before"] = System.of(Outcomes.of(measured, before))
     if fit.compared is not None:
-        outcomes = Outcomes.of(of_measured, fit.compared.take(measured))
-        systems["list_fusion" if kept else "all_features"] = System.of(outcomes)
-    logits = cross_encoder()[measured[lists.owner]]
-    if not calibration.uses_cross_encoder:
-        logits = np.full_like(logits, np.nan)
-    documents = Documents.of(of_measured.annotations.documents, RESAMPLES, seed)
-    facts = {
+        name = "list_fusion" if fit.calibration.uses_cross_encoder else "all_features"
+        outcomes = Outcomes.of(measured, fit.compared.take(is_measured))
+        systems[name] = System.of(outcomes)
+    return systems
+
+
+def _facts(source: ModelSource, data: FittingData, fit: Fitted) -> dict[str, Any]:
+    """Facts about lists and model, for ``metrics.json`` and the card."""
+    lists = data.lists
+    return {
         "source": source.name and portable_locator(source.name),
         "is_plain": source.cross_encoder is not None and source.reranker is None,
         "mentions": len(lists),
         "documents": len({*lists.annotations.documents}),
         "not_in_list": lists.not_in_list,
         "scores": [name for name in lists.scores if not name.endswith(FOUND)],
-        "known_documents": known,
-        "calibrated_again": is_again,
-        "kept_cross_encoder": kept,
-        "repeated_candidates": len(whole.owner) - len(lists.owner),
+        "known_documents": data.known_documents,
+        "calibrated_again": data.is_again,
+        "kept_cross_encoder": fit.facts.get("cross_encoder", {}).get("kept"),
+        "repeated_candidates": len(data.whole_lists.owner) - len(lists.owner),
     }
-    metrics, _ = measure(of_measured, after, logits, systems, documents, SPLIT)
-    decided = verdict(metrics["figures"]["gain"], len(of_measured), documents.count)
-    notes = [note] if note else []
-    if not fit.is_held_out:
-        notes.append(NOT_HELD_OUT)
-    metrics |= {"lists": facts, "verdict": decided, "notes": notes}
-    return Calibrated(of_measured, settings, calibration, fit.facts, after, metrics, seed)
 
 
-def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed: int) -> dict[str, System]:
+def systems_of_lists(
+    lists: AnnotatedLists, settings: CalibrationArguments, seed: int
+) -> dict[str, System]:
     """Systems of n lists without a model: their order, and their calibrated scores if there are enough documents.
 
     Of several candidates of a concept the first counts. The scores of each fold are calibrated on the others. Of
@@ -241,11 +301,14 @@ def systems_of_lists(lists: AnnotatedLists, settings: CalibrationArguments, seed
 
 def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[str]:
     """All features except those of which every mention of the lists lacks an input."""
-    names = [name for name in default_features(lists) if has_cross_encoder or name != CROSS_ENCODER]
-    lacks = {name: is_missing(lists, name, lists.scores) for name in inputs_of(names)}
-    nowhere = np.zeros(len(lists), bool)
-    lacks_any = {name: sum((lacks[key] for key in inputs_of([name])), nowhere) for name in names}
-    return [name for name in names if not lacks_any[name].all()]
+    names = []
+    for name in default_features(lists):
+        lacks_any = np.zeros(len(lists), bool)
+        for key in inputs_of([name]):
+            lacks_any |= is_missing(lists, key, lists.scores)
+        if not lacks_any.all() and (has_cross_encoder or name != CROSS_ENCODER):
+            names.append(name)
+    return names
 
 
 def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
@@ -274,91 +337,20 @@ def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     source = replace(source, origin=replace(source.origin, recipe=text))
     new.fitted.update(split=SPLIT, lists=new.metrics["lists"])
-    outcomes = Outcomes.of(new.lists, new.after)
-    target = new.calibration.thresholds.target_precision
-    histogram = Histogram.of(outcomes.score, outcomes.decided_by > 0, outcomes.document.tolist())
-    reliability, risk_coverage = card_charts(new.metrics, target)
+    figures = new.metrics["figures"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with written(folder) as partial:
         partial.mkdir()
-        write_json(partial / METRICS, new.metrics)
-        write_json(partial / REFERENCE, reference_content(new.metrics["figures"], histogram))
-        (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
-        (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
+        write_figures(new.metrics, new.calibration.thresholds.target_precision, partial)
+        histogram = Histogram.of_outcomes(new.outcomes)
+        write_json(partial / REFERENCE, reference_content(figures, histogram))
         write_calibrated(source, new, partial)
         (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
 
 
-def calibration_summary(new: Calibrated) -> str:
-    """The results as lines of text: comparison and verdict, the tier high, and the weights."""
-    facts, metrics, fusion = new.metrics["lists"], new.metrics, new.calibration.models[0].fusion
-    lines = [
-        "",
-        "Cross-fitted by document in five folds, with 95 % intervals:",
-        systems_text(metrics["figures"]),
-        "",
-        metrics["verdict"],
-        _about_acceptance(new),
-        *metrics["notes"],
-        *_about_cross_encoder(new.fitted),
-        "",
-        *_about_high(new),
-        "",
-    ]
-    if fusion:
-        lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))
-    for name, (low, high) in new.calibration.score_ranges.items():
-        ending = "" if fusion and name in fusion.read else "; its weight is 0: higher must be better: negate distances"
-        lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
-    if known := facts["known_documents"]:
-        how = "they are left out here, its counts of them stay"
-        if facts["calibrated_again"]:
-            how = "they are fitted on again without its counts of them, and do not certify again"
-        lines.append(f"{known:,} documents were used to calibrate MODEL: {how}")
-    if facts["source"] is None and not new.calibration.uses_cross_encoder:
-        lines.append(f"for UMLS CUIs, umls-reranker calibrate {BUILT_IN} --lists adds counts from MedMentions")
-    if repeated := facts["repeated_candidates"]:
-        lines.append(f"{repeated:,} candidates repeat a concept of their list")
-    return "\n".join(lines)
-
-
-def _about_acceptance(new: Calibrated) -> str:
-    """The delivered threshold of acceptance, by which the figures above are."""
-    accepts = sorted({f"{row.accept:.3f}" for row in new.calibration.thresholds.rows.values()})
-    ends, precision = " to ".join(dict.fromkeys((accepts[0], accepts[-1]))), new.settings.accept_precision
-    how = f"precision {precision}" if precision else "the highest F1; --accept_precision 0.9 chooses a precision"
-    return f"accepted from a score of {ends} on, as the model is delivered ({how})"
-
-
-def _about_high(new: Calibrated) -> Iterator[str]:
-    """The certificates; that of all inputs with its result on held-out documents."""
-    table, figures = new.calibration.thresholds, new.metrics["figures"]
-    coverage, precision = figures["high_confidence_coverage"], figures["high_confidence_precision"]
-    yield (
-        f"High tier (precision of at least {table.target_precision:.0%} with {table.confidence:.0%} confidence), "
-        "threshold on all documents:"
-    )
-    for model in new.calibration.models:
-        yield f"  {model.name}: {model.thresholds.certificate}"
-    if table.is_certified and coverage["value"]:
-        yield f"  cross-fitted: {percent(coverage)} of the mentions, {percent(precision)} correct"
-    if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
-        yield note
-
-
-def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
-    """Whether the cross-encoder stays, and what pruning costs."""
-    choice, pruning = fitted.get("cross_encoder"), fitted.get("pruning")
-    if choice is None:
-        return
-    nats, error = choice["nats_gained"], choice["standard_error"]
-    gained = "too few documents to tell" if nats is None else f"{nats:+.3f} nats per list, standard error {error:.3f}"
-    if choice["kept"]:
-        yield f"the cross-encoder is kept ({gained})"
-    else:
-        yield (f"the cross-encoder is left out: no significant improvement ({gained}); --keep_cross_encoder keeps it")
-    if pruning:
-        yield (
-            f"it scores {pruning['scored']:.1%} of the candidates; pruning the others changes "
-            f"{pruning['changed_top']:.2%} of the top candidates"
-        )
+def write_figures(metrics: Mapping[str, Any], target_precision: float, folder: Path) -> None:
+    """Write ``metrics.json`` and its charts into a folder."""
+    reliability, risk_coverage = card_charts(metrics, target_precision)
+    write_json(folder / METRICS, metrics)
+    (folder / RELIABILITY).write_text(reliability, encoding="utf-8")
+    (folder / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")

@@ -8,19 +8,17 @@ from typing import Any
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.features import refuse_feature_names
-from ..core.files import write_json
 from ..evaluation import report
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
-from ..evaluation.page import card_charts, report_page
+from ..evaluation.page import report_page
 from ..evaluation.render import percent, systems_text
 from ..evaluation.systems import baselines, verdict
-from ..hub.model_folder import METRICS, RELIABILITY, RISK_COVERAGE
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import usable_lists
 from ..lists.read import Rows
-from .calibrate import systems_of_lists
+from .calibrate import systems_of_lists, write_figures
 from .reranker import UMLSReranker
 
 PAGE = "report.html"
@@ -89,17 +87,18 @@ def evaluate_lists(
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
     refuse_feature_names(lists)
-    calibration, known, notes = reranker.calibration, list(known), []
+    calibration = reranker.calibration
+    known = list(known)
+    notes = []
     is_new = calibration.history.is_new(lists.annotations.documents)
     if not is_new.all():
-        seen = len({*lists.annotations.documents[~is_new]})
-        left_out = (
-            "left out"
-            if is_new.any()
-            else "all of these documents, so figures on them are optimistic"
-        )
-        notes.append(f"the model was calibrated on {seen:,} of these documents: {left_out}")
-        lists = lists.take(is_new) if is_new.any() else lists
+        fitted = len({*lists.annotations.documents[~is_new]})
+        if is_new.any():
+            lists = lists.take(is_new)
+            outcome = "left out"
+        else:
+            outcome = "all of these documents, so figures on them are optimistic"
+        notes.append(f"the model was calibrated on {fitted:,} of these documents: {outcome}")
     systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
     metrics, outcomes = report.evaluate(
@@ -135,12 +134,10 @@ def save_report(
     metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReranker, title: str, folder: Path
 ) -> None:
     """Write ``metrics.json``, the page with its plots, and the outcomes into a folder."""
-    reliability, risk_coverage = card_charts(metrics, reranker.thresholds.target_precision)
-    write_json(folder / METRICS, metrics)
+    write_figures(metrics, reranker.thresholds.target_precision, folder)
     outcomes.save(folder / OUTCOMES_FILE)
     page = report_page(metrics, title, reranker.thresholds)
-    for file, text in ((PAGE, page), (RELIABILITY, reliability), (RISK_COVERAGE, risk_coverage)):
-        (folder / file).write_text(text, encoding="utf-8")
+    (folder / PAGE).write_text(page, encoding="utf-8")
 
 
 def evaluation_summary(metrics: dict[str, Any]) -> str:

@@ -23,6 +23,8 @@ from ..core.files import read_json, require_format
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from ..evaluation.outcomes import Outcomes
+
 SCHEMA_VERSION = 3
 # What is looked at every day, and compared with the reference.
 DAILY = ("high_confidence_coverage", "accepted_coverage", "mean_top_score", "mean_margin")
@@ -223,6 +225,11 @@ class Histogram:
         shares = sums.sum(axis=0) / max(len(cell), 1)
         residuals = (sums - sums.sum(axis=1, keepdims=True) * shares) / max(len(cell), 1)
         return cls(len(cell), count, shares, count / max(count - 1, 1) * residuals.T @ residuals)
+
+    @classmethod
+    def of_outcomes(cls, outcomes: Outcomes) -> Histogram:
+        """Count the outcomes of an evaluation."""
+        return cls.of(outcomes.score, outcomes.decided_by > 0, outcomes.document.tolist())
 
     def drift_to(self, other: Histogram) -> Drift:
         """Compare with further mentions.
