@@ -18,75 +18,73 @@ def benchmark():
     return module
 
 
+def find(p, correct, documents=None):
+    """By default each mention is its own document."""
+    return find_certificate(p, correct, range(len(p)) if documents is None else documents)
+
+
 def test_fifty_nine_without_an_error_is_the_least():
-    assert find_certificate(np.full(59, 0.97), np.ones(59)).threshold == pytest.approx(
-        0.97, abs=0.002
-    )
-    assert find_certificate(np.full(58, 0.97), np.ones(58)).threshold is None
-    assert find_certificate(np.full(59, 0.97), np.arange(59) > 0).threshold is None
+    assert find(np.full(59, 0.97), np.ones(59)).threshold == pytest.approx(0.97, abs=0.002)
+    assert find(np.full(58, 0.97), np.ones(58)).threshold is None
+    assert find(np.full(59, 0.97), np.arange(59) > 0).threshold is None
 
 
 def test_too_few_documents_say_how_many_are_needed():
-    found = find_certificate(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
+    found = find(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
     assert found.threshold is None and (found.documents, found.documents_needed) == (
         pytest.approx(30),
         59,
     )
-    assert (
-        "at least 59" in str(found)
-        and find_certificate(np.full(200, 0.97), np.zeros(200)).threshold is None
-    )
+    assert "at least 59" in str(found) and find(np.full(200, 0.97), np.zeros(200)).threshold is None
 
 
 def test_thresholds_are_tested_downward_until_one_fails():
     # 400 right at 0.97, 40 wrong at 0.9; then 4,000 right, which do not bring the sequence back to life.
     p = np.repeat([0.97, 0.9, 0.8], [400, 40, 4000])
-    threshold = find_certificate(p, np.repeat([1, 0, 1], [400, 40, 4000])).threshold
+    threshold = find(p, np.repeat([1, 0, 1], [400, 40, 4000])).threshold
     assert threshold == pytest.approx(0.97, abs=0.002)
-    assert find_certificate(p, np.ones(4440)).threshold == pytest.approx(0.8, abs=0.01)
+    assert find(p, np.ones(4440)).threshold == pytest.approx(0.8, abs=0.01)
 
 
 def test_labels_have_no_say_in_where_the_sequence_starts():
     # The most powerful start by scores is 0.97; where it fails nothing is certified, whatever lies above it.
     p = np.repeat([0.999, 0.97], [100, 5000])
-    assert find_certificate(p, p > 0.98).threshold is None
-    assert find_certificate(p, p < 0.98).threshold == pytest.approx(0.97, abs=0.002)
+    assert find(p, p > 0.98).threshold is None
+    assert find(p, p < 0.98).threshold == pytest.approx(0.97, abs=0.002)
 
 
 def test_the_sequence_does_not_start_where_too_few_documents_are_left():
     # By scores alone 0.999 would start with more power, but 58 documents can certify nothing.
     p = np.repeat([0.999, 0.94], [58, 200])
-    assert find_certificate(p, np.ones(258)).threshold == pytest.approx(0.94, abs=0.002)
+    assert find(p, np.ones(258)).threshold == pytest.approx(0.94, abs=0.002)
 
 
 def test_a_score_on_a_threshold_reaches_it():
-    found = find_certificate(np.full(59, GRID[100]), np.ones(59))
+    found = find(np.full(59, GRID[100]), np.ones(59))
     assert (found.threshold, found.coverage) == (GRID[100], 1.0)
 
 
 def test_thresholds_are_of_the_fixed_grid():
     p = np.random.default_rng(0).beta(6, 0.8, 3000)
     correct = np.random.default_rng(1).random(3000) < p
-    threshold = find_certificate(p, correct).threshold
+    threshold = find(p, correct).threshold
     assert threshold in GRID
     assert GRID[-1] == 0.5 and GRID[0] > 0.9998 and np.all(np.diff(GRID) < 0)
     # Another machine's rounding moves no threshold.
-    assert find_certificate(p + 1e-9, correct).threshold == threshold
+    assert find(p + 1e-9, correct).threshold == threshold
 
 
 def test_mentions_without_candidates_are_never_accepted():
     p = np.append(np.full(59, 0.97), np.nan)
-    assert find_certificate(p, np.append(np.ones(59), 0)).threshold == pytest.approx(
-        0.97, abs=0.002
-    )
+    assert find(p, np.append(np.ones(59), 0)).threshold == pytest.approx(0.97, abs=0.002)
 
 
 def test_documents_of_equal_mentions_count_once():
     # 100 documents of 10 equal answers, 3 of them wrong: plenty for 1,000 mentions, too many for 100.
     p, documents = np.full(1000, 0.97), np.arange(1000) // 10
     correct = documents >= 3
-    assert find_certificate(p, correct).threshold is not None
-    assert find_certificate(p, correct, documents).threshold is None
+    assert find(p, correct).threshold is not None
+    assert find(p, correct, documents).threshold is None
 
 
 def test_scores_alone_get_cut_off_share_and_precision():
@@ -174,11 +172,9 @@ def test_what_is_assumed_is_said_where_the_certificate_is_shown():
 
 def test_documents_of_unlike_sizes_are_a_caution():
     documents = np.concatenate([np.arange(100), np.full(9, 100)])
-    found = find_certificate(np.full(109, 0.97), np.ones(109), documents)
+    found = find(np.full(109, 0.97), np.ones(109), documents)
     assert found.size_ratio == pytest.approx(9 * 101 / 109)
-    assert "caution" in str(found) and "caution" not in str(
-        find_certificate(np.full(100, 0.97), np.ones(100))
-    )
+    assert "caution" in str(found) and "caution" not in str(find(np.full(100, 0.97), np.ones(100)))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from ..core.errors import UserError
 from .calibrators import PlattCalibrator, Sample
 from .precision_test import PrecisionTest
-from .resampling import document_folds, document_index
+from .resampling import document_folds, document_index, document_sums
 
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
@@ -79,7 +79,7 @@ class Certificate:
 def find_certificate(
     scores: np.ndarray,
     correct: np.ndarray,
-    documents: Sequence | np.ndarray | None = None,
+    documents: Sequence | np.ndarray,
     target_precision: float = 0.95,
     confidence: float = 0.95,
     *,
@@ -96,7 +96,7 @@ def find_certificate(
     Args:
         scores: (n,) calibrated probability of each mention's answer; NaN is never accepted.
         correct: (n,) whether the answer is correct.
-        documents: (n,) document of each mention; by default each mention is its own document.
+        documents: (n,) document of each mention.
         target_precision: as for `certify`.
         confidence: as for `certify`.
         most_wrong: as for `certify`.
@@ -112,48 +112,76 @@ def find_certificate(
         raise UserError(
             f"most_wrong: {most_wrong!r} must be above {1.0 - target_precision:.2g} and at most 1"
         )
-    scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    index, count = (
-        (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
-    )
-    # Of thresholds that accept the same mentions the highest.
-    ordered = np.sort(scores[~np.isnan(scores)])
-    _, positions = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
-    thresholds = GRID[positions]
-    expected, observed = (
-        _sums(scores, values, index, count, thresholds) for values in (scores, correct)
-    )
+    tiers = _tiers(np.asarray(scores, np.float64), np.asarray(correct, np.float64), documents)
     # Documents as they are where the scores expect the target.
-    likely = [size for size, total in expected if total.sum() >= target_precision * size.sum()]
-    widest = likely[-1] if likely else np.empty(0, np.int64)
+    widest = np.empty(0)
+    for tier in tiers:
+        if tier.expected.sum() >= target_precision * tier.size.sum():
+            widest = tier.size
     level = confidence_of(attempt, confidence)
     test = PrecisionTest(target_precision, level, most_wrong=most_wrong).for_sizes(widest)
-    effective = np.array([test.effective(size) for size, _ in expected])
+    effective = [test.effective(tier.size) for tier in tiers]
     certificate = Certificate(
-        None,
-        float(effective.max(initial=0)),
-        test.needed,
+        threshold=None,
+        documents=max(effective, default=0.0),
+        documents_needed=test.needed,
         size_power=test.size_power,
         size_ratio=float(widest.max() / widest.mean()) if len(widest) else 1.0,
         most_wrong=most_wrong,
         attempt=attempt,
     )
-    usable = effective >= test.needed
-    if not usable.any():
-        return certificate
-    power = np.array([test.expected_z(*each) for each in expected])
-    for row in range(int(np.argmax(np.where(usable, power, -np.inf))), len(thresholds)):
-        size, right = observed[row]
-        if test.p_value(size, right) > 1.0 - test.confidence:
+    power = [
+        test.expected_z(tier.size, tier.expected) if worth >= test.needed else -np.inf
+        for tier, worth in zip(tiers, effective, strict=True)
+    ]
+    start = int(np.argmax([*power, -np.inf]))
+    for tier in tiers[start:] if certificate.documents >= test.needed else ():
+        if test.p_value(tier.size, tier.correct) > 1.0 - test.confidence:
             break
-        precision = float(right.sum() / size.sum())
         certificate = replace(
             certificate,
-            threshold=float(thresholds[row]),
-            coverage=float(size.sum() / len(scores)),
-            precision=precision,
+            threshold=tier.threshold,
+            coverage=float(tier.size.sum() / len(scores)),
+            precision=float(tier.correct.sum() / tier.size.sum()),
         )
     return certificate
+
+
+class _Tier(NamedTuple):
+    """What a threshold accepts, by document with an accepted mention.
+
+    Attributes:
+        threshold: the threshold.
+        size: (documents,) number of accepted mentions.
+        expected: (documents,) sum of their scores.
+        correct: (documents,) number of correct ones.
+    """
+
+    threshold: float
+    size: np.ndarray
+    expected: np.ndarray
+    correct: np.ndarray
+
+
+def _tiers(
+    scores: np.ndarray, correct: np.ndarray, documents: Sequence | np.ndarray
+) -> list[_Tier]:
+    """The tiers of all thresholds, from the highest down; of those that accept the same mentions the highest one."""
+    accepted = np.sort(scores[~np.isnan(scores)])
+    counts = len(accepted) - np.searchsorted(accepted, GRID)
+    thresholds = GRID[np.unique(counts, return_index=True)[1]]
+    index, document_count = document_index(documents)
+    columns = [np.ones(len(scores)), scores, correct]
+    # The first threshold that a mention reaches; the last number is that of none.
+    reached = np.searchsorted(-thresholds, -scores)
+    sums = np.zeros((document_count, len(columns)))
+    tiers = []
+    for number, threshold in enumerate(thresholds.tolist()):
+        rows = np.flatnonzero(reached == number)
+        sums += document_sums(index[rows], document_count, [column[rows] for column in columns])
+        size, expected, right = sums[sums[:, 0] > 0].T
+        tiers.append(_Tier(threshold, size, expected, right))
+    return tiers
 
 
 def confidence_of(attempt: int, confidence: float) -> float:
@@ -225,18 +253,27 @@ def certify(
             f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after those of certified_before"
         )
     columns = _checked(scores, correct, documents, calibrate)
-    mapped, unmapped = columns.scores, None
-    if calibrate:
-        mapped, unmapped = _cross_fitted(columns)
+    probabilities = _cross_fitted(columns) if calibrate else columns.scores
     former = set(map(str, certified_before))
     new = np.array([name not in former for name in columns.documents], bool)
     if not new.any():
         raise UserError("all documents are in certified_before; only new ones can certify")
-    rows = mapped[new], columns.correct[new], columns.documents[new], target_precision, confidence
-    certificate = find_certificate(*rows, most_wrong=most_wrong, attempt=attempt)
-    if unmapped is None or certificate.threshold is None:
+    certificate = find_certificate(
+        probabilities[new],
+        columns.correct[new],
+        columns.documents[new],
+        target_precision,
+        confidence,
+        most_wrong=most_wrong,
+        attempt=attempt,
+    )
+    if not calibrate or certificate.threshold is None:
         return certificate
-    return replace(certificate, threshold=unmapped(certificate.threshold))
+    # The map is that of a fit on all rows.
+    platt = _fitted(columns, np.ones(len(new), bool))
+    p = certificate.threshold
+    score = (np.log(p) - np.log1p(-p) - platt.intercept) / platt.slope
+    return replace(certificate, threshold=float(score))
 
 
 class _Columns(NamedTuple):
@@ -274,60 +311,42 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
             raise UserError(
                 f"row {row}: the document is missing; give every mention the id of its document"
             )
-    count = len(set(columns["documents"]))
-    if not count:
+    if not columns["documents"]:
         raise UserError(
             "there are no mentions; give scores of mentions whose answers were labelled"
         )
-    if count < 2:
+    if len(set(columns["documents"])) < 2:
         raise UserError(
-            f"all mentions are from {count} document, which says nothing about other documents; give the id of each "
+            "all mentions are from 1 document, which says nothing about other documents; give the id of each "
             "mention's document"
         )
     numbers = np.array(columns["scores"], np.float64)
     return _Columns(
-        numbers if calibrate else np.clip(numbers, 0.0, 1.0),
-        np.array(columns["correct"], np.float64),
-        np.array(list(map(str, columns["documents"])), object),
+        scores=numbers if calibrate else np.clip(numbers, 0.0, 1.0),
+        correct=np.array(columns["correct"], np.float64),
+        documents=np.array(list(map(str, columns["documents"])), object),
     )
 
 
-def _cross_fitted(columns: _Columns) -> tuple[np.ndarray, Callable[[float], float]]:
-    """Held-out probabilities by logistic regression, (n,), and the inverse of the regression fitted on all rows."""
+def _fitted(columns: _Columns, inside: np.ndarray) -> PlattCalibrator:
+    """Logistic regression of the rows inside, (n,) bool."""
+    calibrator = PlattCalibrator()
+    calibrator.fit(Sample(columns.scores[inside], columns.correct[inside]))
+    return calibrator
 
-    def fitted(inside: np.ndarray) -> PlattCalibrator:
-        calibrator = PlattCalibrator()
-        calibrator.fit(Sample(columns.scores[inside], columns.correct[inside]))
-        return calibrator
 
+def _cross_fitted(columns: _Columns) -> np.ndarray:
+    """Held-out probabilities by logistic regression, (n,)."""
     fold = document_folds(columns.documents, seed=0)
-    mapped = np.empty(len(fold))
+    probabilities = np.empty(len(fold))
     for number in range(fold.max() + 1):
-        mapped[fold == number] = fitted(fold != number)(columns.scores[fold == number])
-    whole = fitted(np.ones(len(fold), bool))
-    return mapped, lambda p: float((np.log(p) - np.log1p(-p) - whole.intercept) / whole.slope)
+        held_out = fold == number
+        probabilities[held_out] = _fitted(columns, ~held_out)(columns.scores[held_out])
+    return probabilities
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number | np.bool_)
-
-
-def _sums(
-    scores: np.ndarray, values: np.ndarray, index: np.ndarray, count: int, thresholds: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each threshold, from the highest down: accepted mentions of each document that has any, and their sums."""
-    # The first threshold that a mention reaches; the last number is that of none.
-    reached = np.searchsorted(-thresholds, -scores)
-    order = np.argsort(reached, kind="stable")
-    ends = np.searchsorted(reached[order], np.arange(len(thresholds)), side="right")
-    size, total, sums, start = np.zeros(count, np.int64), np.zeros(count), [], 0
-    for end in ends.tolist():
-        rows = order[start:end]
-        size += np.bincount(index[rows], minlength=count)
-        total += np.bincount(index[rows], values[rows], minlength=count)
-        sums.append((size[size > 0], total[size > 0]))
-        start = end
-    return sums
 
 
 @dataclass(frozen=True)
@@ -384,13 +403,13 @@ def note_on_certificate(certified_by: Mapping[str, int], *, is_certified: bool) 
         certified_by: ``attempt`` and ``documents``, as in ``calibrator.json``.
         is_certified: whether it was granted for all inputs.
     """
-    attempt, documents = certified_by["attempt"], certified_by["documents"]
+    attempt = certified_by["attempt"]
     if attempt == 1:
         return ""
     result = "granted" if is_certified else "not granted, so the high tier is removed"
     return (
-        f"certificate {attempt} of this model is {result}: it uses {documents:,} new documents drawn at random; "
-        "documents of earlier certificates cannot certify again"
+        f"certificate {attempt} of this model is {result}: it uses {certified_by['documents']:,} new "
+        "documents drawn at random; documents of earlier certificates cannot certify again"
     )
 
 

@@ -19,7 +19,8 @@ SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
 # How often the largest documents may be entirely incorrect. With more, hardly any power suffices where they are few.
 MOST_OFTEN_WRONG = 0.5
 # Draws for the choice of the power, and standard errors by which one of several levels may exceed its limit by chance.
-POWER_DRAWS, POWER_ERRORS = 4_000, 3.0
+POWER_DRAWS = 4_000
+POWER_ERRORS = 3.0
 # Halvings of the interval that holds the saddlepoint.
 HALVINGS = 45
 
@@ -51,41 +52,54 @@ class PrecisionTest:
         Args:
             size: (documents,) number of accepted mentions, at least one each.
         """
-        kinds, kind = np.unique(size, return_inverse=True)
+        kinds, of_kind = np.unique(size, return_counts=True)
         if len(kinds) < 2:
             return replace(self, size_power=SIZE_POWERS[0])
-        rng, documents, of_kind = np.random.default_rng(0), len(size), np.bincount(kind)
-        counts = rng.multinomial(documents, of_kind / documents, size=POWER_DRAWS)
+        rng = np.random.default_rng(0)
+        counts = rng.multinomial(len(size), of_kind / len(size), size=POWER_DRAWS)
+        draws = self._wrong_documents(rng, counts, kinds, of_kind)
+        sizes = np.tile(kinds, 2)
+        correct = np.concatenate([kinds, (1.0 - self.most_wrong) * kinds])
+        level = 1.0 - self.confidence
+        most = level + POWER_ERRORS * np.sqrt(level * self.confidence / POWER_DRAWS)
+        for power in SIZE_POWERS:
+            test = replace(self, size_power=power)
+            p_values = (
+                test.p_values(sizes, correct, np.hstack([counts - wrong, wrong])) for wrong in draws
+            )
+            if all(np.mean(p <= level) <= most for p in p_values):
+                break
+        return test
+
+    def _wrong_documents(
+        self, rng: np.random.Generator, counts: np.ndarray, kinds: np.ndarray, of_kind: np.ndarray
+    ) -> list[np.ndarray]:
+        """Draw which documents are entirely incorrect, for several numbers of largest documents.
+
+        Args:
+            rng: generator of the draws.
+            counts: (draws, k) documents of each size.
+            kinds: (k,) the sizes.
+            of_kind: (k,) number of documents seen of each size.
+
+        Returns:
+            For each number of largest documents, (draws, k), how many of a size are incorrect.
+        """
+        answers = np.cumsum(np.repeat(kinds, of_kind)[::-1])
         # Chance by the number of largest documents; the fewest that may be wrong often enough, and more of them.
-        chance = (
-            (1.0 - self.target) * size.sum() / (self.most_wrong * np.cumsum(np.sort(size)[::-1]))
-        )
-        fewest, half = int(np.argmax(chance <= MOST_OFTEN_WRONG)) + 1, max(1, documents // 2)
+        chance = (1.0 - self.target) * answers[-1] / (self.most_wrong * answers)
+        fewest = int(np.argmax(chance <= MOST_OFTEN_WRONG)) + 1
+        half = max(1, len(answers) // 2)
         numbers = np.unique(np.round(np.geomspace(min(fewest, half), half, 8)).astype(int))
         # How many documents are larger than those of a kind.
-        larger = documents - np.cumsum(of_kind)
-        drawn = [
+        larger = len(answers) - np.cumsum(of_kind)
+        return [
             rng.binomial(
                 counts, chance[number - 1] * np.clip(number - larger, 0, of_kind) / of_kind
             )
             for number in numbers
             if chance[number - 1] <= MOST_OFTEN_WRONG
         ]
-        correct = np.concatenate([kinds, (1.0 - self.most_wrong) * kinds])
-        level = 1.0 - self.confidence
-        most = level + POWER_ERRORS * np.sqrt(level * self.confidence / POWER_DRAWS)
-        for power in SIZE_POWERS:
-            test = replace(self, size_power=power)
-            passed = (
-                np.mean(
-                    test.p_values(np.tile(kinds, 2), correct, np.hstack([counts - wrong, wrong]))
-                    <= level
-                )
-                for wrong in drawn
-            )
-            if all(share <= most for share in passed):
-                break
-        return test
 
     @property
     def needed(self) -> int:
@@ -137,38 +151,53 @@ class PrecisionTest:
 
         The saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact probability.
         """
-        from scipy.special import ndtr
-
-        surplus, added = (
-            correct - self.target * size,
-            -self._deficit * self.added_size(size, counts),
-        )
-        # Of kinds that a draw lacks, 0 instead: the logarithm below is not defined for them.
+        surplus = correct - self.target * size
+        added = -self._deficit * self.added_size(size, counts)
+        # Of kinds that a draw lacks, 0 instead: the logarithm in `_tail` is not defined for them.
         present = np.where(counts > 0, surplus, 0.0)
         least = np.minimum(present.min(axis=1, initial=0.0), added)
         # Without an accepted mention nothing is below 0, and nothing is shown.
-        some, p = (counts @ surplus + added > 0) & (least < 0), np.ones(len(counts))
-        if not some.any():
-            return p
-        counts, present, added = counts[some].astype(float), present[some], added[some]
-        # Saddlepoint of the cumulant generating function - sum log(1 - s surplus), which lies between a pole and 0.
-        low, high = (1.0 - 1e-9) / least[some], np.zeros(len(added))
-        for _ in range(HALVINGS):
-            s = (low + high) / 2
-            ratio = present / (1.0 - s[:, None] * present)
-            is_above = np.einsum("dk,dk->d", counts, ratio) + added / (1.0 - s * added) > 0
-            low, high = np.where(is_above, low, s), np.where(is_above, s, high)
-        logs = np.einsum("dk,dk->d", counts, np.log1p(-s[:, None] * present)) + np.log1p(-s * added)
-        spread = np.einsum("dk,dk->d", counts, ratio**2) + (added / (1.0 - s * added)) ** 2
-        w, u = -np.sqrt(np.maximum(2.0 * logs, 0.0)), s * np.sqrt(spread)
-        # Near the target precision, the formula divides 0 by 0.
-        is_close = w > -0.1
-        w, u = np.where(is_close, -1.0, w), np.where(is_close, -1.0, u)
-        tail = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)
-        p[some] = np.where(is_close, 0.5, tail)
+        some = (counts @ surplus + added > 0) & (least < 0)
+        p = np.ones(len(counts))
+        if some.any():
+            p[some] = _tail(counts[some].astype(float), present[some], added[some], least[some])
         return p
 
     @property
     def _deficit(self) -> float:
         """How far the added document is below the target, as a share of its size."""
         return self.target - (1.0 - self.most_wrong)
+
+
+def _tail(
+    counts: np.ndarray, surplus: np.ndarray, added: np.ndarray, least: np.ndarray
+) -> np.ndarray:
+    """The probability that sums of exponentials, weighted by the surpluses of documents, are below 0, (draws,).
+
+    Args:
+        counts: (draws, k) number of documents of a kind.
+        surplus: (draws, k) their correct answers above the target.
+        added: (draws,) surplus of the added document, at most 0.
+        least: (draws,) the least surplus of a draw, below 0.
+    """
+    from scipy.special import ndtr
+
+    # Saddlepoint of the cumulant generating function - sum log(1 - s surplus), which lies between a pole and 0.
+    low = (1.0 - 1e-9) / least
+    high = np.zeros(len(added))
+    for _ in range(HALVINGS):
+        s = (low + high) / 2
+        ratio = surplus / (1.0 - s[:, None] * surplus)
+        is_above = np.einsum("dk,dk->d", counts, ratio) + added / (1.0 - s * added) > 0
+        low = np.where(is_above, low, s)
+        high = np.where(is_above, s, high)
+    logs = np.einsum("dk,dk->d", counts, np.log1p(-s[:, None] * surplus)) + np.log1p(-s * added)
+    spread = np.einsum("dk,dk->d", counts, ratio**2) + (added / (1.0 - s * added)) ** 2
+    w = -np.sqrt(np.maximum(2.0 * logs, 0.0))
+    u = s * np.sqrt(spread)
+    # Near the target precision, the formula divides 0 by 0.
+    is_close = w > -0.1
+    w = np.where(is_close, -1.0, w)
+    u = np.where(is_close, -1.0, u)
+    tail = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)
+    return np.where(is_close, 0.5, tail)
