@@ -207,7 +207,7 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
         for name, regime in benchmark.REGIMES.items()
         if not ("of Pareto" in name or "181" in name)
     }
-    rows = {name: benchmark.regime_row(regime, 200, rng) for name, regime in regimes.items()}
+    rows = {name: benchmark.regime_shares(regime, 200, rng) for name, regime in regimes.items()}
     assert {name: row.broken for name, row in rows.items() if row.broken > 0.095} == {}
     # Taking mentions as independent breaks it where errors cluster.
     assert sum(row.by_mention > 0.095 for row in rows.values()) >= 7
