@@ -76,7 +76,8 @@ def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
 
     write_optional_files(tmp_path / "META")
     run = prepare()
-    concepts, relations = ConceptTable.load(run / "concepts"), RelationTable.load(run / "concepts")
+    concepts = ConceptTable.load(run / "concepts")
+    relations = RelationTable.load(run / "concepts")
     one, two, cold, temperature = concepts.rows(["C9000001", "C9000002", "C9000004", "C9000035"])
     assert relations.related(one, two) and relations.related(two, one)
     assert not relations.related(cold, temperature)
@@ -166,7 +167,8 @@ def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
 
 def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path):
     text = (tmp_path / "corpus.txt").read_text(encoding="utf-8")
-    one, two = tmp_path / "1.txt", tmp_path / "2.txt"
+    one = tmp_path / "1.txt"
+    two = tmp_path / "2.txt"
     for path, documents in ((one, text.split("\n\n")[:9]), (two, text.split("\n\n")[9:])):
         path.write_text("\n\n".join(documents), encoding="utf-8")
     whole = cuis_of(prepare())

@@ -19,7 +19,8 @@ def files(tmp_path):
 
 
 def test_where_test_documents_are_listed_none_are_left_for_them(files):
-    settings, report = MentionArguments(dev_share=0.3, calibration_share=0.7), {}
+    settings = MentionArguments(dev_share=0.3, calibration_share=0.7)
+    report = {}
     split_of = listed_documents(settings, files, 13)
     splits = {mention.doc_id: split for split, mention in corpus_mentions(settings, files["corpus"], split_of, report)}
     assert {splits[str(number)] for number in LISTS["dev_documents"]} == {"dev", "calibration"}

@@ -62,7 +62,8 @@ def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
     concepts, counts = write(tmp_path, rows, ending)
     mentions = RunFolder(tmp_path).splits("mentions")
     given = {row["entity"]: row for row in rows}
-    seen, in_list = [], 0
+    seen = []
+    in_list = 0
     for split in SPLITS:
         found = written(tmp_path, split)
         assert counts["mentions"][split] == len(found) == len(mentions[split]) > 0
@@ -97,12 +98,10 @@ def test_a_teacher_may_score_some_training_candidates_and_gives_no_feature(tmp_p
     for split in SPLITS:
         for row in written(tmp_path, split):
             scores = [str(item.get("teacher_score", "none")) for item in row["candidates"]]
-            first, rest = (
-                ("7.0" if row["entity"] in taught else "nan", "nan")
-                if split == "train"
-                else ["none"] * 2
-            )
-            assert scores == [first, *[rest] * (len(scores) - 1)]
+            expected = ["none" if split != "train" else "nan"] * len(scores)
+            if split == "train" and row["entity"] in taught:
+                expected[0] = "7.0"
+            assert scores == expected
     lists = read_labelled_lists(tmp_path / "own.jsonl", TypeHierarchy.built_in())
     assert list(lists.scores) == ["my"] and "teacher" in counts["scores"]
 

@@ -109,7 +109,7 @@ class DocumentSplits:
     def __init__(self, split_of: SplitOf) -> None:
         self.split_of_document: dict[str, str | None] = {}
         self._split_of = split_of
-        self._is_given: bool | None = None
+        self._rows_have_splits: bool | None = None
 
     def add(self, lists: AnnotatedLists) -> np.ndarray:
         """The split of each mention of a batch, (n,) str, "" for those in none.
@@ -118,16 +118,18 @@ class DocumentSplits:
             UserError: a row has no split, or an unknown one, or its document is in another.
         """
         annotations = lists.annotations
-        if self._is_given is None:
-            self._is_given = any(split is not None for split in annotations.splits)
+        if self._rows_have_splits is None:
+            self._rows_have_splits = any(split is not None for split in annotations.splits)
         splits: list[str] = []
         rows = zip(annotations.documents, annotations.splits, annotations.positions, strict=True)
         for document, split, position in rows:
-            if self._is_given != (split is not None) or (self._is_given and split not in SPLITS):
+            if self._rows_have_splits != (split is not None) or (
+                self._rows_have_splits and split not in SPLITS
+            ):
                 raise UserError(
                     f"{position}: split is {split!r}; write one of {SPLITS} in all rows or none"
                 )
-            split = split if self._is_given else self._split_of(document)
+            split = split if self._rows_have_splits else self._split_of(document)
             if self.split_of_document.setdefault(document, split) != split:
                 raise UserError(
                     f"{position}: document {document} is in two splits, which must not share "
