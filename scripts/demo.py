@@ -7,6 +7,7 @@ Needs the extra demo. MODEL is a model folder or a Hub id. The first rows of --l
 become examples. Nothing is uploaded.
 """
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main() -> None:
         raise UserError(f"{error.name} is not installed; install the extra demo") from None
     from umls_reranker import UMLSReranker
 
-    examples = EXAMPLES
+    examples: Sequence[str] = EXAMPLES
     if options.lists:
         with options.lists.open(encoding="utf-8") as lines:
             examples = [line.strip() for line in islice(lines, 5)]
