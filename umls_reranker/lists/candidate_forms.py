@@ -47,15 +47,14 @@ def flat_candidates(
             ColumnChecker(len(candidates)).refuse("candidates", row, reason)
     items = list(chain.from_iterable(candidates))
     keys = set().union(*(item for item in items if type(item) is dict))
-    if not keys.isdisjoint(FOREIGN_KEYS) or any(
-        issubclass(kind, list | tuple) for kind in set(map(type, items))
-    ):
+    has_pairs = any(issubclass(kind, list | tuple) for kind in set(map(type, items)))
+    if has_pairs or not keys.isdisjoint(FOREIGN_KEYS):
         items = list(map(standard_candidate, items))
     return list_offsets([len(items) for items in candidates]), items
 
 
 def standard_candidate(item: Any) -> Any:
-    """A candidate of another tool as one of ours: a pair of id and score, or of `FOREIGN_KEYS`.
+    """A candidate of another tool as one of ours: a pair of id and score, or with `FOREIGN_KEYS`.
 
     >>> standard_candidate(["D003110", 0.9])
     {'cui': 'D003110', 'list_score': 0.9}
@@ -98,25 +97,19 @@ def values_by_key(
 ) -> dict[str, list[Any] | pa.Array]:
     """The values of each key in all candidates: names, mappings or objects, or Arrow."""
     missing = pa.nulls(len(items), pa.string())
-    columns: dict[str, Any] = dict.fromkeys(keys, missing)
-    if isinstance(items, pa.Array):
-        if pa.types.is_struct(items.type):
-            columns |= dict(zip(_standard_keys(items.type), items.flatten(), strict=True))
-            return (
-                {**columns, "cui": columns["id"]}
-                if columns.get("cui") is missing and "id" in columns
-                else columns
-            )
-        return columns | {"name": items}
-    kinds = set(map(type, items))
+    if isinstance(items, pa.Array) and pa.types.is_struct(items.type):
+        fields = dict(zip(_standard_keys(items.type), items.flatten(), strict=True))
+        fields.setdefault("cui", fields.get("id", missing))
+        return {key: fields.get(key, missing) for key in keys}
+    kinds = {str} if isinstance(items, pa.Array) else set(map(type, items))
     if kinds <= {str}:
-        return columns | {"name": items}
+        return dict.fromkeys(keys, missing) | {"name": items}
     read = dict.get if kinds == {dict} else _value
-    columns = {key: [] for key in keys}
+    columns: dict[str, Any] = {key: [] for key in keys}
     for start in range(0, len(items), ITEMS_AT_ONCE):
-        some = items[start : start + ITEMS_AT_ONCE]
+        block = items[start : start + ITEMS_AT_ONCE]
         for key, column in columns.items():
-            column.extend(map(read, some, repeat(key)))
+            column.extend(map(read, block, repeat(key)))
     if any(cui is None for cui in columns["cui"]):
         columns["cui"] = list(map(concept_id, items))
     return columns
@@ -124,11 +117,8 @@ def values_by_key(
 
 def concept_id(item: Any) -> Any:
     """The value under ``cui`` of a candidate or row, or else under ``id``."""
-    return (
-        _value(item, "id")
-        if (cui := _value(item, "cui")) is None and isinstance(item, Mapping)
-        else cui
-    )
+    cui = _value(item, "cui")
+    return item.get("id") if cui is None and isinstance(item, Mapping) else cui
 
 
 def _value(item: Any, key: str) -> Any:
