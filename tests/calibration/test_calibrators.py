@@ -108,8 +108,8 @@ def test_separable_data_stay_finite_whatever_the_unit(scale):
     ("logits", "labels", "message"),
     [
         ([1.0], [1], "2 scored pairs"),
-        ([1.0, 2.0], [1, 1], "no wrong candidate"),
-        ([1.0, 2.0], [0, 0], "no right candidate"),
+        ([1.0, 2.0], [1, 1], "no incorrect candidate"),
+        ([1.0, 2.0], [0, 0], "no correct candidate"),
         ([1.0, np.nan], [0, 1], "1 of 2 logits are not finite"),
         ([0.5, 0.5], [0, 1], "all logits"),
     ],

@@ -41,10 +41,8 @@ class Sample:
             TooLittleData: fewer than two rows, scores that are all equal, or a single class.
             UserError: a score is not finite.
         """
-        scores, labels = (
-            np.asarray(self.scores, dtype=np.float64),
-            np.asarray(self.labels, dtype=np.float64),
-        )
+        scores = np.asarray(self.scores, dtype=np.float64)
+        labels = np.asarray(self.labels, dtype=np.float64)
         if len(scores) < 2:
             raise TooLittleData(
                 f"calibration needs at least 2 scored pairs, found {len(scores)}; enlarge the split"
@@ -58,7 +56,7 @@ class Sample:
             raise TooLittleData(
                 "all logits of the calibration split are equal; the checkpoint has learned nothing"
             )
-        for label, what in ((1, "right"), (0, "wrong")):
+        for label, what in ((1, "correct"), (0, "incorrect")):
             if not np.any(labels == label):
                 raise TooLittleData(
                     f"the calibration pairs contain no {what} candidate; enlarge the calibration split"
@@ -137,7 +135,8 @@ class Calibrator(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The form for JSON, ``{"method": ..., "parameters": {...}}``; `from_dict` restores equal outputs."""
-        return {"method": self.name, "parameters": self._parameters()}
+        values = {one.name: np.asarray(getattr(self, one.name)).tolist() for one in fields(self)}
+        return {"method": self.name, "parameters": values}
 
     @staticmethod
     def from_dict(state: dict[str, Any]) -> Calibrator:
@@ -154,7 +153,9 @@ class Calibrator(ABC):
             )
         calibrator: Calibrator = CALIBRATORS[method]()
         try:
-            calibrator._restore(state["parameters"])
+            for parameter in fields(calibrator):
+                value = finite(state["parameters"][parameter.name])
+                setattr(calibrator, parameter.name, value)
             if not calibrator._rises():
                 raise ValueError("they do not define an increasing map")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -163,18 +164,6 @@ class Calibrator(ABC):
                 "again"
             ) from None
         return calibrator
-
-    def _parameters(self) -> dict[str, Any]:
-        """The parameters for JSON."""
-        return {
-            parameter.name: np.asarray(getattr(self, parameter.name)).tolist()
-            for parameter in fields(self)
-        }
-
-    def _restore(self, parameters: Any) -> None:
-        """Inverse of `_parameters`; raises an error of any usual kind if they are damaged."""
-        for parameter in fields(self):
-            setattr(self, parameter.name, finite(parameters[parameter.name]))
 
     def _rises(self) -> bool:
         """Whether the map never decreases with the current parameters."""
@@ -203,7 +192,8 @@ class PlattCalibrator(Calibrator):
     intercept: float = 0.0
 
     def _fit(self, sample: Sample) -> None:
-        center, scale = sample.scores.mean(), sample.scores.std()
+        center = sample.scores.mean()
+        scale = sample.scores.std()
         features = np.stack([(sample.scores - center) / scale, np.ones_like(sample.scores)], axis=1)
         slope, intercept = sample.maximize(
             features, [-MAX_STANDARD_SLOPE, -np.inf], [MAX_STANDARD_SLOPE, np.inf]
@@ -253,25 +243,31 @@ class BetaCalibrator(Calibrator):
     c: float = 0.0
 
     def _fit(self, sample: Sample) -> None:
-        features, scale = _unit_scale(np.column_stack(self._features(sample.scores)))
+        features = self._features(sample.scores)
+        # Those of constant columns are 1.
+        scale = features.std(axis=0)
+        scale[scale == 0] = 1.0
         a, b, c = sample.maximize(
-            np.column_stack([features, np.ones_like(sample.scores)]),
+            np.column_stack([features / scale, np.ones_like(sample.scores)]),
             [0.0, 0.0, -np.inf],
             [MAX_STANDARD_SLOPE, MAX_STANDARD_SLOPE, np.inf],
             # The identity.
             start=np.append(scale, 0.0),
         )
-        self.a, self.b, self.c = float(a / scale[0]), float(b / scale[1]), float(c)
+        self.a = float(a / scale[0])
+        self.b = float(b / scale[1])
+        self.c = float(c)
         if self.a == 0 and self.b == 0:
             raise _wrong_order("both beta slopes are 0")
 
     def _map(self, scores: np.ndarray) -> np.ndarray:
-        ln_s, minus_ln_rest = self._features(scores)
-        return self.a * ln_s + self.b * minus_ln_rest + self.c
+        features = self._features(scores)
+        return self.a * features[..., 0] + self.b * features[..., 1] + self.c
 
     @staticmethod
-    def _features(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return -np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores)
+    def _features(scores: np.ndarray) -> np.ndarray:
+        """``ln s`` and ``-ln(1 - s)``, (..., 2)."""
+        return np.stack([-np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores)], axis=-1)
 
 
 @dataclass(eq=False)
@@ -312,7 +308,8 @@ class IsotonicCalibrator(Calibrator):
 
         regression = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True, out_of_bounds="clip")
         regression.fit(sample.scores, sample.labels)
-        self.x, self.y = regression.X_thresholds_, regression.y_thresholds_
+        self.x = regression.X_thresholds_
+        self.y = regression.y_thresholds_
         if self.y[0] == self.y[-1]:
             raise _wrong_order("isotonic regression is flat")
 
@@ -322,10 +319,9 @@ class IsotonicCalibrator(Calibrator):
             return np.log(p) - np.log1p(-p)
 
     def _rises(self) -> bool:
-        knots = np.atleast_1d(self.x), np.atleast_1d(self.y)
-        return len(knots[0]) == len(knots[1]) > 0 and all(
-            np.all(np.diff(values) >= 0) for values in knots
-        )
+        knots = [np.atleast_1d(self.x), np.atleast_1d(self.y)]
+        rises = all(np.all(np.diff(values) >= 0) for values in knots)
+        return rises and len(knots[0]) == len(knots[1]) > 0
 
 
 class AUTO:
@@ -348,22 +344,11 @@ def register_calibrator(calibrator: type[Calibrator]) -> None:
     CALIBRATORS[calibrator.name] = calibrator
 
 
-OWN_CALIBRATORS: tuple[type[Calibrator], ...] = (
-    PlattCalibrator,
-    TemperatureCalibrator,
-    BetaCalibrator,
-    IdentityCalibrator,
-    IsotonicCalibrator,
-)
-for _calibrator in OWN_CALIBRATORS:
-    register_calibrator(_calibrator)
-
-
-def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, k) divided by their standard deviations (k,), which are 1 for constant columns."""
-    scale = features.std(axis=0)
-    scale[scale == 0] = 1.0
-    return features / scale, scale
+register_calibrator(PlattCalibrator)
+register_calibrator(TemperatureCalibrator)
+register_calibrator(BetaCalibrator)
+register_calibrator(IdentityCalibrator)
+register_calibrator(IsotonicCalibrator)
 
 
 def _wrong_order(reason: str) -> TooLittleData:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,14 +16,6 @@ from .resampling import (
 
 # Rounding of float64: probabilities of 0 and 1 have a finite logarithm.
 EPSILON = np.finfo(np.float64).eps
-
-
-@dataclass(frozen=True)
-class Bins:
-    """Bins of n probabilities: the bin of each, (n,) int64, and the number of bins."""
-
-    index: np.ndarray
-    count: int
 
 
 def brier(p: np.ndarray, y: np.ndarray) -> float:
@@ -70,7 +61,7 @@ def ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     `calibration_report` is corrected for it.
     """
     p, y = _checked(p, y)
-    return float(_absolute_gap(_bin_sums(p, y, Bins(equal_width(p, bins), bins))))
+    return float(_absolute_gap(_bin_sums(p, y, equal_width(p, bins), bins)))
 
 
 def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
@@ -82,7 +73,7 @@ def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str,
     """
     p, y = _checked(p, y)
     index = equal_width(p, bins)
-    count, sum_p, sum_y = _bin_sums(p, y, Bins(index, bins))
+    count, sum_p, sum_y = _bin_sums(p, y, index, bins)
     variance = np.bincount(index, weights=p * (1 - p), minlength=bins)
     used = np.flatnonzero(count)
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -132,100 +123,51 @@ def calibration_report(
     p, y = _checked(p, y)
     index, documents = document_index(groups)
     mass = _equal_mass(p, bins)
-    count, sum_p, sum_y = _bin_sums(p, y, mass)
-    bin_error = (sum_y - sum_p) / np.maximum(count, 1)
-    pairs = _Pairs(
-        p=p,
-        y=y,
-        index=index,
-        documents=documents,
-        noise=(y - p) - bin_error[mass.index],
-        resamples=resamples,
-        seed=seed,
-    )
-    clipped = np.clip(p, EPSILON, 1)
-    clipped_rest = np.clip(1 - p, EPSILON, 1)
-    odds = np.log(clipped_rest) - np.log(clipped)
-    entropy = -(p * np.log(clipped) + (1 - p) * np.log(clipped_rest))
-    report = {
-        "ece": pairs.binned(Bins(equal_width(p, bins), bins), _absolute_gap),
-        "debiased_ece": pairs.binned(mass, _debiased_gap),
-        "brier": pairs.mean((p - y) ** 2, p * (1 - p), 1 - 2 * p),
-        "log_loss": pairs.mean(_negative_log_likelihood(p, y, EPSILON), entropy, odds),
-    }
-    for name, value in brier_decomposition(p, y).items():
-        report[f"brier_{name}"] = {"value": value}
-    return report
+    mass_bins = mass.max() + 1
+    count, sum_p, sum_y = _bin_sums(p, y, mass, mass_bins)
+    # Noise: what remains after subtracting each bin's error.
+    noise = (y - p) - ((sum_y - sum_p) / np.maximum(count, 1))[mass]
 
+    def by_chance(column: np.ndarray, cell: np.ndarray | None = None, cells: int = 1) -> np.ndarray:
+        """Totals of a column by cell, each document's with random signs, (resamples, cells)."""
+        sums = document_sums(index, documents, [column], cell, cells).reshape(documents, -1)
+        return random_signs(sums, draws=resamples, seed=seed)
 
-@dataclass(frozen=True)
-class _Pairs:
-    """n pairs and how their documents are resampled.
-
-    Attributes:
-        p: (n,) probabilities.
-        y: (n,) labels.
-        index: (n,) document of each pair.
-        documents: number of documents.
-        noise: (n,) what remains of ``y - p`` after subtracting each bin's error.
-        resamples: number of resamples.
-        seed: their seed.
-    """
-
-    p: np.ndarray
-    y: np.ndarray
-    index: np.ndarray
-    documents: int
-    noise: np.ndarray
-    resamples: int
-    seed: int
-
-    def binned(self, bins: Bins, gap: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-        """An ECE: ``gap`` of counts, sums of probabilities and sums of labels by bin, (3, ..., bins)."""
-        columns = [np.ones_like(self.p), self.p, self.y]
-        cells = document_sums(self.index, self.documents, columns, bins.index, bins.count)
+    def binned(cell: np.ndarray, cells: int, gap: Callable) -> dict[str, float]:
+        """An ECE: `gap` of counts, sums of probabilities and sums of labels, (3, ..., cells)."""
+        sums = document_sums(index, documents, [np.ones_like(p), p, y], cell, cells)
+        total = sums.sum(axis=0)
+        value = float(gap(total))
 
         def resampled(sums: np.ndarray) -> np.ndarray:
-            return _debiased_gap(np.moveaxis(sums.reshape(-1, 3, bins.count), 1, 0), noises=2)
+            return _debiased_gap(np.moveaxis(sums.reshape(-1, 3, cells), 1, 0), noises=2)
 
-        low, high = bootstrap_sums(
-            cells.reshape(self.documents, -1), resampled, resamples=self.resamples, seed=self.seed
-        )
-        total = cells.sum(axis=0)
-        value = float(gap(total))
-        chance = self._by_chance(self.noise, bins)
+        flat = sums.reshape(documents, -1)
+        low, high = bootstrap_sums(flat, resampled, resamples=resamples, seed=seed)
+        chance = by_chance(noise, cell, cells)
         sizes = np.broadcast_to(total[0], chance.shape)
         expected = np.broadcast_to(total[1], chance.shape)
         labels = np.clip(expected + chance, 0.0, sizes)
-        perfect = gap(np.stack([sizes, expected, labels]))
-        return {"value": value, "low": min(low, value), "high": max(high, value)} | _perfect(
-            perfect
-        )
+        perfect = _perfect(gap(np.stack([sizes, expected, labels])))
+        return {"value": value, "low": min(low, value), "high": max(high, value)} | perfect
 
-    def mean(
-        self, losses: np.ndarray, expected: np.ndarray, factor: np.ndarray
-    ) -> dict[str, float]:
-        """A mean loss that is linear in the label.
+    def mean(losses: np.ndarray, expected: np.ndarray, factor: np.ndarray) -> dict[str, float]:
+        """A mean loss, of its mean under perfect calibration and of how much it rises with the label, (n,) each."""
+        low, high = bootstrap_by_document(losses, index, resamples=resamples, seed=seed)
+        perfect = _perfect(expected.mean() + by_chance(factor * noise)[:, 0] / len(p))
+        return {"value": float(losses.mean()), "low": low, "high": high} | perfect
 
-        Args:
-            losses: (n,) loss of each pair.
-            expected: (n,) its mean under perfect calibration.
-            factor: (n,) by how much the loss rises with the label.
-        """
-        low, high = bootstrap_by_document(
-            losses, self.index, resamples=self.resamples, seed=self.seed
-        )
-        chance = self._by_chance(factor * self.noise)[:, 0] / len(self.p)
-        return {"value": float(losses.mean()), "low": low, "high": high} | _perfect(
-            expected.mean() + chance
-        )
-
-    def _by_chance(self, column: np.ndarray, bins: Bins | None = None) -> np.ndarray:
-        """Totals of a column (n,) by bin, each document's with random signs, (resamples, bins)."""
-        if bins is None:
-            bins = Bins(np.zeros(len(column), np.int64), 1)
-        sums = document_sums(self.index, self.documents, [column], bins.index, bins.count)
-        return random_signs(sums[:, 0], draws=self.resamples, seed=self.seed)
+    log_p = np.log(np.clip(p, EPSILON, 1))
+    log_rest = np.log(np.clip(1 - p, EPSILON, 1))
+    entropy = -(p * log_p + (1 - p) * log_rest)
+    report = {
+        "ece": binned(equal_width(p, bins), bins, _absolute_gap),
+        "debiased_ece": binned(mass, mass_bins, _debiased_gap),
+        "brier": mean((p - y) ** 2, p * (1 - p), 1 - 2 * p),
+        "log_loss": mean(_negative_log_likelihood(p, y, EPSILON), entropy, log_rest - log_p),
+    }
+    parts = {f"brier_{name}": {"value": part} for name, part in brier_decomposition(p, y).items()}
+    return report | parts
 
 
 def _perfect(values: np.ndarray) -> dict[str, float]:
@@ -258,17 +200,17 @@ def equal_width(p: np.ndarray, bins: int) -> np.ndarray:
     return np.minimum((p * bins).astype(np.int64), bins - 1)
 
 
-def _equal_mass(p: np.ndarray, bins: int) -> Bins:
+def _equal_mass(p: np.ndarray, bins: int) -> np.ndarray:
+    """(n,) int64, the bin of about equal mass of each probability; the last bin has rows."""
     bins = max(1, min(bins, len(p) // 2))
     edges = np.unique(np.sort(p)[(np.arange(1, bins) * len(p)) // bins])
-    return Bins(np.searchsorted(edges, p, side="right"), len(edges) + 1)
+    return np.searchsorted(edges, p, side="right")
 
 
-def _bin_sums(p: np.ndarray, y: np.ndarray, bins: Bins) -> np.ndarray:
+def _bin_sums(p: np.ndarray, y: np.ndarray, index: np.ndarray, bins: int) -> np.ndarray:
     """(3, bins): counts, sums of probabilities, sums of labels."""
-    return np.stack(
-        [np.bincount(bins.index, weights=column, minlength=bins.count) for column in (None, p, y)]
-    )
+    columns = (None, p, y)
+    return np.stack([np.bincount(index, weights=each, minlength=bins) for each in columns])
 
 
 def _absolute_gap(cells: np.ndarray) -> np.ndarray:
