@@ -57,7 +57,7 @@ def lists(
 TRAINING = Dataset.from_dict(
     {"mention": ["mention 1"], "cui": [[["C0"]]], "semantic_types": [["T121"]]}
 )
-COUNTS = StringCounts.of_split(TRAINING)
+COUNTS = StringCounts.from_split(TRAINING)
 
 
 def fit(

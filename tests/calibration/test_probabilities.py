@@ -98,7 +98,7 @@ def test_counts_by_hand(counts):
     assert len(counts) == 3
     forms, cuis = ["cold", "heat stroke", "unseen", "flu"], ["C1", "C9", "", "C2"]
     rows, concepts = np.array([0, 0, 3, 3, 2]), np.array([0, 3, 0, 2, 0])
-    found = counts.of_pairs(forms, TypeSets.missing(4), cuis, rows, concepts)
+    found = counts.pair_counts(forms, TypeSets.missing(4), cuis, rows, concepts)
     assert found.strings.tolist() == [3, 1, 0, 1] and found.concepts.tolist() == [3, 0, 0, 1]
     assert found.uses.tolist() == [2, 1, 1, 0, 0]
 
@@ -109,7 +109,7 @@ def test_saved_counts_hold_no_text_and_do_not_depend_on_the_order_of_the_trainin
     counts.save(tmp_path / "a")
     again = StringCounts.load(tmp_path / "a")
     assert (
-        again.of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [3]
+        again.pair_counts(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [3]
         and len(again) == 3
     )
     StringCounts.fit(reversed(TRAINING)).save(tmp_path / "b")
@@ -145,7 +145,7 @@ def test_type_lifts_by_hand(counts):
         found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0]
     )
     types = TypeSets.of([["T1", "T3"], ["T1"]])
-    both = counts.of_pairs(["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])).type_lifts
+    both = counts.pair_counts(["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])).type_lifts
     np.testing.assert_allclose(
         both, [np.log((2 + 2 * 0.8) / ((2 + 2) * 0.8)), np.log((1 + 2 * 0.6) / ((2 + 2) * 0.6))]
     )

@@ -62,10 +62,9 @@ def cross_validated_losses(
     Raises:
         TooLittleData: fewer than two documents, or no method that can be fitted on every fold.
     """
-    losses = {}
-    for name, kind in CALIBRATORS.items():
-        if kind.fits_logits if sample.offsets is None else kind.fits_lists:
-            losses[name] = 0.0
+    has_lists = sample.offsets is not None
+    usable = [n for n, kind in CALIBRATORS.items() if kind.fits_lists or not has_lists]
+    losses = {name: 0.0 for name in usable if CALIBRATORS[name].fits_logits or has_lists}
     fold = document_folds(groups, seed)
     if not fold.any():
         raise TooLittleData(

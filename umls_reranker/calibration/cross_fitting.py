@@ -22,29 +22,9 @@ from .logistic import log_sums
 from .probabilities import CalibratedModel
 from .resampling import document_index
 
-# The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
-# these nats, which is what one calibrator is better than another.
-MOST_NATS_LOST = 0.002
 # Folds that a fit leaves out, ascending: none for the model that is served, one for the scores of
 # held-out documents, two for the utilities that such a fold's calibrator is fitted on.
 LeftOut: TypeAlias = tuple[int, ...]
-
-
-class Gain(NamedTuple):
-    """How much lower the mean log loss of held-out lists is with the cross-encoder, in nats.
-
-    Attributes:
-        nats: infinite if there is too little data to hold out.
-        error: its standard error, by document.
-    """
-
-    nats: float
-    error: float
-
-    @property
-    def is_worth_it(self) -> bool:
-        """Whether the gain minus a standard error exceeds `MOST_NATS_LOST`."""
-        return self.nats - self.error > MOST_NATS_LOST
 
 
 class FoldScores(NamedTuple):
@@ -103,9 +83,8 @@ class CrossFits:
             TooLittleData: there is too little data for the fit on all documents.
         """
         every = range(self.folds.max() + 1)
-        left_out: list[LeftOut] = []
-        if len(every) > 1:
-            left_out = [*combinations(every, 1), *combinations(every, 2)]
+        sizes = (1, 2) if len(every) > 1 else ()
+        left_out = [folds for size in sizes for folds in combinations(every, size)]
 
         def fit_without(folds: LeftOut) -> CalibratedModel | None:
             with suppress(TooLittleData):
@@ -188,11 +167,16 @@ class CrossFits:
             utility[rows], self.lists.labels[rows], offsets if self.served.fusion else None
         )
 
-    def cross_encoder_gain(self) -> Gain:
-        """By how much the cross-encoder lowers the log loss of held-out lists."""
+    def cross_encoder_gain(self) -> tuple[float, float]:
+        """By how many nats the cross-encoder lowers the mean log loss of held-out lists.
+
+        Returns:
+            The nats, infinite if there is too little data to hold out, and their standard error, by
+            document.
+        """
         held_out = self.held_out()
         if len(held_out) < 2:
-            return Gain(np.inf, 0.0)
+            return np.inf, 0.0
         gains = np.zeros(len(self.lists))
         for scores in held_out:
             assert scores.list_utilities is not None
@@ -203,7 +187,7 @@ class CrossFits:
         index, documents = document_index(self.lists.annotations.documents[self.usable])
         deviations = np.bincount(index, gains - gains.mean(), documents)
         variance = (deviations**2).sum() * documents / max(documents - 1, 1)
-        return Gain(float(gains.mean()), float(np.sqrt(variance) / len(index)))
+        return float(gains.mean()), float(np.sqrt(variance) / len(index))
 
     def pruning_cost(self) -> dict[str, float]:
         """Shares of the candidates that are scored, and of top candidates that pruning changes."""

@@ -16,7 +16,7 @@ from .thresholds import TIERS
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
-    from .probabilities import Calibration
+    from .probabilities import CalibratedScores, Calibration
 
 # Columns of `Decisions` over candidates; all else about candidates follows from them.
 CANDIDATE_COLUMNS = ("logits", "log_odds", "probabilities", "list_utilities")
@@ -135,6 +135,15 @@ class Decisions:
             **columns,
         )
 
+    def set_scores(
+        self, rows: np.ndarray, logits: np.ndarray, scores: CalibratedScores, list_utilities: Any
+    ) -> None:
+        """Fill in the columns of some candidates, (m,) bool; no `list_utilities` are None."""
+        self.logits[rows] = logits
+        self.log_odds[rows] = scores.log_odds
+        self.probabilities[rows] = scores.probabilities
+        self.list_utilities[rows] = np.nan if list_utilities is None else list_utilities
+
     def fill(self, mentions: np.ndarray, other: Decisions) -> None:
         """Take what another model made of some mentions, (n,) bool, of the same lists."""
         rows = mentions[self.owner]
@@ -205,12 +214,8 @@ def _score(
         logits = scores.logits
         truncated = scores.truncated
     logits = np.where(retained, logits, np.float32(np.nan))
-    scored = model.scores(table, logits, list_utilities)
-    decisions.logits[rows] = logits
-    decisions.log_odds[rows] = scored.log_odds
-    decisions.probabilities[rows] = scored.probabilities
-    if list_utilities is not None:
-        decisions.list_utilities[rows] = list_utilities
+    calibrated = model.scores(table, logits, list_utilities)
+    decisions.set_scores(rows, logits, calibrated, list_utilities)
     decisions.edges[mentions] = model.thresholds.edges(lists.types)
     return truncated
 

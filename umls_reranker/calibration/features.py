@@ -1,6 +1,7 @@
-"""Features of candidates, as columns over candidate lists. To add one, write a function and a line in `OWN_FEATURES`.
+"""Features of candidates, as columns over candidate lists.
 
-From outside of the package, call `register_feature`.
+To add one, write a function and a line in `OWN_FEATURES`. From outside of the package, call
+`register_feature`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.errors import UserError
 from ..lists.index_scores import INDEX_SCORES, IndexScore
-from ..vocab.text import CUI, shared_trigrams, singular_words
+from ..vocab.text import CUI, normalize_texts, shared_trigrams, singular_words
 from .qualifiers import qualifier_agreement
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from .string_counts import PairCounts, StringCounts
 
 CROSS_ENCODER = "cross_encoder"
-# What a feature can be made of, as `calibration.inputs` names it, besides scores and the candidate's name.
+# What a feature can be made of, as `calibration.inputs` names it, besides scores and the
+# candidate's name.
 FEATURE_INPUTS = ("entity_type", "context", "cui", "semantic_types")
 LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
@@ -33,20 +35,22 @@ LIST_POSITION = "list_position"
 # The number in a UMLS CUI counts in these units; other ids count as one unit.
 CUI_UNIT = 1e6
 # Prior uses of a concept for a string, and prior mentions of the string.
-PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
+PRIOR_USES = 0.1
+PRIOR_MENTIONS = 1.0
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A number about each candidate of a list; a higher value never lowers a candidate's probability.
+    """A number about each candidate of a list; a higher value never lowers its probability.
 
     Attributes:
         name: its name in recipes and ``calibrator.json``.
         help: one line about it.
         column: makes the column, (m,) float64, from `FeatureSources`; NaN where an input is
-            missing. None: it comes with the lists, as scores of retrievers do, or from the network.
-        inputs: the inputs of `FEATURE_INPUTS`, or ``NAME_score``, that it needs. A fallback model decides about
-            requests that lack one of them.
+            missing. None: it comes with the lists, as scores of retrievers do, or from the
+            cross-encoder.
+        inputs: the inputs of `FEATURE_INPUTS`, or ``NAME_score``, that it needs. A fallback model
+            decides about requests that lack one of them.
     """
 
     name: str
@@ -86,19 +90,17 @@ def score_feature(name: str, score: IndexScore) -> Feature:
 
 
 class FeatureSources:
-    """What columns are made from: n candidate lists with m candidates, and counts of training mentions.
+    """What columns are made from: n lists with m candidates, and counts of training mentions.
 
     Attributes:
         lists: the candidate lists.
         counts: counts of training mentions.
         mentions: n normalized texts.
-        names: the distinct names of candidates, normalized; those of the m candidates are at `lists.names.codes`.
+        names: the distinct names of candidates, normalized; those of the m candidates are at
+            `lists.names.codes`.
     """
 
     def __init__(self, lists: CandidateLists, counts: StringCounts) -> None:
-        # Every ``--help`` that explains features imports this module.
-        from ..vocab.text import normalize_texts
-
         self.lists = lists
         self.counts = counts
         self.mentions = normalize_texts(lists.mentions)
@@ -108,7 +110,7 @@ class FeatureSources:
     def pair_counts(self) -> PairCounts:
         """Counts of training mentions by string, concept and type, for each candidate."""
         lists = self.lists
-        return self.counts.of_pairs(
+        return self.counts.pair_counts(
             self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes
         )
 
@@ -119,18 +121,18 @@ class FeatureSources:
 
     @cached_property
     def is_other_name(self) -> np.ndarray:
-        """Whether the mention is a further known name of the candidate's concept, up to plurals and order, (m,)."""
+        """(m,) bool, whether the mention is a further known name, up to plurals and order."""
         return self.are_names(self.mention_words)
 
     def are_names(self, mentions: Sequence[str]) -> np.ndarray:
-        """Whether these forms of the mentions are known as names of the candidates' concepts, (m,) bool."""
+        """(m,) bool, whether forms of the mentions are known as names of the concepts."""
         return self.counts.are_names(
             mentions, self.lists.ids, self.lists.owner, self.lists.cuis.codes
         )
 
     @cached_property
     def shared_trigrams(self) -> tuple[np.ndarray, np.ndarray]:
-        """Share of the mention's trigrams in the name, and of the name's trigrams in the mention, (m,) each."""
+        """(m,) shares of the mention's trigrams in the name, and of the name's in the mention."""
         return shared_trigrams(self.mentions, self.names, self.lists.owner, self.lists.names.codes)
 
 
@@ -149,15 +151,15 @@ def _equal(lists: CandidateLists, mentions: Sequence[str], names: Sequence[str])
     """1 where a name and its mention have the same form, else 0, (m,) float64."""
     distinct, form = number_distinct(mentions)
     numbers = {text: number for number, text in enumerate(distinct)}
-    of_names = np.array([numbers.get(text, -1) for text in names], np.int64)
-    return (of_names[lists.names.codes] == form[lists.owner]).astype(np.float64)
+    name_forms = np.array([numbers.get(text, -1) for text in names], np.int64)
+    return (name_forms[lists.names.codes] == form[lists.owner]).astype(np.float64)
 
 
 def list_position(sources: FeatureSources) -> np.ndarray:
     """Minus the log of the position in the list, counted from 1.
 
-    Candidates of the same concept share the position of the first, and so do candidates of the same name, because
-    retrievers order these by chance. Each position counts once.
+    Candidates of the same concept share the position of the first, and so do candidates of the same
+    name, because retrievers order these by chance. Each position counts once.
     """
     lists = sources.lists
     distinct, form = number_distinct(sources.names)
@@ -222,24 +224,26 @@ def type_lift(sources: FeatureSources) -> np.ndarray:
 def type_compatibility(sources: FeatureSources) -> np.ndarray:
     """Whether the types of candidates do not contradict those of their mentions.
 
-    Two types agree if one is a kind of the other, because annotation schemes use broader types than the dictionary. A
-    candidate without known types contradicts nothing.
+    Two types agree if one is a kind of the other, because annotation schemes use broader types than
+    the dictionary. A candidate without known types contradicts nothing.
 
     Returns:
-        (m,) float64: 1, or 0 if no two types agree; NaN if the mention's or the candidate's types are unknown.
+        (m,) float64: 1, or 0 if no two types agree; NaN if the mention's or the candidate's types
+        are unknown.
     """
     lists = sources.lists
-    mention_types, candidate_types = lists.types, lists.candidate_types
+    mention_sets = lists.types.sets
+    candidate_sets = lists.candidate_types.sets
     # Each pair of sets once; index 0 of both means not given.
-    width = len(candidate_types.sets) + 1
-    codes = (mention_types.codes[lists.owner] + 1) * width + candidate_types.codes + 1
-    pairs, pair_of_candidate = distinct_numbers(codes, (len(mention_types.sets) + 1) * width)
+    width = len(candidate_sets) + 1
+    codes = (lists.types.codes[lists.owner] + 1) * width + lists.candidate_types.codes + 1
+    pairs, pair_of_candidate = distinct_numbers(codes, (len(mention_sets) + 1) * width)
     agrees = np.full(len(pairs), np.nan)
     for number, pair in enumerate(pairs.tolist()):
-        of_mention, of_candidate = divmod(pair, width)
-        if of_mention and of_candidate and (kinds := mention_types.sets[of_mention - 1]):
-            candidate_kinds = candidate_types.sets[of_candidate - 1]
-            agrees[number] = not candidate_kinds or lists.hierarchy.agree(kinds, candidate_kinds)
+        mention_set, candidate_set = divmod(pair, width)
+        if mention_set and candidate_set and (types := mention_sets[mention_set - 1]):
+            known = candidate_sets[candidate_set - 1]
+            agrees[number] = not known or lists.hierarchy.agree(types, known)
     return agrees[pair_of_candidate]
 
 
@@ -262,13 +266,14 @@ OWN_FEATURES = (
     ),
     Feature(
         "qualifier_agreement",
-        "qualifier agreement: 0 if qualifiers or numbers of the name contradict those of the mention, such as left "
-        "and right; else 1",
+        "qualifier agreement: 0 if qualifiers or numbers of the name contradict those of the "
+        "mention, such as left and right; else 1",
         qualifiers,
     ),
     Feature(
         "mention_concept_prior",
-        "mention-concept prior: log of the smoothed share of this concept among training mentions with this string",
+        "mention-concept prior: log of the smoothed share of this concept among training mentions "
+        "with this string",
         mention_concept_prior,
         inputs=("cui",),
     ),
@@ -286,7 +291,8 @@ OWN_FEATURES = (
     ),
     Feature(
         "type_compatibility",
-        "type compatibility: 0 if the concept's types in the dictionary contradict the mention's; else 1",
+        "type compatibility: 0 if the concept's types in the dictionary contradict the mention's; "
+        "else 1",
         type_compatibility,
         inputs=("entity_type", "semantic_types"),
     ),
@@ -297,7 +303,8 @@ OWN_FEATURES = (
     ),
     Feature(
         "concept_age",
-        "minus the number in the CUI, in millions: concepts added to the UMLS early are mentioned more often",
+        "minus the number in the CUI, in millions: concepts added to the UMLS early are mentioned "
+        "more often",
         concept_age,
         inputs=("cui",),
     ),
@@ -310,10 +317,11 @@ for _feature in OWN_FEATURES:
 
 
 def default_features(lists: CandidateLists) -> list[str]:
-    """Features used by default: the cross-encoder, the scores of the lists, and all features made from lists.
+    """Features used by default: cross-encoder, scores of the lists, and all made from lists.
 
-    `LIST_POSITION` is a default of user-provided lists only. Our retrievers order candidates by their scores, and a
-    model fitted on this order would rely on it where a pipeline has another order.
+    `LIST_POSITION` is a default of user-provided lists only. Our retrievers order candidates by
+    their scores, and a model fitted on this order would rely on it where a pipeline has another
+    order.
     """
     names = [name for name, feature in FEATURES.items() if feature.column is not None]
     if any(lists.index_keys):
@@ -344,8 +352,8 @@ def check_features(names: Iterable[str], lists: CandidateLists) -> None:
             raise UserError(f"features: {name!r} is unknown; choose from {known}")
         if name in INDEX_SCORES and name not in lists.scores:
             raise UserError(
-                f"features: the candidate lists have no {name} scores; add that retriever to `retrievers` (in "
-                "user-provided candidate lists, NAME_score is the feature NAME)"
+                f"features: the candidate lists have no {name} scores; add that retriever to "
+                "`retrievers` (in user-provided candidate lists, NAME_score is the feature NAME)"
             )
 
 
@@ -385,7 +393,7 @@ class FeatureTable:
         return replace(self, candidates={**self.candidates, **columns})
 
     def take(self, mentions: np.ndarray, rows: np.ndarray | None = None) -> FeatureTable:
-        """Some of the lists, (n,) bool, and of their candidates those in `rows`, (m,) bool; None: all."""
+        """Some of the lists, (n,) bool, and their candidates in `rows`, (m,) bool; None: all."""
         whole = mentions[self.owner]
         chosen = np.flatnonzero(whole if rows is None else whole & rows)
         sizes = np.bincount(self.owner[chosen], minlength=len(mentions))[mentions]
@@ -414,5 +422,8 @@ def feature_table(
         if feature is not None and feature.column is not None:
             candidates[name] = feature.column(sources)
     strings = sources.pair_counts.strings
-    of_lists = np.log1p(strings), np.minimum(strings, 1).astype(np.float64)
-    return FeatureTable.of(lists, candidates, dict(zip(LIST_FEATURES, of_lists, strict=True)))
+    about_lists = {
+        "string_count": np.log1p(strings),
+        "seen_string": np.minimum(strings, 1).astype(np.float64),
+    }
+    return FeatureTable.of(lists, candidates, about_lists)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists, CandidateLists
     from .arguments import CalibrationArguments
 
+# The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
+# these nats, which is what one calibrator is better than another.
+MOST_NATS_LOST = 0.002
 # Minimum number of gold concepts in the lists with types to fit a model that reads types on them
 # alone.
 FEWEST_GOLD = 100
@@ -78,11 +81,13 @@ class CrossEncoderLogits:
         never_read = always_missing(self.lists, self.reads)
         unread = tuple(name for name in self.reads if name in missing and name not in never_read)
         if unread not in self.known:
-            desc = "scoring candidates"
-            if unread:
-                desc += f" without {' and '.join(unread)}"
-            scores = score_lists(self.cross_encoder, without_inputs(self.lists, unread), desc)
-            self.known[unread] = scores.logits
+            lists = without_inputs(self.lists, unread)
+            desc = (
+                f"scoring candidates without {' and '.join(unread)}"
+                if unread
+                else "scoring candidates"
+            )
+            self.known[unread] = score_lists(self.cross_encoder, lists, desc).logits
         return self.known[unread]
 
     def with_candidates(self, retained: np.ndarray) -> CrossEncoderLogits:
@@ -238,17 +243,16 @@ def _decide_about_cross_encoder(
     if CROSS_ENCODER not in data.names or len(data.names) == 1:
         return data, None, {}
     fits = data.cross_fits()
-    gain = fits.cross_encoder_gain()
-    is_known = bool(np.isfinite(gain.nats))
+    nats, error = fits.cross_encoder_gain()
     reasons = {
-        "kept": gain.is_worth_it or not may_drop,
-        "nats_gained": gain.nats if is_known else None,
-        "standard_error": gain.error if is_known else None,
+        "kept": nats - error > MOST_NATS_LOST or not may_drop,
+        "nats_gained": nats if np.isfinite(nats) else None,
+        "standard_error": error if np.isfinite(nats) else None,
     }
     if not reasons["kept"]:
         return data.list_fusion_alone, data, {"cross_encoder": reasons}
-    facts = {"cross_encoder": reasons, "pruning": fits.pruning_cost()}
-    return data, data.list_fusion_alone, facts
+    reasons_and_cost = {"cross_encoder": reasons, "pruning": fits.pruning_cost()}
+    return data, data.list_fusion_alone, reasons_and_cost
 
 
 def _fit(data: _FittingData, *, has_fallbacks: bool) -> Fitted:
@@ -329,12 +333,10 @@ def _fit_model(
         for_certificate = np.zeros(len(lists), bool)
     decisions = Decisions.unscored(lists)
     for fold, calibrator in zip(folds, calibrators or [model.calibrator], strict=True):
-        decisions.logits[fold.rows] = fold.logits
-        decisions.log_odds[fold.rows], decisions.probabilities[fold.rows] = replace(
-            fold.model, calibrator=calibrator
-        ).scores(fold.table, fold.logits, fold.list_utilities)
-        if fold.list_utilities is not None:
-            decisions.list_utilities[fold.rows] = fold.list_utilities
+        calibrated = replace(fold.model, calibrator=calibrator).scores(
+            fold.table, fold.logits, fold.list_utilities
+        )
+        decisions.set_scores(fold.rows, fold.logits, calibrated, fold.list_utilities)
     thresholds = fit_thresholds(
         lists,
         decisions.probabilities,
@@ -369,10 +371,8 @@ def _has_all_inputs(
     names = {*model.reads(cross_encoder_inputs)}
     if model.name != ALL_INPUTS and lists.types.is_known.any():
         names.add("entity_type")
-    complete = np.ones(len(lists), bool)
-    for name in names:
-        complete &= ~is_missing(lists, name, lists.scores)
-    return complete
+    missing = (is_missing(lists, name, lists.scores) for name in names)
+    return ~reduce(np.logical_or, missing, np.zeros(len(lists), bool))
 
 
 @dataclass(frozen=True)
@@ -480,9 +480,8 @@ def _usable_mentions(
     lists: AnnotatedLists, table: FeatureTable, names: Sequence[str]
 ) -> np.ndarray:
     """Mentions to fit on, (n,) bool: with types where a feature reads them, if enough have any."""
-    untyped = np.zeros(len(lists.owner), bool)
-    for name in filter(reads_type, names):
-        untyped |= np.isnan(table.candidates[name])
+    unknown = (np.isnan(table.candidates[name]) for name in filter(reads_type, names))
+    untyped = reduce(np.logical_or, unknown, np.zeros(len(lists.owner), bool))
     usable = ~lists_with_any(untyped, lists.offsets)
     if np.count_nonzero(usable & (lists.annotations.gold >= 0)) < FEWEST_GOLD:
         return np.ones(len(lists), bool)
@@ -497,21 +496,28 @@ def _cross_counted_features(
         return FeatureTable.of(lists, {}, {}), counts
     if not folds.any():
         return feature_table(lists, counts, names), counts
-    candidates: dict[str, np.ndarray] = {}
-    about_lists: dict[str, np.ndarray] = {}
     fold_counts = [_count(lists, folds == fold) for fold in range(folds.max() + 1)]
+    tables = []
     for fold in progress(range(len(fold_counts)), desc="computing features", unit=" folds"):
-        inside = folds == fold
-        rows = inside[lists.owner]
         other_folds = fold_counts[:fold] + fold_counts[fold + 1 :]
         known = reduce(StringCounts.plus, other_folds, counts)
-        table = feature_table(lists.take(inside), known, names)
-        for name, column in table.candidates.items():
-            candidates.setdefault(name, np.empty(len(rows)))[rows] = column
-        for name, column in table.lists.items():
-            about_lists.setdefault(name, np.empty(len(lists)))[inside] = column
+        tables.append(feature_table(lists.take(folds == fold), known, names))
+    # One fold after the other, and back in the order of the lists.
+    candidates = _concatenated([table.candidates for table in tables], folds[lists.owner])
+    about_lists = _concatenated([table.lists for table in tables], folds)
     all_counts = reduce(StringCounts.plus, fold_counts, counts)
     return FeatureTable.of(lists, candidates, about_lists), all_counts
+
+
+def _concatenated(
+    fold_columns: Sequence[Mapping[str, np.ndarray]], folds: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Columns of n rows, from those of each fold; `folds` are those of the rows, (n,)."""
+    positions = np.argsort(np.argsort(folds, kind="stable"))
+    return {
+        name: np.concatenate([columns[name] for columns in fold_columns])[positions]
+        for name in fold_columns[0]
+    }
 
 
 def _count(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:

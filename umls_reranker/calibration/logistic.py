@@ -1,18 +1,23 @@
 """Logistic regression with few bounded coefficients, for independent rows and inside lists.
 
-Inside lists it is a conditional logit over a mention's candidates and NIL (McFadden 1974): with utilities
-u of the candidates minus that of NIL, ``P(c) = exp(u_c) / (1 + sum of exp(u) over the list)``. The probabilities of
-a list's concepts sum to less than one, and the rest is that of NIL. If a concept has several candidates, the sum
-counts the top one. Each candidate has its own probability, so with duplicates the column may sum to more.
+Inside lists it is a conditional logit over a mention's candidates and NIL (McFadden 1974): with
+utilities u of the candidates minus that of NIL, ``P(c) = exp(u_c) / (1 + sum of exp(u) over the
+list)``. The probabilities of a list's concepts sum to less than one, and the rest is that of NIL.
+If a concept has several candidates, the sum counts the top one. Each candidate has its own
+probability, so with duplicates the column may sum to more.
 """
 
 import numpy as np
 
 from ..core.arrays import list_owner, list_sizes
 
-# Iterations, the relative change of the loss and the largest slope at which a fit ends; coefficients this near to a
-# bound lie on it.
-MOST_STEPS, LEAST_CHANGE, FLAT, ON_BOUND = 2000, 1e-14, 1e-8, 1e-7
+# A fit ends after so many iterations, at this relative change of the loss, or at this largest
+# slope.
+MOST_STEPS = 2000
+LEAST_CHANGE = 1e-14
+FLAT = 1e-8
+# Coefficients this near to a bound lie on it.
+ON_BOUND = 1e-7
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -52,8 +57,8 @@ def conditional_log_odds(
     Args:
         utility: (m,) utilities of the candidates, minus that of NIL.
         offsets: (n + 1,) where each list's candidates start.
-        concepts: (m,) equal numbers for candidates of a list with the same concept; the sum over the list counts the
-            top one of them.
+        concepts: (m,) equal numbers for candidates of a list with the same concept; the sum over
+            the list counts the top one of them.
     """
     # The top candidate of each concept, the first if equal; the others do not add to the sum.
     counted = utility
@@ -85,8 +90,8 @@ def fit_logistic(
         labels: (n,) 0 or 1; with `offsets` at most one 1 in a list.
         lower: (k,) lower bounds, infinite where there are none.
         upper: (k,) upper bounds, infinite where there are none.
-        offsets: (lists + 1,) where each list's rows start: a conditional logit of one row, or none, of each
-            list. None: independent rows.
+        offsets: (lists + 1,) where each list's rows start: a conditional logit of one row, or none,
+            of each list. None: independent rows.
         ridge: (k, k) precision of a normal prior around 0; by default none.
         start: (k,) coefficients to start from, such as those of similar rows; by default 0.
         fixed: (n,) log-odds of each row besides those of its features.

@@ -1,7 +1,8 @@
 """Qualifiers of a text: what it says about direction, side, degree and number.
 
-Mention and name may be nearly the same text and still speak of opposites ("high serum calcitriol" and "low serum
-calcitriol", "wedging of T11" and "of T12"). Embeddings put such texts close together, so this is checked by word.
+Mention and name may be nearly the same text and still speak of opposites ("high serum calcitriol"
+and "low serum calcitriol", "wedging of T11" and "of T12"). Embeddings put such texts close
+together, so this is checked by word.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ dominant | recessive
 pre- | post-
 """
 # Words that begin like a prefix but do not contain it.
-OTHERS = """
+NO_PREFIX = """
 pressure pressures presence presentation presenting pregnancy pregnant prevention prevalence predominance
 predominant predominantly preputial prepuce precipitated previous posture posturing postural hypothalamic hypothalamus
 hypophysis hypophyseal hypopharynx hypopharyngeal hypoglossal hypothenar hypochondrium macrophage macrophages microbial
@@ -73,13 +74,13 @@ HALF = 32
 
 def _sides() -> tuple[dict[str, int], dict[str, int]]:
     """Words and prefixes -> bits of what they say."""
-    words = dict.fromkeys(OTHERS.split(), 0)
+    words = dict.fromkeys(NO_PREFIX.split(), 0)
     prefixes: dict[str, int] = {}
     for pair, line in enumerate(OPPOSITES.replace("\n ", " ").strip().splitlines()):
         for side, listed in enumerate(line.split("|")):
             for word in listed.split():
-                kind = prefixes if word.endswith("-") else words
-                kind[word.rstrip("-")] = kind.get(word.rstrip("-"), 0) | 1 << (pair + HALF * side)
+                bits = prefixes if word.endswith("-") else words
+                bits[word.rstrip("-")] = bits.get(word.rstrip("-"), 0) | 1 << (pair + HALF * side)
     return words, prefixes
 
 
@@ -87,12 +88,13 @@ WORDS, PREFIXES = _sides()
 BEGINNING = re.compile("|".join(PREFIXES))
 
 
-def _said(text: str) -> tuple[int, int, int]:
+def _qualifier_bits(text: str) -> tuple[int, int, int]:
     """Sides of opposites in a text, the sides opposite to them, and numbers modulo 64, as bits.
 
     A text that names both sides of a pair counts as naming neither.
     """
-    sides = numbers = 0
+    sides = 0
+    numbers = 0
     for word in WORD.findall(text.lower()):
         if word in WORDS:
             sides |= WORDS[word]
@@ -110,8 +112,8 @@ def qualifier_agreement(
 ) -> np.ndarray:
     """Whether the qualifiers of names do not contradict those of their mentions.
 
-    They contradict each other if one says the opposite of the other, or if each has a number that the other lacks. A
-    qualifier that only one of them has contradicts nothing.
+    They contradict each other if one says the opposite of the other, or if each has a number that
+    the other lacks. A qualifier that only one of them has contradicts nothing.
 
     >>> pair = np.array([0])
     >>> [float(qualifier_agreement(["high sodium"], [name], pair, pair)[0]) for name in ("Low sodium", "Sodium")]
@@ -126,14 +128,13 @@ def qualifier_agreement(
     Returns:
         (m,) float64: 0 where they contradict each other, else 1.
     """
-    said = _columns([*mentions, *names])
-    sides, _, numbers = said[:, owner]
-    _, opposites, name_numbers = said[:, len(mentions) + name_codes]
+    bits = _bit_columns([*mentions, *names])
+    sides, _, numbers = bits[:, owner]
+    _, opposites, name_numbers = bits[:, len(mentions) + name_codes]
     differ = (numbers & ~name_numbers != 0) & (name_numbers & ~numbers != 0)
-    contradicts = (sides & opposites != 0) | differ
-    return 1.0 - contradicts
+    return np.where((sides & opposites != 0) | differ, 0.0, 1.0)
 
 
-def _columns(texts: Sequence[str]) -> np.ndarray:
-    """`_said` of each text, (3, n) uint64."""
-    return np.array(list(map(_said, texts)), np.uint64).reshape(-1, 3).T
+def _bit_columns(texts: Sequence[str]) -> np.ndarray:
+    """`_qualifier_bits` of each text, (3, n) uint64."""
+    return np.array(list(map(_qualifier_bits, texts)), np.uint64).reshape(-1, 3).T

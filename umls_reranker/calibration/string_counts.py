@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Before the names of tables that leave the mentions of calibration out.
-OF_TRAINING = "training."
+TRAINING = "training."
 # Hashes of names of concepts, in the file.
 NAMES = "names"
 # Prior mentions of a concept, distributed over types as in all of training.
@@ -29,9 +29,10 @@ PRIOR_TYPED = 2.0
 
 
 def counted_mentions(mentions: Dataset) -> Iterator[tuple[str, str, Sequence[str]]]:
-    """Text, gold concept and semantic types of the mentions of a split that have one gold concept (`trainable`)."""
-    columns = mentions["mention"][:], trainable(mentions["cui"][:]), mentions["semantic_types"][:]
-    yield from (row for row in zip(*columns, strict=True) if row[1])
+    """Text, gold concept and semantic types of the mentions with one gold concept (`trainable`)."""
+    cuis = trainable(mentions["cui"][:])
+    rows = zip(mentions["mention"][:], cuis, mentions["semantic_types"][:], strict=True)
+    yield from (row for row in rows if row[1])
 
 
 class PairCounts(NamedTuple):
@@ -41,10 +42,11 @@ class PairCounts(NamedTuple):
         strings: (n,) number of training mentions with each string.
         concepts: (k,) number of training mentions of each concept.
         uses: (m,) number of training mentions with the string and of the concept of each pair.
-        type_lifts: (m,) float64, how much more often than others training mentions of the concept have the mention's
-            semantic types, as a log. With n(t) training mentions of type t and p(t) its share of all,
-            ``log((n(c, t) + k p) / ((n(c) + k) p))`` for concept c, k being `PRIOR_TYPED`; 0 for a concept or a type
-            not seen in training, and for a mention without types.
+        type_lifts: (m,) float64, how much more often than others training mentions of the concept
+            have the mention's semantic types, as a log. With n(t) training mentions of type t and
+            p(t) its share of all, ``log((n(c, t) + k p) / ((n(c) + k) p))`` for concept c, k being
+            `PRIOR_TYPED`; 0 for a concept or a type not seen in training, and for a mention without
+            types.
     """
 
     strings: np.ndarray
@@ -54,10 +56,11 @@ class PairCounts(NamedTuple):
 
 
 class StringCounts:
-    """Counts of strings, concepts and types in the training split; strings are compared by `normalize_name`.
+    """Counts of strings, compared by `normalize_name`, concepts and types in the training split.
 
-    Made by `fit`, stored as one safetensors file. Two of a million strings share a hash with probability 3e-8. The
-    built-in model also knows names of concepts that its lists need not show, as hashes too (`with_names`).
+    Made by `fit`, stored as one safetensors file. Two of a million strings share a hash with
+    probability 3e-8. The built-in model also knows names of concepts that its lists need not show,
+    as hashes too (`with_names`).
     """
 
     def __init__(
@@ -68,13 +71,14 @@ class StringCounts:
 
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
-        """Count texts, gold CUIs and semantic types of training mentions; `UNKNOWN_TYPE` counts as no type."""
+        """Count texts, gold CUIs and semantic types; `UNKNOWN_TYPE` counts as no type."""
         counts: dict[str, Counter[str]] = {name: Counter() for name in TABLES}
         distinct = Counter(
             (normalize_name(text), cui, tuple(types)) for text, cui, types in mentions
         )
         for (text, cui, types), times in distinct.items():
-            string, concept = _key(text), _key(cui)
+            string = _key(text)
+            concept = _key(cui)
             counts["strings"][string] += times
             counts["concepts"][concept] += times
             counts["uses"][string + concept] += times
@@ -83,48 +87,47 @@ class StringCounts:
                 counts["typed_concepts"][concept] += times
                 counts["typed_uses"][kind + concept] += times
         tables = {}
-        for name, of_keys in counts.items():
-            hashes = hash_texts(list(of_keys))
+        for name, count_of_key in counts.items():
+            hashes = hash_texts(list(count_of_key))
             order = np.argsort(hashes)
-            tables[name] = hashes[order], np.array(list(of_keys.values()), dtype=np.int64)[order]
+            numbers = np.array(list(count_of_key.values()), dtype=np.int64)
+            tables[name] = hashes[order], numbers[order]
         return cls(tables)
 
     @classmethod
-    def of_split(cls, mentions: Dataset) -> StringCounts:
+    def from_split(cls, mentions: Dataset) -> StringCounts:
         """Count the mentions of a training split."""
         return cls.fit(counted_mentions(mentions))
 
     def plus(self, other: StringCounts) -> StringCounts:
         """The counts of both together."""
         tables = {}
-        for name, columns in self._tables.items():
-            hashes, counts = (
-                np.concatenate(pair) for pair in zip(columns, other._tables[name], strict=True)
-            )
-            distinct, number = np.unique(hashes, return_inverse=True)
-            tables[name] = distinct, np.bincount(number, counts, len(distinct)).astype(np.int64)
+        for name, (hashes, counts) in self._tables.items():
+            more_hashes, more_counts = other._tables[name]
+            both = np.concatenate([hashes, more_hashes])
+            distinct, number = np.unique(both, return_inverse=True)
+            sums = np.bincount(number, np.concatenate([counts, more_counts]), len(distinct))
+            tables[name] = distinct, sums.astype(np.int64)
         return StringCounts(tables, np.union1d(self._names, other._names))
 
     def with_names(self, cuis: Sequence[str], names: Sequence[str]) -> StringCounts:
-        """The counts with names of concepts, (n,) each, that lists need not show; acronyms are left out."""
+        """The counts with names of concepts, (n,) each, that lists need not show; no acronyms."""
         named = [
             (cui, name)
             for cui, name in zip(cuis, names, strict=True)
             if not ACRONYM.fullmatch(name)
         ]
-        forms, concepts = (
-            normalize_texts([name for _, name in named]),
-            hash_texts([cui for cui, _ in named]),
-        )
+        forms = normalize_texts([name for _, name in named])
+        concepts = hash_texts([cui for cui, _ in named])
         hashes = [hash_texts(texts) ^ concepts for texts in (forms, singular_words(forms))]
         return StringCounts(self._tables, np.unique(np.concatenate([self._names, *hashes])))
 
     def are_names(
         self, forms: Sequence[str], cuis: Sequence[str], rows: np.ndarray, concepts: np.ndarray
     ) -> np.ndarray:
-        """Whether each of m pairs of a normalized text, or its `singular_words`, and a concept is known as its name.
+        """Whether a text is known as a name of a concept, (m,) bool.
 
-        Arguments are those of `of_pairs`. Returns (m,) bool.
+        Arguments are those of `pair_counts`; a text is normalized, or its `singular_words`.
         """
         if not len(self._names):
             return np.zeros(len(rows), bool)
@@ -139,7 +142,7 @@ class StringCounts:
         """Whether each of k concepts was counted, (k,) bool."""
         return self._counts("concepts", hash_texts(list(map(_key, cuis)))) > 0
 
-    def of_pairs(
+    def pair_counts(
         self,
         forms: Sequence[str],
         types: TypeSets,
@@ -156,18 +159,19 @@ class StringCounts:
             rows: (m,) mention of each pair.
             concepts: (m,) concept of each pair.
         """
-        mention_keys, concept_keys = list(map(_key, forms)), list(map(_key, cuis))
+        mention_keys = list(map(_key, forms))
+        concept_keys = list(map(_key, cuis))
         concept_hashes = hash_texts(concept_keys)
-        of_strings = self._counts("strings", hash_texts(mention_keys))
-        of_concepts = self._counts("concepts", concept_hashes)
+        string_counts = self._counts("strings", hash_texts(mention_keys))
+        concept_counts = self._counts("concepts", concept_hashes)
         # A pair whose members were not seen was not seen either.
-        seen = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
+        seen = np.flatnonzero((string_counts > 0)[rows] & (concept_counts > 0)[concepts])
         uses = np.zeros(len(rows), np.int64)
-        pairs = _pairs(mention_keys, rows[seen], concept_keys, concepts[seen])
+        pairs = _joined_keys(mention_keys, rows[seen], concept_keys, concepts[seen])
         uses[seen] = self._counts("uses", hash_texts(pairs))
         typed = self._counts("typed_concepts", concept_hashes)
         lifts = self._type_lifts(types.sets, types.codes[rows], concept_keys, concepts, typed)
-        return PairCounts(of_strings, of_concepts, uses, lifts)
+        return PairCounts(string_counts, concept_counts, uses, lifts)
 
     def _type_lifts(
         self,
@@ -185,48 +189,45 @@ class StringCounts:
         seen = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
         if not len(seen):
             return lifts
-        starts, kind_keys = (
-            list_offsets(list(map(len, sets))),
-            [_key(kind) for kinds in sets for kind in kinds],
-        )
+        starts = list_offsets(list(map(len, sets)))
+        type_keys = [_key(name) for names in sets for name in names]
         # Each type of each pair.
         owner, kinds = expand_ranges(starts[codes[seen]], starts[codes[seen] + 1])
-        pairs = _pairs(kind_keys, kinds, concept_keys, concepts[seen][owner])
-        typed_uses = self._counts("typed_uses", hash_texts(pairs))
-        uses = np.bincount(owner, typed_uses, len(seen))
-        of_kinds = np.bincount(
-            owner, self._counts("types", hash_texts(kind_keys))[kinds], len(seen)
-        )
-        share = of_kinds / max(1, self._tables["types"][1].sum())
+        pairs = _joined_keys(type_keys, kinds, concept_keys, concepts[seen][owner])
+        uses = np.bincount(owner, self._counts("typed_uses", hash_texts(pairs)), len(seen))
+        type_counts = self._counts("types", hash_texts(type_keys))[kinds]
+        total = max(1, self._tables["types"][1].sum())
+        share = np.bincount(owner, type_counts, len(seen)) / total
         expected = (typed[concepts[seen]] + PRIOR_TYPED) * share
         known = expected > 0
         lifts[seen[known]] = np.log((uses + PRIOR_TYPED * share)[known] / expected[known])
         return lifts
 
-    def save(self, path: Path, of_training: StringCounts | None = None) -> None:
+    def save(self, path: Path, training_counts: StringCounts | None = None) -> None:
         """Write a safetensors file.
 
         Args:
             path: the file.
-            of_training: counts without the mentions of calibration, to calibrate again; None stores none.
+            training_counts: counts without the mentions of calibration, to calibrate again; None
+                stores none.
         """
         from safetensors.numpy import save_file
 
         arrays: dict[str, np.ndarray] = {}
-        for prefix, tables in (("", self), (OF_TRAINING, of_training)):
-            for name, (keys, counts) in tables._tables.items() if tables is not None else ():
-                arrays |= {f"{prefix}{name}.hash": keys, f"{prefix}{name}.count": counts}
+        for prefix, counts in (("", self), (TRAINING, training_counts)):
+            for name, (hashes, numbers) in counts._tables.items() if counts is not None else ():
+                arrays |= {f"{prefix}{name}.hash": hashes, f"{prefix}{name}.count": numbers}
         if len(self._names):
             arrays[NAMES] = self._names
         save_file(arrays, path, metadata={"schema_version": "1"})
 
     @classmethod
-    def load(cls, path: Path, *, of_training: bool = False) -> StringCounts:
+    def load(cls, path: Path, *, is_training: bool = False) -> StringCounts:
         """Inverse of `save`.
 
         Args:
             path: the file.
-            of_training: load the counts without the mentions of calibration.
+            is_training: load the counts without the mentions of calibration.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -236,7 +237,7 @@ class StringCounts:
 
         try:
             arrays = load_file(path)
-            prefix = OF_TRAINING if of_training else ""
+            prefix = TRAINING if is_training else ""
             tables = {
                 name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"])
                 for name in TABLES
@@ -262,11 +263,9 @@ def _key(text: str) -> str:
     return f"{len(text)}:{text}"
 
 
-def _pairs(
-    keys: Sequence[str], rows: np.ndarray, others: Sequence[str], other_rows: np.ndarray
+def _joined_keys(
+    keys: Sequence[str], rows: np.ndarray, other_keys: Sequence[str], other_rows: np.ndarray
 ) -> list[str]:
     """Keys of pairs, from the keys of their two members."""
-    return [
-        keys[row] + others[other]
-        for row, other in zip(rows.tolist(), other_rows.tolist(), strict=True)
-    ]
+    pairs = zip(rows.tolist(), other_rows.tolist(), strict=True)
+    return [keys[row] + other_keys[other] for row, other in pairs]

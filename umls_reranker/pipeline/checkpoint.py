@@ -30,7 +30,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         dictionary=describe_dictionary(report),
     )
     splits = run.splits("mentions")
-    train_counts = StringCounts.of_split(splits["train"])
+    train_counts = StringCounts.from_split(splits["train"])
     return ModelSource(
         folder=folder,
         cross_encoder=PairScorer.from_folder(
@@ -38,5 +38,5 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         ),
         origin=origin,
         hierarchy=ConceptTable.load(run.path / "concepts").hierarchy,
-        counts=train_counts.plus(StringCounts.of_split(splits["dev"])),
+        counts=train_counts.plus(StringCounts.from_split(splits["dev"])),
     )
