@@ -15,7 +15,10 @@ TEN = "acute biologic care decision effort for good health in joint"
         # Letters count as they are written: alpha spelled out holds no α.
         ("tumour necrosis factor alpha (TNF-α)", {}),
         ("HSP (heat shock protein) binds", {"HSP": "heat shock protein"}),
-        ("the interferon regulatory factor 5 (IRF5; see text)", {"IRF5": "interferon regulatory factor 5"}),
+        (
+            "the interferon regulatory factor 5 (IRF5; see text)",
+            {"IRF5": "interferon regulatory factor 5"},
+        ),
         ("first heart rate (HR), later human resources (HR)", {"HR": "heart rate"}),
         # No letter of the short form may be missing, and its first one starts a word.
         ("low back pain (XYZ)", {}),
@@ -33,10 +36,17 @@ TEN = "acute biologic care decision effort for good health in joint"
         ("type 1.5 diabetes.(TD)", {"TD": "type 1.5 diabetes."}),
         ("type one. diabetes (TD)", {}),
         # Any white space parts words.
-        ("patients with\nacute myocardial\ninfarction (AMI)", {"AMI": "acute myocardial\ninfarction"}),
+        (
+            "patients with\nacute myocardial\ninfarction (AMI)",
+            {"AMI": "acute myocardial\ninfarction"},
+        ),
         ("low\u00a0heart\u2009rate (HR)", {"HR": "heart\u2009rate"}),
-        ("MRI (magnetic resonance imaging) (MRI)(ECG) or (none)", {"MRI": "magnetic resonance imaging"}),
-        # A short form has 2 to 10 characters in one or two words, starts with a letter or digit and has a letter.
+        (
+            "MRI (magnetic resonance imaging) (MRI)(ECG) or (none)",
+            {"MRI": "magnetic resonance imaging"},
+        ),
+        # A short form has 2 to 10 characters in one or two words, starts with a letter or digit
+        # and has a letter.
         (f"{TEN} (ABCDEFGHIJ)", {"ABCDEFGHIJ": TEN}),
         (f"{TEN} keeping (ABCDEFGHIJK)", {}),
         ("vitamin (V)", {}),
@@ -76,7 +86,8 @@ class CountedText(str):
 
 
 @pytest.mark.parametrize(
-    "part", ["(a) ", "ab (cd) ", "heat shock protein (HSP) ", "a [(", "a. (bbbbb) ", "x" * 500 + " (xx)"]
+    "part",
+    ["(a) ", "ab (cd) ", "heat shock protein (HSP) ", "a [(", "a. (bbbbb) ", "x" * 500 + " (xx)"],
 )
 def test_each_character_before_a_parenthesis_is_read_once(part):
     text = CountedText(part * (20_000 // len(part)))

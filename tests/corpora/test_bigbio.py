@@ -1,4 +1,4 @@
-"""BigBIO's schema: which id of an entity counts, what is malformed, and tables that are something else."""
+"""BigBIO's schema: which id of an entity counts, what is malformed, and other tables."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +14,13 @@ TEXT = "A cold heart"
 
 def entity(start=2, end=6, text="cold", kind="T047", ids=(("UMLS", "C0009443"),), **keys):
     normalized = [{"db_name": name, "db_id": value} for name, value in ids]
-    return {"id": "e", "type": kind, "text": [text], "offsets": [[start, end]], "normalized": normalized} | keys
+    return {
+        "id": "e",
+        "type": kind,
+        "text": [text],
+        "offsets": [[start, end]],
+        "normalized": normalized,
+    } | keys
 
 
 def row(*entities, doc_id="1", **passage):
@@ -31,7 +37,14 @@ def read(tmp_path, *rows):
 
 
 def test_ids_of_the_umls_go_before_others(tmp_path):
-    several = entity(ids=[("MESH", "D003139"), ("NCI", "C0000009"), ("UMLS", "C0009443"), ("umls", "UMLS:C0000001")])
+    several = entity(
+        ids=[
+            ("MESH", "D003139"),
+            ("NCI", "C0000009"),
+            ("UMLS", "C0009443"),
+            ("umls", "UMLS:C0000001"),
+        ]
+    )
     bare = entity(7, 12, "heart", "Organ", [(None, "C0018787")])
     prefixed = entity(0, 1, "A", "T001,T002", [("Metathesaurus", "UMLS:C0000002")])
     foreign = entity(ids=[("NCI", "C0000009")], kind="Finding"), entity(ids=[], kind="T033")
@@ -81,7 +94,9 @@ def test_what_is_malformed_is_left_out_and_named(tmp_path, faulty):
 
 def test_tables_of_another_schema_and_broken_files_are_named(tmp_path):
     pq.write_table(pa.table({"document_id": ["1"], "text": ["a"]}), tmp_path / "lacking")
-    pq.write_table(pa.table({"document_id": ["1"], "passages": ["a"], "entities": ["b"]}), tmp_path / "texts")
+    pq.write_table(
+        pa.table({"document_id": ["1"], "passages": ["a"], "entities": ["b"]}), tmp_path / "texts"
+    )
     path = write_bigbio(tmp_path / "c.parquet", [row(entity())])
     (tmp_path / "cut").write_bytes(path.read_bytes()[:-20])
     for name in ("lacking", "texts", "cut"):

@@ -19,7 +19,9 @@ def annotation(offset=2, length=4, text="cold", locations=None, **infons):
 
 
 def document(*annotations, doc_id="1", **passage):
-    return bioc_document(doc_id, {"offset": 0, "text": TEXT, "annotations": [*annotations]} | passage)
+    return bioc_document(
+        doc_id, {"offset": 0, "text": TEXT, "annotations": [*annotations]} | passage
+    )
 
 
 def read(tmp_path, *documents):
@@ -35,7 +37,10 @@ def read(tmp_path, *documents):
     [
         ({"identifier": "UMLS:C0009443", "type": "T047,T184"}, ("T047", "T184")),
         ({"identifier": "MESH:D003139", "UMLS": "C0009443", "sty": "T047"}, ("T047",)),
-        ({"type": "T047", "concept": "C0000001", "identifier": "MESH:D003139|C0009443;C0000002"}, ("T047",)),
+        (
+            {"type": "T047", "concept": "C0000001", "identifier": "MESH:D003139|C0009443;C0000002"},
+            ("T047",),
+        ),
         ({"identifiers": ["MESH:D003139", "UMLS:C0009443"], "valid": True, "score": None}, ()),
         ({"MESH": "D003139|D010051", "type": "Disease"}, ()),
         ({"identifier": "-", "type": "Disease"}, ()),
@@ -63,11 +68,21 @@ def test_what_has_no_concept_or_several_pieces_is_counted(tmp_path):
 
 def test_sentences_hold_text_and_annotations(tmp_path):
     sentences = [
-        {"offset": 0, "text": "A cold", "infons": {}, "annotations": [annotation()], "relations": []},
+        {
+            "offset": 0,
+            "text": "A cold",
+            "infons": {},
+            "annotations": [annotation()],
+            "relations": [],
+        },
         {"offset": 7, "text": "heart", "infons": {}, "annotations": [], "relations": []},
     ]
-    mentions, _ = read(tmp_path, document(text="", sentences=sentences), document(sentences=sentences, doc_id="2"))
-    assert mentions == [Mention(one, 2, 6, "cold", "A ", " heart", (("C0009443",),), ("T047",)) for one in "12"]
+    mentions, _ = read(
+        tmp_path, document(text="", sentences=sentences), document(sentences=sentences, doc_id="2")
+    )
+    assert mentions == [
+        Mention(one, 2, 6, "cold", "A ", " heart", (("C0009443",),), ("T047",)) for one in "12"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Formats of annotated text: the same mentions from each, told apart by content, and one of your own."""
+"""Formats of annotated text: the same mentions from each, told apart by content, and your own."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Lists are the same from any source: objects, Arrow tables of any layout, or rows of a dictionary."""
+"""Lists are the same from any source: objects, any Arrow tables, or rows of a dictionary."""
 
 import numpy as np
 import pyarrow as pa

@@ -143,7 +143,10 @@ def test_an_array_is_a_file_of_rows_and_stdin_a_file(tmp_path, monkeypatch):
         (tmp_path / name).write_text(json.dumps(ROWS, indent=1))
         (batch,) = read_rows(tmp_path / name)
         assert batch.content == ROWS and [at.number for at in batch.positions] == [*range(1, 24)]
-    code = "from umls_reranker.lists.read import *; print(sum(len(rows.content) for rows in read_rows(Path('-'))))"
+    code = (
+        "from umls_reranker.lists.read import *; "
+        "print(sum(len(rows.content) for rows in read_rows(Path('-'))))"
+    )
     for text in (json.dumps(ROWS), "".join(json.dumps(row) + "\n" for row in ROWS)):
         found = subprocess.run(
             [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True

@@ -20,7 +20,11 @@ from umls_reranker.vocab.rrf import RelationTable
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 
-MRREL = (("C9000001", "PAR", "C9000002"), ("C9000004", "SIB", "C9000035"), ("C9000005", "RO", "C9000006"))
+MRREL = (
+    ("C9000001", "PAR", "C9000002"),
+    ("C9000004", "SIB", "C9000035"),
+    ("C9000005", "RO", "C9000006"),
+)
 RETIRED = ("C9999901|2018AA|SY|||C9000013|Y|", "C9999902|2018AA|DEL||||N|")
 
 
@@ -39,7 +43,10 @@ def prepare(tmp_path, monkeypatch):
     }
 
     def run(*argv, **keys):
-        content = {key: value if isinstance(value, list) else str(value) for key, value in (recipe | keys).items()}
+        content = {
+            key: value if isinstance(value, list) else str(value)
+            for key, value in (recipe | keys).items()
+        }
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
         monkeypatch.setattr(sys, "argv", ["prepare_data.py", str(tmp_path / "config.yaml"), *argv])
         runpy.run_path(str(SCRIPT))["main"]()
@@ -53,7 +60,10 @@ def write(path, *lines):
 
 
 def write_optional_files(meta):
-    lines = [f"{one}|A1|AUI|{kind}|{two}|A2|AUI||R1||MINI|MINI|||N||\n".encode() for one, kind, two in MRREL]
+    lines = [
+        f"{one}|A1|AUI|{kind}|{two}|A2|AUI||R1||MINI|MINI|||N||\n".encode()
+        for one, kind, two in MRREL
+    ]
     (meta / "MRREL.RRF.gz").write_bytes(gzip.compress(b"".join(lines)))
     write(meta / "MRCUI.RRF", *RETIRED)
     write(meta.parent / "release.dat", "umls.release.name=2021AA")
@@ -64,7 +74,9 @@ def report_of(run, stage):
 
 
 def cuis_of(run):
-    return sorted(cui for split in RunFolder(run).splits("mentions").values() for ((cui,),) in split["cui"])
+    return sorted(
+        cui for split in RunFolder(run).splits("mentions").values() for ((cui,),) in split["cui"]
+    )
 
 
 def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
@@ -128,15 +140,27 @@ def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
 def test_one_ontology_or_several(prepare, tmp_path):
     obo = write_obo(tmp_path / "x.obo")
     other = tmp_path / "y.obo"
-    write(other, "[Term]", "id: Y:1", "name: zebra fever", 'synonym: "stripes" EXACT []', "xref: UMLS:C9999901")
+    write(
+        other,
+        "[Term]",
+        "id: Y:1",
+        "name: zebra fever",
+        'synonym: "stripes" EXACT []',
+        "xref: UMLS:C9999901",
+    )
     one = prepare(concept_source="obo", obo=obo, obo_type_roots=[TYPE_ROOT])
     assert len(ConceptTable.load(one / "concepts")) == 40
     assert [source["file"] for source in report_of(one, "concepts")["vocabularies"]] == ["x.obo"]
     both = prepare(concept_source="obo", obo=[str(obo), str(other)], obo_type_roots=[TYPE_ROOT])
     concepts = ConceptTable.load(both / "concepts")
     assert concepts.names(concepts.rows(["C9999901"])[0]) == ["zebra fever", "stripes"]
-    assert [source["file"] for source in report_of(both, "concepts")["vocabularies"]] == ["x.obo", "y.obo"]
-    assert {"obo 1", "obo 2"} <= set(json.loads((both / "concepts" / "manifest.json").read_text())["inputs"])
+    assert [source["file"] for source in report_of(both, "concepts")["vocabularies"]] == [
+        "x.obo",
+        "y.obo",
+    ]
+    assert {"obo 1", "obo 2"} <= set(
+        json.loads((both / "concepts" / "manifest.json").read_text())["inputs"]
+    )
 
 
 def test_a_file_of_names_is_a_dictionary(prepare, tmp_path):
@@ -144,7 +168,11 @@ def test_a_file_of_names_is_a_dictionary(prepare, tmp_path):
     run = prepare(concept_source="names", names=tmp_path / "names.txt")
     assert ConceptTable.load(run / "concepts").rows(["10", "X:1"]).tolist() == [0, 1]
     report = report_of(run, "concepts")
-    assert (report["concepts"], report["names"], report["vocabularies"][0]["file"]) == (2, 3, "names.txt")
+    assert (report["concepts"], report["names"], report["vocabularies"][0]["file"]) == (
+        2,
+        3,
+        "names.txt",
+    )
     assert prepare(concept_source="names", names=tmp_path / "names.txt", umls_dir="") == run
     with pytest.raises(UserError, match="names: .*concept_source"):
         prepare(names=tmp_path / "names.txt")
@@ -153,11 +181,18 @@ def test_a_file_of_names_is_a_dictionary(prepare, tmp_path):
 def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
     lists = [
         {"entity": "cold", "doc_id": f"d{n}", "cui": "C9999901", "split": SPLITS[n % 4]}
-        | {"candidates": [{"name": "cold", "cui": "C9999901", "semantic_types": ["Disease or Syndrome"]}]}
+        | {
+            "candidates": [
+                {"name": "cold", "cui": "C9999901", "semantic_types": ["Disease or Syndrome"]}
+            ]
+        }
         for n in range(12)
     ]
     keys = dict.fromkeys(("corpus", "train_documents", "dev_documents", "umls_dir"), "")
-    keys |= {"candidate_lists": write_lists(tmp_path / "own.jsonl", lists), "obo": write_obo(tmp_path / "x.obo")}
+    keys |= {
+        "candidate_lists": write_lists(tmp_path / "own.jsonl", lists),
+        "obo": write_obo(tmp_path / "x.obo"),
+    }
     with pytest.raises(UserError, match="obo: .*concept_source"):
         prepare(**keys)
     run = prepare(**keys, concept_source="obo", obo_type_roots=[TYPE_ROOT])
@@ -174,7 +209,10 @@ def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path):
     whole = cuis_of(prepare())
     run = prepare(corpus=[str(one), str(two)])
     assert cuis_of(run) == whole
-    assert set(json.loads((run / "mentions" / "manifest.json").read_text())["inputs"]) >= {"corpus 1", "corpus 2"}
+    assert set(json.loads((run / "mentions" / "manifest.json").read_text())["inputs"]) >= {
+        "corpus 1",
+        "corpus 2",
+    }
     (tmp_path / "parquet").mkdir()
     write_bigbio(tmp_path / "parquet" / "train.parquet", as_bigbio(tmp_path / "corpus.txt"))
     assert cuis_of(prepare(corpus=tmp_path / "parquet")) == whole

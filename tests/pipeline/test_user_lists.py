@@ -1,4 +1,4 @@
-"""User-provided candidate lists: what is read, what is written, and what is refused with its row."""
+"""User-provided candidate lists: what is read and written, and what is refused with its row."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ CUIS = ("C0009443", "C0009443", "C0009264", "HP:0000118")
 
 
 def make_rows(count=24):
-    """Mention i is of document i // 2; its list is NAMES from i % 4 on, its concept the list's second."""
+    """Mention i is of document i // 2; its list is NAMES from i % 4 on, its concept the second."""
     rows = []
     for row in range(count):
         at = [(row + place) % 4 for place in range(3)]

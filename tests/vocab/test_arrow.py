@@ -23,7 +23,11 @@ def write(path, *batches):
 
 
 def test_what_is_written_is_mapped_and_read_by_datasets(tmp_path):
-    arrays = {"number": np.arange(3), "words": pa.array(ROWS["words"]), "kind": pa.chunked_array([[0], [1, 0]])}
+    arrays = {
+        "number": np.arange(3),
+        "words": pa.array(ROWS["words"]),
+        "kind": pa.chunked_array([[0], [1, 0]]),
+    }
     path = write(tmp_path / "new" / "train.arrow", ROWS, arrays)
     twice = {name: values * 2 for name, values in ROWS.items()}
     assert open_arrow(path).to_pydict() == twice

@@ -8,17 +8,32 @@ import pytest
 from pyarrow import parquet
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, iter_concepts, write_concepts
+from umls_reranker.vocab.concepts import (
+    Concept,
+    ConceptTable,
+    concept_table,
+    iter_concepts,
+    write_concepts,
+)
 from umls_reranker.vocab.names import read_name_concepts
 from umls_reranker.vocab.types import TypeHierarchy
 
 ROWS = [
     {"id": "D2|10", "name": "flu", "preferred": "", "semantic_type": "T047", "source": "A"},
     {"id": "007", "name": "NA", "preferred": "0", "semantic_type": "no such type", "source": "A"},
-    {"id": " D2", "name": " the | flu ", "preferred": "true", "semantic_type": "Sign or Symptom|t047", "source": "B"},
+    {
+        "id": " D2",
+        "name": " the | flu ",
+        "preferred": "true",
+        "semantic_type": "Sign or Symptom|t047",
+        "source": "B",
+    },
     {"id": "D2|007|11", "name": "flu", "preferred": "no", "semantic_type": "", "source": "B"},
 ]
-CONCEPTS = [Concept("007", "NA"), Concept("D2", "the | flu", ("flu",), ("T184", "T047"), "", ("10", "11"))]
+CONCEPTS = [
+    Concept("007", "NA"),
+    Concept("D2", "the | flu", ("flu",), ("T184", "T047"), "", ("10", "11")),
+]
 
 
 def write(path, rows):
@@ -46,7 +61,9 @@ def test_a_table_has_a_name_a_row(tmp_path, ending):
 
 
 def test_numbers_of_json_are_ids_and_the_first_name_is_preferred(tmp_path):
-    (tmp_path / "names").write_text('{"name": "one", "id": 73211009}\n{"name": "two", "id": 73211009}\n')
+    (tmp_path / "names").write_text(
+        '{"name": "one", "id": 73211009}\n{"name": "two", "id": 73211009}\n'
+    )
     assert read(tmp_path / "names")[0] == [Concept("73211009", "one", ("two",))]
 
 

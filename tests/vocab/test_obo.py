@@ -30,7 +30,9 @@ def read(tmp_path, content, **options):
 
 
 def test_reads_the_miniature_ontology(tmp_path):
-    concepts, hierarchy, *_, report = concepts_of(write_obo(tmp_path / "x.obo"), type_roots=[TYPE_ROOT])
+    concepts, hierarchy, *_, report = concepts_of(
+        write_obo(tmp_path / "x.obo"), type_roots=[TYPE_ROOT]
+    )
     assert [(c.cui, c.semantic_types, (c.name, *c.synonyms)) for c in concepts] == [
         (cui, (BRANCHES[type_id],), names) for cui, (type_id, names) in VOCABULARY.items()
     ]
@@ -48,14 +50,24 @@ def test_reads_escapes_comments_qualifiers_and_other_stanzas(tmp_path):
         "! a comment\n[Term] \nid: X:1 ! the id\nname: alpha\\, beta ! a comment\n! another\n"
         'def: "Said to be \\"odd\\"." [ref:1] {source="y"}\n'
         'synonym: "gamma \\"g\\"" EXACT layperson [ref:1, ref:2]\n'
-        'xref: UMLS_CUI:C0000001 "label" {source="z"}\nxref: SNOMEDCT_US:1\nrelationship: part_of X:2\n\n'
+        'xref: UMLS_CUI:C0000001 "label" {source="z"}\nxref: SNOMEDCT_US:1\n'
+        "relationship: part_of X:2\n\n"
         "[Typedef]\nid: part_of\nname: part of\nxref: UMLS:C0000009\nnot a tag value line\n"
     )
-    assert read(tmp_path, content)[0] == [Concept("C0000001", "alpha, beta", ('gamma "g"',), (), 'Said to be "odd".')]
+    assert read(tmp_path, content)[0] == [
+        Concept("C0000001", "alpha, beta", ('gamma "g"',), (), 'Said to be "odd".')
+    ]
 
 
 def test_only_the_scopes_asked_for_are_kept(tmp_path):
-    scopes = ['"e" EXACT []', '"n" NARROW []', '"b" BROAD []', '"r" RELATED []', '"u" []', '"e" EXACT x []']
+    scopes = [
+        '"e" EXACT []',
+        '"n" NARROW []',
+        '"b" BROAD []',
+        '"r" RELATED []',
+        '"u" []',
+        '"e" EXACT x []',
+    ]
     content = stanza(1, *(f"synonym: {scope}" for scope in scopes), cui="C0000001")
     read_from = read(tmp_path, content)
     assert read_from.concepts[0].synonyms == ("e",)
@@ -77,8 +89,17 @@ def test_terms_are_dropped_merged_and_counted(tmp_path):
     )
     concepts, *_, report = read(tmp_path, content)
     # Term 4 counts for its first CUI only, so the other CUI has only the name of term 6.
-    assert concepts == [Concept("C0000001", "one"), Concept("C0000004", "IV", ("V", "four"), (), "Five.")]
-    expected = {"terms": 6, "obsolete": 1, "without_cui": 2, "merged_terms": 1, "dropped_synonyms": 0}
+    assert concepts == [
+        Concept("C0000001", "one"),
+        Concept("C0000004", "IV", ("V", "four"), (), "Five."),
+    ]
+    expected = {
+        "terms": 6,
+        "obsolete": 1,
+        "without_cui": 2,
+        "merged_terms": 1,
+        "dropped_synonyms": 0,
+    }
     assert report == expected
 
 
@@ -94,7 +115,10 @@ def test_a_term_has_every_branch_it_is_or_descends_from(tmp_path):
         + stanza(8, "is_a: X:1", "is_obsolete: true", name="obsolete branch")
     )
     concepts, hierarchy, *_ = read(tmp_path, content, type_roots=["X:1"])
-    assert [(kind, hierarchy.name(kind)) for kind in hierarchy] == [("X:2", "heart"), ("X:3", "lung")]
+    assert [(kind, hierarchy.name(kind)) for kind in hierarchy] == [
+        ("X:2", "heart"),
+        ("X:3", "lung"),
+    ]
     assert {c.cui: c.semantic_types for c in concepts} == {
         "C0000002": ("X:2",),
         "C0000004": ("X:2", "X:3"),
@@ -110,9 +134,11 @@ def test_a_term_has_every_branch_it_is_or_descends_from(tmp_path):
 def test_an_exact_match_goes_before_cross_references(tmp_path):
     content = (
         "[Term]\nid: X:1\nname: one\nxref: UMLS:C0000009\nxref: UMLS:C0000001\n"
-        'property_value: skos:exactMatch UMLS:C0000001 {source="x"}\nproperty_value: skos:closeMatch UMLS:C0000007\n\n'
+        'property_value: skos:exactMatch UMLS:C0000001 {source="x"}\n'
+        "property_value: skos:closeMatch UMLS:C0000007\n\n"
         "[Term]\nid: X:2\nname: two\nxref: UMLS:C0000009\n"
-        'property_value: exactMatch "http://linkedlifedata.com/resource/umls/id/C0000002" xsd:anyURI\n\n'
+        'property_value: exactMatch "http://linkedlifedata.com/resource/umls/id/C0000002" '
+        "xsd:anyURI\n\n"
         "[Term]\nid: X:3\nname: three\nproperty_value: exactMatch http://example.org/mesh/C0000005\n"
     )
     concepts, *_, report = read(tmp_path, content)
@@ -142,7 +168,8 @@ def test_relations_lead_to_the_nearest_concepts_above(tmp_path):
 
 def test_several_ontologies_become_one(tmp_path):
     first = (
-        "ontology: one\ndata-version: 1.0\nproperty_value: dcterms:license https://example.org/cc0 xsd:anyURI\n\n"
+        "ontology: one\ndata-version: 1.0\n"
+        "property_value: dcterms:license https://example.org/cc0 xsd:anyURI\n\n"
         + stanza(1, name="root")
         + stanza(2, "is_a: X:1", 'synonym: "uno" EXACT []', name="one", cui="C0000001")
     )
@@ -162,18 +189,30 @@ def test_several_ontologies_become_one(tmp_path):
     assert list(merged.hierarchy) == ["X:2", "X:3"]
     assert merged.parents == [("C0000004", "C0000001")]
     assert merged.vocabularies == [
-        {"file": "one.obo", "id": "one", "version": "1.0", "license": "https://example.org/cc0", "terms": 2},
+        {
+            "file": "one.obo",
+            "id": "one",
+            "version": "1.0",
+            "license": "https://example.org/cc0",
+            "terms": 2,
+        },
         {"file": "two.obo", "id": "", "version": "2.0", "license": "", "terms": 3},
     ]
     assert (report["terms"], report["merged_terms"]) == (5, 1)
     # The one that comes first gives the names.
-    assert concepts_of(*paths[::-1]).concepts[0] == Concept("C0000001", "One", ("one", "uno"), (), "First.")
+    assert concepts_of(*paths[::-1]).concepts[0] == Concept(
+        "C0000001", "One", ("one", "uno"), (), "First."
+    )
 
 
 GOOD = stanza(1, name="good", cui="C0000001")
 MALFORMED = [
     (b"[Term]\nid: X:2\nname: x\njust words\n", 9, "expected `tag: value`, found 'just words'"),
-    (b"[Term]\nid: X:2\nname: x\nsynonym: bare EXACT []\n", 9, "`synonym:` without a quoted string"),
+    (
+        b"[Term]\nid: X:2\nname: x\nsynonym: bare EXACT []\n",
+        9,
+        "`synonym:` without a quoted string",
+    ),
     (b'[Term]\nid: X:2\nname: x\nsynonym: " " EXACT []\n', 9, "`synonym:` without a quoted string"),
     (b"[Term]\nid: X:2\nname: caf\xe9\n", 8, "not UTF-8 (byte 0xe9 at column 10)"),
     (b"[Term]\nid: X:2\nname: x\nis_a:\n", 9, "`is_a:` without a value"),
@@ -184,7 +223,9 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("content", "line", "what"), MALFORMED)
 def test_a_malformed_line_is_named(tmp_path, content, line, what):
-    path = write(tmp_path / "x.obo", GOOD.encode() + content + b"\n\n" + stanza(3, cui="C0000003").encode())
+    path = write(
+        tmp_path / "x.obo", GOOD.encode() + content + b"\n\n" + stanza(3, cui="C0000003").encode()
+    )
     with pytest.raises(UserError) as error:
         concepts_of(path)
     assert str(error.value).startswith(f"{path}:{line}: {what}")
@@ -192,8 +233,15 @@ def test_a_malformed_line_is_named(tmp_path, content, line, what):
 
 def test_broken_and_useless_files_are_named(tmp_path):
     packed = gzip.compress(write_obo(tmp_path / "good.obo").read_bytes())
-    assert concepts_of(write(tmp_path / "good.obo.gz", packed))[0] == concepts_of(tmp_path / "good.obo")[0]
-    for name, content in {"cut.gz": packed[:300], "page.html": "<html>\n", "bare.obo": stanza(1)}.items():
+    assert (
+        concepts_of(write(tmp_path / "good.obo.gz", packed))[0]
+        == concepts_of(tmp_path / "good.obo")[0]
+    )
+    for name, content in {
+        "cut.gz": packed[:300],
+        "page.html": "<html>\n",
+        "bare.obo": stanza(1),
+    }.items():
         with pytest.raises(UserError, match=name):
             concepts_of(write(tmp_path / name, content))
     with pytest.raises(UserError, match="absent.obo"):
@@ -201,12 +249,26 @@ def test_broken_and_useless_files_are_named(tmp_path):
 
 
 PIECES = st.sampled_from(
-    ["[Term]\n", "[", "id: ", "X:1", "X:2", "\n", "name: ", "x", "xref: UMLS:C0000001\n", "is_a: X:1\n", "synonym: "]
+    [
+        "[Term]\n",
+        "[",
+        "id: ",
+        "X:1",
+        "X:2",
+        "\n",
+        "name: ",
+        "x",
+        "xref: UMLS:C0000001\n",
+        "is_a: X:1\n",
+        "synonym: ",
+    ]
     + ['"', GOOD, 'synonym: "s" EXACT []\n', "is_obsolete: true\n", "\\", " ! ", "def: ", "\0"]
 ).map(str.encode)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), max_size=25))
 def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path: Path, pieces):
     path = write(tmp_path / "x.obo", b"".join(pieces))

@@ -40,7 +40,10 @@ def test_siblings_suppressed_lines_and_concepts_outside_are_left_out(tmp_path):
         ("CL1", "PAR", CUIS[4]),
     ]
     rows = np.arange(6)
-    assert np.argwhere(build(tmp_path, *triples).related(rows[:, None], rows)).tolist() == [[0, 1], [1, 0]]
+    assert np.argwhere(build(tmp_path, *triples).related(rows[:, None], rows)).tolist() == [
+        [0, 1],
+        [1, 0],
+    ]
 
 
 @pytest.mark.parametrize("bad", [line(CUIS[0], "PAR", CUIS[1])[:-10], line("", "PAR", CUIS[1])])
@@ -51,12 +54,19 @@ def test_a_malformed_line_is_named(tmp_path, bad):
 
 
 TRIPLES = st.tuples(
-    st.sampled_from([*CUIS, "C9999999", "X"]), st.sampled_from([*RELATIONS, "SIB", "RO"]), st.sampled_from(CUIS)
+    st.sampled_from([*CUIS, "C9999999", "X"]),
+    st.sampled_from([*RELATIONS, "SIB", "RO"]),
+    st.sampled_from(CUIS),
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(triples=st.lists(TRIPLES, min_size=1, max_size=12), pairs_at_once=st.sampled_from([2, 4_000_000]))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    triples=st.lists(TRIPLES, min_size=1, max_size=12),
+    pairs_at_once=st.sampled_from([2, 4_000_000]),
+)
 def test_the_table_says_what_the_file_says(tmp_path, triples, pairs_at_once):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relations_module, "PAIRS_AT_ONCE", pairs_at_once)
@@ -64,6 +74,7 @@ def test_the_table_says_what_the_file_says(tmp_path, triples, pairs_at_once):
     known = {(a, b) for a, kind, b in triples if a in CUIS and a != b and kind in RELATIONS}
     rows = np.arange(-1, len(CUIS))
     expected = [
-        [a >= 0 and b >= 0 and bool({(CUIS[a], CUIS[b]), (CUIS[b], CUIS[a])} & known) for b in rows] for a in rows
+        [a >= 0 and b >= 0 and bool({(CUIS[a], CUIS[b]), (CUIS[b], CUIS[a])} & known) for b in rows]
+        for a in rows
     ]
     assert table.related(rows[:, None], rows).tolist() == expected

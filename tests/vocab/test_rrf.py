@@ -35,10 +35,16 @@ def read(folder, **options):
 def test_reads_the_miniature_release(tmp_path):
     table, report = read_files(write_rrf(tmp_path))
     concepts = list(iter_concepts(table))
-    assert [(c.cui, (c.semantic_types[0], (c.name, *c.synonyms))) for c in concepts] == list(VOCABULARY.items())
+    assert [(c.cui, (c.semantic_types[0], (c.name, *c.synonyms))) for c in concepts] == list(
+        VOCABULARY.items()
+    )
     assert [c.cui for c in concepts if c.definition] == ["C9000002"]
     assert concepts[1].definition == "Too much sugar in the blood."
-    assert report == {"names_read": 88, "names_kept": 88, "dropped": {"LAT": 0, "SAB": 0, "SUPPRESS": 0}}
+    assert report == {
+        "names_read": 88,
+        "names_kept": 88,
+        "dropped": {"LAT": 0, "SAB": 0, "SUPPRESS": 0},
+    }
 
 
 def test_the_preferred_name_follows_the_release_s_ranks(tmp_path):
@@ -77,7 +83,11 @@ def test_filters_and_what_they_dropped(tmp_path):
     folder = release(tmp_path, names, definitions=definitions)
     concepts, report = read_files(folder, sources=["A"])
     assert list(iter_concepts(concepts)) == [Concept("C0000001", "kept", (), ("T047",), "Kept.")]
-    assert report == {"names_read": 5, "names_kept": 2, "dropped": {"LAT": 1, "SAB": 1, "SUPPRESS": 1}}
+    assert report == {
+        "names_read": 5,
+        "names_kept": 2,
+        "dropped": {"LAT": 1, "SAB": 1, "SUPPRESS": 1},
+    }
     with pytest.raises(UserError, match="MRCONSO.RRF"):
         read(folder, sources=["C"])
 
@@ -85,7 +95,11 @@ def test_filters_and_what_they_dropped(tmp_path):
 def test_types_and_the_first_definition_of_each_concept(tmp_path):
     lines = [("C0000001", "first"), ("C0000001", "second"), ("C0000002", "only"), ("C9", "strange")]
     definitions = [f"{cui}|A1|A|S|MINI|{text}|N||" for cui, text in lines]
-    types = [f"{cui}|{tui}|B|D|A||" for cui in ("C0000002", "C7", "C0000001") for tui in ("T047", "T023", "T047")]
+    types = [
+        f"{cui}|{tui}|B|D|A||"
+        for cui in ("C0000002", "C7", "C0000001")
+        for tui in ("T047", "T023", "T047")
+    ]
     names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
     concepts = read(release(tmp_path, names, types, definitions))
     assert [c.definition for c in concepts] == ["first", "only", ""]
@@ -108,7 +122,11 @@ def test_gzip_line_ends_quotes_and_byte_order_mark(tmp_path):
     (folder / "MRCONSO.RRF").unlink()
     (folder / "MRCONSO.RRF.gz").write_bytes(gzip.compress(content))
     (concept,) = read(folder)
-    assert (concept.cui, concept.name, concept.synonyms) == ("C0000001", '"the" cold"', ("\u03b2 'x\\",))
+    assert (concept.cui, concept.name, concept.synonyms) == (
+        "C0000001",
+        '"the" cold"',
+        ("\u03b2 'x\\",),
+    )
 
 
 GOOD = conso("C0000001", "good").encode()
@@ -147,7 +165,9 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), min_size=1, max_size=12))
 def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path, pieces):
     folder = release(tmp_path, [])
@@ -158,7 +178,9 @@ def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path, pieces):
         assert "\n" not in str(error)
         return
     assert concepts == sorted(concepts, key=lambda concept: concept.cui)
-    assert all(one.cui and one.name and len(set(one.synonyms)) == len(one.synonyms) for one in concepts)
+    assert all(
+        one.cui and one.name and len(set(one.synonyms)) == len(one.synonyms) for one in concepts
+    )
 
 
 def test_files_of_a_release_and_its_name(tmp_path):
@@ -166,7 +188,9 @@ def test_files_of_a_release_and_its_name(tmp_path):
     for name in ("MRREL.RRF.gz", "MRCUI.RRF", "MRCUI.RRF.gz"):
         (folder / name).touch()
     assert read_release(release_files(folder)) == {}
-    (tmp_path / "release.dat").write_text("# x\numls.release.date=20210503\numls.release.name=2021AA\n")
+    (tmp_path / "release.dat").write_text(
+        "# x\numls.release.date=20210503\numls.release.name=2021AA\n"
+    )
     files = release_files(folder, unused=["MRDEF"])
     expected = ["MRCONSO.RRF", "MRSTY.RRF", "MRREL.RRF.gz", "MRCUI.RRF", "release.dat"]
     assert [path.name for path in files.values()] == expected
@@ -184,12 +208,17 @@ def test_codes_of_a_source_are_ids_with_the_names_types_and_definitions_of_their
         atom("C0000001", "D2", "of another source", "PT", "SNOMEDCT_US", "P"),
         atom("C0000003", "D3", "of another source", "PT", "SNOMEDCT_US", "P"),
     ]
-    types = [f"C000000{number}|{kind}|B2|x|AT1||" for number, kind in ((2, "T046"), (1, "T047"), (2, "T047"))]
+    types = [
+        f"C000000{number}|{kind}|B2|x|AT1||"
+        for number, kind in ((2, "T046"), (1, "T047"), (2, "T047"))
+    ]
     definitions = [f"C0000002|A1|AT1||{sab}|Of {sab}.|N||" for sab in ("NCI", "MSH")]
     files = release(tmp_path, names, types, definitions)
     expected = [
         Concept("C5", "same cui", (), ("T047",), "", ("C0000001",)),
-        Concept("D2", "heading", ("narrower",), ("T046", "T047"), "Of MSH.", ("C0000002", "C0000001")),
+        Concept(
+            "D2", "heading", ("narrower",), ("T046", "T047"), "Of MSH.", ("C0000002", "C0000001")
+        ),
     ]
     for sources in ((), ("MSH",)):
         assert read(files, identifiers="MSH", sources=sources) == expected
