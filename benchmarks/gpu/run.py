@@ -37,7 +37,8 @@ from umls_reranker.core.devices import resolve_device, resolve_dtype
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
 from umls_reranker.models.pretrained import load_pretrained
-from umls_reranker.training.trainer import LABEL_NAMES, PairCollator, RerankerTrainer, TokenizedPairs
+from umls_reranker.training.pair_dataset import TokenizedPairs
+from umls_reranker.training.trainer import RerankerTrainer
 from umls_reranker.training.training_arguments import OneGpuArguments
 
 transformers.utils.logging.disable_progress_bar()
@@ -201,13 +202,10 @@ class Bench:
             logging_steps=max(1, steps // 10),
             save_strategy="no",
             report_to=[],
-            remove_unused_columns=False,
-            label_names=LABEL_NAMES,
             disable_tqdm=True,
             seed=13,
         )
-        collator = PairCollator(self.tokenizer.pad_token_id, multiple=8 if self.on_gpu else 1)
-        trainer = RerankerTrainer(model, arguments, collator, train_dataset=self.pairs)
+        trainer = RerankerTrainer(model, arguments, self.pairs, processing_class=self.tokenizer)
         trainer.remove_callback(transformers.PrinterCallback)
         watch = Watch(self, trainer, warm_up)
         trainer.add_callback(watch)
@@ -225,6 +223,7 @@ class Pairs(TokenizedPairs):
         self.labels = np.array(columns["label"], np.float32)
         weights = np.array(columns["weight"], np.float32)
         self.weights = weights / weights.mean()
+        self.teacher = np.full(len(weights), np.nan, np.float32)
 
 
 class Watch(TrainerCallback):

@@ -91,7 +91,7 @@ def made(request, scripts):
             del row["split"]
             for candidate in row["candidates"]:
                 del candidate["semantic_types"]
-        keys |= {"candidate_lists": str(folder / "own.parquet"), "loss": "margin_mse"}
+        keys |= {"candidate_lists": str(folder / "own.parquet"), "loss": "listwise_kl"}
         keys["teacher"] = [str(scripts.materials / "model")]
         pq.write_table(pa.Table.from_pylist(rows), keys["candidate_lists"])
     else:

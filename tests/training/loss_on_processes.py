@@ -23,10 +23,10 @@ from transformers import (
 
 from umls_reranker.core.devices import leave_process_group
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
-from umls_reranker.training.losses import LOSSES
-from umls_reranker.training.trainer import LABEL_NAMES, PairCollator, RerankerTrainer, TokenizedPairs
+from umls_reranker.training.pair_dataset import TokenizedPairs
+from umls_reranker.training.trainer import RerankerTrainer
 
-# As `training_rows` gives them.
+# As `pair_rows` gives them.
 TRAINING_ROW = pa.schema(
     {
         "entity": pa.string(),
@@ -47,7 +47,7 @@ CASES = {
     "list-wise, ragged": (27, 8, 2, 1, "listwise"),
     "list-wise, fewer mentions than passes": (3, 8, 2, 1, "listwise"),
     "list-wise, 50 steps": (600, 32, 1, 50, "listwise"),
-    "teacher's margins": (27, 8, 2, 1, "margin_mse"),
+    "teacher's shares": (27, 8, 2, 1, "listwise_kl"),
     "teacher's shares, fewer mentions than passes": (3, 8, 2, 1, "listwise_kl"),
 }
 
@@ -89,14 +89,12 @@ def make_trainer(folder: str, output: str, pairs: TokenizedPairs, loss: str = "b
     arguments = TrainingArguments(
         output_dir=output,
         use_cpu=True,
-        remove_unused_columns=False,
-        label_names=LABEL_NAMES,
         logging_steps=1,
         disable_tqdm=True,
         **{"save_strategy": "no", "max_grad_norm": 0.0} | options,
     )
-    network, collator = load_model(folder), PairCollator(pad_token_id=0)
-    return RerankerTrainer(network, arguments, collator, train_dataset=pairs, eval_dataset=pairs, loss=LOSSES[loss])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return RerankerTrainer(load_model(folder), arguments, pairs, pairs, loss=loss, processing_class=tokenizer)
 
 
 class GradientKeeper(TrainerCallback):

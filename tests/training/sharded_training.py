@@ -24,6 +24,7 @@ from test_fine_tuning import make_rows, training
 from umls_reranker.core.devices import leave_process_group
 from umls_reranker.models.arguments import ModelArguments, RunArguments
 from umls_reranker.training import fine_tune as fine_tuning
+from umls_reranker.training import trainer as trainer_module
 
 start_process = PartialState.__init__
 
@@ -34,7 +35,7 @@ def start_as_gpu(self, *args, **options) -> None:
         self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-class EarlyStoppingCallback(fine_tuning.EarlyStoppingCallback):
+class EarlyStoppingCallback(trainer_module.EarlyStoppingCallback):
     """Stops after a checkpoint; of the same name, by which its state is restored."""
 
     def on_save(self, args, state, control, **kwargs) -> None:
@@ -61,11 +62,12 @@ if __name__ == "__main__":
     if main:
         save_file(gradients | {"losses": torch.tensor(losses)}, target / "step.safetensors")
     summaries = [fine_tune(model, target / "whole")]
-    plain, fine_tuning.EarlyStoppingCallback = fine_tuning.EarlyStoppingCallback, EarlyStoppingCallback
+    plain = trainer_module.EarlyStoppingCallback
+    trainer_module.EarlyStoppingCallback = EarlyStoppingCallback
     try:
         fine_tune(model, target / "stopped")
     except KeyboardInterrupt:
-        fine_tuning.EarlyStoppingCallback = plain
+        trainer_module.EarlyStoppingCallback = plain
     summaries.append(fine_tune(model, target / "stopped"))
     if main:
         (target / "summaries.json").write_text(json.dumps(summaries))

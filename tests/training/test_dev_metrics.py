@@ -2,15 +2,19 @@
 
 from collections import Counter
 
+import evaluate
 import numpy as np
 import pytest
 from list_fixtures import make_lists
 from loss_on_processes import TRAINING_ROW
+from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 from transformers import EvalPrediction
 
+from umls_reranker.calibration.reliability import ece
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.training.dev_metrics import dev_metrics, dev_rows, sample_by_document
+from umls_reranker.training.dev_metrics import RankingMetrics, dev_metrics
+from umls_reranker.training.rows import dev_rows, sample_by_document, training_rows
 
 # 40 mentions in the first document, 3 in each of the other 20.
 DOCUMENTS = ["a"] * 40 + [f"b{number:02}" for number in range(20) for _ in range(3)]
@@ -30,6 +34,15 @@ def test_every_document_gives_a_mention_before_any_gives_two():
 def test_a_limit_below_the_first_list_is_refused(documents):
     with pytest.raises(UserError, match="max_dev_pairs: 3 is smaller than one candidate list"):
         sample_by_document(documents, np.full(len(documents), 4), 3, seed=1)
+
+
+def test_training_rows_have_one_name_of_each_concept_and_no_correct_negative():
+    named = {"a cold": "C1", "heart": "C2", "cold": "C1", "common cold": "C3"}
+    candidates = [{"name": name, "cui": cui} for name, cui in named.items()]
+    rows = training_rows([{"entity": "cold", "cui": ["C3", "C1"], "candidates": candidates}])
+    assert (rows[0]["names"], rows[0]["labels"]) == (["a cold", "heart"], [1, 0])
+    with pytest.raises(UserError, match="rows:0: cui is missing"):
+        training_rows([{"entity": "cold", "candidates": candidates}])
 
 
 def test_rows_are_the_lists_as_they_were_retrieved():
@@ -79,3 +92,42 @@ def test_a_mention_without_negatives_is_won_and_one_without_gold_is_lost():
     metrics = dev_metrics(np.array([5, 9]))(EvalPrediction(np.array([-3.0, -4.0]), label_ids))
     # A mention without gold has no list-wise loss.
     assert (metrics["acc@1"], metrics["list_loss"]) == pytest.approx((0.5, 0.0), abs=1e-12)
+
+
+@pytest.fixture
+def candidates() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    logits = rng.integers(-20, 20, 2000) / 10  # many ties
+    labels = rng.random(2000) < 1 / (1 + np.exp(-logits))
+    return {"predictions": logits, "references": labels.astype(int), "lists": np.arange(2000) // 4}
+
+
+def test_figures_of_candidates_agree_with_scikit_learn(candidates):
+    figures = RankingMetrics().compute(**candidates)
+    y = candidates["references"]
+    p = 1 / (1 + np.exp(-candidates["predictions"]))
+    expected = {
+        "precision": precision_score(y, p >= 0.5),
+        "recall": recall_score(y, p >= 0.5),
+        "f1": f1_score(y, p >= 0.5),
+        "roc_auc": roc_auc_score(y, p),
+        "ece": ece(p, y),
+        "brier": brier_score_loss(y, p),
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_figures_without_a_gold_candidate_are_zero_or_undefined():
+    figures = RankingMetrics().compute(predictions=[-1.0, -2.0], references=[0, 0], lists=[0, 0])
+    assert (figures["precision"], figures["recall"], figures["f1"]) == (0.0, 0.0, 0.0)
+    assert np.isnan(figures["roc_auc"])
+
+
+def test_batches_give_the_same_figures_without_a_file(candidates, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "cache")
+    metric = RankingMetrics()
+    for _ in range(2):  # a metric is used again for the next evaluation
+        for start in range(0, 2000, 300):
+            metric.add_batch(**{name: column[start : start + 300] for name, column in candidates.items()})
+        assert metric.compute() == pytest.approx(RankingMetrics().compute(**candidates))
+    assert not list(tmp_path.iterdir())

@@ -20,19 +20,14 @@ from umls_reranker.models.arguments import ModelArguments, RunArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
 from umls_reranker.pipeline.recipe import Recipe, load_recipe
 from umls_reranker.training import fine_tune as fine_tuning
-from umls_reranker.training.fine_tune import (
-    fine_tune,
-    last_complete_checkpoint,
-    load_base_model,
-    set_dropout,
-    training_arguments,
-)
+from umls_reranker.training.base_model import load_base_model, set_dropout
+from umls_reranker.training.fine_tune import fine_tune, last_complete_checkpoint, training_arguments
 from umls_reranker.training.training_arguments import RerankerTrainingArguments, divide_batch
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 RUN = RunArguments(device="cpu")
-# Offsets of 50 lists of 2 pairs, 8 a batch of 16.
-LISTS = np.arange(0, 101, 2)
+# 50 lists of 2 pairs, 8 a batch of 16.
+LISTS = (50, 100)
 
 
 def make_rows(mentions):
@@ -57,20 +52,20 @@ def training(**options):
 
 
 def test_accumulation_follows_from_the_batch_sizes(tmp_path):
-    arguments = training_arguments(RUN, training(global_batch_size=32), tmp_path, LISTS)
+    arguments = training_arguments(RUN, training(global_batch_size=32), tmp_path, *LISTS)
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 4)
     assert (arguments.eval_steps, arguments.save_steps, arguments.warmup_steps) == (2, 2, 0.06)
     assert arguments.greater_is_better and arguments.metric_for_best_model == "roc_auc"
-    uneven = training_arguments(RUN, training(global_batch_size=20), tmp_path, LISTS)
+    uneven = training_arguments(RUN, training(global_batch_size=20), tmp_path, *LISTS)
     assert (uneven.per_device_train_batch_size, uneven.gradient_accumulation_steps) == (7, 3)
-    by_loss = training_arguments(RUN, training(metric_for_best_model="list_loss"), tmp_path, LISTS)
+    by_loss = training_arguments(RUN, training(metric_for_best_model="list_loss"), tmp_path, *LISTS)
     assert not by_loss.greater_is_better
 
 
 def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_path):
     long = training(eval_steps=500, num_train_epochs=2)
-    assert training_arguments(RUN, long, tmp_path, LISTS).eval_steps == 14
-    assert training_arguments(RUN, training(eval_steps=500, max_steps=5), tmp_path, LISTS).eval_steps == 5
+    assert training_arguments(RUN, long, tmp_path, *LISTS).eval_steps == 14
+    assert training_arguments(RUN, training(eval_steps=500, max_steps=5), tmp_path, *LISTS).eval_steps == 5
 
 
 @pytest.mark.parametrize(
@@ -91,7 +86,7 @@ def test_arguments_that_cannot_work_are_refused(tmp_path, monkeypatch, options, 
     absent = {"trackio", "bitsandbytes"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find(name, *rest))
     with pytest.raises(UserError, match=reason):
-        training_arguments(RUN, training(**options), tmp_path, LISTS)
+        training_arguments(RUN, training(**options), tmp_path, *LISTS)
 
 
 def test_a_base_model_gets_a_head_of_one_logit_and_its_markers(tmp_path):
@@ -128,12 +123,12 @@ def test_every_recipe_runs_on_any_number_of_processes(path):
 def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     for path in RECIPES.glob("sapbert-*/config.yaml"):
-        assert training_arguments(RUN, load_recipe(path).training, tmp_path, LISTS).bf16
+        assert training_arguments(RUN, load_recipe(path).training, tmp_path, *LISTS).bf16
     with pytest.raises(UserError, match="mixed_precision: bf16"):
-        training_arguments(RUN, training(), tmp_path, LISTS)
+        training_arguments(RUN, training(), tmp_path, *LISTS)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(UserError, match="fp16"):
-        training_arguments(RUN, training(bf16=None), tmp_path, LISTS)
+        training_arguments(RUN, training(bf16=None), tmp_path, *LISTS)
 
 
 # Training
@@ -169,15 +164,14 @@ def test_the_head_learns_at_a_rate_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["Roberta", "DebertaV2", "ModernBert"])
-def test_other_architectures_learn_above_frozen_layers_and_are_served(tmp_path, kind):
+def test_other_architectures_learn_and_are_served(tmp_path, kind):
     base = tiny_classifier(tmp_path / "base", kind)
     assert load_base_model(str(base), None, PairTemplate(32), "eager")[0].config._attn_implementation == "eager"
-    run_training(base, tmp_path / "run", max_steps=2, frozen_layers=1)
+    run_training(base, tmp_path / "run", max_steps=2)
     best = tmp_path / "run" / "checkpoint-best"
     before, after = (load_file(folder / "model.safetensors") for folder in (base, best))
-    changed = {name for name, weights in before.items() if not np.array_equal(weights, after[name])}
-    frozen = {name for name in before if ".0." in name or name.split(".")[1] == "embeddings"}
-    assert len(frozen) > 3 and not frozen & changed and [name for name in changed if ".1." in name]
+    changed = [name for name, weights in before.items() if not np.array_equal(weights, after[name])]
+    assert [name for name in changed if ".0." in name] and [name for name in changed if ".1." in name]
     reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model", network=best), dtype="float32")
     ranked = reranker.rerank("cold", [{"name": "common cold"}, {"name": "fever"}])
     tokenizer, network = AutoTokenizer.from_pretrained(best), AutoModelForSequenceClassification.from_pretrained(best)

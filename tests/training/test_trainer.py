@@ -13,9 +13,15 @@ from umls_reranker.core.arrays import list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.batches import PairBatch
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
-from umls_reranker.training import trainer as module
+from umls_reranker.training import pair_dataset
 from umls_reranker.training.dev_metrics import dev_metrics
-from umls_reranker.training.trainer import GlobalBatches, PairCollator, TokenizedPairs, lists_per_batch, weight_scale
+from umls_reranker.training.pair_dataset import (
+    GlobalBatches,
+    PairCollator,
+    TokenizedPairs,
+    lists_per_batch,
+    weight_scale,
+)
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ROWS = pa.Table.from_pylist(
@@ -37,7 +43,7 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("at_once", [1, 8_192])
 def test_rows_become_pairs_one_list_after_the_other(model, monkeypatch, at_once):
-    monkeypatch.setattr(module, "LISTS_AT_ONCE", at_once)
+    monkeypatch.setattr(pair_dataset, "LISTS_AT_ONCE", at_once)
     encoder = PairEncoder(AutoTokenizer.from_pretrained(model).backend_tokenizer, PairTemplate(32, 4))
     pairs = TokenizedPairs(ROWS, encoder, scale=2.0)
     expected, _ = encoder.encode(["m", "m", "n o"], ["x", "y z", "x"], ["a", "a", ""], ["b", "b", "c"])
@@ -52,11 +58,11 @@ def test_rows_become_pairs_one_list_after_the_other(model, monkeypatch, at_once)
 
 
 def test_weights_are_brought_to_mean_one():
-    assert weight_scale(ROWS, of_lists=False) == pytest.approx(3 / 6)
+    assert weight_scale(ROWS, gold_pairs_only=False) == pytest.approx(3 / 6)
     # Only the gold pairs count, as much as all pairs.
-    assert weight_scale(ROWS, of_lists=True) == pytest.approx(3 / 4)
+    assert weight_scale(ROWS, gold_pairs_only=True) == pytest.approx(3 / 4)
     with pytest.raises(UserError, match="weigh nothing"):
-        weight_scale(ROWS.slice(0, 0), of_lists=False)
+        weight_scale(ROWS.slice(0, 0), gold_pairs_only=False)
 
 
 @pytest.mark.parametrize("token_types", [True, False])
@@ -97,7 +103,7 @@ def shares(lists, size, passes, processes, epoch=0):
 @pytest.mark.parametrize("count", [96, 97, 5])
 def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(count, passes, processes):
     lists = Lists(count)
-    per_batch = lists_per_batch(lists.offsets, 40)
+    per_batch = lists_per_batch(count, int(lists.offsets[-1]), 40)
     (whole,), cut = shares(lists, 40, 1, 1), shares(lists, 40, passes, processes)
     spans = {start: list(range(start, end)) for start, end in zip(lists.offsets, lists.offsets[1:], strict=False)}
     batches = [[] for _ in whole]
@@ -116,7 +122,7 @@ def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(
 
 def test_a_batch_has_the_number_of_lists_that_comes_closest():
     # 2.5 pairs a list.
-    assert [lists_per_batch(np.array([0, 1, 4, 6, 10]), pairs) for pairs in (1, 5, 6, 7, 10)] == [1, 2, 2, 3, 4]
+    assert [lists_per_batch(4, 10, size) for size in (1, 5, 6, 7, 10)] == [1, 2, 2, 3, 4]
 
 
 def test_epochs_differ():

@@ -22,10 +22,10 @@ from test_fine_tuning import make_rows, training
 
 from umls_reranker.models.arguments import ModelArguments, RunArguments
 from umls_reranker.training import fine_tune as fine_tuning
-from umls_reranker.training.fine_tune import EarlyStoppingCallback
+from umls_reranker.training import trainer as trainer_module
 
 
-class KillingCallback(EarlyStoppingCallback):
+class KillingCallback(trainer_module.EarlyStoppingCallback):
     """Ends the process in which it is after a step, before any checkpoint of that step."""
 
     step: int | None = None
@@ -65,7 +65,7 @@ def run(
                 os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             if rank == victim:
                 KillingCallback.step = step
-            fine_tuning.EarlyStoppingCallback = KillingCallback
+            trainer_module.EarlyStoppingCallback = KillingCallback
             summary = train(model, folder, options)
             if rank == 0:
                 print(json.dumps([folder.name, summary]), flush=True)

@@ -314,7 +314,7 @@ def _longest_first(
     return np.where(first > second, long, short), np.where(first > second, short, long)
 
 
-def training_rows(
+def pair_rows(
     template: PairTemplate, lists: CandidateLists, labels: np.ndarray, weights: np.ndarray
 ) -> pa.Table:
     """The training rows of n mentions with m candidates, as mining writes and training reads them.

@@ -21,7 +21,8 @@ from ..models.arguments import RunArguments
 from ..models.hub_access import resolve_model
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.faiss_index import new_index
-from ..training.fine_tune import freeze_lowest, require_readable, training_arguments
+from ..training.base_model import require_readable
+from ..training.fine_tune import training_arguments
 from ..training.losses import LOSSES
 from ..training.training_arguments import RerankerTrainingArguments
 from .command import run_script
@@ -93,18 +94,16 @@ def preflight(recipe: Recipe) -> str:
             dimension, index.index_factory, index.index_parameters or ""
         ).sa_code_size()
     loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
-    if LOSSES[loss].of_teacher and has_index and not mining.teacher:
+    if LOSSES[loss].reads_teacher and has_index and not mining.teacher:
         faults.append(f"teacher: loss {loss} needs one; name a cross-encoder")
-    if mining.teacher and not LOSSES[loss].of_teacher:
+    if mining.teacher and not LOSSES[loss].reads_teacher:
         faults.append(
-            f"teacher: loss {loss} does not read it; choose margin_mse or listwise_kl, or leave teacher out"
+            f"teacher: loss {loss} does not read it; choose listwise_kl, or leave teacher out"
         )
     network = None
     with collected(), loading(f"model {base[1]}"), torch.device("meta"):
         if config := configs.get(base):
             network = AutoModel.from_config(config, attn_implementation=model.attn_implementation)
-            if recipe.training.get("frozen_layers") is not None:
-                freeze_lowest(network, recipe.training["frozen_layers"])
     negatives = mining.nearest_negatives + mining.same_type_negatives + mining.random_negatives
     mentions = mining.max_train_mentions or recipe.mentions.expected_mentions or 0
     needs = {

@@ -15,9 +15,9 @@ from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..retrieval.mining import mine_pairs
 from ..serving.model_source import ModelSource
-from ..training.dev_metrics import dev_rows
 from ..training.encoder_training import train_encoder
 from ..training.fine_tune import fine_tune, training_arguments
+from ..training.rows import dev_rows
 from ..training.training_arguments import RerankerTrainingArguments
 from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable

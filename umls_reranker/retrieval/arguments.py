@@ -64,6 +64,6 @@ class MiningArguments:
     )
     teacher: list[str] = recipe_key(
         [],
-        "models of one logit (local folders or Hub ids) whose mean the losses margin_mse and listwise_kl learn; with "
+        "models of one logit (local folders or Hub ids) whose mean the loss listwise_kl learns; with "
         "candidate_lists, their teacher_score instead, if this is empty",
     )

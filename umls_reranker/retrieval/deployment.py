@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from ..core.files import link_or_copy, portable_locator, read_json, require_format, write_json, written
+from ..core.files import (
+    link_or_copy,
+    portable_locator,
+    read_json,
+    require_format,
+    write_json,
+    written,
+)
 from ..core.progress import progress
 from ..models.hub_access import MODEL_PATTERNS, commit_of, resolve_model
 from ..vocab.rrf import RELATIONS_FILE

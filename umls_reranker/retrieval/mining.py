@@ -20,7 +20,7 @@ from ..lists.columns import as_arrow, encoded_texts
 from ..lists.index_scores import TEACHER
 from ..lists.labels import write_list_rows
 from ..models.cross_encoder import PairScorer, score_lists
-from ..models.pairs import PairTemplate, training_rows
+from ..models.pairs import PairTemplate, pair_rows
 from ..vocab.text import normalize_name
 from .arguments import MiningArguments
 from .candidates import drawn_rows
@@ -56,7 +56,7 @@ def mine_pairs(
 ) -> dict[str, int]:
     """Write the pairs of every mention whose gold concept is in the dictionary, or of those drawn.
 
-    They are rows of `models.pairs.training_rows` with ``cuis`` and ``sources`` (numbers in `negatives.SOURCES`), one
+    They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in `negatives.SOURCES`), one
     for each mention, in their order. In a row the positive comes first, then nearest negatives in the order of the
     list, then same-type, then random ones. Candidates keep the name of the list; a gold concept that is not in its
     list gets its name most similar to the mention, and other concepts get any of their names.
@@ -103,7 +103,7 @@ def mine_pairs(
                 names = _names(of_part, lists, start, concepts, rng)
                 mined = _as_lists(of_part, names, lists.take(np.arange(len(lists))[part]), concepts)
                 source = of_part.sources[of_part.rows >= 0]
-                rows = training_rows(template, mined, mined.labels.astype(np.int8), weights[source])
+                rows = pair_rows(template, mined, mined.labels.astype(np.int8), weights[source])
                 columns = {
                     "cuis": as_arrow(mined.cuis),
                     "sources": pa.array(source.astype(np.int8)),

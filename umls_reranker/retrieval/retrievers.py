@@ -356,7 +356,9 @@ def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | Non
             if value is not None and value == getattr(former, key):
                 raise ValueError(f"the retriever {former.name} already has the {key} {value!r}")
     if unknown := {*retriever.inputs} - {*INDEX_INPUTS}:
-        raise ValueError(f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INDEX_INPUTS)}")
+        raise ValueError(
+            f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INDEX_INPUTS)}"
+        )
     if score is not None:
         register_feature(score_feature(str(retriever.score_name), score))
         INDEX_SCORES[str(retriever.score_name)] = score
@@ -371,7 +373,9 @@ def chosen_retrievers(names: Iterable[str]) -> list[type[RetrievalMethod]]:
 
 def index_folders(names: Iterable[str]) -> list[str]:
     """Folders of the indexes that a recipe's retrievers need."""
-    return [retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None]
+    return [
+        retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None
+    ]
 
 
 OWN_RETRIEVERS = (Dense, Context, Lexical, Forms, NearestMentions)

@@ -26,12 +26,19 @@ from ..core.files import write_json
 from ..lists.gold import trainable
 from ..models.arguments import EncoderArguments, RunArguments
 from ..models.batches import PackedTexts
-from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
+from ..models.bi_encoder import (
+    CONTEXT_FILE,
+    QueryTokenizer,
+    load_encoder_body,
+    pooled,
+    require_length,
+)
 from ..models.hub_access import resolve_model
 from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import IndexArguments
-from .fine_tune import last_complete_checkpoint, set_dropout, training_device
+from .base_model import set_dropout
+from .fine_tune import last_complete_checkpoint, training_device
 from .training_arguments import OneGpuArguments
 
 if TYPE_CHECKING:
@@ -67,7 +74,9 @@ class QueryNamePairs(Dataset):
         UserError: no mention has its concept in the dictionary.
     """
 
-    def __init__(self, mentions: pa.Table, gold: np.ndarray, concepts: ConceptTable, size: int, seed: int) -> None:
+    def __init__(
+        self, mentions: pa.Table, gold: np.ndarray, concepts: ConceptTable, size: int, seed: int
+    ) -> None:
         known, synonymous = np.flatnonzero(gold >= 0), np.flatnonzero(concepts.name_counts > 1)
         if not len(known):
             raise UserError(
@@ -100,7 +109,9 @@ class QueryNamePairs(Dataset):
         if mention < 0:
             query, left, right = names[(name + int(self._steps[number])) % len(names)], None, None
         else:
-            query, left, right = (self._texts[column][mention].as_py() for column in ("mention", "left", "right"))
+            query, left, right = (
+                self._texts[column][mention].as_py() for column in ("mention", "left", "right")
+            )
             if self._kinds[number] != CONTEXT:
                 left = right = None
         return {"query": query, "left": left, "right": right, "name": names[name], "row": row}
@@ -108,7 +119,10 @@ class QueryNamePairs(Dataset):
 
 def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
     """(size,) numbers below `known`, each once per epoch, in a new order each epoch."""
-    orders = [np.random.default_rng([*seed, epoch]).permutation(known) for epoch in range(-(-size // known))]
+    orders = [
+        np.random.default_rng([*seed, epoch]).permutation(known)
+        for epoch in range(-(-size // known))
+    ]
     return np.concatenate([np.empty(0, np.int64), *orders])[:size].astype(np.int64)
 
 
@@ -132,7 +146,9 @@ class QueryCollator:
         order = np.argsort([-len(text) for text in texts], kind="stable")
         groups = []
         for start in range(0, len(texts), GROUP_SIZE):
-            group = PackedTexts.join([texts[number] for number in order[start : start + GROUP_SIZE]])
+            group = PackedTexts.join(
+                [texts[number] for number in order[start : start + GROUP_SIZE]]
+            )
             arrays = group.padded(self.tokenizer.pad_token_id)
             groups.append({name: torch.from_numpy(array) for name, array in arrays.items()})
         rows = torch.tensor([pair["row"] for pair in pairs])
@@ -164,12 +180,16 @@ class EncoderTrainer(Trainer):
         for group in inputs["groups"]:
             hidden = model(**group).last_hidden_state
             vectors_of_groups.append(pooled(hidden, group["attention_mask"], self.pooling))
-        vectors = torch.nn.functional.normalize(torch.cat(vectors_of_groups)[inputs["position"]], dim=-1)
+        vectors = torch.nn.functional.normalize(
+            torch.cat(vectors_of_groups)[inputs["position"]], dim=-1
+        )
         cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
         # Other names of the query's concept are not negatives.
         same = (rows[:, None] == rows[None]).fill_diagonal_(False)
         name_of_query = torch.arange(len(rows), device=rows.device)
-        return torch.nn.functional.cross_entropy(cosines.masked_fill(same, float("-inf")), name_of_query)
+        return torch.nn.functional.cross_entropy(
+            cosines.masked_fill(same, float("-inf")), name_of_query
+        )
 
 
 def train_encoder(

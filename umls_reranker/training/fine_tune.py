@@ -1,4 +1,4 @@
-"""Fine-tune the cross-encoder: device, base model, frozen layers, the Trainer's arguments, resuming."""
+"""Fine-tune the cross-encoder of a recipe: device, the Trainer's arguments, resuming."""
 
 from __future__ import annotations
 
@@ -12,18 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    EarlyStoppingCallback,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainingArguments,
-    get_scheduler,
-    set_seed,
-)
+from transformers import Trainer, TrainingArguments, get_scheduler, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.arrays import started_processes
@@ -31,13 +20,16 @@ from ..core.devices import resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..models.arguments import ModelArguments, RunArguments
-from ..models.hub_access import commit_of, resolve_model
-from ..models.pairs import PairEncoder, PairTemplate
-from ..models.pretrained import load_pretrained, loading
-from .dev_metrics import dev_metrics
-from .losses import LOSSES
-from .trainer import PairCollator, RerankerTrainer, TokenizedPairs, lists_per_batch, loader_options, weight_scale
+from ..models.hub_access import commit_of
+from ..models.pairs import PairTemplate
+from .base_model import load_base_model
+from .pair_dataset import lists_per_batch, values_of_pairs
+from .trainer import RerankerTrainer, loader_options
 from .training_arguments import RerankerTrainingArguments
+
+DTYPE_FILE = "dtype.json"
+# Names in accelerate, whose launch configuration can also set the dtype.
+DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def training_device(run: RunArguments) -> torch.device:
@@ -66,68 +58,12 @@ def require_one_process(command: str) -> None:
         raise UserError(f"{command} trains on one process; start it without a launcher")
 
 
-# Names in accelerate, whose launch configuration can also set the dtype.
-DTYPE_FILE, DTYPES = "dtype.json", {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-def load_base_model(
-    model: str, revision: str | None, template: PairTemplate, attention: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model with a new head of one logit, and its tokenizer with the template's markers.
-
-    Args:
-        model: Hub id or local folder.
-        revision: tag, branch or commit on the Hub.
-        template: how it reads pairs.
-        attention: ``attn_implementation`` of transformers; None: the fastest that torch has.
-
-    Raises:
-        UserError: the model cannot be found or reached, or its weights are damaged.
-    """
-    source = resolve_model(model, revision)
-    with loading(f"model {model}"):
-        tokenizer = load_pretrained(AutoTokenizer, source)
-        options = {"num_labels": 1, "use_safetensors": True, "dtype": "float32", "attn_implementation": attention}
-        network = load_pretrained(AutoModelForSequenceClassification, source, **options)
-    require_readable("max_length", template.max_length, network.config, model)
-    if template.prepare_tokenizer(tokenizer):
-        network.resize_token_embeddings(len(tokenizer))
-    return network, tokenizer
-
-
-def require_readable(key: str, tokens: int, config: PreTrainedConfig, model: str) -> None:
-    """Refuse texts that are longer than a model can read; the message names the key of the recipe."""
-    longest = getattr(config, "max_position_embeddings", tokens)
-    if tokens > longest:
-        raise UserError(f"{key}: {tokens} is more than the {longest} tokens that {model} can read")
-
-
-def set_dropout(network: PreTrainedModel, share: float) -> None:
-    """Set the dropout of all layers, attention included. The saved configuration keeps its own value."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = share
-
-
-def freeze_lowest(network: PreTrainedModel, count: int) -> None:
-    """Exclude the embeddings and the lowest `count` layers from training, in any architecture.
-
-    Raises:
-        UserError: the model has not that many layers.
-    """
-    body, layers = network.base_model, network.config.num_hidden_layers
-    stacks = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == layers]
-    if not stacks or not 0 <= count <= layers:
-        raise UserError(f"frozen_layers: {count} of the {layers} layers of {type(network).__name__} cannot be frozen")
-    for module in (getattr(body, "embeddings", network.get_input_embeddings()), *stacks[0][:count]):
-        module.requires_grad_(False)
-
-
-ANY_LISTS = np.arange(0, 100_001, 10)
-
-
 def training_arguments(
-    run: RunArguments, training: Mapping[str, Any], folder: Path, offsets: np.ndarray = ANY_LISTS
+    run: RunArguments,
+    training: Mapping[str, Any],
+    folder: Path,
+    lists: int = 10_000,
+    pairs: int = 100_000,
 ) -> RerankerTrainingArguments:
     """The Trainer's arguments for a recipe; accumulation follows from the global batch and the process count.
 
@@ -137,17 +73,23 @@ def training_arguments(
         run: section of the recipe.
         training: section of the recipe, the fields that it sets.
         folder: folder of the checkpoints.
-        offsets: (lists + 1,) int64, the first training pair of each list; by default of lists that stand for any.
+        lists: number of training lists; by default of a dataset that stands for any.
+        pairs: number of their pairs.
 
     Raises:
         UserError: a value is incompatible with others or with this machine.
     """
-    place: dict[str, Any] = {"output_dir": str(folder), "run_name": run.run_name, "seed": run.seed}
     try:
-        arguments = RerankerTrainingArguments(**training, **place, use_cpu=training_device(run).type == "cpu")
+        arguments = RerankerTrainingArguments(
+            **training,
+            output_dir=str(folder),
+            run_name=run.run_name,
+            seed=run.seed,
+            use_cpu=training_device(run).type == "cpu",
+        )
         steps = arguments.max_steps
         if steps < 1:
-            batches = math.ceil((len(offsets) - 1) / lists_per_batch(offsets, arguments.global_batch_size))
+            batches = math.ceil(lists / lists_per_batch(lists, pairs, arguments.global_batch_size))
             steps = math.ceil(batches * arguments.num_train_epochs)
         interval = arguments.eval_steps
         arguments.eval_steps = min(math.ceil(interval * steps) if interval < 1 else interval, steps)
@@ -193,7 +135,7 @@ def fine_tune(
         run: section of the recipe.
         model: section of the recipe.
         training: section of the recipe, the fields that it sets.
-        train: training rows (`models.pairs.training_rows`) as mined.
+        train: training rows (`models.pairs.pair_rows`) as mined.
         dev: the lists to compare checkpoints on, as training rows.
         folder: folder to write.
 
@@ -201,54 +143,29 @@ def fine_tune(
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype, processes, commit of
         the base model.
     """
-    loss, template = LOSSES[training.get("loss", RerankerTrainingArguments.loss)], PairTemplate.from_recipe(model)
-    scale = weight_scale(train, loss.of_lists)
+    template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
-    network, tokenizer = load_base_model(model.model, model.model_revision, template, model.attn_implementation)
-    if training.get("frozen_layers") is not None:
-        freeze_lowest(network, training["frozen_layers"])
-    if training.get("dropout") is not None:
-        set_dropout(network, training["dropout"])
-    encoder = PairEncoder(tokenizer.backend_tokenizer, template)
-    train_set, dev_set = TokenizedPairs(train, encoder, scale), TokenizedPairs(dev, encoder)
-    if loss.of_teacher and np.isnan(train_set.teacher).all():
-        raise UserError("teacher: this loss needs a teacher; set teacher, or give training candidates teacher_score")
-    arguments = training_arguments(run, training, folder, train_set.offsets)
-    trainer = RerankerTrainer(
-        model=network,
-        args=arguments,
-        train_dataset=train_set,
-        eval_dataset=dev_set,
-        processing_class=tokenizer,
-        data_collator=PairCollator(
-            tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names, 1 if arguments.use_cpu else 8
-        ),
-        compute_metrics=dev_metrics(dev_set.owner),
-        loss=loss,
-        head_learning_rate=arguments.head_learning_rate,
-        global_batch_size=arguments.global_batch_size,
-        callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience)],
+    network, tokenizer = load_base_model(
+        model.model, model.model_revision, template, model.attn_implementation
     )
-    # Widths vary; by default, the first ones would each be compiled separately.
-    trainer.accelerator.state.dynamo_plugin.dynamic = True
-    checkpoint, dtype = last_complete_checkpoint(folder), DTYPES[trainer.accelerator.mixed_precision]
-    if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
-        raise UserError(
-            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, or add --overwrite"
-        )
-    if arguments.process_index == 0:
-        write_json(folder / DTYPE_FILE, {"dtype": dtype})
+    pairs = len(values_of_pairs(train, "labels"))
+    arguments = training_arguments(run, training, folder, train.num_rows, pairs)
+    trainer = RerankerTrainer(
+        network, arguments, train, dev, template=template, processing_class=tokenizer
+    )
+    checkpoint = last_complete_checkpoint(folder)
+    dtype = _require_same_dtype(trainer, folder, checkpoint)
     # A resumed run is past its start; another evaluation would count against its patience.
     arguments.eval_on_start &= checkpoint is None
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder / "checkpoint-best"))
-    lengths = train_set.pairs.lengths
+    lengths = trainer.train_dataset.pairs.lengths
     return {
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "dev": _history(trainer.state.log_history, trainer.state.best_global_step),
-        "train_pairs": len(train_set),
-        "dev_pairs": len(dev_set),
+        "train_pairs": pairs,
+        "dev_pairs": len(trainer.eval_dataset),
         "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
         "mean_tokens": float(lengths.mean()),
         "dtype": dtype,
@@ -257,10 +174,28 @@ def fine_tune(
     }
 
 
+def _require_same_dtype(trainer: RerankerTrainer, folder: Path, checkpoint: str | None) -> str:
+    """The dtype of a training, which is written into its folder; refuses to go on in another one."""
+    dtype = DTYPES[trainer.accelerator.mixed_precision]
+    if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
+        raise UserError(
+            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, or add --overwrite"
+        )
+    if trainer.args.process_index == 0:
+        write_json(folder / DTYPE_FILE, {"dtype": dtype})
+    return dtype
+
+
 def last_complete_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint with a readable state, which the Trainer writes last, or None."""
-    checkpoints = (path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit())
-    for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+    checkpoints = (
+        path
+        for path in folder.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+    )
+    for path in sorted(
+        checkpoints, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True
+    ):
         try:
             json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -24,13 +24,13 @@ class Loss:
             that returns a term per pair, (b,) float32. A forward pass holds whole lists. Pairs that do not count have
             weight 0. The terms of a global batch are summed and divided by its number of pairs, however it is cut
             into forward passes. The first line of its docstring is its help.
-        of_lists: whether only gold pairs have a term. Their weights are then scaled to the number of all pairs.
-        of_teacher: whether `terms` also takes the teacher's scores, (b,) float32, NaN where a pair has none.
+        gold_pairs_only: whether only gold pairs have a term. Their weights are then scaled to the number of all pairs.
+        reads_teacher: whether `terms` also takes the teacher's scores, (b,) float32, NaN where a pair has none.
     """
 
     terms: Callable[..., Tensor]
-    of_lists: bool = False
-    of_teacher: bool = False
+    gold_pairs_only: bool = False
+    reads_teacher: bool = False
 
     @property
     def help(self) -> str:
@@ -59,23 +59,6 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> 
     return torch.where(labels == GOLD_LABEL, weights * (normalizers - logits), 0.0)
 
 
-def margin_mse(
-    logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor, teacher: Tensor
-) -> Tensor:
-    """Squared error of the gold pair's lead over each other pair of its mention, compared with the teacher's.
-
-    MarginMSE (Hofstätter et al. 2020, arXiv 2010.02666); 0 for gold pairs, and where the teacher lacks one of the two.
-    """
-    import torch
-
-    # (b, b), whether the second pair is the gold one in the list of the first.
-    is_gold = (lists[:, None] == lists) & (labels == GOLD_LABEL)
-    known, scores = teacher.isfinite(), teacher.nan_to_num(0.0)
-    leads, expected = ((values * is_gold).sum(dim=1) - values for values in (logits, scores))
-    counts = known & (is_gold & known).any(dim=1)
-    return torch.where(counts, weights * (leads - expected) ** 2, 0.0)
-
-
 def listwise_kl(
     logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor, teacher: Tensor
 ) -> Tensor:
@@ -86,23 +69,19 @@ def listwise_kl(
     """
     import torch
 
-    lacks = (lists[:, None] != lists) | teacher.isnan()
+    is_left_out = (lists[:, None] != lists) | teacher.isnan()
     # Not infinite: a list without any score has the same shares twice.
     least = torch.finfo(logits.dtype).min
-    shares, expected = (
-        values.expand(len(values), -1).masked_fill(lacks, least).log_softmax(dim=1)
-        for values in (logits, teacher)
-    )
-    return torch.where(
-        labels == GOLD_LABEL, weights * (expected.exp() * (expected - shares)).sum(dim=1), 0.0
-    )
+    shares = logits.expand(len(logits), -1).masked_fill(is_left_out, least).log_softmax(dim=1)
+    expected = teacher.expand(len(teacher), -1).masked_fill(is_left_out, least).log_softmax(dim=1)
+    divergences = (expected.exp() * (expected - shares)).sum(dim=1)
+    return torch.where(labels == GOLD_LABEL, weights * divergences, 0.0)
 
 
 LOSSES = {
     "bce": Loss(bce),
-    "listwise": Loss(listwise, of_lists=True),
-    "margin_mse": Loss(margin_mse, of_teacher=True),
-    "listwise_kl": Loss(listwise_kl, of_lists=True, of_teacher=True),
+    "listwise": Loss(listwise, gold_pairs_only=True),
+    "listwise_kl": Loss(listwise_kl, gold_pairs_only=True, reads_teacher=True),
 }
 
 

@@ -31,7 +31,7 @@ class OneGpuArguments(TrainingArguments):
 def divide_batch(pairs: int, most: int, processes: int) -> tuple[int, int]:
     """Pairs of a forward pass, at most `most`, and passes of each process, so that together they hold a batch.
 
-    The passes need not divide the batch: its loss is the same however it is cut (`training.trainer`).
+    The passes need not divide the batch: its loss is the same however it is cut (`training.pair_dataset`).
 
     >>> divide_batch(64, 16, 8), divide_batch(64, 16, 3)
     ((8, 1), (11, 2))
@@ -61,10 +61,6 @@ class RerankerTrainingArguments(OneGpuArguments):
         "dropout in training; 0 works better for a single pass over the pairs; empty: the base model's default",
         least=0,
         most=1,
-    )
-    frozen_layers: int | None = recipe_key(
-        None,
-        "leave the embeddings and this many of the lowest layers as they are; empty: train everything",
     )
     head_learning_rate: float | None = recipe_key(
         None,
@@ -116,20 +112,17 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
 
     def __post_init__(self) -> None:
-        device, processes = (
-            resolve_device("cpu" if self.use_cpu else "auto"),
-            PartialState().num_processes,
-        )
+        device = resolve_device("cpu" if self.use_cpu else "auto")
         if self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
             raise UserError(
                 "deepspeed: it rounds labels and weights to the dtype of the model; use fsdp.yaml"
             )
         launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.bf16 is None:
-            by_hardware = launched == "no" and resolve_dtype("auto", device) == "bfloat16"
+            is_fast = launched == "no" and resolve_dtype("auto", device) == "bfloat16"
             self.fp16 |= launched == "fp16"
-            self.bf16 = not self.fp16 and (launched == "bf16" or by_hardware)
-        chosen = "fp16" if self.fp16 else "bf16" if self.bf16 else "no"
+            self.bf16 = not self.fp16 and (launched == "bf16" or is_fast)
+        chosen = next((name for name in ("fp16", "bf16") if getattr(self, name)), "no")
         if launched not in ("no", chosen):
             raise UserError(
                 f"bf16, fp16: they say {chosen}, but the launch configuration says mixed_precision: {launched}; "
@@ -140,17 +133,18 @@ class RerankerTrainingArguments(OneGpuArguments):
                 "fp16: float16 needs a GPU; add --fp16 no, or choose another launch configuration"
             )
         self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
-            self.global_batch_size, self.per_device_train_batch_size, processes
+            self.global_batch_size, self.per_device_train_batch_size, PartialState().num_processes
         )
         self.report_to = [name for name in self.report_to if name != "none"]
         for name in self.report_to:
             if importlib.util.find_spec(name) is None:
                 raise UserError(f"report_to: {name} is not installed; pip install {name}")
-        # The evaluation chooses the checkpoint, and needs the labels and weights that the trainer would remove.
-        self.eval_strategy = self.save_strategy = "steps"
-        self.save_steps, self.load_best_model_at_end = self.eval_steps, True
+        # The evaluation chooses the checkpoint.
+        self.eval_strategy = "steps"
+        self.save_strategy = "steps"
+        self.save_steps = self.eval_steps
+        self.load_best_model_at_end = True
         self.greater_is_better = not self.metric_for_best_model.endswith("loss")
-        self.remove_unused_columns, self.label_names = False, ["labels", "weight", "row"]
         # Otherwise early stopping would forget its patience.
         self.restore_callback_states_from_checkpoint = True
         super().__post_init__()

@@ -1,0 +1,110 @@
+"""Training rows: of mentions with candidates as users have them, and of a sample of a run's dev lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+
+from ..core.errors import UserError
+from ..lists.labels import best_of_each_concept, labels
+from ..lists.read import RowPosition, Rows
+from ..models.pairs import PairTemplate, pair_rows
+from ..vocab.types import TypeHierarchy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..lists.candidate_lists import AnnotatedLists
+
+
+def training_rows(
+    rows: Iterable[Mapping[str, Any]] | datasets.Dataset, template: PairTemplate | None = None
+) -> datasets.Dataset:
+    """The rows that `RerankerTrainer` learns from: each mention with the names of its candidates.
+
+    The first name of the gold concept is the positive of a mention, and one name of each other concept a negative; all
+    pairs weigh 1. A gold concept that is not among the candidates is not added.
+
+    Args:
+        rows: mentions as for ``umls-reranker rerank``, with ``cui``, the gold concept.
+        template: how the model reads a pair; by default mention and name alone.
+
+    Raises:
+        UserError: a row or one of its candidates lacks a value, or has one of the wrong type; names it.
+
+    >>> names = [{"cui": "C0009443", "name": "Common Cold"}, {"cui": "C0009264", "name": "Cold Temperature"}]
+    >>> training_rows([{"entity": "a cold", "cui": "C0009443", "candidates": names}])[0]["labels"]
+    [1, 0]
+    """
+    content = [{"doc_id": str(number), **row} for number, row in enumerate(rows)]
+    positions = [RowPosition(Path("rows"), number) for number in range(len(content))]
+    lists = labels(Rows(positions, content), TypeHierarchy.built_in()).lists
+    lists = lists.with_candidates(best_of_each_concept(lists))
+    # Other concepts that are correct, too, are no negatives.
+    lists = lists.with_candidates((lists.labels == 1) | ~lists.correct)
+    return datasets.Dataset(labelled_rows(lists, template or PairTemplate()))
+
+
+def labelled_rows(lists: AnnotatedLists, template: PairTemplate) -> pa.Table:
+    """Training rows of lists as they are; all pairs weigh 1."""
+    return pair_rows(
+        template, lists, lists.labels.astype(np.int8), np.ones(len(lists.names), np.float32)
+    )
+
+
+def dev_rows(lists: AnnotatedLists, template: PairTemplate, most: int, seed: int) -> pa.Table:
+    """Training rows of a sample of the dev lists, drawn by `sample_by_document`.
+
+    A mention whose gold concept is not in its list has only incorrect pairs.
+
+    Args:
+        lists: lists of the dev split.
+        template: template of the model.
+        most: maximum number of pairs.
+        seed: seed of the sample.
+
+    Raises:
+        UserError: `most` is less than the length of the first list.
+    """
+    sizes = np.diff(lists.offsets)
+    sample = sample_by_document(lists.annotations.documents, sizes, most, seed)
+    return labelled_rows(lists.take(sample), template)
+
+
+def sample_by_document(
+    documents: Sequence[str] | np.ndarray, sizes: np.ndarray, most: int, seed: int
+) -> np.ndarray:
+    """Draw mentions with up to `most` pairs, one from every document before a second one from any.
+
+    Answers within a document are correlated, so a few documents would tell little about a checkpoint.
+
+    Args:
+        documents: (n,) document of each mention.
+        sizes: (n,) int, number of pairs of each mention.
+        most: maximum number of pairs.
+        seed: seed of the sample.
+
+    Returns:
+        (m,) int64 numbers of the drawn mentions, ascending.
+
+    Raises:
+        UserError: `most` is less than the length of the first list.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(documents))
+    _, document = np.unique(np.asarray(documents), return_inverse=True)
+    # Number of earlier draws from the document of each mention.
+    grouped = np.argsort(document[drawn], kind="stable")
+    starts = np.searchsorted(document[drawn][grouped], document[drawn][grouped])
+    before = np.empty(len(drawn), np.int64)
+    before[grouped] = np.arange(len(drawn)) - starts
+    drawn = drawn[np.argsort(before, kind="stable")]
+    count = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
+    if not count:
+        raise UserError(
+            f"max_dev_pairs: {most} is smaller than one candidate list of the dev split; increase it"
+        )
+    return np.sort(drawn[:count])
