@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_models import tiny_encoder
+
+from umls_reranker.models.cross_encoder import PairScorer
+from umls_reranker.models.pairs import PairTemplate
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -50,6 +54,13 @@ def test_mentions_are_linked(script, folder):
     assert [line[:15].rstrip() for line in lines] == ["seizures", "enlarged liver", "kidney failure"]
     assert all(re.search(r" \d\.\d{3}  (high|medium|low|reject) ", line) for line in lines)
     assert all(re.search(r" (C\d{7}|abstain) ", line) for line in lines)
+
+
+def test_a_cross_encoder_is_trained_from_python(tmp_path):
+    last = run("train_from_python.py", tmp_path, tiny_encoder(tmp_path / "encoder")).splitlines()[-1]
+    assert re.fullmatch(r"acc@1 0\.\d{3}", last)
+    saved = PairScorer.from_folder(tmp_path / "cross-encoder", PairTemplate(), "cpu")
+    assert np.isfinite(saved.score(["cold"], ["common cold"]).logits).all()
 
 
 def test_a_model_is_trained_on_lists(tmp_path):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .serving.linker import ConceptLinker, LinkedConcept
     from .serving.reranker import UMLSReranker
     from .serving.rows import RankedCandidate
+    from .training.rows import training_rows
+    from .training.trainer import RerankerTrainer
     from .vocab.concepts import ConceptTable
 
 __all__ = [
@@ -32,12 +34,14 @@ __all__ = [
     "Dictionary",
     "LinkedConcept",
     "RankedCandidate",
+    "RerankerTrainer",
     "UMLSReranker",
     "UserError",
     "__version__",
     "calibrate",
     "certify",
     "evaluate",
+    "training_rows",
 ]
 
 _HOMES = {
@@ -47,11 +51,13 @@ _HOMES = {
     "Dictionary": ".lists.dictionary",
     "LinkedConcept": ".serving.linker",
     "RankedCandidate": ".serving.rows",
+    "RerankerTrainer": ".training.trainer",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
     "calibrate": ".serving.calibrate",
     "certify": ".calibration.certificate",
     "evaluate": ".serving.evaluate",
+    "training_rows": ".training.rows",
 }
 
 

@@ -172,7 +172,7 @@ def test_other_architectures_learn_and_are_served(tmp_path, kind):
     before, after = (load_file(folder / "model.safetensors") for folder in (base, best))
     changed = [name for name, weights in before.items() if not np.array_equal(weights, after[name])]
     assert [name for name in changed if ".0." in name] and [name for name in changed if ".1." in name]
-    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model", network=best), dtype="float32")
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model", cross_encoder=best), dtype="float32")
     ranked = reranker.rerank("cold", [{"name": "common cold"}, {"name": "fever"}])
     tokenizer, network = AutoTokenizer.from_pretrained(best), AutoModelForSequenceClassification.from_pretrained(best)
     for answer in ranked:

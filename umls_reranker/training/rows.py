@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 
 from ..core.errors import UserError
-from ..lists.labels import best_of_each_concept, labels
+from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.read import RowPosition, Rows
 from ..models.pairs import PairTemplate, pair_rows
 from ..vocab.types import TypeHierarchy
@@ -42,7 +42,7 @@ def training_rows(
     """
     content = [{"doc_id": str(number), **row} for number, row in enumerate(rows)]
     positions = [RowPosition(Path("rows"), number) for number in range(len(content))]
-    lists = labels(Rows(positions, content), TypeHierarchy.built_in()).lists
+    lists = labelled_lists(Rows(positions, content), TypeHierarchy.built_in())
     lists = lists.with_candidates(best_of_each_concept(lists))
     # Other concepts that are correct, too, are no negatives.
     lists = lists.with_candidates((lists.labels == 1) | ~lists.correct)

@@ -86,11 +86,16 @@ class RerankerTrainer(Trainer):
             options.setdefault("compute_metrics", dev_metrics(eval_dataset.owner))
         args.remove_unused_columns = False
         args.label_names = LABEL_NAMES
-        has_types = "token_type_ids" in processing_class.model_input_names
+        # A batch comes whole, from `TokenizedPairs.__getitems__`.
+        collator: Any = PairCollator(
+            processing_class.pad_token_id,
+            token_types="token_type_ids" in processing_class.model_input_names,
+            multiple=1 if args.use_cpu else 8,
+        )
         super().__init__(
             model,
             args,
-            PairCollator(processing_class.pad_token_id, has_types, 1 if args.use_cpu else 8),
+            collator,
             train_pairs,
             eval_dataset,
             processing_class,
