@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 # Name and folder of the model included in the package.
-BUILT_IN, BUILT_IN_FOLDER = "built-in", Path(__file__).resolve().parents[1] / "built_in"
+BUILT_IN = "built-in"
+BUILT_IN_FOLDER = Path(__file__).resolve().parents[1] / "built_in"
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
 

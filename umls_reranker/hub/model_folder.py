@@ -101,12 +101,6 @@ class Origin:
     base_revision: str | None = None
     dictionary: dict[str, Any] | None = None
 
-    @classmethod
-    def load(cls, folder: Path, info: Mapping[str, Any]) -> Origin:
-        """That of the model in a folder, with the content of its ``reranker.json``."""
-        recipe = (folder / RECIPE).read_text(encoding="utf-8")
-        return cls(recipe, info["base_model"], info["base_revision"], info["dictionary"])
-
 
 def loaded_files(backend: str) -> tuple[str, ...]:
     """Names of the files that a reranker loads with this backend.

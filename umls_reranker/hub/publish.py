@@ -9,6 +9,7 @@ import re
 import warnings
 from os.path import expanduser
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
@@ -83,16 +84,10 @@ def publish(
     api = hub_api(token)
     with hub_calls(repo_id, token):
         head = _head(api, repo_id, tag, private, branch)
-        present: list[str] = []
-        if head is not None:
-            present = api.list_repo_files(repo_id, revision=head)
-            if MANIFEST not in present and not {*MODEL_FILES}.isdisjoint(present):
-                raise UserError(f"{repo_id} contains another kind of model; choose another repo")
-            if CARD in present:
-                former = Path(api.hf_hub_download(repo_id, CARD, revision=head)).read_text(
-                    encoding="utf-8"
-                )
-                contents[CARD] = with_former(card, former).encode()
+        former = [] if head is None else _former_files(api, repo_id, head)
+        if CARD in former:
+            path = api.hf_hub_download(repo_id, CARD, revision=head)
+            contents[CARD] = with_former(card, Path(path).read_text(encoding="utf-8")).encode()
         if dry_run:
             return portable_locator(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
@@ -103,34 +98,37 @@ def publish(
         if branch != "main":
             api.create_branch(repo_id, branch=branch, revision=head, exist_ok=True)
 
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(name, content) for name, content in contents.items()
-    ]
+    operations: list[Any] = [CommitOperationAdd(name, data) for name, data in contents.items()]
     # A plot or vocabulary of an earlier version must not remain next to the new files.
-    stale = [name for name in present if name in MODEL_FILES and name not in contents]
-    operations += [CommitOperationDelete(name) for name in stale]
-
+    stale = {*former} & {*MODEL_FILES} - contents.keys()
+    operations += [CommitOperationDelete(name) for name in sorted(stale)]
     message = commit_message or f"Publish {tag or 'a version'}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
-    with hub_calls(repo_id, token, outcome=unfinished):
-        # Not upload_folder: with hf_xet it may split an upload into several commits.
-        with warnings.catch_warnings():
-            # The outcomes are data that belong to the model.
-            warnings.filterwarnings(
-                "ignore", message="It seems that you are about to commit a data file"
-            )
-            options = {
-                "commit_message": message,
-                "parent_commit": head,
-                "revision": branch,
-                "create_pr": create_pr,
-            }
-            commit = api.create_commit(repo_id, operations, **options)  # type: ignore[call-overload]
+    # Not upload_folder: with hf_xet it may split an upload into several commits.
+    with hub_calls(repo_id, token, outcome=unfinished), warnings.catch_warnings():
+        # The outcomes are data that belong to the model.
+        warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+        commit = api.create_commit(
+            repo_id,
+            operations,
+            commit_message=message,
+            parent_commit=head,
+            revision=branch,
+            create_pr=create_pr,
+        )
         if tag and not create_pr:
             api.create_tag(
                 repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False
             )
     return portable_locator(commit.pr_url or commit.commit_url)
+
+
+def _former_files(api: HfApi, repo_id: str, head: str) -> list[str]:
+    """Files of the last version; UserError if they are those of another kind of model."""
+    former = api.list_repo_files(repo_id, revision=head)
+    if MANIFEST not in former and not {*MODEL_FILES}.isdisjoint(former):
+        raise UserError(f"{repo_id} contains another kind of model; choose another repo")
+    return former
 
 
 def _check_names(repo_id: str, tag: str | None) -> None:
@@ -161,7 +159,8 @@ def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str)
     """
     if not api.repo_exists(repo_id):
         return None
-    info, refs = api.model_info(repo_id), api.list_repo_refs(repo_id)
+    info = api.model_info(repo_id)
+    refs = api.list_repo_refs(repo_id)
     if private and not info.private:
         raise UserError(
             f"{repo_id} is public, but private is true; set private: false to publish there"

@@ -26,7 +26,7 @@ def publish_model(recipe: Recipe, options: Any) -> None:
         UserError: there is no such folder, or as for `publish`.
     """
     repo_id = str(recipe.publish.repo_id)
-    tag = recipe.publish.tag
+    tag = recipe.publish.tag or None
     if tag is None and not options.create_pr:
         tag = f"v{date.today():%Y.%m.%d}"
     folder = Path(options.model_folder) if options.model_folder else recipe.run.run_dir / "model"

@@ -17,7 +17,7 @@ from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..hub.download import BUILT_IN_FOLDER, download
-from ..hub.model_folder import CALIBRATOR, MANIFEST, WEIGHTS, Origin, loaded_files
+from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, Origin, loaded_files
 from ..lists.candidate_lists import AnnotatedLists
 from ..models.cross_encoder import PairScorer
 from ..models.hub_access import MODEL_PATTERNS
@@ -82,14 +82,20 @@ class ModelSource:
             origin = Origin(yaml.safe_dump({"model": name}), base_model=name)
             return cls(name, folder, cross_encoder, origin)
         reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
+        info = reranker.info
         return cls(
-            name,
-            folder,
-            reranker.cross_encoder,
-            Origin.load(folder, reranker.info),
-            reranker.thresholds.hierarchy,
-            reranker.calibration.counts,
-            reranker,
+            name=name,
+            folder=folder,
+            cross_encoder=reranker.cross_encoder,
+            origin=Origin(
+                recipe=(folder / RECIPE).read_text(encoding="utf-8"),
+                base_model=info["base_model"],
+                base_revision=info["base_revision"],
+                dictionary=info["dictionary"],
+            ),
+            hierarchy=reranker.thresholds.hierarchy,
+            counts=reranker.calibration.counts,
+            reranker=reranker,
         )
 
     @property
