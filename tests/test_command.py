@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,20 +42,17 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("words", "named"),
     [
-        (["mine-negatives"], "unknown command 'mine-negatives'; did you mean mine_negatives?"),
-        (
-            ["run", "quickstart", "--accelerate_config", "x"],
-            "--accelerate_config: x is neither a file nor one of cpu, ",
-        ),
-        (["recipes", "copy", "quick"], "there is no quick to copy; choose from bc5cdr-disease"),
+        (["mine-negatives"], "mine_negatives?"),
+        (["run", "quickstart", "--accelerate_config", "x"], "--accelerate_config: x"),
+        (["recipes", "copy", "quick"], "bc5cdr-disease"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, words, reason):
+def test_a_mistake_is_one_line_that_names_it_or_the_way_out(tmp_path, words, named):
     ended = run(*words, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith(f"error: {reason}") and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("error: ") and named in ended.stderr and ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,8 +178,5 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
     refused = run("run", "mine.yaml", "--dry_run", "--max_length", 4096, cwd=tmp_path)
     assert refused.returncode == 2 and "max_length: 4096" in refused.stderr
     changed = planned("--learning_rate", "1e-4")
-    assert {name: text for name, text in changed.items() if not text.startswith("up to date")} == {
-        "checkpoints": "would be rebuilt (learning_rate) in runs/run/checkpoints",
-        "model": "would be rebuilt (checkpoints) in runs/run/model",
-        "report": "would be rebuilt (model) in runs/run/report",
-    }
+    reasons = {name: re.findall(r"\((\w+)\)", text) for name, text in changed.items() if "up to date" not in text}
+    assert reasons == {"checkpoints": ["learning_rate"], "model": ["checkpoints"], "report": ["model"]}
