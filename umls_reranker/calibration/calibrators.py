@@ -13,7 +13,8 @@ from ..core.arrays import list_offsets
 from ..core.errors import TooLittleData, UserError
 from .logistic import fit_logistic, sigmoid
 
-# Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
+# Slopes are bounded in units of the scores' standard deviation: perfectly separable data would
+# drive them to infinity.
 MAX_STANDARD_SLOPE = 30.0
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 # Value of an infinite score: far beyond every logit, but small enough for products.
@@ -50,7 +51,8 @@ class Sample:
         bad = np.count_nonzero(~np.isfinite(scores))
         if bad:
             raise UserError(
-                f"{bad} of {len(scores)} logits are not finite; score in float32 or check the checkpoint"
+                f"{bad} of {len(scores)} logits are not finite; score in float32 or check the "
+                "checkpoint"
             )
         if scores.min() == scores.max():
             raise TooLittleData(
@@ -59,7 +61,8 @@ class Sample:
         for label, what in ((1, "correct"), (0, "incorrect")):
             if not np.any(labels == label):
                 raise TooLittleData(
-                    f"the calibration pairs contain no {what} candidate; enlarge the calibration split"
+                    f"the calibration pairs contain no {what} candidate; enlarge the calibration "
+                    "split"
                 )
         return replace(self, scores=scores, labels=labels)
 
@@ -111,18 +114,21 @@ class Calibrator(ABC):
         """Fit by maximum likelihood in float64.
 
         Raises:
-            UserError: as for `Sample.checked`, or scores rank incorrect candidates above correct ones.
+            UserError: as for `Sample.checked`, or scores rank incorrect candidates above correct
+                ones.
         """
         if sample.offsets is not None and not self.fits_lists:
             raise UserError(
-                f"calibrator: {self.name} works on the logits of the cross-encoder alone; set `features: []` or "
-                f"choose from {', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
+                f"calibrator: {self.name} works on the logits of the cross-encoder alone; set "
+                "`features: []` or "
+                "choose from "
+                f"{', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
             )
         self._fit(sample.checked())
         return self
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of candidates judged alone: float64 in [0, 1], with the shape of `scores`."""
+        """Probabilities of candidates judged alone: float64 in [0, 1], of the shape of `scores`."""
         return sigmoid(self.log_odds(scores))
 
     def log_odds(self, scores: np.ndarray) -> np.ndarray:
@@ -134,7 +140,7 @@ class Calibrator(ABC):
         return self._map(bounded(scores))
 
     def to_dict(self) -> dict[str, Any]:
-        """The form for JSON, ``{"method": ..., "parameters": {...}}``; `from_dict` restores equal outputs."""
+        """The form for JSON: ``{"method": ..., "parameters": {...}}``."""
         values = {one.name: np.asarray(getattr(self, one.name)).tolist() for one in fields(self)}
         return {"method": self.name, "parameters": values}
 
@@ -143,12 +149,14 @@ class Calibrator(ABC):
         """Inverse of `to_dict`; other keys of `state` are ignored.
 
         Raises:
-            UserError: the method is unknown, a parameter is missing or not finite, or the map does not increase.
+            UserError: the method is unknown, a parameter is missing or not finite, or the map does
+                not increase.
         """
         method = str(state.get("method"))
         if method not in CALIBRATORS:
             raise UserError(
-                f"calibrator.json: this version has no method {method!r}; run the calibrate stage again, or install "
+                f"calibrator.json: this version has no method {method!r}; run the calibrate stage "
+                "again, or install "
                 "the version of umls_reranker that wrote it"
             )
         calibrator: Calibrator = CALIBRATORS[method]()
@@ -160,7 +168,8 @@ class Calibrator(ABC):
                 raise ValueError("they do not define an increasing map")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"calibrator.json: parameters of method '{method}' are damaged ({error}); run the calibrate stage "
+                f"calibrator.json: parameters of method '{method}' are damaged ({error}); run the "
+                "calibrate stage "
                 "again"
             ) from None
         return calibrator
@@ -181,8 +190,8 @@ class Calibrator(ABC):
 class PlattCalibrator(Calibrator):
     """``slope * score + intercept`` (Platt 1999), slope > 0.
 
-    On separable data the likelihood has no maximum; the slope is at most `MAX_STANDARD_SLOPE` divided by the standard
-    deviation of the scores.
+    On separable data the likelihood has no maximum; the slope is at most `MAX_STANDARD_SLOPE`
+    divided by the standard deviation of the scores.
     """
 
     name = "platt"
@@ -272,7 +281,7 @@ class BetaCalibrator(Calibrator):
 
 @dataclass(eq=False)
 class IdentityCalibrator(Calibrator):
-    """Leaves the scores unchanged: the fusion already is a conditional logit over a list's candidates and NIL."""
+    """Scores unchanged: the fusion already is a conditional logit over candidates and NIL."""
 
     name = "identity"
     help = "log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"
@@ -287,9 +296,10 @@ class IdentityCalibrator(Calibrator):
 
 @dataclass(eq=False)
 class IsotonicCalibrator(Calibrator):
-    """Non-decreasing, piecewise linear between knots (Zadrozny & Elkan 2002), constant beyond the first and the last.
+    """Non-decreasing, piecewise linear between knots (Zadrozny & Elkan 2002).
 
-    Fitted by scikit-learn, stored as its thresholds, applied by `numpy.interp`. For candidates judged alone.
+    Constant beyond the first and the last knot. Fitted by scikit-learn, stored as its thresholds,
+    applied by `numpy.interp`. For candidates judged alone.
     """
 
     name = "isotonic"
@@ -353,13 +363,14 @@ register_calibrator(IsotonicCalibrator)
 
 def _wrong_order(reason: str) -> TooLittleData:
     return TooLittleData(
-        f"the scores do not rank gold concepts above other candidates ({reason}); check that labels, scores and model "
+        f"the scores do not rank gold concepts above other candidates ({reason}); check that "
+        "labels, scores and model "
         "belong together, and that higher scores are better"
     )
 
 
 def finite(value: Any) -> Any:
-    """A number as a float, numbers as an array; raises `ValueError` or `TypeError` for anything else."""
+    """A number as a float, numbers as an array; `ValueError` or `TypeError` for anything else."""
     numbers = np.asarray(value, dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{value} is not finite")

@@ -1,4 +1,4 @@
-"""The certificate of the high-confidence tier: the lowest threshold with certified precision; earlier certificates.
+"""The certificate of the high tier: the lowest threshold with certified precision; its history.
 
 `certify` is for the scores of any system.
 """
@@ -17,11 +17,14 @@ from .calibrators import PlattCalibrator, Sample
 from .precision_test import PrecisionTest
 from .resampling import document_folds, document_index, document_sums
 
-# Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
+# Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to
+# 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
-# Ratio of the largest document to the mean above which documents differ too much to trust one certificate for all.
+# Ratio of the largest document to the mean above which documents differ too much to trust one
+# certificate for all.
 SIMILAR_SIZES = 4.0
-# Share of the error probability that the second certificate gets; each further one gets half of the one before.
+# Share of the error probability that the second certificate gets; each further one gets half of the
+# one before.
 LATER_SHARE = 0.05
 # Tolerance for probabilities outside [0, 1] by rounding: a cosine of 1 is often 1.0000001.
 ROUNDING = 1e-5
@@ -39,7 +42,8 @@ class Certificate:
         precision: observed share of correct answers among them; None if nothing is certified.
         size_power: power of document sizes in the test, chosen by these sizes.
         size_ratio: size of the largest document over the mean, in accepted answers.
-        most_wrong: assumed largest share of incorrect answers in a document's tier; 1 assumes nothing.
+        most_wrong: assumed largest share of incorrect answers in a document's tier; 1 assumes
+            nothing.
         attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
     """
 
@@ -56,21 +60,25 @@ class Certificate:
     def __str__(self) -> str:
         if self.threshold is None:
             notes = [
-                f"not certified: the calibration documents are worth {int(self.documents)} of equal size; at least "
+                f"not certified: the calibration documents are worth {int(self.documents)} of "
+                "equal size; at least "
                 f"{self.documents_needed} are needed without an error, and more with errors"
             ]
         else:
             notes = [
-                f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, of which "
+                f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, of "
+                "which "
                 f"{self.precision:.1%} are correct"
             ]
         if self.most_wrong < 1:
             notes.append(
-                f"assuming that at most {self.most_wrong:.0%} of the tier is incorrect in any document"
+                f"assuming that at most {self.most_wrong:.0%} of the tier is incorrect in any "
+                "document"
             )
         if self.size_ratio > SIMILAR_SIZES:
             notes.append(
-                f"caution: the largest document has {self.size_ratio:.1f} times the mean number of answers; documents "
+                f"caution: the largest document has {self.size_ratio:.1f} times the mean number of "
+                "answers; documents "
                 "of one kind and of similar size certify more"
             )
         return "; ".join(notes)
@@ -88,10 +96,10 @@ def find_certificate(
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
-    Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer et al. 1995; "learn
-    then test", Angelopoulos et al. 2021), so no correction for their number is due. The test is `PrecisionTest`. The
-    sequence starts where it has the most power if the scores are true. Neither the start nor the test's power for
-    sizes is chosen by labels.
+    Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer
+    et al. 1995; "learn then test", Angelopoulos et al. 2021), so no correction for their number is
+    due. The test is `PrecisionTest`. The sequence starts where it has the most power if the scores
+    are true. Neither the start nor the test's power for sizes is chosen by labels.
 
     Args:
         scores: (n,) calibrated probability of each mention's answer; NaN is never accepted.
@@ -166,7 +174,7 @@ class _Tier(NamedTuple):
 def _tiers(
     scores: np.ndarray, correct: np.ndarray, documents: Sequence | np.ndarray
 ) -> list[_Tier]:
-    """The tiers of all thresholds, from the highest down; of those that accept the same mentions the highest one."""
+    """The tiers of all thresholds, the highest first; of those that accept the same only that."""
     accepted = np.sort(scores[~np.isnan(scores)])
     counts = len(accepted) - np.searchsorted(accepted, GRID)
     thresholds = GRID[np.unique(counts, return_index=True)[1]]
@@ -187,9 +195,9 @@ def _tiers(
 def confidence_of(attempt: int, confidence: float) -> float:
     """The confidence at which a certificate is tested, so that trying again does not add up.
 
-    The first has the whole error probability. Each later one rests on new documents alone and gets `LATER_SHARE` of
-    it, halved each time. So however often somebody tries, the probability of any false certificate is at most 1.1
-    times that of one.
+    The first has the whole error probability. Each later one rests on new documents alone and gets
+    `LATER_SHARE` of it, halved each time. So however often somebody tries, the probability of any
+    false certificate is at most 1.1 times that of one.
     """
     share = 1.0 if attempt == 1 else LATER_SHARE * 0.5 ** (attempt - 2)
     return 1.0 - share * (1.0 - confidence)
@@ -209,13 +217,14 @@ def certify(
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
-    Works for any system that scores its answers; no model is needed. With probability ``confidence`` over the labelled
-    documents, the answers at or above the threshold have a precision of at least ``target_precision`` over further
-    documents like them. This holds even for uncalibrated scores, but calibrated scores certify more. Decide about
-    target and confidence beforehand, and certify once: choosing between certificates breaks the guarantee.
+    Works for any system that scores its answers; no model is needed. With probability
+    ``confidence`` over the labelled documents, the answers at or above the threshold have a
+    precision of at least ``target_precision`` over further documents like them. This holds even for
+    uncalibrated scores, but calibrated scores certify more. Decide about target and confidence
+    beforehand, and certify once: choosing between certificates breaks the guarantee.
 
-    Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer et al. 1995; "learn
-    then test", Angelopoulos et al. 2021). Documents are the sampled units.
+    Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer
+    et al. 1995; "learn then test", Angelopoulos et al. 2021). Documents are the sampled units.
 
     >>> from umls_reranker import certify
     >>> scores = [0.98, 0.97, 0.6] * 100
@@ -228,29 +237,34 @@ def certify(
     (None, 59)
 
     Args:
-        scores: (n,) score of each mention's answer, the higher the more certain; leave out mentions without an answer.
-            Probabilities in [0, 1], unless ``calibrate`` is set.
+        scores: (n,) score of each mention's answer, the higher the more certain; leave out mentions
+            without an answer. Probabilities in [0, 1], unless ``calibrate`` is set.
         correct: (n,) whether the answer is correct.
         documents: (n,) id of the document of each mention; mentions of a document are correlated.
         target_precision: guaranteed precision, between 0 and 1.
         confidence: probability that the guarantee holds, between 0 and 1.
-        calibrate: for scores of any scale, such as logits or cosines: maps them to probabilities by logistic
-            regression, each fifth of the documents by a fit on the others. The threshold is one of your scores.
-        certified_before: ids of the documents of earlier certificates of these scores, granted or not. They only help
-            to calibrate: trying again with the same documents would not keep the confidence.
-        attempt: 1 for the first certificate, 2 for the next, and so on. The first has the whole error probability
-            (1 - confidence). Later ones together get a tenth of it, so that errors do not add up; they need more
-            documents.
-        most_wrong: assumed largest share of incorrect answers, among those at or above the threshold, in any document.
-            1 assumes nothing. With 0.5 fewer documents are needed, and the guarantee is as good as the assumption.
+        calibrate: for scores of any scale, such as logits or cosines: maps them to probabilities by
+            logistic regression, each fifth of the documents by a fit on the others. The threshold
+            is one of your scores.
+        certified_before: ids of the documents of earlier certificates of these scores, granted or
+            not. They only help to calibrate: trying again with the same documents would not keep
+            the confidence.
+        attempt: 1 for the first certificate, 2 for the next, and so on. The first has the whole
+            error probability (1 - confidence). Later ones together get a tenth of it, so that
+            errors do not add up; they need more documents.
+        most_wrong: assumed largest share of incorrect answers, among those at or above the
+            threshold, in any document. 1 assumes nothing. With 0.5 fewer documents are needed, and
+            the guarantee is as good as the assumption.
 
     Raises:
-        UserError: lengths differ, scores are not probabilities, labels are neither True nor False, there are fewer
-            than two documents, no document is new, or target, confidence or assumption is not between 0 and 1.
+        UserError: lengths differ, scores are not probabilities, labels are neither True nor False,
+            there are fewer than two documents, no document is new, or target, confidence or
+            assumption is not between 0 and 1.
     """
     if not isinstance(attempt, int) or attempt < 1 or (attempt == 1 and len(certified_before)):
         raise UserError(
-            f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after those of certified_before"
+            f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after those of "
+            "certified_before"
         )
     columns = _checked(scores, correct, documents, calibrate)
     probabilities = _cross_fitted(columns) if calibrate else columns.scores
@@ -297,11 +311,13 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
     for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
         if not _is_number(score) or not np.isfinite(score):
             raise UserError(
-                f"row {row}: the score {score!r} is not a number; leave out mentions without an answer"
+                f"row {row}: the score {score!r} is not a number; leave out mentions without an "
+                "answer"
             )
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
             raise UserError(
-                f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map scores on another "
+                f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map "
+                "scores on another "
                 "scale to probabilities"
             )
         if not _is_number(label) or label not in (0, 1):
@@ -317,7 +333,8 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
         )
     if len(set(columns["documents"])) < 2:
         raise UserError(
-            "all mentions are from 1 document, which says nothing about other documents; give the id of each "
+            "all mentions are from 1 document, which says nothing about other documents; give the "
+            "id of each "
             "mention's document"
         )
     numbers = np.array(columns["scores"], np.float64)
@@ -387,7 +404,8 @@ class CertificateHistory:
             isinstance(documents, list) for documents in state
         ):
             raise UserError(
-                "calibrator.json: the record of earlier certificates is missing or damaged; run umls-reranker "
+                "calibrator.json: the record of earlier certificates is missing or damaged; run "
+                "umls-reranker "
                 "calibrate again"
             )
         return cls(tuple(frozenset(map(str, documents)) for documents in state))
@@ -397,7 +415,7 @@ NO_CERTIFICATES = CertificateHistory()
 
 
 def note_on_certificate(certified_by: Mapping[str, int], *, is_certified: bool) -> str:
-    """A sentence about a later certificate: its documents, and whether it was granted; empty for a first one.
+    """A sentence about a later certificate and its documents; empty for a first one.
 
     Args:
         certified_by: ``attempt`` and ``documents``, as in ``calibrator.json``.
@@ -408,7 +426,8 @@ def note_on_certificate(certified_by: Mapping[str, int], *, is_certified: bool) 
         return ""
     result = "granted" if is_certified else "not granted, so the high tier is removed"
     return (
-        f"certificate {attempt} of this model is {result}: it uses {certified_by['documents']:,} new "
+        f"certificate {attempt} of this model is {result}: it uses {certified_by['documents']:,} "
+        "new "
         "documents drawn at random; documents of earlier certificates cannot certify again"
     )
 

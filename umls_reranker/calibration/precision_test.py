@@ -1,10 +1,11 @@
-"""The test behind a certificate: is the precision over all documents like those seen below a target?
+"""The test behind a certificate: is the precision over documents like those seen below a target?
 
-One document is added to those seen, with all answers incorrect; then all are reweighted by independent standard
-exponentials (the Bayesian bootstrap, Rubin 1981). The p-value is the probability that the reweighted precision is
-below the target. For documents of equal size this is the bound of Gaffke (2005) and Learned-Miller & Thomas (2020),
-which needs no model of how errors cluster; for documents of one mention it is that of Clopper & Pearson. Where sizes
-differ the added document has a weighted mean of them, with weights chosen by the sizes alone
+One document is added to those seen, with all answers incorrect; then all are reweighted by
+independent standard exponentials (the Bayesian bootstrap, Rubin 1981). The p-value is the
+probability that the reweighted precision is below the target. For documents of equal size this is
+the bound of Gaffke (2005) and Learned-Miller & Thomas (2020), which needs no model of how errors
+cluster; for documents of one mention it is that of Clopper & Pearson. Where sizes differ the added
+document has a weighted mean of them, with weights chosen by the sizes alone
 (`PrecisionTest.for_sizes`).
 """
 
@@ -14,11 +15,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# Weights of the added document's size are sizes to one of these powers; the last one is the largest size.
+# Weights of the added document's size are sizes to one of these powers; the last one is the largest
+# size.
 SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
-# How often the largest documents may be entirely incorrect. With more, hardly any power suffices where they are few.
+# How often the largest documents may be entirely incorrect. With more, hardly any power suffices
+# where they are few.
 MOST_OFTEN_WRONG = 0.5
-# Draws for the choice of the power, and standard errors by which one of several levels may exceed its limit by chance.
+# Draws for the choice of the power, and standard errors by which one of several levels may exceed
+# its limit by chance.
 POWER_DRAWS = 4_000
 POWER_ERRORS = 3.0
 # Halvings of the interval that holds the saddlepoint.
@@ -33,7 +37,8 @@ class PrecisionTest:
         target: precision, between 0 and 1.
         confidence: 1 minus the level of the test.
         size_power: sizes to this power are the weights of the added document's size.
-        most_wrong: share of incorrect answers in the added document. Below 1 assumes that no document is worse.
+        most_wrong: share of incorrect answers in the added document. Below 1 assumes that no
+            document is worse.
     """
 
     target: float = 0.95
@@ -44,10 +49,10 @@ class PrecisionTest:
     def for_sizes(self, size: np.ndarray) -> PrecisionTest:
         """The same test with the smallest power that keeps its level for documents of these sizes.
 
-        Documents are drawn from those seen. Each of the largest is entirely incorrect with the same probability, at
-        most `MOST_OFTEN_WRONG`, and all others are correct, so that the precision is the target. For every number of
-        largest documents the test may pass in at most 1 - confidence of the draws, up to Monte Carlo error. Labels
-        are not used.
+        Documents are drawn from those seen. Each of the largest is entirely incorrect with the same
+        probability, at most `MOST_OFTEN_WRONG`, and all others are correct, so that the precision
+        is the target. For every number of largest documents the test may pass in at most 1 -
+        confidence of the draws, up to Monte Carlo error. Labels are not used.
 
         Args:
             size: (documents,) number of accepted mentions, at least one each.
@@ -86,7 +91,8 @@ class PrecisionTest:
             For each number of largest documents, (draws, k), how many of a size are incorrect.
         """
         answers = np.cumsum(np.repeat(kinds, of_kind)[::-1])
-        # Chance by the number of largest documents; the fewest that may be wrong often enough, and more of them.
+        # Chance by the number of largest documents; the fewest that may be wrong often enough, and
+        # more of them.
         chance = (1.0 - self.target) * answers[-1] / (self.most_wrong * answers)
         fewest = int(np.argmax(chance <= MOST_OFTEN_WRONG)) + 1
         half = max(1, len(answers) // 2)
@@ -103,14 +109,14 @@ class PrecisionTest:
 
     @property
     def needed(self) -> int:
-        """The smallest number of documents of equal size that can pass, if all of their answers are correct."""
+        """The smallest number of documents of equal size that can pass, without an error."""
         if self._deficit <= 0:
             return 1
         odds = (1.0 - self.target) / self._deficit
         return int(np.ceil(round(np.log(1.0 - self.confidence) / -np.log1p(odds), 9)))
 
     def added_size(self, size: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Size of the added document in each draw, (draws,), by counts (draws, k) of documents of sizes (k,)."""
+        """Size of the added document, (draws,), by counts (draws, k) of documents of sizes (k,)."""
         largest = np.where(counts > 0, size, 0).max(axis=1, initial=0)
         if np.isinf(self.size_power):
             return largest
@@ -119,7 +125,7 @@ class PrecisionTest:
         return np.sum(weight * size, axis=1) / np.maximum(weight.sum(axis=1), 1e-300)
 
     def effective(self, size: np.ndarray) -> float:
-        """Number of documents with these accepted mentions, (documents,), in units of the added document's size."""
+        """Number of documents of these sizes, (documents,), in sizes of the added document."""
         if not len(size):
             return 0.0
         return round(float(size.sum() / self.added_size(size, np.ones((1, len(size))))[0]), 6)
@@ -139,7 +145,7 @@ class PrecisionTest:
         return float((surplus.sum() - added) / np.sqrt(max(variance, 1e-300)))
 
     def p_value(self, size: np.ndarray, correct: np.ndarray) -> float:
-        """The p-value of documents with these accepted mentions, (documents,), and correct ones among them.
+        """The p-value of documents by their accepted mentions and correct ones, (documents,) each.
 
         Returns:
             The p-value; 1 if the observed precision is not above the target.
@@ -147,9 +153,10 @@ class PrecisionTest:
         return float(self.p_values(size, correct, np.ones((1, len(size))))[0])
 
     def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """The p-value of each draw, (draws,), of counts (draws, k) of documents of sizes (k,) and correct ones (k,).
+        """P-values (draws,) of counts (draws, k) of documents of sizes (k,) and correct ones (k,).
 
-        The saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact probability.
+        The saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact
+        probability.
         """
         surplus = correct - self.target * size
         added = -self._deficit * self.added_size(size, counts)
@@ -172,7 +179,7 @@ class PrecisionTest:
 def _tail(
     counts: np.ndarray, surplus: np.ndarray, added: np.ndarray, least: np.ndarray
 ) -> np.ndarray:
-    """The probability that sums of exponentials, weighted by the surpluses of documents, are below 0, (draws,).
+    """The probability that exponentials, weighted by surpluses, sum to less than 0, (draws,).
 
     Args:
         counts: (draws, k) number of documents of a kind.
@@ -182,7 +189,8 @@ def _tail(
     """
     from scipy.special import ndtr
 
-    # Saddlepoint of the cumulant generating function - sum log(1 - s surplus), which lies between a pole and 0.
+    # Saddlepoint of the cumulant generating function - sum log(1 - s surplus), which lies between a
+    # pole and 0.
     low = (1.0 - 1e-9) / least
     high = np.zeros(len(added))
     for _ in range(HALVINGS):

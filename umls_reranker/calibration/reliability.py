@@ -1,4 +1,4 @@
-"""Calibration of probabilities: ECE, Brier score and its parts, log loss, reliability diagrams, with intervals."""
+"""Calibration of probabilities: ECE, Brier score, log loss, reliability diagrams; intervals."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def brier(p: np.ndarray, y: np.ndarray) -> float:
 
 
 def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Brier score = miscalibration - discrimination + uncertainty, without bins (Dimitriadis et al. 2021).
+    """Brier score = miscalibration - discrimination + uncertainty, without bins.
 
-    Uses the isotonic regression of `y` on `p` instead of bins. ``miscalibration`` is what recalibration would save,
-    ``discrimination`` what the recalibrated probabilities save compared with the base rate, and ``uncertainty`` the
-    Brier score of the base rate.
+    Uses the isotonic regression of `y` on `p` instead (Dimitriadis et al. 2021). ``miscalibration``
+    is what recalibration would save, ``discrimination`` what the recalibrated probabilities save
+    compared with the base rate, and ``uncertainty`` the Brier score of the base rate.
     """
     from sklearn.isotonic import isotonic_regression
 
@@ -55,10 +55,10 @@ def log_loss(p: np.ndarray, y: np.ndarray, eps: float = EPSILON) -> float:
 
 
 def ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error over `bins` equal-width bins (Guo et al. 2017), the figure quoted in papers.
+    """Expected calibration error over equal-width bins (Guo et al. 2017), as quoted in papers.
 
-    The plug-in estimate is biased upward: noise inside a bin counts as miscalibration. ``debiased_ece`` of
-    `calibration_report` is corrected for it.
+    The plug-in estimate is biased upward: noise inside a bin counts as miscalibration.
+    ``debiased_ece`` of `calibration_report` is corrected for it.
     """
     p, y = _checked(p, y)
     return float(_absolute_gap(_bin_sums(p, y, equal_width(p, bins), bins)))
@@ -68,8 +68,9 @@ def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str,
     """The points of a reliability diagram, one per non-empty equal-width bin.
 
     Returns:
-        Arrays of equal length by name: ``lower`` and ``upper`` (bin edges), ``count``, ``mean_probability``,
-        ``positive_rate``, and ``standard_error`` of the positive rate under perfect calibration (binomial).
+        Arrays of equal length by name: ``lower`` and ``upper`` (bin edges), ``count``,
+        ``mean_probability``, ``positive_rate``, and ``standard_error`` of the positive rate under
+        perfect calibration (binomial).
     """
     p, y = _checked(p, y)
     index = equal_width(p, bins)
@@ -98,11 +99,11 @@ def calibration_report(
 ) -> dict[str, dict[str, float]]:
     """All estimates with 95 % intervals by document, and their values under perfect calibration.
 
-    ``ece`` is that of `ece`. ``debiased_ece`` has bins of equal mass (Roelofs et al. 2022; equal probabilities are
-    never split over two bins, and a bin holds at least two rows) and is corrected for the noise inside a bin
-    (`_debiased_gap`). A resample contains the noise of the data and the noise of resampling; both raise an ECE. So the
-    intervals of the two ECEs come from resamples corrected for twice the noise, and are extended to contain the value
-    if necessary.
+    ``ece`` is that of `ece`. ``debiased_ece`` has bins of equal mass (Roelofs et al. 2022; equal
+    probabilities are never split over two bins, and a bin holds at least two rows) and is corrected
+    for the noise inside a bin (`_debiased_gap`). A resample contains the noise of the data and the
+    noise of resampling; both raise an ECE. So the intervals of the two ECEs come from resamples
+    corrected for twice the noise, and are extended to contain the value if necessary.
 
     Args:
         p: (n,) probabilities.
@@ -113,11 +114,11 @@ def calibration_report(
         seed: seed of the resamples.
 
     Returns:
-        ``ece``, ``debiased_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low``, ``high``, and ``perfect``
-        and ``perfect_high``: mean and 95 % quantile of what a perfectly calibrated model with these probabilities
-        would show on as many rows of as many documents, errors resembling each other within a document as they do
-        here.
-        ``brier_miscalibration``, ``brier_discrimination`` and ``brier_uncertainty`` have a ``value`` alone (see
+        ``ece``, ``debiased_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low``,
+        ``high``, and ``perfect`` and ``perfect_high``: mean and 95 % quantile of what a perfectly
+        calibrated model with these probabilities would show on as many rows of as many documents,
+        errors resembling each other within a document as they do here. ``brier_miscalibration``,
+        ``brier_discrimination`` and ``brier_uncertainty`` have a ``value`` alone (see
         `brier_decomposition`).
     """
     p, y = _checked(p, y)
@@ -152,7 +153,7 @@ def calibration_report(
         return {"value": value, "low": min(low, value), "high": max(high, value)} | perfect
 
     def mean(losses: np.ndarray, expected: np.ndarray, factor: np.ndarray) -> dict[str, float]:
-        """A mean loss, of its mean under perfect calibration and of how much it rises with the label, (n,) each."""
+        """A mean loss, from losses, what to expect of them, and their rise with the label."""
         low, high = bootstrap_by_document(losses, index, resamples=resamples, seed=seed)
         perfect = _perfect(expected.mean() + by_chance(factor * noise)[:, 0] / len(p))
         return {"value": float(losses.mean()), "low": low, "high": high} | perfect
@@ -179,7 +180,8 @@ def _checked(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y = np.asarray(y, dtype=np.float64)
     if p.ndim != 1 or p.shape != y.shape or not len(p):
         raise ValueError(
-            f"expected probabilities and labels of the same shape (n,), n > 0; found {p.shape} and {y.shape}"
+            f"expected probabilities and labels of the same shape (n,), n > 0; found {p.shape} and "
+            f"{y.shape}"
         )
     if not (np.all(p >= 0) and np.all(p <= 1)):
         raise ValueError(
@@ -220,11 +222,12 @@ def _absolute_gap(cells: np.ndarray) -> np.ndarray:
 
 
 def _debiased_gap(cells: np.ndarray, noises: int = 1) -> np.ndarray:
-    """`_absolute_gap` corrected for sampling noise, `noises` times; 0 if the gaps are no larger than noise.
+    """`_absolute_gap` corrected `noises` times for sampling noise; 0 if gaps are no larger than it.
 
-    Kumar et al. 2019 give an unbiased estimate of the *squared* calibration error: from each bin's squared gap,
-    subtract the variance ``ybar (1 - ybar) / (n_bin - 1)`` of its mean label. The plug-in ECE is scaled by the square
-    root of the share of its squared error that this leaves, so the figure stays in the units of `ece`.
+    Kumar et al. 2019 give an unbiased estimate of the *squared* calibration error: from each bin's
+    squared gap, subtract the variance ``ybar (1 - ybar) / (n_bin - 1)`` of its mean label. The
+    plug-in ECE is scaled by the square root of the share of its squared error that this leaves, so
+    the figure stays in the units of `ece`.
     """
     count, sum_p, sum_y = cells
     filled = np.maximum(count, 1)

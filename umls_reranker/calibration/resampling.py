@@ -1,6 +1,7 @@
 """Resampling of documents: sums by document, folds, intervals, and noise by random signs.
 
-Rows of a document are correlated (strings recur), so resampling single rows would give intervals that are too narrow.
+Rows of a document are correlated (strings recur), so resampling single rows would give intervals
+that are too narrow.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ NO_INTERVAL = (float("nan"), float("nan"))
 
 
 def document_index(groups: Sequence | np.ndarray) -> tuple[np.ndarray, int]:
-    """Documents as integers: the index of each row's document, (n,) int64, and the number of documents."""
+    """Documents as integers: the document of each row, (n,) int64, and the number of documents."""
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     return index.reshape(-1), len(names)
 
 
 def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
-    """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
+    """(n,) fold of each row, at most `FOLDS` and one for each document."""
     index, documents = document_index(groups)
     return (np.random.default_rng(seed).permutation(documents) % FOLDS)[index]
 
@@ -102,9 +103,10 @@ def jackknife_sums(
 ) -> tuple[float, float]:
     """Interval of a statistic of additive sums, leaving out one document at a time.
 
-    The jackknife's standard error with Student's t of one degree of freedom less than there are documents (MacKinnon,
-    Nielsen & Webb 2023, "Fast and reliable jackknife and bootstrap methods for cluster-robust inference"). It keeps
-    its confidence with few documents, for which percentiles of `bootstrap_sums` are too narrow.
+    The jackknife's standard error with Student's t of one degree of freedom less than there are
+    documents (MacKinnon, Nielsen & Webb 2023, "Fast and reliable jackknife and bootstrap methods
+    for cluster-robust inference"). It keeps its confidence with few documents, for which
+    percentiles of `bootstrap_sums` are too narrow.
 
     Args:
         sums: (documents, k) sums of each document.
@@ -112,7 +114,8 @@ def jackknife_sums(
         confidence: confidence of the interval.
 
     Returns:
-        Lower and upper end; both NaN with one document, or if the statistic is undefined without one of them.
+        Lower and upper end; both NaN with one document, or if the statistic is undefined without
+        one of them.
     """
     from scipy.stats import t
 

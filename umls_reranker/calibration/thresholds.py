@@ -1,15 +1,16 @@
-"""Decision thresholds on calibrated probabilities: which candidates are accepted, and which are in the certified tier.
+"""Thresholds on calibrated probabilities: which candidates are accepted, and in which tier.
 
-A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
+A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and
+its ancestors:
 
-* ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support; or for all types the lowest with a
-  given precision;
-* ``high``: one for all types, the lowest with certified precision of the whole tier (`certificate`), but never below
-  ``accept``; None if nothing is certified;
+* ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support; or for all types
+  the lowest with a given precision;
+* ``high``: one for all types, the lowest with certified precision of the whole tier
+  (`certificate`), but never below ``accept``; None if nothing is certified;
 * ``low``: reached by 99 % of the correct top candidates; below it a candidate is rejected.
 
-A type falls back along its lineage: itself, the ancestors in its semantic group, the group, "default". Loading and
-lookup need only numpy.
+A type falls back along its lineage: itself, the ancestors in its semantic group, the group,
+"default". Loading and lookup need only numpy.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 6
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99
-# Gold pairs below which a node takes its parent's acceptance threshold unchanged, and correct top candidates below
-# which it takes its parent's low threshold.
+# Gold pairs below which a node takes its parent's acceptance threshold unchanged, and correct top
+# candidates below which it takes its parent's low threshold.
 MIN_POSITIVES, MIN_MENTIONS = 30, 150
-# Gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight n / (n + k). With 1,000
-# positives the arg-max of a perfectly calibrated type has a standard deviation near 0.06, about what types differ by.
+# Gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight n / (n
+# + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
+# near 0.06, about what types differ by.
 SHRINKAGE = 1000.0
 
 
 @dataclass(frozen=True)
 class TypeThreshold:
-    """Thresholds of one semantic type, ancestor or group: ``low <= accept <= high``; no `high`, no high tier."""
+    """Thresholds of a type, ancestor or group: ``low <= accept <= high``; None: no high tier."""
 
     low: float
     accept: float
@@ -60,8 +62,9 @@ class TypeThreshold:
 def f1_threshold(p: np.ndarray, y: np.ndarray) -> float:
     """The threshold t that maximizes the F1 of ``p >= t``.
 
-    Only values between two distinct probabilities are considered, so tied pairs are accepted together. t is halfway to
-    the next lower probability, so rounding cannot flip a pair. Of equal maxima, the highest threshold is used.
+    Only values between two distinct probabilities are considered, so tied pairs are accepted
+    together. t is halfway to the next lower probability, so rounding cannot flip a pair. Of equal
+    maxima, the highest threshold is used.
 
     Args:
         p: (n,) probabilities.
@@ -79,7 +82,7 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> float:
 
 
 def precision_threshold(p: np.ndarray, correct: np.ndarray, precision: float) -> float:
-    """The lowest threshold t with a precision of the answers with ``p >= t`` of at least `precision`; 1 if none has.
+    """The lowest threshold t at which the answers with ``p >= t`` have a precision; 1 if none has.
 
     Args:
         p: (n,) probabilities of answers.
@@ -95,7 +98,7 @@ def precision_threshold(p: np.ndarray, correct: np.ndarray, precision: float) ->
 
 
 def _halfway(p: np.ndarray, last: int) -> float:
-    """A threshold between a probability of (n,) descending ones and the next; of the last, the probability itself."""
+    """A threshold between one of (n,) descending probabilities and the next; or the last."""
     below = p[min(last + 1, len(p) - 1)]
     middle = (p[last] + below) / 2
     # Rounding may leave nothing between the two.
@@ -138,12 +141,13 @@ class ThresholdTable:
     def for_type(self, types: str | Sequence[str] | None = None) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
 
-        A type not in the calibration split uses its nearest ancestor; an unknown type, or None, uses the default.
+        A type not in the calibration split uses its nearest ancestor; an unknown type, or None,
+        uses the default.
         """
         return nearest_row(self.rows, types, self.hierarchy)
 
     def edges(self, types: Types) -> np.ndarray:
-        """Lowest probabilities of the tiers low, medium and high for mentions of these types, (n, 3)."""
+        """Lowest probabilities of the tiers low, medium and high by the mentions' types, (n, 3)."""
         rows, codes = nearest_rows(self.rows, types, self.hierarchy)
         return np.array(
             [(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows]
@@ -172,17 +176,18 @@ def fit_thresholds(
 ) -> ThresholdTable:
     """Fit thresholds and certificate to n candidate lists with m candidates.
 
-    The tier that is certified is the one that is served: the mentions of all types together, each at or above its own
-    type's acceptance threshold.
+    The tier that is certified is the one that is served: the mentions of all types together, each
+    at or above its own type's acceptance threshold.
 
     Args:
         lists: the lists.
         probabilities: (m,) calibrated, by fits that have not seen the documents.
         top: (n,) index of each list's top candidate, -1 if it has none.
-        settings: target precision, its confidence, and the precision of the accepted top candidates over all types
-            together, which sets one threshold of acceptance; by default each type has that with the highest F1.
-        complete: (n,) bool, whether a mention has all inputs that the model reads, by default all. Others are never in
-            the high tier.
+        settings: target precision, its confidence, and the precision of the accepted top candidates
+            over all types together, which sets one threshold of acceptance; by default each type
+            has that with the highest F1.
+        complete: (n,) bool, whether a mention has all inputs that the model reads, by default all.
+            Others are never in the high tier.
         for_certificate: (n,) bool, whether a mention counts for the certificate, by default all.
         attempt: as for `certify`.
 
@@ -243,12 +248,13 @@ def _type_thresholds(
 
 
 def _accept_threshold(p: np.ndarray, labels: np.ndarray, parent: TypeThreshold | None) -> float:
-    """The threshold of the highest F1 over pairs (n,), shrunk toward the parent's by their number of gold pairs."""
+    """The F1-optimal threshold of pairs (n,), shrunk toward the parent's if gold pairs are few."""
     positives = int(labels.sum())
     if parent is None:
         if not positives:
             raise TooLittleData(
-                "no candidate list of the calibration split contains its gold concept; retrieve more candidates"
+                "no candidate list of the calibration split contains its gold concept; retrieve "
+                "more candidates"
             )
         return f1_threshold(p, labels)
     if positives < MIN_POSITIVES:
@@ -258,7 +264,7 @@ def _accept_threshold(p: np.ndarray, labels: np.ndarray, parent: TypeThreshold |
 
 
 def _low_threshold(correct_p: np.ndarray, accept: float, parent: TypeThreshold | None) -> float:
-    """What most of the correct top candidates reach, by their probabilities (n,); the parent's if they are few."""
+    """What most correct top candidates reach, by probabilities (n,); if few, the parent's."""
     low = accept if parent is None else parent.low
     fewest = 1 if parent is None else MIN_MENTIONS
     if len(correct_p) >= fewest:
@@ -267,7 +273,7 @@ def _low_threshold(correct_p: np.ndarray, accept: float, parent: TypeThreshold |
 
 
 def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
-    """The content of ``thresholds.json``: the tables of all models by their names, of one guarantee and hierarchy."""
+    """The content of ``thresholds.json``: the tables of all models, by name."""
     first = next(iter(tables.values()))
     return {
         "schema_version": SCHEMA_VERSION,

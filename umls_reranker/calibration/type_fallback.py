@@ -1,4 +1,4 @@
-"""Which row of a table a semantic type uses: its own, or that of its nearest ancestor that has one."""
+"""Which row of a table a semantic type uses: its own, or that of its nearest ancestor."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Types: TypeAlias = "Sequence[Sequence[str] | str | None] | TypeSets"
 def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
     """A type or group, the ancestors in its semantic group, the group, and "default".
 
-    Ancestors of other groups are left out: two steps up, "Disease or Syndrome" would become any event. In a
-    hierarchy without groups all ancestors are used.
+    Ancestors of other groups are left out: two steps up, "Disease or Syndrome" would become any
+    event. In a hierarchy without groups all ancestors are used.
     """
     if node == DEFAULT:
         return [DEFAULT]
@@ -36,10 +36,11 @@ def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
 def nearest_row(
     rows: Mapping[str, T], types: str | Sequence[str] | None, hierarchy: TypeHierarchy
 ) -> T:
-    """The row of a type, or of its nearest ancestor; of several types, that of the first that is known.
+    """The row of a type, or of its nearest ancestor; of several types, of the first that is known.
 
     Args:
-        rows: rows by type, ancestor and group; must hold "default", the row of unknown types and of no type.
+        rows: rows by type, ancestor and group; must hold "default", the row of unknown types and of
+            no type.
         types: a type (id or name), several, or None.
         hierarchy: the types' hierarchy.
     """
@@ -52,7 +53,7 @@ def nearest_row(
 def nearest_rows(
     rows: Mapping[str, T], types: Types, hierarchy: TypeHierarchy
 ) -> tuple[list[T], np.ndarray]:
-    """The rows of n mentions by `nearest_row`: k rows, and that of each mention among them, (n,) int64."""
+    """The rows of n mentions: k by `nearest_row`, and each mention's among them, (n,) int64."""
     coded = TypeSets.of(types)
     # The last one is that of mentions without types, whose code is -1.
     return [nearest_row(rows, names, hierarchy) for names in (*coded.sets, ())], coded.codes
@@ -64,9 +65,9 @@ def memberships(
     """The mentions that count in each node; each distinct set of types is coded once.
 
     Returns:
-        (n_mentions,) int64, code of each mention's types; and, from the root down, node -> (n_codes,) bool,
-        whether the node is in the lineage of any of the types. Types that the hierarchy does not know count only
-        in "default".
+        (n_mentions,) int64, code of each mention's types; and, from the root down, node ->
+        (n_codes,) bool, whether the node is in the lineage of any of the types. Types that the
+        hierarchy does not know count only in "default".
     """
     coded = TypeSets.of(mention_types)
     # The last code is that of mentions without types, -1.

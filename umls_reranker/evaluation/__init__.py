@@ -1,1 +1,1 @@
-"""Evaluate a reranker on candidate lists: linking metrics, baselines on the same lists, and target checks."""
+"""Evaluate a reranker on candidate lists: metrics, other systems on the same lists, targets."""

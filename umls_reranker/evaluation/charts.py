@@ -1,6 +1,7 @@
-"""Charts of a report: their points, which ``metrics.json`` holds, and their scales; the template ``charts.svg`` draws.
+"""Charts of a report: their points, which ``metrics.json`` holds, and their scales.
 
-No chart library, no script, no network; light or dark. All can be drawn again from ``metrics.json`` alone.
+The template ``charts.svg`` draws them. No chart library, no script, no network; light or dark. All
+can be drawn again from ``metrics.json`` alone.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def reliability_points(
 ) -> dict[str, Any]:
     """Points of a reliability diagram: share of correct pairs in each non-empty equal-width bin.
 
-    A perfectly calibrated model would lie in the noise band (``band_low`` to ``band_high``, 95 %). Its width counts
-    documents, not pairs, because errors within a document are correlated.
+    A perfectly calibrated model would lie in the noise band (``band_low`` to ``band_high``, 95 %).
+    Its width counts documents, not pairs, because errors within a document are correlated.
 
     Args:
         p: (n,) probabilities.
@@ -39,8 +40,8 @@ def reliability_points(
         groups: (n,) document of each pair.
 
     Returns:
-        Lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``, ``positive_rate``, ``band_low``,
-        ``band_high``.
+        Lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``,
+        ``positive_rate``, ``band_low``, ``band_high``.
     """
     points = reliability_curve(p, y, BINS)
     index, documents = document_index(groups)
@@ -60,15 +61,16 @@ def reliability_points(
 
 
 def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
-    """Precision of the answers against the share of mentions answered, most confident first; ties are one point.
+    """Precision against the share of mentions answered, most confident first; ties are one point.
 
     Args:
         score: (n,) score of each answer; -inf or NaN for no answer.
         correct: (n,) whether it is correct.
 
     Returns:
-        Lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, including the last; and
-        ``area``, the mean share of incorrect answers over all coverages up to the last (AURC, Geifman et al. 2019).
+        Lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, including
+        the last; and ``area``, the mean share of incorrect answers over all coverages up to the
+        last (AURC, Geifman et al. 2019).
     """
     score = np.asarray(score, dtype=np.float64)
     answered = np.flatnonzero(score > -np.inf)
@@ -88,7 +90,7 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
 
 
 def histogram(values: np.ndarray, correct: np.ndarray) -> dict[str, list]:
-    """Counts of correct and incorrect answers by equal-width bins of a value in [0, 1]; NaN is left out."""
+    """Correct and incorrect answers by equal-width bins of a value in [0, 1], without NaN."""
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
     is_number = ~np.isnan(values)
     return {
@@ -100,7 +102,7 @@ def histogram(values: np.ndarray, correct: np.ndarray) -> dict[str, list]:
 
 @dataclass(frozen=True)
 class Axes:
-    """The plot area of a chart, in pixels, with linear scales: x from 0 to 1, y from `low` to `high`.
+    """The plot area of a chart in pixels: linear scales, x from 0 to 1, y from `low` to `high`.
 
     Attributes:
         x_ticks: values and their labels.

@@ -1,4 +1,4 @@
-"""Measured figures against the targets of a recipe: PASS, FAIL, or INCONCLUSIVE where too little was measured."""
+"""Figures against the targets of a recipe: PASS, FAIL, or INCONCLUSIVE."""
 
 import difflib
 import math
@@ -70,7 +70,8 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
         name, target = match.groups()
         if name in targets:
             raise UserError(
-                f"targets: {name} occurs twice; write one target, such as {name} >= 0.75, or a range, 0.40 .. 0.60"
+                f"targets: {name} occurs twice; write one target, such as {name} >= 0.75, or a "
+                "range, 0.40 .. 0.60"
             )
         targets[name] = target
     return targets
@@ -79,9 +80,10 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
 def result_of(figure: Mapping[str, Any], target: Target) -> str:
     """PASS or FAIL by the value itself, except where the measurement cannot decide.
 
-    INCONCLUSIVE, in exactly two cases: the figure is not defined on this data (NaN: nothing to measure it on); or it
-    rests on fewer than `SMALL_SUPPORT` mentions *and* its 95 % interval holds values on both sides of the target. With
-    more mentions the value decides alone: to fail for the width of the interval would punish what was measured well.
+    INCONCLUSIVE, in exactly two cases: the figure is not defined on this data (NaN: nothing to
+    measure it on); or it rests on fewer than `SMALL_SUPPORT` mentions *and* its 95 % interval holds
+    values on both sides of the target. With more mentions the value decides alone: to fail for the
+    width of the interval would punish what was measured well.
     """
     if not is_there(figure["value"]):
         return INCONCLUSIVE
@@ -98,10 +100,12 @@ def check_targets(
     """Compare each target with the figure of its name, in the order of `targets`.
 
     Returns:
-        The figures with ``name``, ``target`` and ``result``: PASS, FAIL or INCONCLUSIVE (`result_of`).
+        The figures with ``name``, ``target`` and ``result``: PASS, FAIL or INCONCLUSIVE
+        (`result_of`).
 
     Raises:
-        UserError: a target that cannot be read, or a name that was not measured (the nearest is given).
+        UserError: a target that cannot be read, or a name that was not measured (the nearest is
+            given).
     """
     checks = []
     for name, text in targets.items():

@@ -1,7 +1,7 @@
-"""Compare two versions of a model on the same mentions: is the new one worse, or as good within a margin?
+"""Two versions of a model on the same mentions: is the new one worse, or as good within a margin?
 
-Differences are taken mention by mention, and documents are resampled as a whole. This finds differences that the
-separate intervals of the two versions would hide.
+Differences are taken mention by mention, and documents are resampled as a whole. This finds
+differences that the separate intervals of the two versions would hide.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ BETTER = "better"
 NOT_INFERIOR = "not inferior"
 INCONCLUSIVE = "inconclusive"
 WORSE = "worse"
-# Two versions must share a minimum share of each one's mentions, because a few common mentions prove nothing, and a
-# minimum number of documents, below which the interval does not reach its confidence.
+# Two versions must share a minimum share of each one's mentions, because a few common mentions
+# prove nothing, and a minimum number of documents, below which the interval does not reach its
+# confidence.
 SMALLEST_OVERLAP = 0.5
 FEWEST_DOCUMENTS = 20
 HEADER = ("figure", "former", "present", "joint interval of the difference", "margin", "verdict")
@@ -41,8 +42,9 @@ class Difference:
         low: lower end of the interval of present minus former.
         high: upper end of this interval.
         margin: how much worse still counts as as good.
-        verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else ``not inferior`` if its
-            end on the worse side is within the margin, and ``inconclusive`` if not.
+        verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else ``not
+            inferior`` if its end on the worse side is within the margin, and ``inconclusive`` if
+            not.
     """
 
     name: str
@@ -63,7 +65,8 @@ def figure_difference(
         figure: the figure.
         present: (documents, k) sums of the columns of the present version.
         former: (documents, k) sums of the columns of the former version.
-        margin: how much worse accuracy may be and still count as as good; other figures have a share of it.
+        margin: how much worse accuracy may be and still count as as good; other figures have a
+            share of it.
         confidence: confidence of the interval.
     """
     k = present.shape[1]
@@ -159,25 +162,26 @@ def compare(
 ) -> Comparison:
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 
-    The figures with a margin decide: they matter to a service. They share the error probability (Bonferroni), so an
-    equally good version is called worse with a probability of about ``1 - confidence`` or less.
-    Intervals come from the jackknife by document (`jackknife_sums`).
+    The figures with a margin decide: they matter to a service. They share the error probability
+    (Bonferroni), so an equally good version is called worse with a probability of about ``1 -
+    confidence`` or less. Intervals come from the jackknife by document (`jackknife_sums`).
 
     Args:
         present: outcomes of the present version.
         former: outcomes of the former version.
-        margin: by how much acc@1 and F1 may be lower and still count as as good; the Brier score may be higher by
-            half of it.
+        margin: by how much acc@1 and F1 may be lower and still count as as good; the Brier score
+            may be higher by half of it.
         confidence: joint confidence of the intervals.
 
     Raises:
-        UserError: the common mentions are less than `SMALLEST_OVERLAP` of one version's, or of fewer than
-            `FEWEST_DOCUMENTS` documents.
+        UserError: the common mentions are less than `SMALLEST_OVERLAP` of one version's, or of
+            fewer than `FEWEST_DOCUMENTS` documents.
     """
     rows, former_rows = _common(present, former)
     if len(rows) < SMALLEST_OVERLAP * max(len(present), len(former), 1):
         raise UserError(
-            f"the versions share {len(rows):,} of {len(present):,} and {len(former):,} mentions, less than "
+            f"the versions share {len(rows):,} of {len(present):,} and {len(former):,} mentions, "
+            "less than "
             f"{SMALLEST_OVERLAP:.0%} of one; evaluate both on the same test split"
         )
     present = present.select(rows)
@@ -185,7 +189,8 @@ def compare(
     index, documents = document_index(present.document)
     if documents < FEWEST_DOCUMENTS:
         raise UserError(
-            f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; evaluate both on a larger "
+            f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; evaluate "
+            "both on a larger "
             "test split"
         )
     figures = [figure for figure in FIGURES if figure.margin is not None]

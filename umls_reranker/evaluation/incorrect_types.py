@@ -16,9 +16,9 @@ INCORRECT_TYPES = (0.05, 0.1, 0.2)
 def with_incorrect_types(lists: AnnotatedLists, seed: int) -> dict[float, AnnotatedLists]:
     """The lists with incorrect types for a share of the typed mentions.
 
-    An incorrect type is one that contradicts the mention's, drawn from the types of its candidates as
-    annotators would name them (the nearest broader type that any mention has), or if there is none by
-    frequency.
+    An incorrect type is one that contradicts the mention's, drawn from the types of its candidates
+    as annotators would name them (the nearest broader type that any mention has), or if there is
+    none by frequency.
 
     Returns:
         Share -> lists; a mention whose type is incorrect at one share has the same one at the next.

@@ -1,8 +1,9 @@
-"""Entity-linking metrics over candidate lists, in which the gold concept may be missing, with intervals by document.
+"""Entity-linking metrics over lists that may lack the gold concept, with intervals by document.
 
-Lists are flat: one array holds the candidates of all mentions, and `offsets` (n_mentions + 1,) divides it. Candidate
-``offsets[i] + j`` is the j-th retrieved candidate of mention i. A mention counts as an error if its gold concept was
-not retrieved or is not in the dictionary; figures over in-dictionary mentions are given too.
+Lists are flat: one array holds the candidates of all mentions, and `offsets` (n_mentions + 1,)
+divides it. Candidate ``offsets[i] + j`` is the j-th retrieved candidate of mention i. A mention
+counts as an error if its gold concept was not retrieved or is not in the dictionary; figures over
+in-dictionary mentions are given too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Measure = dict[str, Any]
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of n rows, such as mentions, and how they are resampled for the 95 % intervals of figures.
+    """The documents of n rows, such as mentions, and their resampling for 95 % intervals.
 
     Attributes:
         index: (n,) int64 document of each row.
@@ -59,7 +60,7 @@ class Documents:
     def measure(
         self, columns: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray] = ratio
     ) -> Measure:
-        """`interval` of a statistic of the sums of k columns (n,), by default their ratio; and ``n``, the last sum."""
+        """`interval` of a statistic of the sums of k columns (n,); and ``n``, the last sum."""
         sums = document_sums(self.index, self.count, columns)
         return self.interval(sums, statistic) | {"n": int(columns[-1].sum())}
 
@@ -68,11 +69,11 @@ class Documents:
         return calibration_report(p, labels, self.index, resamples=self.resamples, seed=self.seed)
 
     def interval(self, sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Measure:
-        """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
+        """A statistic of sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
 
-        Resamples of one document, or of documents that are correct or incorrect throughout, do not vary. One document
-        has no interval. A share of 1 or 0 over n documents reaches to what n equal documents exclude:
-        ``0.025 ** (1 / n)``.
+        Resamples of one document, or of documents that are correct or incorrect throughout, do not
+        vary. One document has no interval. A share of 1 or 0 over n documents reaches to what n
+        equal documents exclude: ``0.025 ** (1 / n)``.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(sums.sum(axis=0)))
@@ -114,13 +115,14 @@ def gold_ranks(scores: np.ndarray, offsets: np.ndarray, correct: np.ndarray) -> 
 def coverage_at_precision(
     score: np.ndarray, correct: np.ndarray, precision: float, documents: Documents
 ) -> Measure:
-    """The largest share of mentions that a system can answer at this precision, for comparing systems.
+    """The largest share of mentions that a system can answer at a precision, to compare systems.
 
-    The threshold is chosen on the same mentions, so the figure is optimistic for every system. For a guarantee, use a
-    certified threshold. Mentions with equal scores are answered together.
+    The threshold is chosen on the same mentions, so the figure is optimistic for every system. For
+    a guarantee, use a certified threshold. Mentions with equal scores are answered together.
 
     Args:
-        score: (n,) score of each mention's top candidate; -inf or NaN if the system gives no answer.
+        score: (n,) score of each mention's top candidate; -inf or NaN if the system gives no
+            answer.
         correct: (n,) whether it is the gold concept.
         precision: the precision.
         documents: documents of the mentions.
@@ -148,7 +150,7 @@ def coverage_at_precision(
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Probability that a positive outscores a negative, ties counted half; NaN for a single class."""
+    """Probability that a positive outscores a negative, ties half; NaN for a single class."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else float("nan")

@@ -1,7 +1,8 @@
-"""The figures of a model's answers, declared once: ``metrics.json``, targets of recipes, tables and card follow.
+"""Figures of a model's answers, declared once: ``metrics.json``, targets, tables and card follow.
 
-``metrics.json`` has them in one flat dict, ``figures``: ``acc@1`` is of the model over all mentions, and
-``TABLE/ROW/acc@1``, such as ``groups/group:DISO/acc@1`` or ``systems/lists_order/acc@1``, of a row of a table.
+``metrics.json`` has them in one flat dict, ``figures``: ``acc@1`` is of the model over all
+mentions, and ``TABLE/ROW/acc@1``, such as ``groups/group:DISO/acc@1`` or
+``systems/lists_order/acc@1``, of a row of a table.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Figure:
         format: its format in tables: ``percent`` or ``number``.
         in_slices: whether it is also measured on slices of the mentions, such as semantic groups.
         higher_is_better: whether a higher value is better.
-        margin: how much worse a version may be and count as as good, as a share of the margin for accuracy; None: it
-            is not compared between versions.
+        margin: how much worse a version may be and count as as good, as a share of the margin for
+            accuracy; None: it is not compared between versions.
     """
 
     name: str
@@ -97,7 +98,8 @@ FIGURES = [
         "accepted",
         in_slices=True,
     ),
-    # End to end, with abstention: precision over the answers given, recall over the mentions that have one.
+    # End to end, with abstention: precision over the answers given, recall over the mentions that
+    # have one.
     Figure(
         "correct_answers_f1",
         "F1 of correct answers",
@@ -106,7 +108,8 @@ FIGURES = [
         sums_to_f1,
         margin=1.0,
     ),
-    # A mention whose gold concept the dictionary lacks has no correct answer; the service should abstain.
+    # A mention whose gold concept the dictionary lacks has no correct answer; the service should
+    # abstain.
     Figure(
         "abstaining_recall",
         "abstentions",
@@ -141,8 +144,9 @@ FIGURES = [
         WITH_CANDIDATES,
         in_slices=True,
     ),
-    # The mean squared error of the top scores rises with a worse order or calibration. Where calibrated answers are
-    # correct with p = 0.75, it is p (1 - p) and changes by half of what accuracy does.
+    # The mean squared error of the top scores rises with a worse order or calibration. Where
+    # calibrated answers are correct with p = 0.75, it is p (1 - p) and changes by half of what
+    # accuracy does.
     Figure(
         "brier_of_top",
         "Brier score of top candidates",
@@ -179,7 +183,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 def measure_figures(
     outcomes: Outcomes, documents: Documents, *, in_slices: bool = False
 ) -> dict[str, Measure]:
-    """Name -> ``{"value", "low", "high", "n", "population"}`` of all figures, or only of those in slices.
+    """All figures, or those in slices: ``{"value", "low", "high", "n", "population"}`` by name.
 
     ``n`` is the number of mentions that count, and ``population`` says which they are.
     """
@@ -238,9 +242,9 @@ def mention_slices(
         known: text and gold CUI of the mentions that the model counts.
 
     Returns:
-        Those of the table ``tiers``; ``subsets`` seen and unseen among `known`, if there are any; and if any type is
-        known, ``groups``, the largest first, and ``types`` with at least `SMALLEST_SLICE` mentions. A mention counts
-        in each of its types.
+        Those of the table ``tiers``; ``subsets`` seen and unseen among `known`, if there are any;
+        and if any type is known, ``groups``, the largest first, and ``types`` with at least
+        `SMALLEST_SLICE` mentions. A mention counts in each of its types.
     """
     slices = [Slice("tiers", tier, tier, outcomes.tier == tier) for tier in TIERS]
     known = list(known)
@@ -283,9 +287,10 @@ def _type_slices(
 def measure_slices(
     outcomes: Outcomes, documents: Documents, slices: Sequence[Slice]
 ) -> tuple[dict[str, Measure], dict[str, dict[str, str]]]:
-    """Figures of slices as ``TABLE/ROW/NAME``, ``coverage`` of tiers; and label by row of each table.
+    """Figures of slices by ``TABLE/ROW/NAME``, and label by row of each table.
 
-    Types are in the order of the lower end of the interval of ``overconfidence``, the surest first.
+    Tiers also have a ``coverage``. Types are in the order of the lower end of the interval of
+    ``overconfidence``, the surest first.
     """
     figures: dict[str, Measure] = {}
     rows: dict[str, dict[str, str]] = {}
@@ -306,7 +311,7 @@ def measure_slices(
 
 
 def worst_groups(figures: Mapping[str, Measure], groups: Mapping[str, str]) -> dict[str, Measure]:
-    """The worst semantic group with at least `SMALL_SUPPORT` mentions, by acc@1 and debiased ECE of top scores."""
+    """The worst group of `SMALL_SUPPORT` or more mentions, by acc@1 and by debiased ECE."""
     worst = {}
     for name, worst_of in (("acc@1", min), ("top1_debiased_ece", max)):
         of_groups = {

@@ -1,7 +1,7 @@
 """The answers of a model for the mentions of a split: one row per mention.
 
-Two versions are compared by these rows. Those of a run may be published with the model: they hold ids of documents and
-mentions, offsets, CUIs and type ids, but no text and no names of a vocabulary.
+Two versions are compared by these rows. Those of a run may be published with the model: they hold
+ids of documents and mentions, offsets, CUIs and type ids, but no text and no names of a vocabulary.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Outcomes:
         margin: (n,) score minus the highest score of any other concept.
         tier: (n,) tier of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is accepted.
-        decided_by: (n,) index of the model that decided (`Decisions.models`); 0 is that of all inputs.
+        decided_by: (n,) index of the model that decided (`Decisions.models`); 0 is that of all
+            inputs.
     """
 
     document: np.ndarray

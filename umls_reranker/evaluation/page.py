@@ -21,7 +21,8 @@ def report_page(metrics: Mapping[str, Any], title: str, thresholds: ThresholdTab
     Args:
         metrics: content of ``metrics.json``.
         title: name of the run.
-        thresholds: those of the model; the default threshold of acceptance is marked in the histogram of the scores.
+        thresholds: those of the model; the default threshold of acceptance is marked in the
+            histogram of the scores.
 
     Returns:
         HTML text without external references.
@@ -83,7 +84,7 @@ def _chart_file(
 
 
 def rendered(template: str, /, **content: Any) -> str:
-    """A template of the package with its content; a name that it lacks is an error. HTML and SVG are escaped."""
+    """A template of the package; a name that it lacks is an error. HTML and SVG are escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(("html", "svg")),

@@ -1,4 +1,4 @@
-"""Tables of ``metrics.json``: the same rows for a terminal, the page and the card, from one list of their columns."""
+"""Tables of ``metrics.json``: the same rows for a terminal, the page and the card."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def systems_table(
 
 
 def systems_text(figures: Mapping[str, Any]) -> str:
-    """The systems side by side for a terminal: answers and acceptance, then the coverage at some precisions."""
+    """Systems side by side for a terminal: answers and acceptance, coverage at some precisions."""
     text = as_text(systems_table(figures))
     covered = systems_table(figures, COVERAGE_COLUMNS)
     if covered.rows:
@@ -180,7 +180,7 @@ def is_there(value: float | None) -> TypeGuard[float]:
 
 
 def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
-    """A figure and its interval: ``percent``, ``number`` (3 digits), ``fine`` (4), ``points``, or its ``mentions``."""
+    """Figure and interval as ``percent``, ``number``, ``fine`` or ``points``; or ``mentions``."""
     if format == "percent":
         return percent(figure), interval(figure)
     if format == "mentions":

@@ -1,4 +1,4 @@
-"""The report of a model on labelled lists: the content of ``metrics.json``, and the outcome of each mention."""
+"""The report of a model on labelled lists: ``metrics.json``, and the outcome of each mention."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def evaluate(
         systems: further systems for the same mentions, the order of the lists first.
         documents: documents of the mentions.
         split: name of the lists in reports.
-        known: text and gold CUI of the mentions that the model counts, for the subsets seen and unseen.
+        known: text and gold CUI of the mentions that the model counts, for the subsets seen and
+            unseen.
 
     Returns:
         The content of ``metrics.json``, and the outcomes.
@@ -118,16 +119,16 @@ def measure(
     Args:
         lists: n lists with m candidates.
         decisions: decisions about them.
-        logits: (m,) logits of the cross-encoder for all candidates; NaN for a model that uses none, so that nothing is
-            reported about it.
+        logits: (m,) logits of the cross-encoder for all candidates; NaN for a model that uses none,
+            so that nothing is reported about it.
         systems: name -> answers of other systems, the order of the lists first.
         documents: documents of the mentions.
         split: name of the lists.
         known: as for `evaluate`.
 
     Returns:
-        The content of ``metrics.json``: counts; ``figures``; ``rows``, table -> row -> label; and ``curves``. And the
-        outcomes.
+        The content of ``metrics.json``: counts; ``figures``; ``rows``, table -> row -> label; and
+        ``curves``. And the outcomes.
     """
     outcomes = Outcomes.of(lists, decisions)
     systems = {**systems, MODEL: System.of(outcomes)}
@@ -187,8 +188,8 @@ def _pair_figures(
     """ROC-AUC and calibration of m pairs.
 
     Args:
-        pairs: (m,) probabilities, ``calibrated``, and ``raw`` if there is a cross-encoder; names of figures before
-            calibration end in ``_raw``.
+        pairs: (m,) probabilities, ``calibrated``, and ``raw`` if there is a cross-encoder; names of
+            figures before calibration end in ``_raw``.
         lists: the lists.
         documents: documents of the pairs.
     """

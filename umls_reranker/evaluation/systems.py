@@ -1,6 +1,7 @@
-"""Systems side by side on the same labelled lists: is one better than the original order of the lists?
+"""Systems side by side on the same lists: is one better than the original order of the lists?
 
-Simple systems need no model: the order of the lists, names that match exactly, the most frequent concept of a string.
+Simple systems need no model: the order of the lists, names that match exactly, the most frequent
+concept of a string.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .outcomes import Outcomes
 from .render import interval
 
 MODEL = "reranker"
-# If telling two systems apart takes more than this many times the available mentions, they are about equal.
+# If telling two systems apart takes more than this many times the available mentions, they are
+# about equal.
 MOST_TIMES_MENTIONS = 20
 
 
@@ -30,9 +32,10 @@ class System(NamedTuple):
 
     Attributes:
         ranks: (n,) rank of the gold concept, 0 is the top, -1 if missing.
-        score: (n,) confidence of its top candidate, NaN without candidates; None if the system has no scores. For
-            the calibration error it is a calibrated probability.
-        accepted: (n,) bool, for a system with a threshold, or which answers some mentions only; None: it answers all.
+        score: (n,) confidence of its top candidate, NaN without candidates; None if the system has
+            no scores. For the calibration error it is a calibrated probability.
+        accepted: (n,) bool, for a system with a threshold, or which answers some mentions only;
+            None: it answers all.
         is_ranking: whether it ranks all candidates, not only one.
     """
 
@@ -50,7 +53,7 @@ class System(NamedTuple):
     def answering(
         cls, answers: Sequence[str | None], gold: Sequence[Sequence[str]] | np.ndarray
     ) -> System:
-        """A system that gives one id, or None for no answer, for each mention, of whose `gold` ids any is correct."""
+        """A system that answers each mention with one id or None; any `gold` id is correct."""
         is_correct = np.array(
             [answer in ids for answer, ids in zip(answers, gold, strict=True)], dtype=bool
         )
@@ -66,9 +69,10 @@ def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[s
         known: text and gold CUI of the mentions that the model counts; none: only the first system.
 
     Returns:
-        ``exact_match``, the first candidate with the mention as its name; ``most_frequent_cui`` of the mention's
-        string among known ones, of equally frequent ones the smaller; and ``most_frequent_cui_else_order``, the
-        strongest: it knows the corpus and answers every list. Strings are compared normalized (`normalize_name`).
+        ``exact_match``, the first candidate with the mention as its name; ``most_frequent_cui`` of
+        the mention's string among known ones, of equally frequent ones the smaller; and
+        ``most_frequent_cui_else_order``, the strongest: it knows the corpus and answers every list.
+        Strings are compared normalized (`normalize_name`).
     """
     gold = lists.annotations.alternatives
     cuis = lists.cuis.to_list()
@@ -105,16 +109,17 @@ def compare_systems(
 
     Args:
         systems: name -> answers, the order of the lists first.
-        documents: documents of the n mentions; all intervals, also of differences, use the same resamples.
+        documents: documents of the n mentions; all intervals, also of differences, use the same
+            resamples.
         in_dictionary: (n,) whether the gold concept is in the dictionary; None: all are.
         composite: (n,) whether the mention names several concepts; None: none does.
 
     Returns:
-        ``systems/NAME/FIGURE`` -> ``{"value", "low", "high", "n"}``: ``acc@1``; ``acc@1_strict`` with
-        composites as errors, if there are any; ``gain`` (not of the first);
+        ``systems/NAME/FIGURE`` -> ``{"value", "low", "high", "n"}``: ``acc@1``; ``acc@1_strict``
+        with composites as errors, if there are any; ``gain`` (not of the first);
         ``accepted_coverage`` and ``accepted_precision`` (NaN if nothing is accepted); ``top1_ece``,
-        ``coverage_at_0.95`` and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of whole lists if it
-        ranks all candidates; ``acc@1_in_dictionary``.
+        ``coverage_at_0.95`` and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of
+        whole lists if it ranks all candidates; ``acc@1_in_dictionary``.
     """
     first = next(iter(systems))
     first_correct = systems[first].ranks == 0
@@ -163,8 +168,9 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
         documents: number of their documents.
 
     Returns:
-        "gain" or "loss" if the interval of the difference excludes 0 and there are at least `FEWEST_DOCUMENTS`; else
-        "inconclusive", with about how many mentions more would make the interval around this difference exclude 0.
+        "gain" or "loss" if the interval of the difference excludes 0 and there are at least
+        `FEWEST_DOCUMENTS`; else "inconclusive", with about how many mentions more would make the
+        interval around this difference exclude 0.
     """
     value = gain["value"]
     ends = interval(gain, separator=" to ")
@@ -177,8 +183,8 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
         )
     if gain["low"] > 0 or gain["high"] < 0:
         return f"{'gain' if value > 0 else 'loss'}: {difference}"
-    # The interval shrinks with the square root of the mentions; one that just touches 0 may do so because it is
-    # skewed.
+    # The interval shrinks with the square root of the mentions; one that just touches 0 may do so
+    # because it is skewed.
     toward_0 = value - gain["low"] if value > 0 else gain["high"] - value
     reach = max(toward_0, (gain["high"] - gain["low"]) / 2)
     times_more = (reach / value) ** 2 - 1.0 if value else np.inf
@@ -194,7 +200,7 @@ def _mean_difference(sums: np.ndarray) -> np.ndarray:
 
 
 def _top_ece(score: np.ndarray, correct: np.ndarray, documents: Documents) -> Measure:
-    """The ECE of top candidates, NaN in `score` without candidates; one document has no interval."""
+    """ECE of top candidates, NaN in `score` without candidates; one document has no interval."""
     has_score = ~np.isnan(score)
     report = documents.take(has_score).calibration(score[has_score], correct[has_score])
     figure = report["ece"] | {"n": int(has_score.sum())}
