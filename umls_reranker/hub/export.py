@@ -16,7 +16,7 @@ from ..core.errors import UserError
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from ..models.pretrained import input_names, load_model, load_pretrained
-from .model_folder import ONNX, changing, has_cross_encoder, verify_model
+from .model_folder import ONNX, changing, has_cross_encoder, restored, verify_model
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import CandidateLists
@@ -47,7 +47,7 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         UserError: the model has no cross-encoder, logits differ by more than `MOST_APART`, or a
             library that exports is not installed.
     """
-    info = verify_model(folder)
+    info = verify_model(restored(folder))
     if not has_cross_encoder(info):
         raise UserError(
             f"{folder} has no cross-encoder to export; it is already served without PyTorch"

@@ -28,6 +28,7 @@ from ..calibration.thresholds import SCHEMA_VERSION as THRESHOLDS_VERSION
 from ..calibration.thresholds import thresholds_content
 from ..core.errors import UserError
 from ..core.files import (
+    FORMER,
     file_sha256,
     json_sha256,
     link_or_copy,
@@ -37,6 +38,7 @@ from ..core.files import (
     read_json,
     replace_folder,
     require_format,
+    restore_folder,
     write_json,
     written,
 )
@@ -218,14 +220,21 @@ def _portable(value: Any) -> Any:
     return portable_locator(value) if isinstance(value, str) else value
 
 
+def restored(folder: Path) -> Path:
+    """The folder, which gets its name again if a killed process left it without."""
+    folder = Path(folder).resolve()
+    restore_folder(folder.with_name(f".{folder.name}{FORMER}"))
+    return folder
+
+
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for new versions of some files or the card; at the end they replace those of `folder`.
 
     A complete new folder, with links to the unchanged files, replaces the old one. A process killed
-    at any moment leaves one of the two.
+    at any moment leaves one of the two, the old one perhaps under the name that `restored` restores.
     """
-    folder = Path(folder).resolve()
+    folder = restored(folder)
     info = _read_manifest(folder)
     new = partial_path(folder)
     shutil.rmtree(new, ignore_errors=True)
