@@ -160,18 +160,15 @@ class Dictionary:
     def has(self, cuis: Sequence[str]) -> np.ndarray:
         """Whether it has names, or if it read none types, of each of m CUIs, (m,) bool."""
         column, *_ = self._columns.values()
-        return np.array(
-            list(map(bool, self._concepts.column(column, self._rows(cuis)).to_pylist())), bool
-        )
+        return self._has(column, cuis)
 
     def known(self, cuis: Sequence[str]) -> dict[str, int]:
         """How many of m CUIs have ``names`` here, and how many have ``semantic types``."""
-        rows = self._rows(cuis)
-        values = {
-            name: self._concepts.column(column, rows).to_pylist()
-            for name, column in self._columns.items()
-        }
-        return {name: sum(map(bool, column)) for name, column in values.items()}
+        return {name: int(self._has(column, cuis).sum()) for name, column in self._columns.items()}
+
+    def _has(self, column: str, cuis: Sequence[str]) -> np.ndarray:
+        values = self._concepts.column(column, self._rows(cuis)).to_pylist()
+        return np.array(list(map(bool, values)), bool)
 
     def _rows(self, cuis: Sequence[str]) -> np.ndarray:
         """Rows of m ids, with or without the prefix of their vocabulary, (m,); -1 if unknown."""
