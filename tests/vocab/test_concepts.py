@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from umls_reranker.core.arrays import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import concepts as concepts_module
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
@@ -140,3 +141,12 @@ def test_broken_folders_are_named(tmp_path, table):
             with pytest.raises(UserError, match="concepts"):
                 ConceptTable.load(tmp_path / "concepts")
         path.write_bytes(whole)
+
+
+def test_a_folder_with_another_hash_is_refused(tmp_path, table):
+    path = tmp_path / "concepts" / "rows_by_cui.arrow"
+    rows = open_arrow(path).rename_columns(["hash", "row"])
+    with arrow_writer(path, rows.schema) as writer:
+        writer.write(rows)
+    with pytest.raises(UserError, match="concepts .*delete it and run"):
+        ConceptTable.load(tmp_path / "concepts")
