@@ -3,7 +3,7 @@ import math
 import pytest
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.evaluation.checklist import Target, check_targets, parse_targets, result_of
+from umls_reranker.evaluation.checklist import check_targets, parse_target, parse_targets, result_of
 
 
 def figure(value, low=None, high=None, **more):
@@ -55,7 +55,7 @@ def test_targets(name, target, passed):
     ],
 )
 def test_cannot_tell_needs_few_mentions_and_an_interval_on_both_sides(target, measured, result):
-    assert result_of(measured, Target.parse("figure", target)) == result
+    assert result_of(measured, *parse_target("figure", target)) == result
 
 
 def test_lines_of_targets():

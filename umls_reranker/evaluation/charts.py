@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -144,12 +145,10 @@ def reliability_axes() -> Axes:
 
 def risk_axes(curves: Iterable[Mapping[str, Any]], target: float) -> Axes:
     """Axes for some `risk_coverage`, with the precision `target`."""
-    lowest = target
-    for curve in curves:
-        for coverage, precision in zip(curve["coverage"], curve["precision"], strict=True):
-            # The precision of a few answers is mostly noise.
-            if coverage > FEW:
-                lowest = min(lowest, precision)
+    points = [zip(curve["coverage"], curve["precision"], strict=True) for curve in curves]
+    # The precision of a few answers is mostly noise.
+    precisions = [precision for coverage, precision in chain(*points) if coverage > FEW]
+    lowest = min([target, *precisions])
     tenths = range(int(lowest * 10), 11, 1 if lowest >= 0.4 else 2)
     y_ticks = [(tenth / 10, f"{10 * tenth} %") for tenth in tenths]
     return Axes(low=tenths[0] / 10, high=1.0, x_ticks=PERCENT_FIFTHS, y_ticks=y_ticks)

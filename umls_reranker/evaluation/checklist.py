@@ -4,7 +4,6 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import UserError
@@ -22,38 +21,21 @@ _TARGET = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Target:
-    """A range that a figure has to lie in."""
+def parse_target(name: str, text: str) -> tuple[float, float]:
+    """The ends of the range of ``">= 0.95"``, ``"<= 0.015"`` or ``"0.40 .. 0.60"``.
 
-    low: float
-    high: float
-
-    @classmethod
-    def parse(cls, name: str, text: str) -> "Target":
-        """Read ``">= 0.95"``, ``"<= 0.015"`` or ``"0.40 .. 0.60"``.
-
-        Raises:
-            UserError: anything else, or a range whose ends are swapped.
-        """
-        match = _TARGET.fullmatch(str(text).strip())
-        if match:
-            low = float(match["least"] or match["low"] or -math.inf)
-            high = float(match["most"] or match["high"] or math.inf)
-            if low <= high:
-                return cls(low, high)
-        raise UserError(
-            f"target '{name}': cannot read '{text}'; write '>= 0.9', '<= 0.015' or '0.40 .. 0.60'"
-        )
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-    def splits(self, low: float, high: float) -> bool:
-        """Whether an interval holds values on both sides of the target."""
-        is_inside = low in self and high in self
-        is_outside = high < self.low or low > self.high
-        return not is_inside and not is_outside
+    Raises:
+        UserError: anything else, or a range whose ends are swapped.
+    """
+    match = _TARGET.fullmatch(str(text).strip())
+    if match:
+        least = float(match["least"] or match["low"] or -math.inf)
+        most = float(match["most"] or match["high"] or math.inf)
+        if least <= most:
+            return least, most
+    raise UserError(
+        f"target '{name}': cannot read '{text}'; write '>= 0.9', '<= 0.015' or '0.40 .. 0.60'"
+    )
 
 
 def parse_targets(texts: Iterable[str]) -> dict[str, str]:
@@ -77,21 +59,29 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
     return targets
 
 
-def result_of(figure: Mapping[str, Any], target: Target) -> str:
+def result_of(figure: Mapping[str, Any], least: float, most: float) -> str:
     """PASS or FAIL by the value itself, except where the measurement cannot decide.
 
     INCONCLUSIVE, in exactly two cases: the figure is not defined on this data (NaN: nothing to
     measure it on); or it rests on fewer than `SMALL_SUPPORT` mentions *and* its 95 % interval holds
     values on both sides of the target. With more mentions the value decides alone: to fail for the
     width of the interval would punish what was measured well.
+
+    Args:
+        figure: the figure.
+        least: the least value that passes.
+        most: the largest value that passes.
     """
     if not is_there(figure["value"]):
         return INCONCLUSIVE
-    low, high = figure.get("low"), figure.get("high")
-    is_small = figure.get("n", SMALL_SUPPORT) < SMALL_SUPPORT
-    if is_small and is_there(low) and is_there(high) and target.splits(low, high):
-        return INCONCLUSIVE
-    return PASS if figure["value"] in target else FAIL
+    low = figure.get("low")
+    high = figure.get("high")
+    if figure.get("n", SMALL_SUPPORT) < SMALL_SUPPORT and is_there(low) and is_there(high):
+        is_inside = least <= low and high <= most
+        is_outside = high < least or low > most
+        if not is_inside and not is_outside:
+            return INCONCLUSIVE
+    return PASS if least <= figure["value"] <= most else FAIL
 
 
 def check_targets(
@@ -109,13 +99,13 @@ def check_targets(
     """
     checks = []
     for name, text in targets.items():
-        target = Target.parse(name, text)
+        least, most = parse_target(name, text)
         if name not in figures:
             nearest = difflib.get_close_matches(name, figures, n=1, cutoff=0.0)
             raise UserError(
                 f"target '{name}' is not a measured figure; did you mean '{''.join(nearest)}'?"
             )
-        result = result_of(figures[name], target)
+        result = result_of(figures[name], least, most)
         checks.append(
             {"name": name, "target": str(text).strip(), "result": result, **figures[name]}
         )

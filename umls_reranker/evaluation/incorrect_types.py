@@ -25,21 +25,6 @@ def with_incorrect_types(lists: AnnotatedLists, seed: int) -> dict[float, Annota
         Empty where no mention has a type.
     """
     rng = np.random.default_rng(seed)
-    incorrect = _incorrect_types(lists, rng)
-    if not incorrect:
-        return {}
-    order = rng.permutation(list(incorrect)).tolist()
-    changed = {}
-    for share in INCORRECT_TYPES:
-        types = list(map(tuple, lists.types))
-        for row in order[: round(share * len(order))]:
-            types[row] = (incorrect[row],)
-        changed[share] = lists.with_types(types)
-    return changed
-
-
-def _incorrect_types(lists: AnnotatedLists, rng: np.random.Generator) -> dict[int, str]:
-    """An incorrect type for each mention that has a type, by the row of the mention."""
     hierarchy = lists.hierarchy
     annotated = [tuple(filter(None, map(hierarchy.resolve, names))) for names in lists.types]
     frequency = Counter(node for nodes in annotated for node in nodes)
@@ -62,4 +47,11 @@ def _incorrect_types(lists: AnnotatedLists, rng: np.random.Generator) -> dict[in
                 p = np.array(list(chances.values())) / sum(chances.values())
                 incorrect[row] = list(chances)[rng.choice(len(chances), p=p)]
                 break
-    return incorrect
+    order = rng.permutation(list(incorrect)).tolist()
+    changed = {}
+    for share in INCORRECT_TYPES if incorrect else ():
+        types = list(map(tuple, lists.types))
+        for row in order[: round(share * len(order))]:
+            types[row] = (incorrect[row],)
+        changed[share] = lists.with_types(types)
+    return changed

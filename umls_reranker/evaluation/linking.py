@@ -49,8 +49,7 @@ class Documents:
     @classmethod
     def of(cls, ids: Sequence | np.ndarray, resamples: int = 1000, seed: int = 0) -> Documents:
         """Make it from the id of each row's document."""
-        index, count = document_index(ids)
-        return cls(index, count, resamples, seed)
+        return cls(*document_index(ids), resamples=resamples, seed=seed)
 
     def take(self, rows: np.ndarray) -> Documents:
         """The documents of some rows: indices, which may repeat, or (n,) bool."""

@@ -133,7 +133,8 @@ def compare_systems(
             of_system["acc@1_strict"] = documents.measure([correct & ~composite, every])
         if name != first:
             columns = [correct.astype(np.int64) - first_correct, every]
-            of_system["gain"] = documents.measure(columns, _mean_difference)
+            # Not `ratio` itself, which is treated as a share: no difference at all has an interval of 0.
+            of_system["gain"] = documents.measure(columns, lambda sums: ratio(sums))
         if system.accepted is not None:
             answered = [system.accepted & correct, system.accepted]
             of_system |= {
@@ -192,11 +193,6 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
         return f"inconclusive: {difference}; the two are about equal on lists like these"
     more = float(f"{max(times_more * mentions, mentions / documents, 1.0):.2g}")
     return f"inconclusive: {difference}; label about {more:,.0f} more mentions"
-
-
-def _mean_difference(sums: np.ndarray) -> np.ndarray:
-    """Like `ratio`, but not treated as a share, so the interval of no difference at all is 0."""
-    return ratio(sums)
 
 
 def _top_ece(score: np.ndarray, correct: np.ndarray, documents: Documents) -> Measure:
