@@ -11,6 +11,7 @@ from list_fixtures import make_lists
 from trigram_encoder import HIERARCHY, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
+from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.retrieval import mining
 from umls_reranker.retrieval.arguments import MiningArguments
 from umls_reranker.retrieval.negatives import SOURCES
@@ -28,33 +29,69 @@ class Setup:
         self.runs = 0
 
     def mine(
-        self, mentions, *, chunk=8_192, seed=13, relations=None, template=None, scores=(), teachers=(), **settings
+        self,
+        mentions,
+        *,
+        chunk=8_192,
+        seed=13,
+        relations=None,
+        template=None,
+        scores=(),
+        teachers=(),
+        **settings,
     ):
         """Pairs as rows, and the report; a mention is (text, gold CUI, CUIs of its list), candidates are called so."""
         self.runs += 1
         texts, golds, cuis = zip(*mentions, strict=True)
-        candidates = [[{"name": f"name of {cui}", "cui": cui} for cui in of_list] for of_list in cuis]
-        places = [of_list.index(gold) if gold in of_list else -1 for gold, of_list in zip(golds, cuis, strict=True)]
-        lefts, rights = [f"left of {text} " for text in texts], [f" right of {text}" for text in texts]
+        candidates = [
+            [{"name": f"name of {cui}", "cui": cui} for cui in of_list] for of_list in cuis
+        ]
+        places = [
+            of_list.index(gold) if gold in of_list else -1
+            for gold, of_list in zip(golds, cuis, strict=True)
+        ]
+        lefts, rights = (
+            [f"left of {text} " for text in texts],
+            [f" right of {text}" for text in texts],
+        )
         types = [["T3"]] * len(texts)
         lists = make_lists(texts, candidates, types, HIERARCHY, lefts, rights, places, golds)
         lists = replace(lists, scores=dict(scores))
         out = self.path / f"pairs-{self.runs}.arrow"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
-            options = {"relations": relations, "template": template, "teachers": teachers}
-            report = mining.mine_pairs(lists, self.concepts, MiningArguments(**settings), seed, out, **options)
+            miner = mining.PairMiner(
+                self.concepts,
+                MiningArguments(**settings),
+                seed,
+                relations=relations,
+                template=template or PairTemplate(),
+                teachers=teachers,
+            )
+            report = miner.mine(lists, out)
         rows = open_arrow(out).to_pylist()
         # Without a limit, the mined mentions are those whose gold concept is in the dictionary.
         known = [number for number, gold in enumerate(golds) if len(self.names(gold))]
         keys = {"mention": "entity", "left": "left", "right": "right"}
-        lists_of = {"name": "names", "cui": "cuis", "label": "labels", "weight": "weights", "source": "sources"}
+        lists_of = {
+            "name": "names",
+            "cui": "cuis",
+            "label": "labels",
+            "weight": "weights",
+            "source": "sources",
+        }
         pairs = []
-        for number, row in zip(known if len(known) == len(rows) else range(len(rows)), rows, strict=True):
+        for number, row in zip(
+            known if len(known) == len(rows) else range(len(rows)), rows, strict=True
+        ):
             for values in zip(*(row[name] for name in lists_of.values()), strict=True):
-                pair = {key: row[name] for key, name in keys.items()} | dict(zip(lists_of, values, strict=True))
+                pair = {key: row[name] for key, name in keys.items()} | dict(
+                    zip(lists_of, values, strict=True)
+                )
                 pairs.append(pair | {"mention_id": number, "source": SOURCES[pair["source"]]})
-        for pair, score in zip(pairs, (score for row in rows for score in row.get("teacher", ())), strict=False):
+        for pair, score in zip(
+            pairs, (score for row in rows for score in row.get("teacher", ())), strict=False
+        ):
             pair["teacher"] = score
         return pairs, report
 

@@ -41,7 +41,7 @@ def test_training_rows_have_one_name_of_each_concept_and_no_correct_negative():
     candidates = [{"name": name, "cui": cui} for name, cui in named.items()]
     rows = training_rows([{"entity": "cold", "cui": ["C3", "C1"], "candidates": candidates}])
     assert (rows[0]["names"], rows[0]["labels"]) == (["a cold", "heart"], [1, 0])
-    with pytest.raises(UserError, match="rows:0: cui is missing"):
+    with pytest.raises(UserError, match="rows:1: cui is missing"):
         training_rows([{"entity": "cold", "candidates": candidates}])
 
 

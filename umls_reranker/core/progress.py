@@ -13,14 +13,14 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def progress(
-    iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
+    iterable: Iterable | None = None, *, total: int | None = None, desc: str | None = "", unit: str = "it"
 ) -> Any:
     """A `tqdm` bar: redrawn in place and then removed on a terminal, one state every half minute in a log.
 
     Args:
         iterable: to iterate over, or None for a bar moved by ``bar.update(n)``.
         total: expected number of units; by default ``len(iterable)``.
-        desc: short name of the work, shown before the bar.
+        desc: short name of the work, shown before the bar; None shows no bar.
         unit: what is counted, e.g. ``" names"``.
 
     Setting ``UMLS_RERANKER_PROGRESS=0`` turns all bars off.
@@ -36,5 +36,5 @@ def progress(
         leave=not on_terminal,
         mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
         delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
-        disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
+        disable=desc is None or os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
     )

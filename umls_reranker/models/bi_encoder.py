@@ -201,27 +201,25 @@ class BiEncoder:
         """
         token_budget = token_budget or TOKEN_BUDGET.get(self.body.device.type, TOKEN_BUDGET["cuda"])
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        bar = progress(total=len(texts), desc=desc, unit=" texts") if desc else None
         parallel_map = batch_mapper(self.body.device)
-        for start in range(0, len(texts), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            if contexts is None:
-                ids = self.queries.plain(texts[chunk])
-            else:
-                ids = self.queries.in_context(texts[chunk], contexts[0][chunk], contexts[1][chunk])
-            lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-            batches = divide_by_length(lengths, token_budget, self.body.padded)
-            outputs = []
-            for batch, output in zip(
-                batches, parallel_map(partial(self._unit_vectors, ids), batches), strict=True
-            ):
-                outputs.append(output)
-                if bar is not None:
+        with progress(total=len(texts), desc=desc, unit=" texts") as bar:
+            for start in range(0, len(texts), CHUNK):
+                chunk = slice(start, start + CHUNK)
+                if contexts is None:
+                    ids = self.queries.plain(texts[chunk])
+                else:
+                    ids = self.queries.in_context(
+                        texts[chunk], contexts[0][chunk], contexts[1][chunk]
+                    )
+                lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+                batches = divide_by_length(lengths, token_budget, self.body.padded)
+                computed = parallel_map(partial(self._unit_vectors, ids), batches)
+                outputs = []
+                for batch, output in zip(batches, computed, strict=True):
+                    outputs.append(output)
                     bar.update(len(batch))
-            # Waits for a GPU.
-            vectors[start + np.concatenate(batches)] = torch.cat(outputs).cpu().numpy()
-        if bar is not None:
-            bar.close()
+                # Waits for a GPU.
+                vectors[start + np.concatenate(batches)] = torch.cat(outputs).cpu().numpy()
         if not np.isfinite(vectors).all():
             raise UserError(
                 "the encoder gave non-finite embeddings; its weights are damaged or overflow float16"

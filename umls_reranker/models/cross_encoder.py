@@ -117,33 +117,34 @@ class PairScorer:
             desc: title of a progress bar, or a function that is called with the number of pairs just scored; None
                 shows nothing.
         """
-        logits, truncated, chunks = np.empty(len(mentions), np.float32), 0, []
-        bar = (
-            progress(total=len(mentions), desc=desc, unit=" pairs")
-            if isinstance(desc, str)
-            else None
-        )
-        scored = desc if callable(desc) else bar and bar.update
-        for start in range(0, len(mentions), CHUNK_PAIRS):
-            chunk = slice(start, start + CHUNK_PAIRS)
-            contexts = (lefts and lefts[chunk], rights and rights[chunk])
-            encoded, is_truncated = self.encoder.encode(mentions[chunk], names[chunk], *contexts)
-            truncated += int(is_truncated.sum())
-            pairs, rows = encoded.distinct()
-            outputs, repeats = [], np.bincount(rows, minlength=len(pairs))
-            for batch, output in self._run(pairs):
-                outputs.append((batch, output))
-                if scored is not None:
-                    scored(int(repeats[batch].sum()))
-            chunks.append((chunk, rows, outputs))
-        # Synchronize with the GPU only after everything was sent to it.
-        for chunk, rows, outputs in chunks:
-            batches, computed = zip(*outputs, strict=True)
-            of_distinct = np.empty(sum(map(len, batches)), np.float32)
-            of_distinct[np.concatenate(batches)] = self.network.collect(computed)
-            logits[chunk] = of_distinct[rows]
-        if bar is not None:
-            bar.close()
+        pair_of = np.empty(len(mentions), np.int64)
+        truncated = 0
+        count = 0
+        batches = []
+        outputs = []
+        title = desc if isinstance(desc, str) else None
+        with progress(total=len(mentions), desc=title, unit=" pairs") as bar:
+            report = desc if callable(desc) else bar.update
+            for start in range(0, len(mentions), CHUNK_PAIRS):
+                chunk = slice(start, start + CHUNK_PAIRS)
+                contexts = (lefts and lefts[chunk], rights and rights[chunk])
+                encoded, is_truncated = self.encoder.encode(
+                    mentions[chunk], names[chunk], *contexts
+                )
+                truncated += int(is_truncated.sum())
+                pairs, numbers = encoded.distinct()
+                pair_of[chunk] = count + numbers
+                repeats = np.bincount(numbers, minlength=len(pairs))
+                for batch, output in self._run(pairs):
+                    batches.append(count + batch)
+                    outputs.append(output)
+                    report(int(repeats[batch].sum()))
+                count += len(pairs)
+        logits_of_pairs = np.empty(count, np.float32)
+        if count:
+            # Synchronize with the GPU only after everything was sent to it.
+            logits_of_pairs[np.concatenate(batches)] = self.network.collect(outputs)
+        logits = logits_of_pairs[pair_of]
         if not np.isfinite(logits).all():
             raise UserError(
                 "the model gave non-finite scores; its weights are damaged or overflow float16"
@@ -152,12 +153,12 @@ class PairScorer:
 
     def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield row numbers and logits of each batch of distinct pairs."""
-        lengths, budget, threads = pairs.lengths, self.token_budget, self.network.threads
-        if threads > 1:
+        budget = self.token_budget
+        if self.network.threads > 1:
             # A few pairs are divided among the cores.
-            share = -(-int(lengths.sum()) // threads)
+            share = -(-int(pairs.lengths.sum()) // self.network.threads)
             budget = min(budget, max(share, LEAST_TOKENS))
-        batches = divide_by_length(lengths, budget, self.network.padded)
+        batches = divide_by_length(pairs.lengths, budget, self.network.padded)
 
         def forward(batch: np.ndarray) -> Any:
             return self.network(pairs.take(batch))
@@ -167,31 +168,35 @@ class PairScorer:
 
 
 def score_lists(
-    scorer: PairScorer | None,
+    cross_encoder: PairScorer | None,
     lists: CandidateLists,
     desc: str | Callable[[int], Any] | None = None,
     retained: np.ndarray | None = None,
 ) -> Scores:
-    """Score the m candidates of n mentions, in order, with the scorer's template.
+    """Score the m candidates of n mentions, in order, with the template of the cross-encoder.
 
     Args:
-        scorer: the scorer; None: there is no network, so all logits are NaN.
+        cross_encoder: the cross-encoder; None: there is none, so all logits are NaN.
         lists: the candidate lists.
         desc: as for `PairScorer.score`.
         retained: (m,) bool, candidates to score; the others have the logit NaN. None: all.
     """
-    if scorer is None:
+    if cross_encoder is None:
         return Scores(np.full(len(lists.owner), np.nan, np.float32), 0)
     if retained is not None and not retained.all():
-        scores = score_lists(scorer, lists.with_candidates(retained), desc)
+        scores = score_lists(cross_encoder, lists.with_candidates(retained), desc)
         logits = np.full(len(retained), np.nan, np.float32)
         logits[retained] = scores.logits
         return Scores(logits, scores.truncated)
-    columns = scorer.template.mention_texts(lists), lists.lefts, lists.rights
-    mentions, lefts, rights = (
-        [texts[mention] for mention in lists.owner.tolist()] for texts in columns
+    mentions = cross_encoder.template.mention_texts(lists)
+    owner = lists.owner.tolist()
+    return cross_encoder.score(
+        [mentions[number] for number in owner],
+        cross_encoder.template.candidate_texts(lists),
+        [lists.lefts[number] for number in owner],
+        [lists.rights[number] for number in owner],
+        desc,
     )
-    return scorer.score(mentions, scorer.template.candidate_texts(lists), lefts, rights, desc)
 
 
 def _load(

@@ -13,7 +13,7 @@ from ..core.files import write_json
 from ..lists.labels import read_run_lists
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
-from ..retrieval.mining import mine_pairs
+from ..retrieval.mining import PairMiner
 from ..serving.model_source import ModelSource
 from ..training.encoder_training import train_encoder
 from ..training.fine_tune import fine_tune, training_arguments
@@ -43,16 +43,15 @@ def make_pairs(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     teachers = load_teachers(recipe, template)
     lists = read_run_lists(run.path, "train", concepts)
     with stage.writing(recipe.run.overwrite) as (folder, summary):
-        summary |= mine_pairs(
-            lists,
+        miner = PairMiner(
             concepts,
             recipe.mining,
             recipe.run.seed,
-            folder / "train.arrow",
             relations=RelationTable.load(run.path / "concepts"),
             template=template,
             teachers=teachers,
         )
+        summary |= miner.mine(lists, folder / "train.arrow")
         write_json(folder / "mining_report.json", summary)
     for name, count in summary.items():
         print(f"{name.replace('_', ' ')}: {count:,}")

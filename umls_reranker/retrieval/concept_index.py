@@ -117,7 +117,8 @@ def write_names(
     Returns:
         The distinct strings (or forms) by number.
     """
-    rows, names = [], []
+    rows = []
+    names = []
     for batch_rows, batch in concepts.iter_names():
         rows.append(np.asarray(batch_rows, dtype=np.int32))
         names.append(pa.array(forms(batch) if forms else batch, pa.string()))
@@ -128,36 +129,25 @@ def write_names(
         names.append(pa.array(forms(known["mention"].to_pylist()), pa.string()))
     # A chunked array is encoded against one dictionary.
     encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
-    columns: Sequence[str] = ("row", "string") if forms else ("name", "row", "string")
-    kinds = {"name": pa.string(), "row": pa.int32(), "string": pa.int32()}
-    schema = pa.schema({column: kinds[column] for column in columns})
+    columns = {} if forms else {"name": pa.chunked_array(names, pa.string())}
+    columns["row"] = pa.chunked_array(rows, pa.int32())
+    columns["string"] = pa.chunked_array([chunk.indices for chunk in encoded.chunks], pa.int32())
+    table = pa.table(columns)
     if forms and mentions is not None:
-        _write_with_mentions(path, np.concatenate(rows), encoded, known["doc_id"].to_pylist())
-        return encoded.chunks[-1].dictionary
-    with arrow_writer(path, schema) as writer:
-        for row, name, code in zip(rows, names, encoded.chunks, strict=True):
-            writer.write(
-                pa.Table.from_pydict({"name": name, "row": row, "string": code.indices}, schema)
-            )
+        table = _with_documents(table, known["doc_id"].to_pylist())
+    with arrow_writer(path, table.schema) as writer:
+        writer.write(table)
     return encoded.chunks[-1].dictionary
 
 
-def _write_with_mentions(
-    path: Path, rows: np.ndarray, strings: pa.ChunkedArray, documents: list[str]
-) -> None:
-    """Write names of the dictionary and of its last rows, mentions in these documents, each once, by concept."""
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in strings.chunks])
-    names = len(rows) - len(documents)
-    of_mentions, entry = np.unique(
-        np.stack([rows[names:], codes[names:]]), axis=1, return_inverse=True
-    )
-    sole = sole_documents(entry, documents, of_mentions.shape[1])
-    columns = {
-        "row": np.append(rows[:names], of_mentions[0]),
-        "string": np.append(codes[:names], of_mentions[1]),
-        "document": np.append(np.zeros(names, np.uint64), sole),
-    }
-    order = np.argsort(columns["row"], kind="stable")
-    table = pa.table({name: column[order] for name, column in columns.items()})
-    with arrow_writer(path, table.schema) as writer:
-        writer.write(table)
+def _with_documents(names: pa.Table, documents: list[str]) -> pa.Table:
+    """The names of a dictionary, and of its last rows, mentions in these documents, each once; by concept."""
+    known = len(names) - len(documents)
+    entries = np.stack([names["row"].to_numpy(), names["string"].to_numpy()])
+    mentions, entry = np.unique(entries[:, known:], axis=1, return_inverse=True)
+    sole = sole_documents(entry, documents, mentions.shape[1])
+    entries = np.concatenate([entries[:, :known], mentions], axis=1)
+    order = np.argsort(entries[0], kind="stable")
+    columns = {"row": entries[0], "string": entries[1]}
+    columns["document"] = np.append(np.zeros(known, np.uint64), sole)
+    return pa.table({name: column[order] for name, column in columns.items()})

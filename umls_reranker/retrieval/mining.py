@@ -6,7 +6,8 @@ Filters of false negatives (`negatives`) work on concepts, not on text, and coun
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,14 @@ from .negatives import (
     SOURCES,
     ChosenPairs,
     ConceptFilters,
+    ConceptLists,
     SharedNames,
     choose_pairs,
 )
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from ..vocab.concepts import ConceptTable
     from ..vocab.rrf import RelationTable
 
@@ -43,147 +47,156 @@ TYPELESS_SHARE = 0.2
 MENTIONS_AT_ONCE = 8_192
 
 
-def mine_pairs(
-    lists: AnnotatedLists,
-    concepts: ConceptTable,
-    settings: MiningArguments,
-    seed: int,
-    path: Path,
-    *,
-    relations: RelationTable | None = None,
-    template: PairTemplate | None = None,
-    teachers: Sequence[PairScorer] = (),
-) -> dict[str, int]:
-    """Write the pairs of every mention whose gold concept is in the dictionary, or of those drawn.
+@dataclass(frozen=True)
+class PairMiner:
+    """Makes training pairs of candidate lists.
 
-    They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in `negatives.SOURCES`), one
-    for each mention, in their order. In a row the positive comes first, then nearest negatives in the order of the
-    list, then same-type, then random ones. Candidates keep the name of the list; a gold concept that is not in its
-    list gets its name most similar to the mention, and other concepts get any of their names.
-
-    Args:
-        lists: the training lists of a run.
-        concepts: dictionary with their concepts.
+    Attributes:
+        concepts: dictionary with the concepts of the lists.
         settings: numbers, weights and maximum of mentions.
         seed: seed of all draws.
-        path: Arrow file to make.
         relations: relations of the concepts; None if unknown.
         template: forms the texts that the model reads; by default only mention and name.
         teachers: models whose mean logits the rows get as ``teacher``; without them, the score of this name that
             candidates of the lists have, if any.
-
-    Returns:
-        Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters dropped.
     """
-    template, rng, mentions = template or PairTemplate(), np.random.default_rng(seed), len(lists)
-    kept = drawn_rows(
-        lists.annotations.trainable.tolist(), concepts, settings.max_train_mentions, seed
-    )
-    lists = lists.take(kept)
-    gold, positions = concepts.rows(lists.annotations.trainable.tolist()), lists.annotations.gold
-    in_lists = np.where(positions < 0, -1, lists.offsets[:-1] + positions)
-    filters = ConceptFilters(SharedNames(concepts, gold), relations)
-    rows = concepts.rows(lists.ids)[lists.cuis.codes]
-    pairs, dropped = choose_pairs(
-        gold, in_lists, lists.offsets, rows, concepts, filters, settings, rng
-    )
-    of_pairs = pairs.rows >= 0
-    typeless = rng.random(len(lists)) < TYPELESS_SHARE
-    lists = replace(
-        lists, types=replace(lists.types, codes=np.where(typeless, -1, lists.types.codes))
-    )
-    weights = np.ones(len(SOURCES), np.float32)
-    weights[[POSITIVE, NEAREST]] = settings.positive_weight, settings.hard_negative_weight
 
-    def batches() -> Iterator[pa.Table]:
+    concepts: ConceptTable
+    settings: MiningArguments
+    seed: int
+    relations: RelationTable | None = None
+    template: PairTemplate = PairTemplate()
+    teachers: Sequence[PairScorer] = ()
+
+    def mine(self, lists: AnnotatedLists, path: Path) -> dict[str, int]:
+        """Write the pairs of every mention whose gold concept is in the dictionary, or of those drawn.
+
+        They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in `negatives.SOURCES`), one
+        for each mention, in their order. In a row the positive comes first, then nearest negatives in the order of the
+        list, then same-type, then random ones. Candidates keep the name of the list; a gold concept that is not in its
+        list gets its name most similar to the mention, and other concepts get any of their names.
+
+        Args:
+            lists: the training lists of a run.
+            path: Arrow file to make.
+
+        Returns:
+            Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters dropped.
+        """
+        rng = np.random.default_rng(self.seed)
+        cuis = lists.annotations.trainable.tolist()
+        drawn = drawn_rows(cuis, self.concepts, self.settings.max_train_mentions, self.seed)
+        mined = lists.take(drawn)
+        pairs, dropped = self._choose(mined, rng)
+        is_typeless = rng.random(len(mined)) < TYPELESS_SHARE
+        types = replace(mined.types, codes=np.where(is_typeless, -1, mined.types.codes))
+        write_list_rows(self._batches(replace(mined, types=types), pairs, rng), path)
+        is_pair = pairs.rows >= 0
+        counts = np.bincount(pairs.sources[is_pair], minlength=len(SOURCES)).tolist()
+        return {
+            "mentions": len(lists),
+            "mined_mentions": len(mined),
+            "gold_concept_not_in_list": int((mined.annotations.gold < 0).sum()),
+            **{f"{source}_pairs": count for source, count in zip(SOURCES, counts, strict=True)},
+            "missing_pairs": int((~is_pair).sum()),
+            **{name: count for name, count in dropped.items() if count},
+        }
+
+    def _choose(
+        self, lists: AnnotatedLists, rng: np.random.Generator
+    ) -> tuple[ChosenPairs, Counter[str]]:
+        gold = self.concepts.rows(lists.annotations.trainable.tolist())
+        positions = lists.annotations.gold
+        concept_lists = ConceptLists(
+            gold=gold,
+            gold_positions=np.where(positions < 0, -1, lists.offsets[:-1] + positions),
+            offsets=lists.offsets,
+            rows=self.concepts.rows(lists.ids)[lists.cuis.codes],
+        )
+        filters = ConceptFilters(SharedNames(self.concepts, gold), self.relations)
+        return choose_pairs(concept_lists, self.concepts, filters, self.settings, rng)
+
+    def _batches(
+        self, lists: AnnotatedLists, pairs: ChosenPairs, rng: np.random.Generator
+    ) -> Iterator[pa.Table]:
         with progress(total=len(lists), desc="mining", unit=" mentions") as bar:
             for start in range(0, max(len(lists), 1), MENTIONS_AT_ONCE):
                 part = slice(start, start + MENTIONS_AT_ONCE)
-                of_part = ChosenPairs(*(column[part] for column in pairs))
-                names = _names(of_part, lists, start, concepts, rng)
-                mined = _as_lists(of_part, names, lists.take(np.arange(len(lists))[part]), concepts)
-                source = of_part.sources[of_part.rows >= 0]
-                rows = pair_rows(template, mined, mined.labels.astype(np.int8), weights[source])
-                columns = {
-                    "cuis": as_arrow(mined.cuis),
-                    "sources": pa.array(source.astype(np.int8)),
-                }
-                if teachers:
-                    logits = np.mean(
-                        [score_lists(teacher, mined).logits for teacher in teachers], axis=0
-                    )
-                    columns[TEACHER] = pa.array(logits)
-                elif TEACHER in lists.scores:
-                    at = of_part.candidates[of_part.rows >= 0]
-                    columns[TEACHER] = pa.array(
-                        np.append(lists.scores[TEACHER], np.nan)[at].astype(np.float32)
-                    )
-                for name, values in columns.items():
-                    column = pa.ListArray.from_arrays(pa.array(mined.offsets, pa.int32()), values)
-                    rows = rows.append_column(name, column)
-                yield rows
-                bar.update(len(mined))
+                batch = ChosenPairs(pairs.rows[part], pairs.candidates[part], pairs.sources[part])
+                yield self._rows(lists, start, batch, rng)
+                bar.update(len(batch.rows))
 
-    write_list_rows(batches(), path)
-    of_sources = np.bincount(pairs.sources[of_pairs], minlength=len(SOURCES)).tolist()
-    return {
-        "mentions": mentions,
-        "mined_mentions": len(lists),
-        "gold_concept_not_in_list": int((positions < 0).sum()),
-        **{f"{source}_pairs": count for source, count in zip(SOURCES, of_sources, strict=True)},
-        "missing_pairs": int((~of_pairs).sum()),
-        **{name: count for name, count in dropped.items() if count},
-    }
+    def _rows(
+        self, lists: AnnotatedLists, first: int, pairs: ChosenPairs, rng: np.random.Generator
+    ) -> pa.Table:
+        """Training rows of the pairs of the mentions from `first` on."""
+        names = self._names(lists, first, pairs, rng)
+        mentions = lists.take(np.arange(first, first + len(pairs.rows)))
+        mined = _as_lists(mentions, pairs, names, self.concepts)
+        is_pair = pairs.rows >= 0
+        sources = pairs.sources[is_pair]
+        weights = np.ones(len(SOURCES), np.float32)
+        weights[POSITIVE] = self.settings.positive_weight
+        weights[NEAREST] = self.settings.hard_negative_weight
+        columns = {"cuis": as_arrow(mined.cuis), "sources": pa.array(sources.astype(np.int8))}
+        if self.teachers:
+            logits = [score_lists(teacher, mined).logits for teacher in self.teachers]
+            columns[TEACHER] = pa.array(np.mean(logits, axis=0))
+        elif TEACHER in lists.scores:
+            scores = np.append(lists.scores[TEACHER], np.nan)[pairs.candidates[is_pair]]
+            columns[TEACHER] = pa.array(scores.astype(np.float32))
+        rows = pair_rows(self.template, mined, mined.labels.astype(np.int8), weights[sources])
+        for name, values in columns.items():
+            column = pa.ListArray.from_arrays(pa.array(mined.offsets, pa.int32()), values)
+            rows = rows.append_column(name, column)
+        return rows
+
+    def _names(
+        self, lists: AnnotatedLists, first: int, pairs: ChosenPairs, rng: np.random.Generator
+    ) -> RepeatedTexts:
+        """The name of each pair of the mentions from `first` on."""
+        owner, column = np.nonzero(pairs.rows >= 0)
+        rows = pairs.rows[owner, column]
+        candidates = pairs.candidates[owner, column]
+        names = np.empty(len(rows), object)
+        listed = np.flatnonzero(candidates >= 0)
+        names[listed] = lists.names[candidates[listed]].to_list()
+        # Of each concept that is not from a list, any name.
+        unlisted = np.flatnonzero(candidates < 0)
+        numbers = rng.integers(self.concepts.name_counts[rows[unlisted]])
+        names[unlisted] = self.concepts.names_at(rows[unlisted], numbers).to_pylist()
+        for pair in unlisted[column[unlisted] == 0].tolist():
+            likeness = partial(_likeness, lists.mentions[first + owner[pair]])
+            names[pair] = max(self.concepts.names(int(rows[pair])), key=likeness)
+        return encoded_texts(names.tolist())
 
 
 def _as_lists(
-    pairs: ChosenPairs, names: RepeatedTexts, lists: AnnotatedLists, concepts: ConceptTable
+    lists: AnnotatedLists, pairs: ChosenPairs, names: RepeatedTexts, concepts: ConceptTable
 ) -> AnnotatedLists:
     """The pairs as lists of the same mentions, whose first candidate is the gold concept."""
     is_pair = pairs.rows >= 0
-    nothing, first = pa.nulls(int(is_pair.sum()), pa.string()), np.zeros(len(lists), np.int64)
+    no_texts = pa.nulls(int(is_pair.sum()), pa.string())
     mined = replace(
         lists,
         offsets=list_offsets(is_pair.sum(axis=1)),
         names=names,
         cuis=encoded_texts(concepts.cuis_of(pairs.rows[is_pair])),
-        preferred_names=nothing,
-        definitions=nothing,
+        preferred_names=no_texts,
+        definitions=no_texts,
         scores={},
-        annotations=replace(lists.annotations, gold=first),
+        annotations=replace(lists.annotations, gold=np.zeros(len(lists), np.int64)),
     )
     return mined.completed(concepts)
 
 
-def _names(
-    pairs: ChosenPairs,
-    lists: AnnotatedLists,
-    first: int,
-    concepts: ConceptTable,
-    rng: np.random.Generator,
-) -> RepeatedTexts:
-    """The name of each pair of the mentions from `first` on."""
-    is_pair = pairs.rows >= 0
-    rows, candidates = pairs.rows[is_pair], pairs.candidates[is_pair]
-    (unlisted,) = np.nonzero(candidates < 0)
-    # Of each concept that is not from a list, any name.
-    drawn = rng.integers(concepts.name_counts[rows[unlisted]])
-    named = concepts.names_at(rows[unlisted], drawn).to_pylist()
-    names = np.empty(len(rows), object)
-    names[unlisted] = named
-    listed = candidates >= 0
-    names[listed] = lists.names[candidates[listed]].to_list()
-    owner, column = np.nonzero(is_pair)
-    for at in np.flatnonzero(~listed & (column == 0)).tolist():
-        mention = lists.mentions[first + owner[at]]
-        names[at] = max(concepts.names(int(rows[at])), key=lambda name: _likeness(mention, name))
-    return encoded_texts(names.tolist())
-
-
-def _likeness(mention: str, name: str) -> float:
+def _likeness(first: str, second: str) -> float:
     """Jaccard index of the character trigrams of two normalized texts, 1 if they are equal."""
-    first, second = (
-        {text[start : start + 3] for start in range(len(text) - 2)}
-        for text in (f"  {normalize_name(side)} " for side in (mention, name))
-    )
-    return len(first & second) / max(1, len(first | second))
+    first_trigrams = _trigrams(first)
+    second_trigrams = _trigrams(second)
+    return len(first_trigrams & second_trigrams) / max(1, len(first_trigrams | second_trigrams))
+
+
+def _trigrams(text: str) -> set[str]:
+    padded = f"  {normalize_name(text)} "
+    return {padded[start : start + 3] for start in range(len(padded) - 2)}

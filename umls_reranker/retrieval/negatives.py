@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_offsets
+from ..core.arrays import list_offsets, list_owner
 from .arguments import MiningArguments
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class ConceptFilters:
     """
 
     def __init__(self, shared: SharedNames, relations: RelationTable | None) -> None:
-        self._shared, self._relations = shared, relations
+        self._shared = shared
+        self._relations = relations
 
     def reasons(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The first filter that drops each of `rows`.
@@ -87,7 +89,7 @@ class SharedNames:
 SOURCES = ("positive", "nearest", "type", "random")
 POSITIVE, NEAREST, TYPE, RANDOM = range(len(SOURCES))
 # Maximum draws per negative; reached only with very small dictionaries or types.
-ATTEMPTS = 32
+MOST_DRAWS = 32
 
 
 class ChosenPairs(NamedTuple):
@@ -122,10 +124,8 @@ class TypePools:
         self._types = np.array([numbers[kind] for kinds in types for kind in kinds], np.int64)
         self._type_starts = list_offsets([len(kinds) for kinds in types])
         members = [concepts.type_rows(kind) for kind in numbers]
-        self._rows, self._row_starts = (
-            np.concatenate([*members, [-1]]),
-            list_offsets(list(map(len, members))),
-        )
+        self._rows = np.concatenate([*members, [-1]])
+        self._row_starts = list_offsets(list(map(len, members)))
 
     def sizes(self, mentions: np.ndarray) -> np.ndarray:
         """Number of types of the gold concepts of some mentions, by number."""
@@ -139,25 +139,35 @@ class TypePools:
         return self._rows[self._row_starts[types] + rng.integers(np.diff(self._row_starts)[types])]
 
 
+class ConceptLists(NamedTuple):
+    """The lists of n mentions with m candidates, as rows of the dictionary.
+
+    Attributes:
+        gold: (n,) rows of the gold concepts.
+        gold_positions: (n,) flat positions of the gold concepts among the candidates, -1 if missing.
+        offsets: (n + 1,) where each mention's candidates start.
+        rows: (m,) rows of the candidates.
+    """
+
+    gold: np.ndarray
+    gold_positions: np.ndarray
+    offsets: np.ndarray
+    rows: np.ndarray
+
+
 def choose_pairs(
-    gold: np.ndarray,
-    gold_positions: np.ndarray,
-    offsets: np.ndarray,
-    rows: np.ndarray,
+    lists: ConceptLists,
     concepts: ConceptTable,
     filters: ConceptFilters,
     settings: MiningArguments,
     rng: np.random.Generator,
 ) -> tuple[ChosenPairs, Counter[str]]:
-    """Choose the pairs of n mentions with m candidates.
+    """Choose the pairs of n mentions.
 
     A negative of the same type that cannot be drawn, as for a concept without types, is replaced by a random concept.
 
     Args:
-        gold: (n,) rows of the gold concepts.
-        gold_positions: (n,) flat positions of the gold concepts among the candidates, -1 if missing.
-        offsets: (n + 1,) where each mention's candidates start.
-        rows: (m,) rows of the candidates in the dictionary.
+        lists: the mentions' lists.
         concepts: the dictionary.
         filters: exclude false negatives.
         settings: numbers of negatives.
@@ -166,55 +176,86 @@ def choose_pairs(
     Returns:
         The pairs, and how many concepts each filter dropped: ``dropped_FILTER_SOURCE``.
     """
-    counts: Counter[str] = Counter()
+    nearest = settings.nearest_negatives
+    numbers = [1, nearest, settings.same_type_negatives, settings.random_negatives]
+    sources = np.tile(np.repeat(np.arange(len(SOURCES)), numbers), (len(lists.gold), 1))
+    rows = np.full(sources.shape, -1, np.int64)
+    rows[:, 0] = lists.gold
+    candidates = np.full(sources.shape, -1, np.int64)
+    candidates[:, 0] = lists.gold_positions
+    pairs = ChosenPairs(rows, candidates, sources)
+    dropped = _choose_nearest(pairs, lists, filters, nearest)
+    pools = TypePools(concepts, lists.gold)
+    is_typeless = pools.sizes(np.arange(len(lists.gold))) == 0
 
-    def drop(source: int, reasons: np.ndarray) -> None:
-        for reason, count in enumerate(
-            np.bincount(reasons[reasons >= 0], minlength=len(FILTERS)).tolist()
-        ):
-            counts[f"dropped_{FILTERS[reason]}_{SOURCES[source]}"] += count
+    def draw_type(mentions: np.ndarray) -> np.ndarray:
+        return pools.draw(mentions, rng)
 
-    wanted = (
-        1,
-        settings.nearest_negatives,
-        settings.same_type_negatives,
-        settings.random_negatives,
-    )
-    sources: np.ndarray = np.tile(np.repeat(np.arange(len(SOURCES)), wanted), (len(gold), 1))
-    chosen: np.ndarray = np.full(sources.shape, -1, np.int64)
-    candidates = chosen.copy()
-    chosen[:, 0], candidates[:, 0] = gold, gold_positions
-    owner = np.repeat(np.arange(len(gold)), np.diff(offsets))
-    reasons = filters.reasons(gold[owner], rows)
-    passes = (reasons < 0) & (rows >= 0)
+    def draw_any(mentions: np.ndarray) -> np.ndarray:
+        return rng.integers(len(concepts), size=len(mentions))
+
+    for column in range(1 + nearest, rows.shape[1]):
+        sources[is_typeless & (sources[:, column] == TYPE), column] = RANDOM
+        dropped.update(_draw(pairs, column, TYPE, draw_type, filters))
+        sources[(sources[:, column] == TYPE) & (rows[:, column] < 0), column] = RANDOM
+        dropped.update(_draw(pairs, column, RANDOM, draw_any, filters))
+    return pairs, dropped
+
+
+def _choose_nearest(
+    pairs: ChosenPairs, lists: ConceptLists, filters: ConceptFilters, number: int
+) -> Counter[str]:
+    """Write the first `number` candidates of each list that pass, and count those that did not."""
+    owner = list_owner(lists.offsets)
+    reasons = filters.reasons(lists.gold[owner], lists.rows)
+    passes = (reasons < 0) & (lists.rows >= 0)
     # The number of passing candidates before each in its list.
-    before: np.ndarray = np.cumsum(passes) - passes
-    before -= before[offsets[:-1][owner]]
-    reached = before < settings.nearest_negatives
+    before = np.cumsum(passes) - passes
+    before -= before[lists.offsets[:-1][owner]]
+    is_reached = before < number
+    chosen = np.flatnonzero(passes & is_reached)
+    target = owner[chosen], 1 + before[chosen]
+    pairs.rows[target] = lists.rows[chosen]
+    pairs.candidates[target] = chosen
     # Candidates after the last chosen one were not needed, so they do not count as dropped.
-    drop(NEAREST, reasons[reached])
-    nearest = np.flatnonzero(passes & reached)
-    mention, place = owner[nearest], 1 + before[nearest]
-    chosen[mention, place] = rows[nearest]
-    candidates[mention, place] = nearest
-    pools = TypePools(concepts, gold)
-    for column in range(1 + settings.nearest_negatives, chosen.shape[1]):
-        of_type = sources[:, column] == TYPE
-        sources[of_type & (pools.sizes(np.arange(len(gold))) == 0), column] = RANDOM
-        for source in (TYPE, RANDOM):
-            for _ in range(ATTEMPTS):
-                pending = np.flatnonzero((sources[:, column] == source) & (chosen[:, column] < 0))
-                if not len(pending):
-                    break
-                drawn = (
-                    pools.draw(pending, rng)
-                    if source == TYPE
-                    else rng.integers(len(concepts), size=len(pending))
-                )
-                reasons = filters.reasons(gold[pending], drawn)
-                repeated = (chosen[pending, :column] == drawn[:, None]).any(axis=1)
-                reasons[repeated & (reasons < 0)] = CHOSEN
-                drop(source, reasons)
-                chosen[pending[reasons < 0], column] = drawn[reasons < 0]
-            sources[(sources[:, column] == TYPE) & (chosen[:, column] < 0), column] = RANDOM
-    return ChosenPairs(chosen, candidates, sources), counts
+    return _dropped(NEAREST, reasons[is_reached])
+
+
+def _draw(
+    pairs: ChosenPairs,
+    column: int,
+    source: int,
+    draw: Callable[[np.ndarray], np.ndarray],
+    filters: ConceptFilters,
+) -> Counter[str]:
+    """Draw the pairs of a column and source, and count the concepts that filters dropped.
+
+    Args:
+        pairs: the pairs, whose earlier columns are chosen.
+        column: the column to write.
+        source: number in `SOURCES`.
+        draw: mentions (q,), by number -> a concept row for each.
+        filters: exclude false negatives.
+    """
+    dropped: Counter[str] = Counter()
+    for _ in range(MOST_DRAWS):
+        pending = np.flatnonzero((pairs.sources[:, column] == source) & (pairs.rows[:, column] < 0))
+        if not len(pending):
+            break
+        drawn = draw(pending)
+        reasons = filters.reasons(pairs.rows[pending, 0], drawn)
+        is_repeated = (pairs.rows[pending, :column] == drawn[:, None]).any(axis=1)
+        reasons[is_repeated & (reasons < 0)] = CHOSEN
+        dropped.update(_dropped(source, reasons))
+        pairs.rows[pending[reasons < 0], column] = drawn[reasons < 0]
+    return dropped
+
+
+def _dropped(source: int, reasons: np.ndarray) -> Counter[str]:
+    counts = np.bincount(reasons[reasons >= 0], minlength=len(FILTERS)).tolist()
+    return Counter(
+        {
+            f"dropped_{name}_{SOURCES[source]}": count
+            for name, count in zip(FILTERS, counts, strict=True)
+        }
+    )

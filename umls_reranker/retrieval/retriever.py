@@ -45,7 +45,9 @@ class Retriever:
     def __init__(
         self, methods: Sequence[RetrievalMethod], encoder: BiEncoder, index_key: str = ""
     ) -> None:
-        self.methods, self.encoder, self.index_key = methods, encoder, index_key
+        self.methods = methods
+        self.encoder = encoder
+        self.index_key = index_key
         self.index = next(method.index for method in methods if isinstance(method, Dense))
         self.reads_context = any(method.reads_context for method in methods)
 
@@ -86,65 +88,103 @@ class Retriever:
         strings = Queries(distinct, None, self.encoder.encode(distinct))
         if len(self.methods) == 1:
             nearest = self.index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
-            lists = {Dense.name: nearest.rows.astype(np.int32)}
             return Candidates(
-                nearest.rows[:, :k], nearest.name_ids[:, :k], nearest.scores[:, :k], lists=lists
+                rows=nearest.rows[:, :k],
+                name_ids=nearest.name_ids[:, :k],
+                scores=nearest.scores[:, :k],
+                lists={Dense.name: nearest.rows.astype(np.int32)},
             )
+        mentions = self._mention_queries(texts, contexts, documents, strings.vectors[string_of])
         depth = max(2 * k, RECALL_DEPTH)
-        in_context = strings
-        if self.reads_context:
-            in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
-        by_document = (
-            None
-            if documents is None
-            else Queries(texts, None, strings.vectors[string_of], documents)
-        )
-        of_mentions: dict[str, Queries] = {}
         lists = {}
         for method in self.methods:
-            if method.reads_context:
-                of_mentions[method.name] = in_context
-            elif method.leaves_out_documents and by_document is not None:
-                of_mentions[method.name] = by_document
-            if method.name in of_mentions:
-                lists[method.name] = method.search(of_mentions[method.name], depth)
+            if method.name in mentions:
+                lists[method.name] = method.search(mentions[method.name], depth)
             else:
                 lists[method.name] = method.search(strings, depth)[string_of]
         union = fuse(list(lists.values()), depth)
-        rows = np.ascontiguousarray(union[:, :k])
-        # A string has mostly the same candidates in all texts, so each of its concepts is processed once.
-        is_candidate = rows >= 0
-        stride = rows.max(initial=0) + 1
-        keys = (string_of[:, None] * stride + rows)[is_candidate]
-        pairs, pair_of = np.unique(keys, return_inverse=True)
-        owners, concepts = pairs // stride, (pairs % stride)[:, None]
-        name_ids, scores = (
-            np.full(rows.shape, -1, np.int64),
-            np.full(rows.shape, -np.inf, np.float32),
-        )
-        nearest_names, cosines = self.index.best_names(strings.vectors, concepts, owners)
-        name_ids[is_candidate], scores[is_candidate] = (
-            nearest_names[pair_of, 0],
-            cosines[pair_of, 0],
-        )
+        candidates = self._scored(np.ascontiguousarray(union[:, :k]), mentions, strings, string_of)
+        lists["union"] = np.concatenate([candidates.rows, union[:, k:]], axis=1)
+        for name, ranked in lists.items():
+            candidates.lists[name] = ranked[:, :RECALL_DEPTH].astype(np.int32)
+        return candidates
+
+    def _mention_queries(
+        self,
+        texts: Sequence[str],
+        contexts: tuple[Sequence[str], Sequence[str]] | None,
+        documents: Sequence[str] | None,
+        vectors: np.ndarray,
+    ) -> dict[str, Queries]:
+        """The queries of methods that read more of a mention than its string, by their names."""
+        queries = {}
+        if self.reads_context:
+            in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
+        for method in self.methods:
+            if method.reads_context:
+                queries[method.name] = in_context
+            elif method.leaves_out_documents and documents is not None:
+                queries[method.name] = Queries(texts, None, vectors, documents)
+        return queries
+
+    def _scored(
+        self,
+        rows: np.ndarray,
+        mentions: dict[str, Queries],
+        strings: Queries,
+        string_of: np.ndarray,
+    ) -> Candidates:
+        """The concepts (n, k) of n mentions, ordered by the cosines of their nearest names, with all scores."""
+        pairs = StringConcepts(rows, string_of)
+        name_ids, cosines = self.index.best_names(strings.vectors, pairs.concepts, pairs.strings)
+        scores = pairs.spread(cosines, -np.inf)
         # Fused ranks select well but order badly: lexical matches are less often correct than dense ones.
         order = np.argsort(-scores, axis=1, kind="stable")
         further = {}
         for method in self.methods:
             if method.score_name in (None, Dense.score_name):
                 continue
-            if method.name in of_mentions:
-                of_method = method.score(of_mentions[method.name], rows, np.arange(len(rows)))
+            if method.name in mentions:
+                values = method.score(mentions[method.name], rows, np.arange(len(rows)))
             else:
-                of_method = np.full(rows.shape, -np.inf, np.float32)
-                of_method[is_candidate] = method.score(strings, concepts, owners)[pair_of, 0]
-            further[method.score_name] = np.take_along_axis(of_method, order, axis=1)
-        rows, name_ids, scores = (
-            np.take_along_axis(values, order, axis=1) for values in (rows, name_ids, scores)
+                values = method.score(strings, pairs.concepts, pairs.strings)
+                values = pairs.spread(values, -np.inf)
+            further[method.score_name] = np.take_along_axis(values, order, axis=1)
+        return Candidates(
+            rows=np.take_along_axis(rows, order, axis=1),
+            name_ids=np.take_along_axis(pairs.spread(name_ids, -1), order, axis=1),
+            scores=np.take_along_axis(scores, order, axis=1),
+            further=further,
         )
-        lists["union"] = np.concatenate([rows, union[:, k:]], axis=1)
-        lists = {name: ranked[:, :RECALL_DEPTH].astype(np.int32) for name, ranked in lists.items()}
-        return Candidates(rows, name_ids, scores, further, lists)
+
+
+class StringConcepts:
+    """The distinct pairs of a string and a concept among the candidates of n mentions, so that each is scored once.
+
+    A string has mostly the same candidates in all texts.
+
+    Args:
+        rows: (n, k) concept rows, padded with -1.
+        string_of: (n,) string of each mention.
+
+    Attributes:
+        strings: (p,) string of each pair.
+        concepts: (p, 1) concept row of each pair.
+    """
+
+    def __init__(self, rows: np.ndarray, string_of: np.ndarray) -> None:
+        self._is_candidate = rows >= 0
+        stride = rows.max(initial=0) + 1
+        keys = (string_of[:, None] * stride + rows)[self._is_candidate]
+        pairs, self._pair_of_candidate = np.unique(keys, return_inverse=True)
+        self.strings = pairs // stride
+        self.concepts = (pairs % stride)[:, None]
+
+    def spread(self, values: np.ndarray, padding: float) -> np.ndarray:
+        """The values of pairs (p, 1) for the candidates, (n, k)."""
+        spread = np.full(self._is_candidate.shape, padding, values.dtype)
+        spread[self._is_candidate] = values[self._pair_of_candidate, 0]
+        return spread
 
 
 def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
@@ -169,9 +209,9 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     keys, first, key_of = np.unique(
         query * stride + rows[query, column], return_index=True, return_inverse=True
     )
-    sums, query = np.bincount(key_of, gains[column]), query[first]
-    order = np.lexsort((column[first], -sums, query))
-    query = query[order]
+    sums = np.bincount(key_of, gains[column])
+    order = np.lexsort((column[first], -sums, query[first]))
+    query = query[first][order]
     rank = np.arange(len(order)) - np.searchsorted(query, np.arange(len(rows)))[query]
     is_retained = rank < k
     fused = np.full((len(rows), k), -1, np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..lists.labels import best_of_each_concept, labelled_lists
-from ..lists.read import RowPosition, Rows
+from ..lists.read import Rows
 from ..models.pairs import PairTemplate, pair_rows
 from ..vocab.types import TypeHierarchy
 
@@ -40,9 +39,9 @@ def training_rows(
     >>> training_rows([{"entity": "a cold", "cui": "C0009443", "candidates": names}])[0]["labels"]
     [1, 0]
     """
-    content = [{"doc_id": str(number), **row} for number, row in enumerate(rows)]
-    positions = [RowPosition(Path("rows"), number) for number in range(len(content))]
-    lists = labelled_lists(Rows(positions, content), TypeHierarchy.built_in())
+    # Documents do not matter here.
+    mentions = Rows.of_mappings({"doc_id": "unknown", **row} for row in rows)
+    lists = labelled_lists(mentions, TypeHierarchy.built_in())
     lists = lists.with_candidates(best_of_each_concept(lists))
     # Other concepts that are correct, too, are no negatives.
     lists = lists.with_candidates((lists.labels == 1) | ~lists.correct)
