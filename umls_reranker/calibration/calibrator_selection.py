@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..core.errors import TooLittleData
 from .calibrators import CALIBRATORS, Calibrator, Sample
@@ -33,7 +34,9 @@ def choose_calibrator(
     """
     if method != "auto":
         return method, {}
-    losses = cross_validated_losses(sample, groups, seed)
+    # Threads of matrix products would only wait for each other: the problems are small.
+    with threadpool_limits(1, "blas"):
+        losses = cross_validated_losses(sample, groups, seed)
     ascending = sorted(losses, key=losses.__getitem__)
     # The best method on every fold may not fit all data: where scores separate the labels, slopes
     # diverge.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def _chart_file(
 
 def rendered(template: str, /, **content: Any) -> str:
     """A template of the package; a name that it lacks is an error. HTML and SVG are escaped."""
+    return _environment().get_template(template).render(content)
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, which are compiled once."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(("html", "svg")),
@@ -101,7 +108,7 @@ def rendered(template: str, /, **content: Any) -> str:
         "risk_axes": risk_axes,
         "style": (TEMPLATES / "chart.css").read_text(encoding="utf-8"),
     }
-    return environment.get_template(template).render(content)
+    return environment
 
 
 def _pair_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
