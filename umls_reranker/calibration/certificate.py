@@ -229,8 +229,8 @@ def certify(
     >>> from umls_reranker import certify
     >>> scores = [0.98, 0.97, 0.6] * 100
     >>> correct = [True, True, False] * 100
-    >>> found = certify(scores, correct, documents=[number // 3 for number in range(300)])
-    >>> round(found.threshold, 2), round(found.coverage, 2), found.precision
+    >>> certificate = certify(scores, correct, documents=[number // 3 for number in range(300)])
+    >>> round(certificate.threshold, 2), round(certificate.coverage, 2), certificate.precision
     (0.97, 0.67, 1.0)
     >>> few = certify(scores[:30], correct[:30], documents=[number // 3 for number in range(30)])
     >>> few.threshold, few.documents_needed

@@ -20,7 +20,7 @@ import numpy as np
 SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
 # How often the largest documents may be entirely incorrect. With more, hardly any power suffices
 # where they are few.
-MOST_OFTEN_WRONG = 0.5
+MOST_OFTEN_INCORRECT = 0.5
 # Draws for the choice of the power, and standard errors by which one of several levels may exceed
 # its limit by chance.
 POWER_DRAWS = 4_000
@@ -50,19 +50,19 @@ class PrecisionTest:
         """The same test with the smallest power that keeps its level for documents of these sizes.
 
         Documents are drawn from those seen. Each of the largest is entirely incorrect with the same
-        probability, at most `MOST_OFTEN_WRONG`, and all others are correct, so that the precision
-        is the target. For every number of largest documents the test may pass in at most 1 -
-        confidence of the draws, up to Monte Carlo error. Labels are not used.
+        probability, at most `MOST_OFTEN_INCORRECT`, and all others are correct, so that the
+        precision is the target. For every number of largest documents the test may pass in at most
+        1 - confidence of the draws, up to Monte Carlo error. Labels are not used.
 
         Args:
             size: (documents,) number of accepted mentions, at least one each.
         """
-        kinds, of_kind = np.unique(size, return_counts=True)
+        kinds, frequency = np.unique(size, return_counts=True)
         if len(kinds) < 2:
             return replace(self, size_power=SIZE_POWERS[0])
         rng = np.random.default_rng(0)
-        counts = rng.multinomial(len(size), of_kind / len(size), size=POWER_DRAWS)
-        draws = self._wrong_documents(rng, counts, kinds, of_kind)
+        counts = rng.multinomial(len(size), frequency / len(size), size=POWER_DRAWS)
+        draws = self._incorrect_documents(rng, counts, kinds, frequency)
         sizes = np.tile(kinds, 2)
         correct = np.concatenate([kinds, (1.0 - self.most_wrong) * kinds])
         level = 1.0 - self.confidence
@@ -70,14 +70,15 @@ class PrecisionTest:
         for power in SIZE_POWERS:
             test = replace(self, size_power=power)
             p_values = (
-                test.p_values(sizes, correct, np.hstack([counts - wrong, wrong])) for wrong in draws
+                test.p_values(sizes, correct, np.hstack([counts - incorrect, incorrect]))
+                for incorrect in draws
             )
             if all(np.mean(p <= level) <= most for p in p_values):
                 break
         return test
 
-    def _wrong_documents(
-        self, rng: np.random.Generator, counts: np.ndarray, kinds: np.ndarray, of_kind: np.ndarray
+    def _incorrect_documents(
+        self, rng: np.random.Generator, counts: np.ndarray, kinds: np.ndarray, frequency: np.ndarray
     ) -> list[np.ndarray]:
         """Draw which documents are entirely incorrect, for several numbers of largest documents.
 
@@ -85,26 +86,26 @@ class PrecisionTest:
             rng: generator of the draws.
             counts: (draws, k) documents of each size.
             kinds: (k,) the sizes.
-            of_kind: (k,) number of documents seen of each size.
+            frequency: (k,) number of documents seen of each size.
 
         Returns:
             For each number of largest documents, (draws, k), how many of a size are incorrect.
         """
-        answers = np.cumsum(np.repeat(kinds, of_kind)[::-1])
-        # Chance by the number of largest documents; the fewest that may be wrong often enough, and
+        answers = np.cumsum(np.repeat(kinds, frequency)[::-1])
+        # Chance by the number of largest documents; the fewest that may be so often enough, and
         # more of them.
         chance = (1.0 - self.target) * answers[-1] / (self.most_wrong * answers)
-        fewest = int(np.argmax(chance <= MOST_OFTEN_WRONG)) + 1
+        fewest = int(np.argmax(chance <= MOST_OFTEN_INCORRECT)) + 1
         half = max(1, len(answers) // 2)
         numbers = np.unique(np.round(np.geomspace(min(fewest, half), half, 8)).astype(int))
         # How many documents are larger than those of a kind.
-        larger = len(answers) - np.cumsum(of_kind)
+        larger = len(answers) - np.cumsum(frequency)
         return [
             rng.binomial(
-                counts, chance[number - 1] * np.clip(number - larger, 0, of_kind) / of_kind
+                counts, chance[number - 1] * np.clip(number - larger, 0, frequency) / frequency
             )
             for number in numbers
-            if chance[number - 1] <= MOST_OFTEN_WRONG
+            if chance[number - 1] <= MOST_OFTEN_INCORRECT
         ]
 
     @property

@@ -167,8 +167,10 @@ def calibration_report(
         "brier": mean((p - y) ** 2, p * (1 - p), 1 - 2 * p),
         "log_loss": mean(_negative_log_likelihood(p, y, EPSILON), entropy, log_rest - log_p),
     }
-    parts = {f"brier_{name}": {"value": part} for name, part in brier_decomposition(p, y).items()}
-    return report | parts
+    brier_parts = {
+        f"brier_{name}": {"value": value} for name, value in brier_decomposition(p, y).items()
+    }
+    return report | brier_parts
 
 
 def _perfect(values: np.ndarray) -> dict[str, float]:

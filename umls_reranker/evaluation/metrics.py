@@ -298,8 +298,8 @@ def measure_slices(
         if not one.mentions.any():
             continue
         key = f"{one.table}/{one.row}"
-        of_slice = slice_figures(outcomes.select(one.mentions), documents.take(one.mentions))
-        figures |= {f"{key}/{name}": figure for name, figure in of_slice.items()}
+        slice_measures = slice_figures(outcomes.select(one.mentions), documents.take(one.mentions))
+        figures |= {f"{key}/{name}": figure for name, figure in slice_measures.items()}
         rows.setdefault(one.table, {})[one.row] = one.label
         if one.table == "tiers":
             figures[f"{key}/coverage"] = documents.measure([one.mentions, outcomes.every])
@@ -314,13 +314,13 @@ def worst_groups(figures: Mapping[str, Measure], groups: Mapping[str, str]) -> d
     """The worst group of `SMALL_SUPPORT` or more mentions, by acc@1 and by debiased ECE."""
     worst = {}
     for name, worst_of in (("acc@1", min), ("top1_debiased_ece", max)):
-        of_groups = {
+        by_population = {
             f"mentions of {label}": figures.get(f"groups/{row}/{name}", NOT_MEASURED)
             for row, label in groups.items()
         }
         large = [
             figure | {"population": population}
-            for population, figure in of_groups.items()
+            for population, figure in by_population.items()
             if figure["n"] >= SMALL_SUPPORT
         ]
         worst[f"worst_group_{name}"] = worst_of(

@@ -126,8 +126,8 @@ def systems_table(
 ) -> Table:
     """The table of `compare_systems`, or other columns of the systems that have them."""
     keys = {column.key for column in columns}
-    parts = (key.split("/") for key in figures if key.startswith("systems/"))
-    labels = {system: title_of(system) for _, system, key in parts if key in keys}
+    keys_of_systems = (key.split("/") for key in figures if key.startswith("systems/"))
+    labels = {system: title_of(system) for _, system, key in keys_of_systems if key in keys}
     return _matrix(
         COMPARISON, "systems", columns, {"figures": figures, "rows": {"systems": labels}}
     )

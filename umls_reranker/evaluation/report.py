@@ -96,8 +96,10 @@ def evaluate(
     for share, retyped in with_incorrect_types(lists, documents.seed).items():
         # A cross-encoder that reads types has to score the lists again.
         retyped_decisions = decide(retyped, score if template.mention_types else scores)
-        of_share = slice_figures(Outcomes.of(retyped, retyped_decisions), documents)
-        figures |= {f"incorrect_types/{share:.2f}/{name}": of_share[name] for name in of_share}
+        share_figures = slice_figures(Outcomes.of(retyped, retyped_decisions), documents)
+        figures |= {
+            f"incorrect_types/{share:.2f}/{name}": share_figures[name] for name in share_figures
+        }
         labels = metrics["rows"].setdefault("incorrect_types", {})
         labels[f"{share:.2f}"] = f"{share:.0%} of the mentions"
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())

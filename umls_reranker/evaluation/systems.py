@@ -128,35 +128,35 @@ def compare_systems(
     figures: dict[str, Measure] = {}
     for name, system in systems.items():
         correct = system.ranks == 0
-        of_system = {"acc@1": documents.measure([correct, every])}
+        system_figures = {"acc@1": documents.measure([correct, every])}
         if composite is not None and composite.any():
-            of_system["acc@1_strict"] = documents.measure([correct & ~composite, every])
+            system_figures["acc@1_strict"] = documents.measure([correct & ~composite, every])
         if name != first:
             columns = [correct.astype(np.int64) - first_correct, every]
-            # Not `ratio` itself, which is treated as a share: no difference at all has an interval of 0.
-            of_system["gain"] = documents.measure(columns, lambda sums: ratio(sums))
+            # Not `ratio` itself, which is treated as a share: no difference has an interval of 0.
+            system_figures["gain"] = documents.measure(columns, lambda sums: ratio(sums))
         if system.accepted is not None:
             answered = [system.accepted & correct, system.accepted]
-            of_system |= {
+            system_figures |= {
                 "accepted_coverage": documents.measure([system.accepted, every]),
                 "accepted_precision": documents.measure(answered),
             }
         if system.score is not None and not np.isnan(system.score).all():
-            of_system["top1_ece"] = _top_ece(system.score, correct, documents)
-            of_system |= {
+            system_figures["top1_ece"] = _top_ece(system.score, correct, documents)
+            system_figures |= {
                 f"coverage_at_{p:.2f}": coverage_at_precision(system.score, correct, p, documents)
                 for p in COVERAGE_PRECISIONS
             }
         if system.is_ranking:
             has_gold = system.ranks >= 0
             reciprocal = np.where(has_gold, 1.0 / (np.maximum(system.ranks, 0) + 1.0), 0.0)
-            of_system |= {
+            system_figures |= {
                 "mrr": documents.measure([reciprocal, every]),
                 "recall@5": documents.measure([has_gold & (system.ranks < 5), every]),
                 "recall": documents.measure([has_gold, every]),
             }
-        of_system["acc@1_in_dictionary"] = documents.measure([correct & known, known])
-        figures |= {f"systems/{name}/{key}": figure for key, figure in of_system.items()}
+        system_figures["acc@1_in_dictionary"] = documents.measure([correct & known, known])
+        figures |= {f"systems/{name}/{key}": figure for key, figure in system_figures.items()}
     return figures
 
 
