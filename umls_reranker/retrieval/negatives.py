@@ -178,7 +178,7 @@ def choose_pairs(
     """
     nearest = settings.nearest_negatives
     numbers = [1, nearest, settings.same_type_negatives, settings.random_negatives]
-    sources = np.tile(np.repeat(np.arange(len(SOURCES)), numbers), (len(lists.gold), 1))
+    sources: np.ndarray = np.tile(np.repeat(np.arange(len(SOURCES)), numbers), (len(lists.gold), 1))
     rows = np.full(sources.shape, -1, np.int64)
     rows[:, 0] = lists.gold
     candidates = np.full(sources.shape, -1, np.int64)
@@ -210,7 +210,7 @@ def _choose_nearest(
     reasons = filters.reasons(lists.gold[owner], lists.rows)
     passes = (reasons < 0) & (lists.rows >= 0)
     # The number of passing candidates before each in its list.
-    before = np.cumsum(passes) - passes
+    before: np.ndarray = np.cumsum(passes) - passes
     before -= before[lists.offsets[:-1][owner]]
     is_reached = before < number
     chosen = np.flatnonzero(passes & is_reached)

@@ -43,15 +43,19 @@ from .training_arguments import OneGpuArguments
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..vocab.concepts import ConceptTable
 
 # Kinds of queries, in the order in which they alternate.
 CONTEXT, MENTION, SYNONYM = range(3)
 TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])
+TEXTS = ("mention", "left", "right")
 TEMPERATURE = 0.05
-# Queries per step, each a negative for all others, and tokens of text read on each side of a mention.
-BATCH_SIZE, CONTEXT_TOKENS = 192, 16
+# Queries per step, each a negative for all others.
+BATCH_SIZE = 192
+# Tokens of text read on each side of a mention.
+CONTEXT_TOKENS = 16
 # Texts of similar length that are padded together: names are much shorter than mentions in context.
 GROUP_SIZE = 48
 WARMUP_SHARE = 0.06
@@ -77,23 +81,25 @@ class QueryNamePairs(Dataset):
     def __init__(
         self, mentions: pa.Table, gold: np.ndarray, concepts: ConceptTable, size: int, seed: int
     ) -> None:
-        known, synonymous = np.flatnonzero(gold >= 0), np.flatnonzero(concepts.name_counts > 1)
+        known = np.flatnonzero(gold >= 0)
         if not len(known):
             raise UserError(
                 "no training mention has its concept in the dictionary; there is nothing to train the encoder on"
             )
+        synonymous = np.flatnonzero(concepts.name_counts > 1)
         turns = TURNS if len(synonymous) else TURNS[TURNS != SYNONYM]
         numbers = np.arange(size)
-        self._concepts, self._texts = concepts, mentions
+        self._concepts = concepts
+        self._texts = mentions
         self._kinds = turns[numbers % len(turns)]
         self._mentions = np.full(size, -1)
         for kind in (CONTEXT, MENTION):
-            of_kind = np.flatnonzero(self._kinds == kind)
-            self._mentions[of_kind] = known[_epochs(len(of_kind), len(known), [seed, kind])]
+            queries = np.flatnonzero(self._kinds == kind)
+            self._mentions[queries] = known[_epochs(len(queries), len(known), [seed, kind])]
         self._rows = np.where(self._mentions >= 0, gold[self._mentions], -1)
-        of_synonyms = np.flatnonzero(self._kinds == SYNONYM)
-        drawn = random_below(random_bits(of_synonyms, seed, 0), max(1, len(synonymous)))
-        self._rows[of_synonyms] = synonymous[drawn]
+        queries = np.flatnonzero(self._kinds == SYNONYM)
+        drawn = random_below(random_bits(queries, seed, 0), max(1, len(synonymous)))
+        self._rows[queries] = synonymous[drawn]
         counts = concepts.name_counts[self._rows]
         self._names = random_below(random_bits(numbers, seed, 1), counts)
         # A name other than the first: offset by this number, cyclically.
@@ -103,18 +109,18 @@ class QueryNamePairs(Dataset):
         return len(self._kinds)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        row, mention = int(self._rows[number]), int(self._mentions[number])
+        row = int(self._rows[number])
         names = self._concepts.names(row)
         name = int(self._names[number])
-        if mention < 0:
-            query, left, right = names[(name + int(self._steps[number])) % len(names)], None, None
+        mention = int(self._mentions[number])
+        if mention >= 0:
+            texts = {column: self._texts[column][mention].as_py() for column in TEXTS}
         else:
-            query, left, right = (
-                self._texts[column][mention].as_py() for column in ("mention", "left", "right")
-            )
-            if self._kinds[number] != CONTEXT:
-                left = right = None
-        return {"query": query, "left": left, "right": right, "name": names[name], "row": row}
+            texts = {"mention": names[(name + int(self._steps[number])) % len(names)]}
+        if self._kinds[number] != CONTEXT:
+            texts |= {"left": None, "right": None}
+        query = texts.pop("mention")
+        return {"query": query, **texts, "name": names[name], "row": row}
 
 
 def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
@@ -176,7 +182,8 @@ class EncoderTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Mean negative log-likelihood of each query's name, nats."""
-        rows, vectors_of_groups = inputs["row"], []
+        rows = inputs["row"]
+        vectors_of_groups = []
         for group in inputs["groups"]:
             hidden = model(**group).last_hidden_state
             vectors_of_groups.append(pooled(hidden, group["attention_mask"], self.pooling))
@@ -219,23 +226,44 @@ def train_encoder(
         UserError: no mention's concept is in the dictionary, or the encoder cannot be loaded.
     """
     set_seed(run.seed)
-    device = training_device(run)
-    dtype = resolve_dtype("auto", device)
-    source = resolve_model(index.encoder, index.encoder_revision)
-    with loading(f"encoder {index.encoder}"):
-        tokenizer = load_pretrained(AutoTokenizer, source)
-        model = load_encoder_body(source, device, "float32")
-    longest = getattr(model.config, "max_position_embeddings", sys.maxsize)
-    require_length(index.encoder, index.encoder_max_length, CONTEXT_TOKENS, longest)
-    if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
-        model.resize_token_embeddings(len(tokenizer))
+    arguments = _training_arguments(run, encoder, folder / "checkpoints")
+    model, tokenizer = _load_base_encoder(index, training_device(run))
     if encoder.encoder_dropout is not None:
         set_dropout(model, encoder.encoder_dropout)
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
     gold = concepts.rows(trainable(mentions["cui"][:]))
     size = encoder.encoder_training_steps * BATCH_SIZE
-    arguments = OneGpuArguments(
-        output_dir=str(folder / "checkpoints"),
+    trainer = EncoderTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=QueryNamePairs(table, gold, concepts, size, run.seed),
+        processing_class=tokenizer,
+        data_collator=QueryCollator(
+            QueryTokenizer(tokenizer, index.encoder_max_length, CONTEXT_TOKENS)
+        ),
+        pooling=index.encoder_pooling,
+    )
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder / "checkpoints"))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": CONTEXT_TOKENS})
+    shutil.rmtree(folder / "checkpoints")
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "steps": trainer.state.global_step,
+        "queries": size,
+        "mentions_in_dictionary": int((gold >= 0).sum()),
+        "loss": losses[-1] if losses else None,
+    }
+
+
+def _training_arguments(
+    run: RunArguments, encoder: EncoderArguments, folder: Path
+) -> OneGpuArguments:
+    device = training_device(run)
+    dtype = resolve_dtype("auto", device)
+    return OneGpuArguments(
+        output_dir=str(folder),
         seed=run.seed,
         use_cpu=device.type == "cpu",
         bf16=dtype == "bfloat16",
@@ -255,27 +283,21 @@ def train_encoder(
         disable_tqdm=False,
         report_to="none",
     )
-    queries = QueryTokenizer(tokenizer, index.encoder_max_length, CONTEXT_TOKENS)
-    trainer = EncoderTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=QueryNamePairs(table, gold, concepts, size, run.seed),
-        processing_class=tokenizer,
-        data_collator=QueryCollator(queries),
-        pooling=index.encoder_pooling,
-    )
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder / "checkpoints"))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": CONTEXT_TOKENS})
-    shutil.rmtree(folder / "checkpoints")
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {
-        "steps": trainer.state.global_step,
-        "queries": size,
-        "mentions_in_dictionary": int((gold >= 0).sum()),
-        "loss": losses[-1] if losses else None,
-    }
+
+
+def _load_base_encoder(
+    index: IndexArguments, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The recipe's bi-encoder and its tokenizer, with the markers of a mention in context."""
+    source = resolve_model(index.encoder, index.encoder_revision)
+    with loading(f"encoder {index.encoder}"):
+        tokenizer = load_pretrained(AutoTokenizer, source)
+        model = load_encoder_body(source, device, "float32")
+    longest = getattr(model.config, "max_position_embeddings", sys.maxsize)
+    require_length(index.encoder, index.encoder_max_length, CONTEXT_TOKENS, longest)
+    if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
+        model.resize_token_embeddings(len(tokenizer))
+    return model, tokenizer
 
 
 def random_bits(ids: np.ndarray, *counters: int) -> np.ndarray:
