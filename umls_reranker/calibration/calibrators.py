@@ -120,8 +120,7 @@ class Calibrator(ABC):
         if sample.offsets is not None and not self.fits_lists:
             raise UserError(
                 f"calibrator: {self.name} works on the logits of the cross-encoder alone; set "
-                "`features: []` or "
-                "choose from "
+                "`features: []` or choose from "
                 f"{', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
             )
         self._fit(sample.checked())
@@ -156,8 +155,7 @@ class Calibrator(ABC):
         if method not in CALIBRATORS:
             raise UserError(
                 f"calibrator.json: this version has no method {method!r}; run the calibrate stage "
-                "again, or install "
-                "the version of umls_reranker that wrote it"
+                "again, or install the version of umls_reranker that wrote it"
             )
         calibrator: Calibrator = CALIBRATORS[method]()
         try:
@@ -169,8 +167,7 @@ class Calibrator(ABC):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"calibrator.json: parameters of method '{method}' are damaged ({error}); run the "
-                "calibrate stage "
-                "again"
+                "calibrate stage again"
             ) from None
         return calibrator
 
@@ -354,18 +351,21 @@ def register_calibrator(calibrator: type[Calibrator]) -> None:
     CALIBRATORS[calibrator.name] = calibrator
 
 
-register_calibrator(PlattCalibrator)
-register_calibrator(TemperatureCalibrator)
-register_calibrator(BetaCalibrator)
-register_calibrator(IdentityCalibrator)
-register_calibrator(IsotonicCalibrator)
+OWN_CALIBRATORS: tuple[type[Calibrator], ...] = (
+    PlattCalibrator,
+    TemperatureCalibrator,
+    BetaCalibrator,
+    IdentityCalibrator,
+    IsotonicCalibrator,
+)
+for _calibrator in OWN_CALIBRATORS:
+    register_calibrator(_calibrator)
 
 
 def _wrong_order(reason: str) -> TooLittleData:
     return TooLittleData(
         f"the scores do not rank gold concepts above other candidates ({reason}); check that "
-        "labels, scores and model "
-        "belong together, and that higher scores are better"
+        "labels, scores and model belong together, and that higher scores are better"
     )
 
 

@@ -67,8 +67,7 @@ class Certificate:
         else:
             notes = [
                 f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, of "
-                "which "
-                f"{self.precision:.1%} are correct"
+                f"which {self.precision:.1%} are correct"
             ]
         if self.most_wrong < 1:
             notes.append(
@@ -78,8 +77,7 @@ class Certificate:
         if self.size_ratio > SIMILAR_SIZES:
             notes.append(
                 f"caution: the largest document has {self.size_ratio:.1f} times the mean number of "
-                "answers; documents "
-                "of one kind and of similar size certify more"
+                "answers; documents of one kind and of similar size certify more"
             )
         return "; ".join(notes)
 
@@ -317,8 +315,7 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
             raise UserError(
                 f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map "
-                "scores on another "
-                "scale to probabilities"
+                "scores on another scale to probabilities"
             )
         if not _is_number(label) or label not in (0, 1):
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
@@ -334,8 +331,7 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
     if len(set(columns["documents"])) < 2:
         raise UserError(
             "all mentions are from 1 document, which says nothing about other documents; give the "
-            "id of each "
-            "mention's document"
+            "id of each mention's document"
         )
     numbers = np.array(columns["scores"], np.float64)
     return _Columns(
@@ -405,8 +401,7 @@ class CertificateHistory:
         ):
             raise UserError(
                 "calibrator.json: the record of earlier certificates is missing or damaged; run "
-                "umls-reranker "
-                "calibrate again"
+                "umls-reranker calibrate again"
             )
         return cls(tuple(frozenset(map(str, documents)) for documents in state))
 
@@ -427,8 +422,7 @@ def note_on_certificate(certified_by: Mapping[str, int], *, is_certified: bool) 
     result = "granted" if is_certified else "not granted, so the high tier is removed"
     return (
         f"certificate {attempt} of this model is {result}: it uses {certified_by['documents']:,} "
-        "new "
-        "documents drawn at random; documents of earlier certificates cannot certify again"
+        "new documents drawn at random; documents of earlier certificates cannot certify again"
     )
 
 

@@ -25,10 +25,8 @@ class EvaluationArguments:
     margin: float = recipe_key(
         USUAL_MARGIN,
         "non-inferiority margin for a new version (validate --against): how much lower its acc@1 "
-        "and F1 may "
-        "be than those of the previous version; half of it for how much higher its Brier score of "
-        "top candidates may "
-        "be",
+        "and F1 may be than those of the previous version; half of it for how much higher its "
+        "Brier score of top candidates may be",
         least=0,
         most=1,
     )

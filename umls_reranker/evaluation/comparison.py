@@ -181,8 +181,7 @@ def compare(
     if len(rows) < SMALLEST_OVERLAP * max(len(present), len(former), 1):
         raise UserError(
             f"the versions share {len(rows):,} of {len(present):,} and {len(former):,} mentions, "
-            "less than "
-            f"{SMALLEST_OVERLAP:.0%} of one; evaluate both on the same test split"
+            f"less than {SMALLEST_OVERLAP:.0%} of one; evaluate both on the same test split"
         )
     present = present.select(rows)
     former = former.select(former_rows)
@@ -190,8 +189,7 @@ def compare(
     if documents < FEWEST_DOCUMENTS:
         raise UserError(
             f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; evaluate "
-            "both on a larger "
-            "test split"
+            "both on a larger test split"
         )
     figures = [figure for figure in FIGURES if figure.margin is not None]
     level = 1.0 - (1.0 - confidence) / len(figures)
