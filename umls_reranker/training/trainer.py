@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
@@ -15,13 +14,13 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from ..core.errors import UserError
 from ..models.pairs import PairEncoder, PairTemplate
 from .base_model import load_base_model, set_dropout
-from .dev_metrics import dev_metrics
 from .losses import LOSSES, bce
 from .pair_dataset import LABEL_NAMES, GlobalBatches, PairCollator, TokenizedPairs, weight_scale
 from .training_arguments import RerankerTrainingArguments
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -82,6 +81,9 @@ class RerankerTrainer(Trainer):
                 "teacher: this loss needs a teacher; set teacher, or give training candidates teacher_score"
             )
         if eval_dataset is not None:
+            # Its libraries are needed by nothing else here.
+            from .dev_metrics import dev_metrics
+
             eval_dataset = self._tokenized(eval_dataset, encoder)
             options.setdefault("compute_metrics", dev_metrics(eval_dataset.owner))
         args.remove_unused_columns = False
@@ -122,7 +124,7 @@ class RerankerTrainer(Trainer):
     ) -> TokenizedPairs:
         if isinstance(rows, TokenizedPairs):
             return rows
-        table = rows if isinstance(rows, pa.Table) else rows.with_format("arrow")[:]
+        table = rows.with_format("arrow")[:] if hasattr(rows, "with_format") else rows
         scale = weight_scale(table, self.loss.gold_pairs_only) if is_scaled else 1.0
         return TokenizedPairs(table, encoder, scale)
 
