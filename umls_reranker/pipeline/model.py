@@ -10,12 +10,14 @@ import numpy as np
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import CALIBRATORS
-from ..calibration.string_counts import counted_mentions
+from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError
-from ..core.files import portable_locator, write_json, written
+from ..core.files import portable_locator, read_json, write_json, written
 from ..hub.card import folder_card
-from ..hub.model_folder import CARD, EVALUATED, REFERENCE, changing
+from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
 from ..lists.labels import read_labelled_lists, read_run_lists
+from ..models.cross_encoder import PairScorer
+from ..models.pairs import PairTemplate
 from ..serving.calibrate import calibrate_lists, save_calibrated, write_calibrated
 from ..serving.calibration_summary import calibration_summary
 from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
@@ -24,10 +26,36 @@ from ..serving.model_source import ModelSource
 from ..serving.reranker import UMLSReranker
 from ..serving.statistics import Histogram, reference_content
 from ..vocab.concepts import ConceptTable
-from .checkpoint import checkpoint_of_run
 from .command import would_make
 from .recipe import Recipe, keys_of, pick
+from .sources import describe_dictionary
 from .stages import RunFolder, Stage, read_manifest
+
+
+def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
+    """The best checkpoint of a run, with the counts of its training mentions."""
+    folder = run.path / "checkpoints" / "checkpoint-best"
+    template = PairTemplate.from_recipe(recipe.model)
+    commit = read_manifest(run.path / "checkpoints")["summary"].get("base_commit")
+    model = replace(recipe.model, model_revision=commit or recipe.model.model_revision)
+    report = read_json(run.path / "concepts" / "read_report.json")
+    origin = Origin(
+        recipe=replace(recipe, model=model).to_yaml(),
+        base_model=model.model,
+        base_revision=model.model_revision,
+        dictionary=describe_dictionary(report),
+    )
+    splits = run.splits("mentions")
+    train_counts = StringCounts.from_split(splits["train"])
+    return ModelSource(
+        folder=folder,
+        cross_encoder=PairScorer.from_folder(
+            folder, template, recipe.run.device, recipe.run.scoring_dtype
+        ),
+        origin=origin,
+        hierarchy=ConceptTable.load(run.path / "concepts").hierarchy,
+        counts=train_counts.plus(StringCounts.from_split(splits["dev"])),
+    )
 
 
 def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
