@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, number_distinct
 from ..core.errors import UserError
-from ..vocab.concepts import ConceptColumns, table_of_lists
+from ..vocab.concepts import ConceptColumns, NameLists, table_of_lists
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
@@ -49,14 +49,14 @@ class Dictionary:
         """
         if Path(path).is_dir():
             return cls.from_umls_dir(path, cuis)
-        ids, names, types, alternates = read_name_lists(Path(path))
+        lists = read_name_lists(Path(path))
         columns = {"names": "name"}
-        if len(types.values):
+        if len(lists.types.values):
             columns["semantic types"] = "semantic_types"
-        all_ids = zip(ids.to_pylist(), alternates.to_pylist(), strict=True)
+        all_ids = zip(lists.ids.to_pylist(), lists.alternates.to_pylist(), strict=True)
         further = [[*others, *map(bare_id, [cui, *others])] for cui, others in all_ids]
-        table = table_of_lists(ids, names, types, alternates=pa.array(further, TEXT_LISTS))
-        return cls(ConceptColumns(table), columns)
+        lists = lists._replace(alternates=pa.array(further, TEXT_LISTS))
+        return cls(ConceptColumns(table_of_lists(lists)), columns)
 
     @classmethod
     def from_umls_dir(
@@ -89,19 +89,19 @@ class Dictionary:
                 "release"
             )
         columns: dict[str, str] = {}
-        no_concepts = (pa.array([], pa.string()), pa.array([], TEXT_LISTS))
-        named, names = no_concepts
-        typed, types = no_concepts
+        lists = NameLists(pa.array([], pa.string()), pa.array([], TEXT_LISTS))
+        typed, types = lists[:2]
         if "MRCONSO" in files:
             columns["names"] = "name"
-            named, names = read_names(files["MRCONSO"], languages, wanted=wanted)[:2]
+            lists, _ = read_names(files["MRCONSO"], languages, wanted=wanted)
         if "MRSTY" in files:
             columns["semantic types"] = "semantic_types"
             typed, types = read_types(files["MRSTY"], wanted)
-        ids = pa.concat_arrays([named, typed]).unique()
-        names = pc.coalesce(names.take(pc.index_in(ids, named)), pa.scalar([""], TEXT_LISTS))
+        ids = pa.concat_arrays([lists.ids, typed]).unique()
+        names = lists.names.take(pc.index_in(ids, lists.ids))
+        names = pc.coalesce(names, pa.scalar([""], TEXT_LISTS))
         types = types.take(pc.index_in(ids, typed))
-        return cls(ConceptColumns(table_of_lists(ids, names, types)), columns)
+        return cls(ConceptColumns(table_of_lists(NameLists(ids, names, types))), columns)
 
     def add_to(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return rows whose candidates with a CUI have these keys added, unless they have them.

@@ -42,6 +42,8 @@ def trainable(gold: Iterable[Sequence[Sequence[str]]]) -> list[str]:
 
 def id_text(value: Any) -> str | None:
     """An id as text, the same after a spreadsheet turned 7 into 7.0, or a blank cell into NaN."""
-    if isinstance(value, float):
-        value = (int(value) if value.is_integer() else value) if math.isfinite(value) else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return None if value is None or isinstance(value, list | dict) else str(value).strip() or None

@@ -83,8 +83,9 @@ def mention_files(path: Path) -> list[Path]:
     """
     if path == STDIN:
         return [Path("/dev/stdin")]
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    if not (files := [file for file in files if file.suffix in ENDINGS]):
+    paths = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in paths if file.suffix in ENDINGS and file.is_file()]
+    if not files:
         raise UserError(
             f"{path} is no file of mentions, nor a folder of such files; give {', '.join(ENDINGS)}"
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,16 @@ from ..vocab.types import TypeHierarchy
 SplitOf = Callable[[str], str | None]
 
 
+class ListedCandidate(NamedTuple):
+    """What a list says about the concept of a candidate."""
+
+    cui: str
+    name: str
+    preferred_name: str | None
+    definition: str | None
+    types: tuple[str, ...]
+
+
 class ListConcepts:
     """The concepts of candidate lists: all names and types, and the first definition.
 
@@ -48,21 +58,23 @@ class ListConcepts:
 
     def add(self, lists: AnnotatedLists) -> None:
         """Add the candidates of some lists."""
-        columns = (lists.cuis.to_list(), lists.names.to_list(), lists.preferred_names.to_pylist())
-        further = (lists.definitions.to_pylist(), lists.candidate_types)
-        for cui, name, preferred, definition, types in dict.fromkeys(
-            zip(*columns, *further, strict=True)
-        ):
-            self.fields |= {
-                key for key, value in zip(FIELDS, (preferred, definition), strict=True) if value
-            }
-            known = self._concepts.get(cui) or Concept(cui, "")
-            self._concepts[cui] = replace(
+        candidates = map(
+            ListedCandidate,
+            lists.cuis.to_list(),
+            lists.names.to_list(),
+            lists.preferred_names.to_pylist(),
+            lists.definitions.to_pylist(),
+            lists.candidate_types,
+        )
+        for candidate in dict.fromkeys(candidates):
+            self.fields |= {key for key in FIELDS if getattr(candidate, key)}
+            known = self._concepts.get(candidate.cui) or Concept(candidate.cui, "")
+            self._concepts[candidate.cui] = replace(
                 known,
-                name=known.name or (preferred or "").strip(),
-                synonyms=tuple(dict.fromkeys((*known.synonyms, name))),
-                semantic_types=tuple(dict.fromkeys((*known.semantic_types, *types))),
-                definition=known.definition or definition or "",
+                name=known.name or (candidate.preferred_name or "").strip(),
+                synonyms=tuple(dict.fromkeys((*known.synonyms, candidate.name))),
+                semantic_types=tuple(dict.fromkeys((*known.semantic_types, *candidate.types))),
+                definition=known.definition or candidate.definition or "",
             )
 
     def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:

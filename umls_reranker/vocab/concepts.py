@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,22 @@ class Concept:
     alternates: tuple[str, ...] = ()
 
 
+class NameLists(NamedTuple):
+    """Names and further ids of n concepts.
+
+    Attributes:
+        ids: the concept ids, ascending.
+        names: the distinct names of each, the preferred one first.
+        types: semantic types of each; None: not read.
+        alternates: further ids of each; None: there are none.
+    """
+
+    ids: pa.StringArray
+    names: pa.ListArray
+    types: pa.ListArray = None
+    alternates: pa.ListArray = None
+
+
 def concept_table(concepts: Iterable[Concept]) -> pa.Table:
     """The concepts as a table of `CONCEPT_SCHEMA`, in their order."""
     rows = list(concepts)
@@ -68,22 +84,16 @@ def concept_table(concepts: Iterable[Concept]) -> pa.Table:
     return pa.table(columns, CONCEPT_SCHEMA)
 
 
-def table_of_lists(
-    cuis: pa.StringArray,
-    names: pa.ListArray,
-    types: pa.ListArray | None = None,
-    definitions: pa.StringArray | None = None,
-    alternates: pa.ListArray | None = None,
-) -> pa.Table:
-    """The table of `CONCEPT_SCHEMA` for n concepts; the preferred name comes first in a list."""
-    no_lists = pa.array([[]] * len(cuis), pa.list_(pa.string()))
+def table_of_lists(lists: NameLists, definitions: pa.StringArray | None = None) -> pa.Table:
+    """The table of `CONCEPT_SCHEMA` for n concepts with these names and definitions."""
+    no_lists = pa.array([[]] * len(lists.ids), pa.list_(pa.string()))
     columns = {
-        "cui": cuis,
-        "name": pc.list_element(names, 0),
-        "synonyms": pc.list_slice(names, 1),
-        "semantic_types": types or no_lists,
-        "definition": definitions or pa.repeat("", len(cuis)),
-        "alternates": alternates or no_lists,
+        "cui": lists.ids,
+        "name": pc.list_element(lists.names, 0),
+        "synonyms": pc.list_slice(lists.names, 1),
+        "semantic_types": lists.types or no_lists,
+        "definition": definitions or pa.repeat("", len(lists.ids)),
+        "alternates": lists.alternates or no_lists,
     }
     return pa.table(columns, CONCEPT_SCHEMA)
 

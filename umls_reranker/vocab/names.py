@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ..core.errors import UserError
 from ..core.text_files import open_binary, start_of
-from .concepts import distinct_lists, table_of_lists
+from .concepts import NameLists, distinct_lists, table_of_lists
 from .types import SEPARATOR, TypeHierarchy, TypeSets
 
 REQUIRED = ("id", "name")
@@ -27,13 +27,12 @@ EMPTY = pa.array([""])
 BIOSYN = r"(?P<id>.*?)\|\|(?P<name>.*)"
 
 
-def read_name_lists(path: Path) -> tuple[pa.StringArray, pa.ListArray, pa.ListArray, pa.ListArray]:
+def read_name_lists(path: Path) -> NameLists:
     """Read a file of names, plain or gzip, in a form recognized by its content, into memory.
 
     Returns:
-        The ids of n concepts, ascending; the distinct names of each, the preferred one first; the
-        ids or names of its semantic types, as in the file; and its alternate ids, without those
-        that are another concept's own.
+        Ids and distinct names of n concepts, the ids or names of their semantic types, as in the
+        file, and their alternate ids, without those that are another concept's own.
 
     Raises:
         UserError: the file is missing, empty, damaged or without the columns; or an id or a name is
@@ -62,9 +61,12 @@ def read_name_lists(path: Path) -> tuple[pa.StringArray, pa.ListArray, pa.ListAr
         retained = pa.chunked_array([texts.filter(is_retained)])
         return distinct_lists(rows[owner], retained, len(ids), ~is_preferred[owner])
 
-    names = lists("name", EMPTY, separator)
-    types = lists("semantic_type", EMPTY)
-    return ids, names, types, lists("id", pa.concat_arrays([ids, EMPTY]))
+    return NameLists(
+        ids=ids,
+        names=lists("name", EMPTY, separator),
+        types=lists("semantic_type", EMPTY),
+        alternates=lists("id", pa.concat_arrays([ids, EMPTY])),
+    )
 
 
 def read_name_concepts(path: Path, hierarchy: TypeHierarchy) -> tuple[pa.Table, dict[str, Any]]:
@@ -74,11 +76,11 @@ def read_name_concepts(path: Path, hierarchy: TypeHierarchy) -> tuple[pa.Table, 
         The concepts; and a report with their number of ``names``, and the first ``unknown_types``,
         which `hierarchy` lacks.
     """
-    ids, names, types, alternates = read_name_lists(path)
-    kinds, unknown = TypeSets.of_lists(types).resolved(hierarchy)
-    types = pa.array(map(list, kinds.sets), pa.list_(pa.string())).take(pa.array(kinds.codes))
-    report = {"names": len(names.values), "unknown_types": unknown[:12]}
-    return table_of_lists(ids, names, types, alternates=alternates), report
+    lists = read_name_lists(path)
+    resolved, unknown = TypeSets.of_lists(lists.types).resolved(hierarchy)
+    sets = pa.array(map(list, resolved.sets), pa.list_(pa.string()))
+    report = {"names": len(lists.names.values), "unknown_types": unknown[:12]}
+    return table_of_lists(lists._replace(types=sets.take(pa.array(resolved.codes)))), report
 
 
 def _read_columns(path: Path) -> tuple[dict[str, pa.StringArray], str]:

@@ -19,7 +19,7 @@ from ..core.arrays import arrow_writer, open_arrow
 from ..core.errors import Malformed, UserError
 from ..core.progress import progress
 from ..core.text_files import decode, open_binary, read_lines
-from .concepts import distinct_lists, table_of_lists
+from .concepts import NameLists, distinct_lists, table_of_lists
 
 # A line must not be longer.
 BLOCK_BYTES = 4 << 20
@@ -152,21 +152,18 @@ def read_rrf_concepts(
             or no name passes the filters (names the filter).
     """
     sources = [identifiers] if identifiers else sources
-    ids, names, report, alternates = read_names(
-        files["MRCONSO"], languages, sources, by_code=bool(identifiers)
-    )
-    cuis = alternates.values.unique() if alternates else ids
+    lists, report = read_names(files["MRCONSO"], languages, sources, by_code=bool(identifiers))
+    alternates = lists.alternates
+    cuis = alternates.values.unique() if alternates else lists.ids
     definitions = None
     if "MRDEF" in files:
-        _, lists = _read_values(
-            "MRDEF", "DEF", files["MRDEF"], cuis, {"SUPPRESS": ["N"], "SAB": sources}
-        )
-        concept_lists = _lists_of_codes(lists, cuis, alternates)
-        definitions = pc.binary_join(pc.list_slice(concept_lists, 0, 1), "")
+        filters = {"SUPPRESS": ["N"], "SAB": sources}
+        _, texts = _read_values("MRDEF", "DEF", files["MRDEF"], cuis, filters)
+        first = pc.list_slice(_lists_of_codes(texts, cuis, alternates), 0, 1)
+        definitions = pc.binary_join(first, "")
     _, types = read_types(files["MRSTY"], cuis)
-    return table_of_lists(
-        ids, names, _lists_of_codes(types, cuis, alternates), definitions, alternates
-    ), report
+    lists = lists._replace(types=_lists_of_codes(types, cuis, alternates))
+    return table_of_lists(lists, definitions), report
 
 
 def _lists_of_codes(
@@ -186,7 +183,7 @@ def read_names(
     sources: Sequence[str] = (),
     wanted: pa.Array | None = None,
     by_code: bool = False,
-) -> tuple[pa.StringArray, pa.ListArray, dict[str, Any], pa.ListArray | None]:
+) -> tuple[NameLists, dict[str, Any]]:
     """Read the names of MRCONSO that pass the filters.
 
     Args:
@@ -197,8 +194,8 @@ def read_names(
         by_code: whether ids are the codes of the source, not CUIs.
 
     Returns:
-        The ids, ascending; the names of each, the preferred one first; the counts of the report;
-        and the CUIs of each code, None without `by_code`.
+        Ids and names, and with `by_code` the CUIs of each code as its alternates; and the counts of
+        the report.
 
     Raises:
         UserError: as `read_rrf_concepts`.
@@ -241,7 +238,7 @@ def read_names(
     ranks = names["rank"].to_numpy()
     # Frees the other columns of millions of rows.
     del names, blocks
-    return ids, distinct_lists(rows, texts, len(ids), ranks), report, cuis
+    return NameLists(ids, distinct_lists(rows, texts, len(ids), ranks), alternates=cuis), report
 
 
 def read_types(path: Path, cuis: pa.Array | None = None) -> tuple[pa.Array, pa.ListArray]:

@@ -232,10 +232,8 @@ class TypeSets:
         if isinstance(values, TypeSets):
             return values
         numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
-        codes = [
-            -1 if value is None else numbers[value if type(value) is str else tuple(value)]
-            for value in values
-        ]
+        keys = [value if isinstance(value, str | None) else tuple(value) for value in values]
+        codes = [-1 if key is None else numbers[key] for key in keys]
         sets = [(key,) if isinstance(key, str) else key for key in numbers]
         if not all(isinstance(name, str) for names in sets for name in names):
             raise TypeError("types must be strings or lists of strings")
