@@ -130,7 +130,9 @@ def pairs(golden: Golden) -> Figures:
         # Some versions also return which pairs were truncated.
         ids = np.asarray((encoded[0] if isinstance(encoded, tuple) else encoded).ids, np.int32)
         yield Figure(f"token ids, {name}", [hashlib.sha256(ids.tobytes()).hexdigest()], 0)
-        logits = cross_encoder.from_folder(folder, shape, "cpu", "float32").score(*zip(*texts[::40], strict=True)).logits
+        logits = (
+            cross_encoder.from_folder(folder, shape, "cpu", "float32").score(*zip(*texts[::40], strict=True)).logits
+        )
         yield Figure(f"logits, {name}", np.round(logits.astype(float), 6).tolist(), 1e-4)
 
 
