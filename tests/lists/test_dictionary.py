@@ -161,13 +161,9 @@ def test_only_the_concepts_that_are_wanted_are_read(release):
 
 
 def make_rows():
-    rows = []
-    for number in range(12):
-        candidates = [{"cui": COLD, "my_score": 0.5}, {"cui": CHILL, "my_score": 0.25}]
-        rows.append(
-            {"doc_id": f"d{number}", "entity": "head cold", "cui": COLD, "candidates": candidates}
-        )
-    return rows
+    candidates = [{"cui": COLD, "my_score": 0.5}, {"cui": CHILL, "my_score": 0.25}]
+    mention = {"entity": "head cold", "cui": COLD, "candidates": candidates}
+    return [{"doc_id": f"d{number}"} | mention for number in range(12)]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

@@ -113,9 +113,6 @@ def test_a_changed_file_is_noticed(prepare, tmp_path, capsys):
     part = tmp_path / "META" / "MRREL.RRF.gz"
     part.write_bytes(gzip.compress(gzip.decompress(part.read_bytes()).replace(b"|RO|", b"|RB|")))
     assert report_of(prepare(), "concepts")["relations"] == 4
-    part.write_bytes(b"\x1f\x8bbroken")
-    with pytest.raises(UserError, match="MRREL.RRF.gz"):
-        prepare()
 
 
 def test_filters_of_the_recipe_reach_the_reader(prepare):
@@ -150,7 +147,6 @@ def test_one_ontology_or_several(prepare, tmp_path):
     )
     one = prepare(concept_source="obo", obo=obo, obo_type_roots=[TYPE_ROOT])
     assert len(ConceptTable.load(one / "concepts")) == 40
-    assert [source["file"] for source in report_of(one, "concepts")["vocabularies"]] == ["x.obo"]
     both = prepare(concept_source="obo", obo=[str(obo), str(other)], obo_type_roots=[TYPE_ROOT])
     concepts = ConceptTable.load(both / "concepts")
     assert concepts.names(concepts.rows(["C9999901"])[0]) == ["zebra fever", "stripes"]

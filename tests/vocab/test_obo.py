@@ -16,23 +16,19 @@ def stanza(number, *lines, name="a name", cui=None):
     return "\n".join(["[Term]", f"id: X:{number}", f"name: {name}", *xref, *lines]) + "\n\n"
 
 
-def concepts_of(*paths, **options):
-    return read_obo_concepts(paths, **options)
-
-
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
 def read(tmp_path, content, **options):
-    return concepts_of(write(tmp_path / "x.obo", "format-version: 1.2\n\n" + content), **options)
+    path = write(tmp_path / "x.obo", "format-version: 1.2\n\n" + content)
+    return read_obo_concepts([path], **options)
 
 
 def test_reads_the_miniature_ontology(tmp_path):
-    concepts, hierarchy, *_, report = concepts_of(
-        write_obo(tmp_path / "x.obo"), type_roots=[TYPE_ROOT]
-    )
+    path = write_obo(tmp_path / "x.obo")
+    concepts, hierarchy, *_, report = read_obo_concepts([path], type_roots=[TYPE_ROOT])
     assert [(c.cui, c.semantic_types, (c.name, *c.synonyms)) for c in concepts] == [
         (cui, (BRANCHES[type_id],), names) for cui, (type_id, names) in VOCABULARY.items()
     ]
@@ -93,14 +89,13 @@ def test_terms_are_dropped_merged_and_counted(tmp_path):
         Concept("C0000001", "one"),
         Concept("C0000004", "IV", ("V", "four"), (), "Five."),
     ]
-    expected = {
+    assert report == {
         "terms": 6,
         "obsolete": 1,
         "without_cui": 2,
         "merged_terms": 1,
         "dropped_synonyms": 0,
     }
-    assert report == expected
 
 
 def test_a_term_has_every_branch_it_is_or_descends_from(tmp_path):
@@ -180,7 +175,7 @@ def test_several_ontologies_become_one(tmp_path):
         + stanza(4, "is_a: X:2", 'synonym: "uno" EXACT []', name="four", cui="C0000004")
     )
     paths = [write(tmp_path / "one.obo", first), write(tmp_path / "two.obo", second)]
-    merged = concepts_of(*paths, type_roots=["X:1"])
+    merged = read_obo_concepts(paths, type_roots=["X:1"])
     report = merged.report
     assert merged.concepts == [
         Concept("C0000001", "one", ("One", "uno"), ("X:2", "X:3"), "First."),
@@ -200,7 +195,7 @@ def test_several_ontologies_become_one(tmp_path):
     ]
     assert (report["terms"], report["merged_terms"]) == (5, 1)
     # The one that comes first gives the names.
-    assert concepts_of(*paths[::-1]).concepts[0] == Concept(
+    assert read_obo_concepts(paths[::-1]).concepts[0] == Concept(
         "C0000001", "One", ("one", "uno"), (), "First."
     )
 
@@ -227,15 +222,15 @@ def test_a_malformed_line_is_named(tmp_path, content, line, what):
         tmp_path / "x.obo", GOOD.encode() + content + b"\n\n" + stanza(3, cui="C0000003").encode()
     )
     with pytest.raises(UserError) as error:
-        concepts_of(path)
+        read_obo_concepts([path])
     assert str(error.value).startswith(f"{path}:{line}: {what}")
 
 
 def test_broken_and_useless_files_are_named(tmp_path):
     packed = gzip.compress(write_obo(tmp_path / "good.obo").read_bytes())
     assert (
-        concepts_of(write(tmp_path / "good.obo.gz", packed))[0]
-        == concepts_of(tmp_path / "good.obo")[0]
+        read_obo_concepts([write(tmp_path / "good.obo.gz", packed)])[0]
+        == read_obo_concepts([tmp_path / "good.obo"])[0]
     )
     for name, content in {
         "cut.gz": packed[:300],
@@ -243,9 +238,9 @@ def test_broken_and_useless_files_are_named(tmp_path):
         "bare.obo": stanza(1),
     }.items():
         with pytest.raises(UserError, match=name):
-            concepts_of(write(tmp_path / name, content))
+            read_obo_concepts([write(tmp_path / name, content)])
     with pytest.raises(UserError, match="absent.obo"):
-        concepts_of(tmp_path / "absent.obo")
+        read_obo_concepts([tmp_path / "absent.obo"])
 
 
 PIECES = st.sampled_from(
@@ -273,7 +268,7 @@ PIECES = st.sampled_from(
 def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path: Path, pieces):
     path = write(tmp_path / "x.obo", b"".join(pieces))
     try:
-        concepts, *_ = concepts_of(path)
+        concepts, *_ = read_obo_concepts([path])
     except UserError as error:
         assert "\n" not in str(error)
         return

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import rrf as relations_module
 from umls_reranker.vocab.rrf import RELATIONS, RelationTable, read_relations, write_relations
 
@@ -44,13 +43,6 @@ def test_siblings_suppressed_lines_and_concepts_outside_are_left_out(tmp_path):
         [0, 1],
         [1, 0],
     ]
-
-
-@pytest.mark.parametrize("bad", [line(CUIS[0], "PAR", CUIS[1])[:-10], line("", "PAR", CUIS[1])])
-def test_a_malformed_line_is_named(tmp_path, bad):
-    path = write(tmp_path / "MRREL.RRF.gz", line(CUIS[0], "PAR", CUIS[1]), bad)
-    with pytest.raises(UserError, match="MRREL.RRF.gz:2"):
-        list(read_relations(path))
 
 
 TRIPLES = st.tuples(
