@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -194,10 +193,8 @@ def _wanted_types(concepts: ConceptArguments, hierarchy: TypeHierarchy) -> list[
 
 def _of_types(concepts: pa.Table, types: Sequence[str]) -> pa.Table:
     lists = concepts["semantic_types"].combine_chunks()
-    has_type = np.zeros(len(concepts), bool)
     is_wanted = pc.is_in(pc.list_flatten(lists), pa.array(types, pa.string()))
-    has_type[pc.list_parent_indices(lists).filter(is_wanted).to_numpy()] = True
-    return concepts.filter(pa.array(has_type))
+    return concepts.take(pc.list_parent_indices(lists).filter(is_wanted).unique())
 
 
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:

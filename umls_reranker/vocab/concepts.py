@@ -415,19 +415,9 @@ class ConceptTable(ConceptColumns):
 
     def type_rows(self, type_id: str) -> np.ndarray:
         """Rows of the concepts with this very type, not its descendants, (n,) int64, ascending."""
-        return self._rows_by_type.get(type_id, np.empty(0, dtype=np.int64))
-
-    @cached_property
-    def _rows_by_type(self) -> dict[str, np.ndarray]:
-        types = pc.list_flatten(self._columns["semantic_types"]).dictionary_encode()
-        codes = types.indices.to_numpy()
-        rows = (
-            pc.list_parent_indices(self._columns["semantic_types"])
-            .to_numpy()[np.argsort(codes, kind="stable")]
-            .astype(np.int64)
-        )
-        ends = np.cumsum(np.bincount(codes, minlength=len(types.dictionary)))
-        return dict(zip(types.dictionary.to_pylist(), np.split(rows, ends), strict=False))
+        types = self._columns["semantic_types"]
+        is_type = pc.equal(pc.list_flatten(types), type_id)
+        return pc.list_parent_indices(types).filter(is_type).to_numpy().astype(np.int64)
 
 
 def _texts(name: str, values: Any) -> pa.StringArray:

@@ -118,8 +118,7 @@ class TypeHierarchy:
 
     def names(self, types: Iterable[str]) -> list[str]:
         """Names of types given by id or name; unknown types are left out."""
-        ids = map(self.resolve, types)
-        return [self.name(type_id) for type_id in ids if type_id is not None]
+        return [self.name(known) for known in map(self.resolve, types) if known is not None]
 
     def name(self, type_id: str) -> str:
         """The name of a type or group; an unknown id is returned unchanged."""
