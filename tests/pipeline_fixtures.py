@@ -42,6 +42,8 @@ SCRIPTS = (*STAGE_SCRIPTS, "summarize", "validate")
 # The copy of document 900 is 700, and so on.
 COPIES = tuple(f"7{pmid[1:]}" for pmid in PMIDS)
 BOOKKEEPING = {".lock", "stages.jsonl"}
+# What is kept of a process: its outputs, and the changes that it made to a watched folder.
+PRINTED = ("out", "err", "changes")
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 # Starts processes as a user does, but has its imports already when `Scripts.run` runs it.
 LAUNCHER = ROOT / "tests" / "accelerate_launch.py"
@@ -137,28 +139,26 @@ class Scripts:
 
     def _run(self, script: str | Path, words: list[str], environments: list[dict], *options: Any) -> Outcome:
         """A process for each environment; where one fails, the others are killed."""
-        with tempfile.TemporaryDirectory() as folder:
-            files = [
-                [str(Path(folder) / f"{name}-{n}") for name in ("out", "err", "changes")]
-                for n in range(len(environments))
-            ]
-            processes = [
-                self._server.Process(target=_run_script, args=(script, words, own, environment, *options))
-                for own, environment in zip(files, environments, strict=True)
-            ]
-            for process in processes:
-                process.start()
+        with tempfile.TemporaryDirectory() as scratch:
+            processes = []
+            for number, environment in enumerate(environments):
+                folder = Path(scratch, str(number))
+                folder.mkdir()
+                arguments = (script, words, folder, environment, *options)
+                processes.append(self._server.Process(target=_run_script, args=arguments))
+                processes[-1].start()
             while alive := [process for process in processes if process.exitcode is None]:
                 failed = any(process.exitcode for process in processes)
                 if failed or not wait([process.sentinel for process in alive], 240):
                     for process in alive:
                         process.kill()
                         process.join()
-            out, err, changes = (
-                "".join(Path(file).read_text("utf-8") for file in kind) for kind in zip(*files, strict=True)
-            )
+            printed = {
+                name: "".join(path.read_text("utf-8") for path in sorted(Path(scratch).glob(f"*/{name}")))
+                for name in PRINTED
+            }
         code = next((process.exitcode for process in processes if process.exitcode), 0)
-        return Outcome(code, out, err, tuple(changes.splitlines()))
+        return Outcome(code, printed["out"], printed["err"], tuple(printed["changes"].splitlines()))
 
     def run_alone(
         self, script: str, *arguments: Any, env: Mapping[str, str] | None = None, **overrides: Any
@@ -183,20 +183,20 @@ def _options(overrides: Mapping[str, Any]) -> list[str]:
 def _run_script(
     script: str | Path,
     words: list[str],
-    files: list[str],
+    folder: Path,
     environment: dict[str, str],
     watched: str | None = None,
     kill_at: int | str | None = None,
     cwd: Path | None = None,
 ) -> None:
     """Become ``umls-reranker SCRIPT WORDS``, or ``python SCRIPT WORDS`` of a path; runs in a child of the server."""
-    out, err, changes = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for file in files)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
+    streams = {name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in PRINTED}
+    os.dup2(streams["out"], 1)
+    os.dup2(streams["err"], 2)
     if cwd is not None:
         os.chdir(cwd)
     if watched is not None:
-        _watch(watched, changes, kill_at)
+        _watch(watched, streams["changes"], kill_at)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
     multiprocessing.set_start_method(None, force=True)  # not that of the server's children
     if isinstance(script, Path):
@@ -324,7 +324,8 @@ def finished(scripts, tmp_path_factory) -> FinishedRun:
     shared = tmp_path_factory.getbasetemp() / "finished"
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parents[1] / shared.name
-    folder, made = scripts.materials / "runs" / "mini", shared / "outcomes.json"
+    folder = scripts.materials / "runs" / "mini"
+    made = shared / "outcomes.json"
     with FileLock(f"{shared}.lock"):
         if made.exists():
             shutil.copytree(shared / "mini", folder)
@@ -334,8 +335,8 @@ def finished(scripts, tmp_path_factory) -> FinishedRun:
                 outcomes[script] = scripts.run_alone(script)
                 assert outcomes[script].code == 0, outcomes[script].err
             shutil.copytree(folder, shared / "mini", dirs_exist_ok=True)
-            ended = {script: asdict(outcome) for script, outcome in outcomes.items()}
-            made.write_text(json.dumps({"recipe": str(scripts.recipe), "outcomes": ended}), encoding="utf-8")
-    told = json.loads(made.read_text(encoding="utf-8"))
-    outcomes = {script: Outcome(**outcome) for script, outcome in told["outcomes"].items()}
-    return FinishedRun(folder, Path(told["recipe"]), outcomes)
+            ended = {"recipe": str(scripts.recipe), "outcomes": {name: asdict(one) for name, one in outcomes.items()}}
+            made.write_text(json.dumps(ended), encoding="utf-8")
+    ended = json.loads(made.read_text(encoding="utf-8"))
+    outcomes = {script: Outcome(**outcome) for script, outcome in ended["outcomes"].items()}
+    return FinishedRun(folder, Path(ended["recipe"]), outcomes)
