@@ -170,9 +170,9 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
             encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs
             table[retriever.folder] = StageInputs(
                 "build_index",
-                ENCODER_KEYS if encodes else (),
+                (*retriever.keys, *(ENCODER_KEYS if encodes else ())),
                 retriever.inputs,
-                values=retriever.settings(recipe),
+                values=retriever.values,
             )
     list_keys = ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions")
     table["lists"] = StageInputs(

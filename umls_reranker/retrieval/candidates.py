@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from datasets import Dataset
 
 from ..core.arrays import list_offsets
 from ..core.progress import progress
 from ..lists.gold import trainable
 from ..lists.labels import list_rows, write_list_rows
+from ..vocab.concepts import ConceptTable
 from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from ..vocab.concepts import ConceptTable
 
 # Ranks at which recall is reported.
 RECALL_AT = (1, 8, 32, 64)

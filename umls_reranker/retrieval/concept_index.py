@@ -13,14 +13,13 @@ from ..core.arrays import arrow_writer
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
 from ..lists.gold import trainable
-from .concept_search import sole_documents
+from .concept_search import NameGrouping, sole_documents
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..models.bi_encoder import BiEncoder
     from ..vocab.concepts import ConceptTable
-    from .concept_search import NameGrouping
 
 NAMES_FILE = "names.arrow"
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
@@ -16,9 +15,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.progress import progress
 from .concept_search import NAMES_PER_CONCEPT
-
-if TYPE_CHECKING:
-    from .name_vectors import NameVectors
+from .name_vectors import NameVectors
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE = 262_144

@@ -5,11 +5,11 @@ Filters of false negatives (`negatives`) work on concepts, not on text, and coun
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,8 @@ from ..lists.index_scores import TEACHER
 from ..lists.labels import write_list_rows
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate, pair_rows
+from ..vocab.concepts import ConceptTable
+from ..vocab.rrf import RelationTable
 from ..vocab.text import normalize_name
 from .arguments import MiningArguments
 from .candidates import drawn_rows
@@ -35,12 +37,6 @@ from .negatives import (
     SharedNames,
     choose_pairs,
 )
-
-if TYPE_CHECKING:
-    from collections import Counter
-
-    from ..vocab.concepts import ConceptTable
-    from ..vocab.rrf import RelationTable
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2

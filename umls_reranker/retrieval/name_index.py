@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import faiss
 import numpy as np
@@ -17,6 +17,8 @@ from ..core.arrays import open_arrow
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..lists.gold import trainable
+from ..models.bi_encoder import BiEncoder
+from ..vocab.concepts import ConceptTable
 from .arguments import EXACT_INDEX
 from .concept_index import NAMES_FILE, ConceptIndex
 from .concept_search import Candidates, NameGrouping, distinct_queries, sole_documents
@@ -28,12 +30,7 @@ from .faiss_index import (
     search_exactly,
     set_parameters,
 )
-
-if TYPE_CHECKING:
-    from ..models.bi_encoder import BiEncoder
-    from ..vocab.concepts import ConceptTable
-    from .name_vectors import NameVectors
-
+from .name_vectors import NameVectors
 
 FAISS_FILE = "names.faiss"
 # Number of queries that a thread searches at a time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,9 @@ from ..core.arrays import arrow_writer, open_arrow, write_numbers
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..core.progress import progress
-from ..models.bi_encoder import CHUNK
+from ..models.bi_encoder import CHUNK, BiEncoder
+from ..vocab.concepts import ConceptTable
 from .concept_index import NAMES_FILE, write_names
-
-if TYPE_CHECKING:
-    from ..models.bi_encoder import BiEncoder
-    from ..vocab.concepts import ConceptTable
 
 STRINGS_FILE = "strings.arrow"
 VECTORS_FILE = "vectors.json"

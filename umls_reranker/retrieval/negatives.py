@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..core.arrays import list_offsets, list_owner
+from ..vocab.concepts import ConceptTable
+from ..vocab.rrf import RelationTable
 from .arguments import MiningArguments
-
-if TYPE_CHECKING:
-    from ..vocab.concepts import ConceptTable
-    from ..vocab.rrf import RelationTable
-
 
 FILTERS = ("gold_concept", "shared_name", "related", "chosen")
 """Reasons to drop a concept, in the order of the checks; "chosen": the mention already has it."""
@@ -179,7 +176,7 @@ def choose_pairs(
     nearest = settings.nearest_negatives
     numbers = [1, nearest, settings.same_type_negatives, settings.random_negatives]
     sources: np.ndarray = np.tile(np.repeat(np.arange(len(SOURCES)), numbers), (len(lists.gold), 1))
-    rows = np.full(sources.shape, -1, np.int64)
+    rows: np.ndarray = np.full(sources.shape, -1, np.int64)
     rows[:, 0] = lists.gold
     candidates = np.full(sources.shape, -1, np.int64)
     candidates[:, 0] = lists.gold_positions

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
+import pyarrow as pa
 
 from ..core.arrays import number_distinct
+from ..models.bi_encoder import BiEncoder
+from ..vocab.concepts import ConceptTable
 from .concept_search import Candidates
 from .deployment import IndexSettings
 from .retrievers import Dense, IndexSources, Queries, RetrievalMethod, chosen_retrievers
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from ..models.bi_encoder import BiEncoder
-    from ..vocab.concepts import ConceptTable
 
 # Ranks at which recall is measured; each retriever returns at least as many concepts.
 RECALL_DEPTH = 64

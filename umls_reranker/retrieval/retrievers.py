@@ -7,9 +7,10 @@ because every command reads the declarations of retrievers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..calibration.features import register_feature, score_feature
@@ -113,6 +114,8 @@ class RetrievalMethod(ABC):
         folder: folder of its index in a run, and name of the stage that builds it; None: it has no index of its own.
         inputs: what the index is built from, and rebuilt with if it changes: ``concepts`` (the dictionary),
             ``mentions`` (of the training split), ``encoder`` (the bi-encoder), ``vectors`` (of the names).
+        keys: recipe keys that decide the index.
+        values: further values that decide it, such as the version of its files; for JSON.
         reads_context: whether it searches for the mention in its text.
         score_name: NAME of the key ``NAME_score`` of candidates and of the feature; None: it gives no scores.
         leaves_out_documents: whether it leaves out what is known from `Queries.documents`.
@@ -122,14 +125,11 @@ class RetrievalMethod(ABC):
     help: ClassVar[str]
     folder: ClassVar[str | None] = None
     inputs: ClassVar[tuple[str, ...]] = ("concepts",)
+    keys: ClassVar[tuple[str, ...]] = ()
+    values: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     reads_context: bool = False
     score_name: ClassVar[str | None] = None
     leaves_out_documents: ClassVar[bool] = False
-
-    @staticmethod
-    def settings(recipe: Any) -> dict[str, Any]:
-        """Further values that decide the index, of a `Recipe` and the version of its files; for JSON."""
-        return {}
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
@@ -186,7 +186,7 @@ class RetrievalMethod(ABC):
         raise NotImplementedError
 
 
-class OfIndex(RetrievalMethod):
+class IndexRetriever(RetrievalMethod):
     """A retriever that searches an index, which knows what it was built from.
 
     Attributes:
@@ -202,29 +202,26 @@ class OfIndex(RetrievalMethod):
         self.index.require(concepts, encoder)
 
     def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(getattr(queries, self.queried), k, *self._left_out(queries)).rows
+        return self.index.search(getattr(queries, self.queried), k, **self._options(queries)).rows
 
     def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         return self.index.best_names(
-            getattr(queries, self.queried), rows, owners, *self._left_out(queries)
+            getattr(queries, self.queried), rows, owners, **self._options(queries)
         )[1]
 
-    def _left_out(self, queries: Queries) -> list[Sequence[str] | None]:
-        return [queries.documents] if self.leaves_out_documents else []
+    def _options(self, queries: Queries) -> dict[str, Any]:
+        return {"documents": queries.documents} if self.leaves_out_documents else {}
 
 
-class Dense(OfIndex):
+class Dense(IndexRetriever):
     """Searches by the vector of the mention. Every candidate's name and cosine come from its index."""
 
     name = "dense"
     help = "nearest neighbors of the mention's embedding"
     folder: ClassVar[str | None] = "index"
     inputs = ("concepts", "encoder", "vectors")
+    keys = ("index_factory",)
     score_name = "retrieval"
-
-    @staticmethod
-    def settings(recipe: Any) -> dict[str, Any]:
-        return {"index_factory": recipe.index.index_factory}
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
@@ -259,7 +256,7 @@ class Context(Dense):
             )
 
 
-class Lexical(OfIndex):
+class Lexical(IndexRetriever):
     """Searches by character trigrams."""
 
     name = "lexical"
@@ -267,10 +264,7 @@ class Lexical(OfIndex):
     folder = "lexical"
     queried = "texts"
     score_name = "lexical"
-
-    @staticmethod
-    def settings(recipe: Any) -> dict[str, Any]:
-        return {"schema_version": 3}
+    values = MappingProxyType({"schema_version": 3})
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
@@ -285,7 +279,7 @@ class Lexical(OfIndex):
         return cls(LexicalIndex.load(path))
 
 
-class Forms(OfIndex):
+class Forms(IndexRetriever):
     """Searches by character trigrams of normal forms, among names and known mentions."""
 
     name = "forms"
@@ -309,7 +303,7 @@ class Forms(OfIndex):
         return cls(FormIndex.load(path))
 
 
-class NearestMentions(OfIndex):
+class NearestMentions(IndexRetriever):
     """Searches by the vectors of known mentions, in their texts if the encoder reads context."""
 
     name = "nearest_mentions"
@@ -336,8 +330,16 @@ class NearestMentions(OfIndex):
         return cls(MentionIndex.load(path))
 
 
-# Name -> retriever, in the order of their lists in a union: ties go to the concept in an earlier list.
-RETRIEVERS: dict[str, type[RetrievalMethod]] = {}
+# In the order of their lists in a union: ties go to the concept in an earlier list.
+OWN_RETRIEVERS: tuple[type[RetrievalMethod], ...] = (
+    Dense,
+    Context,
+    Lexical,
+    Forms,
+    NearestMentions,
+)
+# Name -> retriever.
+RETRIEVERS = {retriever.name: retriever for retriever in OWN_RETRIEVERS}
 
 
 def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | None = None) -> None:
@@ -376,8 +378,3 @@ def index_folders(names: Iterable[str]) -> list[str]:
     return [
         retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None
     ]
-
-
-OWN_RETRIEVERS = (Dense, Context, Lexical, Forms, NearestMentions)
-for _retriever in OWN_RETRIEVERS:
-    register_retriever(_retriever)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
+from transformers import EvalPrediction
 
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import brier, ece
 from ..evaluation.linking import roc_auc
 from .pair_dataset import LABEL_NAMES
-
-if TYPE_CHECKING:
-    from transformers import EvalPrediction
 
 
 def dev_metrics(owner: np.ndarray) -> Callable[[EvalPrediction], dict[str, float]]:

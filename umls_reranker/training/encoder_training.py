@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoTokenizer, Trainer, set_seed
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
 from ..core.devices import resolve_dtype
 from ..core.errors import UserError
@@ -37,15 +38,10 @@ from ..models.hub_access import resolve_model
 from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import IndexArguments
+from ..vocab.concepts import ConceptTable
 from .base_model import set_dropout
 from .fine_tune import last_complete_checkpoint, training_device
 from .training_arguments import OneGpuArguments
-
-if TYPE_CHECKING:
-    import datasets
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..vocab.concepts import ConceptTable
 
 # Kinds of queries, in the order in which they alternate.
 CONTEXT, MENTION, SYNONYM = range(3)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from ..core.errors import UserError
+from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.read import Rows
 from ..models.pairs import PairTemplate, pair_rows
 from ..vocab.types import TypeHierarchy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from ..lists.candidate_lists import AnnotatedLists
 
 
 def training_rows(

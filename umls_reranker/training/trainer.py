@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 
 from ..core.errors import UserError
 from ..models.pairs import PairEncoder, PairTemplate
@@ -17,11 +19,6 @@ from .base_model import load_base_model, set_dropout
 from .losses import LOSSES, bce
 from .pair_dataset import LABEL_NAMES, GlobalBatches, PairCollator, TokenizedPairs, weight_scale
 from .training_arguments import RerankerTrainingArguments
-
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class RerankerTrainer(Trainer):
@@ -62,7 +59,7 @@ class RerankerTrainer(Trainer):
         *,
         loss: str | None = None,
         template: PairTemplate | None = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
+        processing_class: Any = None,
         **options: Any,
     ) -> None:
         template = template or PairTemplate()
@@ -72,8 +69,6 @@ class RerankerTrainer(Trainer):
         self.loss = LOSSES[loss]
         if isinstance(model, str):
             model, processing_class = load_base_model(model, None, template)
-        if processing_class is None:
-            raise ValueError("processing_class is missing: the tokenizer of the model")
         encoder = PairEncoder(processing_class.backend_tokenizer, template)
         train_pairs = self._tokenized(train_dataset, encoder, is_scaled=True)
         if self.loss.reads_teacher and np.isnan(train_pairs.teacher).all():
