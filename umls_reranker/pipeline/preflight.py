@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -29,12 +29,31 @@ from .command import run_script
 from .recipe import Recipe, parse_recipe
 from .sources import input_files
 
-# Bytes of a dictionary's file per distinct name (of MRCONSO at full size, of HPO, of MEDIC), and of the same as .gz.
-BYTES_PER_NAME, COMPRESSION = {"rrf": 260, "obo": 250, "names": 30}, 6
-# Of a tokenized pair in memory; of a parameter in a checkpoint, with two moments.
-BYTES_PER_PAIR, BYTES_PER_PARAMETER = 100, 12
+# Bytes of a dictionary's file per distinct name (of MRCONSO at full size, of HPO, of MEDIC).
+BYTES_PER_NAME = {"rrf": 260, "obo": 250, "names": 30}
+# How much smaller a .gz of it is.
+COMPRESSION = 6
+# Of a tokenized pair in memory.
+BYTES_PER_PAIR = 100
+# Of a parameter in a checkpoint, with two moments.
+BYTES_PER_PARAMETER = 12
 # Of BERT-base, if the configuration cannot be read.
-DIMENSION, PARAMETERS = 768, 110_000_000
+DIMENSION = 768
+PARAMETERS = 110_000_000
+
+Result = TypeVar("Result")
+
+
+class Faults(list[str]):
+    """Messages about what stages would refuse."""
+
+    def result(self, default: Result, compute: Callable[..., Result], *arguments: Any) -> Result:
+        """What `compute` returns; where it refuses the arguments, the message is added and `default` returned."""
+        try:
+            return compute(*arguments)
+        except UserError as error:
+            self.append(str(error))
+            return default
 
 
 def preflight(recipe: Recipe) -> str:
@@ -46,112 +65,132 @@ def preflight(recipe: Recipe) -> str:
     Raises:
         UserError: names all faults, each with its key.
     """
-    faults: list[str] = []
-
-    @contextmanager
-    def collected() -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            faults.append(str(error))
-
-    run, concepts, index, model, mining = (
-        recipe.run,
-        recipe.concepts,
-        recipe.index,
-        recipe.model,
-        recipe.mining,
-    )
-    encoder = "encoder", index.encoder, index.encoder_revision
-    base = encoder if model.start_from_encoder else ("model", model.model, model.model_revision)
-    has_index, kept, names, stored = recipe.mentions.candidate_lists is None, 0, 0, 0
-    with collected():
-        # The best one, too, and the one that is being written.
-        kept = 2 + (training_arguments(run, recipe.training, run.run_dir).save_total_limit or 0)
-    with collected():
-        files = input_files(recipe)
-        for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
-            size = path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1)
-            names += size // BYTES_PER_NAME[concepts.concept_source]
-    configs: dict[tuple[str, str, str | None], PreTrainedConfig] = {}
-    # One model may be both, and is then reached once.
-    for source in dict.fromkeys(
-        [base, *[encoder] * has_index, *(("teacher", name, None) for name in mining.teacher)]
-    ):
-        with collected():
-            configs[source] = model_config(*source)
-    lengths = (
-        ("max_length", model.max_length, base),
-        ("encoder_max_length", index.encoder_max_length, encoder),
-    )
-    for key, tokens, source in lengths[: 1 + has_index]:
-        with collected():
-            if config := configs.get(source):
-                require_readable(key, tokens, config, source[1])
-    dimension = getattr(configs.get(encoder), "hidden_size", DIMENSION)
-    with collected():
-        stored = new_index(
-            dimension, index.index_factory, index.index_parameters or ""
-        ).sa_code_size()
-    loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
-    if LOSSES[loss].reads_teacher and has_index and not mining.teacher:
-        faults.append(f"teacher: loss {loss} needs one; name a cross-encoder")
-    if mining.teacher and not LOSSES[loss].reads_teacher:
-        faults.append(
-            f"teacher: loss {loss} does not read it; choose listwise_kl, or leave teacher out"
-        )
-    network = None
-    with collected(), loading(f"model {base[1]}"), torch.device("meta"):
-        if config := configs.get(base):
-            network = AutoModel.from_config(config, attn_implementation=model.attn_implementation)
+    faults = Faults()
+    index = recipe.index
+    checkpoints = faults.result(0, count_checkpoints, recipe)
+    names = faults.result(0, count_names, recipe)
+    configs = read_configs(recipe, faults)
+    dimension = getattr(configs.get("encoder"), "hidden_size", DIMENSION)
+    parameters = index.index_parameters or ""
+    empty = faults.result(None, new_index, dimension, index.index_factory, parameters)
+    faults += teacher_faults(recipe)
+    needs = {}
+    if recipe.mentions.candidate_lists is None:
+        needs["vectors"] = names * dimension * 4
+        needs["index"] = names * (empty.sa_code_size() if empty else 0)
+    mining = recipe.mining
     negatives = mining.nearest_negatives + mining.same_type_negatives + mining.random_negatives
     mentions = mining.max_train_mentions or recipe.mentions.expected_mentions or 0
-    needs = {
-        "vectors": names * dimension * 4 * has_index,
-        "index": names * stored * has_index,
-        "pairs": mentions * (1 + negatives) * BYTES_PER_PAIR,
-        "checkpoints": kept
-        * (network.num_parameters() if network else PARAMETERS)
-        * BYTES_PER_PARAMETER,
-    }
-    disk, memory = (
-        sum(needs.values()),
-        max(needs["index"], needs["pairs"] * started_processes("LOCAL_WORLD_SIZE")),
-    )
-    existing = next(
-        path for path in (run.run_dir, *run.run_dir.absolute().parents) if path.is_dir()
-    )
-    free = shutil.disk_usage(existing).free
-    held = sum(path.stat().st_size for path in run.run_dir.rglob("*") if path.is_file())
-    # How much a filter leaves is not known.
-    is_filtered = (
-        concepts.concept_types
-        or concepts.semantic_groups
-        or concepts.sources
-        or concepts.identifiers
-    )
-    if (needs["checkpoints"] if is_filtered else disk) > free + held:
-        faults.append(
-            f"output_dir: {run.output_dir} has {_gb(free)} free, and the run needs {_gb(disk)}"
-        )
+    needs["pairs"] = mentions * (1 + negatives) * BYTES_PER_PAIR
+    weights = faults.result(PARAMETERS, count_parameters, recipe, configs)
+    needs["checkpoints"] = checkpoints * weights * BYTES_PER_PARAMETER
+    free = faults.result(0, free_space, recipe, needs)
     if faults:
         raise UserError("; ".join(faults))
-    parts = ", ".join(f"{name} {_gb(size)}" for name, size in needs.items() if size)
-    of_memory = f"memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
-    return f"[estimate] {names:,} names, {parts}; disk {_gb(disk)} of {_gb(free)} free, {of_memory}"
+    figures = ", ".join(f"{name} {_gb(size)}" for name, size in needs.items() if size)
+    processes = started_processes("LOCAL_WORLD_SIZE")
+    memory = max(needs.get("index", 0), needs["pairs"] * processes)
+    return (
+        f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} free, "
+        f"memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
+    )
+
+
+def count_checkpoints(recipe: Recipe) -> int:
+    """The most checkpoints at a time: the best one and the one that is being written, too."""
+    arguments = training_arguments(recipe.run, recipe.training, recipe.run.run_dir)
+    return 2 + (arguments.save_total_limit or 0)
+
+
+def count_names(recipe: Recipe) -> int:
+    """About how many names the dictionary has, by the size of its files."""
+    files = input_files(recipe)
+    names = 0
+    for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
+        size = path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1)
+        names += size // BYTES_PER_NAME[recipe.concepts.concept_source]
+    return names
+
+
+def read_configs(recipe: Recipe, faults: Faults) -> dict[str, PreTrainedConfig | None]:
+    """The configurations of the base model and of the encoder, by key; each model is reached once.
+
+    All must be readable, teachers, too, and the models be able to read texts of the recipe's lengths.
+    """
+    index = recipe.index
+    model = recipe.model
+    lengths = {"max_length": model.max_length}
+    configs: dict[str, PreTrainedConfig | None] = {}
+    if not model.start_from_encoder:
+        named = ("model", model.model, model.model_revision)
+        configs["model"] = faults.result(None, model_config, *named, lengths)
+        lengths = {}
+    if recipe.mentions.candidate_lists is None:
+        named = ("encoder", index.encoder, index.encoder_revision)
+        lengths["encoder_max_length"] = index.encoder_max_length
+        configs["encoder"] = faults.result(None, model_config, *named, lengths)
+    for teacher in recipe.mining.teacher:
+        faults.result(None, model_config, "teacher", teacher, None, {})
+    return configs
+
+
+def teacher_faults(recipe: Recipe) -> list[str]:
+    """A loss needs a teacher if, and only if, it reads its scores, which lists may bring."""
+    loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
+    if not LOSSES[loss].reads_teacher:
+        fault = f"teacher: loss {loss} does not read it; choose listwise_kl, or leave teacher out"
+        return [fault] if recipe.mining.teacher else []
+    needs_one = recipe.mentions.candidate_lists is None and not recipe.mining.teacher
+    return [f"teacher: loss {loss} needs one; name a cross-encoder"] if needs_one else []
+
+
+def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | None]) -> int:
+    """Parameters of the base model, which is built without memory for its weights."""
+    config = configs.get("encoder" if recipe.model.start_from_encoder else "model")
+    if config is None:
+        return PARAMETERS
+    with loading(f"model {config.name_or_path}"), torch.device("meta"):
+        attention = recipe.model.attn_implementation
+        return AutoModel.from_config(config, attn_implementation=attention).num_parameters()
+
+
+def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:
+    """Free bytes; too few are refused, where those that the run holds already count as free."""
+    folder = recipe.run.run_dir
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = sum(needs.values())
+    concepts = recipe.concepts
+    # How much a filter leaves is not known.
+    filters = [concepts.concept_types, concepts.semantic_groups, concepts.sources]
+    if (needs["checkpoints"] if any([*filters, concepts.identifiers]) else needed) > free + held:
+        raise UserError(
+            f"output_dir: {recipe.run.output_dir} has {_gb(free)} free, and the run needs {_gb(needed)}"
+        )
+    return free
 
 
 def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def model_config(key: str, model: str, revision: str | None) -> PreTrainedConfig:
-    """The configuration of a model; UserError, which names the key: it cannot be found, reached or read."""
+def model_config(
+    key: str, model: str, revision: str | None, lengths: Mapping[str, int]
+) -> PreTrainedConfig:
+    """The configuration of a model that reads texts of these lengths.
+
+    Raises:
+        UserError: it cannot be found, reached or read, or reads only shorter texts; names the key.
+    """
     try:
         with loading(f"model {model}"):
-            return load_pretrained(AutoConfig, resolve_model(model, revision, config_only=True))
+            config = load_pretrained(AutoConfig, resolve_model(model, revision, config_only=True))
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
+    for name, tokens in lengths.items():
+        require_readable(name, tokens, config, model)
+    return config
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ and a killed run resumes inside it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.utils.data import Sampler
 
@@ -21,6 +21,9 @@ from ..lists.index_scores import TEACHER
 from ..models.batches import PairBatch
 from ..models.pairs import PairEncoder
 from .losses import GOLD_LABEL
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LABEL_NAMES = ["labels", "weight", "row"]
 # The Trainer does not count rows with this label.

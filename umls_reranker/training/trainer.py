@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
@@ -19,6 +17,10 @@ from .base_model import load_base_model, set_dropout
 from .losses import LOSSES, bce
 from .pair_dataset import LABEL_NAMES, GlobalBatches, PairCollator, TokenizedPairs, weight_scale
 from .training_arguments import RerankerTrainingArguments
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
 
 
 class RerankerTrainer(Trainer):
