@@ -325,15 +325,18 @@ def _fit_model(
         method: name of the calibrator.
     """
     lists = fits.lists
-    model = replace(model, calibrator=CALIBRATORS[method]().fit(fits.sample()))
+    calibrators = _calibrators(fits, method, [()])
+    model = replace(model, calibrator=calibrators[0])
     folds = fits.held_out()
-    calibrators = _fold_calibrators(fits, method) if len(folds) > 1 else None
-    for_certificate = data.for_certificate
-    if calibrators is None:
+    is_held_out = False
+    if len(folds) > 1:
+        with suppress(TooLittleData):
+            calibrators = _calibrators(fits, method, [(fold,) for fold in range(len(folds))])
+            is_held_out = True
+    if not is_held_out:
         folds = [fits.scores_by(fits.served, np.ones(len(lists), bool))]
-        for_certificate = np.zeros(len(lists), bool)
     decisions = Decisions.unscored(lists)
-    for fold, calibrator in zip(folds, calibrators or [model.calibrator], strict=True):
+    for fold, calibrator in zip(folds, calibrators, strict=True):
         calibrated = replace(fold.model, calibrator=calibrator).scores(
             fold.table, fold.logits, fold.list_utilities
         )
@@ -344,25 +347,21 @@ def _fit_model(
         decisions.top,
         data.settings,
         complete=_has_all_inputs(lists, model, data.cross_encoder.reads),
-        for_certificate=for_certificate,
+        for_certificate=data.for_certificate if is_held_out else np.zeros(len(lists), bool),
         attempt=len(data.history.certificates),
     )
     decisions.edges[:] = thresholds.edges(lists.types)
-    return _FittedModel(replace(model, thresholds=thresholds), decisions, calibrators is not None)
+    return _FittedModel(replace(model, thresholds=thresholds), decisions, is_held_out)
 
 
-def _fold_calibrators(fits: CrossFits, method: str) -> list[Calibrator] | None:
-    """A calibrator for each fold, fitted on the others; None if one of them has too little data."""
+def _calibrators(fits: CrossFits, method: str, left_out: Sequence[LeftOut]) -> list[Calibrator]:
+    """Calibrators fitted without some folds, each by one thread as in `CrossFits.fit`."""
 
-    def fit(left_out: LeftOut) -> Calibrator:
-        return CALIBRATORS[method]().fit(fits.sample(left_out))
+    def fit(folds: LeftOut) -> Calibrator:
+        return CALIBRATORS[method]().fit(fits.sample(folds))
 
-    # As in `CrossFits`, by one thread per core, none of which has threads for matrix products.
-    try:
-        with threadpool_limits(1, "blas"):
-            return list(map_in_order(fit, [(fold,) for fold in range(fits.folds.max() + 1)]))
-    except TooLittleData:
-        return None
+    with threadpool_limits(1, "blas"):
+        return list(map_in_order(fit, left_out))
 
 
 def _has_all_inputs(
