@@ -18,7 +18,9 @@ from umls_reranker import certify
 rng = np.random.default_rng(0)
 documents = np.repeat(np.arange(600), 5)  # 600 documents with 5 answers each
 scores = rng.beta(4, 1, len(documents))  # probabilities, as your system gives them
-correct = rng.random(len(documents)) < scores**0.5  # underconfident: the guarantee holds all the same
+correct = (
+    rng.random(len(documents)) < scores**0.5
+)  # underconfident: the guarantee holds all the same
 
 certificate = certify(scores, correct, documents, target_precision=0.95)
 if certificate.threshold is None:

@@ -11,7 +11,10 @@ import spacy
 nlp = spacy.blank("en")
 finder = nlp.add_pipe("entity_ruler")
 finder.add_patterns(
-    [{"label": "DISEASE", "pattern": text} for text in ("seizures", "kidney failure", "enlarged liver")]
+    [
+        {"label": "DISEASE", "pattern": text}
+        for text in ("seizures", "kidney failure", "enlarged liver")
+    ]
 )
 # With UMLS, also "types": {"DISEASE": "Disease or Syndrome"}, entity label -> semantic type. Without a type, the
 # fallback model for `no type` decides, and a warning says so.
@@ -20,5 +23,8 @@ nlp.add_pipe("umls_reranker", config={"model": "runs/quickstart/model", "index":
 texts = ["The girl had seizures and an enlarged liver.", "Her brother died of kidney failure."]
 for doc in nlp.pipe(texts):
     for entity in doc.ents:
-        top, accepted = entity._.umls[0], entity.kb_id_ or "abstain"
-        print(f"{entity.text:15} {accepted:8}  {top['score']:.3f}  {top['tier']:6}  {top['preferred_name']}")
+        top = entity._.umls[0]
+        accepted = entity.kb_id_ or "abstain"
+        print(
+            f"{entity.text:15} {accepted:8}  {top['score']:.3f}  {top['tier']:6}  {top['preferred_name']}"
+        )

@@ -22,7 +22,9 @@ TEMPLATE = PairTemplate(32, context_tokens=4, mention_types=True)
 @pytest.fixture(scope="module")
 def lists():
     choose = np.random.default_rng(0)
-    texts = ["".join(choose.choice(list("abcdef "), size)) + "x" for size in choose.integers(1, 40, 120)]
+    texts = [
+        "".join(choose.choice(list("abcdef "), size)) + "x" for size in choose.integers(1, 40, 120)
+    ]
     return make_lists(texts[:20], [texts[start : start + 5] for start in range(20, 120, 5)])
 
 
@@ -43,11 +45,15 @@ def copy(folder, tmp_path):
 @pytest.mark.parametrize("budget", [1, 60, None])
 def test_logits_are_those_of_pytorch_in_batches_of_any_size(folder, lists, budget):
     expected = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32").cross_encoder
-    cross_encoder = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=budget).cross_encoder
+    cross_encoder = UMLSReranker.from_pretrained(
+        folder, backend="onnx", token_budget=budget
+    ).cross_encoder
     assert (cross_encoder.backend, cross_encoder.dtype) == ("onnx", "float32")
     reference = score_lists(expected, lists).logits
     assert np.std(reference) > 0.5
-    np.testing.assert_allclose(score_lists(cross_encoder, lists).logits, reference, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        score_lists(cross_encoder, lists).logits, reference, rtol=0, atol=1e-4
+    )
 
 
 def test_an_export_with_other_logits_is_refused_and_changes_nothing(tmp_path, lists, monkeypatch):
@@ -84,7 +90,10 @@ def test_a_library_that_is_not_installed_is_named(folder, lists, monkeypatch, li
     [
         (lambda folder: (folder / ONNX).write_bytes(b"other"), "model.onnx does not match"),
         (lambda folder: (folder / ONNX).unlink(), "model.onnx is missing"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json does not match"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{}"),
+            "tokenizer.json does not match",
+        ),
     ],
 )
 def test_a_cross_encoder_that_does_not_belong_is_refused(copy, damage, reason):
@@ -106,7 +115,9 @@ def test_a_cross_encoder_that_is_not_loaded_need_not_be_there_or_be_read(copy):
 def test_weights_of_pytorch_need_not_be_there_for_onnx(folder, copy, tmp_path):
     (copy / WEIGHTS).unlink()
     reranker = UMLSReranker.from_pretrained(copy, backend="onnx")
-    saved = UMLSReranker.from_pretrained(reranker.save_pretrained(tmp_path / "saved"), backend="onnx")
+    saved = UMLSReranker.from_pretrained(
+        reranker.save_pretrained(tmp_path / "saved"), backend="onnx"
+    )
     rerankers = (reranker, saved, UMLSReranker.from_pretrained(folder, backend="onnx"))
     assert len({one.rerank("cold", ["cough"], "T047", "a", "b")[0].logit for one in rerankers}) == 1
     with pytest.raises(UserError, match=r"model.safetensors is missing"):
@@ -115,7 +126,11 @@ def test_weights_of_pytorch_need_not_be_there_for_onnx(folder, copy, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"backend": "onnx_int8"}, {"backend": "onnx", "device": "cuda"}, {"backend": "onnx", "dtype": "bfloat16"}],
+    [
+        {"backend": "onnx_int8"},
+        {"backend": "onnx", "device": "cuda"},
+        {"backend": "onnx", "dtype": "bfloat16"},
+    ],
 )
 def test_backends_devices_and_precisions_that_are_not_there_are_refused(folder, options):
     with pytest.raises(UserError, match=[*options.values()][-1]):

@@ -19,7 +19,12 @@ from umls_reranker.models.pairs import PairTemplate
 TEMPLATES = [
     PairTemplate(64),
     PairTemplate(128, mention_types=True, candidate_fields=("preferred_name",)),
-    PairTemplate(128, context_tokens=16, mention_types=True, candidate_fields=("preferred_name", "definition")),
+    PairTemplate(
+        128,
+        context_tokens=16,
+        mention_types=True,
+        candidate_fields=("preferred_name", "definition"),
+    ),
 ]
 
 
@@ -29,7 +34,9 @@ def test_who_follows_the_card_gets_the_logit_of_the_reranker(tmp_path, template)
     with changing(folder) as new:
         (new / "metrics.json").write_text(json.dumps(NO_FIGURES))
     card = folder_card(folder)
-    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1].replace("path/to/model", str(folder))
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1].replace(
+        "path/to/model", str(folder)
+    )
     pair = ast.literal_eval(re.search(r"predict\(\[(.*)\]\)", code)[1])
     # What the manifest says, filled in, is the pair of the card.
     shown = read_json(folder / "reranker.json")["input"]
@@ -39,11 +46,15 @@ def test_who_follows_the_card_gets_the_logit_of_the_reranker(tmp_path, template)
 
     reranker = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
     candidate = {key: EXAMPLE[key] for key in ("name", "preferred_name", "definition")}
-    expected = reranker.rerank(EXAMPLE["mention"], [candidate], EXAMPLE["types"], EXAMPLE["left"], EXAMPLE["right"])
+    expected = reranker.rerank(
+        EXAMPLE["mention"], [candidate], EXAMPLE["types"], EXAMPLE["left"], EXAMPLE["right"]
+    )
     assert reranker.get_statistics()["truncated_pairs"] == 0
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.inference_mode():
-        logit = model(**AutoTokenizer.from_pretrained(folder)(*pair, return_tensors="pt")).logits.item()
+        logit = model(
+            **AutoTokenizer.from_pretrained(folder)(*pair, return_tensors="pt")
+        ).logits.item()
     assert logit == pytest.approx(expected[0].logit, abs=1e-4)
     assert model.config.id2label == {0: "gold concept"}
     assert "local_files_only" not in (folder / "tokenizer_config.json").read_text()

@@ -11,7 +11,15 @@ import pytest
 from tiny_reranker import refused, tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.hub.model_folder import CARD, MANIFEST, changing, model_files, restored, save_copy, verify_model
+from umls_reranker.hub.model_folder import (
+    CARD,
+    MANIFEST,
+    changing,
+    model_files,
+    restored,
+    save_copy,
+    verify_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,15 @@ def edit(path: Path, **changes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [MANIFEST, "config.json", "tokenizer.json", "calibrator.json", "thresholds.json", "recipe.yaml"]
+    "name",
+    [
+        MANIFEST,
+        "config.json",
+        "tokenizer.json",
+        "calibrator.json",
+        "thresholds.json",
+        "recipe.yaml",
+    ],
 )
 def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
     (folder / name).unlink()
@@ -72,8 +88,14 @@ def test_only_the_models_own_files_belong_to_it(folder):
     ("name", "change"),
     [
         ("config.json", lambda folder: edit(folder / "config.json", num_hidden_layers=1)),
-        ("tokenizer_config.json", lambda folder: edit(folder / "tokenizer_config.json", do_lower_case=False)),
-        ("calibrator.json", lambda folder: edit(folder / "calibrator.json", fitted_on={"mentions": 2})),
+        (
+            "tokenizer_config.json",
+            lambda folder: edit(folder / "tokenizer_config.json", do_lower_case=False),
+        ),
+        (
+            "calibrator.json",
+            lambda folder: edit(folder / "calibrator.json", fitted_on={"mentions": 2}),
+        ),
         ("recipe.yaml", lambda folder: (folder / "recipe.yaml").write_text("run_name: other\n")),
         ("metrics.json", lambda folder: (folder / "metrics.json").write_text("[]")),
     ],
@@ -82,14 +104,19 @@ def test_a_part_that_was_changed_is_named(folder, name, change):
     before = (folder / name).read_bytes()
     change(folder)
     assert (folder / name).read_bytes() != before
-    assert f"{folder / name} does not match" in refused(UMLSReranker.from_pretrained, folder, device="cpu")
+    assert f"{folder / name} does not match" in refused(
+        UMLSReranker.from_pretrained, folder, device="cpu"
+    )
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         *({"max_length": 8}, {"template": {"max_length": 8}}, {"dtype": "bfloat16"}),
-        *({"sha256": listed} for listed in (None, {"config.json": 7}, {"../../etc/passwd": "0" * 64})),
+        *(
+            {"sha256": listed}
+            for listed in (None, {"config.json": 7}, {"../../etc/passwd": "0" * 64})
+        ),
     ],
 )
 def test_an_edited_manifest_is_refused(folder, changes):
@@ -127,7 +154,11 @@ def test_a_change_that_fails_changes_nothing(folder):
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def killed(action, folder, moment) -> bool:
@@ -167,7 +198,8 @@ def test_a_change_killed_at_any_step_leaves_the_old_or_the_new_folder(finished, 
     after = Path(shutil.copytree(finished, tmp_path / "after"))
     evaluate_anew(after)
     after = contents(after)
-    seen, moment = [], 0
+    seen = []
+    moment = 0
     while True:
         folder = Path(shutil.copytree(finished, tmp_path / str(moment) / "model"))
         was_killed = killed(evaluate_anew, folder, moment)
@@ -203,8 +235,12 @@ def test_saving_into_a_clone_keeps_what_is_not_the_models(folder, clone):
     assert UMLSReranker.from_pretrained(folder, device="cpu").save_pretrained(clone) == clone
     assert UMLSReranker.from_pretrained(clone, device="cpu").info == verify_model(folder)
     own = {".git", ".gitattributes", "own.png", "onnx.txt"}
-    assert {path.name for path in clone.iterdir()} == own | {path.name for path in model_files(folder)}
-    assert (clone / ".git" / "HEAD").read_text() == ".git/HEAD" and (clone / "own.png").read_text() == "own.png"
+    assert {path.name for path in clone.iterdir()} == own | {
+        path.name for path in model_files(folder)
+    }
+    assert (clone / ".git" / "HEAD").read_text() == ".git/HEAD" and (
+        clone / "own.png"
+    ).read_text() == "own.png"
     assert (clone / CARD).read_text() == "the card"
 
 

@@ -83,7 +83,9 @@ def test_a_version_is_one_commit_and_one_tag(hub, folder):
     files = repo.files("v1.0.0")
     card = files.pop("README.md").decode()
     assert f'from_pretrained("{REPO}", revision="v1.0.0")' in card
-    expected = {path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"}
+    expected = {
+        path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"
+    }
     assert {name: data for name, data in files.items() if name != ".gitattributes"} == expected
 
 
@@ -103,7 +105,11 @@ def test_no_path_of_this_machine_is_published(hub, tmp_path):
     snapshot = download(REPO, "v1.0.0")
     assert verify_model(snapshot)["base_model"] == "model"
     recipe = load_recipe(snapshot / "recipe.yaml").to_dict()
-    assert [recipe[key] for key in ("encoder", "umls_dir", "cache_dir")] == ["encoder", "x", "cache"]
+    assert [recipe[key] for key in ("encoder", "umls_dir", "cache_dir")] == [
+        "encoder",
+        "x",
+        "cache",
+    ]
     assert recipe["corpus"] == ["https://host.org/corpus.gz"]
     assert {path: path.read_bytes() for path in folder.rglob("*")} == before
 
@@ -133,11 +139,19 @@ def test_versions_do_not_mix(hub, folder):
     first = hub.repos[REPO].files("v1.0.0")
     second_version(folder)
     publish(folder, REPO, "v2.0.0")
-    repo, sent = hub.repos[REPO], len(hub.writes)
-    assert f"{REPO} already has 'v1.0.0'" in refused(publish, folder, REPO, "v1.0.0") and len(hub.writes) == sent
+    repo = hub.repos[REPO]
+    sent = len(hub.writes)
+    assert (
+        f"{REPO} already has 'v1.0.0'" in refused(publish, folder, REPO, "v1.0.0")
+        and len(hub.writes) == sent
+    )
     assert repo.files("v1.0.0") == first
     assert "reliability.svg" in first and "reliability.svg" not in repo.files("v2.0.0")
-    for tag, seed_files in (("v1.0.0", first), ("v2.0.0", repo.files("v2.0.0")), (None, repo.files("v2.0.0"))):
+    for tag, seed_files in (
+        ("v1.0.0", first),
+        ("v2.0.0", repo.files("v2.0.0")),
+        (None, repo.files("v2.0.0")),
+    ):
         snapshot = download(REPO, tag)
         verify_model(snapshot)
         assert (snapshot / "model.safetensors").read_bytes() == seed_files["model.safetensors"]
@@ -150,11 +164,18 @@ def test_a_team_publishes_to_a_branch_or_by_a_pull_request(hub, folder):
     assert (repo.gated, repo.commits[first].message) == ("manual", "The first")
     second_version(folder)
     publish(folder, REPO, "v2-rc1", branch="next")
-    assert repo.tags == {"v1": first, "v2-rc1": repo.branches["next"]} and repo.branches["main"] == first
+    assert (
+        repo.tags == {"v1": first, "v2-rc1": repo.branches["next"]}
+        and repo.branches["main"] == first
+    )
     publish(folder, REPO, None, branch="next")
     assert publish(folder, REPO, "v2", create_pr=True) == f"{hub.url}/{REPO}/discussions/1"
-    assert repo.branches["main"] == first and repo.commits[repo.branches["refs/pr/1"]].parent == first
-    assert {*repo.tags} == {"v1", "v2-rc1"} and b'revision="v2"' in repo.files("refs/pr/1")["README.md"]
+    assert (
+        repo.branches["main"] == first and repo.commits[repo.branches["refs/pr/1"]].parent == first
+    )
+    assert {*repo.tags} == {"v1", "v2-rc1"} and b'revision="v2"' in repo.files("refs/pr/1")[
+        "README.md"
+    ]
     assert "create_pr" in refused(publish, folder, REPO, "v3", create_pr=True, branch="next")
 
 
@@ -164,22 +185,31 @@ def test_what_people_wrote_into_the_card_stays(hub, folder):
     repo.add(Commit({"README.md": Blob(own.encode())}, repo.branches["main"], "theirs"))
     for tag in ("v1", "v2"):
         publish(folder, REPO, tag)
-        card, head = repo.files(tag)["README.md"], repo.commits[repo.branches["main"]]
+        card = repo.files(tag)["README.md"]
+        head = repo.commits[repo.branches["main"]]
         repo.add(Commit(head.files | {"README.md": Blob(card + b"\nAfter 0")}, head.oid, "theirs"))
         second_version(folder)
     card = ModelCard(card.decode())
-    data, text = card.data.to_dict(), card.text
+    data = card.data.to_dict()
+    text = card.text
     assert text.startswith("\n# Before\n\n<!--") and text.endswith("end -->\n\nAfter 0\n")
     # Of ours there is one, the newest.
     assert text.count("# tiny-reranker") == 1 and "21 mentions" in text and 'revision="v2"' in text
-    expected = {"license": "mit", "contact": "ada@org.net", "inference": False, "library_name": "transformers"}
+    expected = {
+        "license": "mit",
+        "contact": "ada@org.net",
+        "inference": False,
+        "library_name": "transformers",
+    }
     assert data.items() >= expected.items() and data["language"] == "en"
     assert "license_name" not in data and {"ours", "sentence-transformers"} <= {*data["tags"]}
     repo.add(Commit({"README.md": Blob(b"---\n- a\n---\n")}, repo.branches["main"], "theirs"))
     assert "README.md" in refused(publish, folder, REPO, "v3")
 
 
-@pytest.mark.parametrize("tag", ["", "v 1", "v1/2", "-v1", "v1.", "v1..2", "v1.lock", "v1^", "feedbee", "main"])
+@pytest.mark.parametrize(
+    "tag", ["", "v 1", "v1/2", "-v1", "v1.", "v1..2", "v1.lock", "v1^", "feedbee", "main"]
+)
 def test_a_tag_that_git_may_refuse_is_refused_first(hub, folder, tag):
     assert refused(publish, folder, REPO, tag).startswith(f"tag {tag!r}")
     assert refused(publish, folder, "org/a/b", "v1").startswith("repo_id 'org/a/b'")
@@ -193,18 +223,32 @@ def test_a_cross_encoder_that_is_named_but_gone_is_not_published(hub, folder):
         (new / "onnx" / "model.onnx").write_bytes(b"cross-encoder")
     publish(folder, REPO, "v1.0.0")
     (folder / "onnx" / "model.onnx").unlink()
-    assert "model.onnx is missing; umls-reranker export writes it" in refused(publish, folder, REPO, "v2.0.0")
+    assert "model.onnx is missing; umls-reranker export writes it" in refused(
+        publish, folder, REPO, "v2.0.0"
+    )
     assert "onnx/model.onnx" in hub.repos[REPO].files("main")
 
 
 def test_a_public_repo_and_that_of_another_model_are_not_published_to(hub, folder):
     hub.repos[REPO] = repo = Repo(private=False)
-    assert "is public, but private is true" in refused(publish, folder, REPO, "v1.0.0") and hub.writes == []
+    assert (
+        "is public, but private is true" in refused(publish, folder, REPO, "v1.0.0")
+        and hub.writes == []
+    )
     publish(folder, REPO, "v1.0.0", private=False)
     assert "v1.0.0" in repo.tags
     sent = len(hub.writes)
-    repo.add(Commit({"config.json": Blob(b"{}"), "pytorch_model.bin": Blob(b"")}, repo.branches["main"], "theirs"))
-    assert "another kind" in refused(publish, folder, REPO, "v2.0.0", private=False) and len(hub.writes) == sent
+    repo.add(
+        Commit(
+            {"config.json": Blob(b"{}"), "pytorch_model.bin": Blob(b"")},
+            repo.branches["main"],
+            "theirs",
+        )
+    )
+    assert (
+        "another kind" in refused(publish, folder, REPO, "v2.0.0", private=False)
+        and len(hub.writes) == sent
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,11 +263,17 @@ def test_a_public_repo_and_that_of_another_model_are_not_published_to(hub, folde
 def test_a_token_without_write_access_is_told_so(hub, folder, monkeypatch, token, reason):
     sign_in(monkeypatch, None)
     message = refused(publish, folder, REPO, "v1.0.0", token=token)
-    assert reason in message and "HF_TOKEN" in message and (token or "hf_") not in message and hub.repos == {}
+    assert (
+        reason in message
+        and "HF_TOKEN" in message
+        and (token or "hf_") not in message
+        and hub.repos == {}
+    )
 
 
 @pytest.mark.parametrize(
-    "fault", [lambda hub: hub.break_uploads(after_bytes=20_000), lambda hub: hub.fail("commit", 500)]
+    "fault",
+    [lambda hub: hub.break_uploads(after_bytes=20_000), lambda hub: hub.fail("commit", 500)],
 )
 def test_a_broken_upload_leaves_the_former_version(hub, folder, fault):
     publish(folder, REPO, "v1.0.0")
@@ -238,7 +288,9 @@ def test_a_broken_upload_leaves_the_former_version(hub, folder, fault):
 
     hub.heal()
     publish(folder, REPO, "v2.0.0")
-    assert (download(REPO, "v2.0.0") / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert (download(REPO, "v2.0.0") / "model.safetensors").read_bytes() == (
+        folder / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_tag_that_failed_is_made_up_for_without_a_second_commit(hub, folder):
@@ -262,11 +314,16 @@ def test_a_commit_by_someone_else_meanwhile_is_not_buried(hub, folder):
 # Loading
 
 
-@pytest.mark.parametrize("path", ["./model", "/no/such/folder", "runs/quickstart/model", "model", "~/model"])
+@pytest.mark.parametrize(
+    "path", ["./model", "/no/such/folder", "runs/quickstart/model", "model", "~/model"]
+)
 def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(hub, tmp_path, monkeypatch, path):
     # A checkout may hold a quickstart's run.
     monkeypatch.chdir(tmp_path)
-    assert refused(download, path) == f"{path} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
+    assert (
+        refused(download, path)
+        == f"{path} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
+    )
     assert hub.log == []
 
 
@@ -274,7 +331,11 @@ def test_only_what_loading_needs_is_fetched(hub, folder):
     publish(folder, REPO, "v1.0.0")
     repo = hub.repos[REPO]
     head = repo.commits[repo.branches["main"]]
-    repo.add(Commit(head.files | {"pytorch_model.bin": Blob(b"\x80\x04pickle", True)}, head.oid, "pickle"))
+    repo.add(
+        Commit(
+            head.files | {"pytorch_model.bin": Blob(b"\x80\x04pickle", True)}, head.oid, "pickle"
+        )
+    )
     snapshot = download(REPO)
     fetched = {path.name for path in snapshot.iterdir()}
     assert fetched == {path.name for path in model_files(folder)} - {"reliability.svg", "README.md"}
@@ -313,16 +374,28 @@ def test_options_of_the_hub_are_those_of_other_libraries(hub, folder, tmp_path):
     options = {"cache_dir": tmp_path / "other", "subfolder": "en/small", "device": "cpu"}
     publish(folder, REPO, "v1")
     repo = hub.repos[REPO]
-    repo.add(Commit({f"en/small/{name}": Blob(data) for name, data in repo.files().items()}, None, "moved"))
-    assert "local_files_only" in refused(UMLSReranker.from_pretrained, REPO, local_files_only=True, **options)
+    repo.add(
+        Commit(
+            {f"en/small/{name}": Blob(data) for name, data in repo.files().items()}, None, "moved"
+        )
+    )
+    assert "local_files_only" in refused(
+        UMLSReranker.from_pretrained, REPO, local_files_only=True, **options
+    )
     reranker = UMLSReranker.from_pretrained(REPO, token=READER, **options)
-    assert reranker.folder.is_relative_to(tmp_path / "other") and reranker.folder.parts[-2:] == ("en", "small")
+    assert reranker.folder.is_relative_to(tmp_path / "other") and reranker.folder.parts[-2:] == (
+        "en",
+        "small",
+    )
     asked = len(hub.log)
     UMLSReranker.from_pretrained(REPO, local_files_only=True, **options)
     assert len(hub.log) == asked
     UMLSReranker.from_pretrained(REPO, force_download=True, **options)
     assert any("GET" in line and "reranker.json" in line for line in hub.log[asked:])
-    assert UMLSReranker.from_pretrained(reranker.folder.parent, subfolder="small").info == reranker.info
+    assert (
+        UMLSReranker.from_pretrained(reranker.folder.parent, subfolder="small").info
+        == reranker.info
+    )
 
 
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub, folder, monkeypatch):
@@ -332,7 +405,9 @@ def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub, folder, monkeypat
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
         for message in (refused(download, REPO), refused(publish, folder, REPO, "v1.0.0")):
-            assert message.startswith(f"no connection to the Hub at {constants.ENDPOINT} (ConnectError")
+            assert message.startswith(
+                f"no connection to the Hub at {constants.ENDPOINT} (ConnectError"
+            )
 
 
 def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
@@ -340,7 +415,12 @@ def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
         make_outcomes(400).save(new / "outcomes.parquet")
     run = tmp_path / "run"
     report = Path(shutil.copytree(folder, run / "report"))
-    for place, found in ((folder, folder), (folder / "outcomes.parquet", folder), (run, report), (report, report)):
+    for place, found in (
+        (folder, folder),
+        (folder / "outcomes.parquet", folder),
+        (run, report),
+        (report, report),
+    ):
         assert find_outcomes(str(place)) == found / "outcomes.parquet"
     publish(folder, REPO, "v1")
     for place in (REPO, f"{REPO}@v1"):
@@ -377,13 +457,28 @@ def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):
     recipe.write_text(f"output_dir: {tmp_path}\nrun_name: .\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= hub.environment(tmp_path / "home", token=WRITER) | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "umls_reranker", "publish", recipe, "--repo_id", REPO, "--tag", "v1.0.0"]
+    command = [
+        sys.executable,
+        "-m",
+        "umls_reranker",
+        "publish",
+        recipe,
+        "--repo_id",
+        REPO,
+        "--tag",
+        "v1.0.0",
+    ]
 
     def run(*options):
-        return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=240)
+        return subprocess.run(
+            [*command, *options], env=environment, capture_output=True, text=True, timeout=240
+        )
 
     dry = run("--dry_run")
-    assert (dry.returncode, dry.stdout) == (0, f"would be published with tag v1.0.0: {hub.url}/{REPO}\n"), dry.stderr
+    assert (dry.returncode, dry.stdout) == (
+        0,
+        f"would be published with tag v1.0.0: {hub.url}/{REPO}\n",
+    ), dry.stderr
     assert hub.writes == []
     assert run().stdout.endswith(f"{hub.url}/{REPO}/commit/{hub.repos[REPO].tags['v1.0.0']}\n")
     undated = run("--tag=", "--against", "v1.0.0")

@@ -38,7 +38,9 @@ def rows():
         {
             "id": number,
             "entity": choose.choice(texts),
-            "candidates": [{"name": name, "cui": f"C{name}"} for name in choose.sample(texts, number % 4)],
+            "candidates": [
+                {"name": name, "cui": f"C{name}"} for name in choose.sample(texts, number % 4)
+            ],
             "entity_type": choose.choice(["T047", "T121", None]),
         }
         for number in range(37)
@@ -49,7 +51,10 @@ def rows():
 def expected(reranker, rows):
     columns = ([row[key] for row in rows] for key in ("entity", "candidates", "entity_type"))
     ranked = reranker.rerank_batch(*columns)
-    return [row | {"ranked": [item.as_row() for item in items]} for row, items in zip(rows, ranked, strict=True)]
+    return [
+        row | {"ranked": [item.as_row() for item in items]}
+        for row, items in zip(rows, ranked, strict=True)
+    ]
 
 
 def write(path, rows):
@@ -66,7 +71,11 @@ def write(path, rows):
 def read(path):
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
-    table = pq.read_table(path) if path.suffix == ".parquet" else pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = (
+        pq.read_table(path)
+        if path.suffix == ".parquet"
+        else pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    )
     return table.to_pylist()
 
 
@@ -82,9 +91,12 @@ def outcome(counts):
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [("in.jsonl", "out.jsonl"), ("in.parquet", "out.jsonl"), ("in.arrow", "out.parquet")]
+    ("source", "target"),
+    [("in.jsonl", "out.jsonl"), ("in.parquet", "out.jsonl"), ("in.arrow", "out.parquet")],
 )
-def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, expected, source, target):
+def test_rows_come_out_in_order_with_their_ranking(
+    tmp_path, reranker, rows, expected, source, target
+):
     job = BulkJob(write(tmp_path / source, rows), tmp_path / target, batch_rows=3)
     assert outcome(job.run(reranker, OneProcess())) == (37, 0)
     same(read(tmp_path / target), expected)
@@ -93,17 +105,22 @@ def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, exp
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_names_are_taken_as_they_are_written(tmp_path, reranker, rows, expected, ending):
-    source, target = write(tmp_path / f"in[*].{ending}", rows), tmp_path / f"out[12].{ending}"
+    source = write(tmp_path / f"in[*].{ending}", rows)
+    target = tmp_path / f"out[12].{ending}"
     write(tmp_path / f"in1.{ending}", rows[:1])
     BulkJob(source, target).run(reranker, OneProcess())
     same(read(target), expected)
 
 
 def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
-    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    source = write(tmp_path / "in.jsonl", rows)
+    target = tmp_path / "out.jsonl"
     target.write_text("as it was")
-    decide, calls = reranker.decide, iter(range(2))
-    monkeypatch.setattr(reranker, "decide", lambda *options: decide(*options) if next(calls) is not None else None)
+    decide = reranker.decide
+    calls = iter(range(2))
+    monkeypatch.setattr(
+        reranker, "decide", lambda *options: decide(*options) if next(calls) is not None else None
+    )
     with pytest.raises(StopIteration):
         BulkJob(source, target, 8, overwrite=True).run(reranker, OneProcess())
     assert target.read_text() == "as it was"
@@ -111,7 +128,8 @@ def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
 
 
 def test_two_runs_at_once_do_not_mix(tmp_path, reranker, rows, expected, monkeypatch):
-    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    source = write(tmp_path / "in.jsonl", rows)
+    target = tmp_path / "out.jsonl"
     rank = reranker.decide
 
     def interrupted(*options):
@@ -138,10 +156,18 @@ POISON = [
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_a_row_that_cannot_be_ranked_is_written_with_its_error(tmp_path, reranker, rows, expected, ending):
-    poison = POISON if ending == "jsonl" else [({"entity": " "}, "entity"), ({"candidates": None}, "candidates")]
+def test_a_row_that_cannot_be_ranked_is_written_with_its_error(
+    tmp_path, reranker, rows, expected, ending
+):
+    poison = (
+        POISON
+        if ending == "jsonl"
+        else [({"entity": " "}, "entity"), ({"candidates": None}, "candidates")]
+    )
     bad = {place: (rows[place] | change, named) for place, (change, named) in enumerate(poison, 3)}
-    source = write(tmp_path / f"in.{ending}", [bad.get(place, (row,))[0] for place, row in enumerate(rows)])
+    source = write(
+        tmp_path / f"in.{ending}", [bad.get(place, (row,))[0] for place, row in enumerate(rows)]
+    )
     job = BulkJob(source, tmp_path / f"out.{ending}", 2)
     assert outcome(job.run(reranker, OneProcess())) == (37 - len(bad), len(bad))
     found = read(tmp_path / f"out.{ending}")
@@ -156,8 +182,11 @@ def test_a_row_that_cannot_be_ranked_is_written_with_its_error(tmp_path, reranke
 
 
 def test_a_line_that_is_not_json_is_written_with_its_error(tmp_path, reranker):
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"entity": "a", "candidates": ["b"], "big": 12345678901234567890123}\n{"entity":\n')
+    source = tmp_path / "in.jsonl"
+    target = tmp_path / "out.jsonl"
+    source.write_text(
+        '{"entity": "a", "candidates": ["b"], "big": 12345678901234567890123}\n{"entity":\n'
+    )
     assert outcome(BulkJob(source, target).run(reranker, OneProcess())) == (1, 1)
     first, second = read(target)
     assert first["big"] == 12345678901234567890123 and first["ranked"][0]["name"] == "b"
@@ -168,7 +197,10 @@ def test_batches_without_a_good_row(tmp_path, reranker):
     rows = [{"entity": "", "candidates": ["a"]}] * 5
     for name in ("jsonl", "parquet", "arrow"):
         job = BulkJob(write(tmp_path / f"in.{name}", rows), tmp_path / f"out.{name}", 2)
-        assert outcome(job.run(reranker, OneProcess())) == (0, 5) and len(read(tmp_path / f"out.{name}")) == 5
+        assert (
+            outcome(job.run(reranker, OneProcess())) == (0, 5)
+            and len(read(tmp_path / f"out.{name}")) == 5
+        )
 
 
 TYPED = {
@@ -190,8 +222,11 @@ def test_further_columns_of_tables_keep_values_and_types(tmp_path, reranker, sou
     table = pa.table({"entity": ["a"] * 9, "candidates": [["b"]] * 9} | TYPED)
     (tmp_path / "in").mkdir()
     # Each file has a dictionary of its own.
-    for number, (part, kinds) in enumerate([(table.slice(0, 4), "pqrs"), (table.slice(4), "tqrsp")]):
-        place, field = table.schema.get_field_index("kind"), table.schema.field("kind")
+    for number, (part, kinds) in enumerate(
+        [(table.slice(0, 4), "pqrs"), (table.slice(4), "tqrsp")]
+    ):
+        place = table.schema.get_field_index("kind")
+        field = table.schema.field("kind")
         part = part.set_column(place, field, pa.array(list(kinds)).dictionary_encode())
         path = tmp_path / "in" / f"{number}.{source}"
         if source == "parquet":
@@ -201,7 +236,11 @@ def test_further_columns_of_tables_keep_values_and_types(tmp_path, reranker, sou
                 writer.write_table(part)
     BulkJob(tmp_path / "in", tmp_path / f"out.{target}", 2).run(reranker, OneProcess())
     path = tmp_path / f"out.{target}"
-    out = pq.read_table(path) if target == "parquet" else pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    out = (
+        pq.read_table(path)
+        if target == "parquet"
+        else pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    )
     out.validate(full=True)
     assert out["kind"].to_pylist() == [*"pqrstqrsp"]
     for name in table.column_names:
@@ -210,26 +249,41 @@ def test_further_columns_of_tables_keep_values_and_types(tmp_path, reranker, sou
 
 
 def test_what_json_has_no_type_for_is_written_as_text_or_null(tmp_path, reranker):
-    columns = {"entity": ["a"], "candidates": [["b"]], "x": [float("nan")], "y": [[float("inf"), 1.5]]}
-    table = pa.table(columns | {name: TYPED[name][:1] for name in ("price", "day", "raw", "nested")})
+    columns = {
+        "entity": ["a"],
+        "candidates": [["b"]],
+        "x": [float("nan")],
+        "y": [[float("inf"), 1.5]],
+    }
+    table = pa.table(
+        columns | {name: TYPED[name][:1] for name in ("price", "day", "raw", "nested")}
+    )
     pq.write_table(table, tmp_path / "in.parquet")
     BulkJob(tmp_path / "in.parquet", tmp_path / "out.jsonl", 4).run(reranker, OneProcess())
     (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     row = json.loads(line, parse_constant=pytest.fail)
     assert (row["x"], row["y"], row["raw"]) == (None, [None, 1.5], "/wA=")
-    assert (row["price"], row["day"], row["nested"]) == ("1.10", "2026-01-02", {"a": [1, None], "b": {"c": "d"}})
+    assert (row["price"], row["day"], row["nested"]) == (
+        "1.10",
+        "2026-01-02",
+        {"a": [1, None], "b": {"c": "d"}},
+    )
 
 
 def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
     BulkJob(write(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl").run(reranker, OneProcess())
     assert (tmp_path / "out.jsonl").read_bytes() == b""
-    pq.write_table(pa.table({"entity": ["a"], "candidates": [["b"]]}).slice(1), tmp_path / "in.parquet")
+    pq.write_table(
+        pa.table({"entity": ["a"], "candidates": [["b"]]}).slice(1), tmp_path / "in.parquet"
+    )
     for name in ("out.parquet", "out.arrow"):
         BulkJob(tmp_path / "in.parquet", tmp_path / name).run(reranker, OneProcess())
         assert read(tmp_path / name) == []
 
 
-@pytest.mark.parametrize("name", ["in.jsonl", "link.jsonl", "folder.jsonl", "out.csv", "out.parquet"])
+@pytest.mark.parametrize(
+    "name", ["in.jsonl", "link.jsonl", "folder.jsonl", "out.csv", "out.parquet"]
+)
 def test_an_output_that_will_not_do_is_refused_before_any_work(tmp_path, rows, name):
     source = write(tmp_path / "in.jsonl", rows)
     (tmp_path / "link.jsonl").symlink_to(source)
@@ -242,7 +296,8 @@ def test_an_output_that_will_not_do_is_refused_before_any_work(tmp_path, rows, n
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, rows, expected, name):
-    source, target = tmp_path / "in.parquet", tmp_path / name
+    source = tmp_path / "in.parquet"
+    target = tmp_path / name
     # Seven batches, so that the last round has one; a bad row for each process.
     bad = {place: rows[place] | {"entity": " "} for place in (3, 7)}
     write(source, [bad.get(place, row) for place, row in enumerate(rows)])
@@ -252,12 +307,19 @@ def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, ro
     assert outcome.out.startswith(f"35 mentions ranked, 2 with an error, written to {target}\n")
     found = read(target)
     assert [place for place, row in enumerate(found) if row.get("error")] == [*bad]
-    same([row for row in found if not row.get("error")], [r for place, r in enumerate(expected) if place not in bad])
+    same(
+        [row for row in found if not row.get("error")],
+        [r for place, r in enumerate(expected) if place not in bad],
+    )
 
 
 def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model, rows, expected):
-    recipe, source, target = tmp_path / "config.yaml", write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    recipe.write_text(f"served_model: {model}\nscoring_dtype: float32\ndevice: cpu\ntoken_budget: 77\n")
+    recipe = tmp_path / "config.yaml"
+    source = write(tmp_path / "in.jsonl", rows)
+    target = tmp_path / "out.jsonl"
+    recipe.write_text(
+        f"served_model: {model}\nscoring_dtype: float32\ndevice: cpu\ntoken_budget: 77\n"
+    )
     ended = scripts.run("rerank", recipe, source, target)
     assert ended.code == 0, ended.err
     assert ended.out.startswith(f"37 mentions ranked, 0 with an error, written to {target}\n")
@@ -269,9 +331,16 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
 
 
 def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_path):
-    source = write(tmp_path / "in.jsonl", [{"entity": "cold", "candidates": []}, {"entity": "cold", "hits": []}])
+    source = write(
+        tmp_path / "in.jsonl",
+        [{"entity": "cold", "candidates": []}, {"entity": "cold", "hits": []}],
+    )
     ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl")
-    assert ended.code == 1 and f"{source}:2: candidates" in ended.out and "no candidates 100.0%" in ended.out
+    assert (
+        ended.code == 1
+        and f"{source}:2: candidates" in ended.out
+        and "no candidates 100.0%" in ended.out
+    )
     # There is no candidate whose concept the model could have counted.
     assert "caution" not in ended.out
 
@@ -281,12 +350,18 @@ def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_pat
         {"id": 0, "entity": "head cold", "candidates": [{"cui": "C9000004"}, {"cui": "C9000035"}]},
         {"id": 1, "entity": "renal failure", "candidates": [{"cui": "C9000009"}]},
     ]
-    source, target = write(tmp_path / "in.parquet", given), tmp_path / "out.parquet"
+    source = write(tmp_path / "in.parquet", given)
+    target = tmp_path / "out.parquet"
     job = BulkJob(source, target, dictionary=write_rrf(tmp_path / "META"))
     assert outcome(job.run(reranker, OneProcess())) == (2, 0)
     added = Dictionary.from_umls_dir(tmp_path / "META").add_to(given)
-    expected = reranker.rerank_batch([row["entity"] for row in added], [row["candidates"] for row in added])
-    ranked = [row | {"ranked": [item.as_row() for item in items]} for row, items in zip(given, expected, strict=True)]
+    expected = reranker.rerank_batch(
+        [row["entity"] for row in added], [row["candidates"] for row in added]
+    )
+    ranked = [
+        row | {"ranked": [item.as_row() for item in items]}
+        for row, items in zip(given, expected, strict=True)
+    ]
     assert {item.name for item in expected[0]} == {"common cold", "cold temperature"}
     same(read(target), ranked)
 
@@ -294,12 +369,19 @@ def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_pat
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_tiers_and_correct_answers_are_counted(tmp_path, reranker, rows, expected, ending):
     answers = [items["ranked"][0] if items["ranked"] else None for items in expected]
-    gold = [(answer or {}).get("cui") if place % 2 else None for place, answer in enumerate(answers)]
+    gold = [
+        (answer or {}).get("cui") if place % 2 else None for place, answer in enumerate(answers)
+    ]
     gold[5] = "C0000000" if gold[5] else None
     given = [row | {"gold_cui": cui} for row, cui in zip(rows, gold, strict=True)]
-    counts = BulkJob(write(tmp_path / f"in.{ending}", given), tmp_path / "out.jsonl", 5).run(reranker, OneProcess())
+    counts = BulkJob(write(tmp_path / f"in.{ending}", given), tmp_path / "out.jsonl", 5).run(
+        reranker, OneProcess()
+    )
     labelled = [cui for cui in gold if cui]
-    assert (counts["gold"], counts["correct"]) == (len(labelled), len(labelled) - labelled.count("C0000000"))
+    assert (counts["gold"], counts["correct"]) == (
+        len(labelled),
+        len(labelled) - labelled.count("C0000000"),
+    )
     tiers = Counter(answer["tier"] for answer in answers if answer)
     assert {tier: counts[tier] for tier in tiers} == tiers
     assert counts["accepted"] == sum(answer["accepted"] for answer in answers if answer)

@@ -14,7 +14,11 @@ from umls_reranker.serving.bulk import RerankBatches, RerankPartitions
 
 OPTIONS = {"device": "cpu", "dtype": "float32"}
 ROWS = [
-    {"id": 1, "entity": "cold", "candidates": [{"name": "common cold", "cui": "C1"}, {"name": "cough", "cui": None}]},
+    {
+        "id": 1,
+        "entity": "cold",
+        "candidates": [{"name": "common cold", "cui": "C1"}, {"name": "cough", "cui": None}],
+    },
     {"id": 2, "entity": "flu", "candidates": []},
 ]
 
@@ -37,11 +41,16 @@ def test_a_batch_of_ray_data_gains_the_ranking(model, expected):
     assert batch["ranked"].to_pylist() == expected
 
 
-def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, expected, monkeypatch):
+def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(
+    model, expected, monkeypatch
+):
     function = pickle.loads(pickle.dumps(RerankPartitions(model, **OPTIONS)))
     cluster._load.cache_clear()
-    loaded, load = [], UMLSReranker.from_pretrained
-    monkeypatch.setattr(UMLSReranker, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    loaded = []
+    load = UMLSReranker.from_pretrained
+    monkeypatch.setattr(
+        UMLSReranker, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k)
+    )
     # Lists come as arrays, an empty one as one of floats; and a further column that Arrow has no type for.
     arrays = [np.array(row["candidates"]) for row in ROWS]
     assert arrays[1].dtype == np.float64

@@ -43,7 +43,8 @@ def marks(tmp_path):
 
 def assert_lists_are_ranked(folder, ranked):
     """That ranked rows are those of my_lists.jsonl, each once, with the decisions of the model of all inputs."""
-    by_id, rows = {row["mention_id"]: row["ranked"] for row in ranked}, read_lists(folder)
+    by_id = {row["mention_id"]: row["ranked"] for row in ranked}
+    rows = read_lists(folder)
     assert len(by_id) == len(ranked) == len(rows)
     reranker = UMLSReranker.from_pretrained(folder / "my_model")
     assert_decided_by_all([by_id[row["mention_id"]] for row in rows], reranker, rows)
@@ -85,7 +86,9 @@ def ray():
     """Ray with three cores."""
     ray = pytest.importorskip("ray", reason="ray is not installed")
     pytest.importorskip("ray.data", reason="ray[data] is not installed")
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    ray.init(
+        num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20
+    )
     yield ray
     ray.shutdown()
 
@@ -100,17 +103,22 @@ def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(spark, fol
     frame = spark.read.json(str(folder / "my_lists.jsonl")).repartition(4)
     ranked_type = StructType.fromDDL(f"ranked {RANKED_SCHEMA}")
     reranked = frame.mapInPandas(
-        MarkedPartitions(str(folder / "my_model"), str(marks)), StructType(frame.schema.fields + ranked_type.fields)
+        MarkedPartitions(str(folder / "my_model"), str(marks)),
+        StructType(frame.schema.fields + ranked_type.fields),
     )
     assert_lists_are_ranked(folder, [row.asDict(recursive=True) for row in reranked.collect()])
     assert (marks / "died").exists() and set(loads(marks).values()) == {1}
 
 
 @pytest.mark.timeout(1200)
-def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(ray, folder, marks, tmp_path):
+def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(
+    ray, folder, marks, tmp_path
+):
     from marked_workers import MarkedBatches
 
-    reranked = ray.data.read_json(str(folder / "my_lists.jsonl"), override_num_blocks=4).map_batches(
+    reranked = ray.data.read_json(
+        str(folder / "my_lists.jsonl"), override_num_blocks=4
+    ).map_batches(
         MarkedBatches,
         fn_constructor_args=(str(folder / "my_model"), str(marks)),
         batch_format="pyarrow",
@@ -120,7 +128,11 @@ def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(ray, fol
     reranked.write_parquet(str(tmp_path / "reranked"))
     assert_lists_are_ranked(folder, pq.read_table(tmp_path / "reranked").to_pylist())
     # Two actors, and the one that replaced the lost one.
-    assert (marks / "died").exists() and set(loads(marks).values()) == {1} and len(loads(marks)) in (2, 3)
+    assert (
+        (marks / "died").exists()
+        and set(loads(marks).values()) == {1}
+        and len(loads(marks)) in (2, 3)
+    )
 
 
 def run_guide(engine, folder, names, changes):
@@ -132,7 +144,10 @@ def run_guide(engine, folder, names, changes):
     """
     guide = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     (code,) = re.findall(rf"<!-- not run: needs {engine}.*\n```python\n([^`]*)```", guide)
-    changes = {'"org/umls-reranker"': f'"{folder}/my_model"', '"reranked': f'"{folder}/reranked'} | changes
+    changes = {
+        '"org/umls-reranker"': f'"{folder}/my_model"',
+        '"reranked': f'"{folder}/reranked',
+    } | changes
     for old, new in changes.items():
         assert code.count(old) == 1, old
         code = code.replace(old, new)

@@ -23,7 +23,9 @@ def demo():
 
 @pytest.fixture(scope="module")
 def reranker(tmp_path_factory):
-    return UMLSReranker.from_pretrained(tiny_reranker(tmp_path_factory.mktemp("model")), device="cpu")
+    return UMLSReranker.from_pretrained(
+        tiny_reranker(tmp_path_factory.mktemp("model")), device="cpu"
+    )
 
 
 def test_a_question_is_a_row_or_lines(demo):
@@ -55,5 +57,7 @@ def test_the_page_shows_its_first_example_ranked(demo, reranker):
     pytest.importorskip("gradio")
     page = demo.build_page(reranker, "tiny")
     assert "tiny" in page.title
-    loaded = [block for block in page.fns.values() if block.targets and block.targets[0][1] == "load"]
+    loaded = [
+        block for block in page.fns.values() if block.targets and block.targets[0][1] == "load"
+    ]
     assert loaded[0].fn() == demo.ranked_table(reranker, demo.EXAMPLES[0])

@@ -33,21 +33,34 @@ def calibrated(tmp_path_factory, model):
 def without_cross_encoder(tmp_path_factory):
     """Made of the same lists alone."""
     folder = tmp_path_factory.mktemp("models") / "new"
-    run_script("calibrate", "--lists", write_lists(folder.parent / "own.jsonl", unordered_rows()), "--output", folder)
+    run_script(
+        "calibrate",
+        "--lists",
+        write_lists(folder.parent / "own.jsonl", unordered_rows()),
+        "--output",
+        folder,
+    )
     return folder
 
 
 def evaluated(model, path, rows):
     reranker = UMLSReranker.from_pretrained(model, dtype="float32")
-    lists = read_labelled_lists(write_lists(path / "test.jsonl", rows), reranker.thresholds.hierarchy)
+    lists = read_labelled_lists(
+        write_lists(path / "test.jsonl", rows), reranker.thresholds.hierarchy
+    )
     return evaluate_lists(reranker, lists, "labelled", resamples=50, seed=13)
 
 
 def acc_at_1(metrics):
-    return {name: metrics["figures"][f"systems/{name}/acc@1"]["value"] for name in metrics["rows"]["systems"]}
+    return {
+        name: metrics["figures"][f"systems/{name}/acc@1"]["value"]
+        for name in metrics["rows"]["systems"]
+    }
 
 
-def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path, capsys, calibrated):
+def test_a_calibrated_model_is_compared_with_order_scores_and_features(
+    tmp_path, capsys, calibrated
+):
     rows = unordered_rows(300, 100, seed=1, prefix="new")
     lists = write_lists(tmp_path / "test.jsonl", rows)
     run_script("evaluate", calibrated, "--lists", lists, "--output", tmp_path / "a" / "report")
@@ -55,22 +68,44 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(tmp_path,
     metrics = json.loads((tmp_path / "a" / "report" / "metrics.json").read_text())
     systems = acc_at_1(metrics)
     of_cross_encoder = ["list_fusion", "cross_encoder"]
-    assert list(systems) == ["lists_order", "calibrated_scores", "exact_match", *of_cross_encoder, "reranker"]
-    order, ours = systems["lists_order"], systems["reranker"]
-    assert order == pytest.approx(np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows]))
+    assert list(systems) == [
+        "lists_order",
+        "calibrated_scores",
+        "exact_match",
+        *of_cross_encoder,
+        "reranker",
+    ]
+    order = systems["lists_order"]
+    ours = systems["reranker"]
+    assert order == pytest.approx(
+        np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows])
+    )
     by_score = [max(row["candidates"], key=lambda item: item["bm25_score"])["cui"] for row in rows]
     correct = np.mean([cui == row["cui"] for cui, row in zip(by_score, rows, strict=True)])
     assert systems["calibrated_scores"] == pytest.approx(correct)
     assert metrics["figures"]["acc@1"]["value"] == pytest.approx(ours) and ours > order + 0.1
     assert metrics["figures"]["gain"]["value"] == pytest.approx(ours - order)
-    assert metrics["verdict"].startswith("gain: +") and metrics["verdict"] in printed and "original order" in printed
+    assert (
+        metrics["verdict"].startswith("gain: +")
+        and metrics["verdict"] in printed
+        and "original order" in printed
+    )
     files = {path.name for path in (tmp_path / "a" / "report").iterdir()}
-    assert files == {"metrics.json", "report.html", "outcomes.parquet", "reliability.svg", "risk_coverage.svg"}
+    assert files == {
+        "metrics.json",
+        "report.html",
+        "outcomes.parquet",
+        "reliability.svg",
+        "risk_coverage.svg",
+    }
     page = (tmp_path / "a" / "report" / "report.html").read_text()
     assert metrics["verdict"] in page and "new on test.jsonl" in page
     outcomes = Outcomes.load(tmp_path / "a" / "report" / "outcomes.parquet")
     assert outcomes.correct.mean() == pytest.approx(ours) and len(outcomes) == 300
-    assert outcomes.entity.tolist() == [row["entity"] for row in rows] and outcomes.mention_id.tolist() == [None] * 300
+    assert (
+        outcomes.entity.tolist() == [row["entity"] for row in rows]
+        and outcomes.mention_id.tolist() == [None] * 300
+    )
 
 
 def test_documents_of_the_calibration_are_left_out(tmp_path, calibrated):
@@ -85,26 +120,45 @@ def test_documents_of_the_calibration_are_left_out(tmp_path, calibrated):
     assert metrics["verdict"].startswith("inconclusive: the model was calibrated on all")
 
 
-def test_a_model_without_a_cross_encoder_is_measured_without_what_is_of_one(tmp_path, without_cross_encoder):
+def test_a_model_without_a_cross_encoder_is_measured_without_what_is_of_one(
+    tmp_path, without_cross_encoder
+):
     rows = unordered_rows(300, 100, seed=1, prefix="new")
     metrics, _ = evaluated(without_cross_encoder, tmp_path, rows)
-    assert list(metrics["rows"]["systems"]) == ["lists_order", "calibrated_scores", "exact_match", "reranker"]
+    assert list(metrics["rows"]["systems"]) == [
+        "lists_order",
+        "calibrated_scores",
+        "exact_match",
+        "reranker",
+    ]
     assert not {"scored_share", "ece_raw", "ece_reduction"} & metrics["figures"].keys()
     reranker = UMLSReranker.from_pretrained(without_cross_encoder)
-    ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
-    is_right = np.array([mention[0].cui == row["cui"] for mention, row in zip(ranked, rows, strict=True)])
+    ranked = reranker.rerank_batch(
+        [row["entity"] for row in rows], [row["candidates"] for row in rows]
+    )
+    is_right = np.array(
+        [mention[0].cui == row["cui"] for mention, row in zip(ranked, rows, strict=True)]
+    )
     accepted = np.array([mention[0].accepted for mention in ranked])
-    found = {name: metrics["figures"][name]["value"] for name in ("acc@1", "accepted_coverage", "accepted_precision")}
+    found = {
+        name: metrics["figures"][name]["value"]
+        for name in ("acc@1", "accepted_coverage", "accepted_precision")
+    }
     expected = is_right.mean(), accepted.mean(), is_right[accepted].mean()
     assert list(found.values()) == pytest.approx(list(expected))
 
 
-def test_several_candidates_of_a_concept_count_as_one_in_every_system(tmp_path, without_cross_encoder):
+def test_several_candidates_of_a_concept_count_as_one_in_every_system(
+    tmp_path, without_cross_encoder
+):
     """The model takes the best of them, the order of the lists the first."""
     rows = unordered_rows(40, 20, prefix="new")
     expected, _ = evaluated(without_cross_encoder, tmp_path, rows)
     for row in rows:
-        worse = [candidate | {"bm25_score": candidate["bm25_score"] - 0.1} for candidate in row["candidates"]]
+        worse = [
+            candidate | {"bm25_score": candidate["bm25_score"] - 0.1}
+            for candidate in row["candidates"]
+        ]
         # The best name of the first concept stands last.
         row["candidates"] = [*worse, *row["candidates"][::-1]]
     metrics, _ = evaluated(without_cross_encoder, tmp_path, rows)
@@ -117,7 +171,8 @@ def test_ids_of_mesh_alternatives_and_composites(tmp_path, capsys):
     for number, row in enumerate(rows):
         for candidate in row["candidates"]:
             candidate["cui"] = f"C56{candidate['cui'][-4:]}"
-        gold, other = f"C56{row['cui'][-4:]}", row["candidates"][0]["cui"]
+        gold = f"C56{row['cui'][-4:]}"
+        other = row["candidates"][0]["cui"]
         row["cui"] = {0: [[gold], [other]], 1: [gold, other]}.get(number % 10, gold)
     lists = write_lists(tmp_path / "own.jsonl", rows)
     run_script("calibrate", "--lists", lists, "--output", tmp_path / "new")
@@ -125,11 +180,17 @@ def test_ids_of_mesh_alternatives_and_composites(tmp_path, capsys):
     run_script("evaluate", tmp_path / "new", "--lists", lists, "--output", tmp_path / "report")
     figures = json.loads((tmp_path / "report" / "metrics.json").read_text())["figures"]
     reranker = UMLSReranker.from_pretrained(tmp_path / "new")
-    ranked = reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows])
+    ranked = reranker.rerank_batch(
+        [row["entity"] for row in rows], [row["candidates"] for row in rows]
+    )
     # As text, so that the form of the gold concepts does not matter.
-    correct = np.array([f"{items[0].cui!r}" in repr(row["cui"]) for items, row in zip(ranked, rows, strict=True)])
+    correct = np.array(
+        [f"{items[0].cui!r}" in repr(row["cui"]) for items, row in zip(ranked, rows, strict=True)]
+    )
     assert figures["acc@1"]["value"] == pytest.approx(correct.mean())
-    assert figures["acc@1_strict"]["value"] == pytest.approx((correct & (np.arange(240) % 10 > 0)).mean())
+    assert figures["acc@1_strict"]["value"] == pytest.approx(
+        (correct & (np.arange(240) % 10 > 0)).mean()
+    )
 
 
 def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_cross_encoder):
@@ -144,7 +205,15 @@ def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_cros
 
 def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, capsys, without_cross_encoder):
     lists = write_lists(tmp_path / "test.jsonl", unordered_rows(40, 20))
-    run_script("evaluate", without_cross_encoder, "--lists", lists, "--output", tmp_path / "report", "--dry_run")
+    run_script(
+        "evaluate",
+        without_cross_encoder,
+        "--lists",
+        lists,
+        "--output",
+        tmp_path / "report",
+        "--dry_run",
+    )
     printed = capsys.readouterr()
     assert printed.out.startswith("40 mentions of 20 documents; ") and "acc@1" not in printed.out
     assert printed.err.splitlines()[-1] == f"[evaluate] would be written to {tmp_path / 'report'}"
@@ -155,7 +224,10 @@ def test_mistakes_are_told_in_a_sentence(tmp_path, without_cross_encoder):
     rows = unordered_rows(40, 20)
     del rows[3]["cui"]
     words = "--lists", write_lists(tmp_path / "test.jsonl", rows), "--output"
-    for output, named in ((tmp_path / "report", "test.jsonl:4: cui"), (tmp_path, f"{tmp_path} already exists")):
+    for output, named in (
+        (tmp_path / "report", "test.jsonl:4: cui"),
+        (tmp_path, f"{tmp_path} already exists"),
+    ):
         with pytest.raises(UserError, match=named):
             run_script("evaluate", without_cross_encoder, *words, output)
     assert not (tmp_path / "report").exists()

@@ -43,7 +43,8 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
     assert key == linker.retriever.index_key == lists.index_keys[0] != ""
     # The run's own lists have all inputs, save where a mention has no type.
     assert (decided.models == 0).tolist() == lists.types.is_known.tolist()
-    text, kind = lists.mentions[0], list(lists.types[0])
+    text = lists.mentions[0]
+    kind = list(lists.types[0])
     (items,) = linker.candidates(linker.read([text]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -58,9 +59,13 @@ def test_a_service_trusts_the_scores_of_its_own_index(linker):
     (items,) = linker.candidates(linker.read(["renal failure"]))
     asked = {"mention": "renal failure", "entity_type": "T047"}
     sent = [
-        asked | {"candidates": candidates} for candidates in (items, [item | {"index_key": "x"} for item in items])
+        asked | {"candidates": candidates}
+        for candidates in (items, [item | {"index_key": "x"} for item in items])
     ]
-    with TestClient(create_app(linker.reranker, ServingArguments(), linker)) as client, warnings.catch_warnings():
+    with (
+        TestClient(create_app(linker.reranker, ServingArguments(), linker)) as client,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         (linked,) = client.post("/link", json={"mentions": [asked], "top": 99}).json()
         ranked = client.post("/rank", json={"mentions": sent}).json()
@@ -82,8 +87,13 @@ def test_a_concept_is_described_by_the_dictionary(finished, linker):
 def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     document = "Colds are common. A cold, or common cold, is mild."
     queries = linker.read(["cold", "cold"], [document] * 2, [20, None])
-    assert queries.lefts[0] == "Colds are common. A " and queries.rights[0] == ", or common cold, is mild."
-    assert queries == linker.read(["cold"] * 2, lefts=[queries.lefts[0]] * 2, rights=[queries.rights[0]] * 2)
+    assert (
+        queries.lefts[0] == "Colds are common. A "
+        and queries.rights[0] == ", or common cold, is mild."
+    )
+    assert queries == linker.read(
+        ["cold"] * 2, lefts=[queries.lefts[0]] * 2, rights=[queries.rights[0]] * 2
+    )
     with pytest.raises(ValueError, match="'fever' is not in its document$"):
         linker.read(["fever"], [document])
     with pytest.raises(ValueError, match="'cold' is not in its document at character 3"):
@@ -134,11 +144,18 @@ def test_equal_mentions_are_searched_once(linker, monkeypatch):
     assert searched == ["cold", "fever"] and lists[0] == lists[2] != lists[1]
 
 
-def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finished, linker, tmp_path):
+def test_an_exported_index_and_the_model_are_all_that_is_needed(
+    scripts, finished, linker, tmp_path
+):
     target = tmp_path / "index"
     outcome = scripts.run("export_index", scripts.recipe, "--index_folder", target)
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
-    assert {path.name for path in target.iterdir()} == {"concepts", "index", "encoder", "index.json"}
+    assert {path.name for path in target.iterdir()} == {
+        "concepts",
+        "index",
+        "encoder",
+        "index.json",
+    }
     assert not (target / "concepts" / "relations.npy").exists()
     model = linker.reranker.save_pretrained(tmp_path / "model")
     # The encoder's own folder is not there any more.
@@ -155,7 +172,9 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finishe
     assert again.code == 2 and "already exists" in again.errors[0]
 
 
-def test_an_exported_index_is_linked_on_one_file_system_and_copied_to_another(finished, tmp_path, monkeypatch):
+def test_an_exported_index_is_linked_on_one_file_system_and_copied_to_another(
+    finished, tmp_path, monkeypatch
+):
     source = finished.folder / "concepts" / "manifest.json"
     export_index(finished.folder, tmp_path / "linked")
     assert (tmp_path / "linked" / "concepts" / "manifest.json").samefile(source)
@@ -191,7 +210,9 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     with pytest.warns(UserWarning, match="not the index .* calibrated with"):
         other = ConceptLinker.from_pretrained(model, mixed, device="cpu")
     with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
-        assert {item.model_name for item in other.link("renal failure", entity_type="T047")} == {"names"}
+        assert {item.model_name for item in other.link("renal failure", entity_type="T047")} == {
+            "names"
+        }
 
 
 def test_a_run_folder_that_is_missing_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):

@@ -32,7 +32,12 @@ def client(reranker):
 
 @pytest.mark.parametrize("key", ["entity", "mention"])
 def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, client, key):
-    lines = (folder / "my_lists.jsonl").read_bytes().replace(b'"entity"', f'"{key}"'.encode()).splitlines()
+    lines = (
+        (folder / "my_lists.jsonl")
+        .read_bytes()
+        .replace(b'"entity"', f'"{key}"'.encode())
+        .splitlines()
+    )
     body = b'{"mentions": [%s]}' % b",".join(lines)
     answer = client.post("/rank", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
@@ -40,15 +45,24 @@ def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, client, ke
 
 
 @pytest.mark.filterwarnings("ignore:missing inputs")
-def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowest(folder, reranker, client):
+def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowest(
+    folder, reranker, client
+):
     whole, partly = read_lists(folder)[:2]
     del partly["candidates"][3]["sapbert_score"]
     lowest = min(item["sapbert_score"] for item in partly["candidates"] if "sapbert_score" in item)
-    filled = partly | {"candidates": [{"sapbert_score": lowest} | item for item in partly["candidates"]]}
-    bare = {"entity": "cold", "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]}
+    filled = partly | {
+        "candidates": [{"sapbert_score": lowest} | item for item in partly["candidates"]]
+    }
+    bare = {
+        "entity": "cold",
+        "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}],
+    }
     expected = reranker.rerank_batch(["cold"], [filled["candidates"]])
     with pytest.warns(UserWarning, match="sapbert_score: candidates"):
-        found = client.post("/rank", json={"mentions": [whole, partly | {"entity": "cold"}, bare]}).json()
+        found = client.post(
+            "/rank", json={"mentions": [whole, partly | {"entity": "cold"}, bare]}
+        ).json()
     assert_alike([found[1]], expected)
     assert [items[0]["model_name"] for items in found] == ["all", "all", "names"]
 
@@ -62,20 +76,29 @@ def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, mon
     nlp = spacy.blank("en")
     nlp.add_pipe("entity_ruler").add_patterns([{"label": "X", "pattern": row["entity"]}])
     text = f"A {row['entity']} and no other word."
-    Span.set_extension("listed", getter=lambda entity: {row["entity"]: row["candidates"]}.get(entity.text), force=True)
+    Span.set_extension(
+        "listed",
+        getter=lambda entity: {row["entity"]: row["candidates"]}.get(entity.text),
+        force=True,
+    )
     nlp.add_pipe("umls_reranker", config={"model": "my_model", "candidates": "listed"})
     (entity,) = nlp(text).ents
     assert_decided_by_all([entity._.umls], reranker, [row])
     top = reranker.rerank(row["entity"], row["candidates"])[0]
     assert entity.kb_id_ == (top.cui if top.accepted else "")
-    nlp.replace_pipe("umls_reranker", "umls_reranker", config={"model": "my_model", "candidates": "absent"})
-    with pytest.raises(UserError, match=r"no component has set entity\._\.absent, the candidates to rank"):
+    nlp.replace_pipe(
+        "umls_reranker", "umls_reranker", config={"model": "my_model", "candidates": "absent"}
+    )
+    with pytest.raises(
+        UserError, match=r"no component has set entity\._\.absent, the candidates to rank"
+    ):
         nlp(text)
 
 
 def watched(folder, rows, capsys):
     """Exit code and output of monitor on the predictions of rows."""
-    lists, predictions = write_lists(folder / "watched.jsonl", rows), folder / "predictions.jsonl"
+    lists = write_lists(folder / "watched.jsonl", rows)
+    predictions = folder / "predictions.jsonl"
     run_script("rerank", folder / "my_model", lists, predictions, "--overwrite", "--device", "cpu")
     capsys.readouterr()
     return run_script("monitor", folder / "my_model", predictions), capsys.readouterr().out

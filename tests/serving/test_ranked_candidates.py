@@ -10,11 +10,19 @@ from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.serving.bulk import RANKED_SCHEMA
 from umls_reranker.serving.linker import LinkedConcept
-from umls_reranker.serving.rows import RANKED_TYPE, RankedCandidate, ranked_candidates, ranked_column
+from umls_reranker.serving.rows import (
+    RANKED_TYPE,
+    RankedCandidate,
+    ranked_candidates,
+    ranked_column,
+)
 
 CANDIDATES = [[{"name": "cold", "cui": "C1"}, {"name": "flu", "cui": None}], [], ["ague"]]
 ROWS = [
-    [("flu", None, 1, -2.0, 0.75, 0.5, "medium", True), ("cold", "C1", 2, None, 0.25, -0.5, "reject", False)],
+    [
+        ("flu", None, 1, -2.0, 0.75, 0.5, "medium", True),
+        ("cold", "C1", 2, None, 0.25, -0.5, "reject", False),
+    ],
     [],
     [("ague", None, 1, 3.5, 1.0, 1.0, "high", True)],
 ]
@@ -40,7 +48,18 @@ def decided():
 
 
 def expected():
-    keys = ("name", "cui", "rank", "logit", "score", "margin", "tier", "accepted", "model_name", "scored")
+    keys = (
+        "name",
+        "cui",
+        "rank",
+        "logit",
+        "score",
+        "margin",
+        "tier",
+        "accepted",
+        "model_name",
+        "scored",
+    )
     return [
         [dict(zip(keys, (*row, *ending), strict=True)) for row in rows]
         for rows, ending in zip(ROWS, FALLBACKS, strict=True)
@@ -49,9 +68,15 @@ def expected():
 
 def test_objects_rows_and_arrow_hold_the_same(decided):
     lists, decisions, names = decided
-    ranked = ranked_candidates(lists, decisions, [item for items in CANDIDATES for item in items], names)
+    ranked = ranked_candidates(
+        lists, decisions, [item for items in CANDIDATES for item in items], names
+    )
     assert [[item.as_row() for item in items] for items in ranked] == expected()
-    assert [[item.candidate for item in items] for items in ranked] == [CANDIDATES[0][::-1], [], ["ague"]]
+    assert [[item.candidate for item in items] for items in ranked] == [
+        CANDIDATES[0][::-1],
+        [],
+        ["ague"],
+    ]
     column = ranked_column(lists, decisions, names)
     column.validate(full=True)
     assert column.type == pa.list_(RANKED_TYPE) and column.to_pylist() == expected()

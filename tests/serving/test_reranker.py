@@ -25,7 +25,8 @@ from umls_reranker.hub.model_folder import model_files
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 
-DISEASE, DRUG = "T047", "T121"
+DISEASE = "T047"
+DRUG = "T121"
 
 
 @dataclass
@@ -52,7 +53,10 @@ class GivenScores:
 
     def score(self, mentions, names, lefts=None, rights=None, desc=None):
         self.calls.append(list(zip(mentions, names, lefts, rights, strict=True)))
-        truncated = sum("long" in mention or "long" in name for mention, name in zip(mentions, names, strict=True))
+        truncated = sum(
+            "long" in mention or "long" in name
+            for mention, name in zip(mentions, names, strict=True)
+        )
         return Scores(np.array([self.logits[name] for name in names], np.float32), truncated)
 
 
@@ -88,9 +92,19 @@ def random_lists(count, seed=0):
     def text():
         return "".join(choose.choices("abcdefghi ", k=choose.randrange(2, 15))) + "x"
 
-    lists = [[{"name": text(), "cui": f"C{i}"} for i in range(choose.randrange(8))] for _ in range(count)]
-    types = [choose.choice([None, DISEASE, [DRUG, DISEASE], "pathologic function"]) for _ in range(count)]
-    return [text() for _ in range(count)], lists, types, [text() for _ in range(count)], [text() for _ in range(count)]
+    lists = [
+        [{"name": text(), "cui": f"C{i}"} for i in range(choose.randrange(8))] for _ in range(count)
+    ]
+    types = [
+        choose.choice([None, DISEASE, [DRUG, DISEASE], "pathologic function"]) for _ in range(count)
+    ]
+    return (
+        [text() for _ in range(count)],
+        lists,
+        types,
+        [text() for _ in range(count)],
+        [text() for _ in range(count)],
+    )
 
 
 # Ranks, margins and decisions
@@ -111,14 +125,22 @@ def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_
     def answers(ranked):
         return [(item.name, item.logit, item.scored) for item in ranked]
 
-    cross_encoder, names = GivenScores({"cold": 1.0, "flu": 2.0}), ["flu", "cold"]
+    cross_encoder = GivenScores({"cold": 1.0, "flu": 2.0})
+    names = ["flu", "cold"]
     reranker = UMLSReranker(cross_encoder, with_cut(), None, {})
     ranked = reranker.rerank("cold", names)
-    assert answers(ranked) == [("cold", 1.0, 1), ("flu", None, 1)] and len(cross_encoder.calls[0]) == 1
+    assert (
+        answers(ranked) == [("cold", 1.0, 1), ("flu", None, 1)] and len(cross_encoder.calls[0]) == 1
+    )
     assert ranked[1].score == pytest.approx(1 / (2 + np.exp(10.0)))
     whole = [("cold", 1.0, 2), ("flu", 2.0, 2)]
     assert answers(reranker.rerank("cold", names, exhaustive=True)) == whole
-    assert answers(UMLSReranker(cross_encoder, with_cut(), None, {}, exhaustive=True).rerank("cold", names)) == whole
+    assert (
+        answers(
+            UMLSReranker(cross_encoder, with_cut(), None, {}, exhaustive=True).rerank("cold", names)
+        )
+        == whole
+    )
 
 
 def test_a_deployment_may_accept_the_high_tier_alone(folder):
@@ -159,7 +181,9 @@ def test_tiers_follow_the_thresholds_of_the_type(entity_type):
 )
 def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(recwarn, entity_type, accepted):
     table = fit_thresholds()
-    between = (max(table.for_type(DISEASE).accept, table.for_type().accept) + table.for_type(DRUG).accept) / 2
+    between = (
+        max(table.for_type(DISEASE).accept, table.for_type().accept) + table.for_type(DRUG).accept
+    ) / 2
     assert probabilities(a=between).rerank("mention", ["a"], entity_type)[0].accepted is accepted
     assert not recwarn.list
 
@@ -167,9 +191,17 @@ def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(recwarn, entity
 def test_an_unknown_type_warns_and_takes_the_default():
     row = fit_thresholds().for_type()
     reranker = probabilities(a=row.accept + 1e-6)
-    types = ["T999", ["nonsense", DRUG], "x" * 100_000, "T999", *(f"T{number}" for number in range(900, 950))]
+    types = [
+        "T999",
+        ["nonsense", DRUG],
+        "x" * 100_000,
+        "T999",
+        *(f"T{number}" for number in range(900, 950)),
+    ]
     with pytest.warns(UserWarning, match="'T999', 'nonsense', .* and 50 more") as caught:
-        ((best,), (known,), *_) = reranker.rerank_batch(["mention"] * len(types), [["a"]] * len(types), types)
+        ((best,), (known,), *_) = reranker.rerank_batch(
+            ["mention"] * len(types), [["a"]] * len(types), types
+        )
     assert len(caught) == 1 and caught[0].filename == __file__ and len(str(caught[0].message)) < 400
     assert best.accepted and best.tier == "medium"
     assert not known.accepted and known.tier == "low"
@@ -198,7 +230,9 @@ def test_names_mappings_and_objects_give_the_same_scores(reranker):
     results = {form: reranker.rerank("a cold", candidates) for form, candidates in forms.items()}
     for form, ranked in results.items():
         assert [item.name for item in ranked] == [item.name for item in results["name"]]
-        assert [item.logit for item in ranked] == pytest.approx([item.logit for item in results["name"]])
+        assert [item.logit for item in ranked] == pytest.approx(
+            [item.logit for item in results["name"]]
+        )
         for item in ranked:
             position = names.index(item.name)
             assert item.candidate is forms[form][position]
@@ -223,7 +257,8 @@ def test_a_column_that_is_no_list_is_refused(reranker, position, column):
     columns[position] = column
     name = ("entities", "candidates", "entity_types", "lefts", "rights")[position]
     if name == "candidates":
-        name, column = "candidates are a", "m"
+        name = "candidates are a"
+        column = "m"
     with pytest.raises(TypeError, match=f"^{name}.* {type(column).__name__}"):
         reranker.rerank_batch(*columns)
     columns[position] = []
@@ -289,22 +324,38 @@ def test_context_reaches_the_scorer():
 # What the model reads and who came without
 
 
-FULL = {"name": "cold", "cui": "C1", "preferred_name": "Common Cold", "definition": "", "retrieval_score": 0.5}
+FULL = {
+    "name": "cold",
+    "cui": "C1",
+    "preferred_name": "Common Cold",
+    "definition": "",
+    "retrieval_score": 0.5,
+}
 ALL_BUT_CUIS = ("preferred_name", "definition", "context", "entity_type", "retrieval_score")
-READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), context_tokens=8, mention_types=True)
+READ_ALL = PairTemplate(
+    candidate_fields=("preferred_name", "definition"), context_tokens=8, mention_types=True
+)
 
 
 def reading_everything(index_key: str = "") -> UMLSReranker:
     """Sure of every candidate, of which it reads all there is."""
-    fusion = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "mention_concept_prior": 1.0}, {}, -20.0)
+    fusion = FeatureFusion(
+        {"cross_encoder": 1.0, "retrieval": 1.0, "mention_concept_prior": 1.0}, {}, -20.0
+    )
     fallback = FeatureFusion({"cross_encoder": 1.0, "mention_concept_prior": 1.0}, {}, -20.0)
     counts = StringCounts.fit([("cold", "C1", [DISEASE])])
-    nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"cross_encoder": 1.0, "exact_name": 1.0}, {}, -20.0)
+    nothing = uncertified(fit_thresholds())
+    bare = FeatureFusion({"cross_encoder": 1.0, "exact_name": 1.0}, {}, -20.0)
     models = [
         CalibratedModel(fusion=fusion, thresholds=fit_thresholds()),
-        CalibratedModel(fusion=fallback, thresholds=nothing, missing=("retrieval_score",), name="names and CUIs"),
         CalibratedModel(
-            fusion=fallback, thresholds=fit_thresholds(), missing=ALL_BUT_CUIS, name="names and CUIs, no type"
+            fusion=fallback, thresholds=nothing, missing=("retrieval_score",), name="names and CUIs"
+        ),
+        CalibratedModel(
+            fusion=fallback,
+            thresholds=fit_thresholds(),
+            missing=ALL_BUT_CUIS,
+            name="names and CUIs, no type",
         ),
         CalibratedModel(fusion=bare, missing=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
     ]
@@ -314,17 +365,26 @@ def reading_everything(index_key: str = "") -> UMLSReranker:
 
 
 def uncertified(table: ThresholdTable) -> ThresholdTable:
-    return ThresholdTable({node: replace(row, high=None) for node, row in table.rows.items()}, table.hierarchy)
+    return ThresholdTable(
+        {node: replace(row, high=None) for node, row in table.rows.items()}, table.hierarchy
+    )
 
 
 def test_a_mention_that_comes_with_everything_is_high_without_a_word(recwarn):
     # The dictionary has no definition of the first; that is known, and nothing is missing.
-    candidates = [FULL, FULL | {"name": "flu", "cui": "C2", "definition": "a virus", "retrieval_score": 0.0}]
+    candidates = [
+        FULL,
+        FULL | {"name": "flu", "cui": "C2", "definition": "a virus", "retrieval_score": 0.0},
+    ]
     best = reading_everything().rerank("cold", candidates, DISEASE, "a ", "")[0]
     assert best.tier == "high" and not recwarn.list
 
 
-DECIDES = {"retrieval_score": "names and CUIs", "definition": "names and CUIs, no type", "cui": "names, no type"}
+DECIDES = {
+    "retrieval_score": "names and CUIs",
+    "definition": "names and CUIs, no type",
+    "cui": "names, no type",
+}
 
 
 @pytest.mark.parametrize("key", DECIDES)
@@ -353,7 +413,9 @@ def test_the_cross_encoder_sees_nothing_that_the_model_which_decides_was_fitted_
     whole, fallback = reranker.cross_encoder.calls
     assert whole == [("cold ; Disease or Syndrome", "cold ; Common Cold", "a ", "")]
     assert fallback == [("cold", "cold", "", "")] * 2
-    assert {item.model_name for item in ranked} == {"names and CUIs, no type"} and ranked[0].cui == "C1"
+    assert {item.model_name for item in ranked} == {"names and CUIs, no type"} and ranked[
+        0
+    ].cui == "C1"
 
 
 def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
@@ -369,7 +431,12 @@ def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
         alone = [reading_everything().rerank(*row) for row in rows]
     assert_alike(together, alone)
     decided_by = [{(item.model_name, item.tier) for item in ranked[:1]} for ranked in alone]
-    assert decided_by == [{("all", "high")}, {("names and CUIs", "medium")}, {("names, no type", "medium")}, set()]
+    assert decided_by == [
+        {("all", "high")},
+        {("names and CUIs", "medium")},
+        {("names, no type", "medium")},
+        set(),
+    ]
 
 
 @pytest.mark.parametrize("score", [25.1, float("nan")])
@@ -388,9 +455,13 @@ def test_rank_is_that_of_a_cross_encoder_with_probabilities(reranker):
     names = ["Cold Temperature", "Common Cold", "Fever"]
     ranked = reranker.rerank("cold", names)
     found = reranker.rank("cold", names, return_documents=True)
-    assert [(names[item["corpus_id"]], item["text"]) for item in found] == [(item.name, item.name) for item in ranked]
+    assert [(names[item["corpus_id"]], item["text"]) for item in found] == [
+        (item.name, item.name) for item in ranked
+    ]
     assert [item["score"] for item in found] == [item.score for item in ranked]
-    assert reranker.rank("cold", names, top_k=1) == [{key: found[0][key] for key in ("corpus_id", "score")}]
+    assert reranker.rank("cold", names, top_k=1) == [
+        {key: found[0][key] for key in ("corpus_id", "score")}
+    ]
 
 
 def test_a_batch_gives_what_single_calls_give(tmp_path):
@@ -402,7 +473,11 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     reranker.reset_statistics()
     single = [reranker.rerank(*row) for row in zip(*columns, strict=True)]
     assert_alike(batch, single)
-    assert all(one.candidate in items for items, ranked in zip(columns[1], batch, strict=True) for one in ranked)
+    assert all(
+        one.candidate in items
+        for items, ranked in zip(columns[1], batch, strict=True)
+        for one in ranked
+    )
     alone = reranker.get_statistics()
     assert in_batch["tiers"] == alone["tiers"] and in_batch["candidates"] == alone["candidates"]
 
@@ -411,12 +486,24 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
 def test_no_text_of_a_call_outlives_it(reranker, kind):
     model = reranker if kind == "cross-encoder" else UMLSReranker.from_pretrained(kind)
     text = uuid4().hex
-    model.rerank(f"left {text} of", [{"name": f"{text} {name}", "cui": "C0000001"} for name in ("cold", "flu")], None)
+    model.rerank(
+        f"left {text} of",
+        [{"name": f"{text} {name}", "cui": "C0000001"} for name in ("cold", "flu")],
+        None,
+    )
     gc.collect()
     tracked = gc.get_objects()
     # A dictionary of texts alone is not tracked.
-    containers = [item for item in (*tracked, *gc.get_referents(*tracked)) if type(item) in (dict, list, tuple)]
-    kept = (value for item in containers for value in (*item, *(item.values() if type(item) is dict else ())))
+    containers = [
+        item
+        for item in (*tracked, *gc.get_referents(*tracked))
+        if type(item) in (dict, list, tuple)
+    ]
+    kept = (
+        value
+        for item in containers
+        for value in (*item, *(item.values() if type(item) is dict else ()))
+    )
     assert not any(type(value) is str and text in value for value in kept)
 
 
@@ -438,13 +525,17 @@ def test_many_threads_get_the_results_of_one(folder, reranker):
 
 
 def test_scores_are_those_of_the_folder(reranker):
-    ranked = reranker.rerank("cold", [{"name": "common cold", "cui": "C1"}, {"name": "heat", "cui": "C2"}], DISEASE)
+    ranked = reranker.rerank(
+        "cold", [{"name": "common cold", "cui": "C1"}, {"name": "heat", "cui": "C2"}], DISEASE
+    )
     row = fit_thresholds().for_type(DISEASE)
     for item in ranked:
         assert isinstance(item, RankedCandidate)
         assert item.score == pytest.approx(1 / (1 + np.exp(-(0.8 * item.logit + 0.5))))
         assert item.tier == row.tier(item.score)
-    assert reranker.info["dtype"] == "float32" and reranker.cross_encoder.encoder.template == PairTemplate(32)
+    assert reranker.info[
+        "dtype"
+    ] == "float32" and reranker.cross_encoder.encoder.template == PairTemplate(32)
 
 
 def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):
@@ -452,7 +543,9 @@ def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):
     (folder / "manifest.json").write_text("{}")
     saved = reranker.save_pretrained(tmp_path / "deep" / "saved")
     (folder / "manifest.json").unlink()
-    assert [path.name for path in sorted(saved.iterdir())] == [path.name for path in model_files(folder)]
+    assert [path.name for path in sorted(saved.iterdir())] == [
+        path.name for path in model_files(folder)
+    ]
     again = UMLSReranker.from_pretrained(saved, device="cpu", dtype="float32")
     assert_alike(again.rerank_batch(*columns), reranker.rerank_batch(*columns))
     assert again.thresholds.to_dict() == reranker.thresholds.to_dict()
@@ -460,7 +553,9 @@ def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):
 
 def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path, monkeypatch):
     tiny_reranker(tmp_path / "model")
-    with pytest.raises(UserError, match=re.escape(f"is a run folder; use its model, {tmp_path / 'model'}")):
+    with pytest.raises(
+        UserError, match=re.escape(f"is a run folder; use its model, {tmp_path / 'model'}")
+    ):
         UMLSReranker.from_pretrained(tmp_path)
     # Not the working directory, which may hold a model.
     monkeypatch.chdir(tmp_path / "model")
@@ -469,4 +564,6 @@ def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path, monkeypatch
     with pytest.raises(UserError, match="no name"):
         UMLSReranker.from_pretrained(".").save_pretrained("")
     loaded = repr(UMLSReranker.from_pretrained(tmp_path / "model", accept_tier="high"))
-    assert loaded.startswith(f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high'); the high tier is ")
+    assert loaded.startswith(
+        f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high'); the high tier is "
+    )

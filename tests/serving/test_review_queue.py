@@ -13,11 +13,21 @@ from umls_reranker.serving.statistics import read_ranked
 
 def ranked_row(entity="cold", margin=0.5, document="d1", number="m1", **fields):
     """A row with two candidates, of which the second is ranked first."""
-    row = {"doc_id": document, "mention_id": number, "entity": entity, "entity_type": ["T047", "T046"]}
-    row["candidates"] = [{"name": "A", "cui": "C1", "own_score": 0.9}, {"name": "B", "cui": "C2", "own_score": 0.8}]
+    row = {
+        "doc_id": document,
+        "mention_id": number,
+        "entity": entity,
+        "entity_type": ["T047", "T046"],
+    }
+    row["candidates"] = [
+        {"name": "A", "cui": "C1", "own_score": 0.9},
+        {"name": "B", "cui": "C2", "own_score": 0.8},
+    ]
     about = {"margin": margin, "tier": "medium", "accepted": True}
     row["ranked"] = [{"name": "B", "cui": "C2", "rank": 1, "score": 0.7, **about}]
-    row["ranked"] += [{"name": "A", "cui": "C1", "rank": 2, "score": 0.2, **about, "margin": -margin}]
+    row["ranked"] += [
+        {"name": "A", "cui": "C1", "rank": 2, "score": 0.2, **about, "margin": -margin}
+    ]
     return row | fields
 
 
@@ -37,7 +47,9 @@ def test_the_most_doubtful_come_first_and_each_string_once():
 
 
 def test_a_share_is_drawn_at_random_and_nothing_thins_it():
-    rows = [ranked_row("same", 0.99) for _ in range(30)] + [ranked_row(f"b{n}", 0.01) for n in range(30)]
+    rows = [ranked_row("same", 0.99) for _ in range(30)] + [
+        ranked_row(f"b{n}", 0.01) for n in range(30)
+    ]
     selected = select_for_review(rows, 60, random_share=1 / 3, seed=1)
     drawn = [row for row in selected if row["is_random_sample"]]
     assert selected[:20] == drawn and 4 <= entities(drawn).count("same") <= 16
@@ -58,7 +70,10 @@ def test_a_queue_holds_rows_of_lists(tmp_path):
 def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
     second = ranked_row("naïve", number="m2", candidates=["A", "B"], mention_id=None)
     further = [ranked_row(str(gold), cui=gold, number=str(gold)) for gold in GOLD]
-    write_queue(select_for_review([ranked_row(), second, *further], 9, random_share=0.0), tmp_path / "sheet.csv")
+    write_queue(
+        select_for_review([ranked_row(), second, *further], 9, random_share=0.0),
+        tmp_path / "sheet.csv",
+    )
     with (tmp_path / "sheet.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["name"], line["rank"], line["probability"]) for line in lines[:2]] == [
@@ -70,7 +85,8 @@ def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
         writer = csv.DictWriter(file, lines[0].keys())
         writer.writeheader()
         writer.writerows(lines)
-    first, other, *rest = [row for batch in read_rows(tmp_path / "sheet.csv") for row in batch.mappings()]
+    (batch,) = read_rows(tmp_path / "sheet.csv")
+    first, other, *rest = batch.mappings()
     assert [row["cui"] for row in rest] == ["C1", "D1", [["D1", "D2"], ["D3"]]]
     assert (first["cui"], first["entity_type"]) == ("C1", ["T047", "T046"])
     assert [item["own_score"] for item in first["candidates"]] == [0.9, 0.8]
@@ -83,9 +99,21 @@ def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
         "{",
         "[" * 100_000,
         json.dumps(ranked_row(entity="")),
-        json.dumps(ranked_row(ranked=[{"name": "A", "score": 0.5, "margin": 0.5, "tier": "sure", "accepted": True}])),
-        json.dumps(ranked_row(ranked=[{"name": "A", "score": 7, "margin": 0.5, "tier": "high", "accepted": True}])),
-        json.dumps(ranked_row(ranked=[{"name": "A", "score": 0.5, "tier": "high", "accepted": True}])),
+        json.dumps(
+            ranked_row(
+                ranked=[
+                    {"name": "A", "score": 0.5, "margin": 0.5, "tier": "sure", "accepted": True}
+                ]
+            )
+        ),
+        json.dumps(
+            ranked_row(
+                ranked=[{"name": "A", "score": 7, "margin": 0.5, "tier": "high", "accepted": True}]
+            )
+        ),
+        json.dumps(
+            ranked_row(ranked=[{"name": "A", "score": 0.5, "tier": "high", "accepted": True}])
+        ),
     ],
 )
 def test_a_line_that_is_no_ranked_row_is_named(tmp_path, line):
@@ -97,5 +125,7 @@ def test_a_line_that_is_no_ranked_row_is_named(tmp_path, line):
 
 def test_rows_with_an_error_are_left_out(tmp_path):
     path = tmp_path / "log.jsonl"
-    path.write_text(json.dumps({"entity": "", "error": "is blank"}) + "\n" + json.dumps(ranked_row()) + "\n")
+    path.write_text(
+        json.dumps({"entity": "", "error": "is blank"}) + "\n" + json.dumps(ranked_row()) + "\n"
+    )
     assert list(read_ranked(path)) == [ranked_row()]

@@ -17,7 +17,9 @@ from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.hub.export import export_onnx
 
 pytest_plugins = ["pipeline_fixtures"]
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it to stop")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows ends a process without asking it to stop"
+)
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
 
@@ -41,17 +43,25 @@ def long_deadline(tmp_path):
     return tmp_path
 
 
-def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(finished, recipe, long_deadline):
+def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
+    finished, recipe, long_deadline
+):
     # A batch is taken when it is full, or after ten seconds.
     service = Service(recipe, "--batch_mentions", 12, path=long_deadline)
     try:
         linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
         queries = [f"cold {number}" for number in range(12)]
-        with httpx.Client(base_url=service.url, timeout=60) as client, ThreadPoolExecutor(12) as pool:
+        with (
+            httpx.Client(base_url=service.url, timeout=60) as client,
+            ThreadPoolExecutor(12) as pool,
+        ):
             info = client.get("/info").json()
             assert info["links"] and info["model_id"] == str(finished.folder / "model")
             answers = list(
-                pool.map(lambda query: client.post("/rerank", json={"query": query, "texts": NAMES}), queries)
+                pool.map(
+                    lambda query: client.post("/rerank", json={"query": query, "texts": NAMES}),
+                    queries,
+                )
             )
             for query, answer in zip(queries, answers, strict=True):
                 # /rerank gives a score by the cross-encoder to every text.
@@ -70,9 +80,12 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(fi
 
             # One fewer than a batch: these wait, and are in flight when the end comes.
             last = [
-                pool.submit(client.post, "/rerank", json={"query": query, "texts": NAMES}) for query in queries[1:]
+                pool.submit(client.post, "/rerank", json={"query": query, "texts": NAMES})
+                for query in queries[1:]
             ]
-            while "umls_reranker_service_mentions_in_flight 11.0" not in client.get("/metrics").text:
+            while (
+                "umls_reranker_service_mentions_in_flight 11.0" not in client.get("/metrics").text
+            ):
                 assert not all(future.done() for future in last)
             service.process.send_signal(signal.SIGTERM)
             assert [future.result().status_code for future in last] == [200] * 11
@@ -90,7 +103,10 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
     no_model = scripts.run("serve", recipe, served_model=tmp_path / "none")
     assert no_model.code == 2 and "neither a local folder nor a Hub repo" in no_model.errors[0]
     limits = scripts.run("serve", recipe, max_request_mentions=600, dry_run=True)
-    assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
+    assert (
+        limits.code == 2
+        and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
+    )
 
 
 def test_a_model_is_served_without_a_recipe(scripts, tmp_path):
@@ -115,9 +131,14 @@ def without_torch(tmp_path_factory):
     (listed,) = re.findall(r"^pip install (fastapi .*)$", guide, re.MULTILINE)
     config = ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
-    required = {Requirement(line).name for line in config["options"]["install_requires"].split("\n")[1:]}
+    required = {
+        Requirement(line).name for line in config["options"]["install_requires"].split("\n")[1:]
+    }
     modules = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
-    hidden = {modules.get(name, name) for name in required - set(listed.split())} | {"pandas", "sentence_transformers"}
+    hidden = {modules.get(name, name) for name in required - set(listed.split())} | {
+        "pandas",
+        "sentence_transformers",
+    }
     assert {"torch", "datasets", "accelerate", "scipy"} <= hidden
     folder = tmp_path_factory.mktemp("hidden")
     (folder / "sitecustomize.py").write_text(
@@ -132,12 +153,20 @@ def test_a_cross_encoder_in_onnx_is_served_without_torch(exported, without_torch
     service = Service(exported, "--backend", "onnx", path=without_torch)
     try:
         with httpx.Client(base_url=service.url, timeout=60) as client:
-            mention = {"mention": "cold", "candidates": [{"name": name} for name in NAMES], "entity_type": "T047"}
+            mention = {
+                "mention": "cold",
+                "candidates": [{"name": name} for name in NAMES],
+                "entity_type": "T047",
+            }
             rows = client.post("/rank", json={"mentions": [mention]}).json()[0]
-            expected = UMLSReranker.from_pretrained(exported, backend="onnx").rerank("cold", NAMES, "T047")
+            expected = UMLSReranker.from_pretrained(exported, backend="onnx").rerank(
+                "cold", NAMES, "T047"
+            )
             assert_alike([rows], [expected])
             assert client.get("/info").json()["model_dtype"] == "float32"
-            assert client.get("/metrics").status_code == client.get("/openapi.json").status_code == 200
+            assert (
+                client.get("/metrics").status_code == client.get("/openapi.json").status_code == 200
+            )
         assert service.stop() == 0
     finally:
         service.process.kill()

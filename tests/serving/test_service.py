@@ -311,11 +311,11 @@ def test_rerank_scores_all_texts_and_rank_those_that_can_win(reranker, monkeypat
     expected = {item.name: item.logit for item in reranker.rerank(NAMES[0], NAMES, exhaustive=True)}
     mention = {"mention": NAMES[0], "candidates": [{"name": name} for name in NAMES]}
     body = {"query": NAMES[0], "texts": NAMES, "raw_scores": True}
-    texts, (ranked,) = (
-        one.json() for one in ask(reranker, ("/rerank", body), ("/rank", {"mentions": [mention]}))
+    texts, ranked = ask(reranker, ("/rerank", body), ("/rank", {"mentions": [mention]}))
+    assert {NAMES[row["index"]]: row["score"] for row in texts.json()} == pytest.approx(
+        expected, abs=1e-5
     )
-    assert {NAMES[row["index"]]: row["score"] for row in texts} == pytest.approx(expected, abs=1e-5)
-    assert [row["scored"] for row in ranked] == [1, 1, 1]
+    assert [row["scored"] for row in ranked.json()[0]] == [1, 1, 1]
 
 
 def test_rank_gives_the_decision_of_the_reranker(reranker):
@@ -421,7 +421,8 @@ class Gate:
     """Holds the reranker until it is opened."""
 
     def __init__(self, reranker, monkeypatch):
-        self.entered, self.open = threading.Event(), threading.Event()
+        self.entered = threading.Event()
+        self.open = threading.Event()
         self.batches = []
         rerank_batch = reranker.rerank_batch
 
@@ -527,20 +528,19 @@ def test_a_client_that_leaves_is_not_ranked(reranker, monkeypatch):
 
     async def work():
         async with running(reranker) as client:
-            first, left, last = (
-                asyncio.create_task(client.post("/rerank", json={"query": "cold", "texts": NAMES}))
-                for _ in range(3)
-            )
+            body = {"query": "cold", "texts": NAMES}
+            tasks = [asyncio.create_task(client.post("/rerank", json=body)) for _ in range(3)]
             await admitted(client, 3)
             await asyncio.to_thread(gate.entered.wait, 30)
-            left.cancel()
+            tasks[1].cancel()
             await asyncio.sleep(0.01)
             gate.open.set()
-            answers = await asyncio.gather(first, last, left, return_exceptions=True)
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
             return answers, client.batcher.in_flight
 
-    (first, last, left), in_flight = asyncio.run(work())
-    assert first.status_code == last.status_code == 200 and isinstance(left, asyncio.CancelledError)
+    answers, in_flight = asyncio.run(work())
+    assert answers[0].status_code == answers[2].status_code == 200
+    assert isinstance(answers[1], asyncio.CancelledError)
     assert in_flight == 0 and sum(gate.batches) in (2, 3)
 
 

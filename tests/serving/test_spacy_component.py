@@ -27,7 +27,9 @@ class CountingLinker:
     def __init__(self):
         self.calls = []
         known = {"T047": "T047", "Disease or Syndrome": "T047"}
-        self.reranker = SimpleNamespace(thresholds=SimpleNamespace(hierarchy=SimpleNamespace(resolve=known.get)))
+        self.reranker = SimpleNamespace(
+            thresholds=SimpleNamespace(hierarchy=SimpleNamespace(resolve=known.get))
+        )
 
     def link_batch(self, mentions, documents, starts, entity_types):
         self.calls.append(list(zip(mentions, documents, starts, entity_types, strict=True)))
@@ -38,14 +40,17 @@ def concept(mention, rank):
     accepted = rank == 1 and mention == "cold"
     tier = "medium" if accepted else "low"
     candidate = {"preferred_name": mention.title(), "semantic_types": ("T047",)}
-    return LinkedConcept(candidate, mention, f"C{len(mention)}", rank, 2.5, 1 / rank, 0.5, tier, accepted)
+    return LinkedConcept(
+        candidate, mention, f"C{len(mention)}", rank, 2.5, 1 / rank, 0.5, tier, accepted
+    )
 
 
 @pytest.fixture
 def linker(monkeypatch):
     from umls_reranker.serving import spacy_component
 
-    linker, opened = CountingLinker(), []
+    linker = CountingLinker()
+    opened = []
 
     def from_pretrained(*arguments, **options):
         opened.append((arguments, options))
@@ -69,7 +74,9 @@ def test_entities_get_their_concepts(linker):
     nlp.get_pipe("entity_ruler").add_patterns([{"label": "X", "pattern": "came"}])
     doc = nlp(TEXT)
     kidney = ("renal failure", TEXT, 13, "Disease or Syndrome")
-    assert linker.calls == [[("cold", TEXT, 2, "T047"), kidney, ("cold", TEXT, 36, "T047"), ("came", TEXT, 41, None)]]
+    assert linker.calls == [
+        [("cold", TEXT, 2, "T047"), kidney, ("cold", TEXT, 36, "T047"), ("came", TEXT, 41, None)]
+    ]
     # It is joined from the tokens each time, which takes long for a long Doc.
     assert len({id(text) for _, text, *_ in linker.calls[0]}) == 1
     first, second, third, _ = doc.ents
@@ -107,7 +114,12 @@ def test_an_abstention_takes_back_what_was_linked_before(linker):
             token.ent_kb_id_ = "C0"
     nlp.get_pipe("umls_reranker")(doc)
     assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4", ""]
-    assert [[row["cui"] for row in entity._.umls] for entity in doc.ents] == [["C4"] * 2, ["C13"] * 2, ["C4"] * 2, []]
+    assert [[row["cui"] for row in entity._.umls] for entity in doc.ents] == [
+        ["C4"] * 2,
+        ["C13"] * 2,
+        ["C4"] * 2,
+        [],
+    ]
 
 
 def test_many_docs_are_linked_in_one_batch_and_keep_their_order(linker):
@@ -124,7 +136,11 @@ def test_a_saved_pipeline_opens_the_same_model(linker, tmp_path):
     nlp = pipeline(revision="v1", types={"KIDNEY": "T047"}, device="cpu", top=3)
     nlp.to_disk(tmp_path / "pipeline")
     again = spacy.load(tmp_path / "pipeline")
-    assert linker.opened[0] == linker.opened[1] == (("org/model", "index", "v1"), {"device": "cpu", "dtype": "auto"})
+    assert (
+        linker.opened[0]
+        == linker.opened[1]
+        == (("org/model", "index", "v1"), {"device": "cpu", "dtype": "auto"})
+    )
     assert again.get_pipe("umls_reranker").types == {"KIDNEY": "T047"}
     assert again(TEXT).ents[0]._.umls == nlp(TEXT).ents[0]._.umls
 
@@ -150,16 +166,25 @@ def test_spacy_finds_the_component_by_its_entry_point(tmp_path):
     (info / "entry_points.txt").write_text(f"[spacy_factories]\n{entry}\n")
     code = "import spacy; spacy.blank('en').add_pipe('umls_reranker')"
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert "UserError: umls_reranker: in the component's config, set model" in result.stderr
 
 
 def test_a_finished_run_is_served_in_a_pipeline(finished):
     nlp = spacy.blank("en")
     nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
-    config = {"model": str(finished.folder / "model"), "index": str(finished.folder), "dtype": "float32"}
+    config = {
+        "model": str(finished.folder / "model"),
+        "index": str(finished.folder),
+        "dtype": "float32",
+    }
     component = nlp.add_pipe("umls_reranker", config=config | {"device": "cpu"})
     doc = nlp(TEXT)
     for entity in doc.ents:
         kind = component._type(entity.label_)
-        assert_alike([entity._.umls], [component.source.linker.link(entity.text, TEXT, entity.start_char, kind)[:5]])
+        assert_alike(
+            [entity._.umls],
+            [component.source.linker.link(entity.text, TEXT, entity.start_char, kind)[:5]],
+        )

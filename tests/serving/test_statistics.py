@@ -82,7 +82,8 @@ def test_decisions_and_the_rows_written_of_them_are_counted_alike(tmp_path):
 
 
 def test_what_prometheus_scrapes():
-    statistics, registry = Statistics(), CollectorRegistry()
+    statistics = Statistics()
+    registry = CollectorRegistry()
     registry.register(StatisticsCollector(statistics))
 
     def samples():
@@ -134,7 +135,8 @@ def test_drift_is_found_and_named():
 
 def test_missing_inputs_and_candidates_are_drift_too():
     scores, names = documents(100, 3)
-    nothing, some = np.zeros(1000, bool), np.arange(1000) % 3 == 0
+    nothing = np.zeros(1000, bool)
+    some = np.arange(1000) % 3 == 0
     before = Histogram.of(scores, nothing, names)
     fewer = before.drift_to(Histogram.of(scores, some, names))
     assert (
@@ -148,11 +150,9 @@ def test_missing_inputs_and_candidates_are_drift_too():
 
 def test_scores_near_one_that_differ_from_fit_to_fit_are_one_cell():
     # Cells of quantiles had edges such as 0.99989.
-    one, other = (
-        Histogram.of(np.full(100, score), np.zeros(100, bool), list(range(100)))
-        for score in (0.8, 0.99999)
-    )
-    assert one.drift_to(other).psi == pytest.approx(0.0)
+    low = Histogram.of(np.full(100, 0.8), np.zeros(100, bool), list(range(100)))
+    high = Histogram.of(np.full(100, 0.99999), np.zeros(100, bool), list(range(100)))
+    assert low.drift_to(high).psi == pytest.approx(0.0)
 
 
 def test_a_reference_is_read_as_it_was_written(tmp_path):

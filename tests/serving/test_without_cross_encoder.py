@@ -15,13 +15,28 @@ from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_en
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.hub import download as download_module
 from umls_reranker.hub.download import BUILT_IN
-from umls_reranker.hub.model_folder import CROSS_ENCODER_FILES, ONNX, changing, model_files, verify_model
+from umls_reranker.hub.model_folder import (
+    CROSS_ENCODER_FILES,
+    ONNX,
+    changing,
+    model_files,
+    verify_model,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-lists"
 HEAVY = ("torch", "transformers", "onnxruntime", "accelerate", "tokenizers")
 # What neither serving nor publishing needs.
-OTHERS = ("datasets", "evaluate", "faiss", "sklearn", "pandas", "rich", "threadpoolctl", "tensorboard")
+OTHERS = (
+    "datasets",
+    "evaluate",
+    "faiss",
+    "sklearn",
+    "pandas",
+    "rich",
+    "threadpoolctl",
+    "tensorboard",
+)
 CANDIDATES = [
     {"name": "Common Cold", "cui": "C0009443", "sapbert_score": 0.9},
     {"name": "cold", "cui": "C0009264", "sapbert_score": 0.8},
@@ -79,10 +94,24 @@ print(json.dumps(answer | {"loaded": loaded}))
 
 @pytest.mark.parametrize("hidden", [(), HEAVY + OTHERS], ids=["installed", "absent"])
 def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
-    expected = [item.as_row() for item in UMLSReranker.from_pretrained(folder).rerank("cold", CANDIDATES, "T047")]
+    expected = [
+        item.as_row()
+        for item in UMLSReranker.from_pretrained(folder).rerank("cold", CANDIDATES, "T047")
+    ]
     with HubServer() as hub:
-        environment = os.environ | hub.environment(tmp_path / "cache", token=WRITER) | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-W", "error::RuntimeWarning", "-c", absent(hidden) + USE, folder]
+        environment = (
+            os.environ
+            | hub.environment(tmp_path / "cache", token=WRITER)
+            | {"PYTHONPATH": str(ROOT)}
+        )
+        command = [
+            sys.executable,
+            "-W",
+            "error::RuntimeWarning",
+            "-c",
+            absent(hidden) + USE,
+            folder,
+        ]
         command += [json.dumps(CANDIDATES), json.dumps(HEAVY)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
         assert done.returncode == 0, done.stderr
@@ -107,7 +136,12 @@ def run_script(name, *words, hidden, cwd):
     environment = os.environ | {"PYTHONPATH": search_path}
     command = [sys.executable, "-m", "umls_reranker", name, *words]
     return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=environment, timeout=240, cwd=cwd
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+        cwd=cwd,
     )
 
 
@@ -150,7 +184,9 @@ def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch
     monkeypatch.setattr(download_module, "BUILT_IN_FOLDER", folder)
     monkeypatch.chdir(tmp_path)
     reranker = UMLSReranker.from_pretrained(BUILT_IN)
-    assert reranker.folder == folder and scores(reranker) == scores(UMLSReranker.from_pretrained(folder))
+    assert reranker.folder == folder and scores(reranker) == scores(
+        UMLSReranker.from_pretrained(folder)
+    )
     assert "v1" in refused(UMLSReranker.from_pretrained, BUILT_IN, "v1")
     # A folder of this name comes first.
     tiny_reranker(tmp_path / BUILT_IN)
