@@ -39,7 +39,8 @@ def test_too_few_documents_say_how_many_are_needed():
 
 
 def test_thresholds_are_tested_downward_until_one_fails():
-    # 400 right at 0.97, 40 wrong at 0.9; then 4,000 right, which do not bring the sequence back to life.
+    # 400 right at 0.97, 40 wrong at 0.9; then 4,000 right, which do not bring the sequence back to
+    # life.
     p = np.repeat([0.97, 0.9, 0.8], [400, 40, 4000])
     threshold = find(p, np.repeat([1, 0, 1], [400, 40, 4000])).threshold
     assert threshold == pytest.approx(0.97, abs=0.002)
@@ -47,7 +48,8 @@ def test_thresholds_are_tested_downward_until_one_fails():
 
 
 def test_labels_have_no_say_in_where_the_sequence_starts():
-    # The most powerful start by scores is 0.97; where it fails nothing is certified, whatever lies above it.
+    # The most powerful start by scores is 0.97; where it fails nothing is certified, whatever lies
+    # above it.
     p = np.repeat([0.999, 0.97], [100, 5000])
     assert find(p, p > 0.98).threshold is None
     assert find(p, p < 0.98).threshold == pytest.approx(0.97, abs=0.002)
@@ -80,7 +82,8 @@ def test_mentions_without_candidates_are_never_accepted():
 
 
 def test_documents_of_equal_mentions_count_once():
-    # 100 documents of 10 equal answers, 3 of them wrong: plenty for 1,000 mentions, too many for 100.
+    # 100 documents of 10 equal answers, 3 of them wrong: plenty for 1,000 mentions, too many for
+    # 100.
     p, documents = np.full(1000, 0.97), np.arange(1000) // 10
     correct = documents >= 3
     assert find(p, correct).threshold is not None
@@ -88,7 +91,8 @@ def test_documents_of_equal_mentions_count_once():
 
 
 def test_scores_alone_get_cut_off_share_and_precision():
-    # 100 documents with two answers at 0.97, of which the last is wrong in five documents, and one at 0.6.
+    # 100 documents with two answers at 0.97, of which the last is wrong in five documents, and one
+    # at 0.6.
     scores, documents = [0.97, 0.97, 0.6] * 100, np.repeat(np.arange(100), 3)
     right = np.array([[True, number >= 1, number % 2 == 0] for number in range(100)]).ravel()
     found = certify(scores, right, documents)
@@ -115,8 +119,8 @@ def test_documents_of_an_earlier_certificate_only_calibrate():
     )
     assert certify(scores, correct, documents).threshold is not None
     many = [0.97, 0.6] * 240, [True, False] * 240, np.repeat(np.arange(240), 2)
-    # A later certificate has a twentieth of the error probability: 117 documents without an error, and the p-value is
-    # an approximation.
+    # A later certificate has a twentieth of the error probability: 117 documents without an error,
+    # and the p-value is an approximation.
     for new, threshold in ((119, True), (116, False)):
         found = certify(*many, certified_before=range(240 - new), attempt=2)
         assert (found.threshold is not None, found.documents, found.documents_needed) == (
@@ -199,8 +203,8 @@ def test_what_cannot_be_certified_is_named(scores, correct, documents, options, 
 
 
 def test_the_guarantee_holds_in_every_regime(benchmark):
-    # If 5 % were broken, more than 9.5 % of 200 draws would have probability 0.4 %. Sizes that differ from draw to
-    # draw take long.
+    # If 5 % were broken, more than 9.5 % of 200 draws would have probability 0.4 %. Sizes that
+    # differ from draw to draw take long.
     rng = np.random.default_rng(7)
     regimes = {
         name: regime

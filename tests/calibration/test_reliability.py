@@ -9,7 +9,6 @@ from umls_reranker.calibration.reliability import (
     calibration_report,
     ece,
     log_loss,
-    reliability_curve,
 )
 from umls_reranker.calibration.resampling import bootstrap_by_document, random_signs
 
@@ -33,11 +32,11 @@ def test_ece_by_hand():
 def test_ece_puts_one_into_the_last_bin():
     assert ece([1.0, 0.0], [1, 0]) == 0.0
     assert ece([1.0, 0.0], [0, 1]) == 1.0
-    np.testing.assert_allclose(reliability_curve([1.0, 0.95], [1, 1], bins=10)["upper"], [1.0])
 
 
 def test_debiased_ece_by_hand():
-    # Two equal-mass bins of four: rates 0.75 and 1, so gaps 0.65 and 0.3; noise 0.75 * 0.25 / 3 and 0.
+    # Two equal-mass bins of four: rates 0.75 and 1, so gaps 0.65 and 0.3; noise 0.75 * 0.25 / 3 and
+    # 0.
     p, y = [0.1] * 4 + [0.7] * 4, [0, 1, 1, 1] + [1] * 4
     plain = (0.65**2 + 0.3**2) / 2
     assert debiased_ece(p, y, bins=2) == pytest.approx(
@@ -62,16 +61,6 @@ def test_agreement_with_scikit_learn():
     assert log_loss(p, y) == pytest.approx(sklearn_log_loss(y, p), abs=1e-12)
     assert np.isfinite(log_loss([0.0, 1.0], [1, 0]))
     assert log_loss([0.0, 1.0], [1, 0], eps=0.25) == pytest.approx(np.log(4))
-
-
-def test_reliability_curve_by_hand():
-    curve = reliability_curve([0.1, 0.3, 0.9], [0, 1, 1], bins=2)
-    np.testing.assert_allclose(curve["lower"], [0.0, 0.5])
-    np.testing.assert_allclose(curve["upper"], [0.5, 1.0])
-    np.testing.assert_array_equal(curve["count"], [2, 1])
-    np.testing.assert_allclose(curve["mean_probability"], [0.2, 0.9])
-    np.testing.assert_allclose(curve["positive_rate"], [0.5, 1.0])
-    np.testing.assert_allclose(curve["standard_error"], [np.sqrt(0.09 + 0.21) / 2, 0.3])
 
 
 def test_an_interval_takes_noise_out_twice_and_holds_the_value():

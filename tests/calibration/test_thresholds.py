@@ -160,7 +160,8 @@ def test_low_is_what_ninety_nine_percent_of_correct_tops_reach():
 
 
 def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certify():
-    # Incorrect below 0.7, so that is where acceptance begins; a third of the mentions may not certify.
+    # Incorrect below 0.7, so that is where acceptance begins; a third of the mentions may not
+    # certify.
     rng = np.random.default_rng(0)
     p, documents = rng.uniform(0.5, 1.0, 1800), rng.integers(0, 200, 1800).astype(str)
     correct, for_certificate = p > 0.7, np.arange(1800) % 3 > 0
@@ -183,7 +184,8 @@ def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
     p = np.tile(np.linspace(0.7, 1.0, 1000), 2)
     drug, documents = np.repeat([False, True], 1000), [str(row // 5) for row in range(2000)]
     types = ["T047"] * 1000 + ["T121"] * 1000
-    # The drugs came without something that the model reads, and are incorrect wherever they are sure.
+    # The drugs came without something that the model reads, and are incorrect wherever they are
+    # sure.
     correct = np.where(drug, p < 0.8, True)
     assert single(p, correct, types, documents).rows["default"].high is None
     kept = single(p, correct, types, documents, complete=~drug)
@@ -192,7 +194,8 @@ def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
 
 
 def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
-    # All 200 top candidates are correct, so that every threshold is certified; the runners-up (0.71) are not.
+    # All 200 top candidates are correct, so that every threshold is certified; the runners-up
+    # (0.71) are not.
     p, top = np.column_stack([np.linspace(0.75, 0.95, 200), np.full(200, 0.71)]), 2 * np.arange(200)
     lists = flat_lists(np.tile([1, 0], 200), None, HIERARCHY, size=2)
     row = fit_thresholds(lists, p.ravel(), top, CalibrationArguments()).rows["default"]

@@ -72,10 +72,13 @@ def test_a_long_curve_is_thinned_and_keeps_its_end():
 def test_reliability_by_hand():
     points = reliability_points(np.array([0.01, 0.03, 0.99]), np.array([0, 1, 1]), ["a", "b", "b"])
     assert points["count"] == [2, 1]
-    assert points["mean_probability"] == pytest.approx([0.02, 0.99]) and points[
-        "positive_rate"
-    ] == [0.5, 1.0]
+    assert points["mean_probability"] == pytest.approx([0.02, 0.99])
+    assert points["positive_rate"] == [0.5, 1.0]
     assert points["lower"] == pytest.approx([0, 1 - 1 / BINS])
+    assert points["upper"] == pytest.approx([1 / BINS, 1])
+    # Two documents differ by 0.98 in the first bin; in the second a single pair has its own noise.
+    assert points["band_high"] == pytest.approx([0.02 + 1.96 * 0.49, 1])
+    assert points["band_low"] == pytest.approx([0, 0.99 - 1.96 * np.sqrt(0.99 * 0.01)])
 
 
 def test_the_noise_band_is_wider_where_mentions_of_a_document_share_one_fate():

@@ -19,7 +19,8 @@ def assert_equal(left, right):
 
 
 def test_outcomes_are_the_decisions_about_top_candidates():
-    # The second candidate comes first; nothing is retrieved; and two probabilities of 1 hide which is better.
+    # The second candidate comes first; nothing is retrieved; and two probabilities of 1 hide which
+    # is better.
     items = [[{"name": name, "cui": f"C{name}"} for name in names] for names in ("ab", "", "cd")]
     given = make_lists(
         ["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"]

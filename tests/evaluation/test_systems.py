@@ -9,7 +9,8 @@ from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.render import as_text, systems_table
 from umls_reranker.evaluation.systems import System, baselines, compare_systems, verdict
 
-# Eight mentions of four documents. The order is correct for 0, 1 and 6; the model for 0, 2, 3, 4 and 6.
+# Eight mentions of four documents. The order is correct for 0, 1 and 6; the model for 0, 2, 3, 4
+# and 6.
 DOCUMENTS = Documents.of(list("aabbccdd"), 400, 1)
 ORDER = np.array([0, 0, 1, 2, 1, -1, 0, 3])
 MODEL = np.array([0, 1, 0, 0, 0, -1, 0, 3])
@@ -112,7 +113,8 @@ def test_baselines_by_hand():
     [
         ((0.08, 0.046, 0.117), "gain", "+8.0 points over your order (4.6 to 11.7)"),
         ((-0.052, -0.081, -0.0201), "loss", "-5.2 points against your order (-8.1 to -2.0)"),
-        # The lower end is 2 points below 1.2: (2 / 1.2)^2 = 2.78 times as many, 1.78 times 300 more.
+        # The lower end is 2 points below 1.2: (2 / 1.2)^2 = 2.78 times as many, 1.78 times 300
+        # more.
         ((0.012, -0.008, 0.031), "inconclusive", "label about 530 more"),
         # The end towards 0 counts, here the upper one: (3.5 / 2)^2.
         ((-0.02, -0.04, 0.015), "inconclusive", "label about 620 more"),

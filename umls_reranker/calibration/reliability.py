@@ -1,4 +1,4 @@
-"""Calibration of probabilities: ECE, Brier score, log loss, reliability diagrams; intervals."""
+"""Calibration of probabilities: ECE, Brier score, log loss, with intervals."""
 
 from __future__ import annotations
 
@@ -62,30 +62,6 @@ def ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     """
     p, y = _checked(p, y)
     return float(_absolute_gap(_bin_sums(p, y, equal_width(p, bins), bins)))
-
-
-def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
-    """The points of a reliability diagram, one per non-empty equal-width bin.
-
-    Returns:
-        Arrays of equal length by name: ``lower`` and ``upper`` (bin edges), ``count``,
-        ``mean_probability``, ``positive_rate``, and ``standard_error`` of the positive rate under
-        perfect calibration (binomial).
-    """
-    p, y = _checked(p, y)
-    index = equal_width(p, bins)
-    count, sum_p, sum_y = _bin_sums(p, y, index, bins)
-    variance = np.bincount(index, weights=p * (1 - p), minlength=bins)
-    used = np.flatnonzero(count)
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    return {
-        "lower": edges[used],
-        "upper": edges[used + 1],
-        "count": count[used].astype(np.int64),
-        "mean_probability": sum_p[used] / count[used],
-        "positive_rate": sum_y[used] / count[used],
-        "standard_error": np.sqrt(variance[used]) / count[used],
-    }
 
 
 def calibration_report(

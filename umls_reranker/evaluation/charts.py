@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.reliability import equal_width, reliability_curve
+from ..calibration.reliability import equal_width
 from ..calibration.resampling import document_index, document_sums
 
 BINS = 15
@@ -44,21 +44,30 @@ def reliability_points(
         Lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``,
         ``positive_rate``, ``band_low``, ``band_high``.
     """
-    points = reliability_curve(p, y, BINS)
+    p = np.asarray(p, dtype=np.float64)
+    y = np.asarray(y, dtype=np.float64)
+    cell = equal_width(p, BINS)
     index, documents = document_index(groups)
-    cell = equal_width(np.asarray(p), BINS)
-    sums = document_sums(
-        index, documents, [np.ones(len(cell)), np.asarray(y) - np.asarray(p)], cell, BINS
-    )
+    sums = document_sums(index, documents, [np.ones(len(p)), y - p], cell, BINS)
     n, gap = np.moveaxis(sums, 1, 0)
-    total = np.maximum(n.sum(axis=0), 1)
+    count = n.sum(axis=0)
+    total = np.maximum(count, 1)
     surprise = gap - n * (gap.sum(axis=0) / total)
     clustered = np.sqrt(documents / max(documents - 1, 1) * (surprise**2).sum(axis=0)) / total
-    used = np.flatnonzero(n.sum(axis=0))
-    error = 1.96 * np.maximum(points.pop("standard_error"), clustered[used])
-    mean = points["mean_probability"]
-    bands = {"band_low": np.maximum(mean - error, 0.0), "band_high": np.minimum(mean + error, 1.0)}
-    return {name: values.tolist() for name, values in (points | bands).items()}
+    binomial = np.sqrt(np.bincount(cell, weights=p * (1 - p), minlength=BINS)) / total
+    error = 1.96 * np.maximum(binomial, clustered)
+    mean = np.bincount(cell, weights=p, minlength=BINS) / total
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    points = {
+        "lower": edges[:-1],
+        "upper": edges[1:],
+        "count": count.astype(np.int64),
+        "mean_probability": mean,
+        "positive_rate": np.bincount(cell, weights=y, minlength=BINS) / total,
+        "band_low": np.maximum(mean - error, 0.0),
+        "band_high": np.minimum(mean + error, 1.0),
+    }
+    return {name: values[count > 0].tolist() for name, values in points.items()}
 
 
 def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
