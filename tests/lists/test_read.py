@@ -138,6 +138,25 @@ def test_a_file_of_cells_that_cannot_be_read_is_named(tmp_path, lines, named):
         list(read_rows(path))
 
 
+def test_rows_of_a_mention_that_are_not_adjacent_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("umls_reranker.lists.read.RECENT_MENTIONS", 2)
+    path = tmp_path / "in.csv"
+    lines = ["mention_id,doc_id,mention,name", *(f"{n},d{n % 3},cold,a" for n in range(9))]
+    path.write_text("\n".join(lines))
+    assert sum(len(rows.content) for rows in read_rows(path, 2)) == 9
+    for mention in (0, 4, 7):
+        path.write_text("\n".join([*lines, f"{mention},d{mention % 3},cold,b"]))
+        with pytest.raises(UserError, match=rf"in\.csv:11: .*'{mention}'.* line {mention + 2}"):
+            list(read_rows(path, 2))
+
+
+def test_mentions_of_equal_hash_are_two(tmp_path, monkeypatch):
+    monkeypatch.setattr("umls_reranker.lists.read.hash_texts", lambda texts: [7])
+    path = tmp_path / "in.csv"
+    path.write_text("mention_id,mention,name\n1,cold,a\n2,cold,b")
+    assert [row["mention_id"] for rows in read_rows(path) for row in rows.content] == ["1", "2"]
+
+
 def test_an_array_is_a_file_of_rows_and_stdin_a_file(tmp_path, monkeypatch):
     for name in ("in.json", "in.jsonl"):
         (tmp_path / name).write_text(json.dumps(ROWS, indent=1))

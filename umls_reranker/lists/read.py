@@ -3,7 +3,7 @@
 A row is ``{"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui", "candidates":
 [{"cui", "name", "NAME_score", ...}]}``; only ``entity`` and ``candidates`` are needed to rank. CSV
 and TSV have one row per candidate: successive rows with the same ``mention_id`` and ``doc_id`` are
-one mention.
+one mention. Rows of a mention that are not successive are refused.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from ..core.arrays import hash_texts
 from ..core.errors import UserError
 
 BATCH_ROWS = 4_096
+# Mentions of CSV whose hashes are sorted at once.
+RECENT_MENTIONS = 65_536
 # Instead of a file: stdin, which is read once.
 STDIN = Path("-")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -173,23 +177,58 @@ def _decoded(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
 
 
+class _SeenMentions:
+    """Hashes of the mentions read so far, in 8 bytes each; the most recent are not sorted yet."""
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        self._recent: set[int] = set()
+
+    def add(self, key: tuple[str | None, str | None]) -> bool:
+        """Add a mention; return whether one of this hash was there before."""
+        number = hash_texts([repr(key)])[0]
+        position = self._sorted.searchsorted(number)
+        is_sorted = position < len(self._sorted) and self._sorted[position] == number
+        if is_sorted or number in self._recent:
+            return True
+        self._recent.add(number)
+        if len(self._recent) == RECENT_MENTIONS:
+            recent = np.sort(np.fromiter(self._recent, np.uint64))
+            # This sort takes two sorted parts in linear time.
+            self._sorted = np.sort(np.concatenate([self._sorted, recent]), kind="stable")
+            self._recent.clear()
+        return False
+
+
 def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    seen = _SeenMentions()
+    for lines in _lines_of_mentions(path):
+        number = lines[0][0]
+        key = _mention_key(lines[0])
+        if not key[1]:
+            raise UserError(f"{path}:{number}: mention_id is missing; give each mention its own")
+        if seen.add(key):
+            again = (earlier[0] for earlier in _lines_of_mentions(path))
+            first = next(line for line in again if _mention_key(line) == key)[0]
+            if first < number:
+                raise UserError(
+                    f"{path}:{number}: mention_id {key[1]!r} was already used in line {first}; sort "
+                    "the rows so that those of a mention follow each other, and give each mention "
+                    "an id of its own"
+                )
+        yield number, _mention([cells for _, cells in lines])
+
+
+def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    """The lines of each mention, with their numbers."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
         columns = reader.fieldnames or ()
         for names in (("mention_id",), ("mention", "entity"), ("cui", "id", "name")):
             if not {*names} & {*columns}:
                 raise UserError(f"{path}: the first line names no column {' or '.join(names)}")
-
-        numbered_cells = _cells(path, reader)
-        for (_, mention_id), group in itertools.groupby(numbered_cells, _mention_key):
-            lines = list(group)
-            number = lines[0][0]
-            if not mention_id:
-                raise UserError(
-                    f"{path}:{number}: mention_id is missing; give each mention its own"
-                )
-            yield number, _mention([cells for _, cells in lines])
+        for _, group in itertools.groupby(_cells(path, reader), _mention_key):
+            yield list(group)
 
 
 def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, str | None]:
@@ -202,8 +241,7 @@ def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, 
     for row in reader:
         if None in row or None in row.values():
             raise UserError(
-                f"{path}:{reader.line_num}: the row has not as many fields as the first line has "
-                "columns"
+                f"{path}:{reader.line_num}: the row has not as many fields as the first line has columns"
             )
         keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
         filled = {column: cell for column, cell in row.items() if cell.strip()}
