@@ -22,7 +22,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory, model):
-    """The same, calibrated on `make_rows`, with their score."""
+    """The same, calibrated on `unordered_rows`, with their score."""
     folder = tmp_path_factory.mktemp("models")
     words = "--lists", write_lists(folder / "own.jsonl", unordered_rows()), "--keep_cross_encoder"
     run_script("calibrate", model, *words, "--output", folder / "new")

@@ -101,9 +101,9 @@ class CandidateLists:
         definitions: m texts, null if missing.
         candidate_types: types of m candidates, ids of `hierarchy`.
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names
-            are `core.settings.INDEX_SCORES` or those of a pipeline.
+            are `lists.index_scores.INDEX_SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
-        index_keys: for n mentions the `core.stages.index_key` of the index that retrieved their
+        index_keys: for n mentions the `pipeline.stages.index_key` of the index that retrieved their
             candidates; "" if it is unknown, as for user-provided lists.
         unknown_types: types of mentions that the model does not know.
     """
