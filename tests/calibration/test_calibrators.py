@@ -12,8 +12,8 @@ from umls_reranker.calibration.calibrators import (
     BetaCalibrator,
     Calibrator,
     IsotonicCalibrator,
+    LabelledScores,
     PlattCalibrator,
-    Sample,
     TemperatureCalibrator,
 )
 from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
@@ -35,21 +35,21 @@ def test_platt_agrees_with_scikit_learn():
     logits, labels = pairs()
     reference = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=500)
     reference.fit(logits[:, None], labels)
-    platt = PlattCalibrator().fit(Sample(logits, labels))
+    platt = PlattCalibrator().fit(LabelledScores(logits, labels))
     assert platt.slope == pytest.approx(reference.coef_[0, 0], abs=1e-7)
     assert platt.intercept == pytest.approx(reference.intercept_[0], abs=1e-7)
 
 
 def test_temperature_finds_the_scale_and_is_bounded():
     logits, labels = pairs(50_000, slope=0.5, intercept=0.0)
-    assert TemperatureCalibrator().fit(Sample(logits, labels)).temperature == pytest.approx(
+    assert TemperatureCalibrator().fit(LabelledScores(logits, labels)).temperature == pytest.approx(
         2.0, rel=0.05
     )
-    assert TemperatureCalibrator().fit(Sample([-0.01, 0.01], [0, 1])).temperature == pytest.approx(
-        0.05
-    )
     assert TemperatureCalibrator().fit(
-        Sample([9.0, 8.0, -9.0], [0, 1, 1])
+        LabelledScores([-0.01, 0.01], [0, 1])
+    ).temperature == pytest.approx(0.05)
+    assert TemperatureCalibrator().fit(
+        LabelledScores([9.0, 8.0, -9.0], [0, 1, 1])
     ).temperature == pytest.approx(20.0)
 
 
@@ -58,7 +58,9 @@ def test_isotonic_agrees_with_scikit_learn():
     reference = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(logits, labels)
     grid = np.linspace(-30, 30, 2001)
     np.testing.assert_allclose(
-        IsotonicCalibrator().fit(Sample(logits, labels))(grid), reference.predict(grid), atol=1e-12
+        IsotonicCalibrator().fit(LabelledScores(logits, labels))(grid),
+        reference.predict(grid),
+        atol=1e-12,
     )
 
 
@@ -72,8 +74,8 @@ def test_beta_equals_platt_where_slopes_agree_and_beats_it_where_not():
     truth = BetaCalibrator(1.2, 0.2, -0.5)(logits)
     labels = (rng.random(20_000) < truth).astype(int)
     beta, platt = (
-        BetaCalibrator().fit(Sample(logits, labels)),
-        PlattCalibrator().fit(Sample(logits, labels)),
+        BetaCalibrator().fit(LabelledScores(logits, labels)),
+        PlattCalibrator().fit(LabelledScores(logits, labels)),
     )
     assert (beta.a, beta.b, beta.c) == pytest.approx((1.2, 0.2, -0.5), abs=0.12)
     assert log_loss(beta(logits), labels) < log_loss(platt(logits), labels) - 0.005
@@ -82,7 +84,7 @@ def test_beta_equals_platt_where_slopes_agree_and_beats_it_where_not():
 @pytest.mark.parametrize("method", METHODS)
 def test_json_round_trip_gives_equal_outputs(method):
     logits, labels = pairs(500)
-    fitted = CALIBRATORS[method]().fit(Sample(logits, labels))
+    fitted = CALIBRATORS[method]().fit(LabelledScores(logits, labels))
     state = json.loads(json.dumps(fitted.to_dict()))
     loaded = Calibrator.from_dict(state)
     assert type(loaded) is CALIBRATORS[method]
@@ -95,11 +97,11 @@ def test_json_round_trip_gives_equal_outputs(method):
 def test_separable_data_stay_finite_whatever_the_unit(scale):
     logits, labels = scale * np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
     for method in ("platt", "beta"):
-        p = CALIBRATORS[method]().fit(Sample(logits, labels))(logits)
+        p = CALIBRATORS[method]().fit(LabelledScores(logits, labels))(logits)
         assert np.all(np.isfinite(p)) and np.all(p[:2] < 1e-6) and np.all(p[2:] > 1 - 1e-6)
-    slope = PlattCalibrator().fit(Sample(logits, labels)).slope
+    slope = PlattCalibrator().fit(LabelledScores(logits, labels)).slope
     assert 0 < slope <= MAX_STANDARD_SLOPE / logits.std() * (1 + 1e-9)
-    assert PlattCalibrator().fit(Sample(logits, labels))(np.zeros(1))[0] == pytest.approx(
+    assert PlattCalibrator().fit(LabelledScores(logits, labels))(np.zeros(1))[0] == pytest.approx(
         0.5, abs=1e-3
     )
 
@@ -117,13 +119,13 @@ def test_separable_data_stay_finite_whatever_the_unit(scale):
 @pytest.mark.parametrize("method", METHODS)
 def test_unfit_data_are_a_user_error(method, logits, labels, message):
     with pytest.raises(UserError, match=message):
-        CALIBRATORS[method]().fit(Sample(logits, labels))
+        CALIBRATORS[method]().fit(LabelledScores(logits, labels))
 
 
 @pytest.mark.parametrize("method", ["platt", "beta", "isotonic"])
 def test_scores_that_rank_backwards_are_a_user_error(method):
     with pytest.raises(UserError, match="do not rank gold concepts above other candidates"):
-        CALIBRATORS[method]().fit(Sample([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0]))
+        CALIBRATORS[method]().fit(LabelledScores([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0]))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_a_damaged_calibrator_or_one_that_turns_the_order_round_is_refused(state
 
 @pytest.mark.parametrize("method", METHODS)
 def test_infinite_scores_are_the_ends_and_no_number_is_an_error(method):
-    fitted = CALIBRATORS[method]().fit(Sample(*pairs(500)))
+    fitted = CALIBRATORS[method]().fit(LabelledScores(*pairs(500)))
     p = fitted(np.array([-np.inf, -1e9, 1e9, np.inf]))
     np.testing.assert_array_equal(p[[0, 3]], p[[1, 2]])
     with pytest.raises(UserError, match="1 scores are not numbers"):
@@ -161,11 +163,11 @@ def test_auto_picks_the_lowest_cross_validated_loss():
     truth = np.select([logits < -2, logits < 2], [0.02, 0.5], 0.98)
     labels = (rng.random(6000) < truth).astype(int)
     groups = rng.integers(0, 40, 6000).astype(str)
-    chosen, losses = choose_calibrator("auto", Sample(logits, labels), groups)
+    chosen, losses = choose_calibrator("auto", LabelledScores(logits, labels), groups)
     assert set(losses) == set(METHODS) - {"identity"}
     assert chosen == min(losses, key=losses.get) == "isotonic"
     logits, labels = pairs(6000)
-    assert choose_calibrator("auto", Sample(logits, labels), groups)[0] != "temperature"
+    assert choose_calibrator("auto", LabelledScores(logits, labels), groups)[0] != "temperature"
 
 
 def test_cross_validation_by_hand():
@@ -173,10 +175,10 @@ def test_cross_validation_by_hand():
     logits = np.array([-1.0, 1.0, -2.0, -1.0, 2.0, 1.0])
     labels = np.array([0, 1, 0, 1, 1, 0])
     groups = np.array([0, 0, 1, 1, 1, 1])
-    losses = cross_validated_losses(Sample(logits, labels), groups)
+    losses = cross_validated_losses(LabelledScores(logits, labels), groups)
     expected = 0.0
     for held_out in (groups == 0, groups == 1):
-        fitted = TemperatureCalibrator().fit(Sample(logits[~held_out], labels[~held_out]))
+        fitted = TemperatureCalibrator().fit(LabelledScores(logits[~held_out], labels[~held_out]))
         eps = 0.5 / np.sum(~held_out)
         expected += log_loss(fitted(logits[held_out]), labels[held_out], eps) * np.sum(held_out) / 6
     assert losses["temperature"] == pytest.approx(expected, abs=1e-12)
@@ -201,19 +203,19 @@ INSIDE_LISTS = [method for method, kind in CALIBRATORS.items() if kind.fits_list
 
 def test_platt_inside_lists_finds_what_made_them():
     scores, labels, offsets = lists(6000)
-    platt = PlattCalibrator().fit(Sample(scores, labels, offsets=offsets))
+    platt = PlattCalibrator().fit(LabelledScores(scores, labels, offsets=offsets))
     assert (platt.slope, platt.intercept) == (
         pytest.approx(0.6, abs=0.03),
         pytest.approx(-1.0, abs=0.06),
     )
     # Candidates without lists would need another line for the same lists.
-    assert PlattCalibrator().fit(Sample(scores, labels)).slope < 0.56
+    assert PlattCalibrator().fit(LabelledScores(scores, labels)).slope < 0.56
 
 
 @pytest.mark.parametrize("method", INSIDE_LISTS)
 def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(method):
     scores, labels, offsets = lists()
-    fitted = CALIBRATORS[method]().fit(Sample(scores, labels, offsets=offsets))
+    fitted = CALIBRATORS[method]().fit(LabelledScores(scores, labels, offsets=offsets))
     utility = fitted.log_odds(scores)
     p = sigmoid(conditional_log_odds(utility, offsets, np.arange(len(scores))))
     sums = np.add.reduceat(p, offsets[:-1])
@@ -225,7 +227,9 @@ def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(meth
 def test_auto_inside_lists_goes_by_the_loss_of_lists():
     scores, labels, offsets = lists(800)
     documents = np.repeat(np.arange(800) // 20, 4)
-    chosen, losses = choose_calibrator("auto", Sample(scores, labels, offsets=offsets), documents)
+    chosen, losses = choose_calibrator(
+        "auto", LabelledScores(scores, labels, offsets=offsets), documents
+    )
     assert set(losses) == set(INSIDE_LISTS)
     assert losses[chosen] == min(losses.values())
     assert losses["platt"] < losses["identity"]
@@ -236,7 +240,7 @@ def test_a_method_that_fails_on_a_fold_is_not_chosen():
     scores = np.concatenate([np.linspace(-3, 3, 60), [-1.0, 1.0]])
     labels = np.concatenate([np.linspace(-3, 3, 60) > 0, [True, False]]).astype(int)
     groups = np.repeat([0, 1], [60, 2])
-    chosen, losses = choose_calibrator("auto", Sample(scores, labels), groups)
+    chosen, losses = choose_calibrator("auto", LabelledScores(scores, labels), groups)
     assert (
         chosen == "temperature" and losses["platt"] == np.inf and np.isfinite(losses["temperature"])
     )

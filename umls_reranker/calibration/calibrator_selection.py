@@ -9,14 +9,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.errors import TooLittleData
-from .calibrators import CALIBRATORS, Calibrator, Sample
+from .calibrators import CALIBRATORS, Calibrator, LabelledScores
 from .logistic import log_sums
 from .reliability import log_loss
 from .resampling import document_folds
 
 
 def choose_calibrator(
-    method: str, sample: Sample, groups: Sequence | np.ndarray, seed: int = 0
+    method: str, sample: LabelledScores, groups: Sequence | np.ndarray, seed: int = 0
 ) -> tuple[str, dict[str, float]]:
     """The method, or for "auto" the one with the lowest cross-validated loss that fits all data.
 
@@ -49,7 +49,7 @@ def choose_calibrator(
 
 
 def cross_validated_losses(
-    sample: Sample, groups: Sequence | np.ndarray, seed: int = 0
+    sample: LabelledScores, groups: Sequence | np.ndarray, seed: int = 0
 ) -> dict[str, float]:
     """Held-out loss of each method in nats per list, or per row without lists, by document.
 
@@ -92,7 +92,7 @@ def cross_validated_losses(
     return {method: loss / number for method, loss in losses.items()}
 
 
-def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
+def _loss(calibrator: Calibrator, sample: LabelledScores, eps: float) -> float:
     """Loss summed over a sample without empty lists."""
     if sample.offsets is None:
         return log_loss(calibrator(sample.scores), sample.labels, eps) * len(sample.scores)

@@ -22,8 +22,8 @@ LARGEST_SCORE = 1e9
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Rows to fit on.
+class LabelledScores:
+    """Scores with labels, to fit on.
 
     Attributes:
         scores: (n,) raw log-odds in the number format that serves; inside lists, against NIL.
@@ -35,7 +35,7 @@ class Sample:
     labels: np.ndarray
     offsets: np.ndarray | None = None
 
-    def checked(self) -> Sample:
+    def checked(self) -> LabelledScores:
         """The same rows as float64.
 
         Raises:
@@ -66,13 +66,13 @@ class Sample:
                 )
         return replace(self, scores=scores, labels=labels)
 
-    def take(self, inside: np.ndarray) -> Sample:
+    def take(self, inside: np.ndarray) -> LabelledScores:
         """The rows where `inside` (n,) is true; whole lists only."""
         offsets = self.offsets
         if offsets is not None:
             # Without lists that are left out, and empty lists, whose likelihood is 1 for any map.
             offsets = np.unique(list_offsets(inside)[offsets])
-        return Sample(self.scores[inside], self.labels[inside], offsets)
+        return LabelledScores(self.scores[inside], self.labels[inside], offsets)
 
     def maximize(
         self,
@@ -110,11 +110,11 @@ class Calibrator(ABC):
     fits_lists: ClassVar[bool] = True
     fits_logits: ClassVar[bool] = True
 
-    def fit(self, sample: Sample) -> Calibrator:
+    def fit(self, sample: LabelledScores) -> Calibrator:
         """Fit by maximum likelihood in float64.
 
         Raises:
-            UserError: as for `Sample.checked`, or scores rank incorrect candidates above correct
+            UserError: as for `LabelledScores.checked`, or scores rank incorrect candidates above correct
                 ones.
         """
         if sample.offsets is not None and not self.fits_lists:
@@ -177,7 +177,7 @@ class Calibrator(ABC):
         return bool(np.all(np.diff(probe) >= 0))
 
     @abstractmethod
-    def _fit(self, sample: Sample) -> None: ...
+    def _fit(self, sample: LabelledScores) -> None: ...
 
     @abstractmethod
     def _map(self, scores: np.ndarray) -> np.ndarray: ...
@@ -197,7 +197,7 @@ class PlattCalibrator(Calibrator):
     slope: float = 1.0
     intercept: float = 0.0
 
-    def _fit(self, sample: Sample) -> None:
+    def _fit(self, sample: LabelledScores) -> None:
         center = sample.scores.mean()
         scale = sample.scores.std()
         features = np.stack([(sample.scores - center) / scale, np.ones_like(sample.scores)], axis=1)
@@ -225,7 +225,7 @@ class TemperatureCalibrator(Calibrator):
 
     temperature: float = 1.0
 
-    def _fit(self, sample: Sample) -> None:
+    def _fit(self, sample: LabelledScores) -> None:
         low, high = TEMPERATURE_BOUNDS
         (slope,) = sample.maximize(sample.scores[:, None], [1 / high], [1 / low])
         self.temperature = float(1.0 / slope)
@@ -248,7 +248,7 @@ class BetaCalibrator(Calibrator):
     b: float = 1.0
     c: float = 0.0
 
-    def _fit(self, sample: Sample) -> None:
+    def _fit(self, sample: LabelledScores) -> None:
         features = self._features(sample.scores)
         # Those of constant columns are 1.
         scale = features.std(axis=0)
@@ -284,7 +284,7 @@ class IdentityCalibrator(Calibrator):
     help = "log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"
     fits_logits = False
 
-    def _fit(self, sample: Sample) -> None:
+    def _fit(self, sample: LabelledScores) -> None:
         pass
 
     def _map(self, scores: np.ndarray) -> np.ndarray:
@@ -310,7 +310,7 @@ class IsotonicCalibrator(Calibrator):
         """Calibrated probabilities; 0 and 1 do not change."""
         return np.interp(bounded(scores), self.x, self.y)
 
-    def _fit(self, sample: Sample) -> None:
+    def _fit(self, sample: LabelledScores) -> None:
         from sklearn.isotonic import IsotonicRegression
 
         regression = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True, out_of_bounds="clip")

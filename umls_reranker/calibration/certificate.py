@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.errors import UserError
-from .calibrators import PlattCalibrator, Sample
+from .calibrators import LabelledScores, PlattCalibrator
 from .precision_test import PrecisionTest
 from .resampling import document_folds, document_index, document_sums
 
@@ -60,9 +60,9 @@ class Certificate:
     def __str__(self) -> str:
         if self.threshold is None:
             notes = [
-                f"not certified: the calibration documents are worth {int(self.documents)} of "
-                "equal size; at least "
-                f"{self.documents_needed} are needed without an error, and more with errors"
+                f"not certified: the calibration documents are worth {int(self.documents)} of equal "
+                f"size; at least {self.documents_needed} are needed without an error, and more "
+                "with errors"
             ]
         else:
             notes = [
@@ -344,7 +344,7 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
 def _fitted(columns: _Columns, inside: np.ndarray) -> PlattCalibrator:
     """Logistic regression of the rows inside, (n,) bool."""
     calibrator = PlattCalibrator()
-    calibrator.fit(Sample(columns.scores[inside], columns.correct[inside]))
+    calibrator.fit(LabelledScores(columns.scores[inside], columns.correct[inside]))
     return calibrator
 
 

@@ -15,7 +15,7 @@ from ..core.arrays import best_candidates, list_offsets, list_sizes, map_in_orde
 from ..core.errors import TooLittleData
 from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
-from .calibrators import Sample
+from .calibrators import LabelledScores
 from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
@@ -152,7 +152,7 @@ class CrossFits:
             for model, fold in zip(models, rest, strict=True)
         ]
 
-    def sample(self, left_out: LeftOut = ()) -> Sample:
+    def sample(self, left_out: LeftOut = ()) -> LabelledScores:
         """Utilities outside some folds to fit a calibrator on, by fusions that have not seen them.
 
         A fusion separates its own lists better than others, the more so the fewer they are.
@@ -163,7 +163,7 @@ class CrossFits:
         inside = self.inside(left_out)
         rows = inside[self.lists.owner]
         offsets = list_offsets(list_sizes(self.lists.offsets)[inside])
-        return Sample(
+        return LabelledScores(
             utility[rows], self.lists.labels[rows], offsets if self.served.fusion else None
         )
 
