@@ -5,7 +5,10 @@ from umls_reranker.models.batches import divide_by_length
 
 
 def divided(lengths, budget: int, is_padded: bool) -> list[list[int]]:
-    return [batch.tolist() for batch in divide_by_length(np.array(lengths, dtype=int), budget, is_padded)]
+    return [
+        batch.tolist()
+        for batch in divide_by_length(np.array(lengths, dtype=int), budget, is_padded)
+    ]
 
 
 @pytest.mark.parametrize("is_padded", [True, False])
@@ -13,7 +16,10 @@ def test_batches_hold_each_row_once_within_the_budget_from_long_to_short(is_padd
     lengths = np.random.default_rng(0).integers(1, 40, 500)
     batches = divide_by_length(lengths, 100, is_padded)
     assert sorted(np.concatenate(batches)) == list(range(500))
-    sizes = [lengths[batch].max() * len(batch) if is_padded else lengths[batch].sum() for batch in batches]
+    sizes = [
+        lengths[batch].max() * len(batch) if is_padded else lengths[batch].sum()
+        for batch in batches
+    ]
     assert max(sizes) <= 100 and min(sizes[:-1]) > 60
     assert (np.diff(lengths[np.concatenate(batches)]) <= 0).all()
 

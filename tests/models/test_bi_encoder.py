@@ -23,7 +23,9 @@ def folder(tmp_path_factory):
 
 
 def load(folder, **settings) -> BiEncoder:
-    return BiEncoder.from_pretrained(str(folder), **{"device": "cpu", "dtype": "float32"} | settings)
+    return BiEncoder.from_pretrained(
+        str(folder), **{"device": "cpu", "dtype": "float32"} | settings
+    )
 
 
 @pytest.fixture(params=[PackedLayers, PaddedLayers])
@@ -36,11 +38,14 @@ def kind(request, monkeypatch):
 
 def one_by_one(folder, texts, pooling) -> np.ndarray:
     """Unit vectors by transformers, each text in a forward pass of its own."""
-    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     vectors = []
     for text in texts:
         with torch.no_grad():
-            hidden = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0]
+            hidden = model(
+                **tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            ).last_hidden_state[0]
         vector = hidden.mean(dim=0) if pooling == "mean" else hidden[0]
         vectors.append((vector / vector.norm()).numpy())
     return np.stack(vectors)
@@ -59,18 +64,31 @@ def test_vectors_are_those_of_each_text_alone(folder, kind, pooling):
 def test_other_kinds_are_left_to_transformers(tmp_path, pooling):
     tiny_encoder(tmp_path)
     bert = AutoModel.from_pretrained(tmp_path).config
-    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    config = RobertaConfig(**{size: getattr(bert, size) for size in sizes}, pad_token_id=0, type_vocab_size=1)
+    sizes = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+    )
+    config = RobertaConfig(
+        **{size: getattr(bert, size) for size in sizes}, pad_token_id=0, type_vocab_size=1
+    )
     RobertaModel(config).save_pretrained(tmp_path)
     encoder = load(tmp_path, pooling=pooling)
     assert isinstance(encoder.body, PaddedLayers)
-    np.testing.assert_allclose(encoder.encode(TEXTS), one_by_one(tmp_path, TEXTS, pooling), atol=1e-6)
+    np.testing.assert_allclose(
+        encoder.encode(TEXTS), one_by_one(tmp_path, TEXTS, pooling), atol=1e-6
+    )
 
 
 def test_weights_that_transformers_has_to_rename_are_left_to_it(folder, tmp_path):
     tiny_encoder(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    legacy = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in weights.items()}
+    legacy = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor
+        for name, tensor in weights.items()
+    }
     assert legacy.keys() != weights.keys()
     save_file(legacy, tmp_path / "model.safetensors", {"format": "pt"})
     encoder = load(tmp_path)
@@ -88,7 +106,8 @@ def test_chunks_and_batches_do_not_mix_up_texts(folder, monkeypatch):
 
 def test_result_does_not_depend_on_the_number_of_threads(folder):
     encoder = load(folder)
-    within, compute = [], encoder._unit_vectors
+    within = []
+    compute = encoder._unit_vectors
     encoder._unit_vectors = lambda *batch: within.append(torch.get_num_threads()) or compute(*batch)
     texts = [f"name {number}" for number in range(50)]
     threads = torch.get_num_threads()
@@ -99,7 +118,9 @@ def test_result_does_not_depend_on_the_number_of_threads(folder):
             results.append(encoder.encode(texts, token_budget=60))
             # The setting is global but a thread reads it when it starts.
             with ThreadPoolExecutor(1) as pool:
-                assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == count
+                assert (
+                    pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == count
+                )
     finally:
         torch.set_num_threads(threads)
     assert results[0].tobytes() == results[1].tobytes()
@@ -124,7 +145,9 @@ def test_identity_names_what_decides_the_vectors(folder):
     assert identity == {"model": str(folder), "revision": None, "pooling": "cls", "max_length": 16}
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"max_length": 129}, "128 tokens"), ({"dtype": "int8"}, "dtype")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"max_length": 129}, "128 tokens"), ({"dtype": "int8"}, "dtype")]
+)
 def test_settings_without_meaning_are_refused(folder, settings, message):
     with pytest.raises(UserError, match=message):
         load(folder, **settings)
@@ -132,9 +155,13 @@ def test_settings_without_meaning_are_refused(folder, settings, message):
 
 def test_an_encoder_without_a_pooler_is_loaded(folder, tmp_path, kind):
     weights = Path(shutil.copytree(folder, tmp_path / "encoder")) / "model.safetensors"
-    kept = {name: value for name, value in load_file(weights).items() if not name.startswith("pooler.")}
+    kept = {
+        name: value for name, value in load_file(weights).items() if not name.startswith("pooler.")
+    }
     save_file(kept, weights, {"format": "pt"})
-    np.testing.assert_allclose(load(weights.parent).encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(
+        load(weights.parent).encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6
+    )
 
 
 def test_vectors_that_are_not_numbers_are_refused(tmp_path, kind):
@@ -148,7 +175,9 @@ def test_vectors_that_are_not_numbers_are_refused(tmp_path, kind):
 
 def test_context_that_does_not_fit_is_refused(tmp_path):
     """Mentions with less text around them would still be read, the others end in an error of an index."""
-    (tiny_encoder(tmp_path) / "context.json").write_text('{"schema_version": 1, "context_tokens": 32}')
+    (tiny_encoder(tmp_path) / "context.json").write_text(
+        '{"schema_version": 1, "context_tokens": 32}'
+    )
     with pytest.raises(UserError, match="up to 130 tokens but .* reads at most 128"):
         load(tmp_path, max_length=64)
     words = ["a " * 100]

@@ -31,8 +31,13 @@ def model(tmp_path_factory):
 def pairs():
     """60 distinct pairs of all lengths, 8 of which do not fit into 32 tokens."""
     choose = random.Random(0)
-    texts = ["".join(choose.choices("abcdefg  ", k=length)) for length in (*range(1, 13), 40, 40) for _ in range(5)]
-    mentions, names = texts[:60], choose.sample(texts, k=60)
+    texts = [
+        "".join(choose.choices("abcdefg  ", k=length))
+        for length in (*range(1, 13), 40, 40)
+        for _ in range(5)
+    ]
+    mentions = texts[:60]
+    names = choose.sample(texts, k=60)
     return mentions, names
 
 
@@ -44,7 +49,9 @@ def expected(model, pairs):
     logits = []
     with torch.inference_mode():
         for pair in zip(*pairs, strict=True):
-            inputs = tokenizer(*pair, truncation="longest_first", max_length=32, return_tensors="pt")
+            inputs = tokenizer(
+                *pair, truncation="longest_first", max_length=32, return_tensors="pt"
+            )
             logits.append(network(**inputs).logits.item())
     assert np.std(logits) > 1
     return np.array(logits)
@@ -105,8 +112,7 @@ def test_equal_pairs_are_scored_once(model, pairs, expected):
     scorer = load(model)
     batches = watch(scorer)
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 4))
-    mentions, names = ([column[i] for i in order] for column in pairs)
-    logits = scorer.score(mentions, names).logits
+    logits = scorer.score(*([column[i] for i in order] for column in pairs)).logits
     np.testing.assert_allclose(logits, expected[order], rtol=0, atol=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(model)
     distinct = tokenizer(*pairs, truncation="longest_first", max_length=32)["input_ids"]
@@ -119,7 +125,9 @@ def test_batches_stay_within_the_token_budget(layout, model, pairs):
     scorer = load(model, token_budget=128)
     batches = watch(scorer)
     scorer.score(*pairs)
-    sizes = [len(lengths) * lengths.max() if layout == "padded" else lengths.sum() for lengths in batches]
+    sizes = [
+        len(lengths) * lengths.max() if layout == "padded" else lengths.sum() for lengths in batches
+    ]
     assert len(batches) > 3 and 100 < max(sizes) <= 128
 
 
@@ -134,7 +142,9 @@ def test_context_is_read_when_the_template_has_it(model):
 
 def test_no_pairs(model):
     scores = load(model).score([], [])
-    assert scores.logits.shape == (0,) and scores.logits.dtype == np.float32 and scores.truncated == 0
+    assert (
+        scores.logits.shape == (0,) and scores.logits.dtype == np.float32 and scores.truncated == 0
+    )
 
 
 def test_bfloat16_is_close_and_ends_in_float32(layout, model, pairs, expected):
@@ -173,7 +183,9 @@ def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected,
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"model_type": "roberta"}, {"quantization_config": {}}])
+@pytest.mark.parametrize(
+    "change", [{"hidden_act": "relu"}, {"model_type": "roberta"}, {"quantization_config": {}}]
+)
 def test_other_activations_and_kinds_are_left_to_transformers(model, change):
     config = json.loads((model / "config.json").read_text())
     assert PackedBert.supports(config) and not PackedBert.supports(config | change)
@@ -188,7 +200,9 @@ def test_scores_that_are_not_numbers_are_refused(model, pairs):
 
 def test_a_model_of_two_outputs_is_refused(model, tmp_path):
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path)
-    two = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2, ignore_mismatched_sizes=True)
+    two = AutoModelForSequenceClassification.from_pretrained(
+        model, num_labels=2, ignore_mismatched_sizes=True
+    )
     two.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="2 outputs"):
         load(tmp_path)

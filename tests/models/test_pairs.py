@@ -31,7 +31,9 @@ def listed(pairs):
     """Ids and token types, a list for each pair."""
     ids = [part.tolist() for part in np.split(pairs.ids, pairs.offsets[1:-1])] if len(pairs) else []
     firsts = pairs.first_lengths.tolist()
-    return ids, [[0] * first + [1] * (len(row) - first) for row, first in zip(ids, firsts, strict=True)]
+    return ids, [
+        [0] * first + [1] * (len(row) - first) for row, first in zip(ids, firsts, strict=True)
+    ]
 
 
 def make_encoder(tokenizer, *settings):
@@ -42,14 +44,17 @@ def make_encoder(tokenizer, *settings):
 
 def random_texts(count, longest, seed):
     choose = random.Random(seed)
-    texts = ["".join(choose.choices(SYLLABLES, k=choose.randrange(longest))) for _ in range(count - 2)]
+    texts = [
+        "".join(choose.choices(SYLLABLES, k=choose.randrange(longest))) for _ in range(count - 2)
+    ]
     return choose.sample(["", " ", *texts], k=count)
 
 
 @pytest.mark.parametrize("max_length", [16, 17, 31, 64])
 def test_without_context_pairs_are_those_of_the_tokenizer(tokenizer, max_length):
     # Up to three times the limit, so that all cases of the longest-first rule come up.
-    mentions, names = (random_texts(400, max_length, seed) for seed in (max_length, max_length + 1))
+    mentions = random_texts(400, max_length, max_length)
+    names = random_texts(400, max_length, max_length + 1)
     pairs, truncated = make_encoder(tokenizer, max_length).encode(mentions, names)
     whole = tokenizer(mentions, names)
     expected = tokenizer(mentions, names, truncation="longest_first", max_length=max_length)
@@ -58,7 +63,9 @@ def test_without_context_pairs_are_those_of_the_tokenizer(tokenizer, max_length)
     assert 50 < cut < 350 and truncated.sum() == cut
 
 
-@pytest.mark.parametrize(("mention", "name"), [("", ""), ("", "cold"), ("cold", ""), ("a" * 90, "b" * 90)])
+@pytest.mark.parametrize(
+    ("mention", "name"), [("", ""), ("", "cold"), ("cold", ""), ("a" * 90, "b" * 90)]
+)
 def test_empty_and_endless_texts(tokenizer, mention, name):
     pairs, _ = make_encoder(tokenizer, 64).encode([mention], [name])
     # In a batch: a call with one pair takes an empty second text for none.
@@ -112,25 +119,32 @@ def test_every_pair_with_context_fits_and_shows_its_mention(tokenizer):
     columns = [random_texts(300, 30, seed) for seed in range(4)]
     pairs, is_truncated = encoder.encode(*columns)
     start, end = tokenizer.convert_tokens_to_ids(["[unused1]", "[unused2]"])
-    mentions, names = (tokenizer(column, add_special_tokens=False)["input_ids"] for column in columns[:2])
+    texts = [tokenizer(column, add_special_tokens=False)["input_ids"] for column in columns[:2]]
     truncated = 0
-    for ids, mention, name in zip(listed(pairs)[0], mentions, names, strict=True):
+    for ids, mention, name in zip(listed(pairs)[0], *texts, strict=True):
         assert len(ids) <= 24 and ids.count(start) == ids.count(end) == 1
         kept = ids[ids.index(start) + 1 : ids.index(end)]
         whole = len(mention) + len(name) <= 24 - 5
-        assert kept == mention if whole else kept == mention[: len(kept)] and bool(kept) == bool(mention)
+        assert (
+            kept == mention
+            if whole
+            else kept == mention[: len(kept)] and bool(kept) == bool(mention)
+        )
         truncated += not whole
     assert is_truncated.sum() == truncated > 0
 
 
 def test_markers_become_single_tokens_that_are_saved(tokenizer, tmp_path):
-    template, before = PairTemplate(32, 4), len(tokenizer)
-    assert template.prepare_tokenizer(tokenizer) == 0 and len(tokenizer) == before
-    assert all(len(tokenizer(marker, add_special_tokens=False)["input_ids"]) == 1 for marker in MARKERS)
+    template = PairTemplate(32, 4)
+    assert template.prepare_tokenizer(tokenizer) == 0
+    assert all(
+        len(tokenizer(marker, add_special_tokens=False)["input_ids"]) == 1 for marker in MARKERS
+    )
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     columns = (["m"], ["x"], ["a"], ["1"])
-    saved, again = (PairEncoder(one.backend_tokenizer, template).encode(*columns)[0] for one in (tokenizer, loaded))
+    saved = PairEncoder(tokenizer.backend_tokenizer, template).encode(*columns)[0]
+    again = PairEncoder(loaded.backend_tokenizer, template).encode(*columns)[0]
     assert saved.ids.tolist() == again.ids.tolist()
 
 
@@ -139,7 +153,9 @@ def test_template_survives_json():
     assert PairTemplate.from_dict(json.loads(json.dumps(template.to_dict()))) == template
 
 
-@pytest.mark.parametrize("content", [{}, {"max_length": 64}, {"candidate_fields": [], "markers": "ab"}])
+@pytest.mark.parametrize(
+    "content", [{}, {"max_length": 64}, {"candidate_fields": [], "markers": "ab"}]
+)
 def test_a_damaged_template_is_refused(content):
     with pytest.raises(UserError, match="template is damaged"):
         PairTemplate.from_dict(content)
@@ -151,12 +167,15 @@ def test_a_limit_that_holds_no_pair_is_refused():
 
 
 def test_candidate_texts_come_from_the_dictionary(tmp_path):
-    concepts = make_concepts(tmp_path, {"C0000001": ("", ["Common Cold", "cold"]), "C0000002": ("", ["Cold"])})
-    names, cuis = ["cold", "Cold", "common cold"], ["C0000001", "C0000002", "C0000001"]
-    candidates = [{"name": name, "cui": cui} for name, cui in zip(names, cuis, strict=True)]
-    lists = CandidateLists.from_columns(concepts.hierarchy, MentionColumns(["a cold"], [candidates])).completed(
-        concepts
+    concepts = make_concepts(
+        tmp_path, {"C0000001": ("", ["Common Cold", "cold"]), "C0000002": ("", ["Cold"])}
     )
+    names = ["cold", "Cold", "common cold"]
+    cuis = ["C0000001", "C0000002", "C0000001"]
+    candidates = [{"name": name, "cui": cui} for name, cui in zip(names, cuis, strict=True)]
+    lists = CandidateLists.from_columns(
+        concepts.hierarchy, MentionColumns(["a cold"], [candidates])
+    ).completed(concepts)
     shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(lists)
     assert shown == ["cold ; Common Cold", "Cold", "common cold"]
     assert PairTemplate().candidate_texts(lists) == names
@@ -173,11 +192,17 @@ def test_distinct_pairs_are_those_of_all_pairs(tokenizer, context_tokens):
     ids, types = listed(pairs)
     everything = listed(every)
     assert ([ids[row] for row in rows], [types[row] for row in rows]) == everything
-    assert len(pairs) == len(set(zip(map(tuple, everything[0]), map(tuple, everything[1]), strict=True))) < 21
+    assert (
+        len(pairs)
+        == len(set(zip(map(tuple, everything[0]), map(tuple, everything[1]), strict=True)))
+        < 21
+    )
 
 
 def test_pairs_that_the_limit_makes_equal_are_one(tokenizer):
-    encoded, is_truncated = make_encoder(tokenizer, 16).encode(["m", "m", "m"], ["x " * 20, "x " * 30, "x"])
+    encoded, is_truncated = make_encoder(tokenizer, 16).encode(
+        ["m", "m", "m"], ["x " * 20, "x " * 30, "x"]
+    )
     pairs, rows = encoded.distinct()
     assert (len(pairs), rows.tolist(), is_truncated.tolist()) == (2, [0, 0, 1], [True, True, False])
     assert pairs.take(rows).ids.tolist() == encoded.ids.tolist()

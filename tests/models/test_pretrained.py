@@ -31,13 +31,16 @@ LOADERS = {
 @pytest.mark.parametrize("name", OWN_CLASSES)
 def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch, name, loader):
     make = tiny_encoder if loader == "encoder" else tiny_cross_encoder
-    folder, ran = make(tmp_path / "model"), tmp_path / "ran"
+    folder = make(tmp_path / "model")
+    ran = tmp_path / "ran"
     names = "BertConfig, BertModel, BertForSequenceClassification, BertTokenizer"
     (folder / "own.py").write_text(CODE.format(ran=str(ran), names=names))
     content = json.loads((folder / name).read_text())
     classes = OWN_CLASSES[name]
     if loader != "encoder" and name == "config.json":
-        classes = classes | {"AutoModelForSequenceClassification": "own.BertForSequenceClassification"}
+        classes = classes | {
+            "AutoModelForSequenceClassification": "own.BertForSequenceClassification"
+        }
     # A kind that transformers does not know leaves only the folder's own code.
     content |= {"auto_map": classes, "model_type": "own"}
     (folder / name).write_text(json.dumps(content))
@@ -50,14 +53,20 @@ def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch, name, loader):
 
 def test_every_model_is_loaded_in_one_way():
     root = Path(__file__).resolve().parents[2]
-    files = [path for folder in ("umls_reranker", "scripts") for path in (root / folder).rglob("*.py")]
-    assert [path.name for path in files if re.search(r"\bAuto\w+\.from_pretrained", path.read_text())] == []
+    files = [
+        path for folder in ("umls_reranker", "scripts") for path in (root / folder).rglob("*.py")
+    ]
+    assert [
+        path.name for path in files if re.search(r"\bAuto\w+\.from_pretrained", path.read_text())
+    ] == []
 
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_an_adapter_next_to_a_model_is_refused(tmp_path, loader):
     """transformers would load it into the model where peft is installed, and leave it out where it is not."""
     folder = (tiny_encoder if loader == "encoder" else tiny_cross_encoder)(tmp_path / "model")
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/other"}')
+    (folder / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "base_model_name_or_path": "org/other"}'
+    )
     with pytest.raises(UserError, match="adapter_config.json"):
         LOADERS[loader](folder)

@@ -15,7 +15,9 @@ from umls_reranker.retrieval import name_vectors
 
 if __name__ == "__main__":
     size, lives, *words = sys.argv[1:]
-    name_vectors.SHARD, left, encode = int(size), int(lives), BiEncoder.encode
+    name_vectors.SHARD = int(size)
+    left = int(lives)
+    encode = BiEncoder.encode
 
     def encode_or_die(self, texts, **settings):
         global left

@@ -7,7 +7,9 @@ from umls_reranker.retrieval.retrievers import RetrievalMethod, register_retriev
 
 
 class FirstLetter(RetrievalMethod):
-    name, folder, score_name = "first_letter", "first_letters", "first_letter"
+    name = "first_letter"
+    folder = "first_letters"
+    score_name = "first_letter"
     help = "concepts with a name that has the mention's first letter"
 
     def __init__(self, letters):
@@ -26,13 +28,19 @@ class FirstLetter(RetrievalMethod):
         return cls(np.load(path / "letters.npy", allow_pickle=False))
 
     def search(self, queries, k):
-        shares = self.score(queries, np.arange(len(self.letters))[None].repeat(len(queries.texts), axis=0))
+        shares = self.score(
+            queries, np.arange(len(self.letters))[None].repeat(len(queries.texts), axis=0)
+        )
         best = np.argsort(-shares, axis=1, kind="stable")[:, :k]
         return np.where(np.take_along_axis(shares, best, axis=1) > 0, best, -1)
 
     def score(self, queries, rows, owners=slice(None)):
         letters = np.array([ord(text[0].lower()) % 128 for text in queries.texts])
-        return np.where(rows < 0, -np.inf, self.letters[rows, letters[owners, None]]).astype(np.float32)
+        return np.where(rows < 0, -np.inf, self.letters[rows, letters[owners, None]]).astype(
+            np.float32
+        )
 
 
-register_retriever(FirstLetter, IndexScore("1 where a name of the concept has the mention's first letter"))
+register_retriever(
+    FirstLetter, IndexScore("1 where a name of the concept has the mention's first letter")
+)

@@ -50,10 +50,8 @@ class Setup:
             of_list.index(gold) if gold in of_list else -1
             for gold, of_list in zip(golds, cuis, strict=True)
         ]
-        lefts, rights = (
-            [f"left of {text} " for text in texts],
-            [f" right of {text}" for text in texts],
-        )
+        lefts = [f"left of {text} " for text in texts]
+        rights = [f" right of {text}" for text in texts]
         types = [["T3"]] * len(texts)
         lists = make_lists(texts, candidates, types, HIERARCHY, lefts, rights, places, golds)
         lists = replace(lists, scores=dict(scores))

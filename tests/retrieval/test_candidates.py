@@ -17,7 +17,12 @@ CONCEPTS = {
     "C0000004": ("T4", ["liver"]),
 }
 # (mention, gold CUI): C0000009 is not in the dictionary.
-MENTIONS = [("cold", "C0000002"), ("hearts", "C0000003"), ("cold", "C0000001"), ("heart", "C0000009")]
+MENTIONS = [
+    ("cold", "C0000002"),
+    ("hearts", "C0000003"),
+    ("cold", "C0000001"),
+    ("heart", "C0000009"),
+]
 MENTIONS += [("head cold", "C0000004")]
 
 
@@ -34,10 +39,18 @@ def index(concepts, tmp_path_factory):
 def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:
     texts, cuis = zip(*rows, strict=True)
     sides = {"left": [""] * len(rows), "right": [""] * len(rows)}
-    ids, documents, types = range(first_id, first_id + len(rows)), ["d"] * len(rows), [["T4"]] * len(rows)
+    ids = range(first_id, first_id + len(rows))
+    documents = ["d"] * len(rows)
+    types = [["T4"]] * len(rows)
     numbers = {"mention_id": ids, "doc_id": documents, "start": ids, "end": ids}
     return Dataset.from_dict(
-        {**numbers, "mention": texts, **sides, "cui": [[[cui]] for cui in cuis], "semantic_types": types}
+        {
+            **numbers,
+            "mention": texts,
+            **sides,
+            "cui": [[[cui]] for cui in cuis],
+            "semantic_types": types,
+        }
     )
 
 
@@ -48,7 +61,9 @@ def write(path, concepts, index, k=2, encoder=None, mentions=None):
 
 
 def read(path, concepts):
-    return read_labelled_lists(path / "lists.arrow", concepts.hierarchy, concepts=concepts, fitted_on=False)
+    return read_labelled_lists(
+        path / "lists.arrow", concepts.hierarchy, concepts=concepts, fitted_on=False
+    )
 
 
 def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, concepts, index):
@@ -60,8 +75,14 @@ def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, con
     assert lists.annotations.mention_ids.tolist() == ["100", "101", "102", "103", "104"]
     assert lists.offsets.tolist() == [0, 2, 4, 6, 8, 10] and lists.index_keys == ["the key"] * 5
     assert lists.cuis.to_list()[:3] == ["C0000001", "C0000002", "C0000003"]
-    assert lists.names.to_list()[:2] == ["cold", "cold"] and lists.names.to_list()[8:] == ["head cold", "cold"]
-    assert list(lists.types) == [("T4",)] * 5 and list(lists.candidate_types)[:2] == [("T3",), ("T1",)]
+    assert lists.names.to_list()[:2] == ["cold", "cold"] and lists.names.to_list()[8:] == [
+        "head cold",
+        "cold",
+    ]
+    assert list(lists.types) == [("T4",)] * 5 and list(lists.candidate_types)[:2] == [
+        ("T3",),
+        ("T1",),
+    ]
     assert lists.annotations.gold.tolist() == [1, 0, 0, -1, -1]
     assert lists.annotations.in_dictionary.tolist() == [True, True, True, False, True]
     np.testing.assert_allclose(lists.scores["retrieval"][:2], [1, 1], atol=1e-6)
@@ -72,10 +93,16 @@ def test_training_mentions_are_drawn_among_those_with_a_known_concept(concepts):
     assert drawn_rows(cuis, concepts, None, 1).tolist() == list(range(0, 100, 2))
     drawn = drawn_rows(cuis, concepts, 20, 1)
     assert len(set(drawn)) == 20 and (np.diff(drawn) > 0).all() and not (drawn % 2).any()
-    assert drawn_rows(cuis, concepts, 20, 1).tolist() == drawn.tolist() != drawn_rows(cuis, concepts, 20, 2).tolist()
+    assert (
+        drawn_rows(cuis, concepts, 20, 1).tolist()
+        == drawn.tolist()
+        != drawn_rows(cuis, concepts, 20, 2).tolist()
+    )
 
 
-def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(tmp_path, concepts, index, monkeypatch):
+def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(
+    tmp_path, concepts, index, monkeypatch
+):
     # With two concepts in a list, that of "cold" is found and the liver is not.
     monkeypatch.setattr("umls_reranker.retrieval.retriever.RECALL_DEPTH", 2)
     rows = [("heart", "C0000009"), ("cold", "C0000001"), ("head cold", "C0000004")]
@@ -98,4 +125,9 @@ def test_batches_do_not_change_the_rows(tmp_path, concepts, index, monkeypatch):
 
 def test_gold_positions():
     rows = np.array([[4, 2, -1], [1, 3, 5]])
-    assert gold_positions(np.array([2, 5, -1, 4]), rows, np.array([0, 1, 0, 1])).tolist() == [1, 2, -1, -1]
+    assert gold_positions(np.array([2, 5, -1, 4]), rows, np.array([0, 1, 0, 1])).tolist() == [
+        1,
+        2,
+        -1,
+        -1,
+    ]

@@ -23,7 +23,9 @@ def nearest(vectors, queries, k):
     return np.take_along_axis(scores, order, axis=1), order
 
 
-@pytest.mark.parametrize("vectors, queries, k", [(1_000, 17, 10), (130, 3, 1), (70, 80, 70), (5, 1, 3)])
+@pytest.mark.parametrize(
+    "vectors, queries, k", [(1_000, 17, 10), (130, 3, 1), (70, 80, 70), (5, 1, 3)]
+)
 def test_result_is_that_of_a_full_sort(vectors, queries, k):
     draw = np.random.default_rng(vectors)
     matrix = unit(draw, vectors, 16)
@@ -39,7 +41,8 @@ def test_result_is_that_of_a_full_sort(vectors, queries, k):
 def test_equal_vectors_have_equal_scores_and_come_in_order(seed, vectors, queries):
     draw = np.random.default_rng(seed)
     few = unit(draw, 6, 8)
-    matrix, asked = few[draw.integers(0, 6, vectors)], few[draw.integers(0, 6, queries)]
+    matrix = few[draw.integers(0, 6, vectors)]
+    asked = few[draw.integers(0, 6, queries)]
     scores, numbers = search_exactly(matrix, asked, vectors)
     expected_scores, expected = nearest(matrix, asked, vectors)
     assert (numbers == expected).all() and (scores == expected_scores).all()
@@ -47,12 +50,21 @@ def test_equal_vectors_have_equal_scores_and_come_in_order(seed, vectors, querie
 
 @pytest.mark.parametrize("callers", [1, 4])
 def test_faiss_is_left_as_it_was(callers):
-    matrix, before = unit(np.random.default_rng(0), 500, 8), faiss.omp_get_max_threads()
+    matrix = unit(np.random.default_rng(0), 500, 8)
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(3)
     try:
         search_exactly(matrix, matrix[:5], 3)
         with ThreadPoolExecutor(callers) as pool:
-            list(pool.map(lambda start: search_exactly(matrix, matrix[start : start + 50], 5), range(0, 400, 10)))
-        assert faiss.omp_get_max_threads() == 3 and faiss.cvar.distance_compute_blas_threshold == THRESHOLD
+            list(
+                pool.map(
+                    lambda start: search_exactly(matrix, matrix[start : start + 50], 5),
+                    range(0, 400, 10),
+                )
+            )
+        assert (
+            faiss.omp_get_max_threads() == 3
+            and faiss.cvar.distance_compute_blas_threshold == THRESHOLD
+        )
     finally:
         faiss.omp_set_num_threads(before)

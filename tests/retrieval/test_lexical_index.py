@@ -1,16 +1,32 @@
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
-from trigram_encoder import TrigramEncoder, build_index, make_concepts, random_concepts, toy_concepts
+from trigram_encoder import (
+    TrigramEncoder,
+    build_index,
+    make_concepts,
+    random_concepts,
+    toy_concepts,
+)
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.vocab.text import normalize_name
 
-QUERIES = ["heart failure", "Cold", "acute pain (left)", "type II", "one upper lobe", "heart failure"]
+QUERIES = [
+    "heart failure",
+    "Cold",
+    "acute pain (left)",
+    "type II",
+    "one upper lobe",
+    "heart failure",
+]
 PARTS = ("data", "indices", "indptr")
-FILES = ("trigrams.arrow", *(f"{matrix}_{part}.npy" for matrix in ("vectors", "lists_0") for part in PARTS))
+FILES = (
+    "trigrams.arrow",
+    *(f"{matrix}_{part}.npy" for matrix in ("vectors", "lists_0") for part in PARTS),
+)
 
 
 def build(path, concepts) -> LexicalIndex:
@@ -20,7 +36,9 @@ def build(path, concepts) -> LexicalIndex:
 
 @pytest.fixture(scope="module")
 def concepts(tmp_path_factory):
-    return make_concepts(tmp_path_factory.mktemp("concepts") / "c", random_concepts(seed=3, count=60))
+    return make_concepts(
+        tmp_path_factory.mktemp("concepts") / "c", random_concepts(seed=3, count=60)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +58,19 @@ def cosines(concepts):
 
 
 def rows_of_names(concepts):
-    return np.repeat(np.arange(len(concepts)), [len(concepts.names(row)) for row in range(len(concepts))])
+    return np.repeat(
+        np.arange(len(concepts)), [len(concepts.names(row)) for row in range(len(concepts))]
+    )
 
 
 @pytest.mark.parametrize(("strings", "queries"), [(131_072, 64), (7, 2), (1, 1)])
-def test_search_finds_what_scikit_learn_finds(tmp_path, monkeypatch, concepts, cosines, strings, queries):
+def test_search_finds_what_scikit_learn_finds(
+    tmp_path, monkeypatch, concepts, cosines, strings, queries
+):
     monkeypatch.setattr(lexical_index, "STRINGS_PER_BLOCK", strings)
     monkeypatch.setattr(lexical_index, "QUERIES_PER_BLOCK", queries)
-    index, owners = build(tmp_path / "index", concepts), rows_of_names(concepts)
+    index = build(tmp_path / "index", concepts)
+    owners = rows_of_names(concepts)
     for k in (1, 5, 60):
         found = index.search(QUERIES, k)
         for query, scores in enumerate(cosines):
@@ -61,14 +84,18 @@ def test_search_finds_what_scikit_learn_finds(tmp_path, monkeypatch, concepts, c
             assert len(set(kept)) == len(kept)
             np.testing.assert_allclose(best[kept], best[order], atol=1e-5)
             np.testing.assert_array_equal(owners[found.name_ids[query, : len(order)]], kept)
-            np.testing.assert_allclose(scores[found.name_ids[query, : len(order)]], best[kept], atol=1e-5)
+            np.testing.assert_allclose(
+                scores[found.name_ids[query, : len(order)]], best[kept], atol=1e-5
+            )
 
 
 def test_two_builds_are_the_same_bytes(tmp_path, concepts):
     contents = []
     for name in ("one", "two"):
         build(tmp_path / name, concepts)
-        contents.append({p.name: p.read_bytes() for p in sorted((tmp_path / name).rglob("*")) if p.is_file()})
+        contents.append(
+            {p.name: p.read_bytes() for p in sorted((tmp_path / name).rglob("*")) if p.is_file()}
+        )
     assert contents[0] == contents[1] and set(FILES) < set(contents[0])
 
 

@@ -39,14 +39,18 @@ class ReadingEncoder(TrigramEncoder):
 
     def encode(self, texts, contexts=None, **settings):
         lefts = contexts[0] if contexts else [""] * len(texts)
-        return super().encode([left + text for left, text in zip(lefts, texts, strict=True)], **settings)
+        return super().encode(
+            [left + text for left, text in zip(lefts, texts, strict=True)], **settings
+        )
 
 
 def table(rows, lefts=None) -> pa.Table:
     mentions, cuis = zip(*rows, strict=True)
     sides = {"left": lefts or [""] * len(rows), "right": [""] * len(rows)}
     documents = [f"d{number}" for number in range(len(rows))]
-    return pa.table({"mention": mentions, **sides, "cui": [[[cui]] for cui in cuis], "doc_id": documents})
+    return pa.table(
+        {"mention": mentions, **sides, "cui": [[[cui]] for cui in cuis], "doc_id": documents}
+    )
 
 
 @pytest.fixture
@@ -60,7 +64,8 @@ def build(concepts, path, encoder=None, rows=TRAINING, lefts=None) -> MentionInd
 
 
 def test_concepts_are_found_by_the_most_similar_mention_of_each(concepts, tmp_path):
-    index, encoder = build(concepts, tmp_path / "index"), PlainEncoder()
+    index = build(concepts, tmp_path / "index")
+    encoder = PlainEncoder()
     # Equal mentions of one concept are kept once, mentions of unknown concepts not at all.
     assert len(index) == 3 and not index.reads_context
     query = encoder.encode(["PbPT"])
@@ -71,7 +76,8 @@ def test_concepts_are_found_by_the_most_similar_mention_of_each(concepts, tmp_pa
 
 
 def test_an_encoder_that_reads_context_reads_that_of_training_mentions(concepts, tmp_path):
-    rows, lefts = [("it", "C0000002"), ("it", "C0000003")], ["squeaking", "beating"]
+    rows = [("it", "C0000002"), ("it", "C0000003")]
+    lefts = ["squeaking", "beating"]
     index = build(concepts, tmp_path / "index", ReadingEncoder(), rows, lefts)
     assert index.reads_context
     assert index.search(ReadingEncoder().encode(["beatingit"]), 1).rows.tolist() == [[2]]
@@ -80,10 +86,16 @@ def test_an_encoder_that_reads_context_reads_that_of_training_mentions(concepts,
 def test_the_union_holds_what_only_a_training_mention_leads_to(concepts, tmp_path):
     encoder = PlainEncoder()
     dense = build_index(concepts, encoder, tmp_path / "dense")
-    retriever = Retriever([Dense(dense), NearestMentions(build(concepts, tmp_path / "mentions"))], encoder)
+    retriever = Retriever(
+        [Dense(dense), NearestMentions(build(concepts, tmp_path / "mentions"))], encoder
+    )
     retriever.require(concepts)
     found = retriever.search(["PbPS"], 1)
-    assert found.rows.tolist() == [[0]] and set(found.lists) == {"dense", "nearest_mentions", "union"}
+    assert found.rows.tolist() == [[0]] and set(found.lists) == {
+        "dense",
+        "nearest_mentions",
+        "union",
+    }
     # Names decide the order: what only a training mention leads to comes last.
     assert retriever.search(["PbPS mouse"], 3).rows[0, 0] == 1
     # Shown with its nearest name and the cosine of that, like any other.
@@ -97,7 +109,8 @@ def test_an_index_holds_no_text(concepts, tmp_path):
 
 
 def test_another_encoder_is_refused(concepts, tmp_path):
-    index, other = build(concepts, tmp_path / "index"), PlainEncoder()
+    index = build(concepts, tmp_path / "index")
+    other = PlainEncoder()
     other.identity = other.identity | {"model": "another"}
     with pytest.raises(UserError, match="another"):
         index.require(concepts, other)
@@ -125,10 +138,14 @@ def test_normal_forms_of_known_mentions_count_but_for_their_own_document(tmp_pat
     (tmp_path / "forms").mkdir()
     index = FormIndex.build(concepts, tmp_path / "forms", table(rows))
     encoder = PlainEncoder()
-    retriever = Retriever([Dense(build_index(concepts, encoder, tmp_path / "dense")), Forms(index)], encoder)
+    retriever = Retriever(
+        [Dense(build_index(concepts, encoder, tmp_path / "dense")), Forms(index)], encoder
+    )
     queries = table([("mice heart", "C0000002"), ("mice heart", "C0000002")])
     for is_known, scores in ((False, [1.0, 1.0]), (True, [1.0, 0.0])):
         query_of, found = search_mentions(queries, retriever, 3, is_known=is_known)
         is_mouse = found.rows[query_of] == 1
-        assert np.isclose(found.further["forms"][query_of][is_mouse], scores, atol=1e-6).tolist() == [True, True]
+        assert np.isclose(
+            found.further["forms"][query_of][is_mouse], scores, atol=1e-6
+        ).tolist() == [True, True]
         assert (found.lists["forms"][query_of, 0] == 1).tolist() == [score == 1 for score in scores]

@@ -12,7 +12,13 @@ from mining_fixtures import NEAREST_ONLY, Relations, Setup
 
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.retrieval.negatives import FILTERS, SOURCES, ConceptFilters, SharedNames, TypePools
+from umls_reranker.retrieval.negatives import (
+    FILTERS,
+    SOURCES,
+    ConceptFilters,
+    SharedNames,
+    TypePools,
+)
 from umls_reranker.vocab.text import normalize_name
 
 COLDS = {
@@ -43,15 +49,27 @@ def test_rows_of_a_mention(colds):
         ("C0000006", "name of C0000006", "nearest"),
     ]
     assert [(pair["label"], pair["weight"]) for pair in pairs] == [(1, 1.0), (0, 1.5), (0, 1.5)]
-    texts = {tuple(pair[key] for key in ("mention_id", "mention", "left", "right")) for pair in pairs}
+    texts = {
+        tuple(pair[key] for key in ("mention_id", "mention", "left", "right")) for pair in pairs
+    }
     assert texts == {(1, "cold", "left of cold ", " right of cold")}
-    ones = ("mined_mentions", "positive_pairs", "dropped_gold_concept_nearest", "dropped_shared_name_nearest")
+    ones = (
+        "mined_mentions",
+        "positive_pairs",
+        "dropped_gold_concept_nearest",
+        "dropped_shared_name_nearest",
+    )
     zeros = ("gold_concept_not_in_list", "type_pairs", "random_pairs", "missing_pairs")
-    assert report == dict.fromkeys(ones, 1) | dict.fromkeys(zeros, 0) | {"mentions": 2, "nearest_pairs": 2}
+    assert report == dict.fromkeys(ones, 1) | dict.fromkeys(zeros, 0) | {
+        "mentions": 2,
+        "nearest_pairs": 2,
+    }
 
 
 def test_a_gold_concept_that_is_not_listed_gets_its_name_most_similar_to_the_mention(colds):
-    pairs, report = colds.mine([("herpes lip", "C0000004", ["C0000006"])], nearest_negatives=3, **NEAREST_ONLY)
+    pairs, report = colds.mine(
+        [("herpes lip", "C0000004", ["C0000006"])], nearest_negatives=3, **NEAREST_ONLY
+    )
     assert {pair["cui"]: pair["name"] for pair in pairs} == {
         "C0000004": "herpes of the lip",
         "C0000006": "name of C0000006",
@@ -60,7 +78,9 @@ def test_a_gold_concept_that_is_not_listed_gets_its_name_most_similar_to_the_men
 
 
 def test_the_first_filter_that_drops_a_concept_is_the_reason(colds):
-    filters = ConceptFilters(SharedNames(colds.concepts, np.array([0])), Relations({(0, 2): "PAR", (0, 3): "PAR"}))
+    filters = ConceptFilters(
+        SharedNames(colds.concepts, np.array([0])), Relations({(0, 2): "PAR", (0, 3): "PAR"})
+    )
     reasons = filters.reasons(np.array([[0]]), np.array([[0, 1, 2, 3, 4, -1]]))[0]
     names = [FILTERS[reason] if reason >= 0 else None for reason in reasons]
     assert names == ["gold_concept", "shared_name", "shared_name", "related", None, None]
@@ -69,14 +89,24 @@ def test_the_first_filter_that_drops_a_concept_is_the_reason(colds):
 def test_same_type_negatives_share_a_type_and_random_ones_stand_in_where_there_is_none(colds):
     numbers = {"nearest_negatives": 0, "same_type_negatives": 1, "random_negatives": 1}
     pairs, report = colds.mine([("a", "C0000004", []), ("b", "C0000007", [])], **numbers)
-    assert [pair["source"] for pair in pairs] == ["positive", "type", "random", "positive", "random", "random"]
-    assert pairs[1]["cui"] in {"C0000001", "C0000005"} and pairs[1]["name"] in colds.names(pairs[1]["cui"])
+    assert [pair["source"] for pair in pairs] == [
+        "positive",
+        "type",
+        "random",
+        "positive",
+        "random",
+        "random",
+    ]
+    assert pairs[1]["cui"] in {"C0000001", "C0000005"} and pairs[1]["name"] in colds.names(
+        pairs[1]["cui"]
+    )
     assert (report["type_pairs"], report["random_pairs"], report["missing_pairs"]) == (1, 3, 0)
 
 
 def test_type_pools_draw_a_type_first(colds):
     # C0000005 has the types T4, shared with one concept, and T3, shared with two.
-    pools, rng = TypePools(colds.concepts, np.full(4_000, 4)), np.random.default_rng(0)
+    pools = TypePools(colds.concepts, np.full(4000, 4))
+    rng = np.random.default_rng(0)
     assert pools.sizes(np.arange(3)).tolist() == [2] * 3
     counts = np.bincount(pools.draw(np.arange(4_000), rng), minlength=8) / 4_000
     assert counts == pytest.approx([1 / 6, 0, 0, 1 / 6, 1 / 4 + 1 / 6, 1 / 4, 0, 0], abs=0.03)
@@ -94,7 +124,8 @@ def test_random_negatives_reach_every_concept_under_all_its_names(colds):
 
 
 def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(colds):
-    template, mentions = PairTemplate(mention_types=True), [("cold", "C0000001", LISTED)] * 400
+    template = PairTemplate(mention_types=True)
+    mentions = [("cold", "C0000001", LISTED)] * 400
     pairs, _ = colds.mine(mentions, template=template, nearest_negatives=1, **NEAREST_ONLY)
     name = colds.concepts.hierarchy.name("T3")
     shown = {pair["mention_id"]: pair["mention"] for pair in pairs}
@@ -105,42 +136,66 @@ def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(colds):
 
 def test_a_template_shows_what_the_dictionary_knows_of_a_candidate(colds):
     template = PairTemplate(candidate_fields=("preferred_name",))
-    pairs, _ = colds.mine([("x", "C0000004", LISTED)], template=template, nearest_negatives=1, **NEAREST_ONLY)
+    pairs, _ = colds.mine(
+        [("x", "C0000004", LISTED)], template=template, nearest_negatives=1, **NEAREST_ONLY
+    )
     names = {"C0000004": "cold sore", "C0000002": "cold temperature"}
-    assert [pair["name"] for pair in pairs] == [f"name of {cui} ; {name}" for cui, name in names.items()]
+    assert [pair["name"] for pair in pairs] == [
+        f"name of {cui} ; {name}" for cui, name in names.items()
+    ]
 
 
 class Lengths:
     """A teacher whose logit is the length of a candidate's text, times a factor."""
 
     def __init__(self, template, factor):
-        self.template, self.factor = template, factor
+        self.template = template
+        self.factor = factor
 
     def score(self, mentions, names, *rest):
         return Scores(np.array([self.factor * len(name) for name in names], np.float32), 0)
 
 
 def test_pairs_get_the_mean_of_their_teachers_each_by_its_template(colds):
-    teachers = Lengths(PairTemplate(), 1), Lengths(PairTemplate(candidate_fields=("preferred_name",)), 2)
+    teachers = (
+        Lengths(PairTemplate(), 1),
+        Lengths(PairTemplate(candidate_fields=("preferred_name",)), 2),
+    )
     mentions = [("x", "C0000004", LISTED)]
     pairs, _ = colds.mine(mentions, teachers=teachers, nearest_negatives=1, chunk=1, **NEAREST_ONLY)
-    short, long = len("name of C0000004"), len("name of C0000004 ; cold sore")
+    short = len("name of C0000004")
+    long = len("name of C0000004 ; cold sore")
     assert pairs[0]["name"] == "name of C0000004" and pairs[0]["teacher"] == short / 2 + long
 
 
 def test_without_teachers_pairs_get_the_teacher_score_of_their_candidates(colds):
     mentions = [("x", "C0000004", []), ("x", "C0000004", LISTED)]
-    pairs, _ = colds.mine(mentions, scores={"teacher": np.arange(6.0)}, random_negatives=1, same_type_negatives=0)
-    scores = {(pair["mention_id"], pair["cui"]): pair["teacher"] for pair in pairs if pair["source"] != "random"}
+    pairs, _ = colds.mine(
+        mentions, scores={"teacher": np.arange(6.0)}, random_negatives=1, same_type_negatives=0
+    )
+    scores = {
+        (pair["mention_id"], pair["cui"]): pair["teacher"]
+        for pair in pairs
+        if pair["source"] != "random"
+    }
     given = {(1, cui): float(at) for at, cui in enumerate(LISTED[:5])}
     assert scores.pop((0, "C0000004")) is not None and scores == given
-    assert all(np.isnan(pair["teacher"]) for pair in pairs if pair["source"] == "random" or not pair["mention_id"])
+    assert all(
+        np.isnan(pair["teacher"])
+        for pair in pairs
+        if pair["source"] == "random" or not pair["mention_id"]
+    )
 
 
-words = st.lists(st.sampled_from(["heart", "Heart", "liver", "pain", "acute", "x"]), min_size=1, max_size=3)
+words = st.lists(
+    st.sampled_from(["heart", "Heart", "liver", "pain", "acute", "x"]), min_size=1, max_size=3
+)
 names = words.flatmap(lambda parts: st.sampled_from([" ", "-"]).map(lambda sign: sign.join(parts)))
 concepts = st.lists(
-    st.tuples(st.sampled_from(["", "T2", "T3", "T4 T2"]), st.lists(names, min_size=1, max_size=3, unique=True)),
+    st.tuples(
+        st.sampled_from(["", "T2", "T3", "T4 T2"]),
+        st.lists(names, min_size=1, max_size=3, unique=True),
+    ),
     min_size=1,
     max_size=14,
 )
@@ -150,12 +205,21 @@ concepts = st.lists(
 @given(st.data(), concepts, st.integers(0, 4), st.integers(0, 2), st.integers(0, 2))
 def test_no_false_negative_and_every_pair_accounted_for(data, rows, nearest, same_type, random):
     size = len(rows)
-    cuis = st.integers(0, size).map(lambda row: f"C{row:07}")  # the last one is not in the dictionary
-    mentions = st.lists(st.tuples(names, cuis, st.lists(cuis, max_size=6, unique=True)), min_size=1, max_size=6)
+    cuis = st.integers(0, size).map(
+        lambda row: f"C{row:07}"
+    )  # the last one is not in the dictionary
+    mentions = st.lists(
+        st.tuples(names, cuis, st.lists(cuis, max_size=6, unique=True)), min_size=1, max_size=6
+    )
     edges = st.tuples(st.integers(0, size - 1), st.integers(0, size - 1))
     relations = Relations(dict.fromkeys(data.draw(st.lists(edges, max_size=30)), "PAR"))
-    mentions, chunk = data.draw(mentions), data.draw(st.integers(1, 7))
-    numbers = {"nearest_negatives": nearest, "same_type_negatives": same_type, "random_negatives": random}
+    mentions = data.draw(mentions)
+    chunk = data.draw(st.integers(1, 7))
+    numbers = {
+        "nearest_negatives": nearest,
+        "same_type_negatives": same_type,
+        "random_negatives": random,
+    }
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(Path(folder), {f"C{number:07}": row for number, row in enumerate(rows)})
         pairs, report = setup.mine(mentions, relations=relations, chunk=chunk, **numbers)
@@ -167,9 +231,13 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, nearest, sam
         if not pair["label"]:
             assert not forms[pair["cui"]] & forms[gold]
             assert (int(gold[1:]), int(pair["cui"][1:])) not in relations.pairs
-    assert max(Counter((pair["mention_id"], pair["cui"]) for pair in pairs).values(), default=1) == 1
+    assert (
+        max(Counter((pair["mention_id"], pair["cui"]) for pair in pairs).values(), default=1) == 1
+    )
     mined = sum(gold in forms for _, gold, _ in mentions)
     counts = Counter(pair["source"] for pair in pairs)
-    assert {source: report[f"{source}_pairs"] for source in SOURCES} == {source: counts[source] for source in SOURCES}
+    assert {source: report[f"{source}_pairs"] for source in SOURCES} == {
+        source: counts[source] for source in SOURCES
+    }
     assert counts["positive"] == mined == report["mined_mentions"]
     assert len(pairs) + report["missing_pairs"] == mined * (1 + sum(numbers.values()))

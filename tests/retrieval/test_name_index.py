@@ -1,6 +1,13 @@
 import numpy as np
 import pytest
-from trigram_encoder import TrigramEncoder, build_index, encode_names, make_concepts, random_concepts, toy_concepts
+from trigram_encoder import (
+    TrigramEncoder,
+    build_index,
+    encode_names,
+    make_concepts,
+    random_concepts,
+    toy_concepts,
+)
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
@@ -24,7 +31,10 @@ def toy(tmp_path_factory):
 
 def nearest_by_brute_force(concepts, encoder, query, k):
     """(k,) cosines of the best names of the best concepts, best first."""
-    return sorted((max(encoder.encode(concepts.names(row)) @ query) for row in range(len(concepts))), reverse=True)[:k]
+    return sorted(
+        (max(encoder.encode(concepts.names(row)) @ query) for row in range(len(concepts))),
+        reverse=True,
+    )[:k]
 
 
 @pytest.mark.parametrize("block", [1, 7, 512])
@@ -40,8 +50,12 @@ def test_search_finds_what_comparing_with_every_name_finds(tmp_path, monkeypatch
             expected = nearest_by_brute_force(concepts, encoder, queries[query], k)
             np.testing.assert_allclose(found.scores[query], expected, atol=1e-6)
             assert len(set(found.rows[query])) == k
-            np.testing.assert_array_equal(index.grouping.rows[found.name_ids[query]], found.rows[query])
-            scores = (encoder.encode(index.names(found.name_ids[query])) * queries[query]).sum(axis=1)
+            np.testing.assert_array_equal(
+                index.grouping.rows[found.name_ids[query]], found.rows[query]
+            )
+            scores = (encoder.encode(index.names(found.name_ids[query])) * queries[query]).sum(
+                axis=1
+            )
             np.testing.assert_allclose(scores, found.scores[query], atol=1e-6)
 
 
@@ -116,7 +130,9 @@ FAST = "IVF4,PQ16x4fs,Refine(SQfp16)"
 
 @pytest.fixture(scope="module")
 def clustered(tmp_path_factory):
-    return make_concepts(tmp_path_factory.mktemp("clustered") / "concepts", random_concepts(seed=5, count=150))
+    return make_concepts(
+        tmp_path_factory.mktemp("clustered") / "concepts", random_concepts(seed=5, count=150)
+    )
 
 
 def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
@@ -138,15 +154,34 @@ def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
 
 @pytest.mark.parametrize(
     "factory",
-    ["Flat", "SQ8", "SQfp16", "PQ4x4", "HNSW8,Flat", "HNSW8,SQ8", "IVF4,Flat", "IVF4,SQfp16", "OPQ8,IVF4,SQ8", FAST],
+    [
+        "Flat",
+        "SQ8",
+        "SQfp16",
+        "PQ4x4",
+        "HNSW8,Flat",
+        "HNSW8,SQ8",
+        "IVF4,Flat",
+        "IVF4,SQfp16",
+        "OPQ8,IVF4,SQ8",
+        FAST,
+    ],
 )
 def test_best_names_are_those_of_the_search(tmp_path, clustered, factory, monkeypatch):
     monkeypatch.setattr(name_index, "NAMES_AT_ONCE", 7)
     encoder = TrigramEncoder()
-    index = build(tmp_path, clustered, encoder, factory=factory, search_parameters="nprobe=4" * ("IVF" in factory))
+    index = build(
+        tmp_path,
+        clustered,
+        encoder,
+        factory=factory,
+        search_parameters="nprobe=4" * ("IVF" in factory),
+    )
     queries = encoder.encode(["heart failure", "cold", "acute pain left"])
     found = index.search(queries, 5)
-    name_ids, scores = index.best_names(queries, np.pad(found.rows, ((0, 0), (0, 1)), constant_values=-1))
+    name_ids, scores = index.best_names(
+        queries, np.pad(found.rows, ((0, 0), (0, 1)), constant_values=-1)
+    )
     np.testing.assert_allclose(scores[:, :5], found.scores, atol=1e-5)
     assert (name_ids[:, 5] == -1).all() and np.isneginf(scores[:, 5]).all()
     np.testing.assert_array_equal(index.grouping.rows[name_ids[:, :5]], found.rows)
@@ -156,7 +191,9 @@ def test_best_names_are_those_of_the_search(tmp_path, clustered, factory, monkey
 
 def test_a_query_finds_the_same_whoever_is_searched_with_it(tmp_path, clustered):
     encoder = TrigramEncoder()
-    index = build(tmp_path, clustered, encoder, factory=FAST, search_parameters="nprobe=2,k_factor_rf=2")
+    index = build(
+        tmp_path, clustered, encoder, factory=FAST, search_parameters="nprobe=2,k_factor_rf=2"
+    )
     queries = encoder.encode([clustered.names(row)[0] for row in range(40)])
     together = index.search(queries, 5)
     alone = Candidates.concatenate([index.search(query[None], 5) for query in queries])

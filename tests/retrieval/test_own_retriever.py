@@ -24,7 +24,12 @@ TESTS = TOY.parents[1]
 def registered():
     importlib.import_module(TOY.stem)
     yield
-    del RETRIEVERS["first_letter"], INDEX_SCORES["first_letter"], FEATURES["first_letter"], sys.modules[TOY.stem]
+    del (
+        RETRIEVERS["first_letter"],
+        INDEX_SCORES["first_letter"],
+        FEATURES["first_letter"],
+        sys.modules[TOY.stem],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,14 @@ def run(registered, scripts, tmp_path_factory):
     def run_script(name, **more):
         return scripts.run(TESTS / "with_module.py", TOY, name, scripts.recipe, **keys | more)
 
-    for script in ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate"):
+    for script in (
+        "prepare_data",
+        "build_index",
+        "mine_negatives",
+        "train",
+        "calibrate",
+        "evaluate",
+    ):
         outcome = run_script(script)
         assert outcome.code == 0, outcome.err
     return folder / "mini", run_script
@@ -73,7 +85,9 @@ def test_a_linker_answers_with_it_from_an_exported_index(run, tmp_path):
     assert outcome.code == 0, outcome.err
     names = {path.name for path in (tmp_path / "index").iterdir()}
     assert names == {"concepts", "index", "first_letters", "encoder", "index.json"}
-    linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
+    linker = ConceptLinker.from_pretrained(
+        folder / "model", tmp_path / "index", device="cpu", dtype="float32"
+    )
     assert linker.retriever.index_key == linker.reranker.calibration.index_key != ""
     (candidates,) = linker.candidates(linker.read(["fever"]))
     assert {candidate["first_letter_score"] for candidate in candidates} == {0.0, 1.0}

@@ -31,7 +31,9 @@ class SynonymEncoder(TrigramEncoder):
     """Knows that a coronary is a heart attack, whatever the letters, and nothing of "liver"."""
 
     def encode(self, texts, **settings):
-        vectors = super().encode([{"coronary": "heart attack"}.get(text, text) for text in texts], **settings)
+        vectors = super().encode(
+            [{"coronary": "heart attack"}.get(text, text) for text in texts], **settings
+        )
         for row, text in enumerate(texts):
             if text == "livers":
                 vectors[row] = -super().encode(["liver"])[0]
@@ -41,7 +43,8 @@ class SynonymEncoder(TrigramEncoder):
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     path = tmp_path_factory.mktemp("retriever")
-    concepts, encoder = make_concepts(path / "concepts", NAMES), SynonymEncoder()
+    concepts = make_concepts(path / "concepts", NAMES)
+    encoder = SynonymEncoder()
     (path / "lexical").mkdir()
     index = build_index(concepts, encoder, path / "dense")
     return concepts, index, encoder, LexicalIndex.build(concepts, path / "lexical")
@@ -49,7 +52,8 @@ def searched(tmp_path_factory):
 
 def test_ranks_are_fused():
     # 1/61 + 1/63, 1/62 + 1/62, 1/63, 1/61 and padding.
-    dense, lexical = np.array([[4, 5, 6, -1]]), np.array([[7, 5, 4, -1]])
+    dense = np.array([[4, 5, 6, -1]])
+    lexical = np.array([[7, 5, 4, -1]])
     assert fuse([dense, lexical], 5).tolist() == [[4, 5, 7, 6, -1]]
     assert fuse([dense, lexical], 2).tolist() == [[4, 5]]
 
@@ -58,7 +62,10 @@ def test_each_retriever_finds_what_the_other_does_not(searched):
     _, index, encoder, lexical = searched
     found = Retriever([Dense(index), Lexical(lexical)], encoder).search(["coronary", "livers"], 3)
     assert 3 in found.rows[0] and 3 not in lexical.search(["coronary"], 5).rows
-    assert 4 in found.rows[1] and 4 not in Retriever([Dense(index)], encoder).search(["livers"], 4).rows
+    assert (
+        4 in found.rows[1]
+        and 4 not in Retriever([Dense(index)], encoder).search(["livers"], 4).rows
+    )
     assert set(found.lists) == {"dense", "lexical", "union"}
     assert found.lists["lexical"][1, 0] == 4 and found.lists["dense"][1, 4] == 4
     assert found.lists["union"][:, :3].tolist() == found.rows.tolist()
@@ -77,16 +84,22 @@ def test_ranks_choose_the_candidates_of_a_union_and_cosines_order_them(searched)
 def test_every_candidate_has_both_scores_and_its_nearest_name(searched):
     concepts, index, encoder, lexical = searched
     texts = ["coronary", "heart", "cold", "livers"]
-    found, vectors = Retriever([Dense(index), Lexical(lexical)], encoder).search(texts, 5), encoder.encode(texts)
+    found = Retriever([Dense(index), Lexical(lexical)], encoder).search(texts, 5)
+    vectors = encoder.encode(texts)
     assert (found.rows >= 0).all()
     alone = lexical.search(texts, 5)
     for query in range(len(texts)):
         for place, row in enumerate(found.rows[query]):
             cosines = encoder.encode(concepts.names(row)) @ vectors[query]
             assert found.scores[query, place] == pytest.approx(cosines.max(), abs=1e-6)
-            assert index.names(found.name_ids[query, place : place + 1])[0] == concepts.names(row)[cosines.argmax()]
+            assert (
+                index.names(found.name_ids[query, place : place + 1])[0]
+                == concepts.names(row)[cosines.argmax()]
+            )
             own = alone.scores[query][alone.rows[query] == row]
-            assert found.further["lexical"][query, place] == pytest.approx(own[0] if len(own) else 0, abs=1e-6)
+            assert found.further["lexical"][query, place] == pytest.approx(
+                own[0] if len(own) else 0, abs=1e-6
+            )
 
 
 def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):
@@ -94,11 +107,15 @@ def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):
     rows = [("livers", "C0000005"), ("cold", "C0000002"), ("livers", "C0000009")]
     texts, cuis = zip(*rows, strict=True)
     sides = {"left": [""] * 3, "right": [""] * 3}
-    mentions = Dataset.from_dict({"mention": texts, "doc_id": ["d"] * 3, **sides, "cui": [[[cui]] for cui in cuis]})
+    mentions = Dataset.from_dict(
+        {"mention": texts, "doc_id": ["d"] * 3, **sides, "cui": [[[cui]] for cui in cuis]}
+    )
     retriever = Retriever([Dense(index), Lexical(lexical)], encoder, "key")
     counts = write_lists(mentions, retriever, concepts, 2, tmp_path / "lists" / "test.arrow")
     lists = read_run_lists(tmp_path, "test", concepts)
-    assert [*lists.scores] == ["retrieval", "lexical"] and np.diff(lists.offsets).tolist() == [2] * 3
+    assert [*lists.scores] == ["retrieval", "lexical"] and np.diff(lists.offsets).tolist() == [
+        2
+    ] * 3
     place = lists.annotations.gold[0]
     assert (lists.cuis[place], lists.names[place]) == ("C0000005", "liver")
     assert lists.scores["retrieval"][place] == pytest.approx(-1, abs=1e-6)
@@ -117,20 +134,30 @@ class ReadingEncoder(TrigramEncoder):
 
     def encode(self, texts, contexts=None, **settings):
         lefts = contexts[0] if contexts else [""] * len(texts)
-        read = ["cold temperature" if "weather" in left else text for text, left in zip(texts, lefts, strict=True)]
+        read = [
+            "cold temperature" if "weather" in left else text
+            for text, left in zip(texts, lefts, strict=True)
+        ]
         return super().encode(read, **settings)
 
 
 def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
-    concepts, encoder = make_concepts(tmp_path / "concepts", NAMES), ReadingEncoder()
+    concepts = make_concepts(tmp_path / "concepts", NAMES)
+    encoder = ReadingEncoder()
     index = build_index(concepts, encoder, tmp_path / "dense")
     retriever = Retriever([Dense(index), Context(index)], encoder)
-    columns = {"mention": ["cold", "cold", "cold"], "left": ["weather", "", "weather"], "right": ["", "", ""]}
+    columns = {
+        "mention": ["cold", "cold", "cold"],
+        "left": ["weather", "", "weather"],
+        "right": ["", "", ""],
+    }
     about = {"doc_id": ["d"] * 3, "cui": [[["C0000002"]], [["C0000001"]], [["C0000002"]]]}
     mentions = Dataset.from_dict(columns | about)
     inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
     assert inverse.tolist() == [0, 1, 0]
-    assert found.lists["context"][:, 0].tolist() == [1, 0] and found.lists["dense"][:, 0].tolist() == [0, 0]
+    assert found.lists["context"][:, 0].tolist() == [1, 0] and found.lists["dense"][
+        :, 0
+    ].tolist() == [0, 0]
     retriever.index_key = "key"
     write_lists(mentions, retriever, concepts, 2, tmp_path / "lists" / "test.arrow")
     lists = read_run_lists(tmp_path, "test", concepts)
@@ -142,7 +169,8 @@ def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
 def counted(searched, tmp_path, monkeypatch):
     """A retriever that reads context, and what it computes: strings, and how many pairs of a string and a concept."""
     concepts, _, _, lexical = searched
-    encoder, counts = ReadingEncoder(), {"strings": [], "in context": [], "lexical": [], "pairs": []}
+    encoder = ReadingEncoder()
+    counts = {"strings": [], "in context": [], "lexical": [], "pairs": []}
     index = build_index(concepts, encoder, tmp_path / "dense")
     retriever = Retriever([Dense(index), Context(index), Lexical(lexical)], encoder)
 
@@ -168,20 +196,30 @@ def counted(searched, tmp_path, monkeypatch):
 def test_what_does_not_read_the_text_is_computed_once_for_each_string(counted, monkeypatch, block):
     retriever, counts = counted
     monkeypatch.setattr(candidates_module, "QUERIES", block)
-    rows = [(text, left) for left in ("weather", "", "x", "y") for text in ("cold", "heart", "head cold")]
+    rows = [
+        (text, left)
+        for left in ("weather", "", "x", "y")
+        for text in ("cold", "heart", "head cold")
+    ]
     texts, lefts = zip(*rows, strict=True)
     mentions = pa.table({"mention": texts, "left": lefts, "right": [""] * len(rows)})
     inverse, found = search_mentions(mentions, retriever, 3)
     assert sorted(counts["strings"]) == sorted(counts["lexical"]) == ["cold", "head cold", "heart"]
     assert len(counts["in context"]) == len(rows)
-    pairs = {(text, row) for text, query in zip(texts, inverse, strict=True) for row in found.rows[query]}
+    pairs = {
+        (text, row) for text, query in zip(texts, inverse, strict=True) for row in found.rows[query]
+    }
     assert sum(counts["pairs"]) == len(pairs) < found.rows.size
     # Nothing else changes.
     for number in range(len(rows)):
         alone = retriever.search([texts[number]], 3, ([lefts[number]], [""]))
         for part in ("rows", "name_ids", "scores"):
-            np.testing.assert_array_equal(getattr(alone, part)[0], getattr(found, part)[inverse[number]])
-        np.testing.assert_array_equal(alone.further["lexical"][0], found.further["lexical"][inverse[number]])
+            np.testing.assert_array_equal(
+                getattr(alone, part)[0], getattr(found, part)[inverse[number]]
+            )
+        np.testing.assert_array_equal(
+            alone.further["lexical"][0], found.further["lexical"][inverse[number]]
+        )
 
 
 # The scripts
@@ -207,7 +245,9 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
     def remade(script="build_index", **changed):
         keys.update(changed)
         outcome = scripts.run(script, **keys)
-        assert (outcome.code, outcome.errors) == (0, []) and "encoding names" not in outcome.err, outcome.err
+        assert (outcome.code, outcome.errors) == (0, []) and "encoding names" not in outcome.err, (
+            outcome.err
+        )
         return outcome.remade
 
     # The vectors of the names do not depend on other retrievers or their settings.
@@ -215,7 +255,9 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
     assert remade(index_parameters="nprobe=4") == ["lists"]
     assert remade(index_factory="SQfp16", index_parameters="") == ["index", "lists"]
     concepts = (run / "concepts" / "manifest.json").read_bytes()
-    assert remade("prepare_data", expand_abbreviations=True) == ["mentions"] and remade() == ["lists"]
+    assert remade("prepare_data", expand_abbreviations=True) == ["mentions"] and remade() == [
+        "lists"
+    ]
     assert (run / "concepts" / "manifest.json").read_bytes() == concepts
     assert remade(index_factory="Flat", index_parameters="") == ["index", "lists"]
     shutil.rmtree(run / "vectors")

@@ -40,7 +40,10 @@ class DyingEncoder(TrigramEncoder):
 @pytest.fixture
 def concepts(tmp_path, monkeypatch):
     monkeypatch.setattr(name_vectors, "SHARD", SHARD)
-    names = {f"C{number:07}": ("", [f"name {number}", f"{number} again", "shared"]) for number in range(50)}
+    names = {
+        f"C{number:07}": ("", [f"name {number}", f"{number} again", "shared"])
+        for number in range(50)
+    }
     return make_concepts(tmp_path / "concepts", names)
 
 
@@ -94,7 +97,11 @@ def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
     assert [start for start, _ in vectors.shards()] == [0, 4, 8]
     assert vectors.sample(20).tolist() == list(range(10))
     sample = vectors.sample(6)
-    assert len(sample) == 6 and (np.diff(sample) > 0).all() and sample.tolist() == vectors.sample(6).tolist()
+    assert (
+        len(sample) == 6
+        and (np.diff(sample) > 0).all()
+        and sample.tolist() == vectors.sample(6).tolist()
+    )
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
@@ -111,7 +118,8 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
     assert start(lives=1).code != 0
     assert not (run / "vectors").exists()
     (scratch,) = run.glob(".vectors.*.partial")
-    done, total = len(list(scratch.glob("*.npy"))), int(next(scratch.glob("*.npy")).stem[-5:])
+    done = len(list(scratch.glob("*.npy")))
+    total = int(next(scratch.glob("*.npy")).stem[-5:])
     assert 1 <= done <= 2 < total
     again = start(lives=-1)
     assert (again.code, again.errors) == (0, []), again.err

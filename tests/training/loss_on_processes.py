@@ -60,10 +60,15 @@ def make_rows(pairs: int) -> pa.Table:
     choose = random.Random(7)
     rows = []
     for number in range(pairs):
-        label, weight = int(number % 3 == 0), choose.choice([0.25, 1.0, 4.0])
-        name = ("a" if label else "b") + "".join(choose.choices("cdefghijklmnop", k=choose.randrange(1, 23)))
+        label = int(number % 3 == 0)
+        weight = choose.choice([0.25, 1.0, 4.0])
+        name = ("a" if label else "b") + "".join(
+            choose.choices("cdefghijklmnop", k=choose.randrange(1, 23))
+        )
         if number % 3 == 0 or number % 12 in (5, 10):
-            rows.append({"entity": "m", "left": "", "right": ""} | {key: [] for key in TAUGHT_ROW.names[3:]})
+            rows.append(
+                {"entity": "m", "left": "", "right": ""} | {key: [] for key in TAUGHT_ROW.names[3:]}
+            )
         score = None if number % 5 == 1 else number * 7 % 13 / 2 - 3
         for key, value in zip(TAUGHT_ROW.names[3:], (name, label, weight, score), strict=True):
             rows[-1][key].append(value)
@@ -73,7 +78,8 @@ def make_rows(pairs: int) -> pa.Table:
 def make_pairs(folder: str, pairs: int) -> TokenizedPairs:
     """The rows, tokenized for the model in a folder."""
     return TokenizedPairs(
-        make_rows(pairs), PairEncoder(AutoTokenizer.from_pretrained(folder).backend_tokenizer, PairTemplate(48))
+        make_rows(pairs),
+        PairEncoder(AutoTokenizer.from_pretrained(folder).backend_tokenizer, PairTemplate(48)),
     )
 
 
@@ -84,7 +90,9 @@ def load_model(folder: str) -> PreTrainedModel:
     )
 
 
-def make_trainer(folder: str, output: str, pairs: TokenizedPairs, loss: str = "bce", **options) -> RerankerTrainer:
+def make_trainer(
+    folder: str, output: str, pairs: TokenizedPairs, loss: str = "bce", **options
+) -> RerankerTrainer:
     """A trainer on the processor, as `fine_tune` builds it."""
     arguments = TrainingArguments(
         output_dir=output,
@@ -94,7 +102,9 @@ def make_trainer(folder: str, output: str, pairs: TokenizedPairs, loss: str = "b
         **{"save_strategy": "no", "max_grad_norm": 0.0} | options,
     )
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return RerankerTrainer(load_model(folder), arguments, pairs, pairs, loss=loss, processing_class=tokenizer)
+    return RerankerTrainer(
+        load_model(folder), arguments, pairs, pairs, loss=loss, processing_class=tokenizer
+    )
 
 
 class GradientKeeper(TrainerCallback):
@@ -125,7 +135,9 @@ def take_steps(
         )
         trainer.add_callback(keeper)
         trainer.train()
-    return keeper.gradients, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return keeper.gradients, [
+        entry["loss"] for entry in trainer.state.log_history if "loss" in entry
+    ]
 
 
 if __name__ == "__main__":
@@ -134,7 +146,9 @@ if __name__ == "__main__":
         gradients, losses = take_steps(model, *numbers)
         assert torch.distributed.get_world_size() == 2
         if torch.distributed.get_rank() == 0:
-            save_file(gradients | {"losses": torch.tensor(losses)}, Path(target) / f"{name}.safetensors")
+            save_file(
+                gradients | {"losses": torch.tensor(losses)}, Path(target) / f"{name}.safetensors"
+            )
     leave_process_group()
     # One that still runs when Python ends can abort the process.
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]

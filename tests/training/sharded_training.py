@@ -55,7 +55,8 @@ def fine_tune(model: str, folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    model, target = sys.argv[1], Path(sys.argv[2])
+    model = sys.argv[1]
+    target = Path(sys.argv[2])
     PartialState.__init__ = start_as_gpu
     gradients, losses = take_steps(model, 27, 8, 2, 1, "listwise")
     main = torch.distributed.get_rank() == 0

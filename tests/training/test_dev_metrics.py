@@ -25,7 +25,9 @@ def test_every_document_gives_a_mention_before_any_gives_two():
     rows = sample_by_document(DOCUMENTS, sizes, 21 * 4, seed=5)
     assert rows.tolist() == sorted(set(rows.tolist()))
     assert Counter(DOCUMENTS[row] for row in rows) == dict.fromkeys(DOCUMENTS, 1)
-    counts = Counter(DOCUMENTS[row] for row in sample_by_document(DOCUMENTS, sizes, 30 * 4 + 3, seed=5))
+    counts = Counter(
+        DOCUMENTS[row] for row in sample_by_document(DOCUMENTS, sizes, 30 * 4 + 3, seed=5)
+    )
     assert sum(counts.values()) == 30 and set(counts.values()) == {1, 2}
     assert len(sample_by_document(DOCUMENTS, sizes, 400, seed=5)) == 100
 
@@ -48,7 +50,9 @@ def test_training_rows_have_one_name_of_each_concept_and_no_correct_negative():
 def test_rows_are_the_lists_as_they_were_retrieved():
     candidates = [["heart", "cold"], ["liver", "cold"]]
     contexts = [["x ", "y "], [" z", " w"]]
-    lists = make_lists(["colds", "hearts"], candidates, [["T047"], []], None, *contexts, gold=[1, -1])
+    lists = make_lists(
+        ["colds", "hearts"], candidates, [["T047"], []], None, *contexts, gold=[1, -1]
+    )
     rows = dev_rows(lists, PairTemplate(32, 4, mention_types=True), 4, seed=1)
     assert rows.schema == TRAINING_ROW
     # The gold concept of the second mention was not retrieved, and is not put in.
@@ -75,7 +79,9 @@ def test_dev_metrics_by_hand(order, shape):
     metrics = dev_metrics(MENTIONS)(EvalPrediction(LOGITS[order].reshape(shape), label_ids))
     p = 1 / (1 + np.exp(-LOGITS))
     assert metrics["acc@1"] == pytest.approx(1 / 3)
-    assert metrics["precision"] == pytest.approx(2 / 4) and metrics["recall"] == pytest.approx(2 / 3)
+    assert metrics["precision"] == pytest.approx(2 / 4) and metrics["recall"] == pytest.approx(
+        2 / 3
+    )
     assert metrics["f1"] == pytest.approx(4 / 7)
     # Of 12 (gold, other) pairs the gold one wins 4, then 3 and a tie, then none.
     assert metrics["roc_auc"] == pytest.approx((4 + 3.5 + 0) / 12)
@@ -84,7 +90,17 @@ def test_dev_metrics_by_hand(order, shape):
     lists = [[2.0, -1.0], [0.5, 0.5], [-2.0, -1.0, 0.0]]
     by_hand = [np.log(np.exp(scores).sum()) - scores[0] for scores in lists]
     assert metrics["list_loss"] == pytest.approx(np.mean(by_hand))
-    assert set(metrics) == {"precision", "recall", "f1", "roc_auc", "ece", "brier", "log_loss", "acc@1", "list_loss"}
+    assert set(metrics) == {
+        "precision",
+        "recall",
+        "f1",
+        "roc_auc",
+        "ece",
+        "brier",
+        "log_loss",
+        "acc@1",
+        "list_loss",
+    }
 
 
 def test_a_mention_without_negatives_is_won_and_one_without_gold_is_lost():
@@ -128,6 +144,8 @@ def test_batches_give_the_same_figures_without_a_file(candidates, tmp_path, monk
     metric = RankingMetrics()
     for _ in range(2):  # a metric is used again for the next evaluation
         for start in range(0, 2000, 300):
-            metric.add_batch(**{name: column[start : start + 300] for name, column in candidates.items()})
+            metric.add_batch(
+                **{name: column[start : start + 300] for name, column in candidates.items()}
+            )
         assert metric.compute() == pytest.approx(RankingMetrics().compute(**candidates))
     assert not list(tmp_path.iterdir())

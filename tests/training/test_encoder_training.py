@@ -16,7 +16,12 @@ from umls_reranker.models.arguments import EncoderArguments, RunArguments
 from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
 from umls_reranker.retrieval.arguments import IndexArguments
 from umls_reranker.training import encoder_training
-from umls_reranker.training.encoder_training import EncoderTrainer, QueryCollator, QueryNamePairs, train_encoder
+from umls_reranker.training.encoder_training import (
+    EncoderTrainer,
+    QueryCollator,
+    QueryNamePairs,
+    train_encoder,
+)
 
 CONCEPTS = {
     "C0000001": ("", ["common cold", "acute coryza", "cold"]),
@@ -60,14 +65,20 @@ def test_names_belong_to_the_query_s_concept(concepts):
         names = concepts.names(pair["row"])
         assert pair["name"] in names
         # A synonym is never its own pair, and a mention without its concept in the dictionary never comes.
-        assert pair["query"] in names and pair["query"] != pair["name"] or gold[pair["query"]] == pair["row"]
+        assert (
+            pair["query"] in names
+            and pair["query"] != pair["name"]
+            or gold[pair["query"]] == pair["row"]
+        )
         assert pair["query"] != "unknown"
 
 
 def test_each_mention_comes_once_an_epoch(concepts):
     found = [pairs(concepts)[i] for i in range(40)]
     inside = [pair["query"] for pair in found if pair["left"] is not None]
-    assert all(sorted(inside[start : start + 3]) == ["cold", "colds", "flu"] for start in range(0, 24, 3))
+    assert all(
+        sorted(inside[start : start + 3]) == ["cold", "colds", "flu"] for start in range(0, 24, 3)
+    )
     assert len({tuple(inside[start : start + 3]) for start in range(0, 24, 3)}) > 1
 
 
@@ -89,7 +100,10 @@ def test_context_is_cut_around_the_mention(folder):
     shown = "[CLS] ##b ##c ##d [unused1] c ##o ##l ##d [unused2] e ##f ##g [SEP]"
     assert " ".join(tokenizer.convert_ids_to_tokens(ids)) == shown
     (ids,) = queries.in_context(["coldness"], [""], [""])
-    assert " ".join(tokenizer.convert_ids_to_tokens(ids)[1:-1]) == "[unused1] c ##o ##l ##d ##n ##e [unused2]"
+    assert (
+        " ".join(tokenizer.convert_ids_to_tokens(ids)[1:-1])
+        == "[unused1] c ##o ##l ##d ##n ##e [unused2]"
+    )
     assert queries.plain(["cold"]) == [tokenizer("cold")["input_ids"]]
     assert queries.plain([]) == []
 
@@ -102,7 +116,9 @@ def test_loss_by_hand(folder, concepts):
     trainer.pooling = "mean"
     loss = trainer.compute_loss(AutoModel.from_pretrained(folder).eval(), dict(batch)).item()
     queries = [
-        encoder.encode([pair["query"]], pair["left"] is not None and ([pair["left"]], [pair["right"]]) or None)[0]
+        encoder.encode(
+            [pair["query"]], pair["left"] is not None and ([pair["left"]], [pair["right"]]) or None
+        )[0]
         for pair in chosen
     ]
     cosines = np.stack(queries) @ encoder.encode([pair["name"] for pair in chosen]).T
@@ -126,7 +142,9 @@ def test_trained_folder_loads_reads_context_and_is_the_same_again(folder, concep
     summary = train(folder, concepts, tmp_path / "a")
     assert summary["steps"] == 6 and summary["mentions_in_dictionary"] == 3
     train(folder, concepts, tmp_path / "b")
-    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (
+        tmp_path / "b" / "model.safetensors"
+    ).read_bytes()
     assert json.loads((tmp_path / "a" / "context.json").read_text())["context_tokens"] == 4
     trained = BiEncoder.from_pretrained(str(tmp_path / "a"), device="cpu", dtype="float32")
     assert trained.queries.context_tokens == 4
@@ -142,7 +160,8 @@ def test_dropout_of_the_recipe_replaces_that_of_the_model(folder, concepts, tmp_
 
 def test_a_stopped_training_ends_with_the_same_weights(folder, concepts, tmp_path, monkeypatch):
     train(folder, concepts, tmp_path / "whole")
-    original, count = EncoderTrainer.compute_loss, []
+    original = EncoderTrainer.compute_loss
+    count = []
 
     def stops(self, *args, **options):
         count.append(1)
@@ -155,5 +174,6 @@ def test_a_stopped_training_ends_with_the_same_weights(folder, concepts, tmp_pat
         train(folder, concepts, tmp_path / "cut")
     monkeypatch.setattr(EncoderTrainer, "compute_loss", original)
     train(folder, concepts, tmp_path / "cut")
-    whole, cut = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "cut"))
+    whole = AutoModel.from_pretrained(tmp_path / "whole").state_dict()
+    cut = AutoModel.from_pretrained(tmp_path / "cut").state_dict()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

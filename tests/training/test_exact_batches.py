@@ -31,15 +31,20 @@ def two_processes(scripts, model, tmp_path_factory):
     outcome = scripts.launch(HERE / "loss_on_processes.py", model, folder)
     assert outcome.code == 0, outcome.err
     cases = {name: load_file(folder / f"{name}.safetensors") for name in CASES}
-    return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
+    return {
+        name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()
+    }
 
 
 def reference(model, rows, loss):
     """Gradients and loss of all rows in one pass, without Trainer, list by list."""
-    network, pairs = load_model(model), make_pairs(model, rows)
+    network = load_model(model)
+    pairs = make_pairs(model, rows)
     batch = PairCollator(0)(pairs.__getitems__(range(rows)))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-    logits, labels, weights = network(**inputs).logits.squeeze(-1), batch["labels"], batch["weight"]
+    logits = network(**inputs).logits.squeeze(-1)
+    labels = batch["labels"]
+    weights = batch["weight"]
     teacher = torch.from_numpy(pairs.teacher)
     bce = binary_cross_entropy_with_logits(logits, labels, reduction="none")
     spans = [slice(start, end) for start, end in pairwise(pairs.offsets.tolist())]
@@ -47,10 +52,18 @@ def reference(model, rows, loss):
     if loss == "bce":
         total = (weights * bce).sum()
     elif loss == "listwise":
-        total = sum(weights[span.start] * cross_entropy(logits[span], torch.tensor(0)) for span in with_gold)
+        total = sum(
+            weights[span.start] * cross_entropy(logits[span], torch.tensor(0)) for span in with_gold
+        )
     else:
-        known = [(span.start, torch.arange(span.start, span.stop)[~teacher[span].isnan()]) for span in with_gold]
-        shares = [(weights[gold], logits[pairs].log_softmax(0), teacher[pairs].softmax(0)) for gold, pairs in known]
+        known = [
+            (span.start, torch.arange(span.start, span.stop)[~teacher[span].isnan()])
+            for span in with_gold
+        ]
+        shares = [
+            (weights[gold], logits[pairs].log_softmax(0), teacher[pairs].softmax(0))
+            for gold, pairs in known
+        ]
         total = sum(weight * kl_div(own, theirs, reduction="sum") for weight, own, theirs in shares)
     total = total / rows
     total.backward()
@@ -71,7 +84,16 @@ def assert_exact(expected, gradients, losses):
 @pytest.mark.parametrize("loss", ["bce", "listwise", "listwise_kl"])
 @pytest.mark.parametrize(
     ("rows", "per_device", "passes"),
-    [(64, 64, 1), (64, 16, 4), (32, 8, 4), (30, 32, 1), (30, 8, 4), (30, 4, 8), (25, 8, 4), (3, 8, 4)],
+    [
+        (64, 64, 1),
+        (64, 16, 4),
+        (32, 8, 4),
+        (30, 32, 1),
+        (30, 8, 4),
+        (30, 4, 8),
+        (25, 8, 4),
+        (3, 8, 4),
+    ],
 )
 def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, rows, per_device, passes, loss):
     taken = take_steps(model, rows, per_device, passes, loss=loss)
@@ -84,7 +106,9 @@ def test_the_loss_does_not_depend_on_the_number_of_processes(model, two_processe
     assert_exact(reference(model, rows, loss), *two_processes[case])
 
 
-@pytest.mark.parametrize(("case", "loss"), [("50 steps", "bce"), ("list-wise, 50 steps", "listwise")])
+@pytest.mark.parametrize(
+    ("case", "loss"), [("50 steps", "bce"), ("list-wise, 50 steps", "listwise")]
+)
 def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, case, loss):
     curves = {
         "1 x 64": take_steps(model, 600, 64, 1, 50, loss)[1],
@@ -117,7 +141,10 @@ def test_the_loss_does_not_depend_on_how_parameters_are_sharded(model, sharded):
 def test_sharded_training_goes_on_from_a_checkpoint_and_leaves_whole_weights(model, sharded):
     whole, stopped = json.loads((sharded / "summaries.json").read_text())
     assert whole == stopped and (whole["steps"], whole["processes"]) == (4, 2)
-    weights = [load_file(sharded / name / "checkpoint-best" / "model.safetensors") for name in ("whole", "stopped")]
+    weights = [
+        load_file(sharded / name / "checkpoint-best" / "model.safetensors")
+        for name in ("whole", "stopped")
+    ]
     before = load_file(Path(model) / "model.safetensors")
     assert weights[0].keys() == weights[1].keys() == before.keys()
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

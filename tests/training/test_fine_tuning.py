@@ -44,7 +44,12 @@ def model(tmp_path_factory):
 
 
 def training(**options):
-    settings = {"bf16": False, "per_device_train_batch_size": 8, "global_batch_size": 16, "eval_steps": 2}
+    settings = {
+        "bf16": False,
+        "per_device_train_batch_size": 8,
+        "global_batch_size": 16,
+        "eval_steps": 2,
+    }
     return Recipe.from_values(settings | {"learning_rate": 1e-2} | options).training
 
 
@@ -65,7 +70,10 @@ def test_accumulation_follows_from_the_batch_sizes(tmp_path):
 def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_path):
     long = training(eval_steps=500, num_train_epochs=2)
     assert training_arguments(RUN, long, tmp_path, *LISTS).eval_steps == 14
-    assert training_arguments(RUN, training(eval_steps=500, max_steps=5), tmp_path, *LISTS).eval_steps == 5
+    assert (
+        training_arguments(RUN, training(eval_steps=500, max_steps=5), tmp_path, *LISTS).eval_steps
+        == 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,11 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
 def test_arguments_that_cannot_work_are_refused(tmp_path, monkeypatch, options, reason):
     find = importlib.util.find_spec
     absent = {"trackio", "bitsandbytes"}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find(name, *rest))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in absent else find(name, *rest),
+    )
     with pytest.raises(UserError, match=reason):
         training_arguments(RUN, training(**options), tmp_path, *LISTS)
 
@@ -111,13 +123,18 @@ def test_a_base_model_that_cannot_be_loaded_is_named(model, tmp_path):
         load_base_model(str(broken), None, PairTemplate())
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/config.yaml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted(RECIPES.glob("*/config.yaml")), ids=lambda path: path.parent.name
+)
 def test_every_recipe_runs_on_any_number_of_processes(path):
-    keys = "global_batch_size", "per_device_train_batch_size"
-    pairs, most = (load_recipe(path).training.get(key, getattr(RerankerTrainingArguments, key)) for key in keys)
+    keys = {**vars(RerankerTrainingArguments), **load_recipe(path).training}
+    pairs = keys["global_batch_size"]
+    most = keys["per_device_train_batch_size"]
     for processes in range(1, 17):
         of_pass, passes = divide_batch(pairs, most, processes)
-        assert 1 <= of_pass <= most and 0 <= of_pass * passes * processes - pairs < passes * processes
+        assert (
+            1 <= of_pass <= most and 0 <= of_pass * passes * processes - pairs < passes * processes
+        )
 
 
 def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, monkeypatch):
@@ -135,7 +152,8 @@ def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, mo
 
 
 def run_training(model, folder, **options):
-    arguments, model = training(**{"max_steps": 6} | options), ModelArguments(model=str(model), max_length=32)
+    arguments = training(**{"max_steps": 6} | options)
+    model = ModelArguments(model=str(model), max_length=32)
     return fine_tune(RUN, model, arguments, make_rows(26), make_rows(10), folder)
 
 
@@ -158,7 +176,8 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(model, tmp_path):
 def test_the_head_learns_at_a_rate_of_its_own(tmp_path):
     base = tiny_cross_encoder(tmp_path / "base")
     run_training(base, tmp_path / "run", max_steps=2, learning_rate=0.0, head_learning_rate=0.1)
-    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "run/checkpoint-best"))
+    before = load_file(tmp_path / "base" / "model.safetensors")
+    after = load_file(tmp_path / "run/checkpoint-best" / "model.safetensors")
     changed = {name for name, weights in before.items() if not np.array_equal(weights, after[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
 
@@ -166,15 +185,24 @@ def test_the_head_learns_at_a_rate_of_its_own(tmp_path):
 @pytest.mark.parametrize("kind", ["Roberta", "DebertaV2", "ModernBert"])
 def test_other_architectures_learn_and_are_served(tmp_path, kind):
     base = tiny_classifier(tmp_path / "base", kind)
-    assert load_base_model(str(base), None, PairTemplate(32), "eager")[0].config._attn_implementation == "eager"
+    assert (
+        load_base_model(str(base), None, PairTemplate(32), "eager")[0].config._attn_implementation
+        == "eager"
+    )
     run_training(base, tmp_path / "run", max_steps=2)
     best = tmp_path / "run" / "checkpoint-best"
-    before, after = (load_file(folder / "model.safetensors") for folder in (base, best))
+    before = load_file(base / "model.safetensors")
+    after = load_file(best / "model.safetensors")
     changed = [name for name, weights in before.items() if not np.array_equal(weights, after[name])]
-    assert [name for name in changed if ".0." in name] and [name for name in changed if ".1." in name]
-    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model", cross_encoder=best), dtype="float32")
+    assert [name for name in changed if ".0." in name] and [
+        name for name in changed if ".1." in name
+    ]
+    reranker = UMLSReranker.from_pretrained(
+        tiny_reranker(tmp_path / "model", cross_encoder=best), dtype="float32"
+    )
     ranked = reranker.rerank("cold", [{"name": "common cold"}, {"name": "fever"}])
-    tokenizer, network = AutoTokenizer.from_pretrained(best), AutoModelForSequenceClassification.from_pretrained(best)
+    tokenizer = AutoTokenizer.from_pretrained(best)
+    network = AutoModelForSequenceClassification.from_pretrained(best)
     for answer in ranked:
         logit = network(**tokenizer("cold", answer.name, return_tensors="pt")).logits.item()
         assert answer.logit == pytest.approx(logit, abs=1e-5)
@@ -191,11 +219,16 @@ def test_dropout_of_all_layers(model, tmp_path):
     assert not torch.equal(*passes())
     set_dropout(network, 0.0)
     assert torch.equal(*passes())
-    means = [run_training(model, tmp_path / str(share), max_steps=2, dropout=share) for share in (0.0, 0.9)]
+    means = [
+        run_training(model, tmp_path / str(share), max_steps=2, dropout=share)
+        for share in (0.0, 0.9)
+    ]
     assert means[0]["dev"] != means[1]["dev"]
 
 
-def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(model, tmp_path):
+def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(
+    model, tmp_path
+):
     """The Trainer compiles with inductor, whose C++ compiler takes a minute; what is traced is the same without it."""
     options = {"max_steps": 4, "eval_steps": 4}
     plain = run_training(model, tmp_path / "plain", **options)

@@ -26,8 +26,22 @@ from umls_reranker.training.pair_dataset import (
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ROWS = pa.Table.from_pylist(
     [
-        {"entity": "m", "left": "a", "right": "b", "names": ["x", "y z"], "labels": [1, 0], "weights": [4.0, 1.0]},
-        {"entity": "n o", "left": "", "right": "c", "names": ["x"], "labels": [0], "weights": [1.0]},
+        {
+            "entity": "m",
+            "left": "a",
+            "right": "b",
+            "names": ["x", "y z"],
+            "labels": [1, 0],
+            "weights": [4.0, 1.0],
+        },
+        {
+            "entity": "n o",
+            "left": "",
+            "right": "c",
+            "names": ["x"],
+            "labels": [0],
+            "weights": [1.0],
+        },
     ],
     TRAINING_ROW,
 )
@@ -44,9 +58,13 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize("at_once", [1, 8_192])
 def test_rows_become_pairs_one_list_after_the_other(model, monkeypatch, at_once):
     monkeypatch.setattr(pair_dataset, "LISTS_AT_ONCE", at_once)
-    encoder = PairEncoder(AutoTokenizer.from_pretrained(model).backend_tokenizer, PairTemplate(32, 4))
+    encoder = PairEncoder(
+        AutoTokenizer.from_pretrained(model).backend_tokenizer, PairTemplate(32, 4)
+    )
     pairs = TokenizedPairs(ROWS, encoder, scale=2.0)
-    expected, _ = encoder.encode(["m", "m", "n o"], ["x", "y z", "x"], ["a", "a", ""], ["b", "b", "c"])
+    expected, _ = encoder.encode(
+        ["m", "m", "n o"], ["x", "y z", "x"], ["a", "a", ""], ["b", "b", "c"]
+    )
     assert len(pairs) == 3 and pairs.pairs.ids.tolist() == expected.ids.tolist()
     assert pairs.pairs.first_lengths.tolist() == expected.first_lengths.tolist()
     assert (pairs.offsets.tolist(), pairs.owner.tolist()) == ([0, 2, 3], [0, 0, 1])
@@ -67,7 +85,9 @@ def test_weights_are_brought_to_mean_one():
 
 @pytest.mark.parametrize("token_types", [True, False])
 def test_a_batch_is_padded_to_a_multiple_of_its_longest_pair(token_types):
-    pairs = PairBatch(np.array([2, 7, 3, 8, 3, 2, 7, 3], np.int32), np.array([5, 3]), np.array([3, 3]))
+    pairs = PairBatch(
+        np.array([2, 7, 3, 8, 3, 2, 7, 3], np.int32), np.array([5, 3]), np.array([3, 3])
+    )
     labels = {"labels": np.array([1.0, 0.0], np.float32), "row": np.array([4, 2])}
     batch = PairCollator(9, token_types, 4)((pairs, labels))
     expected = {
@@ -91,7 +111,9 @@ class Lists:
 
 def shares(lists, size, passes, processes, epoch=0):
     """[process][pass] -> numbers of pairs."""
-    parts = [GlobalBatches(lists, size, 3, passes, process, processes) for process in range(processes)]
+    parts = [
+        GlobalBatches(lists, size, 3, passes, process, processes) for process in range(processes)
+    ]
     for part in parts:
         part.set_epoch(epoch)
     found = [list(part) for part in parts]
@@ -101,11 +123,17 @@ def shares(lists, size, passes, processes, epoch=0):
 
 @pytest.mark.parametrize(("passes", "processes"), [(1, 1), (4, 1), (2, 2), (3, 5)])
 @pytest.mark.parametrize("count", [96, 97, 5])
-def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(count, passes, processes):
+def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(
+    count, passes, processes
+):
     lists = Lists(count)
     per_batch = lists_per_batch(count, int(lists.offsets[-1]), 40)
-    (whole,), cut = shares(lists, 40, 1, 1), shares(lists, 40, passes, processes)
-    spans = {start: list(range(start, end)) for start, end in zip(lists.offsets, lists.offsets[1:], strict=False)}
+    (whole,) = shares(lists, 40, 1, 1)
+    cut = shares(lists, 40, passes, processes)
+    spans = {
+        start: list(range(start, end))
+        for start, end in zip(lists.offsets, lists.offsets[1:], strict=False)
+    }
     batches = [[] for _ in whole]
     for share in cut:
         for number, pairs in enumerate(share):
@@ -117,7 +145,9 @@ def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(
     assert [sorted(pairs) for pairs in batches] == [sorted(pairs) for pairs in whole]
     assert sorted(pair for pairs in whole for pair in pairs) == list(range(lists.offsets[-1]))
     sizes = [sum(pair in spans for pair in pairs) for pairs in whole]
-    assert sizes == [per_batch] * (count // per_batch) + [count % per_batch] * (count % per_batch > 0)
+    assert sizes == [per_batch] * (count // per_batch) + [count % per_batch] * (
+        count % per_batch > 0
+    )
 
 
 def test_a_batch_has_the_number_of_lists_that_comes_closest():
@@ -127,7 +157,9 @@ def test_a_batch_has_the_number_of_lists_that_comes_closest():
 
 def test_epochs_differ():
     lists = Lists(1_000)
-    first, second, again = (shares(lists, 250, 1, 1, epoch) for epoch in (0, 1, 1))
+    first = shares(lists, 250, 1, 1, 0)
+    second = shares(lists, 250, 1, 1, 1)
+    again = shares(lists, 250, 1, 1, 1)
     assert first != second == again
 
 
@@ -135,7 +167,8 @@ def test_epochs_differ():
 
 
 def logits_and_batch(model, pairs):
-    network, batch = load_model(model).eval(), PairCollator(0)(pairs.__getitems__(range(len(pairs))))
+    network = load_model(model).eval()
+    batch = PairCollator(0)(pairs.__getitems__(range(len(pairs))))
     with torch.inference_mode():
         return network(**{name: batch[name] for name in INPUTS}).logits.squeeze(-1), batch
 
@@ -151,7 +184,9 @@ def test_evaluation_takes_the_plain_mean_of_the_weighted_losses(model, tmp_path)
 def test_labels_do_not_reach_the_model(model, tmp_path):
     trainer = make_trainer(model, str(tmp_path), make_pairs(model, 16), max_steps=1)
     seen = []
-    trainer.model.register_forward_pre_hook(lambda _, args, inputs: seen.append(set(inputs)), with_kwargs=True)
+    trainer.model.register_forward_pre_hook(
+        lambda _, args, inputs: seen.append(set(inputs)), with_kwargs=True
+    )
     trainer.train()
     trainer.evaluate()
     # With labels the model would take the task for a regression, and say so in its config for good.

@@ -29,7 +29,8 @@ def test_training_takes_the_first_gpu(two_gpus, device):
 
 def test_another_gpu_is_chosen_by_the_environment(two_gpus):
     with pytest.raises(
-        UserError, match="device: cuda:1 cannot be selected .* set CUDA_VISIBLE_DEVICES=1 and device: cu"
+        UserError,
+        match="device: cuda:1 cannot be selected .* set CUDA_VISIBLE_DEVICES=1 and device: cu",
     ):
         training_device(RunArguments(device="cuda:1"))
 
@@ -37,7 +38,9 @@ def test_another_gpu_is_chosen_by_the_environment(two_gpus):
 @pytest.mark.parametrize(("visible", "used"), [(4, 1), (1, 1), (0, 0)])
 def test_a_process_keeps_to_one_gpu_of_all_it_sees(tmp_path, visible, used, monkeypatch):
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: visible))
-    arguments = OneGpuArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=16)
+    arguments = OneGpuArguments(
+        output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=16
+    )
     assert (arguments.n_gpu, arguments.train_batch_size) == (used, 16)
 
 

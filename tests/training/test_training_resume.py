@@ -21,7 +21,11 @@ CASES = {
     "one": {"processes": 1, "kills": [(1, 0), (5, 0), (7, 0), (10, 0)]},
     "two, list-wise": {"processes": 2, "kills": [(5, 0), (7, 1)], "training": {"loss": "listwise"}},
     # Nothing gets better after the first evaluation, so the third after it is the last.
-    "patience": {"processes": 1, "kills": [(7, 0)], "training": {"learning_rate": 0.0, "early_stopping_patience": 3}},
+    "patience": {
+        "processes": 1,
+        "kills": [(7, 0)],
+        "training": {"learning_rate": 0.0, "early_stopping_patience": 3},
+    },
 }
 # Run -> what it was killed with and what it is resumed with: another way to compute the same. Weights differ by
 # rounding alone, since nothing is drawn at random in the model.
@@ -66,16 +70,25 @@ def trained(tmp_path_factory):
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    return folder, dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    return folder, dict(
+        json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")
+    )
 
 
 def final_state(folder, step):
     """The bytes of weights, optimizer and schedule, and what early stopping and the metrics have come to."""
     last = folder / f"checkpoint-{step}"
-    files = {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.pt", "scheduler.pt")}
+    files = {
+        name: (last / name).read_bytes()
+        for name in ("model.safetensors", "optimizer.pt", "scheduler.pt")
+    }
     state = json.loads((last / "trainer_state.json").read_text())
     history = [
-        {name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))}
+        {
+            name: value
+            for name, value in entry.items()
+            if not name.endswith(("runtime", "per_second"))
+        }
         for entry in state["log_history"]
     ]
     best = (folder / "checkpoint-best" / "model.safetensors").read_bytes()
@@ -85,17 +98,23 @@ def final_state(folder, step):
 @pytest.mark.parametrize("name", CASES)
 def test_killed_training_ends_as_if_it_had_been_left_alone(trained, name):
     folder, summaries = trained
-    summary, steps = summaries[name], 8 if name == "patience" else 10
+    summary = summaries[name]
+    steps = 8 if name == "patience" else 10
     expected = steps, CASES[name]["processes"], 108
     assert (summary["steps"], summary["processes"], summary["train_pairs"]) == expected
     assert summaries[f"{name}, killed"] == summary
-    whole, killed = (final_state(folder / run, steps) for run in (name, f"{name}, killed"))
+    whole = final_state(folder / name, steps)
+    killed = final_state(folder / f"{name}, killed", steps)
     assert [part for part in whole if whole[part] != killed[part]] == []
 
 
 def evaluations(folder):
     state = json.loads((folder / "checkpoint-10" / "trainer_state.json").read_text())
-    return [(entry["step"], entry["eval_log_loss"]) for entry in state["log_history"] if "eval_loss" in entry]
+    return [
+        (entry["step"], entry["eval_log_loss"])
+        for entry in state["log_history"]
+        if "eval_loss" in entry
+    ]
 
 
 @pytest.mark.parametrize("name", OTHER_MEANS)
@@ -103,9 +122,11 @@ def test_training_is_resumed_by_other_means(trained, name):
     folder, summaries = trained
     processes = RUNS[name]["processes"]
     assert (summaries[name]["steps"], summaries[name]["processes"]) == (10, processes)
-    whole, resumed = evaluations(folder / "means"), evaluations(folder / name)
+    whole = evaluations(folder / "means")
+    resumed = evaluations(folder / name)
     assert [step for step, _ in resumed] == [2, 4, 6, 8, 10]
     assert [loss for _, loss in resumed] == pytest.approx([loss for _, loss in whole], rel=1e-5)
-    ours, theirs = (load_file(folder / run / "checkpoint-10" / "model.safetensors") for run in (name, "means"))
+    ours = load_file(folder / name / "checkpoint-10" / "model.safetensors")
+    theirs = load_file(folder / "means" / "checkpoint-10" / "model.safetensors")
     for weight in theirs:
         np.testing.assert_allclose(ours[weight], theirs[weight], atol=1e-4, err_msg=weight)

@@ -44,13 +44,20 @@ def train(model: str, folder: Path, options: dict) -> dict:
         "early_stopping_patience": 100,
     }
     settings = training(**sizes | options)
-    PartialState(cpu=True)  # as umls-reranker train does; without it, processes are not counted where there is no GPU
+    PartialState(
+        cpu=True
+    )  # as umls-reranker train does; without it, processes are not counted where there is no GPU
     arguments = RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings
     return fine_tuning.fine_tune(*arguments, make_rows(27), make_rows(10), folder)
 
 
 def run(
-    model: str, folder: Path, processes: int, options: dict, step: int | None = None, victim: int = 0
+    model: str,
+    folder: Path,
+    processes: int,
+    options: dict,
+    step: int | None = None,
+    victim: int = 0,
 ) -> list[int]:
     """Start processes, wait for all of them; returns how each one ended."""
     with socket.socket() as probe:
@@ -61,7 +68,11 @@ def run(
         child = os.fork()
         if child == 0:
             if processes > 1:
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank)}
+                os.environ |= {
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                    "RANK": str(rank),
+                }
                 os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             if rank == victim:
                 KillingCallback.step = step
