@@ -109,7 +109,8 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
         return logits_of(lists)
 
     lists = retrieved()
-    # By the list fusion "b" and "e" have less than 0.003 of five candidates, "e" that of two as well.
+    # By the list fusion "b" and "e" have less than 0.003 of five candidates, "e" that of two as
+    # well.
     decided = rank(lists, score, with_pruning())
     assert asked == [["a", "c", "d", "d"]] and decided.scored.tolist() == [3, 1, 0]
     assert np.isnan(decided.logits).tolist() == [False, True, False, False, True, False, True]

@@ -25,6 +25,7 @@ from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4
+ONE_MODEL = FitOptions(has_fallbacks=False)
 ALL_MODELS = FitOptions()
 
 
@@ -65,10 +66,10 @@ def fit(
     names=("cross_encoder", "retrieval"),
     cross_encoder_inputs=(),
     counts=COUNTS,
-    options=ALL_MODELS,
+    options=ONE_MODEL,
     **settings,
 ):
-    """`fit_calibration` with known logits, of all inputs or by the inputs that the cross-encoder does not see."""
+    """`fit_calibration` with known logits, or by the inputs that the cross-encoder does not see."""
     settings = CalibrationArguments(**{"features": list(names), "calibrator": "platt"} | settings)
     lists, logits = given
     known = logits if isinstance(logits, dict) else {(): logits}
@@ -88,7 +89,8 @@ def informed(**options) -> tuple[CandidateLists, np.ndarray]:
 
 
 def test_decisions_are_held_out_and_have_the_delivered_thresholds():
-    # Logits without any meaning: isotonic regression finds some in the very labels, none in other documents.
+    # Logits without any meaning: isotonic regression finds some in the very labels, none in other
+    # documents.
     given, logits = lists(n=600, documents=60)
     noise = fit((given, np.random.default_rng(5).normal(0, 1, len(logits)).astype(np.float32)), ())
     own = fit((given, logits))
@@ -96,29 +98,28 @@ def test_decisions_are_held_out_and_have_the_delivered_thresholds():
     np.testing.assert_array_equal(
         own.decisions.tiers, 3 - (own.decisions.probabilities[:, None] >= edges).sum(axis=1)
     )
-    of_noise, of_own = (
-        f1_score(
-            given.labels,
-            one.decisions.probabilities >= one.calibration.thresholds.for_type().accept,
-        )
-        for one in (noise, own)
-    )
-    assert of_noise < of_own
+    scores = []
+    for one in (noise, own):
+        accept = one.calibration.thresholds.for_type().accept
+        scores.append(f1_score(given.labels, one.decisions.probabilities >= accept))
+    assert scores[0] < scores[1]
 
 
 def test_no_score_of_a_fold_depends_on_its_own_labels():
     given, logits = lists()
-    inside, gold = document_folds(given.annotations.documents, 13) == 2, given.annotations.gold
+    inside = document_folds(given.annotations.documents, 13) == 2
+    gold = given.annotations.gold
     changed = np.where(inside & (np.arange(len(given)) % 4 == 0), (gold + 1) % SIZE, gold)
     other = replace(given, annotations=replace(given.annotations, gold=changed))
-    first, second = (fit((one, logits)).decisions.probabilities for one in (given, other))
+    first = fit((given, logits)).decisions.probabilities
+    second = fit((other, logits)).decisions.probabilities
     rows = inside[given.owner]
     np.testing.assert_allclose(first[rows], second[rows], atol=1e-4)
     assert np.abs(first[~rows] - second[~rows]).max() > 1e-3
 
 
 def test_calibration_mentions_are_counted_apart_from_those_of_training():
-    """Else a model calibrated again on the same documents would take each mention as known from elsewhere."""
+    """Else a model calibrated again on the same documents would take each mention as known."""
     calibration = fit(lists(), names=("cross_encoder", "mention_concept_prior")).calibration
     assert calibration.training_counts is COUNTS and len(calibration.counts) > len(COUNTS)
 
@@ -137,19 +138,19 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     marked = replace(
         given, annotations=replace(given.annotations, is_random_sample=is_random_sample)
     )
-    first, usual = (
-        fit((each, logits), target_precision=0.8).calibration for each in (marked, given)
-    )
+    first = fit((marked, logits), target_precision=0.8).calibration
+    usual = fit((given, logits), target_precision=0.8).calibration.thresholds
     table = first.thresholds
     assert table.certificate.threshold is not None and 50 < table.certificate.documents <= 75
-    assert usual.thresholds.certificate.documents > 75
-    assert table.rows["default"].accept == usual.thresholds.rows["default"].accept
-    # Documents of an earlier certificate do not certify again, and a later one is tested more strictly.
+    assert usual.certificate.documents > 75
+    assert table.rows["default"].accept == usual.rows["default"].accept
+    # Documents of an earlier certificate do not certify again, and a later one is tested more
+    # strictly.
     cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
     settings = CalibrationArguments(
         features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8
     )
-    later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history)
+    later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history, ONE_MODEL)
     assert later.facts["certified_by"] == {"attempt": 2, "documents": 25, "mentions": 100}
     thresholds = later.calibration.thresholds
     assert thresholds.certificate.attempt == 2 and not thresholds.is_certified
@@ -166,7 +167,7 @@ def test_weights_with_pruned_candidates_are_about_those_of_whole_lists(monkeypat
 
 
 def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
-    """Two dozen scores, of which one means anything: fitted to a few lists, the fusion makes something of all."""
+    """Two dozen scores, of which one means anything: of few lists, a fusion makes sense of all."""
     names = ["retrieval", *(f"noise{number}" for number in range(23))]
 
     def noisy(n: int, seed: int) -> tuple[CandidateLists, np.ndarray]:
@@ -186,28 +187,25 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     assert abs(overconfidence) < 0.1
 
 
-def test_an_input_of_the_cross_encoder_that_no_list_has_is_absent_and_not_missing():
+def test_an_input_of_the_cross_encoder_that_no_list_has_is_missing_of_no_mention():
     given, logits = informed()
-    for one, absent in (
-        (given, "preferred_name"),
-        (given.with_types([[]] * len(given)), "entity_type"),
-    ):
-        usual, without_it = (
-            fit((one, logits), cross_encoder_inputs=read).calibration for read in ((), (absent,))
-        )
-        first = without_it.models[0]
-        assert (first.name, first.missing) == ("all", (absent,))
+    untyped = given.with_types([[]] * len(given))
+    for one, name in ((given, "preferred_name"), (untyped, "entity_type")):
+        usual = fit((one, logits)).calibration
+        without = fit((one, logits), cross_encoder_inputs=(name,), options=ALL_MODELS).calibration
+        first = without.models[0]
+        assert (first.name, first.missing) == ("all", (name,))
         assert first.fusion.to_dict() == usual.models[0].fusion.to_dict()
         # Requests that bring it are decided as calibration saw them, without.
-        brought = without_it.model_for(one.with_types([["T047"]] * len(one)), [absent])
+        brought = without.model_for(one.with_types([["T047"]] * len(one)), [name])
         assert brought.complete.all() and not brought.models.any()
 
 
 def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
     given, logits = informed()
     names = ["cross_encoder", "retrieval", "concept_count"]
-    may_drop = FitOptions(may_drop_cross_encoder=True, has_fallbacks=False, compares=True)
-    kept = fit((given, logits), names, options=FitOptions(has_fallbacks=False, compares=True))
+    may_drop = replace(ONE_MODEL, may_drop_cross_encoder=True, compares=True)
+    kept = fit((given, logits), names, options=replace(ONE_MODEL, compares=True))
     assert kept.facts["cross_encoder"]["kept"] and kept.calibration.models[0].uses_cross_encoder
     dropped = fit((given, logits), names, options=may_drop)
     reasons = dropped.facts["cross_encoder"]
@@ -239,10 +237,8 @@ def test_models_are_of_what_lists_may_lack(typed, names, cross_encoder_inputs, e
     given = replace(given, lefts=["before"] * len(given))
     given = given if typed else given.with_types([[]] * len(given))
     known = {(): logits, ("context",): logits}
-    models = fit(
-        (given, known), names, cross_encoder_inputs=cross_encoder_inputs
-    ).calibration.models
-    assert [model.name for model in models] == expected
+    fitted = fit((given, known), names, cross_encoder_inputs, options=ALL_MODELS)
+    assert [model.name for model in fitted.calibration.models] == expected
 
 
 def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_own():
@@ -252,6 +248,7 @@ def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_ow
     scored = {(): logits * 3, ("entity_type",): (logits + noise).astype(np.float32)}
     options = {
         "cross_encoder_inputs": ["entity_type"],
+        "options": ALL_MODELS,
         "calibrator": "beta",
         "target_precision": 0.6,
     }
@@ -275,7 +272,7 @@ def test_the_number_of_cores_changes_nothing(monkeypatch):
     states = []
     for cores in (1, 4):
         monkeypatch.setattr(cores_module, "usable_cores", lambda cores=cores: cores)
-        fitted = fit(informed(), calibrator="beta")
+        fitted = fit(informed(), calibrator="beta", options=ALL_MODELS)
         thresholds = [model.thresholds.to_dict() for model in fitted.calibration.models]
         states.append((fitted.calibration.to_dict(), thresholds, fitted.facts))
     assert states[0] == states[1]
@@ -283,7 +280,7 @@ def test_the_number_of_cores_changes_nothing(monkeypatch):
 
 def test_names_alone_is_fitted_as_if_the_lists_had_never_had_anything_else():
     given, logits = informed()
-    poorest = fit((given, logits)).calibration.models[-1]
+    poorest = fit((given, logits), options=ALL_MODELS).calibration.models[-1]
     bare = fit(
         (without_inputs(given, ("retrieval_score", "entity_type")), logits), ("cross_encoder",)
     ).calibration
@@ -298,7 +295,8 @@ def test_names_alone_is_fitted_as_if_the_lists_had_never_had_anything_else():
 def test_the_model_of_names_alone_does_not_know_other_names_of_concepts():
     given, logits = lists()
     gold = given.annotations.gold
-    # The concept C0 is the gold one more often than others, and the names of every third gold concept are known.
+    # The concept C0 is the gold one more often than others, and the names of every third gold
+    # concept are known.
     shift = np.repeat(np.where(np.arange(len(gold)) % 4, 0, gold), SIZE)
     cuis = [f"C{number}" for number in (np.tile(np.arange(SIZE), len(gold)) - shift) % SIZE]
     given = replace(given, cuis=RepeatedTexts(cuis, np.arange(len(cuis))))
@@ -307,7 +305,8 @@ def test_the_model_of_names_alone_does_not_know_other_names_of_concepts():
         [cuis[SIZE * row + gold[row]] for row in named], [given.mentions[row] for row in named]
     )
     names = ["cross_encoder", "exact_name", "concept_count"]
-    first, *_, poorest = fit((given, logits), names, counts=known).calibration.models
+    fitted = fit((given, logits), names, counts=known, options=ALL_MODELS)
+    first, *_, poorest = fitted.calibration.models
     bare = fit(
         (without_inputs(given, ("cui", "entity_type")), logits), names[:2], counts=known
     ).calibration.models[0]
@@ -348,23 +347,20 @@ def test_candidates_are_scored_once_for_each_input_of_the_cross_encoder():
             == [len("m ; Drug" + "a ; x")]
         )
         assert logits(("cui", "entity_type")).tolist() == [len("m" + "a ; x")]
-    assert (
-        cross_encoder.asked == [[("m ; Drug", "a ; x")], [("m", "a ; x")]]
-    )
+    assert cross_encoder.asked == [[("m ; Drug", "a ; x")], [("m", "a ; x")]]
 
 
 def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_them():
     given, logits = lists(900, 45)
-    # Of each document some mentions have types, so that the folds are the same with and without the others.
+    # Of each document some mentions have types, so that the folds are the same with and without the
+    # others.
     typed = np.arange(900) // 45 % 5 < 2
     given = given.with_types(
         [types if known else None for types, known in zip(given.types, typed, strict=True)]
     )
-    of_all, of_typed = (
-        fit((some, part), ("cross_encoder", "type_lift")).calibration.models[0]
-        for some, part in ((given, logits), (given.take(typed), logits[typed[given.owner]]))
-    )
-    assert of_all.fusion.weights == pytest.approx(of_typed.fusion.weights)
-    assert of_all.calibrator.to_dict()["parameters"] == pytest.approx(
-        of_typed.calibrator.to_dict()["parameters"]
-    )
+    names = ("cross_encoder", "type_lift")
+    whole = fit((given, logits), names).calibration.models[0]
+    part = fit((given.take(typed), logits[typed[given.owner]]), names).calibration.models[0]
+    assert whole.fusion.weights == pytest.approx(part.fusion.weights)
+    parameters = part.calibrator.to_dict()["parameters"]
+    assert whole.calibrator.to_dict()["parameters"] == pytest.approx(parameters)

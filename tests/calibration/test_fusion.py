@@ -84,11 +84,13 @@ def test_fit_finds_the_weights_that_made_the_data():
 def test_candidates_with_utilities_of_their_own_leave_the_weights_of_the_others_as_they_are():
     candidates, lists, offsets, gold = simulated(n=6_000)
     whole = fit(candidates, lists, offsets, gold)
-    # The last candidate of each list is not fitted on; what is known of it are its odds against none.
+    # The last candidate of each list is not fitted on; what is known of it are its odds against
+    # none.
     utility = whole.utilities(table(candidates, lists, offsets)).reshape(-1, 4)
     rest = {name: column.reshape(-1, 4)[:, :3].ravel() for name, column in candidates.items()}
     given = (rest, lists, np.arange(0, 18_001, 3), np.where(gold < 3, gold, -1), whole)
-    pruned, forgotten = fit(*given, np.exp(utility[:, 3])), fit(*given)
+    pruned = fit(*given, np.exp(utility[:, 3]))
+    forgotten = fit(*given)
     assert pruned.weights == pytest.approx(whole.weights, abs=0.05)
     assert pruned.nil_intercept == pytest.approx(whole.nil_intercept, abs=0.1)
     assert forgotten.nil_intercept > whole.nil_intercept + 0.3
@@ -106,8 +108,8 @@ def test_a_feature_that_never_varies_has_no_weight(value):
 
 
 def test_the_first_candidate_of_a_list_and_its_equals_get_the_lead():
-    plain, leading = fusion(), fusion(top_candidate_bonus=2.0)
-    gained = leading.utilities(table()) - plain.utilities(table())
+    leading = fusion(top_candidate_bonus=2.0)
+    gained = leading.utilities(table()) - fusion().utilities(table())
     np.testing.assert_allclose(gained, [2, 0, 0, 0, 2], atol=1e-12)
     equal = {name: np.zeros(5) for name in CANDIDATES}
     found = probabilities(leading, table(equal))
@@ -146,12 +148,9 @@ def test_a_better_candidate_never_loses(bonus):
         column = rng.normal(size=5)
         better = column.copy()
         better[3] += rng.exponential()
-        before, after = (
-            probabilities(
-                fusion(top_candidate_bonus=bonus), table(CANDIDATES | {"cross_encoder": values})
-            )
-            for values in (column, better)
-        )
+        given = fusion(top_candidate_bonus=bonus)
+        before = probabilities(given, table(CANDIDATES | {"cross_encoder": column}))
+        after = probabilities(given, table(CANDIDATES | {"cross_encoder": better}))
         assert after[3] > before[3] and (after[[2, 4]] <= before[[2, 4]]).all()
 
 

@@ -6,7 +6,8 @@ from umls_reranker.calibration.logistic import fit_logistic
 
 
 def test_nearly_separable_rows_are_fitted_to_the_end():
-    # The logits and slopes of a beta calibrator on eight rows; clipped Newton steps end at (0, 30), loss 0.194.
+    # The logits and slopes of a beta calibrator on eight rows; clipped Newton steps end at (0, 30),
+    # loss 0.194.
     logits = np.array([0.30812, 0.08319, 0.12675, -0.44606, 0.01291, 0.34350, 0.01022, 0.01614])
     labels = np.array([1.0, 1, 1, 0, 1, 1, 0, 1])
     features = np.column_stack([-np.logaddexp(0, -logits), np.logaddexp(0, logits)])
@@ -18,10 +19,13 @@ def test_nearly_separable_rows_are_fitted_to_the_end():
 
 def test_a_coefficient_that_the_ridge_draws_to_a_bound_lies_on_it():
     features = np.column_stack([np.zeros(6), np.ones(6), np.arange(-2.0, 4.0)])
-    lower, upper = np.array([0.0, -np.inf, -np.inf]), np.full(3, np.inf)
+    lower = np.array([0.0, -np.inf, -np.inf])
+    upper = np.full(3, np.inf)
     ridge = 1e-5 * np.eye(3)
     labels = np.array([0.0, 0, 1, 0, 1, 1])
-    found = fit_logistic(features, labels, lower, upper, ridge=ridge, start=np.array([1.0, 0.0, 0.0]))
+    found = fit_logistic(
+        features, labels, lower, upper, ridge=ridge, start=np.array([1.0, 0.0, 0.0])
+    )
     assert found[0] == 0.0 and found[2] > 1.0
 
 
@@ -36,13 +40,16 @@ def test_another_optimizer_does_no_better(lower):
         labels = (rng.random(n) < rng.choice([0.1, 0.5, 0.9])).astype(float)
         if labels.min() == labels.max():
             continue
-        low, high = np.array([lower, lower, -np.inf]), np.array([30.0, 30.0, np.inf])
+        low = np.array([lower, lower, -np.inf])
+        high = np.array([30.0, 30.0, np.inf])
 
         def loss(theta, features=features, labels=labels):
             return np.mean(np.logaddexp(0, features @ theta) - labels * (features @ theta))
 
         theta = fit_logistic(features, labels, low, high)
         bounds = [(lower, 30.0), (lower, 30.0), (None, None)]
-        reference = minimize(loss, np.zeros(3), bounds=bounds, method="SLSQP", options={"ftol": 1e-14})
+        reference = minimize(
+            loss, np.zeros(3), bounds=bounds, method="SLSQP", options={"ftol": 1e-14}
+        )
         assert np.all(theta >= low) and np.all(theta <= high)
         assert loss(theta) <= reference.fun + 1e-7

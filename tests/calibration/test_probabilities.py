@@ -55,24 +55,18 @@ def lists(
 
 def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     """A model for each fusion, the later ones without what the first reads more."""
-    first, models = fusions[0], []
+    models = []
     for fusion in fusions:
-        gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))
+        gone = sorted({*inputs_of(fusions[0].weights)} - {*inputs_of(fusion.weights)})
         models.append(
-            CalibratedModel(calibrator or IdentityCalibrator(), fusion, missing=tuple(sorted(gone)))
+            CalibratedModel(calibrator or IdentityCalibrator(), fusion, missing=tuple(gone))
         )
     return Calibration(models, counts or StringCounts.fit([]), **options)
 
 
 def decide(calibration, lists, logits=LOGITS, cross_encoder_inputs=()):
-    """Decisions, and which model decided."""
-    decided = rank(
-        lists,
-        Scores(np.array(logits, np.float32), 0),
-        calibration,
-        cross_encoder_inputs=cross_encoder_inputs,
-    )
-    return decided, calibration.model_for(lists, cross_encoder_inputs)
+    scores = Scores(np.array(logits, np.float32), 0)
+    return rank(lists, scores, calibration, cross_encoder_inputs=cross_encoder_inputs)
 
 
 def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration:
@@ -96,8 +90,10 @@ def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration
 
 def test_counts_by_hand(counts):
     assert len(counts) == 3
-    forms, cuis = ["cold", "heat stroke", "unseen", "flu"], ["C1", "C9", "", "C2"]
-    rows, concepts = np.array([0, 0, 3, 3, 2]), np.array([0, 3, 0, 2, 0])
+    forms = ["cold", "heat stroke", "unseen", "flu"]
+    rows = np.array([0, 0, 3, 3, 2])
+    concepts = np.array([0, 3, 0, 2, 0])
+    cuis = ["C1", "C9", "", "C2"]
     found = counts.pair_counts(forms, TypeSets.missing(4), cuis, rows, concepts)
     assert found.strings.tolist() == [3, 1, 0, 1] and found.concepts.tolist() == [3, 0, 0, 1]
     assert found.uses.tolist() == [2, 1, 1, 0, 0]
@@ -128,14 +124,14 @@ def test_damaged_counts_are_refused(tmp_path):
 
 def test_features_by_hand(counts):
     table = feature_table(lists(), counts)
-    candidates, about = table.candidates, table.lists
+    candidates = table.candidates
     assert candidates["exact_name"].tolist() == [0, 1, 0]
     np.testing.assert_allclose(
         candidates["mention_concept_prior"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1])
     )
     np.testing.assert_allclose(candidates["concept_count"], np.log1p([3, 1, 0]))
-    np.testing.assert_allclose(about["string_count"], np.log1p([3, 0]))
-    assert list(about) == ["string_count", "seen_string"]
+    np.testing.assert_allclose(table.lists["string_count"], np.log1p([3, 0]))
+    assert list(table.lists) == ["string_count", "seen_string"]
 
 
 def test_type_lifts_by_hand(counts):
@@ -145,7 +141,9 @@ def test_type_lifts_by_hand(counts):
         found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0]
     )
     types = TypeSets.of([["T1", "T3"], ["T1"]])
-    both = counts.pair_counts(["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])).type_lifts
+    both = counts.pair_counts(
+        ["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])
+    ).type_lifts
     np.testing.assert_allclose(
         both, [np.log((2 + 2 * 0.8) / ((2 + 2) * 0.8)), np.log((1 + 2 * 0.6) / ((2 + 2) * 0.6))]
     )
@@ -157,7 +155,8 @@ def test_mentions_without_types_have_no_type_lift(counts):
 
 
 def test_type_compatibility_by_hand():
-    # A disease is a kind of biologic function, a drug is not; one agreeing pair is enough, no type contradicts none.
+    # A disease is a kind of biologic function, a drug is not; one agreeing pair is enough, no type
+    # contradicts none.
     types = [["T038"], ["UnknownType"], "Disease or Syndrome", None]
     candidates = [
         [["T047"], ["T121"], ["T121", "T047"], [], None, ["T999"], ["T999", "T121"]],
@@ -176,14 +175,14 @@ def test_type_compatibility_by_hand():
 
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     scored = lists({"retrieval": [0.1, 0.9, np.nan]})
-    found, choice = decide(calibration(counts), scored)
-    assert choice.models.tolist() == [0, 1] and choice.complete.all()
+    found = decide(calibration(counts), scored)
+    assert found.models.tolist() == [0, 1] and found.complete.all()
     # The calibrator's slope of 2 works on utilities, inside the list.
     utility = np.array([2 * (1.0 + 0.5), 2 * (0.5 + 4.5)])
     expected = np.exp(utility) / (1 + np.exp(utility).sum())
     np.testing.assert_allclose(found.probabilities[:2], expected)
     np.testing.assert_allclose(found.probabilities[2], 0.5)
-    none, _ = decide(calibration(counts), lists())
+    none = decide(calibration(counts), lists())
     assert none.log_odds.tolist() == [1.0, 0.5, 0.0]
     # With the fallback's own slope.
     np.testing.assert_allclose(none.probabilities[0], np.exp(3.0) / (1 + np.exp(3.0) + np.exp(1.5)))
@@ -199,16 +198,16 @@ def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the
     # By the list fusion 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
     for threshold, expected in ((0.01, [1, 1, 1]), (0.1, [1, 0, 1]), (0.999, [1, 0, 1])):
         monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", threshold)
-        assert np.isfinite(decide(calibration(counts), scored)[0].logits).tolist() == expected
+        assert np.isfinite(decide(calibration(counts), scored).logits).tolist() == expected
     # The model that decides without the scores has nothing to prune by.
-    decided, _ = decide(calibration(counts), lists())
+    decided = decide(calibration(counts), lists())
     assert np.isfinite(decided.logits).all() and np.isnan(decided.list_utilities).all()
 
 
 def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(counts, monkeypatch):
     monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", 0.5)
     asked = calibration(counts, IdentityCalibrator(), bonus=1.0)
-    found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-1.0, 0.0, 2.0])
+    found = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-1.0, 0.0, 2.0])
     # The bonus goes to the best of those scored: a logit of 0 for the other would have been more.
     utility = np.array([-1.0 + 4.5 + 1.0, 4.0])
     np.testing.assert_allclose(found.log_odds, [*utility, 2.0 + 0.5 + 1.0])
@@ -217,7 +216,7 @@ def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(coun
     )
     np.testing.assert_allclose(found.list_utilities, [4.5, 4.0, 0.5])
     # It never comes first.
-    found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-9.0, 0.0, 2.0])
+    found = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-9.0, 0.0, 2.0])
     assert found.log_odds[0] == -3.5 > found.log_odds[1] > -3.6
 
 
@@ -241,13 +240,11 @@ def reading(lacking=(), **columns) -> CandidateLists:
 @pytest.mark.parametrize("name", ["preferred_name", "definition", "context"])
 def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
     for fusion in (None, FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)):
-        fused, given = (
-            Calibration([CalibratedModel(fusion=fusion)], StringCounts.fit(TRAINING)),
-            reading([name]),
-        )
+        fused = Calibration([CalibratedModel(fusion=fusion)], StringCounts.fit(TRAINING))
+        given = reading([name])
         found = fused.model_for(given, [name])
         assert found.complete.tolist() == [True, False]
-        assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {
+        assert {key: missing.tolist() for key, missing in found.missing.items()} == {
             name: [False, True]
         }
         assert fused.model_for(given).complete.all()
@@ -328,15 +325,14 @@ def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
         (["", "here"], [1, 0]),
     ):
         given = replace(scored, index_keys=keys)
-        found, choice = decide(known, given)
-        assert choice.models.tolist() == models
-        whole, bare = (
-            decide(known, each)[0] for each in (replace(scored, index_keys=["here"] * 2), lists({}))
-        )
-        of_first = [whole, bare][models[0]].probabilities[:2].tolist()
-        assert found.probabilities == pytest.approx(
-            [*of_first, [whole, bare][models[1]].probabilities[2]]
-        )
+        found = decide(known, given)
+        assert found.models.tolist() == models
+        by_model = [
+            decide(known, each).probabilities
+            for each in (replace(scored, index_keys=["here"] * 2), lists({}))
+        ]
+        expected = [*by_model[models[0]][:2], by_model[models[1]][2]]
+        assert found.probabilities == pytest.approx(expected)
 
 
 def test_the_log_odds_of_what_is_sure_are_finite():
@@ -351,15 +347,14 @@ def test_the_log_odds_of_what_is_sure_are_finite():
 def test_scores_that_calibration_never_saw_count_as_missing(counts):
     for score in (25.1, np.inf, np.nan, 1.11, -0.11):
         scored = lists({"retrieval": [0.1, 0.9, score]})
-        found, choice = decide(calibration(counts), scored)
-        assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [
+        found = decide(calibration(counts), scored)
+        assert found.models.tolist() == [0, 1] and found.missing["retrieval_score"].tolist() == [
             False,
             True,
         ]
         assert found.probabilities[2] == pytest.approx(0.5)
-    assert decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))[
-        1
-    ].models.tolist() == [0, 0]
+    within = decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))
+    assert within.models.tolist() == [0, 0]
 
 
 def test_lists_without_inputs_are_as_if_these_had_not_been_given():
@@ -384,7 +379,8 @@ def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
         [CalibratedModel(fusion=rich), CalibratedModel(fusion=poor, missing=beyond, name="names")],
         counts,
     )
-    scored, types = {"retrieval": [0.1, 0.9, 0.5]}, [["T1"], ["T1"]]
+    scored = {"retrieval": [0.1, 0.9, 0.5]}
+    types = [["T1"], ["T1"]]
     # A score that one candidate lacks is one that the list lacks; so is a CUI.
     cases = [
         (lists(scored, cuis=("C1", "C2", "C3"), types=types), [0, 0]),
@@ -394,24 +390,21 @@ def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
         (lists(), [1, 1]),
     ]
     for given, models in cases:
-        found, choice = decide(fused, given)
-        assert choice.models.tolist() == models and choice.complete.all()
-    assert found.log_odds.tolist() == [4.0, 2.0, 0.0]
+        chosen = fused.model_for(given)
+        assert chosen.models.tolist() == models and chosen.complete.all()
+    assert decide(fused, given).log_odds.tolist() == [4.0, 2.0, 0.0]
 
 
 def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
     again = Calibration.load(*content(calibration(counts, index_key="here")), tmp_path)
     scored = replace(lists({"retrieval": [0.1, 0.9, np.nan]}), index_keys=["here"] * 2)
-    (found, choice), (before, same) = (
-        decide(again, scored),
-        decide(calibration(counts, index_key="here"), scored),
-    )
+    found = decide(again, scored)
+    before = decide(calibration(counts, index_key="here"), scored)
     np.testing.assert_array_equal(found.probabilities, before.probabilities)
-    assert choice.models.tolist() == same.models.tolist() == [0, 1]
-    assert [model.name for model in again.models] == ["all", "names"] and again.models[
-        1
-    ].list_fusion is None
+    assert found.models.tolist() == before.models.tolist() == [0, 1]
+    assert [model.name for model in again.models] == ["all", "names"]
+    assert again.models[1].list_fusion is None
     assert again.models[0].list_fusion.weights == {"retrieval": 5.0}
     assert again.score_ranges == {"retrieval": (0.0, 1.0)} and again.index_key == "here"
 
