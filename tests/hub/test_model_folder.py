@@ -24,7 +24,7 @@ from umls_reranker.hub.model_folder import (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A model folder as after calibrate and evaluate, with what a stage or a user leaves next to the parts."""
+    """A model folder as after calibrate and evaluate, with what a stage or a user leaves in it."""
     folder = tiny_reranker(tmp_path_factory.mktemp("finished") / "model")
     with changing(folder) as new:
         (new / "metrics.json").write_text("{}")
@@ -162,7 +162,7 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def killed(action, folder, moment) -> bool:
-    """Run `action` in a process that kills itself before its `moment`-th step on a file; whether it came that far."""
+    """Run `action` in a process that kills itself before a step; whether it came that far."""
     child = os.fork()
     if child:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

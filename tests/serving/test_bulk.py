@@ -1,4 +1,4 @@
-"""Bulk reranking: each row once and in order, for any number of processes; bad rows are named before any is scored."""
+"""Bulk reranking: each row once and in order, for any number of processes."""
 
 import json
 import random

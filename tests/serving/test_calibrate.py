@@ -64,7 +64,8 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, capsys, ki
         and "scored by a calibration fitted on other documents" in card
     )
     assert ("Fine-tuned from" in card) == (kind == "reranker")
-    # Lists of another pipeline have no dictionary and here no types, and the certificates' figures are not held out.
+    # Lists of another pipeline have no dictionary and here no types, and the certificates' figures
+    # are not held out.
     assert all(
         words not in card
         for words in ("the dictionary:", "calibration split", "type given", "no type")
@@ -82,7 +83,8 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out(tmp_path, capsys):
     assert "the cross-encoder is left out" in capsys.readouterr().out
     weights = state_of(tmp_path / "left_out")["models"][0]["fusion"]["weights"]
     assert "cross_encoder" not in weights and "bm25" in weights
-    # Calibrated again on the same lists, it counts none of their mentions twice, and they do not certify again.
+    # Calibrated again on the same lists, it counts none of their mentions twice, and they do not
+    # certify again.
     run_script("calibrate", tmp_path / "left_out", "--lists", lists, "--output", tmp_path / "again")
     again = state_of(tmp_path / "again")["models"][0]["fusion"]["weights"]
     assert again == pytest.approx(weights)
@@ -169,7 +171,8 @@ def configured(folder, **values):
         (two_logits, r"the model has 2 outputs; a reranker has one logit"),
         (
             pickled,
-            r"has no model.safetensors; other weight formats, such as pytorch_model.bin, can run code",
+            r"has no model.safetensors; other weight formats, such as pytorch_model.bin, can run "
+            r"code",
         ),
         (
             lambda folder: configured(folder, architectures=["BertModel"]),
@@ -295,7 +298,8 @@ def test_nothing_is_certified_where_documents_are_parts_of_others(tmp_path, caps
 def test_corrections_replace_rows_and_are_no_sample(tmp_path, capsys):
     rows = [row | {"mention_id": number} for number, row in enumerate(unordered_rows())]
     lists = write_lists(tmp_path / "own.jsonl", rows)
-    # The answers of twelve mentions are corrected, in the doubtful ones that were looked at; one more is new.
+    # The answers of twelve mentions are corrected, in the doubtful ones that were looked at; one
+    # more is new.
     changed = [
         row | {"cui": row["candidates"][5]["cui"], "is_random_sample": False} for row in rows[:12]
     ]

@@ -51,7 +51,8 @@ def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(
     monkeypatch.setattr(
         UMLSReranker, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k)
     )
-    # Lists come as arrays, an empty one as one of floats; and a further column that Arrow has no type for.
+    # Lists come as arrays, an empty one as one of floats; and a further column that Arrow has no
+    # type for.
     arrays = [np.array(row["candidates"]) for row in ROWS]
     assert arrays[1].dtype == np.float64
     frame = pd.DataFrame(ROWS).assign(candidates=arrays, note=["a", 1])

@@ -1,4 +1,4 @@
-"""Spark and Ray Data themselves, as docs/deployment.md calls them, with a worker that is lost during the work."""
+"""Spark and Ray Data themselves, as docs/deployment.md calls them, with a worker that is lost."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def marks(tmp_path):
 
 
 def assert_lists_are_ranked(folder, ranked):
-    """That ranked rows are those of my_lists.jsonl, each once, with the decisions of the model of all inputs."""
+    """That ranked rows are those of my_lists.jsonl, each once, decided by all inputs."""
     by_id = {row["mention_id"]: row["ranked"] for row in ranked}
     rows = read_lists(folder)
     assert len(by_id) == len(ranked) == len(rows)

@@ -1,4 +1,4 @@
-"""The linker on a finished run: it ranks as the run's own evaluation does, and needs nothing but model and index."""
+"""The linker on a finished run: it ranks as its evaluation does, with model and index alone."""
 
 import doctest
 import errno

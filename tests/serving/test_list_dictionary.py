@@ -13,7 +13,7 @@ PHENOMENON = "C9000035"
 
 
 def bare_lists(mentions=90, documents=30):
-    """Mentions are synonyms of their gold concept, or of another one in a tenth; scores say little."""
+    """Synonyms of the gold concept, or of another one in a tenth of the rows; scores say little."""
     rng = np.random.default_rng(0)
     cuis = sorted(VOCABULARY)
     rows = []

@@ -92,6 +92,7 @@ def test_a_linked_concept_tells_what_its_candidate_says():
 
 def test_spark_reads_the_same_types():
     assert RANKED_SCHEMA == (
-        "array<struct<name: string, cui: string, rank: long, logit: double, score: double, margin: double, "
+        "array<struct<name: string, cui: string, rank: long, logit: double, score: double, "
+        "margin: double, "
         "tier: string, accepted: boolean, model_name: string, scored: long>>"
     )

@@ -1,4 +1,4 @@
-"""`UMLSReranker`: decisions on scores given by hand, and a real model folder from loading to saving."""
+"""`UMLSReranker`: decisions on given scores, and a real model folder from loading to saving."""
 
 import gc
 import random

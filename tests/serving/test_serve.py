@@ -1,4 +1,4 @@
-"""umls-reranker serve as users start it: real requests over loopback, and a shutdown that answers them all."""
+"""umls-reranker serve as users start it: real requests, and a shutdown that answers them all."""
 
 import re
 import signal
@@ -28,7 +28,8 @@ NAMES = ["common cold", "cold temperature", "renal failure"]
 def recipe(finished, tmp_path_factory):
     path = tmp_path_factory.mktemp("serve") / "config.yaml"
     path.write_text(
-        f"run_name: serve\ndevice: cpu\nscoring_dtype: float32\nserved_model: {finished.folder / 'model'}\n"
+        "run_name: serve\ndevice: cpu\nscoring_dtype: float32\nserved_model: "
+        f"{finished.folder / 'model'}\n"
         f"served_index: {finished.folder}\n",
         encoding="utf-8",
     )
@@ -126,7 +127,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def without_torch(tmp_path_factory):
-    """A folder of modules that hides what the guide's list for images leaves out of the package's requirements."""
+    """A folder that hides the requirements which the guide's list for images leaves out."""
     guide = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"^pip install (fastapi .*)$", guide, re.MULTILINE)
     config = ConfigParser()
@@ -143,7 +144,8 @@ def without_torch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hidden")
     (folder / "sitecustomize.py").write_text(
         f"import sys\nHIDDEN = {sorted(hidden)}\nclass Hiding:\n    def find_spec(name, *_):\n"
-        "        if name.partition('.')[0] in HIDDEN:\n            raise ModuleNotFoundError(name)\n"
+        "        if name.partition('.')[0] in HIDDEN:\n            raise "
+        "ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Hiding)\n"
     )
     return folder

@@ -1,4 +1,4 @@
-"""The HTTP service: the contract of Text Embeddings Inference, decisions, limits, refusals, figures."""
+"""The HTTP service: the contract of Text Embeddings Inference, decisions, limits and figures."""
 
 import asyncio
 import json
@@ -138,7 +138,8 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     rerank_batch = reranker.rerank_batch
 
     def fused(*arguments, **options):
-        # As where features are weighed: the best by probability is the worst by the cross-encoder alone.
+        # As where features are weighed: the best by probability is the worst by the cross-encoder
+        # alone.
         return [
             [one._replace(logit=float(one.rank)) for one in items]
             for items in rerank_batch(*arguments, **options)
@@ -472,7 +473,7 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
 
 
 def calls_of(reranker, monkeypatch, *names):
-    """Requests that are answered together after another, by candidate: answers, and the calls of the model."""
+    """Requests that are answered together after another: answers, and the calls of the model."""
     gate = Gate(reranker, monkeypatch)
 
     async def work():

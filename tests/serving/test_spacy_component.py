@@ -1,4 +1,4 @@
-"""The spaCy component: concepts on entities, one batch for many Docs, a pipeline that can be saved."""
+"""The spaCy component: concepts of entities, one batch for many Docs, a pipeline to be saved."""
 
 import configparser
 import importlib

@@ -109,7 +109,7 @@ def test_what_prometheus_scrapes():
 
 
 def documents(count, seed, shift=0.0):
-    """Scores of ten mentions of each document, which has a level of its own; and the mentions' documents."""
+    """Scores of ten mentions of each document, which has its own level, and their documents."""
     rng = np.random.default_rng(seed)
     level = np.repeat(rng.normal(1.5 - shift, 1.0, count), 10)
     scores = 1 / (1 + np.exp(-(level + rng.normal(0, 1.0, 10 * count))))

@@ -1,4 +1,4 @@
-"""A model without a cross-encoder: ranked, served, saved and published, also where no torch is installed."""
+"""A model without a cross-encoder: ranked, served, saved and published, also without torch."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The model card, written from a run's ``metrics.json`` and recipe. It contains only what the run measured.
+"""The model card, written from the files of a model folder.
 
 It holds figures, settings and identifiers, but no names from a licensed vocabulary.
 """
@@ -184,7 +184,7 @@ class Card:
 
     @property
     def sources(self) -> str:
-        """A table of the licenses of concepts and mentions, if the dictionary is known, and of base model or lists."""
+        """A table of the licenses of concepts, mentions, and base model or lists."""
         recipe = self.recipe
         dictionary = self.info.get("dictionary") or {}
         rows = []
@@ -263,7 +263,7 @@ def folder_card(
 
 
 def with_former(card: str, former: str) -> str:
-    """A card with what people wrote into that of the former version: text around ours, and metadata.
+    """A card with what people wrote into the former version's: text around ours, and metadata.
 
     Raises:
         UserError: the former card's metadata cannot be read.

@@ -33,16 +33,19 @@ def download(
     """Folder of a reranker: a local one unchanged, or one snapshot of a Hub repo at one revision.
 
     Args:
-        repo_or_path: local folder, Hub repo as ``NAMESPACE/NAME``, or `BUILT_IN`, unless a folder has this name.
+        repo_or_path: local folder, Hub repo as ``NAMESPACE/NAME``, or `BUILT_IN`, unless a folder
+            has this name.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         backend: backend whose cross-encoder is downloaded, if the model has a cross-encoder.
-        files: files to download, by default all that a reranker loads; a local folder is not filtered.
+        files: files to download, by default all that a reranker loads; a local folder is not
+            filtered.
         is_plain: whether a cross-encoder without calibration is accepted.
         subfolder: folder of the reranker in the folder or repo.
         hub: options of `huggingface_hub.snapshot_download`, such as ``token`` and ``cache_dir``.
 
     Raises:
-        UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
+        UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot
+            be reached.
     """
     if not str(repo_or_path):
         raise UserError(
@@ -96,7 +99,8 @@ def snapshot(
             ) from None
     if not is_plain and not (folder / MANIFEST).is_file():
         raise UserError(
-            f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model"
+            f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker "
+            "model"
         )
     return folder
 

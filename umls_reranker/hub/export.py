@@ -1,4 +1,4 @@
-"""Export the cross-encoder to ONNX for serving without PyTorch, with the logits that PyTorch gives."""
+"""Export the cross-encoder to ONNX, with the logits of PyTorch, for serving without it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
-    """Add the cross-encoder in ONNX, float32, to a model folder, if its logits are those of PyTorch.
+    """Add the cross-encoder in ONNX to a model folder, if its logits are those of PyTorch.
 
     Args:
         folder: model folder; it stays as it is if the export fails.
@@ -57,7 +57,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         raise UserError(f"export needs {' and '.join(missing)}: install the extra export")
     if info["dtype"] != "float32":
         warnings.warn(
-            f"this model was calibrated in {info['dtype']}, whose logits differ from float32 by a few hundredths; "
+            f"this model was calibrated in {info['dtype']}, whose logits differ from float32 by a "
+            "few hundredths; "
             "calibrate with scoring_dtype: float32 to certify what ONNX serves",
             stacklevel=2,
         )
@@ -75,7 +76,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         apart = float(np.abs(expected - logits).max(initial=0.0))
         if apart > MOST_APART:
             raise UserError(
-                f"ONNX and PyTorch logits differ by up to {apart:.1e} on {len(logits):,} pairs, more than rounding "
+                f"ONNX and PyTorch logits differ by up to {apart:.1e} on {len(logits):,} pairs, "
+                "more than rounding "
                 f"({MOST_APART:.0e}); serve this model with backend torch"
             )
     return len(logits), apart

@@ -171,14 +171,15 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
                         f"{path} is a Git LFS pointer, not the file; run `git lfs pull`"
                     )
             raise UserError(
-                f"{path} does not match {MANIFEST}: it was modified or belongs to another version; use all files from "
+                f"{path} does not match {MANIFEST}: it was modified or belongs to another "
+                "version; use all files from "
                 f"one revision, or run umls-reranker {_maker(name)} again"
             )
     return info
 
 
 def has_cross_encoder(info: Mapping[str, Any]) -> bool:
-    """Whether a model has a cross-encoder, by the content of its manifest; without one, no template reads pairs."""
+    """Whether a model has a cross-encoder, by the content of its manifest."""
     return info["template"] is not None
 
 
@@ -229,10 +230,13 @@ def restored(folder: Path) -> Path:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for new versions of some files or the card; at the end they replace those of `folder`.
+    """Yield an empty folder for new versions of some files or the card of `folder`.
+
+    At the end they replace the former ones.
 
     A complete new folder, with links to the unchanged files, replaces the old one. A process killed
-    at any moment leaves one of the two, the old one perhaps under the name that `restored` restores.
+    at any moment leaves one of the two, the old one perhaps under the name that `restored`
+    restores.
     """
     folder = restored(folder)
     info = _read_manifest(folder)
@@ -297,7 +301,9 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
 
 
 def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
-    """Copy only weights and tokenizer of a checkpoint; `sentence_transformers.CrossEncoder` will predict logits.
+    """Copy only weights and tokenizer of a checkpoint.
+
+    `sentence_transformers.CrossEncoder` will predict logits with them.
 
     Raises:
         UserError: the checkpoint has no safetensors weights.
@@ -324,7 +330,7 @@ def write_model_files(
     calibration: Calibration,
     fitted_on: dict[str, Any],
 ) -> None:
-    """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the cross-encoder.
+    """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json.
 
     Args:
         folder: the model folder.
@@ -368,7 +374,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     listed = info.get("sha256")
     if not isinstance(listed, dict) or info != _sealed(info, listed):
         raise UserError(
-            f"{folder / MANIFEST} was modified after it was written, so the model cannot be trusted; use all files "
+            f"{folder / MANIFEST} was modified after it was written, so the model cannot be "
+            "trusted; use all files "
             "from one revision, or run umls-reranker calibrate again"
         )
     return info

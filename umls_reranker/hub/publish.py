@@ -44,20 +44,24 @@ def publish(
     token: str | None = None,
     dry_run: bool = False,
 ) -> str:
-    """Publish a model folder as one commit on ``main`` or another branch, and a new tag on that commit.
+    """Publish a model folder as one commit on a branch, and a new tag on that commit.
 
-    Of the card on the Hub, the text around the marks and the metadata that this package does not measure stay.
-    All checks run before the first byte is sent. The commit is atomic, and the Hub refuses it if the branch has moved
-    in the meantime. So a failed upload leaves all earlier versions unchanged, and the same command resumes it.
+    Of the card on the Hub, the text around the marks and the metadata that this package does not
+    measure stay. All checks run before the first byte is sent. The commit is atomic, and the Hub
+    refuses it if the branch has moved in the meantime. So a failed upload leaves all earlier
+    versions unchanged, and the same command resumes it.
 
     Args:
         folder: model folder, checked by `verify_model`.
         repo_id: Hub repo, ``NAMESPACE/NAME``; created if it does not exist.
-        tag: name of the version; an existing tag or branch of that name is never changed. None: there is no tag.
+        tag: name of the version; an existing tag or branch of that name is never changed. None:
+            there is no tag.
         private: make a new repo private, and refuse to publish to an existing one that is public.
-        gated: whether access must be requested: ``auto``, ``manual`` (people approve) or ``False``. None: as before.
+        gated: whether access must be requested: ``auto``, ``manual`` (people approve) or ``False``.
+            None: as before.
         branch: branch of the commit; a new one begins at ``main``.
-        create_pr: open a pull request to ``main`` instead; the tag is only named on the card: make it after the merge.
+        create_pr: open a pull request to ``main`` instead; the tag is only named on the card: make
+            it after the merge.
         commit_message: title of the commit.
         token: Hub token with write access; None uses the environment or ``hf auth login``.
         dry_run: run all checks, also on the Hub, and send nothing.
@@ -138,7 +142,8 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         )
     if tag is None:
         return
-    # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
+    # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the
+    # upload.
     is_name = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag)
     if (
         not is_name
@@ -147,12 +152,13 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         or re.fullmatch(r"main|[0-9a-f]{5,40}", tag)
     ):
         raise UserError(
-            f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; e.g. v1.0.0"
+            f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; e.g. "
+            "v1.0.0"
         )
 
 
 def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str) -> str | None:
-    """Commit at the head of the branch, or of ``main`` before there is one; None: the repo does not exist.
+    """Head of the branch, or of ``main`` before there is one; None: the repo does not exist.
 
     Raises:
         UserError: publishing is not allowed.
@@ -168,20 +174,23 @@ def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str)
     for ref in (*refs.tags, *refs.branches):
         if ref.name == tag:
             raise UserError(
-                f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), which stays; choose a new tag"
+                f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), which stays; choose a "
+                "new tag"
             )
     heads = {ref.name: ref.target_commit for ref in refs.branches}
     return heads.get(branch) or heads.get("main", info.sha)
 
 
 def find_outcomes(location: str) -> Path:
-    """The answers of a version on its test split: ``outcomes.parquet`` of a run, report or model folder, or of a repo.
+    """The answers of a version on its test split: ``outcomes.parquet`` of a folder or repo.
 
     Args:
-        location: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
+        location: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or
+            ``NAMESPACE/NAME@REVISION``.
 
     Raises:
-        UserError: the location does not exist or holds no outcomes, or they differ from those that its manifest lists.
+        UserError: the location does not exist or holds no outcomes, or they differ from those that
+            its manifest lists.
     """
     path = Path(expanduser(location))
     files = [path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE]

@@ -1,7 +1,7 @@
 """Rerank a file of any size on one machine, in batches that the processes of a launch share.
 
-Of n successive batches, each of n processes ranks one. Then all exchange their results, and the main process writes
-them in order. The output appears when it is complete.
+Of n successive batches, each of n processes ranks one. Then all exchange their results, and the
+main process writes them in order. The output appears when it is complete.
 """
 
 from __future__ import annotations
@@ -69,14 +69,15 @@ class BulkJob:
         target: file to write: JSON Lines, or for Parquet and Arrow the format of the input.
         batch_rows: number of mentions ranked at once.
         overwrite: whether to replace an existing output.
-        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`) without changing the
-            rows of the output.
+        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`)
+            without changing the rows of the output.
 
     Attributes:
         first_error: reason and row of the first mention that `run` could not rank.
 
     Raises:
-        UserError: the input is not found, the format of the output is another, or the output is the input or exists.
+        UserError: the input is not found, the format of the output is another, or the output is the
+            input or exists.
     """
 
     def __init__(
@@ -98,7 +99,8 @@ class BulkJob:
         require_another(target, files)
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(
-                f"{target} already exists; choose another output, or replace a file with --overwrite"
+                f"{target} already exists; choose another output, or replace a file with "
+                "--overwrite"
             )
         self._source = source
         self._target = target
@@ -112,16 +114,19 @@ class BulkJob:
             self._dictionary = Dictionary.load(dictionary, cuis if batches else None)
 
     def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> Counter[str]:
-        """Rank the rows and write the output; a row that cannot be ranked is written with ``error``, the reason.
+        """Rank the rows and write the output.
+
+        A row that cannot be ranked is written with ``error``, the reason.
 
         Args:
             reranker: reranker of this process.
             processes: all processes that make this output: `devices.sharing_processes`, or one.
 
         Returns:
-            Counts of the mentions of all processes: ``ranked``, and with an ``error`` instead; of those ranked by
-            tier, ``accepted``, with a ``gold`` concept and ``correct``; and of ``candidates``, and of those with a
-            ``known`` concept, which the model has counted.
+            Counts of the mentions of all processes: ``ranked``, and with an ``error`` instead; of
+                those ranked by
+            tier, ``accepted``, with a ``gold`` concept and ``correct``; and of ``candidates``, and
+            of those with a ``known`` concept, which the model has counted.
 
         Raises:
             UserError: a file cannot be read, or the disk is full.
@@ -181,7 +186,7 @@ class BulkJob:
 
     @contextmanager
     def _output(self) -> Iterator[Callable[[Any], Any]]:
-        """A function that writes the content of a `RankedBatch`; at the end the file gets its name."""
+        """A function that writes content; at the end the file gets its name."""
         import pyarrow.parquet as pq
 
         # A process that outlives its run must not write into the file of the next run.
@@ -252,7 +257,7 @@ def _line(row: dict[str, Any], outcome: dict[str, Any]) -> bytes:
 
 
 def _as_text(value: Any) -> str:
-    """Text for values without a JSON type: bytes in base64; dates, times and decimals as Python formats them."""
+    """Text for values without a JSON type: bytes in base64, others as Python formats them."""
     return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
@@ -266,13 +271,14 @@ RANKED_SCHEMA = "array<struct<{}>>".format(
 
 
 class RerankBatches:
-    """Reranks Arrow batches in ``ray.data.Dataset.map_batches``, as a class whose actors each load the model once.
+    """Reranks Arrow batches in ``ray.data.Dataset.map_batches``; each actor loads the model once.
 
     Args:
         model: folder or Hub id that every node can reach.
         options: other arguments of `UMLSReranker.from_pretrained`, such as ``revision``.
 
-    >>> options = {"fn_constructor_args": ("runs/quickstart/model",), "batch_format": "pyarrow", "concurrency": 8}
+    >>> options = {"batch_format": "pyarrow", "concurrency": 8}
+    >>> options["fn_constructor_args"] = ("runs/quickstart/model",)
     >>> ranked = dataset.map_batches(RerankBatches, **options)
     """
 
@@ -285,7 +291,7 @@ class RerankBatches:
 
 
 class RerankPartitions:
-    """Reranks frames in ``pyspark.sql.DataFrame.mapInPandas``; sent to the workers without the model.
+    """Reranks frames in ``pyspark.sql.DataFrame.mapInPandas``; the workers load the model.
 
     Args:
         model: folder or Hub id that every node can reach.
@@ -305,7 +311,8 @@ class RerankPartitions:
         reranker = _load(self.model, **self.options)
         for frame in frames:
             mention_columns = [name for name in MENTION_COLUMNS if name in frame]
-            # Spark's empty arrays are float arrays, which Arrow cannot combine with arrays of structs.
+            # Spark's empty arrays are float arrays, which Arrow cannot combine with arrays of
+            # structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(
                 frame[mention_columns].assign(candidates=lists), preserve_index=False

@@ -1,6 +1,7 @@
-"""Calibrates a run's cross-encoder, a reranker, any cross-encoder, or lists alone, on labelled lists.
+"""Calibrates a run's cross-encoder, a reranker, any cross-encoder, or labelled lists alone.
 
-All reported figures are held out: each fifth of the documents is decided by a fit on the others, with the thresholds
+All reported figures are held out: each fifth of the documents is decided by a fit on the others,
+with the thresholds
 that are delivered. The saved model is fitted on all documents.
 """
 
@@ -117,15 +118,16 @@ def calibrate(
     dictionary: Dictionary | None = None,
     seed: int = 13,
 ) -> UMLSReranker:
-    """Calibrate a model on rows with gold concepts, as ``umls-reranker calibrate MODEL --lists`` does.
+    """Calibrate a model on rows with gold concepts, as ``umls-reranker calibrate --lists`` does.
 
     Args:
         rows: as in files: ``doc_id``, ``entity``, ``cui`` (the gold concept), ``candidates``, and
             optionally others.
-        model: folder or Hub id of a reranker, or of a sequence classifier with one logit; None: only
-            the lists count.
+        model: folder or Hub id of a reranker, or of a sequence classifier with one logit; None:
+            only the lists count.
         target_precision: precision that the certificate of the high tier guarantees.
-        dictionary: completes the candidates (`Dictionary.add_to`); give it candidates likewise later.
+        dictionary: completes the candidates (`Dictionary.add_to`); give it candidates likewise
+            later.
         seed: seed of the folds of documents.
 
     Returns:
@@ -155,16 +157,19 @@ def calibrate_lists(
     *,
     keep_cross_encoder: bool = False,
 ) -> Calibrated:
-    """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure on held-out documents.
+    """Score the lists, fit everything on them, and measure on held-out documents.
 
-    Documents that a reranker was calibrated on are left out: its counts know their answers. If they are at least half
-    of all documents, the reranker is calibrated again on them: all are fitted on, with the counts before its own
+    Documents that a reranker was calibrated on are left out: its counts know their answers. If they
+        are at least half
+    of all documents, the reranker is calibrated again on them: all are fitted on, with the counts
+        before its own
     calibration, and only new documents certify.
 
     Args:
         source: what is calibrated.
         lists: the labelled lists.
-        settings: features, calibrator and certificate; by default all features that the lists allow.
+        settings: features, calibrator and certificate; by default all features that the lists
+            allow.
         seed: seed of the folds of documents.
         keep_cross_encoder: whether to weigh the cross-encoder even if it adds nothing.
 
@@ -218,7 +223,8 @@ def _fitting_data(source: ModelSource, lists: AnnotatedLists) -> FittingData:
     note, is_parted = parts_of_documents(lists)
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
-    # All NaN without a cross-encoder, so that the first candidate of each concept is its top candidate.
+    # All NaN without a cross-encoder, so that the first candidate of each concept is its top
+    # candidate.
     top = best_of_each_concept(lists, cross_encoder())
     return FittingData(
         whole_lists=lists,
@@ -269,10 +275,10 @@ def _facts(source: ModelSource, data: FittingData, fit: Fitted) -> dict[str, Any
 def systems_of_lists(
     lists: AnnotatedLists, settings: CalibrationArguments, seed: int
 ) -> dict[str, System]:
-    """Systems of n lists without a model: their order, and their calibrated scores if there are enough documents.
+    """Systems of n lists without a model: their order, and their calibrated scores.
 
-    Of several candidates of a concept the first counts. The scores of each fold are calibrated on the others. Of
-    corrections, only those drawn at random are measured.
+    Of several candidates of a concept the first counts. The scores of each fold are calibrated on
+    the others. Of corrections, only those drawn at random are measured.
 
     Args:
         lists: the lists with all their candidates.
@@ -323,7 +329,7 @@ def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None
 
 
 def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
-    """Write a new model folder with figures and card atomically; `UMLSReranker.from_pretrained` loads it.
+    """Write a new model folder with figures and card atomically.
 
     Raises:
         UserError: the folder exists.

@@ -18,14 +18,17 @@ import gradio as gr
 
 COLUMNS = ("rank", "name", "cui", "score", "margin", "tier", "accepted")
 EXAMPLES = (
-    "heart attack\nHeart Failure | C0018801\nMyocardial Infarction | C0027051\nCardiac Arrest | C0018790",
-    "cold\nCommon Cold | C0009443\nCold Temperature | C0009264\nChronic Obstructive Airway Disease | C0024117",
-    "renal failure\nKidney Failure | C0035078\nKidney Failure, Acute | C0022660\nHeart Failure | C0018801",
+    "heart attack\nHeart Failure | C0018801\nMyocardial Infarction | C0027051\n"
+    "Cardiac Arrest | C0018790",
+    "cold\nCommon Cold | C0009443\nCold Temperature | C0009264\n"
+    "Chronic Obstructive Airway Disease | C0024117",
+    "renal failure\nKidney Failure | C0035078\nKidney Failure, Acute | C0022660\n"
+    "Heart Failure | C0018801",
 )
 
 
 def read_question(text: str) -> Mapping[str, Any]:
-    """A row of JSON; or a mention in the first line, and in each further one a candidate, ``NAME`` or ``NAME | ID``.
+    """A row of JSON; or a mention, and in each further line a candidate, ``NAME`` or ``NAME | ID``.
 
     Raises:
         ValueError: the text is neither.

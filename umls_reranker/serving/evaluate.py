@@ -1,4 +1,4 @@
-"""Evaluation of a reranker on labelled lists, of a run or of a user's pipeline, compared with their own order."""
+"""Evaluation of a reranker on labelled lists, compared with their own order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 13,
 ) -> dict[str, Any]:
-    """Evaluate a model on rows with gold concepts, as ``umls-reranker evaluate MODEL --lists`` does.
+    """Evaluate a model on rows with gold concepts, as ``umls-reranker evaluate --lists`` does.
 
     Documents that the model was calibrated on are left out.
 
@@ -44,8 +44,8 @@ def evaluate(
         seed: seed of the resamples.
 
     Returns:
-        The content of ``metrics.json``: counts, ``verdict``, ``notes``, and ``figures``, of which each
-        has ``value``, ``low`` and ``high``.
+        The content of ``metrics.json``: counts, ``verdict``, ``notes``, and ``figures``, of which
+        each has ``value``, ``low`` and ``high``.
 
     Raises:
         UserError: a row is invalid (it is named).
@@ -69,7 +69,7 @@ def evaluate_lists(
     resamples: int = 1000,
     seed: int = 13,
 ) -> tuple[dict[str, Any], Outcomes]:
-    """Compare the model with the original order, the calibrated scores of the lists, and simple baselines.
+    """Compare the model with the order and the calibrated scores of lists, and simple baselines.
 
     Documents that the model was calibrated on are left out. It is not fitted to the lists; their
     own scores are calibrated on all but a fifth of the documents, for each fifth in turn.
@@ -113,7 +113,8 @@ def evaluate_lists(
     if "calibrated_scores" in systems:
         scores = ", ".join(f"{name}_score" for name in lists.scores)
         notes.append(
-            f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by document"
+            f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by "
+            "document"
         )
     coverage = metrics["figures"]["high_confidence_coverage"]
     precision = metrics["figures"]["high_confidence_precision"]

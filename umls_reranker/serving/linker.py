@@ -1,4 +1,4 @@
-"""`ConceptLinker`: from mentions and their text to ranked concepts with calibrated scores and decisions."""
+"""`ConceptLinker`: from mentions and their text to ranked concepts with decisions."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ class MentionQueries(NamedTuple):
 class ConceptLinker:
     """Finds and ranks the concepts that mentions may refer to.
 
-    `ConceptLinker.from_run` or `ConceptLinker.from_pretrained` opens it. Mentions are read, retrieved and ranked as in
-    the evaluation of the model's run, so its figures hold here. Safe to use from several threads.
+    `ConceptLinker.from_run` or `ConceptLinker.from_pretrained` opens it. Mentions are read,
+    retrieved and ranked as in the evaluation of the model's run, so its figures hold here. Safe to
+    use from several threads.
 
     >>> linker = ConceptLinker.from_run("runs/quickstart")
     >>> linker.link("common cold", "She had a common cold in May.")[0].preferred_name
@@ -99,7 +100,8 @@ class ConceptLinker:
         """Open the model and the index of a run folder.
 
         Args:
-            run_folder: folder that ``umls-reranker run`` wrote, such as ``runs/quickstart``; the Hub is never asked.
+            run_folder: folder that ``umls-reranker run`` wrote, such as ``runs/quickstart``; the
+                Hub is never asked.
             options: as for `from_pretrained`.
 
         Raises:
@@ -109,7 +111,8 @@ class ConceptLinker:
         # Otherwise a path of two parts would be looked up on the Hub.
         if not model.is_dir():
             raise UserError(
-                f"{run_folder} is not a run folder: it contains no model/; finish it, or give another"
+                f"{run_folder} is not a run folder: it contains no model/; finish it, or give "
+                "another"
             )
         return cls.from_pretrained(model, run_folder, **options)
 
@@ -119,27 +122,31 @@ class ConceptLinker:
     ) -> ConceptLinker:
         """Open a model and an index folder.
 
-        The index decides how mentions are read and candidates retrieved (its ``index.json``). Scores are probabilities
-        only for such lists, so the model must have been calibrated with this index.
+        The index decides how mentions are read and candidates retrieved (its ``index.json``).
+        Scores are probabilities only for such lists, so the model must have been calibrated with
+        this index.
 
         Args:
             id_or_path: as for `UMLSReranker.from_pretrained`.
             index: folder that ``umls-reranker export_index`` wrote, or a run folder.
             revision: as for `UMLSReranker.from_pretrained`.
-            options: other arguments of `UMLSReranker.from_pretrained`; ``device`` also applies to the retriever.
+            options: other arguments of `UMLSReranker.from_pretrained`; ``device`` also applies to
+                the retriever.
 
         Raises:
-            UserError: the index lacks a required file, or has files of different runs or of another encoder; and as
-                for `UMLSReranker.from_pretrained`.
+            UserError: the index lacks a required file, or has files of different runs or of another
+                encoder; and as for `UMLSReranker.from_pretrained`.
 
         Warns:
-            UserWarning: the model was calibrated on lists of another index, so the scores of this index do not count.
+            UserWarning: the model was calibrated on lists of another index, so the scores of this
+                index do not count.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         folder = Path(expanduser(index)).resolve()
         if not reranker.calibration.index_key or reranker.cross_encoder is None:
             raise UserError(
-                f"{id_or_path} ranks the candidate lists of the pipeline it was calibrated for, which no index "
+                f"{id_or_path} ranks the candidate lists of the pipeline it was calibrated for, "
+                "which no index "
                 "provides; use UMLSReranker, without an index"
             )
         # Imported here, because a model without a cross-encoder is served without torch.
@@ -149,8 +156,10 @@ class ConceptLinker:
         retriever = load_retriever(folder, options.get("device") or "auto")
         if retriever.index_key != reranker.calibration.index_key:
             warn_caller(
-                f"{folder} is not the index that this model was calibrated with (another release or encoder), so the "
-                "scores of its retrievers are ignored and a fallback model decides. Calibrate on this index"
+                f"{folder} is not the index that this model was calibrated with (another release "
+                "or encoder), so the "
+                "scores of its retrievers are ignored and a fallback model decides. Calibrate on "
+                "this index"
             )
         return cls(
             reranker, retriever, ConceptTable.load(folder / "concepts"), IndexSettings.load(folder)
@@ -170,7 +179,8 @@ class ConceptLinker:
         Args:
             mention: the mention's text.
             document: text of its document, for context and for abbreviations defined there.
-            start: the mention's offset in ``document``, in characters; None uses the first occurrence.
+            start: the mention's offset in ``document``, in characters; None uses the first
+                occurrence.
             entity_type: as for `UMLSReranker.rerank`.
             left: text before the mention, if there is no ``document``.
             right: text after the mention, if there is no ``document``.
@@ -179,7 +189,8 @@ class ConceptLinker:
             One `LinkedConcept` for each candidate; at most one is accepted.
 
         Raises:
-            TypeError: the mention, its document, context or type is not text, or ``start`` is not an integer.
+            TypeError: the mention, its document, context or type is not text, or ``start`` is not
+                an integer.
             ValueError: the mention is blank, or is not in ``document`` at ``start``.
         """
         return self.link_batch([mention], [document], [start], [entity_type], [left], [right])[0]
@@ -197,7 +208,8 @@ class ConceptLinker:
 
         Args:
             mentions: (n,) texts of the mentions.
-            documents: (n,) texts of their documents, each as for `link`; None: no mention has a document.
+            documents: (n,) texts of their documents, each as for `link`; None: no mention has a
+                document.
             starts: (n,) offsets in the documents, each as for `link`; None: the first occurrences.
             entity_types: (n,) semantic types, each as for `link`; None: no mention has a type.
             lefts: (n,) texts before mentions without a document.
@@ -273,8 +285,9 @@ class ConceptLinker:
     def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
         """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
 
-        The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the ``index_key`` of the
-        retriever, as for `link_batch`. Mentions that are equal in everything that is read are searched once.
+        The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the
+        ``index_key`` of the retriever, as for `link_batch`. Mentions that are equal in everything
+        that is read are searched once.
 
         Args:
             queries: what `read` returns.

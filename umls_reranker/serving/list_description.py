@@ -22,20 +22,23 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
 
     Args:
         lists: the lists.
-        cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none without one.
+        cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none
+            without one.
     """
     candidates = len(lists.names)
     typed = np.count_nonzero(lists.types.is_known)
     candidates_with_types = np.count_nonzero(lists.candidate_types.codes >= 0)
     lines = [
         f"{len(lists):,} mentions of {len({*lists.annotations.documents}):,} documents; "
-        f"{lists.not_in_list:,} without their gold concept among the candidates, which count as errors",
+        f"{lists.not_in_list:,} without their gold concept among the candidates, which count as "
+        "errors",
         f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}",
     ]
     for name in lists.partial_scores:
         missing = np.count_nonzero(~np.isfinite(lists.scores[name]))
         lines.append(
-            f"{name}_score: {missing:,} of {candidates:,} candidates lack it; they count as not found by "
+            f"{name}_score: {missing:,} of {candidates:,} candidates lack it; they count as not "
+            "found by "
             "this retriever, with the lowest score of their list"
         )
     for name, column in lists.scores.items():
@@ -43,12 +46,14 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
         rise = column[lists.offsets[1:][ends] - 1] - column[lists.offsets[ends]]
         if np.count_nonzero(rise > 0) > MOSTLY * np.count_nonzero(rise):
             lines.append(
-                f"caution: {name}_score rises along lists: negate it if the best come first (higher is better), "
+                f"caution: {name}_score rises along lists: negate it if the best come first "
+                "(higher is better), "
                 "else reverse the lists, for a gain over their order would mean nothing"
             )
     if len(lists) >= MANY_LISTS and not lists.not_in_list:
         lines.append(
-            "caution: every list has its gold concept; if it was added to them, all figures are too good"
+            "caution: every list has its gold concept; if it was added to them, all figures are "
+            "too good"
         )
     lines.append(
         f"entity_type: {typed:,} of {len(lists):,} mentions; "
@@ -69,7 +74,8 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
         lines.append(f"of {candidates:,} candidates, the dictionary has {counts}")
     if unknown := lists.unknown_types:
         lines.append(
-            f"{len(unknown):,} types of mentions are unknown to the model: {', '.join(unknown[:NAMED_TYPES])}; "
+            f"{len(unknown):,} types of mentions are unknown to the model: "
+            f"{', '.join(unknown[:NAMED_TYPES])}; "
             "use ids or names of the UMLS Semantic Network, or of the model's thresholds.json"
         )
     return "\n".join(lines)

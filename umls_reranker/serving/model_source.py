@@ -1,4 +1,4 @@
-"""What is calibrated: a run's cross-encoder, a reranker, any cross-encoder, or nothing but lists."""
+"""What is calibrated: a run's cross-encoder, a reranker, any cross-encoder, or lists alone."""
 
 from __future__ import annotations
 
@@ -57,18 +57,19 @@ class ModelSource:
         dtype: str | None = None,
         template: PairTemplate | None = None,
     ) -> ModelSource:
-        """Load a reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
+        """Load a reranker or a sequence classifier of one logit; None: the lists alone.
 
         Args:
             name: folder or Hub id.
             revision: tag, branch or commit on the Hub.
             device: as for `UMLSReranker.from_pretrained`.
             dtype: as for `UMLSReranker.from_pretrained`.
-            template: how a classifier that is no reranker reads a pair; by default only mention and name.
+            template: how a classifier that is no reranker reads a pair; by default only mention and
+                name.
 
         Raises:
-            UserError: the model is not found or cannot be loaded, has no safetensors weights, or does not have one
-                logit.
+            UserError: the model is not found or cannot be loaded, has no safetensors weights, or
+                does not have one logit.
         """
         if name is None:
             return cls()
@@ -104,7 +105,7 @@ class ModelSource:
         return () if self.cross_encoder is None else self.cross_encoder.template.reads
 
     def is_known(self, lists: AnnotatedLists) -> np.ndarray:
-        """Whether it was calibrated on the document of each mention, by its certificates, (n,) bool."""
+        """Whether it was calibrated on the document of each mention, (n,) bool."""
         if self.reranker is None:
             return np.zeros(len(lists), bool)
         return ~self.reranker.calibration.history.is_new(lists.annotations.documents)
@@ -116,7 +117,7 @@ class ModelSource:
         return counts, self.reranker.calibration.history
 
     def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
-        """What a certificate takes, and what the documents of some lists are worth for it, as a sentence."""
+        """What a certificate takes, and what the documents of lists are worth, as a sentence."""
         for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
         index, count = document_index(lists.annotations.documents[for_certificate])
         level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
@@ -129,13 +130,14 @@ class ModelSource:
             else "they are too few, expect no certificate"
         )
         return (
-            f"a certificate takes at least {test.needed:,} equal documents without an error, more with errors; these "
+            f"a certificate takes at least {test.needed:,} equal documents without an error, more "
+            "with errors; these "
             f"{count:,} are worth {worth:,}; calibrating spends the attempt: {then}"
         )
 
     @property
     def history(self) -> CertificateHistory:
-        """Its certificates on user-provided lists; those of a training run or the built-in model do not count."""
+        """Its certificates on user-provided lists; those of runs and the package do not count."""
         if self.reranker is None or self.folder is None or self.folder == BUILT_IN_FOLDER:
             return NO_CERTIFICATES
         is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
@@ -143,7 +145,7 @@ class ModelSource:
 
 
 def _require_plain(folder: Path, name: str) -> None:
-    """Raise UserError for a folder that is not a sequence classifier with safetensors weights and a tokenizer."""
+    """Refuse a folder that is not a sequence classifier with safetensors weights and tokenizer."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{name} contains no config.json, so it is not a model")
     config = read_json(folder / "config.json")

@@ -36,8 +36,9 @@ MOST_WARNINGS = 100
 class UMLSReranker:
     """Ranks candidates with calibrated probabilities, tiers and decisions.
 
-    `UMLSReranker.from_pretrained` loads it: a cross-encoder with its calibrator and thresholds, or a model without a
-    cross-encoder that was calibrated on candidate lists alone. Safe to use from several threads.
+    `UMLSReranker.from_pretrained` loads it: a cross-encoder with its calibrator and thresholds, or
+    a model without a cross-encoder that was calibrated on candidate lists alone. Safe to use from
+    several threads.
 
     >>> reranker = UMLSReranker.from_pretrained("runs/quickstart/model")
     >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
@@ -79,7 +80,8 @@ class UMLSReranker:
 
     def __repr__(self) -> str:
         high = "certified" if self.thresholds.is_certified else "not certified"
-        return f"UMLSReranker({str(self.folder)!r}, accept_tier={self.accept_tier!r}); the high tier is {high}"
+        arguments = f"{str(self.folder)!r}, accept_tier={self.accept_tier!r}"
+        return f"UMLSReranker({arguments}); the high tier is {high}"
 
     @classmethod
     def from_pretrained(
@@ -100,32 +102,35 @@ class UMLSReranker:
     ) -> UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
-        There is no ``device_map``, because a cross-encoder is on one device, and no ``attn_implementation``, because
-        BERT has an attention of its own, without padding; other cross-encoders have the one that transformers selects.
+        There is no ``device_map``, because a cross-encoder is on one device, and no
+        ``attn_implementation``, because BERT has an attention of its own, without padding; other
+        cross-encoders have the one that transformers selects.
 
         Args:
-            id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a cross-encoder that comes
-                with the package.
+            id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a
+                cross-encoder that comes with the package.
             revision: tag, branch or commit on the Hub; pin a tag in production.
-            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. A model without a
-                cross-encoder ignores it, as it does ``dtype``, ``backend`` and ``token_budget``.
-            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware supports it, float16
-                on older GPUs, else float32.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. A model
+                without a cross-encoder ignores it, as it does ``dtype``, ``backend`` and
+                ``token_budget``.
+            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware
+                supports it, float16 on older GPUs, else float32.
             token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: folder for downloads; by default the Hub's cache.
-            backend: ``torch``, or ``onnx``: the same cross-encoder as ``umls-reranker export`` wrote it, on a CPU in
-                float32, without importing torch.
-            token_budget: maximum tokens per forward pass; by default 1,024 on a CPU, 65,536 on a GPU.
-            accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or ``high``, only what
-                its certificate covers.
+            backend: ``torch``, or ``onnx``: the same cross-encoder as ``umls-reranker export``
+                wrote it, on a CPU in float32, without importing torch.
+            token_budget: maximum tokens per forward pass; by default 1,024 on a CPU, 65,536 on a
+                GPU.
+            accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or
+                ``high``, only what its certificate covers.
             exhaustive: whether the cross-encoder scores all candidates of every call; see `rerank`.
             subfolder: folder of the reranker in the repo or local folder.
             local_files_only: download nothing.
             force_download: download even what is in the cache.
 
         Raises:
-            UserError: the model is not found or not accessible, or a file is missing, damaged, changed or from another
-                version.
+            UserError: the model is not found or not accessible, or a file is missing, damaged,
+                changed or from another version.
         """
         hub: dict[str, Any] = {
             "token": token,
@@ -166,41 +171,48 @@ class UMLSReranker:
 
         Args:
             entity: the mention's text.
-            candidates: names, mappings with these keys, or objects with these attributes, in retrieval order. Only the
-                name is required; the list may be empty.
+            candidates: names, mappings with these keys, or objects with these attributes, in
+                retrieval order. Only the name is required; the list may be empty.
 
                 * ``name``: the candidate's name, not blank.
                 * ``cui``, or in mappings ``id``: the id of its concept, any text.
                 * ``preferred_name``: the concept's preferred name.
-                * ``definition``: the concept's definition; "" if the dictionary has none, None if it is unknown.
-                * ``semantic_types``: the concept's types, ids or names; [] if the dictionary has none. They may
-                  contradict the mention's type.
-                * ``NAME_score``, such as ``bm25_score``: the score of a retriever that the model was calibrated with.
-                * ``retrieval_score``, ``context_score``, ``lexical_score``: scores of this package's retrievers, which
-                  count only with the ``index_key`` of the index that the model was calibrated with.
+                * ``definition``: the concept's definition; "" if the dictionary has none, None if
+                  it is unknown.
+                * ``semantic_types``: the concept's types, ids or names; [] if the dictionary has
+                  none. They may contradict the mention's type.
+                * ``NAME_score``, such as ``bm25_score``: the score of a retriever that the model
+                  was calibrated with.
+                * ``retrieval_score``, ``context_score``, ``lexical_score``: scores of this
+                  package's retrievers, which count only with the ``index_key`` of the index that
+                  the model was calibrated with.
 
-                Retrieval order breaks ties, and counts where the model weighs ``list_position``. Duplicates stay in
-                the list with equal scores. If a candidate lacks an input that the model reads, no candidate has one of
-                its scores, or a score lies far outside the range of calibration, a fallback model that needs no such
-                input decides about the list.
-            entity_type: the mention's semantic type (name or id), or several. Unknown types use the default thresholds
-                with one warning per call; None and MedMentions' ``UnknownType`` use them silently.
+                Retrieval order breaks ties, and counts where the model weighs ``list_position``.
+                Duplicates stay in the list with equal scores. If a candidate lacks an input that
+                the model reads, no candidate has one of its scores, or a score lies far outside the
+                range of calibration, a fallback model that needs no such input decides about the
+                list.
+            entity_type: the mention's semantic type (name or id), or several. Unknown types use the
+                default thresholds with one warning per call; None and MedMentions' ``UnknownType``
+                use them silently.
             left: text before the mention, used by models trained with context.
             right: text after the mention.
-            exhaustive: whether the cross-encoder also scores the candidates that would be pruned, which have no logit
-                otherwise. Thresholds and certificate were fitted without these logits.
+            exhaustive: whether the cross-encoder also scores the candidates that would be pruned,
+                which have no logit otherwise. Thresholds and certificate were fitted without these
+                logits.
             index_key: key of the index that retrieved the candidates, as in the rows of a run.
 
         Returns:
             One `RankedCandidate` per candidate.
 
         Raises:
-            TypeError: the mention, its context or a type is not text, the candidates are not a list, or a field of a
-                candidate has the wrong type; the message names its position.
+            TypeError: the mention, its context or a type is not text, the candidates are not a
+                list, or a field of a candidate has the wrong type; the message names its position.
             ValueError: the mention is blank.
 
         Warns:
-            UserWarning: the model does not know a type, or inputs that it reads are missing; names them.
+            UserWarning: the model does not know a type, or inputs that it reads are missing; names
+                them.
         """
         (ranked,) = self.rerank_batch(
             entities=[entity],
@@ -240,7 +252,8 @@ class UMLSReranker:
             (n,) lists, each as `rerank` returns it.
 
         Raises:
-            TypeError: as for `rerank`; the message names the mention's position if there are several.
+            TypeError: as for `rerank`; the message names the mention's position if there are
+                several.
             ValueError: as for `rerank`; likewise.
         """
         # Iterators are consumed once but needed twice.
@@ -264,7 +277,7 @@ class UMLSReranker:
         top_k: int | None = None,
         return_documents: bool = False,
     ) -> list[dict[str, Any]]:
-        """Rank candidates as ``CrossEncoder.rank`` of sentence-transformers does, by calibrated probabilities.
+        """Rank as ``CrossEncoder.rank`` of sentence-transformers does, by calibrated probabilities.
 
         Args:
             query: the mention's text.
@@ -273,7 +286,8 @@ class UMLSReranker:
             return_documents: whether a result holds its candidate under ``text``.
 
         Returns:
-            ``{"corpus_id": position of the candidate, "score": its probability}`` of each, the top candidate first.
+            ``{"corpus_id": position of the candidate, "score": its probability}`` of each, the top
+            candidate first.
         """
         columns = MentionColumns([query], [documents])
         decisions = self.decide(
@@ -295,7 +309,8 @@ class UMLSReranker:
 
         Args:
             lists: the lists; types are ids of ``thresholds.hierarchy``.
-            desc: as for `rerank_batch`, or a function that is called with the number of pairs just scored.
+            desc: as for `rerank_batch`, or a function that is called with the number of pairs just
+                scored.
             exhaustive: as for `rerank_batch`.
 
         Warns:
@@ -325,7 +340,7 @@ class UMLSReranker:
 
     @property
     def template(self) -> PairTemplate:
-        """How the cross-encoder reads a pair; without one, the template that reads only mention and name."""
+        """How the cross-encoder reads a pair; without one, only mention and name."""
         return PairTemplate() if self.cross_encoder is None else self.cross_encoder.template
 
     @property
@@ -375,7 +390,8 @@ class UMLSReranker:
         """
         if not str(folder):
             raise UserError(
-                "save_pretrained: the folder has no name; give one, or '.' for the working directory"
+                "save_pretrained: the folder has no name; give one, or '.' for the working "
+                "directory"
             )
         return save_copy(
             self.folder, Path(folder), self.cross_encoder.backend if self.cross_encoder else "torch"
@@ -386,9 +402,10 @@ class UMLSReranker:
 
         Args:
             repo_id: ``organization/name``; a new repo is created.
-            tag: name of the version, such as ``v1.0.0``; an existing tag is refused. None: there is no tag.
-            options: ``private`` (True), ``gated``, ``branch``, ``create_pr``, ``commit_message`` and ``token``, as of
-                ``umls_reranker.hub.publish.publish``.
+            tag: name of the version, such as ``v1.0.0``; an existing tag is refused. None: there is
+                no tag.
+            options: ``private`` (True), ``gated``, ``branch``, ``create_pr``, ``commit_message``
+                and ``token``, as of ``umls_reranker.hub.publish.publish``.
 
         Returns:
             URL of the commit or pull request.
@@ -402,7 +419,7 @@ class UMLSReranker:
         return publish(self.folder, repo_id, tag, **options)
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
-        """Warn once: names the inputs that any mention with candidates lacks, and the models that decided instead."""
+        """Warn once of the inputs that any mention with candidates lacks."""
         has_candidates = list_sizes(lists.offsets) > 0
         bounds = {
             f"{name}_score": known.bounds for name, known in self.calibration.score_ranges.items()
@@ -429,7 +446,7 @@ class UMLSReranker:
         )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
-        """What to do about scores of a dictionary, and about scores of our retrievers from another index."""
+        """What to do about scores of a dictionary, or of another index."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
         names = [
             name
@@ -443,8 +460,10 @@ class UMLSReranker:
             by = f"{SYNONYM_SCORE}: added by rerank --dictionary, and by umls_reranker.Dictionary. "
             return by if SYNONYM_SCORE in decisions.missing else ""
         return (
-            f"{', '.join(names)}: used only in lists of ConceptLinker with the index that the model was calibrated "
-            "with; name your own scores NAME_score, such as sapbert_score, and calibrate the model on your lists: "
+            f"{', '.join(names)}: used only in lists of ConceptLinker with the index that the "
+            "model was calibrated "
+            "with; name your own scores NAME_score, such as sapbert_score, and calibrate the "
+            "model on your lists: "
             "umls-reranker calibrate MODEL --lists. "
         )
 
@@ -459,6 +478,7 @@ class UMLSReranker:
             named = "more than were named so far"
         self._named_types.add(named)
         warn_caller(
-            f"semantic types unknown to this model: {named}; treated as missing. Use names or ids of types from "
+            f"semantic types unknown to this model: {named}; treated as missing. Use names or ids "
+            "of types from "
             "thresholds.json, or None"
         )

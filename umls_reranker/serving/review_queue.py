@@ -22,10 +22,10 @@ MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "rig
 def select_for_review(
     rows: Sequence[Mapping[str, Any]], count: int, random_share: float = 0.2, seed: int = 13
 ) -> list[Mapping[str, Any]]:
-    """Select ranked rows: first a random sample, then those with the smallest margin of the top candidate.
+    """Select ranked rows: a random sample, then those whose top candidate has the smallest margin.
 
-    Only the random sample shows how the model performs, so only it may certify a tier. Of the doubtful rows each
-    string is selected once.
+    Only the random sample shows how the model performs, so only it may certify a tier. Of the
+    doubtful rows each string is selected once.
 
     Args:
         rows: ranked rows (`statistics.read_ranked`).
@@ -58,8 +58,8 @@ def select_for_review(
 def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write selected rows, as JSON Lines without ``ranked`` or, if the file is a .csv, as a sheet.
 
-    A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention. Both are rows of
-    labelled lists, with the candidates in their original order.
+    A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention.
+    Both are rows of labelled lists, with the candidates in their original order.
     """
     with written(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".csv":
@@ -75,7 +75,7 @@ def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A line for each candidate; rank and probability help the reviewer and are no scores of the lists."""
+    """A line for each candidate; rank and probability help the reviewer and are no scores."""
     for number, row in enumerate(rows, start=1):
         mention = {name: row.get(name) for name in MENTION_COLUMNS}
         mention |= {

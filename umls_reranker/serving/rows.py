@@ -44,19 +44,21 @@ class RankedCandidate(NamedTuple):
         name: its name.
         cui: the id of its concept, or None.
         rank: 1 for the top candidate.
-        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, or if the model has no
-            cross-encoder or gives it no weight.
-        score: calibrated probability that this candidate is the mention's concept, from all features. Candidates are
-            ranked by it (by its unrounded log-odds).
-        margin: this score minus the highest score of any other concept in the list, by CUI or else by name. It is
-            negative below the top concept, and the score itself if there is no other concept.
-        tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided sets ``high``, the
-            thresholds of the mention's semantic type set the others.
-        accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's threshold, and is in
-            a tier that the deployment accepts (`UMLSReranker.accept_tier`).
-        model_name: the model that decided, the same for all candidates of a mention: "all", or a fallback model,
-            "no type", "names" or "names, no type".
-        scored: number of the mention's candidates that the cross-encoder scored, the same for all of them.
+        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, or if the model
+            has no cross-encoder or gives it no weight.
+        score: calibrated probability that this candidate is the mention's concept, from all
+            features. Candidates are ranked by it (by its unrounded log-odds).
+        margin: this score minus the highest score of any other concept in the list, by CUI or else
+            by name. It is negative below the top concept, and the score itself if there is no other
+            concept.
+        tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided
+            sets ``high``, the thresholds of the mention's semantic type set the others.
+        accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's
+            threshold, and is in a tier that the deployment accepts (`UMLSReranker.accept_tier`).
+        model_name: the model that decided, the same for all candidates of a mention: "all", or a
+            fallback model, "no type", "names" or "names, no type".
+        scored: number of the mention's candidates that the cross-encoder scored, the same for all
+            of them.
     """
 
     candidate: Any
@@ -110,7 +112,7 @@ def ranked_column(
 def _columns(
     lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> dict[str, RepeatedTexts | np.ndarray]:
-    """The m values of each of `RANKED_FIELDS`, by mention in the order of rank; a missing logit is NaN."""
+    """The m values of each of `RANKED_FIELDS`, in the order of rank; a missing logit is NaN."""
     order = decisions.order
     owner = lists.owner
     return {

@@ -1,12 +1,14 @@
-"""The spaCy component ``umls_reranker``: ranked concepts for the entities of a Doc, in ``ent._.umls``.
+"""The spaCy component ``umls_reranker``: ranked concepts of entities, in ``ent._.umls``.
 
-    nlp.add_pipe("umls_reranker", config={"model": "org/umls-reranker", "revision": "v1", "index": "/srv/index"})
-    nlp.add_pipe("umls_reranker", config={"model": "my_model", "candidates": "sapbert"})
+    nlp.add_pipe("umls_reranker", config={"model": "org/umls-reranker", "revision": "v1", "index":
+    "/srv/index"}) nlp.add_pipe("umls_reranker", config={"model": "my_model", "candidates":
+    "sapbert"})
 
-spaCy finds it through the entry point ``spacy_factories``. It reads the entities in ``doc.ents``, which an earlier
-component must set. Their candidates come from an index, or are those that an earlier component has written, with its
-scores, to an extension of the entity: here ``ent._.sapbert``. A saved pipeline holds only the settings; loading it
-opens the same model and index.
+spaCy finds it through the entry point ``spacy_factories``. It reads the entities in ``doc.ents``,
+which an earlier component must set. Their candidates come from an index, or are those that an
+earlier component has written, with its scores, to an extension of the entity: here
+``ent._.sapbert``. A saved pipeline holds only the settings; loading it opens the same model and
+index.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class IndexedCandidates:
 
 
 class ListedCandidates:
-    """Ranks the candidates that entities have in an extension, as for `UMLSReranker.rerank`; None is an empty list."""
+    """Ranks the candidates that entities have in an extension, as for `UMLSReranker.rerank`."""
 
     def __init__(self, reranker: UMLSReranker, extension: str) -> None:
         self.reranker = reranker
@@ -59,8 +61,10 @@ class ListedCandidates:
         """Rank the candidates of n entities; arguments as for `IndexedCandidates.rank`."""
         if not Span.has_extension(self.extension):
             raise UserError(
-                f"no component has set entity._.{self.extension}, the candidates to rank; register it with "
-                f"Span.set_extension({self.extension!r}, default=[]) and fill it before umls_reranker"
+                f"no component has set entity._.{self.extension}, the candidates to rank; "
+                "register it with "
+                f"Span.set_extension({self.extension!r}, default=[]) and fill it before "
+                "umls_reranker"
             )
         sides = [
             text_around(text, entity.start_char, entity.end_char)
@@ -78,15 +82,16 @@ class ListedCandidates:
 class EntityLinks:
     """Links the entities of Docs.
 
-    ``ent._.umls`` becomes a list of dicts, the top candidate first: `LinkedConcept.as_row` of an index's concepts,
-    `RankedCandidate.as_row` of listed candidates. They are plain values, so a Doc can be saved and sent to other
-    processes. The CUI of the accepted concept becomes the entity's ``kb_id_``. If no concept is accepted, ``kb_id_``
-    becomes empty, even if an earlier component set it.
+    ``ent._.umls`` becomes a list of dicts, the top candidate first: `LinkedConcept.as_row` of an
+    index's concepts, `RankedCandidate.as_row` of listed candidates. They are plain values, so a Doc
+    can be saved and sent to other processes. The CUI of the accepted concept becomes the entity's
+    ``kb_id_``. If no concept is accepted, ``kb_id_`` becomes empty, even if an earlier component
+    set it.
 
     Args:
         source: finds and ranks the candidates.
-        types: entity label -> semantic type of the model (name or id). A label without an entry is used as a type if
-            the model knows it; otherwise the mention has no type.
+        types: entity label -> semantic type of the model (name or id). A label without an entry is
+            used as a type if the model knows it; otherwise the mention has no type.
         top: number of concepts kept per entity.
     """
 
@@ -168,9 +173,10 @@ def make_component(
 ) -> EntityLinks:
     """Make the component for ``nlp.add_pipe("umls_reranker", config={...})``.
 
-    For each entity, ``ent._.umls`` becomes a list of dicts, the top candidate first: `LinkedConcept.as_row` of the
-    concepts of an index, or `RankedCandidate.as_row` of listed candidates. The CUI of the accepted concept becomes the
-    entity's ``kb_id_``. If no concept is accepted, ``kb_id_`` becomes empty, even if an earlier component set it.
+    For each entity, ``ent._.umls`` becomes a list of dicts, the top candidate first:
+    `LinkedConcept.as_row` of the concepts of an index, or `RankedCandidate.as_row` of listed
+    candidates. The CUI of the accepted concept becomes the entity's ``kb_id_``. If no concept is
+    accepted, ``kb_id_`` becomes empty, even if an earlier component set it.
 
     Args:
         nlp: the pipeline; spaCy sets it.
@@ -181,17 +187,18 @@ def make_component(
         revision: tag, branch or commit on the Hub.
         device: as for `UMLSReranker.from_pretrained`.
         dtype: as for `UMLSReranker.from_pretrained`.
-        types: entity label -> semantic type of the model (name or id). A label without an entry is used as a type if
-            the model knows it; otherwise the mention has no type.
+        types: entity label -> semantic type of the model (name or id). A label without an entry is
+            used as a type if the model knows it; otherwise the mention has no type.
         top: number of concepts kept per entity.
 
     Raises:
-        UserError: ``model`` is not set, or not exactly one of ``index`` and ``candidates`` is; or one cannot be
-            opened.
+        UserError: ``model`` is not set, or not exactly one of ``index`` and ``candidates`` is; or
+            one cannot be opened.
     """
     if not model or bool(index) == bool(candidates):
         raise UserError(
-            f"{name}: in the component's config, set model (folder or Hub id), and either index (folder) or "
+            f"{name}: in the component's config, set model (folder or Hub id), and either index "
+            "(folder) or "
             "candidates (the entity extension that holds them)"
         )
     source: IndexedCandidates | ListedCandidates

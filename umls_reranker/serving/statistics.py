@@ -1,4 +1,4 @@
-"""Figures of a model in use, the same for Prometheus, and one test for drift of its scores and inputs."""
+"""Figures of a model in use, also for Prometheus, and one test for drift."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 3
 # What is looked at every day, and compared with the reference.
 DAILY = ("high_confidence_coverage", "accepted_coverage", "mean_top_score", "mean_margin")
-# Cells of the top scores, of equal width: shares of ten cells, or of deciles, differ too much between the fit that
-# serves and the five that are cross-fitted. Two further cells hold mentions that a model of fewer inputs decided, and
-# mentions without candidates.
+# Cells of the top scores, of equal width: shares of ten cells, or of deciles, differ too much
+# between the fit that serves and the five that are cross-fitted. Two further cells hold mentions
+# that a model of fewer inputs decided, and mentions without candidates.
 SCORE_CELLS = 5
 # With enough mentions the smallest difference is significant.
 SMALLEST_PSI = 0.02
@@ -69,7 +69,7 @@ class TopCandidates:
 
     @classmethod
     def of_decisions(cls, decisions: Decisions, model_names: Sequence[str]) -> TopCandidates:
-        """Those of decisions, with the names of the models that may decide (`UMLSReranker.model_names`)."""
+        """Those of decisions; names are `UMLSReranker.model_names`."""
         return cls(
             sizes=list_sizes(decisions.offsets),
             scores=decisions.at_top(decisions.probabilities, np.nan),
@@ -127,9 +127,10 @@ class Statistics:
                 self._sums.update(more)
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts, shares of all mentions, and means over those with candidates, None if there are none.
+        """Counts, shares of all mentions, and means over those with candidates or None.
 
-        A mention without candidates counts as not accepted. ``models`` counts mentions by the model that decided.
+        A mention without candidates counts as not accepted. ``models`` counts mentions by the model
+        that decided.
         """
         with self._lock:
             sums = self._sums.copy()
@@ -150,7 +151,7 @@ class Statistics:
 
 
 class StatisticsCollector:
-    """Statistics for a registry of prometheus_client (extra ``monitoring``), read when it is scraped."""
+    """Statistics for a registry of prometheus_client (extra ``monitoring``)."""
 
     def __init__(self, statistics: Statistics) -> None:
         self.statistics = statistics
@@ -180,7 +181,8 @@ class Drift(NamedTuple):
 
     Attributes:
         psi: population stability index, nats: the sum over cells of (q - p) log(q / p).
-        p_value: probability of at least this difference between two samples of documents of one distribution.
+        p_value: probability of at least this difference between two samples of documents of one
+            distribution.
         cell: name of the cell whose share changed most.
         share: share of that cell.
         reference_share: its share in the reference.
@@ -195,7 +197,7 @@ class Drift(NamedTuple):
 
 @dataclass(frozen=True)
 class Histogram:
-    """Shares of n mentions in the cells of scores and inputs, and how much they vary from document to document.
+    """Shares of n mentions in the cells of scores and inputs, and how much documents vary.
 
     Attributes:
         mentions: n.
@@ -234,9 +236,10 @@ class Histogram:
     def drift_to(self, other: Histogram) -> Drift:
         """Compare with further mentions.
 
-        Mentions of a document share a subject, so shares vary more than those of independent mentions. Pearson's
-        statistic of two samples is a weighted sum of chi-squares, whose weights are those of the covariance of both;
-        its first two moments are those of ``scale`` times a chi-square (Rao & Scott 1984, second order).
+        Mentions of a document share a subject, so shares vary more than those of independent
+        mentions. Pearson's statistic of two samples is a weighted sum of chi-squares, whose weights
+        are those of the covariance of both; its first two moments are those of ``scale`` times a
+        chi-square (Rao & Scott 1984, second order).
         """
         from scipy.stats import chi2
 
@@ -326,7 +329,8 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if not _is_ranked(row):
                 raise UserError(
-                    f"{path}:{number}: not a ranked row; give JSON Lines that umls-reranker rerank wrote"
+                    f"{path}:{number}: not a ranked row; give JSON Lines that umls-reranker "
+                    "rerank wrote"
                 )
             yield row
 

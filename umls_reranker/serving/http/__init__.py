@@ -1,1 +1,1 @@
-"""The HTTP service: ``/rerank`` as in Text Embeddings Inference, decisions, links, metrics, health."""
+"""The HTTP service: ``/rerank`` as in Text Embeddings Inference, decisions, links, metrics."""

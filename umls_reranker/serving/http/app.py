@@ -1,6 +1,7 @@
 """The service as an ASGI application.
 
-Requests contain texts, never models, paths or repos: the served model is fixed at the start. The formats of
+Requests contain texts, never models, paths or repos: the served model is fixed at the start. The
+formats of
 ``/rerank``, ``/info`` and errors, and the status codes, are those of Text Embeddings Inference 1.8
 (https://huggingface.github.io/text-embeddings-inference), so that its clients work unchanged.
 """
@@ -83,7 +84,7 @@ def _as_refusal() -> Iterator[None]:
 
 
 class RequestMiddleware:
-    """Limits the length of bodies, counts and times requests, and names the model's version in each answer.
+    """Limits bodies, counts and times requests, and names the model's version in each answer.
 
     Args:
         app: the application.
@@ -165,7 +166,8 @@ class Service:
     ) -> None:
         if serving.max_request_mentions > serving.max_queue:
             raise UserError(
-                f"max_request_mentions: {serving.max_request_mentions} mentions never fit into max_queue: "
+                f"max_request_mentions: {serving.max_request_mentions} mentions never fit into "
+                "max_queue: "
                 f"{serving.max_queue}; lower the former or raise the latter"
             )
         self.reranker = reranker
@@ -216,7 +218,7 @@ class Service:
             yield
 
     async def rerank(self, request: RerankRequest) -> JSONResponse:
-        """Texts by score, the highest first: a calibrated probability, or raw log-odds; all texts are scored."""
+        """Texts by score, the highest first: a calibrated probability, or raw log-odds."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
@@ -252,7 +254,7 @@ class Service:
             raise Refusal(413, "Validation", message)
 
     async def rank(self, request: RankRequest) -> JSONResponse:
-        """Candidates of each mention, the top candidate first, with probability, margin, tier and decision."""
+        """Candidates of each mention, the top candidate first, with their decisions."""
         calls = [
             Call(
                 one.mention,
@@ -268,7 +270,7 @@ class Service:
         return JSONResponse([[item.as_row() for item in items] for items in ranked])
 
     async def link(self, request: LinkRequest) -> JSONResponse:
-        """Concepts of each mention, the top candidate first, with probability, margin, tier and decision."""
+        """Concepts of each mention, the top candidate first, with their decisions."""
         linker = self.linker
         if linker is None:
             raise Refusal(
@@ -308,7 +310,7 @@ class Service:
         return Response()
 
     async def metrics(self) -> Response:
-        """Figures of the service and of the reranker's statistics in the text format of Prometheus."""
+        """Figures of the service and of the reranker in the text format of Prometheus."""
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def info(self) -> dict[str, Any]:
@@ -318,7 +320,8 @@ class Service:
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,
-            # Clients expect text and numbers here. Without a cross-encoder, only the length of a request limits texts.
+            # Clients expect text and numbers here. Without a cross-encoder, only the length of a
+            # request limits texts.
             "model_dtype": cross_encoder.dtype if cross_encoder else "float64",
             "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": serving.max_queue,

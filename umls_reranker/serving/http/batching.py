@@ -13,7 +13,8 @@ from ...lists.columns import InvalidRow
 from ..reranker import UMLSReranker
 from ..rows import RankedCandidate
 
-# A single request waits this long for others to share its batch; under load, batches are full at once.
+# A single request waits this long for others to share its batch; under load, batches are full at
+# once.
 WAIT_SECONDS = 0.002
 # A batch with this many candidates is full; limits the time of a batch.
 MAX_PAIRS = 2048
@@ -44,8 +45,8 @@ class _Waiting(NamedTuple):
 class Batcher:
     """A queue of mentions and one thread that ranks them in batches.
 
-    Mentions that arrive while a batch is ranked join the next one. Results equal those of `UMLSReranker.rerank`. Used
-    from one event loop, inside `running`.
+    Mentions that arrive while a batch is ranked join the next one. Results equal those of
+    `UMLSReranker.rerank`. Used from one event loop, inside `running`.
 
     Args:
         reranker: ranks the batches.
@@ -140,7 +141,7 @@ class Batcher:
         return batch
 
     def _ranked(self, calls: Sequence[Call]) -> Sequence[list[RankedCandidate] | Exception]:
-        """The ranking of each mention, or the error that it ends with; they are exhaustive alike."""
+        """The ranking of each mention, or its error; all are exhaustive, or none is."""
         if not calls:
             return []
         try:
@@ -159,5 +160,6 @@ class Batcher:
                 return [error]
             return [result for call in calls for result in self._ranked([call])]
         except Exception as error:
-            # Of all, such as a lack of memory: single mentions would only take longer to end likewise.
+            # Of all, such as a lack of memory: single mentions would only take longer to end
+            # likewise.
             return [error] * len(calls)

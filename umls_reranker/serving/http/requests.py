@@ -36,10 +36,10 @@ class _Body(BaseModel):
 
 
 class RerankRequest(_Body):
-    """The body of ``/rerank`` in Text Embeddings Inference (its OpenAPI, version 1.8: ``RerankRequest``).
+    """The body of ``/rerank`` as in Text Embeddings Inference 1.8 (``RerankRequest``).
 
-    ``raw_scores`` asks for log-odds of the cross-encoder in place of probabilities. ``truncate`` says whether texts
-    that are too long are truncated, on the right; null: as the service is set.
+    ``raw_scores`` asks for log-odds of the cross-encoder in place of probabilities. ``truncate``
+    says whether texts that are too long are truncated, on the right; null: as the service is set.
     """
 
     query: NotBlank
@@ -51,7 +51,7 @@ class RerankRequest(_Body):
 
 
 class Candidate(_Body):
-    """A candidate concept, as for `UMLSReranker.rerank`; a plain string is its name, and ``id`` is read as ``cui``."""
+    """A candidate, as for `UMLSReranker.rerank`; a string is its name, ``id`` is ``cui``."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"type": ["object", "string"]})
 
@@ -97,7 +97,7 @@ class RankRequest(_Body):
 
 
 class LinkedMention(_Mention):
-    """A mention to link; ``start`` is its offset in the document, in characters, null: the first occurrence."""
+    """A mention to link; ``start`` is its offset in characters, null: the first occurrence."""
 
     start: int | None = Field(default=None, ge=0)
 
