@@ -249,7 +249,7 @@ def drawn_lists(
         ends=every,
         gold=gold,
         in_dictionary=every,
-        certifies=every,
+        is_random_sample=every,
         mention_ids=np.full(n, None),
         splits=np.full(n, None),
         positions=np.full(n, None),
