@@ -38,7 +38,8 @@ exclude_patterns = [".*", "build", "dist", "runs", "umls_reranker/templates"]
 # Every name in a docstring is one of the reference, or of a library that has its own.
 nitpicky = True
 LIBRARIES = (
-    "builtins|collections|concurrent|fastapi|np|numpy|pa|pandas|pathlib|pd|prometheus_client|pyarrow|spacy|typing"
+    "builtins|collections|concurrent|datasets|fastapi|np|numpy|pa|pandas|pathlib|pd|"
+    "prometheus_client|pyarrow|spacy|transformers|typing"
 )
 PLAIN = "bool|bytes|dict|float|int|list|object|str|tuple|Any|Path|TextIO|None|[A-Z]\\w*Error|UserWarning"
 nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAIN})")]
@@ -46,6 +47,11 @@ nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAI
 nitpick_ignore = [
     ("py:class", "Reference"),
     ("py:class", "umls_reranker.serving.spacy_component.EntityLinks"),
+    ("py:class", "umls_reranker.models.pairs.PairTemplate"),
+    ("py:class", "umls_reranker.training.pair_dataset.TokenizedPairs"),
+    ("py:class", "PairTemplate"),
+    ("py:class", "PreTrainedModel"),
+    ("py:class", "TrainingArguments"),
 ]
 
 autodoc_class_signature = "mixed"

@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 class RerankerTrainer(Trainer):
-    """A `Trainer` of one logit per pair, with a `Loss` of pairs or of whole lists.
+    """A ``Trainer`` of one logit per pair, with a loss of pairs or of whole lists.
 
     The loss of a global batch is the sum of the terms / number of pairs. It is the same for one forward pass, several
     accumulated ones, or several processes: the count is that of the whole global batch, and the factor
-    `num_processes` undoes the averaging of gradients between processes.
+    ``num_processes`` undoes the averaging of gradients between processes.
 
     Args:
         model: the cross-encoder, of one logit; or a Hub id or folder, from which it is loaded with its tokenizer.
-        args: `RerankerTrainingArguments`, or those of transformers; sizes of batches are numbers of pairs.
+        args: ``RerankerTrainingArguments``, or those of transformers; sizes of batches are numbers of pairs.
         train_dataset: rows of `training_rows`, whose weights are scaled to mean 1; or pairs to train on as they are.
-        eval_dataset: rows or pairs to compute the metrics of `RankingMetrics` on.
-        loss: name of the loss (`losses.LOSSES`); None: that of `args`, or bce.
+        eval_dataset: rows or pairs to compute the metrics of a ranking on.
+        loss: name of the loss (``losses.LOSSES``); None: that of ``args``, or bce.
         template: how the model reads a pair, as for `training_rows`.
         processing_class: tokenizer of a model that is not given by name.
-        options: further options of `Trainer`.
+        options: further options of ``Trainer``.
 
     Raises:
         ValueError: there is no such loss.
