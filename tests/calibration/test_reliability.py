@@ -10,7 +10,13 @@ from umls_reranker.calibration.reliability import (
     ece,
     log_loss,
 )
-from umls_reranker.calibration.resampling import bootstrap_by_document, random_signs
+from umls_reranker.calibration.resampling import (
+    bootstrap_sums,
+    document_index,
+    document_sums,
+    random_signs,
+    ratio,
+)
 
 
 def debiased_ece(p, y, bins=15):
@@ -113,5 +119,6 @@ def test_what_chance_shows_by_hand():
     losses = {"brier": (p - y) ** 2, "log_loss": -np.log(np.where(y == 1, p, 1 - p))}
     for name, values in losses.items():
         assert report[name]["value"] == pytest.approx(values.mean()), name
-        bounds = bootstrap_by_document(values, groups, resamples=60, seed=4)
+        sums = document_sums(*document_index(groups), [values, np.ones(8)])
+        bounds = bootstrap_sums(sums, ratio, resamples=60, seed=4)
         assert (report[name]["low"], report[name]["high"]) == pytest.approx(bounds), name

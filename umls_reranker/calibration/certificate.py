@@ -381,10 +381,6 @@ class CertificateHistory:
         """The history with one more certificate, which rests on these documents."""
         return CertificateHistory((*self.certificates, frozenset(map(_hash, documents))))
 
-    def before(self) -> CertificateHistory:
-        """The history without its last certificate."""
-        return CertificateHistory(self.certificates[:-1])
-
     def to_list(self) -> list[list[str]]:
         """The form for JSON."""
         return [sorted(documents) for documents in self.certificates]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .resampling import (
-    bootstrap_by_document,
     bootstrap_sums,
     document_index,
     document_sums,
     random_signs,
+    ratio,
 )
 
 # Rounding of float64: probabilities of 0 and 1 have a finite logarithm.
@@ -130,7 +130,8 @@ def calibration_report(
 
     def mean(losses: np.ndarray, expected: np.ndarray, factor: np.ndarray) -> dict[str, float]:
         """A mean loss, from losses, what to expect of them, and their rise with the label."""
-        low, high = bootstrap_by_document(losses, index, resamples=resamples, seed=seed)
+        sums = document_sums(index, documents, [losses, np.ones_like(p)])
+        low, high = bootstrap_sums(sums, ratio, resamples=resamples, seed=seed)
         perfect = _perfect(expected.mean() + by_chance(factor * noise)[:, 0] / len(p))
         return {"value": float(losses.mean()), "low": low, "high": high} | perfect
 

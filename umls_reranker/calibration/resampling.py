@@ -84,20 +84,6 @@ def bootstrap_sums(
     return float(low), float(high)
 
 
-def bootstrap_by_document(
-    values: np.ndarray, groups: Sequence | np.ndarray, *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the mean of `values` (n,) by document.
-
-    Returns:
-        Lower and upper percentile; see `bootstrap_sums`.
-    """
-    sums = document_sums(
-        *document_index(groups), [np.asarray(values, dtype=np.float64), np.ones(len(values))]
-    )
-    return bootstrap_sums(sums, ratio, resamples=resamples, seed=seed)
-
-
 def jackknife_sums(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, confidence: float = 0.95
 ) -> tuple[float, float]:
