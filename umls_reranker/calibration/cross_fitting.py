@@ -129,10 +129,13 @@ class CrossFits:
     @property
     def list_fusion_alone(self) -> CrossFits:
         """The fits of the list fusion alone."""
-        models = {
-            left_out: model and model.list_fusion_alone for left_out, model in self.models.items()
-        }
-        return replace(self, models=models)
+        return replace(
+            self,
+            models={
+                left_out: model and model.list_fusion_alone
+                for left_out, model in self.models.items()
+            },
+        )
 
     def inside(self, left_out: LeftOut) -> np.ndarray:
         """The usable mentions outside some folds, (n,) bool."""

@@ -224,8 +224,8 @@ def fit_calibration(
 def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence[str]:
     """The features to weigh; none if the cross-encoder alone decides."""
     names = default_features(lists) if settings.features is None else settings.features
-    method = settings.calibrator
-    if not names and method != "auto" and not CALIBRATORS[method].fits_logits:
+    fits_lists_alone = [name for name, kind in CALIBRATORS.items() if not kind.fits_logits]
+    if not names and settings.calibrator in fits_lists_alone:
         names = [CROSS_ENCODER]
     check_features(names, lists)
     return names

@@ -81,6 +81,11 @@ class CalibratedModel:
         return self.fusion is None or CROSS_ENCODER in self.fusion.weights
 
     @property
+    def features(self) -> list[str]:
+        """The features that it weighs; none if the cross-encoder alone decides."""
+        return list(self.fusion.weights) if self.fusion else []
+
+    @property
     def list_fusion_alone(self) -> CalibratedModel:
         """The model that decides if the cross-encoder is left out: its list fusion."""
         return replace(self, fusion=self.list_fusion, list_fusion=None)
@@ -234,16 +239,10 @@ class Calibration:
         """Whether any of the models weighs the cross-encoder."""
         return any(model.uses_cross_encoder for model in self.models)
 
-    @property
-    def _features(self) -> list[str]:
-        """The features that the model of all inputs weighs."""
-        fusion = self.models[0].fusion
-        return list(fusion.weights) if fusion else []
-
     @cached_property
     def scores(self) -> tuple[str, ...]:
         """Scores that its models read: all candidates of a list must have them, or none."""
-        read = inputs_of(self._features)
+        read = inputs_of(self.models[0].features)
         return tuple(name.removesuffix(SUFFIX) for name in read if name.endswith(SUFFIX))
 
     @cached_property
@@ -252,7 +251,7 @@ class Calibration:
         return {
             name: score_range.low
             for name, score_range in self.score_ranges.items()
-            if name + FOUND in self._features
+            if name + FOUND in self.models[0].features
         }
 
     def model_for(
@@ -328,19 +327,21 @@ class Calibration:
         tables = load_thresholds(thresholds)
         key = "models"
         try:
-            models = _load_models(state, tables)
-            calibration = cls(models)
+            calibration = cls(_load_models(state, tables))
             key = "score_ranges, the range of each retriever's scores,"
-            calibration.score_ranges = _load_ranges(state, calibration._features)
+            calibration.score_ranges = _load_ranges(state, calibration.models[0].features)
             key = "index_key, which index its scores are of,"
-            calibration.index_key = _load_index_key(state, calibration.score_ranges)
+            calibration.index_key = state["index_key"]
+            is_needed = bool({*INDEX_SCORES} & {*calibration.score_ranges})
+            if not isinstance(state["index_key"], str) or (is_needed and not state["index_key"]):
+                raise ValueError(f"{state['index_key']!r} is not a known key")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"calibrator.json: {key} is missing or damaged ({error!r}); run umls-reranker "
                 "calibrate again"
             ) from None
         calibration.history = CertificateHistory.from_list(state.get("certificates"))
-        if models[0].fusion:
+        if calibration.models[0].fusion:
             calibration.counts = StringCounts.load(folder / COUNTS_FILE)
         return calibration
 
@@ -367,11 +368,3 @@ def _load_ranges(state: Mapping[str, Any], features: Iterable[str]) -> dict[str,
         for name in features
         if (name in INDEX_SCORES or name not in FEATURES) and not name.endswith(FOUND)
     }
-
-
-def _load_index_key(state: Mapping[str, Any], ranges: Iterable[str]) -> str:
-    """The key of the index that our own scores are of; "" without any."""
-    key = state["index_key"]
-    if not isinstance(key, str) or (not key and {*INDEX_SCORES} & {*ranges}):
-        raise ValueError(f"{key!r} is not a known key")
-    return key
