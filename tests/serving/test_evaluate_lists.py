@@ -193,16 +193,6 @@ def test_ids_of_mesh_alternatives_and_composites(tmp_path, capsys):
     )
 
 
-def test_what_decided_in_place_of_missing_inputs_is_named(tmp_path, without_cross_encoder):
-    rows = unordered_rows(40, 20, prefix="new")
-    for row in rows:
-        for candidate in row["candidates"]:
-            candidate["other_score"] = candidate.pop("bm25_score")
-    metrics, _ = evaluated(without_cross_encoder, tmp_path, rows)
-    ((name, count),) = metrics["decided_by"].items()
-    assert count == 40 and name != "all" and name in metrics["notes"][-1]
-
-
 def test_a_dry_run_reads_the_lists_and_makes_nothing(tmp_path, capsys, without_cross_encoder):
     lists = write_lists(tmp_path / "test.jsonl", unordered_rows(40, 20))
     run_script(

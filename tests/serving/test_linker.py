@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
+from tiny_reranker import refused
 
 from umls_reranker import ConceptLinker
 from umls_reranker.core.errors import UserError
@@ -191,20 +192,18 @@ def test_an_exported_index_is_linked_on_one_file_system_and_copied_to_another(
 def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     model = linker.reranker.save_pretrained(tmp_path / "model")
 
-    def refused(index):
-        with pytest.raises(UserError) as caught:
-            ConceptLinker.from_pretrained(model, index, device="cpu")
-        return str(caught.value)
+    def refusal(index):
+        return refused(ConceptLinker.from_pretrained, model, index, device="cpu")
 
     mixed = tmp_path / "mixed"
     shutil.copytree(finished.folder / "index", mixed / "index")
-    assert "has no index.json; " in refused(mixed) and "build_index again" in refused(mixed)
+    assert "has no index.json; " in refusal(mixed) and "build_index again" in refusal(mixed)
     settings = IndexSettings.load(finished.folder)
     settings.save(mixed)
-    assert "has no concepts/" in refused(mixed)
+    assert "has no concepts/" in refusal(mixed)
     shutil.copytree(finished.folder / "concepts", mixed / "concepts")
     replace(settings, folders=settings.folders | {"concepts": "another"}).save(mixed)
-    assert "concepts is not what the indexes next to it were built from" in refused(mixed)
+    assert "concepts is not what the indexes next to it were built from" in refusal(mixed)
     # A later release in both is used, and said.
     replace(settings, index_key="another").save(mixed)
     with pytest.warns(UserWarning, match="not the index .* calibrated with"):

@@ -23,30 +23,9 @@ def reranker(folder):
     return UMLSReranker.from_pretrained(folder / "my_model")
 
 
-@pytest.fixture(scope="module")
-def client(reranker):
-    """Of a service."""
-    with TestClient(create_app(reranker, ServingArguments())) as client:
-        yield client
-
-
-@pytest.mark.parametrize("key", ["entity", "mention"])
-def test_the_lines_of_the_file_are_mentions_of_rank(folder, reranker, client, key):
-    lines = (
-        (folder / "my_lists.jsonl")
-        .read_bytes()
-        .replace(b'"entity"', f'"{key}"'.encode())
-        .splitlines()
-    )
-    body = b'{"mentions": [%s]}' % b",".join(lines)
-    answer = client.post("/rank", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 200
-    assert_decided_by_all(answer.json(), reranker, read_lists(folder))
-
-
 @pytest.mark.filterwarnings("ignore:missing inputs")
 def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowest(
-    folder, reranker, client
+    folder, reranker
 ):
     whole, partly = read_lists(folder)[:2]
     del partly["candidates"][3]["sapbert_score"]
@@ -59,10 +38,10 @@ def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowe
         "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}],
     }
     expected = reranker.rerank_batch(["cold"], [filled["candidates"]])
-    with pytest.warns(UserWarning, match="sapbert_score: candidates"):
-        found = client.post(
-            "/rank", json={"mentions": [whole, partly | {"entity": "cold"}, bare]}
-        ).json()
+    body = {"mentions": [whole, partly | {"entity": "cold"}, bare]}
+    service = TestClient(create_app(reranker, ServingArguments()))
+    with service, pytest.warns(UserWarning, match="sapbert_score: candidates"):
+        found = service.post("/rank", json=body).json()
     assert_alike([found[1]], expected)
     assert [items[0]["model_name"] for items in found] == ["all", "all", "names"]
 

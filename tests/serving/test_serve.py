@@ -110,12 +110,6 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
     )
 
 
-def test_a_model_is_served_without_a_recipe(scripts, tmp_path):
-    model = tiny_reranker(tmp_path / "model")
-    done = scripts.run("serve", model, dry_run=True, device="cpu", port=8123)
-    assert done.code == 0 and f"would serve {model} on 127.0.0.1:8123" in done.out + done.err
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A model folder with its cross-encoder in ONNX, and without weights of PyTorch."""
