@@ -1,14 +1,16 @@
 #!/usr/bin/env python
-"""How often the certificate of the high tier breaks its guarantee, and what share of the mentions it certifies.
+"""How often the certificate of the high tier breaks its guarantee, and what share of the mentions
+it certifies.
 
     python benchmarks/certificate.py --draws 5000
     python benchmarks/certificate.py --choices 200
 
-Target precision 0.95 at confidence 0.95. The first form draws documents whose answers are correct a little less often
-than that, so that every certificate is wrong; "could be certified" are draws with enough documents for a certificate
-without an error, and "power" is how often the same documents are certified where 99 % of the answers are correct. The
-second draws lists with a score and logits of little worth, so that the cross-encoder may stay or be left out; the tier
-as it is served is measured on new lists. Coverage on calibrated scores is a part of golden.py.
+Target precision 0.95 at confidence 0.95. The first form draws documents whose answers are correct a
+little less often than that, so that every certificate is wrong; "could be certified" are draws with
+enough documents for a certificate without an error, and "power" is how often the same documents are
+certified where 99 % of the answers are correct. The second draws lists with a score and logits of
+little worth, so that the cross-encoder may stay or be left out; the tier as it is served is
+measured on new lists. Coverage on calibrated scores is a part of golden.py.
 """
 
 import argparse
@@ -40,9 +42,11 @@ HARMLESS_PRECISION = 0.99
 
 
 class Documents(NamedTuple):
-    """Draws of documents, (draws, documents) each, with the size of the largest ones that there are, if that is known.
+    """Draws of documents, (draws, documents) each, with the size of the largest ones that there
+    are, if that is known.
 
-    A guarantee is not about documents larger than any seen: draws that saw none of the largest cannot break it.
+    A guarantee is not about documents larger than any seen: draws that saw none of the largest
+    cannot break it.
     """
 
     size: np.ndarray
@@ -59,7 +63,9 @@ def equal(draws: int, rng: np.random.Generator, *, documents: int, mentions: int
 
 
 def abstracts(draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Normal sizes, of which a share is accepted: 181 abstracts of 46 mentions, of which 30 % are."""
+    """Normal sizes, of which a share is accepted: 181 abstracts of 46 mentions, of which 30 %
+    are.
+    """
     size = np.maximum(rng.normal(46, 18, (draws, 181)).round(), 1).astype(int)
     return np.maximum(rng.binomial(size, 0.3), 1)
 
@@ -84,8 +90,9 @@ def correlated(
 def wholly_incorrect(
     draws: int, rng: np.random.Generator, precision: float, *, sizes: Sizes, share: float
 ) -> Documents:
-    """This share of documents wholly incorrect, the others' errors independent and as frequent as the precision
-    allows."""
+    """This share of documents wholly incorrect, the others' errors independent and as frequent as
+    the precision allows.
+    """
     size = sizes(draws, rng)
     incorrect = min(share, 1 - precision)
     correct = rng.binomial(size, min(precision / (1 - incorrect), 1.0))
@@ -102,7 +109,9 @@ def mixed(
     times: int,
     incorrect: float,
 ) -> Documents:
-    """Documents of 10 mentions and a share so many times as large, of which a part is incorrect as a whole."""
+    """Documents of 10 mentions and a share so many times as large, of which a part is incorrect as
+    a whole.
+    """
     is_large = rng.random((draws, documents)) < share
     size = np.where(is_large, 10 * times, 10)
     chance = incorrect * (1 - precision) / (1 - TRUE_PRECISION)
@@ -113,7 +122,9 @@ def mixed(
 def largest_incorrect(
     draws: int, rng: np.random.Generator, precision: float, *, share: float, chance: float
 ) -> Documents:
-    """The largest share of all abstracts incorrect as a whole with a chance; the others as the precision allows."""
+    """The largest share of all abstracts incorrect as a whole with a chance; the others as the
+    precision allows.
+    """
     size = abstracts(draws, rng)
     is_large = size > np.quantile(size, 1 - share)
     weight = size[is_large].sum() / size.sum()
@@ -167,8 +178,12 @@ REGIMES: dict[str, Regime] = {
     "200 x 40, 1 % entirely incorrect": partial(
         wholly_incorrect, sizes=partial(equal, documents=200, mentions=40), share=0.01
     ),
-    "harmless: 1,000 x 1": partial(correlated, sizes=partial(equal, documents=1000, mentions=1), correlation=0.0),
-    "harmless: 5,000 x 1": partial(correlated, sizes=partial(equal, documents=5000, mentions=1), correlation=0.0),
+    "harmless: 1,000 x 1": partial(
+        correlated, sizes=partial(equal, documents=1000, mentions=1), correlation=0.0
+    ),
+    "harmless: 5,000 x 1": partial(
+        correlated, sizes=partial(equal, documents=5000, mentions=1), correlation=0.0
+    ),
     "harmless: 180 x 10, independent": partial(
         correlated, sizes=partial(equal, documents=180, mentions=10), correlation=0.0
     ),
@@ -182,8 +197,10 @@ REGIMES: dict[str, Regime] = {
 
 
 class RegimeShares(NamedTuple):
-    """Shares of draws of a regime: certified although they must not be, by document and by mention; large enough to be
-    certified; and certified where `HARMLESS_PRECISION` of the answers are correct."""
+    """Shares of draws of a regime: certified although they must not be, by document and by mention;
+    large enough to be certified; and certified where `HARMLESS_PRECISION` of the answers are
+    correct.
+    """
 
     broken: float
     by_mention: float
@@ -212,7 +229,9 @@ def _passed(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
     results = []
     for size, correct in zip(documents.size, documents.correct, strict=True):
         test = _test(tuple(np.sort(size).tolist()))
-        results.append((test.p_value(size, correct) <= 1 - CONFIDENCE, test.effective(size) >= test.needed))
+        results.append(
+            (test.p_value(size, correct) <= 1 - CONFIDENCE, test.effective(size) >= test.needed)
+        )
     passed, possible = np.transpose(results)
     return passed, possible
 
@@ -226,7 +245,8 @@ def _test(sizes: tuple[int, ...]) -> PrecisionTest:
 def drawn_lists(
     documents: int, logit_weight: float, rng: np.random.Generator, mentions: int = 6, size: int = 4
 ) -> tuple[AnnotatedLists, np.ndarray]:
-    """Lists with a retriever's score, and logits of a cross-encoder that matter by a weight; golds are drawn by both.
+    """Lists with a retriever's score, and logits of a cross-encoder that matter by a weight; golds
+    are drawn by both.
 
     In one of sixty documents the golds are drawn by neither.
     """
@@ -235,7 +255,10 @@ def drawn_lists(
     utility = 6.0 * score + logit_weight * logits
     document = np.repeat(np.arange(documents), mentions)
     utility[(rng.random(documents) < 1 / 60)[document]] = 0.0
-    gold = np.argmax(np.column_stack([np.zeros(n), utility]) + rng.gumbel(size=(n, size + 1)), axis=1) - 1
+    gold = (
+        np.argmax(np.column_stack([np.zeros(n), utility]) + rng.gumbel(size=(n, size + 1)), axis=1)
+        - 1
+    )
     names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
     columns = MentionColumns(["mention"] * n, [names] * n)
     lists = CandidateLists.from_columns(TypeHierarchy.built_in(), columns)
@@ -299,25 +322,39 @@ def print_row(title: str, shares: Iterable[float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=5000)
-    parser.add_argument("--choices", type=int, help="run only calibrations that may leave the cross-encoder out")
+    parser.add_argument(
+        "--choices", type=int, help="run only calibrations that may leave the cross-encoder out"
+    )
     parser.add_argument("--seed", type=int, default=13)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     if options.choices:
         print(
-            "| documents, weight of logits | stays | certified | coverage, mean | broken |\n|---|---:|---:|---:|---:|"
+            "| documents, weight of logits | stays | certified | coverage, mean | broken |\n|---|"
+            "---:|---:|---:|---:|"
         )
         for documents, weight in product((200, 400), (0.0, 0.3)):
             draws = [served_tier(documents, weight, rng) for _ in range(options.choices)]
             coverage, precision, is_kept = np.transpose(draws)
-            shares = (is_kept.mean(), np.mean(coverage > 0), coverage.mean(), np.mean(precision < TARGET))
+            shares = (
+                is_kept.mean(),
+                np.mean(coverage > 0),
+                coverage.mean(),
+                np.mean(precision < TARGET),
+            )
             print_row(f"{documents}, {weight}", shares)
         return
-    print(f"{options.draws:,} draws each; two standard errors of 5 %: {2 * np.sqrt(0.0475 / options.draws):.2%}\n")
     print(
-        "| documents, true precision 0.949 | broken | mentions independent | could be certified | power |\n"
+        f"{options.draws:,} draws each; two standard errors of 5 %: "
+        f"{2 * np.sqrt(0.0475 / options.draws):.2%}\n"
+    )
+    print(
+        "| documents, true precision 0.949 | broken | mentions independent | could be certified | "
+        "power |\n"
         "|---|---:|---:|---:|---:|"
     )
     for name, regime in REGIMES.items():

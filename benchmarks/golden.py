@@ -1,14 +1,16 @@
 #!/usr/bin/env python
-"""Compare what the package gives with recorded numbers: tokens, answers, certificates, whole runs, time and memory.
+"""Compare what the package gives with recorded numbers: tokens, answers, certificates, whole runs,
+time and memory.
 
-    python benchmarks/golden.py --fast             # minutes: tokens, logits, built-in's answers, certificates
-    python benchmarks/golden.py                    # hours: also quickstarts, NCBI and BC5CDR dev, 17 million rows
-    python benchmarks/golden.py ncbi --write       # record one part
+    python benchmarks/golden.py --fast         # minutes: tokens, logits, answers, certificates
+    python benchmarks/golden.py                # hours: also whole runs, and 17 million rows
+    python benchmarks/golden.py ncbi --write   # record one part
 
-Numbers and tolerances are in golden.json; it has rows, ids, scores and tiers, and no names. A time out of its
-tolerance is a warning. A part whose data are absent is skipped. All is measured by the command line,
-`UMLSReranker`, the service and files of a run, except by `internals`; so --code measures another checkout with the
-same script. Runs are kept in --work, one folder for each checkout, and resumed.
+Numbers and tolerances are in golden.json; it has rows, ids, scores and tiers, and no names. A time
+out of its tolerance is a warning. A part whose data are absent is skipped. All is measured by the
+command line, `UMLSReranker`, the service and files of a run, except by `internals`; so --code
+measures another checkout with the same script. Runs are kept in --work, one folder for each
+checkout, and resumed.
 """
 
 import argparse
@@ -44,7 +46,9 @@ REGIMES = {
 
 
 class Figure(NamedTuple):
-    """A measured value: a number, numbers, or texts; and how far numbers, or how many texts, may be off."""
+    """A measured value: a number, numbers, or texts; and how far numbers, or how many texts, may be
+    off.
+    """
 
     name: str
     value: Any
@@ -67,7 +71,12 @@ class Golden:
     def umls_reranker(self, *words: Any) -> str:
         """What a command prints."""
         command = [sys.executable, "-m", "umls_reranker", *map(str, words)]
-        settings = {"cwd": self.work, "env": os.environ | self.environment, "capture_output": True, "text": True}
+        settings = {
+            "cwd": self.work,
+            "env": os.environ | self.environment,
+            "capture_output": True,
+            "text": True,
+        }
         return subprocess.run(command, **settings, check=True).stdout
 
     def file(self, name: str) -> Path:
@@ -103,13 +112,19 @@ class Golden:
 
 
 def internals(*names: str) -> list[Any]:
-    """Classes and functions of the package that nobody else imports, in whatever module they are."""
+    """Classes and functions of the package that nobody else imports, in whatever module they
+    are.
+    """
     import umls_reranker
 
     everything = pkgutil.walk_packages(umls_reranker.__path__, "umls_reranker.")
     layers = ("models", "calibration")
-    modules = [importlib.import_module(one.name) for one in everything if one.name.split(".")[1] in layers]
-    return [next(getattr(module, name) for module in modules if hasattr(module, name)) for name in names]
+    modules = [
+        importlib.import_module(one.name) for one in everything if one.name.split(".")[1] in layers
+    ]
+    return [
+        next(getattr(module, name) for module in modules if hasattr(module, name)) for name in names
+    ]
 
 
 def pairs(golden: Golden) -> Figures:
@@ -131,7 +146,9 @@ def pairs(golden: Golden) -> Figures:
         ids = np.asarray((encoded[0] if isinstance(encoded, tuple) else encoded).ids, np.int32)
         yield Figure(f"token ids, {name}", [hashlib.sha256(ids.tobytes()).hexdigest()], 0)
         logits = (
-            cross_encoder.from_folder(folder, shape, "cpu", "float32").score(*zip(*texts[::40], strict=True)).logits
+            cross_encoder.from_folder(folder, shape, "cpu", "float32")
+            .score(*zip(*texts[::40], strict=True))
+            .logits
         )
         yield Figure(f"logits, {name}", np.round(logits.astype(float), 6).tolist(), 1e-4)
 
@@ -139,27 +156,46 @@ def pairs(golden: Golden) -> Figures:
 def built_in(golden: Golden) -> Figures:
     """Answers of the model in the package: the top candidate's CUI, score and tier."""
     rows = golden.rows()
-    inputs = {"all": rows, "names": [row | {"candidates": [c["name"] for c in row["candidates"]]} for row in rows]}
+    inputs = {
+        "all": rows,
+        "names": [row | {"candidates": [c["name"] for c in row["candidates"]]} for row in rows],
+    }
     for name in list(inputs):
         inputs[f"{name}, no type"] = [row | {"entity_type": None} for row in inputs[name]]
     output = golden.work / "ranked.jsonl"
     for name, changed in inputs.items():
         source = golden.write("rows.jsonl", list(map(json.dumps, changed)))
         golden.umls_reranker("rerank", "built-in", source, output, "--overwrite")
-        answers = [json.loads(line)["ranked"][0] for line in output.read_text(encoding="utf-8").splitlines()]
+        answers = [
+            json.loads(line)["ranked"][0]
+            for line in output.read_text(encoding="utf-8").splitlines()
+        ]
         cuis = [{c["name"]: c["cui"] for c in row["candidates"]} for row in rows]
-        top = [best["cui"] or names[best["name"]] for best, names in zip(answers, cuis, strict=True)]
+        top = [
+            best["cui"] or names[best["name"]] for best, names in zip(answers, cuis, strict=True)
+        ]
         yield Figure(f"built-in, {name}: top candidates", top, 0)
-        yield Figure(f"built-in, {name}: scores", [round(best["score"], 6) for best in answers], 1e-3)
+        yield Figure(
+            f"built-in, {name}: scores", [round(best["score"], 6) for best in answers], 1e-3
+        )
         yield Figure(f"built-in, {name}: tiers", [best["tier"] for best in answers], 0)
 
 
 def calibrate(golden: Golden) -> Figures:
-    """Points of acc@1 over the order of the lists, for mentions of documents that no model has seen."""
-    files = [golden.file(f"medmentions_st21pv/corpus_pubtator_pmids_{name}.txt") for name in ("trng", "dev")]
+    """Points of acc@1 over the order of the lists, for mentions of documents that no model has
+    seen.
+    """
+    files = [
+        golden.file(f"medmentions_st21pv/corpus_pubtator_pmids_{name}.txt")
+        for name in ("trng", "dev")
+    ]
     known = {document for file in files for document in file.read_text().split()}
-    lists = golden.write("unseen.jsonl", [json.dumps(row) for row in golden.rows() if row["doc_id"] not in known])
-    printed = golden.umls_reranker("calibrate", "built-in", "--lists", lists, "--output", golden.work / "calibrated")
+    lists = golden.write(
+        "unseen.jsonl", [json.dumps(row) for row in golden.rows() if row["doc_id"] not in known]
+    )
+    printed = golden.umls_reranker(
+        "calibrate", "built-in", "--lists", lists, "--output", golden.work / "calibrated"
+    )
     gain, low = re.search(r"([+-][\d.]+) points over [^(]*\(([+-]?[\d.]+) to", printed).groups()
     yield Figure("calibrate built-in: gain in points", float(gain), 0.7)
     yield Figure("calibrate built-in: its lower limit", float(low), 1.5)
@@ -172,14 +208,24 @@ def certificates(golden: Golden) -> Figures:
         rng = np.random.default_rng(13)
         results = []
         for _ in range(draws):
-            document = np.repeat(np.arange(documents), np.maximum(rng.poisson(mentions, documents), 1))
-            scores = np.full(len(document), 0.97) if incorrect else rng.beta(6.0, 0.8, len(document))
-            correct = (rng.random(documents) >= incorrect)[document] if incorrect else rng.random(len(scores)) < scores
+            document = np.repeat(
+                np.arange(documents), np.maximum(rng.poisson(mentions, documents), 1)
+            )
+            scores = (
+                np.full(len(document), 0.97) if incorrect else rng.beta(6.0, 0.8, len(document))
+            )
+            correct = (
+                (rng.random(documents) >= incorrect)[document]
+                if incorrect
+                else rng.random(len(scores)) < scores
+            )
             threshold = find_certificate(scores, correct, document, 0.95, 0.95).threshold
             is_high = scores >= (np.inf if threshold is None else threshold)
             precision = 1 - incorrect if incorrect or not is_high.any() else scores[is_high].mean()
             results.append((is_high.any(), is_high.any() and precision < 0.95, is_high.mean()))
-        for title, share in zip(("certified", "broken", "coverage"), np.mean(results, axis=0).tolist(), strict=True):
+        for title, share in zip(
+            ("certified", "broken", "coverage"), np.mean(results, axis=0).tolist(), strict=True
+        ):
             yield Figure(f"certificate, {name}: {title}", share, 0.03)
 
 
@@ -189,13 +235,17 @@ def quickstart(golden: Golden) -> Figures:
     for seed in (13, 14, 15):
         name = f"quickstart-{seed}"
         began = time.perf_counter()
-        golden.umls_reranker("run", "quickstart", "--seed", seed, "--run_name", name, "--output_dir", "runs")
+        golden.umls_reranker(
+            "run", "quickstart", "--seed", seed, "--run_name", name, "--output_dir", "runs"
+        )
         minutes = Figure("minutes", (time.perf_counter() - began) / 60, 2.0, is_timing=True)
         runs.append([*run_figures(golden.work / "runs" / name), minutes])
     for figure, *others in zip(*runs, strict=True):
         values = [figure.value, *(one.value for one in others)]
         yield figure._replace(name=f"quickstart: {figure.name}, mean", value=float(np.mean(values)))
-        yield figure._replace(name=f"quickstart: {figure.name}", value=values, tolerance=3 * figure.tolerance)
+        yield figure._replace(
+            name=f"quickstart: {figure.name}", value=values, tolerance=3 * figure.tolerance
+        )
 
 
 def ncbi(golden: Golden) -> Figures:
@@ -228,7 +278,9 @@ def run_figures(run: Path) -> Figures:
     yield Figure("acc@1", correct.mean().item(), 0.01)
     yield Figure("ECE", float(ece), 0.004)
     yield Figure("high", is_high.mean().item(), 0.05)
-    yield Figure("precision of high", correct[is_high].mean().item() if is_high.any() else 1.0, 0.02)
+    yield Figure(
+        "precision of high", correct[is_high].mean().item() if is_high.any() else 1.0, 0.02
+    )
 
 
 def release(golden: Golden) -> Figures:
@@ -236,8 +288,12 @@ def release(golden: Golden) -> Figures:
     meta = golden.work / "META"
     if not meta.exists():
         words = [ROOT / "benchmarks" / "rrf_release.py", meta, "--rows", "17000000"]
-        subprocess.run([sys.executable, *words], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
-    recipe = golden.write("release.yaml", ["concept_source: rrf", "mention_source: corpus", f"umls_dir: {meta}"])
+        subprocess.run(
+            [sys.executable, *words], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
+        )
+    recipe = golden.write(
+        "release.yaml", ["concept_source: rrf", "mention_source: corpus", f"umls_dir: {meta}"]
+    )
     corpus = golden.file("medmentions_st21pv") / "corpus_pubtator.txt.gz"
     command = [sys.executable, "-m", "umls_reranker", "prepare_data", recipe, "--corpus", corpus]
     command += ["--output_dir", golden.work / "release"]
@@ -249,21 +305,32 @@ def release(golden: Golden) -> Figures:
 
 
 def speed(golden: Golden) -> Figures:
-    """Lists of ten: one by `built-in`, all against `CrossEncoder.rank`, and the service under eight clients."""
+    """Lists of ten: one by `built-in`, all against `CrossEncoder.rank`, and the service under eight
+    clients.
+    """
     from umls_reranker import UMLSReranker
 
     rows = golden.rows()
     model = UMLSReranker.from_pretrained("built-in")
-    calls = (partial(model.rerank, row["entity"], row["candidates"], row["entity_type"]) for row in rows)
+    calls = (
+        partial(model.rerank, row["entity"], row["candidates"], row["entity_type"]) for row in rows
+    )
     taken, _ = interleaved({str(number): call for number, call in enumerate(calls)}, 1)
-    yield Figure("one list by built-in, ms, p50", 1000 * float(np.median([*taken.values()])), 2.0, is_timing=True)
+    yield Figure(
+        "one list by built-in, ms, p50",
+        1000 * float(np.median([*taken.values()])),
+        2.0,
+        is_timing=True,
+    )
     taken, _ = list_seconds(golden.reranker(), rows[:24], 3)
     for name in ("rerank", "rerank_batch"):
         ratio = times_as_fast(taken, name, "rank")
         yield Figure(f"{name}, times as fast as rank", ratio, ratio / 4, is_timing=True)
     seconds, peak = load_service(golden.reranker(), rows, golden.environment)
     for name, share in {"p50": 0.5, "p99": 0.99}.items():
-        yield Figure(f"service: ms, {name}", 1000 * float(np.quantile(seconds, share)), 50, is_timing=True)
+        yield Figure(
+            f"service: ms, {name}", 1000 * float(np.quantile(seconds, share)), 50, is_timing=True
+        )
     yield Figure("service: peak memory, MB", peak / 1e6, 100)
 
 
@@ -273,7 +340,9 @@ WHOLE = (quickstart, ncbi, bc5cdr, release)
 
 def difference(value: Any, recorded: Any) -> float:
     """The largest of numbers, how many of texts; infinite if there are more or fewer."""
-    pairs = list(zip_longest(*(one if isinstance(one, list) else [one] for one in (value, recorded))))
+    pairs = list(
+        zip_longest(*(one if isinstance(one, list) else [one] for one in (value, recorded)))
+    )
     if any(None in pair for pair in pairs):
         return float("inf")
     if isinstance(pairs[0][0], str):
@@ -281,7 +350,9 @@ def difference(value: Any, recorded: Any) -> float:
     return max(abs(a - b) for a, b in pairs)
 
 
-def compare(golden: Golden, parts: Sequence[Callable[[Golden], Figures]], is_recorded: bool) -> bool:
+def compare(
+    golden: Golden, parts: Sequence[Callable[[Golden], Figures]], is_recorded: bool
+) -> bool:
     """Print recorded and measured values; returns whether all are within their tolerance.
 
     Args:
@@ -289,7 +360,9 @@ def compare(golden: Golden, parts: Sequence[Callable[[Golden], Figures]], is_rec
     """
     record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     is_good = True
-    print("| number | recorded | measured | difference | tolerance | |\n|---|---:|---:|---:|---:|---|")
+    print(
+        "| number | recorded | measured | difference | tolerance | |\n|---|---:|---:|---:|---:|---|"
+    )
     for part in parts:
         try:
             for name, value, tolerance, is_timing in part(golden):
@@ -299,29 +372,49 @@ def compare(golden: Golden, parts: Sequence[Callable[[Golden], Figures]], is_rec
                 verdict = "warning" if is_timing else "**out**"
                 if apart <= tolerance:
                     verdict = "ok"
-                values = [f"{x:.4g}" if isinstance(x, int | float) else "-" for x in (known["value"], value)]
-                print(f"| {name} | {' | '.join(values)} | {apart:.2g} | {tolerance:.2g} | {verdict} |", flush=True)
+                values = [
+                    f"{x:.4g}" if isinstance(x, int | float) else "-"
+                    for x in (known["value"], value)
+                ]
+                print(
+                    f"| {name} | {' | '.join(values)} | {apart:.2g} | {tolerance:.2g} | {verdict} "
+                    "|",
+                    flush=True,
+                )
                 is_good &= verdict != "**out**"
                 record[name] = {"value": value, "tolerance": tolerance}
         except FileNotFoundError as missing:
             print(f"| {part.__name__} | | | | | skipped: {missing} |", flush=True)
         except Exception as error:
-            print(f"| {part.__name__} | | | | | **failed**: {error} {getattr(error, 'stderr', '')} |", flush=True)
+            print(
+                f"| {part.__name__} | | | | | **failed**: {error} {getattr(error, 'stderr', '')} |",
+                flush=True,
+            )
             is_good = False
     if is_recorded:
-        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(record.items()))
+        lines = (
+            f"{json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(record.items())
+        )
         RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     return is_good or is_recorded
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = {part.__name__: part for part in FAST + WHOLE}
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts)} (default: all)")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(parts)} (default: all)"
+    )
     parser.add_argument("--fast", action="store_true", help="only what takes minutes")
-    parser.add_argument("--code", type=Path, default=ROOT, help="checkout to measure (default: this one)")
+    parser.add_argument(
+        "--code", type=Path, default=ROOT, help="checkout to measure (default: this one)"
+    )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--work", type=Path, help="folder for runs, which are resumed (default: a temporary one)")
+    parser.add_argument(
+        "--work", type=Path, help="folder for runs, which are resumed (default: a temporary one)"
+    )
     parser.add_argument("--write", action="store_true", help="record what is measured")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,6 @@
-"""What a command and all processes that came from it took: time, CPU time, peak anonymous memory."""
+"""What a command and all processes that came from it took: time, CPU time, peak anonymous
+memory.
+"""
 
 import json
 import os
@@ -19,7 +21,9 @@ SECONDS_BETWEEN_SAMPLES = 0.5
 
 
 class Taken(NamedTuple):
-    """Seconds, CPU seconds, and bytes of anonymous memory of all processes together at their highest."""
+    """Seconds, CPU seconds, and bytes of anonymous memory of all processes together at their
+    highest.
+    """
 
     seconds: float
     cpu: float
@@ -27,7 +31,9 @@ class Taken(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A moment: seconds, CPU seconds so far, bytes of anonymous memory, and the stages that a run has finished."""
+    """A moment: seconds, CPU seconds so far, bytes of anonymous memory, and the stages that a run
+    has finished.
+    """
 
     seconds: float
     cpu: float
@@ -73,10 +79,13 @@ def measured(
 
         if meanwhile:
             threading.Thread(target=help_along, daemon=True).start()
-        # Only the caller that waits for a process gets its times, so it must not be polled by others.
+        # Only the caller that waits for a process gets its times, so it must not be polled by
+        # others.
         ended = 0
         while not ended:
-            samples.append(Sample(time.monotonic(), *used(process.pid), len(finished_stages(stages))))
+            samples.append(
+                Sample(time.monotonic(), *used(process.pid), len(finished_stages(stages)))
+            )
             time.sleep(SECONDS_BETWEEN_SAMPLES)
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -98,11 +107,16 @@ def measured(
 
 def finished_stages(path: Path | None) -> list[str]:
     """Names of the stages in ``stages.jsonl``, in the order of their ends."""
-    return [json.loads(line)["stage"] for line in path.read_text().splitlines()] if path and path.is_file() else []
+    return (
+        [json.loads(line)["stage"] for line in path.read_text().splitlines()]
+        if path and path.is_file()
+        else []
+    )
 
 
 def used(pid: int) -> tuple[float, int]:
-    """CPU seconds, and bytes of memory that is not pages of files, of a process and its descendants.
+    """CPU seconds, and bytes of memory that is not pages of files, of a process and its
+    descendants.
 
     Memory that they share is shared out.
     """

@@ -1,11 +1,13 @@
 #!/usr/bin/env python
-"""Run the recipe of NCBI Disease or BC5CDR on local files, and print its row of the table of published systems.
+"""Run the recipe of NCBI Disease or BC5CDR on local files, and print its row of the table of
+published systems.
 
-    python benchmarks/published.py ncbi-disease ../shared/data/medic --dev    # trained on train, measured on dev
-    python benchmarks/published.py ncbi-disease ../shared/data/medic          # on train and dev, measured on test
+    python benchmarks/published.py ncbi-disease ../shared/data/medic --dev    # measured on dev
+    python benchmarks/published.py ncbi-disease ../shared/data/medic          # measured on test
 
-The folder has the corpora's PubTator files and MEDIC. With --dev, every eighth training document is for early stopping
-and calibration. All further arguments go to the recipe; a finished run is only read.
+The folder has the corpora's PubTator files and MEDIC. With --dev, every eighth training document is
+for early stopping and calibration. All further arguments go to the recipe; a finished run is only
+read.
 """
 
 import argparse
@@ -18,7 +20,9 @@ import pyarrow.parquet as pq
 
 FILES = {
     "ncbi-disease": [f"NCBI{split}set_corpus.txt.gz" for split in ("train", "develop", "test")],
-    "bc5cdr-disease": [f"CDR_{split}Set.PubTator.txt.gz" for split in ("Training", "Development", "Test")],
+    "bc5cdr-disease": [
+        f"CDR_{split}Set.PubTator.txt.gz" for split in ("Training", "Development", "Test")
+    ],
 }
 MEDIC = "medic_06Jul2012.txt.gz"
 
@@ -40,7 +44,10 @@ def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[
         documents["test"] = documents["dev"]
         dev_folder.mkdir(parents=True, exist_ok=True)
         ids = read_documents(Path(corpus[0]))
-        subsets = {"train": [document for row, document in enumerate(ids) if row % 8], "dev": ids[::8]}
+        subsets = {
+            "train": [document for row, document in enumerate(ids) if row % 8],
+            "dev": ids[::8],
+        }
         for split, subset in subsets.items():
             file = dev_folder / f"{split}.txt"
             file.write_text("".join(f"{document}\n" for document in subset), encoding="utf-8")
@@ -50,12 +57,13 @@ def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[
 
 
 def figures(run: Path) -> dict[str, float]:
-    """Figures of the test split of a finished run; a composite mention counts once, correct if all its concepts are.
+    """Figures of the test split of a finished run; a composite mention counts once, correct if all
+    its concepts are.
 
     Returns:
-        Name -> figure: ``acc@1`` as published, where any id of a composite mention is correct; ``strict``, where
-        composite mentions are errors; ``acc@5``; share and precision of the tier ``high``; ``ECE`` of top candidates;
-        and the number of mentions.
+        Name -> figure: ``acc@1`` as published, where any id of a composite mention is correct;
+        ``strict``, where composite mentions are errors; ``acc@5``; share and precision of the tier
+        ``high``; ``ECE`` of top candidates; and the number of mentions.
     """
     from umls_reranker.calibration.reliability import ece
 
@@ -84,7 +92,9 @@ def figures(run: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", choices=FILES)
     parser.add_argument("medic", type=Path, help="folder of the corpora and MEDIC")
     parser.add_argument("--dev", action="store_true", help="measure dev, and leave test alone")

@@ -1,13 +1,15 @@
 #!/usr/bin/env python
-"""Write a synthetic corpus in the format of full MedMentions that annotates the concepts of a synthetic release.
+"""Write a synthetic corpus in the format of full MedMentions that annotates the concepts of a
+synthetic release.
 
     python benchmarks/rrf_release.py META --rows 17000000 --relations 9
     python benchmarks/pubtator_corpus.py META CORPUS --documents 4392 --mentions 352496
 
-Writes corpus_pubtator.txt and the document lists of the three splits (60, 20 and 20 %). A mention has a bare CUI and
-one type or several; one in twenty is UnknownType with a CUI that the release lacks, some have a retired CUI. Mentions
-are names of their concept, as they are or changed a little, or abbreviations that their document defines; few concepts
-are frequent and most are rare. The same arguments give the same bytes.
+Writes corpus_pubtator.txt and the document lists of the three splits (60, 20 and 20 %). A mention
+has a bare CUI and one type or several; one in twenty is UnknownType with a CUI that the release
+lacks, some have a retired CUI. Mentions are names of their concept, as they are or changed a
+little, or abbreviations that their document defines; few concepts are frequent and most are rare.
+The same arguments give the same bytes.
 """
 
 import argparse
@@ -45,7 +47,9 @@ class Release:
     def __init__(self, folder: Path, concepts: int) -> None:
         typed = read(folder, "MRSTY", (0, 1))
         known = typed["f0"].unique()
-        chosen = known.take(pa.array(np.arange(0, len(known), max(1, len(known) // concepts))[:concepts]))
+        chosen = known.take(
+            pa.array(np.arange(0, len(known), max(1, len(known) // concepts))[:concepts])
+        )
         self.retired = dict(rows(read(folder, "MRCUI", (5, 0), ds.field("f5").isin(chosen))))
         preferable = (ds.field("f1") == "ENG") & (ds.field("f16") == "N")
         names = by_cui(read(folder, "MRCONSO", (0, 14), preferable & ds.field("f0").isin(chosen)))
@@ -66,7 +70,9 @@ def rows(table: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
-def read(folder: Path, name: str, columns: tuple[int, int], where: ds.Expression | None = None) -> pa.Table:
+def read(
+    folder: Path, name: str, columns: tuple[int, int], where: ds.Expression | None = None
+) -> pa.Table:
     """Two columns of a file."""
     fields = [f"f{number}" for number in range(FIELDS[name] + 1)]
     form = ds.CsvFileFormat(
@@ -97,7 +103,9 @@ class Writer:
         annotated = []
 
         def annotate(mention: str, identifiers: str) -> None:
-            annotated.append(f"{doc_id}\t{len(text)}\t{len(text) + len(mention)}\t{mention}\t{identifiers}")
+            annotated.append(
+                f"{doc_id}\t{len(text)}\t{len(text) + len(mention)}\t{mention}\t{identifiers}"
+            )
 
         for concept, (kind, change, pick), filler in zip(concepts, chances, fillers, strict=True):
             if len(annotated) == mentions:
@@ -131,7 +139,9 @@ class Writer:
 
     @staticmethod
     def changed(name: str, change: float) -> str:
-        """A name as a text has it: most often in lower case, sometimes a plural or a misspelling."""
+        """A name as a text has it: most often in lower case, sometimes a plural or a
+        misspelling.
+        """
         name = name.split(" (")[0].split(", NOS")[0].replace(" [Ambiguous]", "")
         if change < 0.5 or name.isupper():
             return name if change < 0.2 or name.isupper() else name.lower()
@@ -149,7 +159,9 @@ def write_corpus(release: Path, folder: Path, documents: int, mentions: int, see
     random = np.random.default_rng((seed, documents, mentions))
     # MedMentions: 34,724 concepts.
     writer = Writer(Release(release, max(200, mentions // 10)), seed)
-    sizes = 2 + random.multinomial(mentions - 2 * documents, random.dirichlet(np.full(documents, 8.0)))
+    sizes = 2 + random.multinomial(
+        mentions - 2 * documents, random.dirichlet(np.full(documents, 8.0))
+    )
     ids = (20_000_000 + random.permutation(5 * documents)[:documents]).tolist()
     with (folder / "corpus_pubtator.txt").open("w", encoding="utf-8", newline="\n") as corpus:
         for doc_id, size in zip(ids, sizes.tolist(), strict=True):
@@ -158,18 +170,25 @@ def write_corpus(release: Path, folder: Path, documents: int, mentions: int, see
     for split, documents_of_split in zip(SPLITS, np.split(np.array(ids), ends), strict=True):
         lines = "".join(f"{doc_id}\n" for doc_id in documents_of_split.tolist())
         (folder / f"corpus_pubtator_pmids_{split}.txt").write_text(lines)
-    print(f"{mentions:,} mentions of {len(writer.release.cuis):,} concepts in {documents:,} documents in {folder}")
+    print(
+        f"{mentions:,} mentions of {len(writer.release.cuis):,} concepts in {documents:,} "
+        f"documents in {folder}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("release", type=Path, help="folder that rrf_release.py wrote")
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--documents", type=int, default=4_392)
     parser.add_argument("--mentions", type=int, default=352_496)
     parser.add_argument("--seed", type=int, default=13)
     arguments = parser.parse_args()
-    write_corpus(arguments.release, arguments.out, arguments.documents, arguments.mentions, arguments.seed)
+    write_corpus(
+        arguments.release, arguments.out, arguments.documents, arguments.mentions, arguments.seed
+    )
 
 
 if __name__ == "__main__":

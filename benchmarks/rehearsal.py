@@ -1,14 +1,16 @@
 #!/usr/bin/env python
-"""Rehearse the reference training from end to end on synthetic data: every stage to a published and served model.
+"""Rehearse the reference training from end to end on synthetic data: every stage to a published and
+served model.
 
     python benchmarks/rehearsal.py WORK                      # the size of UMLS and MedMentions
     python benchmarks/rehearsal.py small --scale 0.01
     python benchmarks/rehearsal.py WORK --best               # the recipe sapbert-medmentions-best
 
-Runs recipes/rehearsal. A BERT of two layers and 64 dimensions replaces the cross-encoder; word pieces with random
-vectors, averaged, replace SapBERT: 768 dimensions, so that index and memory are as in the real run. Two processes do
-what can be shared. Prints Markdown: minutes, CPU minutes, peak anonymous memory and disk of each command, and of each
-stage where a command makes several. After being killed it resumes with the same command.
+Runs recipes/rehearsal. A BERT of two layers and 64 dimensions replaces the cross-encoder; word
+pieces with random vectors, averaged, replace SapBERT: 768 dimensions, so that index and memory are
+as in the real run. Two processes do what can be shared. Prints Markdown: minutes, CPU minutes, peak
+anonymous memory and disk of each command, and of each stage where a command makes several. After
+being killed it resumes with the same command.
 """
 
 import argparse
@@ -31,7 +33,8 @@ from scoring import answer, free_port, wait_for
 
 RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
 BEST = ROOT / "recipes" / "sapbert-medmentions-best" / "config.yaml"
-# What the substitute models and a CPU need. The cross-encoder does not start from an encoder without layers.
+# What the substitute models and a CPU need. The cross-encoder does not start from an encoder
+# without layers.
 SUBSTITUTED = {
     "run_name": "rehearsal",
     "encoder_pooling": "mean",
@@ -42,7 +45,14 @@ SUBSTITUTED = {
 }
 COMMAND = [sys.executable, "-m", "umls_reranker"]
 CONFIG = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
-TWO_PROCESSES = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIG, *COMMAND[1:]]
+TWO_PROCESSES = [
+    sys.executable,
+    "-m",
+    "accelerate.commands.launch",
+    "--config_file",
+    CONFIG,
+    *COMMAND[1:],
+]
 ROWS = 17_000_000
 RELATIONS = 9
 DOCUMENTS = 4_392
@@ -53,28 +63,43 @@ TAG = "v1.0.0"
 
 
 def word_pieces() -> list[str]:
-    """A vocabulary of the elements that the synthetic names consist of, and of letter trigrams: 30,522 as BERT's."""
-    pieces = sorted({word for text in rrf_release.ELEMENTS for word in re.findall(r"[a-z]+", text.lower())})
+    """A vocabulary of the elements that the synthetic names consist of, and of letter trigrams:
+    30,522 as BERT's.
+    """
+    pieces = sorted(
+        {word for text in rrf_release.ELEMENTS for word in re.findall(r"[a-z]+", text.lower())}
+    )
     pieces += [*ascii_lowercase, *digits, *punctuation]
     for length in (2, 3):
         pieces += ["".join(letters) for letters in product(ascii_lowercase, repeat=length)]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]", "[unused2]"]
-    return list(dict.fromkeys([*special, *(prefix + piece for piece in pieces for prefix in ("", "##"))]))[:30_522]
+    return list(
+        dict.fromkeys([*special, *(prefix + piece for piece in pieces for prefix in ("", "##"))])
+    )[:30_522]
 
 
 def write_models(folder: Path, dimension: int) -> None:
-    """Stand-ins of the bi-encoder (word pieces, averaged) and of the cross-encoder, as ordinary model folders."""
+    """Stand-ins of the bi-encoder (word pieces, averaged) and of the cross-encoder, as ordinary
+    model folders.
+    """
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
     torch.manual_seed(13)
     pieces = word_pieces()
     sizes = {"vocab_size": len(pieces), "max_position_embeddings": 128}
-    encoder = BertModel(BertConfig(hidden_size=dimension, num_hidden_layers=0, **sizes), add_pooling_layer=False)
+    encoder = BertModel(
+        BertConfig(hidden_size=dimension, num_hidden_layers=0, **sizes), add_pooling_layer=False
+    )
     encoder.embeddings.position_embeddings.weight.data.zero_()
     encoder.embeddings.token_type_embeddings.weight.data.zero_()
     config = BertConfig(
-        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=1, **sizes
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        num_labels=1,
+        **sizes,
     )
     for name, model in {"encoder": encoder, "model": BertForSequenceClassification(config)}.items():
         path = folder / name
@@ -87,7 +112,9 @@ def write_models(folder: Path, dimension: int) -> None:
 class Rehearsal:
     """One rehearsal in a folder, with what was measured so far in ``measured.json``."""
 
-    def __init__(self, work: Path, scale: float, steps: int, best: bool = False, dimension: int = 768) -> None:
+    def __init__(
+        self, work: Path, scale: float, steps: int, best: bool = False, dimension: int = 768
+    ) -> None:
         self.work = work.resolve()
         self.scale = scale
         self.steps = steps
@@ -115,7 +142,9 @@ class Rehearsal:
             "eval_steps": max(1, self.steps // 4),
         }
         if self.best:
-            values |= SUBSTITUTED | {"encoder_training_steps": min(self.steps, recipe["encoder_training_steps"])}
+            values |= SUBSTITUTED | {
+                "encoder_training_steps": min(self.steps, recipe["encoder_training_steps"])
+            }
         for split, ending in {"train": "trng", "dev": "dev", "test": "test"}.items():
             values[f"{split}_documents"] = corpus / f"corpus_pubtator_pmids_{ending}.txt"
         # Clusters, and how many are searched, by the square root of the size.
@@ -123,14 +152,24 @@ class Rehearsal:
         for key in ("index_factory", "index_parameters"):
             number = int(re.search(r"\d+", recipe[key])[0])
             values[key] = recipe[key].replace(str(number), str(max(4, round(number * shrink))), 1)
-        options = {key: value if isinstance(value, list) else [value] for key, value in (values | more).items()}
+        options = {
+            key: value if isinstance(value, list) else [value]
+            for key, value in (values | more).items()
+        }
         words = [word for key, value in options.items() for word in (f"--{key}", *value)]
         return [*(TWO_PROCESSES if processes == 2 else COMMAND), name, self.recipe, *words]
 
     def stages(self) -> Iterator[tuple[str, Sequence[Any], dict[str, Any]]]:
         """Title, command and options of `measured`, in order."""
         meta = self.work / "META"
-        release = [ROOT / "benchmarks" / "rrf_release.py", meta, "--rows", self.rows, "--relations", RELATIONS]
+        release = [
+            ROOT / "benchmarks" / "rrf_release.py",
+            meta,
+            "--rows",
+            self.rows,
+            "--relations",
+            RELATIONS,
+        ]
         yield "synthetic release", [sys.executable, *release], {}
         corpus = [ROOT / "benchmarks" / "pubtator_corpus.py", meta, self.work / "corpus"]
         corpus += ["--documents", self.documents, "--mentions", self.mentions]
@@ -147,14 +186,32 @@ class Rehearsal:
         yield "export_index", self.command("export_index", index_folder=self.work / "served"), {}
         yield "publish", self.command("publish", repo_id=REPO, tag=TAG), {"env": self.hub}
         lists = self.work / "runs" / "rehearsal" / "lists" / "test.arrow"
-        rerank = [*TWO_PROCESSES, "rerank", REPO, lists, self.work / "reranked.parquet", "--revision", TAG]
+        rerank = [
+            *TWO_PROCESSES,
+            "rerank",
+            REPO,
+            lists,
+            self.work / "reranked.parquet",
+            "--revision",
+            TAG,
+        ]
         rerank += ["--device", "cpu", "--overwrite"]
         yield "rerank test lists by revision, 2 processes", rerank, {"env": self.hub}
         port = free_port()
-        serve = [*COMMAND, "serve", ROOT / "recipes" / "production" / "config.yaml", "--device", "cpu"]
+        serve = [
+            *COMMAND,
+            "serve",
+            ROOT / "recipes" / "production" / "config.yaml",
+            "--device",
+            "cpu",
+        ]
         serve += ["--port", port, "--served_index", self.work / "served"]
         serve += ["--served_model", REPO, "--served_revision", TAG]
-        link = {"env": self.hub, "meanwhile": lambda: self.link(port), "codes": (0, -signal.SIGTERM)}
+        link = {
+            "env": self.hub,
+            "meanwhile": lambda: self.link(port),
+            "codes": (0, -signal.SIGTERM),
+        }
         yield f"serve, {self.linked:,} mentions linked by HTTP", serve, link
 
     def go(self) -> dict[str, Any]:
@@ -187,11 +244,15 @@ class Rehearsal:
         return done
 
     def link(self, port: int) -> None:
-        """Wait for the service, link names of the release by ten, and see that each has an answer."""
+        """Wait for the service, link names of the release by ten, and see that each has an
+        answer.
+        """
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/health", tries=1_200)
         with (self.work / "META" / "MRCONSO.RRF").open(encoding="utf-8") as lines:
-            names = [line.split("|")[14] for line, _ in zip(lines, range(self.linked), strict=False)]
+            names = [
+                line.split("|")[14] for line, _ in zip(lines, range(self.linked), strict=False)
+            ]
         for start in range(0, self.linked, 10):
             mentions = [{"mention": name} for name in names[start : start + 10]]
             body = json.dumps({"mentions": mentions, "top": 3}).encode()
@@ -199,7 +260,10 @@ class Rehearsal:
 
 
 def stages_table(stages: dict[str, Any]) -> str:
-    lines = ["| stage | minutes | CPU minutes | peak anonymous memory, MB | disk, MB |", "|---|" + "---:|" * 4]
+    lines = [
+        "| stage | minutes | CPU minutes | peak anonymous memory, MB | disk, MB |",
+        "|---|" + "---:|" * 4,
+    ]
     for name, taken in stages.items():
         cells = (taken["seconds"] / 60, taken["cpu"] / 60, taken["peak"] / 1e6, taken["disk"] / 1e6)
         lines.append(f"| {name} | " + " | ".join(f"{value:,.1f}" for value in cells) + " |")
@@ -207,16 +271,23 @@ def stages_table(stages: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, help="folder for all output; the full size takes 49 GB")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--steps", type=int, default=400, help="optimizer steps of training")
     parser.add_argument("--best", action="store_true", help="rehearse sapbert-medmentions-best")
     parser.add_argument(
-        "--dimension", type=int, default=768, help="of vectors; 384 halves disk and the index's memory"
+        "--dimension",
+        type=int,
+        default=768,
+        help="of vectors; 384 halves disk and the index's memory",
     )
     options = parser.parse_args()
-    rehearsal = Rehearsal(options.work, options.scale, options.steps, options.best, options.dimension)
+    rehearsal = Rehearsal(
+        options.work, options.scale, options.steps, options.best, options.dimension
+    )
     print(stages_table(rehearsal.go()))
 
 

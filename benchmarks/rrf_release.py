@@ -3,10 +3,12 @@
 
     python benchmarks/rrf_release.py OUT --rows 17000000
 
-Writes MRCONSO, MRSTY and MRCUI (and MRREL with --relations 9) with the columns and the proportions of a licensed
-release: 5 names a concept, two thirds English, one name in eight suppressible, 1.2 types a concept, 127 types, and a
-retired CUI for one concept in 25. The same arguments give the same bytes. Names are composed from word elements; no
-name is taken from a vocabulary.
+Writes MRCONSO, MRSTY and MRCUI (and MRREL with --relations 9) with the columns and the proportions
+of a licensed
+release: 5 names a concept, two thirds English, one name in eight suppressible, 1.2 types a concept,
+    127 types, and a
+retired CUI for one concept in 25. The same arguments give the same bytes. Names are composed from
+word elements; no name is taken from a vocabulary.
 """
 
 import argparse
@@ -30,35 +32,54 @@ def parted(text: str) -> list[str]:
 
 
 MODIFIERS = parted(
-    "acute|chronic|severe|mild|primary|secondary|congenital|hereditary|idiopathic|benign|malignant|recurrent|"
-    "bilateral|diffuse|focal|early-onset|juvenile|familial|atypical|post-traumatic|drug-induced|X-linked|"
+    "acute|chronic|severe|mild|primary|secondary|congenital|hereditary|idiopathic|benign|malignant|"
+    "recurrent|"
+    "bilateral|diffuse|focal|early-onset|juvenile|familial|atypical|post-traumatic|drug-induced|"
+    "X-linked|"
     "autosomal dominant|non-specific|refractory|latent"
 )
 SITES = parted(
-    "left ventricle|right kidney|liver|upper lobe of lung|frontal cortex|lumbar spine|skin|retina|thyroid gland|"
-    "small intestine|bone marrow|aortic valve|cervix|pancreas|spleen|tongue|knee|femoral artery|optic nerve|"
+    "left ventricle|right kidney|liver|upper lobe of lung|frontal cortex|lumbar spine|skin|retina|"
+    "thyroid gland|"
+    "small intestine|bone marrow|aortic valve|cervix|pancreas|spleen|tongue|knee|femoral artery|"
+    "optic nerve|"
     "hard palate|left index finger|mitral valve|gallbladder|adrenal cortex"
 )
 ROOTS = parted(
-    "cardi|nephr|hepat|neur|gastr|oste|arthr|dermat|encephal|my|pneum|hemat|angi|lymph|aden|chondr|cyst|enter|fibr|"
-    "gli|kerat|mening|pancreat|splen|thyr|vascul|bronch|col|derm|esophag|laryng|mast|ophthalm|phleb|rhin|spondyl|"
+    "cardi|nephr|hepat|neur|gastr|oste|arthr|dermat|encephal|my|pneum|hemat|angi|lymph|aden|chondr|"
+    "cyst|enter|fibr|"
+    "gli|kerat|mening|pancreat|splen|thyr|vascul|bronch|col|derm|esophag|laryng|mast|ophthalm|"
+    "phleb|rhin|spondyl|"
     "tendin|trache"
 )
 PREFIXES = parted(
-    "|peri|hyper|hypo|endo|poly|pan|micro|macro|para|sub|pseudo|neo|dys|auto|immuno|lipo|myelo|cyto|histo|toxo|"
+    "|peri|hyper|hypo|endo|poly|pan|micro|macro|para|sub|pseudo|neo|dys|auto|immuno|lipo|myelo|"
+    "cyto|histo|toxo|"
     "retino|uro|thrombo|sclero|pyo|oligo|xantho"
 )
 SUFFIXES = parted(
-    "itis|opathy|oma|osis|algia|ectomy|oplasty|oscopy|emia|uria|odynia|ostomy|ogram|azole|amide|ofloxacin|idine|"
+    "itis|opathy|oma|osis|algia|ectomy|oplasty|oscopy|emia|uria|odynia|ostomy|ogram|azole|amide|"
+    "ofloxacin|idine|"
     "ostatin|otropin|ase|ogen|oxane|ylate|aldehyde|onium"
 )
 ENDINGS = parted(
-    "|||, NOS| (disorder)| syndrome| disease| procedure| 20 MG oral tablet| measurement| [Ambiguous]| gene|"
+    "|||, NOS| (disorder)| syndrome| disease| procedure| 20 MG oral tablet| measurement| "
+    "[Ambiguous]| gene|"
     " protein, human| (finding)| in remission| without complication"
 )
 FOREIGN_ENDINGS = parted("a crónica|öse|ite aiguë|ção|病|оз| sin especificación|-Schädigung")
 # LAT -> share of the names
-LANGUAGES = {"ENG": 66, "SPA": 11, "FRE": 5, "POR": 4, "GER": 4, "JPN": 3, "RUS": 3, "DUT": 2, "CZE": 2}
+LANGUAGES = {
+    "ENG": 66,
+    "SPA": 11,
+    "FRE": 5,
+    "POR": 4,
+    "GER": 4,
+    "JPN": 3,
+    "RUS": 3,
+    "DUT": 2,
+    "CZE": 2,
+}
 # SAB and TTY -> share of the English names
 TERMS = {
     ("SNOMEDCT_US", "PT"): 20,
@@ -70,11 +91,20 @@ TERMS = {
     ("NCI", "SY"): 16,
 }
 ELEMENTS = (*MODIFIERS, *SITES, *ROOTS, *PREFIXES, *SUFFIXES, *ENDINGS)
-NETWORK = json.loads(Path(semantic_types.__file__).with_name("semantic_network.json").read_text(encoding="utf-8"))
-# (TUI, name, tree number, group) of all 127 semantic types; the share of concepts falls from one to the next.
+NETWORK = json.loads(
+    Path(semantic_types.__file__).with_name("semantic_network.json").read_text(encoding="utf-8")
+)
+# (TUI, name, tree number, group) of all 127 semantic types; the share of concepts falls from one to
+# the next.
 TYPES = NETWORK["types"]
 TYPE_SHARES = [1 / (rank + 3) for rank in range(len(TYPES))]
-RELATIONS = {("PAR", "inverse_isa"): 2, ("CHD", "isa"): 2, ("RO", "associated_with"): 4, ("SY", ""): 1, ("SIB", ""): 3}
+RELATIONS = {
+    ("PAR", "inverse_isa"): 2,
+    ("CHD", "isa"): 2,
+    ("RO", "associated_with"): 4,
+    ("SY", ""): 1,
+    ("SIB", ""): 3,
+}
 NAME_FORMS = (0.30, 0.16, 0.14, 0.18, 0.06, 0.13, 0.03)
 FOREIGN_FORM = len(NAME_FORMS)
 
@@ -126,9 +156,15 @@ class Concepts:
 
     def __init__(self, first: int, size: int, seed: int) -> None:
         draws = Draws(size, seed, 0, first)
-        self.cuis = numbered("C", 2 * np.arange(first, first + size) + draws.random.integers(0, 2, size), 7)
-        self.counts = np.minimum(1 + draws.random.poisson(1.2 + 4.2 * draws.random.pareto(2.5, size)), 500)
-        root = pc.if_else(draws.chance(0.6), joined(draws.of(ROOTS), "o", draws.of(ROOTS)), draws.of(ROOTS))
+        self.cuis = numbered(
+            "C", 2 * np.arange(first, first + size) + draws.random.integers(0, 2, size), 7
+        )
+        self.counts = np.minimum(
+            1 + draws.random.poisson(1.2 + 4.2 * draws.random.pareto(2.5, size)), 500
+        )
+        root = pc.if_else(
+            draws.chance(0.6), joined(draws.of(ROOTS), "o", draws.of(ROOTS)), draws.of(ROOTS)
+        )
         number = pc.if_else(draws.chance(0.4), joined(" type ", draws.numbers(1, 900)), "")
         self.word = joined(draws.of(PREFIXES), root, draws.of(SUFFIXES), number)
         self.modifier = draws.of(MODIFIERS)
@@ -136,7 +172,9 @@ class Concepts:
         self.code = draws.numbers(10_000, 99_999_999)
 
     def keep_names(self, most: int) -> None:
-        """Drop concepts from the end, and names of the last one left, so that at most `most` names remain."""
+        """Drop concepts from the end, and names of the last one left, so that at most `most` names
+        remain.
+        """
         ends = np.cumsum(self.counts)
         size = min(int(np.searchsorted(ends, most)) + 1, len(ends))
         self.counts = self.counts[:size].copy()
@@ -144,17 +182,24 @@ class Concepts:
         self.cuis = self.cuis[:size]
 
     def names(self, concept: np.ndarray, forms: np.ndarray, seed: int) -> pa.Array:
-        """A name for each entry of `concept`; a concept may get a spelling twice, and two concepts may share one."""
+        """A name for each entry of `concept`; a concept may get a spelling twice, and two concepts
+        may share one.
+        """
         by_form = [np.flatnonzero(forms == form) for form in range(FOREIGN_FORM + 1)]
         pieces = []
         for form, entries in enumerate(by_form):
-            elements = (part.take(pa.array(concept[entries])) for part in (self.word, self.modifier, self.site))
+            elements = (
+                part.take(pa.array(concept[entries]))
+                for part in (self.word, self.modifier, self.site)
+            )
             pieces.append(composed(form, *elements, Draws(len(entries), seed, form)))
         order = np.argsort(np.concatenate(by_form))
         return pa.concat_arrays(pieces).take(pa.array(order))
 
 
-def composed(form: int, word: pa.Array, modifier: pa.Array, site: pa.Array, draws: Draws) -> pa.Array:
+def composed(
+    form: int, word: pa.Array, modifier: pa.Array, site: pa.Array, draws: Draws
+) -> pa.Array:
     if form == 0:
         return joined(pc.utf8_capitalize(modifier), " ", word, " of ", site)
     if form == 1:
@@ -170,17 +215,26 @@ def composed(form: int, word: pa.Array, modifier: pa.Array, site: pa.Array, draw
     if form == FOREIGN_FORM:
         return joined(pc.utf8_capitalize(word), draws.of(FOREIGN_ENDINGS), " ", site)
     # An abbreviation: a few stand for many concepts, most for one or two.
-    letters = [pc.utf8_slice_codeunits(part, 0, most) for part, most in ((word, 3), (site, 1), (modifier, 2))]
-    number = pa.array(np.minimum(draws.random.pareto(0.6, draws.size), 999).astype(np.int64)).cast(pa.string())
+    letters = [
+        pc.utf8_slice_codeunits(part, 0, most)
+        for part, most in ((word, 3), (site, 1), (modifier, 2))
+    ]
+    number = pa.array(np.minimum(draws.random.pareto(0.6, draws.size), 999).astype(np.int64)).cast(
+        pa.string()
+    )
     return joined(pc.utf8_upper(joined(*letters)), number)
 
 
 def mrconso(concepts: Concepts, first_atom: int, seed: int) -> bytes:
-    """MRCONSO rows of a chunk; the first row of a concept is its preferred name, nearly always English."""
+    """MRCONSO rows of a chunk; the first row of a concept is its preferred name, nearly always
+    English.
+    """
     concept = np.repeat(np.arange(len(concepts.counts)), concepts.counts)
     draws = Draws(len(concept), seed, 1, first_atom)
     leads = np.diff(concept, prepend=-1) > 0
-    languages = pc.if_else(leads & draws.chance(0.97), "ENG", draws.of(list(LANGUAGES), list(LANGUAGES.values())))
+    languages = pc.if_else(
+        leads & draws.chance(0.97), "ENG", draws.of(list(LANGUAGES), list(LANGUAGES.values()))
+    )
     english = pc.equal(languages, "ENG").to_numpy(zero_copy_only=False)
     terms = pa.array(draws.codes(list(TERMS.values())))
     forms = np.where(english, draws.codes(NAME_FORMS), FOREIGN_FORM)
@@ -278,7 +332,10 @@ def write_release(folder: Path, rows: int, seed: int, relations: int) -> None:
     if relations:
         makers["MRREL"] = partial(mrrel, number=relations)
     with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / f"{name}.RRF").open("wb")) for name in ("MRCONSO", *makers)}
+        files = {
+            name: stack.enter_context((folder / f"{name}.RRF").open("wb"))
+            for name in ("MRCONSO", *makers)
+        }
         first = 1
         atoms = 0
         while atoms < rows:
@@ -293,11 +350,15 @@ def write_release(folder: Path, rows: int, seed: int, relations: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--rows", type=int, default=17_000_000, help="lines of MRCONSO")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--relations", type=int, default=0, help="lines of MRREL per concept (default: no MRREL)")
+    parser.add_argument(
+        "--relations", type=int, default=0, help="lines of MRREL per concept (default: no MRREL)"
+    )
     arguments = parser.parse_args()
     write_release(arguments.out, arguments.rows, arguments.seed, arguments.relations)
 

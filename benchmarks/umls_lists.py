@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Make the model in the package, and the lists it is fitted on: training documents of MedMentions, and open names.
+"""Make the model in the package, and the lists it is fitted on: training documents of MedMentions,
+and open names.
 
     python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
 
-Candidates are the ten nearest preferred names by an encoder that is not fine-tuned, as a pipeline without training and
-synonyms has them. Their scores and the texts of the mentions are left out. The model also knows the names of four open
-vocabularies, as hashes.
+Candidates are the ten nearest preferred names by an encoder that is not fine-tuned, as a pipeline
+without training and synonyms has them. Their scores and the texts of the mentions are left out. The
+model also knows the names of four open vocabularies, as hashes.
 """
 
 import argparse
@@ -32,7 +33,7 @@ weights, thresholds and hashed counts) has the license of the package, Apache-2.
 
 ```bash
 python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
-```"""
+```"""  # noqa: E501
 
 SEED = 13
 CANDIDATES = 10
@@ -40,7 +41,9 @@ MENTIONS_PER_DOCUMENT = 15
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("lists", type=Path, help="file to write, JSON Lines")
     parser.add_argument("model", type=Path, help="model folder to write")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -51,7 +54,9 @@ def main() -> None:
 
 
 def fit_model(data: Path, lists: Path, folder: Path) -> None:
-    """Calibrate the lists alone, as ``umls-reranker calibrate --lists`` does, with names of the vocabularies."""
+    """Calibrate the lists alone, as ``umls-reranker calibrate --lists`` does, with names of the
+    vocabularies.
+    """
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated
@@ -73,7 +78,9 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
 
 
 def write_lists(data: Path, cache: Path, path: Path) -> None:
-    """Write lists of MiniLM's nearest preferred names for some mentions of each training document."""
+    """Write lists of MiniLM's nearest preferred names for some mentions of each training
+    document.
+    """
     import numpy as np
 
     from umls_reranker.corpora.corpus import read_pmids
@@ -81,7 +88,12 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
     from umls_reranker.models.bi_encoder import BiEncoder
     from umls_reranker.retrieval.name_index import NameIndex
     from umls_reranker.retrieval.name_vectors import NameVectors
-    from umls_reranker.vocab.concepts import ConceptTable, concept_table, iter_concepts, write_concepts
+    from umls_reranker.vocab.concepts import (
+        ConceptTable,
+        concept_table,
+        iter_concepts,
+        write_concepts,
+    )
     from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
     from umls_reranker.vocab.types import TypeHierarchy
 

@@ -1,4 +1,6 @@
-"""Modules that are not found, as where they are not installed: code for ``sitecustomize.py`` or a script."""
+"""Modules that are not found, as where they are not installed: code for ``sitecustomize.py`` or a
+script.
+"""
 
 ABSENT = """
 import sys
@@ -7,7 +9,9 @@ from importlib.machinery import PathFinder
 class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] in {names!r} else super().find_spec(name, path, target)
+        if name.partition(".")[0] in {names!r}:
+            return None
+        return super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 """

@@ -9,7 +9,15 @@ from xml.sax.saxutils import escape, quoteattr
 
 from datasets import Dataset
 
-__all__ = ["as_bigbio", "as_bioc", "bioc_document", "bioc_xml", "write_bigbio", "write_bioc_json", "write_bioc_xml"]
+__all__ = [
+    "as_bigbio",
+    "as_bioc",
+    "bioc_document",
+    "bioc_xml",
+    "write_bigbio",
+    "write_bioc_json",
+    "write_bioc_xml",
+]
 
 
 def blocks(pubtator: Path) -> list[tuple[str, str, str, list[list[str]]]]:
@@ -27,13 +35,22 @@ def as_bioc(pubtator: Path) -> list[dict[str, Any]]:
     documents = []
     for doc_id, title, abstract, rows in blocks(pubtator):
         second = len(title) + 1
-        passages: list[dict[str, Any]] = [{"offset": 0, "text": title}, {"offset": second, "text": abstract}]
+        passages: list[dict[str, Any]] = [
+            {"offset": 0, "text": title},
+            {"offset": second, "text": abstract},
+        ]
         for passage in passages:
             passage["annotations"] = []
         for number, (_, start, end, text, types, identifier) in enumerate(rows):
             location = {"offset": int(start), "length": int(end) - int(start)}
-            annotation = {"id": str(number), "infons": {"type": types, "identifier": identifier}, "text": text}
-            passages[int(start) >= second]["annotations"].append(annotation | {"locations": [location]})
+            annotation = {
+                "id": str(number),
+                "infons": {"type": types, "identifier": identifier},
+                "text": text,
+            }
+            passages[int(start) >= second]["annotations"].append(
+                annotation | {"locations": [location]}
+            )
         documents.append(bioc_document(doc_id, *passages))
     return documents
 
@@ -56,13 +73,17 @@ def write_bioc_xml(path: Path, documents: list[dict[str, Any]]) -> Path:
     return path
 
 
-def bioc_xml(documents: list[dict[str, Any]], doctype: str = '<!DOCTYPE collection SYSTEM "BioC.dtd">') -> str:
+def bioc_xml(
+    documents: list[dict[str, Any]], doctype: str = '<!DOCTYPE collection SYSTEM "BioC.dtd">'
+) -> str:
     """A collection in XML, with the line that published files begin with."""
     content = "".join(
-        f"<document><id>{one['id']}</id>{''.join(map(_passage, one['passages']))}</document>\n" for one in documents
+        f"<document><id>{one['id']}</id>{''.join(map(_passage, one['passages']))}</document>\n"
+        for one in documents
     )
     return (
-        f"<?xml version='1.0' encoding='UTF-8'?>{doctype}<collection><source>PubTator</source><date/><key/>"
+        "<?xml version='1.0' "
+        f"encoding='UTF-8'?>{doctype}<collection><source>PubTator</source><date/><key/>"
         f"{content}</collection>"
     )
 
@@ -73,19 +94,34 @@ def _passage(passage: dict[str, Any]) -> str:
 
 
 def _annotation(annotation: dict[str, Any]) -> str:
-    parts = [f"<infon key={quoteattr(key)}>{escape(value)}</infon>" for key, value in annotation["infons"].items()]
-    parts += [f'<location offset="{one["offset"]}" length="{one["length"]}"/>' for one in annotation["locations"]]
-    return f"<annotation id='1'>{''.join(parts)}<text>{escape(annotation['text'])}</text></annotation>"
+    parts = [
+        f"<infon key={quoteattr(key)}>{escape(value)}</infon>"
+        for key, value in annotation["infons"].items()
+    ]
+    parts += [
+        f'<location offset="{one["offset"]}" length="{one["length"]}"/>'
+        for one in annotation["locations"]
+    ]
+    return (
+        f"<annotation id='1'>{''.join(parts)}<text>{escape(annotation['text'])}</text></annotation>"
+    )
 
 
 def as_bigbio(pubtator: Path) -> list[dict[str, Any]]:
-    """Rows of BigBIO's schema; an entity with several types is given once for each, as in its MedMentions."""
+    """Rows of BigBIO's schema; an entity with several types is given once for each, as in its
+    MedMentions.
+    """
     rows = []
     for number, (doc_id, title, abstract, annotated) in enumerate(blocks(pubtator)):
         second = len(title) + 1
         passages = [
             {"id": "p1", "type": "title", "text": [title], "offsets": [[0, len(title)]]},
-            {"id": "p2", "type": "abstract", "text": [abstract], "offsets": [[second, second + len(abstract)]]},
+            {
+                "id": "p2",
+                "type": "abstract",
+                "text": [abstract],
+                "offsets": [[second, second + len(abstract)]],
+            },
         ]
         entities = [
             {
@@ -98,7 +134,9 @@ def as_bigbio(pubtator: Path) -> list[dict[str, Any]]:
             for place, (_, start, end, text, types, identifier) in enumerate(annotated)
             for kind in types.split(",")
         ]
-        rows.append({"id": str(number), "document_id": doc_id, "passages": passages, "entities": entities})
+        rows.append(
+            {"id": str(number), "document_id": doc_id, "passages": passages, "entities": entities}
+        )
     return rows
 
 

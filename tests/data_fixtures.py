@@ -1,8 +1,10 @@
-"""A miniature vocabulary and corpus of our own, in the formats of the real ones and consistent with each other.
+"""A miniature vocabulary and corpus of our own, in the formats of the real ones and consistent with
+each other.
 
-40 concepts with synthetic CUIs, 20 documents with 60 mentions; enough to run every stage on a tiny model. Names are
-plain English, written for this file; some are shared by two concepts ("cold"), some mentions have a CUI that the
-dictionary lacks, some a text that no name of their concept equals.
+40 concepts with synthetic CUIs, 20 documents with 60 mentions; enough to run every stage on a tiny
+model. Names are plain English, written for this file; some are shared by two concepts ("cold"),
+some mentions have a CUI that the dictionary lacks, some a text that no name of their concept
+equals.
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ from pathlib import Path
 
 # CUI -> (type id, names, the preferred one first)
 VOCABULARY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "C9000001": ("T047", ("diabetic neuropathy", "neuropathy in diabetes", "nerve damage of diabetes")),
+    "C9000001": (
+        "T047",
+        ("diabetic neuropathy", "neuropathy in diabetes", "nerve damage of diabetes"),
+    ),
     "C9000002": ("T047", ("diabetes mellitus", "diabetes", "sugar disease")),
     "C9000003": ("T047", ("heart attack", "myocardial infarction", "coronary attack")),
     "C9000004": ("T047", ("common cold", "cold", "head cold")),
@@ -57,8 +62,14 @@ VOCABULARY: dict[str, tuple[str, tuple[str, ...]]] = {
 DOCUMENTS = (
     ("[Diabetes|C9000002] and the [heart|C9000021]", "Patients had [sugar disease|C9000002]."),
     ("[Cold|C9000004] in winter", "A [head cold|C9000004] brings [coughing|C9000014]."),
-    ("Exposure to [cold|C9000035]", "Mice kept in the [heat|C9000036] drank; the [skin|C9000026] was dry."),
-    ("[\u03b2-blocker|C9000031] use", "For [hypertension|C9000005] at 40 \u03bcg; [tired|C9000018] patients."),
+    (
+        "Exposure to [cold|C9000035]",
+        "Mice kept in the [heat|C9000036] drank; the [skin|C9000026] was dry.",
+    ),
+    (
+        "[\u03b2-blocker|C9000031] use",
+        "For [hypertension|C9000005] at 40 \u03bcg; [tired|C9000018] patients.",
+    ),
     ("[Aspirin|C9000030] trial", "It prevents [heart attacks|C9000003] and [stroke|C9000011]."),
     ("[Hepatitis|C9000008] of the [liver|C9000022]", "No [nausea|C9000019] was seen."),
     ("[Renal failure|C9000009]", "After [kidney transplant|C9000038] came [zebra fever|C9999901]."),
@@ -66,15 +77,27 @@ DOCUMENTS = (
     ("[Asthma|C9000012] | a survey", "The [lungs|C9000024] and [itch|C9000020]."),
     ("[Vitamin D|C9000033] and [bone|C9000028]", "Also [ascorbic acid|C9000032]."),
     ("[Stroke|C9000011] care", "[Physical therapy|C9000039] helps the [brain|C9000025]."),
-    ("[Coffee alkaloid|C9000034]", "It raises [high blood pressure|C9000005], not [fatigue|C9000018]."),
+    (
+        "[Coffee alkaloid|C9000034]",
+        "It raises [high blood pressure|C9000005], not [fatigue|C9000018].",
+    ),
     ("[Cardiac surgery|C9000037]", "[Chest pain|C9000016] after [heart failure|C9000010]."),
-    ("[Pneumonia|C9000007] in children", "[Raised body temperature|C9000013] and [cough|C9000014]."),
-    ("[Men\u00e9trier repair|C9000040]", "The [stomach|C9000027] healed without [feeling sick|C9000019]."),
+    (
+        "[Pneumonia|C9000007] in children",
+        "[Raised body temperature|C9000013] and [cough|C9000014].",
+    ),
+    (
+        "[Men\u00e9trier repair|C9000040]",
+        "The [stomach|C9000027] healed without [feeling sick|C9000019].",
+    ),
     ("[Diabetic neuropathy|C9000001]", "Treated with [insulin|C9000029] for [diabetes|C9000002]."),
     ("[Hypotension|C9000006] at rest", "The [failing heart|C9000010] and [moon dust|C9999902]."),
     ("[Head pain|C9000015] and [cold|C9000004]", "Given [aspirin|C9000030]."),
     ("[Cold|C9000035] plunges", "The [heart|C9000021] and the [kidney|C9000023] adapt."),
-    ("[Myocardial infarction|C9000003]", "Seen with [diabetes|C9000002] and [hypertension|C9000005]."),
+    (
+        "[Myocardial infarction|C9000003]",
+        "Seen with [diabetes|C9000002] and [hypertension|C9000005].",
+    ),
 )
 PMIDS = tuple(str(900 + number) for number in range(len(DOCUMENTS)))
 TRAIN_PMIDS = PMIDS[:8]
@@ -100,9 +123,12 @@ BRANCHES = {type_id: f"XO:{100 + number:07d}" for number, type_id in enumerate(s
 def write_rrf(folder: Path) -> Path:
     """Write MRCONSO.RRF, MRSTY.RRF and MRDEF.RRF of the vocabulary; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [(cui, name, name == names[0]) for cui, (_, names) in VOCABULARY.items() for name in names]
+    names = [
+        (cui, name, name == names[0]) for cui, (_, names) in VOCABULARY.items() for name in names
+    ]
     conso = [
-        f"{cui}|ENG|{'P' if is_preferred else 'S'}|L{atom:07d}|PF|S{atom:07d}|{'Y' if is_preferred else 'N'}"
+        f"{cui}|ENG|{'P' if is_preferred else 'S'}|L{atom:07d}|PF|S{atom:07d}|"
+        f"{'Y' if is_preferred else 'N'}"
         f"|A{atom:07d}||||MINI|{'PT' if is_preferred else 'SY'}|{cui}|{name}|0|N||"
         for atom, (cui, name, is_preferred) in enumerate(names, 1)
     ]
@@ -112,12 +138,16 @@ def write_rrf(folder: Path) -> Path:
     ]
     _write_lines(folder / "MRCONSO.RRF", conso)
     _write_lines(folder / "MRSTY.RRF", sty)
-    _write_lines(folder / "MRDEF.RRF", ["C9000002|A0000004|AT1||MINI|Too much sugar in the blood.|N||"])
+    _write_lines(
+        folder / "MRDEF.RRF", ["C9000002|A0000004|AT1||MINI|Too much sugar in the blood.|N||"]
+    )
     return folder
 
 
 def write_pubtator(path: Path) -> Path:
-    """Write the corpus, 20 documents with 60 mentions, in the style of MedMentions ST21pv; returns the path."""
+    """Write the corpus, 20 documents with 60 mentions, in the style of MedMentions ST21pv; returns
+    the path.
+    """
     blocks = []
     for pmid, (title, abstract) in zip(PMIDS, DOCUMENTS, strict=True):
         text, annotations = _read_marks(f"{title} {abstract}")
@@ -132,7 +162,9 @@ def write_pubtator(path: Path) -> Path:
 
 
 def write_pmids(folder: Path) -> tuple[Path, Path]:
-    """Write the document lists for training (8) and for the held-out splits (12); returns both paths."""
+    """Write the document lists for training (8) and for the held-out splits (12); returns both
+    paths.
+    """
     train = folder / "pmids_train.txt"
     dev = folder / "pmids_dev.txt"
     _write_lines(train, TRAIN_PMIDS)
@@ -141,10 +173,26 @@ def write_pmids(folder: Path) -> tuple[Path, Path]:
 
 
 def write_obo(path: Path) -> Path:
-    """Write the vocabulary as an ontology; the types are children of `TYPE_ROOT`; returns the path."""
-    lines = ["format-version: 1.2", "ontology: xo", "", "[Term]", f"id: {TYPE_ROOT}", "name: Everything", ""]
+    """Write the vocabulary as an ontology; the types are children of `TYPE_ROOT`; returns the
+    path.
+    """
+    lines = [
+        "format-version: 1.2",
+        "ontology: xo",
+        "",
+        "[Term]",
+        f"id: {TYPE_ROOT}",
+        "name: Everything",
+        "",
+    ]
     for type_id, (_, name, *_) in sorted(TYPES.items()):
-        lines += ["[Term]", f"id: {BRANCHES[type_id]}", f"name: {name}", f"is_a: {TYPE_ROOT} ! Everything", ""]
+        lines += [
+            "[Term]",
+            f"id: {BRANCHES[type_id]}",
+            f"name: {name}",
+            f"is_a: {TYPE_ROOT} ! Everything",
+            "",
+        ]
     for number, (cui, (type_id, names)) in enumerate(VOCABULARY.items()):
         lines += ["[Term]", f"id: XO:{1000 + number:07d}", f"name: {names[0]}"]
         lines += [f'synonym: "{name}" EXACT []' for name in names[1:]]

@@ -1,9 +1,11 @@
-"""A small Hugging Face Hub on loopback for the real `huggingface_hub` client: repos, LFS, tags, tokens, faults.
+"""A small Hugging Face Hub on loopback for the real `huggingface_hub` client: repos, LFS, tags,
+tokens, faults.
 
-What it keeps true of the real one: commits are immutable snapshots; a commit names large files by their SHA-256 and
-is applied as a whole, only when all of them have arrived and ``main`` is still at its parent; tags point to commits
-and are never moved; private repos do not exist for strangers; large files lie on a storage host of their own, whose
-links carry no token. It does not speak xet, so the client must have it turned off (`HubServer.connect`).
+What it keeps true of the real one: commits are immutable snapshots; a commit names large files by
+their SHA-256 and is applied as a whole, only when all of them have arrived and ``main`` is still at
+its parent; tags point to commits and are never moved; private repos do not exist for strangers;
+large files lie on a storage host of their own, whose links carry no token. It does not speak xet,
+so the client must have it turned off (`HubServer.connect`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ READER = "hf_reader"
 STRANGER = "hf_stranger"
 
 # token -> (user, organizations, may write)
-ACCOUNTS = {WRITER: ("ada", ("org",), True), READER: ("ben", ("org",), False), STRANGER: ("eve", (), True)}
+ACCOUNTS = {
+    WRITER: ("ada", ("org",), True),
+    READER: ("ben", ("org",), False),
+    STRANGER: ("eve", (), True),
+}
 GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
@@ -103,7 +109,9 @@ class Repo:
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
         """Path -> bytes at a revision."""
-        return {path: blob.data for path, blob in self.commits[self.resolve(revision)].files.items()}
+        return {
+            path: blob.data for path, blob in self.commits[self.resolve(revision)].files.items()
+        }
 
 
 @dataclass
@@ -125,7 +133,9 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Route(NamedTuple):
-    """A method of `HubServer`; `operation` is what `HubServer.before` calls it, `writes` whether it changes a repo."""
+    """A method of `HubServer`; `operation` is what `HubServer.before` calls it, `writes` whether it
+    changes a repo.
+    """
 
     method: str
     pattern: re.Pattern
@@ -138,8 +148,14 @@ ROUTES: list[Route] = []
 
 
 def route(method: str, path: str, operation: str = "", writes: bool = False) -> Callable:
-    """Register a method for a path with ``{repo}``, ``{rev}`` and ``{path}`` in it, which are its arguments."""
-    pattern = path.replace(".", r"\.").replace("{repo}", "(?P<repo>[^/]+/[^/]+)").replace("{rev}", "(?P<rev>[^/]+)")
+    """Register a method for a path with ``{repo}``, ``{rev}`` and ``{path}`` in it, which are its
+    arguments.
+    """
+    pattern = (
+        path.replace(".", r"\.")
+        .replace("{repo}", "(?P<repo>[^/]+/[^/]+)")
+        .replace("{rev}", "(?P<rev>[^/]+)")
+    )
     pattern = pattern.replace("{path}", "(?P<path>.+)")
 
     def register(function: Callable) -> Callable:
@@ -150,7 +166,11 @@ def route(method: str, path: str, operation: str = "", writes: bool = False) -> 
 
 
 def answer(content: object = None, status: int = 200, **headers: str) -> Answer:
-    return status, {"Content-Type": "application/json"} | headers, json.dumps(content or {}).encode()
+    return (
+        status,
+        {"Content-Type": "application/json"} | headers,
+        json.dumps(content or {}).encode(),
+    )
 
 
 class HubServer:
@@ -184,13 +204,25 @@ class HubServer:
             server.server_close()
 
     def connect(self, monkeypatch: object, cache: Path, token: str | None = None) -> None:
-        """Point this process' `huggingface_hub` at the server, with an empty cache and only this token."""
+        """Point this process' `huggingface_hub` at the server, with an empty cache and only this
+        token.
+        """
         from huggingface_hub import constants
         from huggingface_hub.utils import _http
 
-        settings = {"ENDPOINT": self.url, "HF_HUB_CACHE": str(cache), "HF_TOKEN_PATH": str(cache / "no-token")}
-        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = self.url + "/{repo_id}/resolve/{revision}/{filename}"
-        settings |= {"HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_PROGRESS_BARS": True}
+        settings = {
+            "ENDPOINT": self.url,
+            "HF_HUB_CACHE": str(cache),
+            "HF_TOKEN_PATH": str(cache / "no-token"),
+        }
+        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = (
+            self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        settings |= {
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_PROGRESS_BARS": True,
+        }
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
@@ -202,7 +234,12 @@ class HubServer:
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """The same for a child process, as environment variables."""
-        variables = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        variables = {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
         return variables | {"HF_TOKEN": token or ""}
 
     def before(self, operation: str, action: Callable[[], object]) -> None:
@@ -239,14 +276,20 @@ class HubServer:
     def _answer(self, request: Request) -> Answer:
         self.log.append(f"{request.method} {request.path}")
         # A dataset is read as a model is.
-        request.path = re.sub(r"^/(api/)?datasets/", lambda match: "/api/models/" if match[1] else "/", request.path)
+        request.path = re.sub(
+            r"^/(api/)?datasets/", lambda match: "/api/models/" if match[1] else "/", request.path
+        )
         if request.token is not None and request.token not in ACCOUNTS:
             raise HTTPError(401, "Invalid credentials in Authorization header")
         for route in ROUTES:
             match = route.pattern.fullmatch(request.path)
             if match and route.method == request.method.replace("HEAD", "GET"):
                 with self._lock:
-                    return self._call(route, request, {key: unquote(text) for key, text in match.groupdict().items()})
+                    return self._call(
+                        route,
+                        request,
+                        {key: unquote(text) for key, text in match.groupdict().items()},
+                    )
         raise HTTPError(404, f"no such route: {request.method} {request.path}")
 
     def _call(self, route: Route, request: Request, values: dict[str, Any]) -> Answer:
@@ -275,7 +318,9 @@ class HubServer:
             raise HTTPError(401, "Invalid username or password.")
         if not (self._is_member(request, name) and ACCOUNTS[request.token][2]):
             namespace = name.split("/")[0]
-            raise HTTPError(403, f'You don\'t have the rights to write under the namespace "{namespace}"')
+            raise HTTPError(
+                403, f'You don\'t have the rights to write under the namespace "{namespace}"'
+            )
 
     def _is_member(self, request: Request, name: str) -> bool:
         user, organizations, _ = ACCOUNTS.get(request.token, ("", (), False))
@@ -288,7 +333,9 @@ class HubServer:
         self._check_may_write(request, name)
         status = 409 if name in self.repos else 200
         if status == 200:
-            self.repos[name] = Repo(private=content.get("private") or content.get("visibility") == "private")
+            self.repos[name] = Repo(
+                private=content.get("private") or content.get("visibility") == "private"
+            )
         return answer({"url": f"{self.url}/{name}", "name": name}, status)
 
     @route("POST", "/api/validate-yaml")
@@ -300,13 +347,27 @@ class HubServer:
     def _info(self, request: Request, repo: Repo, rev: str = "main") -> Answer:
         oid = repo.resolve(rev)
         siblings = [{"rfilename": path} for path in sorted(repo.commits[oid].files)]
-        return answer({"id": request.repo, "sha": oid, "private": repo.private, "siblings": siblings, "tags": []})
+        return answer(
+            {
+                "id": request.repo,
+                "sha": oid,
+                "private": repo.private,
+                "siblings": siblings,
+                "tags": [],
+            }
+        )
 
     @route("GET", "/api/models/{repo}/refs")
     def _refs(self, request: Request, repo: Repo) -> Answer:
         refs = {
-            kind: [{"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": oid} for name, oid in names.items()]
-            for kind, folder, names in (("branches", "heads", repo.branches), ("tags", "tags", repo.tags))
+            kind: [
+                {"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": oid}
+                for name, oid in names.items()
+            ]
+            for kind, folder, names in (
+                ("branches", "heads", repo.branches),
+                ("tags", "tags", repo.tags),
+            )
         }
         return answer(refs | {"converts": []})
 
@@ -340,8 +401,14 @@ class HubServer:
         files = []
         for file in request.json()["files"]:
             is_large = b"\0" in base64.b64decode(file["sample"]) or file["size"] > 10_000_000
-            info = {"path": file["path"], "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
-            files.append(info | ({"oid": present[file["path"]].etag} if file["path"] in present else {}))
+            info = {
+                "path": file["path"],
+                "uploadMode": "lfs" if is_large else "regular",
+                "shouldIgnore": False,
+            }
+            files.append(
+                info | ({"oid": present[file["path"]].etag} if file["path"] in present else {})
+            )
         return answer({"files": files})
 
     @route("POST", "/{repo}.git/info/lfs/objects/batch", writes=True)
@@ -387,7 +454,9 @@ class HubServer:
         elif key == "lfsFile":
             if value["oid"] not in self.storage:
                 raise HTTPError(
-                    400, "Your push was rejected because an LFS pointer pointed to a file that does not exist."
+                    400,
+                    "Your push was rejected because an LFS pointer pointed to a file that does not "
+                    "exist.",
                 )
             files[value["path"]] = Blob(self.storage[value["oid"]], is_large=True)
         elif key == "deletedFile" and files.pop(value["path"], None) is None:
@@ -431,7 +500,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         kind, _, token = self.headers.get("Authorization", "").partition(" ")
         url = urlsplit(self.path)
-        request = Request(self.command, url.path, token if kind == "Bearer" else None, body, url.query)
+        request = Request(
+            self.command, url.path, token if kind == "Bearer" else None, body, url.query
+        )
         try:
             status, headers, content = self.respond(request)
         except HTTPError as error:

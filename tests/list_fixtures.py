@@ -14,7 +14,15 @@ from umls_reranker.vocab.types import TypeHierarchy
 
 
 def make_lists(
-    mentions, candidates, types=None, hierarchy=None, lefts=None, rights=None, gold=None, cuis=None, documents=None
+    mentions,
+    candidates,
+    types=None,
+    hierarchy=None,
+    lefts=None,
+    rights=None,
+    gold=None,
+    cuis=None,
+    documents=None,
 ):
     """Lists of objects; with `gold`, places of the right concepts, those of an annotated split."""
     columns = MentionColumns(mentions, candidates, types, lefts, rights)
@@ -27,7 +35,9 @@ def make_lists(
         cuis=np.array(gold_ids, object),
         alternatives=np.fromiter(((cui,) for cui in gold_ids), object, count),
         composite=np.zeros(count, bool),
-        documents=np.array([str(row) for row in range(count)] if documents is None else documents, object),
+        documents=np.array(
+            [str(row) for row in range(count)] if documents is None else documents, object
+        ),
         starts=np.zeros(count, int),
         ends=np.ones(count, int),
         gold=np.asarray(gold),
@@ -49,7 +59,9 @@ def flat_lists(labels, types, hierarchy, documents=None, size=1):
 
 
 def given_candidates(lists):
-    """The candidates of each list as a user gives them: one mapping per candidate, with all that is known of it."""
+    """The candidates of each list as a user gives them: one mapping per candidate, with all that is
+    known of it.
+    """
     columns = {
         "cui": lists.cuis.to_list(),
         "name": lists.names.to_list(),
@@ -58,19 +70,25 @@ def given_candidates(lists):
         "definition": lists.definitions.to_pylist(),
         "semantic_types": list(map(list, lists.candidate_types)),
     }
-    items = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    items = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
     return [items[start:end] for start, end in pairwise(lists.offsets.tolist())]
 
 
 def assert_alike(found, expected, tolerance=1e-5):
-    """That rankings, of `RankedCandidate` or their rows, are the expected ones; other batches round differently."""
+    """That rankings, of `RankedCandidate` or their rows, are the expected ones; other batches round
+    differently.
+    """
     assert [len(items) for items in found] == [len(items) for items in expected]
     for items, others in zip(found, expected, strict=True):
         for item, other in zip(items, others, strict=True):
             row = item if isinstance(item, dict) else item.as_row()
             wanted = other if isinstance(other, dict) else other.as_row()
             for key, value in wanted.items():
-                assert row[key] == (pytest.approx(value, abs=tolerance) if isinstance(value, float) else value), key
+                assert row[key] == (
+                    pytest.approx(value, abs=tolerance) if isinstance(value, float) else value
+                ), key
 
 
 def write_lists(path, rows):

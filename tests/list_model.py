@@ -14,7 +14,9 @@ WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
 
 
 def list_rows(mentions=60, documents=20, seed=0, prefix="d"):
-    """Rows of labelled lists: five candidates, best first, whose score mostly tells the gold concept."""
+    """Rows of labelled lists: five candidates, best first, whose score mostly tells the gold
+    concept.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(mentions):
@@ -39,7 +41,9 @@ def list_rows(mentions=60, documents=20, seed=0, prefix="d"):
 
 
 def unordered_rows(mentions=240, documents=80, seed=0, prefix="d"):
-    """Rows whose order tells nothing; the candidate with the highest score of the retriever is mostly right."""
+    """Rows whose order tells nothing; the candidate with the highest score of the retriever is
+    mostly right.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(mentions):
@@ -56,7 +60,11 @@ def unordered_rows(mentions=240, documents=80, seed=0, prefix="d"):
             for place, score in enumerate(scores)
         ]
         gold = candidates[right]["cui"] if rng.random() < 0.95 else "C9999999"
-        row = {"doc_id": f"{prefix}{number % documents}", "entity": str(rng.choice(WORDS)), "cui": gold}
+        row = {
+            "doc_id": f"{prefix}{number % documents}",
+            "entity": str(rng.choice(WORDS)),
+            "cui": gold,
+        }
         rows.append(row | {"candidates": candidates})
     return rows
 
@@ -71,17 +79,25 @@ def run_script(name, *words):
 
 
 def list_model(folder):
-    """Write ``my_lists.jsonl`` and ``my_model``, a model without a cross-encoder calibrated on it, into a folder."""
+    """Write ``my_lists.jsonl`` and ``my_model``, a model without a cross-encoder calibrated on it,
+    into a folder.
+    """
     lists = write_lists(folder / "my_lists.jsonl", list_rows())
     run_script("calibrate", "--lists", lists, "--output", folder / "my_model")
 
 
 def read_lists(folder):
     """The rows of ``my_lists.jsonl``."""
-    return [json.loads(line) for line in (folder / "my_lists.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder / "my_lists.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def assert_decided_by_all(ranked, reranker, rows):
     """That rankings of rows are those of the model of all inputs, as calls of Python give them."""
-    assert_alike(ranked, reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows]))
+    assert_alike(
+        ranked,
+        reranker.rerank_batch([row["entity"] for row in rows], [row["candidates"] for row in rows]),
+    )
     assert {item["model_name"] for items in ranked for item in items} == {"all"}

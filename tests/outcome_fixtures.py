@@ -24,7 +24,9 @@ from umls_reranker.vocab.types import TypeHierarchy
 def make_outcomes(
     mentions: int = 400, seed: int = 0, per_document: int = 10, **columns
 ) -> Outcomes:
-    """Perfectly calibrated answers; one mention in ten is out of the dictionary; columns may be given."""
+    """Perfectly calibrated answers; one mention in ten is out of the dictionary; columns may be
+    given.
+    """
     rng = np.random.default_rng(seed)
     score = rng.beta(2, 1, mentions)
     known = rng.random(mentions) < 0.9
@@ -68,7 +70,9 @@ NO_FIGURES: dict[str, Any] = {
 def make_metrics(
     outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 50
 ) -> dict[str, Any]:
-    """A ``metrics.json`` as `measure` makes it, of the outcomes alone; other systems have the same answers."""
+    """A ``metrics.json`` as `measure` makes it, of the outcomes alone; other systems have the same
+    answers.
+    """
     options = {"resamples": resamples, "seed": 0}
     documents = Documents.of(outcomes.document, **options)
     top = outcomes.select(outcomes.has_candidates)

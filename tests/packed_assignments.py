@@ -1,7 +1,8 @@
-"""Name each assignment that packs several into one: ``python tests/packed_assignments.py FOLDER ...``.
+"""Name each assignment that packs several into one:
+``python tests/packed_assignments.py FOLDER ...``.
 
-Several names on the left need one call, name, attribute, item or await on the right, or a swap (``a, b = b, a``).
-A chain (``a = b = x``) is refused too; ruff refuses the semicolon.
+Several names on the left need one call, name, attribute, item or await on the right, or a swap
+(``a, b = b, a``). A chain (``a = b = x``) is refused too; ruff refuses the semicolon.
 """
 
 import ast
@@ -30,7 +31,11 @@ def packed_lines(text: str) -> list[int]:
 
 if __name__ == "__main__":
     files = sorted(path for folder in sys.argv[1:] for path in Path(folder).rglob("*.py"))
-    packed = [f"{path}:{line}" for path in files for line in packed_lines(path.read_text(encoding="utf-8"))]
+    packed = [
+        f"{path}:{line}"
+        for path in files
+        for line in packed_lines(path.read_text(encoding="utf-8"))
+    ]
     for place in packed:
         print(f"{place}: one name a statement")
     sys.exit(bool(packed))

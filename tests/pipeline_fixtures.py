@@ -1,7 +1,9 @@
-"""A miniature run from raw files to a published model, for the tests of the scripts; a pytest plugin.
+"""A miniature run from raw files to a published model, for the tests of the scripts; a pytest
+plugin.
 
-Scripts run either on their own, as a user starts them, or in a child of a server that has imported the libraries
-already, which takes tenths of a second instead of five. Both are processes that can be killed.
+Scripts run either on their own, as a user starts them, or in a child of a server that has imported
+the libraries already, which takes tenths of a second instead of five. Both are processes that can
+be killed.
 
 PYTEST_DONT_REWRITE: test modules import from here before pytest takes it as a plugin.
 """
@@ -48,10 +50,22 @@ CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 # Starts processes as a user does, but has its imports already when `Scripts.run` runs it.
 LAUNCHER = ROOT / "tests" / "accelerate_launch.py"
 PRELOADED = (
-    *("accelerate.commands.launch", "faiss", "rich.console", "torch.distributed.run", "torch.utils.tensorboard"),
+    *(
+        "accelerate.commands.launch",
+        "faiss",
+        "rich.console",
+        "torch.distributed.run",
+        "torch.utils.tensorboard",
+    ),
     *(f"transformers.models.bert.{kind}_bert" for kind in ("modeling", "tokenization")),
-    *(f"umls_reranker.{name}" for name in ("evaluation.evaluate", "retrieval.deployment", "retrieval.mining")),
-    *(f"umls_reranker.{name}" for name in ("serving.reranker", "pipeline.sources", "training.fine_tune")),
+    *(
+        f"umls_reranker.{name}"
+        for name in ("evaluation.evaluate", "retrieval.deployment", "retrieval.mining")
+    ),
+    *(
+        f"umls_reranker.{name}"
+        for name in ("serving.reranker", "pipeline.sources", "training.fine_tune")
+    ),
 )
 
 
@@ -77,7 +91,11 @@ class Outcome:
     @property
     def errors(self) -> list[str]:
         """The lines on standard error that report an error or a traceback."""
-        return [line for line in self.err.splitlines() if re.match(r"error:|Traceback|\s+File |\w*Error\b", line)]
+        return [
+            line
+            for line in self.err.splitlines()
+            if re.match(r"error:|Traceback|\s+File |\w*Error\b", line)
+        ]
 
     @property
     def remade(self) -> list[str]:
@@ -115,8 +133,8 @@ class Scripts:
         Args:
             script: name of a command, or path of a script.
             watch: a folder whose changes are recorded.
-            kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the watched folder:
-                the number of the change (from 0), or a part of its description.
+            kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the
+                watched folder: the number of the change (from 0), or a part of its description.
             cwd: the working folder; None: that of the tests when the server started.
             overrides: recipe keys, as ``--key value``.
         """
@@ -127,17 +145,32 @@ class Scripts:
         return self._run(script, words, [{}], watched, kill_at, cwd)
 
     def launch(self, script: str | Path, *words: Any, config: str = "cpu_two_processes") -> Outcome:
-        """Run a script in two children of the server, as ``accelerate launch`` does with one of the configurations."""
-        options = ["--config_file", ROOT / "accelerate_configs" / f"{config}.yaml", "--num_processes", 2]
+        """Run a script in two children of the server, as ``accelerate launch`` does with one of the
+        configurations.
+        """
+        options = [
+            "--config_file",
+            ROOT / "accelerate_configs" / f"{config}.yaml",
+            "--num_processes",
+            2,
+        ]
         options += ["--main_process_port", 0, "a script"]
-        launch = _validate_launch_command(launch_command_parser().parse_args([*map(str, options)]))[0]
-        common = {key: value for key, value in prepare_multi_gpu_env(launch).items() if os.environ.get(key) != value}
+        launch = _validate_launch_command(launch_command_parser().parse_args([*map(str, options)]))[
+            0
+        ]
+        common = {
+            key: value
+            for key, value in prepare_multi_gpu_env(launch).items()
+            if os.environ.get(key) != value
+        }
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": launch.master_port}
         common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
         return self._run(script, [*map(str, words)], ranks)
 
-    def _run(self, script: str | Path, words: list[str], environments: list[dict], *options: Any) -> Outcome:
+    def _run(
+        self, script: str | Path, words: list[str], environments: list[dict], *options: Any
+    ) -> Outcome:
         """A process for each environment; where one fails, the others are killed."""
         with tempfile.TemporaryDirectory() as scratch:
             processes = []
@@ -154,7 +187,9 @@ class Scripts:
                         process.kill()
                         process.join()
             printed = {
-                name: "".join(path.read_text("utf-8") for path in sorted(Path(scratch).glob(f"*/{name}")))
+                name: "".join(
+                    path.read_text("utf-8") for path in sorted(Path(scratch).glob(f"*/{name}"))
+                )
                 for name in PRINTED
             }
         code = next((process.exitcode for process in processes if process.exitcode), 0)
@@ -166,9 +201,16 @@ class Scripts:
         """Run ``umls-reranker SCRIPT`` as a user does, in an interpreter of its own."""
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
         command = [sys.executable, "-m", "umls_reranker", script, *words]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
+        environment = (
+            os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
+        )
         done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, env=environment, cwd=self.materials, timeout=240
+            list(map(str, command)),
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=self.materials,
+            timeout=240,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -189,8 +231,12 @@ def _run_script(
     kill_at: int | str | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Become ``umls-reranker SCRIPT WORDS``, or ``python SCRIPT WORDS`` of a path; runs in a child of the server."""
-    streams = {name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in PRINTED}
+    """Become ``umls-reranker SCRIPT WORDS``, or ``python SCRIPT WORDS`` of a path; runs in a child
+    of the server.
+    """
+    streams = {
+        name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in PRINTED
+    }
     os.dup2(streams["out"], 1)
     os.dup2(streams["err"], 2)
     if cwd is not None:
@@ -215,19 +261,29 @@ def _watch(folder: str, log: int, kill_at: int | str | None) -> None:
         nonlocal number
         if event == "open":
             path, mode, flags = arguments
-            writes = set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            writes = set(mode or "") & set("wax+") or (flags or 0) & (
+                os.O_WRONLY | os.O_RDWR | os.O_CREAT
+            )
             paths = [path] if writes else []
         elif event in CHANGES:
-            paths = [os.fsdecode(path) for path in arguments if isinstance(path, (str, bytes, os.PathLike))]
+            paths = [
+                os.fsdecode(path)
+                for path in arguments
+                if isinstance(path, (str, bytes, os.PathLike))
+            ]
         else:
             return
         # shutil.rmtree names what it removes relative to an open folder.
-        inside = any(str(path).startswith(folder) for path in paths) or (event == "os.remove" and arguments[1] != -1)
+        inside = any(str(path).startswith(folder) for path in paths) or (
+            event == "os.remove" and arguments[1] != -1
+        )
         if not inside:
             return
         change = f"{event} {' '.join(str(path).removeprefix(folder) for path in paths)}"
         os.write(log, f"{change}\n".encode())
-        if kill_at is not None and (number == kill_at if isinstance(kill_at, int) else kill_at in change):
+        if kill_at is not None and (
+            number == kill_at if isinstance(kill_at, int) else kill_at in change
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
         number += 1
@@ -237,8 +293,15 @@ def _watch(folder: str, log: int, kill_at: int | str | None) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     """File -> SHA-256, of every file but the run's lock and log."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in BOOKKEEPING)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in BOOKKEEPING
+    )
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def change_times(folder: Path) -> dict[str, int]:
@@ -249,14 +312,22 @@ def change_times(folder: Path) -> dict[str, int]:
 def write_materials(folder: Path) -> Path:
     """Write raw files, tiny models and the recipe.
 
-    The corpus holds every document twice, under two ids: a random model of two layers learns nothing from 60 mentions
-    that it could use on others, but it can remember some of them.
+    The corpus holds every document twice, under two ids: a random model of two layers learns
+    nothing from 60 mentions that it could use on others, but it can remember some of them.
     """
     write_rrf(folder / "META")
     corpus = write_pubtator(folder / "corpus.txt")
     text = corpus.read_text(encoding="utf-8")
-    corpus.write_text(f"{text}\n" + re.sub(r"^9(\d\d)(?=[|\t])", r"7\1", text, flags=re.MULTILINE), encoding="utf-8")
-    for name, ids in {"train": PMIDS, "held_out": COPIES, "dev": COPIES[:14], "test": COPIES[14:]}.items():
+    corpus.write_text(
+        f"{text}\n" + re.sub(r"^9(\d\d)(?=[|\t])", r"7\1", text, flags=re.MULTILINE),
+        encoding="utf-8",
+    )
+    for name, ids in {
+        "train": PMIDS,
+        "held_out": COPIES,
+        "dev": COPIES[:14],
+        "test": COPIES[14:],
+    }.items():
         (folder / f"{name}.txt").write_text("".join(f"{pmid}\n" for pmid in ids), encoding="utf-8")
     tiny_encoder(folder / "encoder")
     tiny_cross_encoder(folder / "model", spread=0.1)
@@ -335,7 +406,10 @@ def finished(scripts, tmp_path_factory) -> FinishedRun:
                 outcomes[script] = scripts.run_alone(script)
                 assert outcomes[script].code == 0, outcomes[script].err
             shutil.copytree(folder, shared / "mini", dirs_exist_ok=True)
-            ended = {"recipe": str(scripts.recipe), "outcomes": {name: asdict(one) for name, one in outcomes.items()}}
+            ended = {
+                "recipe": str(scripts.recipe),
+                "outcomes": {name: asdict(one) for name, one in outcomes.items()},
+            }
             made.write_text(json.dumps(ended), encoding="utf-8")
     ended = json.loads(made.read_text(encoding="utf-8"))
     outcomes = {script: Outcome(**outcome) for script, outcome in ended["outcomes"].items()}

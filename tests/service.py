@@ -15,12 +15,20 @@ def search_path(*folders):
 
 
 class Service:
-    """A running ``umls-reranker serve WORDS`` on a free port of 127.0.0.1; `path` is searched for modules first."""
+    """A running ``umls-reranker serve WORDS`` on a free port of 127.0.0.1; `path` is searched for
+    modules first.
+    """
 
     def __init__(self, *words, path="", cwd=None):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(path), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": search_path(path),
+            "PYTHONUNBUFFERED": "1",
+        }
         command = [sys.executable, "-m", "umls_reranker", "serve", *map(str, words), "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd)
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd
+        )
         self.lines = []
         for line in self.process.stderr:
             self.lines.append(line)
@@ -28,7 +36,9 @@ class Service:
                 break
         assert self.process.poll() is None and self.lines, "".join(self.lines)
         self.url = self.lines[-1].split("running on ")[1].split()[0]
-        self._reading = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
+        self._reading = threading.Thread(
+            target=lambda: self.lines.extend(self.process.stderr), daemon=True
+        )
         self._reading.start()
 
     def stop(self):

@@ -36,7 +36,9 @@ def test_loading_it_imports_no_recipes_no_retrievers_and_no_heavy_library():
     code = "import sys\nfrom umls_reranker import UMLSReranker\n"
     code += "UMLSReranker.from_pretrained('built-in')\nprint(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    layers = {name.split(".")[1] for name in run.stdout.split() if name.startswith("umls_reranker.")}
+    layers = {
+        name.split(".")[1] for name in run.stdout.split() if name.startswith("umls_reranker.")
+    }
     assert layers.isdisjoint({"pipeline", "retrieval", "training", "corpora"})
     assert {"torch", "transformers", "yaml", "argparse"}.isdisjoint(run.stdout.split())
 
@@ -49,20 +51,32 @@ def test_it_is_whole_small_and_says_whose_it_is():
     }
     assert sum(path.stat().st_size for path in files) < 3e6
     card = (BUILT_IN_FOLDER / "README.md").read_text(encoding="utf-8")
-    assert all(source in card for source in ("MedMentions", "DOID", "MONDO", "NCI Thesaurus", "UBERON", "CC BY 3.0"))
+    assert all(
+        source in card
+        for source in ("MedMentions", "DOID", "MONDO", "NCI Thesaurus", "UBERON", "CC BY 3.0")
+    )
 
 
 @pytest.mark.parametrize(("mention", "is_known"), [("lazy eyes", True), ("COLD", False)])
 def test_it_knows_names_that_lists_do_not_show_but_no_acronyms(mention, is_known):
-    names = {"C0013238": "dry eye syndrome", "C0002418": "Amblyopia", "C0024117": "Chronic obstructive lung disease"}
+    names = {
+        "C0013238": "dry eye syndrome",
+        "C0002418": "Amblyopia",
+        "C0024117": "Chronic obstructive lung disease",
+    }
     candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
-    top = UMLSReranker.from_pretrained("built-in").rerank(mention, candidates, entity_type="T047")[0]
+    top = UMLSReranker.from_pretrained("built-in").rerank(mention, candidates, entity_type="T047")[
+        0
+    ]
     assert (top.cui == "C0002418" and top.accepted) == is_known == top.accepted
 
 
 def test_lists_of_other_documents_take_its_counts_and_no_certificate():
     source = ModelSource.load("built-in")
-    assert len(source.reranker.calibration.history.certificates) == 1 and source.history.certificates == ()
+    assert (
+        len(source.reranker.calibration.history.certificates) == 1
+        and source.history.certificates == ()
+    )
     assert len(source.counts) > 5_000
 
 

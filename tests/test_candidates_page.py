@@ -1,4 +1,6 @@
-"""The converters of docs/candidates.md turn the answers of other tools into rows that are ranked."""
+"""The converters of docs/candidates.md turn the answers of other tools into rows that are
+ranked.
+"""
 
 import json
 import sys
@@ -33,19 +35,27 @@ def faiss_hits(page):
 
 
 def elasticsearch_hits(page):
-    hits = [{"_score": 9.0 - place, "_source": {"cui": CUIS[place], "name": NAMES[place]}} for place in (1, 0)]
+    hits = [
+        {"_score": 9.0 - place, "_source": {"cui": CUIS[place], "name": NAMES[place]}}
+        for place in (1, 0)
+    ]
     return page.from_elasticsearch({"hits": {"hits": hits}})
 
 
 def quickumls_hits(page):
-    hits = [{"cui": CUIS[place], "term": NAMES[place], "similarity": 1.0, "semtypes": {"T047"}} for place in (1, 0)]
+    hits = [
+        {"cui": CUIS[place], "term": NAMES[place], "similarity": 1.0, "semtypes": {"T047"}}
+        for place in (1, 0)
+    ]
     assert page.from_quickumls([]) == []
     return page.from_quickumls([hits])
 
 
 def scispacy_hits(page):
     concept = {"types": ["T047"], "definition": None}
-    concepts = {cui: SimpleNamespace(canonical_name=name, **concept) for cui, name in CONCEPTS.items()}
+    concepts = {
+        cui: SimpleNamespace(canonical_name=name, **concept) for cui, name in CONCEPTS.items()
+    }
     entity = SimpleNamespace(_=SimpleNamespace(kb_ents=[(CUIS[1], 0.9), (CUIS[0], 0.8)]))
     return page.from_scispacy(entity, SimpleNamespace(kb=SimpleNamespace(cui_to_entity=concepts)))
 
@@ -54,7 +64,9 @@ def medcat_hits(page):
     model = SimpleNamespace(get_all_similarities=lambda cuis, *context: (cuis, [0.1, 0.7], 1))
     pipe = SimpleNamespace(get_component=lambda kind: SimpleNamespace(context_model=model))
     cat = SimpleNamespace(pipe=pipe, cdb=SimpleNamespace(get_name=CONCEPTS.__getitem__))
-    return page.from_medcat(cat, object(), SimpleNamespace(link_candidates=CUIS, detected_name="renal~failure"))
+    return page.from_medcat(
+        cat, object(), SimpleNamespace(link_candidates=CUIS, detected_name="renal~failure")
+    )
 
 
 def llm_names(page):

@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def run(*words, cwd):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     started = [sys.executable, "-m", "umls_reranker", *map(str, words)]
-    return subprocess.run(started, capture_output=True, text=True, env=environment, timeout=240, cwd=cwd)
+    return subprocess.run(
+        started, capture_output=True, text=True, env=environment, timeout=240, cwd=cwd
+    )
 
 
 def test_every_script_is_a_command():
@@ -52,14 +54,20 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
 def test_a_mistake_is_one_line_that_names_it_or_the_way_out(tmp_path, words, named):
     ended = run(*words, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("error: ") and named in ended.stderr and ended.stderr.count("\n") == 1
+    assert (
+        ended.stderr.startswith("error: ")
+        and named in ended.stderr
+        and ended.stderr.count("\n") == 1
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_recipe("quickstart") == shipped_recipes()["quickstart"] / "config.yaml"
-    assert all(map(is_recipe, ["quickstart", str(shipped_recipes()["quickstart"]), "not/there.yaml"]))
+    assert all(
+        map(is_recipe, ["quickstart", str(shipped_recipes()["quickstart"]), "not/there.yaml"])
+    )
     assert not any(map(is_recipe, ["org/model", str(tmp_path)]))
     listed = run("recipes", cwd=tmp_path).stdout
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
@@ -67,14 +75,21 @@ def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
     for name in ("quickstart", "multi_gpu_fp16"):
         assert run("recipes", "copy", name, cwd=tmp_path).returncode == 0
     assert Path("multi_gpu_fp16.yaml").is_file()
-    assert run("recipes", "copy", "quickstart", cwd=tmp_path).stderr.startswith("error: quickstart already exists")
+    assert run("recipes", "copy", "quickstart", cwd=tmp_path).stderr.startswith(
+        "error: quickstart already exists"
+    )
     # The copy comes first, as a folder and as a name.
     Path("quickstart/config.yaml").write_text("run_name: mine\n")
-    assert load_recipe("quickstart").run.run_name == load_recipe(tmp_path / "quickstart").run.run_name == "mine"
+    assert (
+        load_recipe("quickstart").run.run_name
+        == load_recipe(tmp_path / "quickstart").run.run_name
+        == "mine"
+    )
 
 
 STAGES = ["preflight", *command.GROUPS["Stages of a run, in order"]]
-# In place of a Python that runs a stage: says what it was asked, and ends with the code that is set for the stage.
+# In place of a Python that runs a stage: says what it was asked, and ends with the code that is set
+# for the stage.
 FAKE = """#!{python}
 import json, os, sys
 words = sys.argv[1:]
@@ -126,15 +141,22 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     modules = {"preflight": ["umls_reranker.pipeline.preflight"]}
     started_as = [["-m", *modules.get(name, ["umls_reranker", name]), *words] for name in started]
     assert calls == [
-        [*(launch if name in shared else []), *call] for name, call in zip(started, started_as, strict=True)
+        [*(launch if name in shared else []), *call]
+        for name, call in zip(started, started_as, strict=True)
     ]
     log = Path("runs/quickstart/run.log")
     assert str(log) in first
     shown = [stage for stage in started if stage != "summarize"]
-    lines = [line for line in lines if line != "[estimate] preflight prints"] if shown[1:] else lines
-    assert [line.split()[0] for line in lines[: len(shown)]] == [f"{n}/9" for n in range(1, len(shown) + 1)]
+    lines = (
+        [line for line in lines if line != "[estimate] preflight prints"] if shown[1:] else lines
+    )
+    assert [line.split()[0] for line in lines[: len(shown)]] == [
+        f"{n}/9" for n in range(1, len(shown) + 1)
+    ]
     assert lines[len(shown) :] == error
-    assert log.read_text().count("== ") == len(shown) and log.read_text().endswith(f"error: {shown[-1]} ends\n")
+    assert log.read_text().count("== ") == len(shown) and log.read_text().endswith(
+        f"error: {shown[-1]} ends\n"
+    )
 
 
 def test_a_dry_run_shows_of_the_check_its_error_or_its_estimate(run_stages):
@@ -142,8 +164,12 @@ def test_a_dry_run_shows_of_the_check_its_error_or_its_estimate(run_stages):
     Path("names.txt").write_text("C1||cold\n")
     Path("mine.yaml").write_text(json.dumps(keys))
     for code, last in ((2, "error: preflight ends"), (0, "[estimate] preflight prints")):
-        ended, lines = run_stages("mine.yaml", "--dry_run", "--accelerate_config", "cpu", failing={"preflight": code})
-        assert ended == code and lines[-1] == last and sum("preflight" in line for line in lines) == 1
+        ended, lines = run_stages(
+            "mine.yaml", "--dry_run", "--accelerate_config", "cpu", failing={"preflight": code}
+        )
+        assert (
+            ended == code and lines[-1] == last and sum("preflight" in line for line in lines) == 1
+        )
 
 
 def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
@@ -157,7 +183,9 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
         "start_from_encoder": True,
         "encoder": tiny_encoder(tmp_path / "base"),
     }
-    (tmp_path / "mine.yaml").write_text("".join(f"{key}: {value}\n" for key, value in recipe.items()))
+    (tmp_path / "mine.yaml").write_text(
+        "".join(f"{key}: {value}\n" for key, value in recipe.items())
+    )
 
     def planned(*words):
         ended = run("run", "--dry-run", "--config", "mine.yaml", *words, cwd=tmp_path)
@@ -168,7 +196,9 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
 
     stages = [*stage_table(load_recipe(tmp_path / "mine.yaml"))]
     told = planned()
-    assert [*told] == stages and all(text.startswith("would be written to") for text in told.values())
+    assert [*told] == stages and all(
+        text.startswith("would be written to") for text in told.values()
+    )
     assert not (tmp_path / "runs").exists()
     recipe = load_recipe(tmp_path / "mine.yaml")
     files = fingerprints(input_files(recipe), tmp_path / "cache", printed=False)
@@ -178,5 +208,13 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path):
     refused = run("run", "mine.yaml", "--dry_run", "--max_length", 4096, cwd=tmp_path)
     assert refused.returncode == 2 and "max_length: 4096" in refused.stderr
     changed = planned("--learning_rate", "1e-4")
-    reasons = {name: re.findall(r"\((\w+)\)", text) for name, text in changed.items() if "up to date" not in text}
-    assert reasons == {"checkpoints": ["learning_rate"], "model": ["checkpoints"], "report": ["model"]}
+    reasons = {
+        name: re.findall(r"\((\w+)\)", text)
+        for name, text in changed.items()
+        if "up to date" not in text
+    }
+    assert reasons == {
+        "checkpoints": ["learning_rate"],
+        "model": ["checkpoints"],
+        "report": ["model"],
+    }

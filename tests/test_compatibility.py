@@ -35,16 +35,22 @@ class WithoutContext(TrigramEncoder):
 def written(tmp_path_factory):
     """File -> its folder, and what opens that; the folders are of this version."""
     folder = tmp_path_factory.mktemp("written")
-    concepts = make_concepts(folder / "concepts", {"C0000001": ("", ["cold"]), "C0000002": ("", ["heart failure"])})
+    concepts = make_concepts(
+        folder / "concepts", {"C0000001": ("", ["cold"]), "C0000002": ("", ["heart failure"])}
+    )
     encoder = WithoutContext()
     build_index(concepts, encoder, folder / "index")
     for name in ("lexical", "mention_index"):
         (folder / name).mkdir()
     LexicalIndex.build(concepts, folder / "lexical")
-    mentions = pa.table({"doc_id": ["1"], "mention": ["cold"], "left": [""], "right": [""], "cui": [[["C0000001"]]]})
+    mentions = pa.table(
+        {"doc_id": ["1"], "mention": ["cold"], "left": [""], "right": [""], "cui": [[["C0000001"]]]}
+    )
     MentionIndex.build(mentions, concepts, encoder, folder / "mention_index")
     model = tiny_reranker(folder / "model")
-    IndexSettings(["dense"], "trigrams", None, False, "mean", 64, "float32", "Flat", "", 8, False).save(folder)
+    IndexSettings(
+        ["dense"], "trigrams", None, False, "mean", 64, "float32", "Flat", "", 8, False
+    ).save(folder)
     opened = dict.fromkeys(SCHEMA_VERSIONS, (model, UMLSReranker.from_pretrained))
     opened |= {
         "index.json": (folder, IndexSettings.load),
@@ -60,7 +66,10 @@ def written(tmp_path_factory):
 @pytest.mark.parametrize(
     ("file", "command"),
     [*((name, "calibrate") for name in SCHEMA_VERSIONS)]
-    + [(name, "build_index") for name in ("index.json", "index/index.json", "lexical.json", "mention_index.json")],
+    + [
+        (name, "build_index")
+        for name in ("index.json", "index/index.json", "lexical.json", "mention_index.json")
+    ],
 )
 def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, command):
     folder, load = written[file]
@@ -79,8 +88,12 @@ def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, 
     try:
         for other in (version - 1, None, version + 1):
             write(json.dumps(json.loads(text) | {"schema_version": other}))
-            remedy = "pip install -U" if other == version + 1 else f"run umls-reranker {command} again"
-            with pytest.raises(UserError, match=f"{re.escape(str(path))} has schema_version {other}, .*{remedy}"):
+            remedy = (
+                "pip install -U" if other == version + 1 else f"run umls-reranker {command} again"
+            )
+            with pytest.raises(
+                UserError, match=f"{re.escape(str(path))} has schema_version {other}, .*{remedy}"
+            ):
                 load(folder)
     finally:
         write(text)
@@ -91,7 +104,9 @@ def test_what_monitoring_and_comparison_read_is_refused_likewise(tmp_path):
     with pytest.raises(UserError, match="umls-reranker evaluate"):
         read_reference(tmp_path / "reference.json")
     make_outcomes(3).save(tmp_path / "outcomes.parquet")
-    table = pq.read_table(tmp_path / "outcomes.parquet").replace_schema_metadata({"schema_version": "0"})
+    table = pq.read_table(tmp_path / "outcomes.parquet").replace_schema_metadata(
+        {"schema_version": "0"}
+    )
     pq.write_table(table, tmp_path / "outcomes.parquet")
     with pytest.raises(UserError, match="umls-reranker evaluate"):
         Outcomes.load(tmp_path / "outcomes.parquet")

@@ -1,4 +1,6 @@
-"""The site: it builds without a warning, and its reference has every name that is exported or imported by a guide."""
+"""The site: it builds without a warning, and its reference has every name that is exported or
+imported by a guide.
+"""
 
 import ast
 import subprocess
@@ -21,9 +23,29 @@ def test_the_reference_has_every_name_that_is_exported_or_imported_by_a_guide(tm
     command = [sys.executable, "-m", "sphinx", *options, ".", str(tmp_path)]
     built = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert built.returncode == 0, built.stderr
-    lines = zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
-    documented = {name.rpartition(".")[2] for name, kind, *_ in map(str.split, lines) if kind.startswith("py:")}
-    code = [block.text for page in PAGES for block in blocks_of(page)[0] if block.language == "python"]
-    imports = [node for text in code for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
-    used = {name.name for node in imports if node.module.startswith("umls_reranker") for name in node.names}
+    lines = (
+        zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4])
+        .decode()
+        .splitlines()
+    )
+    documented = {
+        name.rpartition(".")[2]
+        for name, kind, *_ in map(str.split, lines)
+        if kind.startswith("py:")
+    }
+    code = [
+        block.text for page in PAGES for block in blocks_of(page)[0] if block.language == "python"
+    ]
+    imports = [
+        node
+        for text in code
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    used = {
+        name.name
+        for node in imports
+        if node.module.startswith("umls_reranker")
+        for name in node.names
+    }
     assert used | {name for name in umls_reranker.__all__ if not name.startswith("_")} <= documented

@@ -24,7 +24,9 @@ EXAMPLES = ROOT / "examples"
 def run(script, folder, *words):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, EXAMPLES / script, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=240)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -42,22 +44,32 @@ def folder(finished, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("script", ["rerank_a_list.py", "certify_scores.py", "calibrate_on_rows.py"])
+@pytest.mark.parametrize(
+    "script", ["rerank_a_list.py", "certify_scores.py", "calibrate_on_rows.py"]
+)
 def test_an_example_without_a_run_prints_what_it_says(script, tmp_path):
     told = docstring(script).partition("prints\n\n")[2]
-    assert told and run(script, tmp_path).splitlines() == [line.strip() for line in told.splitlines()]
+    assert told and run(script, tmp_path).splitlines() == [
+        line.strip() for line in told.splitlines()
+    ]
 
 
 @pytest.mark.parametrize("script", ["link_text.py", "spacy_pipeline.py"])
 def test_mentions_are_linked(script, folder):
     lines = run(script, folder).splitlines()
-    assert [line[:15].rstrip() for line in lines] == ["seizures", "enlarged liver", "kidney failure"]
+    assert [line[:15].rstrip() for line in lines] == [
+        "seizures",
+        "enlarged liver",
+        "kidney failure",
+    ]
     assert all(re.search(r" \d\.\d{3}  (high|medium|low|reject) ", line) for line in lines)
     assert all(re.search(r" (C\d{7}|abstain) ", line) for line in lines)
 
 
 def test_a_cross_encoder_is_trained_from_python(tmp_path):
-    last = run("train_from_python.py", tmp_path, tiny_encoder(tmp_path / "encoder")).splitlines()[-1]
+    last = run("train_from_python.py", tmp_path, tiny_encoder(tmp_path / "encoder")).splitlines()[
+        -1
+    ]
     assert re.fullmatch(r"acc@1 0\.\d{3}", last)
     saved = PairScorer.from_folder(tmp_path / "cross-encoder", PairTemplate(), "cpu")
     assert np.isfinite(saved.score(["cold"], ["common cold"]).logits).all()
@@ -65,7 +77,11 @@ def test_a_cross_encoder_is_trained_from_python(tmp_path):
 
 def test_a_model_is_trained_on_lists(tmp_path):
     model = tiny_encoder(tmp_path / "encoder")
-    lines = run("train_on_lists.py", tmp_path, "--model", model, "--max_steps", 4, "--device", "cpu").splitlines()
+    lines = run(
+        "train_on_lists.py", tmp_path, "--model", model, "--max_steps", 4, "--device", "cpu"
+    ).splitlines()
     assert (tmp_path / "runs" / "own-lists" / "model" / "README.md").is_file()
     ranked = [re.fullmatch(r"(\d\.\d{3})  \w+ +\w+ \w+ \w+", line) for line in lines[-3:]]
-    assert all(ranked) and sorted((line[1] for line in ranked), reverse=True) == [line[1] for line in ranked]
+    assert all(ranked) and sorted((line[1] for line in ranked), reverse=True) == [
+        line[1] for line in ranked
+    ]

@@ -41,9 +41,13 @@ def test_examples_print_what_they_say(name, folder, monkeypatch):
     others = {
         "UMLSReranker": umls_reranker.UMLSReranker,
         "dataset": SimpleNamespace(
-            map_batches=lambda kind, fn_constructor_args, **options: kind(*fn_constructor_args)(pa.table(ROWS))
+            map_batches=lambda kind, fn_constructor_args, **options: kind(*fn_constructor_args)(
+                pa.table(ROWS)
+            )
         ),
-        "frame": SimpleNamespace(mapInPandas=lambda function, schema: list(function([pd.DataFrame(ROWS)]))),
+        "frame": SimpleNamespace(
+            mapInPandas=lambda function, schema: list(function([pd.DataFrame(ROWS)]))
+        ),
     }
     failed, tried = doctest.testmod(importlib.import_module(name), extraglobs=others)
     assert tried and not failed

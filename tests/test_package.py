@@ -15,17 +15,34 @@ from packed_assignments import packed_lines
 import umls_reranker
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(path for folder in ("umls_reranker", "scripts") for path in (ROOT / folder).rglob("*.py"))
-HEAVY = ("torch", "transformers", "datasets", "sklearn", "faiss", "pyarrow", "accelerate", "evaluate")
+SOURCES = sorted(
+    path for folder in ("umls_reranker", "scripts") for path in (ROOT / folder).rglob("*.py")
+)
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "sklearn",
+    "faiss",
+    "pyarrow",
+    "accelerate",
+    "evaluate",
+)
 
 
 def run(*command):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, cwd=ROOT)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, cwd=ROOT
+    )
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    result = run(sys.executable, "-c", "import sys, umls_reranker; umls_reranker.UserError; print(*sys.modules)")
+    result = run(
+        sys.executable,
+        "-c",
+        "import sys, umls_reranker; umls_reranker.UserError; print(*sys.modules)",
+    )
     loaded = result.stdout.split()
     assert result.returncode == 0 and "umls_reranker.core.errors" in loaded
     assert {*HEAVY, "numpy"}.isdisjoint(loaded)
@@ -45,12 +62,20 @@ def matches(pattern):
 
 def test_nothing_is_loaded_that_could_run_code():
     # NumPy's files are read and written without pickle only when told so.
-    assert matches(r"(?<!allow_)pickle|allow_pickle(?!=False)|joblib|torch\.load|trust_remote_code(?!=False)") == {}
+    assert (
+        matches(
+            r"(?<!allow_)pickle|allow_pickle(?!=False)|joblib|torch\.load|"
+            r"trust_remote_code(?!=False)"
+        )
+        == {}
+    )
 
 
 def test_an_assignment_gives_several_names_one_value_or_swaps():
     assert packed_lines("a = b\na, b = f()\na, b = b, a\na, (b, *c) = x.y[0]\n") == []
-    assert packed_lines("a, b = x, y\na = b = x\nif x:\n    a, b = b, x\na, b = (f(c) for c in x)\n") == [1, 2, 4, 5]
+    assert packed_lines(
+        "a, b = x, y\na = b = x\nif x:\n    a, b = b, x\na, b = (f(c) for c in x)\n"
+    ) == [1, 2, 4, 5]
 
 
 # What each command prints for --help, and which libraries are loaded by then.
@@ -76,8 +101,12 @@ def test_every_command_explains_itself_at_once():
     told = json.loads(result.stdout)
     assert [*told] == names
     for name, (text, loaded) in told.items():
-        assert text.startswith(f"usage: umls-reranker {name} ") and f"\n    umls-reranker {name}" in text, name
-        # The features that a recipe can name are functions of pyarrow; training's part is a class of transformers.
+        assert (
+            text.startswith(f"usage: umls-reranker {name} ")
+            and f"\n    umls-reranker {name}" in text
+        ), name
+        # The features that a recipe can name are functions of pyarrow; training's part is a class
+        # of transformers.
         assert name == "train" or ({*HEAVY} - {"pyarrow"}).isdisjoint(loaded), name
 
 
@@ -99,7 +128,9 @@ def test_the_constraints_hold_a_version_of_every_requirement():
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [Requirement(line) for line in lines if not line.startswith("#")]
-    versions = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pinned}
+    versions = {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pinned
+    }
     needed = config["options"]["install_requires"] + config["options.extras_require"]["quickstart"]
     for requirement in map(Requirement, needed.split("\n")[1:]):
         assert versions[canonicalize_name(requirement.name)] in requirement.specifier

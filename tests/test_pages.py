@@ -1,9 +1,10 @@
 """The pages for users: their commands and code run, and their links lead somewhere.
 
-A page's blocks of ``bash`` and ``python`` run in order, in a folder of their own in which the files of `standing` lie;
-blocks of Python share their names. ``<!-- not run: REASON -->`` on the line before a block leaves it out: it must only
-compile, or its commands and their options exist. After ``<!-- printed -->``, a block of ``text`` holds lines that the
-block before printed; its numbers are compared by value.
+A page's blocks of ``bash`` and ``python`` run in order, in a folder of their own in which the files
+of `standing` lie; blocks of Python share their names. ``<!-- not run: REASON -->`` on the line
+before a block leaves it out: it must only compile, or its commands and their options exist. After
+``<!-- printed -->``, a block of ``text`` holds lines that the block before printed; its numbers are
+compared by value.
 """
 
 import os
@@ -34,10 +35,20 @@ from umls_reranker.pipeline.shipped import find_recipe
 pytest_plugins = ["pipeline_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ("README.md", "docs/*.md", "recipes/*/README.md", "benchmarks/README.md", "benchmarks/*/README.md")
-PAGES = sorted(str(path.relative_to(ROOT)) for place in (*PLACES, "examples/*.md") for path in ROOT.glob(place))
+PLACES = (
+    "README.md",
+    "docs/*.md",
+    "recipes/*/README.md",
+    "benchmarks/README.md",
+    "benchmarks/*/README.md",
+)
+PAGES = sorted(
+    str(path.relative_to(ROOT)) for place in (*PLACES, "examples/*.md") for path in ROOT.glob(place)
+)
 FURTHER = ("*.md", ".github/*.md", "docs/internal/**/*.md", "umls_reranker/built_in/README.md")
-LINKED = sorted({*PAGES, *(str(path.relative_to(ROOT)) for place in FURTHER for path in ROOT.glob(place))})
+LINKED = sorted(
+    {*PAGES, *(str(path.relative_to(ROOT)) for place in FURTHER for path in ROOT.glob(place))}
+)
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
 PRINTED = "<!-- printed -->"
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -47,7 +58,9 @@ LINK = re.compile(r"(?<!!)\[[^][]*(?:\[[^][]*\][^][]*)*\]\(([^)\s]+)\)")
 
 
 class Block(NamedTuple):
-    """A fenced block of a page: where it begins, its language, its text, and the comment on the line before it."""
+    """A fenced block of a page: where it begins, its language, its text, and the comment on the
+    line before it.
+    """
 
     line: int
     language: str
@@ -56,7 +69,9 @@ class Block(NamedTuple):
 
     @property
     def runs(self):
-        return self.comment == PRINTED or (self.language in ("bash", "python") and not NOT_RUN.fullmatch(self.comment))
+        return self.comment == PRINTED or (
+            self.language in ("bash", "python") and not NOT_RUN.fullmatch(self.comment)
+        )
 
 
 def blocks_of(page):
@@ -71,7 +86,9 @@ def blocks_of(page):
             start = number
         elif fence is not None and line.strip() == fence:
             comment = lines[start - 2].strip() if start > 1 else ""
-            blocks.append(Block(start, language.strip(), "\n".join(lines[start : number - 1]), comment))
+            blocks.append(
+                Block(start, language.strip(), "\n".join(lines[start : number - 1]), comment)
+            )
             fence = None
         elif fence is None:
             prose.append((number, line))
@@ -81,12 +98,16 @@ def blocks_of(page):
 
 def commands(text):
     """The commands of a block, one a line or over several that end in a backslash."""
-    return [line for line in text.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)]
+    return [
+        line for line in text.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)
+    ]
 
 
 @pytest.fixture(scope="module")
 def standing(finished, tmp_path_factory):
-    """What a page finds: a whole run and its recipe, a release, lists and a model calibrated on them."""
+    """What a page finds: a whole run and its recipe, a release, lists and a model calibrated on
+    them.
+    """
     folder = tmp_path_factory.mktemp("standing")
     shutil.copytree(finished.folder, folder / "runs" / "quickstart")
     # A recipe in the working folder comes before the package's.
@@ -98,7 +119,10 @@ def standing(finished, tmp_path_factory):
     list_model(folder)
     others = list_rows(seed=1, prefix="n")
     write_lists(folder / "other_lists.jsonl", others)
-    mentions = [{key: row[key] for key in ("doc_id", "mention_id", "entity", "candidates")} for row in others]
+    mentions = [
+        {key: row[key] for key in ("doc_id", "mention_id", "entity", "candidates")}
+        for row in others
+    ]
     write_lists(folder / "mentions.jsonl", mentions)
     pq.write_table(pa.Table.from_pylist(mentions), folder / "mentions.parquet")
     return folder
@@ -117,7 +141,9 @@ class Shell:
 
     def local(self, text):
         """The text with the release and the service of this test."""
-        text = text.replace("/data/umls", f"{self.folder}/data/umls").replace("/srv/", f"{self.folder}/srv/")
+        text = text.replace("/data/umls", f"{self.folder}/data/umls").replace(
+            "/srv/", f"{self.folder}/srv/"
+        )
         text = text.replace(" examples/", f" {ROOT}/examples/")
         return text.replace("http://127.0.0.1:8080", self.service.url) if self.service else text
 
@@ -148,16 +174,24 @@ class Shell:
         if "--output" in words:
             # The page's own takes the place of what stands here.
             shutil.rmtree(self.folder / words[words.index("--output") + 1], ignore_errors=True)
-        done = self.scripts.run(ROOT / "umls_reranker" / "__main__.py", name, *words, cwd=self.folder)
+        done = self.scripts.run(
+            ROOT / "umls_reranker" / "__main__.py", name, *words, cwd=self.folder
+        )
         # monitor tells of an alarm by 1.
-        assert done.code in ((0, 1) if name == "monitor" else (0,)), f"{self.page}: {name} {words}\n{done.err}"
+        assert done.code in ((0, 1) if name == "monitor" else (0,)), (
+            f"{self.page}: {name} {words}\n{done.err}"
+        )
         self.printed += done.out
 
     def bash(self, line):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        environment["PATH"] = os.pathsep.join(
+            [str(Path(sys.executable).parent), environment["PATH"]]
+        )
         line = re.sub(r"\bcurl ", "curl --silent --show-error --fail-with-body ", line)
-        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(
+            ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=240
+        )
         assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
         self.printed += done.stdout
 
@@ -174,7 +208,9 @@ def assert_printed(expected, printed):
         shape = NUMBER.sub("0", " ".join(line))
         values = numbers_in(line)
         alike = [numbers_in(other) for other in lines if NUMBER.sub("0", " ".join(other)) == shape]
-        assert any(value == pytest.approx(values, rel=0.1, abs=0.03) for value in alike), " ".join(line)
+        assert any(value == pytest.approx(values, rel=0.1, abs=0.03) for value in alike), " ".join(
+            line
+        )
 
 
 def numbers_in(words):
@@ -244,10 +280,14 @@ def parse_only(monkeypatch, tmp_path):
 def test_commands_and_code_that_are_not_run_are_well_formed(page, parse_only):
     config = ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
-    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(
+        r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     for block in blocks_of(page)[0]:
         where = f"{page}, line {block.line}"
-        assert block.language in LANGUAGES or block.language.startswith("{"), f"{where}: {block.language!r}"
+        assert block.language in LANGUAGES or block.language.startswith("{"), (
+            f"{where}: {block.language!r}"
+        )
         if block.language == "python":
             compile(block.text, where, "exec")
         for line in commands(block.text) if block.language == "bash" else ():
@@ -269,7 +309,13 @@ def anchors(page):
         if heading := re.match(r"#+ (.*)", line):
             text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading[1])
             slug = re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-")
-            found.add(next(name for name in (slug, *(f"{slug}-{n}" for n in range(1, 99))) if name not in found))
+            found.add(
+                next(
+                    name
+                    for name in (slug, *(f"{slug}-{n}" for n in range(1, 99)))
+                    if name not in found
+                )
+            )
     return found
 
 
@@ -284,6 +330,8 @@ def leads_somewhere(page, link):
 @pytest.mark.parametrize("page", LINKED)
 def test_links_lead_somewhere(page):
     text = "\n".join(line for _, line in blocks_of(page)[1])
-    links = [link for link in LINK.findall(re.sub(r"`[^`\n]*`", "", text)) if not re.match(r"\w+:", link)]
+    links = [
+        link for link in LINK.findall(re.sub(r"`[^`\n]*`", "", text)) if not re.match(r"\w+:", link)
+    ]
     broken = [link for link in links if not leads_somewhere(page, link)]
     assert not broken, f"{page}: there is no such file, or no such heading in it: {broken}"

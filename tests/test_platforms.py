@@ -1,4 +1,6 @@
-"""What is missing on macOS (CPU affinity) and on Windows (fcntl, fork) is never asked for without need."""
+"""What is missing on macOS (CPU affinity) and on Windows (fcntl, fork) is never asked for without
+need.
+"""
 
 import os
 import subprocess

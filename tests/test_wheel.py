@@ -1,4 +1,6 @@
-"""What `pip install` provides, outside the checkout: the command, the recipes, the first stage of a run."""
+"""What `pip install` provides, outside the checkout: the command, the recipes, the first stage of a
+run.
+"""
 
 import os
 import shutil
@@ -16,8 +18,12 @@ INSTALLED = ("umls_reranker", "scripts", "recipes", "accelerate_configs")
 
 
 def run(*words, cwd):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, timeout=900, cwd=cwd)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    return subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, env=environment, timeout=900, cwd=cwd
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,9 @@ def test_the_commands_are_there_after_pip_install(source, environment):
     folder, site, empty = environment
     command = folder / "bin" / "umls-reranker"
     for name in INSTALLED:
-        files = {path.relative_to(source): path.read_bytes() for path in (source / name).rglob("*.*")}
+        files = {
+            path.relative_to(source): path.read_bytes() for path in (source / name).rglob("*.*")
+        }
         within = site if name == "umls_reranker" else site / "umls_reranker"
         assert files == {path: (within / path).read_bytes() for path in files}
     refused = run(command, "quickstart", "--seed", "-1", cwd=empty)
@@ -62,4 +70,6 @@ def test_the_commands_are_there_after_pip_install(source, environment):
     assert (empty / "runs" / "quickstart" / "mentions" / "manifest.json").is_file()
     for words in ([command], [folder / "bin" / "python", "-m", "umls_reranker"]):
         helped = run(*words, "serve", "--help", cwd=empty)
-        assert helped.returncode == 0 and helped.stdout.startswith("usage: umls-reranker serve "), helped.stderr
+        assert helped.returncode == 0 and helped.stdout.startswith("usage: umls-reranker serve "), (
+            helped.stderr
+        )

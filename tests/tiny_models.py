@@ -1,4 +1,6 @@
-"""Two-layer BERTs with random weights and a character WordPiece tokenizer, saved as ordinary model folders."""
+"""Two-layer BERTs with random weights and a character WordPiece tokenizer, saved as ordinary model
+folders.
+"""
 
 import string
 from pathlib import Path
@@ -14,7 +16,12 @@ VOCABULARY = [
     *(f"##{character}" for character in CHARACTERS),
 ]
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 
 def _tokenizer(folder: Path) -> BertTokenizerFast:
@@ -30,9 +37,21 @@ def tiny_classifier(folder: Path, kind: str) -> Path:
     tokenizer = _tokenizer(folder)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     tokenizer.save_pretrained(folder)
-    sizes = {name: getattr(_config(), name) for name in ("vocab_size", *SIZES)} | {"max_position_embeddings": 130}
-    ids = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
-    own = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0} if kind[0] == "D" else {}
+    sizes = {name: getattr(_config(), name) for name in ("vocab_size", *SIZES)} | {
+        "max_position_embeddings": 130
+    }
+    ids = {
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "cls_token_id": 2,
+        "eos_token_id": 3,
+        "sep_token_id": 3,
+    }
+    own = (
+        {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
+        if kind[0] == "D"
+        else {}
+    )
     config = getattr(transformers, f"{kind}Config")(**sizes, **ids, **own, num_labels=1)
     getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
     return folder
@@ -51,8 +70,12 @@ def tiny_encoder(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_cross_encoder(folder: Path, seed: int = 0, spread: float = 0.5) -> Path:
-    """Save a cross-encoder of one logit; weights with standard deviation `spread` make scores differ visibly."""
+    """Save a cross-encoder of one logit; weights with standard deviation `spread` make scores
+    differ visibly.
+    """
     torch.manual_seed(seed)
     _tokenizer(folder).save_pretrained(folder)
-    BertForSequenceClassification(_config(num_labels=1, initializer_range=spread)).save_pretrained(folder)
+    BertForSequenceClassification(_config(num_labels=1, initializer_range=spread)).save_pretrained(
+        folder
+    )
     return folder

@@ -67,7 +67,9 @@ def tiny_reranker(
     with TemporaryDirectory() as checkpoint:
         if cross_encoder is None:
             cross_encoder = Path(checkpoint)
-            for part in load_base_model(str(tiny_cross_encoder(cross_encoder, seed)), None, template):
+            for part in load_base_model(
+                str(tiny_cross_encoder(cross_encoder, seed)), None, template
+            ):
                 part.save_pretrained(checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         copy_cross_encoder(cross_encoder, folder)
@@ -81,12 +83,19 @@ def tiny_reranker(
 
 
 def without_cross_encoder() -> Calibration:
-    """By equal names and the score ``sapbert_score``; and by names alone where a list has no such score."""
+    """By equal names and the score ``sapbert_score``; and by names alone where a list has no such
+    score.
+    """
     fusion = FeatureFusion({"exact_name": 4.0, "sapbert": 6.0}, {}, 4.0)
     names = FeatureFusion({"exact_name": 4.0}, {}, 2.0)
     models = [
         CalibratedModel(fusion=fusion, thresholds=fit_thresholds()),
-        CalibratedModel(fusion=names, thresholds=fit_thresholds(), missing=("sapbert_score", "cui"), name="names"),
+        CalibratedModel(
+            fusion=names,
+            thresholds=fit_thresholds(),
+            missing=("sapbert_score", "cui"),
+            name="names",
+        ),
     ]
     counts = StringCounts.fit([("cold", "C0009443", ["T047"])])
     return Calibration(models, counts, {"sapbert": ScoreRange(0.2, 1.0)})
@@ -96,7 +105,9 @@ def tiny_reranker_without_cross_encoder(folder: Path) -> Path:
     """As `tiny_reranker`, of scores and names alone; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     origin = Origin("run_name: tiny-lists\nconfidence: 0.95\ntarget_precision: 0.95\n")
-    write_model_files(folder, origin, None, None, without_cross_encoder(), {"split": "labelled", "mentions": 800})
+    write_model_files(
+        folder, origin, None, None, without_cross_encoder(), {"split": "labelled", "mentions": 800}
+    )
     return folder
 
 
@@ -104,4 +115,6 @@ def with_cut() -> Calibration:
     """By cross-encoder and equal names; where a list has an equal name, no other can win."""
     fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 9.0}, {}, 0.0)
     list_fusion = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
-    return Calibration([CalibratedModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())])
+    return Calibration(
+        [CalibratedModel(fusion=fusion, list_fusion=list_fusion, thresholds=fit_thresholds())]
+    )

@@ -1,4 +1,6 @@
-"""A corpus format in one file, registered from outside; as a script it runs prepare_data with it."""
+"""A corpus format in one file, registered from outside; as a script it runs prepare_data with
+it.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""A stand-in for the bi-encoder: counts of hashed letter trigrams, the same for a text whatever is next to it."""
+"""A stand-in for the bi-encoder: counts of hashed letter trigrams, the same for a text whatever is
+next to it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class TrigramEncoder:
         self.identity = {"model": name, "revision": None, "pooling": "mean", "max_length": 64}
         self.asked: Counter[str] = Counter()
 
-    def encode(self, texts: Sequence[str], *, token_budget: int | None = None, desc: str | None = None) -> np.ndarray:
+    def encode(
+        self, texts: Sequence[str], *, token_budget: int | None = None, desc: str | None = None
+    ) -> np.ndarray:
         self.asked.update(texts)
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         for row, text in enumerate(texts):
@@ -45,7 +49,10 @@ HIERARCHY = TypeHierarchy(
 
 def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> ConceptTable:
     """Write CUI -> (types separated by blanks, names) and open it."""
-    rows = [Concept(cui, names[0], tuple(names[1:]), tuple(types.split())) for cui, (types, names) in concepts.items()]
+    rows = [
+        Concept(cui, names[0], tuple(names[1:]), tuple(types.split()))
+        for cui, (types, names) in concepts.items()
+    ]
     write_concepts(concept_table(rows), HIERARCHY, path)
     return ConceptTable.load(path)
 
@@ -53,13 +60,29 @@ def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> Con
 def toy_concepts(path: Path) -> ConceptTable:
     """Rows: 0 common cold, 1 cold temperature, 2 heart."""
     names = {"C0000001": ("T3", ["common cold", "Cold", "head-cold"])}
-    names |= {"C0000002": ("T1", ["cold temperature", "cold"]), "C0000003": ("T4", ["heart", "cardiac organ"])}
+    names |= {
+        "C0000002": ("T1", ["cold temperature", "cold"]),
+        "C0000003": ("T4", ["heart", "cardiac organ"]),
+    }
     return make_concepts(path, names)
 
 
 def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
     """Some concepts with dozens of names, and many names that several concepts share."""
-    words = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "1"]
+    words = [
+        "heart",
+        "Liver",
+        "skin",
+        "acute",
+        "chronic",
+        "pain",
+        "failure",
+        "cold",
+        "left",
+        "upper-lobe",
+        "II",
+        "1",
+    ]
     draw = np.random.default_rng(seed)
     concepts = {}
     for number in range(count):
@@ -76,7 +99,9 @@ def encode_names(concepts: ConceptTable, encoder: TrigramEncoder, folder: Path) 
     return vectors
 
 
-def build_index(concepts: ConceptTable, encoder: TrigramEncoder, path: Path, **settings) -> NameIndex:
+def build_index(
+    concepts: ConceptTable, encoder: TrigramEncoder, path: Path, **settings
+) -> NameIndex:
     """Encode the names next to `path`, and write a `NameIndex` with these settings into it."""
     path.mkdir(exist_ok=True)
     vectors = encode_names(concepts, encoder, path.with_name(f"{path.name}-vectors"))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Pack what `run.py` needs into one archive: the package, real pairs, and a model's weights in float16.
+"""Pack what `run.py` needs into one archive: the package, real pairs, and a model's weights in
+float16.
 
 python benchmarks/gpu/pack.py gpu.tar.gz --pairs runs/quickstart/pairs
 """
@@ -16,10 +17,14 @@ COLUMNS = ("mention_id", "mention", "name", "label", "weight")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("archive", type=Path, help="the file to write, .tar.gz")
     parser.add_argument("--pairs", type=Path, required=True, help="pairs folder of a run")
-    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="an encoder (BERT)")
+    parser.add_argument(
+        "--model", default="sentence-transformers/all-MiniLM-L6-v2", help="an encoder (BERT)"
+    )
     arguments = parser.parse_args()
     import torch
     from datasets import Dataset

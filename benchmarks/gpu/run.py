@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Measure training and scoring on one GPU, in under ten minutes and without the internet; writes Markdown.
+"""Measure training and scoring on one GPU, in under ten minutes and without the internet; writes
+Markdown.
 
     python run.py                                    # in the unpacked archive of pack.py
     python run.py --device cpu --quick               # in small, on a processor
 
-It needs torch, transformers, accelerate, numpy and safetensors. What else is compared is left out, and named, where
-sentence-transformers is not installed.
+It needs torch, transformers, accelerate, numpy and safetensors. What else is compared is left out,
+and named, where sentence-transformers is not installed.
 """
 
 import argparse
@@ -24,13 +25,22 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "UMLS_RERANKER_PROGRESS": "0"}
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "UMLS_RERANKER_PROGRESS": "0",
+}
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, TrainerCallback
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    TrainerCallback,
+)
 from transformers import BertForSequenceClassification as Bert
 
 from umls_reranker.core.devices import resolve_device, resolve_dtype
@@ -66,7 +76,12 @@ QUICK = SimpleNamespace(
     warm_up=2,
     batches=(4, 8),
     batch_steps=3,
-    bert={"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128},
+    bert={
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+    },
     pairs=500,
     budgets=(512, 2_048),
     repeats=3,
@@ -74,12 +89,28 @@ QUICK = SimpleNamespace(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to check that everything runs")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data", help="folder of model and pairs")
-    parser.add_argument("--output", type=Path, default=Path("gpu.md"), help="Markdown file to write (default: gpu.md)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="sections to run")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, to check that everything runs"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(__file__).parent / "data",
+        help="folder of model and pairs",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("gpu.md"),
+        help="Markdown file to write (default: gpu.md)",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="sections to run"
+    )
     options = parser.parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
@@ -131,7 +162,9 @@ class Bench:
         self.peak = dict.fromkeys(self.precisions, float("nan"))
 
     def machine(self) -> str:
-        place = torch.cuda.get_device_name(self.device) if self.on_gpu else f"{platform.machine()} CPU"
+        place = (
+            torch.cuda.get_device_name(self.device) if self.on_gpu else f"{platform.machine()} CPU"
+        )
         versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
         if self.on_gpu:
             versions += f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
@@ -168,7 +201,10 @@ class Bench:
         """The packed encoder in float32, with a fresh head."""
         torch.manual_seed(13)
         return load_pretrained(
-            AutoModelForSequenceClassification, self.options.data / "model", num_labels=1, dtype="float32"
+            AutoModelForSequenceClassification,
+            self.options.data / "model",
+            num_labels=1,
+            dtype="float32",
         )
 
     def bert_base(self) -> torch.nn.Module:
@@ -177,7 +213,9 @@ class Bench:
         return Bert(BertConfig(vocab_size=len(self.tokenizer), num_labels=1, **self.sizes.bert))
 
     def folder(self, name: str) -> Path:
-        """A model folder for scoring: `bert-base`, or `minilm`, as the training in float32 left it."""
+        """A model folder for scoring: `bert-base`, or `minilm`, as the training in float32 left
+        it.
+        """
         folder = self.scratch / name
         if not folder.exists():
             model = self.bert_base() if name == "bert-base" else self.minilm()
@@ -186,9 +224,13 @@ class Bench:
         return folder
 
     def cross_encoder(self, name: str, precision: str, **options: object) -> PairScorer:
-        return PairScorer.from_folder(self.folder(name), TEMPLATE, str(self.device), precision, **options)
+        return PairScorer.from_folder(
+            self.folder(name), TEMPLATE, str(self.device), precision, **options
+        )
 
-    def trained(self, model: torch.nn.Module, precision: str, steps: int, batch: int, warm_up: int) -> "Watch":
+    def trained(
+        self, model: torch.nn.Module, precision: str, steps: int, batch: int, warm_up: int
+    ) -> "Watch":
         """Train a model, and what was seen of it."""
         arguments = OneGpuArguments(
             output_dir=str(self.scratch / "training"),
@@ -216,7 +258,9 @@ class Bench:
 class Pairs(TokenizedPairs):
     """Pairs, each a list of its own."""
 
-    def __init__(self, columns: dict[str, list], tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, columns: dict[str, list], tokenizer: transformers.PreTrainedTokenizerBase
+    ) -> None:
         encoder = PairEncoder(tokenizer.backend_tokenizer, TEMPLATE)
         self.pairs, _ = encoder.encode(columns["mention"], columns["name"])
         self.offsets = np.arange(len(self.pairs) + 1)
@@ -243,7 +287,9 @@ class Watch(TrainerCallback):
         elif state.global_step == args.max_steps:
             self.bench.wait()
             steps = args.max_steps - self.warm_up
-            self.pairs_per_second = steps * args.train_batch_size / (time.perf_counter() - self.began)
+            self.pairs_per_second = (
+                steps * args.train_batch_size / (time.perf_counter() - self.began)
+            )
 
 
 def row(*cells: object) -> str:
@@ -256,11 +302,17 @@ def header(*titles: str) -> str:
 
 def matrix_weights(model: torch.nn.Module) -> int:
     """Weights of the layers' matrix products."""
-    return sum(w.numel() for name, w in model.named_parameters() if ".layer." in name and w.ndim == 2)
+    return sum(
+        w.numel() for name, w in model.named_parameters() if ".layer." in name and w.ndim == 2
+    )
 
 
-def rate(bench: Bench, model: torch.nn.Module, precision: str, tokens_per_second: float, passes: int) -> list[str]:
-    """TFLOP/s, and their share of the measured peak; `passes` is 1 forward, and 3 with backward. Without padding."""
+def rate(
+    bench: Bench, model: torch.nn.Module, precision: str, tokens_per_second: float, passes: int
+) -> list[str]:
+    """TFLOP/s, and their share of the measured peak; `passes` is 1 forward, and 3 with backward.
+    Without padding.
+    """
     tflops = 2 * passes * matrix_weights(model) * tokens_per_second / 1e12
     return [f"{tflops:.3g}", f"{tflops / bench.peak[precision]:.1%}"]
 
@@ -269,21 +321,34 @@ def peaks(bench: Bench) -> Iterator[str]:
     size = bench.sizes.matrix
     yield header("product of two square matrices", "size", "TFLOP/s")
     for precision in bench.precisions:
-        left, right = torch.randn(2, size, size, device=bench.device, dtype=getattr(torch, precision)).unbind()
-        bench.peak[precision] = 2 * size**3 / bench.seconds(partial(torch.mm, left, right), 10) / 1e12
+        left, right = torch.randn(
+            2, size, size, device=bench.device, dtype=getattr(torch, precision)
+        ).unbind()
+        bench.peak[precision] = (
+            2 * size**3 / bench.seconds(partial(torch.mm, left, right), 10) / 1e12
+        )
         yield row(precision, f"{size:,}", f"{bench.peak[precision]:.3g}")
 
 
 def training(bench: Bench) -> Iterator[str]:
     """MiniLM on real pairs in each precision; the one of float32 is what is scored later."""
     sizes = bench.sizes
-    titles = ("first loss", "last loss", "difference, max", "on average", "skipped steps", "pairs/s")
+    titles = (
+        "first loss",
+        "last loss",
+        "difference, max",
+        "on average",
+        "skipped steps",
+        "pairs/s",
+    )
     yield header(f"MiniLM, batches of {sizes.batch}", *titles)
     reference = None
     for precision in bench.precisions:
         model = bench.minilm()
         watch = bench.trained(model, precision, sizes.steps, sizes.batch, sizes.warm_up)
-        logged = np.array([entry["loss"] for entry in watch.trainer.state.log_history if "loss" in entry])
+        logged = np.array(
+            [entry["loss"] for entry in watch.trainer.state.log_history if "loss" in entry]
+        )
         reference = logged if reference is None else reference
         apart = np.abs(logged - reference)
         figures = [f"{x:.4f}" for x in (logged[0], logged[-1], apart.max(), apart.mean())]
@@ -291,34 +356,62 @@ def training(bench: Bench) -> Iterator[str]:
         if precision == "float32":
             model.save_pretrained(bench.scratch / "minilm")
             bench.tokenizer.save_pretrained(bench.scratch / "minilm")
-    yield f"\nA loss is the mean of {sizes.steps // 10} steps; it differs from that of float32 at the same steps."
+    yield (
+        f"\nA loss is the mean of {sizes.steps // 10} steps; it differs from that of float32 at "
+        "the same steps."
+    )
     yield "" if bench.on_gpu else "\nNot measured: float16, which trains on a GPU alone."
 
 
 def throughput(bench: Bench) -> Iterator[str]:
     sizes = bench.sizes
     tokens = bench.pairs.pairs.lengths.mean()
-    yield header("training", "precision", "batch", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
+    yield header(
+        "training", "precision", "batch", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB"
+    )
     for name, make in {"MiniLM": bench.minilm, "BERT-base": bench.bert_base}.items():
         for precision in bench.precisions:
             for batch in sizes.batches:
                 bench.memory()
                 model = make()
-                watch = bench.trained(model, precision, sizes.batch_steps, batch, sizes.batch_steps // 3)
+                watch = bench.trained(
+                    model, precision, sizes.batch_steps, batch, sizes.batch_steps // 3
+                )
                 figures = rate(bench, model, precision, watch.pairs_per_second * tokens, passes=3)
-                yield row(name, precision, batch, f"{watch.pairs_per_second:,.0f}", *figures, bench.memory())
+                yield row(
+                    name,
+                    precision,
+                    batch,
+                    f"{watch.pairs_per_second:,.0f}",
+                    *figures,
+                    bench.memory(),
+                )
                 del watch, model
     if not all(map(importlib.util.find_spec, ("sentence_transformers", "datasets"))):
-        yield "\nNot measured: training by sentence-transformers, which needs it and datasets installed."
+        yield (
+            "\nNot measured: training by sentence-transformers, which needs it and datasets "
+            "installed."
+        )
         return
     speed = their_training(bench)
     figures = rate(bench, bench.minilm(), bench.usual, speed * tokens, passes=3)
-    yield row("MiniLM, sentence-transformers", bench.usual, sizes.batches[0], f"{speed:,.0f}", *figures, "")
+    yield row(
+        "MiniLM, sentence-transformers",
+        bench.usual,
+        sizes.batches[0],
+        f"{speed:,.0f}",
+        *figures,
+        "",
+    )
 
 
 def their_training(bench: Bench) -> float:
     from datasets import Dataset
-    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     sizes = bench.sizes
@@ -335,7 +428,9 @@ def their_training(bench: Bench) -> float:
         disable_tqdm=True,
     )
     texts = Dataset.from_dict({name: bench.columns[name] for name in ("mention", "name", "label")})
-    trainer = CrossEncoderTrainer(model, arguments, train_dataset=texts, loss=BinaryCrossEntropyLoss(model))
+    trainer = CrossEncoderTrainer(
+        model, arguments, train_dataset=texts, loss=BinaryCrossEntropyLoss(model)
+    )
     watch = Watch(bench, trainer, sizes.batch_steps // 3)
     trainer.add_callback(watch)
     trainer.train()
@@ -357,7 +452,9 @@ def scoring(bench: Bench) -> Iterator[str]:
 
     def score(cross_encoder: PairScorer, rounds: int = 2) -> float:
         def run() -> None:
-            cross_encoder.encoder = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE)  # nothing is cached yet
+            cross_encoder.encoder = PairEncoder(
+                bench.tokenizer.backend_tokenizer, TEMPLATE
+            )  # nothing is cached yet
             cross_encoder.score(*texts)
 
         return len(texts[0]) / bench.seconds(run, rounds)
@@ -365,9 +462,19 @@ def scoring(bench: Bench) -> Iterator[str]:
     encoded, _ = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts)
     tokens = encoded.lengths.mean()
     alone = bench.seconds(
-        lambda: PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts)[0].distinct(), 1
+        lambda: (
+            PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts)[0].distinct()
+        ),
+        1,
     )
-    yield header("scoring, tokenizing included", "precision", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
+    yield header(
+        "scoring, tokenizing included",
+        "precision",
+        "pairs/s",
+        "TFLOP/s",
+        "share of peak",
+        "peak memory, GB",
+    )
     for name in ("minilm", "bert-base"):
         model = bench.minilm() if name == "minilm" else bench.bert_base()
         for precision in bench.precisions:
@@ -381,7 +488,9 @@ def scoring(bench: Bench) -> Iterator[str]:
     for budget in bench.sizes.budgets:
         bench.memory()
         speed = score(bench.cross_encoder("bert-base", half, token_budget=budget))
-        yield row(f"bert-base, {budget:,} tokens at once", half, f"{speed:,.0f}", "", "", bench.memory())
+        yield row(
+            f"bert-base, {budget:,} tokens at once", half, f"{speed:,.0f}", "", "", bench.memory()
+        )
     comparable = importlib.util.find_spec("sentence_transformers")
     for name in ("minilm", "bert-base") if comparable else ():
         model = bench.minilm() if name == "minilm" else bench.bert_base()
@@ -391,10 +500,16 @@ def scoring(bench: Bench) -> Iterator[str]:
     names = len(set(texts[1]))
     yield f"\n{len(texts[0]):,} distinct pairs of {tokens:.1f} tokens, {names:,} names; "
     yield f"tokenizing alone: {len(texts[0]) / alone:,.0f} pairs/s."
-    yield "" if comparable else "\nNot measured: scoring by sentence-transformers, which is not installed."
+    yield (
+        ""
+        if comparable
+        else "\nNot measured: scoring by sentence-transformers, which is not installed."
+    )
 
 
-def their_scoring(bench: Bench, name: str, texts: tuple[list[str], list[str]]) -> Callable[[], object]:
+def their_scoring(
+    bench: Bench, name: str, texts: tuple[list[str], list[str]]
+) -> Callable[[], object]:
     from sentence_transformers import CrossEncoder
 
     options = {"device": str(bench.device), "model_kwargs": {"dtype": bench.usual}}
@@ -406,13 +521,17 @@ def their_scoring(bench: Bench, name: str, texts: tuple[list[str], list[str]]) -
 def agreement(bench: Bench) -> Iterator[str]:
     """Logits of the trained MiniLM over the lists that were mined."""
     texts = [bench.columns[name][:10_000] for name in ("mention", "name")]
-    reference = PairScorer.from_folder(bench.folder("minilm"), TEMPLATE, "cpu", "float32").score(*texts)
+    reference = PairScorer.from_folder(bench.folder("minilm"), TEMPLATE, "cpu", "float32").score(
+        *texts
+    )
     starts = np.flatnonzero(np.diff(bench.columns["mention_id"][:10_000], prepend=-1))
 
     def top(logits: np.ndarray) -> np.ndarray:
         return np.array([of_list.argmax() for of_list in np.split(logits, starts[1:])])
 
-    yield header("logits compared with float32 on the CPU", "on average", "at most", "same top candidate")
+    yield header(
+        "logits compared with float32 on the CPU", "on average", "at most", "same top candidate"
+    )
     for precision in bench.precisions:
         logits = bench.cross_encoder("minilm", precision).score(*texts).logits
         apart = np.abs(logits - reference.logits)
@@ -424,7 +543,13 @@ def agreement(bench: Bench) -> Iterator[str]:
 def one_mention(bench: Bench) -> Iterator[str]:
     names = list(dict.fromkeys(bench.columns["name"]))[:32]
     texts = ([bench.columns["mention"][0]] * len(names), names)
-    yield header("one mention, 32 candidates", "precision", "ms, median", "first call, s", "logit difference, max")
+    yield header(
+        "one mention, 32 candidates",
+        "precision",
+        "ms, median",
+        "first call, s",
+        "logit difference, max",
+    )
     for name in ("minilm", "bert-base"):
         expected = bench.cross_encoder(name, "float32").score(*texts).logits
         for precision in bench.precisions:
@@ -438,7 +563,9 @@ def one_mention(bench: Bench) -> Iterator[str]:
                 logits = cross_encoder.score(*texts).logits
                 taken.append(time.perf_counter() - began)
             apart = np.abs(logits - expected).max()
-            yield row(name, precision, f"{np.median(taken) * 1e3:.2f}", f"{first:.1f}", f"{apart:.1e}")
+            yield row(
+                name, precision, f"{np.median(taken) * 1e3:.2f}", f"{first:.1f}", f"{apart:.1e}"
+            )
 
 
 PARTS: dict[str, Callable[[Bench], Iterator[str]]] = {

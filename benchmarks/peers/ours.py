@@ -4,15 +4,18 @@
     python benchmarks/peers/ours.py runs/minilm-medmentions-cpu runs/peers
     python benchmarks/peers/ours.py runs/minilm-medmentions-cpu runs/peers --lists gilda bm25 fuzzy
 
-The first form ranks the run's lists by all that they hold, without the mentions' types, and by names alone. The run's
-model was fitted on the calibration documents, so thresholds are chosen on those of dev.
+The first form ranks the run's lists by all that they hold, without the mentions' types, and by
+names alone. The run's model was fitted on the calibration documents, so thresholds are chosen on
+those of dev.
 
-The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM+WAY/SPLIT.jsonl, and ranks them in three ways:
-+lists, by a model without a cross-encoder that `umls-reranker calibrate --lists` makes of the first `--most`
-calibration lists, which accepts at a precision of 0.90; +lists_no_types, the same without the mentions' types; and
-+model, by the run's model as it is, with thresholds chosen on dev.
+The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM+WAY/SPLIT.jsonl, and ranks
+them in three ways: +lists, by a model without a cross-encoder that
+`umls-reranker calibrate --lists` makes of the first `--most` calibration lists, which accepts at a
+precision of 0.90; +lists_no_types, the same without the mentions' types; and +model, by the run's
+model as it is, with thresholds chosen on dev.
 
-With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is written.
+With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is
+written.
 """
 
 import argparse
@@ -31,23 +34,36 @@ OWN_INPUTS = ("types", "context", "training mentions")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="run folder with a model")
     parser.add_argument("export", type=Path, help="folder that export.py wrote from it")
-    parser.add_argument("--lists", nargs="+", metavar="SYSTEM", help="systems whose candidates are ranked")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ways of ranking them (default: all)")
     parser.add_argument(
-        "--most", type=int, default=5_000, help="number of calibration lists to fit on, or mentions to time"
+        "--lists", nargs="+", metavar="SYSTEM", help="systems whose candidates are ranked"
+    )
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=WAYS, help="ways of ranking them (default: all)"
+    )
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=5_000,
+        help="number of calibration lists to fit on, or mentions to time",
     )
     parser.add_argument("--turns", action="store_true", help="time the run's linker when asked to")
     arguments = parser.parse_args()
     if arguments.turns:
-        take_turns(linker_of(arguments.run), Export(arguments.export).mentions("test"), arguments.most)
+        take_turns(
+            linker_of(arguments.run), Export(arguments.export).mentions("test"), arguments.most
+        )
     elif not arguments.lists:
         rank_own(arguments.run, Export(arguments.export))
     for system in arguments.lists or ():
         for way in arguments.ways:
-            rank_lists(system, way, arguments.run / "model", Export(arguments.export), arguments.most)
+            rank_lists(
+                system, way, arguments.run / "model", Export(arguments.export), arguments.most
+            )
 
 
 def linker_of(run: Path) -> Link:
@@ -72,7 +88,9 @@ def rank_own(run: Path, export: Export) -> None:
     preferred = {concept.cui: concept.name for concept in export.concepts()}
     for split in ("dev", "test"):
         whole = export.scratch("own") / f"{split}.jsonl"
-        umls_reranker("rerank", run / "model", run / "lists" / f"{split}.arrow", whole, "--overwrite")
+        umls_reranker(
+            "rerank", run / "model", run / "lists" / f"{split}.arrow", whole, "--overwrite"
+        )
         rows = [*read_rows(whole)]
         # The lists of a run lack what its dictionary knows.
         for row in rows:
@@ -82,10 +100,15 @@ def rank_own(run: Path, export: Export) -> None:
             "ours": rows,
             "ours_no_type": [row | {"entity_type": None} for row in rows],
             "ours_names": [
-                row | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]} for row in rows
+                row
+                | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]}
+                for row in rows
             ],
         }.items():
-            write_rows(export.folder / "rows" / name / f"{split}.jsonl", ranked(run / "model", changed, export))
+            write_rows(
+                export.folder / "rows" / name / f"{split}.jsonl",
+                ranked(run / "model", changed, export),
+            )
             inputs = [one for one in OWN_INPUTS if name != "ours_no_type" or one != "types"]
             write_facts(export.folder / "rows" / name, inputs, "dev")
 
@@ -99,14 +122,18 @@ def rank_lists(system: str, way: str, model: Path, export: Export, most: int) ->
     for split in ("dev", "calibration", "test"):
         if (export.folder / "rows" / system / f"{split}.jsonl").exists():
             rows = labelled_lists(system, split, export, has_types)
-            write_rows(lists / f"{split}.jsonl", islice(rows, most if split == "calibration" else None))
+            write_rows(
+                lists / f"{split}.jsonl", islice(rows, most if split == "calibration" else None)
+            )
     if is_fitted:
         model = export.scratch("calibrated") / "model"
         shutil.rmtree(model, ignore_errors=True)
         words = ("--lists", lists / "calibration.jsonl", "--accept_precision", ACCEPTED)
         umls_reranker("calibrate", *words, "--output", model)
     for split in ("test",) if is_fitted else ("dev", "test"):
-        write_rows(folder / f"{split}.jsonl", ranked(model, read_rows(lists / f"{split}.jsonl"), export))
+        write_rows(
+            folder / f"{split}.jsonl", ranked(model, read_rows(lists / f"{split}.jsonl"), export)
+        )
     inputs = next(read_rows(export.folder / "rows" / system / "facts.json"))["inputs"]
     if is_fitted:
         inputs = [*inputs, *(["types"] if has_types else []), "calibration mentions"]
@@ -116,7 +143,9 @@ def rank_lists(system: str, way: str, model: Path, export: Export, most: int) ->
 
 
 def umls_reranker(*words: Any) -> None:
-    subprocess.run([sys.executable, "-m", "umls_reranker", *map(str, words)], check=True, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, "-m", "umls_reranker", *map(str, words)], check=True, stdout=sys.stderr
+    )
 
 
 def ranked(model: Path, rows: Iterable[dict[str, Any]], export: Export) -> Iterator[dict[str, Any]]:
@@ -133,8 +162,12 @@ def ranked(model: Path, rows: Iterable[dict[str, Any]], export: Export) -> Itera
         }
 
 
-def labelled_lists(system: str, split: str, export: Export, with_types: bool) -> Iterator[dict[str, Any]]:
-    """A peer's rows as the rows that `umls-reranker calibrate --lists` reads, with the mentions' types or without."""
+def labelled_lists(
+    system: str, split: str, export: Export, with_types: bool
+) -> Iterator[dict[str, Any]]:
+    """A peer's rows as the rows that `umls-reranker calibrate --lists` reads, with the mentions'
+    types or without.
+    """
     concepts = {concept.cui: concept for concept in export.concepts()}
     mentions = {mention.mention_id: mention for mention in export.mentions(split)}
     for row in read_rows(export.folder / "rows" / system / f"{split}.jsonl"):
@@ -161,7 +194,9 @@ def labelled_lists(system: str, split: str, export: Export, with_types: bool) ->
 
 
 def write_facts(folder: Path, inputs: Iterable[str], chosen_on: str | None) -> None:
-    write_rows(folder / "facts.json", [{"inputs": [*inputs], "deviations": [], "chosen_on": chosen_on}])
+    write_rows(
+        folder / "facts.json", [{"inputs": [*inputs], "deviations": [], "chosen_on": chosen_on}]
+    )
 
 
 if __name__ == "__main__":

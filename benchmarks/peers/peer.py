@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Link the mentions of an export with one system, inside its own environment, and write what it answers.
+"""Link the mentions of an export with one system, inside its own environment, and write what it
+answers.
 
     .venv-peers/gilda/bin/python benchmarks/peers/peer.py gilda runs/peers
 
-`export.py` made the folder. Reads only it, needs only the standard library and the system's own packages, and writes
-EXPORT/rows/SYSTEM/SPLIT.jsonl, a row a mention with its ranked CUIs, and facts.json with what that took. Thresholds
-are chosen on the calibration split, so a system may be trained on the split train alone. With --turns it writes
-nothing and links when `speed.py` asks.
+`export.py` made the folder. Reads only it, needs only the standard library and the system's own
+packages, and writes EXPORT/rows/SYSTEM/SPLIT.jsonl, a row a mention with its ranked CUIs, and
+facts.json with what that took. Thresholds are chosen on the calibration split, so a system may be
+trained on the split train alone. With --turns it writes nothing and links when `speed.py` asks.
 
 A system is a module of systems/ with
 
@@ -55,8 +56,8 @@ class Mention(NamedTuple):
     Attributes:
         mention_id: number in its split.
         start, end: of `text` in the document.
-        text: as written. mention: with abbreviations that the document defines replaced by their long form, which is
-            what ours reads.
+        text: as written. mention: with abbreviations that the document defines replaced by their
+            long form, which is what ours reads.
         left, right: about 125 characters of the text around it.
         semantic_types: that the annotators gave, such as T047.
         cui: gold concept; None where it is to be answered.
@@ -77,7 +78,9 @@ class Mention(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A concept, the system's own score, higher is better, and the name that matched, where it has one."""
+    """A concept, the system's own score, higher is better, and the name that matched, where it has
+    one.
+    """
 
     cui: str
     score: float
@@ -95,7 +98,9 @@ class Export:
 
     @property
     def umls_dir(self) -> Path:
-        """The dictionary in Rich Release Format: MRCONSO.RRF and MRSTY.RRF, with the same names as `concepts`."""
+        """The dictionary in Rich Release Format: MRCONSO.RRF and MRSTY.RRF, with the same names as
+        `concepts`.
+        """
         return self.folder / "META"
 
     def concepts(self) -> Iterator[Concept]:
@@ -107,12 +112,16 @@ class Export:
         return (Mention(**row) for row in read_rows(self.folder / f"{split}.jsonl"))
 
     def documents(self, *splits: str) -> dict[str, str]:
-        """Text by id of the documents of some splits, or of all; `Mention.start` counts its characters."""
+        """Text by id of the documents of some splits, or of all; `Mention.start` counts its
+        characters.
+        """
         rows = read_rows(self.folder / "documents.jsonl")
         return {row["doc_id"]: row["text"] for row in rows if not splits or row["split"] in splits}
 
     def pairs(self) -> Iterator[dict[str, Any]]:
-        """``mention_id``, ``mention``, ``name`` and ``label``, 1 for the gold concept; those of a mention follow."""
+        """``mention_id``, ``mention``, ``name`` and ``label``, 1 for the gold concept; those of a
+        mention follow.
+        """
         return read_rows(self.folder / "pairs.jsonl")
 
     def scratch(self, name: str) -> Path:
@@ -138,9 +147,13 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def answers(link: Link, mentions: Iterable[Mention], batch: int) -> Iterator[dict[str, Any]]:
-    """The rows of a split: candidates best first, each concept once, and the seconds of a mention of its batch."""
+    """The rows of a split: candidates best first, each concept once, and the seconds of a mention
+    of its batch.
+    """
     iterator = iter(mentions)
-    while hidden := [mention._replace(cui=None, in_dictionary=None) for mention in islice(iterator, batch)]:
+    while hidden := [
+        mention._replace(cui=None, in_dictionary=None) for mention in islice(iterator, batch)
+    ]:
         began = time.perf_counter()
         linked = [list(candidates) for candidates in link(hidden)]
         seconds = (time.perf_counter() - began) / len(hidden)
@@ -171,17 +184,27 @@ def take_turns(link: Link, mentions: Iterable[Mention], most: int) -> None:
 
 def peak_memory_mb() -> float:
     # In KiB on Linux, in bytes on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024)
+        / 1e6
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("system", help="a module of systems/")
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
     parser.add_argument("--splits", nargs="+", default=["dev", "calibration", "test"])
     parser.add_argument("--most", type=int, help="mentions to link per split (default: all)")
-    parser.add_argument("--most_calibration", type=int, help="mentions to link of the calibration split")
-    parser.add_argument("--turns", action="store_true", help="time test mentions when asked to, and write nothing")
+    parser.add_argument(
+        "--most_calibration", type=int, help="mentions to link of the calibration split"
+    )
+    parser.add_argument(
+        "--turns", action="store_true", help="time test mentions when asked to, and write nothing"
+    )
     arguments = parser.parse_args()
     system = importlib.import_module(f"systems.{arguments.system}")
     export = Export(arguments.export)
@@ -194,7 +217,8 @@ def main() -> None:
     facts = {
         "inputs": list(system.INPUTS),
         "deviations": list(system.DEVIATIONS),
-        "versions": {name: version(name) for name in system.PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in system.PACKAGES}
+        | {"python": platform.python_version()},
         "setup_seconds": time.perf_counter() - began,
     } | json.loads((Path(sys.prefix) / "installed.json").read_text(encoding="utf-8"))
     for split in arguments.splits:

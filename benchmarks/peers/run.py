@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Install each system of systems/ in an environment of its own, say what cannot be installed, and run the rest.
+"""Install each system of systems/ in an environment of its own, say what cannot be installed, and
+run the rest.
 
     python benchmarks/peers/run.py runs/peers [SYSTEM ...]
 
 Environments are .venv-peers/ENVIRONMENT, of the packages in systems/ENVIRONMENT.txt, then those in
-systems/ENVIRONMENT.no_deps.txt without what they require. A first line `# python3.11` names the interpreter. What is
-installed, or linked already, stays; one system runs at a time, with further options as of peer.py. Needs only the
-standard library.
+systems/ENVIRONMENT.no_deps.txt without what they require. A first line `# python3.11` names the
+interpreter. What is installed, or linked already, stays; one system runs at a time, with further
+options as of peer.py. Needs only the standard library.
 """
 
 import argparse
@@ -22,7 +23,9 @@ ENVIRONMENTS = HERE.parents[1] / ".venv-peers"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
     parser.add_argument("systems", nargs="*", help="modules of systems/ (default: all)")
     parser.add_argument("--install_only", action="store_true")
@@ -30,7 +33,10 @@ def main() -> None:
     for name in arguments.systems or sorted(path.stem for path in (HERE / "systems").glob("*.py")):
         try:
             python = installed(importlib.import_module(f"systems.{name}").ENVIRONMENT)
-            if not arguments.install_only and not (arguments.export / "rows" / name / "facts.json").exists():
+            if (
+                not arguments.install_only
+                and not (arguments.export / "rows" / name / "facts.json").exists()
+            ):
                 run(python, HERE / "peer.py", name, arguments.export, *options)
                 print(f"{name}: linked", flush=True)
         except (subprocess.CalledProcessError, FileNotFoundError) as error:
@@ -38,7 +44,9 @@ def main() -> None:
 
 
 def installed(name: str) -> Path:
-    """The Python of an environment, which is made if it is not there; installed.json has its seconds and size."""
+    """The Python of an environment, which is made if it is not there; installed.json has its
+    seconds and size.
+    """
     folder = ENVIRONMENTS / name
     python = folder / "bin" / "python"
     facts = folder / "installed.json"
@@ -47,7 +55,13 @@ def installed(name: str) -> Path:
     requirements = HERE / "systems" / f"{name}.txt"
     first = requirements.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
     began = time.perf_counter()
-    run(first if first.startswith("python") and "=" not in first else sys.executable, "-m", "venv", "--clear", folder)
+    run(
+        first if first.startswith("python") and "=" not in first else sys.executable,
+        "-m",
+        "venv",
+        "--clear",
+        folder,
+    )
     empty = size_mb(folder)
     run(python, "-m", "pip", "install", "--quiet", "--requirement", requirements)
     if (bare := requirements.with_suffix(".no_deps.txt")).exists():

@@ -1,13 +1,15 @@
 #!/usr/bin/env python
-"""The table of all systems that linked an export: what they get right, how sure they can be of it, and what it costs.
+"""The table of all systems that linked an export: what they get right, how sure they can be of it,
+and what it costs.
 
     python benchmarks/peers/table.py runs/peers
 
-Reads EXPORT/rows. Ties in a score are broken against the system: the gold concept ranks behind every candidate with
-the same score. "At precision" answers the mentions whose top candidate has a score of at least a threshold, the one
-with the largest share at this precision on the calibration documents (those of dev for a model fitted on these), and
-is measured on the test documents; models made of lists have such a threshold themselves, cross-fitted. Intervals are
-95 %, by document; differences are paired. Prints Markdown.
+Reads EXPORT/rows. Ties in a score are broken against the system: the gold concept ranks behind
+every candidate with the same score. "At precision" answers the mentions whose top candidate has a
+score of at least a threshold, the one with the largest share at this precision on the calibration
+documents (those of dev for a model fitted on these), and is measured on the test documents; models
+made of lists have such a threshold themselves, cross-fitted. Intervals are 95 %, by document;
+differences are paired. Prints Markdown.
 """
 
 import argparse
@@ -49,7 +51,8 @@ class Answers(NamedTuple):
     """What a system answers for the n mentions of a split.
 
     Attributes:
-        ranks: (n,) of the gold concept, 0 is the top, -1 if missing; behind all candidates with its score.
+        ranks: (n,) of the gold concept, 0 is the top, -1 if missing; behind all candidates with its
+            score.
         listed: (n,) bool, whether the candidate that comes first is the gold concept.
         score: (n,) of the top candidate, -inf without candidates.
         documents: (n,) ids. in_dictionary: (n,) bool.
@@ -68,7 +71,9 @@ class Answers(NamedTuple):
         return self.ranks == 0
 
 
-def answers(rows: Sequence[Mapping[str, Any]], mentions: Mapping[int, Mapping[str, Any]]) -> Answers:
+def answers(
+    rows: Sequence[Mapping[str, Any]], mentions: Mapping[int, Mapping[str, Any]]
+) -> Answers:
     """Judge the rows of a split by its mentions, id -> mention."""
     answered = []
     for row in rows:
@@ -88,11 +93,15 @@ def answers(rows: Sequence[Mapping[str, Any]], mentions: Mapping[int, Mapping[st
             "accepted": row.get("accepted"),
         }
         answered.append(answer)
-    return Answers(**{name: np.array([answer[name] for answer in answered]) for name in Answers._fields})
+    return Answers(
+        **{name: np.array([answer[name] for answer in answered]) for name in Answers._fields}
+    )
 
 
 def threshold_at(score: np.ndarray, correct: np.ndarray, precision: float) -> float:
-    """The score from which on answers are the most at this precision; inf if none are. Arguments are (n,)."""
+    """The score from which on answers are the most at this precision; inf if none are. Arguments
+    are (n,).
+    """
     order = np.argsort(-score, kind="stable")
     ranked = score[order]
     is_precise = np.cumsum(correct[order]) >= precision * np.arange(1, len(order) + 1)
@@ -112,7 +121,8 @@ def quality(
     """The cells of a system in the table of what it gets right.
 
     Args:
-        chosen_on: its answers for the documents that thresholds are chosen on; without them, `test.accepted` counts.
+        chosen_on: its answers for the documents that thresholds are chosen on; without them,
+            `test.accepted` counts.
         ours: those that it is compared with, for the same mentions.
         before: those of the system whose candidates it ranks, of which the order counts.
     """
@@ -125,7 +135,9 @@ def quality(
 
     def points_over(correct: np.ndarray) -> str:
         # Not `ratio` itself, whose intervals at 0 and 1 are those of a share.
-        difference = documents.measure([test.correct * 1 - correct, every], lambda sums: ratio(sums))
+        difference = documents.measure(
+            [test.correct * 1 - correct, every], lambda sums: ratio(sums)
+        )
         return f"{100 * difference['value']:+.1f} ({interval(difference, separator=' to ')})"
 
     known = test.in_dictionary
@@ -172,19 +184,29 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
     def at(coverage: float, precision: float) -> str:
         return f"{40 + 400 * coverage:.1f},{310 - 700 * (max(precision, LOWEST) - LOWEST):.1f}"
 
-    parts = ["<style>svg { color: #1b1f24; } @media (prefers-color-scheme: dark) { svg { color: #e6eaef; } }</style>"]
+    parts = [
+        "<style>svg { color: #1b1f24; } @media (prefers-color-scheme: dark) { svg { color: "
+        "#e6eaef; } }</style>"
+    ]
     for tenth in range(6, 11):
         x, y = at(0, tenth / 10).split(",")
         parts.append(
-            f'<path d="M{x},{y}H440" stroke="currentColor" opacity=".15"/><text x="4" y="{y}">{tenth}0 %</text>'
+            f'<path d="M{x},{y}H440" stroke="currentColor" opacity=".15"/><text x="4" '
+            f'y="{y}">{tenth}0 %</text>'
         )
     labels = []
     for number, (name, curve) in reversed([*enumerate(curves.items())]):
-        points = [pair for pair in zip(curve["coverage"], curve["precision"], strict=True) if pair[0] > 0.02]
+        points = [
+            pair
+            for pair in zip(curve["coverage"], curve["precision"], strict=True)
+            if pair[0] > 0.02
+        ]
         color = f"hsl({25 + 40 * number}, 60%, 45%)" if number else "#0066a6"
         width = 1.5 if number else 3
         line = " ".join(at(*pair) for pair in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>')
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width}"/>'
+        )
         system, _, ranked = name.partition("+")
         title = TITLES.get(system, system) + (", reranked" if ranked else "")
         labels.append((float(line.rpartition(",")[2]), color, title))
@@ -196,23 +218,39 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
     if certified:
         x, y = at(*certified).split(",")
         parts.append(
-            f'<circle cx="{x}" cy="{y}" r="5" fill="#0066a6"/><text x="{x}" y="{float(y) - 9}">certified</text>'
+            f'<circle cx="{x}" cy="{y}" r="5" fill="#0066a6"/><text x="{x}" '
+            f'y="{float(y) - 9}">certified</text>'
         )
-    parts += [f'<text x="{30 + 4 * share}" y="326">{share} %</text>' for share in (0, 25, 50, 75, 100)]
-    parts.append('<text x="40" y="345">share of mentions answered; precision of the answers upward</text>')
+    parts += [
+        f'<text x="{30 + 4 * share}" y="326">{share} %</text>' for share in (0, 25, 50, 75, 100)
+    ]
+    parts.append(
+        '<text x="40" y="345">share of mentions answered; precision of the answers upward</text>'
+    )
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 580 350" font-family="sans-serif" font-size="12" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 580 350" font-family="sans-serif" '
+        'font-size="12" '
         'fill="currentColor">\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
-    parser.add_argument("systems", nargs="*", help="folders of EXPORT/rows, in the order of the table (default: all)")
+    parser.add_argument(
+        "systems",
+        nargs="*",
+        help="folders of EXPORT/rows, in the order of the table (default: all)",
+    )
     parser.add_argument("--ours", default="ours", help="the one that others are compared with")
-    parser.add_argument("--picture", type=Path, help="SVG file to write: precision against coverage on test")
-    parser.add_argument("--certified", nargs=2, type=float, default=(), help="a point of it: coverage and precision")
+    parser.add_argument(
+        "--picture", type=Path, help="SVG file to write: precision against coverage on test"
+    )
+    parser.add_argument(
+        "--certified", nargs=2, type=float, default=(), help="a point of it: coverage and precision"
+    )
     arguments = parser.parse_args()
     from umls_reranker.evaluation.charts import risk_coverage
     from umls_reranker.evaluation.render import markdown_table, number
@@ -231,20 +269,26 @@ def main() -> None:
     costs = []
     notes = []
     curves = {}
-    for name in arguments.systems or sorted(path.parent.name for path in folder.glob("*/facts.json")):
+    for name in arguments.systems or sorted(
+        path.parent.name for path in folder.glob("*/facts.json")
+    ):
         facts = next(read_rows(folder / name / "facts.json"))
         test = ours if ours and name == arguments.ours else of(name)
         ranked, _, is_ours = name.partition("+")
         split = facts.get("chosen_on", "calibration")
         chosen_on = of(name, split) if split else None
         curves[name] = risk_coverage(test.score, test.correct)
-        rows.append(quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"]))
+        rows.append(
+            quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"])
+        )
         if "versions" in facts:
             minutes = [facts.get(key, np.nan) / 60 for key in ("install_seconds", "setup_seconds")]
             sizes = [number(value, 0) for value in (facts["peak_memory_mb"], facts["installed_mb"])]
             costs.append([name, *sizes, *(number(value, 1) for value in minutes)])
             versions = ", ".join(" ".join(pair) for pair in facts["versions"].items())
-            notes.append(f"* **{name}** ({versions}): {'; '.join(facts['deviations']) or 'as documented'}.")
+            notes.append(
+                f"* **{name}** ({versions}): {'; '.join(facts['deviations']) or 'as documented'}."
+            )
     if arguments.picture:
         arguments.picture.write_text(picture(curves, arguments.certified), encoding="utf-8")
     print(markdown_table(QUALITY, rows), markdown_table(COSTS, costs), "\n".join(notes), sep="\n\n")

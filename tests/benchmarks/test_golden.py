@@ -17,7 +17,11 @@ def test_a_number_out_of_its_tolerance_fails_and_a_time_warns(tmp_path, monkeypa
 
     def part(share, milliseconds, tiers):
         return lambda _: iter(
-            [Figure("share", share, 0.1), Figure("ms", milliseconds, 1, is_timing=True), Figure("tiers", tiers, 0)]
+            [
+                Figure("share", share, 0.1),
+                Figure("ms", milliseconds, 1, is_timing=True),
+                Figure("tiers", tiers, 0),
+            ]
         )
 
     assert compare(work, [part(0.5, 3, ["high", "low"])], is_recorded=True)
@@ -35,7 +39,11 @@ def test_a_number_out_of_its_tolerance_fails_and_a_time_warns(tmp_path, monkeypa
 
 def test_the_record_has_numbers_tiers_concept_ids_and_hashes_alone():
     record = json.loads(golden.RECORD.read_text(encoding="utf-8"))
-    texts = {text for one in record.values() if isinstance(one["value"], list) for text in one["value"]}
+    texts = {
+        text for one in record.values() if isinstance(one["value"], list) for text in one["value"]
+    }
     assert all(
-        re.fullmatch("high|medium|low|reject|C[0-9]{7}|[0-9a-f]{64}", text) for text in texts if isinstance(text, str)
+        re.fullmatch("high|medium|low|reject|C[0-9]{7}|[0-9a-f]{64}", text)
+        for text in texts
+        if isinstance(text, str)
     )

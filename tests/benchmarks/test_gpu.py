@@ -1,4 +1,6 @@
-"""The GPU benchmark in small, from its archive, as on a machine that has little more than torch and transformers."""
+"""The GPU benchmark in small, from its archive, as on a machine that has little more than torch and
+transformers.
+"""
 
 import os
 import re

@@ -1,4 +1,6 @@
-"""The rehearsal in small: its synthetic release and corpus are read without a fault, and every stage runs."""
+"""The rehearsal in small: its synthetic release and corpus are read without a fault, and every
+stage runs.
+"""
 
 import subprocess
 import sys
@@ -17,7 +19,9 @@ from rrf_release import write_release  # noqa: E402
 def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path):
     rehearsal = Rehearsal(tmp_path, 0.0005, steps=4)
     write_release(tmp_path / "META", rehearsal.rows, seed=13, relations=9)
-    write_corpus(tmp_path / "META", tmp_path / "corpus", rehearsal.documents, rehearsal.mentions, seed=13)
+    write_corpus(
+        tmp_path / "META", tmp_path / "corpus", rehearsal.documents, rehearsal.mentions, seed=13
+    )
     command = [*map(str, rehearsal.command("prepare_data"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -28,9 +32,24 @@ def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("further", [[], ["--best"]])
 def test_a_thousandth_is_published_and_served(tmp_path, further):
-    words = [ROOT / "benchmarks" / "rehearsal.py", tmp_path, "--scale", "0.001", "--steps", "16", *further]
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
+    words = [
+        ROOT / "benchmarks" / "rehearsal.py",
+        tmp_path,
+        "--scale",
+        "0.001",
+        "--steps",
+        "16",
+        *further,
+    ]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     lines = [line.split(" | ")[0].removeprefix("| ") for line in done.stdout.splitlines()]
-    made = {"publish", "calibrate", "serve, 20 mentions linked by HTTP", "build_index, 2 processes: lists"}
+    made = {
+        "publish",
+        "calibrate",
+        "serve, 20 mentions linked by HTTP",
+        "build_index, 2 processes: lists",
+    }
     assert made <= {*lines}

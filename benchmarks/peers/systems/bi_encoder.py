@@ -1,6 +1,8 @@
-"""sentence-transformers' bi-encoder without training (https://sbert.net/examples/sentence_transformer/applications).
+"""sentence-transformers' bi-encoder without training
+(https://sbert.net/examples/sentence_transformer/applications).
 
-all-MiniLM-L6-v2 from a Python package, its vectors of all names searched exactly by `util.semantic_search`.
+all-MiniLM-L6-v2 from a Python package, its vectors of all names searched exactly by
+`util.semantic_search`.
 """
 
 from peer import Candidate

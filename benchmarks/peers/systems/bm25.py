@@ -1,4 +1,6 @@
-"""bm25s over all names, as people write it themselves (https://bm25s.github.io), with its stemmer and stop words."""
+"""bm25s over all names, as people write it themselves (https://bm25s.github.io), with its stemmer
+and stop words.
+"""
 
 from peer import Candidate
 
@@ -15,7 +17,9 @@ def setup(export):
     import Stemmer
 
     def tokenize(texts):
-        return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+        return bm25s.tokenize(
+            texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False
+        )
 
     names = [(name, concept.cui) for concept in export.concepts() for name in concept.names]
     retriever = bm25s.BM25()
@@ -26,7 +30,9 @@ def setup(export):
         rows, scores = retriever.retrieve(queries, k=NAMES, show_progress=False)
         for hits in zip(rows.tolist(), scores.tolist(), strict=True):
             yield [
-                Candidate(names[row][1], score, names[row][0]) for row, score in zip(*hits, strict=True) if score > 0
+                Candidate(names[row][1], score, names[row][0])
+                for row, score in zip(*hits, strict=True)
+                if score > 0
             ]
 
     return link

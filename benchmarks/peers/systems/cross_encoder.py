@@ -1,7 +1,8 @@
 """sentence-transformers' CrossEncoder, which ranks the candidates of the bi-encoder.
 
-Trained on the pairs that ours is trained on (https://sbert.net/docs/cross_encoder/training_overview.html): by
-`LambdaLoss`, which its documentation calls the best for lists, with the batch size, rate and warm-up of its examples.
+Trained on the pairs that ours is trained on
+(https://sbert.net/docs/cross_encoder/training_overview.html): by `LambdaLoss`, which its
+documentation calls the best for lists, with the batch size, rate and warm-up of its examples.
 """
 
 from itertools import groupby
@@ -13,7 +14,9 @@ from . import bi_encoder
 ENVIRONMENT = "sentence_transformers"
 PACKAGES = bi_encoder.PACKAGES
 INPUTS = ("training mentions",)
-DEVIATIONS = ("fine-tuned from all-MiniLM-L6-v2, because the network of its examples is a download",)
+DEVIATIONS = (
+    "fine-tuned from all-MiniLM-L6-v2, because the network of its examples is a download",
+)
 
 
 def setup(export):
@@ -33,7 +36,8 @@ def setup(export):
             names = dict([*names.items()][:MOST_CANDIDATES])
             scores = model.predict([(mention.mention, name) for name in names.values()])
             yield [
-                Candidate(cui, score, name) for (cui, name), score in zip(names.items(), scores.tolist(), strict=True)
+                Candidate(cui, score, name)
+                for (cui, name), score in zip(names.items(), scores.tolist(), strict=True)
             ]
 
     return link
@@ -68,5 +72,7 @@ def train(export, folder):
         report_to="none",
     )
     loss = losses.LambdaLoss(model)
-    CrossEncoderTrainer(model, settings, train_dataset=Dataset.from_dict(columns), loss=loss).train()
+    CrossEncoderTrainer(
+        model, settings, train_dataset=Dataset.from_dict(columns), loss=loss
+    ).train()
     model.save_pretrained(str(folder))

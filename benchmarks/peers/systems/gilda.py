@@ -1,7 +1,8 @@
 """Gilda's `Grounder` over terms made of the dictionary (https://gilda.readthedocs.io).
 
-A term a name, as `generate_terms` makes them: `normalize` of the text, status "name" for the preferred one and
-"synonym" for the others. Its score weighs how exactly the strings match and the status of the name.
+A term a name, as `generate_terms` makes them: `normalize` of the text, status "name" for the
+preferred one and "synonym" for the others. Its score weighs how exactly the strings match and the
+status of the name.
 """
 
 from peer import Candidate
