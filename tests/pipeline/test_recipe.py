@@ -1,5 +1,6 @@
 """Recipes: types of the fields decide how YAML is read, the command line wins, mistakes are named."""
 
+import os
 import re
 import subprocess
 import sys
@@ -185,6 +186,16 @@ def test_shipped_recipes_load_and_survive_a_round_trip(write, path):
     recipe = load_recipe(path)
     assert recipe.run.run_name == path.parent.name
     assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
+def test_a_recipe_is_written_the_same_whatever_the_hash_seed():
+    code = "from umls_reranker.pipeline.recipe import load_recipe; print(load_recipe('quickstart').to_yaml())"
+    texts = []
+    for seed in "12":
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=240, check=True)
+        texts.append(done.stdout)
+    assert texts[0] == texts[1] != b""
 
 
 def test_unusual_values_survive_a_round_trip(write):

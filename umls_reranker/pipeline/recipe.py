@@ -355,7 +355,7 @@ def read_training(content: Mapping[str, Any], words: Iterable[str], recipe: Path
         add_help=False,
         exit_on_error=False,
     )
-    names = {entry.name for entry in fields(TrainingArguments) if entry.init}
+    names = [entry.name for entry in fields(TrainingArguments) if entry.init]
     parser.set_defaults(**dict.fromkeys(names, UNSET))
     try:
         options, unknown = parser.parse_known_args([*words_of(content), *words])

@@ -150,4 +150,4 @@ class RerankerTrainingArguments(OneGpuArguments):
         super().__post_init__()
 
 
-OWN_FIELDS = {*RerankerTrainingArguments.__annotations__}
+OWN_FIELDS = tuple(RerankerTrainingArguments.__annotations__)
