@@ -364,3 +364,20 @@ def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_
     assert whole.fusion.weights == pytest.approx(part.fusion.weights)
     parameters = part.calibrator.to_dict()["parameters"]
     assert whole.calibrator.to_dict()["parameters"] == pytest.approx(parameters)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_sentinel_among_the_scores_changes_neither_weights_nor_range():
+    given, logits = lists()
+    scores = logits.astype(np.float64)
+    names = ("retrieval", "mention_in_name")
+    plain = fit((replace(given, scores={"retrieval": scores.copy()}), logits), names)
+    weights = plain.calibration.models[0].fusion.weights
+    scores[[0, 5]] = [-9999.0, 1e308]
+    spoiled = fit((replace(given, scores={"retrieval": scores}), logits), names)
+    score_range = spoiled.calibration.score_ranges["retrieval"]
+    assert -10 < score_range.low < score_range.high < 10
+    assert spoiled.calibration.models[0].fusion.weights == pytest.approx(weights, rel=0.2)
+    # Served, such mentions lack the score; so they do here.
+    assert (~spoiled.decisions.complete).nonzero()[0].tolist() == [0, 1]
+    assert spoiled.decisions.missing["retrieval_score"].nonzero()[0].tolist() == [0, 1]

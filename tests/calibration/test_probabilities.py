@@ -302,6 +302,9 @@ def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
 
 def test_a_range_is_that_of_the_finite_scores_and_holds_its_ends():
     assert ScoreRange.of(np.array([0.9, np.inf, np.nan, 0.1, -np.inf])) == (0.1, 0.9)
+    # A long tail is no sentinel.
+    tail = np.concatenate([np.linspace(0, 1, 100), np.geomspace(2, 1e6, 40)])
+    assert ScoreRange.of(tail) == (0, 1e6) and ScoreRange.of(np.append(tail, -9999)) == (0, 1e6)
     # A retriever may give all candidates the same score.
     np.testing.assert_array_equal(
         ScoreRange(0.5, 0.5).inside(np.array([0.5, 0.4, 0.6])), [0.5, np.nan, np.nan]

@@ -1,5 +1,6 @@
 """What a file of lists holds is said before anything is scored."""
 
+import pytest
 from list_fixtures import write_lists
 
 from umls_reranker.lists.labels import read_labelled_lists
@@ -54,3 +55,24 @@ def test_what_makes_figures_too_good_is_cautioned_against(tmp_path):
         read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in()), []
     )
     assert "caution: my_score rises" in said and "caution: every list has its gold concept" in said
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sentinel_score_is_named_with_its_column_count_and_value(tmp_path):
+    rows = [
+        {
+            "doc_id": f"d{n}",
+            "entity": "cold",
+            "cui": "C1",
+            "candidates": [
+                {"name": "cold", "cui": f"C{place}", "my_score": n - place} for place in range(3)
+            ],
+        }
+        for n in range(20)
+    ]
+    rows[3]["candidates"][2]["my_score"] = -9999
+    rows[4]["candidates"][2]["my_score"] = -9999
+    rows[5]["candidates"][0]["my_score"] = 1e308
+    path = write_lists(tmp_path / "own.jsonl", rows)
+    said = describe_lists(read_labelled_lists(path, TypeHierarchy.built_in()), [])
+    assert "caution: my_score: 3 of 60 candidates" in said and "-9999 to 1e+308" in said

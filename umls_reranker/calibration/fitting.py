@@ -33,6 +33,7 @@ from .inputs import (
     ALL_INPUTS,
     ScoreRange,
     always_missing,
+    are_sentinels,
     inputs_of,
     is_missing,
     lists_with_any,
@@ -201,6 +202,7 @@ def fit_calibration(
         history=history,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
+    data = replace(data, table=data.table.plus(data.scores_without_sentinels()))
     data, alternative, reasons = _decide_about_cross_encoder(data, options.may_drop_cross_encoder)
     fitted = _fit(data, has_fallbacks=options.has_fallbacks)
     compared = None
@@ -346,7 +348,7 @@ def _fit_model(
         decisions.probabilities,
         decisions.top,
         data.settings,
-        complete=_has_all_inputs(lists, model, data.cross_encoder.reads),
+        complete=_has_all_inputs(lists, model, data),
         for_certificate=data.for_certificate if is_held_out else np.zeros(len(lists), bool),
         attempt=len(data.history.certificates),
     )
@@ -365,13 +367,18 @@ def _calibrators(fits: CrossFits, method: str, left_out: Sequence[LeftOut]) -> l
 
 
 def _has_all_inputs(
-    lists: AnnotatedLists, model: CalibratedModel, cross_encoder_inputs: Sequence[str]
+    lists: AnnotatedLists, model: CalibratedModel, data: _FittingData
 ) -> np.ndarray:
     """Mentions that have all that a model without thresholds reads, (n,) bool."""
-    names = {*model.reads(cross_encoder_inputs)}
+    names = {*model.reads(data.cross_encoder.reads)}
     if model.name != ALL_INPUTS and lists.types.is_known.any():
         names.add("entity_type")
-    missing = (is_missing(lists, name, lists.scores) for name in names)
+    ranges = data.score_ranges()
+    scores = {
+        name: ranges[name].inside(column) if name in ranges else column
+        for name, column in lists.scores.items()
+    }
+    missing = (is_missing(lists, name, scores) for name in names)
     return ~reduce(np.logical_or, missing, np.zeros(len(lists), bool))
 
 
@@ -465,6 +472,16 @@ class _FittingData:
         table = FeatureTable.of(lists, columns, self.table.lists)
         usable = _usable_mentions(lists, table, names)
         return CrossFits(lists, logits, table, self.folds, usable).fit(names)
+
+    def scores_without_sentinels(self) -> dict[str, np.ndarray]:
+        """Scores that have sentinels, (m,), with the nearest other score in place of each."""
+        columns = {}
+        for name, column in self.lists.scores.items():
+            is_sentinel = are_sentinels(column)
+            if is_sentinel.any():
+                nearest = np.clip(column, *ScoreRange.of(column))
+                columns[name] = np.where(is_sentinel, nearest, column)
+        return columns
 
     def score_ranges(self) -> dict[str, ScoreRange]:
         """The range of each score of the lists that is weighed."""

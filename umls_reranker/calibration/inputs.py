@@ -8,7 +8,7 @@ Calibration, evaluation and serving all use `probabilities.Calibration`, which f
 * ``context``: text on at least one side of the mention.
 * ``entity_type``: at least one type that the model knows.
 * scores of retrievers, such as ``bm25_score``: a number in the range that calibration saw, extended
-  by a tenth on each side.
+  by a tenth on each side. Sentinels (`are_sentinels`) are not in it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ NAMES_ALONE = "names"
 NO_TYPE = "no type"
 # Share of a score's range by which scores at serving may exceed it on either side.
 MARGIN = 0.1
+# Interquartile ranges between scores and those that stand for something else, such as -9999.
+SENTINEL_RANGES = 50
 
 
 def inputs_of(features: Iterable[str]) -> list[str]:
@@ -89,6 +91,29 @@ def without_inputs(lists: Lists, missing: Sequence[str]) -> Lists:
     return replace(lists, **ChainMap({"scores": scores}, *columns))
 
 
+def are_sentinels(scores: np.ndarray) -> np.ndarray:
+    """Finite scores so far from all others that they stand for something else, (m,) bool.
+
+    They lie more than `SENTINEL_RANGES` interquartile ranges below or above the quartiles, and as
+    far from all other scores: a long tail of scores without a gap is none.
+    """
+    finite = scores[np.isfinite(scores)]
+    if not len(finite):
+        return np.zeros(len(scores), bool)
+    lower, upper = np.quantile(finite, [0.25, 0.75])
+    # The difference of two finite numbers may be too large.
+    with np.errstate(over="ignore"):
+        reach = SENTINEL_RANGES * (upper - lower)
+    inner = finite[(finite >= lower - reach) & (finite <= upper + reach)]
+    if reach == 0 or not len(inner):
+        return np.zeros(len(scores), bool)
+    below = np.isfinite(scores) & (scores < lower - reach)
+    above = np.isfinite(scores) & (scores > upper + reach)
+    below &= (scores[below] < inner.min() - reach).all()
+    above &= (scores[above] > inner.max() + reach).all()
+    return below | above
+
+
 class ScoreRange(NamedTuple):
     """Lowest and highest score of a retriever among the candidates of the calibration split."""
 
@@ -97,12 +122,12 @@ class ScoreRange(NamedTuple):
 
     @classmethod
     def of(cls, scores: np.ndarray) -> ScoreRange:
-        """The range of the finite scores among (m,) scores.
+        """The range of the finite scores among (m,) scores that are no sentinels.
 
         Raises:
             ValueError: no score is finite.
         """
-        finite = scores[np.isfinite(scores)]
+        finite = scores[np.isfinite(scores) & ~are_sentinels(scores)]
         return cls(float(finite.min()), float(finite.max()))
 
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..calibration.inputs import are_sentinels
 from ..core.arrays import list_sizes
 from ..lists.candidate_lists import AnnotatedLists
 
@@ -41,10 +42,12 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
             "found by "
             "this retriever, with the lowest score of their list"
         )
+    lines += _about_sentinels(lists)
     for name, column in lists.scores.items():
         ends = np.flatnonzero(list_sizes(lists.offsets) > 1)
-        rise = column[lists.offsets[1:][ends] - 1] - column[lists.offsets[ends]]
-        if np.count_nonzero(rise > 0) > MOSTLY * np.count_nonzero(rise):
+        first = column[lists.offsets[ends]]
+        last = column[lists.offsets[1:][ends] - 1]
+        if np.count_nonzero(last > first) > MOSTLY * np.count_nonzero(last != first):
             lines.append(
                 f"caution: {name}_score rises along lists: negate it if the best come first "
                 "(higher is better), "
@@ -79,3 +82,18 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
             "use ids or names of the UMLS Semantic Network, or of the model's thresholds.json"
         )
     return "\n".join(lines)
+
+
+def _about_sentinels(lists: AnnotatedLists) -> list[str]:
+    """A line for each score with values that stand for something else."""
+    lines = []
+    for name, column in lists.scores.items():
+        values = np.sort(column[are_sentinels(column)])
+        if len(values):
+            ends = " to ".join(dict.fromkeys(f"{value:g}" for value in values[[0, -1]]))
+            lines.append(
+                f"caution: {name}_score: {len(values):,} of {len(column):,} candidates have {ends}, "
+                "far from all other scores; they count as without this score: give null where "
+                "there is none"
+            )
+    return lines
