@@ -48,6 +48,11 @@ class PairScorer:
         encoder: tokenizer and template.
         token_budget: maximum tokens per forward pass, padding included; by default that of the network.
 
+    Attributes:
+        dtype: number format of the network: float32, bfloat16 or float16.
+        backend: name of the backend: torch or onnx.
+        template: how the model reads a pair.
+
     Raises:
         UserError: the budget is not a whole number, or below 1.
     """
@@ -59,27 +64,15 @@ class PairScorer:
         token_budget: int | None = None,
     ) -> None:
         self.network = network
+        self.dtype = network.dtype
+        self.backend = network.backend
         self.encoder = encoder
+        self.template = encoder.template
         self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
                 f"token_budget: {token_budget!r} must be an integer of 1 or more; leave it empty for the default"
             )
-
-    @property
-    def dtype(self) -> str:
-        """Number format of the network: float32, bfloat16 or float16."""
-        return self.network.dtype
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend: torch or onnx."""
-        return self.network.backend
-
-    @property
-    def template(self) -> PairTemplate:
-        """How the model reads a pair."""
-        return self.encoder.template
 
     @classmethod
     def from_folder(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from accelerate import PartialState
@@ -43,23 +42,14 @@ def make_indexes(recipe: Recipe, run: RunFolder, due: Sequence[Stage]) -> None:
 
 def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
     """How the recipe makes its indexes."""
-    index = recipe.index
-    is_trained = recipe.encoder.encoder_training_steps > 0
-    return IndexSettings(
-        retrievers=index.retrievers,
-        encoder="trained" if is_trained else index.encoder,
-        encoder_revision=run.key_of("encoder", "train_encoder")
-        if is_trained
-        else index.encoder_revision,
-        has_encoder=is_trained,
-        encoder_pooling=index.encoder_pooling,
-        encoder_max_length=index.encoder_max_length,
-        encoder_dtype=index.encoder_dtype,
-        index_factory=index.index_factory,
-        index_parameters=index.index_parameters or "",
-        candidates_per_mention=index.candidates_per_mention,
-        expand_abbreviations=recipe.mentions.expand_abbreviations,
+    settings = IndexSettings(
+        **vars(recipe.index), expand_abbreviations=recipe.mentions.expand_abbreviations
     )
+    if recipe.encoder.encoder_training_steps:
+        settings.encoder = "trained"
+        settings.encoder_revision = run.key_of("encoder", "train_encoder")
+        settings.has_encoder = True
+    return settings
 
 
 def write_settings(recipe: Recipe, run: RunFolder) -> None:
@@ -70,9 +60,9 @@ def write_settings(recipe: Recipe, run: RunFolder) -> None:
         *index_folders(settings.retrievers),
         *(["encoder"] if settings.has_encoder else []),
     ]
-    keys = {name: run.key_of(name, "build_index") for name in names}
-    key = index_key(run.path, settings.retrievers)
-    replace(settings, folders=keys, index_key=key).save(run.path)
+    settings.folders = {name: run.key_of(name, "build_index") for name in names}
+    settings.index_key = index_key(run.path, settings.retrievers)
+    settings.save(run.path)
 
 
 def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: PartialState) -> None:

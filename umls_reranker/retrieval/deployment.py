@@ -30,12 +30,12 @@ from ..core.files import (
 from ..core.progress import progress
 from ..models.hub_access import MODEL_PATTERNS, commit_of, resolve_model
 from ..vocab.rrf import RELATIONS_FILE
+from .arguments import ENCODER_FOLDER, IndexArguments
 
 if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
 
 INDEX_FILE = "index.json"
-ENCODER_FOLDER = "encoder"
 SCHEMA_VERSION = 1
 # In each of its folders; its "key" says what the folder was made of.
 MANIFEST_FILE = "manifest.json"
@@ -43,37 +43,22 @@ MANIFEST_FILE = "manifest.json"
 TRAINING_FILES = (RELATIONS_FILE, "read_report.json")
 
 
-@dataclass(frozen=True)
-class IndexSettings:
+@dataclass
+class IndexSettings(IndexArguments):
     """How the indexes of a folder were made and are searched, and how mentions are read; its `index.json`.
 
+    It has the keys of the recipe's section. A trained encoder is called "trained", and its revision is the key of its
+    training.
+
     Attributes:
-        retrievers: names of the retrievers whose candidates are combined.
-        encoder: bi-encoder, a Hub id or local folder; "trained" if the run trained it.
-        encoder_revision: its revision on the Hub, or the key of its training.
-        has_encoder: whether `encoder/` holds it, because the run trained it or an export copied it.
-        encoder_pooling: "cls" or "mean".
-        encoder_max_length: maximum tokens of a name or mention.
-        encoder_dtype: dtype of weights and transformer, or "auto".
-        index_factory: FAISS factory string.
-        index_parameters: FAISS search parameters; may be empty.
-        candidates_per_mention: candidates of a mention.
+        has_encoder: whether `encoder/` holds the encoder, because the run trained it or an export copied it.
         expand_abbreviations: whether an abbreviated mention is read as the long form of its document.
         folders: name -> key of each folder that a deployment needs.
         index_key: identity of encoder and indexes, which decide the scores of the retrievers.
     """
 
-    retrievers: list[str]
-    encoder: str
-    encoder_revision: str | None
-    has_encoder: bool
-    encoder_pooling: str
-    encoder_max_length: int
-    encoder_dtype: str
-    index_factory: str
-    index_parameters: str
-    candidates_per_mention: int
-    expand_abbreviations: bool
+    has_encoder: bool = False
+    expand_abbreviations: bool = False
     folders: dict[str, str] = field(default_factory=dict)
     index_key: str = ""
 

@@ -59,15 +59,12 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
         raise _unknown(factory, parameters, error) from None
     clusters = faiss.try_extract_index_ivf(index)
     if clusters is not None and not NPROBE.search(parameters):
+        # Four times the root of their number (docs/internal/retrieval-and-mining.md).
+        recommended = min(clusters.nlist, 4 * math.isqrt(clusters.nlist))
         raise UserError(
             f"index_parameters: {factory} searches only 1 of its {clusters.nlist:,} clusters by default; set "
-            f"nprobe={recommended_nprobe(clusters.nlist)} and check the recall that is printed"
+            f"nprobe={recommended} and check the recall that is printed"
         )
-
-
-def recommended_nprobe(clusters: int) -> int:
-    """Number of clusters to search, four times the root of their number (docs/internal/retrieval-and-mining.md)."""
-    return min(clusters, 4 * math.isqrt(clusters))
 
 
 def training_size(index: faiss.Index, names: int) -> int:

@@ -27,6 +27,7 @@ from .faiss_index import (
     fill,
     measure_recall,
     new_index,
+    read_ahead,
     search_exactly,
     set_parameters,
 )
@@ -100,7 +101,7 @@ class NameIndex(ConceptIndex):
 
     @classmethod
     def load(cls, path: Path, search_parameters: str = "") -> NameIndex:
-        """Open an index; it is memory-mapped, not read.
+        """Open an index; it is memory-mapped, and an approximate one is read once from start to end.
 
         Args:
             path: the folder.
@@ -112,6 +113,8 @@ class NameIndex(ConceptIndex):
         """
         index = super().load(path)
         set_parameters(index._vectors, index.description["factory"], search_parameters)
+        if index.description["factory"] != EXACT_INDEX:
+            read_ahead(path / FAISS_FILE)
         return index
 
     def measure_recall(self, vectors: NameVectors) -> dict[str, float]:

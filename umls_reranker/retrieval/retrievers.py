@@ -90,19 +90,10 @@ class IndexSources:
 
     @cached_property
     def names(self) -> NameIndex:
-        """The dense index; an approximate one is read once from start to end, as searches use its pages in any order.
+        """The dense index."""
+        from .name_index import NameIndex
 
-        Raises:
-            UserError: the index is missing, or cannot be read.
-        """
-        from .arguments import EXACT_INDEX
-        from .faiss_index import read_ahead
-        from .name_index import FAISS_FILE, NameIndex
-
-        names = NameIndex.load(self.folder / "index", self.settings.index_parameters)
-        if self.settings.index_factory != EXACT_INDEX:
-            read_ahead(self.folder / "index" / FAISS_FILE)
-        return names
+        return NameIndex.load(self.folder / "index", self.settings.index_parameters or "")
 
 
 class RetrievalMethod(ABC):
@@ -229,8 +220,8 @@ class Dense(IndexRetriever):
         from .name_vectors import NameVectors
 
         vectors = NameVectors(sources.folder / "vectors")
-        settings = sources.settings
-        index = NameIndex.build(vectors, path, settings.index_factory, settings.index_parameters)
+        parameters = sources.settings.index_parameters or ""
+        index = NameIndex.build(vectors, path, sources.settings.index_factory, parameters)
         return {"names": len(index), "concepts": vectors.concepts, "dimension": vectors.dimension}
 
     @classmethod
