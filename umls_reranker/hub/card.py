@@ -25,7 +25,6 @@ from ..evaluation.page import rendered
 from ..evaluation.render import (
     as_markdown,
     is_there,
-    markdown_table,
     percent,
     report_tables,
     title_of,
@@ -96,7 +95,6 @@ KNOWN_SOURCES = {
     "sapbert": LicensedSource("SapBERT", "Apache-2.0"),
     "all-minilm-l6-v2": LicensedSource("all-MiniLM-L6-v2", "Apache-2.0"),
 }
-UMLS_LICENSE = "UMLS Metathesaurus License Agreement and the licenses of the source vocabularies"
 OWN_LICENSE = "set by its publisher"
 
 
@@ -136,9 +134,9 @@ class Card:
         if recipe.get("candidate_lists"):
             return f"candidate lists {_file_name(recipe['candidate_lists'])}"
         if recipe.get("mention_source") == "held_out_synonyms":
-            terms = _sources(recipe.get("obo") or recipe.get("names") or "UMLS Metathesaurus")
+            terms = source_of(recipe.get("obo") or recipe.get("names") or "UMLS Metathesaurus")
             return f"held-out synonyms of {terms.name}"
-        return _sources(recipe.get("corpus") or "corpus").name
+        return source_of(recipe.get("corpus") or "corpus").name
 
     @property
     def metadata(self) -> ModelCardData:
@@ -182,37 +180,6 @@ class Card:
             eval_results=results or None,
         )
 
-    @property
-    def sources(self) -> str:
-        """A table of the licenses of concepts, mentions, and base model or lists."""
-        recipe = self.recipe
-        dictionary = self.info.get("dictionary") or {}
-        rows = []
-        if release := dictionary.get("release"):
-            sources = recipe.get("identifiers") or ", ".join(recipe.get("sources") or ())
-            only = f", names from {sources} only" if sources else ""
-            name = f"UMLS Metathesaurus {release['name'] or ''}".rstrip()
-            rows.append([f"concepts: {as_text(name + only)}", UMLS_LICENSE])
-        for vocabulary in dictionary.get("vocabularies") or ():
-            name, terms = _sources(vocabulary["file"])
-            if terms == OWN_LICENSE:
-                name = vocabulary["id"] or name
-                terms = vocabulary["license"] or terms
-            version = f", version {vocabulary['version']}" if vocabulary["version"] else ""
-            rows.append([f"concepts: {as_text(name + version)}", as_text(terms)])
-        if dictionary and recipe.get("mention_source") == "corpus":
-            terms = (
-                OWN_LICENSE
-                if recipe["candidate_lists"]
-                else _sources(recipe["corpus"] or "corpus").terms
-            )
-            rows.append([f"mentions: {as_text(self.corpus)}", terms])
-        if base_model := self.info["base_model"]:
-            rows.append([f"base model: {linked_model(base_model)}", _sources(base_model).terms])
-        else:
-            rows.append(["candidate lists used for calibration", "set by their publishers"])
-        return markdown_table(["source", "license"], rows)
-
     def text(self) -> str:
         """The content of ``README.md``: YAML metadata with ``model-index``, then Markdown."""
         template = None
@@ -230,6 +197,8 @@ class Card:
             tables={table.title: as_markdown(table) for table in report_tables(self.metrics)},
             as_text=as_text,
             linked_model=linked_model,
+            source_of=source_of,
+            own_license=OWN_LICENSE,
             percent=percent,
             sentence=sentence,
         )
@@ -344,7 +313,7 @@ def _file_name(locator: str) -> str:
     return Path(urlsplit(locator).path).name or locator
 
 
-def _sources(locators: str | Iterable[str]) -> LicensedSource:
+def source_of(locators: str | Iterable[str]) -> LicensedSource:
     """Names and licenses of what is at one or several locators."""
     sources = []
     for locator in _locators(locators):
