@@ -293,7 +293,7 @@ def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
         [],
     ]
     given = make_lists(["m"] * 3, items, lefts=["a ", " ", ""], rights=[" ", "b", "\n"])
-    assert {name: is_missing(given, name, {}).tolist() for name in (*READ, "context")} == {
+    assert {name: is_missing(given, name).tolist() for name in (*READ, "context")} == {
         "preferred_name": [True, True, False],
         "definition": [True, False, False],
         "context": [False, False, True],
@@ -367,10 +367,8 @@ def test_lists_without_inputs_are_as_if_these_had_not_been_given():
     inputs = ("cui", *READ, "context", "entity_type", "semantic_types", "retrieval_score")
     for name in inputs:
         bare = without_inputs(whole, [name])
-        assert is_missing(bare, name, bare.scores).all()
-        assert not any(
-            is_missing(bare, other, bare.scores).any() for other in inputs if other != name
-        )
+        assert is_missing(bare, name).all()
+        assert not any(is_missing(bare, other).any() for other in inputs if other != name)
     assert without_inputs(whole, []) is whole
 
 

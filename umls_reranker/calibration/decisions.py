@@ -173,7 +173,7 @@ def rank(
         accept_tier: lowest tier accepted at rank 1.
         exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`).
     """
-    lists = lists.with_whole_scores(calibration.lowest)
+    lists = calibration.with_usable_scores(lists.with_whole_scores(calibration.lowest))
     decisions = calibration.model_for(lists, cross_encoder_inputs)
     truncated = 0 if callable(score) else score.truncated
     for number in np.unique(decisions.models).tolist():

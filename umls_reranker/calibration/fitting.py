@@ -275,6 +275,7 @@ def _fit(data: _FittingData, *, has_fallbacks: bool) -> Fitted:
         history=data.history,
         training_counts=data.training_counts,
     )
+    lists = calibration.with_usable_scores(lists)
     decisions = calibration.model_for(lists, data.cross_encoder.reads)
     for number, fitted in enumerate(models):
         decisions.fill(decisions.models == number, fitted.decisions)
@@ -378,7 +379,8 @@ def _has_all_inputs(
         name: ranges[name].inside(column) if name in ranges else column
         for name, column in lists.scores.items()
     }
-    missing = (is_missing(lists, name, scores) for name in names)
+    lists = replace(lists, scores=scores)
+    missing = (is_missing(lists, name) for name in names)
     return ~reduce(np.logical_or, missing, np.zeros(len(lists), bool))
 
 

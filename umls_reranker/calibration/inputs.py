@@ -151,14 +151,8 @@ class ScoreRange(NamedTuple):
         return np.where((scores >= low) & (scores <= high), scores, np.nan)
 
 
-def is_missing(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Mentions of which an input is missing, or that of one of their candidates, (n,) bool.
-
-    Args:
-        lists: the candidate lists.
-        name: name of the input.
-        scores: scores of retrievers in place of those of the lists; NaN if out of range.
-    """
+def is_missing(lists: CandidateLists, name: str) -> np.ndarray:
+    """Mentions of which an input is missing, or that of one of their candidates, (n,) bool."""
     match name:
         case "context":
             sides = zip(lists.lefts, lists.rights, strict=True)
@@ -177,13 +171,13 @@ def is_missing(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray
             missing = lists.definitions.is_null().to_numpy(zero_copy_only=False)
         case _:
             never_given = np.full(len(lists.owner), np.nan)
-            missing = np.isnan(scores.get(name.removesuffix(SUFFIX), never_given))
+            missing = np.isnan(lists.scores.get(name.removesuffix(SUFFIX), never_given))
     return lists_with_any(missing, lists.offsets)
 
 
 def always_missing(lists: CandidateLists, inputs: Sequence[str]) -> tuple[str, ...]:
     """Those of some inputs that are missing of every mention, in their order."""
-    return tuple(name for name in inputs if is_missing(lists, name, lists.scores).all())
+    return tuple(name for name in inputs if is_missing(lists, name).all())
 
 
 def _is_blank(column: RepeatedTexts) -> np.ndarray:

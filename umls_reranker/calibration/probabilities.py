@@ -29,7 +29,7 @@ from .certificate import NO_CERTIFICATES, CertificateHistory
 from .decisions import Decisions
 from .features import CROSS_ENCODER, FEATURES, FeatureTable, feature_table
 from .fusion import FeatureFusion
-from .inputs import ALL_INPUTS, ScoreRange, inputs_of, is_missing
+from .inputs import ALL_INPUTS, Lists, ScoreRange, inputs_of, is_missing
 from .logistic import conditional_log_odds, sigmoid, top_candidates
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable, load_thresholds
@@ -260,10 +260,9 @@ class Calibration:
         """For each mention the first model whose inputs it has, else the last; without scores.
 
         Args:
-            lists: lists of the mentions.
+            lists: lists of the mentions, with usable scores (`with_usable_scores`).
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
-        scores = self._usable_scores(lists)
         missing: dict[str, np.ndarray] = {}
         models = np.zeros(len(lists), np.int64)
         undecided = np.ones(len(lists), bool)
@@ -274,7 +273,7 @@ class Calibration:
             misses_any = np.zeros(len(lists), bool)
             for name in model.reads(cross_encoder_inputs):
                 if name not in missing:
-                    missing[name] = is_missing(lists, name, scores)
+                    missing[name] = is_missing(lists, name)
                 misses_any |= missing[name]
             undecided = undecided & misses_any
         read_by_first = self.models[0].reads(cross_encoder_inputs)
@@ -286,23 +285,23 @@ class Calibration:
         )
 
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
-        """The features that a model weighs, besides the cross-encoder; NaN for unusable scores."""
+        """The features that a model weighs, besides the cross-encoder."""
         if model.fusion is None:
             return FeatureTable.of(lists, {}, {})
-        table = feature_table(lists, self.counts, model.fusion.weights)
-        return table.plus(self._usable_scores(lists))
+        return feature_table(lists, self.counts, model.fusion.weights)
 
-    def _usable_scores(self, lists: CandidateLists) -> dict[str, np.ndarray]:
-        """The scores, (m,), with NaN where they are out of range, or our own with another index."""
-        scores = dict(lists.scores)
+    def with_usable_scores(self, lists: Lists) -> Lists:
+        """The lists with NaN for scores that are out of range, or our own with another index."""
+        scores: dict[str, np.ndarray] = {}
         is_ours = lists.are_of(self.index_key)[lists.owner]
-        for name in scores:
+        for name, column in lists.scores.items():
             if name in self.score_ranges:
-                scores[name] = self.score_ranges[name].inside(scores[name])
+                column = self.score_ranges[name].inside(column)
             # Other scores of the same name may be cosines too, which no range tells apart.
             if name in INDEX_SCORES and not is_ours.all():
-                scores[name] = np.where(is_ours, scores[name], np.nan)
-        return scores
+                column = np.where(is_ours, column, np.nan)
+            scores[name] = column
+        return replace(lists, scores=scores) if scores else lists
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores."""

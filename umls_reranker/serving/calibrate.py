@@ -311,7 +311,7 @@ def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[s
     for name in default_features(lists):
         lacks_any = np.zeros(len(lists), bool)
         for key in inputs_of([name]):
-            lacks_any |= is_missing(lists, key, lists.scores)
+            lacks_any |= is_missing(lists, key)
         if not lacks_any.all() and (has_cross_encoder or name != CROSS_ENCODER):
             names.append(name)
     return names
