@@ -128,8 +128,7 @@ def test_result_does_not_depend_on_the_number_of_threads(folder):
 
 
 def test_only_max_length_tokens_are_read(folder):
-    encoder = load(folder, max_length=4)
-    vectors = encoder.encode(["a b", "a b c d", "a c"])
+    vectors = load(folder, max_length=4).encode(["a b", "a b c d", "a c"])
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
     assert not np.allclose(vectors[0], vectors[2], atol=1e-3)
 

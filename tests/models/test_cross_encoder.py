@@ -36,9 +36,7 @@ def pairs():
         for length in (*range(1, 13), 40, 40)
         for _ in range(5)
     ]
-    mentions = texts[:60]
-    names = choose.sample(texts, k=60)
-    return mentions, names
+    return texts[:60], choose.sample(texts, k=60)
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +151,7 @@ def test_bfloat16_is_close_and_ends_in_float32(layout, model, pairs, expected):
     assert 0 < np.sqrt(np.mean((logits - expected) ** 2)) < 0.1 * np.std(expected)
     assert scorer.dtype == "bfloat16"
     # Rounded to bfloat16 the logits would come in steps, and some candidates would tie.
-    coarse = torch.from_numpy(logits).bfloat16().float().numpy()
-    assert np.count_nonzero(logits == coarse) < 5
+    assert np.count_nonzero(logits == torch.from_numpy(logits).bfloat16().float().numpy()) < 5
 
 
 def test_many_threads_get_the_logits_of_one(model, pairs, expected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,18 @@ from list_fixtures import make_lists
 from trigram_encoder import HIERARCHY, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
-from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.retrieval import mining
 from umls_reranker.retrieval.arguments import MiningArguments
 from umls_reranker.retrieval.negatives import SOURCES
-from umls_reranker.vocab.text import normalize_name
 
 NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
+
+
+# Arguments of `PairMiner` besides the settings.
+OPTIONS = {"relations", "template", "teachers"}
+# Key of a pair -> column of training rows.
+COLUMNS = {name: f"{name}s" for name in ("name", "cui", "label", "weight", "source")}
+COLUMNS["teacher"] = "teacher"
 
 
 class Setup:
@@ -28,76 +34,47 @@ class Setup:
         self.concepts = make_concepts(path / "concepts", concepts)
         self.runs = 0
 
-    def mine(
-        self,
-        mentions,
-        *,
-        chunk=8_192,
-        seed=13,
-        relations=None,
-        template=None,
-        scores=(),
-        teachers=(),
-        **settings,
-    ):
+    def mine(self, mentions, *, chunk=8_192, seed=13, scores=(), **settings):
         """Pairs as rows, and the report; a mention is (text, gold CUI, CUIs of its list), candidates are called so."""
         self.runs += 1
         texts, golds, cuis = zip(*mentions, strict=True)
-        candidates = [
-            [{"name": f"name of {cui}", "cui": cui} for cui in of_list] for of_list in cuis
-        ]
-        places = [
-            of_list.index(gold) if gold in of_list else -1
-            for gold, of_list in zip(golds, cuis, strict=True)
-        ]
-        lefts = [f"left of {text} " for text in texts]
-        rights = [f" right of {text}" for text in texts]
-        types = [["T3"]] * len(texts)
-        lists = make_lists(texts, candidates, types, HIERARCHY, lefts, rights, places, golds)
-        lists = replace(lists, scores=dict(scores))
+        candidates = [[{"name": f"name of {cui}", "cui": cui} for cui in listed] for listed in cuis]
+        lists = make_lists(
+            texts,
+            candidates,
+            [["T3"]] * len(texts),
+            HIERARCHY,
+            [f"left of {text} " for text in texts],
+            [f" right of {text}" for text in texts],
+            [
+                listed.index(gold) if gold in listed else -1
+                for gold, listed in zip(golds, cuis, strict=True)
+            ],
+            golds,
+        )
         out = self.path / f"pairs-{self.runs}.arrow"
+        options = {key: settings.pop(key) for key in OPTIONS & settings.keys()}
+        miner = mining.PairMiner(self.concepts, MiningArguments(**settings), seed, **options)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
-            miner = mining.PairMiner(
-                self.concepts,
-                MiningArguments(**settings),
-                seed,
-                relations=relations,
-                template=template or PairTemplate(),
-                teachers=teachers,
-            )
-            report = miner.mine(lists, out)
+            report = miner.mine(replace(lists, scores=dict(scores)), out)
         rows = open_arrow(out).to_pylist()
         # Without a limit, the mined mentions are those whose gold concept is in the dictionary.
         known = [number for number, gold in enumerate(golds) if len(self.names(gold))]
-        keys = {"mention": "entity", "left": "left", "right": "right"}
-        lists_of = {
-            "name": "names",
-            "cui": "cuis",
-            "label": "labels",
-            "weight": "weights",
-            "source": "sources",
-        }
-        pairs = []
-        for number, row in zip(
-            known if len(known) == len(rows) else range(len(rows)), rows, strict=True
-        ):
-            for values in zip(*(row[name] for name in lists_of.values()), strict=True):
-                pair = {key: row[name] for key, name in keys.items()} | dict(
-                    zip(lists_of, values, strict=True)
-                )
-                pairs.append(pair | {"mention_id": number, "source": SOURCES[pair["source"]]})
-        for pair, score in zip(
-            pairs, (score for row in rows for score in row.get("teacher", ())), strict=False
-        ):
-            pair["teacher"] = score
-        return pairs, report
-
-    def forms(self, cui: str) -> set[str]:
-        return {normalize_name(name) for name in self.names(cui)}
+        numbers = known if len(known) == len(rows) else range(len(rows))
+        return list(chain.from_iterable(map(pairs_of, numbers, rows))), report
 
     def names(self, cui: str) -> list[str]:
         return self.concepts.names(int(self.concepts.rows([cui])[0]))
+
+
+def pairs_of(number, row):
+    """The pairs of a training row."""
+    columns = {name: row[column] for name, column in COLUMNS.items() if column in row}
+    for values in zip(*columns.values(), strict=True):
+        pair = dict(zip(columns, values, strict=True))
+        pair["source"] = SOURCES[pair["source"]]
+        yield row | {"mention_id": number, "mention": row["entity"]} | pair
 
 
 class Relations:
@@ -105,9 +82,6 @@ class Relations:
 
     def __init__(self, pairs: dict[tuple[int, int], str]) -> None:
         self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
     def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         gold, rows = np.broadcast_arrays(gold, rows)

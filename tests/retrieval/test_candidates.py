@@ -6,7 +6,7 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 from umls_reranker.core.arrays import open_arrow
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval.candidates import drawn_rows, gold_positions, write_lists
+from umls_reranker.retrieval.candidates import drawn_rows, write_lists
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
 
@@ -121,13 +121,3 @@ def test_batches_do_not_change_the_rows(tmp_path, concepts, index, monkeypatch):
         write(tmp_path / str(size), concepts, index, mentions=mentions)
         rows.append(open_arrow(tmp_path / str(size) / "lists.arrow").to_pylist())
     assert rows[0] == rows[1]
-
-
-def test_gold_positions():
-    rows = np.array([[4, 2, -1], [1, 3, 5]])
-    assert gold_positions(np.array([2, 5, -1, 4]), rows, np.array([0, 1, 0, 1])).tolist() == [
-        1,
-        2,
-        -1,
-        -1,
-    ]

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval.candidates import search_mentions
 from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.name_index import MentionIndex
@@ -77,8 +76,7 @@ def test_concepts_are_found_by_the_most_similar_mention_of_each(concepts, tmp_pa
 
 def test_an_encoder_that_reads_context_reads_that_of_training_mentions(concepts, tmp_path):
     rows = [("it", "C0000002"), ("it", "C0000003")]
-    lefts = ["squeaking", "beating"]
-    index = build(concepts, tmp_path / "index", ReadingEncoder(), rows, lefts)
+    index = build(concepts, tmp_path / "index", ReadingEncoder(), rows, ["squeaking", "beating"])
     assert index.reads_context
     assert index.search(ReadingEncoder().encode(["beatingit"]), 1).rows.tolist() == [[2]]
 
@@ -106,14 +104,6 @@ def test_the_union_holds_what_only_a_training_mention_leads_to(concepts, tmp_pat
 def test_an_index_holds_no_text(concepts, tmp_path):
     build(concepts, tmp_path / "index")
     assert not any(b"PbP" in file.read_bytes() for file in (tmp_path / "index").iterdir())
-
-
-def test_another_encoder_is_refused(concepts, tmp_path):
-    index = build(concepts, tmp_path / "index")
-    other = PlainEncoder()
-    other.identity = other.identity | {"model": "another"}
-    with pytest.raises(UserError, match="another"):
-        index.require(concepts, other)
 
 
 @pytest.mark.parametrize("encoder", [PlainEncoder(), ReadingEncoder()], ids=["plain", "context"])

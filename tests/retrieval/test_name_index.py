@@ -84,14 +84,6 @@ def test_many_near_names_of_one_concept_do_not_crowd_out_the_next_one(tmp_path):
     assert index.search(TrigramEncoder().encode(["cold"]), 2).rows.tolist() == [[0, 1]]
 
 
-def test_more_candidates_than_concepts_are_padding(toy):
-    _, index = toy
-    found = index.search(TrigramEncoder().encode(["heart"]), 5)
-    assert found.rows[0, 0] == 2
-    assert found.rows[0, 3:].tolist() == found.name_ids[0, 3:].tolist() == [-1, -1]
-    assert np.isneginf(found.scores[0, 3:]).all()
-
-
 @pytest.mark.parametrize("settings", [{"factory": "Flatt"}, {"search_parameters": "nprobe=4"}])
 def test_unknown_factory_or_parameter_is_refused(tmp_path, toy, settings):
     with pytest.raises(UserError, match="index_factory"):

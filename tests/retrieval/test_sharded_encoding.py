@@ -89,8 +89,7 @@ def test_a_killed_encoding_resumes_with_the_missing_shards(tmp_path, concepts):
 def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(name_vectors, "SHARD", 4)
     texts = [f"name {number}" for number in range(10)]
-    concepts = make_concepts(tmp_path / "concepts", {"C0000001": ("", texts)})
-    vectors = build(tmp_path / "v", concepts)
+    vectors = build(tmp_path / "v", make_concepts(tmp_path / "concepts", {"C0000001": ("", texts)}))
     assert (len(vectors), vectors.dimension, vectors.concepts) == (10, 64, 1)
     expected = TrigramEncoder().encode(texts)
     np.testing.assert_array_equal(vectors.take(np.array([0, 3, 4, 9])), expected[[0, 3, 4, 9]])

@@ -131,11 +131,9 @@ def test_loss_by_hand(folder, concepts):
 
 
 def train(folder, concepts, target, steps=6, dropout=None):
-    encoder = EncoderArguments(steps, 1e-3, encoder_dropout=dropout)
-    recipe = RunArguments(device="cpu"), encoder
+    recipe = RunArguments(device="cpu"), EncoderArguments(steps, 1e-3, encoder_dropout=dropout)
     index = IndexArguments(encoder=str(folder), encoder_pooling="mean", encoder_max_length=16)
-    mentions = datasets.Dataset(MENTIONS)
-    return train_encoder(*recipe, index, mentions, concepts, target)
+    return train_encoder(*recipe, index, datasets.Dataset(MENTIONS), concepts, target)
 
 
 def test_trained_folder_loads_reads_context_and_is_the_same_again(folder, concepts, tmp_path):

@@ -157,10 +157,7 @@ def test_a_batch_has_the_number_of_lists_that_comes_closest():
 
 def test_epochs_differ():
     lists = Lists(1_000)
-    first = shares(lists, 250, 1, 1, 0)
-    second = shares(lists, 250, 1, 1, 1)
-    again = shares(lists, 250, 1, 1, 1)
-    assert first != second == again
+    assert shares(lists, 250, 1, 1, 0) != shares(lists, 250, 1, 1, 1) == shares(lists, 250, 1, 1, 1)
 
 
 # The trainer

@@ -120,8 +120,7 @@ def evaluations(folder):
 @pytest.mark.parametrize("name", OTHER_MEANS)
 def test_training_is_resumed_by_other_means(trained, name):
     folder, summaries = trained
-    processes = RUNS[name]["processes"]
-    assert (summaries[name]["steps"], summaries[name]["processes"]) == (10, processes)
+    assert (summaries[name]["steps"], summaries[name]["processes"]) == (10, RUNS[name]["processes"])
     whole = evaluations(folder / "means")
     resumed = evaluations(folder / name)
     assert [step for step, _ in resumed] == [2, 4, 6, 8, 10]
