@@ -1,4 +1,1 @@
-"""From raw scores to decisions: calibrators, reliability estimates and thresholds.
-
-Serving loads `calibrators` and `thresholds`; importing them needs only numpy.
-"""
+"""From raw scores to decisions: features, fusions, calibrators, thresholds and certificates."""
