@@ -26,8 +26,8 @@ class RunArguments:
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if available")
     scoring_dtype: str = recipe_key(
         "auto",
-        "dtype of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on older "
-        "GPUs, else float32",
+        "dtype of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, "
+        "float16 on older GPUs, else float32",
         DTYPES,
     )
     overwrite: bool = recipe_key(False, "rerun the stage from scratch, even if it is up to date")
@@ -55,8 +55,8 @@ class EncoderArguments:
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
     encoder_dropout: float | None = recipe_key(
         None,
-        "dropout in training; 0 works better with few passes over the mentions; empty: the model's default (BERT: "
-        "0.1)",
+        "dropout in training; 0 works better with few passes over the mentions; empty: the "
+        "model's default (BERT: 0.1)",
         least=0,
         most=1,
     )
@@ -72,7 +72,8 @@ class ModelArguments:
     model_revision: str | None = recipe_key(None, "base model: revision on the Hub")
     attn_implementation: str | None = recipe_key(
         None,
-        "attention in training; empty: the fastest that torch has (flash_attention_2 needs flash-attn and a GPU)",
+        "attention in training; empty: the fastest that torch has (flash_attention_2 needs "
+        "flash-attn and a GPU)",
         ("eager", "sdpa", "flash_attention_2"),
     )
     start_from_encoder: bool = recipe_key(
@@ -89,7 +90,7 @@ class ModelArguments:
     )
     candidate_fields: list[str] = recipe_key(
         [],
-        "fields appended to the candidate's best-matching name: preferred_name (distinguishes concepts with the same "
-        "name), definition (its first 160 characters)",
+        "fields appended to the candidate's best-matching name: preferred_name (distinguishes "
+        "concepts with the same name), definition (its first 160 characters)",
         ("preferred_name", "definition"),
     )

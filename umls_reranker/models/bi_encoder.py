@@ -157,7 +157,8 @@ class BiEncoder:
         longest = min(tokenizer.model_max_length, body.longest)
         if max_length > longest:
             raise UserError(
-                f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it"
+                f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; "
+                "lower it"
             )
         identity = {
             "model": model,
@@ -222,7 +223,8 @@ class BiEncoder:
                 vectors[start + np.concatenate(batches)] = torch.cat(outputs).cpu().numpy()
         if not np.isfinite(vectors).all():
             raise UserError(
-                "the encoder gave non-finite embeddings; its weights are damaged or overflow float16"
+                "the encoder gave non-finite embeddings; its weights are damaged or overflow "
+                "float16"
             )
         return vectors
 
@@ -273,7 +275,8 @@ def require_length(model: str, max_length: int, context_tokens: int, longest: in
     most = max_length + 2 * context_tokens + len(MARKERS)
     if context_tokens and most > longest:
         raise UserError(
-            f"a mention of encoder_max_length {max_length} with {context_tokens} tokens of context on each side has "
+            f"a mention of encoder_max_length {max_length} with {context_tokens} tokens of "
+            "context on each side has "
             f"up to {most} tokens but {model} reads at most {longest}; lower encoder_max_length"
         )
 

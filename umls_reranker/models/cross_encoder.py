@@ -71,7 +71,8 @@ class PairScorer:
         self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
-                f"token_budget: {token_budget!r} must be an integer of 1 or more; leave it empty for the default"
+                f"token_budget: {token_budget!r} must be an integer of 1 or more; leave it empty "
+                "for the default"
             )
 
     @classmethod
@@ -206,5 +207,6 @@ def _load(
         return load_network(folder, device, dtype)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"backend {backend} needs {error.name}, which is not installed: install {INSTALLED_BY[backend]}"
+            f"backend {backend} needs {error.name}, which is not installed: install "
+            f"{INSTALLED_BY[backend]}"
         ) from None

@@ -67,7 +67,8 @@ SIGN_IN = "set HF_TOKEN or run `hf auth login`"
 ADVICE = {
     401: f"the token is invalid; {SIGN_IN} again",
     403: f"the token lacks permission; {SIGN_IN} with one that has it",
-    409: "someone else wrote to the repo in the meantime; if the tag is taken, choose another, otherwise run again",
+    409: "someone else wrote to the repo in the meantime; if the tag is taken, choose another, "
+    "otherwise run again",
     412: "someone published to main in the meantime; review that version, then run again",
 }
 
@@ -144,7 +145,8 @@ def require_sha256(path: Path, sha256: str, source: str) -> None:
     """Refuse a file with another hash; `source` says in the message where it is from."""
     if (actual := file_sha256(path)) != sha256:
         raise UserError(
-            f"{path} ({source}) has SHA-256 {actual}, expected {sha256}; the file was modified, do not use it"
+            f"{path} ({source}) has SHA-256 {actual}, expected {sha256}; the file was modified, "
+            "do not use it"
         )
 
 

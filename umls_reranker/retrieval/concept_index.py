@@ -88,13 +88,14 @@ class ConceptIndex:
         for key, value in self.description.get("encoder", {}).items():
             if encoder is not None and encoder.identity[key] != value:
                 raise UserError(
-                    f"{self.title} was built with the encoder {key} {value!r}, not {encoder.identity[key]!r}; run "
+                    f"{self.title} was built with the encoder {key} {value!r}, not "
+                    f"{encoder.identity[key]!r}; run "
                     "umls-reranker build_index again"
                 )
         if len(concepts) != self.description["concepts"]:
             raise UserError(
-                f"{self.title} was built over {self.description['concepts']:,} concepts, but there are "
-                f"{len(concepts):,} now; run umls-reranker build_index again"
+                f"{self.title} was built over {self.description['concepts']:,} concepts, but "
+                f"there are {len(concepts):,} now; run umls-reranker build_index again"
             )
 
 

@@ -73,7 +73,8 @@ class IndexSettings(IndexArguments):
         path = folder / INDEX_FILE
         if not path.is_file():
             raise UserError(
-                f"{folder} has no {INDEX_FILE}; give a folder written by umls-reranker export_index, or a run "
+                f"{folder} has no {INDEX_FILE}; give a folder written by umls-reranker "
+                "export_index, or a run "
                 "folder; if an older version wrote it, run umls-reranker build_index again"
             )
         content = read_json(path)
@@ -94,11 +95,13 @@ class IndexSettings(IndexArguments):
             manifest = folder / name / MANIFEST_FILE
             if not manifest.is_file():
                 raise UserError(
-                    f"{folder} has no {name}/; give a folder written by umls-reranker export_index, or a run folder"
+                    f"{folder} has no {name}/; give a folder written by umls-reranker "
+                    "export_index, or a run folder"
                 )
             if read_json(manifest).get("key") != key:
                 raise UserError(
-                    f"{folder / name} is not what the indexes next to it were built from; run umls-reranker "
+                    f"{folder / name} is not what the indexes next to it were built from; run "
+                    "umls-reranker "
                     "build_index or export_index again"
                 )
 

@@ -244,7 +244,8 @@ class MentionIndex(ConceptIndex):
         gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
         if not (gold >= 0).any():
             raise UserError(
-                "retrievers: no training mention has its concept in the dictionary; remove nearest_mentions"
+                "retrievers: no training mention has its concept in the dictionary; remove "
+                "nearest_mentions"
             )
         reads_context = encoder.queries.context_tokens > 0
         query_of, queries = distinct_queries(mentions, reads_context)

@@ -242,8 +242,8 @@ class Context(Dense):
         super().require(concepts, encoder)
         if not encoder.queries.context_tokens:
             raise UserError(
-                "retrievers: context needs an encoder that reads context; set encoder_training_steps and run "
-                "umls-reranker train_encoder"
+                "retrievers: context needs an encoder that reads context; set "
+                "encoder_training_steps and run umls-reranker train_encoder"
             )
 
 
@@ -350,7 +350,8 @@ def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | Non
                 raise ValueError(f"the retriever {former.name} already has the {key} {value!r}")
     if unknown := {*retriever.inputs} - {*INDEX_INPUTS}:
         raise ValueError(
-            f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INDEX_INPUTS)}"
+            f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from "
+            f"{', '.join(INDEX_INPUTS)}"
         )
     if score is not None:
         register_feature(score_feature(str(retriever.score_name), score))

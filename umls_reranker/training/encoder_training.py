@@ -80,7 +80,8 @@ class QueryNamePairs(Dataset):
         known = np.flatnonzero(gold >= 0)
         if not len(known):
             raise UserError(
-                "no training mention has its concept in the dictionary; there is nothing to train the encoder on"
+                "no training mention has its concept in the dictionary; there is nothing to train "
+                "the encoder on"
             )
         synonymous = np.flatnonzero(concepts.name_counts > 1)
         turns = TURNS if len(synonymous) else TURNS[TURNS != SYNONYM]

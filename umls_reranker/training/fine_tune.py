@@ -42,7 +42,8 @@ def training_device(run: RunArguments) -> torch.device:
     device = resolve_device(run.device)
     if device.type == "cuda" and device.index:
         raise UserError(
-            f"device: {run.device} cannot be selected for training; set CUDA_VISIBLE_DEVICES={device.index} and "
+            f"device: {run.device} cannot be selected for training; set "
+            f"CUDA_VISIBLE_DEVICES={device.index} and "
             "device: cuda"
         )
     return device
@@ -179,7 +180,8 @@ def _require_same_dtype(trainer: RerankerTrainer, folder: Path, checkpoint: str 
     dtype = DTYPES[trainer.accelerator.mixed_precision]
     if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
         raise UserError(
-            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, or add --overwrite"
+            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, or "
+            "add --overwrite"
         )
     if trainer.args.process_index == 0:
         write_json(folder / DTYPE_FILE, {"dtype": dtype})

@@ -75,7 +75,8 @@ class RerankerTrainer(Trainer):
         train_pairs = self._tokenized(train_dataset, encoder, is_scaled=True)
         if self.loss.reads_teacher and np.isnan(train_pairs.teacher).all():
             raise UserError(
-                "teacher: this loss needs a teacher; set teacher, or give training candidates teacher_score"
+                "teacher: this loss needs a teacher; set teacher, or give training candidates "
+                "teacher_score"
             )
         if eval_dataset is not None:
             # Its libraries are needed by nothing else here.

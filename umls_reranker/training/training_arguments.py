@@ -47,8 +47,8 @@ class RerankerTrainingArguments(OneGpuArguments):
     loss: str = recipe_key("bce", "loss to minimize", LOSSES)
     global_batch_size: int = recipe_key(
         64,
-        "pairs per optimizer step over all processes; decides gradient_accumulation_steps for any number of devices, "
-        "so results do not depend on it",
+        "pairs per optimizer step over all processes; decides gradient_accumulation_steps for any "
+        "number of devices, so results do not depend on it",
         least=1,
     )
     max_dev_pairs: int = recipe_key(
@@ -58,14 +58,15 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
     dropout: float | None = recipe_key(
         None,
-        "dropout in training; 0 works better for a single pass over the pairs; empty: the base model's default",
+        "dropout in training; 0 works better for a single pass over the pairs; empty: the base "
+        "model's default",
         least=0,
         most=1,
     )
     head_learning_rate: float | None = recipe_key(
         None,
-        "peak learning rate of the randomly initialized head; about ten times learning_rate helps in short runs; "
-        "empty: learning_rate",
+        "peak learning rate of the randomly initialized head; about ten times learning_rate helps "
+        "in short runs; empty: learning_rate",
         least=0,
     )
     early_stopping_patience: int = recipe_key(
@@ -75,7 +76,8 @@ class RerankerTrainingArguments(OneGpuArguments):
     learning_rate: float = recipe_key(2e-5, "peak learning rate", least=0)
     per_device_train_batch_size: int = recipe_key(
         64,
-        "maximum number of pairs per forward pass on one device; lower it if memory runs out, then resume",
+        "maximum number of pairs per forward pass on one device; lower it if memory runs out, "
+        "then resume",
         least=1,
     )
     warmup_steps: float = recipe_key(
@@ -87,12 +89,14 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
     eval_steps: float = recipe_key(
         500,
-        "optimizer steps between evaluations, each with a checkpoint; below 1: a share of all steps",
+        "optimizer steps between evaluations, each with a checkpoint; below 1: a share of all "
+        "steps",
         least=1e-6,
     )
     metric_for_best_model: str = recipe_key(
         "roc_auc",
-        "dev metric that selects the best checkpoint; list_loss: cross-entropy of the gold candidate over the list",
+        "dev metric that selects the best checkpoint; list_loss: cross-entropy of the gold "
+        "candidate over the list",
         METRICS,
     )
     save_total_limit: int | None = recipe_key(
@@ -125,7 +129,8 @@ class RerankerTrainingArguments(OneGpuArguments):
         chosen = next((name for name in ("fp16", "bf16") if getattr(self, name)), "no")
         if launched not in ("no", chosen):
             raise UserError(
-                f"bf16, fp16: they say {chosen}, but the launch configuration says mixed_precision: {launched}; "
+                f"bf16, fp16: they say {chosen}, but the launch configuration says "
+                f"mixed_precision: {launched}; "
                 "change one of them"
             )
         if self.fp16 and device.type == "cpu":
