@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 
 from umls_reranker.calibration import thresholds
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import find_certificate
+from umls_reranker.calibration.certificate import Certificate, find_certificate
 from umls_reranker.calibration.thresholds import (
     ThresholdTable,
     TypeThreshold,
@@ -219,7 +219,7 @@ def test_for_type_falls_back_along_the_lineage():
 def test_json_round_trip():
     settings = CalibrationArguments(target_precision=0.9)
     table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), settings)
-    other = ThresholdTable({"default": ROW}, table.hierarchy, 0.9)
+    other = ThresholdTable({"default": replace(ROW, high=None)}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
     assert state["schema_version"] == 6 and state["tiers"] == ["high", "medium", "low", "reject"]
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
@@ -231,8 +231,25 @@ def test_json_round_trip():
     assert thresholds_content(tables) == state
 
 
+@pytest.mark.parametrize(
+    ("certified", "high"), [(None, 0.01), (None, 0.9), (0.9, 0.01), (0.9, None), (0.3, 0.3)]
+)
+def test_a_high_tier_that_is_not_that_of_the_certificate_is_a_user_error(certified, high):
+    certificate = Certificate(certified, 100.0, 59, coverage=0.5, precision=0.99)
+    row = TypeThreshold(low=0.01, accept=0.01, high=None if certified is None else 0.9)
+    if certified == 0.3:
+        row = TypeThreshold(low=0.1, accept=0.4, high=0.4)
+    table = ThresholdTable({"default": row, "T047": row}, HIERARCHY, certificate=certificate)
+    state = thresholds_content({"all": table})
+    assert load_thresholds(state)["all"].rows == table.rows
+    state["models"][0]["types"]["T047"]["high"] = high
+    with pytest.raises(UserError, match="damaged .*T047"):
+        load_thresholds(state)
+
+
 def test_damaged_or_other_state_is_a_user_error():
-    state = thresholds_content({"all": ThresholdTable({"default": ROW}, HIERARCHY)})
+    table = ThresholdTable({"default": replace(ROW, high=None)}, HIERARCHY)
+    state = thresholds_content({"all": table})
     with pytest.raises(UserError, match="schema_version 4"):
         load_thresholds({**state, "schema_version": 4})
     (entry,) = state["models"]

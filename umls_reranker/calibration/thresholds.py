@@ -215,12 +215,17 @@ def fit_thresholds(
         settings.confidence,
         attempt=attempt,
     )
-    threshold = certificate.threshold
-    if threshold is not None:
-        rows = {node: replace(row, high=max(threshold, row.accept)) for node, row in rows.items()}
+    rows = {node: replace(row, high=_high(row.accept, certificate)) for node, row in rows.items()}
     return ThresholdTable(
         rows, lists.hierarchy, settings.target_precision, settings.confidence, certificate
     )
+
+
+def _high(accept: float, certificate: Certificate | None) -> float | None:
+    """Where the tier high begins for a threshold of acceptance; None if nothing is certified."""
+    if certificate is None or certificate.threshold is None:
+        return None
+    return max(certificate.threshold, accept)
 
 
 def _type_thresholds(
@@ -310,18 +315,14 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
                 node: TypeThreshold(**row)
                 for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
             }
-            for node, row in rows.items():
-                if (
-                    not 0.0
-                    <= row.low
-                    <= row.accept
-                    <= (1.0 if row.high is None else row.high)
-                    <= 1.0
-                ):
-                    raise TypeError(f"thresholds of {node} are not in order")
             certificate = (
                 None if entry["certificate"] is None else Certificate(**entry["certificate"])
             )
+            for node, row in rows.items():
+                if not 0.0 <= row.low <= row.accept <= 1.0:
+                    raise TypeError(f"thresholds of {node} are not in order")
+                if row.high != _high(row.accept, certificate):
+                    raise TypeError(f"high of {node} is not what the certificate allows")
             tables[str(entry["name"])] = ThresholdTable(
                 rows, hierarchy, target_precision, confidence, certificate
             )

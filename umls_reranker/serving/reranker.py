@@ -79,9 +79,13 @@ class UMLSReranker:
         self._named_types: set[str] = set()
 
     def __repr__(self) -> str:
-        high = "certified" if self.thresholds.is_certified else "not certified"
+        certificate = self.thresholds.certificate
+        high = "not certified"
+        if certificate is not None and certificate.threshold is not None:
+            high = f"certified from a score of {certificate.threshold:.3f} on"
         arguments = f"{str(self.folder)!r}, accept_tier={self.accept_tier!r}"
-        return f"UMLSReranker({arguments}); the high tier is {high}"
+        target = f"the high tier, of precision {self.thresholds.target_precision:g}"
+        return f"UMLSReranker({arguments}); {target}, is {high}"
 
     @classmethod
     def from_pretrained(
