@@ -88,7 +88,7 @@ class CrossEncoderLogits:
                 if unread
                 else "scoring candidates"
             )
-            self.known[unread] = score_lists(self.cross_encoder, lists, desc).logits
+            self.known[unread] = score_lists(self.cross_encoder, lists, desc=desc).logits
         return self.known[unread]
 
     def with_candidates(self, retained: np.ndarray) -> CrossEncoderLogits:

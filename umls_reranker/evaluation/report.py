@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,9 +75,7 @@ def evaluate(
         reads = template.reads
         return rank(lists, scores, calibration, cross_encoder_inputs=reads, exhaustive=exhaustive)
 
-    def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
-        return score_lists(cross_encoder, lists, f"scoring {split} candidates", retained)
-
+    score = partial(score_lists, cross_encoder, desc=f"scoring {split} candidates")
     lists = lists.with_whole_scores(calibration.lowest)
     candidates = len(lists.owner)
     exhaustive = decide(lists, score, exhaustive=True)

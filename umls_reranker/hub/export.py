@@ -71,8 +71,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         (new / ONNX).parent.mkdir()
         _write_onnx(folder, new / ONNX, template.max_length)
         exported = PairScorer.from_folder(new, template, backend="onnx")
-        expected = score_lists(reference, examples, "scoring in torch").logits
-        logits = score_lists(exported, examples, "scoring in onnx").logits
+        expected = score_lists(reference, examples, desc="scoring in torch").logits
+        logits = score_lists(exported, examples, desc="scoring in onnx").logits
         apart = float(np.abs(expected - logits).max(initial=0.0))
         if apart > MOST_APART:
             raise UserError(

@@ -164,21 +164,22 @@ class PairScorer:
 def score_lists(
     cross_encoder: PairScorer | None,
     lists: CandidateLists,
-    desc: str | Callable[[int], Any] | None = None,
     retained: np.ndarray | None = None,
+    *,
+    desc: str | Callable[[int], Any] | None = None,
 ) -> Scores:
     """Score the m candidates of n mentions, in order, with the template of the cross-encoder.
 
     Args:
         cross_encoder: the cross-encoder; None: there is none, so all logits are NaN.
         lists: the candidate lists.
-        desc: as for `PairScorer.score`.
         retained: (m,) bool, candidates to score; the others have the logit NaN. None: all.
+        desc: as for `PairScorer.score`.
     """
     if cross_encoder is None:
         return Scores(np.full(len(lists.owner), np.nan, np.float32), 0)
     if retained is not None and not retained.all():
-        scores = score_lists(cross_encoder, lists.with_candidates(retained), desc)
+        scores = score_lists(cross_encoder, lists.with_candidates(retained), desc=desc)
         logits = np.full(len(retained), np.nan, np.float32)
         logits[retained] = scores.logits
         return Scores(logits, scores.truncated)

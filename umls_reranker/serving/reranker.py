@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -324,7 +325,7 @@ class UMLSReranker:
             raise TypeError(f"exhaustive: {exhaustive!r} is not True or False")
         decisions = rank(
             lists,
-            lambda lists, retained: score_lists(self.cross_encoder, lists, desc, retained),
+            partial(score_lists, self.cross_encoder, desc=desc),
             self.calibration,
             cross_encoder_inputs=self.template.reads,
             accept_tier=self.accept_tier,
@@ -332,12 +333,9 @@ class UMLSReranker:
         )
         self._warn_of_types(lists.unknown_types)
         self._warn_of_missing(lists, decisions)
-        if partial := [
-            f"{name}_score" for name in lists.partial_scores if name not in self.calibration.lowest
-        ]:
-            warn_caller(
-                f"{', '.join(partial)}: candidates that lack it get the lowest of their list"
-            )
+        lowest = self.calibration.lowest
+        if names := [f"{name}_score" for name in lists.partial_scores if name not in lowest]:
+            warn_caller(f"{', '.join(names)}: candidates that lack it get the lowest of their list")
         tops = TopCandidates.of_decisions(decisions, self.model_names)
         self.statistics.add(tops, decisions.truncated)
         return decisions
