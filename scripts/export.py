@@ -23,11 +23,9 @@ def main() -> None:
         would_make("onnx", folder)
         return
     from umls_reranker.hub.export import export_onnx
-    from umls_reranker.lists.labels import read_run_lists
-    from umls_reranker.vocab.concepts import ConceptTable
 
     with run.locked():
-        lists = read_run_lists(run.path, "dev", ConceptTable.load(run.path / "concepts"))
+        lists = run.lists("dev")
         pairs, apart = export_onnx(folder, lists)
     print(
         f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; calibration unchanged"

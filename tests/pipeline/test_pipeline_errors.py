@@ -132,3 +132,20 @@ def test_rows_without_a_ranking_cannot_be_monitored(scripts, finished, tmp_path)
     mentions = tmp_path / "mentions.jsonl"
     mentions.write_text('{"entity": "cold", "candidates": ["common cold"]}\n')
     assert_refused(scripts.run("monitor", finished.folder / "model", mentions), "mentions.jsonl:1: not a ranked row")
+
+
+def test_lists_that_were_edited_after_they_were_written_are_refused(scripts, run):
+    lists = run / "lists" / "calibration.arrow"
+    content = bytearray(lists.read_bytes())
+    content[len(content) // 2] ^= 1
+    lists.write_bytes(content)
+    assert_refused(scripts.run("calibrate", output_dir=run.parent, overwrite=True), str(lists))
+
+
+def test_the_way_out_of_an_edited_model_is_not_up_to_date(scripts, run):
+    thresholds = run / "model" / "thresholds.json"
+    thresholds.write_text(thresholds.read_text().replace("}", " }", 1))
+    refused = scripts.run("evaluate", output_dir=run.parent, overwrite=True)
+    assert_refused(refused, str(thresholds), "calibrate --overwrite")
+    assert scripts.run("calibrate", output_dir=run.parent, overwrite=True).remade == ["model"]
+    assert scripts.run("evaluate", output_dir=run.parent).code == 0

@@ -173,7 +173,7 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
             raise UserError(
                 f"{path} does not match {MANIFEST}: it was modified or belongs to another "
                 "version; use all files from "
-                f"one revision, or run umls-reranker {_maker(name)} again"
+                f"one revision, or run umls-reranker {_maker(name)} --overwrite"
             )
     return info
 
@@ -376,7 +376,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder / MANIFEST} was modified after it was written, so the model cannot be "
             "trusted; use all files "
-            "from one revision, or run umls-reranker calibrate again"
+            "from one revision, or run umls-reranker calibrate --overwrite"
         )
     return info
 

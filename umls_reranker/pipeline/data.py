@@ -38,7 +38,7 @@ from .sources import (
     split_shares,
     user_splits,
 )
-from .stages import RunFolder, Stage
+from .stages import RunFolder, Stage, sha256_of_splits
 from .user_lists import write_user_lists
 
 Files = Mapping[str, tuple[Path, ...]]
@@ -123,6 +123,7 @@ def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]
         make_concepts(stages["concepts"], source._replace(concepts=joined))
         counts |= {"mentions": report["mentions"], "in_list": report["in_list"]}
         summary |= counts | {"lists": report}
+        counts["sha256"] = sha256_of_splits(lists_folder)
         write_json(folder / "read_report.json", summary)
 
 

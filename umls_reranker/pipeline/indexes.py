@@ -20,7 +20,7 @@ from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
-from .stages import RunFolder, Stage, index_key
+from .stages import RunFolder, Stage, index_key, sha256_of_splits
 
 
 def make_indexes(recipe: Recipe, run: RunFolder, due: Sequence[Stage]) -> None:
@@ -119,6 +119,7 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
                 folder / f"{split}.arrow",
                 is_known=split != "test",
             )
+        summary["sha256"] = sha256_of_splits(folder)
     if "index" in summary:
         figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
         print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")

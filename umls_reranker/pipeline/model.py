@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, write_json, written
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
-from ..lists.labels import read_labelled_lists, read_run_lists
+from ..lists.labels import read_labelled_lists
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..serving.calibrate import calibrate_lists, save_calibrated, write_calibrated
@@ -61,7 +61,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
 def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Calibrate the run's checkpoint and write the model folder."""
     source = checkpoint_of_run(recipe, run)
-    lists = read_run_lists(run.path, "calibration", ConceptTable.load(run.path / "concepts"))
+    lists = run.lists("calibration")
     # The cross-encoder was trained for this, so it stays.
     new = calibrate_lists(
         source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True
@@ -100,9 +100,8 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
 
 def make_report(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Evaluate the model on the test split and write the report."""
-    concepts = ConceptTable.load(run.path / "concepts")
     mentions = run.splits("mentions")
-    lists = read_run_lists(run.path, "test", concepts)
+    lists = run.lists("test")
     # Those that the model counts.
     counted = ("train", "dev", "calibration")
     known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]

@@ -28,6 +28,7 @@ from ..calibration.arguments import CalibrationArguments
 from ..core.errors import UserError
 from ..core.files import (
     FORMER,
+    file_sha256,
     hold,
     json_sha256,
     naming_full_disk,
@@ -47,6 +48,8 @@ from .recipe import Recipe, keys_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+
+    from ..lists.candidate_lists import AnnotatedLists
 
 STAGE_MANIFEST = "manifest.json"
 # Whose versions a manifest records.
@@ -282,6 +285,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def sha256_of_splits(folder: Path) -> dict[str, str]:
+    """Split -> SHA-256 of its file, for the summary of a stage whose files decide a model."""
+    return {file.stem: file_sha256(file) for file in sorted(folder.glob("*.arrow"))}
+
+
 class Stage:
     """One step of a run and the folder it owns.
 
@@ -454,6 +462,23 @@ class RunFolder:
             return DatasetDict({file.stem: Dataset.from_file(str(file)) for file in files})
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is damaged ({error}); rebuild it with --overwrite") from None
+
+    def lists(self, split: str) -> AnnotatedLists:
+        """The candidate lists of a split, completed by the run's dictionary.
+
+        Raises:
+            UserError: the file is not as the stage wrote it.
+        """
+        from ..lists.labels import read_run_lists
+        from ..vocab.concepts import ConceptTable
+
+        path = self.path / "lists" / f"{split}.arrow"
+        written = read_manifest(self.path / "lists")["summary"].get("sha256", {})
+        if split in written and file_sha256(path) != written[split]:
+            raise UserError(
+                f"{path} was changed after it was written; make it again with --overwrite"
+            )
+        return read_run_lists(self.path, split, ConceptTable.load(self.path / "concepts"))
 
     @contextmanager
     def locked(self, *, dry_run: bool = False, owner: bool = True) -> Iterator[None]:

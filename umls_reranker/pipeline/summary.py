@@ -12,10 +12,8 @@ from ..core.files import read_json
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import as_text, report_tables
 from ..hub.model_folder import METRICS
-from ..lists.labels import read_run_lists
 from ..serving.reranker import UMLSReranker
 from ..serving.rows import ranked_column
-from ..vocab.concepts import ConceptTable
 from .command import table_console
 from .recipe import Recipe
 from .stages import RunFolder
@@ -83,7 +81,7 @@ def checklist_line(run: RunFolder) -> str:
 def examples(recipe: Recipe, run: RunFolder) -> list[Example]:
     """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
-    lists = read_run_lists(run.path, "test", ConceptTable.load(run.path / "concepts"))
+    lists = run.lists("test")
     count = min(EXAMPLES, len(lists))
     drawn = min(20 * count, len(lists))
     lists = lists.take(np.array([len(lists) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]))

@@ -10,7 +10,6 @@ from ..core.arrays import open_arrow
 from ..core.devices import sharing_processes
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..lists.labels import read_run_lists
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..retrieval.mining import PairMiner
@@ -41,7 +40,7 @@ def make_pairs(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     template = PairTemplate.from_recipe(recipe.model)
     teachers = load_teachers(recipe, template)
-    lists = read_run_lists(run.path, "train", concepts)
+    lists = run.lists("train")
     with stage.writing(recipe.run.overwrite) as (folder, summary):
         miner = PairMiner(
             concepts,
@@ -82,9 +81,8 @@ def make_checkpoints(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Fine-tune the cross-encoder; all processes of a launch take part."""
     patience = timedelta(seconds=recipe.training.get("ddp_timeout", 1800))
     state = sharing_processes(recipe.run.device, patience)
-    concepts = ConceptTable.load(run.path / "concepts")
     most = recipe.training.get("max_dev_pairs", RerankerTrainingArguments.max_dev_pairs)
-    lists = read_run_lists(run.path, "dev", concepts)
+    lists = run.lists("dev")
     dev = dev_rows(lists, PairTemplate.from_recipe(recipe.model), most, recipe.run.seed)
     rows = open_arrow(run.path / "pairs" / "train.arrow")
     model = recipe.model

@@ -15,9 +15,7 @@ from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..hub.model_folder import METRICS, verify_files
 from ..hub.publish import find_outcomes
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.labels import read_run_lists
 from ..serving.reranker import UMLSReranker
-from ..vocab.concepts import ConceptTable
 from .command import would_make
 from .recipe import Recipe
 from .stages import RunFolder
@@ -54,7 +52,7 @@ def validate(recipe: Recipe, run: RunFolder, against: str | None) -> bool:
         return True
     with run.locked():
         reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
-        lists = read_run_lists(run.path, "test", ConceptTable.load(run.path / "concepts"))
+        lists = run.lists("test")
         checks = replay_checks(reranker, lists) + checks
         content = {
             "schema_version": 4,
