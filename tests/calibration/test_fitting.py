@@ -124,12 +124,18 @@ def test_calibration_mentions_are_counted_apart_from_those_of_training():
     assert calibration.training_counts is COUNTS and len(calibration.counts) > len(COUNTS)
 
 
-def test_one_document_leaves_nothing_to_hold_out():
-    given, logits = lists(documents=1)
-    one = fit((given, logits))
-    decided = served(one.calibration, given, logits)
-    np.testing.assert_allclose(one.decisions.probabilities, decided.probabilities)
-    assert not one.is_held_out and one.calibration.thresholds.certificate.documents == 0
+def test_where_nothing_can_be_held_out_nothing_is_certified():
+    one, logits = lists(documents=1)
+    two = lists(documents=2)[0]
+    gold = np.where(two.annotations.documents == "0", two.annotations.gold, -1)
+    two = replace(two, annotations=replace(two.annotations, gold=gold))
+    for given in (one, two):
+        fitted = fit((given, logits))
+        assert not fitted.is_held_out
+        assert fitted.calibration.thresholds.certificate.documents == 0
+    alone = fit((one, logits))
+    decided = served(alone.calibration, one, logits)
+    np.testing.assert_allclose(alone.decisions.probabilities, decided.probabilities)
 
 
 def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
