@@ -1,6 +1,7 @@
 """Sphinx builds the guides and the API reference; ``make docs`` treats warnings as errors.
 
-The source folder is the root of the repository, so that links between pages are the same here and on its host.
+The source folder is the root of the repository, so that links between pages are the same here and
+on its host.
 """
 
 import sys
@@ -41,7 +42,10 @@ LIBRARIES = (
     "builtins|collections|concurrent|datasets|fastapi|np|numpy|pa|pandas|pathlib|pd|"
     "prometheus_client|pyarrow|spacy|transformers|typing"
 )
-PLAIN = "bool|bytes|dict|float|int|list|object|str|tuple|Any|Path|TextIO|None|[A-Z]\\w*Error|UserWarning"
+PLAIN = (
+    "bool|bytes|dict|float|int|list|object|str|tuple|Any|Path|TextIO|None|[A-Z]\\w*Error|"
+    "UserWarning"
+)
 nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAIN})")]
 # Types of what users only pass on.
 nitpick_ignore = [

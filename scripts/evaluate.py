@@ -1,16 +1,17 @@
-"""Evaluate the model and baselines on the candidate lists of the test split, or on your own labelled lists.
+"""Evaluate the model and baselines on the test split, or on your own labelled lists.
 
     umls-reranker evaluate quickstart
     umls-reranker evaluate MODEL --lists test.jsonl --output REPORT
 
-The first form writes report/ into the run folder: metrics.json, report.html, plots, outcomes.parquet (the answer for
-each mention) and reference.json (the reference for monitoring). The files that belong to the model, and its card, are
-copied to model/.
+The first form writes report/ into the run folder: metrics.json, report.html, plots,
+outcomes.parquet (the answer for each mention) and reference.json (the reference for monitoring).
+The files that belong to the model, and its card, are copied to model/.
 
-The second form needs no run. MODEL is a reranker, a folder or a Hub id. The lists are labelled mentions from your own
-pipeline, in the format of umls-reranker calibrate MODEL --lists, from documents that the model was not calibrated on.
-Only a calibration of their scores is fitted to them, for comparison. The command compares the model with the original
-order of your lists, with intervals, and writes the same report to a new folder.
+The second form needs no run. MODEL is a reranker, a folder or a Hub id. The lists are labelled
+mentions from your own pipeline, in the format of umls-reranker calibrate MODEL --lists, from
+documents that the model was not calibrated on. Only a calibration of their scores is fitted to
+them, for comparison. The command compares the model with the original order of your lists, with
+intervals, and writes the same report to a new folder.
 """
 
 from umls_reranker.evaluation.arguments import EvaluationArguments

@@ -3,9 +3,9 @@
     umls-reranker export quickstart
     umls-reranker serve runs/quickstart/model --backend onnx
 
-Writes onnx/model.onnx into the model folder, where sentence-transformers and Optimum look for it. Its logits on
-lists of the dev split must equal those of PyTorch in float32, so that calibrator, thresholds and certificate stay
-valid; otherwise the export is refused. Needs the extra export.
+Writes onnx/model.onnx into the model folder, where sentence-transformers and Optimum look for it.
+Its logits on lists of the dev split must equal those of PyTorch in float32, so that calibrator,
+thresholds and certificate stay valid; otherwise the export is refused. Needs the extra export.
 """
 
 from umls_reranker.models.arguments import RunArguments
@@ -28,5 +28,6 @@ def main() -> None:
         lists = run.lists("dev")
         pairs, apart = export_onnx(folder, lists)
     print(
-        f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; calibration unchanged"
+        f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; "
+        "calibration unchanged"
     )

@@ -1,10 +1,10 @@
-"""Collect concepts, indexes and encoder in one folder: everything a deployment needs besides the model.
+"""Collect in one folder what a deployment needs besides the model: concepts, indexes, encoder.
 
     umls-reranker export_index quickstart --index_folder /srv/index-2026-01
 
-`ConceptLinker`, the spaCy component and umls-reranker serve open it. Files are hard-linked to the run's on the
-same file system, and copied otherwise. The folder contains names of the UMLS release it was built from: store it where
-the license of that release allows, never on the Hub.
+`ConceptLinker`, the spaCy component and umls-reranker serve open it. Files are hard-linked to the
+run's on the same file system, and copied otherwise. The folder contains names of the UMLS release
+it was built from: store it where the license of that release allows, never on the Hub.
 """
 
 from dataclasses import dataclass

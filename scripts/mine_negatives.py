@@ -1,9 +1,10 @@
-"""Mine training pairs: the gold concept of each mention, and nearest-neighbor, same-type and random negatives.
+"""Mine training pairs: gold concepts, and nearest-neighbor, same-type and random negatives.
 
     umls-reranker mine_negatives quickstart
 
-Reads the candidate lists in lists/ and writes pairs/ into the run folder, with mining_report.json: numbers of pairs,
-and what each false-negative filter dropped. With `teacher`, the pairs also get the mean logit of these models.
+Reads the candidate lists in lists/ and writes pairs/ into the run folder, with mining_report.json:
+numbers of pairs, and what each false-negative filter dropped. With `teacher`, the pairs also get
+the mean logit of these models.
 """
 
 from umls_reranker.models.arguments import RunArguments

@@ -2,9 +2,10 @@
 
     umls-reranker monitor MODEL predictions.jsonl
 
-Reads the output of umls-reranker rerank. MODEL is a folder or Hub repo with reference.json, or a recipe that names one
-(umls-reranker recipes copy production). Rows of documents that MODEL was calibrated on are left out and counted: their
-scores are fitted. The exit code is 1 if scores or inputs have moved: if nothing has, with probability --alpha at most.
+Reads the output of umls-reranker rerank. MODEL is a folder or Hub repo with reference.json, or a
+recipe that names one (umls-reranker recipes copy production). Rows of documents that MODEL was
+calibrated on are left out and counted: their scores are fitted. The exit code is 1 if scores or
+inputs have moved: if nothing has, with probability --alpha at most.
 """
 
 import json

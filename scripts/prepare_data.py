@@ -1,9 +1,10 @@
-"""Read concepts and mentions into memory-mapped Arrow tables; split mentions into train, dev, calibration and test.
+"""Read concepts and mentions into Arrow tables, and split the mentions by document.
 
     umls-reranker prepare_data quickstart
 
-Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists (user-provided candidate
-lists) needs no index: its rows become lists/ too, and umls-reranker mine_negatives comes next.
+Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists (user-provided
+candidate lists) needs no index: its rows become lists/ too, and umls-reranker mine_negatives comes
+next.
 """
 
 from pathlib import Path

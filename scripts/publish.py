@@ -1,13 +1,14 @@
-"""Publish the run's model folder to the Hub as one commit and a tag; an existing tag is never overwritten.
+"""Publish the run's model folder to the Hub as one commit with a new tag.
 
-    umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0
-    umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run --against v0.9.0
-    umls-reranker publish quickstart --repo_id org/my-reranker --create_pr
-    umls-reranker publish my_model --repo_id org/my-reranker --tag v1.0.0
+    umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 umls-reranker publish
+    quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run --against v0.9.0 umls-reranker
+    publish quickstart --repo_id org/my-reranker --create_pr umls-reranker publish my_model
+    --repo_id org/my-reranker --tag v1.0.0
 
-The last form publishes a model folder, such as the output of umls-reranker calibrate --lists. Without --tag, the tag
-is the date. --against prints a comparison and prevents nothing: umls-reranker validate tells by its exit code.
-Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run checks everything and sends nothing.
+The last form publishes a model folder, such as the output of umls-reranker calibrate --lists.
+Without --tag, the tag is the date. --against prints a comparison and prevents nothing:
+umls-reranker validate tells by its exit code. Needs a token with write access: HF_TOKEN, or
+`hf auth login`. A dry run checks everything and sends nothing.
 """
 
 from dataclasses import dataclass

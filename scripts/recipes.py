@@ -4,8 +4,8 @@
     umls-reranker recipes copy quickstart
     umls-reranker recipes copy multi_gpu_bf16
 
-A recipe is a folder with config.yaml and a README with its results. Commands prefer a copy in the working folder to
-the recipe of the same name in the package.
+A recipe is a folder with config.yaml and a README with its results. Commands prefer a copy in the
+working folder to the recipe of the same name in the package.
 """
 
 from umls_reranker.pipeline.command import CommandParser

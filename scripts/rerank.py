@@ -1,14 +1,15 @@
-"""Rerank mentions and their candidates from a JSON Lines, CSV, TSV, Parquet or Arrow file of any size.
+"""Rerank the candidates of a JSON Lines, CSV, TSV, Parquet or Arrow file of any size.
 
     umls-reranker rerank MODEL input.jsonl output.jsonl
     accelerate launch --config_file FILE -m umls_reranker rerank MODEL input.parquet output.parquet
 
-One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
-"entity_type": "T047", "left": "", "right": ""}; the last three are optional. CSV and TSV have one candidate per row
-(mention_id, mention, cui, name, score) and become JSON Lines with one line per mention. MODEL is a folder, a Hub id,
-or a recipe that names one (umls-reranker recipes copy production). The input may be a folder of files. Each output
-line repeats the input line and adds "ranked". A row that cannot be ranked gets "error" in its place, and the exit code
-is 1. The output appears only when it is complete.
+One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui":
+"C0009443"}, "Cold"], "entity_type": "T047", "left": "", "right": ""}; the last three are optional.
+CSV and TSV have one candidate per row (mention_id, mention, cui, name, score) and become JSON Lines
+with one line per mention. MODEL is a folder, a Hub id, or a recipe that names one (umls-reranker
+recipes copy production). The input may be a folder of files. Each output line repeats the input
+line and adds "ranked". A row that cannot be ranked gets "error" in its place, and the exit code is
+1. The output appears only when it is complete.
 """
 
 from pathlib import Path

@@ -1,12 +1,12 @@
-"""Serve a reranker over HTTP: /rerank as in Text Embeddings Inference, /rank, /link, /health, /metrics, /info.
+"""Serve a reranker over HTTP: /rerank (as TEI), /rank, /link, /health, /metrics, /info.
 
     umls-reranker serve MODEL
     umls-reranker serve production --served_revision v1.0.0
 
-MODEL is a folder or a Hub id, served with default settings, or a recipe that names a model and settings.
-Needs the extra serve. Ctrl-C or SIGTERM stops it: it accepts no new connections
-and finishes the requests in progress, for at most 30 seconds. One process serves one model; put several behind a
-load balancer.
+MODEL is a folder or a Hub id, served with default settings, or a recipe that names a model and
+settings. Needs the extra serve. Ctrl-C or SIGTERM stops it: it accepts no new connections and
+finishes the requests in progress, for at most 30 seconds. One process serves one model; put several
+behind a load balancer.
 """
 
 from umls_reranker.core.errors import UserError

@@ -1,4 +1,4 @@
-"""Summarize a finished run on one screen: examples, results and baselines, targets, and where the model is.
+"""Summarize a finished run on one screen: examples, results, baselines and targets.
 
     umls-reranker summarize quickstart
 

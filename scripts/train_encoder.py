@@ -2,9 +2,9 @@
 
     umls-reranker train_encoder minilm-medmentions-cpu
 
-Writes encoder/ into the run folder; build_index then uses it to embed names and mentions. An interrupted run resumes
-from its last checkpoint. Training uses one process. With encoder_training_steps: 0, the encoder is not fine-tuned and
-there is nothing to do.
+Writes encoder/ into the run folder; build_index then uses it to embed names and mentions. An
+interrupted run resumes from its last checkpoint. Training uses one process. With
+encoder_training_steps: 0, the encoder is not fine-tuned and there is nothing to do.
 """
 
 from umls_reranker.models.arguments import EncoderArguments, RunArguments

@@ -1,12 +1,13 @@
-"""Check a finished run as it is deployed: load the model folder, rerank held-out mentions, compare with targets.
+"""Check a finished run as it is deployed: rerank held-out mentions, compare with targets.
 
     umls-reranker validate quickstart
     umls-reranker validate quickstart --against org/my-reranker@v1.0.0
 
-Prints each target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL or
-INCONCLUSIVE. --against also compares the model with a previous version on the same mentions: it passes if it is not
-inferior within --margin. Writes checklist.json into the run folder. The exit code is 1 if a check fails, or if the
-model is worse than the previous version or not shown to be non-inferior.
+Prints each target of the recipe with the measured value, its 95 % interval, what it was measured
+on, and PASS, FAIL or INCONCLUSIVE. --against also compares the model with a previous version on the
+same mentions: it passes if it is not inferior within --margin. Writes checklist.json into the run
+folder. The exit code is 1 if a check fails, or if the model is worse than the previous version or
+not shown to be non-inferior.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ class ValidationOptions:
 
     against: str | None = recipe_key(
         None,
-        "previous version to compare with: a run, report or model folder, an outcomes.parquet, or a Hub repo as "
+        "previous version to compare with: a run, report or model folder, an outcomes.parquet, or "
+        "a Hub repo as "
         "NAMESPACE/NAME or NAMESPACE/NAME@REVISION",
     )
 

@@ -4,9 +4,11 @@
     >>> reranker = UMLSReranker.from_pretrained("runs/quickstart/model")
     >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
 
-A repository of the Hub is loaded in the same way: ``from_pretrained("org/my-reranker", revision="v1.0.0")``.
+A repository of the Hub is loaded in the same way:
+``from_pretrained("org/my-reranker", revision="v1.0.0")``.
 
-Importing the package is quick: torch and transformers load when a class that needs them is first used.
+Importing the package is quick: torch and transformers load when a class that needs them is first
+used.
 """
 
 from importlib import import_module

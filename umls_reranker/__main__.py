@@ -35,7 +35,7 @@ QUICKSTART = "quickstart"  # the recipe of this name, not a script
 QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a CPU."
 USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
 OWN_LISTS = """\
-Calibrate on your own candidate lists, with the scores of any pipeline and without a run, and evaluate on other lists:
+Calibrate on your own candidate lists, with the scores of any pipeline, and evaluate on others:
   umls-reranker calibrate MODEL --lists FILE --output FOLDER
   umls-reranker evaluate MODEL --lists FILE --output FOLDER
 """
@@ -49,8 +49,8 @@ Copy a recipe, change it, and run the copy:
     umls-reranker recipes copy hpo-minilm
     umls-reranker run hpo-minilm
 
-RECIPE is a YAML file, a folder with config.yaml, or the name of a recipe in the package or the working folder.
---key value sets any key of a recipe. To use all GPUs of a machine:
+RECIPE is a YAML file, a folder with config.yaml, or the name of a recipe in the package or the
+working folder. --key value sets any key of a recipe. To use all GPUs of a machine:
 
     umls-reranker run RECIPE --accelerate_config multi_gpu_bf16 --num_processes 8"""
 
@@ -89,7 +89,9 @@ def overview() -> str:
         lines.append(f"{group}:")
         for name in names:
             lines += textwrap.wrap(
-                QUICKSTART_SUMMARY if name == QUICKSTART else summary(shipped("scripts") / f"{name}.py"),
+                QUICKSTART_SUMMARY
+                if name == QUICKSTART
+                else summary(shipped("scripts") / f"{name}.py"),
                 width=max(shutil.get_terminal_size().columns - 1, 60),
                 initial_indent=f"  {name:<{width - 2}}",
                 subsequent_indent=" " * width,

@@ -12,5 +12,9 @@ def length_ratio(sources):
 
 
 register_feature(
-    Feature("length_ratio", "length of the shorter text, of mention and name, by the longer", length_ratio)
+    Feature(
+        "length_ratio",
+        "length of the shorter text, of mention and name, by the longer",
+        length_ratio,
+    )
 )

@@ -187,7 +187,9 @@ def test_cross_validation_by_hand():
 def lists(
     n: int = 1500, size: int = 4, seed: int = 0, slope: float = 0.6, intercept: float = -1.0
 ) -> tuple:
-    """Lists whose gold candidate, or none, is drawn from a choice with utilities slope * score + intercept."""
+    """Lists whose gold candidate, or none, is drawn from a choice with utilities slope * score +
+    intercept.
+    """
     rng = np.random.default_rng(seed)
     scores = rng.normal(0, 3, (n, size))
     noise = rng.gumbel(size=(n, size + 1))

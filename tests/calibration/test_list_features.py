@@ -1,4 +1,6 @@
-"""Features that need neither training mentions nor an index: positions in a list, words, and CUIs."""
+"""Features that need neither training mentions nor an index: positions in a list, words, and
+CUIs.
+"""
 
 from dataclasses import replace
 
@@ -10,7 +12,9 @@ from umls_reranker.calibration.features import default_features, feature_table
 from umls_reranker.calibration.string_counts import StringCounts
 
 
-def column(name: str, mentions: list[str], candidates: list[list[tuple[str, str | None]]]) -> np.ndarray:
+def column(
+    name: str, mentions: list[str], candidates: list[list[tuple[str, str | None]]]
+) -> np.ndarray:
     items = [[{"name": text, "cui": cui} for text, cui in listed] for listed in candidates]
     return feature_table(make_lists(mentions, items), StringCounts.fit([]), [name]).candidates[name]
 
@@ -47,18 +51,28 @@ def test_same_words(mention, name, same):
 
 def test_other_names_of_a_concept_count(tmp_path):
     names = ["heart attack", "COLD", "Gallstones"]
-    counts = StringCounts.fit([]).with_names(["C1", "C1", "C2"], names).plus(StringCounts.fit([("m", "C1", [])]))
+    counts = (
+        StringCounts.fit([])
+        .with_names(["C1", "C1", "C2"], names)
+        .plus(StringCounts.fit([("m", "C1", [])]))
+    )
     counts.save(tmp_path / "counts")
     # The third is a name of one word, in the plural; "COLD" is an acronym, not a name.
     mentions = ["Heart-attack", "attacks, heart", "gallstone", "heart", "cold"]
     lists = make_lists(mentions, [[{"name": "a", "cui": "C1"}, {"name": "b", "cui": "C2"}]] * 5)
-    found = feature_table(lists, StringCounts.load(tmp_path / "counts"), ["exact_name", "same_words"]).candidates
+    found = feature_table(
+        lists, StringCounts.load(tmp_path / "counts"), ["exact_name", "same_words"]
+    ).candidates
     assert np.flatnonzero(found["exact_name"]).tolist() == [0]
     assert np.flatnonzero(found["same_words"]).tolist() == [0, 2, 5]
 
 
 def test_concepts_with_low_numbers_are_old():
-    found = column("concept_age", ["m"], [[("a", "c0004093"), ("b", "C5000000"), ("c", "HP:0000001"), ("d", None)]])
+    found = column(
+        "concept_age",
+        ["m"],
+        [[("a", "c0004093"), ("b", "C5000000"), ("c", "HP:0000001"), ("d", None)]],
+    )
     np.testing.assert_allclose(found, [-0.004093, -5, -1, -1])
 
 

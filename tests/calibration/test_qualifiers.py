@@ -35,7 +35,9 @@ def test_contradictions(mention, name, fits):
 
 
 def test_each_candidate_is_compared_with_its_own_mention():
-    found = qualifier_agreement(["left", "right"], ["left", "right"], np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]))
+    found = qualifier_agreement(
+        ["left", "right"], ["left", "right"], np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0])
+    )
     assert found.tolist() == [1, 0, 1, 0] and found.dtype == np.float64
     none = np.empty(0, np.int64)
     assert len(qualifier_agreement([], [], none, none)) == 0
@@ -43,10 +45,15 @@ def test_each_candidate_is_compared_with_its_own_mention():
 
 def test_it_is_a_feature_of_candidates():
     lists = make_lists(["acute pain"], [[{"name": "Chronic pain"}, {"name": "Pain"}]])
-    assert feature_table(lists, StringCounts.fit([])).candidates["qualifier_agreement"].tolist() == [0, 1]
+    assert feature_table(lists, StringCounts.fit([])).candidates[
+        "qualifier_agreement"
+    ].tolist() == [0, 1]
 
 
 def test_words_that_only_begin_like_a_prefix_say_nothing():
-    pairs = {"low blood pressure on standing": "postural hypotension", "prenatal onset": "postnatal onset"}
+    pairs = {
+        "low blood pressure on standing": "postural hypotension",
+        "prenatal onset": "postnatal onset",
+    }
     place = np.arange(2)
     assert qualifier_agreement([*pairs], [*pairs.values()], place, place).tolist() == [1, 0]

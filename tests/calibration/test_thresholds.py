@@ -37,7 +37,9 @@ ROW = TypeThreshold(low=0.1, accept=0.4, high=0.9)
 
 
 def drawn(mentions: dict[str, int], seed: int = 0, size: int = 8, documents=None) -> tuple:
-    """Lists, calibrated probabilities, and their top candidates: the gold concept near 1, in nine lists of ten."""
+    """Lists, calibrated probabilities, and their top candidates: the gold concept near 1, in nine
+    lists of ten.
+    """
     rng = np.random.default_rng(seed)
     types = [name for name, count in mentions.items() for _ in range(count)]
     n = len(types)

@@ -14,7 +14,8 @@ PAIR = np.array([0])
 @pytest.mark.parametrize(
     ("mention", "name", "of_mention", "of_name"),
     [
-        # " he", "hea", "ear", "art", "rt " of both; " at", "att", "tta", "tac", "ack", "ck " of one.
+        # " he", "hea", "ear", "art", "rt " of both; " at", "att", "tta", "tac", "ack", "ck " of
+        # one.
         ("heart", "heart attack", 1, 5 / 11),
         # The order of words does not matter, nor how often one comes.
         ("attack heart", "heart heart attack", 1, 1),
@@ -27,11 +28,16 @@ PAIR = np.array([0])
 )
 def test_shares_by_hand(mention, name, of_mention, of_name):
     found = shared_trigrams([mention], [name], PAIR, PAIR)
-    assert [share.tolist() for share in found] == [[pytest.approx(of_mention)], [pytest.approx(of_name)]]
+    assert [share.tolist() for share in found] == [
+        [pytest.approx(of_mention)],
+        [pytest.approx(of_name)],
+    ]
 
 
 def test_each_candidate_is_compared_with_its_own_mention():
-    found = shared_trigrams(["arm", "leg"], ["arm", "leg"], np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]))
+    found = shared_trigrams(
+        ["arm", "leg"], ["arm", "leg"], np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0])
+    )
     assert [share.tolist() for share in found] == [[1, 0, 1, 0]] * 2
     none = np.empty(0, np.int64)
     assert [len(share) for share in shared_trigrams([], [], none, none)] == [0, 0]

@@ -69,7 +69,10 @@ def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, suppor
 def test_auto_is_what_a_gpu_computes_fast_in(monkeypatch, capability, trains, infers):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     gpu = torch.device("cuda")
-    assert (resolve_dtype("auto", gpu), resolve_dtype("auto", gpu, inference=True)) == (trains, infers)
+    assert (resolve_dtype("auto", gpu), resolve_dtype("auto", gpu, inference=True)) == (
+        trains,
+        infers,
+    )
 
 
 def test_a_given_dtype_is_kept_or_refused():
@@ -88,7 +91,9 @@ def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, 
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     first, other = SimpleNamespace(is_main_process=True), SimpleNamespace(is_main_process=False)
     assert goes_on_alone(first) and not goes_on_alone(other)
     assert given == threads and not torch.distributed.is_initialized()
@@ -102,7 +107,9 @@ def test_run_launches_only_commands_that_share_their_work():
 
 def test_processes_that_share_shards_wait_for_days(monkeypatch):
     given = {}
-    monkeypatch.setattr("umls_reranker.core.devices.PartialState", lambda **options: given.update(options))
+    monkeypatch.setattr(
+        "umls_reranker.core.devices.PartialState", lambda **options: given.update(options)
+    )
     sharing_processes("cpu")
     assert given == {"cpu": True, "timeout": timedelta(days=7)}
 

@@ -10,7 +10,15 @@ from filelock import FileLock
 
 from umls_reranker.core import files
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import file_sha256, fingerprint_path, hold, read_json, remembered, write_json, written
+from umls_reranker.core.files import (
+    file_sha256,
+    fingerprint_path,
+    hold,
+    read_json,
+    remembered,
+    write_json,
+    written,
+)
 
 
 def listing(folder):
@@ -46,7 +54,10 @@ def test_what_is_no_file_or_folder_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     for path in (tmp_path / "pipe", tmp_path / "link", Path("."), Path("/")):
-        with pytest.raises(UserError, match=f"^{path} is not a file or folder that can be replaced"), written(path):
+        with (
+            pytest.raises(UserError, match=f"^{path} is not a file or folder that can be replaced"),
+            written(path),
+        ):
             pass
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_fifo()
 
@@ -90,7 +101,9 @@ def counted(monkeypatch):
     """Paths that were hashed."""
     read = []
     monkeypatch.setattr(
-        files, "_add_bytes", lambda digest, path: read.append(path) or digest.update(path.read_bytes())
+        files,
+        "_add_bytes",
+        lambda digest, path: read.append(path) or digest.update(path.read_bytes()),
     )
     return read
 
@@ -135,11 +148,18 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
 
 
 def test_json_is_readable_text_and_strict(tmp_path):
-    content = {"name": "Ménétrier", "values": [1, 0.5, None], "nested": {"nan": float("nan")}, "pair": (1, 2)}
+    content = {
+        "name": "Ménétrier",
+        "values": [1, 0.5, None],
+        "nested": {"nan": float("nan")},
+        "pair": (1, 2),
+    }
     write_json(tmp_path / "a.json", content)
     assert "Ménétrier" in (tmp_path / "a.json").read_text(encoding="utf-8")
     expected = content | {"nested": {"nan": None}, "pair": [1, 2]}
-    assert read_json(tmp_path / "a.json") == json.loads((tmp_path / "a.json").read_text()) == expected
+    assert (
+        read_json(tmp_path / "a.json") == json.loads((tmp_path / "a.json").read_text()) == expected
+    )
     assert listing(tmp_path) == ["a.json"]
 
 

@@ -20,7 +20,11 @@ def test_lines_are_numbered_plain_and_gzip(tmp_path):
 
 def test_broken_files_are_named(tmp_path):
     packed = gzip.compress(b"three\n" * 1000)
-    for name, content in {"cut": packed[:-20], "changed": packed[:-8] + b"\0" * 8, "empty": b""}.items():
+    for name, content in {
+        "cut": packed[:-20],
+        "changed": packed[:-8] + b"\0" * 8,
+        "empty": b"",
+    }.items():
         with pytest.raises(UserError, match=name):
             list(read_lines(write(tmp_path / name, content)))
     with pytest.raises(UserError, match="absent"):

@@ -1,4 +1,6 @@
-"""Points of charts by hand; charts as separate files: complete, well-formed SVG that names its lines."""
+"""Points of charts by hand; charts as separate files: complete, well-formed SVG that names its
+lines.
+"""
 
 from xml.etree import ElementTree
 

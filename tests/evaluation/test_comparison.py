@@ -46,7 +46,9 @@ def test_a_better_version_is_called_so():
 
 
 def exchanged(count):
-    """The former version, with as many of its right answers turned wrong as of its wrong ones turned right."""
+    """The former version, with as many of its right answers turned wrong as of its wrong ones
+    turned right.
+    """
     rank, rng = FORMER.rank.copy(), np.random.default_rng(2)
     for side, to in ((rank == 0, -1), (rank != 0, 0)):
         rank[rng.permutation(np.flatnonzero(side))[:count]] = to
@@ -154,7 +156,9 @@ def test_versions_that_share_too_few_documents(documents):
 
 
 def equally_good(rng, sizes):
-    """Two versions of the same quality, each better in other documents; sizes: mentions of each document."""
+    """Two versions of the same quality, each better in other documents; sizes: mentions of each
+    document.
+    """
     document = np.repeat(np.arange(len(sizes)), sizes)
     versions = []
     for _ in range(2):

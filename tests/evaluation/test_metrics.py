@@ -153,7 +153,10 @@ def test_a_figure_of_ones_own_is_in_all_tables():
         figure = report["figures"]["surprise_share"]
         assert figure["value"] == pytest.approx((outcomes.correct & (outcomes.score < 0.5)).mean())
         assert (figure["n"], figure["population"]) == (400, "mentions with candidates")
-        row = rf"share of surprises +\| {100 * figure['value']:.1f}\u00a0% \(.*\| 400 test mentions with candidates"
+        row = (
+            rf"share of surprises +\| {100 * figure['value']:.1f}\u00a0% \(.*\| 400 test mentions "
+            r"with candidates"
+        )
         assert re.search(row, as_markdown(report_tables(report)[-1]))
         page = report_page(report, "run", fit_thresholds())
         assert page.count('<th scope="col">share of surprises</th>') == 3

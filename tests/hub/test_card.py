@@ -220,7 +220,10 @@ def test_each_ontology_is_named_with_version_and_license():
 
 
 def test_text_from_data_puts_nothing_into_the_card():
-    evil = "CC BY\n\n# Approved\n<script>alert(1)</script> [free](https://evil.org) | ![x](y) `<b>` www.evil.org \\`"
+    evil = (
+        "CC BY\n\n# Approved\n<script>alert(1)</script> [free](https://evil.org) | ![x](y) `<b>` "
+        "www.evil.org \\`"
+    )
     own = {"file": "x.obo", "id": evil, "version": evil, "license": evil, "terms": 9}
     ontology = recipe(
         concept_source="obo", obo="x.obo", corpus=f"{evil}|_x_.txt", run_name="a_<b>_*c*"

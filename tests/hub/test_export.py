@@ -70,7 +70,8 @@ def test_an_export_with_other_logits_is_refused_and_changes_nothing(tmp_path, li
     monkeypatch.setattr(export, "load_model", shifted)
     with pytest.raises(
         UserError,
-        match=r"^ONNX and PyTorch logits differ by up to 1\.0e-03 on 100 pairs, more than rounding \(",
+        match=r"^ONNX and PyTorch logits differ by up to 1\.0e-03 on 100 pairs, more than rounding "
+        r"\(",
     ):
         export_onnx(folder, lists)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

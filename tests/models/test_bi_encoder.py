@@ -173,7 +173,9 @@ def test_vectors_that_are_not_numbers_are_refused(tmp_path, kind):
 
 
 def test_context_that_does_not_fit_is_refused(tmp_path):
-    """Mentions with less text around them would still be read, the others end in an error of an index."""
+    """Mentions with less text around them would still be read, the others end in an error of an
+    index.
+    """
     (tiny_encoder(tmp_path) / "context.json").write_text(
         '{"schema_version": 1, "context_tokens": 32}'
     )

@@ -1,4 +1,6 @@
-"""Pairs as ids: equal to the tokenizer's own, and with context cut so that mention and name survive."""
+"""Pairs as ids: equal to the tokenizer's own, and with context cut so that mention and name
+survive.
+"""
 
 import json
 import random
@@ -94,7 +96,8 @@ def test_context_stands_around_the_marked_mention(tokenizer):
 @pytest.mark.parametrize(
     ("left", "right", "first"),
     [
-        # 16 tokens less 3 special ones, 2 markers, 2 of the mention and 3 of the name: 6 of context.
+        # 16 tokens less 3 special ones, 2 markers, 2 of the mention and 3 of the name: 6 of
+        # context.
         ("a b c d e", "1 2 3 4 5", "c d e [unused1] m n [unused2] 1 2 3"),
         ("a b c d e f g", "1 2", "d e f g [unused1] m n [unused2] 1 2"),
         ("a", "1 2 3 4 5 6 7", "a [unused1] m n [unused2] 1 2 3 4 5"),

@@ -1,4 +1,6 @@
-"""Models are files of numbers and text: code in a folder is never run, and no one is asked to allow it."""
+"""Models are files of numbers and text: code in a folder is never run, and no one is asked to allow
+it.
+"""
 
 import io
 import json
@@ -63,7 +65,9 @@ def test_every_model_is_loaded_in_one_way():
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_an_adapter_next_to_a_model_is_refused(tmp_path, loader):
-    """transformers would load it into the model where peft is installed, and leave it out where it is not."""
+    """transformers would load it into the model where peft is installed, and leave it out where it
+    is not.
+    """
     folder = (tiny_encoder if loader == "encoder" else tiny_cross_encoder)(tmp_path / "model")
     (folder / "adapter_config.json").write_text(
         '{"peft_type": "LORA", "base_model_name_or_path": "org/other"}'

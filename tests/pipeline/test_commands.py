@@ -41,8 +41,14 @@ def test_the_result_is_the_exit_code(capsys, result, code):
     [
         (UserError("config.yaml: unknown key 'x'"), "error: config.yaml: unknown key 'x'\n"),
         (UserError("two\nlines  and\tspaces"), "error: two lines and spaces\n"),
-        (OSError(28, "No space left on device", "runs/a"), "error: [Errno 28] No space left on device: 'runs/a'\n"),
-        (KeyboardInterrupt(), "\ninterrupted; finished stages are kept, run the same command again to resume\n"),
+        (
+            OSError(28, "No space left on device", "runs/a"),
+            "error: [Errno 28] No space left on device: 'runs/a'\n",
+        ),
+        (
+            KeyboardInterrupt(),
+            "\ninterrupted; finished stages are kept, run the same command again to resume\n",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(capsys, error, line):
@@ -65,8 +71,13 @@ def test_a_path_that_holds_a_nul_is_one_line(tmp_path, capsys, use):
 
 def start(*words, **options):
     """Python as a process of its own."""
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "cp1252"}
-    return subprocess.run([sys.executable, *words], env=variables, stderr=subprocess.PIPE, timeout=240, **options)
+    variables = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONIOENCODING": "cp1252",
+    }
+    return subprocess.run(
+        [sys.executable, *words], env=variables, stderr=subprocess.PIPE, timeout=240, **options
+    )
 
 
 RUN = "from umls_reranker.pipeline.command import run_script; run_script"
@@ -99,7 +110,10 @@ def test_a_letter_that_the_output_cannot_show_is_escaped():
 def test_the_processes_of_a_launch_share_the_cores(capsys, monkeypatch, launched, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(96), raising=False)
     os.environ |= {"OMP_NUM_THREADS": "1"} | launched
-    assert run(lambda: print(os.environ["OMP_NUM_THREADS"], file=sys.stderr), capsys) == (0, f"{threads}\n")
+    assert run(lambda: print(os.environ["OMP_NUM_THREADS"], file=sys.stderr), capsys) == (
+        0,
+        f"{threads}\n",
+    )
 
 
 def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
@@ -115,28 +129,40 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
         pass
     assert asked() == (False, f"[index] up to date in {stage.folder}\n")
     assert asked(overwrite=True) == (True, f"[index] -> {stage.folder}\n")
-    assert asked(overwrite=True, dry_run=True) == (False, f"[index] would be written to {stage.folder}\n")
+    assert asked(overwrite=True, dry_run=True) == (
+        False,
+        f"[index] would be written to {stage.folder}\n",
+    )
 
 
 def test_what_a_killed_run_left_is_gone_on_with(tmp_path, capsys):
-    stage, other = (Stage(tmp_path / "checkpoints", {"rate": rate}, {}, resumes=True) for rate in (1, 2))
+    stage, other = (
+        Stage(tmp_path / "checkpoints", {"rate": rate}, {}, resumes=True) for rate in (1, 2)
+    )
     with suppress(KeyboardInterrupt), stage.writing() as (folder, _):
         (folder / "checkpoint-1").touch()
         raise KeyboardInterrupt
     assert should_run(other, RunArguments())
     assert "(rate)" in capsys.readouterr().err
     assert should_run(stage, RunArguments())
-    assert capsys.readouterr().err == f"[checkpoints] -> {stage.folder}, resuming an interrupted run\n"
+    assert (
+        capsys.readouterr().err == f"[checkpoints] -> {stage.folder}, resuming an interrupted run\n"
+    )
     assert should_run(stage, RunArguments(overwrite=True))
     assert "resuming" not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
 def gloo_runs(expected):
-    """Whether gloo's threads run, waited for: a thread is named after its start and listed until after its end."""
+    """Whether gloo's threads run, waited for: a thread is named after its start and listed until
+    after its end.
+    """
     for _ in range(500):
         with suppress(OSError):  # of a thread that ends while it is read
-            if any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm")) == expected:
+            if (
+                any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+                == expected
+            ):
                 return expected
         time.sleep(0.01)
     return not expected

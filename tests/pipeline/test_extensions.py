@@ -1,4 +1,6 @@
-"""A feature, a calibrator and a loss from outside the package, each in one file, from recipe to served answer."""
+"""A feature, a calibrator and a loss from outside the package, each in one file, from recipe to
+served answer.
+"""
 
 import importlib
 import json
@@ -19,7 +21,8 @@ from umls_reranker.training.losses import LOSSES
 pytest_plugins = ["pipeline_fixtures"]
 
 TOYS = [
-    ROOT / "tests" / path for path in ("calibration/length_ratio.py", "calibration/half_line.py", "training/hinge.py")
+    ROOT / "tests" / path
+    for path in ("calibration/length_ratio.py", "calibration/half_line.py", "training/hinge.py")
 ]
 
 
@@ -42,7 +45,9 @@ def model(registered, scripts, tmp_path_factory):
     keys["features"] = ["cross_encoder", "retrieval", "length_ratio"]
     modules = ":".join(map(str, TOYS))
     for name in ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate"):
-        outcome = scripts.run(ROOT / "tests" / "with_module.py", modules, name, scripts.recipe, **keys)
+        outcome = scripts.run(
+            ROOT / "tests" / "with_module.py", modules, name, scripts.recipe, **keys
+        )
         assert outcome.code == 0, outcome.err
     return folder / "mini" / "model"
 
@@ -51,7 +56,10 @@ def test_help_explains_what_recipes_can_name(registered):
     # Lines may end anywhere.
     text = "".join(recipe_parser("A test.", (CalibrationArguments,)).format_help().split())
     words = "; length_ratio: length of the shorter text, of mention and name, by the longer"
-    assert all(len(toy.read_text().splitlines()) < 40 for toy in TOYS) and "".join(words.split()) in text
+    assert (
+        all(len(toy.read_text().splitlines()) < 40 for toy in TOYS)
+        and "".join(words.split()) in text
+    )
 
 
 def test_they_decide_about_a_served_answer(model):
@@ -65,7 +73,9 @@ def test_they_decide_about_a_served_answer(model):
     reranker = UMLSReranker.from_pretrained(model)
     with pytest.warns(UserWarning, match="retrieval_score"):
         short, long = reranker.rerank("fever", [{"name": "fever"}, {"name": "a fever that lasts"}])
-    assert {short.model_name, long.model_name}.isdisjoint({ALL_INPUTS}) and 0 < short.cross_encoder_score < 1
+    assert {short.model_name, long.model_name}.isdisjoint(
+        {ALL_INPUTS}
+    ) and 0 < short.cross_encoder_score < 1
 
 
 def test_a_model_whose_feature_is_not_there_is_refused(model, monkeypatch):

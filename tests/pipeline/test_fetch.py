@@ -178,7 +178,13 @@ def test_the_hashes_are_those_of_the_installed_package():
 
 
 def test_a_dataset_on_the_hub_is_its_parquet_files(tmp_path, monkeypatch):
-    files = {"train.parquet": b"1", "kb/a/0.parquet": b"2", "kb/b/0.parquet": b"3", "load.py": b"4", "README.md": b"5"}
+    files = {
+        "train.parquet": b"1",
+        "kb/a/0.parquet": b"2",
+        "kb/b/0.parquet": b"3",
+        "load.py": b"4",
+        "README.md": b"5",
+    }
     with HubServer() as server:
         server.connect(monkeypatch, tmp_path / "cache")
         repo = server.repos["org/corpus"] = Repo()
@@ -188,10 +194,16 @@ def test_a_dataset_on_the_hub_is_its_parquet_files(tmp_path, monkeypatch):
 
         def names(locator):
             folder = fetch(f"hf://datasets/{locator}", tmp_path, folder=True)
-            return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            return sorted(
+                str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+            )
 
         assert names("org/corpus@refs/convert/parquet/kb/a") == ["0.parquet"]
-        assert names("org/corpus@refs/convert/parquet") == ["kb/a/0.parquet", "kb/b/0.parquet", "train.parquet"]
+        assert names("org/corpus@refs/convert/parquet") == [
+            "kb/a/0.parquet",
+            "kb/b/0.parquet",
+            "train.parquet",
+        ]
         assert not any("load.py" in line for line in server.log)
         for locator in ("org/corpus", "org/corpus@refs/convert/parquet/none", "org/none", "org"):
             with pytest.raises(UserError, match=locator):
@@ -207,7 +219,13 @@ def test_a_folder_where_one_may_be(tmp_path):
 
 
 def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, monkeypatch):
-    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    files = (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    )
     others = ("pytorch_model.bin", "modeling.py", "README.md", "onnx/model.onnx")
     for name in (*files, *others):
         (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""From raw files to a published model, script by script, on a miniature release, corpus and model."""
+"""From raw files to a published model, script by script, on a miniature release, corpus and
+model.
+"""
 
 import json
 import re
@@ -28,15 +30,38 @@ SPLITS = {
 }
 MODEL_FILES = {
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-    *("reranker.json", "calibrator.json", "thresholds.json", "recipe.yaml", "metrics.json", "README.md"),
-    *("string_counts.safetensors", "reliability.svg", "risk_coverage.svg", "outcomes.parquet", "reference.json"),
+    *(
+        "reranker.json",
+        "calibrator.json",
+        "thresholds.json",
+        "recipe.yaml",
+        "metrics.json",
+        "README.md",
+    ),
+    *(
+        "string_counts.safetensors",
+        "reliability.svg",
+        "risk_coverage.svg",
+        "outcomes.parquet",
+        "reference.json",
+    ),
 }
-REPORT_FILES = {"metrics.json", "outcomes.parquet", "reference.json", "reliability.svg", "risk_coverage.svg"}
+REPORT_FILES = {
+    "metrics.json",
+    "outcomes.parquet",
+    "reference.json",
+    "reliability.svg",
+    "risk_coverage.svg",
+}
 
 
 @pytest.fixture(scope="module")
 def tables(finished):
-    return {name: RunFolder(finished.folder).splits(name) for name in CHEAP_STAGES if name not in ("vectors", "index")}
+    return {
+        name: RunFolder(finished.folder).splits(name)
+        for name in CHEAP_STAGES
+        if name not in ("vectors", "index")
+    }
 
 
 def copy_stages(finished, folder, stages):
@@ -51,24 +76,44 @@ def copy_stages(finished, folder, stages):
 
 
 def test_every_script_ends_well(finished):
-    assert [name for name, outcome in finished.outcomes.items() if outcome.code or outcome.errors] == []
-    assert [stage for script in STAGE_SCRIPTS for stage in finished.outcomes[script].remade] == list(STAGES)
+    assert [
+        name for name, outcome in finished.outcomes.items() if outcome.code or outcome.errors
+    ] == []
+    assert [
+        stage for script in STAGE_SCRIPTS for stage in finished.outcomes[script].remade
+    ] == list(STAGES)
     assert re.match(
-        r"best checkpoint: step \d+ of 60; dev pairs: f1 ", finished.outcomes["train"].out.splitlines()[-1]
+        r"best checkpoint: step \d+ of 60; dev pairs: f1 ",
+        finished.outcomes["train"].out.splitlines()[-1],
     )
     assert "3 passed, 0 failed" in finished.outcomes["validate"].out
 
 
 def test_the_run_folder_holds_every_stage(finished):
     present = {path.name for path in finished.folder.iterdir()}
-    assert present == {*STAGES, "index.json", "checklist.json", "stages.jsonl", ".lock", "tensorboard"}
+    assert present == {
+        *STAGES,
+        "index.json",
+        "checklist.json",
+        "stages.jsonl",
+        ".lock",
+        "tensorboard",
+    }
     for stage in STAGES:
         manifest = json.loads((finished.folder / stage / "manifest.json").read_text())
         assert (manifest["schema_version"], manifest["stage"]) == (2, stage)
-        assert manifest["key"] and manifest["settings"] and manifest["inputs"] and manifest["versions"]["torch"]
+        assert (
+            manifest["key"]
+            and manifest["settings"]
+            and manifest["inputs"]
+            and manifest["versions"]["torch"]
+        )
     checkpoints = {path.name for path in (finished.folder / "checkpoints").glob("checkpoint-*")}
     assert checkpoints >= {"checkpoint-60", "checkpoint-best"} and len(checkpoints) <= 4
-    logged = [json.loads(line)["stage"] for line in (finished.folder / "stages.jsonl").read_text().splitlines()]
+    logged = [
+        json.loads(line)["stage"]
+        for line in (finished.folder / "stages.jsonl").read_text().splitlines()
+    ]
     assert sorted(logged) == sorted(STAGES)
 
 
@@ -120,7 +165,10 @@ def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tm
         check(split, tables["lists"][split], 8)
     # "cold" names two concepts, and a list of one holds one of them.
     run = copy_stages(finished, tmp_path, ("concepts", "mentions", "index"))
-    assert scripts.run("build_index", output_dir=tmp_path, candidates_per_mention=1).remade == ["vectors", "lists"]
+    assert scripts.run("build_index", output_dir=tmp_path, candidates_per_mention=1).remade == [
+        "vectors",
+        "lists",
+    ]
     missing = 0
     for split, lists in RunFolder(run).splits("lists").items():
         if split != "train":
@@ -132,7 +180,11 @@ def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tm
 
 def test_reports_count_what_was_lost(finished):
     reading = json.loads((finished.folder / "mentions" / "read_report.json").read_text())
-    assert (reading["corpus"]["documents"], reading["corpus"]["mentions"], reading["corpus"]["malformed"]) == (
+    assert (
+        reading["corpus"]["documents"],
+        reading["corpus"]["mentions"],
+        reading["corpus"]["malformed"],
+    ) == (
         40,
         120,
         {},
@@ -143,7 +195,12 @@ def test_reports_count_what_was_lost(finished):
     figures = metrics["figures"]
     known = figures["acc@1_in_dictionary"]
     assert metrics["out_of_dictionary"] == metrics["mentions"] - known["n"]
-    assert set(metrics["rows"]["systems"]) >= {"reranker", "lists_order", "exact_match", "most_frequent_cui"}
+    assert set(metrics["rows"]["systems"]) >= {
+        "reranker",
+        "lists_order",
+        "exact_match",
+        "most_frequent_cui",
+    }
     assert known["low"] <= known["value"] <= known["high"] and 0 <= figures["roc_auc"]["value"] <= 1
 
 
@@ -174,16 +231,29 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
         before = contents(run)
         outcomes = [scripts.run(script, **keys) for script in STAGE_SCRIPTS]
         assert {outcome.code for outcome in outcomes} == {0}, outcomes[-1].err
-        changes = {name.split("/")[0] for name, digest in contents(run).items() if before.get(name) != digest}
+        changes = {
+            name.split("/")[0]
+            for name, digest in contents(run).items()
+            if before.get(name) != digest
+        }
         return [stage for outcome in outcomes for stage in outcome.remade], changes
 
     # The name of the repo is in the card.
     assert remade(repo_id="org/mini", tag="v1") == ([], {"model"})
     assert "org/mini" in (run / "model" / "README.md").read_text(encoding="utf-8")
     assert remade(bootstrap_resamples=60)[0] == ["report"]
-    assert remade(candidates_per_mention=6)[0] == ["lists", "pairs", "checkpoints", "model", "report"]
+    assert remade(candidates_per_mention=6)[0] == [
+        "lists",
+        "pairs",
+        "checkpoints",
+        "model",
+        "report",
+    ]
     stages, changes = remade(hard_negative_weight=2.0)
-    assert stages == ["pairs", "checkpoints", "model", "report"] and changes == {*stages, "tensorboard"}
+    assert stages == ["pairs", "checkpoints", "model", "report"] and changes == {
+        *stages,
+        "tensorboard",
+    }
 
 
 def test_two_runs_give_the_same_bytes(scripts, finished, tmp_path):
@@ -207,14 +277,18 @@ def test_a_dry_run_of_what_is_no_stage_changes_nothing_either(script, scripts, f
 
 
 def test_a_published_model_scores_like_the_one_of_the_run(scripts, finished, monkeypatch, tmp_path):
-    reranker = UMLSReranker.from_pretrained(finished.folder / "model", device="cpu", dtype="float32")
+    reranker = UMLSReranker.from_pretrained(
+        finished.folder / "model", device="cpu", dtype="float32"
+    )
     with HubServer() as hub:
         environment = hub.environment(tmp_path / "home", WRITER)
         outcome = scripts.run_alone("publish", env=environment, repo_id="org/mini", tag="v1")
         assert (outcome.code, outcome.errors) == (0, []), outcome.err
         assert set(hub.repos["org/mini"].files("v1")) == MODEL_FILES | {".gitattributes"}
         hub.connect(monkeypatch, tmp_path / "cache", token=WRITER)
-        published = UMLSReranker.from_pretrained("org/mini", revision="v1", device="cpu", dtype="float32")
+        published = UMLSReranker.from_pretrained(
+            "org/mini", revision="v1", device="cpu", dtype="float32"
+        )
     names = [names[0] for _, names in VOCABULARY.values()]
     ours, theirs = (model.rerank("renal failure", names, "T047") for model in (reranker, published))
     assert [item.name for item in theirs] == [item.name for item in ours]

@@ -1,4 +1,6 @@
-"""A full run with everything that reads context: trained encoder, union of retrievers, cross-encoder, all features."""
+"""A full run with everything that reads context: trained encoder, union of retrievers,
+cross-encoder, all features.
+"""
 
 import json
 
@@ -26,7 +28,15 @@ def run(scripts, tmp_path_factory):
         "context_tokens": 4,
         "features": list(FEATURES),
     }
-    names = ("prepare_data", "train_encoder", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
+    names = (
+        "prepare_data",
+        "train_encoder",
+        "build_index",
+        "mine_negatives",
+        "train",
+        "calibrate",
+        "evaluate",
+    )
     for script in names:
         outcome = scripts.run(script, **keys)
         assert outcome.code == 0, outcome.err
@@ -35,14 +45,23 @@ def run(scripts, tmp_path_factory):
 
 def first_row(folder):
     """The first row of the test lists."""
-    return next(row for batch in read_rows(folder / "lists" / "test.arrow") for row in batch.mappings())
+    return next(
+        row for batch in read_rows(folder / "lists" / "test.arrow") for row in batch.mappings()
+    )
 
 
 def test_lists_hold_the_scores_of_all_retrievers(run):
     keys = {"cui", "name", "retrieval_score", "context_score", "lexical_score", "forms_score"}
     assert {*first_row(run[0])["candidates"][0]} == keys
     summary = json.loads((run[0] / "lists" / "manifest.json").read_text())["summary"]
-    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "forms", "nearest_mentions", "union"}
+    assert set(summary["test"]["recall"]) == {
+        "dense",
+        "context",
+        "lexical",
+        "forms",
+        "nearest_mentions",
+        "union",
+    }
 
 
 def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_requests_may_lack(run):
@@ -51,14 +70,19 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
     assert list(models) == ["all", "no type", "names", "names, no type"]
     assert list(models["all"].fusion.weights) == list(FEATURES)
     of_names = {name for name, feature in FEATURES.items() if not feature.inputs}
-    assert set(models["names"].fusion.weights) == set(models["names, no type"].fusion.weights) == of_names
+    assert (
+        set(models["names"].fusion.weights)
+        == set(models["names, no type"].fusion.weights)
+        == of_names
+    )
     row = first_row(run[0])
     bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in row["candidates"]]
     given = {name: row[name] for name in ("left", "right", "index_key")}
     # The types of a run's candidates are in its dictionary.
-    assert {item.model_name for item in reranker.rerank(row["entity"], row["candidates"], "T047", **given)} == {
-        "no type"
-    }
+    assert {
+        item.model_name
+        for item in reranker.rerank(row["entity"], row["candidates"], "T047", **given)
+    } == {"no type"}
     assert {item.model_name for item in reranker.rerank(row["entity"], bare)} == {"names, no type"}
 
 
@@ -75,7 +99,10 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
         rights=list(mentions["right"]),
     )
     by_cui = [{item.cui: item.score for item in items} for items in linked]
-    found = [by_cui[row][cui] for row, cui in zip(lists.owner.tolist(), lists.cuis.to_list(), strict=True)]
+    found = [
+        by_cui[row][cui]
+        for row, cui in zip(lists.owner.tolist(), lists.cuis.to_list(), strict=True)
+    ]
     assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -85,15 +112,23 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     assert outcome.code == 0, outcome.err
     parts = {"concepts", "index", "lexical", "forms", "mention_index", "encoder", "index.json"}
     assert {path.name for path in (tmp_path / "index").iterdir()} == parts
-    linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
+    linker = ConceptLinker.from_pretrained(
+        folder / "model", tmp_path / "index", device="cpu", dtype="float32"
+    )
     # The key is over all three indexes.
     lists = read_run_lists(folder, "test", linker.concepts)
-    assert linker.retriever.index_key == linker.reranker.calibration.index_key == lists.index_keys[0]
+    assert (
+        linker.retriever.index_key == linker.reranker.calibration.index_key == lists.index_keys[0]
+    )
     queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)
     for found, expected in zip(linker.candidates(queries), given_candidates(lists), strict=True):
-        assert [(item["cui"], item["name"]) for item in found] == [(item["cui"], item["name"]) for item in expected]
+        assert [(item["cui"], item["name"]) for item in found] == [
+            (item["cui"], item["name"]) for item in expected
+        ]
         for item, same in zip(found, expected, strict=True):
             assert set(item) == set(same) >= {"retrieval_score", "context_score", "lexical_score"}
             assert item["semantic_types"] == same["semantic_types"]
             scores = [key for key in item if key.endswith("_score")]
-            assert [item[key] for key in scores] == pytest.approx([same[key] for key in scores], abs=1e-5)
+            assert [item[key] for key in scores] == pytest.approx(
+                [same[key] for key in scores], abs=1e-5
+            )

@@ -1,4 +1,6 @@
-"""What a user can get wrong: one line that says so, exit code 2, no traceback, nothing half-written."""
+"""What a user can get wrong: one line that says so, exit code 2, no traceback, nothing
+half-written.
+"""
 
 import json
 import shutil
@@ -23,7 +25,9 @@ def assert_refused(outcome, *reasons):
 def run(finished, tmp_path):
     """A run folder in which everything up to the model is finished."""
     folder = tmp_path / "mini"
-    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("checkpoint-*0", "runs", "report"))
+    shutil.copytree(
+        finished.folder, folder, ignore=shutil.ignore_patterns("checkpoint-*0", "runs", "report")
+    )
     return folder
 
 
@@ -37,7 +41,10 @@ def cut_short(file):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("learning_rte: 1e-5", "config.yaml: unknown key 'learning_rte'; did you mean 'learning_rate'?"),
+        (
+            "learning_rte: 1e-5",
+            "config.yaml: unknown key 'learning_rte'; did you mean 'learning_rate'?",
+        ),
         ("targets: [", "config.yaml is not valid YAML"),
     ],
 )
@@ -63,13 +70,19 @@ def test_a_wrong_path_or_setting(scripts, tmp_path, words, reason):
     outcome = scripts.run("prepare_data", *recipe, *words, output_dir=tmp_path / "runs")
     assert_refused(outcome, reason)
     # What was finished before the error stays.
-    assert {path.name for path in tmp_path.glob("runs/mini/*")} <= {".lock", "concepts", "stages.jsonl"}
+    assert {path.name for path in tmp_path.glob("runs/mini/*")} <= {
+        ".lock",
+        "concepts",
+        "stages.jsonl",
+    }
 
 
 # Stages
 
 
-@pytest.mark.parametrize("script", ["build_index", "mine_negatives", "train", "calibrate", "evaluate", "validate"])
+@pytest.mark.parametrize(
+    "script", ["build_index", "mine_negatives", "train", "calibrate", "evaluate", "validate"]
+)
 def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
     outcome = scripts.run(script, output_dir=tmp_path / "runs")
     assert_refused(outcome, "does not exist yet; run umls-reranker ")
@@ -80,7 +93,11 @@ def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
     ("script", "overrides", "reason"),
     [
         ("build_index", {"encoder": "/nowhere/encoder"}, "/nowhere/encoder does not exist"),
-        ("build_index", {"index_factory": "IVF4,Flat", "index_parameters": "nprobe=4"}, "there are 87; use IVF2"),
+        (
+            "build_index",
+            {"index_factory": "IVF4,Flat", "index_parameters": "nprobe=4"},
+            "there are 87; use IVF2",
+        ),
         ("train", {"fp16": True}, "fp16: float16 needs a GPU"),
         ("train", {"fp16": True, "dry_run": True}, "fp16: float16 needs a GPU"),
         ("train", {"max_length": 1000}, "max_length: 1000 is more than the 128 tokens"),
@@ -101,9 +118,13 @@ def test_damaged_weights(scripts, run, tmp_path):
     damaged = shutil.copytree(scripts.materials / "model", tmp_path / "damaged")
     cut_short(damaged / "model.safetensors")
     before = contents(run)
-    encoder = scripts.run("build_index", encoder=damaged, encoder_pooling="cls", output_dir=run.parent)
+    encoder = scripts.run(
+        "build_index", encoder=damaged, encoder_pooling="cls", output_dir=run.parent
+    )
     assert_refused(encoder, str(damaged))
-    assert_refused(scripts.run("train", model=damaged, output_dir=run.parent), f"{damaged} cannot be loaded")
+    assert_refused(
+        scripts.run("train", model=damaged, output_dir=run.parent), f"{damaged} cannot be loaded"
+    )
     assert contents(run) == before
 
     cut_short(run / "checkpoints" / "checkpoint-best" / "model.safetensors")
@@ -122,7 +143,10 @@ def test_a_damaged_model_folder(scripts, run, tmp_path):
     for script, words in [
         ("evaluate", [scripts.recipe, "--output_dir", run.parent]),
         ("rerank", [run / "model", mentions, output, "--device", "cpu"]),
-        ("publish", [scripts.recipe, "--output_dir", run.parent, "--repo_id", "org/mini", "--tag", "v1"]),
+        (
+            "publish",
+            [scripts.recipe, "--output_dir", run.parent, "--repo_id", "org/mini", "--tag", "v1"],
+        ),
     ]:
         assert_refused(scripts.run(script, *words), str(weights), "does not match reranker.json")
     assert contents(tmp_path) == before
@@ -131,7 +155,10 @@ def test_a_damaged_model_folder(scripts, run, tmp_path):
 def test_rows_without_a_ranking_cannot_be_monitored(scripts, finished, tmp_path):
     mentions = tmp_path / "mentions.jsonl"
     mentions.write_text('{"entity": "cold", "candidates": ["common cold"]}\n')
-    assert_refused(scripts.run("monitor", finished.folder / "model", mentions), "mentions.jsonl:1: not a ranked row")
+    assert_refused(
+        scripts.run("monitor", finished.folder / "model", mentions),
+        "mentions.jsonl:1: not a ranked row",
+    )
 
 
 def test_lists_that_were_edited_after_they_were_written_are_refused(scripts, run):

@@ -1,4 +1,6 @@
-"""Scripts killed with SIGKILL: nothing half-written looks finished, and the same command again ends as it should."""
+"""Scripts killed with SIGKILL: nothing half-written looks finished, and the same command again ends
+as it should.
+"""
 
 import json
 import shutil
@@ -34,24 +36,39 @@ def test_a_killed_stage_is_made_anew(scripts, finished, tmp_path, script):
         run = prepare(finished, tmp_path / name / "mini", read)
         outcome = scripts.run(script, watch=run, kill_at=moment, output_dir=run.parent)
         for stage in made:
-            assert not (run / stage).exists() or contents(run / stage) == whole[stage], (moment, stage)
+            assert not (run / stage).exists() or contents(run / stage) == whole[stage], (
+                moment,
+                stage,
+            )
         return run, outcome
 
     run, undisturbed = killed_at(None, "whole")
     changes = undisturbed.changes
-    finishing = [n for n, change in enumerate(changes) if any(change.endswith(f"/{stage}") for stage in made)]
+    finishing = [
+        n for n, change in enumerate(changes) if any(change.endswith(f"/{stage}") for stage in made)
+    ]
     assert undisturbed.code == 0 and len(finishing) == len(made) and len(changes) > 15
     # Right before and right after a finished folder appears, and every few changes.
-    moments = sorted({*range(1, len(changes), max(1, len(changes) // KILLS)), *finishing, *(n + 1 for n in finishing)})
+    moments = sorted(
+        {
+            *range(1, len(changes), max(1, len(changes) // KILLS)),
+            *finishing,
+            *(n + 1 for n in finishing),
+        }
+    )
     for moment in moments:
         run, outcome = killed_at(moment, str(moment))
         assert (outcome.code, outcome.changes) == (-9, changes[: moment + 1])
         again = scripts.run(script, output_dir=run.parent)
         assert (again.code, again.errors) == (0, []), again.err
-        assert contents(run) == contents(tmp_path / "whole" / "mini"), f"killed before {changes[moment]}"
+        assert contents(run) == contents(tmp_path / "whole" / "mini"), (
+            f"killed before {changes[moment]}"
+        )
 
 
-def test_a_stage_killed_while_it_replaces_its_former_output_loses_neither(scripts, finished, tmp_path):
+def test_a_stage_killed_while_it_replaces_its_former_output_loses_neither(
+    scripts, finished, tmp_path
+):
     run = prepare(finished, tmp_path / "mini", ["concepts", "lists", "pairs"])
     changed = {"output_dir": tmp_path, "random_negatives": 1}
     former = contents(run / "pairs")
@@ -62,7 +79,9 @@ def test_a_stage_killed_while_it_replaces_its_former_output_loses_neither(script
     assert contents(run / "pairs") == former
     assert scripts.run("mine_negatives", **changed).remade == ["pairs"]
     assert json.loads((run / "pairs" / "mining_report.json").read_text())["random_pairs"] == 58 + 4
-    assert {path.name for path in run.iterdir()} == {*("concepts", "lists", "pairs", ".lock", "stages.jsonl")}
+    assert {path.name for path in run.iterdir()} == {
+        *("concepts", "lists", "pairs", ".lock", "stages.jsonl")
+    }
 
 
 def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
@@ -70,7 +89,9 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
 
     def killed_at(moment):
         """Run until the moment; returns the steps whose checkpoints were begun."""
-        outcome = scripts.run("train", watch=run, kill_at=moment, output_dir=tmp_path, save_total_limit=1)
+        outcome = scripts.run(
+            "train", watch=run, kill_at=moment, output_dir=tmp_path, save_total_limit=1
+        )
         assert (outcome.code, outcome.errors) == (-9, []), outcome.err
         assert not (run / "checkpoints").exists()
         return [
@@ -107,15 +128,22 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
 def test_other_means_of_training_keep_the_checkpoints(scripts, finished, tmp_path):
     run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "lists", "pairs"])
     keys = {"output_dir": tmp_path, "max_steps": 6, "eval_steps": 2}
-    assert scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code == -9
+    assert (
+        scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code
+        == -9
+    )
     (partial,) = run.glob(".checkpoints.*.partial")
     kept = contents(partial / "checkpoint-2")
     # The remedy for too little memory.
     means = {"per_device_train_batch_size": 8, "save_total_limit": 5, "dataloader_num_workers": 1}
     # Other settings make checkpoints of their own.
-    other = scripts.run("train", watch=run, kill_at="checkpoint-2/trainer_state.json", **keys, learning_rate=1e-3)
+    other = scripts.run(
+        "train", watch=run, kill_at="checkpoint-2/trainer_state.json", **keys, learning_rate=1e-3
+    )
     assert other.code == -9 and "resuming" not in other.err and "(learning_rate)" in other.err
-    resumed = scripts.run("train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means)
+    resumed = scripts.run(
+        "train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means
+    )
     assert resumed.code == -9 and "resuming an interrupted run" in resumed.err
     assert not any("checkpoint-2" in change for change in resumed.changes)
     assert contents(partial / "checkpoint-2") == kept
@@ -123,5 +151,7 @@ def test_other_means_of_training_keep_the_checkpoints(scripts, finished, tmp_pat
     assert (anew.code, anew.errors) == (0, []) and "resuming" not in anew.err, anew.err
     assert [*run.glob(".checkpoints.*.partial")] == []
     # Neither do other means make finished checkpoints stale.
-    again = scripts.run("train", **keys, **means | {"per_device_train_batch_size": 4, "save_total_limit": 1})
+    again = scripts.run(
+        "train", **keys, **means | {"per_device_train_batch_size": 4, "save_total_limit": 1}
+    )
     assert (again.code, again.skipped) == (0, ["checkpoints"])

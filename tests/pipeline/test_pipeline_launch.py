@@ -1,4 +1,6 @@
-"""The sapbert-medmentions recipe unchanged, with overrides only on the command line, trained by two processes."""
+"""The sapbert-medmentions recipe unchanged, with overrides only on the command line, trained by two
+processes.
+"""
 
 import json
 
@@ -45,11 +47,19 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
 
     run = tmp_path / "sapbert-medmentions"
-    assert {path.name for path in run.iterdir()} == {*STAGES, "index.json", "stages.jsonl", ".lock", "tensorboard"}
+    assert {path.name for path in run.iterdir()} == {
+        *STAGES,
+        "index.json",
+        "stages.jsonl",
+        ".lock",
+        "tensorboard",
+    }
     manifest = json.loads((run / "checkpoints" / "manifest.json").read_text())
     (events,) = (run / "tensorboard" / manifest["key"][:12]).iterdir()
     curve = EventAccumulator(str(events)).Reload().Scalars("train/loss")
-    assert [event.step for event in curve] == list(range(1, 7)) and f"'loss': '{curve[0].value:.4g}'" in outcome.out
+    assert [event.step for event in curve] == list(
+        range(1, 7)
+    ) and f"'loss': '{curve[0].value:.4g}'" in outcome.out
     summary = manifest["summary"]
     assert (summary["processes"], summary["steps"], summary["dtype"]) == (2, 6, "float32")
     assert summary["train_pairs"] == sum(map(len, RunFolder(run).splits("pairs")["train"]["names"]))
@@ -57,4 +67,6 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
     best = run / "checkpoints" / "checkpoint-best"
     model = AutoModelForSequenceClassification.from_pretrained(best, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(best, local_files_only=True)
-    assert model(**tokenizer("renal failure", "kidney failure", return_tensors="pt")).logits.shape == (1, 1)
+    assert model(
+        **tokenizer("renal failure", "kidney failure", return_tensors="pt")
+    ).logits.shape == (1, 1)

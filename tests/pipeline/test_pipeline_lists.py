@@ -23,11 +23,20 @@ from umls_reranker.pipeline.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 
-STAGES = ("prepare_data", "mine_negatives", "train", "calibrate", "evaluate", "summarize", "validate")
+STAGES = (
+    "prepare_data",
+    "mine_negatives",
+    "train",
+    "calibrate",
+    "evaluate",
+    "summarize",
+    "validate",
+)
 RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_dtype")
 DICTIONARY_KEYS = ("umls_dir",)
 SPLITS = ("train", "dev", "calibration", "test")
-# Concepts that the retriever of this pipeline never finds, and documents in which it once finds nothing.
+# Concepts that the retriever of this pipeline never finds, and documents in which it once finds
+# nothing.
 UNFOUND = ("C9000004",)
 WITHOUT_CANDIDATES = (PMIDS[0], *COPIES[:6])
 
@@ -80,12 +89,21 @@ class ListRun:
 
 @pytest.fixture(scope="module", params=["alone", "with_dictionary"])
 def made(request, scripts):
-    """All stages on lists: as JSON Lines with a column split, or as Parquet by lists of documents."""
+    """All stages on lists: as JSON Lines with a column split, or as Parquet by lists of
+    documents.
+    """
     has_dictionary = request.param == "with_dictionary"
     rows, folder = own_lists(scripts.materials), scripts.materials / request.param
     folder.mkdir()
-    left_out = (*RETRIEVAL_KEYS, *(() if has_dictionary else (*DICTIONARY_KEYS, "train_documents", "dev_documents")))
-    keys = {key: value for key, value in yaml.safe_load(scripts.recipe.read_text()).items() if key not in left_out}
+    left_out = (
+        *RETRIEVAL_KEYS,
+        *(() if has_dictionary else (*DICTIONARY_KEYS, "train_documents", "dev_documents")),
+    )
+    keys = {
+        key: value
+        for key, value in yaml.safe_load(scripts.recipe.read_text()).items()
+        if key not in left_out
+    }
     if has_dictionary:
         for row in rows:
             del row["split"]
@@ -107,7 +125,9 @@ def made(request, scripts):
     for stage in STAGES:
         outcomes[stage] = scripts.run(stage, recipe)
         assert outcomes[stage].code == 0 and not outcomes[stage].errors, outcomes[stage].err
-    return ListRun(scripts.materials / "runs" / request.param, recipe, rows, outcomes, has_dictionary)
+    return ListRun(
+        scripts.materials / "runs" / request.param, recipe, rows, outcomes, has_dictionary
+    )
 
 
 def test_there_is_no_index_and_every_stage_is_made(made):
@@ -126,9 +146,13 @@ def test_the_lists_are_those_that_were_given(made):
             row = given[found["doc_id"], found["entity"], found["left"]]
             assert row.get("split", split) == split and found["right"] == row["right"]
             assert found["cui"] == [[row["cui"]]] and not found["index_key"]
-            assert found["entity_type"] == [kind for kind in row["entity_type"] if kind != "UnknownType"]
+            assert found["entity_type"] == [
+                kind for kind in row["entity_type"] if kind != "UnknownType"
+            ]
             for key in ("cui", "name", "bm25_score", "sapbert_score"):
-                assert [item[key] for item in found["candidates"]] == [item[key] for item in row["candidates"]]
+                assert [item[key] for item in found["candidates"]] == [
+                    item[key] for item in row["candidates"]
+                ]
     missing = sum(row["cui"] in UNFOUND for row in made.rows)
     in_list = read_json(made.folder / "mentions" / "read_report.json")["in_list"]
     assert missing and sum(in_list.values()) <= len(made.rows) - missing
@@ -148,18 +172,28 @@ def test_serving_answers_what_was_evaluated(made):
     outcomes = Outcomes.load(made.folder / "report" / "outcomes.parquet")
     mentions = RunFolder(made.folder).splits("mentions")["test"]
     given = {(row["doc_id"], row["entity"], row["left"]): row for row in made.rows}
-    rows = [given[key] for key in zip(mentions["doc_id"], mentions["mention"], mentions["left"], strict=True)]
+    rows = [
+        given[key]
+        for key in zip(mentions["doc_id"], mentions["mention"], mentions["left"], strict=True)
+    ]
     if made.has_dictionary:
         # Requests bring the types that calibration took from the dictionary.
         for row in rows:
-            row["candidates"] = [item | {"semantic_types": [VOCABULARY[item["cui"]][0]]} for item in row["candidates"]]
+            row["candidates"] = [
+                item | {"semantic_types": [VOCABULARY[item["cui"]][0]]}
+                for item in row["candidates"]
+            ]
     reranker = UMLSReranker.from_pretrained(made.folder / "model", device="cpu", dtype="float32")
-    assert [not row["candidates"] for row in rows] == np.isnan(outcomes.score).tolist() and np.isnan(
+    assert [not row["candidates"] for row in rows] == np.isnan(
         outcomes.score
-    ).any()
+    ).tolist() and np.isnan(outcomes.score).any()
     for row, score, tier in zip(rows, outcomes.score, outcomes.tier, strict=True):
         ranked = reranker.rerank(
-            row["entity"], row["candidates"], entity_type=row["entity_type"], left=row["left"], right=row["right"]
+            row["entity"],
+            row["candidates"],
+            entity_type=row["entity_type"],
+            left=row["left"],
+            right=row["right"],
         )
         if ranked:
             assert ranked[0].score == pytest.approx(score, abs=1e-6) and ranked[0].tier == tier
@@ -189,7 +223,10 @@ def test_no_index_belongs_to_the_model(made):
 def test_what_is_published_names_no_path(made, scripts):
     files = published_files(made.folder / "model")
     texts = [
-        file.decode() if isinstance(file, bytes) else file.read_bytes().decode("latin-1") for file in files.values()
+        file.decode() if isinstance(file, bytes) else file.read_bytes().decode("latin-1")
+        for file in files.values()
     ]
-    assert not [name for name, text in zip(files, texts, strict=True) if str(scripts.materials) in text]
+    assert not [
+        name for name, text in zip(files, texts, strict=True) if str(scripts.materials) in text
+    ]
     assert re.search(r"candidate_lists: own\.(jsonl|parquet)", files["recipe.yaml"].decode())

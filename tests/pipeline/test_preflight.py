@@ -1,4 +1,6 @@
-"""What a run would refuse after hours is refused before its first stage, all at once; and its needs are estimated."""
+"""What a run would refuse after hours is refused before its first stage, all at once; and its needs
+are estimated.
+"""
 
 import importlib.util
 import shutil
@@ -20,8 +22,18 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("C1||cold, as thirty bytes a name\n"[:30] * 1_000)
     model = str(tiny_cross_encoder(tmp_path / "model"))
-    keys = {"device": "cpu", "concept_source": "names", "names": "names.txt", "mention_source": "held_out_synonyms"}
-    keys |= {"encoder": model, "model": model, "max_train_mentions": 1_000_000, "save_total_limit": 1}
+    keys = {
+        "device": "cpu",
+        "concept_source": "names",
+        "names": "names.txt",
+        "mention_source": "held_out_synonyms",
+    }
+    keys |= {
+        "encoder": model,
+        "model": model,
+        "max_train_mentions": 1_000_000,
+        "save_total_limit": 1,
+    }
     return lambda **further: Recipe.from_values(keys | further)
 
 
@@ -52,23 +64,37 @@ def test_needs_are_estimated_from_files_and_configurations(recipe):
 )
 def test_all_faults_are_told_at_once(recipe, monkeypatch, keys, named):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "trackio" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "trackio" else find(name)
+    )
     with pytest.raises(UserError, match=named):
         preflight(recipe(**keys))
 
 
-def test_models_on_the_hub_are_reached_and_checked_without_their_weights(recipe, monkeypatch, tmp_path):
+def test_models_on_the_hub_are_reached_and_checked_without_their_weights(
+    recipe, monkeypatch, tmp_path
+):
     on_hub = {"model": "org/base", "model_revision": "v1"}
-    faults = {"max_length": 4096, "model_revision": "v2", "encoder": "org/none", "teacher": ["org/none"]}
+    faults = {
+        "max_length": 4096,
+        "model_revision": "v2",
+        "encoder": "org/none",
+        "teacher": ["org/none"],
+    }
     with HubServer() as hub:
         hub.connect(monkeypatch, tmp_path / "cache")
-        files = {name: Blob((tmp_path / "model" / name).read_bytes()) for name in ("config.json", "model.safetensors")}
+        files = {
+            name: Blob((tmp_path / "model" / name).read_bytes())
+            for name in ("config.json", "model.safetensors")
+        }
         repo = hub.repos["org/base"] = Repo()
         repo.tags["v1"] = repo.add(Commit(files, None, "a model"))
         preflight(recipe(**on_hub))
         assert not any("model.safetensors" in line for line in hub.log)
         for key, value in faults.items():
-            with pytest.raises(UserError, match=f"{key.partition('_rev')[0]}: .*(4096|v2|org/none)"):
+            with pytest.raises(
+                UserError, match=f"{key.partition('_rev')[0]}: .*(4096|v2|org/none)"
+            ):
                 preflight(recipe(**on_hub | {key: value}))
     # That config.json is in the cache by now does not help the training.
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")

@@ -1,4 +1,6 @@
-"""Recipes: types of the fields decide how YAML is read, the command line wins, mistakes are named."""
+"""Recipes: types of the fields decide how YAML is read, the command line wins, mistakes are
+named.
+"""
 
 import os
 import re
@@ -36,7 +38,9 @@ def write(tmp_path):
 
 
 def parse(*argv, **options):
-    return parse_recipe("A test.", (RunArguments, ModelArguments), [str(word) for word in argv], **options)
+    return parse_recipe(
+        "A test.", (RunArguments, ModelArguments), [str(word) for word in argv], **options
+    )
 
 
 # Values
@@ -97,7 +101,9 @@ def test_an_unknown_key_is_refused_with_the_nearest(write):
 
 
 @pytest.mark.parametrize(
-    "text", ["- a\n- b\n", "just text", "seed: [1", "obo: " + "[" * 20_000, "run_name: \ud800"], ids=range(5)
+    "text",
+    ["- a\n- b\n", "just text", "seed: [1", "obo: " + "[" * 20_000, "run_name: \ud800"],
+    ids=range(5),
 )
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -115,13 +121,33 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path, text):
 )
 def test_a_recipe_may_be_an_option_and_options_may_have_dashes(write, words):
     path = write("seed: 3\nlearning_rate: 1e-4\n")
-    recipe = parse(*(word.replace("RECIPE", path) for word in words), "--max-length=32", "--learning-rate", "2e-5")
-    assert (recipe.run.seed, recipe.model.max_length, recipe.training) == (3, 32, {"learning_rate": 2e-5})
+    recipe = parse(
+        *(word.replace("RECIPE", path) for word in words),
+        "--max-length=32",
+        "--learning-rate",
+        "2e-5",
+    )
+    assert (recipe.run.seed, recipe.model.max_length, recipe.training) == (
+        3,
+        32,
+        {"learning_rate": 2e-5},
+    )
 
 
 def test_the_command_line_wins(write):
     path = write("learning_rate: 1e-4\nseed: 1\nsources: [MSH]\noverwrite: true\n")
-    recipe = parse(path, "--learning_rate", "2e-5", "--sources", "A", "B", "--overwrite", "no", "--max_steps", "-1")
+    recipe = parse(
+        path,
+        "--learning_rate",
+        "2e-5",
+        "--sources",
+        "A",
+        "B",
+        "--overwrite",
+        "no",
+        "--max_steps",
+        "-1",
+    )
     assert recipe.training == {"learning_rate": 2e-5, "max_steps": -1}
     assert recipe.concepts.sources == ["A", "B"]
     assert (recipe.run.overwrite, recipe.run.seed) == (False, 1)
@@ -140,7 +166,9 @@ def test_a_value_of_a_mapping_has_its_type(write):
     assert RerankerTrainingArguments(**recipe.training, use_cpu=True).lr_scheduler_kwargs == given
 
 
-@pytest.mark.parametrize("argv", [["--seed", "x"], ["--seed"], ["--scoring_dtype", "half"], ["extra"]])
+@pytest.mark.parametrize(
+    "argv", [["--seed", "x"], ["--seed"], ["--scoring_dtype", "half"], ["extra"]]
+)
 def test_mistakes_on_the_command_line_are_named(write, argv):
     with pytest.raises(UserError, match=argv[0]):
         parse(write(""), *argv)
@@ -152,7 +180,9 @@ def test_features_of_lists_may_have_any_name(write):
     path = write("features: [cross_encoder]")
     with pytest.raises(UserError, match="features: 'luck'.*exact_name"):
         parse(path, "--features", "cross_encoder", "luck")
-    assert parse(path, "--features", "luck", "--candidate_lists", "lists.jsonl").calibration.features == ["luck"]
+    assert parse(
+        path, "--features", "luck", "--candidate_lists", "lists.jsonl"
+    ).calibration.features == ["luck"]
     assert parse(path, "--features").calibration.features == []
 
 
@@ -161,17 +191,24 @@ def test_help_explains_the_sections_of_the_script(capsys):
         parse("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert caught.value.code == 0
-    assert "--max_length" in shown and "(default: 64)" in shown and "preferred_name, definition" in shown
+    assert (
+        "--max_length" in shown
+        and "(default: 64)" in shown
+        and "preferred_name, definition" in shown
+    )
     assert "--learning_rate" not in shown and "--target_precision" not in shown
     with pytest.raises(SystemExit):
         parse("--help", trains=True)
     shown = capsys.readouterr().out
-    assert "--learning_rate" in shown and "(default: 2e-05)" in shown and "--adam_beta1" not in shown
+    assert (
+        "--learning_rate" in shown and "(default: 2e-05)" in shown and "--adam_beta1" not in shown
+    )
 
 
 def test_help_and_recipes_without_training_load_no_torch(write):
     code = (
-        "import sys\nfrom umls_reranker.pipeline.recipe import load_recipe, parse_recipe\nload_recipe(sys.argv[1])\n"
+        "import sys\nfrom umls_reranker.pipeline.recipe import load_recipe, "
+        "parse_recipe\nload_recipe(sys.argv[1])\n"
         "try:\n    parse_recipe('A test.', (), ['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(bool({'torch', 'datasets', 'accelerate'} & set(sys.modules)))"
     )
@@ -189,17 +226,32 @@ def test_shipped_recipes_load_and_survive_a_round_trip(write, path):
 
 
 def test_a_recipe_is_written_the_same_whatever_the_hash_seed():
-    code = "from umls_reranker.pipeline.recipe import load_recipe; print(load_recipe('quickstart').to_yaml())"
+    code = (
+        "from umls_reranker.pipeline.recipe import load_recipe; "
+        "print(load_recipe('quickstart').to_yaml())"
+    )
     texts = []
     for seed in "12":
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=240, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            timeout=240,
+            check=True,
+        )
         texts.append(done.stdout)
     assert texts[0] == texts[1] != b""
 
 
 def test_unusual_values_survive_a_round_trip(write):
-    values = {"run_name": "no", "tag": "1.10", "learning_rate": 3e-7, "sources": ["yes", "β"], "overwrite": True}
+    values = {
+        "run_name": "no",
+        "tag": "1.10",
+        "learning_rate": 3e-7,
+        "sources": ["yes", "β"],
+        "overwrite": True,
+    }
     recipe = Recipe.from_values(values | {"languages": [], "max_train_mentions": 5})
     assert load_recipe(write(recipe.to_yaml())) == recipe
     assert yaml.safe_load(recipe.to_yaml()) == recipe.to_dict()
@@ -211,7 +263,11 @@ def test_keys_are_unique_and_explained():
 
 
 def test_a_key_that_no_recipe_sets_is_in_a_guide():
-    given = {key for path in SHIPPED for key in yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)}
+    given = {
+        key
+        for path in SHIPPED
+        for key in yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+    }
     guides = (ROOT / "docs").glob("*.md")
     words = {word for guide in guides for word in re.findall(r"\w+", guide.read_text("utf-8"))}
     assert KEYS.keys() - given - words == set()

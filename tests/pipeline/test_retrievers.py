@@ -1,4 +1,6 @@
-"""What retrievers declare decides the stages of their indexes, and what their scores are made of."""
+"""What retrievers declare decides the stages of their indexes, and what their scores are made
+of.
+"""
 
 import pytest
 
@@ -9,7 +11,13 @@ from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.stages import planned_stages
 from umls_reranker.retrieval.retrievers import RETRIEVERS, RetrievalMethod, register_retriever
 
-OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype"}
+OF_ENCODER = {
+    "encoder",
+    "encoder_revision",
+    "encoder_pooling",
+    "encoder_max_length",
+    "encoder_dtype",
+}
 
 
 class Other(RetrievalMethod):
@@ -26,25 +34,32 @@ def restored():
 
 
 def plan(tmp_path, names, steps=5):
-    recipe = Recipe.from_values({"retrievers": names, "encoder_training_steps": steps, "global_batch_size": 64})
+    recipe = Recipe.from_values(
+        {"retrievers": names, "encoder_training_steps": steps, "global_batch_size": 64}
+    )
     return planned_stages(recipe, tmp_path, {"MRCONSO": "1", "corpus": "2"})
 
 
 @pytest.mark.parametrize("trained", [{"encoder"}, set()], ids=["trained", "not trained"])
 def test_indexes_are_made_from_what_retrievers_declare(tmp_path, trained):
-    stages = plan(tmp_path, ["nearest_mentions", "lexical", "context", "dense"], 5 if trained else 0)
+    stages = plan(
+        tmp_path, ["nearest_mentions", "lexical", "context", "dense"], 5 if trained else 0
+    )
     made_from = {
         "index": ({"index_factory"}, {"concepts", "vectors"} | trained),
         "lexical": ({"schema_version"}, {"concepts"}),
         "mention_index": (OF_ENCODER, {"concepts", "mentions"} | trained),
     }
     assert {
-        name: ({*stages[name].content["settings"]}, {*stages[name].content["inputs"]}) for name in made_from
+        name: ({*stages[name].content["settings"]}, {*stages[name].content["inputs"]})
+        for name in made_from
     } == made_from
     order = ["vectors", "index", "lexical", "mention_index", "lists", "pairs"]
     assert [name for name in stages if name in order] == order
     searched = {"index", "lexical", "mention_index", "mentions"}
-    assert {*stages["lists"].content["inputs"]} == searched and {*stages["pairs"].content["inputs"]} == {"lists"}
+    assert {*stages["lists"].content["inputs"]} == searched and {
+        *stages["pairs"].content["inputs"]
+    } == {"lists"}
 
 
 def test_a_score_of_a_retriever_that_reads_context_needs_context():
@@ -65,7 +80,10 @@ def test_a_score_of_a_retriever_that_reads_context_needs_context():
         ({"name": "lexical"}, "the retriever lexical already has the name 'lexical'"),
         ({"folder": "index"}, "the retriever dense already has the folder 'index'"),
         ({"score_name": "context"}, "the retriever context already has the score_name 'context'"),
-        ({"inputs": ("concepts", "pairs")}, r"other: unknown inputs \['pairs'\]; choose from concepts, mentions"),
+        (
+            {"inputs": ("concepts", "pairs")},
+            r"other: unknown inputs \['pairs'\]; choose from concepts, mentions",
+        ),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(declared, message):

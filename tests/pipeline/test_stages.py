@@ -1,4 +1,6 @@
-"""Stage folders are finished, with a manifest, or missing; and which stages a recipe key makes stale."""
+"""Stage folders are finished, with a manifest, or missing; and which stages a recipe key makes
+stale.
+"""
 
 import errno
 import json
@@ -74,12 +76,16 @@ def with_readers(stages, name):
 def test_a_key_makes_stale_what_reads_it(tmp_path, key):
     stage, value = STALE[key]
     before = plan(tmp_path)
-    assert stale(before, plan(tmp_path, **{key: value})) == (with_readers(before, stage) if stage else set())
+    assert stale(before, plan(tmp_path, **{key: value})) == (
+        with_readers(before, stage) if stage else set()
+    )
 
 
 def test_a_file_makes_stale_what_is_made_from_it(tmp_path):
     before = plan(tmp_path)
-    assert stale(before, plan(tmp_path, FILES | {"corpus": "4"})) == with_readers(before, "mentions")
+    assert stale(before, plan(tmp_path, FILES | {"corpus": "4"})) == with_readers(
+        before, "mentions"
+    )
     assert stale(before, plan(tmp_path, FILES | {"MRCONSO": "4"})) == {*before}
 
 
@@ -88,7 +94,11 @@ def test_a_local_model_counts_by_its_content(tmp_path):
     for name in ("one", "two", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}" if name != "other" else "{ }")
-        keys.append(plan(tmp_path, encoder=str(tmp_path / name), cache_dir=str(tmp_path / "cache"))["vectors"].key)
+        keys.append(
+            plan(tmp_path, encoder=str(tmp_path / name), cache_dir=str(tmp_path / "cache"))[
+                "vectors"
+            ].key
+        )
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -163,8 +173,12 @@ def test_what_a_killed_run_left_is_gone_on_with_only_for_the_same_output(tmp_pat
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError("Not enough free space to write 32000000 bytes after offset 128"),
-        RuntimeError("Error in faiss::write_index: write error in x.faiss: 8 != 15 (No space left on device)"),
-        RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed"),
+        RuntimeError(
+            "Error in faiss::write_index: write error in x.faiss: 8 != 15 (No space left on device)"
+        ),
+        RuntimeError(
+            "[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed"
+        ),
     ],
 )
 def test_a_full_disk_is_said_and_the_former_output_stays(tmp_path, error, resumes):
@@ -178,12 +192,17 @@ def test_a_full_disk_is_said_and_the_former_output_stays(tmp_path, error, resume
     assert stage.partial.exists() == resumes
 
 
-@pytest.mark.parametrize("change", [[], None, {"key": 1}, {"settings": None}, {"inputs": []}, {"summary": None}])
+@pytest.mark.parametrize(
+    "change", [[], None, {"key": 1}, {"settings": None}, {"inputs": []}, {"summary": None}]
+)
 def test_a_manifest_that_was_changed_is_named(tmp_path, change):
     write_output(some_stage(tmp_path), "cold")
     manifest = tmp_path / "index" / "manifest.json"
     manifest.write_text(json.dumps(change and read_json(manifest) | change))
-    for ask in (some_stage(tmp_path).is_done, lambda: RunFolder(tmp_path).key_of("index", "build_index")):
+    for ask in (
+        some_stage(tmp_path).is_done,
+        lambda: RunFolder(tmp_path).key_of("index", "build_index"),
+    ):
         with pytest.raises(UserError, match=r"manifest\.json is not as the stage wrote it"):
             ask()
     write_output(some_stage(tmp_path), "cold", overwrite=True)
@@ -207,7 +226,10 @@ def test_a_run_folder_is_locked_once(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.0)
     run = RunFolder(tmp_path / "run")
     with run.locked():
-        with pytest.raises(UserError, match="another process is using"), RunFolder(tmp_path / "run").locked():
+        with (
+            pytest.raises(UserError, match="another process is using"),
+            RunFolder(tmp_path / "run").locked(),
+        ):
             pass
         with RunFolder(tmp_path / "other").locked():
             pass

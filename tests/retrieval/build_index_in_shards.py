@@ -1,6 +1,8 @@
-"""``umls-reranker build_index`` with small shards; the process dies, as by ``kill -9``, when it has encoded some.
+"""``umls-reranker build_index`` with small shards; the process dies, as by ``kill -9``, when it has
+encoded some.
 
-    python tests/retrieval/build_index_in_shards.py NAMES_PER_SHARD SHARDS_BEFORE_DEATH RECIPE [--key value ...]
+    python tests/retrieval/build_index_in_shards.py NAMES_PER_SHARD SHARDS_BEFORE_DEATH RECIPE
+    [--key value ...]
 
 It prints how many texts it encodes at a time; -1 shards let it live.
 """

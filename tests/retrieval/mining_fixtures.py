@@ -35,7 +35,9 @@ class Setup:
         self.runs = 0
 
     def mine(self, mentions, *, chunk=8_192, seed=13, scores=(), **settings):
-        """Pairs as rows, and the report; a mention is (text, gold CUI, CUIs of its list), candidates are called so."""
+        """Pairs as rows, and the report; a mention is (text, gold CUI, CUIs of its list),
+        candidates are called so.
+        """
         self.runs += 1
         texts, golds, cuis = zip(*mentions, strict=True)
         candidates = [[{"name": f"name of {cui}", "cui": cui} for cui in listed] for listed in cuis]

@@ -1,4 +1,6 @@
-"""Pairs from candidate lists: order, filters, names, draws, and gold concepts that are not listed."""
+"""Pairs from candidate lists: order, filters, names, draws, and gold concepts that are not
+listed.
+"""
 
 import tempfile
 from collections import Counter

@@ -116,7 +116,8 @@ def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
 # Indexes that are not exact
 
 
-# Clusters are scanned with codes of four bits, whose table fits a register; the best are compared again.
+# Clusters are scanned with codes of four bits, whose table fits a register; the best are compared
+# again.
 FAST = "IVF4,PQ16x4fs,Refine(SQfp16)"
 
 

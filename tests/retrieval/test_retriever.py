@@ -167,7 +167,9 @@ def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
 
 @pytest.fixture
 def counted(searched, tmp_path, monkeypatch):
-    """A retriever that reads context, and what it computes: strings, and how many pairs of a string and a concept."""
+    """A retriever that reads context, and what it computes: strings, and how many pairs of a string
+    and a concept.
+    """
     concepts, _, _, lexical = searched
     encoder = ReadingEncoder()
     counts = {"strings": [], "in context": [], "lexical": [], "pairs": []}

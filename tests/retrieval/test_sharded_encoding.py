@@ -1,4 +1,6 @@
-"""Names encoded by several processes, and by processes that were killed, give the bytes of an undisturbed run."""
+"""Names encoded by several processes, and by processes that were killed, give the bytes of an
+undisturbed run.
+"""
 
 import signal
 from pathlib import Path

@@ -87,8 +87,8 @@ with TestClient(create_app(reranker, ServingArguments(served_model=str(folder)))
     info = client.get("/info").json()
     statuses = [client.get(path).status_code for path in ("/health", "/metrics", "/openapi.json")]
 loaded = [name for name in json.loads(sys.argv[3]) if sys.modules.get(name)]
-answer = {"rows": rows, "tei": tei, "raw": [raw.status_code, raw.json()], "info": info, "statuses": statuses}
-print(json.dumps(answer | {"loaded": loaded}))
+answer = {"rows": rows, "tei": tei, "raw": [raw.status_code, raw.json()], "info": info}
+print(json.dumps(answer | {"statuses": statuses, "loaded": loaded}))
 """
 
 

@@ -1,8 +1,10 @@
-"""Steps of `RerankerTrainer` on tokenized pairs, in this process or, run as a script, on each of several.
+"""Steps of `RerankerTrainer` on tokenized pairs, in this process or, run as a script, on each of
+several.
 
     accelerate launch --config_file CONFIG tests/training/loss_on_processes.py MODEL FOLDER
 
-As a script it takes the steps of `CASES` and writes what `take_steps` gives into FOLDER, one safetensors file a case.
+As a script it takes the steps of `CASES` and writes what `take_steps` gives into FOLDER, one
+safetensors file a case.
 """
 
 import random
@@ -53,7 +55,8 @@ CASES = {
 
 
 def make_rows(pairs: int) -> pa.Table:
-    """Training rows of one to three pairs, some without a gold one; a third of the pairs is gold, told by a letter.
+    """Training rows of one to three pairs, some without a gold one; a third of the pairs is gold,
+    told by a letter.
 
     Every fifth pair lacks the teacher's score.
     """
@@ -120,7 +123,9 @@ class GradientKeeper(TrainerCallback):
 def take_steps(
     folder: str, rows: int, per_device: int, passes: int, steps: int = 1, loss: str = "bce"
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """Take optimizer steps over rows; returns the last gradient of each parameter and the logged losses."""
+    """Take optimizer steps over rows; returns the last gradient of each parameter and the logged
+    losses.
+    """
     keeper = GradientKeeper()
     with tempfile.TemporaryDirectory() as output:
         trainer = make_trainer(

@@ -1,10 +1,11 @@
-"""Training with sharded parameters on two processes; the processor is faked to be a GPU, where Accelerate shards.
+"""Training with sharded parameters on two processes; the processor is faked to be a GPU, where
+Accelerate shards.
 
     accelerate launch --config_file accelerate_configs/fsdp.yaml --num_processes 2 \\
         tests/training/sharded_training.py MODEL FOLDER
 
-Writes gradient and loss of one step into FOLDER/step.safetensors; fine-tunes in FOLDER/whole, and in FOLDER/stopped
-with a stop after the first checkpoint, from which it resumes.
+Writes gradient and loss of one step into FOLDER/step.safetensors; fine-tunes in FOLDER/whole, and
+in FOLDER/stopped with a stop after the first checkpoint, from which it resumes.
 """
 
 import json

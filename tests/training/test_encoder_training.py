@@ -1,4 +1,6 @@
-"""The bi-encoder's training: which pairs it sees, the loss by hand, resuming, and the folder it leaves."""
+"""The bi-encoder's training: which pairs it sees, the loss by hand, resuming, and the folder it
+leaves.
+"""
 
 import json
 
@@ -64,7 +66,8 @@ def test_names_belong_to_the_query_s_concept(concepts):
     for pair in map(pairs(concepts).__getitem__, range(40)):
         names = concepts.names(pair["row"])
         assert pair["name"] in names
-        # A synonym is never its own pair, and a mention without its concept in the dictionary never comes.
+        # A synonym is never its own pair, and a mention without its concept in the dictionary never
+        # comes.
         assert (
             pair["query"] in names
             and pair["query"] != pair["name"]

@@ -1,4 +1,6 @@
-"""Loss and gradient of a global batch do not depend on how it is divided, including ragged batches and single rows."""
+"""Loss and gradient of a global batch do not depend on how it is divided, including ragged batches
+and single rows.
+"""
 
 import json
 from itertools import pairwise

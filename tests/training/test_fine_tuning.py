@@ -1,4 +1,6 @@
-"""Fine-tuning: pairs are tokenized once, batches have the requested sizes, and a resumed run ends the same."""
+"""Fine-tuning: pairs are tokenized once, batches have the requested sizes, and a resumed run ends
+the same.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -229,7 +231,9 @@ def test_dropout_of_all_layers(model, tmp_path):
 def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(
     model, tmp_path
 ):
-    """The Trainer compiles with inductor, whose C++ compiler takes a minute; what is traced is the same without it."""
+    """The Trainer compiles with inductor, whose C++ compiler takes a minute; what is traced is the
+    same without it.
+    """
     options = {"max_steps": 4, "eval_steps": 4}
     plain = run_training(model, tmp_path / "plain", **options)
     torch._dynamo.utils.counters.clear()

@@ -1,4 +1,6 @@
-"""Training rows as batches, and the loss of the trainer: by hand, and the same lists under any number of processes."""
+"""Training rows as batches, and the loss of the trainer: by hand, and the same lists under any
+number of processes.
+"""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,6 @@
-"""Training killed at any step, on one or two processes, ends with the weights of an undisturbed run."""
+"""Training killed at any step, on one or two processes, ends with the weights of an undisturbed
+run.
+"""
 
 import json
 import os
@@ -15,8 +17,9 @@ from tiny_models import tiny_encoder
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# Run -> processes, the steps after which one is killed, by rank, and what is special. Checkpoints are written at even
-# steps, epochs end at steps 4 and 8: so training starts anew, resumes from the end of an epoch and from inside one.
+# Run -> processes, the steps after which one is killed, by rank, and what is special. Checkpoints
+# are written at even steps, epochs end at steps 4 and 8: so training starts anew, resumes from the
+# end of an epoch and from inside one.
 CASES = {
     "one": {"processes": 1, "kills": [(1, 0), (5, 0), (7, 0), (10, 0)]},
     "two, list-wise": {"processes": 2, "kills": [(5, 0), (7, 1)], "training": {"loss": "listwise"}},
@@ -27,8 +30,8 @@ CASES = {
         "training": {"learning_rate": 0.0, "early_stopping_patience": 3},
     },
 }
-# Run -> what it was killed with and what it is resumed with: another way to compute the same. Weights differ by
-# rounding alone, since nothing is drawn at random in the model.
+# Run -> what it was killed with and what it is resumed with: another way to compute the same.
+# Weights differ by rounding alone, since nothing is drawn at random in the model.
 OTHER_MEANS = {
     "one, then two": ({"processes": 1}, {"processes": 2}),
     "two, then three": ({"processes": 2}, {"processes": 3}),
@@ -76,7 +79,9 @@ def trained(tmp_path_factory):
 
 
 def final_state(folder, step):
-    """The bytes of weights, optimizer and schedule, and what early stopping and the metrics have come to."""
+    """The bytes of weights, optimizer and schedule, and what early stopping and the metrics have
+    come to.
+    """
     last = folder / f"checkpoint-{step}"
     files = {
         name: (last / name).read_bytes()

@@ -1,11 +1,14 @@
-"""Runs of `fine_tune` on one or two processes, some killed on the way; run as a script, in a process of its own.
+"""Runs of `fine_tune` on one or two processes, some killed on the way; run as a script, in a
+process of its own.
 
-    python tests/training/training_on_processes.py MODEL FOLDER '{"NAME": {"processes": 2, "kills": []}, ...}'
+    python tests/training/training_on_processes.py MODEL FOLDER '{"NAME": {"processes": 2, "kills":
+    []}, ...}'
 
-Each STEP, RANK starts the same training in FOLDER/NAME and sends SIGKILL to the process of that rank after that step;
-a last run is left alone. Further options of a run: "model", and "training", keys of its section of the
-recipe. A kill may have options of its own behind STEP, RANK: "processes" and "training"; a STEP of null lets it come
-to its end. Prints the summary of each last run. Processes are forked, so torch is imported once.
+Each STEP, RANK starts the same training in FOLDER/NAME and sends SIGKILL to the process of that
+rank after that step; a last run is left alone. Further options of a run: "model", and "training",
+keys of its section of the recipe. A kill may have options of its own behind STEP, RANK: "processes"
+and "training"; a STEP of null lets it come to its end. Prints the summary of each last run.
+Processes are forked, so torch is imported once.
 """
 
 import gc
@@ -36,7 +39,9 @@ class KillingCallback(trainer_module.EarlyStoppingCallback):
 
 
 def train(model: str, folder: Path, options: dict) -> dict:
-    """108 pairs are 4 steps of 28 an epoch, the last one of 24; an evaluation and a checkpoint every 2 steps."""
+    """108 pairs are 4 steps of 28 an epoch, the last one of 24; an evaluation and a checkpoint
+    every 2 steps.
+    """
     sizes = {
         "max_steps": 10,
         "global_batch_size": 28,

@@ -134,7 +134,8 @@ def test_an_exact_match_goes_before_cross_references(tmp_path):
         "[Term]\nid: X:2\nname: two\nxref: UMLS:C0000009\n"
         'property_value: exactMatch "http://linkedlifedata.com/resource/umls/id/C0000002" '
         "xsd:anyURI\n\n"
-        "[Term]\nid: X:3\nname: three\nproperty_value: exactMatch http://example.org/mesh/C0000005\n"
+        "[Term]\nid: X:3\nname: three\nproperty_value: exactMatch "
+        "http://example.org/mesh/C0000005\n"
     )
     concepts, *_, report = read(tmp_path, content)
     assert concepts == [Concept("C0000001", "one"), Concept("C0000002", "two")]

@@ -114,8 +114,8 @@ class Calibrator(ABC):
         """Fit by maximum likelihood in float64.
 
         Raises:
-            UserError: as for `LabelledScores.checked`, or scores rank incorrect candidates above correct
-                ones.
+            UserError: as for `LabelledScores.checked`, or scores rank incorrect candidates above
+                correct ones.
         """
         if sample.offsets is not None and not self.fits_lists:
             raise UserError(

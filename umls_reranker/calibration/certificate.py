@@ -60,7 +60,8 @@ class Certificate:
     def __str__(self) -> str:
         if self.threshold is None:
             notes = [
-                f"not certified: the calibration documents are worth {int(self.documents)} of equal "
+                f"not certified: the calibration documents are worth {int(self.documents)} of "
+                "equal "
                 f"size; at least {self.documents_needed} are needed without an error, and more "
                 "with errors"
             ]

@@ -14,8 +14,8 @@ import numpy as np
 
 # One pair of opposites a line; words that end in "-" are prefixes.
 OPPOSITES = """
-increased increase elevated elevation high higher raised excess excessive hyper- | decreased decrease reduced reduction
- low lower lowered diminished deficient deficiency hypo-
+increased increase elevated elevation high higher raised excess excessive hyper- |
+ decreased decrease reduced reduction low lower lowered diminished deficient deficiency hypo-
 large enlarged big long broad wide thick tall macro- mega- | small short narrow thin slender micro-
 left | right
 bilateral both | unilateral one
@@ -50,9 +50,10 @@ pre- | post-
 """
 # Words that begin like a prefix but do not contain it.
 NO_PREFIX = """
-pressure pressures presence presentation presenting pregnancy pregnant prevention prevalence predominance
-predominant predominantly preputial prepuce precipitated previous posture posturing postural hypothalamic hypothalamus
-hypophysis hypophyseal hypopharynx hypopharyngeal hypoglossal hypothenar hypochondrium macrophage macrophages microbial
+pressure pressures presence presentation presenting pregnancy pregnant prevention prevalence
+predominance predominant predominantly preputial prepuce precipitated previous posture posturing
+postural hypothalamic hypothalamus hypophysis hypophyseal hypopharynx hypopharyngeal hypoglossal
+hypothenar hypochondrium macrophage macrophages microbial
 """
 NUMBERS = {
     "i": 1,
@@ -116,7 +117,8 @@ def qualifier_agreement(
     the other lacks. A qualifier that only one of them has contradicts nothing.
 
     >>> pair = np.array([0])
-    >>> [float(qualifier_agreement(["high sodium"], [name], pair, pair)[0]) for name in ("Low sodium", "Sodium")]
+    >>> names = ["Low sodium", "Sodium"]
+    >>> [float(qualifier_agreement(["high sodium"], [name], pair, pair)[0]) for name in names]
     [0.0, 1.0]
 
     Args:

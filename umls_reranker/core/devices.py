@@ -43,7 +43,8 @@ def resolve_device(device: str | None = "auto") -> torch.device:
         and resolved.index >= torch.cuda.device_count()
     ):
         raise UserError(
-            f"device {device!r} is not available: this machine has {torch.cuda.device_count()} GPU(s)"
+            f"device {device!r} is not available: this machine has {torch.cuda.device_count()} "
+            "GPU(s)"
         )
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {device!r} is not available on this machine; use --device cpu")
@@ -55,7 +56,8 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
 
     Args:
         device: device of the recipe.
-        timeout: limit of waiting; days, not minutes, as one process may have much more work than the others.
+        timeout: limit of waiting; days, not minutes, as one process may have much more work than
+            the others.
 
     Raises:
         UserError: the device is not on this machine.
@@ -64,9 +66,11 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
 
 
 def goes_on_alone(state: PartialState) -> bool:
-    """Whether this is the first process, which takes the cores of the others on its machine; these may end.
+    """Whether this is the first process, which takes the cores of the others on its machine; these
+    may end.
 
-    They leave the process group, as waiting for the first one would keep a core and a GPU of each busy.
+    They leave the process group, as waiting for the first one would keep a core and a GPU of each
+    busy.
     """
     leave_process_group()
     processes = started_processes("LOCAL_WORLD_SIZE")
@@ -87,7 +91,8 @@ def leave_process_group() -> None:
     with contextlib.suppress(RuntimeError):
         distributed.barrier()
     distributed.destroy_process_group()
-    # The threads end with the last reference to the group, and a finished trainer is part of a reference cycle.
+    # The threads end with the last reference to the group, and a finished trainer is part of a
+    # reference cycle.
     gc.collect()
 
 
@@ -100,7 +105,8 @@ def resolve_dtype(
         dtype: auto, float32, bfloat16 or float16.
         device: where the model runs.
         key: name of the recipe key or argument, for the error message.
-        inference: without training, ``auto`` is float16 on GPUs that are fast only in float16 (Volta and Turing).
+        inference: without training, ``auto`` is float16 on GPUs that are fast only in float16
+            (Volta and Turing).
 
     Raises:
         UserError: float16 without a GPU, or an unknown name.
@@ -128,8 +134,8 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # oneDNN emulates bfloat16 on CPUs without these instructions, slower than float32. Older releases of torch do not
-    # report this.
+    # oneDNN emulates bfloat16 on CPUs without these instructions, slower than float32. Older
+    # releases of torch do not report this.
     tell = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(tell())
 
@@ -141,15 +147,17 @@ def _has_fast_float16(device: torch.device) -> bool:
 def batch_mapper(device: torch.device) -> Callable:
     """A `map` over batches; on a CPU with one thread per core, each computing whole batches.
 
-    PyTorch's threads split every matrix product and then wait for each other. If something else uses part of a core,
-    all of them wait, and encoding becomes ten times slower. Threads with whole batches do not wait.
+    PyTorch's threads split every matrix product and then wait for each other. If something else
+    uses part of a core, all of them wait, and encoding becomes ten times slower. Threads with whole
+    batches do not wait.
     """
     pool = worker_pool() if device.type == "cpu" else None
     return map if pool is None else pool.map
 
 
 def worker_pool() -> ThreadPoolExecutor | None:
-    """This process' threads for whole batches, each computing with one thread; None if PyTorch has only one.
+    """This process' threads for whole batches, each computing with one thread; None if PyTorch has
+    only one.
 
     Their number is the first ``torch.get_num_threads()`` above one.
     """

@@ -23,9 +23,11 @@ from .version import __version__
 CHUNK_BYTES = 1 << 20
 # Ending of a folder that is being replaced.
 FORMER = ".former"
-# A file that changed more recently could change again within the same tick of the file system's clock.
+# A file that changed more recently could change again within the same tick of the file system's
+# clock.
 SETTLED_NS = 2_000_000_000
-# Workers of a killed process inherit its lock, and take up to five seconds to notice that it is gone.
+# Workers of a killed process inherit its lock, and take up to five seconds to notice that it is
+# gone.
 PATIENCE_SECONDS = 10.0
 FULL_DISK = re.compile(
     "no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE
@@ -33,7 +35,9 @@ FULL_DISK = re.compile(
 
 
 def portable_locator(locator: str) -> str:
-    """The publishable part of a path or URL; relative paths, Hub ids and other text are unchanged."""
+    """The publishable part of a path or URL; relative paths, Hub ids and other text are
+    unchanged.
+    """
     if re.match(r"https?://", locator, re.IGNORECASE):
         # A query may contain a signature.
         return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", locator)[0])
@@ -49,12 +53,13 @@ def partial_path(path: Path) -> Path:
 
 @contextmanager
 def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Yield a hidden path next to `path`, for a file or folder; it becomes `path`, or is removed on failure.
+    """Yield a hidden path next to `path`, for a file or folder; it becomes `path`, or is removed on
+    failure.
 
     Args:
         path: file or folder to write.
-        shared: whether several processes may write `path` at once, each to its own hidden path. The remains of a
-            killed process then stay.
+        shared: whether several processes may write `path` at once, each to its own hidden path. The
+            remains of a killed process then stay.
 
     Raises:
         UserError: `path` has no name, such as ``.``, or is a device or a pipe.
@@ -85,7 +90,8 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def hold(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock `path`, waiting a few seconds for it. It disappears with the processes that hold it.
+    """Hold the lock `path`, waiting a few seconds for it. It disappears with the processes that
+    hold it.
 
     Args:
         path: the lock file, which may remain; its folder must exist.
@@ -112,7 +118,8 @@ def require_another(output: Path, inputs: Iterable[Path]) -> None:
 def replace_folder(new: Path, folder: Path) -> None:
     """Replace a folder by a finished one, by two renames.
 
-    A process that is killed between them leaves the old folder as ``.NAME.former``, for `restore_folder`.
+    A process that is killed between them leaves the old folder as ``.NAME.former``, for
+    `restore_folder`.
     """
     former = folder.with_name(f".{folder.name}{FORMER}")
     restore_folder(former)
@@ -123,7 +130,9 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def restore_folder(former: Path) -> None:
-    """Give ``.NAME.former`` its name again where there is no folder of this name; remove it elsewhere."""
+    """Give ``.NAME.former`` its name again where there is no folder of this name; remove it
+    elsewhere.
+    """
     folder = former.with_name(former.name[1 : -len(FORMER)])
     if former.exists() and not folder.exists():
         former.rename(folder)
@@ -216,7 +225,8 @@ def require_format(path: Path, content: Any, version: int, command: str) -> None
         )
     if actual != version or type(actual) is not int:
         raise UserError(
-            f"{path} has schema_version {actual!r}, not {version}; run umls-reranker {command} again"
+            f"{path} has schema_version {actual!r}, not {version}; run umls-reranker {command} "
+            "again"
         )
 
 
@@ -233,7 +243,9 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint_path(path: Path) -> str:
-    """SHA-256 of a file's size and bytes, or of the names, sizes and bytes of a folder's files in sorted order."""
+    """SHA-256 of a file's size and bytes, or of the names, sizes and bytes of a folder's files in
+    sorted order.
+    """
     digest = hashlib.sha256()
     if not path.exists():
         raise UserError(f"{path} does not exist; check the path in the recipe")
@@ -244,7 +256,8 @@ def fingerprint_path(path: Path) -> str:
 
 
 def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
-    """Return `hashed(path)` without reading again while size, inode and times of every file stay the same.
+    """Return `hashed(path)` without reading again while size, inode and times of every file stay
+    the same.
 
     Args:
         hashed: a hash function of this module.

@@ -13,9 +13,14 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def progress(
-    iterable: Iterable | None = None, *, total: int | None = None, desc: str | None = "", unit: str = "it"
+    iterable: Iterable | None = None,
+    *,
+    total: int | None = None,
+    desc: str | None = "",
+    unit: str = "it",
 ) -> Any:
-    """A `tqdm` bar: redrawn in place and then removed on a terminal, one state every half minute in a log.
+    """A `tqdm` bar: redrawn in place and then removed on a terminal, one state every half minute in
+    a log.
 
     Args:
         iterable: to iterate over, or None for a bar moved by ``bar.update(n)``.

@@ -22,8 +22,8 @@ def open_binary(path: Path) -> Iterator[io.BufferedIOBase]:
     """Open a file, plain or gzip (detected by its first bytes).
 
     Raises:
-        UserError: the file is missing, a folder, unreadable or empty; or, while the stream is read, it is a gzip
-            stream that is cut short or corrupt.
+        UserError: the file is missing, a folder, unreadable or empty; or, while the stream is read,
+            it is a gzip stream that is cut short or corrupt.
     """
     try:
         raw = path.open("rb")
@@ -81,7 +81,9 @@ def decode(line: bytes) -> str:
 
 
 def of_characters(text: str) -> str:
-    """The text as it is; raises ValueError if it holds half of a surrogate pair, which no file can hold."""
+    """The text as it is; raises ValueError if it holds half of a surrogate pair, which no file can
+    hold.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:

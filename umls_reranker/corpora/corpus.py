@@ -398,8 +398,10 @@ CONJUNCTIONS = re.compile(
 SHARED_START = re.compile(r".*\b(?:of|in)\s+(?:the\s+)?(?=\S)")
 # A conjunct that ends with one of these, in singular or plural, needs no other's last word.
 HEAD = re.compile(
-    r"(?:abnormalit|anomal|cancer|carcinoma|cyst|damage|defect|deficienc|disease|disorder|dysfunction|dystroph|failure"
-    r"|infection|injur|insufficienc|lesion|leuk(?:a)?emia|lymphoma|malformation|neoplasm|syndrome|toxicit|tumou?r)"
+    r"(?:abnormalit|anomal|cancer|carcinoma|cyst|damage|defect|deficienc|disease|disorder|"
+    r"dysfunction|dystroph|failure"
+    r"|infection|injur|insufficienc|lesion|leuk(?:a)?emia|lymphoma|malformation|neoplasm|syndrome|"
+    r"toxicit|tumou?r)"
     r"(?:y|ies|s)?$",
     re.IGNORECASE,
 )

@@ -1,4 +1,6 @@
-"""Keys of a recipe that this layer reads: device and dtype, the bi-encoder's training, the cross-encoder's base."""
+"""Keys of a recipe that this layer reads: device and dtype, the bi-encoder's training, the
+cross-encoder's base.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import Any
 
 from ..core.keys import recipe_key
 
-# Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for ONNX there, too.
+# Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for
+# ONNX there, too.
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -47,7 +50,9 @@ class RunArguments:
 
 @dataclass
 class EncoderArguments:
-    """Encoder: how the bi-encoder is fine-tuned before it embeds the names; by default it is not."""
+    """Encoder: how the bi-encoder is fine-tuned before it embeds the names; by default it is
+    not.
+    """
 
     encoder_training_steps: int = recipe_key(
         0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0

@@ -1,4 +1,6 @@
-"""Batches of token ids: which texts share a forward pass, and the arrays of a batch, packed or padded."""
+"""Batches of token ids: which texts share a forward pass, and the arrays of a batch, packed or
+padded.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from ..core.arrays import expand_ranges, list_offsets, number_distinct
 def divide_by_length(lengths: np.ndarray, token_budget: int, is_padded: bool) -> list[np.ndarray]:
     """Divide texts of similar length into batches under a token budget, longest texts first.
 
-    The longest batch comes first, so a batch that does not fit into memory fails at once. Texts of equal length keep
-    their order, so the batches depend only on the lengths.
+    The longest batch comes first, so a batch that does not fit into memory fails at once. Texts of
+    equal length keep their order, so the batches depend only on the lengths.
 
     Args:
         lengths: (n,) token counts.

@@ -31,11 +31,11 @@ from .pretrained import load_pretrained, load_weights, loading
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because the last bits of an
-# index depend on it.
+# Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because
+# the last bits of an index depend on it.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
-# Texts tokenized and kept on the device together. Fixed, because the last bits also depend on which texts share a
-# batch.
+# Texts tokenized and kept on the device together. Fixed, because the last bits also depend on which
+# texts share a batch.
 CHUNK = 16_384
 # Stored with an encoder that was trained on mentions in context.
 CONTEXT_FILE = "context.json"
@@ -99,13 +99,14 @@ class QueryTokenizer:
 
 
 class BiEncoder:
-    """A transformer encoder with pooling, which `from_pretrained` loads; safe to use from several threads.
+    """A transformer encoder with pooling, which `from_pretrained` loads; safe to use from several
+    threads.
 
     Args:
         body: computes pooled vectors of texts, on its device and in its dtype.
         tokenizer: its tokenizer.
-        identity: values that decide the vectors up to rounding: ``model``, ``revision`` (a commit, if it is of
-            the Hub), ``pooling``, ``max_length``.
+        identity: values that decide the vectors up to rounding: ``model``, ``revision`` (a commit,
+            if it is of the Hub), ``pooling``, ``max_length``.
         context_tokens: tokens of text that it reads on each side of a mention; 0 reads no context.
     """
 
@@ -136,11 +137,14 @@ class BiEncoder:
         Args:
             model: local folder or Hub id, e.g. ``"cambridgeltl/SapBERT-from-PubMedBERT-fulltext"``.
             revision: Hub branch, tag or commit.
-            pooling: ``"mean"`` over the tokens (sentence-transformers models) or ``"cls"`` (SapBERT).
-            max_length: maximum tokens of a text, special tokens included; longer texts are truncated.
-            device: ``"auto"`` uses a GPU if there is one; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-            dtype: dtype of the weights and the transformer, ``"auto"``, ``"float32"``, ``"bfloat16"`` or
-                ``"float16"``; pooling and normalization are in float32.
+            pooling: ``"mean"`` over the tokens (sentence-transformers models) or ``"cls"``
+                (SapBERT).
+            max_length: maximum tokens of a text, special tokens included; longer texts are
+                truncated.
+            device: ``"auto"`` uses a GPU if there is one; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``,
+                ``"mps"``.
+            dtype: dtype of the weights and the transformer, ``"auto"``, ``"float32"``,
+                ``"bfloat16"`` or ``"float16"``; pooling and normalization are in float32.
 
         Raises:
             UserError: the model cannot be found, reached or loaded, or a setting is invalid.
@@ -190,8 +194,8 @@ class BiEncoder:
         Args:
             texts: n strings.
             contexts: n left and n right texts, for an encoder trained to read them.
-            token_budget: maximum tokens per batch, including padding if the encoder pads; default 2,048 on a CPU,
-                65,536 on a GPU.
+            token_budget: maximum tokens per batch, including padding if the encoder pads; default
+                2,048 on a CPU, 65,536 on a GPU.
             desc: name of a progress bar; None: no bar.
 
         Returns:
@@ -229,7 +233,9 @@ class BiEncoder:
         return vectors
 
     def _unit_vectors(self, ids: Sequence[list[int]], batch: np.ndarray) -> Tensor:
-        """Vectors of these rows of `ids`, longest first, (b, dimension) float32; asynchronous on a GPU."""
+        """Vectors of these rows of `ids`, longest first, (b, dimension) float32; asynchronous on a
+        GPU.
+        """
         with torch.inference_mode():
             # The sum over tokens has the direction of the mean.
             pooled = self.body.pooled(
@@ -263,7 +269,9 @@ class PaddedLayers:
 
 
 def load_encoder_body(folder: str | Path, device: torch.device, dtype: str) -> PreTrainedModel:
-    """Load the encoder of a folder by transformers, without a head; errors are as for `load_weights`."""
+    """Load the encoder of a folder by transformers, without a head; errors are as for
+    `load_weights`.
+    """
     # On a CPU, plain attention is faster for texts of about ten tokens (1.3x in bfloat16).
     attention = "eager" if device.type == "cpu" else "sdpa"
     model = load_weights(transformers.AutoModel, folder, dtype=dtype, attn_implementation=attention)
@@ -282,6 +290,8 @@ def require_length(model: str, max_length: int, context_tokens: int, longest: in
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """Pool token vectors (n, w, h) with a mask (n, w) to the first vector or the sum of all, (n, h) float32."""
+    """Pool token vectors (n, w, h) with a mask (n, w) to the first vector or the sum of all, (n, h)
+    float32.
+    """
     hidden = hidden.float()
     return hidden[:, 0] if pooling == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)

@@ -1,4 +1,6 @@
-"""`PairScorer`: scores equal pairs once, in batches by length, and returns results in input order."""
+"""`PairScorer`: scores equal pairs once, in batches by length, and returns results in input
+order.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ class PairScorer:
     Args:
         network: maps batches to logits.
         encoder: tokenizer and template.
-        token_budget: maximum tokens per forward pass, padding included; by default that of the network.
+        token_budget: maximum tokens per forward pass, padding included; by default that of the
+            network.
 
     Attributes:
         dtype: number format of the network: float32, bfloat16 or float16.
@@ -88,7 +91,8 @@ class PairScorer:
         """Load network and tokenizer from a local folder.
 
         Raises:
-            UserError: the backend is not installed, or the folder has no valid model of one logit for it.
+            UserError: the backend is not installed, or the folder has no valid model of one logit
+                for it.
         """
         network, tokenizer = _load(Path(folder), device, dtype, backend)
         return cls(network, PairEncoder(tokenizer, template), token_budget)
@@ -108,8 +112,8 @@ class PairScorer:
             names: n texts.
             lefts: n texts before the mentions, used if the template has context.
             rights: n texts after the mentions.
-            desc: title of a progress bar, or a function that is called with the number of pairs just scored; None
-                shows nothing.
+            desc: title of a progress bar, or a function that is called with the number of pairs
+                just scored; None shows nothing.
         """
         pair_of = np.empty(len(mentions), np.int64)
         truncated = 0

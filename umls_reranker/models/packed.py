@@ -1,7 +1,8 @@
-"""BERT without padding: the tokens of a batch are concatenated, and attention runs over texts of equal length.
+"""BERT without padding: the tokens of a batch are concatenated, and attention runs over texts of
+equal length.
 
-It computes `BertModel` (Devlin et al. 2019, arXiv:1810.04805) for cross-encoder and bi-encoder, without padding and,
-if only first tokens are requested, without the other rows of the last layer.
+It computes `BertModel` (Devlin et al. 2019, arXiv:1810.04805) for cross-encoder and bi-encoder,
+without padding and, if only first tokens are requested, without the other rows of the last layer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..core.devices import to_device
 from .batches import PackedTexts, TextGroup
 
-# All but cuDNN's, which PyTorch prefers on Hopper: it replans for each new batch size, which takes about 30 ms.
+# All but cuDNN's, which PyTorch prefers on Hopper: it replans for each new batch size, which takes
+# about 30 ms.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -43,7 +45,8 @@ class PackedLayers:
 
     Args:
         config: content of ``config.json``.
-        weights: tensors by their names in `BertModel`, or in a model with a head (``bert.`` comes first).
+        weights: tensors by their names in `BertModel`, or in a model with a head (``bert.`` comes
+            first).
         device: where to compute.
         dtype: dtype of weights and computation: float32, bfloat16 or float16.
 
@@ -122,7 +125,9 @@ class PackedLayers:
             return self._through(self.layers, batch)
 
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:
-        """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum of all (``mean``)."""
+        """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum of all
+        (``mean``).
+        """
         if pooling == "cls":
             return self.first_tokens(batch).float()
         hidden = self.all_tokens(batch)
@@ -213,7 +218,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def load_packed(kind: Any, folder: Path, device: torch.device, dtype: str) -> Any:
-    """Build a network from a folder's configuration and weights without transformers, which is slow to import.
+    """Build a network from a folder's configuration and weights without transformers, which is slow
+    to import.
 
     Args:
         kind: `PackedLayers`, or a class that holds them and has the same constructor.
@@ -222,7 +228,8 @@ def load_packed(kind: Any, folder: Path, device: torch.device, dtype: str) -> An
         dtype: as for `PackedLayers`.
 
     Returns:
-        The network; None if the folder has no valid model of this kind, which transformers may load or refuse.
+        The network; None if the folder has no valid model of this kind, which transformers may load
+        or refuse.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

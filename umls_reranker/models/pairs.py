@@ -8,13 +8,14 @@ With context, the mention is shown in its text, between two marker tokens:
 
     [CLS] left context <start> mention <end> right context [SEP] name [SEP]
 
-A template may also show the mention's semantic types, and the candidate's preferred name and definition, for names
-that several concepts share:
+A template may also show the mention's semantic types, and the candidate's preferred name and
+definition, for names that several concepts share:
 
-    [CLS] cold ; Disease or Syndrome [SEP] cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract [SEP]
+    [CLS] cold ; Disease or Syndrome [SEP] cold ; Common Cold ; Catarrhal disorder of the upper
+    respiratory tract [SEP]
 
-If a pair is too long, first the context is truncated, then mention and name by the longest-first rule. The template is
-saved with the model.
+If a pair is too long, first the context is truncated, then mention and name by the longest-first
+rule. The template is saved with the model.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ SEPARATOR = " ; "
 DEFINITION_CHARS = 160
 # Characters read of a text per token that can be kept of it.
 CHARS_PER_TOKEN = 32
-# Of the spans of a pair, those that hold left context, mention, right context and name, and the number of those of the
-# first segment.
+# Of the spans of a pair, those that hold left context, mention, right context and name, and the
+# number of those of the first segment.
 TEXTS = [1, 3, 5, 8]
 FIRST_SEGMENT = 7
 
@@ -59,8 +60,8 @@ class PairTemplate:
     Args:
         max_length: maximum tokens of a pair, special tokens included.
         context_tokens: maximum tokens of text on each side of the mention; 0 shows no context.
-        candidate_fields: fields of a candidate shown in addition to its best-matching name: ``preferred_name``,
-            ``definition``.
+        candidate_fields: fields of a candidate shown in addition to its best-matching name:
+            ``preferred_name``, ``definition``.
         mention_types: whether the names of the mention's semantic types are shown after it.
 
     Raises:
@@ -90,7 +91,9 @@ class PairTemplate:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs shown in addition to mention and name: candidate fields, ``context``, ``entity_type``."""
+        """Inputs shown in addition to mention and name: candidate fields, ``context``,
+        ``entity_type``.
+        """
         further = (("context", self.context_tokens), ("entity_type", self.mention_types))
         return (*self.candidate_fields, *(name for name, is_shown in further if is_shown))
 
@@ -104,7 +107,8 @@ class PairTemplate:
         preferred_name: str | None = "{preferred_name}",
         definition: str | None = "{definition}",
     ) -> dict[str, str]:
-        """A pair as other libraries' tokenizers read it, ``text`` and ``text_pair``; the defaults are placeholders.
+        """A pair as other libraries' tokenizers read it, ``text`` and ``text_pair``; the defaults
+        are placeholders.
 
         A pair that is not too long has the ids that `PairEncoder` gives it.
 
@@ -171,7 +175,8 @@ class PairTemplate:
             ) from None
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Make the markers single tokens, and `max_length` the tokenizer's limit, for other users of the model.
+        """Make the markers single tokens, and `max_length` the tokenizer's limit, for other users
+        of the model.
 
         Returns:
             Number of tokens to add to the model's embedding.
@@ -184,14 +189,16 @@ class PairTemplate:
 
 
 class PairEncoder:
-    """Turns mentions and names into ids with a fast tokenizer and a template; safe to use from several threads.
+    """Turns mentions and names into ids with a fast tokenizer and a template; safe to use from
+    several threads.
 
     Args:
         tokenizer: the model's tokenizer of the tokenizers library; it no longer truncates or pads.
         template: shape of the input.
 
     Raises:
-        UserError: the tokenizer lacks the markers of a template with context, or joins pairs in an unsupported way.
+        UserError: the tokenizer lacks the markers of a template with context, or joins pairs in an
+            unsupported way.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: PairTemplate) -> None:
@@ -292,7 +299,9 @@ def _bytes(ids: Sequence[int]) -> bytes:
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids before a pair, between its two texts, of the first segment and of the second, and after it."""
+    """Ids before a pair, between its two texts, of the first segment and of the second, and after
+    it.
+    """
     probe = tokenizer.encode("a", add_special_tokens=False).ids
     pair = tokenizer.encode("a", "a")
     ids = pair.ids
@@ -308,7 +317,9 @@ def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int],
 def _longest_first(
     first: np.ndarray, second: np.ndarray, budget: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first`` keeps them."""
+    """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first``
+    keeps them.
+    """
     short = np.minimum(np.minimum(first, second), budget // 2)
     long = np.minimum(np.maximum(first, second), budget - short)
     return np.where(first > second, long, short), np.where(first > second, short, long)

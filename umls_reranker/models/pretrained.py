@@ -1,4 +1,5 @@
-"""Networks that compute logits of pairs, and how models are loaded: from a local folder, as numbers, never as code.
+"""Networks that compute logits of pairs, and how models are loaded: from a local folder, as
+numbers, never as code.
 
 BERT is computed without padding, any other sequence classifier of transformers with padded batches.
 """
@@ -125,7 +126,8 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
     """Load the float32 model of a folder of safetensors.
 
     Raises:
-        UserError: the model is missing, damaged, or has more than one logit, or weights and configuration do not fit.
+        UserError: the model is missing, damaged, or has more than one logit, or weights and
+            configuration do not fit.
     """
     with loading(str(folder)):
         model = load_weights(
@@ -139,12 +141,13 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
 
 
 class TorchNetwork(ABC):
-    """Maps batches of pairs to logits in PyTorch; safe to call from several threads. See also `OnnxNetwork`.
+    """Maps batches of pairs to logits in PyTorch; safe to call from several threads. See also
+    `OnnxNetwork`.
 
     Args:
         device: where to compute.
-        dtype: dtype of all layers but the last, which always computes in float32: otherwise logits near 5 would have
-            steps of 0.03 and tie different candidates.
+        dtype: dtype of all layers but the last, which always computes in float32: otherwise logits
+            near 5 would have steps of 0.03 and tie different candidates.
 
     Attributes:
         padded: whether a batch costs (longest pair x pairs) instead of its tokens.

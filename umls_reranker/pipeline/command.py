@@ -1,4 +1,6 @@
-"""What all commands share: the command line, one-line errors, exit codes, and where tables are printed."""
+"""What all commands share: the command line, one-line errors, exit codes, and where tables are
+printed.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +23,31 @@ if TYPE_CHECKING:
 
 # Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
 LISTS_HELP = (
-    "your labelled candidate lists: a file or folder of .jsonl, .parquet or .arrow with one mention per row (its "
-    "candidates, top candidate first, its document, and its gold concept even if that is not in the list), or of "
-    ".csv or .tsv with one candidate per row (mention_id, doc_id, mention, cui, name, score, gold); e.g. "
-    '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
+    "your labelled candidate lists: a file or folder of .jsonl, .parquet or .arrow with one "
+    "mention per row (its "
+    "candidates, top candidate first, its document, and its gold concept even if that is not in "
+    "the list), or of "
+    ".csv or .tsv with one candidate per row (mention_id, doc_id, mention, cui, name, score, "
+    "gold); e.g. "
+    '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": '
+    "0.9}], "
     '"doc_id": "d1", "cui": "C0009443"}'
 )
 DICTIONARY_HELP = (
-    "folder META of a UMLS release (MRCONSO.RRF, MRSTY.RRF or both), or a file of names: a table (.csv, .tsv, .jsonl, "
-    ".parquet) of id, name and optionally preferred and semantic_type, or lines id|id||name|name; adds missing fields "
-    "to candidates by their id (key cui): name, preferred_name, semantic_types, and synonym_score (similarity of the "
-    "mention to the most similar name of the concept); a model calibrated with synonym_score needs it at serving too"
+    "folder META of a UMLS release (MRCONSO.RRF, MRSTY.RRF or both), or a file of names: a table "
+    "(.csv, .tsv, .jsonl, "
+    ".parquet) of id, name and optionally preferred and semantic_type, or lines id|id||name|name; "
+    "adds missing fields "
+    "to candidates by their id (key cui): name, preferred_name, semantic_types, and synonym_score "
+    "(similarity of the "
+    "mention to the most similar name of the concept); a model calibrated with synonym_score needs "
+    "it at serving too"
 )
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The command line of ``umls-reranker SCRIPT``; options cannot be abbreviated, and errors are one line.
+    """The command line of ``umls-reranker SCRIPT``; options cannot be abbreviated, and errors are
+    one line.
 
     Args:
         description: the script's docstring.
@@ -68,7 +79,9 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def number_in(kind: type, least: float = -math.inf, most: float = math.inf) -> Callable[[str], Any]:
-    """The function that reads a number of a type from a word; ArgumentTypeError: it is none, or out of range."""
+    """The function that reads a number of a type from a word; ArgumentTypeError: it is none, or out
+    of range.
+    """
 
     def read(word: str) -> Any:
         try:
@@ -89,7 +102,8 @@ def number_in(kind: type, least: float = -math.inf, most: float = math.inf) -> C
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main`.
 
-    Errors that users can fix are printed as ``error: ...``, with exit code 2 and without a traceback.
+    Errors that users can fix are printed as ``error: ...``, with exit code 2 and without a
+    traceback.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # A new head on a base model is intended; transformers would print a report about it.
@@ -114,7 +128,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     except UserError as error:
         message = str(error)
     except BrokenPipeError:
-        # The reader of standard output has closed it, as `head` does. Python writes the rest when it exits.
+        # The reader of standard output has closed it, as `head` does. Python writes the rest when
+        # it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
@@ -136,7 +151,9 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def _share_cores() -> None:
-    """Divide the cores among the processes of a launch; launchers leave each process with one, even a single one."""
+    """Divide the cores among the processes of a launch; launchers leave each process with one, even
+    a single one.
+    """
     launched = {"LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":
         from ..core.arrays import started_processes, usable_cores

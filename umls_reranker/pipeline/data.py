@@ -89,7 +89,9 @@ def make_data_of_corpus(
 def make_data_of_synonyms(
     recipe: Recipe, run: RunFolder, files: Files, stages: Mapping[str, Stage], due: Collection[str]
 ) -> None:
-    """Read concepts, and take synonyms out of them that serve as mentions; arguments as for `make_data`."""
+    """Read concepts, and take synonyms out of them that serve as mentions; arguments as for
+    `make_data`.
+    """
     shares = split_shares(recipe.mentions)
     source = read_concepts(recipe.concepts, files)
     concepts = list(iter_concepts(source.concepts))
@@ -101,7 +103,9 @@ def make_data_of_synonyms(
 
 
 def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]) -> None:
-    """Read user-provided candidate lists, their mentions, and the concepts of both; arguments as for `make_data`."""
+    """Read user-provided candidate lists, their mentions, and the concepts of both; arguments as
+    for `make_data`.
+    """
     has_dictionary = recipe.concepts.names_dictionary
     source = ConceptSource(CONCEPT_SCHEMA.empty_table(), TypeHierarchy.built_in(), (), {})
     if has_dictionary:
@@ -116,7 +120,8 @@ def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]
         missing = [field for field in fields if field not in concepts.fields]
         if missing and not has_dictionary:
             raise UserError(
-                f"candidate_fields: no candidate of {path} has a {missing[0]}, and the recipe has no dictionary "
+                f"candidate_fields: no candidate of {path} has a {missing[0]}, and the recipe has "
+                "no dictionary "
                 f"(umls_dir, obo or names); add either of them, or remove {missing[0]}"
             )
         joined = concept_table(concepts.joined(iter_concepts(source.concepts)))

@@ -40,21 +40,24 @@ def fetch(
 ) -> Path:
     """The local path of a file, downloaded if necessary.
 
-    Only a complete file of the right kind enters the cache: no web page, and none that `check` refuses.
+    Only a complete file of the right kind enters the cache: no web page, and none that `check`
+    refuses.
 
     Args:
-        locator: a local path; an ``http(s)://`` URL, downloaded once into `cache_dir`; or ``package:NAME/FILE``, a
-            file in an installed package, which is not imported. With ``#sha256=HEX`` at the end, the file must have
-            this hash; a cached file with another hash is downloaded again.
+        locator: a local path; an ``http(s)://`` URL, downloaded once into `cache_dir`; or
+            ``package:NAME/FILE``, a file in an installed package, which is not imported. With
+            ``#sha256=HEX`` at the end, the file must have this hash; a cached file with another
+            hash is downloaded again.
         cache_dir: folder for downloads, created if missing.
         check: called with the path of a download; raises `UserError` if the content is wrong.
-        folder: whether it may also be a local folder, or a dataset on the Hub as ``hf://datasets/OWNER/NAME``, with
-            ``@REVISION`` or a folder in it at the end. The folder of its Parquet files is returned; nothing else is
-            downloaded, and no code of it runs.
+        folder: whether it may also be a local folder, or a dataset on the Hub as
+            ``hf://datasets/OWNER/NAME``, with ``@REVISION`` or a folder in it at the end. The
+            folder of its Parquet files is returned; nothing else is downloaded, and no code of it
+            runs.
 
     Raises:
-        UserError: the file or package does not exist, the server cannot be reached or refuses, the download is
-            incomplete, the hash differs, or the content is wrong.
+        UserError: the file or package does not exist, the server cannot be reached or refuses, the
+            download is incomplete, the hash differs, or the content is wrong.
     """
     locator, mark, expected = locator.partition("#sha256=")
     sha256 = expected.lower() if mark else None
@@ -76,7 +79,8 @@ def fetch(
         path = Path(expanduser(locator))
         if not path.is_file() and not (folder and path.is_dir()):
             raise UserError(
-                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the recipe needs a file"
+                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the recipe needs "
+                "a file"
             )
     if sha256 is not None:
         if path.is_dir():
@@ -101,7 +105,8 @@ def _dataset_folder(locator: str) -> Path:
     folder = Path(snapshot, inner)
     if next(folder.rglob("*.parquet"), None) is None:
         raise UserError(
-            f"{locator} contains no Parquet files, and dataset scripts are never run; use a revision that has them, "
+            f"{locator} contains no Parquet files, and dataset scripts are never run; use a "
+            "revision that has them, "
             "such as @refs/convert/parquet"
         )
     return folder
@@ -156,7 +161,8 @@ def _download(
         TimeoutError,
     ) as error:
         raise UserError(
-            f"{printed_url}: {error}; check the address and run again, or give the path of a local copy"
+            f"{printed_url}: {error}; check the address and run again, or give the path of a local "
+            "copy"
         ) from None
     return path
 

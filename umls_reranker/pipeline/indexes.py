@@ -105,7 +105,8 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     mentions["train"] = train.select(drawn)
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
-            # It reads all vectors, which evicts the index from memory; the retriever loads it again.
+            # It reads all vectors, which evicts the index from memory; the retriever loads it
+            # again.
             index = NameIndex.load(run.path / "index", recipe.index.index_parameters or "")
             summary["index"] = index.measure_recall(NameVectors(run.path / "vectors"))
             del index
@@ -128,7 +129,9 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 
 
 def recall_lines(split: str, counts: Mapping[str, Any], count: int) -> Iterator[str]:
-    """How many gold concepts the lists of a split hold, and which retriever finds them at which rank."""
+    """How many gold concepts the lists of a split hold, and which retriever finds them at which
+    rank.
+    """
     recall = counts["retrieved"] / max(1, counts["in_dictionary"])
     yield (
         f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary for "

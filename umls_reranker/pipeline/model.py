@@ -77,7 +77,8 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:
         raise UserError(
-            f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}"
+            f"calibrator: {options.calibrator!r} is unknown; with lists choose from "
+            f"{', '.join(methods)}"
         )
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
@@ -153,5 +154,6 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
         partial.mkdir()
         save_report(metrics, outcomes, reranker, title, partial)
     print(
-        f"{evaluation_summary(metrics)}\nreport written to {options.output}; open {options.output / PAGE}"
+        f"{evaluation_summary(metrics)}\nreport written to {options.output}; open "
+        f"{options.output / PAGE}"
     )

@@ -1,4 +1,5 @@
-"""What `umls-reranker run` checks before its first stage, under its launcher, and what it will need.
+"""What `umls-reranker run` checks before its first stage, under its launcher, and what it will
+need.
 
 python -m umls_reranker.pipeline.preflight RECIPE [--KEY VALUE ...]
 """
@@ -48,7 +49,9 @@ class Faults(list[str]):
     """Messages about what stages would refuse."""
 
     def result(self, default: Result, compute: Callable[..., Result], *arguments: Any) -> Result:
-        """What `compute` returns; where it refuses the arguments, the message is added and `default` returned."""
+        """What `compute` returns; where it refuses the arguments, the message is added and
+        `default` returned.
+        """
         try:
             return compute(*arguments)
         except UserError as error:
@@ -57,7 +60,8 @@ class Faults(list[str]):
 
 
 def preflight(recipe: Recipe) -> str:
-    """Check what stages would refuse only after hours; of models that are not cached, download the configuration.
+    """Check what stages would refuse only after hours; of models that are not cached, download the
+    configuration.
 
     Returns:
         What the run will need, in one line; at most, if the dictionary is filtered.
@@ -91,7 +95,8 @@ def preflight(recipe: Recipe) -> str:
     processes = started_processes("LOCAL_WORLD_SIZE")
     memory = max(needs.get("index", 0), needs["pairs"] * processes)
     return (
-        f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} free, "
+        f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
+        "free, "
         f"memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
     )
 
@@ -115,7 +120,8 @@ def count_names(recipe: Recipe) -> int:
 def read_configs(recipe: Recipe, faults: Faults) -> dict[str, PreTrainedConfig | None]:
     """The configurations of the base model and of the encoder, by key; each model is reached once.
 
-    All must be readable, teachers, too, and the models be able to read texts of the recipe's lengths.
+    All must be readable, teachers, too, and the models be able to read texts of the recipe's
+    lengths.
     """
     index = recipe.index
     model = recipe.model
@@ -166,7 +172,8 @@ def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:
     filters = [concepts.concept_types, concepts.semantic_groups, concepts.sources]
     if (needs["checkpoints"] if any([*filters, concepts.identifiers]) else needed) > free + held:
         raise UserError(
-            f"output_dir: {recipe.run.output_dir} has {_gb(free)} free, and the run needs {_gb(needed)}"
+            f"output_dir: {recipe.run.output_dir} has {_gb(free)} free, and the run needs "
+            f"{_gb(needed)}"
         )
     return free
 
@@ -194,7 +201,9 @@ def model_config(
 
 
 def main() -> None:
-    """Check the recipe of the command line in the first process of a launch; each other one has found its device."""
+    """Check the recipe of the command line in the first process of a launch; each other one has
+    found its device.
+    """
     recipe = parse_recipe(__doc__ or "", (RunArguments,))
     if sharing_processes(recipe.run.device).is_main_process:
         print(preflight(recipe), file=sys.stderr)

@@ -1,4 +1,6 @@
-"""Recipes: one flat YAML file is one run. The command line overrides it, and unknown keys are refused by name."""
+"""Recipes: one flat YAML file is one run. The command line overrides it, and unknown keys are
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,8 @@ EMPTY = ("", "null", "~")
 class Recipe:
     """All sections of one recipe, typed.
 
-    `training` holds the fields of `RerankerTrainingArguments` that the recipe sets. Only what trains makes the
-    arguments of them, because the class takes seconds to import.
+    `training` holds the fields of `RerankerTrainingArguments` that the recipe sets. Only what
+    trains makes the arguments of them, because the class takes seconds to import.
     """
 
     run: RunArguments
@@ -67,7 +69,9 @@ class Recipe:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Recipe:
-        """Build the sections from flat, typed values; missing keys get defaults, and other keys are training's."""
+        """Build the sections from flat, typed values; missing keys get defaults, and other keys are
+        training's.
+        """
         training = {name: value for name, value in values.items() if name not in KEYS}
         sections = {
             name: section(**pick(values, keys_of(section))) for name, section in SECTIONS.items()
@@ -121,7 +125,9 @@ class Key:
         return word
 
     def read_yaml(self, value: Any) -> Any:
-        """Read a value of a recipe, in which scalars are text; ArgumentTypeError says what is wrong."""
+        """Read a value of a recipe, in which scalars are text; ArgumentTypeError says what is
+        wrong.
+        """
         if isinstance(value, dict) or (isinstance(value, list) and not self.is_list):
             raise argparse.ArgumentTypeError(f"takes a single value, not {value}")
         if self.is_list:
@@ -181,8 +187,8 @@ def recipe_parser(
         sections: the sections that ``--help`` explains.
         extra: a dataclass of the script's own options, which are not recipe keys.
         notes: key -> text that completes its help.
-        trains: whether the fields of `RerankerTrainingArguments` with defaults of our own are options too, and
-            explained; its import takes seconds.
+        trains: whether the fields of `RerankerTrainingArguments` with defaults of our own are
+            options too, and explained; its import takes seconds.
     """
     parser = CommandParser(description, usage="%(prog)s RECIPE [--KEY VALUE ...]", epilog=EPILOG)
     parser.add_argument(
@@ -280,8 +286,8 @@ def parse_recipe(
         sections: the sections that ``--help`` explains; every other key is accepted too.
         argv: the command line; None: that of the process.
         extra: as for `recipe_parser`.
-        or_model: key of a section or of `extra` for a model that may be named in place of a recipe, which then has
-            all defaults. None: a recipe is required.
+        or_model: key of a section or of `extra` for a model that may be named in place of a recipe,
+            which then has all defaults. None: a recipe is required.
         notes: as for `recipe_parser`.
         trains: whether ``--help`` explains the training section.
 
@@ -289,8 +295,8 @@ def parse_recipe(
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
 
     Raises:
-        UserError: the recipe cannot be read, or has an unknown key, a value of the wrong type, or a feature that does
-            not exist and that candidate lists cannot bring.
+        UserError: the recipe cannot be read, or has an unknown key, a value of the wrong type, or a
+            feature that does not exist and that candidate lists cannot bring.
     """
     words = recipe_first(sys.argv[1:] if argv is None else argv)
     parser = recipe_parser(description, sections, extra, notes, trains)
@@ -315,7 +321,8 @@ def parse_recipe(
     extra_values = {key: values.pop(key) for key in (keys_of(extra) if extra else ())}
     recipe = Recipe.from_values(values)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
-    # Scores of user-provided lists are features too, whatever they are called; a model folder's recipe may name them.
+    # Scores of user-provided lists are features too, whatever they are called; a model folder's
+    # recipe may name them.
     if sections and new_features and not recipe.mentions.candidate_lists:
         raise UserError(
             f"features: {new_features[0]!r} is unknown; choose from {', '.join(FEATURES)}"
@@ -324,7 +331,9 @@ def parse_recipe(
 
 
 def recipe_first(argv: Iterable[str]) -> list[str]:
-    """The command line with ``--config RECIPE``, as other trainers have it, as its first argument."""
+    """The command line with ``--config RECIPE``, as other trainers have it, as its first
+    argument.
+    """
     words = [
         part
         for word in argv
@@ -397,7 +406,9 @@ def load_served(model: str) -> Recipe:
 
 
 def load_recipe(path: str | Path, or_model: str | None = None) -> Recipe:
-    """Read a recipe from YAML, with defaults for missing keys; arguments and errors as for `parse_recipe`."""
+    """Read a recipe from YAML, with defaults for missing keys; arguments and errors as for
+    `parse_recipe`.
+    """
     return parse_recipe("", (), [str(path)], or_model=or_model)
 
 
@@ -434,7 +445,9 @@ def is_on_lists() -> bool:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a recipe, with every value as it is written (2e-5, no), so that the field decides its type."""
+    """The content of a recipe, with every value as it is written (2e-5, no), so that the field
+    decides its type.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, Loader=yaml.BaseLoader) or {}

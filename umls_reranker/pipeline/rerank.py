@@ -1,4 +1,6 @@
-"""Ranking a file of any size, by the options of the command line and the recipe that names a model."""
+"""Ranking a file of any size, by the options of the command line and the recipe that names a
+model.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,13 @@ def rerank_file(options: argparse.Namespace) -> int:
     model = settings.pop("model")
     reranker = UMLSReranker.from_pretrained(model, exhaustive=options.exhaustive, **settings)
     counts = job.run(reranker, processes)
-    # A launcher kills the other processes when one ends with an error: only the process that wrote the output tells.
+    # A launcher kills the other processes when one ends with an error: only the process that wrote
+    # the output tells.
     if not processes.is_main_process:
         return 0
     print(
-        f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, written to {options.output}"
+        f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, written to "
+        f"{options.output}"
     )
     if job.first_error:
         print(f"the first error: {job.first_error}")
@@ -45,11 +49,13 @@ def rerank_file(options: argparse.Namespace) -> int:
         print(summary_of(counts))
     if counts["candidates"] and not counts["known"] and len(reranker.calibration.counts):
         print(
-            "caution: the model has counted no concept of these candidates; are ids missing, or of another kind?"
+            "caution: the model has counted no concept of these candidates; are ids missing, or of "
+            "another kind?"
         )
     if model == BUILT_IN:
         print(
-            f"scores and tiers are not calibrated for your lists: umls-reranker calibrate {BUILT_IN} --lists FILE"
+            "scores and tiers are not calibrated for your lists: umls-reranker calibrate "
+            f"{BUILT_IN} --lists FILE"
         )
     return int(counts["error"] > 0)
 

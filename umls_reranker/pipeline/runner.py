@@ -91,7 +91,9 @@ def run_stages(folder: Path, stages: list[str], words: list[str], launch: list[s
 
 
 def show_end(code: int, output: bytes, log: Path | str) -> None:
-    """Of what a stage has printed, show its error, or its last lines if it has named none, or its estimate."""
+    """Of what a stage has printed, show its error, or its last lines if it has named none, or its
+    estimate.
+    """
     printed = output.decode("utf-8", errors="replace").splitlines()
     shown = [line for line in printed if line.startswith("[estimate]")]
     if code:

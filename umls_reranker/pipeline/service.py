@@ -12,7 +12,8 @@ from ..serving.linker import ConceptLinker
 from ..serving.reranker import UMLSReranker
 from .recipe import Recipe
 
-# Seconds to finish requests in progress; the container manager must wait longer before it kills the process.
+# Seconds to finish requests in progress; the container manager must wait longer before it kills the
+# process.
 STOP_SECONDS = 30
 
 
@@ -31,7 +32,8 @@ def serve(recipe: Recipe) -> None:
         raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
     reranker, linker = load_service(recipe)
-    # The first call is slow, so no request should wait for it. Its warning about missing inputs is expected.
+    # The first call is slow, so no request should wait for it. Its warning about missing inputs is
+    # expected.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reranker.rerank("warm-up", ["warm", "up"])

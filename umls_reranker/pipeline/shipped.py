@@ -32,7 +32,8 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_recipe(recipe: str) -> Path:
-    """The file of a recipe, given as a file, a folder that holds ``config.yaml``, or the name of a shipped recipe.
+    """The file of a recipe, given as a file, a folder that holds ``config.yaml``, or the name of a
+    shipped recipe.
 
     The working folder comes before the package.
     """
@@ -43,7 +44,9 @@ def find_recipe(recipe: str) -> Path:
 
 
 def is_recipe(name: str) -> bool:
-    """Whether what may also be a model is a recipe: a YAML file, a folder with ``config.yaml``, or a shipped name."""
+    """Whether what may also be a model is a recipe: a YAML file, a folder with ``config.yaml``, or
+    a shipped name.
+    """
     path = find_recipe(name)
     return name.endswith((".yaml", ".yml")) or (path.suffix == ".yaml" and path.is_file())
 
@@ -68,7 +71,9 @@ def first_comment(file: Path) -> str:
 
 
 def copy_shipped(name: str | None) -> None:
-    """Copy a recipe or configuration to the working folder; UserError: there is none, or it is there already."""
+    """Copy a recipe or configuration to the working folder; UserError: there is none, or it is
+    there already.
+    """
     known = shipped_recipes() | shipped_configs()
     if name not in known:
         what = "name what to copy" if name is None else f"there is no {name} to copy"

@@ -1,11 +1,13 @@
 """The stages of a run: a table of what each reads, and the folder that each owns.
 
-A stage writes into a hidden folder next to its own, which is renamed when it is complete. So a killed run never leaves
-incomplete output under a finished name, and a failed stage leaves the former output untouched.
+A stage writes into a hidden folder next to its own, which is renamed when it is complete. So a
+killed run never leaves incomplete output under a finished name, and a failed stage leaves the
+former output untouched.
 
-Its key is a SHA-256 over all that decides the output: the values of its recipe keys, the keys of the stages and the
-hashes of the files that it reads, and its version. A finished folder with this key is up to date. The key is also in
-the name of the hidden folder, so what a killed run left there was made for the same output, and is gone on with.
+Its key is a SHA-256 over all that decides the output: the values of its recipe keys, the keys of
+the stages and the hashes of the files that it reads, and its version. A finished folder with this
+key is up to date. The key is also in the name of the hidden folder, so what a killed run left there
+was made for the same output, and is gone on with.
 """
 
 from __future__ import annotations
@@ -197,7 +199,8 @@ def make_stage(
         name: its name in `stage_table`.
         recipe: the recipe.
         run: the run folder.
-        files: name, numbered if there are several, -> hash of each input file; needed for concepts and mentions.
+        files: name, numbered if there are several, -> hash of each input file; needed for concepts
+            and mentions.
         planned: stages that count as finished, by name.
 
     Raises:
@@ -251,13 +254,16 @@ def planned_stages(
             stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     if not stages:
         raise UserError(
-            f"the recipe has no stage of {command}, because of its candidate_lists; skip this command"
+            f"the recipe has no stage of {command}, because of its candidate_lists; skip this "
+            "command"
         )
     return stages
 
 
 def index_key(folder: Path, retrievers: Iterable[str]) -> str:
-    """Identity of the encoder and indexes in a run or index folder, which decide the scores of its retrievers."""
+    """Identity of the encoder and indexes in a run or index folder, which decide the scores of its
+    retrievers.
+    """
     keys = {name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)}
     return json_sha256(keys)
 
@@ -332,7 +338,9 @@ class Stage:
         return read_manifest(self.folder)["key"] == self.key
 
     def outdated(self, folder: Path | None = None) -> str:
-        """Names of the values and inputs that differ from those of a folder, or the finished one; empty without it."""
+        """Names of the values and inputs that differ from those of a folder, or the finished one;
+        empty without it.
+        """
         folder = folder or self.folder
         if not (folder / STAGE_MANIFEST).is_file():
             return ""
@@ -347,12 +355,13 @@ class Stage:
     def writing(
         self, overwrite: bool = False, *, owner: bool = True
     ) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield a folder to write into and a dict for the summary; on success the folder becomes the output.
+        """Yield a folder to write into and a dict for the summary; on success the folder becomes
+        the output.
 
         Args:
             overwrite: drop what a killed run left.
-            owner: False in all processes of a launch but one. All write into the same folder; the owner creates it,
-                turns it into the output, and provides the summary.
+            owner: False in all processes of a launch but one. All write into the same folder; the
+                owner creates it, turns it into the output, and provides the summary.
         """
         if not owner:
             yield self.partial, {}
@@ -403,7 +412,9 @@ def _plain(value: Any) -> Any:
 
 
 def should_run(stage: Stage, run: RunArguments) -> bool:
-    """Whether the stage must run; prints what happens and why to standard error, once for all processes."""
+    """Whether the stage must run; prints what happens and why to standard error, once for all
+    processes.
+    """
     needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
         print(f"[{stage.name}] {_plan_of(stage, run, needed)}", file=sys.stderr)
@@ -444,7 +455,8 @@ class RunFolder:
         """
         if not (self.path / stage / STAGE_MANIFEST).is_file():
             raise UserError(
-                f"{self.path / stage} does not exist yet; run umls-reranker {made_by} with the same recipe first"
+                f"{self.path / stage} does not exist yet; run umls-reranker {made_by} with the "
+                "same recipe first"
             )
         return read_manifest(self.path / stage)["key"]
 

@@ -1,1 +1,3 @@
-"""Finding candidate concepts for a mention by the similarity of names, and negatives for training among them."""
+"""Finding candidate concepts for a mention by the similarity of names, and negatives for training
+among them.
+"""

@@ -1,4 +1,6 @@
-"""Keys of a recipe that this layer reads: indexes and retrievers, and the pairs mined from their lists."""
+"""Keys of a recipe that this layer reads: indexes and retrievers, and the pairs mined from their
+lists.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from .retriever import Retriever
 
 # Ranks at which recall is reported.
 RECALL_AT = (1, 8, 32, 64)
-# Queries encoded and searched together. Constant, because padding affects the last bits of the scores.
+# Queries encoded and searched together. Constant, because padding affects the last bits of the
+# scores.
 QUERIES = 8_192
 MENTIONS_PER_BATCH = 4_096
 
@@ -28,7 +29,9 @@ MENTIONS_PER_BATCH = 4_096
 def drawn_rows(
     cuis: Sequence[str], concepts: ConceptTable, most: int | None, seed: int
 ) -> np.ndarray:
-    """Mentions to train on, ascending: those whose gold concept is in the dictionary; at most `most`, at random."""
+    """Mentions to train on, ascending: those whose gold concept is in the dictionary; at most
+    `most`, at random.
+    """
     known = np.flatnonzero(concepts.rows(cuis) >= 0)
     return np.sort(np.random.default_rng(seed).permutation(known)[:most])
 
@@ -42,7 +45,8 @@ def search_mentions(
         mentions: n mentions.
         retriever: finds the concepts.
         k: concepts per query.
-        is_known: whether indexes have mentions of their documents, which must not be found by themselves.
+        is_known: whether indexes have mentions of their documents, which must not be found by
+            themselves.
 
     Returns:
         (n,) int64, number of each row's query, and the candidates of the queries.
@@ -85,10 +89,11 @@ def write_lists(
     *,
     is_known: bool = False,
 ) -> dict[str, Any]:
-    """Write the k nearest concepts of every mention, in the order of the mentions, as `labels.list_rows`.
+    """Write the k nearest concepts of every mention, in the order of the mentions, as
+    `labels.list_rows`.
 
-    A candidate has ``cui``, ``name``, ``retrieval_score``, and for a union the scores of each further retriever, such
-    as ``lexical_score``.
+    A candidate has ``cui``, ``name``, ``retrieval_score``, and for a union the scores of each
+    further retriever, such as ``lexical_score``.
 
     Args:
         mentions: a split, or some of it.
@@ -99,8 +104,10 @@ def write_lists(
         is_known: as for `search_mentions`.
 
     Returns:
-        Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose list has it; and
-        ``recall``: retriever -> rank -> share of the mentions in the dictionary whose gold concept that retriever
+        Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose
+            list has it; and
+        ``recall``: retriever -> rank -> share of the mentions in the dictionary whose gold concept
+            that retriever
         ranks so high.
 
     Raises:

@@ -1,4 +1,6 @@
-"""What all indexes of concepts have in common: a description in JSON, and the file of their names."""
+"""What all indexes of concepts have in common: a description in JSON, and the file of their
+names.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ class ConceptIndex:
 
     Args:
         path: the folder.
-        description: the content of its JSON file: ``concepts``, the number of concepts, and ``encoder``, the
-            `BiEncoder.identity`, if it holds vectors.
+        description: the content of its JSON file: ``concepts``, the number of concepts, and
+            ``encoder``, the `BiEncoder.identity`, if it holds vectors.
 
     Attributes:
         title: its name in messages.
@@ -105,14 +107,17 @@ def write_names(
     forms: Callable[[Sequence[str]], list[str]] | None = None,
     mentions: pa.Table | None = None,
 ) -> pa.Array:
-    """Write concept row and string number of every name, and the name unless forms of them are taken.
+    """Write concept row and string number of every name, and the name unless forms of them are
+    taken.
 
     Args:
         concepts: the dictionary.
         path: Arrow file to make.
-        forms: function that maps names that count as the same to one form; by default names must be equal.
-        mentions: columns ``mention``, ``cui`` and ``doc_id``, if mentions are further names of their concepts. The
-            file has a column ``document`` then (`sole_documents`; 0 for names of the dictionary).
+        forms: function that maps names that count as the same to one form; by default names must be
+            equal.
+        mentions: columns ``mention``, ``cui`` and ``doc_id``, if mentions are further names of
+            their concepts. The file has a column ``document`` then (`sole_documents`; 0 for names
+            of the dictionary).
 
     Returns:
         The distinct strings (or forms) by number.
@@ -141,7 +146,9 @@ def write_names(
 
 
 def _with_documents(names: pa.Table, documents: list[str]) -> pa.Table:
-    """The names of a dictionary, and of its last rows, mentions in these documents, each once; by concept."""
+    """The names of a dictionary, and of its last rows, mentions in these documents, each once; by
+    concept.
+    """
     known = len(names) - len(documents)
     entries = np.stack([names["row"].to_numpy(), names["string"].to_numpy()])
     mentions, entry = np.unique(entries[:, known:], axis=1, return_inverse=True)

@@ -1,4 +1,6 @@
-"""Search for concepts: each distinct query once, from the nearest strings to the concepts that they name."""
+"""Search for concepts: each distinct query once, from the nearest strings to the concepts that they
+name.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,13 @@ class Candidates:
 
     Attributes:
         rows: (n, k) int64, concept rows, distinct within a query; padded with -1.
-        name_ids: (n, k) int64, the name of that concept that is nearest to the query; padded with -1.
+        name_ids: (n, k) int64, the name of that concept that is nearest to the query; padded with
+            -1.
         scores: (n, k) float32, cosine of query and name; padded with -inf.
-        further: retriever -> (n, k) float32, its cosine of the query and the concept's most similar name, padded with
-            -inf; empty if one index was searched.
-        lists: retriever -> (n, depth) int32, the rows that each retriever found by itself, for measuring recall;
-            empty if one index was searched.
+        further: retriever -> (n, k) float32, its cosine of the query and the concept's most similar
+            name, padded with -inf; empty if one index was searched.
+        lists: retriever -> (n, depth) int32, the rows that each retriever found by itself, for
+            measuring recall; empty if one index was searched.
     """
 
     rows: np.ndarray
@@ -73,19 +76,20 @@ class Candidates:
 class NameGrouping:
     """The concept of each name, and its number among the distinct strings.
 
-    It takes 16 bytes per name (concept row 4, string number 4, position among the names of its string 8), and 8 bytes
-    per concept and per distinct string.
+    It takes 16 bytes per name (concept row 4, string number 4, position among the names of its
+    string 8), and 8 bytes per concept and per distinct string.
 
     Args:
         rows: (n_names,) int32, ascending; name id -> concept row.
         strings: (n_names,) int32; name id -> number of its string.
         concepts: number of concepts.
         distinct: number of distinct strings.
-        documents: (n_names,) uint64, hash of the document (`hash_texts`) that alone has the name, 0 for others;
-            None: no name is from a document.
+        documents: (n_names,) uint64, hash of the document (`hash_texts`) that alone has the name, 0
+            for others; None: no name is from a document.
 
     Attributes:
-        offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
+        offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to
+            ``offsets[r + 1] - 1``.
     """
 
     def __init__(
@@ -113,15 +117,16 @@ class NameGrouping:
         block: int,
         documents: Sequence[str] | None = None,
     ) -> Candidates:
-        """The k nearest concepts of n queries, by the nearest name of each; ties by concept row, then name id.
+        """The k nearest concepts of n queries, by the nearest name of each; ties by concept row,
+        then name id.
 
         More and more strings are searched until k concepts are certain or no strings are left.
 
         Args:
             n: number of queries.
             k: number of concepts.
-            search: (q,) query numbers and w -> scores (q, w) float32 in descending order and string numbers (q, w),
-                -1 if there are fewer strings than w.
+            search: (q,) query numbers and w -> scores (q, w) float32 in descending order and string
+                numbers (q, w), -1 if there are fewer strings than w.
             parallel_map: a `map` whose threads call `search`.
             block: maximum queries of one call.
             documents: (n,) document of each query, whose names are left out; None leaves out none.
@@ -156,7 +161,9 @@ class NameGrouping:
         nearest: Candidates,
         hashes: np.ndarray | None,
     ) -> np.ndarray:
-        """Write the concepts of (q, width) nearest strings into `nearest`, and tell the queries that are final."""
+        """Write the concepts of (q, width) nearest strings into `nearest`, and tell the queries
+        that are final.
+        """
         query, rank = np.nonzero(strings >= 0)
         string = strings[query, rank]
         # One entry per name: a string of m concepts appears m times.
@@ -171,7 +178,8 @@ class NameGrouping:
         rows = self.rows[name_ids].astype(np.int64)
         values = scores[query, rank][owner]
         query = query[owner]
-        # The scores of a query come in descending order; put equal ones in order of name, hence of row.
+        # The scores of a query come in descending order; put equal ones in order of name, hence of
+        # row.
         tie = np.cumsum((np.diff(values, prepend=np.inf) != 0) | (np.diff(query, prepend=-1) != 0))
         order = np.argsort(tie * len(self.rows) + name_ids, kind="stable")
         # The first name of each concept of a query.
@@ -187,8 +195,8 @@ class NameGrouping:
         nearest.rows[target] = rows[top]
         nearest.name_ids[target] = name_ids[top]
         nearest.scores[target] = values[top]
-        # Strings that were not returned score at most as high as the last one returned, so everything above it is
-        # certain.
+        # Strings that were not returned score at most as high as the last one returned, so
+        # everything above it is certain.
         certain = query[first][values[first] > scores[query[first], -1]]
         is_full = np.bincount(certain, minlength=len(queries)) >= nearest.rows.shape[1]
         return is_full | (strings[:, -1] < 0) | (strings.shape[1] == self.distinct)
@@ -209,7 +217,8 @@ class NameGrouping:
             documents: as for `collect`, of each of the n lists.
 
         Returns:
-            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 scores, padded with -inf.
+            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 scores,
+            padded with -inf.
         """
         best = Candidates.padding(*rows.shape)
         hashes = self._hashes(documents)
@@ -258,10 +267,12 @@ def distinct_queries(
     Args:
         mentions: n rows with the column ``mention``, and ``left`` and ``right`` if context is read.
         reads_context: whether context is read.
-        by_document: whether mentions of different documents (column ``doc_id``) are different queries.
+        by_document: whether mentions of different documents (column ``doc_id``) are different
+            queries.
 
     Returns:
-        (n,) int64, number of each row's query, and the queries, with these columns; those of a string are adjacent.
+        (n,) int64, number of each row's query, and the queries, with these columns; those of a
+        string are adjacent.
     """
     columns = [
         "mention",

@@ -1,4 +1,5 @@
-"""What a deployment opens: the concepts, indexes and encoder of one run, described by an `index.json` of their own.
+"""What a deployment opens: the concepts, indexes and encoder of one run, described by an
+`index.json` of their own.
 
     index.json      how names were encoded and indexed, and how mentions are read: `IndexSettings`
     concepts/       the dictionary: CUIs, names, semantic types
@@ -6,7 +7,8 @@
     lexical/        and so on: the indexes of further retrievers, if the run uses them
     encoder/        the bi-encoder that the run trained or used
 
-A run folder has the same layout, so it works as well. An index folder holds names of the release that it was built
+A run folder has the same layout, so it works as well. An index folder holds names of the release
+that it was built
 from: keep it where that release's license allows. It is never published with the model.
 """
 
@@ -45,14 +47,17 @@ TRAINING_FILES = (RELATIONS_FILE, "read_report.json")
 
 @dataclass
 class IndexSettings(IndexArguments):
-    """How the indexes of a folder were made and are searched, and how mentions are read; its `index.json`.
+    """How the indexes of a folder were made and are searched, and how mentions are read; its
+    `index.json`.
 
-    It has the keys of the recipe's section. A trained encoder is called "trained", and its revision is the key of its
-    training.
+    It has the keys of the recipe's section. A trained encoder is called "trained", and its revision
+    is the key of its training.
 
     Attributes:
-        has_encoder: whether `encoder/` holds the encoder, because the run trained it or an export copied it.
-        expand_abbreviations: whether an abbreviated mention is read as the long form of its document.
+        has_encoder: whether `encoder/` holds the encoder, because the run trained it or an export
+            copied it.
+        expand_abbreviations: whether an abbreviated mention is read as the long form of its
+            document.
         folders: name -> key of each folder that a deployment needs.
         index_key: identity of encoder and indexes, which decide the scores of the retrievers.
     """
@@ -67,8 +72,8 @@ class IndexSettings(IndexArguments):
         """Read the settings of a run or index folder.
 
         Raises:
-            UserError: the folder has none or those of another version, or one of its folders is missing or is not
-                the one that the settings are of.
+            UserError: the folder has none or those of another version, or one of its folders is
+                missing or is not the one that the settings are of.
         """
         path = folder / INDEX_FILE
         if not path.is_file():
@@ -132,8 +137,9 @@ class IndexSettings(IndexArguments):
 def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
     """Collect what a deployment needs of a run; `target` appears only when it is complete.
 
-    On the run's file system the files are linked, which takes neither time nor space, because stages replace files and
-    never change them. On another file system they are copied. An encoder that the run did not train is copied too.
+    On the run's file system the files are linked, which takes neither time nor space, because
+    stages replace files and never change them. On another file system they are copied. An encoder
+    that the run did not train is copied too.
 
     Args:
         run: run folder with finished indexes.
@@ -177,7 +183,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _copy_encoder(settings: IndexSettings, target: Path) -> str | None:
-    """Copy the bi-encoder into an index folder, and tell its revision: the commit, if it is of the Hub."""
+    """Copy the bi-encoder into an index folder, and tell its revision: the commit, if it is of the
+    Hub.
+    """
     source = Path(resolve_model(settings.encoder, settings.encoder_revision))
     target.mkdir()
     for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):

@@ -1,4 +1,6 @@
-"""FAISS indexes of any factory string: created, filled shard by shard, and compared with exact search."""
+"""FAISS indexes of any factory string: created, filled shard by shard, and compared with exact
+search.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,14 @@ def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index
 
     Args:
         dimension: length of the vectors.
-        factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF4096,PQ192x4fs,Refine(SQfp16)"``, ``"HNSW32,SQ8"``.
-        parameters: FAISS search parameters, e.g. ``"nprobe=64"``, only checked; the index is created without them.
+        factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF4096,PQ192x4fs,Refine(SQfp16)"``,
+            ``"HNSW32,SQ8"``.
+        parameters: FAISS search parameters, e.g. ``"nprobe=64"``, only checked; the index is
+            created without them.
 
     Raises:
-        UserError: FAISS does not know the factory string or a parameter, or an IVF index lacks ``nprobe``.
+        UserError: FAISS does not know the factory string or a parameter, or an IVF index lacks
+            ``nprobe``.
     """
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
@@ -81,7 +86,10 @@ def training_size(index: faiss.Index, names: int) -> int:
     if clusters is None:
         return min(names, TRAINING_SAMPLE)
     least = clusters.cp.min_points_per_centroid
-    needed = f"{clusters.nlist:,} clusters must be trained on {least * clusters.nlist:,} names ({least} each)"
+    needed = (
+        f"{clusters.nlist:,} clusters must be trained on {least * clusters.nlist:,} names ({least} "
+        "each)"
+    )
     if names < least * clusters.nlist:
         few = names // least
         other = f"IVF{few} or fewer clusters, or Flat" if few > 1 else "Flat"
@@ -97,7 +105,8 @@ def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
 
 
 def fill(index: faiss.Index, vectors: NameVectors) -> None:
-    """Train an index if necessary and add all vectors; memory holds the index, the sample and one shard.
+    """Train an index if necessary and add all vectors; memory holds the index, the sample and one
+    shard.
 
     Raises:
         UserError: training needs more vectors than exist.
@@ -119,10 +128,11 @@ def fill(index: faiss.Index, vectors: NameVectors) -> None:
 
 
 def read_ahead(path: Path) -> None:
-    """Read an index file from start to end, so that it is in memory before its mapped pages are used in any order.
+    """Read an index file from start to end, so that it is in memory before its mapped pages are
+    used in any order.
 
-    A disk reads single pages a hundred times more slowly: with 8.4 million names (13.8 GB), the first queries took
-    50 ms each, and 5 ms after reading ahead.
+    A disk reads single pages a hundred times more slowly: with 8.4 million names (13.8 GB), the
+    first queries took 50 ms each, and 5 ms after reading ahead.
     """
     part = bytearray(READ_AT_ONCE)
     with path.open("rb", buffering=0) as file:
@@ -131,7 +141,9 @@ def read_ahead(path: Path) -> None:
 
 
 def _reserve(index: faiss.Index, total: int) -> None:
-    """Reserve memory for all codes: a vector that grows by doubling temporarily needs up to twice as much."""
+    """Reserve memory for all codes: a vector that grows by doubling temporarily needs up to twice
+    as much.
+    """
     part = next(
         (getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)),
         index,
@@ -145,11 +157,12 @@ def _reserve(index: faiss.Index, total: int) -> None:
 def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]:
     """Recall of the nearest names compared with exact search, which streams over the shards.
 
-    A sample of names serves as queries; the query itself does not count. A found name counts if its exact cosine
-    reaches that of the k-th nearest, so equal vectors may come in any order.
+    A sample of names serves as queries; the query itself does not count. A found name counts if its
+    exact cosine reaches that of the k-th nearest, so equal vectors may come in any order.
 
     Returns:
-        ``"recall@k"`` -> share of the k nearest names among the k found, for each k of `RECALL_AT` with enough names.
+        ``"recall@k"`` -> share of the k nearest names among the k found, for each k of `RECALL_AT`
+        with enough names.
     """
     sample = vectors.sample(RECALL_QUERIES)
     queries = vectors.take(sample)
@@ -200,8 +213,8 @@ _threshold = 0
 def _matrix_products(dimension: int) -> Iterator[None]:
     """Let FAISS compare queries by matrix products, in the whole process.
 
-    It compares up to 300 queries one by one, ten times slower. Its threshold is restored when the last of several
-    searches at the same time ends.
+    It compares up to 300 queries one by one, ten times slower. Its threshold is restored when the
+    last of several searches at the same time ends.
     """
     global _running, _threshold
     with _searches:
@@ -229,11 +242,13 @@ def search_exactly(
         k: from 1 to m.
 
     Returns:
-        (n, k) float32 scores in descending order, ties by number, and (n, k) int64 numbers of vectors.
+        (n, k) float32 scores in descending order, ties by number, and (n, k) int64 numbers of
+        vectors.
     """
     with faiss_threads(1), _matrix_products(vectors.shape[1]):
         _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    # A matrix product may round equal vectors differently depending on the other queries; this does not.
+    # A matrix product may round equal vectors differently depending on the other queries; this does
+    # not.
     scores = np.stack(
         [
             np.einsum("nd,d->n", vectors[nearest], query)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 TRIGRAMS_FILE = "trigrams.arrow"
 # Files of a sparse matrix: values, columns, and where each row starts.
 FILES = ("data", "indices", "indptr")
-# A trigram in more than this share of the strings carries little information and costs most of the time; small
-# dictionaries keep all.
+# A trigram in more than this share of the strings carries little information and costs most of the
+# time; small dictionaries keep all.
 COMMON_SHARE = 0.05
 COMMON_STRINGS = 5_000
 # Strings per block of inverted lists: the sums of a query over one block fit the CPU's cache.
@@ -39,10 +39,11 @@ STRINGS_AT_ONCE = 65_536
 
 
 class LexicalIndex(ConceptIndex):
-    """TF-IDF vectors of the character trigrams of the distinct normalized names, searched with inverted lists.
+    """TF-IDF vectors of the character trigrams of the distinct normalized names, searched with
+    inverted lists.
 
-    The vectors are also stored, so given names are scored without tokenizing them again. A string takes 16 bytes per
-    trigram, about 300 bytes in total.
+    The vectors are also stored, so given names are scored without tokenizing them again. A string
+    takes 16 bytes per trigram, about 300 bytes in total.
     """
 
     title = "the lexical index"
@@ -99,10 +100,11 @@ class LexicalIndex(ConceptIndex):
     def search(
         self, texts: Sequence[str], k: int, documents: Sequence[str] | None = None
     ) -> Candidates:
-        """The k concepts nearest to each text, by their best-matching name; ties by concept row, then name id.
+        """The k concepts nearest to each text, by their best-matching name; ties by concept row,
+        then name id.
 
-        A concept without a common trigram is not found, so the list may be shorter. The name ids are those of a
-        `NameIndex` over the same concepts.
+        A concept without a common trigram is not found, so the list may be shorter. The name ids
+        are those of a `NameIndex` over the same concepts.
 
         Args:
             texts: n strings, not yet normalized.
@@ -138,8 +140,8 @@ class LexicalIndex(ConceptIndex):
             documents: as for `search`, of each list.
 
         Returns:
-            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 TF-IDF cosines, 0 without a
-            common trigram, padded with -inf.
+            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 TF-IDF
+            cosines, 0 without a common trigram, padded with -inf.
         """
         vectors = self._weigh(texts)
 
@@ -158,7 +160,9 @@ class LexicalIndex(ConceptIndex):
         return csr_array(self._vectorizer.transform(self.forms(texts)))
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by number."""
+        """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by
+        number.
+        """
         n = queries.shape[0]
         scores = np.zeros((n, width), np.float32)
         strings = np.full((n, width), -1, np.int64)

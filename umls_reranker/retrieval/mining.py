@@ -1,4 +1,5 @@
-"""Training pairs from candidate lists: the gold concept of each mention, and nearest, same-type and random negatives.
+"""Training pairs from candidate lists: the gold concept of each mention, and nearest, same-type and
+random negatives.
 
 Filters of false negatives (`negatives`) work on concepts, not on text, and count what they drop.
 """
@@ -53,8 +54,8 @@ class PairMiner:
         seed: seed of all draws.
         relations: relations of the concepts; None if unknown.
         template: forms the texts that the model reads; by default only mention and name.
-        teachers: models whose mean logits the rows get as ``teacher``; without them, the score of this name that
-            candidates of the lists have, if any.
+        teachers: models whose mean logits the rows get as ``teacher``; without them, the score of
+            this name that candidates of the lists have, if any.
     """
 
     concepts: ConceptTable
@@ -65,19 +66,22 @@ class PairMiner:
     teachers: Sequence[PairScorer] = ()
 
     def mine(self, lists: AnnotatedLists, path: Path) -> dict[str, int]:
-        """Write the pairs of every mention whose gold concept is in the dictionary, or of those drawn.
+        """Write the pairs of every mention whose gold concept is in the dictionary, or of those
+        drawn.
 
-        They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in `negatives.SOURCES`), one
-        for each mention, in their order. In a row the positive comes first, then nearest negatives in the order of the
-        list, then same-type, then random ones. Candidates keep the name of the list; a gold concept that is not in its
-        list gets its name most similar to the mention, and other concepts get any of their names.
+        They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in
+        `negatives.SOURCES`), one for each mention, in their order. In a row the positive comes
+        first, then nearest negatives in the order of the list, then same-type, then random ones.
+        Candidates keep the name of the list; a gold concept that is not in its list gets its name
+        most similar to the mention, and other concepts get any of their names.
 
         Args:
             lists: the training lists of a run.
             path: Arrow file to make.
 
         Returns:
-            Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters dropped.
+            Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters
+            dropped.
         """
         rng = np.random.default_rng(self.seed)
         cuis = lists.annotations.trainable.tolist()

@@ -46,7 +46,8 @@ class NameIndex(ConceptIndex):
     A name shared by several concepts is stored once, so these concepts tie exactly.
 
     Attributes:
-        offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
+        offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to
+            ``offsets[r + 1] - 1``.
     """
 
     title = "the index"
@@ -76,18 +77,20 @@ class NameIndex(ConceptIndex):
     ) -> NameIndex:
         """Index encoded names.
 
-        Vectors are added to FAISS shard by shard, so memory holds one copy, in the number format of `factory`.
+        Vectors are added to FAISS shard by shard, so memory holds one copy, in the number format of
+        `factory`.
 
         Args:
             vectors: vectors of all names.
             path: existing folder to write into.
-            factory: FAISS factory string. ``"Flat"`` is exact and, with 37,000 concepts, answers thousands of queries
-                per second; for millions, e.g. ``"IVF4096,PQ192x4fs,Refine(SQfp16)"`` or ``"HNSW32,SQfp16"``.
+            factory: FAISS factory string. ``"Flat"`` is exact and, with 37,000 concepts, answers
+                thousands of queries per second; for millions, e.g.
+                ``"IVF4096,PQ192x4fs,Refine(SQfp16)"`` or ``"HNSW32,SQfp16"``.
             search_parameters: as for `load`; they are not stored.
 
         Raises:
-            UserError: FAISS does not know the factory string or a parameter, an IVF index lacks ``nprobe``, or there
-                are too few names to train on.
+            UserError: FAISS does not know the factory string or a parameter, an IVF index lacks
+                ``nprobe``, or there are too few names to train on.
         """
         index = new_index(vectors.dimension, factory, search_parameters)
         with faiss_threads(torch.get_num_threads()):
@@ -101,15 +104,17 @@ class NameIndex(ConceptIndex):
 
     @classmethod
     def load(cls, path: Path, search_parameters: str = "") -> NameIndex:
-        """Open an index; it is memory-mapped, and an approximate one is read once from start to end.
+        """Open an index; it is memory-mapped, and an approximate one is read once from start to
+        end.
 
         Args:
             path: the folder.
-            search_parameters: FAISS parameters, e.g. ``"nprobe=128"`` or ``"efSearch=128"``; IVF needs ``nprobe``.
+            search_parameters: FAISS parameters, e.g. ``"nprobe=128"`` or ``"efSearch=128"``; IVF
+                needs ``nprobe``.
 
         Raises:
-            UserError: a file is missing or unreadable, FAISS does not know a parameter, or an IVF index lacks
-                ``nprobe``.
+            UserError: a file is missing or unreadable, FAISS does not know a parameter, or an IVF
+                index lacks ``nprobe``.
         """
         index = super().load(path)
         set_parameters(index._vectors, index.description["factory"], search_parameters)
@@ -132,8 +137,8 @@ class NameIndex(ConceptIndex):
     def search(self, vectors: np.ndarray, k: int) -> Candidates:
         """The k concepts nearest to each vector, by their best-matching name.
 
-        Ties are broken by concept row, then name id. With an exact index the result is exact: FAISS returns more names
-        until k concepts are certain or no names are left.
+        Ties are broken by concept row, then name id. With an exact index the result is exact: FAISS
+        returns more names until k concepts are certain or no names are left.
 
         Args:
             vectors: (n, dimension) float32, L2-normalized.
@@ -165,8 +170,8 @@ class NameIndex(ConceptIndex):
             owners: (n,) vector of each list of rows; None: the vector with the same number.
 
         Returns:
-            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 cosines, padded with
-            -inf.
+            (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 cosines,
+            padded with -inf.
 
         Raises:
             UserError: the index cannot return its vectors.
@@ -207,7 +212,8 @@ class NameIndex(ConceptIndex):
 
 
 class MentionIndex(ConceptIndex):
-    """Vectors of training mentions, with context if the encoder reads it, and their concepts. Search is exact.
+    """Vectors of training mentions, with context if the encoder reads it, and their concepts.
+    Search is exact.
 
     Attributes:
         reads_context: whether mentions were, and queries must be, encoded with context.
@@ -233,7 +239,8 @@ class MentionIndex(ConceptIndex):
         """Encode the distinct mentions whose concept is in the dictionary.
 
         Args:
-            mentions: the training split's columns ``mention``, ``left``, ``right``, ``cui`` and ``doc_id``.
+            mentions: the training split's columns ``mention``, ``left``, ``right``, ``cui`` and
+                ``doc_id``.
             concepts: the dictionary.
             encoder: the bi-encoder that will encode the queries.
             path: existing folder to write into.

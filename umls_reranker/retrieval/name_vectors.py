@@ -19,18 +19,22 @@ from .concept_index import NAMES_FILE, write_names
 
 STRINGS_FILE = "strings.arrow"
 VECTORS_FILE = "vectors.json"
-# A multiple of the encoder's chunk, so that the end of a shard changes nothing: 25 MB at 384 dimensions.
+# A multiple of the encoder's chunk, so that the end of a shard changes nothing: 25 MB at 384
+# dimensions.
 SHARD = CHUNK
 
 
 class NameVectors:
-    """A folder with all names, the distinct strings and their vectors, encoded in shards by any number of processes.
+    """A folder with all names, the distinct strings and their vectors, encoded in shards by any
+    number of processes.
 
-    A shard is a fixed range of names, and its vectors depend on nothing else. So the result is bitwise the same for
-    any number of processes and interruptions. Every index is built from these vectors.
+    A shard is a fixed range of names, and its vectors depend on nothing else. So the result is
+    bitwise the same for any number of processes and interruptions. Every index is built from these
+    vectors.
 
     Args:
-        folder: folder that `prepare` wrote; a process needs memory for one shard, and the strings stay on disk.
+        folder: folder that `prepare` wrote; a process needs memory for one shard, and the strings
+            stay on disk.
 
     Attributes:
         names: file of the table of names (`write_names`).
@@ -95,7 +99,8 @@ class NameVectors:
                 bar.update(self._size(number))
 
     def shards(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield for each shard the number of its first name and its vectors, (names, dimension) float32.
+        """Yield for each shard the number of its first name and its vectors, (names, dimension)
+        float32.
 
         Raises:
             UserError: a shard is missing or cannot be read.
@@ -119,7 +124,9 @@ class NameVectors:
         return np.concatenate(of_shards)
 
     def sample(self, size: int) -> np.ndarray:
-        """Numbers of `size` names drawn without replacement, ascending; all if there are not more."""
+        """Numbers of `size` names drawn without replacement, ascending; all if there are not
+        more.
+        """
         if len(self) <= size:
             return np.arange(len(self))
         return np.sort(np.random.default_rng(0).choice(len(self), size, replace=False))

@@ -73,7 +73,8 @@ class SharedNames:
         self._keys = np.concatenate([*keys, [np.iinfo(np.int64).max]])
 
     def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether each of `rows` shares a name with its gold concept (every concept does with itself).
+        """Whether each of `rows` shares a name with its gold concept (every concept does with
+        itself).
 
         Args:
             gold: rows of gold concepts, which broadcast with `rows`.
@@ -90,11 +91,13 @@ MOST_DRAWS = 32
 
 
 class ChosenPairs(NamedTuple):
-    """The pairs of n mentions, w columns each: the positive, then the nearest negatives, then the drawn ones.
+    """The pairs of n mentions, w columns each: the positive, then the nearest negatives, then the
+    drawn ones.
 
     Attributes:
         rows: (n, w) concept rows, -1 for missing pairs.
-        candidates: (n, w) flat position of the candidate in the lists; -1 if the concept is not from the list.
+        candidates: (n, w) flat position of the candidate in the lists; -1 if the concept is not
+            from the list.
         sources: (n, w) numbers in `SOURCES`.
     """
 
@@ -129,7 +132,9 @@ class TypePools:
         return np.diff(self._type_starts)[self._gold[mentions]]
 
     def draw(self, mentions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A concept row for each of some mentions with types: one of the types, then one of its concepts."""
+        """A concept row for each of some mentions with types: one of the types, then one of its
+        concepts.
+        """
         types = self._types[
             self._type_starts[self._gold[mentions]] + rng.integers(self.sizes(mentions))
         ]
@@ -141,7 +146,8 @@ class ConceptLists(NamedTuple):
 
     Attributes:
         gold: (n,) rows of the gold concepts.
-        gold_positions: (n,) flat positions of the gold concepts among the candidates, -1 if missing.
+        gold_positions: (n,) flat positions of the gold concepts among the candidates, -1 if
+            missing.
         offsets: (n + 1,) where each mention's candidates start.
         rows: (m,) rows of the candidates.
     """
@@ -161,7 +167,8 @@ def choose_pairs(
 ) -> tuple[ChosenPairs, Counter[str]]:
     """Choose the pairs of n mentions.
 
-    A negative of the same type that cannot be drawn, as for a concept without types, is replaced by a random concept.
+    A negative of the same type that cannot be drawn, as for a concept without types, is replaced by
+    a random concept.
 
     Args:
         lists: the mentions' lists.

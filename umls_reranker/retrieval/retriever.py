@@ -18,21 +18,23 @@ from .retrievers import Dense, IndexSources, Queries, RetrievalMethod, chosen_re
 
 # Ranks at which recall is measured; each retriever returns at least as many concepts.
 RECALL_DEPTH = 64
-# Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms Condorcet and individual rank learning
-# methods", section 3.
+# Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms Condorcet and individual
+# rank learning methods", section 3.
 RANK_CONSTANT = 60
 
 
 class Retriever:
     """Finds the concepts nearest to a mention.
 
-    Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested. The fusion decides
-    which concepts are candidates; their cosines decide the order.
+    Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested.
+    The fusion decides which concepts are candidates; their cosines decide the order.
 
     Args:
-        methods: the retrievers, one of them dense; ties of ranks go to the concept in an earlier list.
+        methods: the retrievers, one of them dense; ties of ranks go to the concept in an earlier
+            list.
         encoder: the bi-encoder, which encodes the mentions.
-        index_key: key of the index that all were loaded from (`IndexSettings.index_key`); "" if there is none.
+        index_key: key of the index that all were loaded from (`IndexSettings.index_key`); "" if
+            there is none.
 
     Attributes:
         index: the dense index.
@@ -72,8 +74,8 @@ class Retriever:
     ) -> Candidates:
         """The k concepts nearest to each mention.
 
-        A candidate has its nearest name by dense cosine of the mention alone, and this cosine as its score, whichever
-        retriever found it. Every list is in the order of these scores.
+        A candidate has its nearest name by dense cosine of the mention alone, and this cosine as
+        its score, whichever retriever found it. Every list is in the order of these scores.
 
         Args:
             texts: n mentions.
@@ -131,11 +133,14 @@ class Retriever:
         strings: Queries,
         string_of: np.ndarray,
     ) -> Candidates:
-        """The concepts (n, k) of n mentions, ordered by the cosines of their nearest names, with all scores."""
+        """The concepts (n, k) of n mentions, ordered by the cosines of their nearest names, with
+        all scores.
+        """
         pairs = StringConcepts(rows, string_of)
         name_ids, cosines = self.index.best_names(strings.vectors, pairs.concepts, pairs.strings)
         scores = pairs.spread(cosines, -np.inf)
-        # Fused ranks select well but order badly: lexical matches are less often correct than dense ones.
+        # Fused ranks select well but order badly: lexical matches are less often correct than dense
+        # ones.
         order = np.argsort(-scores, axis=1, kind="stable")
         further = {}
         for method in self.methods:
@@ -156,7 +161,8 @@ class Retriever:
 
 
 class StringConcepts:
-    """The distinct pairs of a string and a concept among the candidates of n mentions, so that each is scored once.
+    """The distinct pairs of a string and a concept among the candidates of n mentions, so that each
+    is scored once.
 
     A string has mostly the same candidates in all texts.
 
@@ -185,10 +191,12 @@ class StringConcepts:
 
 
 def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """Reciprocal rank fusion: the k concepts with the largest sum of 1 / (60 + rank) over the lists they are in.
+    """Reciprocal rank fusion: the k concepts with the largest sum of 1 / (60 + rank) over the lists
+    they are in.
 
     Args:
-        lists: (n, depth) ranked concept rows of each retriever, distinct within a list, padded with -1.
+        lists: (n, depth) ranked concept rows of each retriever, distinct within a list, padded with
+            -1.
         k: number of concepts.
 
     Returns:

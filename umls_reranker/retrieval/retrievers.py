@@ -1,7 +1,7 @@
 """Retrievers: their interface, what they are built from, and those of the package.
 
-To add one, write its own module and a line in `OWN_RETRIEVERS`. Heavy libraries are imported where they are used,
-because every command reads the declarations of retrievers.
+To add one, write its own module and a line in `OWN_RETRIEVERS`. Heavy libraries are imported where
+they are used, because every command reads the declarations of retrievers.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ INDEX_INPUTS = ("concepts", "mentions", "encoder", "vectors")
 
 
 class Queries(NamedTuple):
-    """n distinct mentions to search for: strings, or mentions in their text if the retriever reads context.
+    """n distinct mentions to search for: strings, or mentions in their text if the retriever reads
+    context.
 
     Attributes:
         texts: n strings.
         contexts: n left and n right texts, if it reads context.
         vectors: (n, dimension) float32, L2-normalized, by the bi-encoder.
-        documents: n documents, whose own mentions are not to be found; None: indexes have no mentions of them.
+        documents: n documents, whose own mentions are not to be found; None: indexes have no
+            mentions of them.
     """
 
     texts: Sequence[str]
@@ -48,7 +50,8 @@ class Queries(NamedTuple):
 
 
 class IndexSources:
-    """What retrievers are built from or load, in a run or index folder; each is opened when first used.
+    """What retrievers are built from or load, in a run or index folder; each is opened when first
+    used.
 
     Args:
         folder: the run or index folder.
@@ -70,9 +73,11 @@ class IndexSources:
 
     @cached_property
     def known_mentions(self) -> pa.Table:
-        """Mentions of all splits but test, with the columns that indexes read; only in a run folder.
+        """Mentions of all splits but test, with the columns that indexes read; only in a run
+        folder.
 
-        Those of a document are not found for its own mentions, so that lists of all splits are as those of test.
+        Those of a document are not found for its own mentions, so that lists of all splits are as
+        those of test.
         """
         import pyarrow as pa
 
@@ -102,13 +107,16 @@ class RetrievalMethod(ABC):
     Attributes:
         name: its name in the recipe key `retrievers` and in figures of recall.
         help: one line about it.
-        folder: folder of its index in a run, and name of the stage that builds it; None: it has no index of its own.
-        inputs: what the index is built from, and rebuilt with if it changes: ``concepts`` (the dictionary),
-            ``mentions`` (of the training split), ``encoder`` (the bi-encoder), ``vectors`` (of the names).
+        folder: folder of its index in a run, and name of the stage that builds it; None: it has no
+            index of its own.
+        inputs: what the index is built from, and rebuilt with if it changes: ``concepts`` (the
+            dictionary), ``mentions`` (of the training split), ``encoder`` (the bi-encoder),
+            ``vectors`` (of the names).
         keys: recipe keys that decide the index.
         values: further values that decide it, such as the version of its files; for JSON.
         reads_context: whether it searches for the mention in its text.
-        score_name: NAME of the key ``NAME_score`` of candidates and of the feature; None: it gives no scores.
+        score_name: NAME of the key ``NAME_score`` of candidates and of the feature; None: it gives
+            no scores.
         leaves_out_documents: whether it leaves out what is known from `Queries.documents`.
     """
 
@@ -160,7 +168,8 @@ class RetrievalMethod(ABC):
         """The k concepts nearest to each of n queries, the nearest first.
 
         Returns:
-            (n, k) concept rows, distinct within a query, padded with -1; fewer columns if there are fewer concepts.
+            (n, k) concept rows, distinct within a query, padded with -1; fewer columns if there are
+            fewer concepts.
         """
 
     def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
@@ -205,7 +214,9 @@ class IndexRetriever(RetrievalMethod):
 
 
 class Dense(IndexRetriever):
-    """Searches by the vector of the mention. Every candidate's name and cosine come from its index."""
+    """Searches by the vector of the mention. Every candidate's name and cosine come from its
+    index.
+    """
 
     name = "dense"
     help = "nearest neighbors of the mention's embedding"
@@ -338,7 +349,8 @@ def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | Non
 
     Args:
         retriever: the retriever.
-        score: the score that it gives under its `score_name`; not needed for those of `INDEX_SCORES`.
+        score: the score that it gives under its `score_name`; not needed for those of
+            `INDEX_SCORES`.
 
     Raises:
         ValueError: its name, folder or score is taken, or its index has an unknown input.

@@ -92,7 +92,8 @@ def _about_sentinels(lists: AnnotatedLists) -> list[str]:
         if len(values):
             ends = " to ".join(dict.fromkeys(f"{value:g}" for value in values[[0, -1]]))
             lines.append(
-                f"caution: {name}_score: {len(values):,} of {len(column):,} candidates have {ends}, "
+                f"caution: {name}_score: {len(values):,} of {len(column):,} candidates have "
+                f"{ends}, "
                 "far from all other scores; they count as without this score: give null where "
                 "there is none"
             )

@@ -1,1 +1,3 @@
-"""Fine-tuning of the cross-encoder and of the bi-encoder: batches, trainers, callbacks and dev metrics."""
+"""Fine-tuning of the cross-encoder and of the bi-encoder: batches, trainers, callbacks and dev
+metrics.
+"""

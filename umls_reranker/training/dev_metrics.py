@@ -46,15 +46,17 @@ def dev_metrics(owner: np.ndarray) -> Callable[[EvalPrediction], dict[str, float
 class RankingMetrics(evaluate.Metric):
     """Figures of labelled candidate lists.
 
-    ``compute(predictions=logits, references=labels, lists=lists)``, or ``add_batch`` and ``compute``: `logits` (n,)
-    float, `labels` (n,) 0 or 1, `lists` (n,) int, the list of each candidate.
+    ``compute(predictions=logits, references=labels, lists=lists)``, or ``add_batch`` and
+    ``compute``: `logits` (n,) float, `labels` (n,) 0 or 1, `lists` (n,) int, the list of each
+    candidate.
 
-    ``precision``, ``recall`` and ``f1`` at probability 0.5, ``roc_auc``, ``ece`` (15 equal-width bins), ``brier`` and
-    ``log_loss`` are of the candidates, each by itself. ``acc@1`` is the share of lists whose gold candidate beats all
-    others; a list without one counts as incorrect. ``list_loss`` is the cross-entropy (nats) of a gold candidate under
-    the softmax over its list.
+    ``precision``, ``recall`` and ``f1`` at probability 0.5, ``roc_auc``, ``ece`` (15 equal-width
+    bins), ``brier`` and ``log_loss`` are of the candidates, each by itself. ``acc@1`` is the share
+    of lists whose gold candidate beats all others; a list without one counts as incorrect.
+    ``list_loss`` is the cross-entropy (nats) of a gold candidate under the softmax over its list.
 
-    >>> figures = RankingMetrics().compute(predictions=[2, 1, -1], references=[1, 0, 1], lists=[0, 0, 1])
+    >>> pairs = {"predictions": [2, 1, -1], "references": [1, 0, 1], "lists": [0, 0, 1]}
+    >>> figures = RankingMetrics().compute(**pairs)
     >>> figures["precision"], figures["recall"], figures["acc@1"]
     (0.5, 0.5, 1.0)
     """

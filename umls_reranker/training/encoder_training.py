@@ -1,8 +1,10 @@
-"""Fine-tune the bi-encoder: mentions, with and without context, move toward the names of their concepts.
+"""Fine-tune the bi-encoder: mentions, with and without context, move toward the names of their
+concepts.
 
-The loss is the in-batch softmax over cosines (InfoNCE; van den Oord et al. 2018): a query's own name against the
-names of all other concepts in the batch. Three kinds of queries share a batch: mentions in context, mentions alone,
-and names of concepts, which separate concepts without training mentions.
+The loss is the in-batch softmax over cosines (InfoNCE; van den Oord et al. 2018): a query's own
+name against the names of all other concepts in the batch. Three kinds of queries share a batch:
+mentions in context, mentions alone, and names of concepts, which separate concepts without training
+mentions.
 """
 
 from __future__ import annotations
@@ -133,8 +135,9 @@ def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
 class QueryCollator:
     """Token ids of a batch of b pairs: b queries, then their b names.
 
-    Returns ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``position`` (2 b,) int64, where
-    each text is in the groups one after the other; and ``row`` (b,) int64, the concept rows.
+    Returns ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``position`` (2
+    b,) int64, where each text is in the groups one after the other; and ``row`` (b,) int64, the
+    concept rows.
     """
 
     tokenizer: QueryTokenizer
@@ -217,7 +220,8 @@ def train_encoder(
         folder: folder to write.
 
     Returns:
-        Summary: steps, queries, mentions whose concept is in the dictionary, mean loss of the last steps.
+        Summary: steps, queries, mentions whose concept is in the dictionary, mean loss of the last
+            steps.
 
     Raises:
         UserError: no mention's concept is in the dictionary, or the encoder cannot be loaded.

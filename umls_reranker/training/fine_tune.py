@@ -36,8 +36,8 @@ def training_device(run: RunArguments) -> torch.device:
     """The device to train on.
 
     Raises:
-        UserError: the device is not available, or it is not the first GPU, because Accelerate assigns visible GPUs in
-            order.
+        UserError: the device is not available, or it is not the first GPU, because Accelerate
+            assigns visible GPUs in order.
     """
     device = resolve_device(run.device)
     if device.type == "cuda" and device.index:
@@ -66,7 +66,8 @@ def training_arguments(
     lists: int = 10_000,
     pairs: int = 100_000,
 ) -> RerankerTrainingArguments:
-    """The Trainer's arguments for a recipe; accumulation follows from the global batch and the process count.
+    """The Trainer's arguments for a recipe; accumulation follows from the global batch and the
+    process count.
 
     A run shorter than ``eval_steps`` is evaluated once, at its end.
 
@@ -104,7 +105,9 @@ def training_arguments(
 
 
 def _try_out(arguments: TrainingArguments, steps: int) -> None:
-    """Create objects that the Trainer creates only in training, so that an invalid value fails early."""
+    """Create objects that the Trainer creates only in training, so that an invalid value fails
+    early.
+    """
     optimizer = torch.optim.SGD([weight := torch.zeros(1, requires_grad=True)])
     if arguments.optim_target_modules is None:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
@@ -129,8 +132,9 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Train on lists, stop early on the dev lists, write ``folder/checkpoint-best``.
 
-    Checkpoints are in `folder`. A killed run resumes from them with the same data order, optimizer and schedule, and,
-    with the same number of processes, the same random state. Every process of a launch calls this.
+    Checkpoints are in `folder`. A killed run resumes from them with the same data order, optimizer
+    and schedule, and, with the same number of processes, the same random state. Every process of a
+    launch calls this.
 
     Args:
         run: section of the recipe.
@@ -141,7 +145,8 @@ def fine_tune(
         folder: folder to write.
 
     Returns:
-        Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype, processes, commit of
+        Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype,
+            processes, commit of
         the base model.
     """
     template = PairTemplate.from_recipe(model)
@@ -176,7 +181,9 @@ def fine_tune(
 
 
 def _require_same_dtype(trainer: RerankerTrainer, folder: Path, checkpoint: str | None) -> str:
-    """The dtype of a training, which is written into its folder; refuses to go on in another one."""
+    """The dtype of a training, which is written into its folder; refuses to go on in another
+    one.
+    """
     dtype = DTYPES[trainer.accelerator.mixed_precision]
     if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
         raise UserError(

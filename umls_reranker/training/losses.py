@@ -1,4 +1,5 @@
-"""The losses that a recipe can name. To add one, write a function in its own module and a line in `LOSSES`.
+"""The losses that a recipe can name. To add one, write a function in its own module and a line in
+`LOSSES`.
 
 torch is imported when a loss is computed, so that ``--help`` needs none.
 """
@@ -20,12 +21,15 @@ class Loss:
     """A loss of one logit per pair.
 
     Attributes:
-        terms: function of logits, labels and weights, (b,) float32 each, and lists, (b,) int64, the list of each pair,
-            that returns a term per pair, (b,) float32. A forward pass holds whole lists. Pairs that do not count have
-            weight 0. The terms of a global batch are summed and divided by its number of pairs, however it is cut
-            into forward passes. The first line of its docstring is its help.
-        gold_pairs_only: whether only gold pairs have a term. Their weights are then scaled to the number of all pairs.
-        reads_teacher: whether `terms` also takes the teacher's scores, (b,) float32, NaN where a pair has none.
+        terms: function of logits, labels and weights, (b,) float32 each, and lists, (b,) int64, the
+            list of each pair, that returns a term per pair, (b,) float32. A forward pass holds
+            whole lists. Pairs that do not count have weight 0. The terms of a global batch are
+            summed and divided by its number of pairs, however it is cut into forward passes. The
+            first line of its docstring is its help.
+        gold_pairs_only: whether only gold pairs have a term. Their weights are then scaled to the
+            number of all pairs.
+        reads_teacher: whether `terms` also takes the teacher's scores, (b,) float32, NaN where a
+            pair has none.
     """
 
     terms: Callable[..., Tensor]
@@ -51,7 +55,8 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> 
     """
     import torch
 
-    # b is the size of a forward pass, so the (b, b) matrix is small, and its sums have a fixed order.
+    # b is the size of a forward pass, so the (b, b) matrix is small, and its sums have a fixed
+    # order.
     in_other_list = lists[:, None] != lists
     normalizers = (
         logits.expand(len(logits), -1).masked_fill(in_other_list, -torch.inf).logsumexp(dim=1)
@@ -62,10 +67,11 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> 
 def listwise_kl(
     logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor, teacher: Tensor
 ) -> Tensor:
-    """Kullback-Leibler divergence from the teacher's softmax over the pairs of a mention to the model's.
+    """Kullback-Leibler divergence from the teacher's softmax over the pairs of a mention to the
+    model's.
 
-    Hinton et al. 2015 (arXiv 1503.02531) at temperature 1, with candidates as classes; the term of a list is its gold
-    pair's. Pairs without a score of the teacher are left out of both.
+    Hinton et al. 2015 (arXiv 1503.02531) at temperature 1, with candidates as classes; the term of
+    a list is its gold pair's. Pairs without a score of the teacher are left out of both.
     """
     import torch
 

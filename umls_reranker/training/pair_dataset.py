@@ -1,9 +1,9 @@
 """Training rows as tokenized pairs, and batches of whole lists.
 
-A training row is a mention with its positive and negatives (`models.pairs.pair_rows`). The order of an epoch depends
-only on seed and epoch. It is divided into global batches of lists of similar length, and then each global batch is
-divided over processes and accumulated passes. So a run is one sequence of global batches for any number of processes,
-and a killed run resumes inside it.
+A training row is a mention with its positive and negatives (`models.pairs.pair_rows`). The order of
+an epoch depends only on seed and epoch. It is divided into global batches of lists of similar
+length, and then each global batch is divided over processes and accumulated passes. So a run is one
+sequence of global batches for any number of processes, and a killed run resumes inside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 LABEL_NAMES = ["labels", "weight", "row"]
 # The Trainer does not count rows with this label.
 IGNORED_LABEL = -100.0
-# Lists of this many batches are sorted by length together: more would reduce padding, but also randomness.
+# Lists of this many batches are sorted by length together: more would reduce padding, but also
+# randomness.
 SORTED_BATCHES = 100
 LISTS_AT_ONCE = 8_192
 
@@ -88,7 +89,9 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
 
 
 def values_of_pairs(rows: pa.Table, name: str) -> np.ndarray:
-    """A column of lists of numbers in training rows, one list after the other, (pairs,) float32; NaN for null."""
+    """A column of lists of numbers in training rows, one list after the other, (pairs,) float32;
+    NaN for null.
+    """
     return rows[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
 
 
@@ -113,7 +116,8 @@ class PairCollator:
 
     A batch of b pairs, w tokens wide:
         input_ids, attention_mask, token_type_ids: (b, w) int64
-        labels: (b,) float32, 1.0 for the gold concept; weight: (b,) float32; row: (b,) int64, number of the pair
+        labels: (b,) float32, 1.0 for the gold concept; weight: (b,) float32; row: (b,) int64,
+            number of the pair
     """
 
     def __init__(self, pad_token_id: int, token_types: bool = True, multiple: int = 8) -> None:
@@ -130,11 +134,13 @@ class PairCollator:
 
 
 def weight_scale(rows: pa.Table, gold_pairs_only: bool) -> float:
-    """The factor that scales the weights of training rows to mean 1, so that weighting does not change the step size.
+    """The factor that scales the weights of training rows to mean 1, so that weighting does not
+    change the step size.
 
     Args:
         rows: all training rows.
-        gold_pairs_only: whether only gold pairs have a loss; their weights are then scaled to the number of all pairs.
+        gold_pairs_only: whether only gold pairs have a loss; their weights are then scaled to the
+            number of all pairs.
 
     Raises:
         UserError: there are no pairs, or all weigh nothing.
@@ -153,9 +159,9 @@ def weight_scale(rows: pa.Table, gold_pairs_only: bool) -> float:
 class GlobalBatches(Sampler[list[int]]):
     """The pairs of one process's share of each global batch, pass by pass.
 
-    Lists of a global batch have similar lengths. With n processes, each takes every n-th list and divides its share
-    into passes; all have the same number of passes, so none waits. The last batch of an epoch holds the remaining
-    lists. A share without lists gets one pair that does not count.
+    Lists of a global batch have similar lengths. With n processes, each takes every n-th list and
+    divides its share into passes; all have the same number of passes, so none waits. The last batch
+    of an epoch holds the remaining lists. A share without lists gets one pair that does not count.
 
     Args:
         pairs: the dataset.

@@ -1,4 +1,6 @@
-"""Training rows: of mentions with candidates as users have them, and of a sample of a run's dev lists."""
+"""Training rows: of mentions with candidates as users have them, and of a sample of a run's dev
+lists.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,22 @@ def training_rows(
 ) -> datasets.Dataset:
     """The rows that `RerankerTrainer` learns from: each mention with the names of its candidates.
 
-    The first name of the gold concept is the positive of a mention, and one name of each other concept a negative; all
-    pairs weigh 1. A gold concept that is not among the candidates is not added.
+    The first name of the gold concept is the positive of a mention, and one name of each other
+    concept a negative; all pairs weigh 1. A gold concept that is not among the candidates is not
+    added.
 
     Args:
         rows: mentions as for ``umls-reranker rerank``, with ``cui``, the gold concept.
         template: how the model reads a pair; by default mention and name alone.
 
     Raises:
-        UserError: a row or one of its candidates lacks a value, or has one of the wrong type; names it.
+        UserError: a row or one of its candidates lacks a value, or has one of the wrong type; names
+            it.
 
-    >>> names = [{"cui": "C0009443", "name": "Common Cold"}, {"cui": "C0009264", "name": "Cold Temperature"}]
-    >>> training_rows([{"entity": "a cold", "cui": "C0009443", "candidates": names}])[0]["labels"]
+    >>> names = {"C0009443": "Common Cold", "C0009264": "Cold Temperature"}
+    >>> candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
+    >>> rows = [{"entity": "a cold", "cui": "C0009443", "candidates": candidates}]
+    >>> training_rows(rows)[0]["labels"]
     [1, 0]
     """
     # Documents do not matter here.
@@ -76,7 +82,8 @@ def sample_by_document(
 ) -> np.ndarray:
     """Draw mentions with up to `most` pairs, one from every document before a second one from any.
 
-    Answers within a document are correlated, so a few documents would tell little about a checkpoint.
+    Answers within a document are correlated, so a few documents would tell little about a
+    checkpoint.
 
     Args:
         documents: (n,) document of each mention.

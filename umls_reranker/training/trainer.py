@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 class RerankerTrainer(Trainer):
     """A ``Trainer`` of one logit per pair, with a loss of pairs or of whole lists.
 
-    The loss of a global batch is the sum of the terms / number of pairs. It is the same for one forward pass, several
-    accumulated ones, or several processes: the count is that of the whole global batch, and the factor
-    ``num_processes`` undoes the averaging of gradients between processes.
+    The loss of a global batch is the sum of the terms / number of pairs. It is the same for one
+    forward pass, several accumulated ones, or several processes: the count is that of the whole
+    global batch, and the factor ``num_processes`` undoes the averaging of gradients between
+    processes.
 
     Args:
-        model: the cross-encoder, of one logit; or a Hub id or folder, from which it is loaded with its tokenizer.
-        args: ``RerankerTrainingArguments``, or those of transformers; sizes of batches are numbers of pairs.
-        train_dataset: rows of `training_rows`, whose weights are scaled to mean 1; or pairs to train on as they are.
+        model: the cross-encoder, of one logit; or a Hub id or folder, from which it is loaded with
+            its tokenizer.
+        args: ``RerankerTrainingArguments``, or those of transformers; sizes of batches are numbers
+            of pairs.
+        train_dataset: rows of `training_rows`, whose weights are scaled to mean 1; or pairs to
+            train on as they are.
         eval_dataset: rows or pairs to compute the metrics of a ranking on.
         loss: name of the loss (``losses.LOSSES``); None: that of ``args``, or bce.
         template: how the model reads a pair, as for `training_rows`.
@@ -45,7 +49,8 @@ class RerankerTrainer(Trainer):
         UserError: the pairs weigh nothing, or have no scores of a teacher, which the loss needs.
     """
 
-    # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by the steps.
+    # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by the
+    # steps.
     loss_is_scaled_for_ga = True
     train_dataset: TokenizedPairs
     eval_dataset: TokenizedPairs
@@ -107,7 +112,8 @@ class RerankerTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
             if args.dropout is not None:
                 set_dropout(model, args.dropout)
-        # Read by Trainer, which otherwise does not count the pairs for a model without further arguments.
+        # Read by Trainer, which otherwise does not count the pairs for a model without further
+        # arguments.
         self.model_accepts_loss_kwargs = True
         # Widths vary; by default, the first ones would each be compiled separately.
         self.accelerator.state.dynamo_plugin.dynamic = True
@@ -127,7 +133,9 @@ class RerankerTrainer(Trainer):
         return TokenizedPairs(table, encoder, scale)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The optimizer of `args`, with parameter groups for the head if it has a learning rate of its own."""
+        """The optimizer of `args`, with parameter groups for the head if it has a learning rate of
+        its own.
+        """
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if not is_new or self.head_learning_rate is None:
@@ -141,7 +149,9 @@ class RerankerTrainer(Trainer):
         return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of this process; Accelerate's own division would repeat rows at the end of an epoch."""
+        """Batches of this process; Accelerate's own division would repeat rows at the end of an
+        epoch.
+        """
         args = self.args
         size_of_passes = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         batches = GlobalBatches(
@@ -158,7 +168,9 @@ class RerankerTrainer(Trainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Pairs from short to long, divided by Accelerate, which drops repeated rows when it gathers."""
+        """Pairs from short to long, divided by Accelerate, which drops repeated rows when it
+        gathers.
+        """
         dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
         rows = np.argsort(dataset.pairs.lengths, kind="stable").tolist()
         # Accelerate keeps every loader, and with it its persistent workers.
@@ -184,7 +196,8 @@ class RerankerTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Loss of one forward pass; in evaluation the plain mean of the weighted binary cross-entropies.
+        """Loss of one forward pass; in evaluation the plain mean of the weighted binary
+        cross-entropies.
 
         Args:
             model: the model.

@@ -1,4 +1,6 @@
-"""`RerankerTrainingArguments`: the training section of a recipe, and how a batch is divided among processes."""
+"""`RerankerTrainingArguments`: the training section of a recipe, and how a batch is divided among
+processes.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,11 @@ class OneGpuArguments(TrainingArguments):
 
 
 def divide_batch(pairs: int, most: int, processes: int) -> tuple[int, int]:
-    """Pairs of a forward pass, at most `most`, and passes of each process, so that together they hold a batch.
+    """Pairs of a forward pass, at most `most`, and passes of each process, so that together they
+    hold a batch.
 
-    The passes need not divide the batch: its loss is the same however it is cut (`training.pair_dataset`).
+    The passes need not divide the batch: its loss is the same however it is cut
+    (`training.pair_dataset`).
 
     >>> divide_batch(64, 16, 8), divide_batch(64, 16, 3)
     ((8, 1), (11, 2))
@@ -106,7 +110,8 @@ class RerankerTrainingArguments(OneGpuArguments):
         ["tensorboard"], "where to log in addition to the console; install it yourself"
     )
     logging_first_step: bool = recipe_key(True, "log the loss of the first step")
-    # The library's defaults hide NaN losses, show no bar, and search for unused weights at every step.
+    # The library's defaults hide NaN losses, show no bar, and search for unused weights at every
+    # step.
     logging_nan_inf_filter: bool = recipe_key(
         False, "leave losses that are not finite out of the log"
     )
