@@ -262,10 +262,9 @@ def _fit(data: _FittingData, *, has_fallbacks: bool) -> Fitted:
     lists = data.lists
     fits = data.cross_fits()
     documents = lists.annotations.documents[lists.owner[fits.inside(())[lists.owner]]]
-    sample = fits.sample()
-    # Threads of matrix products of this size wait for each other most of the time.
-    with threadpool_limits(1, "blas"):
-        method, losses = choose_calibrator(data.settings.calibrator, sample, documents, data.seed)
+    method, losses = choose_calibrator(
+        data.settings.calibrator, fits.sample(), documents, data.seed
+    )
     models = _fit_models(data, method, has_fallbacks=has_fallbacks)
     calibration = Calibration(
         [fitted.model for fitted in models],

@@ -139,9 +139,9 @@ class FeatureFusion:
         """Utilities of the candidates minus that of NIL, log-odds against it, (m,) float64."""
         parts = [weight * table.lists[name] for name, weight in self.nil_weights.items() if weight]
         nil = self.nil_intercept + sum(parts, np.zeros(len(table.offsets) - 1))
-        absent = np.zeros(len(table.concepts))
+        missing = np.zeros(len(table.concepts))
         columns = np.array(
-            [table.candidates.get(name, absent) for name in self.read], np.float64
+            [table.candidates.get(name, missing) for name in self.read], np.float64
         ).reshape(len(self.read), len(table.owner))
         columns[np.isnan(columns)] = 0.0
         weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
