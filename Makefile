@@ -7,7 +7,7 @@
 # make docs         build the guides and the API reference in build/docs; warnings are errors, and so are broken links between pages
 # make links        check the links to other sites, which needs a network
 # make dist         build what is released: an archive of the sources and a wheel
-# make quality      check format, lint, types and who imports whom; make style mends the first two
+# make quality      check format, lint, one statement a line, types, who imports whom and requirements; make style mends the first two
 .PHONY: quickstart test test-extra test-lowest golden golden-fast peers docs links dist quality style clean
 
 PYTHON ?= python3
@@ -64,6 +64,7 @@ dist: | $(BIN)/python
 quality: $(VENV)/.with-quality build/requirements.txt
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
+	$(BIN)/python tests/packed_assignments.py $(SHIPPED) benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/deptry $(SHIPPED)

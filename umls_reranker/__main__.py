@@ -62,7 +62,8 @@ def main() -> None:
 
 def dispatch() -> int:
     """Run the subcommand, or print help or version; return the exit code."""
-    name, *words = sys.argv[1:] or ["--help"]
+    words = sys.argv[1:] or ["--help"]
+    name = words.pop(0)
     if name in ("-h", "--help"):
         print(overview())
         return 0
