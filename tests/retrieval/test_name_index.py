@@ -168,7 +168,7 @@ def test_best_names_are_those_of_the_search(tmp_path, clustered, factory, monkey
         clustered,
         encoder,
         factory=factory,
-        search_parameters="nprobe=4" * ("IVF" in factory),
+        search_parameters="nprobe=4" if "IVF" in factory else "",
     )
     queries = encoder.encode(["heart failure", "cold", "acute pain left"])
     found = index.search(queries, 5)

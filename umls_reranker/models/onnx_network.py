@@ -1,4 +1,4 @@
-"""The exported network in ONNX Runtime, on the CPU, for serving without importing PyTorch."""
+"""The exported cross-encoder in ONNX Runtime, on the CPU, for serving without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ class OnnxNetwork:
 
 
 def load_onnx(folder: Path, device: str | None, dtype: str | None) -> tuple[OnnxNetwork, Tokenizer]:
-    """Load the network that ``umls-reranker export`` wrote, and its tokenizer.
+    """Load the cross-encoder that ``umls-reranker export`` wrote, and its tokenizer.
 
     Raises:
-        UserError: the network is missing or damaged, or a GPU or another dtype is requested.
+        UserError: the cross-encoder is missing or damaged, or a GPU or another dtype is requested.
     """
     if device not in (None, "auto", "cpu"):
         raise UserError(

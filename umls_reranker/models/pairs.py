@@ -347,11 +347,13 @@ def pair_rows(
     import pyarrow as pa
 
     offsets = pa.array(lists.offsets, pa.int32())
-    columns = {"entity": template.mention_texts(lists), "left": lists.lefts, "right": lists.rights}
-    of_pairs = {"names": template.candidate_texts(lists), "labels": labels, "weights": weights}
-    rows = {name: pa.array(values, pa.string()) for name, values in columns.items()}
-    rows |= {
-        name: pa.ListArray.from_arrays(offsets, pa.array(values))
-        for name, values in of_pairs.items()
+    mentions = {
+        "entity": template.mention_texts(lists),
+        "left": lists.lefts,
+        "right": lists.rights,
     }
+    pairs = {"names": template.candidate_texts(lists), "labels": labels, "weights": weights}
+    rows = {name: pa.array(texts, pa.string()) for name, texts in mentions.items()}
+    for name, values in pairs.items():
+        rows[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
     return pa.table(rows)

@@ -74,9 +74,10 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray
     """
     positions = np.full(len(query_of), -1, np.int32)
     for start in range(0, len(query_of), MENTIONS_PER_BATCH):
-        part = slice(start, start + MENTIONS_PER_BATCH)
-        match = (rows[query_of[part]] == gold_rows[part, None]) & (gold_rows[part, None] >= 0)
-        positions[part] = np.where(match.any(axis=1), match.argmax(axis=1), -1)
+        batch = slice(start, start + MENTIONS_PER_BATCH)
+        gold = gold_rows[batch, None]
+        is_gold = (rows[query_of[batch]] == gold) & (gold >= 0)
+        positions[batch] = np.where(is_gold.any(axis=1), is_gold.argmax(axis=1), -1)
     return positions
 
 
@@ -121,14 +122,13 @@ def write_lists(
 
     def batches() -> Iterator[pa.Table]:
         for start in range(0, max(len(query_of), 1), MENTIONS_PER_BATCH):
-            part = slice(start, start + MENTIONS_PER_BATCH)
-            of_part = candidates.take(query_of[part])
-            is_candidate = of_part.rows >= 0
+            batch = candidates.take(query_of[start : start + MENTIONS_PER_BATCH])
+            is_candidate = batch.rows >= 0
             columns = {
-                "cui": concepts.cuis_of(of_part.rows[is_candidate]),
-                "name": retriever.index.name_array(of_part.name_ids[is_candidate]).combine_chunks(),
+                "cui": concepts.cuis_of(batch.rows[is_candidate]),
+                "name": retriever.index.name_array(batch.name_ids[is_candidate]).combine_chunks(),
             }
-            for name, scores in {"retrieval": of_part.scores, **of_part.further}.items():
+            for name, scores in {"retrieval": batch.scores, **batch.further}.items():
                 columns[f"{name}_score"] = pa.array(scores[is_candidate])
             offsets = list_offsets(is_candidate.sum(axis=1))
             yield list_rows(

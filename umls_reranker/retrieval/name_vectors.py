@@ -117,11 +117,11 @@ class NameVectors:
 
     def take(self, names: np.ndarray) -> np.ndarray:
         """Vectors of some names, by ascending number."""
-        of_shards = [np.empty((0, self.dimension), np.float32)]
+        selected = [np.empty((0, self.dimension), np.float32)]
         for start, vectors in self.shards():
             first, last = np.searchsorted(names, [start, start + len(vectors)])
-            of_shards.append(vectors[names[first:last] - start])
-        return np.concatenate(of_shards)
+            selected.append(vectors[names[first:last] - start])
+        return np.concatenate(selected)
 
     def sample(self, size: int) -> np.ndarray:
         """Numbers of `size` names drawn without replacement, ascending; all if there are not

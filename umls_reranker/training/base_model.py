@@ -41,11 +41,11 @@ def load_base_model(
             "dtype": "float32",
             "attn_implementation": attention,
         }
-        network = load_pretrained(AutoModelForSequenceClassification, source, **options)
-    require_readable("max_length", template.max_length, network.config, model)
+        cross_encoder = load_pretrained(AutoModelForSequenceClassification, source, **options)
+    require_readable("max_length", template.max_length, cross_encoder.config, model)
     if template.prepare_tokenizer(tokenizer):
-        network.resize_token_embeddings(len(tokenizer))
-    return network, tokenizer
+        cross_encoder.resize_token_embeddings(len(tokenizer))
+    return cross_encoder, tokenizer
 
 
 def require_readable(key: str, tokens: int, config: PreTrainedConfig, model: str) -> None:
@@ -57,10 +57,10 @@ def require_readable(key: str, tokens: int, config: PreTrainedConfig, model: str
         raise UserError(f"{key}: {tokens} is more than the {longest} tokens that {model} can read")
 
 
-def set_dropout(network: PreTrainedModel, share: float) -> None:
+def set_dropout(model: PreTrainedModel, share: float) -> None:
     """Set the dropout of all layers, attention included. The saved configuration keeps its own
     value.
     """
-    for module in network.modules():
+    for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share

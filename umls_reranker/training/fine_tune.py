@@ -151,13 +151,13 @@ def fine_tune(
     """
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
-    network, tokenizer = load_base_model(
+    cross_encoder, tokenizer = load_base_model(
         model.model, model.model_revision, template, model.attn_implementation
     )
     pairs = len(values_of_pairs(train, "labels"))
     arguments = training_arguments(run, training, folder, train.num_rows, pairs)
     trainer = RerankerTrainer(
-        network, arguments, train, dev, template=template, processing_class=tokenizer
+        cross_encoder, arguments, train, dev, template=template, processing_class=tokenizer
     )
     checkpoint = last_complete_checkpoint(folder)
     dtype = _require_same_dtype(trainer, folder, checkpoint)
@@ -175,7 +175,7 @@ def fine_tune(
         "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
         "mean_tokens": float(lengths.mean()),
         "dtype": dtype,
-        "base_commit": commit_of(str(network.name_or_path)),
+        "base_commit": commit_of(str(cross_encoder.name_or_path)),
         "processes": arguments.world_size,
     }
 

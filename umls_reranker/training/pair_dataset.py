@@ -83,7 +83,7 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
         labels = np.where(counts, self.labels[rows], np.float32(IGNORED_LABEL))
         return self.pairs.take(rows), {
             "labels": labels,
-            "weight": self.weights[rows] * counts,
+            "weight": np.where(counts, self.weights[rows], np.float32(0)),
             "row": rows,
         }
 

@@ -140,8 +140,8 @@ class RerankerTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         if not is_new or self.head_learning_rate is None:
             return optimizer
-        network: Any = self.model if model is None else model
-        body = {id(parameter) for parameter in network.base_model.parameters()}
+        cross_encoder: Any = self.model if model is None else model
+        body = {id(parameter) for parameter in cross_encoder.base_model.parameters()}
         for group in list(optimizer.param_groups):
             head = [parameter for parameter in group["params"] if id(parameter) not in body]
             group["params"] = [parameter for parameter in group["params"] if id(parameter) in body]
