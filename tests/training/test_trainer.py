@@ -147,9 +147,7 @@ def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(
     assert [sorted(pairs) for pairs in batches] == [sorted(pairs) for pairs in whole]
     assert sorted(pair for pairs in whole for pair in pairs) == list(range(lists.offsets[-1]))
     sizes = [sum(pair in spans for pair in pairs) for pairs in whole]
-    assert sizes == [per_batch] * (count // per_batch) + [count % per_batch] * (
-        count % per_batch > 0
-    )
+    assert sizes == [min(per_batch, count - start) for start in range(0, count, per_batch)]
 
 
 def test_a_batch_has_the_number_of_lists_that_comes_closest():
