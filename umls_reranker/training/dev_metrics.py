@@ -37,7 +37,7 @@ def dev_metrics(owner: np.ndarray) -> Callable[[EvalPrediction], dict[str, float
             references=columns["labels"].astype(np.int64),
             lists=owner[columns["row"]],
         )
-        # If the cross-encoder diverged, its checkpoint is never the best, and early stopping counts it.
+        # If training diverged, its checkpoint is never the best, and early stopping counts it.
         return dict.fromkeys(figures, float("nan")) if np.isnan(logits).any() else figures
 
     return compute
