@@ -140,8 +140,10 @@ class BulkJob:
         ):
             batches = read_rows(self._source, self._batch_rows)
             while in_round := list(islice(batches, processes.num_processes)):
-                own = in_round[processes.process_index : processes.process_index + 1]
-                results = [self._rank_batch(reranker, rows) for rows in own]
+                number = processes.process_index
+                results = [
+                    self._rank_batch(reranker, rows) for rows in in_round[number : number + 1]
+                ]
                 for result in _gathered(results, processes):
                     write(result.content)
                     counts += result.counts
@@ -157,8 +159,8 @@ class BulkJob:
             errors = row_errors(partial(self._lists, reranker), rows.content)
             lists = self._lists(reranker, _without(rows.content, errors))
         decisions = reranker.decide(lists)
-        items = iter(ranked_column(lists, decisions, reranker.model_names).to_pylist())
-        ranked = [None if error else next(items) for error in errors]
+        rankings = iter(ranked_column(lists, decisions, reranker.model_names).to_pylist())
+        ranked = [None if error else next(rankings) for error in errors]
         golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
         counts = _counts(lists, decisions, golds)
         counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
@@ -167,9 +169,11 @@ class BulkJob:
         first_error = next((f"{position}: {error}" for position, error in named if error), None)
         content: list[bytes] | pa.Table = rows.content
         if self._target.suffix == ".jsonl" or not isinstance(content, pa.Table):
-            outcomes = zip(ranked, errors, strict=True)
-            ends = [{ERROR: error} if error else {RANKED: own} for own, error in outcomes]
-            content = list(map(_line, rows.mappings(), ends))
+            added = [
+                {ERROR: error} if error else {RANKED: items}
+                for items, error in zip(ranked, errors, strict=True)
+            ]
+            content = list(map(_line, rows.mappings(), added))
         else:
             former = [name for name in (RANKED, ERROR) if name in content.column_names]
             content = content.drop_columns(former)
