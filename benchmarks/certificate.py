@@ -24,10 +24,10 @@ import numpy as np
 from scipy.stats import binom
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest
+from umls_reranker.calibration.ranking import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists

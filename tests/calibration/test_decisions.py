@@ -7,10 +7,11 @@ import pytest
 from list_fixtures import make_lists
 from tiny_reranker import HIERARCHY, fit_thresholds
 
-from umls_reranker.calibration.decisions import margins, rank
+from umls_reranker.calibration.decisions import margins
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
+from umls_reranker.calibration.ranking import rank
 from umls_reranker.calibration.thresholds import DEFAULT, TIERS, ThresholdTable
 from umls_reranker.models.cross_encoder import Scores
 

@@ -10,9 +10,9 @@ from list_fixtures import make_lists
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from umls_reranker.calibration.inputs import without_inputs
+from umls_reranker.calibration.ranking import rank
 from umls_reranker.calibration.resampling import document_folds
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core import arrays as cores_module

@@ -9,12 +9,12 @@ from list_fixtures import make_lists
 
 from umls_reranker.calibration import probabilities
 from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalibrator
-from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange, inputs_of, is_missing, without_inputs
 from umls_reranker.calibration.logistic import conditional_log_odds
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
+from umls_reranker.calibration.ranking import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError

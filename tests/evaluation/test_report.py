@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from list_fixtures import make_lists
 
-from umls_reranker.calibration.decisions import rank
 from umls_reranker.calibration.probabilities import Calibration
+from umls_reranker.calibration.ranking import rank
 from umls_reranker.evaluation.incorrect_types import with_incorrect_types
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.page import card_charts

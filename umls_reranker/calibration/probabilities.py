@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ..lists.columns import FOUND, SUFFIX
 from ..lists.index_scores import INDEX_SCORES
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
-from .decisions import Decisions
+from .decisions import CalibratedScores, Decisions
 from .features import CROSS_ENCODER, FEATURES, FeatureTable, feature_table
 from .fusion import FeatureFusion
 from .inputs import ALL_INPUTS, Lists, ScoreRange, inputs_of, is_missing
@@ -37,19 +37,6 @@ from .thresholds import ThresholdTable, load_thresholds
 COUNTS_FILE = "string_counts.safetensors"
 # Candidates with a lower probability by the other features are not scored by the cross-encoder.
 PRUNING_THRESHOLD = 0.003
-
-
-class CalibratedScores(NamedTuple):
-    """Scores of m candidates.
-
-    Attributes:
-        log_odds: (m,) for ranking the candidates of a list: the cross-encoder's log-odds or, with a
-            fusion, those of each candidate against NIL.
-        probabilities: (m,) float64, calibrated.
-    """
-
-    log_odds: np.ndarray
-    probabilities: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.decisions import Decisions, rank
+from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
+from ..calibration.ranking import rank
 from ..calibration.reliability import equal_width
 from ..calibration.resampling import document_sums
 from ..core.arrays import best_candidates

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import Decisions, rank
+from ..calibration.decisions import Decisions
 from ..calibration.probabilities import Calibration
+from ..calibration.ranking import rank
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
 from ..core.errors import UserError, warn_caller
