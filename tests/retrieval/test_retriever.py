@@ -242,7 +242,10 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
     assert outcome.out.count("  union: recall@1 ") == 4
     lists = read_run_lists(run, "train", ConceptTable.load(run / "concepts"))
     assert [*lists.scores] == ["retrieval", "lexical"] and lists.annotations.in_dictionary.all()
+    # A run of an older version lacks it.
+    (run / "index.json").unlink()
     assert scripts.run("build_index", **keys).skipped == stages
+    assert (run / "index.json").is_file()
 
     def remade(script="build_index", **changed):
         keys.update(changed)
