@@ -13,15 +13,15 @@ STAGE RECIPE. The exit code is 0 if all targets of the recipe are met, otherwise
 
 from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.command import CommandParser
-from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.pipeline.runner import run_recipe
+from umls_reranker.pipeline.recipe import keys_of, parse_recipe
+from umls_reranker.pipeline.runner import LaunchOptions, run_recipe
 
 
 def main() -> int:
-    parser = CommandParser(add_help=False)
-    parser.add_argument("--accelerate_config")
-    parser.add_argument("--num_processes")
-    launch, words = parser.parse_known_args()
     # Errors in the recipe are reported before the first stage.
-    recipe = parse_recipe(__doc__, (RunArguments,), words)
+    recipe, launch = parse_recipe(__doc__, (RunArguments,), extra=LaunchOptions)
+    parser = CommandParser(add_help=False)
+    for name in keys_of(LaunchOptions):
+        parser.add_argument(f"--{name}")
+    _, words = parser.parse_known_args()
     return run_recipe(recipe, words, launch)

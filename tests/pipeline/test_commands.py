@@ -1,6 +1,7 @@
 """What the scripts share: errors in one line, and whether a stage must run."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from packaging.version import Version
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.runner import run_process
 from umls_reranker.pipeline.stages import Stage, should_run
 
 
@@ -180,3 +182,14 @@ def test_a_script_leaves_the_process_group_and_its_threads_before_python_ends(ca
     assert run(main, capsys)[0] == 0
     assert not dist.is_initialized()
     assert not gloo_runs(False)
+
+
+def test_the_log_of_a_stage_has_times_of_day_and_one_state_of_a_bar(tmp_path):
+    code = r"print('\x1b[31mred\x1b[0m'); print('\r10%\r20%\r30%', end='\r'); print('done'); raise SystemExit(3)"
+    with (tmp_path / "log").open("w") as log:
+        ended = run_process([sys.executable, "-c", code], log)
+    assert ended == (3, ["red", "10%", "done"])
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line[9:] for line in lines] == ended.lines and all(
+        re.match(r"\d\d:\d\d:\d\d ", line) for line in lines
+    )

@@ -317,7 +317,7 @@ def parse_recipe(
     options, further_words = parser.parse_known_args(words)
     values = {key: value for key, value in pick(vars(options), keys).items() if value is not UNSET}
     if trains:
-        values |= read_training(further, further_words, find_recipe(name))
+        values |= read_training(further, further_words, find_recipe(name), keys)
     extra_values = {key: values.pop(key) for key in (keys_of(extra) if extra else ())}
     recipe = Recipe.from_values(values)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
@@ -345,13 +345,16 @@ def recipe_first(argv: Iterable[str]) -> list[str]:
     return [*words[position + 1 : position + 2], *words[:position], *words[position + 2 :]]
 
 
-def read_training(content: Mapping[str, Any], words: Iterable[str], recipe: Path) -> dict[str, Any]:
+def read_training(
+    content: Mapping[str, Any], words: Iterable[str], recipe: Path, keys: Iterable[str]
+) -> dict[str, Any]:
     """The fields of ``transformers.TrainingArguments`` that a recipe and the command line set.
 
     Args:
         content: what the recipe says, besides its other keys.
         words: what the command line says, besides its other options.
         recipe: file of the recipe, for errors.
+        keys: names of the other keys and options, which an unknown one may mean.
 
     Raises:
         UserError: no such field or key exists, or a value does not fit.
@@ -372,8 +375,7 @@ def read_training(content: Mapping[str, Any], words: Iterable[str], recipe: Path
         raise UserError(f"{recipe}: {error}") from None
     for word in unknown:
         key = word.removeprefix("--").partition("=")[0]
-        known = {*KEYS, *training_keys(), *names}
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key, [*keys, *names], n=1, cutoff=0.5)
         advice = f"; did you mean {near[0]!r}?" if near else ""
         if key in content:
             raise UserError(f"{recipe}: unknown key {key!r}{advice}")

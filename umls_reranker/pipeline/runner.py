@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
+import io
+import math
+import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from ..core.errors import UserError
+from ..core.keys import recipe_key
+from ..core.progress import SECONDS_BETWEEN_LINES
 from .recipe import Recipe
 from .shipped import shipped_configs
 from .stages import planned_stages, should_run, stage_table
@@ -28,25 +33,37 @@ TITLES = {
     "evaluate": "evaluating on the test split",
     "validate": "checking the model folder",
 }
+# What moves the cursor of a terminal and colors its text.
+CURSOR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Commands that can share their work among processes.
 LAUNCHED = (PREFLIGHT, "build_index", "train")
 
 
-def run_recipe(recipe: Recipe, words: list[str], launch: argparse.Namespace) -> int:
+@dataclass
+class LaunchOptions:
+    """Launch: the processes of the stages that several can share."""
+
+    accelerate_config: str | None = recipe_key(
+        None, "accelerate configuration: a file, or the name of one in the package"
+    )
+    num_processes: int | None = recipe_key(
+        None, "number of processes, in place of the configuration's", least=1
+    )
+
+
+def run_recipe(recipe: Recipe, words: Sequence[str], launch: LaunchOptions) -> int:
     """Run all stages, or only check and list them; return the exit code.
 
     Args:
         recipe: the recipe.
         words: the command line that names it, for each stage.
-        launch: `accelerate_config` and `num_processes`, None where not given.
+        launch: how stages that several processes can share are started.
     """
     if recipe.run.dry_run:
         show_plan(recipe)
-        with tempfile.TemporaryFile() as file:
-            code = wait([*launcher(launch), "-m", PREFLIGHT, *words], file)
-            file.seek(0)
-            show_end(code, file.read(), "the lines above")
-        return code
+        check = run_process([*launcher(launch), "-m", PREFLIGHT, *words])
+        show_end(check, "the lines above")
+        return check.code
     commands = {stage.command for stage in stage_table(recipe).values()} | {PREFLIGHT, "validate"}
     stages = [name for name in TITLES if name in commands]
     return run_stages(recipe.run.run_dir, stages, words, launcher(launch))
@@ -61,48 +78,47 @@ def show_plan(recipe: Recipe) -> None:
         should_run(stage, recipe.run)
 
 
-def run_stages(folder: Path, stages: list[str], words: list[str], launch: list[str]) -> int:
+def run_stages(
+    folder: Path, stages: Sequence[str], words: Sequence[str], launch: Sequence[str]
+) -> int:
     """Run the stages with one line each, then show the results."""
-    log = folder / "run.log"
+    path = folder / "run.log"
     # The stage that runs ends with this process.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"Output goes to {folder}, the log of the stages to {log}", file=sys.stderr)
+    print(f"Output goes to {folder}, the log of the stages to {path}", file=sys.stderr)
     code = 0
     for number, stage in enumerate(stages, 1):
         print(f"{number}/{len(stages)}  {TITLES[stage]:<40}", end="", file=sys.stderr, flush=True)
         started = time.monotonic()
-        begins = log.stat().st_size if log.exists() else 0
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"== {stage}\n")
-            file.flush()
-            module = [stage] if stage == PREFLIGHT else ["umls_reranker", stage]
-            code = wait(
-                [*(launch if stage in LAUNCHED else [sys.executable]), "-m", *module, *words], file
-            )
+        module = [stage] if stage == PREFLIGHT else ["umls_reranker", stage]
+        python = launch if stage in LAUNCHED else [sys.executable]
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"== {stage}\n")
+            ended = run_process([*python, "-m", *module, *words], log)
+        code = ended.code
         minutes, seconds = divmod(round(time.monotonic() - started), 60)
         print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
         # A missed target ends the run only after the results are shown.
-        failed = 0 if (stage, code) == ("validate", 1) else code
-        show_end(failed, log.read_bytes()[begins:], log)
-        if failed:
+        if (stage, code) == ("validate", 1):
+            ended = ended._replace(code=0)
+        show_end(ended, path)
+        if ended.code:
             return code
-    return wait([sys.executable, "-m", "umls_reranker", "summarize", *words]) or code
+    summary = [sys.executable, "-m", "umls_reranker", "summarize", *words]
+    return subprocess.run(summary, check=False).returncode or code
 
 
-def show_end(code: int, output: bytes, log: Path | str) -> None:
-    """Of what a stage has printed, show its error, or its last lines if it has named none, or its
-    estimate.
-    """
-    printed = output.decode("utf-8", errors="replace").splitlines()
-    shown = [line for line in printed if line.startswith("[estimate]")]
-    if code:
-        errors = [line for line in printed if line.startswith("error: ")][-1:]
-        shown = errors or [*printed[-20:], f"error: this stage failed; see {log}"]
+def show_end(ended: EndedProcess, log: Path | str) -> None:
+    """Of what a stage has printed, show its error, or its last lines if it has named none, or its estimate."""
+    shown = [line for line in ended.lines if line.startswith("[estimate]")]
+    if ended.code:
+        errors = [line for line in ended.lines if line.startswith("error: ")][-1:]
+        shown = errors or [*ended.lines[-20:], f"error: this stage failed; see {log}"]
     sys.stderr.writelines(f"{line}\n" for line in shown)
 
 
-def launcher(options: argparse.Namespace) -> list[str]:
+def launcher(options: LaunchOptions) -> list[str]:
     """The command that starts a stage which several processes can share."""
     name = options.accelerate_config
     if name is None:
@@ -113,16 +129,39 @@ def launcher(options: argparse.Namespace) -> list[str]:
             f"--accelerate_config: {name} is neither a file nor one of {', '.join(configs)}"
         )
     file = name if Path(name).is_file() else str(configs[name])
-    processes = ["--num_processes", options.num_processes] if options.num_processes else []
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, *processes]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file]
+    if options.num_processes is not None:
+        command += ["--num_processes", str(options.num_processes)]
+    return command
 
 
-def wait(command: list[str], log: IO | None = None) -> int:
-    """Run a command and return its exit code, of a killed process as a shell reports it."""
-    with subprocess.Popen(command, stdout=log, stderr=log) as process:
+class EndedProcess(NamedTuple):
+    """The exit code of a process, of a killed one as a shell reports it, and the lines that it has printed."""
+
+    code: int
+    lines: list[str]
+
+
+def run_process(command: Sequence[str], log: IO[str] | None = None) -> EndedProcess:
+    """Run a command; lines go to the log with the time of day, of a progress bar one state every half minute."""
+    lines = []
+    shown = -math.inf
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        # Without newline="", each state of a bar would be a line like others.
+        output = io.TextIOWrapper(process.stdout, "utf-8", "replace", newline="")  # type: ignore[type-var]
         try:
+            for line in output:
+                text = CURSOR_CODES.sub("", line).rstrip()
+                is_bar = not line.endswith("\n")
+                if not text or (is_bar and time.monotonic() < shown + SECONDS_BETWEEN_LINES):
+                    continue
+                if is_bar:
+                    shown = time.monotonic()
+                lines.append(text)
+                if log is not None:
+                    print(time.strftime("%H:%M:%S"), text, file=log, flush=True)
             code = process.wait()
         except BaseException:
             process.terminate()
             raise
-    return code if code >= 0 else 128 - code
+    return EndedProcess(code if code >= 0 else 128 - code, lines)
