@@ -343,13 +343,12 @@ def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     source = replace(source, origin=replace(source.origin, recipe=text))
     new.fitted.update(split=SPLIT, lists=new.metrics["lists"])
-    figures = new.metrics["figures"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with written(folder) as partial:
         partial.mkdir()
         write_figures(new.metrics, new.calibration.thresholds.target_precision, partial)
-        histogram = Histogram.of_outcomes(new.outcomes)
-        write_json(partial / REFERENCE, reference_content(figures, histogram))
+        reference = reference_content(new.metrics["figures"], Histogram.of_outcomes(new.outcomes))
+        write_json(partial / REFERENCE, reference)
         write_calibrated(source, new, partial)
         (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
 
