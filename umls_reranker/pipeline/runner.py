@@ -110,7 +110,7 @@ def run_stages(
 
 
 def show_end(ended: EndedProcess, log: Path | str) -> None:
-    """Of what a stage has printed, show its error, or its last lines if it has named none, or its estimate."""
+    """Show the error that a stage has printed, or its last lines without one, or its estimate."""
     shown = [line for line in ended.lines if line.startswith("[estimate]")]
     if ended.code:
         errors = [line for line in ended.lines if line.startswith("error: ")][-1:]
@@ -136,14 +136,22 @@ def launcher(options: LaunchOptions) -> list[str]:
 
 
 class EndedProcess(NamedTuple):
-    """The exit code of a process, of a killed one as a shell reports it, and the lines that it has printed."""
+    """A process that has ended.
+
+    Attributes:
+        code: its exit code, of a killed process as a shell reports it.
+        lines: what it has printed.
+    """
 
     code: int
     lines: list[str]
 
 
 def run_process(command: Sequence[str], log: IO[str] | None = None) -> EndedProcess:
-    """Run a command; lines go to the log with the time of day, of a progress bar one state every half minute."""
+    """Run a command; its lines go to the log with the time of day.
+
+    Of a progress bar, one state every half minute is kept.
+    """
     lines = []
     shown = -math.inf
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
