@@ -268,6 +268,7 @@ def drawn_lists(
         alternatives=np.fromiter(((),) * n, object, n),
         composite=~every,
         documents=document.astype(str),
+        doc_ids=document.astype(str),
         starts=every,
         ends=every,
         gold=gold,

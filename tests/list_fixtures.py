@@ -31,13 +31,13 @@ def make_lists(
         return lists
     count = len(mentions)
     gold_ids = ["C1"] * count if cuis is None else cuis
+    doc_ids = [str(row) for row in range(count)] if documents is None else documents
     annotations = Annotations(
         cuis=np.array(gold_ids, object),
         alternatives=np.fromiter(((cui,) for cui in gold_ids), object, count),
         composite=np.zeros(count, bool),
-        documents=np.array(
-            [str(row) for row in range(count)] if documents is None else documents, object
-        ),
+        documents=np.array(doc_ids, object),
+        doc_ids=np.array(doc_ids, object),
         starts=np.zeros(count, int),
         ends=np.ones(count, int),
         gold=np.asarray(gold),

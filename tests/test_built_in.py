@@ -89,7 +89,8 @@ def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
     documents = lists.annotations.documents.copy()
     # The PMID of a document that it was calibrated on, and as many mentions of it as given.
     documents[:known] = "26316050"
-    shared = replace(lists, annotations=replace(lists.annotations, documents=documents))
+    annotations = replace(lists.annotations, documents=documents, doc_ids=documents)
+    shared = replace(lists, annotations=annotations)
     settings = CalibrationArguments(calibrator="platt")
     new = calibrate_lists(source, shared, settings)
     alone = calibrate_lists(source, lists.take(np.arange(known, 60)), settings)

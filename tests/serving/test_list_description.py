@@ -3,8 +3,11 @@
 import pytest
 from list_fixtures import write_lists
 
-from umls_reranker.lists.labels import read_labelled_lists
+from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.lists.labels import read_labelled_lists, usable_lists
+from umls_reranker.lists.read import Rows
 from umls_reranker.serving.list_description import describe_lists
+from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.vocab.types import TypeHierarchy
 
 
@@ -55,6 +58,22 @@ def test_what_makes_figures_too_good_is_cautioned_against(tmp_path):
         read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in()), []
     )
     assert "caution: my_score rises" in said and "caution: every list has its gold concept" in said
+
+
+def test_documents_that_repeat_others_are_counted():
+    rows = []
+    for number in [*range(24)] * 2:
+        left = " ".join(f"w{number % 12}.{word}" for word in range(40))
+        candidates = [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]
+        row = {"doc_id": f"d{number}", "entity": "cold", "cui": "C1", "left": left}
+        rows.append(row | {"candidates": candidates})
+    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy.built_in())
+    said = describe_lists(lists, [])
+    assert "48 mentions of 24 documents" in said
+    assert "caution: 12 documents repeat" in said and "d12 repeats d0" in said
+    assert "12 are left" in said
+    settings = CalibrationArguments()
+    assert "these 12 are worth 12;" in ModelSource.load(None).needed_documents(lists, settings)
 
 
 @pytest.mark.filterwarnings("error")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ..core.errors import UserError
 from .calibrators import LabelledScores, PlattCalibrator
 from .precision_test import PrecisionTest
 from .resampling import document_folds, document_index, document_sums
+
+if TYPE_CHECKING:
+    from ..lists.candidate_lists import Annotations
 
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to
 # 0.5.
@@ -377,6 +380,11 @@ class CertificateHistory:
         """Whether each of n documents is in no certificate so far, (n,) bool."""
         used = frozenset[str]().union(*self.certificates)
         return np.array([_hash(name) not in used for name in documents], bool)
+
+    def are_of_new_documents(self, annotations: Annotations) -> np.ndarray:
+        """Whether a mention's document, and each like it, is in no certificate, (n,) bool."""
+        used = {*annotations.documents[~self.is_new(annotations.doc_ids)]}
+        return np.array([document not in used for document in annotations.documents], bool)
 
     def after(self, documents: Iterable[str]) -> CertificateHistory:
         """The history with one more certificate, which rests on these documents."""

@@ -180,11 +180,11 @@ def fit_calibration(
         UserError: a feature is unknown, missing in the lists, or not finite.
     """
     annotations = lists.annotations
-    for_certificate = annotations.is_random_sample & history.is_new(annotations.documents)
+    for_certificate = annotations.is_random_sample & history.are_of_new_documents(annotations)
     if not options.may_certify:
         for_certificate[:] = False
     certified = annotations.documents[for_certificate].tolist()
-    history = history.after(certified)
+    history = history.after(annotations.doc_ids[for_certificate])
     names = _features(lists, settings)
     folds = document_folds(annotations.documents, seed)
     table, all_counts = _cross_counted_features(lists, counts, folds, names)

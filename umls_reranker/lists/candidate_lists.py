@@ -49,7 +49,8 @@ class Annotations:
             none.
         composite: (n,) bool, whether the mention names several concepts, and its alternatives are
             their ids.
-        documents: (n,) the document of the mention.
+        documents: (n,) the document of the mention; of nearly equal ones, the first.
+        doc_ids: (n,) the id of its document.
         starts: (n,) offset of the mention's start in its document.
         ends: (n,) offset of its end.
         gold: (n,) int64, position of the first correct candidate in its list, or -1.
@@ -66,6 +67,7 @@ class Annotations:
     alternatives: np.ndarray
     composite: np.ndarray
     documents: np.ndarray
+    doc_ids: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
     gold: np.ndarray

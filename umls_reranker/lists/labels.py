@@ -25,6 +25,7 @@ from .dictionary import Dictionary
 from .gold import GOLD_KEYS, gold_parts, id_text
 from .index_scores import TEACHER
 from .read import CUI_LESS, RowPosition, Rows, read_rows
+from .repeated_documents import with_joined_documents
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
@@ -100,7 +101,7 @@ def usable_lists(
         lists = lists.completed(concepts)
     else:
         scores = {name: column for name, column in lists.scores.items() if name != TEACHER}
-        lists = replace(lists, scores=scores)
+        lists = with_joined_documents(replace(lists, scores=scores))
     known = dictionary if concepts is None else concepts
     if known is not None:
         alternatives = lists.annotations.alternatives
@@ -172,6 +173,7 @@ def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
         alternatives=alternatives,
         composite=np.array([len(parts or ()) > 1 for parts in golds], bool),
         documents=np.array(documents, object),
+        doc_ids=np.array(documents, object),
         starts=np.array(starts),
         ends=np.array([start + 1 if end is None else end for start, end in offsets]),
         gold=lists.first_positions(is_gold | lists.among(alternatives)),
@@ -231,7 +233,7 @@ def parts_of_documents(lists: AnnotatedLists) -> tuple[str, bool]:
     """
     annotations = lists.annotations
     count = len(lists)
-    if len({*annotations.documents}) < count:
+    if len({*annotations.doc_ids}) < count:
         return "", False
     texts = [
         " ".join(parts).split()
@@ -245,7 +247,7 @@ def parts_of_documents(lists: AnnotatedLists) -> tuple[str, bool]:
     found = []
     if sum(any(uses[part] > 1 for part in of_text) for of_text in parts) >= FEW_SHARED * count:
         found.append("texts overlap")
-    for ids in (annotations.documents, annotations.mention_ids):
+    for ids in (annotations.doc_ids, annotations.mention_ids):
         starts = Counter(match[1] for match in map(PREFIXED.match, filter(None, ids)) if match)
         if FEWEST_DOCUMENTS <= len(starts) <= (1 - FEW_SHARED) * starts.total():
             found.append(f"ids begin alike, as with {starts.most_common(1)[0][0]}")
@@ -265,7 +267,7 @@ def refuse_repeated_ids(
         first_rows: (document, mention_id) -> its row in earlier batches; it is updated.
     """
     annotations = lists.annotations
-    rows = zip(annotations.documents, annotations.mention_ids, annotations.positions, strict=True)
+    rows = zip(annotations.doc_ids, annotations.mention_ids, annotations.positions, strict=True)
     for document, mention_id, position in rows:
         first_row = (
             position

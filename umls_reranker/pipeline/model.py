@@ -16,6 +16,7 @@ from ..core.files import portable_locator, read_json, write_json, written
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
 from ..lists.labels import read_labelled_lists
+from ..lists.repeated_documents import with_joined_documents
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..serving.calibrate import calibrate_lists, save_calibrated, write_calibrated
@@ -61,7 +62,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
 def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Calibrate the run's checkpoint and write the model folder."""
     source = checkpoint_of_run(recipe, run)
-    lists = run.lists("calibration")
+    lists = with_joined_documents(run.lists("calibration"))
     # The cross-encoder was trained for this, so it stays.
     new = calibrate_lists(
         source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True

@@ -90,7 +90,7 @@ def evaluate_lists(
     calibration = reranker.calibration
     known = list(known)
     notes = []
-    is_new = calibration.history.is_new(lists.annotations.documents)
+    is_new = calibration.history.are_of_new_documents(lists.annotations)
     if not is_new.all():
         fitted = len({*lists.annotations.documents[~is_new]})
         if is_new.any():

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..calibration.inputs import are_sentinels
 from ..core.arrays import list_sizes
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.candidate_lists import AnnotatedLists, Annotations
 
 # Number of types that a line names.
 NAMED_TYPES = 3
@@ -30,7 +30,7 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
     typed = np.count_nonzero(lists.types.is_known)
     candidates_with_types = np.count_nonzero(lists.candidate_types.codes >= 0)
     lines = [
-        f"{len(lists):,} mentions of {len({*lists.annotations.documents}):,} documents; "
+        f"{len(lists):,} mentions of {len({*lists.annotations.doc_ids}):,} documents; "
         f"{lists.not_in_list:,} without their gold concept among the candidates, which count as "
         "errors",
         f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}",
@@ -42,7 +42,7 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
             "found by "
             "this retriever, with the lowest score of their list"
         )
-    lines += _about_sentinels(lists)
+    lines += [*_about_documents(lists.annotations), *_about_sentinels(lists)]
     for name, column in lists.scores.items():
         ends = np.flatnonzero(list_sizes(lists.offsets) > 1)
         first = column[lists.offsets[ends]]
@@ -98,3 +98,16 @@ def _about_sentinels(lists: AnnotatedLists) -> list[str]:
                 "there is none"
             )
     return lines
+
+
+def _about_documents(annotations: Annotations) -> list[str]:
+    """A line about documents that count as one, if any do."""
+    is_joined = annotations.documents != annotations.doc_ids
+    if not is_joined.any():
+        return []
+    row = int(is_joined.argmax())
+    return [
+        f"caution: {len({*annotations.doc_ids[is_joined]}):,} documents repeat others, or nearly "
+        f"({annotations.doc_ids[row]} repeats {annotations.documents[row]}); they count as one "
+        f"with those: {len({*annotations.documents}):,} are left"
+    ]

@@ -19,6 +19,7 @@ from ..core.files import read_json
 from ..hub.download import BUILT_IN_FOLDER, download
 from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, Origin, loaded_files
 from ..lists.candidate_lists import AnnotatedLists
+from ..lists.labels import parts_of_documents
 from ..models.cross_encoder import PairScorer
 from ..models.hub_access import MODEL_PATTERNS
 from ..models.pairs import PairTemplate
@@ -108,7 +109,7 @@ class ModelSource:
         """Whether it was calibrated on the document of each mention, (n,) bool."""
         if self.reranker is None:
             return np.zeros(len(lists), bool)
-        return ~self.reranker.calibration.history.is_new(lists.annotations.documents)
+        return ~self.reranker.calibration.history.are_of_new_documents(lists.annotations)
 
     def again(self) -> tuple[StringCounts, CertificateHistory]:
         """Counts and history to calibrate it again on its own documents, which are counted anew."""
@@ -118,6 +119,9 @@ class ModelSource:
 
     def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
         """What a certificate takes, and what the documents of lists are worth, as a sentence."""
+        note, is_parted = parts_of_documents(lists)
+        if is_parted:
+            return note
         for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
         index, count = document_index(lists.annotations.documents[for_certificate])
         level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
