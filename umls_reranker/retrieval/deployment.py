@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,10 +84,10 @@ class IndexSettings(IndexArguments):
             )
         content = read_json(path)
         require_format(path, content, SCHEMA_VERSION, "build_index")
-        names = {entry.name for entry in fields(cls)}
-        if content.keys() != names | {"schema_version"}:
+        del content["schema_version"]
+        if content.keys() != asdict(cls()).keys():
             raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
-        settings = cls(**{name: content[name] for name in names})
+        settings = cls(**content)
         settings._require_folders(folder)
         return settings
 

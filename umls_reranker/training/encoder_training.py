@@ -144,10 +144,11 @@ class QueryCollator:
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         inside = [pair for pair in pairs if pair["left"] is not None]
-        plain = self.tokenizer.plain([pair["query"] for pair in pairs if pair["left"] is None])
-        columns = ([pair[name] for pair in inside] for name in ("query", "left", "right"))
-        ids = {True: iter(plain), False: iter(self.tokenizer.in_context(*columns))}
-        texts = [next(ids[pair["left"] is None]) for pair in pairs]
+        columns = [[pair[name] for pair in inside] for name in ("query", "left", "right")]
+        around = iter(self.tokenizer.in_context(*columns))
+        alone = [pair["query"] for pair in pairs if pair["left"] is None]
+        plain = iter(self.tokenizer.plain(alone))
+        texts = [next(plain if pair["left"] is None else around) for pair in pairs]
         texts += self.tokenizer.plain([pair["name"] for pair in pairs])
         order = np.argsort([-len(text) for text in texts], kind="stable")
         groups = []
