@@ -46,7 +46,7 @@ def with_joined_documents(lists: AnnotatedLists) -> AnnotatedLists:
     has any by their mentions and candidates.
     """
     annotations = lists.annotations
-    names, owner = number_distinct(annotations.doc_ids)
+    names, owner = number_distinct(annotations.doc_ids.tolist())
     first = np.array(_first_alike(_contents(lists, owner, len(names))), np.int64)
     documents = np.array(names, object)[first[owner]]
     return replace(lists, annotations=replace(annotations, documents=documents))
