@@ -38,6 +38,28 @@ def test_too_few_documents_say_how_many_are_needed():
     assert "at least 59" in str(found) and find(np.full(200, 0.97), np.zeros(200)).threshold is None
 
 
+def test_where_nothing_is_certified_what_was_missing_is_said():
+    few = str(find(np.full(30, 0.97), np.ones(30)))
+    assert "worth 30 of equal size" in few and "at least 59" in few and "label more" in few
+    # Enough documents, but with too many errors among the most certain answers.
+    correct = np.arange(400) >= 40
+    worse = find(np.full(400, 0.97), correct)
+    assert (worse.answers, worse.errors, worse.reachable_target) == (400, 40, 0.87)
+    said = str(worse)
+    assert (
+        "40 of the 400 most certain answers are incorrect: 90.0% are correct, not 95% for certain"
+        in said
+    )
+    assert "more documents like these would not help" in said and "certified 87%" in said
+    assert find_certificate(np.full(400, 0.97), correct, range(400), 0.87).threshold is not None
+    assert find_certificate(np.full(400, 0.97), correct, range(400), 0.88).threshold is None
+    # Precise enough, but not for so few documents.
+    short = str(find(np.full(100, 0.97), np.arange(100) >= 3))
+    assert "97.0% are correct" in short and "more documents like these would help" in short
+    assert "certified 92%" in short and "incorrect" not in str(find([0.97] * 59, np.ones(59)))
+    assert find(np.full(400, 0.97), np.zeros(400)).reachable_target is None
+
+
 def test_thresholds_are_tested_downward_until_one_fails():
     # 400 right at 0.97, 40 wrong at 0.9; then 4,000 right, which do not bring the sequence back to
     # life.

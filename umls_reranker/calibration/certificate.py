@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -29,6 +30,8 @@ SIMILAR_SIZES = 4.0
 # Share of the error probability that the second certificate gets; each further one gets half of the
 # one before.
 LATER_SHARE = 0.05
+# The lowest target, in percents, that is named as one that documents would have certified.
+LOWEST_PERCENT = 50
 # Tolerance for probabilities outside [0, 1] by rounding: a cosine of 1 is often 1.0000001.
 ROUNDING = 1e-5
 
@@ -48,6 +51,12 @@ class Certificate:
         most_wrong: assumed largest share of incorrect answers in a document's tier; 1 assumes
             nothing.
         attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
+        target: the precision to certify.
+        answers: of enough documents without a certificate, number of the most certain answers,
+            which were tested; else 0.
+        errors: number of incorrect ones among them.
+        reachable_target: the highest target, in percents, that they would have certified; None if
+            that is below 50 %.
     """
 
     threshold: float | None
@@ -59,15 +68,14 @@ class Certificate:
     size_ratio: float = 1.0
     most_wrong: float = 1.0
     attempt: int = 1
+    target: float = 0.95
+    answers: int = 0
+    errors: int = 0
+    reachable_target: float | None = None
 
     def __str__(self) -> str:
         if self.threshold is None:
-            notes = [
-                f"not certified: the calibration documents are worth {int(self.documents)} of "
-                "equal "
-                f"size; at least {self.documents_needed} are needed without an error, and more "
-                "with errors"
-            ]
+            notes = [f"not certified: {self._shortfall()}"]
         else:
             notes = [
                 f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, of "
@@ -84,6 +92,28 @@ class Certificate:
                 "answers; documents of one kind and of similar size certify more"
             )
         return "; ".join(notes)
+
+    def _shortfall(self) -> str:
+        """What was missing for a certificate, and what would help."""
+        if not self.answers:
+            return (
+                f"the calibration documents are worth {int(self.documents)} of equal size; at "
+                f"least {self.documents_needed} are needed without an error, and more with errors: "
+                "label more documents"
+            )
+        precision = 1.0 - self.errors / self.answers
+        shortfall = (
+            f"{self.errors:,} of the {self.answers:,} most certain answers are incorrect: "
+            f"{precision:.1%} are correct, not {100 * self.target:.4g}% for certain, in documents "
+            f"worth {int(self.documents)} of equal size; more documents like these would "
+            f"{'help' if precision > self.target else 'not help'}"
+        )
+        if self.reachable_target is not None:
+            shortfall += (
+                f"; these would have certified {self.reachable_target:.0%}: choose a lower target "
+                "before you label further documents"
+            )
+        return shortfall
 
 
 def find_certificate(
@@ -139,13 +169,15 @@ def find_certificate(
         size_ratio=float(widest.max() / widest.mean()) if len(widest) else 1.0,
         most_wrong=most_wrong,
         attempt=attempt,
+        target=target_precision,
     )
     power = [
         test.expected_z(tier.size, tier.expected) if worth >= test.needed else -np.inf
         for tier, worth in zip(tiers, effective, strict=True)
     ]
     start = int(np.argmax([*power, -np.inf]))
-    for tier in tiers[start:] if certificate.documents >= test.needed else ():
+    tested = tiers[start:] if certificate.documents >= test.needed else []
+    for tier in tested:
         if test.p_value(tier.size, tier.correct) > 1.0 - test.confidence:
             break
         certificate = replace(
@@ -154,7 +186,28 @@ def find_certificate(
             coverage=float(tier.size.sum() / len(scores)),
             precision=float(tier.correct.sum() / tier.size.sum()),
         )
+    if tested and certificate.threshold is None:
+        return _with_shortfall(certificate, test, tested[0])
     return certificate
+
+
+def _with_shortfall(certificate: Certificate, test: PrecisionTest, tier: _Tier) -> Certificate:
+    """The certificate that was not granted, with what the tier that was tested first shows."""
+
+    def fails(percent: int) -> bool:
+        lower = replace(test, target=percent / 100)
+        return lower.p_value(tier.size, tier.correct) > 1.0 - test.confidence
+
+    # Below, the assumed document would have no more errors than the target allows.
+    lowest = max(LOWEST_PERCENT, int(100 * (1.0 - test.most_wrong)) + 1)
+    targets = range(lowest, int(np.ceil(100 * test.target)))
+    certified = bisect_left(targets, True, key=fails)
+    return replace(
+        certificate,
+        answers=int(tier.size.sum()),
+        errors=int(tier.size.sum() - tier.correct.sum()),
+        reachable_target=targets[certified - 1] / 100 if certified else None,
+    )
 
 
 class _Tier(NamedTuple):
