@@ -165,7 +165,7 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
     if recipe.encoder.encoder_training_steps > 0:
         keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
         table["encoder"] = StageInputs(
-            "train_encoder", keys, ("concepts", "mentions"), resumes=True
+            "train_encoder", keys, ("concepts", "mentions"), version=2, resumes=True
         )
     table["vectors"] = StageInputs(
         "build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True

@@ -63,7 +63,7 @@ SAVE_STEPS = 50
 
 
 class QueryNamePairs(Dataset):
-    """Queries and a name of their concept; pair number i depends only on the seed and i.
+    """Queries and a name of their concept, which depend only on the arguments.
 
     Args:
         mentions: the training split's columns ``mention``, ``left``, ``right``.
@@ -87,22 +87,21 @@ class QueryNamePairs(Dataset):
             )
         synonymous = np.flatnonzero(concepts.name_counts > 1)
         turns = TURNS if len(synonymous) else TURNS[TURNS != SYNONYM]
-        numbers = np.arange(size)
         self._concepts = concepts
         self._texts = mentions
-        self._kinds = turns[numbers % len(turns)]
+        self._kinds = turns[np.arange(size) % len(turns)]
         self._mentions = np.full(size, -1)
         for kind in (CONTEXT, MENTION):
             queries = np.flatnonzero(self._kinds == kind)
             self._mentions[queries] = known[_epochs(len(queries), len(known), [seed, kind])]
         self._rows = np.where(self._mentions >= 0, gold[self._mentions], -1)
+        rng = np.random.default_rng([seed, SYNONYM])
         queries = np.flatnonzero(self._kinds == SYNONYM)
-        drawn = random_below(random_bits(queries, seed, 0), max(1, len(synonymous)))
-        self._rows[queries] = synonymous[drawn]
+        self._rows[queries] = rng.choice(synonymous, len(queries))
         counts = concepts.name_counts[self._rows]
-        self._names = random_below(random_bits(numbers, seed, 1), counts)
+        self._names = rng.integers(counts)
         # A name other than the first: offset by this number, cyclically.
-        self._steps = 1 + random_below(random_bits(numbers, seed, 2), np.maximum(counts - 1, 1))
+        self._steps = 1 + rng.integers(np.maximum(counts - 1, 1))
 
     def __len__(self) -> int:
         return len(self._kinds)
@@ -300,31 +299,3 @@ def _load_base_encoder(
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
     return model, tokenizer
-
-
-def random_bits(ids: np.ndarray, *counters: int) -> np.ndarray:
-    """64 random bits per id, a function of only the id and the counters.
-
-    Args:
-        ids: (n,) non-negative integers.
-        counters: seed, and the identity of the draw.
-
-    Returns:
-        (n,) uint64. The mixing step is the one of SplitMix64 (Steele, Lea & Flood 2014).
-    """
-    state = np.zeros(1, np.uint64)
-    for counter in counters:
-        state = _mix(state ^ np.uint64(counter))
-    return _mix(state ^ ids.astype(np.uint64))
-
-
-def random_below(bits: np.ndarray, bounds: np.ndarray | int) -> np.ndarray:
-    """Random integers from 0 to ``bounds - 1`` (int64) from 64 random bits; bounds up to 2**31."""
-    return ((bits >> np.uint64(32)).astype(np.int64) * bounds) >> 32
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
