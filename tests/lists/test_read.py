@@ -1,6 +1,7 @@
 """Files of mentions: the same rows for any format and any batches, and each row by its position."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -173,6 +174,43 @@ def test_an_array_is_a_file_of_rows_and_stdin_a_file(tmp_path, monkeypatch):
         assert found.stdout == "23\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("in.csv", b"mention_id;mention;name\n1;cold;a", "id;mention;name'], separated by ','"),
+        ("in.csv", b'{"entity": "cold", "candidates": []}', "JSON Lines.* .jsonl"),
+        ("in.csv", b"mention_id,mention,name\n1,g\xe8ne,a", "0xe8.* UTF-8"),
+        ("in.csv", b"", "no column mention_id; it has none"),
+        ("in.csv", None, "in.csv cannot be read .Is a directory.$"),
+    ],
+)
+def test_why_a_table_of_cells_cannot_be_read_is_said(tmp_path, monkeypatch, name, content, named):
+    path = tmp_path / name
+    if content is None:
+        # As of a file without read rights, which the user of the tests may read.
+        path.mkdir()
+        monkeypatch.setattr("umls_reranker.lists.read.mention_files", lambda path: [path])
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=named):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("mention_id,mention,name", r"not JSON \(.*\); a table .*\.csv or \.tsv"),
+        ('{"entity": "g\xe8ne"}', "not UTF-8 .*0xe8"),
+        ('{"entity": "cold"', r"not JSON \([^;]*\)$"),
+    ],
+)
+def test_why_a_line_is_not_json_is_said(tmp_path, line, named):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(line.encode("latin-1"))
+    (batch,) = read_rows(path)
+    assert re.search(named, batch.content[0]["error"])
+
+
 @pytest.mark.parametrize("line", ["{", "[1]", "null", '{"a": 1e}', "\xff"])
 def test_a_line_that_is_no_object_is_a_faulty_row(tmp_path, line):
     path = tmp_path / "in.jsonl"
@@ -279,6 +317,7 @@ def test_a_gold_concept_that_is_no_id_is_named(tmp_path, gold):
         ({"cui": "D1"}, "D1 .*:1.* C1"),
         ({"candidates": None, "hits": []}, ":1: candidates.*'hits'.* 19 "),
         ({"cui": None}, ":1: cui.* 19 .*CUI-less"),
+        ({"candidates": None}, ":1: candidates is null"),
     ],
 )
 def test_what_all_rows_lack_is_named_with_what_they_have(tmp_path, change, named):
@@ -304,3 +343,10 @@ def test_added_rows_follow_and_replace_those_with_their_ids(tmp_path, kind):
     assert annotations.gold.tolist() == [0] * 19 + [1, 0] and lists.mentions[-1] == "new"
     assert annotations.is_random_sample.tolist() == [True] * 19 + [False, True]
     assert str(annotations.positions[-1]) == f"{add}:2"
+
+
+def test_gold_concepts_that_a_table_of_cells_lacks_are_named_as_its_columns(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("mention_id,doc_id,mention,cui,name\n1,d1,cold,C1,a")
+    with pytest.raises(UserError, match=":2: gold or gold_cui is missing"):
+        read_labelled_lists(path, TypeHierarchy.built_in())

@@ -322,6 +322,9 @@ def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_
         and f"{source}:2: candidates" in ended.out
         and "no candidates 100.0%" in ended.out
     )
+    source.write_text("")
+    ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl", "--overwrite")
+    assert ended.code == 0 and f"{source} holds no mentions" in ended.out
     # There is no candidate whose concept the model could have counted.
     assert "caution" not in ended.out
 

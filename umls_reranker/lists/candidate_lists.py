@@ -221,7 +221,8 @@ class CandidateLists:
                 keys = (
                     rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
                 )
-                raise InvalidRow(row, f"{key} missing from the row{keys_found(keys)}", len(rows))
+                lacks = "is null" if key in keys else "missing from the row"
+                raise InvalidRow(row, f"{key} {lacks}{keys_found(keys)}", len(rows))
         return cls.from_columns(hierarchy, columns, scores)
 
     def annotated(self, annotations: Annotations) -> AnnotatedLists:

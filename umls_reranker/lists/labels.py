@@ -24,7 +24,7 @@ from .columns import InvalidRow, first_values
 from .dictionary import Dictionary
 from .gold import GOLD_KEYS, gold_parts, id_text
 from .index_scores import TEACHER
-from .read import CUI_LESS, RowPosition, Rows, read_rows
+from .read import CUI_LESS, DELIMITERS, RowPosition, Rows, read_rows
 from .repeated_documents import with_joined_documents
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
@@ -149,10 +149,14 @@ def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
     for key, values in (("doc_id", documents), ("cui", golds)):
         if None in values:
             row = values.index(None)
+            has_cells = positions[row].path.suffix in DELIMITERS
+            gold_key = "gold or gold_cui" if has_cells else "cui"
+            missing = key if key == "doc_id" else gold_key
+            more = _and_more(values.count(None) - 1)
             raise UserError(
-                f"{positions[row]}: {key} is missing or no id{_and_more(values.count(None) - 1)}; "
-                f"give doc_id and cui: an id, {CUI_LESS} for no concept, a list of alternative "
-                f"ids, or a list of lists for several concepts{keys_found(rows.mappings()[row])}"
+                f"{positions[row]}: {missing} is missing or no id{more}; give doc_id and "
+                f"{gold_key}: an id, {CUI_LESS} for no concept, a list of alternative ids, or a "
+                f"list of lists for several concepts{keys_found(rows.mappings()[row])}"
             )
     lists = _with_ids(lists, rows)
     # Of each mention, the ids of which any is correct.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -121,7 +122,10 @@ def read_rows(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, LookupError, csv.Error) as error:
+    except OSError as error:
+        # Arrow's own errors have neither number nor reason.
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    except (ValueError, LookupError, csv.Error) as error:
         raise UserError(
             f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table"
         ) from None
@@ -137,9 +141,21 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                row = {"line": line.decode(errors="replace").strip(), ERROR: f"not JSON ({error})"}
+                text = line.decode(errors="replace").strip()
+                row = {"line": text, ERROR: _why_not_json(text, error)}
             no_object = {"line": row, ERROR: "not a JSON object"}
             yield number, row if isinstance(row, dict) else no_object
+
+
+def _why_not_json(line: str, error: Exception) -> str:
+    """Why a line is not JSON, which is often something else."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 ({error}); write the file again as UTF-8"
+    looks_like_cells = line[:1] not in ("{", "") and any(
+        delimiter in line for delimiter in DELIMITERS.values()
+    )
+    hint = "; a table with a candidate per row must end in .csv or .tsv" if looks_like_cells else ""
+    return f"not JSON ({error}){hint}"
 
 
 def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
@@ -227,9 +243,21 @@ def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]
         columns = reader.fieldnames or ()
         for names in (("mention_id",), ("mention", "entity"), ("cui", "id", "name")):
             if not {*names} & {*columns}:
-                raise UserError(f"{path}: the first line names no column {' or '.join(names)}")
+                raise UserError(
+                    f"{path}: the first line names no column {' or '.join(names)}"
+                    f"{_columns_found(columns, DELIMITERS[path.suffix])}"
+                )
         for _, group in itertools.groupby(_cells(path, reader), _mention_key):
             yield list(group)
+
+
+def _columns_found(columns: Sequence[str], delimiter: str) -> str:
+    """The columns of a table that lacks one, as the end of a message."""
+    if not columns:
+        return "; it has none"
+    if columns[0][:1] in ("{", "["):
+        return "; a file of JSON Lines must end in .jsonl"
+    return f"; it has {reprlib.repr(list(columns))}, separated by {delimiter!r}"
 
 
 def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, str | None]:

@@ -43,6 +43,8 @@ def rerank_file(options: argparse.Namespace) -> int:
         f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, written to "
         f"{options.output}"
     )
+    if not counts["ranked"] + counts["error"]:
+        print(f"{options.input} holds no mentions")
     if job.first_error:
         print(f"the first error: {job.first_error}")
     if counts["ranked"]:
