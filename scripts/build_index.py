@@ -10,10 +10,10 @@ and another index is built without encoding again. A gold concept that is not re
 added.
 """
 
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, planned_stages, should_run
 from umls_reranker.retrieval.arguments import IndexArguments
+from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ documents.
 from pathlib import Path
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.training.arguments import RunArguments
 
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")

@@ -15,9 +15,9 @@ intervals, and writes the same report to a new folder.
 """
 
 from umls_reranker.evaluation.arguments import EvaluationArguments
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

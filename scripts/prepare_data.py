@@ -11,9 +11,9 @@ from pathlib import Path
 
 from umls_reranker.corpora.arguments import ConceptArguments, MentionArguments
 from umls_reranker.corpora.formats import describe_formats
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, planned_stages, should_run
+from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

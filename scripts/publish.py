@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.hub.arguments import PublishArguments
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.training.arguments import RunArguments
 
 
 @dataclass

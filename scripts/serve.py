@@ -10,9 +10,9 @@ behind a load balancer.
 """
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.serving.arguments import ServingArguments
+from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ Reads the output of the other stages and changes nothing.
 """
 
 from umls_reranker.evaluation.arguments import EvaluationArguments
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

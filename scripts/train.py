@@ -8,9 +8,10 @@ curves of all its trainings are in tensorboard/, a folder for each: tensorboard 
 RUN/tensorboard
 """
 
-from umls_reranker.models.arguments import ModelArguments, RunArguments
+from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

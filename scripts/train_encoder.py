@@ -7,9 +7,9 @@ interrupted run resumes from its last checkpoint. Training uses one process. Wit
 encoder_training_steps: 0, the encoder is not fine-tuned and there is nothing to do.
 """
 
-from umls_reranker.models.arguments import EncoderArguments, RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.training.arguments import EncoderArguments, RunArguments
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.evaluation.arguments import EvaluationArguments
-from umls_reranker.models.arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.training.arguments import RunArguments
 
 
 @dataclass

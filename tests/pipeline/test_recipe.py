@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.arguments import ModelArguments, RunArguments
+from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.pipeline.recipe import (
     KEYS,
     SECTIONS,
@@ -21,6 +21,7 @@ from umls_reranker.pipeline.recipe import (
     load_recipe,
     parse_recipe,
 )
+from umls_reranker.training.arguments import RunArguments
 from umls_reranker.training.training_arguments import RerankerTrainingArguments
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainingArguments
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.arguments import RunArguments
+from umls_reranker.training.arguments import RunArguments
 from umls_reranker.training.fine_tune import training_device
 from umls_reranker.training.training_arguments import OneGpuArguments
 

@@ -18,10 +18,10 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from ..core.arrays import started_processes
 from ..core.devices import sharing_processes
 from ..core.errors import UserError
-from ..models.arguments import RunArguments
 from ..models.hub_access import resolve_model
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.faiss_index import new_index
+from ..training.arguments import RunArguments
 from ..training.base_model import require_readable
 from ..training.fine_tune import training_arguments
 from ..training.losses import LOSSES

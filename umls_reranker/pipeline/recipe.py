@@ -26,10 +26,11 @@ from ..core.errors import UserError
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..evaluation.arguments import EvaluationArguments
 from ..hub.arguments import PublishArguments
-from ..models.arguments import EncoderArguments, ModelArguments, RunArguments
+from ..models.arguments import ModelArguments
 from ..retrieval.arguments import IndexArguments, MiningArguments
 from ..retrieval.retrievers import RETRIEVERS
 from ..serving.arguments import ServingArguments
+from ..training.arguments import EncoderArguments, RunArguments
 from .command import DICTIONARY_HELP, LISTS_HELP, CommandParser, number_in
 from .shipped import find_recipe, is_recipe, shipped_recipes
 

@@ -42,10 +42,11 @@ from ..core.files import (
 )
 from ..core.version import __version__
 from ..corpora.arguments import ConceptArguments, MentionArguments
-from ..models.arguments import EncoderArguments, ModelArguments, RunArguments
+from ..models.arguments import ModelArguments
 from ..models.hub_access import model_sha256
 from ..retrieval.arguments import MiningArguments
 from ..retrieval.retrievers import chosen_retrievers, index_folders
+from ..training.arguments import EncoderArguments, RunArguments
 from .recipe import Recipe, keys_of
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..lists.gold import trainable
-from ..models.arguments import EncoderArguments, RunArguments
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import (
     CONTEXT_FILE,
@@ -41,6 +40,7 @@ from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import IndexArguments
 from ..vocab.concepts import ConceptTable
+from .arguments import EncoderArguments, RunArguments
 from .base_model import set_dropout
 from .fine_tune import last_complete_checkpoint, training_device
 from .training_arguments import OneGpuArguments

@@ -19,9 +19,10 @@ from ..core.arrays import started_processes
 from ..core.devices import resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..models.arguments import ModelArguments, RunArguments
+from ..models.arguments import ModelArguments
 from ..models.hub_access import commit_of
 from ..models.pairs import PairTemplate
+from .arguments import RunArguments
 from .base_model import load_base_model
 from .pair_dataset import lists_per_batch, values_of_pairs
 from .trainer import RerankerTrainer, loader_options
