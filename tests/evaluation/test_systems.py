@@ -7,7 +7,7 @@ from list_fixtures import make_lists
 from umls_reranker.calibration.reliability import ece
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.render import as_text, systems_table
-from umls_reranker.evaluation.systems import System, baselines, compare_systems, verdict
+from umls_reranker.evaluation.systems import System, baselines, best_row, compare_systems, verdict
 
 # Eight mentions of four documents. The order is correct for 0, 1 and 6; the model for 0, 2, 3, 4
 # and 6.
@@ -137,3 +137,13 @@ def test_the_interval_of_few_documents_decides_nothing(documents):
         found.startswith("inconclusive: +8.0 points over your order")
         and "label at least 20" in found
     )
+
+
+def test_the_row_that_is_better_than_this_model_is_named():
+    names = {"lists_order": "original order", "model_before": "model before", "reranker": "this"}
+    values = {"lists_order": 0.5, "model_before": 0.54, "reranker": 0.528}
+    figures = {f"systems/{name}/acc@1": {"value": value} for name, value in values.items()}
+    metrics = {"figures": figures, "rows": {"systems": names}}
+    assert best_row(metrics) == "; the highest acc@1 is that of model before: 54.0%, here 52.8%"
+    figures["systems/reranker/acc@1"]["value"] = 0.54
+    assert best_row(metrics) == ""

@@ -10,7 +10,7 @@ import torch
 from list_fixtures import write_lists
 from list_model import list_rows, run_script, unordered_rows
 from tiny_models import tiny_cross_encoder
-from tiny_reranker import tiny_reranker
+from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import UMLSReranker, UserError, calibrate, evaluate
@@ -91,6 +91,14 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "certificate 2 of this model is not granted" in said and "previous model" not in said
     assert "40 documents were used to calibrate MODEL: they are fitted on again" in said
+
+
+def test_a_warning_about_the_model_before_names_it(tmp_path):
+    tiny_reranker_without_cross_encoder(tmp_path / "former")
+    lists = write_lists(tmp_path / "own.jsonl", unordered_rows(120, 40))
+    words = ("--lists", lists, "--output", tmp_path / "new")
+    with pytest.warns(UserWarning, match="the model before, .*former: missing inputs: sapbert"):
+        run_script("calibrate", tmp_path / "former", *words)
 
 
 def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, capsys, cross_encoder):

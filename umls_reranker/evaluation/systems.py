@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -193,6 +193,20 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
         return f"inconclusive: {difference}; the two are about equal on lists like these"
     more = float(f"{max(times_more * mentions, mentions / documents, 1.0):.2g}")
     return f"inconclusive: {difference}; label about {more:,.0f} more mentions"
+
+
+def best_row(metrics: Mapping[str, Any]) -> str:
+    """Which system has a higher acc@1 than this model, as the end of a verdict; "" if none has."""
+    accuracy = {
+        name: metrics["figures"][f"systems/{name}/acc@1"]["value"]
+        for name in metrics["rows"]["systems"]
+    }
+    best = max(accuracy, key=lambda name: accuracy[name])
+    if accuracy[best] <= accuracy[MODEL]:
+        return ""
+    label = metrics["rows"]["systems"][best]
+    values = f"{accuracy[best]:.1%}, here {accuracy[MODEL]:.1%}"
+    return f"; the highest acc@1 is that of {label}: {values}"
 
 
 def _top_ece(score: np.ndarray, correct: np.ndarray, documents: Documents) -> Measure:

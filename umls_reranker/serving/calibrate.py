@@ -7,6 +7,7 @@ that are delivered. The saved model is fitted on all documents.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -25,13 +26,13 @@ from ..calibration.fitting import CrossEncoderLogits, FitOptions, Fitted, fit_ca
 from ..calibration.inputs import inputs_of, is_missing
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
-from ..core.errors import TooLittleData, UserError
+from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.report import measure
-from ..evaluation.systems import System, verdict
+from ..evaluation.systems import System, best_row, verdict
 from ..hub.card import folder_card
 from ..hub.model_folder import (
     CARD,
@@ -202,7 +203,8 @@ def calibrate_lists(
     decisions = fit.decisions.take(is_measured)
     metrics, outcomes = measure(measured, decisions, logits, systems, documents, SPLIT)
     metrics["lists"] = _facts(source, data, fit)
-    metrics["verdict"] = verdict(metrics["figures"]["gain"], len(measured), documents.count)
+    gain = verdict(metrics["figures"]["gain"], len(measured), documents.count)
+    metrics["verdict"] = gain + best_row(metrics)
     notes = (data.note, "" if fit.is_held_out else NOT_HELD_OUT)
     metrics["notes"] = [note for note in notes if note]
     return Calibrated(settings, seed, fit.calibration, fit.facts, outcomes, metrics)
@@ -246,7 +248,11 @@ def _models_compared(source: ModelSource, data: FittingData, fit: Fitted) -> dic
     systems = {}
     # On lists that it was calibrated on, it would look better than it is.
     if source.reranker is not None and not data.is_again:
-        before = source.reranker.decide(measured)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            before = source.reranker.decide(measured)
+        for warning in caught:
+            warn_caller(f"the model before, {source.name}: {warning.message}")
         systems["model_before"] = System.of(Outcomes.of(measured, before))
     if fit.compared is not None:
         name = "list_fusion" if fit.calibration.uses_cross_encoder else "all_features"

@@ -13,7 +13,7 @@ from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import report_page
 from ..evaluation.render import percent, systems_text
-from ..evaluation.systems import baselines, verdict
+from ..evaluation.systems import baselines, best_row, verdict
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import usable_lists
@@ -128,6 +128,7 @@ def evaluate_lists(
     decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
     if is_new.any():
         decided = verdict(metrics["figures"]["gain"], len(outcomes), len({*outcomes.document}))
+        decided += best_row(metrics)
     return metrics | {"verdict": decided, "notes": notes}, outcomes
 
 
