@@ -14,14 +14,13 @@ class CalibrationArguments:
     features: list[str] | None = recipe_key(
         None,
         "features of the fusion; a higher value never lowers a probability; with candidate_lists "
-        "also NAME for each "
-        "NAME_score; unset: all, including the scores in the lists; []: the cross-encoder alone, "
-        "without fusion",
+        "also NAME for each NAME_score; unset: all, including the scores in the lists; "
+        "[]: the cross-encoder alone, without fusion",
     )
     calibrator: str = recipe_key(
         "auto",
-        "increasing map from log-odds to calibrated log-odds; with features, within a mention's "
-        "list",
+        "increasing map from log-odds to calibrated log-odds; "
+        "with features, within a mention's list",
     )
     target_precision: float = recipe_key(
         0.95, "certified precision of the high-confidence tier", least=0.01, most=0.999
@@ -31,8 +30,8 @@ class CalibrationArguments:
     )
     accept_precision: float | None = recipe_key(
         None,
-        "precision on held-out documents that sets one threshold of acceptance; unset: the highest "
-        "F1, by type",
+        "precision on held-out documents that sets one threshold of acceptance; "
+        "unset: the highest F1, by type",
         least=0.01,
         most=0.999,
     )

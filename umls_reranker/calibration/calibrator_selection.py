@@ -71,8 +71,8 @@ def cross_validated_losses(
     fold = document_folds(groups, seed)
     if not fold.any():
         raise TooLittleData(
-            "method 'auto' needs at least 2 documents in the calibration split; choose a method "
-            "instead"
+            "method 'auto' needs at least 2 documents in the calibration split; "
+            "choose a method instead"
         )
     failure = None
     for number in range(fold.max() + 1):

@@ -51,8 +51,8 @@ class LabelledScores:
         bad = np.count_nonzero(~np.isfinite(scores))
         if bad:
             raise UserError(
-                f"{bad} of {len(scores)} logits are not finite; score in float32 or check the "
-                "checkpoint"
+                f"{bad} of {len(scores)} logits are not finite; "
+                "score in float32 or check the checkpoint"
             )
         if scores.min() == scores.max():
             raise TooLittleData(
@@ -61,8 +61,8 @@ class LabelledScores:
         for label, what in ((1, "correct"), (0, "incorrect")):
             if not np.any(labels == label):
                 raise TooLittleData(
-                    f"the calibration pairs contain no {what} candidate; enlarge the calibration "
-                    "split"
+                    f"the calibration pairs contain no {what} candidate; "
+                    "enlarge the calibration split"
                 )
         return replace(self, scores=scores, labels=labels)
 
@@ -119,8 +119,8 @@ class Calibrator(ABC):
         """
         if sample.offsets is not None and not self.fits_lists:
             raise UserError(
-                f"calibrator: {self.name} works on the logits of the cross-encoder alone; set "
-                "`features: []` or choose from "
+                f"calibrator: {self.name} works on the logits of the cross-encoder alone; "
+                "set `features: []` or choose from "
                 f"{', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
             )
         self._fit(sample.checked())

@@ -83,8 +83,8 @@ class Certificate:
             ]
         if self.most_wrong < 1:
             notes.append(
-                f"assuming that at most {self.most_wrong:.0%} of the tier is incorrect in any "
-                "document"
+                f"assuming that at most {self.most_wrong:.0%} of the tier is "
+                "incorrect in any document"
             )
         if self.size_ratio > SIMILAR_SIZES:
             notes.append(
@@ -318,8 +318,8 @@ def certify(
     """
     if not isinstance(attempt, int) or attempt < 1 or (attempt == 1 and len(certified_before)):
         raise UserError(
-            f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after those of "
-            "certified_before"
+            f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after "
+            "those of certified_before"
         )
     columns = _checked(scores, correct, documents, calibrate)
     probabilities = _cross_fitted(columns) if calibrate else columns.scores
@@ -366,8 +366,8 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
     for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
         if not _is_number(score) or not np.isfinite(score):
             raise UserError(
-                f"row {row}: the score {score!r} is not a number; leave out mentions without an "
-                "answer"
+                f"row {row}: the score {score!r} is not a number; "
+                "leave out mentions without an answer"
             )
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
             raise UserError(

@@ -272,8 +272,8 @@ OWN_FEATURES = (
     ),
     Feature(
         "mention_concept_prior",
-        "mention-concept prior: log of the smoothed share of this concept among training mentions "
-        "with this string",
+        "mention-concept prior: log of the smoothed share of this concept among training "
+        "mentions with this string",
         mention_concept_prior,
         inputs=("cui",),
     ),
@@ -291,8 +291,8 @@ OWN_FEATURES = (
     ),
     Feature(
         "type_compatibility",
-        "type compatibility: 0 if the concept's types in the dictionary contradict the mention's; "
-        "else 1",
+        "type compatibility: 0 if the concept's types in the dictionary contradict "
+        "the mention's; else 1",
         type_compatibility,
         inputs=("entity_type", "semantic_types"),
     ),
@@ -303,8 +303,8 @@ OWN_FEATURES = (
     ),
     Feature(
         "concept_age",
-        "minus the number in the CUI, in millions: concepts added to the UMLS early are mentioned "
-        "more often",
+        "minus the number in the CUI, in millions: concepts added to the UMLS early are "
+        "mentioned more often",
         concept_age,
         inputs=("cui",),
     ),

@@ -100,8 +100,8 @@ class FeatureFusion:
         """
         if not np.any(np.asarray(gold) >= 0):
             raise TooLittleData(
-                "no calibration mention has its gold concept among its candidates; there is "
-                "nothing to fit on"
+                "no calibration mention has its gold concept among its candidates; "
+                "there is nothing to fit on"
             )
         design = Design.of(names, table)
         labels = np.zeros(len(table.owner))
@@ -197,8 +197,8 @@ class FeatureFusion:
         is_finite = np.isfinite([*positive, *nil.values(), fusion.nil_intercept])
         if not (is_finite.all() and (positive >= 0).all()):
             raise UserError(
-                "calibrator.json: a fusion weight is negative or not finite; run the calibrate "
-                "stage again"
+                "calibrator.json: a fusion weight is negative or not finite; "
+                "run the calibrate stage again"
             )
         return fusion
 

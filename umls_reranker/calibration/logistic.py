@@ -1,10 +1,10 @@
 """Logistic regression with few bounded coefficients, for independent rows and inside lists.
 
 Inside lists it is a conditional logit over a mention's candidates and NIL (McFadden 1974): with
-utilities u of the candidates minus that of NIL, ``P(c) = exp(u_c) / (1 + sum of exp(u) over the
-list)``. The probabilities of a list's concepts sum to less than one, and the rest is that of NIL.
-If a concept has several candidates, the sum counts the top one. Each candidate has its own
-probability, so with duplicates the column may sum to more.
+utilities u of the candidates minus that of NIL,
+``P(c) = exp(u_c) / (1 + sum of exp(u) over the list)``. The probabilities of a list's concepts sum
+to less than one, and the rest is that of NIL. If a concept has several candidates, the sum counts
+the top one. Each candidate has its own probability, so with duplicates the column may sum to more.
 """
 
 import numpy as np

@@ -323,8 +323,8 @@ class Calibration:
                 raise ValueError(f"{state['index_key']!r} is not a known key")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"calibrator.json: {key} is missing or damaged ({error!r}); run umls-reranker "
-                "calibrate again"
+                f"calibrator.json: {key} is missing or damaged ({error!r}); "
+                "run umls-reranker calibrate again"
             ) from None
         calibration.history = CertificateHistory.from_list(state.get("certificates"))
         if calibration.models[0].fusion:

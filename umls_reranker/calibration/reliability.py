@@ -159,8 +159,8 @@ def _checked(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y = np.asarray(y, dtype=np.float64)
     if p.ndim != 1 or p.shape != y.shape or not len(p):
         raise ValueError(
-            f"expected probabilities and labels of the same shape (n,), n > 0; found {p.shape} and "
-            f"{y.shape}"
+            "expected probabilities and labels of the same shape (n,), n > 0; "
+            f"found {p.shape} and {y.shape}"
         )
     if not (np.all(p >= 0) and np.all(p <= 1)):
         raise ValueError(

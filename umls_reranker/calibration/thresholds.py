@@ -259,8 +259,8 @@ def _accept_threshold(p: np.ndarray, labels: np.ndarray, parent: TypeThreshold |
     if parent is None:
         if not positives:
             raise TooLittleData(
-                "no candidate list of the calibration split contains its gold concept; retrieve "
-                "more candidates"
+                "no candidate list of the calibration split contains its gold concept; "
+                "retrieve more candidates"
             )
         return f1_threshold(p, labels)
     if positives < MIN_POSITIVES:

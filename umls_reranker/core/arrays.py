@@ -43,8 +43,7 @@ def list_owner(offsets: np.ndarray) -> np.ndarray:
 
 
 def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct values of numbers from 0 to `size` - 1, ascending, and the index of each number
-    among them.
+    """The distinct values of numbers in [0, size), ascending, and each number's index among them.
 
     Like `np.unique`, without sorting if `size` is not much larger than the count of numbers.
 
@@ -61,8 +60,7 @@ def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.nda
 
 
 def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
-    """The distinct values in order of first occurrence, and the index of each value among them,
-    (n,) int64.
+    """The distinct values in order of first occurrence, and each value's index in them, (n,) int64.
 
     >>> number_distinct(["b", "a", "b"])
     (['b', 'a'], array([0, 1, 0]))
@@ -126,9 +124,7 @@ def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np
 
 
 def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Flat indices of the candidates by mention, the top candidate first; equal scores keep their
-    order.
-    """
+    """Flat indices of the candidates by mention, the top one first; ties keep their order."""
     mention = list_owner(offsets)
     scores = np.asarray(scores, dtype=np.float64)
     if len(scores) != len(mention):
@@ -139,18 +135,16 @@ def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def best_candidates(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Flat index of the candidate with the highest score (m,) of each list, (n,) int64; -1 for an
-    empty list.
+    """Flat index of each list's candidate with the highest score (m,); -1 for an empty list.
 
-    Equal scores keep the order of the list, so retrieval rank breaks ties.
+    The result is (n,) int64. Equal scores keep the order of the list, so retrieval rank breaks
+    ties.
     """
     return firsts(ranking(scores, offsets), offsets)
 
 
 def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Flat index of the top candidate of each list by a `ranking`, (n,) int64; -1 for an empty
-    list.
-    """
+    """Flat index of each list's top candidate by a `ranking`, (n,) int64; -1 for an empty list."""
     filled = list_sizes(offsets) > 0
     first = np.full(len(filled), -1, np.int64)
     first[filled] = order[offsets[:-1][filled]]
@@ -166,8 +160,7 @@ def hash_texts(texts: Sequence[str]) -> np.ndarray:
 
 @contextmanager
 def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchStreamWriter]:
-    """Yield a writer of tables and batches; what it wrote becomes the file `path` if there is no
-    error.
+    """Yield a writer of tables and batches; without an error, its output becomes the file `path`.
 
     Columns as lists or arrays are written by
     ``writer.write(pa.Table.from_pydict(columns, schema))``.
@@ -211,16 +204,12 @@ def openmp_threads() -> int | None:
 
 
 def started_processes(name: str = "WORLD_SIZE") -> int:
-    """Processes of this launch, or of it on this machine (``LOCAL_WORLD_SIZE``), as its launcher
-    says.
-    """
+    """The launcher's number of processes, or of those on this machine (``LOCAL_WORLD_SIZE``)."""
     return int(os.environ.get(name, "1"))
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, or all of the machine where the system does not tell (macOS,
-    Windows).
-    """
+    """Cores that this process may use, or all where the system does not tell (macOS, Windows)."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

@@ -43,8 +43,8 @@ def resolve_device(device: str | None = "auto") -> torch.device:
         and resolved.index >= torch.cuda.device_count()
     ):
         raise UserError(
-            f"device {device!r} is not available: this machine has {torch.cuda.device_count()} "
-            "GPU(s)"
+            f"device {device!r} is not available: "
+            f"this machine has {torch.cuda.device_count()} GPU(s)"
         )
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {device!r} is not available on this machine; use --device cpu")
@@ -66,11 +66,10 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
 
 
 def goes_on_alone(state: PartialState) -> bool:
-    """Whether this is the first process, which takes the cores of the others on its machine; these
-    may end.
+    """Whether this is the first process, which takes the cores of the others on its machine.
 
-    They leave the process group, as waiting for the first one would keep a core and a GPU of each
-    busy.
+    The others may end. All leave the process group, as waiting for the first one would keep a core
+    and a GPU of each busy.
     """
     leave_process_group()
     processes = started_processes("LOCAL_WORLD_SIZE")
@@ -156,8 +155,7 @@ def batch_mapper(device: torch.device) -> Callable:
 
 
 def worker_pool() -> ThreadPoolExecutor | None:
-    """This process' threads for whole batches, each computing with one thread; None if PyTorch has
-    only one.
+    """This process' threads for batches, each computing with one thread; None if PyTorch has one.
 
     Their number is the first ``torch.get_num_threads()`` above one.
     """

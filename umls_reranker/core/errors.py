@@ -9,17 +9,15 @@ PACKAGE = __name__.partition(".")[0]
 
 
 class UserError(Exception):
-    """A problem in the input, recipe or environment that the user can fix; the message is one line
-    and says how.
+    """A problem in the input, recipe or environment that the user can fix.
 
-    Commands print ``error: MESSAGE`` without a traceback and exit with code 2.
+    The message is one line and says how. Commands print ``error: MESSAGE`` without a traceback and
+    exit with code 2.
     """
 
 
 class TooLittleData(UserError):
-    """Too few documents, mentions or errors to fit or certify something; callers may fall back to
-    less.
-    """
+    """Too few documents, mentions or errors to fit or certify something; callers may do less."""
 
 
 def warn_caller(message: str) -> None:

@@ -35,9 +35,7 @@ FULL_DISK = re.compile(
 
 
 def portable_locator(locator: str) -> str:
-    """The publishable part of a path or URL; relative paths, Hub ids and other text are
-    unchanged.
-    """
+    """The publishable part of a path or URL; relative paths, Hub ids and other text stay as is."""
     if re.match(r"https?://", locator, re.IGNORECASE):
         # A query may contain a signature.
         return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", locator)[0])
@@ -53,8 +51,7 @@ def partial_path(path: Path) -> Path:
 
 @contextmanager
 def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Yield a hidden path next to `path`, for a file or folder; it becomes `path`, or is removed on
-    failure.
+    """Yield a hidden path next to `path`, which becomes `path`, or is removed on failure.
 
     Args:
         path: file or folder to write.
@@ -90,8 +87,9 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def hold(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock `path`, waiting a few seconds for it. It disappears with the processes that
-    hold it.
+    """Hold the lock `path`, waiting a few seconds for it.
+
+    It disappears with the processes that hold it.
 
     Args:
         path: the lock file, which may remain; its folder must exist.
@@ -130,9 +128,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def restore_folder(former: Path) -> None:
-    """Give ``.NAME.former`` its name again where there is no folder of this name; remove it
-    elsewhere.
-    """
+    """Rename ``.NAME.former`` back to NAME where there is no such folder; elsewhere remove it."""
     folder = former.with_name(former.name[1 : -len(FORMER)])
     if former.exists() and not folder.exists():
         former.rename(folder)
@@ -225,8 +221,8 @@ def require_format(path: Path, content: Any, version: int, command: str) -> None
         )
     if actual != version or type(actual) is not int:
         raise UserError(
-            f"{path} has schema_version {actual!r}, not {version}; run umls-reranker {command} "
-            "again"
+            f"{path} has schema_version {actual!r}, not {version}; "
+            f"run umls-reranker {command} again"
         )
 
 
@@ -243,9 +239,7 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint_path(path: Path) -> str:
-    """SHA-256 of a file's size and bytes, or of the names, sizes and bytes of a folder's files in
-    sorted order.
-    """
+    """SHA-256 of a file's size and bytes, or of a folder's files with their names, sorted."""
     digest = hashlib.sha256()
     if not path.exists():
         raise UserError(f"{path} does not exist; check the path in the recipe")
@@ -256,8 +250,7 @@ def fingerprint_path(path: Path) -> str:
 
 
 def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
-    """Return `hashed(path)` without reading again while size, inode and times of every file stay
-    the same.
+    """Return `hashed(path)`, reading again only if a file's size, inode or times have changed.
 
     Args:
         hashed: a hash function of this module.

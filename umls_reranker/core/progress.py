@@ -19,8 +19,7 @@ def progress(
     desc: str | None = "",
     unit: str = "it",
 ) -> Any:
-    """A `tqdm` bar: redrawn in place and then removed on a terminal, one state every half minute in
-    a log.
+    """A `tqdm` bar: redrawn and then removed on a terminal, one state every half minute in a log.
 
     Args:
         iterable: to iterate over, or None for a bar moved by ``bar.update(n)``.

@@ -81,9 +81,7 @@ def decode(line: bytes) -> str:
 
 
 def of_characters(text: str) -> str:
-    """The text as it is; raises ValueError if it holds half of a surrogate pair, which no file can
-    hold.
-    """
+    """The text as it is; ValueError if it has half of a surrogate pair, which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:

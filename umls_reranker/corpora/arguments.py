@@ -13,8 +13,8 @@ class ConceptArguments:
 
     concept_source: str = recipe_key(
         "rrf",
-        "rrf: a UMLS release; obo: an ontology with UMLS cross-references; names: a file of ids "
-        "and names",
+        "rrf: a UMLS release; obo: an ontology with UMLS cross-references; "
+        "names: a file of ids and names",
         ("rrf", "obo", "names"),
     )
     umls_dir: str | None = recipe_key(
@@ -28,8 +28,8 @@ class ConceptArguments:
     )
     identifiers: str | None = recipe_key(
         None,
-        "rrf: source (SAB, e.g. MSH) whose codes are the concept ids, with its names alone; unset: "
-        "CUIs",
+        "rrf: source (SAB, e.g. MSH) whose codes are the concept ids, "
+        "with its names alone; unset: CUIs",
     )
     concept_types: list[str] = recipe_key(
         [], "keep concepts of these semantic types (ids) and of narrower ones; empty keeps all"
@@ -73,12 +73,12 @@ class MentionArguments:
     )
     candidate_lists: str | None = recipe_key(
         None,
-        "user-provided candidate lists, in place of corpus, index and retrieval: file or folder of "
-        "mentions with candidates (.jsonl, .csv, .tsv, .parquet, .arrow), in the format of "
-        "umls-reranker rerank, top candidate first; each mention has doc_id, cui (the gold "
-        "concept) and, unless train_documents or the shares assign it, split (train, dev, "
-        "calibration, test); candidate scores are named NAME_score; a dictionary (umls_dir, obo or "
-        "names) is optional",
+        "user-provided candidate lists, in place of corpus, index and retrieval: "
+        "file or folder of mentions with candidates (.jsonl, .csv, .tsv, .parquet, .arrow), "
+        "in the format of umls-reranker rerank, top candidate first; each mention has doc_id, "
+        "cui (the gold concept) and, unless train_documents or the shares assign it, "
+        "split (train, dev, calibration, test); candidate scores are named NAME_score; "
+        "a dictionary (umls_dir, obo or names) is optional",
     )
     corpus: list[str] = recipe_key(
         [],
@@ -88,8 +88,8 @@ class MentionArguments:
     )
     train_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file of document ids for training, one per line, or a file of "
-        "the corpus",
+        "corpus, candidate_lists: file of document ids for training, one per line, "
+        "or a file of the corpus",
     )
     dev_documents: str | None = recipe_key(
         None,
@@ -103,8 +103,8 @@ class MentionArguments:
     )
     expected_mentions: int | None = recipe_key(
         None,
-        "corpus: number of mentions in the whole corpus; any other number means an incomplete "
-        "download",
+        "corpus: number of mentions in the whole corpus; "
+        "any other number means an incomplete download",
         least=1,
     )
     train_share: float = recipe_key(

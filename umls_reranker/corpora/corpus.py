@@ -58,8 +58,8 @@ class Mention:
         text: the mention as written, or the long form of its abbreviation.
         left: text before it, with inner white space.
         right: text after it, with inner white space.
-        cuis: of each part that it names, the ids of which any is correct, e.g. ``(("D001943",),
-            ("D010051",))``; () without a concept.
+        cuis: of each part that it names, the ids of which any is correct, e.g.
+            ``(("D001943",), ("D010051",))``; () without a concept.
         semantic_types: type ids as annotated, e.g. ``("T103",)``.
     """
 

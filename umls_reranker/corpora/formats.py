@@ -334,8 +334,8 @@ def reader_of(paths: Sequence[Path]) -> CorpusReader:
         readers.append(reader)
         if reader is not readers[0]:
             raise UserError(
-                f"{path} is {reader.name}, and {paths[0]} is {readers[0].name}; give files of one "
-                "format"
+                f"{path} is {reader.name}, and {paths[0]} is {readers[0].name}; "
+                "give files of one format"
             )
     return readers[0]
 

@@ -52,8 +52,8 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
         name, target = match.groups()
         if name in targets:
             raise UserError(
-                f"targets: {name} occurs twice; write one target, such as {name} >= 0.75, or a "
-                "range, 0.40 .. 0.60"
+                f"targets: {name} occurs twice; write one target, such as {name} >= 0.75, "
+                "or a range, 0.40 .. 0.60"
             )
         targets[name] = target
     return targets

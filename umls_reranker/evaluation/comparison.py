@@ -42,9 +42,9 @@ class Difference:
         low: lower end of the interval of present minus former.
         high: upper end of this interval.
         margin: how much worse still counts as as good.
-        verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else ``not
-            inferior`` if its end on the worse side is within the margin, and ``inconclusive`` if
-            not.
+        verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else
+            ``not inferior`` if its end on the worse side is within the margin, and ``inconclusive``
+            if not.
     """
 
     name: str
@@ -163,8 +163,8 @@ def compare(
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 
     The figures with a margin decide: they matter to a service. They share the error probability
-    (Bonferroni), so an equally good version is called worse with a probability of about ``1 -
-    confidence`` or less. Intervals come from the jackknife by document (`jackknife_sums`).
+    (Bonferroni), so an equally good version is called worse with a probability of about
+    ``1 - confidence`` or less. Intervals come from the jackknife by document (`jackknife_sums`).
 
     Args:
         present: outcomes of the present version.

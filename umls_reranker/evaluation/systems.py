@@ -179,8 +179,8 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
     difference = f"{100 * value:+.1f} points {direction} your order{f' ({ends})' if ends else ''}"
     if documents < FEWEST_DOCUMENTS:
         return (
-            f"inconclusive: {difference}; {documents} documents are too few, label at least "
-            f"{FEWEST_DOCUMENTS}"
+            f"inconclusive: {difference}; {documents} documents are too few, "
+            f"label at least {FEWEST_DOCUMENTS}"
         )
     if gain["low"] > 0 or gain["high"] < 0:
         return f"{'gain' if value > 0 else 'loss'}: {difference}"

@@ -54,8 +54,8 @@ class Annotations:
         starts: (n,) offset of the mention's start in its document.
         ends: (n,) offset of its end.
         gold: (n,) int64, position of the first correct candidate in its list, or -1.
-        in_dictionary: (n,) bool, whether the dictionary has a gold concept; without a
-            dictionary, whether there is one.
+        in_dictionary: (n,) bool, whether the dictionary has a gold concept; without a dictionary,
+            whether there is one.
         is_random_sample: (n,) bool, whether the mention is from a random sample, so that it may
             count for a certificate.
         mention_ids: (n,) the id of the mention in its document, None without one.

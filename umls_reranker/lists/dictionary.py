@@ -85,8 +85,8 @@ class Dictionary:
         )
         if "MRCONSO" not in files and "MRSTY" not in files:
             raise UserError(
-                f"{folder} contains neither MRCONSO.RRF nor MRSTY.RRF; give the folder META of a "
-                "release"
+                f"{folder} contains neither MRCONSO.RRF nor MRSTY.RRF; "
+                "give the folder META of a release"
             )
         columns: dict[str, str] = {}
         lists = NameLists(pa.array([], pa.string()), pa.array([], TEXT_LISTS))

@@ -116,10 +116,10 @@ def usable_lists(
     if lists.not_in_list == len(lists):
         row = next(iter(lists.owner.tolist()), 0)
         raise UserError(
-            f"{source}: no list contains its gold concept (first: {lists.annotations.cuis[row]} of "
-            f"{lists.annotations.positions[row]}, whose top candidate is "
-            f"{next(iter(lists.cuis.to_list()), None)}); use one vocabulary for the ids of "
-            "candidates and cui"
+            f"{source}: no list contains its gold concept "
+            f"(first: {lists.annotations.cuis[row]} of {lists.annotations.positions[row]}, "
+            f"whose top candidate is {next(iter(lists.cuis.to_list()), None)}); "
+            "use one vocabulary for the ids of candidates and cui"
         )
     return lists
 

@@ -229,9 +229,8 @@ def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if first < number:
                 raise UserError(
                     f"{path}:{number}: mention_id {key[1]!r} was already used in line {first}; "
-                    "sort "
-                    "the rows so that those of a mention follow each other, and give each mention "
-                    "an id of its own"
+                    "sort the rows so that those of a mention follow each other, "
+                    "and give each mention an id of its own"
                 )
         yield number, _mention([cells for _, cells in lines])
 
@@ -270,8 +269,8 @@ def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, 
     for row in reader:
         if None in row or None in row.values():
             raise UserError(
-                f"{path}:{reader.line_num}: the row has not as many fields as the first line has "
-                "columns"
+                f"{path}:{reader.line_num}: the row has not as many fields as the "
+                "first line has columns"
             )
         keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
         filled = {column: cell for column, cell in row.items() if cell.strip()}

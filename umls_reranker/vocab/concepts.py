@@ -229,8 +229,8 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
     invalid = pa.concat_arrays([cuis.filter(pc.equal(cuis, "")), cuis.slice(1).filter(is_repeated)])
     if len(invalid):
         raise UserError(
-            f"the concept id {invalid[0].as_py()!r} is empty or repeated; give each concept an id "
-            "of its own"
+            f"the concept id {invalid[0].as_py()!r} is empty or repeated; "
+            "give each concept an id of its own"
         )
     alternates = concepts["alternates"].combine_chunks()
     tables = {
@@ -307,7 +307,7 @@ class ConceptColumns:
 
         Returns:
             Names and offsets: the names of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``,
-                offsets int64.
+            offsets int64.
         """
         known = np.flatnonzero(rows >= 0)
         synonyms = self.column("synonyms", rows)
@@ -358,8 +358,8 @@ class ConceptTable(ConceptColumns):
             StringRows.SCHEMA
         ):
             raise UserError(
-                f"{path} is not a concept folder of this version; delete it and run umls-reranker "
-                "prepare_data"
+                f"{path} is not a concept folder of this version; "
+                "delete it and run umls-reranker prepare_data"
             )
         hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
         return cls(concepts, hierarchy, StringRows(by_cui), StringRows(by_name))
@@ -377,11 +377,11 @@ class ConceptTable(ConceptColumns):
         """Find the concepts that have each of n names, up to case, punctuation and spaces.
 
         Names are compared in normalized form: NFKC, case folded, other characters than letters and
-            digits as spaces.
+        digits as spaces.
 
         Returns:
             Rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``,
-                ascending, int64.
+            ascending, int64.
         """
         return self._by_name.find(normalize_names(_texts("names", names)))
 

@@ -266,8 +266,8 @@ def read_obo_concepts(
     concepts = _merge(terms, cuis, _types_of(terms, hierarchy), synonym_scopes, counts)
     if not concepts:
         raise UserError(
-            f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; use another "
-            "ontology"
+            f"{files}: none of {len(terms)} terms has a cross-reference UMLS:C...; "
+            "use another ontology"
         )
     vocabularies = [
         {

@@ -108,9 +108,9 @@ def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
             or not all(row[position] for position in required)
         ):
             return UserError(
-                f"{path}:{number}: expected {len(table.fields)} fields, each closed by |, of which "
-                f"{', '.join(table.required)} are not empty; fix the line or download the file "
-                "again"
+                f"{path}:{number}: expected {len(table.fields)} fields, "
+                f"each closed by |, of which {', '.join(table.required)} are not empty; "
+                "fix the line or download the file again"
             )
     return UserError(f"{path} cannot be read ({reason}); download it again")
 

@@ -171,8 +171,8 @@ class TypeHierarchy:
         while current is not None:
             if current in chain:
                 raise UserError(
-                    f"semantic type {current} is a kind of itself: {' -> '.join(chain)} -> "
-                    f"{current}"
+                    f"semantic type {current} is a kind of itself: "
+                    f"{' -> '.join(chain)} -> {current}"
                 )
             if current not in self._types:
                 raise UserError(
