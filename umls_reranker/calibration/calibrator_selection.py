@@ -38,8 +38,7 @@ def choose_calibrator(
     with threadpool_limits(1, "blas"):
         losses = cross_validated_losses(sample, groups, seed)
     ascending = sorted(losses, key=losses.__getitem__)
-    # The best method on every fold may not fit all data: where scores separate the labels, slopes
-    # diverge.
+    # The best on every fold may not fit all data: slopes diverge if scores separate the labels.
     for name in ascending:
         if np.isfinite(losses[name]):
             with suppress(TooLittleData):

@@ -166,8 +166,8 @@ class Calibrator(ABC):
                 raise ValueError("they do not define an increasing map")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"calibrator.json: parameters of method '{method}' are damaged ({error}); run the "
-                "calibrate stage again"
+                f"calibrator.json: parameters of method '{method}' are damaged ({error}); "
+                "run the calibrate stage again"
             ) from None
         return calibrator
 
@@ -364,8 +364,8 @@ for _calibrator in OWN_CALIBRATORS:
 
 def _wrong_order(reason: str) -> TooLittleData:
     return TooLittleData(
-        f"the scores do not rank gold concepts above other candidates ({reason}); check that "
-        "labels, scores and model belong together, and that higher scores are better"
+        f"the scores do not rank gold concepts above other candidates ({reason}); "
+        "check that labels, scores and model belong together, and that higher scores are better"
     )
 
 

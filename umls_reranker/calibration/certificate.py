@@ -21,14 +21,12 @@ from .resampling import document_folds, document_index, document_sums
 if TYPE_CHECKING:
     from ..lists.candidate_lists import Annotations
 
-# Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to
-# 0.5.
+# Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05 (0.9999 to 0.5).
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
 # Ratio of the largest document to the mean above which documents differ too much to trust one
 # certificate for all.
 SIMILAR_SIZES = 4.0
-# Share of the error probability that the second certificate gets; each further one gets half of the
-# one before.
+# Share of the error probability for the second certificate; each further one gets half as much.
 LATER_SHARE = 0.05
 # The lowest target, in percents, that is named as one that documents would have certified.
 LOWEST_PERCENT = 50
@@ -48,8 +46,7 @@ class Certificate:
         precision: observed share of correct answers among them; None if nothing is certified.
         size_power: power of document sizes in the test, chosen by these sizes.
         size_ratio: size of the largest document over the mean, in accepted answers.
-        most_wrong: assumed largest share of incorrect answers in a document's tier; 1 assumes
-            nothing.
+        most_wrong: assumed largest share of errors in any document's tier; 1 assumes nothing.
         attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
         target: the precision to certify.
         answers: of enough documents without a certificate, number of the most certain answers,
@@ -78,8 +75,8 @@ class Certificate:
             notes = [f"not certified: {self._shortfall()}"]
         else:
             notes = [
-                f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, of "
-                f"which {self.precision:.1%} are correct"
+                f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, "
+                f"of which {self.precision:.1%} are correct"
             ]
         if self.most_wrong < 1:
             notes.append(
@@ -97,16 +94,16 @@ class Certificate:
         """What was missing for a certificate, and what would help."""
         if not self.answers:
             return (
-                f"the calibration documents are worth {int(self.documents)} of equal size; at "
-                f"least {self.documents_needed} are needed without an error, and more with errors: "
-                "label more documents"
+                f"the calibration documents are worth {int(self.documents)} of equal size; "
+                f"at least {self.documents_needed} are needed without an error, "
+                "and more with errors: label more documents"
             )
         precision = 1.0 - self.errors / self.answers
         shortfall = (
             f"{self.errors:,} of the {self.answers:,} most certain answers are incorrect: "
-            f"{precision:.1%} are correct, not {100 * self.target:.4g}% for certain, in documents "
-            f"worth {int(self.documents)} of equal size; more documents like these would "
-            f"{'help' if precision > self.target else 'not help'}"
+            f"{precision:.1%} are correct, not {100 * self.target:.4g}% for certain, "
+            f"in documents worth {int(self.documents)} of equal size; "
+            f"more documents like these would {'help' if precision > self.target else 'not help'}"
         )
         if self.reachable_target is not None:
             shortfall += (
@@ -371,8 +368,8 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
             )
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
             raise UserError(
-                f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map "
-                "scores on another scale to probabilities"
+                f"row {row}: the score {score!r} is not a probability; "
+                "pass calibrate=True to map scores on another scale to probabilities"
             )
         if not _is_number(label) or label not in (0, 1):
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
@@ -387,8 +384,8 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
         )
     if len(set(columns["documents"])) < 2:
         raise UserError(
-            "all mentions are from 1 document, which says nothing about other documents; give the "
-            "id of each mention's document"
+            "all mentions are from 1 document, which says nothing about other documents; "
+            "give the id of each mention's document"
         )
     numbers = np.array(columns["scores"], np.float64)
     return _Columns(
@@ -458,8 +455,8 @@ class CertificateHistory:
             isinstance(documents, list) for documents in state
         ):
             raise UserError(
-                "calibrator.json: the record of earlier certificates is missing or damaged; run "
-                "umls-reranker calibrate again"
+                "calibrator.json: the record of earlier certificates is missing or damaged; "
+                "run umls-reranker calibrate again"
             )
         return cls(tuple(frozenset(map(str, documents)) for documents in state))
 

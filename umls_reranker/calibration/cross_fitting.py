@@ -91,8 +91,7 @@ class CrossFits:
                 return self._fit(names, folds, start)
             return None
 
-        # Threads of the matrix products next to those of the fits would wait for each other most of
-        # the time.
+        # Threads of matrix products next to those of the fits would mostly wait for each other.
         with threadpool_limits(1, "blas"):
             start = self._fit(names, (), CalibratedModel())
             fitted = zip(left_out, map_in_order(fit_without, left_out), strict=True)

@@ -41,8 +41,7 @@ class Decisions:
         complete: (n,) bool, whether the mention has all inputs of the model. The certificate of the
             tier "high" was measured on such mentions, so others are never in it.
         missing: input that the model of all inputs reads -> (n,) bool, mentions without it.
-        logits: (m,) float32, raw log-odds of the cross-encoder; NaN of candidates that it did not
-            score.
+        logits: (m,) float32, raw log-odds of the cross-encoder; NaN where it did not score.
         log_odds: (m,) float64, by which the candidates of a list are ranked.
         probabilities: (m,) float64, calibrated.
         list_utilities: (m,) float64, log-odds by the list fusion, all features but the

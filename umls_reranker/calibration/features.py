@@ -228,8 +228,7 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
     the dictionary. A candidate without known types contradicts nothing.
 
     Returns:
-        (m,) float64: 1, or 0 if no two types agree; NaN if the mention's or the candidate's types
-        are unknown.
+        (m,) float64: 1, or 0 if no two types agree; NaN if the types of either are unknown.
     """
     lists = sources.lists
     mention_sets = lists.types.sets

@@ -52,8 +52,7 @@ if TYPE_CHECKING:
 # The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
 # these nats, which is what one calibrator is better than another.
 MOST_NATS_LOST = 0.002
-# Minimum number of gold concepts in the lists with types to fit a model that reads types on them
-# alone.
+# Minimum of gold concepts in the lists with types to fit a model that reads types on them alone.
 FEWEST_GOLD = 100
 
 
@@ -308,8 +307,7 @@ def _fit_models(data: _FittingData, method: str, *, has_fallbacks: bool) -> list
             model = replace(fits.served, name=name, missing=data.all_missing(missing))
             models.append(_fit_model(model, fits, data, method))
         except TooLittleData:
-            # The remaining inputs carry no information, so mentions with only these are never in
-            # the high tier.
+            # The inputs left carry no information, so mentions with only these are never high tier.
             if not models:
                 raise
     return models

@@ -50,13 +50,11 @@ class FeatureFusion:
     """Fitted weights; `fit` or `from_dict` makes it.
 
     Attributes:
-        weights: feature of a candidate -> weight >= 0, in the feature's unit, for strings not seen
-            in training.
+        weights: feature of a candidate -> weight >= 0, in the feature's unit, for unseen strings.
         nil_weights: feature of a list -> weight.
         nil_intercept: utility of NIL if all its features are 0.
         seen_weights: as `weights`, for strings seen in training; by default `weights`.
-        bonus: added to the utility of the top candidate of each list, and of candidates equal to
-            it.
+        bonus: added to the utility of each list's top candidate, and of candidates equal to it.
     """
 
     weights: dict[str, float]
@@ -86,8 +84,7 @@ class FeatureFusion:
 
         Args:
             names: names of the features of candidates.
-            table: features of n mentions; a mention without types supports no candidate by its
-                type.
+            table: features of n mentions; one without types supports no candidate by its type.
             gold: (n,) position of the gold concept in its list, -1 if missing.
             start: a fit of the same features on similar lists; saves time.
             pruned: (n,) sum of the exponentials of the utilities, against NIL, of the pruned
@@ -106,8 +103,7 @@ class FeatureFusion:
         design = Design.of(names, table)
         labels = np.zeros(len(table.owner))
         labels[(table.offsets[:-1] + gold)[gold >= 0]] = 1.0
-        # Additional candidates lower the probabilities of all others, as a higher utility of NIL
-        # does.
+        # Additional candidates lower the probabilities of others, as a higher utility of NIL does.
         fixed = 0.0 if pruned is None else -np.log1p(pruned)[table.owner]
         coefficients = fit_logistic(
             design.columns,
@@ -190,8 +186,8 @@ class FeatureFusion:
         unknown += [name for name in nil if name not in LIST_FEATURES]
         if unknown:
             raise UserError(
-                f"calibrator.json: unknown feature {', '.join(unknown)}; upgrade umls_reranker or "
-                f"calibrate again; known features: {', '.join(known)}"
+                f"calibrator.json: unknown feature {', '.join(unknown)}; "
+                f"upgrade umls_reranker or calibrate again; known features: {', '.join(known)}"
             )
         positive = np.array([*weights.values(), *fusion.seen_weights.values(), fusion.bonus])
         is_finite = np.isfinite([*positive, *nil.values(), fusion.nil_intercept])

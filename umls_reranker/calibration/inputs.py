@@ -3,8 +3,7 @@
 Calibration, evaluation and serving all use `probabilities.Calibration`, which follows these rules:
 
 * ``cui``, ``preferred_name``: a text that is not blank.
-* ``definition``, ``semantic_types``: present. A concept without any has "" or []; None means
-  missing.
+* ``definition``, ``semantic_types``: present. A concept without any has "" or []; None: missing.
 * ``context``: text on at least one side of the mention.
 * ``entity_type``: at least one type that the model knows.
 * scores of retrievers, such as ``bm25_score``: a number in the range that calibration saw, extended

@@ -11,8 +11,7 @@ import numpy as np
 
 from ..core.arrays import list_owner, list_sizes
 
-# A fit ends after so many iterations, at this relative change of the loss, or at this largest
-# slope.
+# A fit ends after so many iterations, or at this relative change of the loss or largest slope.
 MOST_STEPS = 2000
 LEAST_CHANGE = 1e-14
 FLAT = 1e-8

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# Weights of the added document's size are sizes to one of these powers; the last one is the largest
-# size.
+# Weights of the added document's size: sizes to one of these powers; the last: the largest size.
 SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
 # How often the largest documents may be entirely incorrect. With more, hardly any power suffices
 # where they are few.
@@ -156,8 +155,7 @@ class PrecisionTest:
     def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """P-values (draws,) of counts (draws, k) of documents of sizes (k,) and correct ones (k,).
 
-        The saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact
-        probability.
+        Saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact probability.
         """
         surplus = correct - self.target * size
         added = -self._deficit * self.added_size(size, counts)

@@ -199,8 +199,7 @@ class Calibration:
     Attributes:
         models: the model of all inputs, then the fallback models, that of most inputs first; by
             default the identity.
-        counts: counts of the mentions of training and calibration; needed with fusions, empty
-            without.
+        counts: counts of mentions of training and calibration; needed with fusions, else empty.
         training_counts: counts of the training mentions alone, which are saved for a calibration on
             the same documents; None once loaded.
         score_ranges: name -> range of the retrieval scores used; scores outside count as missing.

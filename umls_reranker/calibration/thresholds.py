@@ -37,9 +37,9 @@ LOW_REACH = 0.99
 # candidates below which it takes its parent's low threshold.
 MIN_POSITIVES = 30
 MIN_MENTIONS = 150
-# Gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight n / (n
-# + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
-# near 0.06, about what types differ by.
+# Gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight
+# `n / (n + k)`. With 1,000 positives the arg-max of a perfectly calibrated type has a standard
+# deviation near 0.06, about what types differ by.
 SHRINKAGE = 1000.0
 
 

@@ -137,8 +137,7 @@ def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def best_candidates(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Flat index of each list's candidate with the highest score (m,); -1 for an empty list.
 
-    The result is (n,) int64. Equal scores keep the order of the list, so retrieval rank breaks
-    ties.
+    The result is (n,) int64. Equal scores keep the order of the list: retrieval rank breaks ties.
     """
     return firsts(ranking(scores, offsets), offsets)
 

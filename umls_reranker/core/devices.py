@@ -56,8 +56,7 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
 
     Args:
         device: device of the recipe.
-        timeout: limit of waiting; days, not minutes, as one process may have much more work than
-            the others.
+        timeout: limit of waiting; days, not minutes, as one process may have much more work.
 
     Raises:
         UserError: the device is not on this machine.
@@ -155,7 +154,7 @@ def batch_mapper(device: torch.device) -> Callable:
 
 
 def worker_pool() -> ThreadPoolExecutor | None:
-    """This process' threads for batches, each computing with one thread; None if PyTorch has one.
+    """This process' threads for batches, each computing alone; None if PyTorch has only one.
 
     Their number is the first ``torch.get_num_threads()`` above one.
     """

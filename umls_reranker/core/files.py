@@ -23,11 +23,9 @@ from .version import __version__
 CHUNK_BYTES = 1 << 20
 # Ending of a folder that is being replaced.
 FORMER = ".former"
-# A file that changed more recently could change again within the same tick of the file system's
-# clock.
+# A file that changed more recently could change again within the same tick of the system's clock.
 SETTLED_NS = 2_000_000_000
-# Workers of a killed process inherit its lock, and take up to five seconds to notice that it is
-# gone.
+# Workers of a killed process inherit its lock, and take up to five seconds to notice its end.
 PATIENCE_SECONDS = 10.0
 FULL_DISK = re.compile(
     "no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE
@@ -239,7 +237,7 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint_path(path: Path) -> str:
-    """SHA-256 of a file's size and bytes, or of a folder's files with their names, sorted."""
+    """SHA-256 of a file's size and bytes, or of a folder's sorted file names, sizes and bytes."""
     digest = hashlib.sha256()
     if not path.exists():
         raise UserError(f"{path} does not exist; check the path in the recipe")

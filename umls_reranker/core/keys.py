@@ -21,8 +21,7 @@ def recipe_key(
     Args:
         default: value of a recipe without this key.
         help: its text in ``--help``.
-        choices: the allowed values; in a mapping, each with an object whose attribute `help`
-            explains it.
+        choices: the allowed values; in a mapping, each with an object whose `help` explains it.
         least: lowest value of a number; None: any number is allowed.
         most: highest value of a number.
     """

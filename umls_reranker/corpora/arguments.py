@@ -19,8 +19,8 @@ class ConceptArguments:
     )
     umls_dir: str | None = recipe_key(
         None,
-        "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally MRDEF.RRF, MRREL.RRF and "
-        "MRCUI.RRF; each may be .gz",
+        "rrf: folder with MRCONSO.RRF, MRSTY.RRF and optionally "
+        "MRDEF.RRF, MRREL.RRF and MRCUI.RRF; each may be .gz",
     )
     languages: list[str] = recipe_key(["ENG"], "rrf: keep names in these languages (LAT)")
     sources: list[str] = recipe_key(
@@ -36,8 +36,8 @@ class ConceptArguments:
     )
     semantic_groups: list[str] = recipe_key(
         [],
-        "rrf: also keep concepts of these semantic groups (e.g. DISO); all concepts are kept if "
-        "this and concept_types are empty",
+        "rrf: also keep concepts of these semantic groups (e.g. DISO); "
+        "all concepts are kept if this and concept_types are empty",
     )
     obo: list[str] = recipe_key(
         [],
@@ -51,9 +51,9 @@ class ConceptArguments:
 
     names: str | None = recipe_key(
         None,
-        "names: local path or URL of a table (CSV, TSV, JSON Lines, Parquet) of id, name and "
-        "optionally preferred and semantic_type, or of lines id|id||name|name (BioSyn); plain or "
-        ".gz, #sha256=HEX as for corpus",
+        "names: local path or URL of a table (CSV, TSV, JSON Lines, Parquet) "
+        "of id, name and optionally preferred and semantic_type, "
+        "or of lines id|id||name|name (BioSyn); plain or .gz, #sha256=HEX as for corpus",
     )
 
     @property
@@ -82,9 +82,9 @@ class MentionArguments:
     )
     corpus: list[str] = recipe_key(
         [],
-        "corpus: local path or URL of annotated text, plain or .gz, or a list of them; append "
-        "#sha256=HEX to verify a file; or a folder of such files, or hf://datasets/OWNER/NAME of "
-        "Parquet; the format is detected from the content",
+        "corpus: local path or URL of annotated text, plain or .gz, or a list of them; "
+        "append #sha256=HEX to verify a file; or a folder of such files, "
+        "or hf://datasets/OWNER/NAME of Parquet; the format is detected from the content",
     )
     train_documents: str | None = recipe_key(
         None,

@@ -78,8 +78,7 @@ class Annotation:
     """An annotation of a corpus, not yet compared with the text.
 
     Attributes:
-        spans: ``(start, end)`` of its pieces, characters, end exclusive; several if it is
-            discontinuous.
+        spans: ``(start, end)`` of its pieces, characters, end exclusive; several if discontinuous.
         text: the annotated text as the annotation repeats it.
         cuis: as for `Mention`.
         types: its types as annotated, type ids or others such as ``Disease``; may be empty.
@@ -141,9 +140,9 @@ class Faults:
         count = self.reasons.total()
         if count > MOST_FAULTY * (count + sound):
             raise UserError(
-                f"{count:,} of {count + sound:,} annotations are malformed, more than "
-                f"{MOST_FAULTY:.0%}; correct the file, or choose another. The first are: "
-                f"{'; '.join(self.first)}"
+                f"{count:,} of {count + sound:,} annotations are malformed, "
+                f"more than {MOST_FAULTY:.0%}; correct the file, or choose another. "
+                f"The first are: {'; '.join(self.first)}"
             )
 
 
@@ -399,10 +398,8 @@ SHARED_START = re.compile(r".*\b(?:of|in)\s+(?:the\s+)?(?=\S)")
 # A conjunct that ends with one of these, in singular or plural, needs no other's last word.
 HEAD = re.compile(
     r"(?:abnormalit|anomal|cancer|carcinoma|cyst|damage|defect|deficienc|disease|disorder|"
-    r"dysfunction|dystroph|failure"
-    r"|infection|injur|insufficienc|lesion|leuk(?:a)?emia|lymphoma|malformation|neoplasm|syndrome|"
-    r"toxicit|tumou?r)"
-    r"(?:y|ies|s)?$",
+    r"dysfunction|dystroph|failure|infection|injur|insufficienc|lesion|leuk(?:a)?emia|lymphoma|"
+    r"malformation|neoplasm|syndrome|toxicit|tumou?r)(?:y|ies|s)?$",
     re.IGNORECASE,
 )
 
@@ -448,8 +445,7 @@ def find_abbreviations(text: str) -> dict[str, str]:
     long_forms: dict[str, str] = {}
     ends = CLAUSE_END.finditer(text)
     for match in PARENTHESES.finditer(text):
-        # A parenthesis itself ends a clause, so no character is read twice: time is linear in the
-        # text.
+        # A parenthesis itself ends a clause, so no character is read twice: time is linear.
         clause = 0
         for end in ends:
             if end.start() == match.start():

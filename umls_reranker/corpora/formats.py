@@ -310,8 +310,8 @@ def corpus_files(path: Path) -> tuple[Path, ...]:
             return files
     names = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
     raise UserError(
-        f"{path} is a folder with {names}, not a corpus; give a file, or one of "
-        f"{describe_formats()}"
+        f"{path} is a folder with {names}, not a corpus; "
+        f"give a file, or one of {describe_formats()}"
     )
 
 

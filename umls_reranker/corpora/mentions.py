@@ -96,8 +96,8 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path) -> dict[
         empty = [split for split, count in counts.items() if not count]
         if empty:
             raise UserError(
-                f"the split {empty[0]!r} is empty (mentions by split: {counts}); check the "
-                "document lists, increase its share, or use another seed"
+                f"the split {empty[0]!r} is empty (mentions by split: {counts}); "
+                "check the document lists, increase its share, or use another seed"
             )
     return counts
 
@@ -129,8 +129,7 @@ def hold_out_synonyms(
         seed: seed of synonyms and splits.
 
     Returns:
-        The concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the
-        same order.
+        The concepts without the held-out synonyms, in order, and ``(split, mention)`` likewise.
     """
     remaining = []
     mentions = []

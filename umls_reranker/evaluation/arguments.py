@@ -19,14 +19,14 @@ class EvaluationArguments:
     )
     targets: list[str] = recipe_key(
         [],
-        'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails '
-        "the run",
+        'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; '
+        "a missed target fails the run",
     )
     margin: float = recipe_key(
         USUAL_MARGIN,
-        "non-inferiority margin for a new version (validate --against): how much lower its acc@1 "
-        "and F1 may be than those of the previous version; half of it for how much higher its "
-        "Brier score of top candidates may be",
+        "non-inferiority margin for a new version (validate --against): "
+        "how much lower its acc@1 and F1 may be than those of the previous version; "
+        "half of it for how much higher its Brier score of top candidates may be",
         least=0,
         most=1,
     )

@@ -188,8 +188,8 @@ def compare(
     index, documents = document_index(present.document)
     if documents < FEWEST_DOCUMENTS:
         raise UserError(
-            f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; evaluate "
-            "both on a larger test split"
+            f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; "
+            "evaluate both on a larger test split"
         )
     figures = [figure for figure in FIGURES if figure.margin is not None]
     level = 1.0 - (1.0 - confidence) / len(figures)

@@ -120,8 +120,7 @@ def coverage_at_precision(
     a guarantee, use a certified threshold. Mentions with equal scores are answered together.
 
     Args:
-        score: (n,) score of each mention's top candidate; -inf or NaN if the system gives no
-            answer.
+        score: (n,) score of each mention's top candidate; -inf or NaN if there is no answer.
         correct: (n,) whether it is the gold concept.
         precision: the precision.
         documents: documents of the mentions.

@@ -98,8 +98,7 @@ FIGURES = [
         "accepted",
         in_slices=True,
     ),
-    # End to end, with abstention: precision over the answers given, recall over the mentions that
-    # have one.
+    # End to end, with abstention: precision over answers given, recall over mentions that have one.
     Figure(
         "correct_answers_f1",
         "F1 of correct answers",
@@ -108,8 +107,7 @@ FIGURES = [
         sums_to_f1,
         margin=1.0,
     ),
-    # A mention whose gold concept the dictionary lacks has no correct answer; the service should
-    # abstain.
+    # Where the dictionary lacks the gold concept, no answer is correct; the service should abstain.
     Figure(
         "abstaining_recall",
         "abstentions",

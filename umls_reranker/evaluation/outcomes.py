@@ -67,8 +67,7 @@ class Outcomes:
         margin: (n,) score minus the highest score of any other concept.
         tier: (n,) tier of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is accepted.
-        decided_by: (n,) index of the model that decided (`Decisions.models`); 0 is that of all
-            inputs.
+        decided_by: (n,) index of the model that decided (`Decisions.models`); 0: of all inputs.
     """
 
     document: np.ndarray

@@ -22,8 +22,7 @@ from .outcomes import Outcomes
 from .render import interval
 
 MODEL = "reranker"
-# If telling two systems apart takes more than this many times the available mentions, they are
-# about equal.
+# Two systems are about equal if telling them apart takes over this many times the mentions.
 MOST_TIMES_MENTIONS = 20
 
 

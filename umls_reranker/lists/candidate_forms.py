@@ -39,8 +39,7 @@ def flat_candidates(
             return list_offsets(candidates.value_lengths().to_numpy()), candidates.flatten()
         candidates = candidates.to_pylist()
     for row, items in enumerate(candidates):
-        # A string, a mapping or a data frame would be read as a list of its letters, keys or
-        # columns.
+        # A string, mapping or data frame would be read as a list of its letters, keys or columns.
         is_other = isinstance(items, str | bytes | Mapping) or hasattr(items, "columns")
         if is_other or not isinstance(items, Collection):
             reason = f"are a {type(items).__name__}, not a list of names, mappings or objects"

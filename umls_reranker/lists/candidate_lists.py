@@ -45,8 +45,7 @@ class Annotations:
 
     Attributes:
         cuis: (n,) the gold concept; several ids are joined by "|", and "" is none.
-        alternatives: (n,) tuples of the ids of which any is correct as an answer: one, several, or
-            none.
+        alternatives: (n,) tuples of the ids of which any is a correct answer: one, several or none.
         composite: (n,) bool, whether the mention names several concepts, and its alternatives are
             their ids.
         documents: (n,) the document of the mention; of nearly equal ones, the first.
@@ -137,8 +136,7 @@ class CandidateLists:
         Args:
             hierarchy: the types that the model knows.
             columns: the mentions.
-            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None reads
-                all.
+            scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None: all.
 
         Raises:
             InvalidRow: a value is of the wrong type, or a mention or a name is blank; names its

@@ -55,8 +55,7 @@ class MentionColumns:
         types: types of n mentions, each an id or name or several; None: no mention has one.
         lefts: n texts before the mentions; None: there is none.
         rights: n texts after the mentions; None: there is none.
-        index_keys: for n mentions the key of the index that retrieved their candidates; None:
-            unknown.
+        index_keys: for n mentions the key of the index that gave their candidates; None: unknown.
     """
 
     mentions: Sequence[str]

@@ -71,8 +71,7 @@ class Dictionary:
         Args:
             umls_dir: folder META of a release; files may be ``.gz``. Join files that are in several
                 parts with ``cat``.
-            cuis: read only these concepts; None reads all, which takes gigabytes for a full
-                release.
+            cuis: read only these concepts; None: all, which takes gigabytes for a full release.
             languages: LAT values of the names; empty keeps all.
 
         Raises:

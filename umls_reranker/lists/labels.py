@@ -155,8 +155,8 @@ def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
             more = _and_more(values.count(None) - 1)
             raise UserError(
                 f"{positions[row]}: {missing} is missing or no id{more}; give doc_id and "
-                f"{gold_key}: an id, {CUI_LESS} for no concept, a list of alternative ids, or a "
-                f"list of lists for several concepts{keys_found(rows.mappings()[row])}"
+                f"{gold_key}: an id, {CUI_LESS} for no concept, a list of alternative ids, "
+                f"or a list of lists for several concepts{keys_found(rows.mappings()[row])}"
             )
     lists = _with_ids(lists, rows)
     # Of each mention, the ids of which any is correct.

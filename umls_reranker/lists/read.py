@@ -1,9 +1,12 @@
 """Rows of mentions with candidates from a file, a folder or stdin: JSON, CSV, TSV, Parquet, Arrow.
 
-A row is ``{"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui", "candidates":
-[{"cui", "name", "NAME_score", ...}]}``; only ``entity`` and ``candidates`` are needed to rank. CSV
-and TSV have one row per candidate: successive rows with the same ``mention_id`` and ``doc_id`` are
-one mention. Rows of a mention that are not successive are refused.
+A row, of which only ``entity`` and ``candidates`` are needed to rank:
+
+    {"doc_id", "mention_id", "entity", "entity_type", "left", "right", "cui",
+     "candidates": [{"cui", "name", "NAME_score", ...}]}
+
+CSV and TSV have one row per candidate: successive rows with the same ``mention_id`` and ``doc_id``
+are one mention. Rows of a mention that are not successive are refused.
 """
 
 from __future__ import annotations

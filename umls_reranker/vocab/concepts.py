@@ -147,8 +147,7 @@ HIERARCHY_FILE = "semantic_types.json"
 class StringRows:
     """The rows that have a string, found by its 64-bit hash.
 
-    Strings are not compared: among ten million, one in 10^12 look-ups of an unknown string gives a
-    row.
+    Strings are not compared: among ten million, one look-up of an unknown string in 10^12 hits.
 
     Args:
         table: columns ``blake2b`` (uint64, ascending) and ``row`` (int32, ascending where hashes

@@ -227,8 +227,8 @@ def read_names(
     report["names_kept"] = len(names)
     if not len(names) and wanted is None:
         raise UserError(
-            f"{path}: none of {report['names_read']:,} names passes the filters {filters}, which "
-            f"leave out {report['dropped']}; change languages or sources"
+            f"{path}: none of {report['names_read']:,} names passes the filters {filters}, "
+            f"which leave out {report['dropped']}; change languages or sources"
         )
     ids = names[0].unique()
     ids = ids.take(pc.sort_indices(ids))
