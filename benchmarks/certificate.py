@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""How often the certificate of the high tier breaks its guarantee, and what share of the mentions
-it certifies.
+"""How often the certificate of the high tier breaks its guarantee, and what share it certifies.
 
     python benchmarks/certificate.py --draws 5000
     python benchmarks/certificate.py --choices 200
@@ -42,8 +41,7 @@ HARMLESS_PRECISION = 0.99
 
 
 class Documents(NamedTuple):
-    """Draws of documents, (draws, documents) each, with the size of the largest ones that there
-    are, if that is known.
+    """Draws of documents, (draws, documents), and the size of the largest that exist, if known.
 
     A guarantee is not about documents larger than any seen: draws that saw none of the largest
     cannot break it.
@@ -63,9 +61,7 @@ def equal(draws: int, rng: np.random.Generator, *, documents: int, mentions: int
 
 
 def abstracts(draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Normal sizes, of which a share is accepted: 181 abstracts of 46 mentions, of which 30 %
-    are.
-    """
+    """Normal sizes, of which a share is accepted: 181 abstracts of 46 mentions, accepted 30 %."""
     size = np.maximum(rng.normal(46, 18, (draws, 181)).round(), 1).astype(int)
     return np.maximum(rng.binomial(size, 0.3), 1)
 
@@ -90,8 +86,9 @@ def correlated(
 def wholly_incorrect(
     draws: int, rng: np.random.Generator, precision: float, *, sizes: Sizes, share: float
 ) -> Documents:
-    """This share of documents wholly incorrect, the others' errors independent and as frequent as
-    the precision allows.
+    """This share of documents wholly incorrect, other errors as frequent as the precision allows.
+
+    They are independent.
     """
     size = sizes(draws, rng)
     incorrect = min(share, 1 - precision)
@@ -109,9 +106,7 @@ def mixed(
     times: int,
     incorrect: float,
 ) -> Documents:
-    """Documents of 10 mentions and a share so many times as large, of which a part is incorrect as
-    a whole.
-    """
+    """Documents of 10 mentions and a share `times` as large, a part of these wholly incorrect."""
     is_large = rng.random((draws, documents)) < share
     size = np.where(is_large, 10 * times, 10)
     chance = incorrect * (1 - precision) / (1 - TRUE_PRECISION)
@@ -122,8 +117,9 @@ def mixed(
 def largest_incorrect(
     draws: int, rng: np.random.Generator, precision: float, *, share: float, chance: float
 ) -> Documents:
-    """The largest share of all abstracts incorrect as a whole with a chance; the others as the
-    precision allows.
+    """The largest share of abstracts, each wholly incorrect with a chance.
+
+    The others' errors are as frequent as the precision allows.
     """
     size = abstracts(draws, rng)
     is_large = size > np.quantile(size, 1 - share)
@@ -197,9 +193,10 @@ REGIMES: dict[str, Regime] = {
 
 
 class RegimeShares(NamedTuple):
-    """Shares of draws of a regime: certified although they must not be, by document and by mention;
-    large enough to be certified; and certified where `HARMLESS_PRECISION` of the answers are
-    correct.
+    """Shares of draws of a regime.
+
+    Certified although they must not be, by document and by mention; large enough to be certified;
+    and certified where `HARMLESS_PRECISION` of the answers are correct.
     """
 
     broken: float
@@ -245,8 +242,9 @@ def _test(sizes: tuple[int, ...]) -> PrecisionTest:
 def drawn_lists(
     documents: int, logit_weight: float, rng: np.random.Generator, mentions: int = 6, size: int = 4
 ) -> tuple[AnnotatedLists, np.ndarray]:
-    """Lists with a retriever's score, and logits of a cross-encoder that matter by a weight; golds
-    are drawn by both.
+    """Lists with a retriever's score, and logits of a cross-encoder, which matter by a weight.
+
+    Golds are drawn by both.
 
     In one of sixty documents the golds are drawn by neither.
     """

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Compare what the package gives with recorded numbers: tokens, answers, certificates, whole runs,
-time and memory.
+"""Compare the package with recorded numbers: tokens, answers, certificates, runs, time, memory.
 
     python benchmarks/golden.py --fast         # minutes: tokens, logits, answers, certificates
     python benchmarks/golden.py                # hours: also whole runs, and 17 million rows
@@ -46,9 +45,7 @@ REGIMES = {
 
 
 class Figure(NamedTuple):
-    """A measured value: a number, numbers, or texts; and how far numbers, or how many texts, may be
-    off.
-    """
+    """A measured value: a number, numbers or texts; and how far, or how many texts, may be off."""
 
     name: str
     value: Any
@@ -112,9 +109,7 @@ class Golden:
 
 
 def internals(*names: str) -> list[Any]:
-    """Classes and functions of the package that nobody else imports, in whatever module they
-    are.
-    """
+    """Classes and functions of the package that nobody else imports, whatever their module."""
     import umls_reranker
 
     everything = pkgutil.walk_packages(umls_reranker.__path__, "umls_reranker.")
@@ -182,9 +177,7 @@ def built_in(golden: Golden) -> Figures:
 
 
 def calibrate(golden: Golden) -> Figures:
-    """Points of acc@1 over the order of the lists, for mentions of documents that no model has
-    seen.
-    """
+    """Points of acc@1 over the order of the lists, for mentions of unseen documents."""
     files = [
         golden.file(f"medmentions_st21pv/corpus_pubtator_pmids_{name}.txt")
         for name in ("trng", "dev")
@@ -305,9 +298,7 @@ def release(golden: Golden) -> Figures:
 
 
 def speed(golden: Golden) -> Figures:
-    """Lists of ten: one by `built-in`, all against `CrossEncoder.rank`, and the service under eight
-    clients.
-    """
+    """Lists of ten: one by `built-in`, all against `CrossEncoder.rank`; service for 8 clients."""
     from umls_reranker import UMLSReranker
 
     rows = golden.rows()
@@ -377,8 +368,8 @@ def compare(
                     for x in (known["value"], value)
                 ]
                 print(
-                    f"| {name} | {' | '.join(values)} | {apart:.2g} | {tolerance:.2g} | {verdict} "
-                    "|",
+                    f"| {name} | {' | '.join(values)} | {apart:.2g} | "
+                    f"{tolerance:.2g} | {verdict} |",
                     flush=True,
                 )
                 is_good &= verdict != "**out**"

@@ -1,6 +1,4 @@
-"""What a command and all processes that came from it took: time, CPU time, peak anonymous
-memory.
-"""
+"""What a command and all processes it started took: time, CPU time, peak anonymous memory."""
 
 import json
 import os
@@ -21,9 +19,7 @@ SECONDS_BETWEEN_SAMPLES = 0.5
 
 
 class Taken(NamedTuple):
-    """Seconds, CPU seconds, and bytes of anonymous memory of all processes together at their
-    highest.
-    """
+    """Seconds, CPU seconds, and peak bytes of anonymous memory of all processes together."""
 
     seconds: float
     cpu: float
@@ -31,9 +27,7 @@ class Taken(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A moment: seconds, CPU seconds so far, bytes of anonymous memory, and the stages that a run
-    has finished.
-    """
+    """A moment: seconds, CPU seconds so far, anonymous bytes, and a run's finished stages."""
 
     seconds: float
     cpu: float
@@ -115,8 +109,7 @@ def finished_stages(path: Path | None) -> list[str]:
 
 
 def used(pid: int) -> tuple[float, int]:
-    """CPU seconds, and bytes of memory that is not pages of files, of a process and its
-    descendants.
+    """CPU seconds, and bytes of memory not mapped to files, of a process and its descendants.
 
     Memory that they share is shared out.
     """

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Run the recipe of NCBI Disease or BC5CDR on local files, and print its row of the table of
-published systems.
+"""Run the recipe of NCBI Disease or BC5CDR on local files, and print its row of published systems.
 
     python benchmarks/published.py ncbi-disease ../shared/data/medic --dev    # measured on dev
     python benchmarks/published.py ncbi-disease ../shared/data/medic          # measured on test
@@ -57,8 +56,9 @@ def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[
 
 
 def figures(run: Path) -> dict[str, float]:
-    """Figures of the test split of a finished run; a composite mention counts once, correct if all
-    its concepts are.
+    """Figures of a finished run's test split.
+
+    A composite mention counts once, as correct if all its concepts are.
 
     Returns:
         Name -> figure: ``acc@1`` as published, where any id of a composite mention is correct;

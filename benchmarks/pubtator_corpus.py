@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Write a synthetic corpus in the format of full MedMentions that annotates the concepts of a
-synthetic release.
+"""Write a synthetic corpus in the format of full MedMentions, of a synthetic release's concepts.
 
     python benchmarks/rrf_release.py META --rows 17000000 --relations 9
     python benchmarks/pubtator_corpus.py META CORPUS --documents 4392 --mentions 352496
@@ -139,9 +138,7 @@ class Writer:
 
     @staticmethod
     def changed(name: str, change: float) -> str:
-        """A name as a text has it: most often in lower case, sometimes a plural or a
-        misspelling.
-        """
+        """A name as a text has it: mostly in lower case, sometimes a plural or a misspelling."""
         name = name.split(" (")[0].split(", NOS")[0].replace(" [Ambiguous]", "")
         if change < 0.5 or name.isupper():
             return name if change < 0.2 or name.isupper() else name.lower()

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Rehearse the reference training from end to end on synthetic data: every stage to a published and
-served model.
+"""Rehearse the reference training on synthetic data, up to a published and served model.
 
     python benchmarks/rehearsal.py WORK                      # the size of UMLS and MedMentions
     python benchmarks/rehearsal.py small --scale 0.01
@@ -63,9 +62,7 @@ TAG = "v1.0.0"
 
 
 def word_pieces() -> list[str]:
-    """A vocabulary of the elements that the synthetic names consist of, and of letter trigrams:
-    30,522 as BERT's.
-    """
+    """A vocabulary of the synthetic names' elements and of letter trigrams: 30,522 as BERT's."""
     pieces = sorted(
         {word for text in rrf_release.ELEMENTS for word in re.findall(r"[a-z]+", text.lower())}
     )
@@ -79,9 +76,7 @@ def word_pieces() -> list[str]:
 
 
 def write_models(folder: Path, dimension: int) -> None:
-    """Stand-ins of the bi-encoder (word pieces, averaged) and of the cross-encoder, as ordinary
-    model folders.
-    """
+    """Stand-ins for bi-encoder (averaged word pieces) and cross-encoder, as ordinary folders."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
@@ -244,9 +239,7 @@ class Rehearsal:
         return done
 
     def link(self, port: int) -> None:
-        """Wait for the service, link names of the release by ten, and see that each has an
-        answer.
-        """
+        """Wait for the service, link names of the release by ten, and see that all have answers."""
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/health", tries=1_200)
         with (self.work / "META" / "MRCONSO.RRF").open(encoding="utf-8") as lines:

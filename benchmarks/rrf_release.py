@@ -4,11 +4,9 @@
     python benchmarks/rrf_release.py OUT --rows 17000000
 
 Writes MRCONSO, MRSTY and MRCUI (and MRREL with --relations 9) with the columns and the proportions
-of a licensed
-release: 5 names a concept, two thirds English, one name in eight suppressible, 1.2 types a concept,
-    127 types, and a
-retired CUI for one concept in 25. The same arguments give the same bytes. Names are composed from
-word elements; no name is taken from a vocabulary.
+of a licensed release: 5 names a concept, two thirds English, one name in eight suppressible, 1.2
+types a concept, 127 types, and a retired CUI for one concept in 25. The same arguments give the
+same bytes. Names are composed from word elements; no name is taken from a vocabulary.
 """
 
 import argparse
@@ -33,39 +31,31 @@ def parted(text: str) -> list[str]:
 
 MODIFIERS = parted(
     "acute|chronic|severe|mild|primary|secondary|congenital|hereditary|idiopathic|benign|malignant|"
-    "recurrent|"
-    "bilateral|diffuse|focal|early-onset|juvenile|familial|atypical|post-traumatic|drug-induced|"
-    "X-linked|"
-    "autosomal dominant|non-specific|refractory|latent"
+    "recurrent|bilateral|diffuse|focal|early-onset|juvenile|familial|atypical|post-traumatic|"
+    "drug-induced|X-linked|autosomal dominant|non-specific|refractory|latent"
 )
 SITES = parted(
-    "left ventricle|right kidney|liver|upper lobe of lung|frontal cortex|lumbar spine|skin|retina|"
-    "thyroid gland|"
-    "small intestine|bone marrow|aortic valve|cervix|pancreas|spleen|tongue|knee|femoral artery|"
-    "optic nerve|"
-    "hard palate|left index finger|mitral valve|gallbladder|adrenal cortex"
+    "left ventricle|right kidney|liver|upper lobe of lung|frontal cortex|lumbar spine|skin|"
+    "retina|thyroid gland|small intestine|bone marrow|aortic valve|cervix|pancreas|spleen|"
+    "tongue|knee|femoral artery|optic nerve|hard palate|left index finger|mitral valve|"
+    "gallbladder|adrenal cortex"
 )
 ROOTS = parted(
     "cardi|nephr|hepat|neur|gastr|oste|arthr|dermat|encephal|my|pneum|hemat|angi|lymph|aden|chondr|"
-    "cyst|enter|fibr|"
-    "gli|kerat|mening|pancreat|splen|thyr|vascul|bronch|col|derm|esophag|laryng|mast|ophthalm|"
-    "phleb|rhin|spondyl|"
-    "tendin|trache"
+    "cyst|enter|fibr|gli|kerat|mening|pancreat|splen|thyr|vascul|bronch|col|derm|esophag|laryng|"
+    "mast|ophthalm|phleb|rhin|spondyl|tendin|trache"
 )
 PREFIXES = parted(
     "|peri|hyper|hypo|endo|poly|pan|micro|macro|para|sub|pseudo|neo|dys|auto|immuno|lipo|myelo|"
-    "cyto|histo|toxo|"
-    "retino|uro|thrombo|sclero|pyo|oligo|xantho"
+    "cyto|histo|toxo|retino|uro|thrombo|sclero|pyo|oligo|xantho"
 )
 SUFFIXES = parted(
     "itis|opathy|oma|osis|algia|ectomy|oplasty|oscopy|emia|uria|odynia|ostomy|ogram|azole|amide|"
-    "ofloxacin|idine|"
-    "ostatin|otropin|ase|ogen|oxane|ylate|aldehyde|onium"
+    "ofloxacin|idine|ostatin|otropin|ase|ogen|oxane|ylate|aldehyde|onium"
 )
 ENDINGS = parted(
-    "|||, NOS| (disorder)| syndrome| disease| procedure| 20 MG oral tablet| measurement| "
-    "[Ambiguous]| gene|"
-    " protein, human| (finding)| in remission| without complication"
+    "|||, NOS| (disorder)| syndrome| disease| procedure| 20 MG oral tablet| measurement|"
+    " [Ambiguous]| gene| protein, human| (finding)| in remission| without complication"
 )
 FOREIGN_ENDINGS = parted("a crónica|öse|ite aiguë|ção|病|оз| sin especificación|-Schädigung")
 # LAT -> share of the names
@@ -172,9 +162,7 @@ class Concepts:
         self.code = draws.numbers(10_000, 99_999_999)
 
     def keep_names(self, most: int) -> None:
-        """Drop concepts from the end, and names of the last one left, so that at most `most` names
-        remain.
-        """
+        """Drop concepts from the end, and names of the last one left, down to `most` names."""
         ends = np.cumsum(self.counts)
         size = min(int(np.searchsorted(ends, most)) + 1, len(ends))
         self.counts = self.counts[:size].copy()
@@ -182,9 +170,7 @@ class Concepts:
         self.cuis = self.cuis[:size]
 
     def names(self, concept: np.ndarray, forms: np.ndarray, seed: int) -> pa.Array:
-        """A name for each entry of `concept`; a concept may get a spelling twice, and two concepts
-        may share one.
-        """
+        """A name for each entry of `concept`; spellings may repeat within and across concepts."""
         by_form = [np.flatnonzero(forms == form) for form in range(FOREIGN_FORM + 1)]
         pieces = []
         for form, entries in enumerate(by_form):
@@ -226,9 +212,7 @@ def composed(
 
 
 def mrconso(concepts: Concepts, first_atom: int, seed: int) -> bytes:
-    """MRCONSO rows of a chunk; the first row of a concept is its preferred name, nearly always
-    English.
-    """
+    """MRCONSO rows of a chunk; a concept's first row is its preferred name, mostly English."""
     concept = np.repeat(np.arange(len(concepts.counts)), concepts.counts)
     draws = Draws(len(concept), seed, 1, first_atom)
     leads = np.diff(concept, prepend=-1) > 0

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Write the candidates of the lists in examples/ again, as a plain BM25 search over open names
-finds them.
+"""Write the candidates in examples/ again, as a plain BM25 search over open names finds them.
 
     python benchmarks/sample_lists.py examples/my_lists.jsonl
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Measure scoring: pairs and whole lists against sentence_transformers.CrossEncoder, and the
-service under load.
+"""Measure scoring against sentence_transformers.CrossEncoder, and the service under load.
 
     python benchmarks/scoring.py MODEL LISTS.jsonl
     python benchmarks/scoring.py MODEL LISTS.jsonl --only lists
@@ -54,9 +53,7 @@ def main() -> None:
 
 
 def pairs(options: argparse.Namespace, rows: list[Row]) -> None:
-    """Pairs a second against `predict`, as it is called and at its best, and how far the logits are
-    apart.
-    """
+    """Pairs a second against `predict`, as called and at its best, and how far logits differ."""
     import torch
 
     texts = list(
@@ -92,17 +89,15 @@ def lists(options: argparse.Namespace, rows: list[Row]) -> None:
     same = sum(one[0].name == other[0].name for one, other in both)
     scored = np.mean([ranked.logit is not None for ranks in retained for ranked in ranks])
     print(
-        f"\nScored: {scored:.1%}; the top candidate is the same for {same} of {len(rows)} "
-        "mentions.\n"
+        f"\nScored: {scored:.1%}; the top candidate is the same for {same} "
+        f"of {len(rows)} mentions.\n"
     )
 
 
 def list_seconds(
     model: Path, rows: list[Row], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of all lists in float32 by `CrossEncoder.rank`, `rerank` and `rerank_batch`, and what
-    they gave.
-    """
+    """Seconds of all lists in float32 by `CrossEncoder.rank`, `rerank`, `rerank_batch`; results."""
     ours = our_reranker(model, "float32")
     theirs = their_encoder(model, "float32")
     columns = [[row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type")]
@@ -185,9 +180,7 @@ def wait_for(address: str, tries: int = 240) -> None:
 def interleaved(
     runs: Mapping[str, Callable[[], Any]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of every run, one of each in turn, after one that is not counted; and what that one
-    gave.
-    """
+    """Seconds of every run, one of each in turn, after a warm-up; and the warm-up's result."""
     results = {name: run() for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
@@ -214,9 +207,7 @@ def print_table(seconds: Mapping[str, list[float]], count: int, unit: str, refer
 
 
 def random_cross_encoder(folder: Path) -> Path:
-    """MiniLM with a head of fixed random weights, as an ordinary folder of a sequence
-    classifier.
-    """
+    """MiniLM with a head of fixed random weights, as a folder of a sequence classifier."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Make the model in the package, and the lists it is fitted on: training documents of MedMentions,
-and open names.
+"""Make the model in the package, and its lists: MedMentions training documents, open names.
 
     python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
 
@@ -54,9 +53,7 @@ def main() -> None:
 
 
 def fit_model(data: Path, lists: Path, folder: Path) -> None:
-    """Calibrate the lists alone, as ``umls-reranker calibrate --lists`` does, with names of the
-    vocabularies.
-    """
+    """Calibrate lists alone, as ``umls-reranker calibrate --lists``, with vocabularies' names."""
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated
@@ -78,9 +75,7 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
 
 
 def write_lists(data: Path, cache: Path, path: Path) -> None:
-    """Write lists of MiniLM's nearest preferred names for some mentions of each training
-    document.
-    """
+    """Write lists of MiniLM's nearest preferred names for some mentions of each document."""
     import numpy as np
 
     from umls_reranker.corpora.corpus import read_pmids

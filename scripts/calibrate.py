@@ -5,10 +5,8 @@
     calibrate my_model --lists my_lists.parquet --add corrections.jsonl --output my_model_2
 
 The first form calibrates a run's checkpoint on the lists of its calibration split, and writes
-model/ into the run
-folder: weights, tokenizer, reranker.json, calibrator.json with the feature weights, string counts
-    of the training
-split, thresholds.json and recipe.yaml.
+model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
+weights, string counts of the training split, thresholds.json and recipe.yaml.
 
 The other forms need no run. The lists are a few hundred mentions from your own pipeline, in the
 format of umls-reranker rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold
@@ -31,13 +29,13 @@ from umls_reranker.training.arguments import RunArguments
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
 ADD_HELP = (
-    "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row of "
-    "LISTS replaces it; "
-    'rows with "is_random_sample": false count for weights and thresholds, but not for certificates'
+    "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row "
+    'of LISTS replaces it; rows with "is_random_sample": false count for weights and thresholds, '
+    "but not for certificates"
 )
 MODEL_HELP = (
-    "folder or Hub id of a reranker or a sequence classifier with one logit; without it, only the "
-    "lists count"
+    "folder or Hub id of a reranker or a sequence classifier with one logit; "
+    "without it, only the lists count"
 )
 
 

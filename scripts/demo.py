@@ -3,8 +3,8 @@
     umls-reranker demo my_model
     umls-reranker demo my_model --lists my_lists.jsonl
 
-Needs the extra demo. MODEL is a model folder or a Hub id. The first rows of --lists
-become examples. Nothing is uploaded.
+Needs the extra demo. MODEL is a model folder or a Hub id. The first rows of --lists become
+examples. Nothing is uploaded.
 """
 
 from collections.abc import Sequence

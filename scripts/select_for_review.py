@@ -4,10 +4,9 @@
 
 Reads the output of umls-reranker rerank. Each row says whether it was drawn at random
 (is_random_sample); the others have the smallest margins, each string once. A .csv has one line per
-candidate with rank and probability, for a
-spreadsheet: set gold_cui in the first line of a mention. In JSON Lines, set cui. The result are
-    labelled lists:
-umls-reranker calibrate MODEL --lists my_lists.jsonl --add reviewed.csv --output NEW_MODEL.
+candidate with rank and probability, for a spreadsheet: set gold_cui in the first line of a mention.
+In JSON Lines, set cui. The result are labelled lists: umls-reranker calibrate MODEL --lists
+my_lists.jsonl --add reviewed.csv --output NEW_MODEL.
 """
 
 from pathlib import Path

@@ -25,9 +25,8 @@ class ValidationOptions:
 
     against: str | None = recipe_key(
         None,
-        "previous version to compare with: a run, report or model folder, an outcomes.parquet, or "
-        "a Hub repo as "
-        "NAMESPACE/NAME or NAMESPACE/NAME@REVISION",
+        "previous version to compare with: a run, report or model folder, an outcomes.parquet, "
+        "or a Hub repo as NAMESPACE/NAME or NAMESPACE/NAME@REVISION",
     )
 
 

@@ -99,8 +99,8 @@ def snapshot(
             ) from None
     if not is_plain and not (folder / MANIFEST).is_file():
         raise UserError(
-            f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker "
-            "model"
+            f"{repo_id} has no {MANIFEST} at {revision or 'main'}, "
+            "so it is not a umls_reranker model"
         )
     return folder
 

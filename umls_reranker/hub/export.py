@@ -58,8 +58,7 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
     if info["dtype"] != "float32":
         warnings.warn(
             f"this model was calibrated in {info['dtype']}, whose logits differ from float32 by a "
-            "few hundredths; "
-            "calibrate with scoring_dtype: float32 to certify what ONNX serves",
+            "few hundredths; calibrate with scoring_dtype: float32 to certify what ONNX serves",
             stacklevel=2,
         )
     template = PairTemplate.from_dict(info["template"])
@@ -77,8 +76,7 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         if apart > MOST_APART:
             raise UserError(
                 f"ONNX and PyTorch logits differ by up to {apart:.1e} on {len(logits):,} pairs, "
-                "more than rounding "
-                f"({MOST_APART:.0e}); serve this model with backend torch"
+                f"more than rounding ({MOST_APART:.0e}); serve this model with backend torch"
             )
     return len(logits), apart
 

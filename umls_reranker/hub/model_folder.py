@@ -171,9 +171,8 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
                         f"{path} is a Git LFS pointer, not the file; run `git lfs pull`"
                     )
             raise UserError(
-                f"{path} does not match {MANIFEST}: it was modified or belongs to another "
-                "version; use all files from "
-                f"one revision, or run umls-reranker {_maker(name)} --overwrite"
+                f"{path} does not match {MANIFEST}: it was modified or belongs to another version; "
+                f"use all files from one revision, or run umls-reranker {_maker(name)} --overwrite"
             )
     return info
 
@@ -375,8 +374,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(listed, dict) or info != _sealed(info, listed):
         raise UserError(
             f"{folder / MANIFEST} was modified after it was written, so the model cannot be "
-            "trusted; use all files "
-            "from one revision, or run umls-reranker calibrate --overwrite"
+            "trusted; use all files from one revision, or run umls-reranker calibrate --overwrite"
         )
     return info
 

@@ -152,8 +152,8 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         or re.fullmatch(r"main|[0-9a-f]{5,40}", tag)
     ):
         raise UserError(
-            f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; e.g. "
-            "v1.0.0"
+            f"tag {tag!r} must be letters, digits, dots and dashes, not a branch "
+            "or commit; e.g. v1.0.0"
         )
 
 
@@ -174,8 +174,8 @@ def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str)
     for ref in (*refs.tags, *refs.branches):
         if ref.name == tag:
             raise UserError(
-                f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), which stays; choose a "
-                "new tag"
+                f"{repo_id} already has {tag!r} ({ref.target_commit[:12]}), "
+                "which stays; choose a new tag"
             )
     heads = {ref.name: ref.target_commit for ref in refs.branches}
     return heads.get(branch) or heads.get("main", info.sha)

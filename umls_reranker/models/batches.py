@@ -1,6 +1,4 @@
-"""Batches of token ids: which texts share a forward pass, and the arrays of a batch, packed or
-padded.
-"""
+"""Batches of token ids: which texts share a forward pass, and arrays, packed or padded."""
 
 from __future__ import annotations
 

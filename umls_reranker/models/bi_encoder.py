@@ -99,8 +99,7 @@ class QueryTokenizer:
 
 
 class BiEncoder:
-    """A transformer encoder with pooling, which `from_pretrained` loads; safe to use from several
-    threads.
+    """A transformer encoder with pooling, loaded by `from_pretrained`; thread-safe.
 
     Args:
         body: computes pooled vectors of texts, on its device and in its dtype.
@@ -161,8 +160,8 @@ class BiEncoder:
         longest = min(tokenizer.model_max_length, body.longest)
         if max_length > longest:
             raise UserError(
-                f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; "
-                "lower it"
+                f"encoder_max_length is {max_length} but {model} reads at most "
+                f"{longest} tokens; lower it"
             )
         identity = {
             "model": model,
@@ -227,14 +226,15 @@ class BiEncoder:
                 vectors[start + np.concatenate(batches)] = torch.cat(outputs).cpu().numpy()
         if not np.isfinite(vectors).all():
             raise UserError(
-                "the encoder gave non-finite embeddings; its weights are damaged or overflow "
-                "float16"
+                "the encoder gave non-finite embeddings; its weights are damaged "
+                "or overflow float16"
             )
         return vectors
 
     def _unit_vectors(self, ids: Sequence[list[int]], batch: np.ndarray) -> Tensor:
-        """Vectors of these rows of `ids`, longest first, (b, dimension) float32; asynchronous on a
-        GPU.
+        """Vectors of these rows of `ids`, longest first, (b, dimension) float32.
+
+        Asynchronous on a GPU.
         """
         with torch.inference_mode():
             # The sum over tokens has the direction of the mean.
@@ -269,9 +269,7 @@ class PaddedLayers:
 
 
 def load_encoder_body(folder: str | Path, device: torch.device, dtype: str) -> PreTrainedModel:
-    """Load the encoder of a folder by transformers, without a head; errors are as for
-    `load_weights`.
-    """
+    """Load a folder's encoder by transformers, without a head; errors are as for `load_weights`."""
     # On a CPU, plain attention is faster for texts of about ten tokens (1.3x in bfloat16).
     attention = "eager" if device.type == "cpu" else "sdpa"
     model = load_weights(transformers.AutoModel, folder, dtype=dtype, attn_implementation=attention)
@@ -283,15 +281,13 @@ def require_length(model: str, max_length: int, context_tokens: int, longest: in
     most = max_length + 2 * context_tokens + len(MARKERS)
     if context_tokens and most > longest:
         raise UserError(
-            f"a mention of encoder_max_length {max_length} with {context_tokens} tokens of "
-            "context on each side has "
-            f"up to {most} tokens but {model} reads at most {longest}; lower encoder_max_length"
+            f"a mention of encoder_max_length {max_length} with {context_tokens} tokens "
+            f"of context on each side has up to {most} tokens but {model} reads at most {longest}; "
+            "lower encoder_max_length"
         )
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """Pool token vectors (n, w, h) with a mask (n, w) to the first vector or the sum of all, (n, h)
-    float32.
-    """
+    """Pool token vectors (n, w, h) with a mask (n, w) to the first or the sum, (n, h) float32."""
     hidden = hidden.float()
     return hidden[:, 0] if pooling == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)

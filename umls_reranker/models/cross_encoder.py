@@ -1,6 +1,4 @@
-"""`PairScorer`: scores equal pairs once, in batches by length, and returns results in input
-order.
-"""
+"""`PairScorer`: scores equal pairs once, in batches by length; results are in input order."""
 
 from __future__ import annotations
 
@@ -74,8 +72,8 @@ class PairScorer:
         self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
-                f"token_budget: {token_budget!r} must be an integer of 1 or more; leave it empty "
-                "for the default"
+                f"token_budget: {token_budget!r} must be an integer of 1 or more; "
+                "leave it empty for the default"
             )
 
     @classmethod

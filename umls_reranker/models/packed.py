@@ -1,5 +1,4 @@
-"""BERT without padding: the tokens of a batch are concatenated, and attention runs over texts of
-equal length.
+"""BERT without padding: texts are concatenated, and attention runs over texts of equal length.
 
 It computes `BertModel` (Devlin et al. 2019, arXiv:1810.04805) for cross-encoder and bi-encoder,
 without padding and, if only first tokens are requested, without the other rows of the last layer.
@@ -125,9 +124,7 @@ class PackedLayers:
             return self._through(self.layers, batch)
 
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:
-        """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum of all
-        (``mean``).
-        """
+        """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum (``mean``)."""
         if pooling == "cls":
             return self.first_tokens(batch).float()
         hidden = self.all_tokens(batch)
@@ -218,8 +215,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def load_packed(kind: Any, folder: Path, device: torch.device, dtype: str) -> Any:
-    """Build a network from a folder's configuration and weights without transformers, which is slow
-    to import.
+    """Build a network from a folder's files without transformers, which is slow to import.
 
     Args:
         kind: `PackedLayers`, or a class that holds them and has the same constructor.

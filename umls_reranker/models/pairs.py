@@ -91,9 +91,7 @@ class PairTemplate:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs shown in addition to mention and name: candidate fields, ``context``,
-        ``entity_type``.
-        """
+        """Inputs besides mention and name: candidate fields, ``context``, ``entity_type``."""
         further = (("context", self.context_tokens), ("entity_type", self.mention_types))
         return (*self.candidate_fields, *(name for name, is_shown in further if is_shown))
 
@@ -107,8 +105,9 @@ class PairTemplate:
         preferred_name: str | None = "{preferred_name}",
         definition: str | None = "{definition}",
     ) -> dict[str, str]:
-        """A pair as other libraries' tokenizers read it, ``text`` and ``text_pair``; the defaults
-        are placeholders.
+        """A pair as other tokenizers read it, ``text`` and ``text_pair``.
+
+        The defaults are placeholders.
 
         A pair that is not too long has the ids that `PairEncoder` gives it.
 
@@ -175,8 +174,7 @@ class PairTemplate:
             ) from None
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Make the markers single tokens, and `max_length` the tokenizer's limit, for other users
-        of the model.
+        """Make the markers single tokens, and `max_length` the tokenizer's limit, for other users.
 
         Returns:
             Number of tokens to add to the model's embedding.
@@ -189,8 +187,7 @@ class PairTemplate:
 
 
 class PairEncoder:
-    """Turns mentions and names into ids with a fast tokenizer and a template; safe to use from
-    several threads.
+    """Turns mentions and names into ids with a fast tokenizer and a template; thread-safe.
 
     Args:
         tokenizer: the model's tokenizer of the tokenizers library; it no longer truncates or pads.
@@ -299,9 +296,7 @@ def _bytes(ids: Sequence[int]) -> bytes:
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids before a pair, between its two texts, of the first segment and of the second, and after
-    it.
-    """
+    """Ids before a pair, between its texts (of the first and second segment), and after it."""
     probe = tokenizer.encode("a", add_special_tokens=False).ids
     pair = tokenizer.encode("a", "a")
     ids = pair.ids
@@ -317,9 +312,7 @@ def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int],
 def _longest_first(
     first: np.ndarray, second: np.ndarray, budget: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first``
-    keeps them.
-    """
+    """Tokens kept of two texts under a budget, as the tokenizers library's ``longest_first``."""
     short = np.minimum(np.minimum(first, second), budget // 2)
     long = np.minimum(np.maximum(first, second), budget - short)
     return np.where(first > second, long, short), np.where(first > second, short, long)

@@ -1,5 +1,4 @@
-"""Networks that compute logits of pairs, and how models are loaded: from a local folder, as
-numbers, never as code.
+"""Networks that compute logits of pairs, and how they are loaded: as numbers, never as code.
 
 BERT is computed without padding, any other sequence classifier of transformers with padded batches.
 """
@@ -54,16 +53,14 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
         # transformers would not run it either, but silently load another network.
         if "auto_map" in content:
             raise UserError(
-                f"{path} requires custom code (auto_map), which is never run; use an architecture "
-                "that transformers "
-                "includes"
+                f"{path} requires custom code (auto_map), which is never run; "
+                "use an architecture that transformers includes"
             )
     adapter = Path(folder) / "adapter_config.json"
     if adapter.is_file():
         raise UserError(
-            f"{adapter} belongs to an adapter, and adapters are not loaded; merge it into the "
-            "weights (peft's "
-            "merge_and_unload) and save the merged model"
+            f"{adapter} belongs to an adapter, and adapters are not loaded; "
+            "merge it into the weights (peft's merge_and_unload) and save the merged model"
         )
     try:
         return kind.from_pretrained(
@@ -88,8 +85,8 @@ def loading(model: str) -> Iterator[None]:
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
-            f"{model} cannot be loaded: {reason}; it needs config.json, model.safetensors and "
-            "tokenizer files"
+            f"{model} cannot be loaded: {reason}; it needs config.json, model.safetensors "
+            "and tokenizer files"
         ) from None
 
 
@@ -115,9 +112,8 @@ def load_weights(kind: Any, folder: str | Path, **options: Any) -> Any:
     missing += sorted(key for key in info["unexpected_keys"] if ".layer." in key)
     if missing:
         raise UserError(
-            f"{folder}: config.json and the weights do not match (one of them lacks "
-            f"{missing[0]}); download or write "
-            "the model again"
+            f"{folder}: config.json and the weights do not match (one of them lacks {missing[0]}); "
+            "download or write the model again"
         )
     return model
 
@@ -141,8 +137,7 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
 
 
 class TorchNetwork(ABC):
-    """Maps batches of pairs to logits in PyTorch; safe to call from several threads. See also
-    `OnnxNetwork`.
+    """Maps batches of pairs to logits in PyTorch; thread-safe. See also `OnnxNetwork`.
 
     Args:
         device: where to compute.
@@ -299,7 +294,7 @@ def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:
     ]
     if not heads:
         raise UserError(
-            f"{type(model).__name__} does not end in a linear layer with one output; score it in "
-            "float32"
+            f"{type(model).__name__} does not end in a linear layer with one output; "
+            "score it in float32"
         )
     heads[-1].float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))

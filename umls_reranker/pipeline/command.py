@@ -1,6 +1,4 @@
-"""What all commands share: the command line, one-line errors, exit codes, and where tables are
-printed.
-"""
+"""What all commands share: command line, one-line errors, exit codes, and printing of tables."""
 
 from __future__ import annotations
 
@@ -24,30 +22,22 @@ if TYPE_CHECKING:
 # Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
 LISTS_HELP = (
     "your labelled candidate lists: a file or folder of .jsonl, .parquet or .arrow with one "
-    "mention per row (its "
-    "candidates, top candidate first, its document, and its gold concept even if that is not in "
-    "the list), or of "
-    ".csv or .tsv with one candidate per row (mention_id, doc_id, mention, cui, name, score, "
-    "gold); e.g. "
-    '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": '
-    "0.9}], "
-    '"doc_id": "d1", "cui": "C0009443"}'
+    "mention per row (its candidates, top candidate first, its document, and its gold concept "
+    "even if that is not in the list), or of .csv or .tsv with one candidate per row (mention_id, "
+    'doc_id, mention, cui, name, score, gold); e.g. {"entity": "cold", "candidates": [{"name": '
+    '"Common Cold", "cui": "C0009443", "NAME_score": 0.9}], "doc_id": "d1", "cui": "C0009443"}'
 )
 DICTIONARY_HELP = (
     "folder META of a UMLS release (MRCONSO.RRF, MRSTY.RRF or both), or a file of names: a table "
-    "(.csv, .tsv, .jsonl, "
-    ".parquet) of id, name and optionally preferred and semantic_type, or lines id|id||name|name; "
-    "adds missing fields "
-    "to candidates by their id (key cui): name, preferred_name, semantic_types, and synonym_score "
-    "(similarity of the "
-    "mention to the most similar name of the concept); a model calibrated with synonym_score needs "
-    "it at serving too"
+    "(.csv, .tsv, .jsonl, .parquet) of id, name and optionally preferred and semantic_type, "
+    "or lines id|id||name|name; adds missing fields to candidates by their id (key cui): name, "
+    "preferred_name, semantic_types, and synonym_score (similarity of the mention to the most "
+    "similar name of the concept); a model calibrated with synonym_score needs it at serving too"
 )
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The command line of ``umls-reranker SCRIPT``; options cannot be abbreviated, and errors are
-    one line.
+    """The command line of ``umls-reranker SCRIPT``: no abbreviated options, one-line errors.
 
     Args:
         description: the script's docstring.
@@ -79,9 +69,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def number_in(kind: type, least: float = -math.inf, most: float = math.inf) -> Callable[[str], Any]:
-    """The function that reads a number of a type from a word; ArgumentTypeError: it is none, or out
-    of range.
-    """
+    """A function that reads a number of a type; ArgumentTypeError: it is none, or out of range."""
 
     def read(word: str) -> Any:
         try:
@@ -151,9 +139,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def _share_cores() -> None:
-    """Divide the cores among the processes of a launch; launchers leave each process with one, even
-    a single one.
-    """
+    """Divide the cores among the processes of a launch; launchers leave each process one core."""
     launched = {"LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":
         from ..core.arrays import started_processes, usable_cores

@@ -89,9 +89,7 @@ def make_data_of_corpus(
 def make_data_of_synonyms(
     recipe: Recipe, run: RunFolder, files: Files, stages: Mapping[str, Stage], due: Collection[str]
 ) -> None:
-    """Read concepts, and take synonyms out of them that serve as mentions; arguments as for
-    `make_data`.
-    """
+    """Read concepts, and set synonyms aside as mentions; arguments as for `make_data`."""
     shares = split_shares(recipe.mentions)
     source = read_concepts(recipe.concepts, files)
     concepts = list(iter_concepts(source.concepts))
@@ -103,9 +101,7 @@ def make_data_of_synonyms(
 
 
 def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]) -> None:
-    """Read user-provided candidate lists, their mentions, and the concepts of both; arguments as
-    for `make_data`.
-    """
+    """Read user-provided lists, their mentions and the concepts; arguments as for `make_data`."""
     has_dictionary = recipe.concepts.names_dictionary
     source = ConceptSource(CONCEPT_SCHEMA.empty_table(), TypeHierarchy.built_in(), (), {})
     if has_dictionary:
@@ -120,9 +116,9 @@ def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]
         missing = [field for field in fields if field not in concepts.fields]
         if missing and not has_dictionary:
             raise UserError(
-                f"candidate_fields: no candidate of {path} has a {missing[0]}, and the recipe has "
-                "no dictionary "
-                f"(umls_dir, obo or names); add either of them, or remove {missing[0]}"
+                f"candidate_fields: no candidate of {path} has a {missing[0]}, "
+                "and the recipe has no dictionary (umls_dir, obo or names); "
+                f"add either of them, or remove {missing[0]}"
             )
         joined = concept_table(concepts.joined(iter_concepts(source.concepts)))
         make_concepts(stages["concepts"], source._replace(concepts=joined))

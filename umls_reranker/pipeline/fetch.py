@@ -79,8 +79,8 @@ def fetch(
         path = Path(expanduser(locator))
         if not path.is_file() and not (folder and path.is_dir()):
             raise UserError(
-                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the recipe needs "
-                "a file"
+                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; "
+                "the recipe needs a file"
             )
     if sha256 is not None:
         if path.is_dir():
@@ -105,9 +105,8 @@ def _dataset_folder(locator: str) -> Path:
     folder = Path(snapshot, inner)
     if next(folder.rglob("*.parquet"), None) is None:
         raise UserError(
-            f"{locator} contains no Parquet files, and dataset scripts are never run; use a "
-            "revision that has them, "
-            "such as @refs/convert/parquet"
+            f"{locator} contains no Parquet files, and dataset scripts are never run; "
+            "use a revision that has them, such as @refs/convert/parquet"
         )
     return folder
 
@@ -161,8 +160,8 @@ def _download(
         TimeoutError,
     ) as error:
         raise UserError(
-            f"{printed_url}: {error}; check the address and run again, or give the path of a local "
-            "copy"
+            f"{printed_url}: {error}; check the address and run again, "
+            "or give the path of a local copy"
         ) from None
     return path
 

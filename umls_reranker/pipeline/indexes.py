@@ -129,9 +129,7 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 
 
 def recall_lines(split: str, counts: Mapping[str, Any], count: int) -> Iterator[str]:
-    """How many gold concepts the lists of a split hold, and which retriever finds them at which
-    rank.
-    """
+    """How many gold concepts a split's lists hold, and which retriever finds them at which rank."""
     recall = counts["retrieved"] / max(1, counts["in_dictionary"])
     yield (
         f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary for "

@@ -73,13 +73,13 @@ def monitor(
 def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     """What `monitor` returns, as text."""
     lines = [
-        f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without "
-        "candidates"
+        f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them "
+        "without candidates"
     ]
     if state["fitted_mentions"]:
         lines.append(
-            f"{state['fitted_mentions']:,} more left out: they are of documents that the model was "
-            "fitted on"
+            f"{state['fitted_mentions']:,} more left out: they are of documents "
+            "that the model was fitted on"
         )
     lines += [f"decided by {name}: {count:,}" for name, count in state["models"].items()]
     lines += ["", f"{'metric':<24}{'here':>8}{'expected':>10}{'95 % interval':>20}"]
@@ -94,8 +94,8 @@ def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     lines += ["", f"drift: stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}; {moved}"]
     if state["alarm"]:
         lines.append(
-            "ALARM: scores or inputs have moved; check candidates, texts and inputs, or calibrate "
-            "again"
+            "ALARM: scores or inputs have moved; check candidates, texts and inputs, "
+            "or calibrate again"
         )
     return "\n".join(lines)
 

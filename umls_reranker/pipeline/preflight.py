@@ -1,5 +1,4 @@
-"""What `umls-reranker run` checks before its first stage, under its launcher, and what it will
-need.
+"""What `umls-reranker run` checks before its first stage, and an estimate of what it needs.
 
 python -m umls_reranker.pipeline.preflight RECIPE [--KEY VALUE ...]
 """
@@ -49,9 +48,7 @@ class Faults(list[str]):
     """Messages about what stages would refuse."""
 
     def result(self, default: Result, compute: Callable[..., Result], *arguments: Any) -> Result:
-        """What `compute` returns; where it refuses the arguments, the message is added and
-        `default` returned.
-        """
+        """What `compute` returns, or `default` if it refuses; the message is then added."""
         try:
             return compute(*arguments)
         except UserError as error:
@@ -60,8 +57,7 @@ class Faults(list[str]):
 
 
 def preflight(recipe: Recipe) -> str:
-    """Check what stages would refuse only after hours; of models that are not cached, download the
-    configuration.
+    """Check what stages would refuse only after hours; download missing model configurations.
 
     Returns:
         What the run will need, in one line; at most, if the dictionary is filtered.
@@ -96,8 +92,7 @@ def preflight(recipe: Recipe) -> str:
     memory = max(needs.get("index", 0), needs["pairs"] * processes)
     return (
         f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
-        "free, "
-        f"memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
+        f"free, memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
     )
 
 
@@ -172,8 +167,8 @@ def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:
     filters = [concepts.concept_types, concepts.semantic_groups, concepts.sources]
     if (needs["checkpoints"] if any([*filters, concepts.identifiers]) else needed) > free + held:
         raise UserError(
-            f"output_dir: {recipe.run.output_dir} has {_gb(free)} free, and the run needs "
-            f"{_gb(needed)}"
+            f"output_dir: {recipe.run.output_dir} has {_gb(free)} free, "
+            f"and the run needs {_gb(needed)}"
         )
     return free
 
@@ -201,9 +196,7 @@ def model_config(
 
 
 def main() -> None:
-    """Check the recipe of the command line in the first process of a launch; each other one has
-    found its device.
-    """
+    """Check the recipe in the first process of a launch; the others have found their devices."""
     recipe = parse_recipe(__doc__ or "", (RunArguments,))
     if sharing_processes(recipe.run.device).is_main_process:
         print(preflight(recipe), file=sys.stderr)

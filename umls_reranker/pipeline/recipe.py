@@ -1,5 +1,6 @@
-"""Recipes: one flat YAML file is one run. The command line overrides it, and unknown keys are
-refused by name.
+"""Recipes: one flat YAML file is one run.
+
+The command line overrides it, and unknown keys are refused by name.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ class Recipe:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Recipe:
-        """Build the sections from flat, typed values; missing keys get defaults, and other keys are
-        training's.
+        """Build the sections from flat, typed values; missing keys get defaults.
+
+        Keys of no other section are training's.
         """
         training = {name: value for name, value in values.items() if name not in KEYS}
         sections = {
@@ -126,9 +128,7 @@ class Key:
         return word
 
     def read_yaml(self, value: Any) -> Any:
-        """Read a value of a recipe, in which scalars are text; ArgumentTypeError says what is
-        wrong.
-        """
+        """Read a recipe's value, whose scalars are text; ArgumentTypeError says what is wrong."""
         if isinstance(value, dict) or (isinstance(value, list) and not self.is_list):
             raise argparse.ArgumentTypeError(f"takes a single value, not {value}")
         if self.is_list:
@@ -332,9 +332,7 @@ def parse_recipe(
 
 
 def recipe_first(argv: Iterable[str]) -> list[str]:
-    """The command line with ``--config RECIPE``, as other trainers have it, as its first
-    argument.
-    """
+    """The command line with ``--config RECIPE``, which other trainers have, as first argument."""
     words = [
         part
         for word in argv
@@ -409,9 +407,7 @@ def load_served(model: str) -> Recipe:
 
 
 def load_recipe(path: str | Path, or_model: str | None = None) -> Recipe:
-    """Read a recipe from YAML, with defaults for missing keys; arguments and errors as for
-    `parse_recipe`.
-    """
+    """Read a recipe from YAML, with defaults for missing keys; otherwise as `parse_recipe`."""
     return parse_recipe("", (), [str(path)], or_model=or_model)
 
 
@@ -448,9 +444,7 @@ def is_on_lists() -> bool:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a recipe, with every value as it is written (2e-5, no), so that the field
-    decides its type.
-    """
+    """The content of a recipe as it is written (2e-5, no), so that the field decides the type."""
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, Loader=yaml.BaseLoader) or {}

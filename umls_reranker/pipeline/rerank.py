@@ -1,6 +1,4 @@
-"""Ranking a file of any size, by the options of the command line and the recipe that names a
-model.
-"""
+"""Ranking a file of any size, by the command line and the recipe that names a model."""
 
 from __future__ import annotations
 
@@ -40,8 +38,8 @@ def rerank_file(options: argparse.Namespace) -> int:
     if not processes.is_main_process:
         return 0
     print(
-        f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, written to "
-        f"{options.output}"
+        f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, "
+        f"written to {options.output}"
     )
     if not counts["ranked"] + counts["error"]:
         print(f"{options.input} holds no mentions")
@@ -51,8 +49,8 @@ def rerank_file(options: argparse.Namespace) -> int:
         print(summary_of(counts))
     if counts["candidates"] and not counts["known"] and len(reranker.calibration.counts):
         print(
-            "caution: the model has counted no concept of these candidates; are ids missing, or of "
-            "another kind?"
+            "caution: the model has counted no concept of these candidates; "
+            "are ids missing, or of another kind?"
         )
     if model == BUILT_IN:
         print(

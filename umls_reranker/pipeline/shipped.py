@@ -32,8 +32,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_recipe(recipe: str) -> Path:
-    """The file of a recipe, given as a file, a folder that holds ``config.yaml``, or the name of a
-    shipped recipe.
+    """The file of a recipe, given as file, folder with ``config.yaml``, or shipped name.
 
     The working folder comes before the package.
     """
@@ -44,8 +43,9 @@ def find_recipe(recipe: str) -> Path:
 
 
 def is_recipe(name: str) -> bool:
-    """Whether what may also be a model is a recipe: a YAML file, a folder with ``config.yaml``, or
-    a shipped name.
+    """Whether a name is a recipe's, not a model's.
+
+    A recipe is a YAML file, a folder with ``config.yaml``, or a shipped name.
     """
     path = find_recipe(name)
     return name.endswith((".yaml", ".yml")) or (path.suffix == ".yaml" and path.is_file())
@@ -71,9 +71,7 @@ def first_comment(file: Path) -> str:
 
 
 def copy_shipped(name: str | None) -> None:
-    """Copy a recipe or configuration to the working folder; UserError: there is none, or it is
-    there already.
-    """
+    """Copy a recipe or configuration to the working folder; UserError: none, or already there."""
     known = shipped_recipes() | shipped_configs()
     if name not in known:
         what = "name what to copy" if name is None else f"there is no {name} to copy"

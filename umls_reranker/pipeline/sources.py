@@ -184,8 +184,8 @@ def _wanted_types(concepts: ConceptArguments, hierarchy: TypeHierarchy) -> list[
         if known is None:
             names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
             raise UserError(
-                f"{name} in concept_types or semantic_groups is not known; the first are "
-                f"{names[:12]}"
+                f"{name} in concept_types or semantic_groups is not known; "
+                f"the first are {names[:12]}"
             )
         types += hierarchy.descendants(known)
     return types

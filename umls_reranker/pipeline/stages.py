@@ -255,16 +255,14 @@ def planned_stages(
             stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     if not stages:
         raise UserError(
-            f"the recipe has no stage of {command}, because of its candidate_lists; skip this "
-            "command"
+            f"the recipe has no stage of {command}, because of its candidate_lists; "
+            "skip this command"
         )
     return stages
 
 
 def index_key(folder: Path, retrievers: Iterable[str]) -> str:
-    """Identity of the encoder and indexes in a run or index folder, which decide the scores of its
-    retrievers.
-    """
+    """Identity of the encoder and indexes in a folder, which decide its retrievers' scores."""
     keys = {name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)}
     return json_sha256(keys)
 
@@ -339,8 +337,9 @@ class Stage:
         return read_manifest(self.folder)["key"] == self.key
 
     def outdated(self, folder: Path | None = None) -> str:
-        """Names of the values and inputs that differ from those of a folder, or the finished one;
-        empty without it.
+        """Names of values and inputs that differ from those of a folder, or the finished one.
+
+        Empty if there is no folder.
         """
         folder = folder or self.folder
         if not (folder / STAGE_MANIFEST).is_file():
@@ -356,8 +355,7 @@ class Stage:
     def writing(
         self, overwrite: bool = False, *, owner: bool = True
     ) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield a folder to write into and a dict for the summary; on success the folder becomes
-        the output.
+        """Yield a folder to write and a dict for the summary; on success, it becomes the output.
 
         Args:
             overwrite: drop what a killed run left.
@@ -413,9 +411,7 @@ def _plain(value: Any) -> Any:
 
 
 def should_run(stage: Stage, run: RunArguments) -> bool:
-    """Whether the stage must run; prints what happens and why to standard error, once for all
-    processes.
-    """
+    """Whether the stage must run; prints once, to standard error, what happens and why."""
     needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
         print(f"[{stage.name}] {_plan_of(stage, run, needed)}", file=sys.stderr)
@@ -456,8 +452,8 @@ class RunFolder:
         """
         if not (self.path / stage / STAGE_MANIFEST).is_file():
             raise UserError(
-                f"{self.path / stage} does not exist yet; run umls-reranker {made_by} with the "
-                "same recipe first"
+                f"{self.path / stage} does not exist yet; run umls-reranker {made_by} "
+                "with the same recipe first"
             )
         return read_manifest(self.path / stage)["key"]
 

@@ -79,9 +79,7 @@ def checklist_line(run: RunFolder) -> str:
 
 
 def examples(recipe: Recipe, run: RunFolder) -> list[Example]:
-    """Test mentions from the most to the least confident, reranked by the model folder loaded as by
-    a user.
-    """
+    """Test mentions, most confident first, reranked by the model folder loaded as a user would."""
     reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     lists = run.lists("test")
     count = min(EXAMPLES, len(lists))

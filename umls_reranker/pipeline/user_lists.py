@@ -144,8 +144,8 @@ class DocumentSplits:
             split = split if self._rows_have_splits else self._split_of(document)
             if self.split_of_document.setdefault(document, split) != split:
                 raise UserError(
-                    f"{position}: document {document} is in two splits, which must not share "
-                    "documents"
+                    f"{position}: document {document} is in two splits, "
+                    "which must not share documents"
                 )
             splits.append(split or "")
         return np.array(splits)

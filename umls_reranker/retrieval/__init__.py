@@ -1,3 +1,1 @@
-"""Finding candidate concepts for a mention by the similarity of names, and negatives for training
-among them.
-"""
+"""Candidate concepts for a mention, by the similarity of names, and negatives among them."""

@@ -1,6 +1,4 @@
-"""Keys of a recipe that this layer reads: indexes and retrievers, and the pairs mined from their
-lists.
-"""
+"""Recipe keys of this layer: indexes and retrievers, and the pairs mined from their lists."""
 
 from __future__ import annotations
 
@@ -33,9 +31,9 @@ class IndexArguments:
     encoder_dtype: str = recipe_key("auto", "dtype of the bi-encoder", DTYPES)
     index_factory: str = recipe_key(
         "Flat",
-        "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; inexact "
-        "indexes are "
-        "compared with exact search; HNSW builds are reproducible only with OMP_NUM_THREADS=1",
+        "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; "
+        "inexact indexes are compared with exact search; HNSW builds are reproducible only "
+        "with OMP_NUM_THREADS=1",
     )
     index_parameters: str | None = recipe_key(
         None,
@@ -63,8 +61,8 @@ class MiningArguments:
     hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative", least=0)
     max_train_mentions: int | None = recipe_key(
         None,
-        "maximum number of training mentions, sampled with the seed from those whose concept is "
-        "in the dictionary",
+        "maximum number of training mentions, sampled with the seed from those whose concept "
+        "is in the dictionary",
         least=1,
     )
     teacher: list[str] = recipe_key(

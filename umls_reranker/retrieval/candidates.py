@@ -29,8 +29,9 @@ MENTIONS_PER_BATCH = 4_096
 def drawn_rows(
     cuis: Sequence[str], concepts: ConceptTable, most: int | None, seed: int
 ) -> np.ndarray:
-    """Mentions to train on, ascending: those whose gold concept is in the dictionary; at most
-    `most`, at random.
+    """Mentions to train on, ascending: those with a gold concept in the dictionary.
+
+    At most `most`, drawn at random.
     """
     known = np.flatnonzero(concepts.rows(cuis) >= 0)
     return np.sort(np.random.default_rng(seed).permutation(known)[:most])
@@ -90,8 +91,7 @@ def write_lists(
     *,
     is_known: bool = False,
 ) -> dict[str, Any]:
-    """Write the k nearest concepts of every mention, in the order of the mentions, as
-    `labels.list_rows`.
+    """Write the k nearest concepts of every mention, in the mentions' order, as `labels.list_rows`.
 
     A candidate has ``cui``, ``name``, ``retrieval_score``, and for a union the scores of each
     further retriever, such as ``lexical_score``.
@@ -106,10 +106,8 @@ def write_lists(
 
     Returns:
         Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose
-            list has it; and
-        ``recall``: retriever -> rank -> share of the mentions in the dictionary whose gold concept
-            that retriever
-        ranks so high.
+        list has it; and ``recall``: retriever -> rank -> share of the mentions in the dictionary
+        whose gold concept that retriever ranks so high.
 
     Raises:
         UserError: an index was built with another encoder or other concepts.

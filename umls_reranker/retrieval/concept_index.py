@@ -1,6 +1,4 @@
-"""What all indexes of concepts have in common: a description in JSON, and the file of their
-names.
-"""
+"""What all indexes of concepts share: a description in JSON, and the file of their names."""
 
 from __future__ import annotations
 
@@ -90,9 +88,8 @@ class ConceptIndex:
         for key, value in self.description.get("encoder", {}).items():
             if encoder is not None and encoder.identity[key] != value:
                 raise UserError(
-                    f"{self.title} was built with the encoder {key} {value!r}, not "
-                    f"{encoder.identity[key]!r}; run "
-                    "umls-reranker build_index again"
+                    f"{self.title} was built with the encoder {key} {value!r}, "
+                    f"not {encoder.identity[key]!r}; run umls-reranker build_index again"
                 )
         if len(concepts) != self.description["concepts"]:
             raise UserError(
@@ -107,8 +104,7 @@ def write_names(
     forms: Callable[[Sequence[str]], list[str]] | None = None,
     mentions: pa.Table | None = None,
 ) -> pa.Array:
-    """Write concept row and string number of every name, and the name unless forms of them are
-    taken.
+    """Write every name's concept row and string number, and the name unless forms are taken.
 
     Args:
         concepts: the dictionary.
@@ -146,8 +142,9 @@ def write_names(
 
 
 def _with_documents(names: pa.Table, documents: list[str]) -> pa.Table:
-    """The names of a dictionary, and of its last rows, mentions in these documents, each once; by
-    concept.
+    """The names of a dictionary and the mentions in its last rows, each once; by concept.
+
+    `documents` are those of the mentions.
     """
     known = len(names) - len(documents)
     entries = np.stack([names["row"].to_numpy(), names["string"].to_numpy()])

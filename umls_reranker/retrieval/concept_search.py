@@ -1,6 +1,4 @@
-"""Search for concepts: each distinct query once, from the nearest strings to the concepts that they
-name.
-"""
+"""Search for concepts: each distinct query once, from nearest strings to the concepts they name."""
 
 from __future__ import annotations
 
@@ -117,8 +115,7 @@ class NameGrouping:
         block: int,
         documents: Sequence[str] | None = None,
     ) -> Candidates:
-        """The k nearest concepts of n queries, by the nearest name of each; ties by concept row,
-        then name id.
+        """The k nearest concepts of n queries by their nearest names; ties by row, then name id.
 
         More and more strings are searched until k concepts are certain or no strings are left.
 
@@ -161,9 +158,7 @@ class NameGrouping:
         nearest: Candidates,
         hashes: np.ndarray | None,
     ) -> np.ndarray:
-        """Write the concepts of (q, width) nearest strings into `nearest`, and tell the queries
-        that are final.
-        """
+        """Write (q, width) strings' concepts into `nearest`, and return which queries are final."""
         query, rank = np.nonzero(strings >= 0)
         string = strings[query, rank]
         # One entry per name: a string of m concepts appears m times.

@@ -1,5 +1,4 @@
-"""What a deployment opens: the concepts, indexes and encoder of one run, described by an
-`index.json` of their own.
+"""What a deployment opens: one run's concepts, indexes and encoder, described by `index.json`.
 
     index.json      how names were encoded and indexed, and how mentions are read: `IndexSettings`
     concepts/       the dictionary: CUIs, names, semantic types
@@ -8,8 +7,8 @@
     encoder/        the bi-encoder that the run trained or used
 
 A run folder has the same layout, so it works as well. An index folder holds names of the release
-that it was built
-from: keep it where that release's license allows. It is never published with the model.
+that it was built from: keep it where that release's license allows. It is never published with the
+model.
 """
 
 from __future__ import annotations
@@ -47,8 +46,7 @@ TRAINING_FILES = (RELATIONS_FILE, "read_report.json")
 
 @dataclass
 class IndexSettings(IndexArguments):
-    """How the indexes of a folder were made and are searched, and how mentions are read; its
-    `index.json`.
+    """How a folder's indexes were made and are searched, and how mentions are read: `index.json`.
 
     It has the keys of the recipe's section. A trained encoder is called "trained", and its revision
     is the key of its training.
@@ -79,8 +77,8 @@ class IndexSettings(IndexArguments):
         if not path.is_file():
             raise UserError(
                 f"{folder} has no {INDEX_FILE}; give a folder written by umls-reranker "
-                "export_index, or a run "
-                "folder; if an older version wrote it, run umls-reranker build_index again"
+                "export_index, or a run folder; if an older version wrote it, "
+                "run umls-reranker build_index again"
             )
         content = read_json(path)
         require_format(path, content, SCHEMA_VERSION, "build_index")
@@ -105,9 +103,8 @@ class IndexSettings(IndexArguments):
                 )
             if read_json(manifest).get("key") != key:
                 raise UserError(
-                    f"{folder / name} is not what the indexes next to it were built from; run "
-                    "umls-reranker "
-                    "build_index or export_index again"
+                    f"{folder / name} is not what the indexes next to it were built from; "
+                    "run umls-reranker build_index or export_index again"
                 )
 
     def load_encoder(self, folder: Path, device: str) -> BiEncoder:
@@ -183,9 +180,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _copy_encoder(settings: IndexSettings, target: Path) -> str | None:
-    """Copy the bi-encoder into an index folder, and tell its revision: the commit, if it is of the
-    Hub.
-    """
+    """Copy the bi-encoder into an index folder; return its revision: the commit if of the Hub."""
     source = Path(resolve_model(settings.encoder, settings.encoder_revision))
     target.mkdir()
     for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):

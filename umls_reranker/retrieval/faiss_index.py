@@ -1,6 +1,4 @@
-"""FAISS indexes of any factory string: created, filled shard by shard, and compared with exact
-search.
-"""
+"""FAISS indexes of any factory string: creation, filling by shards, recall against exact search."""
 
 from __future__ import annotations
 
@@ -87,8 +85,8 @@ def training_size(index: faiss.Index, names: int) -> int:
         return min(names, TRAINING_SAMPLE)
     least = clusters.cp.min_points_per_centroid
     needed = (
-        f"{clusters.nlist:,} clusters must be trained on {least * clusters.nlist:,} names ({least} "
-        "each)"
+        f"{clusters.nlist:,} clusters must be trained on {least * clusters.nlist:,} "
+        f"names ({least} each)"
     )
     if names < least * clusters.nlist:
         few = names // least
@@ -105,8 +103,9 @@ def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
 
 
 def fill(index: faiss.Index, vectors: NameVectors) -> None:
-    """Train an index if necessary and add all vectors; memory holds the index, the sample and one
-    shard.
+    """Train an index if necessary and add all vectors; memory holds one shard at a time.
+
+    It also holds the index, and the sample while it is trained on.
 
     Raises:
         UserError: training needs more vectors than exist.
@@ -128,8 +127,7 @@ def fill(index: faiss.Index, vectors: NameVectors) -> None:
 
 
 def read_ahead(path: Path) -> None:
-    """Read an index file from start to end, so that it is in memory before its mapped pages are
-    used in any order.
+    """Read an index file from start to end, so that it is in memory before pages are used.
 
     A disk reads single pages a hundred times more slowly: with 8.4 million names (13.8 GB), the
     first queries took 50 ms each, and 5 ms after reading ahead.
@@ -141,9 +139,7 @@ def read_ahead(path: Path) -> None:
 
 
 def _reserve(index: faiss.Index, total: int) -> None:
-    """Reserve memory for all codes: a vector that grows by doubling temporarily needs up to twice
-    as much.
-    """
+    """Reserve memory for all codes; a vector that doubles needs up to twice as much for a time."""
     part = next(
         (getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)),
         index,

@@ -39,8 +39,7 @@ STRINGS_AT_ONCE = 65_536
 
 
 class LexicalIndex(ConceptIndex):
-    """TF-IDF vectors of the character trigrams of the distinct normalized names, searched with
-    inverted lists.
+    """TF-IDF vectors of character trigrams of the distinct normalized names, in inverted lists.
 
     The vectors are also stored, so given names are scored without tokenizing them again. A string
     takes 16 bytes per trigram, about 300 bytes in total.
@@ -100,8 +99,7 @@ class LexicalIndex(ConceptIndex):
     def search(
         self, texts: Sequence[str], k: int, documents: Sequence[str] | None = None
     ) -> Candidates:
-        """The k concepts nearest to each text, by their best-matching name; ties by concept row,
-        then name id.
+        """The k concepts nearest to each text by their best name; ties by row, then name id.
 
         A concept without a common trigram is not found, so the list may be shorter. The name ids
         are those of a `NameIndex` over the same concepts.
@@ -160,9 +158,7 @@ class LexicalIndex(ConceptIndex):
         return csr_array(self._vectorizer.transform(self.forms(texts)))
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by
-        number.
-        """
+        """Scores and numbers of the nearest strings, (q, width), best first, ties by number."""
         n = queries.shape[0]
         scores = np.zeros((n, width), np.float32)
         strings = np.full((n, width), -1, np.int64)

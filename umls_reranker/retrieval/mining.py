@@ -1,5 +1,4 @@
-"""Training pairs from candidate lists: the gold concept of each mention, and nearest, same-type and
-random negatives.
+"""Training pairs from candidate lists: gold concepts; nearest, same-type and random negatives.
 
 Filters of false negatives (`negatives`) work on concepts, not on text, and count what they drop.
 """
@@ -66,8 +65,7 @@ class PairMiner:
     teachers: Sequence[PairScorer] = ()
 
     def mine(self, lists: AnnotatedLists, path: Path) -> dict[str, int]:
-        """Write the pairs of every mention whose gold concept is in the dictionary, or of those
-        drawn.
+        """Write the pairs of all mentions, or those drawn, with a gold concept in the dictionary.
 
         They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in
         `negatives.SOURCES`), one for each mention, in their order. In a row the positive comes

@@ -104,8 +104,7 @@ class NameIndex(ConceptIndex):
 
     @classmethod
     def load(cls, path: Path, search_parameters: str = "") -> NameIndex:
-        """Open an index; it is memory-mapped, and an approximate one is read once from start to
-        end.
+        """Open an index, memory-mapped; an approximate one is first read from start to end.
 
         Args:
             path: the folder.
@@ -212,7 +211,8 @@ class NameIndex(ConceptIndex):
 
 
 class MentionIndex(ConceptIndex):
-    """Vectors of training mentions, with context if the encoder reads it, and their concepts.
+    """Vectors of training mentions (in context if the encoder reads it) and their concepts.
+
     Search is exact.
 
     Attributes:
@@ -251,8 +251,8 @@ class MentionIndex(ConceptIndex):
         gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
         if not (gold >= 0).any():
             raise UserError(
-                "retrievers: no training mention has its concept in the dictionary; remove "
-                "nearest_mentions"
+                "retrievers: no training mention has its concept in the dictionary; "
+                "remove nearest_mentions"
             )
         reads_context = encoder.queries.context_tokens > 0
         query_of, queries = distinct_queries(mentions, reads_context)

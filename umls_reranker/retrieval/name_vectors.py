@@ -25,8 +25,7 @@ SHARD = CHUNK
 
 
 class NameVectors:
-    """A folder with all names, the distinct strings and their vectors, encoded in shards by any
-    number of processes.
+    """A folder with all names, the distinct strings and their vectors, encoded in shards.
 
     A shard is a fixed range of names, and its vectors depend on nothing else. So the result is
     bitwise the same for any number of processes and interruptions. Every index is built from these
@@ -99,8 +98,7 @@ class NameVectors:
                 bar.update(self._size(number))
 
     def shards(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield for each shard the number of its first name and its vectors, (names, dimension)
-        float32.
+        """Yield the number of each shard's first name, and its vectors (names, dimension) float32.
 
         Raises:
             UserError: a shard is missing or cannot be read.
@@ -110,8 +108,8 @@ class NameVectors:
                 vectors = np.load(file, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise UserError(
-                    f"{file} cannot be read ({error}); run umls-reranker build_index with "
-                    "--overwrite"
+                    f"{file} cannot be read ({error}); run umls-reranker "
+                    "build_index with --overwrite"
                 ) from None
             yield number * SHARD, vectors
 
@@ -124,9 +122,7 @@ class NameVectors:
         return np.concatenate(selected)
 
     def sample(self, size: int) -> np.ndarray:
-        """Numbers of `size` names drawn without replacement, ascending; all if there are not
-        more.
-        """
+        """Numbers of `size` names, ascending, drawn without replacement; all if there are fewer."""
         if len(self) <= size:
             return np.arange(len(self))
         return np.sort(np.random.default_rng(0).choice(len(self), size, replace=False))

@@ -73,8 +73,7 @@ class SharedNames:
         self._keys = np.concatenate([*keys, [np.iinfo(np.int64).max]])
 
     def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether each of `rows` shares a name with its gold concept (every concept does with
-        itself).
+        """Whether each of `rows` shares a name with its gold concept, or is the gold concept.
 
         Args:
             gold: rows of gold concepts, which broadcast with `rows`.
@@ -91,8 +90,7 @@ MOST_DRAWS = 32
 
 
 class ChosenPairs(NamedTuple):
-    """The pairs of n mentions, w columns each: the positive, then the nearest negatives, then the
-    drawn ones.
+    """The pairs of n mentions in w columns: positive, nearest negatives, drawn negatives.
 
     Attributes:
         rows: (n, w) concept rows, -1 for missing pairs.
@@ -132,8 +130,9 @@ class TypePools:
         return np.diff(self._type_starts)[self._gold[mentions]]
 
     def draw(self, mentions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A concept row for each of some mentions with types: one of the types, then one of its
-        concepts.
+        """A concept row for each mention: a drawn concept of a drawn one of its types.
+
+        All of the mentions have types.
         """
         types = self._types[
             self._type_starts[self._gold[mentions]] + rng.integers(self.sizes(mentions))

@@ -133,9 +133,7 @@ class Retriever:
         strings: Queries,
         string_of: np.ndarray,
     ) -> Candidates:
-        """The concepts (n, k) of n mentions, ordered by the cosines of their nearest names, with
-        all scores.
-        """
+        """Concepts (n, k) of n mentions, by the cosines of their nearest names, with all scores."""
         pairs = StringConcepts(rows, string_of)
         name_ids, cosines = self.index.best_names(strings.vectors, pairs.concepts, pairs.strings)
         scores = pairs.spread(cosines, -np.inf)
@@ -161,8 +159,7 @@ class Retriever:
 
 
 class StringConcepts:
-    """The distinct pairs of a string and a concept among the candidates of n mentions, so that each
-    is scored once.
+    """The distinct (string, concept) pairs among candidates of n mentions; each is scored once.
 
     A string has mostly the same candidates in all texts.
 
@@ -191,8 +188,9 @@ class StringConcepts:
 
 
 def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """Reciprocal rank fusion: the k concepts with the largest sum of 1 / (60 + rank) over the lists
-    they are in.
+    """Reciprocal rank fusion: the k concepts with the largest sums of 1 / (60 + rank).
+
+    The sum is over the lists that a concept is in.
 
     Args:
         lists: (n, depth) ranked concept rows of each retriever, distinct within a list, padded with

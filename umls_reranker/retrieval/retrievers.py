@@ -32,8 +32,7 @@ INDEX_INPUTS = ("concepts", "mentions", "encoder", "vectors")
 
 
 class Queries(NamedTuple):
-    """n distinct mentions to search for: strings, or mentions in their text if the retriever reads
-    context.
+    """n distinct mentions to search for: strings, with their context if the retriever reads it.
 
     Attributes:
         texts: n strings.
@@ -50,8 +49,7 @@ class Queries(NamedTuple):
 
 
 class IndexSources:
-    """What retrievers are built from or load, in a run or index folder; each is opened when first
-    used.
+    """What retrievers of a run or index folder are built from or load; opened when first used.
 
     Args:
         folder: the run or index folder.
@@ -73,8 +71,7 @@ class IndexSources:
 
     @cached_property
     def known_mentions(self) -> pa.Table:
-        """Mentions of all splits but test, with the columns that indexes read; only in a run
-        folder.
+        """Mentions of all splits but test, in the columns that indexes read; only in a run folder.
 
         Those of a document are not found for its own mentions, so that lists of all splits are as
         those of test.
@@ -214,9 +211,7 @@ class IndexRetriever(RetrievalMethod):
 
 
 class Dense(IndexRetriever):
-    """Searches by the vector of the mention. Every candidate's name and cosine come from its
-    index.
-    """
+    """Searches by the mention's vector; every candidate's name and cosine come from its index."""
 
     name = "dense"
     help = "nearest neighbors of the mention's embedding"

@@ -18,14 +18,13 @@ class ServingArguments:
     )
     served_index: str | None = recipe_key(
         None,
-        "folder written by umls-reranker export_index, or a run folder; empty: the service ranks "
-        "but does not link",
+        "folder written by umls-reranker export_index, or a run folder; empty: "
+        "the service ranks but does not link",
     )
     accept_tier: str = recipe_key(
         "medium",
-        "lowest tier that is accepted at rank 1; medium: the model's thresholds; high: only what "
-        "the certificate "
-        "covers",
+        "lowest tier that is accepted at rank 1; medium: the model's thresholds; high: "
+        "only what the certificate covers",
         ("medium", "high"),
     )
     backend: str = recipe_key(

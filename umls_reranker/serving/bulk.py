@@ -99,8 +99,8 @@ class BulkJob:
         require_another(target, files)
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(
-                f"{target} already exists; choose another output, or replace a file with "
-                "--overwrite"
+                f"{target} already exists; choose another output, or replace "
+                "a file with --overwrite"
             )
         self._source = source
         self._target = target
@@ -124,9 +124,8 @@ class BulkJob:
 
         Returns:
             Counts of the mentions of all processes: ``ranked``, and with an ``error`` instead; of
-                those ranked by
-            tier, ``accepted``, with a ``gold`` concept and ``correct``; and of ``candidates``, and
-            of those with a ``known`` concept, which the model has counted.
+            those ranked by tier, ``accepted``, with a ``gold`` concept and ``correct``; and of
+            ``candidates``, and of those with a ``known`` concept, which the model has counted.
 
         Raises:
             UserError: a file cannot be read, or the disk is full.

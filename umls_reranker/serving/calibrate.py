@@ -1,8 +1,7 @@
 """Calibrates a run's cross-encoder, a reranker, any cross-encoder, or labelled lists alone.
 
 All reported figures are held out: each fifth of the documents is decided by a fit on the others,
-with the thresholds
-that are delivered. The saved model is fitted on all documents.
+with the thresholds that are delivered. The saved model is fitted on all documents.
 """
 
 from __future__ import annotations
@@ -161,10 +160,8 @@ def calibrate_lists(
     """Score the lists, fit everything on them, and measure on held-out documents.
 
     Documents that a reranker was calibrated on are left out: its counts know their answers. If they
-        are at least half
-    of all documents, the reranker is calibrated again on them: all are fitted on, with the counts
-        before its own
-    calibration, and only new documents certify.
+    are at least half of all documents, the reranker is calibrated again on them: all are fitted on,
+    with the counts before its own calibration, and only new documents certify.
 
     Args:
         source: what is calibrated.

@@ -113,8 +113,8 @@ def evaluate_lists(
     if "calibrated_scores" in systems:
         scores = ", ".join(f"{name}_score" for name in lists.scores)
         notes.append(
-            f"the scores of the lists ({scores}) are calibrated on these lists, cross-fitted by "
-            "document"
+            f"the scores of the lists ({scores}) are calibrated on these lists, "
+            "cross-fitted by document"
         )
     coverage = metrics["figures"]["high_confidence_coverage"]
     precision = metrics["figures"]["high_confidence_precision"]

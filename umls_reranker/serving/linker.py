@@ -111,8 +111,8 @@ class ConceptLinker:
         # Otherwise a path of two parts would be looked up on the Hub.
         if not model.is_dir():
             raise UserError(
-                f"{run_folder} is not a run folder: it contains no model/; finish it, or give "
-                "another"
+                f"{run_folder} is not a run folder: it contains no model/; "
+                "finish it, or give another"
             )
         return cls.from_pretrained(model, run_folder, **options)
 
@@ -146,8 +146,7 @@ class ConceptLinker:
         if not reranker.calibration.index_key or reranker.cross_encoder is None:
             raise UserError(
                 f"{id_or_path} ranks the candidate lists of the pipeline it was calibrated for, "
-                "which no index "
-                "provides; use UMLSReranker, without an index"
+                "which no index provides; use UMLSReranker, without an index"
             )
         # Imported here, because a model without a cross-encoder is served without torch.
         from ..retrieval.deployment import IndexSettings
@@ -157,9 +156,8 @@ class ConceptLinker:
         if retriever.index_key != reranker.calibration.index_key:
             warn_caller(
                 f"{folder} is not the index that this model was calibrated with (another release "
-                "or encoder), so the "
-                "scores of its retrievers are ignored and a fallback model decides. Calibrate on "
-                "this index"
+                "or encoder), so the scores of its retrievers are ignored and a fallback model "
+                "decides. Calibrate on this index"
             )
         return cls(
             reranker, retriever, ConceptTable.load(folder / "concepts"), IndexSettings.load(folder)

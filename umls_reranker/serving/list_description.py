@@ -31,16 +31,15 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
     candidates_with_types = np.count_nonzero(lists.candidate_types.codes >= 0)
     lines = [
         f"{len(lists):,} mentions of {len({*lists.annotations.doc_ids}):,} documents; "
-        f"{lists.not_in_list:,} without their gold concept among the candidates, which count as "
-        "errors",
+        f"{lists.not_in_list:,} without their gold concept among the candidates, "
+        "which count as errors",
         f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}",
     ]
     for name in lists.partial_scores:
         missing = np.count_nonzero(~np.isfinite(lists.scores[name]))
         lines.append(
-            f"{name}_score: {missing:,} of {candidates:,} candidates lack it; they count as not "
-            "found by "
-            "this retriever, with the lowest score of their list"
+            f"{name}_score: {missing:,} of {candidates:,} candidates lack it; "
+            "they count as not found by this retriever, with the lowest score of their list"
         )
     lines += [*_about_documents(lists.annotations), *_about_sentinels(lists)]
     for name, column in lists.scores.items():
@@ -49,14 +48,14 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
         last = column[lists.offsets[1:][ends] - 1]
         if np.count_nonzero(last > first) > MOSTLY * np.count_nonzero(last != first):
             lines.append(
-                f"caution: {name}_score rises along lists: negate it if the best come first "
-                "(higher is better), "
-                "else reverse the lists, for a gain over their order would mean nothing"
+                f"caution: {name}_score rises along lists: "
+                "negate it if the best come first (higher is better), else reverse the lists, "
+                "for a gain over their order would mean nothing"
             )
     if len(lists) >= MANY_LISTS and not lists.not_in_list:
         lines.append(
-            "caution: every list has its gold concept; if it was added to them, all figures are "
-            "too good"
+            "caution: every list has its gold concept; if it was added to them, "
+            "all figures are too good"
         )
     lines.append(
         f"entity_type: {typed:,} of {len(lists):,} mentions; "
@@ -78,8 +77,8 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
     if unknown := lists.unknown_types:
         lines.append(
             f"{len(unknown):,} types of mentions are unknown to the model: "
-            f"{', '.join(unknown[:NAMED_TYPES])}; "
-            "use ids or names of the UMLS Semantic Network, or of the model's thresholds.json"
+            f"{', '.join(unknown[:NAMED_TYPES])}; use ids or names of the UMLS Semantic Network, "
+            "or of the model's thresholds.json"
         )
     return "\n".join(lines)
 
@@ -92,10 +91,9 @@ def _about_sentinels(lists: AnnotatedLists) -> list[str]:
         if len(values):
             ends = " to ".join(dict.fromkeys(f"{value:g}" for value in values[[0, -1]]))
             lines.append(
-                f"caution: {name}_score: {len(values):,} of {len(column):,} candidates have "
-                f"{ends}, "
-                "far from all other scores; they count as without this score: give null where "
-                "there is none"
+                f"caution: {name}_score: {len(values):,} of {len(column):,} candidates "
+                f"have {ends}, far from all other scores; they count as without this score: "
+                "give null where there is none"
             )
     return lines
 

@@ -134,9 +134,9 @@ class ModelSource:
             else "they are too few, expect no certificate"
         )
         return (
-            f"a certificate takes at least {test.needed:,} equal documents without an error, more "
-            "with errors; these "
-            f"{count:,} are worth {worth:,}; calibrating spends the attempt: {then}"
+            f"a certificate takes at least {test.needed:,} equal documents without an error, "
+            f"more with errors; these {count:,} are worth {worth:,}; "
+            f"calibrating spends the attempt: {then}"
         )
 
     @property

@@ -393,8 +393,8 @@ class UMLSReranker:
         """
         if not str(folder):
             raise UserError(
-                "save_pretrained: the folder has no name; give one, or '.' for the working "
-                "directory"
+                "save_pretrained: the folder has no name; give one, "
+                "or '.' for the working directory"
             )
         return save_copy(
             self.folder, Path(folder), self.cross_encoder.backend if self.cross_encoder else "torch"
@@ -464,10 +464,8 @@ class UMLSReranker:
             return by if SYNONYM_SCORE in decisions.missing else ""
         return (
             f"{', '.join(names)}: used only in lists of ConceptLinker with the index that the "
-            "model was calibrated "
-            "with; name your own scores NAME_score, such as sapbert_score, and calibrate the "
-            "model on your lists: "
-            "umls-reranker calibrate MODEL --lists. "
+            "model was calibrated with; name your own scores NAME_score, such as sapbert_score, "
+            "and calibrate the model on your lists: umls-reranker calibrate MODEL --lists. "
         )
 
     def _warn_of_types(self, unknown: Sequence[str]) -> None:
@@ -481,7 +479,6 @@ class UMLSReranker:
             named = "more than were named so far"
         self._named_types.add(named)
         warn_caller(
-            f"semantic types unknown to this model: {named}; treated as missing. Use names or ids "
-            "of types from "
-            "thresholds.json, or None"
+            f"semantic types unknown to this model: {named}; treated as missing. "
+            "Use names or ids of types from thresholds.json, or None"
         )

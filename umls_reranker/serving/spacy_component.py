@@ -62,9 +62,8 @@ class ListedCandidates:
         if not Span.has_extension(self.extension):
             raise UserError(
                 f"no component has set entity._.{self.extension}, the candidates to rank; "
-                "register it with "
-                f"Span.set_extension({self.extension!r}, default=[]) and fill it before "
-                "umls_reranker"
+                f"register it with Span.set_extension({self.extension!r}, default=[]) "
+                "and fill it before umls_reranker"
             )
         sides = [
             text_around(text, entity.start_char, entity.end_char)
@@ -197,9 +196,8 @@ def make_component(
     """
     if not model or bool(index) == bool(candidates):
         raise UserError(
-            f"{name}: in the component's config, set model (folder or Hub id), and either index "
-            "(folder) or "
-            "candidates (the entity extension that holds them)"
+            f"{name}: in the component's config, set model (folder or Hub id), "
+            "and either index (folder) or candidates (the entity extension that holds them)"
         )
     source: IndexedCandidates | ListedCandidates
     if candidates:

@@ -329,8 +329,8 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if not _is_ranked(row):
                 raise UserError(
-                    f"{path}:{number}: not a ranked row; give JSON Lines that umls-reranker "
-                    "rerank wrote"
+                    f"{path}:{number}: not a ranked row; give JSON Lines "
+                    "that umls-reranker rerank wrote"
                 )
             yield row
 

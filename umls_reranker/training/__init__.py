@@ -1,3 +1,1 @@
-"""Fine-tuning of the cross-encoder and of the bi-encoder: batches, trainers, callbacks and dev
-metrics.
-"""
+"""Fine-tuning of cross-encoder and bi-encoder: batches, trainers, callbacks and dev metrics."""

@@ -44,9 +44,7 @@ class RunArguments:
 
 @dataclass
 class EncoderArguments:
-    """Encoder: how the bi-encoder is fine-tuned before it embeds the names; by default it is
-    not.
-    """
+    """Encoder: fine-tuning of the bi-encoder before it embeds the names; by default none."""
 
     encoder_training_steps: int = recipe_key(
         0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0

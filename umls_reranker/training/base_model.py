@@ -20,8 +20,7 @@ from ..models.pretrained import load_pretrained, loading
 def load_base_model(
     model: str, revision: str | None, template: PairTemplate, attention: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model with a new head of one logit, and its tokenizer with the template's
-    markers.
+    """Load the base model with a new head of one logit, and its tokenizer with the markers.
 
     Args:
         model: Hub id or local folder.
@@ -49,18 +48,14 @@ def load_base_model(
 
 
 def require_readable(key: str, tokens: int, config: PreTrainedConfig, model: str) -> None:
-    """Refuse texts that are longer than a model can read; the message names the key of the
-    recipe.
-    """
+    """Refuse texts longer than a model can read; the message names the key of the recipe."""
     longest = getattr(config, "max_position_embeddings", tokens)
     if tokens > longest:
         raise UserError(f"{key}: {tokens} is more than the {longest} tokens that {model} can read")
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:
-    """Set the dropout of all layers, attention included. The saved configuration keeps its own
-    value.
-    """
+    """Set the dropout of all layers, attention included; the saved configuration is unchanged."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share

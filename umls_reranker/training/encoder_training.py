@@ -1,5 +1,4 @@
-"""Fine-tune the bi-encoder: mentions, with and without context, move toward the names of their
-concepts.
+"""Fine-tune the bi-encoder: mentions, also in context, move toward the names of their concepts.
 
 The loss is the in-batch softmax over cosines (InfoNCE; van den Oord et al. 2018): a query's own
 name against the names of all other concepts in the batch. Three kinds of queries share a batch:
@@ -82,8 +81,8 @@ class QueryNamePairs(Dataset):
         known = np.flatnonzero(gold >= 0)
         if not len(known):
             raise UserError(
-                "no training mention has its concept in the dictionary; there is nothing to train "
-                "the encoder on"
+                "no training mention has its concept in the dictionary; "
+                "there is nothing to train the encoder on"
             )
         synonymous = np.flatnonzero(concepts.name_counts > 1)
         turns = TURNS if len(synonymous) else TURNS[TURNS != SYNONYM]
@@ -221,7 +220,7 @@ def train_encoder(
 
     Returns:
         Summary: steps, queries, mentions whose concept is in the dictionary, mean loss of the last
-            steps.
+        steps.
 
     Raises:
         UserError: no mention's concept is in the dictionary, or the encoder cannot be loaded.

@@ -43,9 +43,8 @@ def training_device(run: RunArguments) -> torch.device:
     device = resolve_device(run.device)
     if device.type == "cuda" and device.index:
         raise UserError(
-            f"device: {run.device} cannot be selected for training; set "
-            f"CUDA_VISIBLE_DEVICES={device.index} and "
-            "device: cuda"
+            f"device: {run.device} cannot be selected for training; "
+            f"set CUDA_VISIBLE_DEVICES={device.index} and device: cuda"
         )
     return device
 
@@ -67,8 +66,7 @@ def training_arguments(
     lists: int = 10_000,
     pairs: int = 100_000,
 ) -> RerankerTrainingArguments:
-    """The Trainer's arguments for a recipe; accumulation follows from the global batch and the
-    process count.
+    """The Trainer's arguments; accumulation follows from global batch and number of processes.
 
     A run shorter than ``eval_steps`` is evaluated once, at its end.
 
@@ -106,9 +104,7 @@ def training_arguments(
 
 
 def _try_out(arguments: TrainingArguments, steps: int) -> None:
-    """Create objects that the Trainer creates only in training, so that an invalid value fails
-    early.
-    """
+    """Create objects that the Trainer creates only in training, so that bad values fail early."""
     optimizer = torch.optim.SGD([weight := torch.zeros(1, requires_grad=True)])
     if arguments.optim_target_modules is None:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
@@ -147,8 +143,7 @@ def fine_tune(
 
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype,
-            processes, commit of
-        the base model.
+        processes, commit of the base model.
     """
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
@@ -182,14 +177,12 @@ def fine_tune(
 
 
 def _require_same_dtype(trainer: RerankerTrainer, folder: Path, checkpoint: str | None) -> str:
-    """The dtype of a training, which is written into its folder; refuses to go on in another
-    one.
-    """
+    """The dtype of a training, which is written into its folder; refuses to go on in another."""
     dtype = DTYPES[trainer.accelerator.mixed_precision]
     if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
         raise UserError(
-            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, or "
-            "add --overwrite"
+            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, "
+            "or add --overwrite"
         )
     if trainer.args.process_index == 0:
         write_json(folder / DTYPE_FILE, {"dtype": dtype})

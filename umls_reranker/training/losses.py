@@ -1,5 +1,4 @@
-"""The losses that a recipe can name. To add one, write a function in its own module and a line in
-`LOSSES`.
+"""The losses that a recipe can name. To add one, write a function and a line in `LOSSES`.
 
 torch is imported when a loss is computed, so that ``--help`` needs none.
 """
@@ -67,8 +66,7 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> 
 def listwise_kl(
     logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor, teacher: Tensor
 ) -> Tensor:
-    """Kullback-Leibler divergence from the teacher's softmax over the pairs of a mention to the
-    model's.
+    """Kullback-Leibler divergence from the teacher's to the model's softmax over a mention's pairs.
 
     Hinton et al. 2015 (arXiv 1503.02531) at temperature 1, with candidates as classes; the term of
     a list is its gold pair's. Pairs without a score of the teacher are left out of both.

@@ -89,9 +89,7 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
 
 
 def values_of_pairs(rows: pa.Table, name: str) -> np.ndarray:
-    """A column of lists of numbers in training rows, one list after the other, (pairs,) float32;
-    NaN for null.
-    """
+    """A column of lists of numbers, one list after the other, (pairs,) float32; NaN for null."""
     return rows[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
 
 
@@ -134,8 +132,7 @@ class PairCollator:
 
 
 def weight_scale(rows: pa.Table, gold_pairs_only: bool) -> float:
-    """The factor that scales the weights of training rows to mean 1, so that weighting does not
-    change the step size.
+    """The factor that scales the weights of training rows to mean 1, so that step sizes stay.
 
     Args:
         rows: all training rows.
@@ -150,8 +147,8 @@ def weight_scale(rows: pa.Table, gold_pairs_only: bool) -> float:
     total = weights.sum(dtype=np.float64, where=counts)
     if not total > 0:
         raise UserError(
-            "the training pairs weigh nothing: there are none, or the *_weight keys of the recipe "
-            "are 0"
+            "the training pairs weigh nothing: there are none, or the *_weight keys "
+            "of the recipe are 0"
         )
     return len(weights) / total
 

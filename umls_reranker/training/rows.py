@@ -1,6 +1,4 @@
-"""Training rows: of mentions with candidates as users have them, and of a sample of a run's dev
-lists.
-"""
+"""Training rows: of users' mentions with candidates, and of a sample of a run's dev lists."""
 
 from __future__ import annotations
 
@@ -108,7 +106,7 @@ def sample_by_document(
     count = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
     if not count:
         raise UserError(
-            f"max_dev_pairs: {most} is smaller than one candidate list of the dev split; increase "
-            "it"
+            f"max_dev_pairs: {most} is smaller than one candidate list of the dev "
+            "split; increase it"
         )
     return np.sort(drawn[:count])

@@ -80,8 +80,8 @@ class RerankerTrainer(Trainer):
         train_pairs = self._tokenized(train_dataset, encoder, is_scaled=True)
         if self.loss.reads_teacher and np.isnan(train_pairs.teacher).all():
             raise UserError(
-                "teacher: this loss needs a teacher; set teacher, or give training candidates "
-                "teacher_score"
+                "teacher: this loss needs a teacher; set teacher, or give training "
+                "candidates teacher_score"
             )
         if eval_dataset is not None:
             # Its libraries are needed by nothing else here.
@@ -133,9 +133,7 @@ class RerankerTrainer(Trainer):
         return TokenizedPairs(table, encoder, scale)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The optimizer of `args`, with parameter groups for the head if it has a learning rate of
-        its own.
-        """
+        """The optimizer of `args`, with separate groups for a head with its own learning rate."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if not is_new or self.head_learning_rate is None:
@@ -149,9 +147,7 @@ class RerankerTrainer(Trainer):
         return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of this process; Accelerate's own division would repeat rows at the end of an
-        epoch.
-        """
+        """Batches of this process; Accelerate's division would repeat rows at an epoch's end."""
         args = self.args
         size_of_passes = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         batches = GlobalBatches(
@@ -168,9 +164,7 @@ class RerankerTrainer(Trainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Pairs from short to long, divided by Accelerate, which drops repeated rows when it
-        gathers.
-        """
+        """Pairs from short to long, divided by Accelerate, whose gathering drops repeated rows."""
         dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
         rows = np.argsort(dataset.pairs.lengths, kind="stable").tolist()
         # Accelerate keeps every loader, and with it its persistent workers.
@@ -196,8 +190,7 @@ class RerankerTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Loss of one forward pass; in evaluation the plain mean of the weighted binary
-        cross-entropies.
+        """Loss of a forward pass; in evaluation, the mean of weighted binary cross-entropies.
 
         Args:
             model: the model.

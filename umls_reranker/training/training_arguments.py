@@ -1,6 +1,4 @@
-"""`RerankerTrainingArguments`: the training section of a recipe, and how a batch is divided among
-processes.
-"""
+"""`RerankerTrainingArguments`: a recipe's training section, and how a batch is divided."""
 
 from __future__ import annotations
 
@@ -31,8 +29,7 @@ class OneGpuArguments(TrainingArguments):
 
 
 def divide_batch(pairs: int, most: int, processes: int) -> tuple[int, int]:
-    """Pairs of a forward pass, at most `most`, and passes of each process, so that together they
-    hold a batch.
+    """Pairs of a forward pass, at most `most`, and passes of each process, which make up a batch.
 
     The passes need not divide the batch: its loss is the same however it is cut
     (`training.pair_dataset`).
@@ -62,8 +59,8 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
     dropout: float | None = recipe_key(
         None,
-        "dropout in training; 0 works better for a single pass over the pairs; empty: the base "
-        "model's default",
+        "dropout in training; 0 works better for a single pass over the pairs; empty: "
+        "the base model's default",
         least=0,
         most=1,
     )
@@ -80,8 +77,8 @@ class RerankerTrainingArguments(OneGpuArguments):
     learning_rate: float = recipe_key(2e-5, "peak learning rate", least=0)
     per_device_train_batch_size: int = recipe_key(
         64,
-        "maximum number of pairs per forward pass on one device; lower it if memory runs out, "
-        "then resume",
+        "maximum number of pairs per forward pass on one device; "
+        "lower it if memory runs out, then resume",
         least=1,
     )
     warmup_steps: float = recipe_key(
@@ -93,8 +90,8 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
     eval_steps: float = recipe_key(
         500,
-        "optimizer steps between evaluations, each with a checkpoint; below 1: a share of all "
-        "steps",
+        "optimizer steps between evaluations, each with a checkpoint; below 1: "
+        "a share of all steps",
         least=1e-6,
     )
     metric_for_best_model: str = recipe_key(
@@ -135,8 +132,7 @@ class RerankerTrainingArguments(OneGpuArguments):
         if launched not in ("no", chosen):
             raise UserError(
                 f"bf16, fp16: they say {chosen}, but the launch configuration says "
-                f"mixed_precision: {launched}; "
-                "change one of them"
+                f"mixed_precision: {launched}; change one of them"
             )
         if self.fp16 and device.type == "cpu":
             raise UserError(
