@@ -139,8 +139,7 @@ def test_a_file_of_cells_that_cannot_be_read_is_named(tmp_path, lines, named):
         list(read_rows(path))
 
 
-def test_rows_of_a_mention_that_are_not_adjacent_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("umls_reranker.lists.read.RECENT_MENTIONS", 2)
+def test_rows_of_a_mention_that_are_not_adjacent_are_refused(tmp_path):
     path = tmp_path / "in.csv"
     lines = ["mention_id,doc_id,mention,name", *(f"{n},d{n % 3},cold,a" for n in range(9))]
     path.write_text("\n".join(lines))

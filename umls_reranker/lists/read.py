@@ -15,6 +15,7 @@ import csv
 import itertools
 import json
 import reprlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,8 +28,6 @@ from ..core.arrays import hash_texts
 from ..core.errors import UserError
 
 BATCH_ROWS = 4_096
-# Mentions of CSV whose hashes are sorted at once.
-RECENT_MENTIONS = 65_536
 # Instead of a file: stdin, which is read once.
 STDIN = Path("-")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -196,46 +195,36 @@ def _decoded(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
 
 
-class _SeenMentions:
-    """Hashes of the mentions read so far, in 8 bytes each; the most recent are not sorted yet."""
-
-    def __init__(self) -> None:
-        self._sorted = np.empty(0, np.uint64)
-        self._recent: set[int] = set()
-
-    def add(self, key: tuple[str | None, str | None]) -> bool:
-        """Add a mention; return whether one of this hash was there before."""
-        number = hash_texts([repr(key)])[0]
-        position = self._sorted.searchsorted(number)
-        is_sorted = position < len(self._sorted) and self._sorted[position] == number
-        if is_sorted or number in self._recent:
-            return True
-        self._recent.add(number)
-        if len(self._recent) == RECENT_MENTIONS:
-            recent = np.sort(np.fromiter(self._recent, np.uint64))
-            # This sort takes two sorted parts in linear time.
-            self._sorted = np.sort(np.concatenate([self._sorted, recent]), kind="stable")
-            self._recent.clear()
-        return False
-
-
 def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    seen = _SeenMentions()
+    hashes = array("Q")
     for lines in _lines_of_mentions(path):
         number = lines[0][0]
         key = _mention_key(lines[0])
         if not key[1]:
             raise UserError(f"{path}:{number}: mention_id is missing; give each mention its own")
-        if seen.add(key):
-            again = (earlier[0] for earlier in _lines_of_mentions(path))
-            first = next(line for line in again if _mention_key(line) == key)[0]
-            if first < number:
-                raise UserError(
-                    f"{path}:{number}: mention_id {key[1]!r} was already used in line {first}; "
-                    "sort the rows so that those of a mention follow each other, "
-                    "and give each mention an id of its own"
-                )
+        hashes.append(int(hash_texts([repr(key)])[0]))
+        # Whenever there are twice as many, so that an early fault is not found late.
+        if not len(hashes) & (len(hashes) - 1):
+            _refuse_repeated_mentions(path, hashes)
         yield number, _mention([cells for _, cells in lines])
+    _refuse_repeated_mentions(path, hashes)
+
+
+def _refuse_repeated_mentions(path: Path, hashes: Sequence[int]) -> None:
+    """Refuse rows of a mention that are not adjacent, by the hashes of mentions, 8 bytes each."""
+    if len(np.unique(hashes)) == len(hashes):
+        return
+    first_lines: dict[tuple[str | None, str | None], int] = {}
+    for lines in _lines_of_mentions(path):
+        number = lines[0][0]
+        key = _mention_key(lines[0])
+        first = first_lines.setdefault(key, number)
+        if first != number:
+            raise UserError(
+                f"{path}:{number}: mention_id {key[1]!r} was already used in line {first}; sort "
+                "the rows so that those of a mention follow each other, and give each mention "
+                "an id of its own"
+            )
 
 
 def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple
+from typing import TypeAlias
 from zlib import crc32
 
 import numpy as np
@@ -25,18 +25,8 @@ SHARED = 0.5
 MOST_DOCUMENTS = 20
 # Of more pieces in all, only some are compared.
 MOST_PIECES = 2_000_000
-
-
-class Content(NamedTuple):
-    """What a document is compared by.
-
-    Attributes:
-        pieces: hashes of its pieces.
-        fewest: how many of them an equal document has at least.
-    """
-
-    pieces: set[int]
-    fewest: int
+# Hashes of the pieces of a document, and how many of them an equal document has at least.
+Content: TypeAlias = tuple[set[int], int]
 
 
 def with_joined_documents(lists: AnnotatedLists) -> AnnotatedLists:
@@ -47,36 +37,23 @@ def with_joined_documents(lists: AnnotatedLists) -> AnnotatedLists:
     """
     annotations = lists.annotations
     names, owner = number_distinct(annotations.doc_ids.tolist())
-    first = np.array(_first_alike(_contents(lists, owner, len(names))), np.int64)
-    documents = np.array(names, object)[first[owner]]
+    rows: list[list[int]] = [[] for _ in names]
+    for row, document in enumerate(owner.tolist()):
+        rows[document].append(row)
+    ids = lists.cuis.to_list()
+    contents = [_content(lists, ids, rows_of_document) for rows_of_document in rows]
+    documents = np.array(names, object)[np.array(_first_alike(contents), np.int64)[owner]]
     return replace(lists, annotations=replace(annotations, documents=documents))
 
 
-def _contents(lists: AnnotatedLists, owner: np.ndarray, count: int) -> list[Content]:
-    """The contents of documents; `owner` is the document of each mention, (n,)."""
-    texts: list[list[str]] = [[] for _ in range(count)]
-    mentions: list[dict[str, None]] = [{} for _ in range(count)]
-    has_text = np.zeros(count, bool)
-    ids = lists.cuis.to_list()
-    for row, document in enumerate(owner.tolist()):
-        texts[document].append(f"{lists.lefts[row]} {lists.mentions[row]} {lists.rights[row]}")
-        has_text[document] |= bool((lists.lefts[row] + lists.rights[row]).strip())
-        candidates = ids[lists.offsets[row] : lists.offsets[row + 1]]
-        mentions[document][f"{lists.mentions[row]} {candidates}"] = None
-    contents = []
-    for document in range(count):
-        if has_text[document]:
-            pieces = set[int]().union(*(_pieces(text.split(), WORDS) for text in texts[document]))
-            contents.append(Content(pieces, FEWEST_SHARED))
-        else:
-            contents.append(Content(_pieces([*mentions[document]], MENTIONS), 1))
-    every = 1 + sum(len(content.pieces) for content in contents) // MOST_PIECES
-    if every == 1:
-        return contents
-    return [
-        content._replace(pieces={piece for piece in content.pieces if piece % every == 0})
-        for content in contents
-    ]
+def _content(lists: AnnotatedLists, ids: Sequence[str], rows: Sequence[int]) -> Content:
+    """What a document is compared by; `ids` are those of all candidates, `rows` its mentions."""
+    if any((lists.lefts[row] + lists.rights[row]).strip() for row in rows):
+        texts = [f"{lists.lefts[row]} {lists.mentions[row]} {lists.rights[row]}" for row in rows]
+        return set().union(*(_pieces(text.split(), WORDS) for text in texts)), FEWEST_SHARED
+    offsets = lists.offsets
+    mentions = [f"{lists.mentions[row]} {ids[offsets[row] : offsets[row + 1]]}" for row in rows]
+    return _pieces(list(dict.fromkeys(mentions)), MENTIONS), 1
 
 
 def _pieces(items: Sequence[str], size: int) -> set[int]:
@@ -87,10 +64,12 @@ def _pieces(items: Sequence[str], size: int) -> set[int]:
 
 def _first_alike(contents: Sequence[Content]) -> list[int]:
     """The number of the first document that each is like, directly or by others; else its own."""
+    every = 1 + sum(len(pieces) for pieces, _ in contents) // MOST_PIECES
     first = list(range(len(contents)))
     documents_of_piece: defaultdict[int, list[int]] = defaultdict(list)
     sizes: list[int] = []
-    for number, (pieces, fewest) in enumerate(contents):
+    for number, (all_pieces, fewest) in enumerate(contents):
+        pieces = [piece for piece in all_pieces if piece % every == 0]
         shared = Counter(chain.from_iterable(documents_of_piece[piece] for piece in pieces))
         alike = {number}
         for document, count in shared.items():
