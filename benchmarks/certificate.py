@@ -61,7 +61,7 @@ def equal(draws: int, rng: np.random.Generator, *, documents: int, mentions: int
 
 
 def abstracts(draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Normal sizes, of which a share is accepted: 181 abstracts of 46 mentions, accepted 30 %."""
+    """Normal sizes, of which a share is accepted: 30 % of 46 mentions in each of 181 abstracts."""
     size = np.maximum(rng.normal(46, 18, (draws, 181)).round(), 1).astype(int)
     return np.maximum(rng.binomial(size, 0.3), 1)
 

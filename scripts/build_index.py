@@ -1,7 +1,7 @@
 """Embed all concept names, index them with FAISS, and retrieve candidates for the mentions.
 
-    umls-reranker build_index quickstart accelerate launch --config_file
-    accelerate_configs/multi_gpu_bf16.yaml -m umls_reranker build_index RECIPE
+    umls-reranker build_index quickstart
+    accelerate launch --config_file multi_gpu_bf16.yaml -m umls_reranker build_index RECIPE
 
 Writes vectors/, index/, the indexes of the recipe's other retrievers, index.json, and lists/ (by
 split, the mentions with their candidates) into the run folder. Several processes can share the

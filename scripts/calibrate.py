@@ -1,8 +1,9 @@
 """Fit calibrator and thresholds on labelled candidate lists, and write the model folder.
 
-    umls-reranker calibrate quickstart umls-reranker calibrate --lists my_lists.parquet --output
-    my_model umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model umls-reranker
-    calibrate my_model --lists my_lists.parquet --add corrections.jsonl --output my_model_2
+    umls-reranker calibrate quickstart
+    umls-reranker calibrate --lists my_lists.parquet --output my_model
+    umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model
+    umls-reranker calibrate my_model --lists my_lists.parquet --add new.jsonl --output my_model_2
 
 The first form calibrates a run's checkpoint on the lists of its calibration split, and writes
 model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature

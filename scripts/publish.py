@@ -1,9 +1,9 @@
 """Publish the run's model folder to the Hub as one commit with a new tag.
 
-    umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 umls-reranker publish
-    quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run --against v0.9.0 umls-reranker
-    publish quickstart --repo_id org/my-reranker --create_pr umls-reranker publish my_model
-    --repo_id org/my-reranker --tag v1.0.0
+    umls-reranker publish quickstart --repo_id ORG/NAME --tag v1.0.0
+    umls-reranker publish quickstart --repo_id ORG/NAME --tag v1.0.0 --dry_run --against v0.9.0
+    umls-reranker publish quickstart --repo_id ORG/NAME --create_pr
+    umls-reranker publish my_model --repo_id ORG/NAME --tag v1.0.0
 
 The last form publishes a model folder, such as the output of umls-reranker calibrate --lists.
 Without --tag, the tag is the date. --against prints a comparison and prevents nothing:

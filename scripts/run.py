@@ -6,9 +6,13 @@
 Checks the recipe and estimates disk and memory, then shows one line per stage; the output of the
 stages is in run.log of the run folder. Finished stages are skipped, so the same command resumes
 after a stop. --dry_run checks too, and lists the stages: which are up to date, which would run, and
-why. --accelerate_config, a file or the name of one in the package, starts the stages that several
+why.
+
+--accelerate_config, a file or the name of one in the package, starts the stages that several
 processes can share with accelerate launch --config_file FILE [--num_processes N] -m umls_reranker
-STAGE RECIPE. The exit code is 0 if all targets of the recipe are met, otherwise 1.
+STAGE RECIPE.
+
+The exit code is 0 if all targets of the recipe are met, otherwise 1.
 """
 
 from umls_reranker.pipeline.command import CommandParser

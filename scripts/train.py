@@ -1,7 +1,7 @@
 """Fine-tune the cross-encoder on mined pairs; an interrupted run resumes from its last checkpoint.
 
-    umls-reranker train quickstart accelerate launch --config_file
-    accelerate_configs/multi_gpu_bf16.yaml -m umls_reranker train RECIPE
+    umls-reranker train quickstart
+    accelerate launch --config_file multi_gpu_bf16.yaml -m umls_reranker train RECIPE
 
 Writes checkpoints/ into the run folder, with checkpoint-best in it. From the first step on, the
 curves of all its trainings are in tensorboard/, a folder for each: tensorboard --logdir
