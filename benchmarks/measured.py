@@ -73,8 +73,7 @@ def measured(
 
         if meanwhile:
             threading.Thread(target=help_along, daemon=True).start()
-        # Only the caller that waits for a process gets its times, so it must not be polled by
-        # others.
+        # Only the caller that waits for a process gets its times, so nobody else must poll it.
         ended = 0
         while not ended:
             samples.append(

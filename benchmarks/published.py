@@ -5,8 +5,7 @@
     python benchmarks/published.py ncbi-disease ../shared/data/medic          # measured on test
 
 The folder has the corpora's PubTator files and MEDIC. With --dev, every eighth training document is
-for early stopping and calibration. All further arguments go to the recipe; a finished run is only
-read.
+for early stopping and calibration. All further arguments go to the recipe; a finished run is read.
 """
 
 import argparse

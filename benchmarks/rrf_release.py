@@ -84,8 +84,7 @@ ELEMENTS = (*MODIFIERS, *SITES, *ROOTS, *PREFIXES, *SUFFIXES, *ENDINGS)
 NETWORK = json.loads(
     Path(semantic_types.__file__).with_name("semantic_network.json").read_text(encoding="utf-8")
 )
-# (TUI, name, tree number, group) of all 127 semantic types; the share of concepts falls from one to
-# the next.
+# (TUI, name, tree number, group) of all 127 semantic types, the most frequent first.
 TYPES = NETWORK["types"]
 TYPE_SHARES = [1 / (rank + 3) for rank in range(len(TYPES))]
 RELATIONS = {

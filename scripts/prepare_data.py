@@ -3,8 +3,7 @@
     umls-reranker prepare_data quickstart
 
 Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists (user-provided
-candidate lists) needs no index: its rows become lists/ too, and umls-reranker mine_negatives comes
-next.
+candidate lists) needs no index: its rows become lists/ too, and mine_negatives comes next.
 """
 
 from pathlib import Path

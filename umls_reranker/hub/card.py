@@ -245,8 +245,7 @@ def with_former(card: str, former: str) -> str:
             f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there"
         ) from None
     theirs = {key: value for key, value in old.data.to_dict().items() if key not in OWN_METADATA}
-    # A license and its name and link belong together. The order stays: a card of ours is returned
-    # unchanged.
+    # A license, its name and its link belong together. The order stays, so our cards do not change.
     dropped = {"license_name", "license_link"} - theirs.keys() if "license" in theirs else set()
     ours = {key: value for key, value in new.data.to_dict().items() if key not in dropped}
     for key in ("tags", "datasets"):
@@ -287,8 +286,7 @@ def as_text(text: str) -> str:
         r"\b_|_\b|://|www\.", line
     ):
         return line
-    # In code, Markdown interprets only the closing backtick and, in tables, the bar that ends a
-    # cell.
+    # In code, Markdown interprets only the closing backtick and, in tables, the bar of a cell.
     return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
 
 

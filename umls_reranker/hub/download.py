@@ -37,8 +37,7 @@ def download(
             has this name.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         backend: backend whose cross-encoder is downloaded, if the model has a cross-encoder.
-        files: files to download, by default all that a reranker loads; a local folder is not
-            filtered.
+        files: those to download, by default all that a reranker loads; a local folder stays whole.
         is_plain: whether a cross-encoder without calibration is accepted.
         subfolder: folder of the reranker in the folder or repo.
         hub: options of `huggingface_hub.snapshot_download`, such as ``token`` and ``cache_dir``.

@@ -21,8 +21,7 @@ from .model_folder import ONNX, changing, has_cross_encoder, restored, verify_mo
 if TYPE_CHECKING:
     from ..lists.candidate_lists import CandidateLists
 
-# Calibrator, thresholds and certificate hold for both backends as long as logits differ only by
-# rounding.
+# Calibrator, thresholds and certificate hold for both backends if logits differ by rounding only.
 MOST_APART = 1e-4
 # Number of mentions whose candidates are compared.
 EXAMPLES = 100

@@ -234,8 +234,7 @@ def changing(folder: Path) -> Iterator[Path]:
     At the end they replace the former ones.
 
     A complete new folder, with links to the unchanged files, replaces the old one. A process killed
-    at any moment leaves one of the two, the old one perhaps under the name that `restored`
-    restores.
+    at any moment leaves one of the two, the old one perhaps under a name that `restored` knows.
     """
     folder = restored(folder)
     info = _read_manifest(folder)

@@ -142,8 +142,7 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         )
     if tag is None:
         return
-    # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the
-    # upload.
+    # A safe subset of git-check-ref-format: git would refuse a bad tag only after the upload.
     is_name = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag)
     if (
         not is_name

@@ -138,8 +138,7 @@ class BiEncoder:
             revision: Hub branch, tag or commit.
             pooling: ``"mean"`` over the tokens (sentence-transformers models) or ``"cls"``
                 (SapBERT).
-            max_length: maximum tokens of a text, special tokens included; longer texts are
-                truncated.
+            max_length: maximum tokens of a text, special tokens included; longer ones are cut.
             device: ``"auto"`` uses a GPU if there is one; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``,
                 ``"mps"``.
             dtype: dtype of the weights and the transformer, ``"auto"``, ``"float32"``,

@@ -46,8 +46,7 @@ class PairScorer:
     Args:
         network: maps batches to logits.
         encoder: tokenizer and template.
-        token_budget: maximum tokens per forward pass, padding included; by default that of the
-            network.
+        token_budget: maximum tokens per forward pass, padding included; by default the network's.
 
     Attributes:
         dtype: number format of the network: float32, bfloat16 or float16.

@@ -101,8 +101,7 @@ def resolve_model(model: str, revision: str | None = None, *, config_only: bool 
         if package is not None:
             _verify_minilm(package / "model")
             return str(package / "model")
-    # One snapshot first: all files have the same revision, and a missing connection is reported at
-    # once.
+    # One snapshot first: all files have one revision, and a missing connection is reported at once.
     with hub_calls(model):
         files: dict[str, Any] = {"revision": revision, "allow_patterns": list(MODEL_PATTERNS)}
         if config_only:

@@ -23,8 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..core.devices import to_device
 from .batches import PackedTexts, TextGroup
 
-# All but cuDNN's, which PyTorch prefers on Hopper: it replans for each new batch size, which takes
-# about 30 ms.
+# All but cuDNN's, PyTorch's choice on Hopper: it replans for each new batch size (about 30 ms).
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -44,8 +43,7 @@ class PackedLayers:
 
     Args:
         config: content of ``config.json``.
-        weights: tensors by their names in `BertModel`, or in a model with a head (``bert.`` comes
-            first).
+        weights: tensors by their names in `BertModel`, or in a model with a head (``bert.`` first).
         device: where to compute.
         dtype: dtype of weights and computation: float32, bfloat16 or float16.
 

@@ -90,8 +90,7 @@ def number_in(kind: type, least: float = -math.inf, most: float = math.inf) -> C
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main`.
 
-    Errors that users can fix are printed as ``error: ...``, with exit code 2 and without a
-    traceback.
+    Errors that users can fix are printed as ``error: ...``, with exit code 2 and no traceback.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # A new head on a base model is intended; transformers would print a report about it.
@@ -116,8 +115,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     except UserError as error:
         message = str(error)
     except BrokenPipeError:
-        # The reader of standard output has closed it, as `head` does. Python writes the rest when
-        # it exits.
+        # Standard output was closed by its reader, such as `head`. Python writes the rest on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:

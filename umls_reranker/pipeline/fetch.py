@@ -40,8 +40,7 @@ def fetch(
 ) -> Path:
     """The local path of a file, downloaded if necessary.
 
-    Only a complete file of the right kind enters the cache: no web page, and none that `check`
-    refuses.
+    Only a complete file of the right kind enters the cache: no web page, none that `check` refuses.
 
     Args:
         locator: a local path; an ``http(s)://`` URL, downloaded once into `cache_dir`; or
@@ -52,8 +51,7 @@ def fetch(
         check: called with the path of a download; raises `UserError` if the content is wrong.
         folder: whether it may also be a local folder, or a dataset on the Hub as
             ``hf://datasets/OWNER/NAME``, with ``@REVISION`` or a folder in it at the end. The
-            folder of its Parquet files is returned; nothing else is downloaded, and no code of it
-            runs.
+            folder of its Parquet files is returned; nothing else is downloaded, and no code runs.
 
     Raises:
         UserError: the file or package does not exist, the server cannot be reached or refuses, the

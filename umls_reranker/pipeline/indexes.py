@@ -105,7 +105,7 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     mentions["train"] = train.select(drawn)
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
-            # It reads all vectors, which evicts the index from memory; the retriever loads it
+            # It reads all vectors, which evicts the index from memory: the retriever loads it
             # again.
             index = NameIndex.load(run.path / "index", recipe.index.index_parameters or "")
             summary["index"] = index.measure_recall(NameVectors(run.path / "vectors"))

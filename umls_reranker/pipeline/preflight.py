@@ -115,8 +115,7 @@ def count_names(recipe: Recipe) -> int:
 def read_configs(recipe: Recipe, faults: Faults) -> dict[str, PreTrainedConfig | None]:
     """The configurations of the base model and of the encoder, by key; each model is reached once.
 
-    All must be readable, teachers, too, and the models be able to read texts of the recipe's
-    lengths.
+    All must be readable, also teachers, and the models must read texts of the recipe's lengths.
     """
     index = recipe.index
     model = recipe.model

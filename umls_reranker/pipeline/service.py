@@ -12,8 +12,7 @@ from ..serving.linker import ConceptLinker
 from ..serving.reranker import UMLSReranker
 from .recipe import Recipe
 
-# Seconds to finish requests in progress; the container manager must wait longer before it kills the
-# process.
+# Seconds to finish requests in progress; a container manager must wait longer before killing.
 STOP_SECONDS = 30
 
 
@@ -32,7 +31,7 @@ def serve(recipe: Recipe) -> None:
         raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
     reranker, linker = load_service(recipe)
-    # The first call is slow, so no request should wait for it. Its warning about missing inputs is
+    # The first call is slow: no request should wait for it. It warns of missing inputs, as
     # expected.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -120,8 +120,7 @@ class ConceptSource(NamedTuple):
         concepts: concepts for `concepts.write_concepts`.
         hierarchy: hierarchy of their semantic types.
         relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
-        report: the reader's counts, and the source: ``release``, or ``vocabularies`` of other
-            files.
+        report: the reader's counts, and the source: ``release``, or other files' ``vocabularies``.
     """
 
     concepts: pa.Table

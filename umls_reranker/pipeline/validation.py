@@ -85,7 +85,7 @@ def verdict(checks: list[dict[str, Any]]) -> str:
 def replay_checks(reranker: UMLSReranker, lists: AnnotatedLists) -> list[dict[str, Any]]:
     """Replay test mentions as a service does: one at a time, and in one batch.
 
-    Every candidate is returned with a probability, in order, and with the same score alone as in a
+    Every candidate is returned with a probability, in order, with the same score alone as in a
     batch.
 
     Args:

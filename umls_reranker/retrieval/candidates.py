@@ -20,8 +20,7 @@ from .retriever import Retriever
 
 # Ranks at which recall is reported.
 RECALL_AT = (1, 8, 32, 64)
-# Queries encoded and searched together. Constant, because padding affects the last bits of the
-# scores.
+# Queries encoded and searched together. Constant: padding affects the last bits of the scores.
 QUERIES = 8_192
 MENTIONS_PER_BATCH = 4_096
 
@@ -46,8 +45,7 @@ def search_mentions(
         mentions: n mentions.
         retriever: finds the concepts.
         k: concepts per query.
-        is_known: whether indexes have mentions of their documents, which must not be found by
-            themselves.
+        is_known: whether indexes have mentions of their documents, which must not find themselves.
 
     Returns:
         (n,) int64, number of each row's query, and the candidates of the queries.

@@ -109,8 +109,7 @@ def write_names(
     Args:
         concepts: the dictionary.
         path: Arrow file to make.
-        forms: function that maps names that count as the same to one form; by default names must be
-            equal.
+        forms: function that maps names that count as the same to one form; by default, equal names.
         mentions: columns ``mention``, ``cui`` and ``doc_id``, if mentions are further names of
             their concepts. The file has a column ``document`` then (`sole_documents`; 0 for names
             of the dictionary).

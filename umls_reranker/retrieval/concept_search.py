@@ -23,8 +23,7 @@ class Candidates:
 
     Attributes:
         rows: (n, k) int64, concept rows, distinct within a query; padded with -1.
-        name_ids: (n, k) int64, the name of that concept that is nearest to the query; padded with
-            -1.
+        name_ids: (n, k) int64, that concept's name nearest to the query; padded with -1.
         scores: (n, k) float32, cosine of query and name; padded with -inf.
         further: retriever -> (n, k) float32, its cosine of the query and the concept's most similar
             name, padded with -inf; empty if one index was searched.
@@ -173,8 +172,7 @@ class NameGrouping:
         rows = self.rows[name_ids].astype(np.int64)
         values = scores[query, rank][owner]
         query = query[owner]
-        # The scores of a query come in descending order; put equal ones in order of name, hence of
-        # row.
+        # The scores of a query are in descending order; order equal ones by name, hence by row.
         tie = np.cumsum((np.diff(values, prepend=np.inf) != 0) | (np.diff(query, prepend=-1) != 0))
         order = np.argsort(tie * len(self.rows) + name_ids, kind="stable")
         # The first name of each concept of a query.
@@ -262,8 +260,7 @@ def distinct_queries(
     Args:
         mentions: n rows with the column ``mention``, and ``left`` and ``right`` if context is read.
         reads_context: whether context is read.
-        by_document: whether mentions of different documents (column ``doc_id``) are different
-            queries.
+        by_document: whether mentions of different documents (``doc_id``) are different queries.
 
     Returns:
         (n,) int64, number of each row's query, and the queries, with these columns; those of a

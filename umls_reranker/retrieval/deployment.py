@@ -7,8 +7,7 @@
     encoder/        the bi-encoder that the run trained or used
 
 A run folder has the same layout, so it works as well. An index folder holds names of the release
-that it was built from: keep it where that release's license allows. It is never published with the
-model.
+that it was built from: keep it where that license allows. It is never published with the model.
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ class IndexSettings(IndexArguments):
     Attributes:
         has_encoder: whether `encoder/` holds the encoder, because the run trained it or an export
             copied it.
-        expand_abbreviations: whether an abbreviated mention is read as the long form of its
-            document.
+        expand_abbreviations: whether an abbreviated mention is read as its document's long form.
         folders: name -> key of each folder that a deployment needs.
         index_key: identity of encoder and indexes, which decide the scores of the retrievers.
     """

@@ -243,8 +243,7 @@ def search_exactly(
     """
     with faiss_threads(1), _matrix_products(vectors.shape[1]):
         _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    # A matrix product may round equal vectors differently depending on the other queries; this does
-    # not.
+    # A matrix product may round equal vectors differently with other queries; this does not.
     scores = np.stack(
         [
             np.einsum("nd,d->n", vectors[nearest], query)

@@ -78,8 +78,7 @@ class PairMiner:
             path: Arrow file to make.
 
         Returns:
-            Counts of mentions, of pairs by source, of missing pairs, and of concepts that filters
-            dropped.
+            Counts of mentions, pairs by source, missing pairs, and concepts that filters dropped.
         """
         rng = np.random.default_rng(self.seed)
         cuis = lists.annotations.trainable.tolist()

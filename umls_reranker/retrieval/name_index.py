@@ -77,7 +77,7 @@ class NameIndex(ConceptIndex):
     ) -> NameIndex:
         """Index encoded names.
 
-        Vectors are added to FAISS shard by shard, so memory holds one copy, in the number format of
+        Vectors are added to FAISS shard by shard, so memory holds one copy, in the format of
         `factory`.
 
         Args:

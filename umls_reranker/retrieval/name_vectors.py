@@ -19,8 +19,7 @@ from .concept_index import NAMES_FILE, write_names
 
 STRINGS_FILE = "strings.arrow"
 VECTORS_FILE = "vectors.json"
-# A multiple of the encoder's chunk, so that the end of a shard changes nothing: 25 MB at 384
-# dimensions.
+# A multiple of the encoder's chunk, so that a shard's end changes nothing: 25 MB at 384 dimensions.
 SHARD = CHUNK
 
 
@@ -28,8 +27,7 @@ class NameVectors:
     """A folder with all names, the distinct strings and their vectors, encoded in shards.
 
     A shard is a fixed range of names, and its vectors depend on nothing else. So the result is
-    bitwise the same for any number of processes and interruptions. Every index is built from these
-    vectors.
+    bitwise the same for any number of processes and interruptions. All indexes are built from them.
 
     Args:
         folder: folder that `prepare` wrote; a process needs memory for one shard, and the strings

@@ -145,8 +145,7 @@ class ConceptLists(NamedTuple):
 
     Attributes:
         gold: (n,) rows of the gold concepts.
-        gold_positions: (n,) flat positions of the gold concepts among the candidates, -1 if
-            missing.
+        gold_positions: (n,) flat positions of the gold concepts in the candidates, -1 if missing.
         offsets: (n + 1,) where each mention's candidates start.
         rows: (m,) rows of the candidates.
     """

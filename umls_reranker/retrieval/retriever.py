@@ -30,8 +30,7 @@ class Retriever:
     The fusion decides which concepts are candidates; their cosines decide the order.
 
     Args:
-        methods: the retrievers, one of them dense; ties of ranks go to the concept in an earlier
-            list.
+        methods: the retrievers, one of them dense; ties of ranks go to the earlier list's concept.
         encoder: the bi-encoder, which encodes the mentions.
         index_key: key of the index that all were loaded from (`IndexSettings.index_key`); "" if
             there is none.
@@ -137,8 +136,7 @@ class Retriever:
         pairs = StringConcepts(rows, string_of)
         name_ids, cosines = self.index.best_names(strings.vectors, pairs.concepts, pairs.strings)
         scores = pairs.spread(cosines, -np.inf)
-        # Fused ranks select well but order badly: lexical matches are less often correct than dense
-        # ones.
+        # Fused ranks select well but order badly: lexical matches are less often correct.
         order = np.argsort(-scores, axis=1, kind="stable")
         further = {}
         for method in self.methods:
@@ -193,8 +191,7 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     The sum is over the lists that a concept is in.
 
     Args:
-        lists: (n, depth) ranked concept rows of each retriever, distinct within a list, padded with
-            -1.
+        lists: (n, depth) ranked concept rows of each retriever, distinct in a list, padded with -1.
         k: number of concepts.
 
     Returns:

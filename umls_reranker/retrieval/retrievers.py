@@ -344,8 +344,7 @@ def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | Non
 
     Args:
         retriever: the retriever.
-        score: the score that it gives under its `score_name`; not needed for those of
-            `INDEX_SCORES`.
+        score: the score under its `score_name`; not needed for those of `INDEX_SCORES`.
 
     Raises:
         ValueError: its name, folder or score is taken, or its index has an unknown input.

@@ -314,8 +314,7 @@ class RerankPartitions:
         reranker = _load(self.model, **self.options)
         for frame in frames:
             mention_columns = [name for name in MENTION_COLUMNS if name in frame]
-            # Spark's empty arrays are float arrays, which Arrow cannot combine with arrays of
-            # structs.
+            # Spark's empty arrays are of floats, which Arrow cannot combine with structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(
                 frame[mention_columns].assign(candidates=lists), preserve_index=False

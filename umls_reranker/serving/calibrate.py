@@ -71,8 +71,7 @@ class Calibrated:
         fitted: what it was fitted on, for ``calibrator.json``.
         outcomes: the answers for all measured mentions, those of each fifth of the documents by a
             fit on the others; corrections that were not drawn at random are not measured.
-        metrics: their figures, for ``metrics.json``, and under ``systems`` those of the systems
-            compared.
+        metrics: their figures, for ``metrics.json``, and under ``systems`` those of other systems.
     """
 
     settings: CalibrationArguments
@@ -126,8 +125,7 @@ def calibrate(
         model: folder or Hub id of a reranker, or of a sequence classifier with one logit; None:
             only the lists count.
         target_precision: precision that the certificate of the high tier guarantees.
-        dictionary: completes the candidates (`Dictionary.add_to`); give it candidates likewise
-            later.
+        dictionary: completes the candidates (`Dictionary.add_to`); use it later, too.
         seed: seed of the folds of documents.
 
     Returns:
@@ -135,8 +133,7 @@ def calibrate(
         `UMLSReranker.save_pretrained` writes another.
 
     Raises:
-        UserError: a row is invalid (it is named), there is too little data, or the model cannot be
-            loaded.
+        UserError: a row is invalid (it is named), there are too few, or the model cannot be loaded.
     """
     source = ModelSource.load(None if model is None else str(model))
     lists = usable_lists(Rows.of_mappings(rows), Path("rows"), source.hierarchy, dictionary)
@@ -166,8 +163,7 @@ def calibrate_lists(
     Args:
         source: what is calibrated.
         lists: the labelled lists.
-        settings: features, calibrator and certificate; by default all features that the lists
-            allow.
+        settings: features, calibrator and certificate; by default all features of the lists.
         seed: seed of the folds of documents.
         keep_cross_encoder: whether to weigh the cross-encoder even if it adds nothing.
 
@@ -222,8 +218,7 @@ def _fitting_data(source: ModelSource, lists: AnnotatedLists) -> FittingData:
     note, is_parted = parts_of_documents(lists)
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
-    # All NaN without a cross-encoder, so that the first candidate of each concept is its top
-    # candidate.
+    # All NaN without a cross-encoder, so that the first candidate of each concept is its top one.
     top = best_of_each_concept(lists, cross_encoder())
     return FittingData(
         whole_lists=lists,

@@ -177,8 +177,7 @@ class ConceptLinker:
         Args:
             mention: the mention's text.
             document: text of its document, for context and for abbreviations defined there.
-            start: the mention's offset in ``document``, in characters; None uses the first
-                occurrence.
+            start: the mention's offset in ``document``, in characters; None: the first occurrence.
             entity_type: as for `UMLSReranker.rerank`.
             left: text before the mention, if there is no ``document``.
             right: text after the mention, if there is no ``document``.
@@ -206,8 +205,7 @@ class ConceptLinker:
 
         Args:
             mentions: (n,) texts of the mentions.
-            documents: (n,) texts of their documents, each as for `link`; None: no mention has a
-                document.
+            documents: (n,) texts of their documents, each as for `link`; None: none has one.
             starts: (n,) offsets in the documents, each as for `link`; None: the first occurrences.
             entity_types: (n,) semantic types, each as for `link`; None: no mention has a type.
             lefts: (n,) texts before mentions without a document.

@@ -65,8 +65,7 @@ class ModelSource:
             revision: tag, branch or commit on the Hub.
             device: as for `UMLSReranker.from_pretrained`.
             dtype: as for `UMLSReranker.from_pretrained`.
-            template: how a classifier that is no reranker reads a pair; by default only mention and
-                name.
+            template: how a classifier that is no reranker reads a pair; default: mention and name.
 
         Raises:
             UserError: the model is not found or cannot be loaded, has no safetensors weights, or

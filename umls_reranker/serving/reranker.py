@@ -196,8 +196,7 @@ class UMLSReranker:
                 Retrieval order breaks ties, and counts where the model weighs ``list_position``.
                 Duplicates stay in the list with equal scores. If a candidate lacks an input that
                 the model reads, no candidate has one of its scores, or a score lies far outside the
-                range of calibration, a fallback model that needs no such input decides about the
-                list.
+                range of calibration, a fallback model that needs no such input decides.
             entity_type: the mention's semantic type (name or id), or several. Unknown types use the
                 default thresholds with one warning per call; None and MedMentions' ``UnknownType``
                 use them silently.
@@ -258,8 +257,7 @@ class UMLSReranker:
             (n,) lists, each as `rerank` returns it.
 
         Raises:
-            TypeError: as for `rerank`; the message names the mention's position if there are
-                several.
+            TypeError: as for `rerank`; the message names the position if there are several.
             ValueError: as for `rerank`; likewise.
         """
         # Iterators are consumed once but needed twice.
@@ -315,8 +313,7 @@ class UMLSReranker:
 
         Args:
             lists: the lists; types are ids of ``thresholds.hierarchy``.
-            desc: as for `rerank_batch`, or a function that is called with the number of pairs just
-                scored.
+            desc: as for `rerank_batch`, or a function that gets the number of pairs just scored.
             exhaustive: as for `rerank_batch`.
 
         Warns:

@@ -49,7 +49,7 @@ class RankedCandidate(NamedTuple):
         score: calibrated probability that this candidate is the mention's concept, from all
             features. Candidates are ranked by it (by its unrounded log-odds).
         margin: this score minus the highest score of any other concept in the list, by CUI or else
-            by name. It is negative below the top concept, and the score itself if there is no other
+            by name. It is negative below the top concept, and the score itself without another
             concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided
             sets ``high``, the thresholds of the mention's semantic type set the others.

@@ -1,14 +1,13 @@
 """The spaCy component ``umls_reranker``: ranked concepts of entities, in ``ent._.umls``.
 
-    nlp.add_pipe("umls_reranker", config={"model": "org/umls-reranker", "revision": "v1", "index":
-    "/srv/index"}) nlp.add_pipe("umls_reranker", config={"model": "my_model", "candidates":
-    "sapbert"})
+    config = {"model": "org/umls-reranker", "revision": "v1", "index": "/srv/index"}
+    nlp.add_pipe("umls_reranker", config=config)
+    nlp.add_pipe("umls_reranker", config={"model": "my_model", "candidates": "sapbert"})
 
 spaCy finds it through the entry point ``spacy_factories``. It reads the entities in ``doc.ents``,
 which an earlier component must set. Their candidates come from an index, or are those that an
 earlier component has written, with its scores, to an extension of the entity: here
-``ent._.sapbert``. A saved pipeline holds only the settings; loading it opens the same model and
-index.
+``ent._.sapbert``. A saved pipeline holds only the settings; loading it opens model and index again.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class Drift(NamedTuple):
 
     Attributes:
         psi: population stability index, nats: the sum over cells of (q - p) log(q / p).
-        p_value: probability of at least this difference between two samples of documents of one
+        p_value: probability of a difference this large between samples of documents of one
             distribution.
         cell: name of the cell whose share changed most.
         share: share of that cell.

@@ -2,8 +2,7 @@
 
 The loss is the in-batch softmax over cosines (InfoNCE; van den Oord et al. 2018): a query's own
 name against the names of all other concepts in the batch. Three kinds of queries share a batch:
-mentions in context, mentions alone, and names of concepts, which separate concepts without training
-mentions.
+mentions in context, mentions alone, and names of concepts, which separate those without mentions.
 """
 
 from __future__ import annotations
@@ -219,8 +218,7 @@ def train_encoder(
         folder: folder to write.
 
     Returns:
-        Summary: steps, queries, mentions whose concept is in the dictionary, mean loss of the last
-        steps.
+        Summary: steps, queries, mentions whose concept is in the dictionary, last steps' mean loss.
 
     Raises:
         UserError: no mention's concept is in the dictionary, or the encoder cannot be loaded.

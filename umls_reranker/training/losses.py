@@ -54,8 +54,7 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> 
     """
     import torch
 
-    # b is the size of a forward pass, so the (b, b) matrix is small, and its sums have a fixed
-    # order.
+    # b is the size of a forward pass: the (b, b) matrix is small, and its sums have a fixed order.
     in_other_list = lists[:, None] != lists
     normalizers = (
         logits.expand(len(logits), -1).masked_fill(in_other_list, -torch.inf).logsumexp(dim=1)

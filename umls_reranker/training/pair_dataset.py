@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 LABEL_NAMES = ["labels", "weight", "row"]
 # The Trainer does not count rows with this label.
 IGNORED_LABEL = -100.0
-# Lists of this many batches are sorted by length together: more would reduce padding, but also
-# randomness.
+# Lists of this many batches are sorted by length together; more would cost randomness.
 SORTED_BATCHES = 100
 LISTS_AT_ONCE = 8_192
 

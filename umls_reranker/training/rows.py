@@ -23,7 +23,7 @@ def training_rows(
     """The rows that `RerankerTrainer` learns from: each mention with the names of its candidates.
 
     The first name of the gold concept is the positive of a mention, and one name of each other
-    concept a negative; all pairs weigh 1. A gold concept that is not among the candidates is not
+    concept a negative; all pairs weigh 1. Gold concepts that are not among the candidates are not
     added.
 
     Args:
@@ -31,7 +31,7 @@ def training_rows(
         template: how the model reads a pair; by default mention and name alone.
 
     Raises:
-        UserError: a row or one of its candidates lacks a value, or has one of the wrong type; names
+        UserError: a row or one of its candidates lacks a value, or has one of a wrong type; names
             it.
 
     >>> names = {"C0009443": "Common Cold", "C0009264": "Cold Temperature"}
@@ -80,8 +80,7 @@ def sample_by_document(
 ) -> np.ndarray:
     """Draw mentions with up to `most` pairs, one from every document before a second one from any.
 
-    Answers within a document are correlated, so a few documents would tell little about a
-    checkpoint.
+    Answers within a document are correlated, so few documents tell little about a checkpoint.
 
     Args:
         documents: (n,) document of each mention.

@@ -28,8 +28,7 @@ class RerankerTrainer(Trainer):
 
     The loss of a global batch is the sum of the terms / number of pairs. It is the same for one
     forward pass, several accumulated ones, or several processes: the count is that of the whole
-    global batch, and the factor ``num_processes`` undoes the averaging of gradients between
-    processes.
+    global batch, and the factor ``num_processes`` undoes averaging gradients over processes.
 
     Args:
         model: the cross-encoder, of one logit; or a Hub id or folder, from which it is loaded with
@@ -49,8 +48,7 @@ class RerankerTrainer(Trainer):
         UserError: the pairs weigh nothing, or have no scores of a teacher, which the loss needs.
     """
 
-    # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by the
-    # steps.
+    # Read by Trainer: the loss accounts for accumulation, so it must not be divided by the steps.
     loss_is_scaled_for_ga = True
     train_dataset: TokenizedPairs
     eval_dataset: TokenizedPairs
@@ -112,8 +110,7 @@ class RerankerTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
             if args.dropout is not None:
                 set_dropout(model, args.dropout)
-        # Read by Trainer, which otherwise does not count the pairs for a model without further
-        # arguments.
+        # Read by Trainer, which otherwise counts no pairs for a model without further arguments.
         self.model_accepts_loss_kwargs = True
         # Widths vary; by default, the first ones would each be compiled separately.
         self.accelerator.state.dynamo_plugin.dynamic = True

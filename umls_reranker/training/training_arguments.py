@@ -107,8 +107,7 @@ class RerankerTrainingArguments(OneGpuArguments):
         ["tensorboard"], "where to log in addition to the console; install it yourself"
     )
     logging_first_step: bool = recipe_key(True, "log the loss of the first step")
-    # The library's defaults hide NaN losses, show no bar, and search for unused weights at every
-    # step.
+    # The library's defaults hide NaN losses, show no bar, and seek unused weights at every step.
     logging_nan_inf_filter: bool = recipe_key(
         False, "leave losses that are not finite out of the log"
     )
