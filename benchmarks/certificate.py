@@ -333,8 +333,8 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     if options.choices:
         print(
-            "| documents, weight of logits | stays | certified | coverage, mean | broken |\n|---|"
-            "---:|---:|---:|---:|"
+            "| documents, weight of logits | stays | certified | coverage, mean | broken |\n"
+            "|---|---:|---:|---:|---:|"
         )
         for documents, weight in product((200, 400), (0.0, 0.3)):
             draws = [served_tier(documents, weight, rng) for _ in range(options.choices)]
@@ -352,8 +352,8 @@ def main() -> None:
         f"{2 * np.sqrt(0.0475 / options.draws):.2%}\n"
     )
     print(
-        "| documents, true precision 0.949 | broken | mentions independent | could be certified | "
-        "power |\n"
+        "| documents, true precision 0.949 | broken | mentions independent | "
+        "could be certified | power |\n"
         "|---|---:|---:|---:|---:|"
     )
     for name, regime in REGIMES.items():

@@ -168,8 +168,8 @@ def write_corpus(release: Path, folder: Path, documents: int, mentions: int, see
         lines = "".join(f"{doc_id}\n" for doc_id in documents_of_split.tolist())
         (folder / f"corpus_pubtator_pmids_{split}.txt").write_text(lines)
     print(
-        f"{mentions:,} mentions of {len(writer.release.cuis):,} concepts in {documents:,} "
-        f"documents in {folder}"
+        f"{mentions:,} mentions of {len(writer.release.cuis):,} concepts "
+        f"in {documents:,} documents in {folder}"
     )
 
 

@@ -198,8 +198,8 @@ def times_as_fast(seconds: Mapping[str, list[float]], name: str, other: str) -> 
 
 def print_table(seconds: Mapping[str, list[float]], count: int, unit: str, reference: str) -> None:
     print(
-        f"| run | {unit} per second, best | median | times as fast as `{reference}` |\n|:---|---:|"
-        "---:|---:|"
+        f"| run | {unit} per second, best | median | times as fast as `{reference}` |\n"
+        "|:---|---:|---:|---:|"
     )
     for name, taken in seconds.items():
         rates = f"{count / min(taken):,.1f} | {count / np.median(taken):,.1f}"

@@ -17,6 +17,6 @@ class PublishArguments:
     )
     private: bool = recipe_key(
         True,
-        "create a new repo as private (the Hub's default is public), and refuse "
-        "an existing public one",
+        "create a new repo as private (the Hub's default is public), "
+        "and refuse an existing public one",
     )

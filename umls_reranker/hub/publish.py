@@ -151,8 +151,8 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         or re.fullmatch(r"main|[0-9a-f]{5,40}", tag)
     ):
         raise UserError(
-            f"tag {tag!r} must be letters, digits, dots and dashes, not a branch "
-            "or commit; e.g. v1.0.0"
+            f"tag {tag!r} must be letters, digits, dots and dashes, not a branch or commit; "
+            "e.g. v1.0.0"
         )
 
 

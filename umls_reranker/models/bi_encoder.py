@@ -225,8 +225,8 @@ class BiEncoder:
                 vectors[start + np.concatenate(batches)] = torch.cat(outputs).cpu().numpy()
         if not np.isfinite(vectors).all():
             raise UserError(
-                "the encoder gave non-finite embeddings; its weights are damaged "
-                "or overflow float16"
+                "the encoder gave non-finite embeddings; "
+                "its weights are damaged or overflow float16"
             )
         return vectors
 

@@ -68,8 +68,8 @@ SIGN_IN = "set HF_TOKEN or run `hf auth login`"
 ADVICE = {
     401: f"the token is invalid; {SIGN_IN} again",
     403: f"the token lacks permission; {SIGN_IN} with one that has it",
-    409: "someone else wrote to the repo in the meantime; if the tag is taken, choose another, "
-    "otherwise run again",
+    409: "someone else wrote to the repo in the meantime; "
+    "if the tag is taken, choose another, otherwise run again",
     412: "someone published to main in the meantime; review that version, then run again",
 }
 

@@ -85,8 +85,8 @@ def loading(model: str) -> Iterator[None]:
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
-            f"{model} cannot be loaded: {reason}; it needs config.json, model.safetensors "
-            "and tokenizer files"
+            f"{model} cannot be loaded: {reason}; "
+            "it needs config.json, model.safetensors and tokenizer files"
         ) from None
 
 

@@ -132,8 +132,8 @@ def recall_lines(split: str, counts: Mapping[str, Any], count: int) -> Iterator[
     """How many gold concepts a split's lists hold, and which retriever finds them at which rank."""
     recall = counts["retrieved"] / max(1, counts["in_dictionary"])
     yield (
-        f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary for "
-        f"{counts['in_dictionary']:,}, retrieved in the top {count} for {recall:.1%} of those"
+        f"{split}: {counts['mentions']:,} mentions, gold concept in the dictionary "
+        f"for {counts['in_dictionary']:,}, retrieved in the top {count} for {recall:.1%} of those"
     )
     for name, shares in counts["recall"].items():
         figures = ", ".join(f"recall@{rank} {share:.1%}" for rank, share in shares.items())

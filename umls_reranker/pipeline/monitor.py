@@ -94,8 +94,8 @@ def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     lines += ["", f"drift: stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}; {moved}"]
     if state["alarm"]:
         lines.append(
-            "ALARM: scores or inputs have moved; check candidates, texts and inputs, "
-            "or calibrate again"
+            "ALARM: scores or inputs have moved; "
+            "check candidates, texts and inputs, or calibrate again"
         )
     return "\n".join(lines)
 

@@ -296,8 +296,8 @@ def corpus_mentions(
     expected = mentions.expected_mentions
     if expected is not None and count != expected:
         raise UserError(
-            f"{name_files(paths)} contains {count:,} mentions, but expected_mentions is "
-            f"{expected:,}; the download is incomplete or of another version, download it again"
+            f"{name_files(paths)} contains {count:,} mentions, but expected_mentions "
+            f"is {expected:,}; the download is incomplete or of another version, download it again"
         )
     report |= {
         "mentions_in_no_list": unlisted,

@@ -208,8 +208,8 @@ def write_user_lists(
         raise UserError(f"{path}: the split {empty[0]!r} is empty (mentions by split: {in_split})")
     if not any(in_list.values()):
         raise UserError(
-            f"{path}: no list contains its gold concept; use one vocabulary for the ids of "
-            "candidates and cui"
+            f"{path}: no list contains its gold concept; "
+            "use one vocabulary for the ids of candidates and cui"
         )
     with split_writers(MENTION_FEATURES.arrow_schema, mentions_folder) as writers:
         for split, split_lists in waiting.items():

@@ -32,13 +32,13 @@ class IndexArguments:
     index_factory: str = recipe_key(
         "Flat",
         "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; "
-        "inexact indexes are compared with exact search; HNSW builds are reproducible only "
-        "with OMP_NUM_THREADS=1",
+        "inexact indexes are compared with exact search; "
+        "HNSW builds are reproducible only with OMP_NUM_THREADS=1",
     )
     index_parameters: str | None = recipe_key(
         None,
-        "FAISS search parameters: nprobe=128 (clusters to search; required for IVF) or "
-        "efSearch=128 (HNSW)",
+        "FAISS search parameters: nprobe=128 (clusters to search; required for IVF) "
+        "or efSearch=128 (HNSW)",
     )
     retrievers: list[str] = recipe_key(
         ["dense"], "retrievers of the candidates; several are combined"
@@ -61,8 +61,8 @@ class MiningArguments:
     hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative", least=0)
     max_train_mentions: int | None = recipe_key(
         None,
-        "maximum number of training mentions, sampled with the seed from those whose concept "
-        "is in the dictionary",
+        "maximum number of training mentions, sampled with the seed "
+        "from those whose concept is in the dictionary",
         least=1,
     )
     teacher: list[str] = recipe_key(

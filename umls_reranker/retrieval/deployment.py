@@ -74,9 +74,9 @@ class IndexSettings(IndexArguments):
         path = folder / INDEX_FILE
         if not path.is_file():
             raise UserError(
-                f"{folder} has no {INDEX_FILE}; give a folder written by umls-reranker "
-                "export_index, or a run folder; if an older version wrote it, "
-                "run umls-reranker build_index again"
+                f"{folder} has no {INDEX_FILE}; "
+                "give a folder written by umls-reranker export_index, or a run folder; "
+                "if an older version wrote it, run umls-reranker build_index again"
             )
         content = read_json(path)
         require_format(path, content, SCHEMA_VERSION, "build_index")

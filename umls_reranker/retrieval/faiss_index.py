@@ -65,8 +65,8 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
         # Four times the root of their number (docs/internal/retrieval-and-mining.md).
         recommended = min(clusters.nlist, 4 * math.isqrt(clusters.nlist))
         raise UserError(
-            f"index_parameters: {factory} searches only 1 of its {clusters.nlist:,} clusters by "
-            f"default; set nprobe={recommended} and check the recall that is printed"
+            f"index_parameters: {factory} searches only 1 of its {clusters.nlist:,} clusters "
+            f"by default; set nprobe={recommended} and check the recall that is printed"
         )
 
 

@@ -106,8 +106,8 @@ class NameVectors:
                 vectors = np.load(file, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise UserError(
-                    f"{file} cannot be read ({error}); run umls-reranker "
-                    "build_index with --overwrite"
+                    f"{file} cannot be read ({error}); "
+                    "run umls-reranker build_index with --overwrite"
                 ) from None
             yield number * SHARD, vectors
 

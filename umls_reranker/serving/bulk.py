@@ -99,8 +99,8 @@ class BulkJob:
         require_another(target, files)
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(
-                f"{target} already exists; choose another output, or replace "
-                "a file with --overwrite"
+                f"{target} already exists; choose another output, "
+                "or replace a file with --overwrite"
             )
         self._source = source
         self._target = target

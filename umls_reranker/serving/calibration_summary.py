@@ -61,8 +61,8 @@ def _about_high(new: Calibrated) -> list[str]:
     """The certificates; that of all inputs with its result on held-out documents."""
     table = new.calibration.thresholds
     lines = [
-        f"High tier (precision of at least {table.target_precision:.0%} with "
-        f"{table.confidence:.0%} confidence), threshold on all documents:"
+        f"High tier (precision of at least {table.target_precision:.0%} "
+        f"with {table.confidence:.0%} confidence), threshold on all documents:"
     ]
     for model in new.calibration.models:
         lines.append(f"  {model.name}: {model.thresholds.certificate}")

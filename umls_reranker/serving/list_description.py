@@ -48,8 +48,8 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
         last = column[lists.offsets[1:][ends] - 1]
         if np.count_nonzero(last > first) > MOSTLY * np.count_nonzero(last != first):
             lines.append(
-                f"caution: {name}_score rises along lists: "
-                "negate it if the best come first (higher is better), else reverse the lists, "
+                f"caution: {name}_score rises along lists: negate it if the best come first "
+                "(higher is better), else reverse the lists, "
                 "for a gain over their order would mean nothing"
             )
     if len(lists) >= MANY_LISTS and not lists.not_in_list:

@@ -160,9 +160,9 @@ def _require_plain(folder: Path, name: str) -> None:
         )
     if not (folder / WEIGHTS).is_file():
         raise UserError(
-            f"{name} has no {WEIGHTS}; other weight formats, such as pytorch_model.bin, can run "
-            "code and are never loaded; if you trust them, load the model with transformers and "
-            "save it with save_pretrained"
+            f"{name} has no {WEIGHTS}; other weight formats, "
+            "such as pytorch_model.bin, can run code and are never loaded; "
+            "if you trust them, load the model with transformers and save it with save_pretrained"
         )
     if not (folder / "tokenizer.json").is_file():
         raise UserError(

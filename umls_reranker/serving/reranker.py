@@ -390,8 +390,8 @@ class UMLSReranker:
         """
         if not str(folder):
             raise UserError(
-                "save_pretrained: the folder has no name; give one, "
-                "or '.' for the working directory"
+                "save_pretrained: the folder has no name; "
+                "give one, or '.' for the working directory"
             )
         return save_copy(
             self.folder, Path(folder), self.cross_encoder.backend if self.cross_encoder else "torch"

@@ -52,8 +52,8 @@ class EncoderArguments:
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
     encoder_dropout: float | None = recipe_key(
         None,
-        "dropout in training; 0 works better with few passes over the mentions; empty: the "
-        "model's default (BERT: 0.1)",
+        "dropout in training; 0 works better with few passes over the mentions; "
+        "empty: the model's default (BERT: 0.1)",
         least=0,
         most=1,
     )

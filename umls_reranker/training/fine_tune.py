@@ -181,8 +181,8 @@ def _require_same_dtype(trainer: RerankerTrainer, folder: Path, checkpoint: str 
     dtype = DTYPES[trainer.accelerator.mixed_precision]
     if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
         raise UserError(
-            f"bf16: the training began in {former}, not {dtype}; launch or set it as before, "
-            "or add --overwrite"
+            f"bf16: the training began in {former}, not {dtype}; "
+            "launch or set it as before, or add --overwrite"
         )
     if trainer.args.process_index == 0:
         write_json(folder / DTYPE_FILE, {"dtype": dtype})

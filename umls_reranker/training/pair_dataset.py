@@ -146,8 +146,8 @@ def weight_scale(rows: pa.Table, gold_pairs_only: bool) -> float:
     total = weights.sum(dtype=np.float64, where=counts)
     if not total > 0:
         raise UserError(
-            "the training pairs weigh nothing: there are none, or the *_weight keys "
-            "of the recipe are 0"
+            "the training pairs weigh nothing: there are none, "
+            "or the *_weight keys of the recipe are 0"
         )
     return len(weights) / total
 

@@ -105,7 +105,7 @@ def sample_by_document(
     count = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
     if not count:
         raise UserError(
-            f"max_dev_pairs: {most} is smaller than one candidate list of the dev "
-            "split; increase it"
+            f"max_dev_pairs: {most} is smaller than one candidate list of the dev split; "
+            "increase it"
         )
     return np.sort(drawn[:count])

@@ -90,8 +90,8 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
     eval_steps: float = recipe_key(
         500,
-        "optimizer steps between evaluations, each with a checkpoint; below 1: "
-        "a share of all steps",
+        "optimizer steps between evaluations, each with a checkpoint; "
+        "below 1: a share of all steps",
         least=1e-6,
     )
     metric_for_best_model: str = recipe_key(
