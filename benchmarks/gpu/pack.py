@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Pack what `run.py` needs into one archive: the package, real pairs, and a model's weights in
-float16.
+"""Pack what `run.py` needs into one archive: the package, real pairs, and weights in float16.
 
 python benchmarks/gpu/pack.py gpu.tar.gz --pairs runs/quickstart/pairs
 """

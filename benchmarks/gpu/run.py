@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Measure training and scoring on one GPU, in under ten minutes and without the internet; writes
-Markdown.
+"""Measure training and scoring on one GPU in under ten minutes, offline; writes Markdown.
 
     python run.py                                    # in the unpacked archive of pack.py
     python run.py --device cpu --quick               # in small, on a processor
@@ -213,9 +212,7 @@ class Bench:
         return Bert(BertConfig(vocab_size=len(self.tokenizer), num_labels=1, **self.sizes.bert))
 
     def folder(self, name: str) -> Path:
-        """A model folder for scoring: `bert-base`, or `minilm`, as the training in float32 left
-        it.
-        """
+        """A model folder for scoring: `bert-base`, or `minilm` as the float32 training left it."""
         folder = self.scratch / name
         if not folder.exists():
             model = self.bert_base() if name == "bert-base" else self.minilm()
@@ -310,8 +307,9 @@ def matrix_weights(model: torch.nn.Module) -> int:
 def rate(
     bench: Bench, model: torch.nn.Module, precision: str, tokens_per_second: float, passes: int
 ) -> list[str]:
-    """TFLOP/s, and their share of the measured peak; `passes` is 1 forward, and 3 with backward.
-    Without padding.
+    """TFLOP/s, and their share of the measured peak, without padding.
+
+    `passes` is 1 forward, and 3 with backward.
     """
     tflops = 2 * passes * matrix_weights(model) * tokens_per_second / 1e12
     return [f"{tflops:.3g}", f"{tflops / bench.peak[precision]:.1%}"]
@@ -357,8 +355,8 @@ def training(bench: Bench) -> Iterator[str]:
             model.save_pretrained(bench.scratch / "minilm")
             bench.tokenizer.save_pretrained(bench.scratch / "minilm")
     yield (
-        f"\nA loss is the mean of {sizes.steps // 10} steps; it differs from that of float32 at "
-        "the same steps."
+        f"\nA loss is the mean of {sizes.steps // 10} steps; "
+        "it differs from that of float32 at the same steps."
     )
     yield "" if bench.on_gpu else "\nNot measured: float16, which trains on a GPU alone."
 
@@ -389,8 +387,8 @@ def throughput(bench: Bench) -> Iterator[str]:
                 del watch, model
     if not all(map(importlib.util.find_spec, ("sentence_transformers", "datasets"))):
         yield (
-            "\nNot measured: training by sentence-transformers, which needs it and datasets "
-            "installed."
+            "\nNot measured: training by sentence-transformers, "
+            "which needs it and datasets installed."
         )
         return
     speed = their_training(bench)

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Write once what all systems read: the dictionary, and the mentions of a run's splits with the
-text around them.
+"""Write once what all systems read: the dictionary, and a run's mentions with their text, by split.
 
     python benchmarks/peers/export.py runs/minilm-medmentions-cpu runs/peers \
         --umls_dir ../shared/data/umls_open/META --corpus

@@ -165,9 +165,7 @@ def ranked(model: Path, rows: Iterable[dict[str, Any]], export: Export) -> Itera
 def labelled_lists(
     system: str, split: str, export: Export, with_types: bool
 ) -> Iterator[dict[str, Any]]:
-    """A peer's rows as the rows that `umls-reranker calibrate --lists` reads, with the mentions'
-    types or without.
-    """
+    """A peer's rows for `umls-reranker calibrate --lists`, with the mentions' types or without."""
     concepts = {concept.cui: concept for concept in export.concepts()}
     mentions = {mention.mention_id: mention for mention in export.mentions(split)}
     for row in read_rows(export.folder / "rows" / system / f"{split}.jsonl"):

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Link the mentions of an export with one system, inside its own environment, and write what it
-answers.
+"""Link the mentions of an export with one system, in its own environment, and write its answers.
 
     .venv-peers/gilda/bin/python benchmarks/peers/peer.py gilda runs/peers
 
@@ -78,9 +77,7 @@ class Mention(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A concept, the system's own score, higher is better, and the name that matched, where it has
-    one.
-    """
+    """A concept, the system's own score (higher is better), and the name that matched, if any."""
 
     cui: str
     score: float
@@ -98,9 +95,7 @@ class Export:
 
     @property
     def umls_dir(self) -> Path:
-        """The dictionary in Rich Release Format: MRCONSO.RRF and MRSTY.RRF, with the same names as
-        `concepts`.
-        """
+        """The dictionary as MRCONSO.RRF and MRSTY.RRF, with the same names as `concepts`."""
         return self.folder / "META"
 
     def concepts(self) -> Iterator[Concept]:
@@ -112,15 +107,14 @@ class Export:
         return (Mention(**row) for row in read_rows(self.folder / f"{split}.jsonl"))
 
     def documents(self, *splits: str) -> dict[str, str]:
-        """Text by id of the documents of some splits, or of all; `Mention.start` counts its
-        characters.
-        """
+        """Texts of some splits' documents, or of all, by id; `Mention.start` counts characters."""
         rows = read_rows(self.folder / "documents.jsonl")
         return {row["doc_id"]: row["text"] for row in rows if not splits or row["split"] in splits}
 
     def pairs(self) -> Iterator[dict[str, Any]]:
-        """``mention_id``, ``mention``, ``name`` and ``label``, 1 for the gold concept; those of a
-        mention follow.
+        """Rows of ``mention_id``, ``mention``, ``name`` and ``label``, mention after mention.
+
+        ``label`` is 1 for the gold concept.
         """
         return read_rows(self.folder / "pairs.jsonl")
 
@@ -147,8 +141,9 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def answers(link: Link, mentions: Iterable[Mention], batch: int) -> Iterator[dict[str, Any]]:
-    """The rows of a split: candidates best first, each concept once, and the seconds of a mention
-    of its batch.
+    """The rows of a split: candidates best first, each concept once, and seconds per mention.
+
+    The seconds are the mean of a batch.
     """
     iterator = iter(mentions)
     while hidden := [

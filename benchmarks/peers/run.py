@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Install each system of systems/ in an environment of its own, say what cannot be installed, and
-run the rest.
+"""Install each system of systems/ in its own environment, name those that fail, and run the rest.
 
     python benchmarks/peers/run.py runs/peers [SYSTEM ...]
 
@@ -44,9 +43,7 @@ def main() -> None:
 
 
 def installed(name: str) -> Path:
-    """The Python of an environment, which is made if it is not there; installed.json has its
-    seconds and size.
-    """
+    """The Python of an environment, made if missing; installed.json has its seconds and size."""
     folder = ENVIRONMENTS / name
     python = folder / "bin" / "python"
     facts = folder / "installed.json"

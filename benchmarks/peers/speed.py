@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Mentions per second of each system, side by side: the same test mentions, one by one and in
-batches, in turns.
+"""Mentions per second of each system: the same test mentions, one by one and in batches, in turns.
 
     python benchmarks/peers/speed.py runs/minilm-medmentions-cpu runs/peers
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""The table of all systems that linked an export: what they get right, how sure they can be of it,
-and what it costs.
+"""The table of all systems that linked an export: what they get right, how surely, at what cost.
 
     python benchmarks/peers/table.py runs/peers
 
@@ -99,8 +98,9 @@ def answers(
 
 
 def threshold_at(score: np.ndarray, correct: np.ndarray, precision: float) -> float:
-    """The score from which on answers are the most at this precision; inf if none are. Arguments
-    are (n,).
+    """The score from which on most answers are given at this precision; inf if none are.
+
+    Arguments are (n,).
     """
     order = np.argsort(-score, kind="stable")
     ranked = score[order]
@@ -229,8 +229,7 @@ def picture(curves: Mapping[str, Mapping[str, Any]], certified: Sequence[float])
     )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 580 350" font-family="sans-serif" '
-        'font-size="12" '
-        'fill="currentColor">\n' + "\n".join(parts) + "\n</svg>\n"
+        'font-size="12" fill="currentColor">\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 

@@ -1,5 +1,6 @@
-"""sentence-transformers' bi-encoder without training
-(https://sbert.net/examples/sentence_transformer/applications).
+"""sentence-transformers' bi-encoder without training.
+
+https://sbert.net/examples/sentence_transformer/applications
 
 all-MiniLM-L6-v2 from a Python package, its vectors of all names searched exactly by
 `util.semantic_search`.

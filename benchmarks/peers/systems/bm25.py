@@ -1,5 +1,6 @@
-"""bm25s over all names, as people write it themselves (https://bm25s.github.io), with its stemmer
-and stop words.
+"""bm25s over all names, with its stemmer and stop words, as people write it.
+
+https://bm25s.github.io
 """
 
 from peer import Candidate

@@ -17,14 +17,14 @@ ENVIRONMENT = "medcat"
 PACKAGES = ("medcat", "spacy", "spacy-lookups-data", "gensim")
 INPUTS = ("context", "training mentions")
 DEVIATIONS = (
-    "spacy.blank with the lemmas of spacy-lookups-data replaces en_core_web_md, which is a "
-    "download",
-    "word vectors are trained on the training documents alone; its vocabulary of 800,000 words is "
-    "a download",
-    "training mentions whose concept is not in the dictionary are left out: they would be linked "
-    "to",
-    "nested entities are kept, so that those within a mention are found; abbreviations are not "
-    "expanded",
+    "spacy.blank with the lemmas of spacy-lookups-data replaces en_core_web_md, "
+    "which is a download",
+    "word vectors are trained on the training documents alone; "
+    "its vocabulary of 800,000 words is a download",
+    "training mentions whose concept is not in the dictionary are left out: "
+    "they would be linked to",
+    "nested entities are kept, so that those within a mention are found; "
+    "abbreviations are not expanded",
 )
 
 

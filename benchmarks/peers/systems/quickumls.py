@@ -1,5 +1,6 @@
-"""QuickUMLS over the release that the dictionary is made of
-(https://github.com/Georgetown-IR-Lab/QuickUMLS).
+"""QuickUMLS over the release that the dictionary is made of.
+
+https://github.com/Georgetown-IR-Lab/QuickUMLS
 
 Made by its own `quickumls.install`, in lower case, and `QuickUMLS.match` of each mention, the
 longest match first: of what its documentation offers, both found more on dev. All else is left at
@@ -16,15 +17,13 @@ ENVIRONMENT = "quickumls"
 PACKAGES = ("quickumls", "spacy", "unqlite")
 INPUTS = ()
 DEVIATIONS = (
-    "spacy.blank and spaCy's stop words replace en_core_web_sm and NLTK's, which are downloads: "
-    "without parts of "
-    "speech, matches may begin or end with a preposition or determiner that is not a stop word",
+    "spacy.blank and spaCy's stop words replace en_core_web_sm and NLTK's, "
+    "which are downloads: without parts of speech, matches may begin or end with a preposition "
+    "or determiner that is not a stop word",
     "accepted_semtypes is off, and concepts without a type are given one, which installation "
-    "requires: two thirds of "
-    "the dictionary have none, but hardly any gold concept",
-    "among concepts of equal similarity, those whose preferred name matches come first; its own "
-    "order puts them "
-    "before more similar names",
+    "requires: two thirds of the dictionary have none, but hardly any gold concept",
+    "among concepts of equal similarity, those whose preferred name matches come first; "
+    "its own order puts them before more similar names",
 )
 # The root of the semantic network, which says nothing about a concept.
 ANY_TYPE = "T071"

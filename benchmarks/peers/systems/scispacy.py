@@ -1,5 +1,6 @@
-"""scispaCy's `EntityLinker` over a knowledge base made of the dictionary
-(https://github.com/allenai/scispacy).
+"""scispaCy's `EntityLinker` over a knowledge base of the dictionary.
+
+https://github.com/allenai/scispacy
 
 `EntityLinker` with its defaults: TF-IDF of character 3-grams, the 30 nearest names, similarity
 above 0.7.
@@ -11,12 +12,10 @@ ENVIRONMENT = "scispacy"
 PACKAGES = ("scispacy", "spacy", "nmslib-metabrainz", "scikit-learn", "scipy")
 INPUTS = ()
 DEVIATIONS = (
-    "filter_for_definitions is off, which its documentation leaves to the use case: no concept of "
-    "the dictionary has "
-    "a definition, so nothing below 0.95 would be linked",
-    "its candidate generator is called and its threshold applied without the linker, which drops "
-    "the names that"
-    " matched and all but 5 concepts; the answer is the same",
+    "filter_for_definitions is off, which its documentation leaves to the use case: "
+    "no concept of the dictionary has a definition, so nothing below 0.95 would be linked",
+    "its candidate generator is called and its threshold applied without the linker, "
+    "which drops the names that matched and all but 5 concepts; the answer is the same",
     "abbreviations are expanded as for our system, not by its AbbreviationDetector",
 )
 

@@ -1,9 +1,9 @@
 """The service as an ASGI application.
 
 Requests contain texts, never models, paths or repos: the served model is fixed at the start. The
-formats of
-``/rerank``, ``/info`` and errors, and the status codes, are those of Text Embeddings Inference 1.8
-(https://huggingface.github.io/text-embeddings-inference), so that its clients work unchanged.
+formats of ``/rerank``, ``/info`` and errors, and the status codes, are those of Text Embeddings
+Inference 1.8 (https://huggingface.github.io/text-embeddings-inference), so that its clients work
+unchanged.
 """
 
 from __future__ import annotations
@@ -167,8 +167,7 @@ class Service:
         if serving.max_request_mentions > serving.max_queue:
             raise UserError(
                 f"max_request_mentions: {serving.max_request_mentions} mentions never fit into "
-                "max_queue: "
-                f"{serving.max_queue}; lower the former or raise the latter"
+                f"max_queue: {serving.max_queue}; lower the former or raise the latter"
             )
         self.reranker = reranker
         self.serving = serving
