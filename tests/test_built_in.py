@@ -97,4 +97,6 @@ def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
     assert new.calibration.to_dict() == alone.calibration.to_dict()
     assert new.metrics["lists"]["known_documents"] == 1 and len(new.outcomes) == 60 - known
     assert len(new.calibration.training_counts) == len(source.counts)
-    assert "1 documents were used to calibrate MODEL: they are left out" in calibration_summary(new)
+    assert "1 documents were used to calibrate built-in: they are left out" in calibration_summary(
+        new
+    )

@@ -16,6 +16,7 @@ from umls_reranker.core.files import (
     hold,
     read_json,
     remembered,
+    require_writable,
     write_json,
     written,
 )
@@ -60,6 +61,18 @@ def test_what_is_no_file_or_folder_is_not_replaced(tmp_path):
         ):
             pass
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_fifo()
+
+
+def test_a_folder_that_is_missing_or_read_only_is_named(tmp_path, monkeypatch):
+    deep = tmp_path / "new" / "deep"
+    require_writable(deep, makes_folders=True)
+    with pytest.raises(UserError, match=f"^{tmp_path / 'new'} is not an existing folder"):
+        require_writable(deep)
+    # Root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    with pytest.raises(UserError, match=f"^the folder {tmp_path} cannot be written to"):
+        require_writable(deep, makes_folders=True)
+    assert listing(tmp_path) == []
 
 
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):

@@ -327,6 +327,15 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(hub, tmp_path, mon
     assert hub.log == []
 
 
+def test_a_file_and_a_misspelled_name_are_not_looked_up_on_the_hub(hub, tmp_path):
+    (tmp_path / "README.md").touch()
+    assert refused(download, tmp_path / "README.md").endswith(
+        "is a file; give the folder of a model"
+    )
+    assert refused(download, "builtin").endswith("NAMESPACE/NAME; did you mean built-in?")
+    assert hub.log == []
+
+
 def test_only_what_loading_needs_is_fetched(hub, folder):
     publish(folder, REPO, "v1.0.0")
     repo = hub.repos[REPO]

@@ -263,7 +263,8 @@ def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
 
 
 @pytest.mark.parametrize(
-    "name", ["in.jsonl", "link.jsonl", "folder.jsonl", "out.csv", "out.parquet"]
+    "name",
+    ["in.jsonl", "link.jsonl", "folder.jsonl", "out.csv", "out.parquet", "missing/out.jsonl"],
 )
 def test_an_output_that_will_not_do_is_refused_before_any_work(tmp_path, rows, name):
     source = write(tmp_path / "in.jsonl", rows)

@@ -90,7 +90,7 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out(tmp_path, capsys):
     assert again == pytest.approx(weights)
     said = capsys.readouterr().out
     assert "certificate 2 of this model is not granted" in said and "previous model" not in said
-    assert "40 documents were used to calibrate MODEL: they are fitted on again" in said
+    assert "40 documents were used to calibrate left_out: they are fitted on again" in said
 
 
 def test_a_warning_about_the_model_before_names_it(tmp_path):
@@ -208,6 +208,10 @@ def test_options_that_will_not_do_are_one_sentence(tmp_path, cross_encoder):
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match="taken already exists"):
         run_script("calibrate", cross_encoder, "--lists", lists, "--output", tmp_path / "taken")
+    # The output is looked at first: neither model nor lists exist.
+    for name in ("calibrate", "evaluate"):
+        with pytest.raises(UserError, match="own.jsonl is not an existing folder"):
+            run_script(name, "no/model", "--lists", "no.jsonl", "--output", lists / "new")
 
 
 def test_figures_of_acceptance_are_those_of_the_threshold_that_is_delivered(tmp_path, capsys):

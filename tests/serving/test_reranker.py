@@ -405,6 +405,12 @@ def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, posit
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
+def test_a_score_of_another_name_is_named_where_one_is_missing():
+    renamed = {("score" if key == "retrieval_score" else key): FULL[key] for key in FULL}
+    with pytest.warns(UserWarning, match="1.1\\); the candidates have 'list_score' instead; using"):
+        reading_everything().rerank("cold", [renamed], DISEASE, "a ", "")
+
+
 def test_the_cross_encoder_sees_nothing_that_the_model_which_decides_was_fitted_without():
     reranker = reading_everything()
     reranker.rerank("cold", [FULL], DISEASE, "a ", "")

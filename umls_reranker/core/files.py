@@ -111,6 +111,28 @@ def require_another(output: Path, inputs: Iterable[Path]) -> None:
         raise UserError(f"{output} is also the input and would be lost; choose another output")
 
 
+def require_writable(output: Path, *, makes_folders: bool = False) -> None:
+    """Refuse an output, before any work, whose folder is missing or cannot be written to.
+
+    Args:
+        output: file or folder to write.
+        makes_folders: whether missing folders will be made, in the nearest one that exists.
+    """
+    folder = output.resolve().parent
+    while makes_folders and not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is not an existing folder, so {output} cannot be written; choose another "
+            "output"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"the folder {folder} cannot be written to; choose another output than {output}, or "
+            "change its permissions"
+        )
+
+
 def replace_folder(new: Path, folder: Path) -> None:
     """Replace a folder by a finished one, by two renames.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from os.path import expanduser
@@ -60,6 +61,8 @@ def download(
         if revision is not None:
             raise UserError(f"{repo_or_path} is not of the Hub, so it has no revision {revision!r}")
         return path
+    if path.exists():
+        raise UserError(f"{repo_or_path} is a file; give the folder of a model")
     names = files or (MANIFEST, *loaded_files(backend))
     return snapshot(str(repo_or_path), revision, names, is_plain, subfolder, **hub)
 
@@ -74,8 +77,10 @@ def snapshot(
 ) -> Path:
     """Like `download`, of a Hub repo only."""
     if not re.fullmatch(REPO_ID, repo_id):
+        near = difflib.get_close_matches(repo_id, [BUILT_IN])
         raise UserError(
             f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
+            + (f"; did you mean {BUILT_IN}?" if near else "")
         )
 
     # Importing the Hub's client takes as long as loading a model without a cross-encoder.

@@ -107,6 +107,7 @@ class CandidateLists:
         index_keys: for n mentions the `pipeline.stages.index_key` of the index that retrieved their
             candidates; "" if it is unknown, as for user-provided lists.
         unknown_types: types of mentions that the model does not know.
+        unread_scores: where all candidates lack a score, keys of further scores that they have.
     """
 
     mentions: Sequence[str]
@@ -123,6 +124,7 @@ class CandidateLists:
     hierarchy: TypeHierarchy
     index_keys: Sequence[str]
     unknown_types: Sequence[str] = ()
+    unread_scores: Sequence[str] = ()
 
     @classmethod
     def from_columns(
@@ -163,6 +165,10 @@ class CandidateLists:
                 "name", position, f"is missing or blank{keys}; a dictionary has names of ids"
             )
         candidate_types = item_checker.types("semantic_types", values["semantic_types"])
+        numbers = {key: item_checker.numbers(key, values[key]) for key in score_keys}
+        unread_scores: list[str] = []
+        if any(np.isnan(column).all() for column in numbers.values()):
+            unread_scores = [key for key in all_score_keys(items) if key not in numbers]
         return cls(
             mentions=checker.filled_texts("entity", columns.mentions),
             lefts=checker.texts_or_empty("left", columns.lefts),
@@ -174,13 +180,11 @@ class CandidateLists:
             preferred_names=item_checker.arrow_texts("preferred_name", values["preferred_name"]),
             definitions=item_checker.arrow_texts("definition", values["definition"]),
             candidate_types=candidate_types.resolved(hierarchy)[0],
-            scores={
-                key.removesuffix(SUFFIX): item_checker.numbers(key, values[key])
-                for key in score_keys
-            },
+            scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
             index_keys=[""] * count if columns.index_keys is None else columns.index_keys,
             unknown_types=unknown_types,
+            unread_scores=unread_scores,
         )
 
     @classmethod

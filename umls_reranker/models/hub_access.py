@@ -92,6 +92,8 @@ def resolve_model(model: str, revision: str | None = None, *, config_only: bool 
     folder = Path(expanduser(model))
     if folder.is_dir():
         return str(folder)
+    if folder.exists():
+        raise UserError(f"{model} is a file; give the folder of a model")
     if model.startswith((".", "/", "~")):
         raise UserError(
             f"model folder {model} does not exist; give a folder or a Hub id such as {MINILM}"

@@ -12,7 +12,7 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import CALIBRATORS
 from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError
-from ..core.files import portable_locator, read_json, write_json, written
+from ..core.files import portable_locator, read_json, require_writable, write_json, written
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
 from ..lists.labels import read_labelled_lists
@@ -83,6 +83,7 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         )
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
+    require_writable(options.output, makes_folders=True)
     source = ModelSource.load(options.model, options.revision, options.device, options.dtype)
     lists = read_labelled_lists(
         options.lists, source.hierarchy, options.dictionary, add=options.add
@@ -136,6 +137,7 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
     """Evaluate a model on user-provided lists, by the options of `recipe.lists_parser`."""
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the report")
+    require_writable(options.output, makes_folders=True)
     reranker = UMLSReranker.from_pretrained(
         options.model, options.revision, options.device, options.dtype
     )

@@ -23,7 +23,7 @@ import pyarrow as pa
 from ..calibration.decisions import Decisions
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
-from ..core.files import naming_full_disk, require_another, strict, written
+from ..core.files import naming_full_disk, require_another, require_writable, strict, written
 from ..core.progress import progress
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
@@ -77,7 +77,7 @@ class BulkJob:
 
     Raises:
         UserError: the input is not found, the format of the output is another, or the output is the
-            input or exists.
+            input or exists, or its folder is missing or cannot be written to.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class BulkJob:
                 f"{target} already exists; choose another output, "
                 "or replace a file with --overwrite"
             )
+        require_writable(target)
         self._source = source
         self._target = target
         self._batch_rows = batch_rows

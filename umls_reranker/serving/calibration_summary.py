@@ -38,7 +38,7 @@ def calibration_summary(new: Calibrated) -> str:
         how = "they are left out here, its counts of them stay"
         if facts["calibrated_again"]:
             how = "they are fitted on again without its counts of them, and do not certify again"
-        lines.append(f"{known:,} documents were used to calibrate MODEL: {how}")
+        lines.append(f"{known:,} documents were used to calibrate {facts['source']}: {how}")
     if facts["source"] is None and not new.calibration.uses_cross_encoder:
         command = f"umls-reranker calibrate {BUILT_IN} --lists"
         lines.append(f"for UMLS CUIs, {command} adds counts from MedMentions")

@@ -29,9 +29,9 @@ from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
 from .statistics import Statistics, TopCandidates
 
-# Number of unknown types that a warning names.
-NAMED_TYPES = 3
-# Maximum number of different warnings about unknown types per instance.
+# Number of unknown types, or of other scores, that a warning names.
+NAMED_TEXTS = 3
+# Maximum number of different warnings about them per instance.
 MOST_WARNINGS = 100
 
 
@@ -78,7 +78,7 @@ class UMLSReranker:
         self.folder = folder
         self.info = info
         self.statistics = Statistics()
-        self._named_types: set[str] = set()
+        self._named_texts: set[str] = set()
 
     def __repr__(self) -> str:
         certificate = self.thresholds.certificate
@@ -431,6 +431,8 @@ class UMLSReranker:
                 named.append(f"{name}{span}")
         if not named:
             return
+        if any(name.endswith("_score") for name in decisions.missing) and lists.unread_scores:
+            named[-1] += f"; the candidates have {self._named(lists.unread_scores)} instead"
         lacking = has_candidates & np.logical_or.reduce([*decisions.missing.values()])
         used = []
         for number in np.unique(decisions.models[lacking]):
@@ -469,13 +471,17 @@ class UMLSReranker:
         """Warn once: names the types that the model does not know."""
         if not unknown:
             return
-        named = ", ".join(map(reprlib.repr, unknown[:NAMED_TYPES]))
-        named += f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
-        # Python keeps the text of each warning forever, and requests determine it.
-        if named not in self._named_types and len(self._named_types) >= MOST_WARNINGS:
-            named = "more than were named so far"
-        self._named_types.add(named)
         warn_caller(
-            f"semantic types unknown to this model: {named}; treated as missing. "
+            f"semantic types unknown to this model: {self._named(unknown)}; treated as missing. "
             "Use names or ids of types from thresholds.json, or None"
         )
+
+    def _named(self, texts: Sequence[str]) -> str:
+        """The first of some texts of the caller, for a warning."""
+        named = ", ".join(map(reprlib.repr, texts[:NAMED_TEXTS]))
+        named += f" and {len(texts) - NAMED_TEXTS} more" if len(texts) > NAMED_TEXTS else ""
+        # Python keeps the text of each warning forever, and requests determine it.
+        if named not in self._named_texts and len(self._named_texts) >= MOST_WARNINGS:
+            named = "more than were named so far"
+        self._named_texts.add(named)
+        return named
