@@ -248,7 +248,43 @@ def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatc
     monkeypatch.setattr(reranker.cross_encoder.encoder, "encode", encode)
     body = {"query": "cold", "texts": NAMES * 2, "truncate": False}
     answer = ask(reranker, ("/rerank", body), max_candidates=5)
-    assert refused(answer) == (413, "Validation", "batch size 6 > maximum allowed batch size 5")
+    reason = "texts: batch size 6 > maximum allowed batch size 5 (max_candidates)"
+    assert refused(answer) == (413, "Validation", reason)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "count", "place"),
+    [
+        ("/rerank", b'{"query": "a", "texts": [%s]}', 1, "texts: batch size 900000"),
+        (
+            "/rank",
+            b'{"mentions": [{"mention": "a", "candidates": [%s]}]}',
+            1,
+            "mentions.0.candidates: batch size 900000",
+        ),
+        ("/rank", b'{"mentions": [%s]}', 1, "mentions: batch size 900000"),
+        ("/link", b'{"mentions": [%s]}', 1, "mentions: batch size 900000"),
+        (
+            "/rank",
+            b'{"mentions": [%s]}' % b",".join([b'{"mention": "a", "candidates": [%s]}'] * 64),
+            64,
+            "mentions.0.candidates",
+        ),
+    ],
+)
+def test_a_list_that_is_too_long_makes_one_error(reranker, monkeypatch, path, body, count, place):
+    errors = []
+    invalid = service.RequestValidationError.errors
+    monkeypatch.setattr(
+        service.RequestValidationError,
+        "errors",
+        lambda error: errors.extend(invalid(error)) or invalid(error),
+    )
+    items = b",".join([b"0"] * (900_000 // count))
+    answer = refused(ask(reranker, (path, body % ((items,) * count))))
+    assert answer[0] == 413 and answer[2].startswith(place) and len(errors) == count
+    setting = "max_candidates" if "candidates" in place or "texts" in place else None
+    assert answer[2].endswith(f"({setting or 'max_request_mentions'})")
 
 
 def test_info_says_what_is_served(reranker):

@@ -9,7 +9,7 @@ unchanged.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -35,7 +36,7 @@ from ..arguments import ServingArguments
 from ..reranker import UMLSReranker
 from ..statistics import StatisticsCollector
 from .batching import Batcher, Call, QueueFull
-from .requests import LinkRequest, RankRequest, RerankRequest
+from .requests import LIMITS, LinkRequest, RankRequest, RerankRequest, request_bodies
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -187,9 +188,10 @@ class Service:
     def router(self) -> APIRouter:
         """The paths."""
         router = APIRouter()
-        router.post("/rerank")(self.rerank)
-        router.post("/rank")(self.rank)
-        router.post("/link")(self.link)
+        bodies = request_bodies(self.serving)
+        router.post("/rerank")(_taking(bodies.rerank, self.rerank))
+        router.post("/rank")(_taking(bodies.rank, self.rank))
+        router.post("/link")(_taking(bodies.link, self.link))
         router.get("/health")(self.health)
         router.get("/metrics")(self.metrics)
         router.get("/info")(self.info)
@@ -202,17 +204,8 @@ class Service:
             yield
 
     @contextmanager
-    def admitted(self, mentions: int, candidates: int = 0) -> Iterator[None]:
-        """Admit a request of so many mentions, with so many candidates of a mention at most."""
-        serving = self.serving
-        for count, most in (
-            (mentions, serving.max_request_mentions),
-            (candidates, serving.max_candidates),
-        ):
-            if count > most:
-                raise Refusal(
-                    413, "Validation", f"batch size {count} > maximum allowed batch size {most}"
-                )
+    def admitted(self, mentions: int) -> Iterator[None]:
+        """Admit a request of so many mentions."""
         with _as_refusal(), self.batcher.admitted(mentions):
             yield
 
@@ -221,7 +214,7 @@ class Service:
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
-        with self.admitted(1, len(texts)):
+        with self.admitted(1):
             may_truncate = (
                 self.serving.auto_truncate if request.truncate is None else request.truncate
             )
@@ -264,7 +257,7 @@ class Service:
             )
             for one in request.mentions
         ]
-        with self.admitted(len(calls), max(len(call.candidates) for call in calls)):
+        with self.admitted(len(calls)):
             ranked = await self.batcher.rank(calls)
         return JSONResponse([[item.as_row() for item in items] for items in ranked])
 
@@ -370,6 +363,18 @@ def create_app(
     return app
 
 
+def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The endpoint `answer` for a class of bodies that is made at the start."""
+
+    async def endpoint(request: Any) -> Any:
+        return await answer(request)
+
+    endpoint.__name__ = answer.__name__
+    endpoint.__doc__ = answer.__doc__
+    endpoint.__annotations__ = {"request": body}
+    return endpoint
+
+
 def _error(
     status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
@@ -389,6 +394,12 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
     # Without Pydantic's names for the alternatives of a field.
     location = [str(key) for key in first["loc"][1:] if isinstance(key, int) or key.isidentifier()]
     field = ".".join(location) or "the body"
+    if first["type"] == "too_long":
+        limit = first["ctx"]
+        reason = f"batch size {limit['actual_length']} > maximum allowed batch size"
+        setting = LIMITS[location[-1]]
+        message = f"{field}: {reason} {limit['max_length']} ({setting})"
+        return _error(413, "Validation", message)
     return _error(422, "Validation", f"{field}: {first['msg'].removeprefix('Value error, ')}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -11,10 +11,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    create_model,
     model_validator,
 )
 
 from ...core.text_files import is_finite, of_characters
+from ..arguments import ServingArguments
 
 
 def _not_blank(text: str) -> str:
@@ -108,3 +110,41 @@ class LinkRequest(_Body):
     mentions: list[LinkedMention] = Field(min_length=1)
     document: Text | None = None
     top: int = Field(default=5, ge=1)
+
+
+class RequestBodies(NamedTuple):
+    """The bodies of a service, with its limits."""
+
+    rerank: type[RerankRequest]
+    rank: type[RankRequest]
+    link: type[LinkRequest]
+
+
+# The setting that limits each list.
+LIMITS = {
+    "texts": "max_candidates",
+    "candidates": "max_candidates",
+    "mentions": "max_request_mentions",
+}
+
+
+def request_bodies(serving: ServingArguments) -> RequestBodies:
+    """The bodies whose lists are no longer than the settings allow.
+
+    Pydantic gives up a list at the first item too many, and makes one error of it: a body of 2 MB
+    holds 900,000 items.
+    """
+
+    def limited(base: Any, name: str, item: Any) -> Any:
+        fewest = 0 if base in (RerankRequest, RankedMention) else 1
+        most = getattr(serving, LIMITS[name])
+        length = Field(min_length=fewest, max_length=most)
+        fields: dict[str, Any] = {name: (list[item], length)}
+        return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+
+    mention = limited(RankedMention, "candidates", Candidate)
+    return RequestBodies(
+        rerank=limited(RerankRequest, "texts", NotBlank),
+        rank=limited(RankRequest, "mentions", mention),
+        link=limited(LinkRequest, "mentions", LinkedMention),
+    )
