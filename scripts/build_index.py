@@ -6,8 +6,7 @@
 Writes vectors/, index/, the indexes of the recipe's other retrievers, index.json, and lists/ (by
 split, the mentions with their candidates) into the run folder. Several processes can share the
 embedding; the vectors do not depend on their number. An interrupted run reuses its finished shards,
-and another index is built without encoding again. Gold concepts that are not retrieved are never
-added.
+and another index is built without encoding again. Gold concepts not retrieved are never added.
 """
 
 from umls_reranker.pipeline.recipe import parse_recipe

@@ -16,8 +16,7 @@ one candidate per row: mention_id, doc_id, mention, cui, name, score (read as li
 NAME_score, and gold (1 for the gold concept, else 0) or gold_cui. Without MODEL, the result
 combines scores, names, types and counts, and is served without a cross-encoder or torch. MODEL is a
 reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added
-if it helps. All forms compare the result with the original order of the lists on held-out
-documents.
+if it helps. All forms compare the result with the lists' original order on held-out documents.
 """
 
 from pathlib import Path

@@ -136,8 +136,7 @@ class BiEncoder:
         Args:
             model: local folder or Hub id, e.g. ``"cambridgeltl/SapBERT-from-PubMedBERT-fulltext"``.
             revision: Hub branch, tag or commit.
-            pooling: ``"mean"`` over the tokens (sentence-transformers models) or ``"cls"``
-                (SapBERT).
+            pooling: ``"mean"`` over tokens (sentence-transformers models) or ``"cls"`` (SapBERT).
             max_length: maximum tokens of a text, special tokens included; longer ones are cut.
             device: ``"auto"`` uses a GPU if there is one; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``,
                 ``"mps"``.

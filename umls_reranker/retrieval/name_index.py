@@ -77,8 +77,7 @@ class NameIndex(ConceptIndex):
     ) -> NameIndex:
         """Index encoded names.
 
-        Vectors are added to FAISS shard by shard, so memory holds one copy, in the format of
-        `factory`.
+        Vectors are added to FAISS shard by shard, so memory holds one copy, in `factory`'s format.
 
         Args:
             vectors: vectors of all names.

@@ -203,8 +203,7 @@ class UMLSReranker:
             left: text before the mention, used by models trained with context.
             right: text after the mention.
             exhaustive: whether the cross-encoder also scores the candidates that would be pruned,
-                which have no logit otherwise. Thresholds and certificate were fitted without these
-                logits.
+                which have no logit otherwise. Thresholds and certificate were fitted without them.
             index_key: key of the index that retrieved the candidates, as in the rows of a run.
 
         Returns:

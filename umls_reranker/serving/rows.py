@@ -49,8 +49,7 @@ class RankedCandidate(NamedTuple):
         score: calibrated probability that this candidate is the mention's concept, from all
             features. Candidates are ranked by it (by its unrounded log-odds).
         margin: this score minus the highest score of any other concept in the list, by CUI or else
-            by name. It is negative below the top concept, and the score itself without another
-            concept.
+            by name. It is negative below the top concept, and the score itself for a lone concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided
             sets ``high``, the thresholds of the mention's semantic type set the others.
         accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's

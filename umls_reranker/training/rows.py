@@ -23,16 +23,14 @@ def training_rows(
     """The rows that `RerankerTrainer` learns from: each mention with the names of its candidates.
 
     The first name of the gold concept is the positive of a mention, and one name of each other
-    concept a negative; all pairs weigh 1. Gold concepts that are not among the candidates are not
-    added.
+    concept a negative; all pairs weigh 1. Gold concepts missing from the candidates are not added.
 
     Args:
         rows: mentions as for ``umls-reranker rerank``, with ``cui``, the gold concept.
         template: how the model reads a pair; by default mention and name alone.
 
     Raises:
-        UserError: a row or one of its candidates lacks a value, or has one of a wrong type; names
-            it.
+        UserError: a row or one of its candidates lacks a value or has a wrong type; names it.
 
     >>> names = {"C0009443": "Common Cold", "C0009264": "Cold Temperature"}
     >>> candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
