@@ -16,7 +16,7 @@ starts = [TEXT.index(mention) for mention in MENTIONS]
 linked = linker.link_batch(MENTIONS, [TEXT] * len(MENTIONS), starts)
 for mention, concepts in zip(MENTIONS, linked, strict=True):
     top = concepts[0]
-    # high: of all mentions in this tier, 95 % are certified to be correct. medium is accepted; low
+    # high: of all mentions in this tier, 90 % are certified to be correct. medium is accepted; low
     # and reject are not.
     decision = top.cui if top.accepted else "abstain"
     print(f"{mention:15} {top.score:.3f}  {top.tier:6}  {decision:8}  {top.preferred_name}")

@@ -66,6 +66,12 @@ def test_mentions_are_linked(script, folder):
     assert all(re.search(r" (C\d{7}|abstain) ", line) for line in lines)
 
 
+def test_the_precision_that_an_example_names_is_that_of_the_quickstart():
+    (percent,) = re.findall(r"(\d+) % are", (EXAMPLES / "link_text.py").read_text("utf-8"))
+    recipe = (ROOT / "recipes" / "quickstart" / "config.yaml").read_text("utf-8")
+    assert f"\ntarget_precision: {int(percent) / 100} " in recipe
+
+
 def test_a_cross_encoder_is_trained_from_python(tmp_path):
     last = run("train_from_python.py", tmp_path, tiny_encoder(tmp_path / "encoder")).splitlines()[
         -1

@@ -11,6 +11,18 @@ from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.vocab.types import TypeHierarchy
 
 
+def test_mentions_that_a_corpus_annotates_without_a_concept_are_kept_as_errors():
+    rows = [
+        {"doc_id": str(number), "entity": "cold", "candidates": [{"name": "cold", "cui": "C1"}]}
+        | {"cui": [["C1"]] if number else []}
+        for number in range(10)
+    ]
+    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy.built_in(), None)
+    assert len(lists) == 10 and lists.annotations.gold.tolist() == [-1] + [0] * 9
+    assert not lists.annotations.in_dictionary[0]
+    assert "10 mentions of 10 documents; 1 without their gold concept" in describe_lists(lists, [])
+
+
 def test_what_was_found_is_said_with_its_counts(tmp_path):
     rows = []
     for number in range(12):
