@@ -212,6 +212,12 @@ def test_a_candidate_that_will_not_do_is_refused_by_name(reranker, candidate, re
     )
 
 
+def test_a_mention_has_no_more_types_than_there_are(reranker):
+    for mention in ({"entity_type": [0] * 300}, {"entity_type": ["T047"] * 300}):
+        answer = ask(reranker, ("/link", {"mentions": [{"mention": "cold"} | mention]}))
+        assert refused(answer)[:2] == (422, "Validation")
+
+
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-json"])
 def test_a_body_that_does_not_say_it_is_json_is_refused(reranker, kind):
     answer = ask(reranker, ("/rerank", b'{"query": "cold", "texts": ["a"]}', kind))
@@ -298,7 +304,8 @@ def test_info_says_what_is_served(reranker):
         7,
     )
     assert set(info["model_type"]) == {"reranker"} and info["max_input_length"] == 32
-    assert answer.headers["x-model-revision"] == "v1"
+    assert info["manifest_sha256"] == reranker.info["sha256"]["reranker.json"]
+    assert answer.headers["x-model-revision"] == f"v1+{info['manifest_sha256'][:12]}"
 
 
 def test_a_model_that_was_recalibrated_is_another_version(tmp_path):
@@ -331,7 +338,8 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
     requests = [rerank, long, bad, unlinked, "/models", "/rerank", "/info", "/metrics"]
     answers = ask(reranker, *requests, served_revision="v1")
     assert [answer.status_code for answer in answers] == [500, 413, 422, 424, 404, 405, 200, 200]
-    assert [answer.headers.get_list("x-model-revision") for answer in answers] == [["v1"]] * 8
+    version = f"v1+{reranker.info['sha256']['reranker.json'][:12]}"
+    assert [answer.headers.get_list("x-model-revision") for answer in answers] == [[version]] * 8
     kinds = [refused(answer)[1] for answer in answers[:6]]
     assert kinds == ["Backend", "Validation", "Validation", "Backend", "Validation", "Validation"]
     assert "broken" not in answers[0].text

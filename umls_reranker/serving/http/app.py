@@ -31,7 +31,7 @@ from starlette.routing import Route
 
 from ...core.errors import UserError
 from ...core.version import __version__
-from ...hub.model_folder import WEIGHTS, version_digits
+from ...hub.model_folder import MANIFEST, WEIGHTS, version_digits
 from ..arguments import ServingArguments
 from ..reranker import UMLSReranker
 from ..statistics import StatisticsCollector
@@ -182,7 +182,9 @@ class Service:
             registry=self.registry,
         )
         in_flight.set_function(lambda: self.batcher.in_flight)
-        version = serving.served_revision or version_digits(reranker.info)
+        # A tag may be moved to another version, the digits may not.
+        names = (serving.served_revision, version_digits(reranker.info))
+        version = "+".join(name for name in names if name)
         self.header = (b"x-model-revision", version.encode("latin-1", "replace"))
 
     def router(self) -> APIRouter:
@@ -326,6 +328,7 @@ class Service:
             "auto_truncate": serving.auto_truncate,
             "tokenization_workers": 1,
             "version": __version__,
+            "manifest_sha256": self.reranker.info["sha256"][MANIFEST],
             "weights_sha256": self.reranker.info["sha256"].get(WEIGHTS),
             "links": self.linker is not None,
         }

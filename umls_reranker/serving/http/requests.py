@@ -29,7 +29,8 @@ Text = Annotated[str, AfterValidator(of_characters)]
 NotBlank = Annotated[Text, AfterValidator(_not_blank)]
 # Rows of tables have null if there is no context.
 Context = Annotated[Text, BeforeValidator(lambda text: "" if text is None else text)]
-Types = Text | list[Text] | None
+# UMLS has 127 types.
+Types = Text | Annotated[list[Text], Field(max_length=256)] | None
 
 
 class _Body(BaseModel):
