@@ -60,6 +60,10 @@ def test_needs_are_estimated_from_files_and_configurations(recipe):
         ({"teacher": ["model"]}, "teacher: loss bce"),
         ({"attn_implementation": "flash_attention_2"}, "model cannot be loaded.*Flash"),
         ({"fp16": True, "index_factory": "IVF64,Flat"}, "fp16.*nprobe"),
+        (
+            {"index_factory": "IVF64,Flat", "index_parameters": "nprobe=2"},
+            "index_factory: 64 clusters",
+        ),
     ],
 )
 def test_all_faults_are_told_at_once(recipe, monkeypatch, keys, named):

@@ -4,7 +4,8 @@ import pytest
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.arguments import MentionArguments
-from umls_reranker.pipeline.sources import corpus_mentions, listed_documents
+from umls_reranker.pipeline.recipe import Recipe
+from umls_reranker.pipeline.sources import corpus_mentions, input_files, listed_documents
 
 LISTS = {"train_documents": [1, 2], "dev_documents": [3, 4, 5, 6, 7, 8], "test_documents": [9, 77]}
 
@@ -57,3 +58,12 @@ def test_shares_that_leave_nothing_are_refused(files):
     del files["test_documents"]
     with pytest.raises(UserError, match="test split"):
         listed_documents(MentionArguments(dev_share=0.3, calibration_share=0.7), files, 13)
+
+
+def test_missing_files_are_named_together(tmp_path):
+    keys = {"umls_dir": "META", "train_documents": "a.txt", "dev_documents": "b.txt"}
+    values = {key: str(tmp_path / name) for key, name in keys.items()}
+    recipe = Recipe.from_values(values | {"corpus": [str(tmp_path / "corpus.txt")]})
+    with pytest.raises(UserError) as told:
+        input_files(recipe)
+    assert all(name in str(told.value) for name in ("META", "corpus.txt", "a.txt", "b.txt"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+Result = TypeVar("Result")
 PACKAGE = __name__.partition(".")[0]
 
 
@@ -18,6 +21,23 @@ class UserError(Exception):
 
 class TooLittleData(UserError):
     """Too few documents, mentions or errors to fit or certify something; callers may do less."""
+
+
+class CollectedErrors(list[str]):
+    """Messages of errors that are told together."""
+
+    def result(self, default: Result, compute: Callable[..., Result], *arguments: Any) -> Result:
+        """What `compute` returns; if it raises a `UserError`, the message is added to these."""
+        try:
+            return compute(*arguments)
+        except UserError as error:
+            self.append(str(error))
+            return default
+
+    def raise_any(self) -> None:
+        """Raise one `UserError` with all messages, if there are any."""
+        if self:
+            raise UserError("; ".join(dict.fromkeys(self)))
 
 
 def warn_caller(message: str) -> None:

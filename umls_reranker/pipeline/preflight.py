@@ -5,21 +5,24 @@ python -m umls_reranker.pipeline.preflight RECIPE [--KEY VALUE ...]
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
+import faiss
 import psutil
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from ..core.arrays import started_processes
 from ..core.devices import sharing_processes
-from ..core.errors import UserError
+from ..core.errors import CollectedErrors, UserError
+from ..core.files import CHUNK_BYTES
+from ..core.text_files import open_binary
 from ..models.hub_access import resolve_model
 from ..models.pretrained import load_pretrained, loading
-from ..retrieval.faiss_index import new_index
+from ..retrieval.faiss_index import new_index, training_size
 from ..training.arguments import RunArguments
 from ..training.base_model import require_readable
 from ..training.fine_tune import training_arguments
@@ -41,20 +44,6 @@ BYTES_PER_PARAMETER = 12
 DIMENSION = 768
 PARAMETERS = 110_000_000
 
-Result = TypeVar("Result")
-
-
-class Faults(list[str]):
-    """Messages about what stages would refuse."""
-
-    def result(self, default: Result, compute: Callable[..., Result], *arguments: Any) -> Result:
-        """What `compute` returns, or `default` if it refuses; the message is then added."""
-        try:
-            return compute(*arguments)
-        except UserError as error:
-            self.append(str(error))
-            return default
-
 
 def preflight(recipe: Recipe) -> str:
     """Check what stages would refuse only after hours; download missing model configurations.
@@ -65,7 +54,7 @@ def preflight(recipe: Recipe) -> str:
     Raises:
         UserError: names all faults, each with its key.
     """
-    faults = Faults()
+    faults = CollectedErrors()
     index = recipe.index
     checkpoints = faults.result(0, count_checkpoints, recipe)
     names = faults.result(0, count_names, recipe)
@@ -73,6 +62,8 @@ def preflight(recipe: Recipe) -> str:
     dimension = getattr(configs.get("encoder"), "hidden_size", DIMENSION)
     parameters = index.index_parameters or ""
     empty = faults.result(None, new_index, dimension, index.index_factory, parameters)
+    if empty is not None:
+        faults.result(0, require_trainable, empty, recipe)
     faults += teacher_faults(recipe)
     needs = {}
     if recipe.mentions.candidate_lists is None:
@@ -85,8 +76,7 @@ def preflight(recipe: Recipe) -> str:
     weights = faults.result(PARAMETERS, count_parameters, recipe, configs)
     needs["checkpoints"] = checkpoints * weights * BYTES_PER_PARAMETER
     free = faults.result(0, free_space, recipe, needs)
-    if faults:
-        raise UserError("; ".join(faults))
+    faults.raise_any()
     figures = ", ".join(f"{name} {_gb(size)}" for name, size in needs.items() if size)
     processes = started_processes("LOCAL_WORLD_SIZE")
     memory = max(needs.get("index", 0), needs["pairs"] * processes)
@@ -112,7 +102,21 @@ def count_names(recipe: Recipe) -> int:
     return names
 
 
-def read_configs(recipe: Recipe, faults: Faults) -> dict[str, PreTrainedConfig | None]:
+def require_trainable(index: faiss.Index, recipe: Recipe) -> int:
+    """Refuse clusters that the dictionary has too few names for; a line has at most one name."""
+    if recipe.mentions.candidate_lists or faiss.try_extract_index_ivf(index) is None:
+        return 0
+    files = input_files(recipe)
+    separators = b"|\n" if recipe.concepts.concept_source == "names" else b"\n"
+    most = 0
+    for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
+        with open_binary(path) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                most += sum(chunk.count(separator) for separator in separators)
+    return training_size(index, most)
+
+
+def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTrainedConfig | None]:
     """The configurations of the base model and of the encoder, by key; each model is reached once.
 
     All must be readable, also teachers, and the models must read texts of the recipe's lengths.
@@ -197,8 +201,16 @@ def model_config(
 def main() -> None:
     """Check the recipe in the first process of a launch; the others have found their devices."""
     recipe = parse_recipe(__doc__ or "", (RunArguments,))
-    if sharing_processes(recipe.run.device).is_main_process:
-        print(preflight(recipe), file=sys.stderr)
+    state = sharing_processes(recipe.run.device)
+    if not state.is_main_process:
+        return
+    print(preflight(recipe), file=sys.stderr)
+    if state.device.type == "cpu" and os.environ.get("ACCELERATE_USE_CPU") == "False":
+        print(
+            "[estimate] no GPU was checked, because this machine has none; check on a machine like "
+            "those of the run",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.errors import UserError
+from ..core.errors import CollectedErrors, UserError
 from ..core.files import fingerprint_path, remembered
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.corpus import Mention, name_files
@@ -63,25 +63,34 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         cache = Path(recipe.run.cache_dir)
         return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
 
-    files: dict[str, tuple[Path, ...]] = {}
-    if source != "rrf":
-        files[source] = fetched(source, getattr(concepts, source))
-    elif concepts.names_dictionary or not lists:
-        release = release_files(
-            Path(_required("umls_dir", concepts.umls_dir)), () if from_corpus else ("MRCUI",)
-        )
-        files |= {name: (path,) for name, path in release.items()}
-    if from_corpus:
-        corpora = fetched("corpus", mentions.corpus, folder=True)
-        files["corpus"] = tuple(file for corpus in corpora for file in corpus_files(corpus))
+    def release() -> dict[str, Path]:
+        left_out = () if from_corpus else ("MRCUI",)
+        return release_files(Path(_required("umls_dir", concepts.umls_dir)), left_out)
+
+    def corpus() -> tuple[Path, ...]:
+        folders = fetched("corpus", mentions.corpus, folder=True)
+        paths = tuple(file for folder in folders for file in corpus_files(folder))
         # Reported before hours of reading concepts.
-        reader_of(files["corpus"])
+        reader_of(paths)
+        return paths
+
+    files: dict[str, tuple[Path, ...]] = {}
+    faults = CollectedErrors()
+    if source != "rrf":
+        files[source] = faults.result((), fetched, source, getattr(concepts, source))
+    elif concepts.names_dictionary or not lists:
+        nothing: dict[str, Path] = {}
+        paths = faults.result(nothing, release)
+        files |= {name: (path,) for name, path in paths.items()}
+    if from_corpus:
+        files["corpus"] = faults.result((), corpus)
     by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
     if from_corpus or (lists and by_documents):
-        files["train_documents"] = fetched("train_documents", mentions.train_documents)
-        files["dev_documents"] = fetched("dev_documents", mentions.dev_documents)
-        if mentions.test_documents:
-            files["test_documents"] = fetched("test_documents", mentions.test_documents)
+        for key in ("train_documents", "dev_documents", "test_documents"):
+            locator = getattr(mentions, key)
+            if locator or key != "test_documents":
+                files[key] = faults.result((), fetched, key, locator)
+    faults.raise_any()
     if lists:
         files["candidate_lists"] = (Path(lists),)
     return files
