@@ -2,7 +2,9 @@
 
 import re
 import signal
+import socket
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 
@@ -95,6 +97,28 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
         service.process.kill()
         service.process.wait(10)
     assert not any("Traceback" in line for line in service.lines), "".join(service.lines)
+
+
+def test_a_stop_ends_half_sent_requests_without_a_traceback(exported, tmp_path):
+    code = "from umls_reranker.pipeline import service\nservice.STOP_SECONDS = 1\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    service = Service(exported, "--backend", "onnx", path=tmp_path)
+    head = b"POST /rank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    sent = [head + b"Content-Length: 99\r\n\r\n{", head]
+    try:
+        address = httpx.URL(service.url)
+        connections = [socket.create_connection((address.host, address.port)) for _ in range(50)]
+        for number, connection in enumerate(connections):
+            connection.sendall(sent[number % 2])
+        assert httpx.get(f"{service.url}/health").status_code == 200
+        began = time.monotonic()
+        assert service.stop() == 0 and time.monotonic() - began < 20
+        assert connections[0].recv(1_000).startswith(b"HTTP/1.1 503 ")
+    finally:
+        service.process.kill()
+        service.process.wait(10)
+    assert not any("Traceback" in line for line in service.lines), "".join(service.lines)
+    assert sum("Cancel 25 running" in line for line in service.lines) == 1
 
 
 def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, tmp_path):

@@ -196,6 +196,9 @@ def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status
             ": bm25_score is not a finite number",
         ),
         (b'{"name": "flu", "bm25_score": NaN}', ": bm25_score is not a finite number"),
+        (b'{"name": "flu", "score": NaN}', ": score is not a finite number"),
+        (b'{"name": "flu", "similarity": -Infinity}', ": similarity is not a finite number"),
+        (b'{"name": "flu", "_source": {"x_score": NaN}}', ": x_score is not a finite number"),
         (
             b'{"name": "flu", "semantic_types": 7}',
             ".semantic_types: Input should be a valid string",
@@ -398,6 +401,15 @@ def test_a_row_of_a_file_is_a_mention(reranker):
         assert answers[0].json() == answers[1].json() == answers[2].json()
 
 
+def test_warnings_hold_no_text_of_requests(tmp_path):
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model"), device="cpu")
+    candidate = {"name": "cold", "secret_score": 1}
+    mention = {"mention": "cold", "entity_type": ["secret", "T047"], "candidates": [candidate]}
+    with pytest.warns(UserWarning, match="unknown to this model: 1, not named here") as caught:
+        assert ask(reranker, ("/rank", {"mentions": [mention]})).status_code == 200
+    assert not any("secret" in str(warning.message) for warning in caught)
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [({}, "mentions.0.mention: "), ({"entity": " "}, "mentions.0.entity: is blank")],
@@ -508,7 +520,8 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
             )
 
     over, figures, answers, after = asyncio.run(work())
-    assert refused(over)[:2] == (429, "Overloaded") and over.headers["retry-after"] == "1"
+    reason = "8 mentions are already in progress (max_queue: 8); try again later"
+    assert refused(over) == (429, "Overloaded", reason) and over.headers["retry-after"] == "1"
     assert {answer.status_code for answer in [*answers, after]} == {200}
     assert len({answer.text for answer in [*answers, after]}) == 1
     # The seven that waited were ranked in one batch.
@@ -585,7 +598,7 @@ def test_a_client_that_leaves_is_not_ranked(reranker, monkeypatch):
 
     answers, in_flight = asyncio.run(work())
     assert answers[0].status_code == answers[2].status_code == 200
-    assert isinstance(answers[1], asyncio.CancelledError)
+    assert answers[1].status_code == 503
     assert in_flight == 0 and sum(gate.batches) in (2, 3)
 
 

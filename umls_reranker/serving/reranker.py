@@ -52,6 +52,8 @@ class UMLSReranker:
         exhaustive (bool): whether the cross-encoder scores all candidates.
         folder (Path): the model's folder.
         info (dict): contents of the model's ``reranker.json``.
+        quotes_callers (bool): whether warnings name types and keys of the caller; a service sets it
+            to False, because its log must not hold texts of requests.
         statistics (Statistics): counts every result.
     """
 
@@ -78,6 +80,7 @@ class UMLSReranker:
         self.folder = folder
         self.info = info
         self.statistics = Statistics()
+        self.quotes_callers = True
         self._named_texts: set[str] = set()
 
     def __repr__(self) -> str:
@@ -476,7 +479,9 @@ class UMLSReranker:
         )
 
     def _named(self, texts: Sequence[str]) -> str:
-        """The first of some texts of the caller, for a warning."""
+        """The first of some texts of the caller, for a warning; else only their number."""
+        if not self.quotes_callers:
+            return f"{len(texts)}, not named here"
         named = ", ".join(map(reprlib.repr, texts[:NAMED_TEXTS]))
         named += f" and {len(texts) - NAMED_TEXTS} more" if len(texts) > NAMED_TEXTS else ""
         # Python keeps the text of each warning forever, and requests determine it.

@@ -8,6 +8,7 @@ unchanged.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -123,7 +124,7 @@ class RequestMiddleware:
             return
         began = time.perf_counter()
         path = scope["path"] if scope["path"] in self.paths else "other"
-        status = 500
+        status = 0
         received_bytes = 0
 
         async def limited() -> Message:
@@ -145,8 +146,13 @@ class RequestMiddleware:
 
         try:
             await self.app(scope, limited, watched)
+        except asyncio.CancelledError:
+            # The server stops, and its grace has ended; mostly, half of the request never came.
+            if not status:
+                busy = _error(503, "Overloaded", "the service stops", {"connection": "close"})
+                await busy(scope, receive, watched)
         finally:
-            self.requests.labels(path, str(status)).inc()
+            self.requests.labels(path, str(status or 500)).inc()
             self.seconds.labels(path).observe(time.perf_counter() - began)
 
 
@@ -170,6 +176,7 @@ class Service:
                 f"max_request_mentions: {serving.max_request_mentions} mentions never fit into "
                 f"max_queue: {serving.max_queue}; lower the former or raise the latter"
             )
+        reranker.quotes_callers = False
         self.reranker = reranker
         self.serving = serving
         self.linker = linker

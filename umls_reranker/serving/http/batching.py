@@ -83,7 +83,8 @@ class Batcher:
             QueueFull: too many mentions are in progress.
         """
         if self.in_flight + mentions > self.max_in_flight:
-            raise QueueFull(f"{self.in_flight} mentions are already in progress; try again later")
+            reason = f"{self.in_flight} mentions are already in progress"
+            raise QueueFull(f"{reason} (max_queue: {self.max_in_flight}); try again later")
         self.in_flight += mentions
         try:
             yield

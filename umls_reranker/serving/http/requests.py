@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -71,9 +72,12 @@ class Candidate(_Body):
 
     @model_validator(mode="after")
     def _scores_are_numbers(self) -> Candidate:
-        for key, value in (self.model_extra or {}).items():
-            is_number = value is None or (isinstance(value, int | float) and is_finite(value))
-            if key.endswith("_score") and not is_number:
+        extra = self.model_extra or {}
+        source = extra.get("_source")
+        for key, value in chain(extra.items(), source.items() if isinstance(source, dict) else ()):
+            is_number = isinstance(value, int | float)
+            must_be_number = key.endswith("_score") and value is not None
+            if (is_number and not is_finite(value)) or (must_be_number and not is_number):
                 raise ValueError(f"{key} is not a finite number")
         return self
 
