@@ -1,6 +1,7 @@
 """Figures of a model in use, and drift: how often it is reported where there is none."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -133,6 +134,21 @@ def test_drift_is_found_and_named():
     assert drift.cell == "scores of 0.8 to 1.0" and drift.share < drift.reference_share
 
 
+def test_the_change_that_is_said_to_be_noticed_is_found_four_times_in_five():
+    noticed = histogram(100, 1).drift_to(histogram(60, 2)).noticed
+    rng = np.random.default_rng(0)
+    is_found = []
+    for seed in range(200):
+        before = histogram(100, 2 * seed)
+        scores, names = documents(60, 2 * seed + 1)
+        is_top = scores >= 0.8
+        moved = is_top & (rng.random(600) < noticed / is_top.mean())
+        scores = np.where(moved, rng.choice(scores[~is_top], 600), scores)
+        drift = before.drift_to(Histogram.of(scores, np.zeros(600, bool), names))
+        is_found.append(drift.p_value <= 0.05 and drift.psi >= 0.02)
+    assert 0.8 <= np.mean(is_found) <= 0.97
+
+
 def test_missing_inputs_and_candidates_are_drift_too():
     scores, names = documents(100, 3)
     nothing = np.zeros(1000, bool)
@@ -190,11 +206,19 @@ def rows_of(scores, names):
 
 
 def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, capsys):
-    code, said = watched(model, rows_of(*documents(60, 5)), tmp_path, capsys)
+    rows = rows_of(*documents(60, 5))
+    code, said = watched(model, rows, tmp_path, capsys)
     assert code == 0 and said.startswith("600 mentions") and "ALARM" not in said
+    assert re.search(r"\nno drift found; a share that changes by \d+\.\d points would be", said)
+    for row in rows:
+        row["ranked"][0]["model_name"] = "names"
+    # Of a share of 1 / 1002, two mentions of one document are enough.
+    for lacking in (rows, rows[:2]):
+        code, said = watched(model, lacking, tmp_path, capsys)
+        assert code == 1 and "ALARM: all mentions lack inputs" in said
     code, said = watched(model, rows_of(*documents(60, 6, shift=1.5)), tmp_path, capsys)
     assert code == 1 and "ALARM" in said
     code, said = watched(model, rows_of(*documents(10, 6, shift=1.5)), tmp_path, capsys)
-    assert code == 0 and said.endswith("too few documents to test for drift\n")
+    assert code == 0 and "test for drift: 10; a test takes 20\n" in said
     code, said = watched(model, ROWS, tmp_path, capsys, "--json")
     assert code == 0 and json.loads(said)["models"] == {"all": 3, "names": 1}

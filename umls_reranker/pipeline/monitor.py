@@ -14,6 +14,7 @@ from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, verify_files
 from ..serving.statistics import (
     FEWEST_DOCUMENTS,
+    SCORE_CELLS,
     SMALLEST_PSI,
     Histogram,
     Statistics,
@@ -35,7 +36,8 @@ def monitor(
         alpha: probability of a false alarm.
 
     Returns:
-        The figures of the rows, with ``drift`` and ``alarm``; and those that are expected.
+        The figures of the rows, with ``drift``, ``only_fallbacks`` (models of fewer inputs decided
+            all mentions, which is not expected) and ``alarm``; and those that are expected.
     """
     serving = load_served(model_or_recipe).serving
     model = download(
@@ -59,14 +61,24 @@ def monitor(
     statistics.add(tops)
     new = list(filter(is_new, documents))
     state = statistics.to_dict() | {
+        "documents": len(set(new)),
         "fitted_mentions": len(documents) - len(new),
         "drift": None,
-        "alarm": False,
     }
-    if len(set(new)) >= FEWEST_DOCUMENTS:
-        drift = reference.drift_to(Histogram.of(tops.scores, tops.model_names != ALL_INPUTS, new))
+    is_fallback = tops.model_names != ALL_INPUTS
+    has_candidates = tops.sizes > 0
+    # The cells after those of scores; two more mentions keep the share from 0 and 1.
+    expected = (reference.shares[SCORE_CELLS] * reference.mentions + 1) / (reference.mentions + 2)
+    state["only_fallbacks"] = bool(
+        has_candidates.any()
+        and is_fallback[has_candidates].all()
+        and expected ** state["documents"] <= alpha
+    )
+    state["alarm"] = state["only_fallbacks"]
+    if state["documents"] >= FEWEST_DOCUMENTS:
+        drift = reference.drift_to(Histogram.of(tops.scores, is_fallback, new))
         state["drift"] = drift._asdict()
-        state["alarm"] = drift.p_value <= alpha and drift.psi >= SMALLEST_PSI
+        state["alarm"] |= drift.p_value <= alpha and drift.psi >= SMALLEST_PSI
     return state, figures
 
 
@@ -89,10 +101,30 @@ def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         lines.append(f"{name:<24}{measured:>8}{_figure(expected['value']):>10}{interval:>21}")
     drift = state["drift"]
     if drift is None:
-        return "\n".join([*lines, "", "too few documents to test for drift"])
-    moved = f"{drift['share']:.1%} have {drift['cell']}, expected {drift['reference_share']:.1%}"
-    lines += ["", f"drift: stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}; {moved}"]
-    if state["alarm"]:
+        lines += [
+            "",
+            f"too few documents to test for drift: {state['documents']}; a test takes "
+            f"{FEWEST_DOCUMENTS}",
+        ]
+    else:
+        moved = (
+            f"{drift['share']:.1%} have {drift['cell']}, expected {drift['reference_share']:.1%}"
+        )
+        lines += [
+            "",
+            f"drift: stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}; {moved}",
+        ]
+    if state["only_fallbacks"]:
+        lines.append(
+            "ALARM: all mentions lack inputs, so a fallback model decided them; "
+            "check the names of scores and other keys"
+        )
+    elif drift and not state["alarm"]:
+        lines.append(
+            f"no drift found; a share that changes by {100 * drift['noticed']:.1f} points "
+            "would be found at least four times in five"
+        )
+    elif state["alarm"]:
         lines.append(
             "ALARM: scores or inputs have moved; "
             "check candidates, texts and inputs, or calibrate again"

@@ -186,6 +186,7 @@ class Drift(NamedTuple):
         cell: name of the cell whose share changed most.
         share: share of that cell.
         reference_share: its share in the reference.
+        noticed: change of a share that tests at 0.05 find at least four times in five.
     """
 
     psi: float
@@ -193,6 +194,7 @@ class Drift(NamedTuple):
     cell: str
     share: float
     reference_share: float
+    noticed: float
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ class Histogram:
         are those of the covariance of both; its first two moments are those of ``scale`` times a
         chi-square (Rao & Scott 1984, second order).
         """
+        from scipy.special import chndtrinc
         from scipy.stats import chi2
 
         total = self.mentions + other.mentions
@@ -252,9 +255,15 @@ class Histogram:
         trace = float(np.trace(covariance))
         squares = float((covariance**2).sum())
         p_value = 1.0
+        # The smallest change that counts, of a share and of the others together.
+        noticed = np.sqrt(SMALLEST_PSI * pooled * (1 - pooled))
         if squares > 0:
+            freedom = trace**2 / squares
+            noncentrality = chndtrinc(chi2.isf(0.05, freedom), freedom, 0.2)
+            variances = np.diag(self.covariance + other.covariance)
+            noticed = np.maximum(noticed, np.sqrt(noncentrality * variances))
             statistic = difference @ difference * trace / squares
-            p_value = float(chi2.sf(statistic, trace**2 / squares))
+            p_value = float(chi2.sf(statistic, freedom))
         # Half a mention per cell keeps the index finite for empty cells.
         p = (self.mentions * self.shares + 0.5) / (self.mentions + len(pooled) / 2)
         q = (other.mentions * other.shares + 0.5) / (other.mentions + len(pooled) / 2)
@@ -269,6 +278,7 @@ class Histogram:
             cell=[*names, "decided with fewer inputs", "without candidates"][moved],
             share=float(other.shares[moved]),
             reference_share=float(self.shares[moved]),
+            noticed=float(noticed.max()),
         )
 
 
