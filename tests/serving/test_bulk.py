@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from data_fixtures import write_rrf
 from list_fixtures import assert_alike
-from tiny_reranker import tiny_reranker
+from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline.rerank import distance_from_calibration
 from umls_reranker.serving.bulk import BulkJob, OneProcess
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -328,6 +329,35 @@ def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_
     assert ended.code == 0 and f"{source} holds no mentions" in ended.out
     # There is no candidate whose concept the model could have counted.
     assert "caution" not in ended.out
+
+
+def test_what_is_far_from_calibration_is_said(scripts, tmp_path):
+    names = [{"name": "gene", "cui": "C0017337"}]
+    for texts, is_far in (
+        (["gene", "new gene", "abcq"], False),
+        (["abcq", "qqqx qqqy", "gene"], True),
+    ):
+        source = write(tmp_path / "in.jsonl", [{"entity": e, "candidates": names} for e in texts])
+        ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl", "--overwrite")
+        said = "0.0% of the scores are outside its range, and it counted neither string nor words "
+        assert (f"{said}of 66.7% of the mentions" in ended.out) == is_far
+
+
+def test_scores_outside_the_range_of_calibration_are_counted_and_said(tmp_path):
+    tiny_reranker_without_cross_encoder(tmp_path / "model")
+    reranker = UMLSReranker.from_pretrained(tmp_path / "model")
+    ((key, known),) = reranker.calibration.score_ranges.items()
+    items = [
+        {"name": name, "cui": f"C{name}", f"{key}_score": score}
+        for name, score in (("a", known.low), ("b", 2 * known.high), ("c", None))
+    ]
+    source = write(tmp_path / "in.jsonl", [{"entity": "cold", "candidates": items}])
+    with pytest.warns(UserWarning, match="missing inputs"):
+        counts = BulkJob(source, tmp_path / "out.jsonl").run(reranker, OneProcess())
+    assert (counts["scores"], counts["outside"]) == (2, 1)
+    said = distance_from_calibration(counts, reranker.calibration.counts)
+    assert "50.0% of the scores are outside" in said
+    assert not distance_from_calibration(counts | {"outside": 0}, reranker.calibration.counts)
 
 
 def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_path, reranker):

@@ -142,6 +142,22 @@ class StringCounts:
         """Whether each of k concepts was counted, (k,) bool."""
         return self._counts("concepts", hash_texts(list(map(_key, cuis)))) > 0
 
+    @property
+    def share_once(self) -> float:
+        """Share of the mentions whose string was counted once.
+
+        In further text, at least so many strings are new: documents repeat theirs.
+        """
+        numbers = self._tables["strings"][1]
+        return float((numbers == 1).sum() / max(1, numbers.sum()))
+
+    def have_seen(self, forms: Sequence[str]) -> np.ndarray:
+        """Whether n normalized mentions, or any of their words, were counted as strings, (n,)."""
+        texts = [[form, *form.split()] for form in forms]
+        keys = [_key(text) for of_mention in texts for text in of_mention]
+        is_known = self._counts("strings", hash_texts(keys)) > 0
+        return np.logical_or.reduceat(is_known, list_offsets(list(map(len, texts)))[:-1])
+
     def pair_counts(
         self,
         forms: Sequence[str],

@@ -6,12 +6,19 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from ..calibration.string_counts import StringCounts
 from ..calibration.thresholds import TIERS
 from ..core.arrays import started_processes
 from ..hub.download import BUILT_IN
 from ..serving.bulk import BulkJob, OneProcess
 from ..serving.reranker import UMLSReranker
 from .recipe import load_served
+
+# Shares of scores and mentions that calibration did not see, above which this is said.
+OUTSIDE = 0.05
+NEW = 0.5
+# With fewer strings counted, most of them are new in text like that of calibration, too.
+FEWEST_STRINGS = 5_000
 
 
 def rerank_file(options: argparse.Namespace) -> int:
@@ -47,6 +54,8 @@ def rerank_file(options: argparse.Namespace) -> int:
         print(f"the first error: {job.first_error}")
     if counts["ranked"]:
         print(summary_of(counts))
+    if distance := distance_from_calibration(counts, reranker.calibration.counts):
+        print(f"caution: {distance}; scores and tiers hold for text and lists like those")
     if counts["candidates"] and not counts["known"] and len(reranker.calibration.counts):
         print(
             "caution: the model has counted no concept of these candidates; "
@@ -58,6 +67,24 @@ def rerank_file(options: argparse.Namespace) -> int:
             f"{BUILT_IN} --lists FILE"
         )
     return int(counts["error"] > 0)
+
+
+def distance_from_calibration(counts: Mapping[str, int], strings: StringCounts) -> str:
+    """How far mentions and scores are from what calibration saw, or "" if they are not far.
+
+    Args:
+        counts: those of `BulkJob.run`.
+        strings: the strings that the model has counted.
+    """
+    new = 1 - counts["seen"] / max(1, counts["ranked"])
+    outside = counts["outside"] / max(1, counts["scores"])
+    is_new = len(strings) >= FEWEST_STRINGS and new > max(NEW, strings.share_once)
+    if not counts["ranked"] or (outside <= OUTSIDE and not is_new):
+        return ""
+    return (
+        f"far from what the model was calibrated on: {outside:.1%} of the scores are outside "
+        f"its range, and it counted neither string nor words of {new:.1%} of the mentions"
+    )
 
 
 def summary_of(counts: Mapping[str, int]) -> str:

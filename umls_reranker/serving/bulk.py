@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..calibration.decisions import Decisions
+from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import naming_full_disk, require_another, require_writable, strict, written
@@ -29,6 +30,7 @@ from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import ERROR, STDIN, TABLES, Rows, mention_files, read_rows
+from ..vocab.text import normalize_texts
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -126,7 +128,9 @@ class BulkJob:
         Returns:
             Counts of the mentions of all processes: ``ranked``, and with an ``error`` instead; of
             those ranked by tier, ``accepted``, with a ``gold`` concept and ``correct``; and of
-            ``candidates``, and of those with a ``known`` concept, which the model has counted.
+            ``candidates``, and of those with a ``known`` concept, which the model has counted. Of
+            the mentions, those of which the model has counted a string (``seen``); and of their
+            ``scores``, those ``outside`` the range of calibration.
 
         Raises:
             UserError: a file cannot be read, or the disk is full.
@@ -163,6 +167,7 @@ class BulkJob:
         ranked = [None if error else next(rankings) for error in errors]
         golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
         counts = _counts(lists, decisions, golds)
+        counts |= _counts_near_calibration(lists, reranker.calibration)
         counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
         counts["error"] = len(errors) - len(lists)
         named = zip(rows.positions, errors, strict=True)
@@ -226,6 +231,17 @@ def _counts(
     counts["candidates"] = len(lists.owner)
     counts["gold"] = sum(map(bool, golds))
     counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))
+    return counts
+
+
+def _counts_near_calibration(lists: CandidateLists, calibration: Calibration) -> Counter[str]:
+    """Counts of what calibration did or did not see."""
+    seen = calibration.counts.have_seen(normalize_texts(lists.mentions))
+    counts = Counter(seen=int(seen.sum()))
+    for name, score_range in calibration.score_ranges.items():
+        given = lists.scores[name][np.isfinite(lists.scores[name])]
+        counts["scores"] += len(given)
+        counts["outside"] += int(np.isnan(score_range.inside(given)).sum())
     return counts
 
 
