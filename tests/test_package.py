@@ -131,6 +131,9 @@ def test_the_constraints_hold_a_version_of_every_requirement():
     versions = {
         canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pinned
     }
-    needed = config["options"]["install_requires"] + config["options.extras_require"]["quickstart"]
+    extras = config["options.extras_require"]
+    needed = config["options"]["install_requires"] + extras["quickstart"] + extras["serve"]
+    # What parses each request of the image.
+    assert "h11" in versions
     for requirement in map(Requirement, needed.split("\n")[1:]):
         assert versions[canonicalize_name(requirement.name)] in requirement.specifier

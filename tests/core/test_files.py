@@ -183,6 +183,11 @@ def test_json_that_cannot_be_written_leaves_the_former_file(tmp_path):
     assert read_json(tmp_path / "a.json") == {"x": 1}
 
 
+def test_a_folder_in_place_of_json_is_said(tmp_path):
+    with pytest.raises(UserError, match="is a folder, not a file"):
+        read_json(tmp_path)
+
+
 # Locks
 
 

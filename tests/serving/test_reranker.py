@@ -188,6 +188,14 @@ def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(recwarn, entity
     assert not recwarn.list
 
 
+def test_another_dtype_than_the_calibrated_one_is_said(tmp_path, recwarn):
+    folder = tiny_reranker(tmp_path / "model")
+    UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="calibrated in float32 and is loaded in bfloat16"):
+        UMLSReranker.from_pretrained(folder, device="cpu", dtype="bfloat16")
+
+
 def test_an_unknown_type_warns_and_takes_the_default():
     row = fit_thresholds().for_type()
     reranker = probabilities(a=row.accept + 1e-6)

@@ -27,6 +27,8 @@ FORMER = ".former"
 SETTLED_NS = 2_000_000_000
 # Workers of a killed process inherit its lock, and take up to five seconds to notice its end.
 PATIENCE_SECONDS = 10.0
+# The last where a limit of the process is reached, not of the disk.
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_DISK = re.compile(
     "no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE
 )
@@ -178,7 +180,7 @@ def naming_full_disk(path: Path) -> Iterator[None]:
     except Exception as error:
         # NumPy, FAISS, torch and safetensors give no error number.
         number = error.errno if isinstance(error, OSError) else None
-        if number not in (errno.ENOSPC, errno.EDQUOT) and not FULL_DISK.search(str(error)):
+        if number not in FULL_DISK_ERRORS and not FULL_DISK.search(str(error)):
             raise
         raise UserError(
             f"{path} could not be written: the disk is full; free some space and run again"
@@ -215,6 +217,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a file; write it again") from None
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not valid JSON ({error}); it was modified or truncated, write it again"

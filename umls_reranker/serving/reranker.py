@@ -140,6 +140,9 @@ class UMLSReranker:
         Raises:
             UserError: the model is not found or not accessible, or a file is missing, damaged,
                 changed or from another version.
+
+        Warns:
+            UserWarning: the cross-encoder has another dtype than it was calibrated in.
         """
         hub: dict[str, Any] = {
             "token": token,
@@ -155,6 +158,12 @@ class UMLSReranker:
             cross_encoder = PairScorer.from_folder(
                 folder, template, device, dtype, backend, token_budget
             )
+            if cross_encoder.dtype != info["dtype"]:
+                warn_caller(
+                    f"this model was calibrated in {info['dtype']} and is loaded in "
+                    f"{cross_encoder.dtype}, whose logits differ by up to some hundredths, so a "
+                    f"few tiers may differ; dtype: {info['dtype']} loads it as calibrated"
+                )
         return cls(
             cross_encoder,
             Calibration.load(
