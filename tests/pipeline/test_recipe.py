@@ -226,6 +226,14 @@ def test_shipped_recipes_load_and_survive_a_round_trip(write, path):
     assert load_recipe(write(recipe.to_yaml())) == recipe
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_downloads_of_shipped_recipes_have_a_hash(path):
+    addresses = re.findall(r": (https?://\S+)|- (https?://\S+)", path.read_text(encoding="utf-8"))
+    without = [address for address in map("".join, addresses) if "#sha256=" not in address]
+    # Nobody who wrote these recipes had the official files of MedMentions at hand.
+    assert all("chanzuckerberg/MedMentions" in address for address in without)
+
+
 def test_a_recipe_is_written_the_same_whatever_the_hash_seed():
     code = (
         "from umls_reranker.pipeline.recipe import load_recipe; "

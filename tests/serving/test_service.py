@@ -10,6 +10,7 @@ import httpx
 import pytest
 from list_fixtures import assert_alike
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
@@ -18,6 +19,7 @@ from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.http import app as service
 from umls_reranker.serving.http import batching
 from umls_reranker.serving.http.app import create_app
+from umls_reranker.serving.http.requests import LinkedMention
 from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
@@ -213,6 +215,12 @@ def test_a_candidate_that_will_not_do_is_refused_by_name(reranker, candidate, re
     assert (status, kind) == (422, "Validation") and message.startswith(
         f"mentions.0.candidates.1{reason}"
     )
+
+
+def test_invalid_types_of_a_mention_make_one_error_for_each_form():
+    with pytest.raises(ValidationError) as caught:
+        LinkedMention.model_validate({"mention": "cold", "entity_type": [0] * 200})
+    assert [error["type"] for error in caught.value.errors()] == ["string_type"] * 2
 
 
 def test_a_mention_has_no_more_types_than_there_are(reranker):

@@ -31,7 +31,7 @@ NotBlank = Annotated[Text, AfterValidator(_not_blank)]
 # Rows of tables have null if there is no context.
 Context = Annotated[Text, BeforeValidator(lambda text: "" if text is None else text)]
 # UMLS has 127 types.
-Types = Text | Annotated[list[Text], Field(max_length=256)] | None
+Types = Text | Annotated[list[Text], Field(max_length=256, fail_fast=True)] | None
 
 
 class _Body(BaseModel):
