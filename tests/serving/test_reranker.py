@@ -415,7 +415,9 @@ def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, posit
 
 def test_a_score_of_another_name_is_named_where_one_is_missing():
     renamed = {("score" if key == "retrieval_score" else key): FULL[key] for key in FULL}
-    with pytest.warns(UserWarning, match="1.1\\); the candidates have 'list_score' instead; using"):
+    with pytest.warns(
+        UserWarning, match="1.1\\); other scores of the candidates: 'list_score'; using"
+    ):
         reading_everything().rerank("cold", [renamed], DISEASE, "a ", "")
 
 

@@ -443,7 +443,7 @@ class UMLSReranker:
         if not named:
             return
         if any(name.endswith("_score") for name in decisions.missing) and lists.unread_scores:
-            named[-1] += f"; the candidates have {self._named(lists.unread_scores)} instead"
+            named[-1] += f"; other scores of the candidates: {self._named(lists.unread_scores)}"
         lacking = has_candidates & np.logical_or.reduce([*decisions.missing.values()])
         used = []
         for number in np.unique(decisions.models[lacking]):
