@@ -62,7 +62,7 @@ def test_the_commands_are_there_after_pip_install(source, environment):
         within = site if name == "umls_reranker" else site / "umls_reranker"
         assert files == {path: (within / path).read_bytes() for path in files}
     refused = run(command, "quickstart", "--seed", "-1", cwd=empty)
-    assert refused.stderr.startswith("error: seed")
+    assert refused.stderr.startswith("error: argument --seed")
     copied = run(command, "recipes", "copy", "quickstart", cwd=empty)
     assert copied.stdout == f"{Path('quickstart') / 'config.yaml'}\n", copied.stderr
     made = run(command, "prepare_data", "quickstart", cwd=empty)
