@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import faiss
 import psutil
@@ -57,13 +58,16 @@ def preflight(recipe: Recipe) -> str:
     faults = CollectedErrors()
     index = recipe.index
     checkpoints = faults.result(0, count_checkpoints, recipe)
-    names = faults.result(0, count_names, recipe)
+    nothing: dict[str, tuple[Path, ...]] = {}
+    files = faults.result(nothing, input_files, recipe)
+    dictionary = [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]
+    names = count_names(recipe, dictionary)
     configs = read_configs(recipe, faults)
     dimension = getattr(configs.get("encoder"), "hidden_size", DIMENSION)
     parameters = index.index_parameters or ""
     empty = faults.result(None, new_index, dimension, index.index_factory, parameters)
-    if empty is not None:
-        faults.result(0, require_trainable, empty, recipe)
+    if empty is not None and dictionary:
+        faults.result(0, require_trainable, empty, recipe, dictionary)
     faults += teacher_faults(recipe)
     needs = {}
     if recipe.mentions.candidate_lists is None:
@@ -92,24 +96,22 @@ def count_checkpoints(recipe: Recipe) -> int:
     return 2 + (arguments.save_total_limit or 0)
 
 
-def count_names(recipe: Recipe) -> int:
+def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:
     """About how many names the dictionary has, by the size of its files."""
-    files = input_files(recipe)
     names = 0
-    for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
+    for path in dictionary:
         size = path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1)
         names += size // BYTES_PER_NAME[recipe.concepts.concept_source]
     return names
 
 
-def require_trainable(index: faiss.Index, recipe: Recipe) -> int:
+def require_trainable(index: faiss.Index, recipe: Recipe, dictionary: Sequence[Path]) -> int:
     """Refuse clusters that the dictionary has too few names for; a line has at most one name."""
     if recipe.mentions.candidate_lists or faiss.try_extract_index_ivf(index) is None:
         return 0
-    files = input_files(recipe)
     separators = b"|\n" if recipe.concepts.concept_source == "names" else b"\n"
     most = 0
-    for path in [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]:
+    for path in dictionary:
         with open_binary(path) as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 most += sum(chunk.count(separator) for separator in separators)
