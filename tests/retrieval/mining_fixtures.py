@@ -85,7 +85,7 @@ class Relations:
     def __init__(self, pairs: dict[tuple[int, int], str]) -> None:
         self.pairs = pairs
 
-    def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def related(self, gold: np.ndarray, rows: np.ndarray, kind: str) -> np.ndarray:
         gold, rows = np.broadcast_arrays(gold, rows)
-        flat = [pair in self.pairs for pair in zip(gold.flat, rows.flat, strict=True)]
+        flat = [self.pairs.get(pair) == kind for pair in zip(gold.flat, rows.flat, strict=True)]
         return np.array(flat, bool).reshape(rows.shape)

@@ -79,13 +79,34 @@ def test_a_gold_concept_that_is_not_listed_gets_its_name_most_similar_to_the_men
     assert (report["gold_concept_not_in_list"], report["missing_pairs"]) == (1, 2)
 
 
-def test_the_first_filter_that_drops_a_concept_is_the_reason(colds):
-    filters = ConceptFilters(
-        SharedNames(colds.concepts, np.array([0])), Relations({(0, 2): "PAR", (0, 3): "PAR"})
-    )
-    reasons = filters.reasons(np.array([[0]]), np.array([[0, 1, 2, 3, 4, -1]]))[0]
-    names = [FILTERS[reason] if reason >= 0 else None for reason in reasons]
-    assert names == ["gold_concept", "shared_name", "shared_name", "related", None, None]
+def test_a_filter_that_drops_a_concept_is_the_reason_before_one_that_counts(colds):
+    relations = Relations({(0, 2): "parent", (0, 3): "child", (0, 4): "synonym"})
+    rows = np.array([[0, 1, 2, 3, 4, -1]])
+
+    def found(*names):
+        filters = ConceptFilters(SharedNames(colds.concepts, np.array([0])), relations, names)
+        reasons = filters.reasons(np.array([[0]]), rows)[0]
+        return [
+            FILTERS[reason] + ("" if filters.drops[reason] else " counted") if reason >= 0 else ""
+            for reason in reasons
+        ]
+
+    assert found("hierarchy", "shared_name", "synonym")[3:] == ["hierarchy", "synonym", ""]
+    assert found("shared_name")[:4] == [
+        "gold_concept",
+        "shared_name",
+        "shared_name",
+        "hierarchy counted",
+    ]
+    assert found("hierarchy")[1:4] == ["shared_name counted", "hierarchy", "hierarchy"]
+
+
+def test_what_a_filter_that_is_not_set_would_have_dropped_is_counted(colds):
+    mention = [("cold", "C0000001", ["C0000001", "C0000002", "C0000004"])]
+    _, dropping = colds.mine(mention, nearest_negatives=2, **NEAREST_ONLY)
+    _, counting = colds.mine(mention, nearest_negatives=2, negative_filters=[], **NEAREST_ONLY)
+    assert (dropping["dropped_shared_name_nearest"], dropping["nearest_pairs"]) == (1, 1)
+    assert (counting["retained_shared_name_nearest"], counting["nearest_pairs"]) == (1, 2)
 
 
 def test_same_type_negatives_share_a_type_and_random_ones_stand_in_where_there_is_none(colds):
@@ -214,7 +235,7 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, nearest, sam
         st.tuples(names, cuis, st.lists(cuis, max_size=6, unique=True)), min_size=1, max_size=6
     )
     edges = st.tuples(st.integers(0, size - 1), st.integers(0, size - 1))
-    relations = Relations(dict.fromkeys(data.draw(st.lists(edges, max_size=30)), "PAR"))
+    relations = Relations(dict.fromkeys(data.draw(st.lists(edges, max_size=30)), "parent"))
     mentions = data.draw(mentions)
     chunk = data.draw(st.integers(1, 7))
     numbers = {

@@ -7,7 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.vocab import rrf as relations_module
-from umls_reranker.vocab.rrf import RELATIONS, RelationTable, read_relations, write_relations
+from umls_reranker.vocab.rrf import (
+    INVERSES,
+    KINDS,
+    RELATIONS,
+    RelationTable,
+    read_relations,
+    write_relations,
+)
 
 CUIS = [f"C{number:07d}" for number in range(10, 16)]
 
@@ -39,10 +46,10 @@ def test_siblings_suppressed_lines_and_concepts_outside_are_left_out(tmp_path):
         ("CL1", "PAR", CUIS[4]),
     ]
     rows = np.arange(6)
-    assert np.argwhere(build(tmp_path, *triples).related(rows[:, None], rows)).tolist() == [
-        [0, 1],
-        [1, 0],
-    ]
+    table = build(tmp_path, *triples)
+    assert len(table) == 2
+    assert np.argwhere(table.related(rows[:, None], rows, "parent")).tolist() == [[0, 1]]
+    assert np.argwhere(table.related(rows[:, None], rows, "child")).tolist() == [[1, 0]]
 
 
 TRIPLES = st.tuples(
@@ -63,10 +70,11 @@ def test_the_table_says_what_the_file_says(tmp_path, triples, pairs_at_once):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relations_module, "PAIRS_AT_ONCE", pairs_at_once)
         table = build(tmp_path, *triples)
-    known = {(a, b) for a, kind, b in triples if a in CUIS and a != b and kind in RELATIONS}
-    rows = np.arange(-1, len(CUIS))
-    expected = [
-        [a >= 0 and b >= 0 and bool({(CUIS[a], CUIS[b]), (CUIS[b], CUIS[a])} & known) for b in rows]
-        for a in rows
-    ]
-    assert table.related(rows[:, None], rows).tolist() == expected
+    inside = [triple for triple in triples if triple[0] in CUIS and triple[0] != triple[2]]
+    known = {(a, RELATIONS[name], b) for a, name, b in inside if name in RELATIONS}
+    known |= {(b, INVERSES[kind], a) for a, kind, b in known}
+    ids = [*CUIS, None]
+    rows = np.array([*range(len(CUIS)), -1])
+    for kind in KINDS:
+        expected = [[(a, kind, b) in known for b in ids] for a in ids]
+        assert table.related(rows[:, None], rows, kind).tolist() == expected

@@ -160,7 +160,7 @@ def read_concepts(
         report = merged.report | {"vocabularies": merged.vocabularies}
         children = [child for child, _ in merged.parents]
         parents = [parent for _, parent in merged.parents]
-        relations = [pa.table([children, parents], schema=PAIRS)]
+        relations = [pa.table([children, ["PAR"] * len(parents), parents], schema=PAIRS)]
     elif concepts.concept_source == "names":
         (path,) = files["names"]
         table, report = read_name_concepts(path, hierarchy)

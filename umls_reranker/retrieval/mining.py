@@ -78,13 +78,13 @@ class PairMiner:
             path: Arrow file to make.
 
         Returns:
-            Counts of mentions, pairs by source, missing pairs, and concepts that filters dropped.
+            Counts of mentions, pairs by source, missing pairs, and concepts that filters found.
         """
         rng = np.random.default_rng(self.seed)
         cuis = lists.annotations.trainable.tolist()
         drawn = drawn_rows(cuis, self.concepts, self.settings.max_train_mentions, self.seed)
         mined = lists.take(drawn)
-        pairs, dropped = self._choose(mined, rng)
+        pairs, filtered = self._choose(mined, rng)
         is_typeless = rng.random(len(mined)) < TYPELESS_SHARE
         types = replace(mined.types, codes=np.where(is_typeless, -1, mined.types.codes))
         write_list_rows(self._batches(replace(mined, types=types), pairs, rng), path)
@@ -96,7 +96,7 @@ class PairMiner:
             "gold_concept_not_in_list": int((mined.annotations.gold < 0).sum()),
             **{f"{source}_pairs": count for source, count in zip(SOURCES, counts, strict=True)},
             "missing_pairs": int((~is_pair).sum()),
-            **{name: count for name, count in dropped.items() if count},
+            **{name: count for name, count in filtered.items() if count},
         }
 
     def _choose(
@@ -110,7 +110,8 @@ class PairMiner:
             offsets=lists.offsets,
             rows=self.concepts.rows(lists.ids)[lists.cuis.codes],
         )
-        filters = ConceptFilters(SharedNames(self.concepts, gold), self.relations)
+        shared = SharedNames(self.concepts, gold)
+        filters = ConceptFilters(shared, self.relations, self.settings.negative_filters)
         return choose_pairs(concept_lists, self.concepts, filters, self.settings, rng)
 
     def _batches(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,13 @@ from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
 from .arguments import MiningArguments
 
-FILTERS = ("gold_concept", "shared_name", "related", "chosen")
-"""Reasons to drop a concept, in the order of the checks; "chosen": the mention already has it."""
+FILTERS = ("shared_name", "synonym", "hierarchy", "gold_concept", "chosen")
+"""Reasons to drop a concept; "chosen": the mention already has it. The last two always do."""
 
-GOLD, SHARED, RELATED, CHOSEN = range(len(FILTERS))
+GOLD = FILTERS.index("gold_concept")
+CHOSEN = FILTERS.index("chosen")
+# Kinds of related concepts that a filter finds.
+RELATED = {"synonym": ["synonym"], "hierarchy": ["parent", "child"]}
 # Number of gold concepts whose names are looked up together.
 CONCEPTS_PER_BATCH = 16_384
 
@@ -27,28 +30,44 @@ class ConceptFilters:
     Args:
         shared: which concepts share a name.
         relations: which concepts are related; None if unknown.
+        names: the filters that drop concepts, besides the gold concept; others only count.
     """
 
-    def __init__(self, shared: SharedNames, relations: RelationTable | None) -> None:
+    def __init__(
+        self, shared: SharedNames, relations: RelationTable | None, names: Sequence[str]
+    ) -> None:
         self._shared = shared
         self._relations = relations
+        self._names = names
+        drops = [name in names or number >= GOLD for number, name in enumerate(FILTERS)]
+        # By number in `FILTERS`; the last one is for -1, no reason.
+        self.drops = np.array([*drops, False])
 
     def reasons(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The first filter that drops each of `rows`.
+        """A filter that applies to each of `rows`: one that drops it, if there is one.
 
         Args:
             gold: rows of gold concepts, which broadcast with `rows`.
-            rows: rows of concepts; row -1 always passes.
+            rows: rows of concepts; no filter applies to row -1.
 
         Returns:
-            int8 numbers in `FILTERS`, of the common shape; -1 where none does.
+            int8 numbers in `FILTERS`, of the common shape; -1 where none applies.
         """
         reasons = np.full(np.broadcast_shapes(gold.shape, rows.shape), -1, np.int8)
-        if self._relations is not None:
-            reasons[self._relations.related(gold, rows)] = RELATED
-        reasons[self._shared.between(gold, rows)] = SHARED
+        # Of several, the last one stands.
+        for name in sorted(FILTERS[:GOLD], key=self._names.__contains__):
+            reasons[self._applies(name, gold, rows)] = FILTERS.index(name)
         reasons[gold == rows] = GOLD
         return reasons
+
+    def _applies(self, name: str, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if name == "shared_name":
+            return self._shared.between(gold, rows)
+        is_related = np.zeros(np.broadcast_shapes(gold.shape, rows.shape), bool)
+        if self._relations is not None:
+            for kind in RELATED[name]:
+                is_related |= self._relations.related(gold, rows, kind)
+        return is_related
 
 
 class SharedNames:
@@ -176,7 +195,8 @@ def choose_pairs(
         rng: draws.
 
     Returns:
-        The pairs, and how many concepts each filter dropped: ``dropped_FILTER_SOURCE``.
+        The pairs, and how many concepts each filter dropped, or would have dropped if it were set:
+        ``dropped_FILTER_SOURCE``, ``retained_FILTER_SOURCE``.
     """
     nearest = settings.nearest_negatives
     numbers = [1, nearest, settings.same_type_negatives, settings.random_negatives]
@@ -186,7 +206,7 @@ def choose_pairs(
     candidates = np.full(sources.shape, -1, np.int64)
     candidates[:, 0] = lists.gold_positions
     pairs = ChosenPairs(rows, candidates, sources)
-    dropped = _choose_nearest(pairs, lists, filters, nearest)
+    counts = _choose_nearest(pairs, lists, filters, nearest)
     pools = TypePools(concepts, lists.gold)
     is_typeless = pools.sizes(np.arange(len(lists.gold))) == 0
 
@@ -198,19 +218,19 @@ def choose_pairs(
 
     for column in range(1 + nearest, rows.shape[1]):
         sources[is_typeless & (sources[:, column] == TYPE), column] = RANDOM
-        dropped.update(_draw(pairs, column, TYPE, draw_type, filters))
+        counts.update(_draw(pairs, column, TYPE, draw_type, filters))
         sources[(sources[:, column] == TYPE) & (rows[:, column] < 0), column] = RANDOM
-        dropped.update(_draw(pairs, column, RANDOM, draw_any, filters))
-    return pairs, dropped
+        counts.update(_draw(pairs, column, RANDOM, draw_any, filters))
+    return pairs, counts
 
 
 def _choose_nearest(
     pairs: ChosenPairs, lists: ConceptLists, filters: ConceptFilters, number: int
 ) -> Counter[str]:
-    """Write the first `number` candidates of each list that pass, and count those that did not."""
+    """Write the first `number` candidates of each list that pass, and count what filters found."""
     owner = list_owner(lists.offsets)
     reasons = filters.reasons(lists.gold[owner], lists.rows)
-    passes = (reasons < 0) & (lists.rows >= 0)
+    passes = ~filters.drops[reasons] & (lists.rows >= 0)
     # The number of passing candidates before each in its list.
     before: np.ndarray = np.cumsum(passes) - passes
     before -= before[lists.offsets[:-1][owner]]
@@ -220,7 +240,7 @@ def _choose_nearest(
     pairs.rows[target] = lists.rows[chosen]
     pairs.candidates[target] = chosen
     # Candidates after the last chosen one were not needed, so they do not count as dropped.
-    return _dropped(NEAREST, reasons[is_reached])
+    return _counted(NEAREST, reasons[is_reached], filters)
 
 
 def _draw(
@@ -230,7 +250,7 @@ def _draw(
     draw: Callable[[np.ndarray], np.ndarray],
     filters: ConceptFilters,
 ) -> Counter[str]:
-    """Draw the pairs of a column and source, and count the concepts that filters dropped.
+    """Draw the pairs of a column and source, and count the concepts that filters found.
 
     Args:
         pairs: the pairs, whose earlier columns are chosen.
@@ -239,7 +259,7 @@ def _draw(
         draw: mentions (q,), by number -> a concept row for each.
         filters: exclude false negatives.
     """
-    dropped: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for _ in range(MOST_DRAWS):
         pending = np.flatnonzero((pairs.sources[:, column] == source) & (pairs.rows[:, column] < 0))
         if not len(pending):
@@ -247,17 +267,18 @@ def _draw(
         drawn = draw(pending)
         reasons = filters.reasons(pairs.rows[pending, 0], drawn)
         is_repeated = (pairs.rows[pending, :column] == drawn[:, None]).any(axis=1)
-        reasons[is_repeated & (reasons < 0)] = CHOSEN
-        dropped.update(_dropped(source, reasons))
-        pairs.rows[pending[reasons < 0], column] = drawn[reasons < 0]
-    return dropped
+        reasons[is_repeated & ~filters.drops[reasons]] = CHOSEN
+        counts.update(_counted(source, reasons, filters))
+        passes = ~filters.drops[reasons]
+        pairs.rows[pending[passes], column] = drawn[passes]
+    return counts
 
 
-def _dropped(source: int, reasons: np.ndarray) -> Counter[str]:
+def _counted(source: int, reasons: np.ndarray, filters: ConceptFilters) -> Counter[str]:
     counts = np.bincount(reasons[reasons >= 0], minlength=len(FILTERS)).tolist()
     return Counter(
         {
-            f"dropped_{name}_{SOURCES[source]}": count
-            for name, count in zip(FILTERS, counts, strict=True)
+            f"{'dropped' if is_dropped else 'retained'}_{name}_{SOURCES[source]}": count
+            for name, count, is_dropped in zip(FILTERS, counts, filters.drops, strict=False)
         }
     )

@@ -329,22 +329,27 @@ def read_release(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 RELATIONS_FILE = "relations.arrow"
-RELATIONS = ("SY", "PAR", "CHD", "RB", "RN")
-"""Values of REL that count; siblings (SIB) are often good negatives."""
+KINDS = ("synonym", "parent", "child")
+"""What a related concept is to a concept; a parent is any broader, a child any narrower concept."""
 
-PAIRS = pa.schema({"CUI1": pa.string(), "CUI2": pa.string()})
-ROW_BITS = 32
+RELATIONS = {"SY": "synonym", "PAR": "parent", "RB": "parent", "CHD": "child", "RN": "child"}
+"""What CUI2 is to CUI1, by each REL that counts; siblings (SIB) are often good negatives."""
+
+INVERSES = {"synonym": "synonym", "parent": "child", "child": "parent"}
+PAIRS = pa.schema({"CUI1": pa.string(), "REL": pa.string(), "CUI2": pa.string()})
+KIND_BITS = 2
+ROW_BITS = 30
 PAIRS_AT_ONCE = 4_000_000
 
 
 class RelationTable:
-    """The pairs of related concepts of a concept folder, in both directions; memory-mapped.
+    """The related concepts of a concept folder, seen from both; memory-mapped.
 
     Rows are those of the `ConceptTable` in the same folder.
     """
 
     def __init__(self, pairs: np.ndarray) -> None:
-        # (n,) int64, ascending: a row in the upper, the related row in the lower 32 bits.
+        # (n,) int64, ascending: from the upper bits, a row, a related row, number of its kind.
         self._pairs = pairs
 
     @classmethod
@@ -354,24 +359,25 @@ class RelationTable:
         Raises:
             OSError, pa.ArrowInvalid: the file is missing or damaged.
         """
-        return cls(open_arrow(Path(folder) / RELATIONS_FILE)["pair"].to_numpy())
+        return cls(open_arrow(Path(folder) / RELATIONS_FILE)["relation"].to_numpy())
 
     def __len__(self) -> int:
-        """Number of ordered pairs of related concepts."""
+        """Number of ordered pairs of related concepts, of all kinds."""
         return len(self._pairs)
 
-    def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether each of `rows` is related to its gold concept; row -1 is not, and none to itself.
+    def related(self, gold: np.ndarray, rows: np.ndarray, kind: str) -> np.ndarray:
+        """Whether each of `rows` is a concept of this kind to its gold concept; row -1 is none.
 
         Args:
             gold: (n, 1) int, rows of gold concepts, or another shape that broadcasts with `rows`.
             rows: (n, k) int, rows of concepts.
+            kind: one of `KINDS`.
 
         Returns:
             Bool, of the common shape.
         """
         gold, rows = np.broadcast_arrays(np.asarray(gold, np.int64), np.asarray(rows, np.int64))
-        wanted = _row_pairs(gold, rows)
+        wanted = _row_pairs(gold, rows, kind)
         if not len(self._pairs):
             return np.zeros(wanted.shape, bool)
         positions = np.searchsorted(self._pairs, wanted).clip(max=len(self._pairs) - 1)
@@ -380,7 +386,7 @@ class RelationTable:
 
 
 def read_relations(path: Path) -> Iterator[pa.Table]:
-    """Yield MRREL's pairs of related CUIs in blocks, of all sources; suppressed lines are left out.
+    """Yield MRREL's related CUIs in blocks, of all sources; suppressed lines are left out.
 
     Args:
         path: ``MRREL.RRF``, plain or gzip.
@@ -391,7 +397,7 @@ def read_relations(path: Path) -> Iterator[pa.Table]:
     """
     waiting: list[pa.RecordBatch] = []
     for block in read_table("MRREL", path, ["CUI1", "REL", "CUI2", "SUPPRESS"]):
-        is_related = pc.is_in(block["REL"], pa.array(RELATIONS))
+        is_related = pc.is_in(block["REL"], pa.array([*RELATIONS]))
         retained = pc.and_(is_related, pc.equal(block["SUPPRESS"], "N"))
         waiting.append(block.filter(retained).select(PAIRS.names))
         if sum(map(len, waiting)) > PAIRS_AT_ONCE:
@@ -401,7 +407,7 @@ def read_relations(path: Path) -> Iterator[pa.Table]:
 
 
 def write_relations(relations: Iterable[pa.Table], cuis: pa.Array, folder: Path) -> int:
-    """Write the pairs of related concepts of the dictionary, each once and in both directions.
+    """Write the related concepts of the dictionary: of each kind a pair once, seen from both.
 
     Memory holds 8 bytes per ordered pair, and three times as much while sorting.
 
@@ -418,9 +424,12 @@ def write_relations(relations: Iterable[pa.Table], cuis: pa.Array, folder: Path)
         first = _rows_in(block["CUI1"], cuis)
         second = _rows_in(block["CUI2"], cuis)
         inside = (first >= 0) & (second >= 0) & (first != second)
-        both_ways = [_row_pairs(first, second)[inside], _row_pairs(second, first)[inside]]
-        pairs = np.unique(np.concatenate([pairs, *both_ways]))
-    schema = pa.schema({"pair": pa.int64()})
+        for name, kind in RELATIONS.items():
+            of_kind = inside & pc.equal(block["REL"], name).to_numpy()
+            forward = _row_pairs(first[of_kind], second[of_kind], kind)
+            backward = _row_pairs(second[of_kind], first[of_kind], INVERSES[kind])
+            pairs = np.unique(np.concatenate([pairs, forward, backward]))
+    schema = pa.schema({"relation": pa.int64()})
     with arrow_writer(folder / RELATIONS_FILE, schema) as writer:
         writer.write_table(pa.table([pairs], schema=schema))
     return len(pairs)
@@ -431,6 +440,6 @@ def _rows_in(ids: pa.ChunkedArray, cuis: pa.Array) -> np.ndarray:
     return pc.fill_null(pc.index_in(ids, cuis), -1).to_numpy().astype(np.int64)
 
 
-def _row_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Each two rows as one number; a negative row keeps it negative."""
-    return (first << ROW_BITS) | second
+def _row_pairs(first: np.ndarray, second: np.ndarray, kind: str) -> np.ndarray:
+    """Each two rows and their kind as one number; a negative row keeps it negative."""
+    return (((first << ROW_BITS) | second) << KIND_BITS) | KINDS.index(kind)
