@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
@@ -18,10 +19,13 @@ from ..lists.candidate_lists import AnnotatedLists
 from .calibrators import LabelledScores
 from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
+from .inputs import lists_with_any
 from .logistic import log_sums
 from .probabilities import CalibratedModel
 from .resampling import document_index
 
+# Lists that the cross-encoder scores whole, to tell what pruning changes.
+WHOLE_LISTS = 1000
 # Folds that a fit leaves out, ascending: none for the model that is served, one for the scores of
 # held-out documents, two for the utilities that such a fold's calibrator is fitted on.
 LeftOut: TypeAlias = tuple[int, ...]
@@ -58,7 +62,7 @@ class CrossFits:
 
     Attributes:
         lists: n lists, without inputs that no feature reads.
-        logits: (m,) logits of all candidates; NaN without a cross-encoder.
+        logits: (m,) logits of the candidates, NaN for those that no fit needs.
         table: their other features.
         folds: (n,) fold of each mention.
         usable: (n,) bool, mentions to fit on; other models decide about mentions without types.
@@ -73,51 +77,105 @@ class CrossFits:
     usable: np.ndarray
     models: dict[LeftOut, CalibratedModel | None] = field(default_factory=dict)
 
-    def fit(self, names: Sequence[str]) -> CrossFits:
+    def fit(
+        self, names: Sequence[str], score_candidates: Callable[[np.ndarray], np.ndarray]
+    ) -> CrossFits:
         """Fit on all mentions, then from there without each fold and each two, on all cores.
+
+        The cross-encoder scores the candidates that any of these fits retains, and those of the
+        lists that tell what pruning changes.
 
         Args:
             names: the features; none if the cross-encoder decides alone.
+            score_candidates: gives the logits, (m,), of some candidates, (m,) bool.
 
         Raises:
             TooLittleData: there is too little data for the fit on all documents.
         """
         every = range(self.folds.max() + 1)
         sizes = (1, 2) if len(every) > 1 else ()
-        left_out = [folds for size in sizes for folds in combinations(every, size)]
-
-        def fit_without(folds: LeftOut) -> CalibratedModel | None:
-            with suppress(TooLittleData):
-                return self._fit(names, folds, start)
-            return None
-
+        left_out = [(), *(folds for size in sizes for folds in combinations(every, size))]
+        models: dict[LeftOut, CalibratedModel | None] = dict.fromkeys(left_out, CalibratedModel())
         # Threads of matrix products next to those of the fits would mostly wait for each other.
         with threadpool_limits(1, "blas"):
-            start = self._fit(names, (), CalibratedModel())
-            fitted = zip(left_out, map_in_order(fit_without, left_out), strict=True)
-            bar = progress(fitted, total=len(left_out), desc="fitting weights", unit=" fits")
-            return replace(self, models={(): start, **dict(bar)})
+            models = self._fit_all(partial(self._fit_list_fusion, names), models)
+            scored = replace(self, logits=score_candidates(self._to_score(names, models)))
+            models = scored._fit_all(partial(scored._fit_fusion, names), models)
+        return replace(scored, models=models)
 
-    def _fit(
+    @staticmethod
+    def _fit_all(
+        fit: Callable[[LeftOut, CalibratedModel], CalibratedModel],
+        models: Mapping[LeftOut, CalibratedModel | None],
+    ) -> dict[LeftOut, CalibratedModel | None]:
+        """Fit weights of models: on all mentions, and from there without the folds left out."""
+        served = models[()]
+        assert served is not None  # or its fit has failed
+        served = fit((), served)
+
+        def fit_without(folds: LeftOut) -> CalibratedModel | None:
+            model = models[folds]
+            if model is None:
+                return None
+            list_fusion = model.list_fusion or served.list_fusion
+            with suppress(TooLittleData):
+                return fit(folds, replace(model, list_fusion=list_fusion, fusion=served.fusion))
+            return None
+
+        left_out = [folds for folds in models if folds]
+        fitted = zip(left_out, map_in_order(fit_without, left_out), strict=True)
+        bar = progress(fitted, total=len(left_out), desc="fitting weights", unit=" fits")
+        return {(): served, **dict(bar)}
+
+    def _to_score(
+        self, names: Sequence[str], models: Mapping[LeftOut, CalibratedModel | None]
+    ) -> np.ndarray:
+        """The candidates that the cross-encoder scores for models without it, (m,) bool."""
+        if names and CROSS_ENCODER not in names:
+            return np.zeros(len(self.logits), bool)
+        order = np.random.default_rng(0).permutation(len(self.lists))
+        to_score: np.ndarray = (order < WHOLE_LISTS)[self.lists.owner]
+        for model in models.values():
+            if model is not None:
+                to_score |= model.keep_candidates(self.table, model.list_utilities(self.table))
+        return to_score
+
+    def _fit_list_fusion(
         self, names: Sequence[str], left_out: LeftOut, start: CalibratedModel
     ) -> CalibratedModel:
-        """Fit weights on the usable mentions outside some folds.
+        """Fit the list fusion of a model that reads the cross-encoder and other features.
+
+        Arguments are those of `_fit_fusion`.
+        """
+        list_features = [name for name in names if name != CROSS_ENCODER]
+        if len(list_features) in (0, len(names)):
+            return start
+        inside = self.inside(left_out)
+        table = self.table.take(inside)
+        gold = self.lists.annotations.gold[inside]
+        fusion = FeatureFusion.fit(list_features, table, gold, start.list_fusion)
+        return replace(start, list_fusion=fusion)
+
+    def _fit_fusion(
+        self, names: Sequence[str], left_out: LeftOut, start: CalibratedModel
+    ) -> CalibratedModel:
+        """Fit weights of all features on the usable mentions outside some folds.
 
         Args:
             names: as for `fit`.
             left_out: the folds left out.
-            start: a fit of the same features to start from.
+            start: the model with its list fusion, and weights of the same features to start from.
         """
         if not names:
-            return CalibratedModel()
+            return start
         inside = self.inside(left_out)
         table = self.table.take(inside)
         gold = self.lists.annotations.gold[inside]
         if CROSS_ENCODER in names:
             table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
-            if len(names) > 1:
-                return _fit_with_cross_encoder(names, table, gold, start)
-        return CalibratedModel(fusion=FeatureFusion.fit(names, table, gold, start.fusion))
+        if start.list_fusion is None:
+            return replace(start, fusion=FeatureFusion.fit(names, table, gold, start.fusion))
+        return _fit_as_served(names, table, gold, start)
 
     @property
     def served(self) -> CalibratedModel:
@@ -192,19 +250,25 @@ class CrossFits:
         return float(gains.mean()), float(np.sqrt(variance) / len(index))
 
     def pruning_cost(self) -> dict[str, float]:
-        """Shares of the candidates that are scored, and of top candidates that pruning changes."""
+        """Shares of the candidates that are scored, and of top candidates that pruning changes.
+
+        The latter is of the lists that were scored whole.
+        """
         scored = 0
         changed = 0
+        whole_lists = 0
         for scores in self.held_out():
-            whole = scores.model.utilities(scores.table, self.logits[scores.rows], None)
+            logits = self.logits[scores.rows]
+            is_whole = ~lists_with_any(np.isnan(logits), scores.table.offsets)
+            whole = scores.model.utilities(scores.table, np.nan_to_num(logits), None)
             top = best_candidates(whole, scores.table.offsets)
-            changed += np.count_nonzero(
-                top != best_candidates(scores.utilities, scores.table.offsets)
-            )
+            is_changed = top != best_candidates(scores.utilities, scores.table.offsets)
+            changed += np.count_nonzero(is_changed & is_whole)
+            whole_lists += np.count_nonzero(is_whole)
             scored += np.count_nonzero(~np.isnan(scores.logits))
         return {
             "scored": scored / max(1, len(self.logits)),
-            "changed_top": changed / len(self.lists),
+            "changed_top": changed / max(1, whole_lists),
         }
 
     def scores_by(self, model: CalibratedModel | None, mentions: np.ndarray) -> FoldScores:
@@ -223,22 +287,20 @@ class CrossFits:
         return FoldScores(model, mentions, rows, table, logits, list_utilities)
 
 
-def _fit_with_cross_encoder(
+def _fit_as_served(
     names: Sequence[str], table: FeatureTable, gold: np.ndarray, start: CalibratedModel
 ) -> CalibratedModel:
-    """Fit the list fusion, then the fusion of all on lists as they are served: pruned by the first.
+    """Fit the fusion of all features on lists as they are served: pruned by the list fusion.
 
     Args:
         names: all features.
         table: their values in n lists.
         gold: (n,) position of the gold concept in its list, -1 if missing.
-        start: a fit of the same features to start from.
+        start: the model with its list fusion, and weights of the same features to start from.
     """
-    list_features = [name for name in names if name != CROSS_ENCODER]
-    list_fusion = FeatureFusion.fit(list_features, table, gold, start.list_fusion)
-    model = CalibratedModel(list_fusion=list_fusion)
-    list_utilities = list_fusion.utilities(table)
-    retained = model.keep_candidates(table, list_utilities)
+    list_utilities = start.list_utilities(table)
+    assert list_utilities is not None
+    retained = start.keep_candidates(table, list_utilities)
     fusion = FeatureFusion.fit(
         names,
         table.take(np.ones(len(gold), bool), retained),
@@ -246,7 +308,7 @@ def _fit_with_cross_encoder(
         start.fusion,
         _pruned_mass(list_utilities, retained, table.offsets),
     )
-    return replace(model, fusion=fusion)
+    return replace(start, fusion=fusion)
 
 
 def _pruned_mass(utility: np.ndarray, retained: np.ndarray, offsets: np.ndarray) -> np.ndarray:

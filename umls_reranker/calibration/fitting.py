@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ FEWEST_GOLD = 100
 
 @dataclass(eq=False)
 class CrossEncoderLogits:
-    """Logits of all candidates of n lists, scored once for each set of inputs that are missing.
+    """Logits of candidates of n lists, each scored once for each set of inputs that are missing.
 
     Attributes:
         cross_encoder: scores pairs; None without one.
@@ -75,20 +75,30 @@ class CrossEncoderLogits:
         """Inputs that the cross-encoder reads besides mention and name."""
         return () if self.cross_encoder is None else self.cross_encoder.template.reads
 
-    def __call__(self, missing: Sequence[str] = ()) -> np.ndarray:
-        """Logits of lists without some inputs, (m,) float32; NaN without a cross-encoder."""
+    def __call__(
+        self, missing: Sequence[str] = (), retained: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Logits of lists without some inputs, (m,) float32; NaN without a cross-encoder.
+
+        Args:
+            missing: the inputs.
+            retained: (m,) bool, the candidates to score; others may be NaN. None: all.
+        """
         # Inputs that no list has make no difference to it.
         never_read = always_missing(self.lists, self.reads)
         unread = tuple(name for name in self.reads if name in missing and name not in never_read)
-        if unread not in self.known:
+        unknown = np.full(len(self.lists.owner), np.nan, np.float32)
+        logits = self.known.setdefault(unread, unknown)
+        pending = np.isnan(logits)
+        if retained is not None:
+            pending &= retained
+        if self.cross_encoder is not None and pending.any():
             lists = without_inputs(self.lists, unread)
-            desc = (
-                f"scoring candidates without {' and '.join(unread)}"
-                if unread
-                else "scoring candidates"
-            )
-            self.known[unread] = score_lists(self.cross_encoder, lists, desc=desc).logits
-        return self.known[unread]
+            without = f" without {' and '.join(unread)}" if unread else ""
+            desc = f"scoring candidates{without}"
+            scores = score_lists(self.cross_encoder, lists, pending, desc=desc)
+            logits[pending] = scores.logits[pending]
+        return logits
 
     def with_candidates(self, retained: np.ndarray) -> CrossEncoderLogits:
         """The same for some of the candidates, as for `CandidateLists.with_candidates`."""
@@ -460,9 +470,6 @@ class _FittingData:
         names = self._names_without(missing)
         if self.names and not names:
             raise TooLittleData(f"no features are left without {', '.join(missing)}")
-        logits = np.full(len(lists.owner), np.nan, np.float32)
-        if not names or CROSS_ENCODER in names:
-            logits = self.cross_encoder(missing)
         columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
         if "cui" in missing:
             # Without its concept, a candidate has only the name in the list.
@@ -470,7 +477,9 @@ class _FittingData:
             columns |= feature_table(lists, self.counts, name_features).candidates
         table = FeatureTable.of(lists, columns, self.table.lists)
         usable = _usable_mentions(lists, table, names)
-        return CrossFits(lists, logits, table, self.folds, usable).fit(names)
+        logits = np.full(len(lists.owner), np.nan, np.float32)
+        fits = CrossFits(lists, logits, table, self.folds, usable)
+        return fits.fit(names, partial(self.cross_encoder, missing))
 
     def scores_without_sentinels(self) -> dict[str, np.ndarray]:
         """Scores that have sentinels, (m,), with the nearest other score in place of each."""

@@ -186,7 +186,9 @@ def calibrate_lists(
     )
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
-    logits = data.cross_encoder()[is_measured[data.lists.owner]]
+    # Where the fits needed only some, figures of the cross-encoder alone are left to `evaluate`.
+    no_more = np.zeros(len(data.lists.owner), bool)
+    logits = data.cross_encoder(retained=no_more)[is_measured[data.lists.owner]]
     if not fit.calibration.uses_cross_encoder:
         logits = np.full_like(logits, np.nan)
     systems = systems_of_lists(data.whole_lists, settings, seed) | _models_compared(
@@ -218,8 +220,8 @@ def _fitting_data(source: ModelSource, lists: AnnotatedLists) -> FittingData:
     note, is_parted = parts_of_documents(lists)
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
-    # All NaN without a cross-encoder, so that the first candidate of each concept is its top one.
-    top = best_of_each_concept(lists, cross_encoder())
+    # Without logits, the first candidate of each concept is its top one.
+    top = best_of_each_concept(lists, cross_encoder(retained=_are_repeated(lists.concepts)))
     return FittingData(
         whole_lists=lists,
         lists=lists.with_candidates(top),
@@ -231,6 +233,12 @@ def _fitting_data(source: ModelSource, lists: AnnotatedLists) -> FittingData:
         note=note,
         may_certify=not is_parted,
     )
+
+
+def _are_repeated(values: np.ndarray) -> np.ndarray:
+    """Whether each of some values occurs more than once, (m,) bool."""
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return counts[index] > 1
 
 
 def _models_compared(source: ModelSource, data: FittingData, fit: Fitted) -> dict[str, System]:

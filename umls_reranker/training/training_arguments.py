@@ -81,6 +81,9 @@ class RerankerTrainingArguments(OneGpuArguments):
         "lower it if memory runs out, then resume",
         least=1,
     )
+    per_device_eval_batch_size: int = recipe_key(
+        256, "dev pairs in a forward pass on a device", least=1
+    )
     warmup_steps: float = recipe_key(
         0.06, "learning-rate warmup steps; below 1: a share of all steps"
     )
