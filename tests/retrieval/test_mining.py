@@ -16,6 +16,7 @@ from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.retrieval.negatives import (
     FILTERS,
+    GOLD,
     SOURCES,
     ConceptFilters,
     SharedNames,
@@ -245,7 +246,8 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, nearest, sam
     }
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(Path(folder), {f"C{number:07}": row for number, row in enumerate(rows)})
-        pairs, report = setup.mine(mentions, relations=relations, chunk=chunk, **numbers)
+        options = {"relations": relations, "chunk": chunk, "negative_filters": FILTERS[:GOLD]}
+        pairs, report = setup.mine(mentions, **options, **numbers)
     forms = {f"C{number:07}": set(map(normalize_name, row[1])) for number, row in enumerate(rows)}
     for pair in pairs:
         _, gold, listed = mentions[pair["mention_id"]]

@@ -58,7 +58,7 @@ class MiningArguments:
     )
     random_negatives: int = recipe_key(2, "random concepts", least=0)
     negative_filters: list[str] = recipe_key(
-        ["shared_name", "synonym", "hierarchy"],
+        ["shared_name", "synonym"],
         "candidates that are no negatives, besides the gold concept: shared_name (they share a "
         "name with it), synonym (SY in MRREL), hierarchy (parents and children, also by is_a)",
         choices=("shared_name", "synonym", "hierarchy"),
