@@ -215,13 +215,10 @@ def read_names(
         if wanted is not None:
             block = block.filter(pc.is_in(block["CUI"], wanted))
         for field, values in filters.items():
-            passing = _passing(block, field, values)
-            report["dropped"][field] += len(block) - len(passing)
-            block = passing
-        rank = np.zeros(len(block), np.int64)
-        for field, values in preferences.items():
-            rank = rank * (len(values) + 1) + _positions(block[field], values)
-        columns = [*(block[field] for field in used), rank.astype(np.int16)]
+            retained = passing(block, field, values)
+            report["dropped"][field] += len(block) - len(retained)
+            block = retained
+        columns = [*(block[field] for field in used), preference_ranks(block, preferences)]
         blocks.append(pa.record_batch(columns, schema=schema))
     names = pa.Table.from_batches(blocks, schema)
     report["names_kept"] = len(names)
@@ -258,7 +255,7 @@ def _read_values(
     blocks = []
     for block in read_table(table, path, ["CUI", column, *filters]):
         for field, values in filters.items():
-            block = _passing(block, field, values)
+            block = passing(block, field, values)
         blocks.append(block.select(schema.names))
     lines = pa.Table.from_batches(blocks, schema)
     if cuis is None:
@@ -269,9 +266,17 @@ def _read_values(
     return cuis, distinct_lists(known, lines[column].filter(is_known), len(cuis))
 
 
-def _passing(block: pa.RecordBatch, field: str, values: Sequence[str]) -> pa.RecordBatch:
+def passing(block: pa.RecordBatch, field: str, values: Sequence[str]) -> pa.RecordBatch:
     """The lines whose field has one of the values; all if there are none."""
     return block.filter(pc.is_in(block[field], pa.array(values, pa.string()))) if values else block
+
+
+def preference_ranks(block: pa.RecordBatch, preferences: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """Rank of each line, (n,) int16, the best first, by fields and their values, best first."""
+    rank = np.zeros(len(block), np.int64)
+    for field, values in preferences.items():
+        rank = rank * (len(values) + 1) + _positions(block[field], values)
+    return rank.astype(np.int16)
 
 
 def _positions(column: pa.Array, values: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,82 @@
+import pyarrow as pa
+import pytest
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.vocab.code_systems import Code, code_of
+from umls_reranker.vocab.codes import ConceptCodes, codes_of_ids, read_codes, write_codes
+from umls_reranker.vocab.concepts import Concept, concept_table, write_concepts
+from umls_reranker.vocab.types import TypeHierarchy
+
+CUIS = pa.array(["C0000001", "C0000002", "C0000003"])
+
+
+def atom(cui, sab, code, tty="SY", ts="S", suppress="N"):
+    return f"{cui}|ENG|{ts}|L1|PF|S1|N|A1||||{sab}|{tty}|{code}|a name|0|{suppress}||\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A concept folder with the codes of two of its three concepts."""
+    path = tmp_path_factory.mktemp("concepts")
+    lines = [
+        atom("C0000002", "MSH", "D000002"),
+        atom("C0000001", "SNOMEDCT_US", "111", "SY"),
+        atom("C0000001", "SNOMEDCT_US", "222", "PT"),
+        atom("C0000001", "SNOMEDCT_US", "222", "SY"),
+        atom("C0000001", "SNOMEDCT_US", "333", "PT", ts="P"),
+        atom("C0000001", "SNOMEDCT_US", "444", "PT", suppress="O"),
+        atom("C0000001", "HPO", "HP:0000001"),
+        atom("C0000001", "MTH", "NOCODE"),
+        atom("C0000001", "UNASKED", "1"),
+        atom("C0000009", "MSH", "D000009"),
+    ]
+    (path / "MRCONSO.RRF").write_text("".join(lines))
+    concepts = concept_table(Concept(cui, "a name") for cui in CUIS.to_pylist())
+    write_concepts(concepts, TypeHierarchy.built_in(), path)
+    sources = ["SNOMEDCT_US", "MSH", "HPO", "MTH"]
+    write_codes(read_codes(path / "MRCONSO.RRF", CUIS, sources), path)
+    return path
+
+
+def test_codes_of_preferred_atoms_come_first_each_once(folder):
+    codes = ConceptCodes.load(folder, ["HPO", "SNOMEDCT_US"])
+    assert [code.curie for code in codes.of("C0000001")] == [
+        "HP:0000001",
+        "SNOMEDCT:333",
+        "SNOMEDCT:222",
+        "SNOMEDCT:111",
+    ]
+
+
+def test_a_concept_without_such_a_code_keeps_its_id(folder):
+    codes = ConceptCodes.load(folder, ["SNOMEDCT_US"])
+    for cui in ("C0000002", "C0000003", "C0000099"):
+        assert codes.of(cui) == (Code("UMLS", cui),)
+
+
+def test_a_folder_without_codes_is_refused(tmp_path):
+    with pytest.raises(UserError, match=tmp_path.name):
+        ConceptCodes.load(tmp_path / "concepts", ["MSH"])
+
+
+@pytest.mark.parametrize(
+    ("concept_id", "sources", "code"),
+    [
+        ("C0011860", ["MSH"], Code("UMLS", "C0011860")),
+        ("MESH:D003924", [], Code("MSH", "D003924")),
+        ("C565588", ["MSH", "OMIM"], Code("MSH", "C565588")),
+        ("613097", ["MSH", "OMIM"], Code("OMIM", "613097")),
+        ("613097", [], Code("", "613097")),
+        ("HP:0000118", [], Code("HPO", "HP:0000118")),
+        ("DOID:4", [], Code("DOID", "DOID:4")),
+        ("my id", ["MSH"], Code("", "my id")),
+    ],
+)
+def test_an_id_is_a_code_by_its_prefix_or_by_the_form_asked_for(concept_id, sources, code):
+    assert code_of(concept_id, sources) == code
+
+
+def test_alternate_ids_are_codes_of_their_concept():
+    others = pa.array([["613097", "my id"]], pa.list_(pa.string()))
+    lists = codes_of_ids(pa.array(["C567755"]), others, ["MSH", "OMIM"])
+    assert lists.to_pylist() == [["MSH:C567755", "OMIM:613097"]]
