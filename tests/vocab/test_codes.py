@@ -3,8 +3,9 @@ import pytest
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.code_systems import Code, code_of
-from umls_reranker.vocab.codes import ConceptCodes, codes_of_ids, read_codes, write_codes
+from umls_reranker.vocab.codes import ConceptCodes, codes_of_ids, make_codes
 from umls_reranker.vocab.concepts import Concept, concept_table, write_concepts
+from umls_reranker.vocab.ontology import read_obo_concepts
 from umls_reranker.vocab.types import TypeHierarchy
 
 CUIS = pa.array(["C0000001", "C0000002", "C0000003"])
@@ -34,7 +35,8 @@ def folder(tmp_path_factory):
     concepts = concept_table(Concept(cui, "a name") for cui in CUIS.to_pylist())
     write_concepts(concepts, TypeHierarchy.built_in(), path)
     sources = ["SNOMEDCT_US", "MSH", "HPO", "MTH"]
-    write_codes(read_codes(path / "MRCONSO.RRF", CUIS, sources), path)
+    counts = make_codes(path, {"MRCONSO": [path / "MRCONSO.RRF"]}, sources)
+    assert counts == {"SNOMEDCT_US": 3, "MSH": 1, "HPO": 1}
     return path
 
 
@@ -80,3 +82,23 @@ def test_alternate_ids_are_codes_of_their_concept():
     others = pa.array([["613097", "my id"]], pa.list_(pa.string()))
     lists = codes_of_ids(pa.array(["C567755"]), others, ["MSH", "OMIM"])
     assert lists.to_pylist() == [["MSH:C567755", "OMIM:613097"]]
+
+
+def test_a_term_with_several_cuis_says_which_was_taken_and_the_others(tmp_path):
+    lines = ["[Term]", "id: HP:0000001", "name: one", "xref: UMLS:C0000002", "xref: UMLS:C0000007"]
+    lines += ["property_value: skos:exactMatch UMLS:C0000001", ""]
+    lines += ["[Term]", "id: HP:0000002", "name: other", "xref: UMLS:C0000001"]
+    path = tmp_path / "x.obo"
+    path.write_text("\n".join(lines) + "\n")
+    ontology = read_obo_concepts([path])
+    assert ontology.report["several_cuis"] == 1
+    write_concepts(concept_table(ontology.concepts), ontology.hierarchy, tmp_path)
+    assert make_codes(tmp_path, {"obo": [path]}) == {"HPO": 2, "UMLS": 3}
+    codes = ConceptCodes.load(tmp_path, ["HPO", "UMLS"]).of("C0000001")
+    assert [code.code for code in codes] == [
+        "HP:0000001",
+        "HP:0000002",
+        "C0000001",
+        "C0000002",
+        "C0000007",
+    ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..core.arrays import arrow_writer, open_arrow
 from ..core.errors import UserError
 from .code_systems import LOCAL, SYSTEMS, UMLS, Code, code_of
 from .concepts import ConceptColumns, ConceptTable, distinct_lists
+from .ontology import read_obo_codes
 from .rrf import CODE_PREFERENCES, passing, preference_ranks, read_table
 
 CODES_FILE = "codes.arrow"
@@ -66,10 +68,41 @@ def codes_of_ids(
     return pa.array(lists, CODES.field("codes").type)
 
 
-def write_codes(lists: pa.ListArray, folder: Path) -> None:
-    """Write the codes of the concepts of a concept folder, in their order."""
+def make_codes(
+    folder: Path,
+    files: Mapping[str, Sequence[Path]],
+    sources: Sequence[str] = (),
+    identifiers: str | None = None,
+) -> Counter[str]:
+    """Write the codes of the concepts of a concept folder.
+
+    Args:
+        folder: the concept folder.
+        files: the files that it was read from, by name, such as ``MRCONSO``, ``obo`` or ``names``.
+        sources: vocabularies (SAB) whose codes are kept, or that ids without a prefix may be of; of
+            a release by default `USUAL_SOURCES`.
+        identifiers: the source whose codes are the ids of the concepts; None: they are CUIs.
+
+    Returns:
+        The number of codes of each vocabulary.
+    """
+    concepts = ConceptTable.load(folder)
+    if "MRCONSO" in files and identifiers is None:
+        lists = read_codes(files["MRCONSO"][0], concepts.cuis, sources or USUAL_SOURCES)
+    elif "obo" in files:
+        known = read_obo_codes(files["obo"])
+        texts = [list(map(SEPARATOR.join, known.get(cui, ()))) for cui in concepts.cuis.to_pylist()]
+        lists = pa.array(texts, CODES.field("codes").type)
+    else:
+        alternates = concepts.column("alternates", np.arange(len(concepts)))
+        lists = codes_of_ids(concepts.cuis, alternates, [identifiers] if identifiers else sources)
     with arrow_writer(folder / CODES_FILE, CODES) as writer:
         writer.write_table(pa.table([lists], schema=CODES))
+    vocabularies = pc.list_element(
+        pc.split_pattern(pc.list_flatten(lists), SEPARATOR, max_splits=1), 0
+    )
+    counted = pc.value_counts(vocabularies).to_pylist()
+    return Counter({item["values"]: item["counts"] for item in counted})
 
 
 class ConceptCodes:

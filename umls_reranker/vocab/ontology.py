@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ..core.errors import Malformed, UserError
 from ..core.text_files import decode, excerpt, read_lines
+from .code_systems import UMLS, Code, code_of
 from .concepts import Concept
 from .text import CUI
 from .types import SemanticType, TypeHierarchy
@@ -214,8 +215,9 @@ class OntologyConcepts(NamedTuple):
         hierarchy: hierarchy of their types, without parents.
         parents: pairs of CUIs ``(child, parent)``, by is_a.
         vocabularies: file, id, version and license of each ontology, and its number of terms.
-        report: number of ``terms``, ``obsolete`` ones, those ``without_cui``, ``merged_terms`` and
-            ``dropped_synonyms`` (other scopes).
+        report: number of ``terms``, ``obsolete`` ones, those with ``several_cuis`` (the others
+            are in `read_obo_codes`) and ``without_cui``, ``merged_terms`` and ``dropped_synonyms``
+            (other scopes).
     """
 
     concepts: list[Concept]
@@ -260,8 +262,10 @@ def read_obo_concepts(
     files = ", ".join(map(str, paths))
     terms = [term for ontology in ontologies for term in ontology.terms.values()]
     hierarchy = _make_hierarchy(files, terms, type_roots)
-    cuis = list(map(_cui_of, terms))
+    cuis_of_terms = list(map(_cuis_of, terms))
+    cuis = [next(iter(of_term), "") for of_term in cuis_of_terms]
     counts = Counter(obsolete=sum(term.obsolete for term in terms))
+    counts["several_cuis"] = sum(len(of_term) > 1 for of_term in cuis_of_terms)
     counts["without_cui"] = cuis.count("") - counts["obsolete"]
     concepts = _merge(terms, cuis, _types_of(terms, hierarchy), synonym_scopes, counts)
     if not concepts:
@@ -326,10 +330,30 @@ def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list
     return types
 
 
-def _cui_of(term: Term) -> str:
-    """The CUI of a term, or "" for an obsolete term and one without."""
+def _cuis_of(term: Term) -> list[str]:
+    """The CUIs of a term, that which counts first; an obsolete term has none."""
     references = [] if term.obsolete else [*term.exact, *term.references]
-    return next((reference.upper() for reference in references if CUI.fullmatch(reference)), "")
+    cuis = [reference.upper() for reference in references if CUI.fullmatch(reference)]
+    return list(dict.fromkeys(cuis))
+
+
+def read_obo_codes(paths: Sequence[Path]) -> dict[str, list[Code]]:
+    """CUI -> what a concept of `read_obo_concepts` is elsewhere: the ids of its terms, and its CUI.
+
+    The further CUIs of its terms, none of which has their names, follow the CUI.
+
+    Raises:
+        UserError: as `read_ontology`.
+    """
+    ids: dict[str, list[Code]] = {}
+    cuis: dict[str, list[Code]] = {}
+    for path in paths:
+        for term in read_ontology(path).terms.values():
+            of_term = _cuis_of(term)
+            for cui in of_term[:1]:
+                ids.setdefault(cui, []).append(code_of(term.id))
+                cuis.setdefault(cui, []).extend(Code(UMLS, each) for each in of_term)
+    return {cui: list(dict.fromkeys([*terms, *cuis[cui]])) for cui, terms in ids.items()}
 
 
 def _merge(
