@@ -5,11 +5,14 @@
 
 One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui":
 "C0009443"}, "Cold"], "entity_type": "T047", "left": "", "right": ""}; the last three are optional.
-CSV and TSV have one candidate per row (mention_id, mention, cui, name, score) and become JSON Lines
-with one line per mention. MODEL is a folder, a Hub id, or a recipe that names one (umls-reranker
-recipes copy production). The input may be a folder of files. Each output line repeats the input
-line and adds "ranked". A row that cannot be ranked gets "error" in its place, and the exit code is
-1. The output appears only when it is complete.
+CSV and TSV have one candidate per row (mention_id, mention, cui, name, score). MODEL is a folder, a
+Hub id, or a recipe that names one (umls-reranker recipes copy production). The input may be a
+folder of files. Mentions without candidates are the input of umls-reranker link.
+
+The output is JSON Lines, CSV, TSV, Parquet or Arrow, with one line or row per mention. It repeats
+what the input brought and adds "ranked"; tables add the columns answer, answer_name, answer_score,
+tier, accepted, second, second_name and second_score (CSV and TSV without "ranked"). A row that
+cannot be ranked gets "error", and the exit code is 1. The output appears only when it is complete.
 """
 
 from pathlib import Path

@@ -265,7 +265,7 @@ def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
 
 @pytest.mark.parametrize(
     "name",
-    ["in.jsonl", "link.jsonl", "folder.jsonl", "out.csv", "out.parquet", "missing/out.jsonl"],
+    ["in.jsonl", "link.jsonl", "folder.jsonl", "out.xlsx", "missing/out.jsonl"],
 )
 def test_an_output_that_will_not_do_is_refused_before_any_work(tmp_path, rows, name):
     source = write(tmp_path / "in.jsonl", rows)
@@ -322,6 +322,7 @@ def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_
     assert (
         ended.code == 1
         and f"{source}:2: candidates" in ended.out
+        and "umls-reranker link" in ended.out
         and "no candidates 100.0%" in ended.out
     )
     source.write_text("")

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable
     from .dictionary import Dictionary
 
+# The end of the message about a mention without a list.
+FINDS_CANDIDATES = "; umls-reranker link finds the candidates of mentions"
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -224,7 +227,8 @@ class CandidateLists:
                     rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
                 )
                 lacks = "is null" if key in keys else "missing from the row"
-                raise InvalidRow(row, f"{key} {lacks}{keys_found(keys)}", len(rows))
+                way = FINDS_CANDIDATES if key == "candidates" else ""
+                raise InvalidRow(row, f"{key} {lacks}{keys_found(keys)}{way}", len(rows))
         return cls.from_columns(hierarchy, columns, scores)
 
     def annotated(self, annotations: Annotations) -> AnnotatedLists:

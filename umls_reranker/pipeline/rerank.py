@@ -61,7 +61,7 @@ def rerank_file(options: argparse.Namespace) -> int:
             "caution: the model has counted no concept of these candidates; "
             "are ids missing, or of another kind?"
         )
-    if model == BUILT_IN:
+    if model == BUILT_IN and counts["ranked"]:
         print(
             "scores and tiers are not calibrated for your lists: umls-reranker calibrate "
             f"{BUILT_IN} --lists FILE"

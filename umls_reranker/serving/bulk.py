@@ -6,14 +6,13 @@ main process writes them in order. The output appears when it is complete.
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,13 +23,14 @@ from ..calibration.decisions import Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
-from ..core.files import naming_full_disk, require_another, require_writable, strict, written
+from ..core.files import naming_full_disk, require_another, require_writable, written
 from ..core.progress import progress
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
-from ..lists.read import ERROR, STDIN, TABLES, Rows, mention_files, read_rows
+from ..lists.read import STDIN, TABLES, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
+from .outputs import RankedRows, columns_of, format_of
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class RankedBatch(NamedTuple):
     """What a process makes of a batch of rows.
 
     Attributes:
-        content: the output, lines or a table.
-        counts: as of `BulkJob.run`.
+        content: what the output's format makes of them.
+        counts: as of `FileJob.run`.
         first_error: reason and row of the first mention that could not be ranked.
     """
 
@@ -63,24 +63,26 @@ class RankedBatch(NamedTuple):
     first_error: str | None
 
 
-class BulkJob:
-    """One input and one output.
+class FileJob(ABC):
+    """One input and one output, row by row in batches.
 
     Args:
-        source: mentions with their candidates (`lists.read.read_rows`).
-        target: file to write: JSON Lines, or for Parquet and Arrow the format of the input.
+        source: the file or folder to read, or stdin.
+        target: file to write.
         batch_rows: number of mentions ranked at once.
         overwrite: whether to replace an existing output.
-        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`)
-            without changing the rows of the output.
+        format_name: format of the output (`outputs.OUTPUT_FORMATS`); None: by the target's ending.
 
     Attributes:
         first_error: reason and row of the first mention that `run` could not rank.
 
     Raises:
-        UserError: the input is not found, the format of the output is another, or the output is the
-            input or exists, or its folder is missing or cannot be written to.
+        UserError: the input is not found, the output has no known format, is the input or exists,
+            or its folder is missing or cannot be written to.
     """
+
+    # Shown before the progress bar.
+    verb = "reranking"
 
     def __init__(
         self,
@@ -89,40 +91,54 @@ class BulkJob:
         batch_rows: int = 1024,
         *,
         overwrite: bool = False,
-        dictionary: Path | None = None,
+        format_name: str | None = None,
     ) -> None:
-        files = mention_files(source)
-        if target.suffix != ".jsonl" and (
-            target.suffix not in TABLES or {file.suffix for file in files} - {*TABLES}
-        ):
-            raise UserError(
-                f"{target}: the output must end in .jsonl, or for tables in {', '.join(TABLES)}"
-            )
-        require_another(target, files)
+        self.source = source
+        self.target = target
+        self.batch_rows = batch_rows
+        self.first_error: str | None = None
+        kind = format_of(target, format_name)
+        require_another(target, self.files())
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(
                 f"{target} already exists; choose another output, "
                 "or replace a file with --overwrite"
             )
         require_writable(target)
-        self._source = source
-        self._target = target
-        self._batch_rows = batch_rows
-        self.first_error: str | None = None
-        self._dictionary = None
-        if dictionary is not None:
-            # Stdin cannot be read twice.
-            batches = read_rows(source) if source != STDIN else ()
-            cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in batches))
-            self._dictionary = Dictionary.load(dictionary, cuis if batches else None)
+        self._batches: Iterator[Rows] | None = None
+        self.format = kind(self._columns() if kind.reads_columns else {})
 
-    def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> Counter[str]:
-        """Rank the rows and write the output.
+    def _columns(self) -> Mapping[str, pa.DataType]:
+        """The columns of the input; stdin cannot be read twice, so they are those of its start."""
+        batches = self.batches()
+        if self.source == STDIN:
+            first = list(islice(batches, 1))
+            self._batches = chain(first, batches)
+            batches = iter(first)
+        if self.reads_tables:
+            schema = next(batches).content.schema  # type: ignore[union-attr]
+            return dict(zip(schema.names, schema.types, strict=True))
+        return columns_of(map(Rows.mappings, batches))
+
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files that are read."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[Rows]:
+        """The rows of the input in batches; it is read again for each call."""
+
+    @abstractmethod
+    def process(self, worker: Any, rows: Rows) -> RankedBatch:
+        """What is made of a batch by the worker that `run` got."""
+
+    def run(self, worker: Any, processes: PartialState | OneProcess) -> Counter[str]:
+        """Read all rows and write the output.
 
         A row that cannot be ranked is written with ``error``, the reason.
 
         Args:
-            reranker: reranker of this process.
+            worker: what ranks the rows of this process, such as a `UMLSReranker`.
             processes: all processes that make this output: `devices.sharing_processes`, or one.
 
         Returns:
@@ -138,15 +154,16 @@ class BulkJob:
         counts = Counter[str]()
         nothing = nullcontext(lambda content: None)
         with (
-            naming_full_disk(self._target),
+            naming_full_disk(self.target),
             self._output() if processes.is_main_process else nothing as write,
-            progress(desc="reranking", unit=" mentions") as bar,
+            progress(desc=self.verb, unit=" mentions") as bar,
         ):
-            batches = read_rows(self._source, self._batch_rows)
+            batches = self._batches or self.batches()
             while in_round := list(islice(batches, processes.num_processes)):
                 number = processes.process_index
                 results = [
-                    self._rank_batch(reranker, rows) for rows in in_round[number : number + 1]
+                    self.process(worker, self._uniform(rows))
+                    for rows in in_round[number : number + 1]
                 ]
                 for result in _gathered(results, processes):
                     write(result.content)
@@ -155,36 +172,74 @@ class BulkJob:
                 bar.update(sum(len(rows.positions) for rows in in_round))
         return counts
 
-    def _rank_batch(self, reranker: UMLSReranker, rows: Rows) -> RankedBatch:
+    @property
+    def reads_tables(self) -> bool:
+        """Whether all files that are read are tables."""
+        return {file.suffix for file in self.files()} <= {*TABLES}
+
+    def _uniform(self, rows: Rows) -> Rows:
+        """Rows in the form that all rows of the input have."""
+        return rows if self.reads_tables else rows._replace(content=rows.mappings())
+
+    @contextmanager
+    def _output(self) -> Iterator[Callable[[Any], Any]]:
+        """A function that writes content; at the end the file gets its name."""
+        # A process that outlives its run must not write into the file of the next run.
+        with written(self.target, shared=True) as partial, self.format.writing(partial) as write:
+            yield write
+
+
+class BulkJob(FileJob):
+    """Ranking a file of mentions with their candidates.
+
+    Args:
+        source: mentions with their candidates (`lists.read.read_rows`).
+        target: as for `FileJob`.
+        batch_rows: as for `FileJob`.
+        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`)
+            without changing the rows of the output.
+        options: other arguments of `FileJob`.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        batch_rows: int = 1024,
+        *,
+        dictionary: Path | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(source, target, batch_rows, **options)
+        self._dictionary = None
+        if dictionary is not None:
+            # Stdin cannot be read twice.
+            batches = read_rows(source) if source != STDIN else ()
+            cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in batches))
+            self._dictionary = Dictionary.load(dictionary, cuis if batches else None)
+
+    def files(self) -> Sequence[Path]:
+        return mention_files(self.source)
+
+    def batches(self) -> Iterator[Rows]:
+        return read_rows(self.source, self.batch_rows)
+
+    def process(self, worker: UMLSReranker, rows: Rows) -> RankedBatch:
         errors: list[str | None] = [None] * len(rows.positions)
         try:
-            lists = self._lists(reranker, rows.content)
+            lists = self._lists(worker, rows.content)
         except (TypeError, ValueError):
-            errors = row_errors(partial(self._lists, reranker), rows.content)
-            lists = self._lists(reranker, _without(rows.content, errors))
-        decisions = reranker.decide(lists)
-        rankings = iter(ranked_column(lists, decisions, reranker.model_names).to_pylist())
-        ranked = [None if error else next(rankings) for error in errors]
-        golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
-        counts = _counts(lists, decisions, golds)
-        counts |= _counts_near_calibration(lists, reranker.calibration)
-        counts["known"] = int(reranker.calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
-        counts["error"] = len(errors) - len(lists)
-        named = zip(rows.positions, errors, strict=True)
-        first_error = next((f"{position}: {error}" for position, error in named if error), None)
-        content: list[bytes] | pa.Table = rows.content
-        if self._target.suffix == ".jsonl" or not isinstance(content, pa.Table):
-            added = [
-                {ERROR: error} if error else {RANKED: items}
-                for items, error in zip(ranked, errors, strict=True)
-            ]
-            content = list(map(_line, rows.mappings(), added))
-        else:
-            former = [name for name in (RANKED, ERROR) if name in content.column_names]
-            content = content.drop_columns(former)
-            content = content.append_column(RANKED, pa.array(ranked, pa.list_(RANKED_TYPE)))
-            content = content.append_column(ERROR, pa.array(errors, pa.string()))
-        return RankedBatch(content, counts, first_error)
+            errors = row_errors(partial(self._lists, worker), rows.content)
+            lists = self._lists(worker, without_errors(rows.content, errors))
+        decisions = worker.decide(lists)
+        ranked = ranked_column(lists, decisions, worker.model_names)
+        return RankedBatch(
+            content=self.format.content(
+                RankedRows(rows.content, with_nulls(ranked, errors), errors)
+            ),
+            counts=counts_of(lists, decisions, rows, errors, worker.calibration),
+            first_error=first_error(rows, errors),
+        )
 
     def _lists(
         self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
@@ -193,30 +248,41 @@ class BulkJob:
             rows = self._dictionary.add_to(rows.to_pylist() if isinstance(rows, pa.Table) else rows)
         return reranker.read_rows(rows)
 
-    @contextmanager
-    def _output(self) -> Iterator[Callable[[Any], Any]]:
-        """A function that writes content; at the end the file gets its name."""
-        import pyarrow.parquet as pq
 
-        # A process that outlives its run must not write into the file of the next run.
-        with written(self._target, shared=True) as partial:
-            if self._target.suffix == ".jsonl":
-                with partial.open("wb") as stream:
-                    yield stream.writelines
-                return
-            writers: list[Any] = []
+def counts_of(
+    lists: CandidateLists,
+    decisions: Decisions,
+    rows: Rows,
+    errors: Sequence[str | None],
+    calibration: Calibration,
+) -> Counter[str]:
+    """Counts, as of `FileJob.run`, of a batch of rows, of which those without an error are ranked.
 
-            def write(table: pa.Table) -> None:
-                if not writers:
-                    make = (
-                        pq.ParquetWriter if self._target.suffix == ".parquet" else pa.ipc.new_file
-                    )
-                    writers.append(make(partial, table.schema))
-                writers[0].write_table(table)
+    Args:
+        lists: lists of the n ranked rows.
+        decisions: what was decided about them.
+        rows: all rows.
+        errors: of each row, why it was not ranked.
+        calibration: of the model.
+    """
+    golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
+    counts = _counts(lists, decisions, golds)
+    counts |= _counts_near_calibration(lists, calibration)
+    counts["known"] = int(calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
+    counts["error"] = len(errors) - len(lists)
+    return counts
 
-            yield write
-            for writer in writers:
-                writer.close()
+
+def first_error(rows: Rows, errors: Sequence[str | None]) -> str | None:
+    """Place and reason of the first row with an error."""
+    named = zip(rows.positions, errors, strict=True)
+    return next((f"{position}: {error}" for position, error in named if error), None)
+
+
+def with_nulls(ranked: pa.ListArray, errors: Sequence[str | None]) -> pa.ListArray:
+    """The ranked candidates of rows without an error, and null for those with one."""
+    is_ranked = np.array([error is None for error in errors], bool)
+    return ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked))
 
 
 def _counts(
@@ -245,7 +311,7 @@ def _counts_near_calibration(lists: CandidateLists, calibration: Calibration) ->
     return counts
 
 
-def _without(
+def without_errors(
     content: list[dict[str, Any]] | pa.Table, errors: list[str | None]
 ) -> list[dict[str, Any]] | pa.Table:
     """The rows that have no error."""
@@ -263,22 +329,6 @@ def _gathered(results: list, processes: PartialState | OneProcess) -> list:
     from accelerate.utils import gather_object
 
     return gather_object(results)
-
-
-def _line(row: dict[str, Any], outcome: dict[str, Any]) -> bytes:
-    """A row with its outcome as a line of JSON."""
-    content = {key: value for key, value in row.items() if key not in (RANKED, ERROR)} | outcome
-    return (
-        json.dumps(strict(content), ensure_ascii=False, default=_as_text).encode(
-            errors="backslashreplace"
-        )
-        + b"\n"
-    )
-
-
-def _as_text(value: Any) -> str:
-    """Text for values without a JSON type: bytes in base64, others as Python formats them."""
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 # Columns of a frame that are read.
