@@ -17,7 +17,7 @@ from ..retrieval.faiss_index import new_index, training_size
 from ..retrieval.name_index import NameIndex
 from ..retrieval.name_vectors import NameVectors
 from ..retrieval.retriever import load_retriever
-from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders
+from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
 from .stages import RunFolder, Stage, index_key, sha256_of_splits
@@ -45,7 +45,10 @@ def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
     settings = IndexSettings(
         **vars(recipe.index), expand_abbreviations=recipe.mentions.expand_abbreviations
     )
-    if recipe.encoder.encoder_training_steps:
+    if not needs_encoder(settings.retrievers):
+        settings.encoder = ""
+        settings.encoder_revision = None
+    elif recipe.encoder.encoder_training_steps:
         settings.encoder = "trained"
         settings.encoder_revision = run.key_of("encoder", "train_encoder")
         settings.has_encoder = True
@@ -104,7 +107,7 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     drawn = drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed)
     mentions["train"] = train.select(drawn)
     with stage.writing() as (folder, summary):
-        if recipe.index.index_factory != EXACT_INDEX:
+        if "dense" in recipe.index.retrievers and recipe.index.index_factory != EXACT_INDEX:
             # It reads all vectors, which evicts the index from memory: the retriever loads it
             # again.
             index = NameIndex.load(run.path / "index", recipe.index.index_parameters or "")

@@ -24,6 +24,7 @@ from ..core.text_files import open_binary
 from ..models.hub_access import resolve_model
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.faiss_index import new_index, training_size
+from ..retrieval.retrievers import needs_encoder
 from ..training.arguments import RunArguments
 from ..training.base_model import require_readable
 from ..training.fine_tune import training_arguments
@@ -66,11 +67,11 @@ def preflight(recipe: Recipe) -> str:
     dimension = getattr(configs.get("encoder"), "hidden_size", DIMENSION)
     parameters = index.index_parameters or ""
     empty = faults.result(None, new_index, dimension, index.index_factory, parameters)
-    if empty is not None and dictionary:
+    if empty is not None and dictionary and "dense" in index.retrievers:
         faults.result(0, require_trainable, empty, recipe, dictionary)
     faults += teacher_faults(recipe)
     needs = {}
-    if recipe.mentions.candidate_lists is None:
+    if not recipe.mentions.candidate_lists and "dense" in index.retrievers:
         needs["vectors"] = names * dimension * 4
         needs["index"] = names * (empty.sa_code_size() if empty else 0)
     mining = recipe.mining
@@ -131,7 +132,9 @@ def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTraine
         named = ("model", model.model, model.model_revision)
         configs["model"] = faults.result(None, model_config, *named, lengths)
         lengths = {}
-    if recipe.mentions.candidate_lists is None:
+    trains = recipe.encoder.encoder_training_steps > 0
+    encodes = trains or needs_encoder(index.retrievers)
+    if encodes and recipe.mentions.candidate_lists is None:
         named = ("encoder", index.encoder, index.encoder_revision)
         lengths["encoder_max_length"] = index.encoder_max_length
         configs["encoder"] = faults.result(None, model_config, *named, lengths)

@@ -45,7 +45,7 @@ from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..models.arguments import ModelArguments
 from ..models.hub_access import model_sha256
 from ..retrieval.arguments import MiningArguments
-from ..retrieval.retrievers import chosen_retrievers, index_folders
+from ..retrieval.retrievers import chosen_retrievers, index_folders, require_ordering
 from ..training.arguments import EncoderArguments, RunArguments
 from .recipe import Recipe, keys_of
 
@@ -155,23 +155,22 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
     """The stages from the bi-encoder to the candidates of a recipe without candidate lists.
 
     Raises:
-        UserError: the recipe has no dense retriever.
+        UserError: none of the recipe's retrievers orders candidates.
     """
     index = recipe.index
-    if "dense" not in index.retrievers:
-        raise UserError(
-            f"retrievers: {index.retrievers} lacks dense, whose cosines are always needed; add it"
-        )
+    require_ordering(index.retrievers)
     table = {}
     if recipe.encoder.encoder_training_steps > 0:
         keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
         table["encoder"] = StageInputs(
             "train_encoder", keys, ("concepts", "mentions"), version=2, resumes=True
         )
-    table["vectors"] = StageInputs(
-        "build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True
-    )
-    for retriever in chosen_retrievers(index.retrievers):
+    chosen = chosen_retrievers(index.retrievers)
+    if any("vectors" in retriever.inputs for retriever in chosen):
+        table["vectors"] = StageInputs(
+            "build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True
+        )
+    for retriever in chosen:
         if retriever.folder is not None:
             encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs
             table[retriever.folder] = StageInputs(

@@ -91,8 +91,7 @@ def write_lists(
 ) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the mentions' order, as `labels.list_rows`.
 
-    A candidate has ``cui``, ``name``, ``retrieval_score``, and for a union the scores of each
-    further retriever, such as ``lexical_score``.
+    A candidate has ``cui``, ``name``, and the score of each retriever, such as ``lexical_score``.
 
     Args:
         mentions: a split, or some of it.
@@ -122,9 +121,9 @@ def write_lists(
             is_candidate = batch.rows >= 0
             columns = {
                 "cui": concepts.cuis_of(batch.rows[is_candidate]),
-                "name": retriever.index.name_array(batch.name_ids[is_candidate]).combine_chunks(),
+                "name": retriever.name_array(batch.name_ids[is_candidate]),
             }
-            for name, scores in {"retrieval": batch.scores, **batch.further}.items():
+            for name, scores in retriever.scores_of(batch).items():
                 columns[f"{name}_score"] = pa.array(scores[is_candidate])
             offsets = list_offsets(is_candidate.sum(axis=1))
             yield list_rows(

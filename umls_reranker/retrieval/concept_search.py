@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, repeat
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +26,8 @@ class Candidates:
         rows: (n, k) int64, concept rows, distinct within a query; padded with -1.
         name_ids: (n, k) int64, that concept's name nearest to the query; padded with -1.
         scores: (n, k) float32, cosine of query and name; padded with -inf.
-        further: retriever -> (n, k) float32, its cosine of the query and the concept's most similar
-            name, padded with -inf; empty if one index was searched.
+        further: other retriever -> (n, k) float32, its cosine of the query and the concept's most
+            similar name, padded with -inf.
         lists: retriever -> (n, depth) int32, the rows that each retriever found by itself, for
             measuring recall; empty if one index was searched.
     """
@@ -68,6 +69,20 @@ class Candidates:
         """The candidates of some queries, by number, without `lists`."""
         further = {name: scores[queries] for name, scores in self.further.items()}
         return Candidates(self.rows[queries], self.name_ids[queries], self.scores[queries], further)
+
+
+class DictionaryNames(NamedTuple):
+    """The names of a dictionary, among which one is chosen to be shown.
+
+    Attributes:
+        offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to
+            ``offsets[r + 1] - 1``.
+        score: query numbers and name ids, both (m,) -> (m,) float32, which break ties; None: ties
+            go to the first name.
+    """
+
+    offsets: np.ndarray
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 class NameGrouping:
@@ -200,6 +215,7 @@ class NameGrouping:
         score: Callable[[np.ndarray, np.ndarray], np.ndarray],
         names_at_once: int,
         documents: Sequence[str] | None = None,
+        dictionary: DictionaryNames | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best-scoring name of given concepts.
 
@@ -208,6 +224,8 @@ class NameGrouping:
             score: query numbers and string numbers, both (m,) -> scores (m,) float32.
             names_at_once: approximate number of names scored in one call.
             documents: as for `collect`, of each of the n lists.
+            dictionary: leaves out known mentions, gives the ids of the dictionary's names, and
+                breaks ties; None: ties go to the first.
 
         Returns:
             (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 scores,
@@ -218,6 +236,11 @@ class NameGrouping:
         query, rank = np.nonzero(rows >= 0)
         starts = self.offsets[rows[query, rank]]
         stops = self.offsets[rows[query, rank] + 1]
+        shifts = np.zeros_like(starts)
+        if dictionary is not None:
+            first_ids = dictionary.offsets[rows[query, rank]]
+            shifts = first_ids - starts
+            stops = dictionary.offsets[rows[query, rank] + 1] - shifts
         before = np.cumsum(stops - starts) - (stops - starts)
         edges = np.flatnonzero(
             np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows))
@@ -228,11 +251,15 @@ class NameGrouping:
             values = score(queries, self.strings[names])
             if hashes is not None and self.documents is not None:
                 values = np.where(self.documents[names] == hashes[queries], -np.inf, values)
-            first = np.lexsort((names, -values, owners))[
-                np.searchsorted(owners, np.arange(stop - start))
-            ]
+            heads = np.searchsorted(owners, np.arange(stop - start))
+            name_ids = names + shifts[start:stop][owners]
+            ties = np.zeros_like(values)
+            if dictionary is not None and dictionary.score is not None:
+                is_top = values == np.maximum.reduceat(values, heads)[owners]
+                ties[is_top] = dictionary.score(queries[is_top], name_ids[is_top])
+            first = np.lexsort((names, -ties, -values, owners))[heads]
             target = query[start:stop], rank[start:stop]
-            best.name_ids[target] = names[first]
+            best.name_ids[target] = name_ids[first]
             best.scores[target] = values[first]
         return best.name_ids, best.scores
 

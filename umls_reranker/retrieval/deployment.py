@@ -48,7 +48,7 @@ class IndexSettings(IndexArguments):
     """How a folder's indexes were made and are searched, and how mentions are read: `index.json`.
 
     It has the keys of the recipe's section. A trained encoder is called "trained", and its revision
-    is the key of its training.
+    is the key of its training. If no retriever reads vectors, `encoder` is "".
 
     Attributes:
         has_encoder: whether `encoder/` holds the encoder, because the run trained it or an export
@@ -159,7 +159,7 @@ def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(file, copy)
                 bar.update(copy.stat().st_size)
-        if not settings.has_encoder:
+        if settings.encoder and not settings.has_encoder:
             revision = _copy_encoder(settings, partial / ENCODER_FOLDER)
             settings = replace(
                 settings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core.arrays import arrow_writer, open_arrow
+from ..core.arrays import arrow_writer, open_arrow, openmp_threads, usable_cores
 from ..core.progress import progress
 from ..vocab.text import normal_forms, normalize_texts
 from .concept_index import NAMES_FILE, ConceptIndex, write_names
-from .concept_search import Candidates, NameGrouping
+from .concept_search import Candidates, DictionaryNames, NameGrouping
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,7 +116,7 @@ class LexicalIndex(ConceptIndex):
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return self._nearest(queries[numbers], width)
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(openmp_threads() or usable_cores()) as pool:
             return self.grouping.collect(
                 len(texts), k, search, pool.map, QUERIES_PER_BLOCK, documents
             )
@@ -128,6 +127,7 @@ class LexicalIndex(ConceptIndex):
         rows: np.ndarray,
         owners: np.ndarray | None = None,
         documents: Sequence[str] | None = None,
+        dictionary: DictionaryNames | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The most similar name of given concepts for each text.
 
@@ -136,11 +136,30 @@ class LexicalIndex(ConceptIndex):
             rows: (n, k) concept rows, padded with -1.
             owners: (n,) text of each list of rows; None: the text with the same number.
             documents: as for `search`, of each list.
+            dictionary: as for `NameGrouping.best`.
 
         Returns:
             (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 TF-IDF
             cosines, 0 without a common trigram, padded with -inf.
         """
+        score = self._scorer(texts, owners)
+        return self.grouping.best(rows, score, STRINGS_AT_ONCE, documents, dictionary)
+
+    def name_scorer(
+        self, texts: Sequence[str], owners: np.ndarray
+    ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """The function for `DictionaryNames.score`, of an index without mentions.
+
+        Args:
+            texts: m strings, not yet normalized.
+            owners: (n,) text of each query.
+        """
+        score = self._scorer(texts, owners)
+        return lambda queries, name_ids: score(queries, self.grouping.strings[name_ids])
+
+    def _scorer(
+        self, texts: Sequence[str], owners: np.ndarray | None
+    ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         vectors = self._weigh(texts)
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
@@ -150,7 +169,7 @@ class LexicalIndex(ConceptIndex):
                 query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32
             )
 
-        return self.grouping.best(rows, score, STRINGS_AT_ONCE, documents)
+        return score
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
         if not texts:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import number_distinct
-from ..models.bi_encoder import BiEncoder
 from ..vocab.concepts import ConceptTable
-from .concept_search import Candidates
+from .concept_search import Candidates, DictionaryNames
 from .deployment import IndexSettings
-from .retrievers import Dense, IndexSources, Queries, RetrievalMethod, chosen_retrievers
+from .retrievers import (
+    ORDERING,
+    Dense,
+    IndexRetriever,
+    IndexSources,
+    Queries,
+    RetrievalMethod,
+    chosen_retrievers,
+    require_ordering,
+)
+
+if TYPE_CHECKING:
+    from ..models.bi_encoder import BiEncoder
 
 # Ranks at which recall is measured; each retriever returns at least as many concepts.
 RECALL_DEPTH = 64
@@ -27,27 +38,39 @@ class Retriever:
     """Finds the concepts nearest to a mention.
 
     Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested.
-    The fusion decides which concepts are candidates; their cosines decide the order.
+    The fusion decides which concepts are candidates. The score of one retriever decides their order
+    and the name shown: the dense cosine, else that of normal forms, and with equal ones or without
+    them that of trigrams.
 
     Args:
-        methods: the retrievers, one of them dense; ties of ranks go to the earlier list's concept.
-        encoder: the bi-encoder, which encodes the mentions.
+        methods: the retrievers, one of them of `ORDERING`; ties of ranks go to the earlier list's
+            concept.
+        encoder: the bi-encoder, which encodes the mentions; None if no retriever needs it.
         index_key: key of the index that all were loaded from (`IndexSettings.index_key`); "" if
             there is none.
+        concepts: the dictionary; not needed with a dense retriever.
 
     Attributes:
-        index: the dense index.
         reads_context: whether `search` needs the text around mentions.
     """
 
     def __init__(
-        self, methods: Sequence[RetrievalMethod], encoder: BiEncoder, index_key: str = ""
+        self,
+        methods: Sequence[RetrievalMethod],
+        encoder: BiEncoder | None = None,
+        index_key: str = "",
+        concepts: ConceptTable | None = None,
     ) -> None:
         self.methods = methods
         self.encoder = encoder
         self.index_key = index_key
-        self.index = next(method.index for method in methods if isinstance(method, Dense))
+        self._concepts = concepts
         self.reads_context = any(method.reads_context for method in methods)
+        by_name = {method.name: method for method in methods}
+        ordering = [by_name[name] for name in ORDERING if name in by_name]
+        # Those whose scores order candidates, one after the other.
+        self._ordering = cast(list[IndexRetriever], ordering[:1] if concepts is None else ordering)
+        self._index = self._ordering[0].index
 
     def require(self, concepts: ConceptTable) -> None:
         """Refuse concepts or an encoder other than those of the indexes.
@@ -57,6 +80,16 @@ class Retriever:
         """
         for method in self.methods:
             method.require(concepts, self.encoder)
+
+    def name_array(self, name_ids: np.ndarray) -> pa.StringArray:
+        """The names with n ids, (n,)."""
+        if self._concepts is not None:
+            return self._concepts.names_by_id(name_ids)
+        return self._index.name_array(name_ids).combine_chunks()
+
+    def scores_of(self, candidates: Candidates) -> dict[str, np.ndarray]:
+        """Retriever -> (n, k) float32, its scores of candidates; those that order them first."""
+        return {str(self._ordering[0].score_name): candidates.scores, **candidates.further}
 
     def search_queries(self, queries: pa.Table, k: int) -> Candidates:
         """`search` of the rows of `concept_search.distinct_queries`."""
@@ -73,8 +106,8 @@ class Retriever:
     ) -> Candidates:
         """The k concepts nearest to each mention.
 
-        A candidate has its nearest name by dense cosine of the mention alone, and this cosine as
-        its score, whichever retriever found it. Every list is in the order of these scores.
+        A candidate has its nearest name, and the score by which it is the nearest, whichever
+        retriever found it. Every list is in the order of these scores.
 
         Args:
             texts: n mentions.
@@ -83,16 +116,18 @@ class Retriever:
             documents: n documents, whose own mentions are not to be found.
         """
         distinct, string_of = number_distinct(texts)
-        strings = Queries(distinct, None, self.encoder.encode(distinct))
-        if len(self.methods) == 1:
-            nearest = self.index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
+        vectors = self.encoder.encode(distinct) if self.encoder is not None else None
+        strings = Queries(distinct, None, vectors)
+        if len(self.methods) == 1 and isinstance(self.methods[0], Dense):
+            nearest = self._index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
             return Candidates(
                 rows=nearest.rows[:, :k],
                 name_ids=nearest.name_ids[:, :k],
                 scores=nearest.scores[:, :k],
                 lists={Dense.name: nearest.rows.astype(np.int32)},
             )
-        mentions = self._mention_queries(texts, contexts, documents, strings.vectors[string_of])
+        vectors = None if vectors is None else vectors[string_of]
+        mentions = self._mention_queries(texts, contexts, documents, vectors)
         depth = max(2 * k, RECALL_DEPTH)
         lists = {}
         for method in self.methods:
@@ -112,11 +147,11 @@ class Retriever:
         texts: Sequence[str],
         contexts: tuple[Sequence[str], Sequence[str]] | None,
         documents: Sequence[str] | None,
-        vectors: np.ndarray,
+        vectors: np.ndarray | None,
     ) -> dict[str, Queries]:
         """The queries of methods that read more of a mention than its string, by their names."""
         queries = {}
-        if self.reads_context:
+        if self.reads_context and self.encoder is not None:
             in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
         for method in self.methods:
             if method.reads_context:
@@ -132,27 +167,46 @@ class Retriever:
         strings: Queries,
         string_of: np.ndarray,
     ) -> Candidates:
-        """Concepts (n, k) of n mentions, by the cosines of their nearest names, with all scores."""
+        """Concepts (n, k) of n mentions, in the order of their scores, with all scores."""
         pairs = StringConcepts(rows, string_of)
-        name_ids, cosines = self.index.best_names(strings.vectors, pairs.concepts, pairs.strings)
-        scores = pairs.spread(cosines, -np.inf)
-        # Fused ranks select well but order badly: lexical matches are less often correct.
-        order = np.argsort(-scores, axis=1, kind="stable")
-        further = {}
+        name_ids, values = self._nearest_names(strings, pairs)
+        scores = {}
         for method in self.methods:
-            if method.score_name in (None, Dense.score_name):
+            if method.score_name is None:
                 continue
             if method.name in mentions:
-                values = method.score(mentions[method.name], rows, np.arange(len(rows)))
+                everyone = np.arange(len(rows))
+                scores[method.score_name] = method.score(mentions[method.name], rows, everyone)
+            elif method is self._ordering[0] and not self._index.has_mentions:
+                scores[method.score_name] = pairs.spread(values, -np.inf)
             else:
-                values = method.score(strings, pairs.concepts, pairs.strings)
-                values = pairs.spread(values, -np.inf)
-            further[method.score_name] = np.take_along_axis(values, order, axis=1)
+                further = method.score(strings, pairs.concepts, pairs.strings)
+                scores[method.score_name] = pairs.spread(further, -np.inf)
+        ordering = [scores[str(method.score_name)] for method in self._ordering]
+        # Fused ranks select well but order badly: lexical matches are less often correct.
+        order = np.lexsort([-values for values in reversed(ordering)], axis=1)
+        scores = {
+            name: np.take_along_axis(values, order, axis=1) for name, values in scores.items()
+        }
         return Candidates(
             rows=np.take_along_axis(rows, order, axis=1),
             name_ids=np.take_along_axis(pairs.spread(name_ids, -1), order, axis=1),
-            scores=np.take_along_axis(scores, order, axis=1),
-            further=further,
+            scores=scores.pop(str(self._ordering[0].score_name)),
+            further=scores,
+        )
+
+    def _nearest_names(
+        self, strings: Queries, pairs: StringConcepts
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The dictionary's name to show of each string and concept, and its score, both (p, 1)."""
+        if self._concepts is None:
+            return self._index.best_names(strings.vectors, pairs.concepts, pairs.strings)
+        score = None
+        if len(self._ordering) > 1:
+            score = self._ordering[1].index.name_scorer(strings.texts, pairs.strings)
+        names = DictionaryNames(self._concepts.name_offsets, score)
+        return self._index.best_names(
+            strings.texts, pairs.concepts, pairs.strings, dictionary=names
         )
 
 
@@ -230,7 +284,10 @@ def load_retriever(folder: Path, device: str) -> Retriever:
         UserError: an index is missing, or as for `IndexSettings.load`.
     """
     settings = IndexSettings.load(folder)
+    require_ordering(settings.retrievers)
     sources = IndexSources(folder, settings, device)
     chosen = cast(list[type[RetrievalMethod]], chosen_retrievers(settings.retrievers))
     methods = [method.load(sources, folder / (method.folder or "")) for method in chosen]
-    return Retriever(methods, sources.encoder, settings.index_key)
+    encoder = sources.encoder if settings.encoder else None
+    concepts = None if Dense.name in settings.retrievers else sources.concepts
+    return Retriever(methods, encoder, settings.index_key, concepts)

@@ -37,14 +37,14 @@ class Queries(NamedTuple):
     Attributes:
         texts: n strings.
         contexts: n left and n right texts, if it reads context.
-        vectors: (n, dimension) float32, L2-normalized, by the bi-encoder.
+        vectors: (n, dimension) float32, L2-normalized, by the bi-encoder; None without one.
         documents: n documents, whose own mentions are not to be found; None: indexes have no
             mentions of them.
     """
 
     texts: Sequence[str]
     contexts: tuple[Sequence[str], Sequence[str]] | None
-    vectors: np.ndarray
+    vectors: np.ndarray | None = None
     documents: Sequence[str] | None = None
 
 
@@ -70,8 +70,8 @@ class IndexSources:
         return ConceptTable.load(self.folder / "concepts")
 
     @cached_property
-    def known_mentions(self) -> pa.Table:
-        """Mentions of all splits but test, in the columns that indexes read; only in a run folder.
+    def known_mentions(self) -> pa.Table | None:
+        """Mentions of all splits but test, in the columns that indexes read; None if it has none.
 
         Those of a document are not found for its own mentions, so that lists of all splits are as
         those of test.
@@ -83,7 +83,7 @@ class IndexSources:
         files = sorted((self.folder / "mentions").glob("*.arrow"))
         columns = ["mention", "left", "right", "cui", "doc_id"]
         known = [open_arrow(file).select(columns) for file in files if file.stem != "test"]
-        return pa.concat_tables(known)
+        return pa.concat_tables(known) if known else None
 
     @cached_property
     def encoder(self) -> BiEncoder:
@@ -153,7 +153,9 @@ class RetrievalMethod(ABC):
             UserError: a file is missing or cannot be read.
         """
 
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:  # noqa: B027
+    def require(  # noqa: B027
+        self, concepts: ConceptTable, encoder: BiEncoder | None
+    ) -> None:
         """Refuse concepts or an encoder other than those of the index, if it can tell.
 
         Raises:
@@ -195,7 +197,7 @@ class IndexRetriever(RetrievalMethod):
     def __init__(self, index: ConceptIndex) -> None:
         self.index: Any = index
 
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+    def require(self, concepts: ConceptTable, encoder: BiEncoder | None) -> None:
         self.index.require(concepts, encoder)
 
     def search(self, queries: Queries, k: int) -> np.ndarray:
@@ -211,7 +213,7 @@ class IndexRetriever(RetrievalMethod):
 
 
 class Dense(IndexRetriever):
-    """Searches by the mention's vector; every candidate's name and cosine come from its index."""
+    """Searches by the mention's vector."""
 
     name = "dense"
     help = "nearest neighbors of the mention's embedding"
@@ -244,9 +246,9 @@ class Context(Dense):
     reads_context = True
     score_name = "context"
 
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+    def require(self, concepts: ConceptTable, encoder: BiEncoder | None) -> None:
         super().require(concepts, encoder)
-        if not encoder.queries.context_tokens:
+        if encoder is None or not encoder.queries.context_tokens:
             raise UserError(
                 "retrievers: context needs an encoder that reads context; set "
                 "encoder_training_steps and run umls-reranker train_encoder"
@@ -337,6 +339,8 @@ OWN_RETRIEVERS: tuple[type[RetrievalMethod], ...] = (
 )
 # Name -> retriever.
 RETRIEVERS = {retriever.name: retriever for retriever in OWN_RETRIEVERS}
+# Those that can order candidates and choose the names shown, the best first.
+ORDERING = ("dense", "forms", "lexical")
 
 
 def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | None = None) -> None:
@@ -376,3 +380,23 @@ def index_folders(names: Iterable[str]) -> list[str]:
     return [
         retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None
     ]
+
+
+def needs_encoder(names: Iterable[str]) -> bool:
+    """Whether one of the retrievers reads the vectors of a bi-encoder."""
+    return any("encoder" in retriever.inputs for retriever in chosen_retrievers(names))
+
+
+def require_ordering(names: Sequence[str]) -> None:
+    """Refuse retrievers that cannot order candidates, or that search an index without its owner.
+
+    Raises:
+        UserError: names those that are missing.
+    """
+    if not {*ORDERING} & {*names}:
+        raise UserError(
+            f"retrievers: {[*names]} has none that orders candidates; add one of "
+            f"{', '.join(ORDERING)}"
+        )
+    if "context" in names and "dense" not in names:
+        raise UserError("retrievers: context searches the index of dense; add dense")

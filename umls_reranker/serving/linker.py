@@ -308,8 +308,9 @@ class ConceptLinker:
                 "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
             }
         )
-        candidate_columns = {"name": self.retriever.index.names(hits.name_ids[query, position])}
-        for name, scores in {"retrieval": hits.scores, **hits.further}.items():
+        names = self.retriever.name_array(hits.name_ids[query, position])
+        candidate_columns = {"name": names.to_pylist()}
+        for name, scores in self.retriever.scores_of(hits).items():
             candidate_columns[f"{name}_score"] = scores[query, position].tolist()
         lists: list[list[dict[str, Any]]] = [[] for _ in numbers]
         candidates = zip(

@@ -368,6 +368,19 @@ class ConceptTable(ConceptColumns):
         """Number of names of each concept, the preferred one included, (n,), int64."""
         return 1 + pc.list_value_length(self._columns["synonyms"]).to_numpy().astype(np.int64)
 
+    @cached_property
+    def name_offsets(self) -> np.ndarray:
+        """(n + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
+
+        The preferred name is the first.
+        """
+        return list_offsets(self.name_counts)
+
+    def names_by_id(self, name_ids: np.ndarray) -> pa.StringArray:
+        """The names with n ids (`name_offsets`), (n,)."""
+        rows = np.searchsorted(self.name_offsets, name_ids, "right") - 1
+        return self.names_at(rows, name_ids - self.name_offsets[rows])
+
     def cuis_of(self, rows: np.ndarray) -> pa.StringArray:
         """CUIs of n rows, (n,)."""
         return self.cuis.take(pa.array(rows))
