@@ -8,7 +8,8 @@ import pytest
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.serving import outputs
-from umls_reranker.serving.outputs import OUTPUT_FORMATS, RankedRows, columns_of, format_of
+from umls_reranker.serving.output_formats import OUTPUT_FORMATS, format_of
+from umls_reranker.serving.outputs import RankedRows, columns_of
 from umls_reranker.serving.rows import RANKED_TYPE
 
 BEST = {"cui": "C1", "name": "colds", "score": 0.9, "tier": "high", "accepted": True}

@@ -3,7 +3,7 @@ import pytest
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.code_systems import Code, code_of
-from umls_reranker.vocab.codes import ConceptCodes, codes_of_ids, make_codes
+from umls_reranker.vocab.codes import ConceptCodes, make_codes
 from umls_reranker.vocab.concepts import Concept, concept_table, write_concepts
 from umls_reranker.vocab.ontology import read_obo_concepts
 from umls_reranker.vocab.types import TypeHierarchy
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     (path / "MRCONSO.RRF").write_text("".join(lines))
     concepts = concept_table(Concept(cui, "a name") for cui in CUIS.to_pylist())
     write_concepts(concepts, TypeHierarchy.built_in(), path)
-    sources = ["SNOMEDCT_US", "MSH", "HPO", "MTH"]
+    sources = ["SNOMEDCT_US", "MSH", "HPO"]
     counts = make_codes(path, {"MRCONSO": [path / "MRCONSO.RRF"]}, sources)
     assert counts == {"SNOMEDCT_US": 3, "MSH": 1, "HPO": 1}
     return path
@@ -56,9 +56,15 @@ def test_a_concept_without_such_a_code_keeps_its_id(folder):
         assert codes.of(cui) == (Code("UMLS", cui),)
 
 
-def test_a_folder_without_codes_is_refused(tmp_path):
-    with pytest.raises(UserError, match=tmp_path.name):
-        ConceptCodes.load(tmp_path / "concepts", ["MSH"])
+def test_codes_that_a_folder_lacks_are_named(folder, tmp_path):
+    with pytest.raises(UserError, match="RXNORM"):
+        ConceptCodes.load(folder, ["MSH", "RXNORM"])
+    with pytest.raises(UserError, match="RXNORM"):
+        make_codes(folder, {"MRCONSO": [folder / "MRCONSO.RRF"]}, ["MSH", "RXNORM"])
+    concepts = concept_table([Concept("C0000001", "a name")])
+    write_concepts(concepts, TypeHierarchy.built_in(), tmp_path)
+    with pytest.raises(UserError, match=tmp_path.parent.name):
+        ConceptCodes.load(tmp_path, ["MSH"])
 
 
 @pytest.mark.parametrize(
@@ -78,10 +84,16 @@ def test_an_id_is_a_code_by_its_prefix_or_by_the_form_asked_for(concept_id, sour
     assert code_of(concept_id, sources) == code
 
 
-def test_alternate_ids_are_codes_of_their_concept():
-    others = pa.array([["613097", "my id"]], pa.list_(pa.string()))
-    lists = codes_of_ids(pa.array(["C567755"]), others, ["MSH", "OMIM"])
-    assert lists.to_pylist() == [["MSH:C567755", "OMIM:613097"]]
+def test_ids_of_a_file_of_names_are_codes_as_its_alternates_are(tmp_path):
+    path = tmp_path / "medic.txt"
+    path.write_text("C567755|613097||Tooth Agenesis|STHAG6\n")
+    codes = ConceptCodes.read(path, ["OMIM", "MSH"])
+    assert codes.of("C567755") == (Code("OMIM", "613097"), Code("MSH", "C567755"))
+
+
+def test_codes_of_a_release_are_read_for_all_its_concepts(folder):
+    codes = ConceptCodes.read(folder, ["SNOMEDCT_US", "MSH"])
+    assert [codes.of(cui)[0].code for cui in ("C0000001", "C0000009")] == ["333", "D000009"]
 
 
 def test_a_term_with_several_cuis_says_which_was_taken_and_the_others(tmp_path):

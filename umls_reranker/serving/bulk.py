@@ -30,7 +30,8 @@ from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, TABLES, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
-from .outputs import RankedRows, columns_of, format_of
+from .output_formats import format_of
+from .outputs import FormatSettings, RankedRows, columns_of
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class FileJob(ABC):
         target: file to write.
         batch_rows: number of mentions ranked at once.
         overwrite: whether to replace an existing output.
-        format_name: format of the output (`outputs.OUTPUT_FORMATS`); None: by the target's ending.
+        format_name: format of the output (`output_formats.OUTPUT_FORMATS`); None: by the target's
+            ending.
+        format_settings: what the format needs besides the rows.
 
     Attributes:
         first_error: reason and row of the first mention that `run` could not rank.
@@ -92,6 +95,7 @@ class FileJob(ABC):
         *,
         overwrite: bool = False,
         format_name: str | None = None,
+        format_settings: FormatSettings | None = None,
     ) -> None:
         self.source = source
         self.target = target
@@ -106,7 +110,8 @@ class FileJob(ABC):
             )
         require_writable(target)
         self._batches: Iterator[Rows] | None = None
-        self.format = kind(self._columns() if kind.reads_columns else {})
+        columns = self._columns() if kind.reads_columns else {}
+        self.format = kind(columns, format_settings or FormatSettings())
 
     def _columns(self) -> Mapping[str, pa.DataType]:
         """The columns of the input; stdin cannot be read twice, so they are those of its start."""

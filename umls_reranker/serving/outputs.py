@@ -1,6 +1,6 @@
-"""Formats of files with ranked mentions.
+"""Formats of files with ranked mentions: what one is, and lines and tables of all that is known.
 
-To add one, write a subclass of `OutputFormat` in its own module, and a line in `OUTPUT_FORMATS`.
+To add one, write a subclass of `OutputFormat` in its own module, and a line in `output_formats`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import io
 import json
 from abc import ABC, abstractmethod
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,6 +22,7 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.files import strict
 from ..lists.read import ERROR
+from ..vocab.codes import CODE_LISTS, ConceptCodes
 from .rows import RANKED
 
 # Columns about the answer in tables; those of the second candidate begin with SECOND.
@@ -35,6 +38,8 @@ ANSWER_TYPES = {
     ERROR: pa.string(),
 }
 CANDIDATES = "candidates"
+# The key of a row with the codes of its answer; in tables, the beginning of columns.
+CODES = "codes"
 LARGEST_INTEGER = 2**63
 
 
@@ -80,6 +85,21 @@ class RankedRows(NamedTuple):
         return columns
 
 
+@dataclass(frozen=True)
+class FormatSettings:
+    """What formats may need besides the rows.
+
+    Attributes:
+        codes: the codes of concepts, in the vocabularies that are asked for.
+        model: the model that ranked the rows, publishable (`files.portable_locator`).
+        omop_concepts: CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of an OMOP vocabulary.
+    """
+
+    codes: ConceptCodes = field(default_factory=ConceptCodes)
+    model: str = ""
+    omop_concepts: Sequence[Path] = ()
+
+
 class OutputFormat(ABC):
     """A format of files with ranked mentions, for one output.
 
@@ -91,10 +111,12 @@ class OutputFormat(ABC):
         endings: endings of files that are in this format, if it is not named.
         help: one line about it.
         reads_columns: whether it must know all columns before the first row.
+        counts: what to say of the written rows.
 
     Args:
         columns: key -> type of the values of the input's rows (`columns_of`), if it reads them; {}
             for rows of tables.
+        settings: what it may need besides the rows.
     """
 
     name: ClassVar[str]
@@ -102,8 +124,14 @@ class OutputFormat(ABC):
     help: ClassVar[str]
     reads_columns: ClassVar[bool] = False
 
-    def __init__(self, columns: Mapping[str, pa.DataType]) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, pa.DataType],
+        settings: FormatSettings = FormatSettings(),
+    ) -> None:
         self.columns = columns
+        self.settings = settings
+        self.counts = Counter[str]()
 
     @abstractmethod
     def content(self, rows: RankedRows) -> list[bytes] | pa.Table:
@@ -112,6 +140,14 @@ class OutputFormat(ABC):
     @abstractmethod
     def writing(self, path: Path) -> AbstractContextManager[Callable[[Any], Any]]:
         """A context manager that gives a function, which writes content to a new file."""
+
+    def codes(self, rows: RankedRows) -> dict[str, list[list[str]]]:
+        """Vocabulary -> the codes of the n answers, best first; {} if none are asked for."""
+        of_answers = [self.settings.codes.of(cui or "") for cui in rows.answers()["answer"]]
+        return {
+            source: [[code.code for code in codes if code.source == source] for codes in of_answers]
+            for source in self.settings.codes.sources
+        }
 
     def known(self, rows: RankedRows) -> list[dict[str, Any]]:
         """The rows as mappings.
@@ -159,6 +195,9 @@ class JsonLines(LinesFormat):
             {ERROR: error} if error else {RANKED: items}
             for items, error in zip(rows.ranked.to_pylist(), rows.errors, strict=True)
         ]
+        for source, lists in self.codes(rows).items():
+            for outcome, codes in zip(added, lists, strict=True):
+                outcome.setdefault(CODES, {})[source] = codes
         return [
             _json(row | outcome) + b"\n"
             for row, outcome in zip(rows.mappings(), added, strict=True)
@@ -175,12 +214,13 @@ class Csv(LinesFormat):
     delimiter = ","
 
     def head(self) -> bytes:
-        return self._lines([[*brought(self.columns), *ANSWER_TYPES]])[0]
+        names = [f"{CODES}_{source}" for source in self.settings.codes.sources]
+        return self._lines([[*brought(self.columns), *ANSWER_TYPES, *names]])[0]
 
     def content(self, rows: RankedRows) -> list[bytes]:
         columns = brought(self.columns)
         cells = [[row.get(key) for key in columns] for row in self.known(rows)]
-        answers = zip(*rows.answers().values(), strict=True)
+        answers = zip(*rows.answers().values(), *self.codes(rows).values(), strict=True)
         return self._lines(
             [*of_input, *of_answer] for of_input, of_answer in zip(cells, answers, strict=True)
         )
@@ -226,6 +266,8 @@ class Parquet(OutputFormat):
         table = table.append_column(RANKED, rows.ranked)
         for name, values in rows.answers().items():
             table = table.append_column(name, pa.array(values, ANSWER_TYPES[name]))
+        for source, lists in self.codes(rows).items():
+            table = table.append_column(f"{CODES}_{source}", pa.array(lists, CODE_LISTS))
         return table
 
     @contextmanager
@@ -260,27 +302,6 @@ class Arrow(Parquet):
 
     def _writer(self, path: Path, schema: pa.Schema) -> Any:
         return pa.ipc.new_file(path, schema)
-
-
-OUTPUT_FORMATS: dict[str, type[OutputFormat]] = {
-    kind.name: kind for kind in (JsonLines, Csv, Tsv, Parquet, Arrow)
-}
-
-
-def format_of(target: Path, name: str | None = None) -> type[OutputFormat]:
-    """The format of this name, or else the one that files with the target's ending have.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name is not None:
-        if name not in OUTPUT_FORMATS:
-            raise UserError(f"{name} is no format; choose from {', '.join(OUTPUT_FORMATS)}")
-        return OUTPUT_FORMATS[name]
-    by_ending = {ending: kind for kind in OUTPUT_FORMATS.values() for ending in kind.endings}
-    if target.suffix not in by_ending:
-        raise UserError(f"{target}: the output must end in {', '.join(by_ending)}")
-    return by_ending[target.suffix]
 
 
 def columns_of(batches: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, pa.DataType]:

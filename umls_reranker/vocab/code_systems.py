@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
+from urllib.parse import quote
 
 OBO = "http://purl.obolibrary.org/obo/"
 BIOPORTAL = "http://purl.bioontology.org/ontology/"
@@ -147,9 +148,9 @@ class Code(NamedTuple):
 
     @property
     def curie(self) -> str:
-        """The code with the prefix of its vocabulary."""
+        """The code with the prefix of its vocabulary; what a URI may not have is escaped."""
         prefix = system_of(self.source).prefix
-        return f"{prefix}:{self.code.removeprefix(f'{prefix}:')}"
+        return f"{prefix}:{quote(self.code.removeprefix(f'{prefix}:'))}"
 
 
 def code_of(concept_id: str, sources: Iterable[str] = ()) -> Code:

@@ -13,30 +13,34 @@ import pyarrow.compute as pc
 from ..core.arrays import arrow_writer, open_arrow
 from ..core.errors import UserError
 from .code_systems import LOCAL, SYSTEMS, UMLS, Code, code_of
-from .concepts import ConceptColumns, ConceptTable, distinct_lists
+from .concepts import ConceptColumns, ConceptTable, NameLists, distinct_lists, table_of_lists
+from .names import read_name_lists
 from .ontology import read_obo_codes
-from .rrf import CODE_PREFERENCES, passing, preference_ranks, read_table
+from .rrf import CODE_PREFERENCES, passing, preference_ranks, read_table, release_files
 
 CODES_FILE = "codes.arrow"
-# A list for each concept, of vocabulary and code with this between them.
+# Between vocabulary and code.
 SEPARATOR = ":"
-CODES = pa.schema({"codes": pa.list_(pa.string())})
+# A list for each concept.
+CODE_LISTS = pa.list_(pa.string())
 # Atoms that have no code in their vocabulary have this one.
 NO_CODE = "NOCODE"
 # The vocabularies whose codes are kept where none are named.
 USUAL_SOURCES = tuple(source for source in SYSTEMS if source not in (UMLS, LOCAL))
 
 
-def read_codes(path: Path, cuis: pa.Array, sources: Sequence[str]) -> pa.ListArray:
-    """The codes of n concepts in MRCONSO, those of preferred atoms first, each once.
+def read_codes(
+    path: Path, sources: Sequence[str], cuis: pa.Array | None = None
+) -> tuple[pa.Array, pa.ListArray]:
+    """CUIs, by default those of the file, and the codes of each, those of preferred atoms first.
 
     Codes of suppressed atoms are left out; names in all languages count. Memory holds the atoms of
     `sources`.
 
     Args:
-        path: the file.
-        cuis: the concepts.
+        path: MRCONSO.
         sources: vocabularies (SAB) whose codes are read.
+        cuis: the concepts.
 
     Raises:
         UserError: as `rrf.read_table`.
@@ -51,58 +55,46 @@ def read_codes(path: Path, cuis: pa.Array, sources: Sequence[str]) -> pa.ListArr
         columns = [block["CUI"], codes, preference_ranks(block, CODE_PREFERENCES)]
         blocks.append(pa.record_batch(columns, schema=schema))
     atoms = pa.Table.from_batches(blocks, schema)
+    if cuis is None:
+        cuis = atoms["CUI"].unique()
     rows = pc.index_in(atoms["CUI"], cuis)
     atoms = atoms.filter(pc.is_valid(rows))
     rows = rows.drop_null().to_numpy().astype(np.int64)
-    return distinct_lists(rows, atoms["code"], len(cuis), atoms["rank"].to_numpy())
-
-
-def codes_of_ids(
-    ids: pa.Array, alternates: pa.ListArray, sources: Sequence[str] = ()
-) -> pa.ListArray:
-    """The codes that the ids and alternates of n concepts are (`code_of`)."""
-    lists = []
-    for concept_id, others in zip(ids.to_pylist(), alternates.to_pylist(), strict=True):
-        codes = [code_of(each, sources) for each in (concept_id, *others)]
-        lists.append([SEPARATOR.join(code) for code in codes if code.source != LOCAL])
-    return pa.array(lists, CODES.field("codes").type)
+    return cuis, distinct_lists(rows, atoms["code"], len(cuis), atoms["rank"].to_numpy())
 
 
 def make_codes(
-    folder: Path,
-    files: Mapping[str, Sequence[Path]],
-    sources: Sequence[str] = (),
-    identifiers: str | None = None,
+    folder: Path, files: Mapping[str, Sequence[Path]], sources: Sequence[str] = ()
 ) -> Counter[str]:
-    """Write the codes of the concepts of a concept folder.
+    """Write the codes of the concepts of a concept folder whose ids are CUIs.
 
     Args:
         folder: the concept folder.
-        files: the files that it was read from, by name, such as ``MRCONSO``, ``obo`` or ``names``.
-        sources: vocabularies (SAB) whose codes are kept, or that ids without a prefix may be of; of
-            a release by default `USUAL_SOURCES`.
-        identifiers: the source whose codes are the ids of the concepts; None: they are CUIs.
+        files: the files that it was read from, by name: ``MRCONSO`` or ``obo``.
+        sources: vocabularies (SAB) of a release whose codes are kept; by default `USUAL_SOURCES`.
 
     Returns:
         The number of codes of each vocabulary.
+
+    Raises:
+        UserError: the release has no code of a vocabulary of `sources`.
     """
-    concepts = ConceptTable.load(folder)
-    if "MRCONSO" in files and identifiers is None:
-        lists = read_codes(files["MRCONSO"][0], concepts.cuis, sources or USUAL_SOURCES)
-    elif "obo" in files:
+    cuis = ConceptTable.load(folder).cuis
+    if "obo" in files:
         known = read_obo_codes(files["obo"])
-        texts = [list(map(SEPARATOR.join, known.get(cui, ()))) for cui in concepts.cuis.to_pylist()]
-        lists = pa.array(texts, CODES.field("codes").type)
+        texts = [list(map(SEPARATOR.join, known.get(cui, ()))) for cui in cuis.to_pylist()]
+        lists = pa.array(texts, CODE_LISTS)
     else:
-        alternates = concepts.column("alternates", np.arange(len(concepts)))
-        lists = codes_of_ids(concepts.cuis, alternates, [identifiers] if identifiers else sources)
-    with arrow_writer(folder / CODES_FILE, CODES) as writer:
-        writer.write_table(pa.table([lists], schema=CODES))
-    vocabularies = pc.list_element(
-        pc.split_pattern(pc.list_flatten(lists), SEPARATOR, max_splits=1), 0
-    )
-    counted = pc.value_counts(vocabularies).to_pylist()
-    return Counter({item["values"]: item["counts"] for item in counted})
+        _, lists = read_codes(files["MRCONSO"][0], sources or USUAL_SOURCES, cuis)
+    parts = pc.split_pattern(pc.list_flatten(lists), SEPARATOR, max_splits=1)
+    counted = pc.value_counts(pc.list_element(parts, 0)).to_pylist()
+    counts = Counter({item["values"]: item["counts"] for item in counted})
+    if missing := [source for source in sources if source not in counts]:
+        raise UserError(f"no concept has a code of {missing[0]}; there are {', '.join(counts)}")
+    schema = pa.schema({"codes": CODE_LISTS}, metadata={"sources": " ".join(counts)})
+    with arrow_writer(folder / CODES_FILE, schema) as writer:
+        writer.write_table(pa.table([lists], schema=schema))
+    return counts
 
 
 class ConceptCodes:
@@ -112,7 +104,7 @@ class ConceptCodes:
         sources: the vocabularies (SAB), in the order in which their codes are wanted; without any,
             the code of a concept is its id.
         concepts: concepts whose codes are known.
-        lists: their codes, as `read_codes` returns them.
+        lists: their codes; None: they are their alternate ids (`code_of`).
     """
 
     def __init__(
@@ -127,19 +119,44 @@ class ConceptCodes:
         self._known: dict[str, tuple[Code, ...]] = {}
 
     @classmethod
-    def load(cls, folder: Path, sources: Sequence[str]) -> ConceptCodes:
-        """Open the codes of a concept folder.
+    def load(cls, folder: Path, sources: Sequence[str] | None = None) -> ConceptCodes:
+        """Open the codes of a concept folder; by default all that it has.
 
         Raises:
-            UserError: it has none.
+            UserError: it lacks those of a vocabulary.
         """
-        if not (folder / CODES_FILE).is_file():
-            raise UserError(
-                f"{folder.parent} has no codes of its concepts; "
-                "make it again with umls-reranker index --codes"
-            )
-        lists = open_arrow(folder / CODES_FILE)["codes"].combine_chunks()
-        return cls(sources, ConceptTable.load(folder), lists)
+        concepts = ConceptTable.load(folder)
+        path = folder / CODES_FILE
+        if not path.is_file():
+            if sources and code_of(concepts.cuis[0].as_py()).source == UMLS:
+                raise UserError(
+                    f"{folder.parent} has no codes of its concepts; "
+                    "make it again with umls-reranker index --codes"
+                )
+            return cls(sources or (), concepts)
+        table = open_arrow(path)
+        known = table.schema.metadata[b"sources"].decode().split()
+        for source in sources or ():
+            if source not in known:
+                raise UserError(
+                    f"{folder.parent} has no codes of {source}, only of {', '.join(known)}; "
+                    "make it again with umls-reranker index --codes"
+                )
+        return cls(sources or known, concepts, table["codes"].combine_chunks())
+
+    @classmethod
+    def read(cls, dictionary: Path, sources: Sequence[str] | None = None) -> ConceptCodes:
+        """Read the codes in a dictionary: folder META of a release, or a file of names.
+
+        Raises:
+            UserError: as `read_codes` and `names.read_name_lists`.
+        """
+        if not dictionary.is_dir():
+            return cls(sources or (), ConceptColumns(table_of_lists(read_name_lists(dictionary))))
+        path = release_files(dictionary, required=["MRCONSO"])["MRCONSO"]
+        sources = sources or USUAL_SOURCES
+        cuis, lists = read_codes(path, sources)
+        return cls(sources, ConceptColumns(table_of_lists(NameLists(cuis, lists))), lists)
 
     def of(self, concept_id: str) -> tuple[Code, ...]:
         """The codes of a concept, best first; its own id if it has none in these vocabularies."""
@@ -153,8 +170,10 @@ class ConceptCodes:
         return self._known[concept_id]
 
     def _stored(self, concept_id: str) -> list[Code]:
-        if self._concepts is None or self._lists is None:
+        rows = np.array([-1]) if self._concepts is None else self._concepts.rows([concept_id])
+        if self._concepts is None or rows[0] < 0:
             return []
-        (row,) = self._concepts.rows([concept_id]).tolist()
-        texts = self._lists[row].as_py() if row >= 0 else []
-        return [Code(*text.split(SEPARATOR, 1)) for text in texts]
+        if self._lists is None:
+            others = self._concepts.column("alternates", rows)[0].as_py()
+            return [code_of(other, self.sources) for other in others]
+        return [Code(*text.split(SEPARATOR, 1)) for text in self._lists[rows[0]].as_py()]

@@ -1,0 +1,1 @@
+"""Ranked rows in the formats of other tools."""

@@ -1,0 +1,117 @@
+"""The files of an OMOP vocabulary: the standard concepts that codes map to, and their codes.
+
+Tables of the OMOP CDM 5.4 as Athena gives them: separated by tabs, without quoting. A table
+separated by commas is read with quoting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from ...core.errors import UserError
+from ...core.progress import progress
+from ...core.text_files import open_binary, start_of
+from ...vocab.code_systems import SYSTEMS, Code, system_of
+
+SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}
+
+
+class OmopConcept(NamedTuple):
+    """A standard concept."""
+
+    concept_id: int
+    concept_name: str
+    domain_id: str
+    vocabulary_id: str
+    concept_code: str
+
+    @property
+    def code(self) -> Code:
+        """Its code, with the UMLS's name of its vocabulary."""
+        return Code(
+            SOURCE_OF_VOCABULARY.get(self.vocabulary_id, self.vocabulary_id), self.concept_code
+        )
+
+
+class OmopVocabulary:
+    """CONCEPT.csv and CONCEPT_RELATIONSHIP.csv, which are read as streams at each question.
+
+    Args:
+        concepts: the first file.
+        relationships: the second file.
+    """
+
+    def __init__(self, concepts: Path, relationships: Path) -> None:
+        self._concepts = concepts
+        self._relationships = relationships
+
+    def targets(self, codes: Iterable[Code]) -> dict[Code, list[OmopConcept]]:
+        """Code -> the standard concepts that it maps to ('Maps to'); it lacks codes without any.
+
+        Raises:
+            UserError: a file is missing or cannot be read, or lacks a column.
+        """
+        wanted = {f"{system_of(code.source).omop}\t{code.code}": code for code in codes}
+        code_of_id: dict[str, Code] = {}
+        for block in _read(self._concepts, ["concept_id", "vocabulary_id", "concept_code"]):
+            keys = pc.binary_join_element_wise(block["vocabulary_id"], block["concept_code"], "\t")
+            is_wanted = pc.is_in(keys, pa.array(wanted, pa.string()))
+            ids = block["concept_id"].filter(is_wanted).to_pylist()
+            code_of_id |= {
+                number: wanted[key]
+                for number, key in zip(ids, keys.filter(is_wanted).to_pylist(), strict=True)
+            }
+        pairs: list[tuple[str, str]] = []
+        columns = ["concept_id_1", "concept_id_2", "relationship_id", "invalid_reason"]
+        for block in _read(self._relationships, columns):
+            maps = pc.and_(
+                pc.equal(block["relationship_id"], "Maps to"), pc.equal(block["invalid_reason"], "")
+            )
+            block = block.filter(maps)
+            block = block.filter(pc.is_in(block["concept_id_1"], pa.array(code_of_id, pa.string())))
+            pairs += zip(
+                block["concept_id_1"].to_pylist(), block["concept_id_2"].to_pylist(), strict=True
+            )
+        standard = self.standard_concepts({target for _, target in pairs})
+        targets: dict[Code, list[OmopConcept]] = {}
+        for source, target in pairs:
+            if target in standard:
+                targets.setdefault(code_of_id[source], []).append(standard[target])
+        return targets
+
+    def standard_concepts(self, ids: Collection[str]) -> dict[str, OmopConcept]:
+        """The standard concepts among some ids; errors are those of `targets`."""
+        concepts: dict[str, OmopConcept] = {}
+        for block in _read(self._concepts, [*OmopConcept._fields, "standard_concept"]):
+            block = block.filter(pc.equal(block["standard_concept"], "S"))
+            block = block.filter(pc.is_in(block["concept_id"], pa.array([*ids], pa.string())))
+            for row in block.select(OmopConcept._fields).to_pylist():
+                key = row["concept_id"]
+                concepts[key] = OmopConcept(**row | {"concept_id": int(key)})
+        return concepts
+
+
+def _read(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield record batches of the columns (string), "" where a cell is empty."""
+    parsing = csv.ParseOptions(delimiter=",")
+    if b"\t" in start_of(path).split(b"\n", 1)[0]:
+        parsing = csv.ParseOptions(delimiter="\t", quote_char=False)
+    convert = csv.ConvertOptions(
+        include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+    )
+    with open_binary(path) as stream, progress(desc=f"reading {path.name}", unit=" lines") as bar:
+        try:
+            for block in csv.open_csv(stream, parse_options=parsing, convert_options=convert):
+                yield block
+                bar.update(len(block))
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise UserError(
+                f"{path} is no table with the columns {', '.join(columns)} ({error}); "
+                "give CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of an OMOP vocabulary"
+            ) from None
