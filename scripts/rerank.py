@@ -18,6 +18,7 @@ cannot be ranked gets "error", and the exit code is 1. The output appears only w
 from pathlib import Path
 
 from umls_reranker.pipeline.command import DICTIONARY_HELP, CommandParser, number_in
+from umls_reranker.pipeline.output_options import add_output_options
 
 
 def make_parser() -> CommandParser:
@@ -28,7 +29,9 @@ def make_parser() -> CommandParser:
         type=Path,
         help="file or folder: .jsonl, .json, .csv, .tsv, .parquet, .arrow; - is stdin",
     )
-    parser.add_argument("output", type=Path, help="file to write; its extension sets the format")
+    parser.add_argument(
+        "output", type=Path, help="file to write; its extension sets the format, or --format"
+    )
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument(
         "--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if available)"
@@ -59,6 +62,7 @@ def make_parser() -> CommandParser:
         help="mentions ranked together (default: 1024)",
     )
     parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
+    add_output_options(parser, "--dictionary, or ids that are codes")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 

@@ -12,6 +12,7 @@ from ..core.arrays import started_processes
 from ..hub.download import BUILT_IN
 from ..serving.bulk import BulkJob, OneProcess
 from ..serving.reranker import UMLSReranker
+from .output_options import format_settings, said_of_output
 from .recipe import load_served
 
 # Shares of scores and mentions that calibration did not see, above which this is said.
@@ -23,14 +24,16 @@ FEWEST_STRINGS = 5_000
 
 def rerank_file(options: argparse.Namespace) -> int:
     """Rank the rows of a file; return the exit code, which is 1 if a row has an error."""
+    settings = served(options)
     job = BulkJob(
         options.input,
         options.output,
         options.batch_mentions,
         overwrite=options.overwrite,
         dictionary=options.dictionary,
+        format_name=options.format,
+        format_settings=format_settings(options, settings["model"], dictionary=options.dictionary),
     )
-    settings = served(options)
     processes: Any = OneProcess()
     if started_processes() > 1:
         from ..core.devices import sharing_processes
@@ -50,6 +53,8 @@ def rerank_file(options: argparse.Namespace) -> int:
     )
     if not counts["ranked"] + counts["error"]:
         print(f"{options.input} holds no mentions")
+    if job.format.counts:
+        print(said_of_output(job.format.counts))
     if job.first_error:
         print(f"the first error: {job.first_error}")
     if counts["ranked"]:
