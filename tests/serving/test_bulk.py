@@ -401,3 +401,17 @@ def test_tiers_and_correct_answers_are_counted(tmp_path, reranker, rows, expecte
     tiers = Counter(answer["tier"] for answer in answers if answer)
     assert {tier: counts[tier] for tier in tiers} == tiers
     assert counts["accepted"] == sum(answer["accepted"] for answer in answers if answer)
+
+
+def test_the_script_writes_a_format_of_others_with_the_codes_of_a_dictionary(scripts, tmp_path):
+    (tmp_path / "medic.txt").write_text("C567755|613097||Tooth Agenesis|STHAG6\n")
+    items = [{"cui": "C567755", "name": "STHAG6"}]
+    source = write(tmp_path / "in.jsonl", [{"entity": "STHAG6", "candidates": items}] * 2)
+    options = ["--codes", "OMIM", "MSH", "--dictionary", tmp_path / "medic.txt"]
+    ended = scripts.run(
+        "rerank", "built-in", source, tmp_path / "out.tsv", "--format", "sssom", *options
+    )
+    assert ended.code == 0 and "strings: 1" in ended.out, ended.err
+    text = (tmp_path / "out.tsv").read_text()
+    assert "\tOMIM:613097\t" in text and "\tMESH:C567755\t" in text
+    assert "the model built-in" in text

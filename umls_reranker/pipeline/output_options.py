@@ -73,4 +73,4 @@ def format_settings(
 
 def said_of_output(counts: Mapping[str, int]) -> str:
     """What a format counted, as a line."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
