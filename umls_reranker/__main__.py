@@ -27,6 +27,7 @@ GROUPS = {
         "validate",
         "summarize",
     ),
+    "Find concepts in a dictionary of yours": ("index",),
     "Use and share a model": ("demo", "rerank", "serve", "export", "export_index", "publish"),
     "Monitor it and review its answers": ("monitor", "select_for_review"),
 }

@@ -105,7 +105,7 @@ def test_a_local_model_counts_by_its_content(tmp_path):
 @pytest.mark.parametrize(
     "values",
     [
-        {"retrievers": ["lexical"]},
+        {"retrievers": ["nearest_mentions"]},
         {"start_from_encoder": True, "encoder_training_steps": 0},
         {"start_from_encoder": True, "candidate_lists": "lists.jsonl"},
     ],

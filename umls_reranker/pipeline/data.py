@@ -131,15 +131,14 @@ def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]
 def make_concepts(stage: Stage, source: ConceptSource) -> None:
     """Write the dictionary."""
     with stage.writing() as (folder, summary):
-        report = source.report
-        report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder)
+        summary |= source.report
+        summary["concepts"] = write_concepts(source.concepts, source.hierarchy, folder)
         # Lists add concepts, and types to concepts that have none.
-        report["typed"] = count_typed(source.concepts)
-        report["relations"] = write_relations(
+        summary["typed"] = count_typed(source.concepts)
+        summary["relations"] = write_relations(
             source.relations, ConceptTable.load(folder).cuis, folder
         )
-        write_json(folder / "read_report.json", report)
-        summary |= report
+        write_json(folder / "read_report.json", summary)
 
 
 def make_mentions(

@@ -1,43 +1,56 @@
-"""The stages that index concept names and retrieve candidates."""
+"""The stages that index concept names and retrieve candidates.
+
+Without vectors they import no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
-
-from ..core.devices import goes_on_alone, sharing_processes
-from ..corpora.mentions import SPLITS
+from ..core.arrays import started_processes
 from ..lists.gold import trainable
 from ..retrieval.arguments import EXACT_INDEX
-from ..retrieval.candidates import drawn_rows, write_lists
 from ..retrieval.deployment import IndexSettings
-from ..retrieval.faiss_index import new_index, training_size
-from ..retrieval.name_index import NameIndex
-from ..retrieval.name_vectors import NameVectors
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
+from ..serving.bulk import OneProcess
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
 from .stages import RunFolder, Stage, index_key, sha256_of_splits
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 
 def make_indexes(recipe: Recipe, run: RunFolder, due: Sequence[Stage]) -> None:
     """Make the stages of build_index that are due, each with all processes that it can use."""
-    state = sharing_processes(recipe.run.device)
+    state: Any = OneProcess()
+    if needs_encoder(recipe.index.retrievers) or started_processes() > 1:
+        from ..core.devices import sharing_processes
+
+        state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does everything that is not distributed.
     with run.locked(owner=state.is_main_process):
         for stage in due:
             if stage.name == "vectors":
                 make_vectors(recipe, run, stage, state)
-            elif stage.name != "lists" and goes_on_alone(state):
+            elif stage.name != "lists" and _goes_on(state):
                 make_index(recipe, run, stage)
-        if goes_on_alone(state):
+        if _goes_on(state):
             write_settings(recipe, run)
             for stage in due:
                 if stage.name == "lists":
                     make_lists(recipe, run, stage)
+
+
+def _goes_on(state: Any) -> bool:
+    """Whether this process makes what is not distributed."""
+    if isinstance(state, OneProcess):
+        return True
+    from ..core.devices import goes_on_alone
+
+    return goes_on_alone(state)
 
 
 def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
@@ -70,6 +83,9 @@ def write_settings(recipe: Recipe, run: RunFolder) -> None:
 
 def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: PartialState) -> None:
     """Embed all distinct names; the processes of a launch share the work."""
+    from ..retrieval.faiss_index import new_index, training_size
+    from ..retrieval.name_vectors import NameVectors
+
     encoder = index_settings(recipe, run).load_encoder(run.path, recipe.run.device)
     # Report an unknown factory or too few names before hours of encoding.
     index = new_index(
@@ -99,6 +115,11 @@ def make_index(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 
 def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
+    from ..corpora.mentions import SPLITS
+    from ..retrieval.candidates import drawn_rows, write_lists
+    from ..retrieval.name_index import NameIndex
+    from ..retrieval.name_vectors import NameVectors
+
     concepts = ConceptTable.load(run.path / "concepts")
     count = recipe.index.candidates_per_mention
     mentions = run.splits("mentions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,14 @@ from ..corpora.mentions import assign_split
 from ..vocab.concepts import concept_table
 from ..vocab.names import read_name_concepts, read_name_lists
 from ..vocab.ontology import read_obo_concepts, read_ontology
-from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, release_files
+from ..vocab.rrf import (
+    PAIRS,
+    REQUIRED_TABLES,
+    read_relations,
+    read_release,
+    read_rrf_concepts,
+    release_files,
+)
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .fetch import fetch
 from .recipe import Recipe
@@ -56,19 +63,10 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
                 f"{key}: is read only with concept_source: {key}; set that too, or remove {key}"
             )
 
-    def fetched(
-        key: str, locators: str | list[str] | None, *, folder: bool = False
-    ) -> tuple[Path, ...]:
-        each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
-        cache = Path(recipe.run.cache_dir)
-        return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
-
-    def release() -> dict[str, Path]:
-        left_out = () if from_corpus else ("MRCUI",)
-        return release_files(Path(_required("umls_dir", concepts.umls_dir)), left_out)
+    cache = Path(recipe.run.cache_dir)
 
     def corpus() -> tuple[Path, ...]:
-        folders = fetched("corpus", mentions.corpus, folder=True)
+        folders = _fetched("corpus", mentions.corpus, cache, folder=True)
         paths = tuple(file for folder in folders for file in corpus_files(folder))
         # Reported before hours of reading concepts.
         reader_of(paths)
@@ -76,12 +74,9 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
 
     files: dict[str, tuple[Path, ...]] = {}
     faults = CollectedErrors()
-    if source != "rrf":
-        files[source] = faults.result((), fetched, source, getattr(concepts, source))
-    elif concepts.names_dictionary or not lists:
-        nothing: dict[str, Path] = {}
-        paths = faults.result(nothing, release)
-        files |= {name: (path,) for name, path in paths.items()}
+    if concepts.names_dictionary or not lists:
+        left_out = () if from_corpus else ("MRCUI",)
+        files |= faults.result(files, dictionary_files, concepts, cache, left_out)
     if from_corpus:
         files["corpus"] = faults.result((), corpus)
     by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
@@ -89,11 +84,42 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         for key in ("train_documents", "dev_documents", "test_documents"):
             locator = getattr(mentions, key)
             if locator or key != "test_documents":
-                files[key] = faults.result((), fetched, key, locator)
+                files[key] = faults.result((), _fetched, key, locator, cache)
     faults.raise_any()
     if lists:
         files["candidate_lists"] = (Path(lists),)
     return files
+
+
+def dictionary_files(
+    concepts: ConceptArguments,
+    cache: Path,
+    unused: Collection[str] = (),
+    required: Collection[str] = REQUIRED_TABLES,
+) -> dict[str, tuple[Path, ...]]:
+    """Name -> paths of each file of the dictionary; URLs are fetched.
+
+    Args:
+        concepts: the recipe's section.
+        cache: folder for downloads.
+        unused: tables of a release to skip, as for `release_files`.
+        required: tables of a release that must exist.
+
+    Raises:
+        UserError: the section lacks a key, or a file is missing.
+    """
+    source = concepts.concept_source
+    if source != "rrf":
+        return {source: _fetched(source, getattr(concepts, source), cache)}
+    paths = release_files(Path(_required("umls_dir", concepts.umls_dir)), unused, required)
+    return {name: (path,) for name, path in paths.items()}
+
+
+def _fetched(
+    key: str, locators: str | list[str] | None, cache: Path, *, folder: bool = False
+) -> tuple[Path, ...]:
+    each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
+    return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
 
 
 def _required(key: str, value: Any) -> Any:

@@ -192,6 +192,7 @@ def make_stage(
     run: RunFolder,
     files: Mapping[str, str] | None = None,
     planned: Mapping[str, Stage] = MappingProxyType({}),
+    table: Mapping[str, StageInputs] | None = None,
 ) -> Stage:
     """A stage of a recipe.
 
@@ -202,11 +203,12 @@ def make_stage(
         files: name, numbered if there are several, -> hash of each input file; needed for concepts
             and mentions.
         planned: stages that count as finished, by name.
+        table: the stages; None: `stage_table` of the recipe.
 
     Raises:
         UserError: the recipe has no such stage, or a stage that it needs has not been run.
     """
-    table = stage_table(recipe)
+    table = table or stage_table(recipe)
     if name not in table:
         raise UserError(
             f"the recipe has no stage {name}, because of its candidate_lists; skip this command"
@@ -235,7 +237,11 @@ def make_stage(
 
 
 def planned_stages(
-    recipe: Recipe, path: Path, files: Mapping[str, str] | None = None, command: str | None = None
+    recipe: Recipe,
+    path: Path,
+    files: Mapping[str, str] | None = None,
+    command: str | None = None,
+    table: Mapping[str, StageInputs] | None = None,
 ) -> dict[str, Stage]:
     """The stages of a recipe in order, as if those before each were finished.
 
@@ -244,14 +250,16 @@ def planned_stages(
         path: the run folder.
         files: as for `make_stage`.
         command: the command that makes the stages, which needs those of others finished; None: any.
+        table: as for `make_stage`.
 
     Raises:
         UserError: the recipe has no such stages; further as for `make_stage`.
     """
+    table = table or stage_table(recipe)
     stages: dict[str, Stage] = {}
-    for name, inputs in stage_table(recipe).items():
+    for name, inputs in table.items():
         if command in (None, inputs.command):
-            stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
+            stages[name] = make_stage(name, recipe, RunFolder(path), files, stages, table)
     if not stages:
         raise UserError(
             f"the recipe has no stage of {command}, because of its candidate_lists; "

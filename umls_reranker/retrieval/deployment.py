@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..core.files import (
@@ -56,12 +56,15 @@ class IndexSettings(IndexArguments):
         expand_abbreviations: whether an abbreviated mention is read as its document's long form.
         folders: name -> key of each folder that a deployment needs.
         index_key: identity of encoder and indexes, which decide the scores of the retrievers.
+        made_of: of an index of a dictionary alone, the dictionary: its files and their
+            hashes, filters, counts, and what was added later.
     """
 
     has_encoder: bool = False
     expand_abbreviations: bool = False
     folders: dict[str, str] = field(default_factory=dict)
     index_key: str = ""
+    made_of: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> IndexSettings:
@@ -75,12 +78,14 @@ class IndexSettings(IndexArguments):
         if not path.is_file():
             raise UserError(
                 f"{folder} has no {INDEX_FILE}; "
-                "give a folder written by umls-reranker export_index, or a run folder; "
+                "give a folder written by umls-reranker index or export_index, or a run folder; "
                 "if an older version wrote it, run umls-reranker build_index again"
             )
         content = read_json(path)
         require_format(path, content, SCHEMA_VERSION, "build_index")
         del content["schema_version"]
+        # Older versions made no index without a run.
+        content.setdefault("made_of", {})
         if content.keys() != asdict(cls()).keys():
             raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
         settings = cls(**content)

@@ -137,7 +137,7 @@ def read_rrf_concepts(
     pass the filters, twice while they are sorted.
 
     Args:
-        files: ``MRCONSO``, ``MRSTY`` and, when wanted, ``MRDEF``, as `release_files` gives them.
+        files: ``MRCONSO`` and, when wanted, ``MRSTY`` and ``MRDEF``, as `release_files` gives them.
         languages: LAT values kept; empty keeps all.
         sources: SAB values kept; empty keeps all.
         identifiers: source (SAB) whose codes are the concept ids, with the CUIs of each as its
@@ -161,8 +161,9 @@ def read_rrf_concepts(
         _, texts = _read_values("MRDEF", "DEF", files["MRDEF"], cuis, filters)
         first = pc.list_slice(_lists_of_codes(texts, cuis, alternates), 0, 1)
         definitions = pc.binary_join(first, "")
-    _, types = read_types(files["MRSTY"], cuis)
-    lists = lists._replace(types=_lists_of_codes(types, cuis, alternates))
+    if "MRSTY" in files:
+        _, types = read_types(files["MRSTY"], cuis)
+        lists = lists._replace(types=_lists_of_codes(types, cuis, alternates))
     return table_of_lists(lists, definitions), report
 
 

@@ -1,0 +1,129 @@
+"""The command `index`: from a dictionary to an index folder, without a run and torch."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absent import absent
+from data_fixtures import write_obo, write_rrf
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline import indexes
+from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.retriever import load_retriever
+from umls_reranker.vocab.concepts import ConceptTable
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "index.py"
+NAMES = "MESH:D1||renal tumour|kidney cancer\nMESH:D2|OMIM:2||heart attack\n"
+
+
+@pytest.fixture
+def index(monkeypatch, tmp_path):
+    """Run the command with these words in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["index", *map(str, words)])
+        return runpy.run_path(str(SCRIPT))["main"]()
+
+    return run
+
+
+def found(folder, text):
+    """Id and name of the top candidate."""
+    retriever = load_retriever(Path(folder), "auto")
+    hits = retriever.search([text], 1)
+    concepts = ConceptTable.load(Path(folder) / "concepts")
+    return concepts.cuis_of(hits.rows[0])[0].as_py(), retriever.name_array(hits.name_ids[0])[
+        0
+    ].as_py()
+
+
+def test_a_release_is_indexed_without_libraries_of_networks(tmp_path):
+    write_rrf(tmp_path / "META")
+    words = ["index", "META", "made", "--semantic_types", "T047", "DISO"]
+    code = absent(["torch", "transformers", "accelerate", "faiss"]) + (
+        "import sys\n"
+        f"sys.argv = ['umls-reranker', *{words!r}]\n"
+        "from umls_reranker.__main__ import main\n"
+        "main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".cache") == [
+        "META",
+        "made",
+    ]
+    assert found(tmp_path / "made", "failing kidney") == ("C9000009", "failing kidneys")
+    concepts = ConceptTable.load(tmp_path / "made" / "concepts")
+    # Organs and drugs are left out, signs and symptoms are not.
+    assert concepts.rows(["C9000021", "C9000029", "C9000013"]).tolist()[:2] == [-1, -1]
+    assert len(concepts) == 20
+    settings = IndexSettings.load(tmp_path / "made")
+    assert settings.retrievers == ["lexical", "forms"] and settings.expand_abbreviations
+    assert settings.made_of["filters"]["concept_types"] == ["T047"]
+    assert {*settings.made_of["files"]} >= {"MRCONSO", "MRSTY"}
+
+
+def test_names_ontologies_and_mrconso_alone_are_read(index, tmp_path):
+    (tmp_path / "names.txt").write_text(NAMES)
+    write_obo(tmp_path / "toy.obo")
+    write_rrf(tmp_path / "META")
+    (tmp_path / "META" / "MRSTY.RRF").unlink()
+    index("names.txt", "of_names")
+    assert found("of_names", "renal tumors") == ("MESH:D1", "renal tumour")
+    index("toy.obo", "of_terms")
+    assert found("of_terms", "renal failures")[0] == "C9000009"
+    index("META/MRCONSO.RRF", "of_meta")
+    assert found("of_meta", "Renal failures") == ("C9000009", "renal failure")
+
+
+def test_an_interrupted_command_goes_on_with_what_is_finished(index, tmp_path, monkeypatch, capsys):
+    (tmp_path / "names.txt").write_text(NAMES)
+    make = indexes.make_index
+
+    def interrupted(recipe, run, stage):
+        if stage.name == "forms":
+            raise KeyboardInterrupt
+        make(recipe, run, stage)
+
+    monkeypatch.setattr(indexes, "make_index", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index("names.txt", "made")
+    assert not (tmp_path / "made").exists()
+    monkeypatch.setattr(indexes, "make_index", make)
+    capsys.readouterr()
+    index("names.txt", "made")
+    told = capsys.readouterr().err
+    assert "[lexical] up to date" in told and "[forms] ->" in told
+    assert found("made", "heart attacks")[0] == "MESH:D2"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["names.txt", "taken"], "taken"),
+        (["names.txt", "made", "--semantic_types", "T999"], "T999"),
+        (["missing.csv", "made"], "missing.csv"),
+        (["names.txt", "no/folder/made"], "no/folder"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_is_written(index, tmp_path, words, named):
+    (tmp_path / "names.txt").write_text(NAMES)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UserError, match=named):
+        index(*words)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_dry_run_writes_nothing(index, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text(NAMES)
+    index("names.txt", "made", "--dry_run", "--cache_dir", tmp_path / "cache")
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"names.txt"}
+    assert "[forms] would be written" in capsys.readouterr().err
