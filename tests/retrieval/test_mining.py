@@ -136,15 +136,15 @@ def test_type_pools_draw_a_type_first(colds):
     assert counts == pytest.approx([1 / 6, 0, 0, 1 / 6, 1 / 4 + 1 / 6, 1 / 4, 0, 0], abs=0.03)
 
 
-def test_random_negatives_reach_every_concept_under_all_its_names(colds):
+def test_random_negatives_reach_every_concept_under_its_name_most_like_the_mention(colds):
     numbers = {"nearest_negatives": 0, "same_type_negatives": 0, "random_negatives": 2}
-    pairs, _ = colds.mine([("age", "C0000007", [])] * 500, **numbers)
+    pairs, _ = colds.mine([("herpes", "C0000007", [])] * 500, **numbers)
     drawn = Counter(pair["cui"] for pair in pairs if not pair["label"])
     assert set(drawn) == set(COLDS) - {"C0000007"}
     # 1,000 draws over seven concepts: 143 each, give or take 11.
     assert max(abs(count - 1000 / 7) for count in drawn.values()) < 66
-    named = Counter(pair["name"] for pair in pairs if pair["cui"] == "C0000004")
-    assert set(named) == {"cold sore", "herpes of the lip"}
+    names = {pair["name"] for pair in pairs if pair["cui"] == "C0000004"}
+    assert names == {"herpes of the lip"}
 
 
 def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(colds):

@@ -70,8 +70,9 @@ class PairMiner:
         They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in
         `negatives.SOURCES`), one for each mention, in their order. In a row the positive comes
         first, then nearest negatives in the order of the list, then same-type, then random ones.
-        Candidates keep the name of the list; a gold concept that is not in its list gets its name
-        most similar to the mention, and other concepts get any of their names.
+        Candidates keep the name of the list. A concept that is not in the list gets its name most
+        similar to the mention, as in the lists: otherwise, that negatives look unlike the mention
+        could be learned from how they are drawn.
 
         Args:
             lists: the training lists of a run.
@@ -87,7 +88,7 @@ class PairMiner:
         pairs, filtered = self._choose(mined, rng)
         is_typeless = rng.random(len(mined)) < TYPELESS_SHARE
         types = replace(mined.types, codes=np.where(is_typeless, -1, mined.types.codes))
-        write_list_rows(self._batches(replace(mined, types=types), pairs, rng), path)
+        write_list_rows(self._batches(replace(mined, types=types), pairs), path)
         is_pair = pairs.rows >= 0
         counts = np.bincount(pairs.sources[is_pair], minlength=len(SOURCES)).tolist()
         return {
@@ -114,21 +115,17 @@ class PairMiner:
         filters = ConceptFilters(shared, self.relations, self.settings.negative_filters)
         return choose_pairs(concept_lists, self.concepts, filters, self.settings, rng)
 
-    def _batches(
-        self, lists: AnnotatedLists, pairs: ChosenPairs, rng: np.random.Generator
-    ) -> Iterator[pa.Table]:
+    def _batches(self, lists: AnnotatedLists, pairs: ChosenPairs) -> Iterator[pa.Table]:
         with progress(total=len(lists), desc="mining", unit=" mentions") as bar:
             for start in range(0, max(len(lists), 1), MENTIONS_AT_ONCE):
                 part = slice(start, start + MENTIONS_AT_ONCE)
                 batch = ChosenPairs(pairs.rows[part], pairs.candidates[part], pairs.sources[part])
-                yield self._rows(lists, start, batch, rng)
+                yield self._rows(lists, start, batch)
                 bar.update(len(batch.rows))
 
-    def _rows(
-        self, lists: AnnotatedLists, first: int, pairs: ChosenPairs, rng: np.random.Generator
-    ) -> pa.Table:
+    def _rows(self, lists: AnnotatedLists, first: int, pairs: ChosenPairs) -> pa.Table:
         """Training rows of the pairs of the mentions from `first` on."""
-        names = self._names(lists, first, pairs, rng)
+        names = self._names(lists, first, pairs)
         mentions = lists.take(np.arange(first, first + len(pairs.rows)))
         mined = _as_lists(mentions, pairs, names, self.concepts)
         is_pair = pairs.rows >= 0
@@ -149,9 +146,7 @@ class PairMiner:
             rows = rows.append_column(name, column)
         return rows
 
-    def _names(
-        self, lists: AnnotatedLists, first: int, pairs: ChosenPairs, rng: np.random.Generator
-    ) -> RepeatedTexts:
+    def _names(self, lists: AnnotatedLists, first: int, pairs: ChosenPairs) -> RepeatedTexts:
         """The name of each pair of the mentions from `first` on."""
         owner, column = np.nonzero(pairs.rows >= 0)
         rows = pairs.rows[owner, column]
@@ -159,11 +154,7 @@ class PairMiner:
         names = np.empty(len(rows), object)
         listed = np.flatnonzero(candidates >= 0)
         names[listed] = lists.names[candidates[listed]].to_list()
-        # Of each concept that is not from a list, any name.
-        unlisted = np.flatnonzero(candidates < 0)
-        numbers = rng.integers(self.concepts.name_counts[rows[unlisted]])
-        names[unlisted] = self.concepts.names_at(rows[unlisted], numbers).to_pylist()
-        for pair in unlisted[column[unlisted] == 0].tolist():
+        for pair in np.flatnonzero(candidates < 0).tolist():
             likeness = partial(_likeness, lists.mentions[first + owner[pair]])
             names[pair] = max(self.concepts.names(int(rows[pair])), key=likeness)
         return encoded_texts(names.tolist())
