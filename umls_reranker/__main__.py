@@ -29,7 +29,7 @@ GROUPS = {
     ),
     "Find concepts in a dictionary of yours": ("index",),
     "Use and share a model": ("demo", "rerank", "serve", "export", "export_index", "publish"),
-    "Monitor it and review its answers": ("monitor", "select_for_review"),
+    "Monitor it and review its answers": ("monitor", "select_for_review", "compare_answers"),
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
 QUICKSTART = "quickstart"  # the recipe of this name, not a script

@@ -191,7 +191,7 @@ class JsonLines(LinesFormat):
     help = "JSON Lines: the row of each mention, with its ranked candidates"
 
     def content(self, rows: RankedRows) -> list[bytes]:
-        added = [
+        added: list[dict[str, Any]] = [
             {ERROR: error} if error else {RANKED: items}
             for items, error in zip(rows.ranked.to_pylist(), rows.errors, strict=True)
         ]
