@@ -51,6 +51,14 @@ def make_parser() -> CommandParser:
         default="",
         help="bi-encoder whose vectors find names too: Hub id or local folder (default: none)",
     )
+    parser.add_argument(
+        "--codes",
+        nargs="+",
+        default=[],
+        metavar="SAB",
+        help="vocabularies of a release whose codes are kept, for link --codes, such as "
+        "SNOMEDCT_US ICD10CM RXNORM MSH (default: those and others that are there)",
+    )
     add_options(parser, "Keys of recipes", pick(KEYS, OPTIONS).values())
     return parser
 

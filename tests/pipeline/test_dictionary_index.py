@@ -14,6 +14,8 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import indexes
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.retriever import load_retriever
+from umls_reranker.vocab.code_systems import Code
+from umls_reranker.vocab.codes import ConceptCodes
 from umls_reranker.vocab.concepts import ConceptTable
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "index.py"
@@ -82,6 +84,20 @@ def test_names_ontologies_and_mrconso_alone_are_read(index, tmp_path):
     assert found("of_terms", "renal failures")[0] == "C9000009"
     index("META/MRCONSO.RRF", "of_meta")
     assert found("of_meta", "Renal failures") == ("C9000009", "renal failure")
+
+
+def test_codes_are_kept_beside_an_index_whose_key_they_do_not_change(index, tmp_path):
+    write_rrf(tmp_path / "META")
+    index("META", "with_codes", "--codes", "MINI")
+    index("META", "without")
+    with_codes = IndexSettings.load(tmp_path / "with_codes")
+    assert with_codes.made_of["codes"] == {"MINI": 40}
+    assert with_codes.index_key == IndexSettings.load(tmp_path / "without").index_key
+    codes = ConceptCodes.load(tmp_path / "with_codes", ["MINI"])
+    assert codes.of("C9000009") == (Code("MINI", "C9000009"),)
+    write_obo(tmp_path / "toy.obo")
+    index("toy.obo", "of_terms")
+    assert IndexSettings.load(tmp_path / "of_terms").made_of["codes"] == {"XO": 40, "UMLS": 40}
 
 
 def test_an_interrupted_command_goes_on_with_what_is_finished(index, tmp_path, monkeypatch, capsys):

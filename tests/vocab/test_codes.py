@@ -1,9 +1,11 @@
+import shutil
+
 import pyarrow as pa
 import pytest
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.code_systems import Code, code_of
-from umls_reranker.vocab.codes import ConceptCodes, make_codes
+from umls_reranker.vocab.codes import CODES_FOLDER, ConceptCodes, write_codes
 from umls_reranker.vocab.concepts import Concept, concept_table, write_concepts
 from umls_reranker.vocab.ontology import read_obo_concepts
 from umls_reranker.vocab.types import TypeHierarchy
@@ -15,10 +17,18 @@ def atom(cui, sab, code, tty="SY", ts="S", suppress="N"):
     return f"{cui}|ENG|{ts}|L1|PF|S1|N|A1||||{sab}|{tty}|{code}|a name|0|{suppress}||\n"
 
 
+def write(path, concepts, files, sources=()):
+    """Write concepts and their codes into the folders of an index."""
+    for name in ("concepts", CODES_FOLDER):
+        (path / name).mkdir()
+    write_concepts(concepts, TypeHierarchy.built_in(), path / "concepts")
+    return write_codes(path / CODES_FOLDER, concepts["cui"].combine_chunks(), files, sources)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A concept folder with the codes of two of its three concepts."""
-    path = tmp_path_factory.mktemp("concepts")
+    """An index with the codes of two of its three concepts, and its release."""
+    path = tmp_path_factory.mktemp("index")
     lines = [
         atom("C0000002", "MSH", "D000002"),
         atom("C0000001", "SNOMEDCT_US", "111", "SY"),
@@ -33,9 +43,8 @@ def folder(tmp_path_factory):
     ]
     (path / "MRCONSO.RRF").write_text("".join(lines))
     concepts = concept_table(Concept(cui, "a name") for cui in CUIS.to_pylist())
-    write_concepts(concepts, TypeHierarchy.built_in(), path)
-    sources = ["SNOMEDCT_US", "MSH", "HPO"]
-    counts = make_codes(path, {"MRCONSO": [path / "MRCONSO.RRF"]}, sources)
+    files = {"MRCONSO": [path / "MRCONSO.RRF"]}
+    counts = write(path, concepts, files, ["SNOMEDCT_US", "MSH", "HPO"])
     assert counts == {"SNOMEDCT_US": 3, "MSH": 1, "HPO": 1}
     return path
 
@@ -60,10 +69,9 @@ def test_codes_that_a_folder_lacks_are_named(folder, tmp_path):
     with pytest.raises(UserError, match="RXNORM"):
         ConceptCodes.load(folder, ["MSH", "RXNORM"])
     with pytest.raises(UserError, match="RXNORM"):
-        make_codes(folder, {"MRCONSO": [folder / "MRCONSO.RRF"]}, ["MSH", "RXNORM"])
-    concepts = concept_table([Concept("C0000001", "a name")])
-    write_concepts(concepts, TypeHierarchy.built_in(), tmp_path)
-    with pytest.raises(UserError, match=tmp_path.parent.name):
+        write_codes(folder, CUIS, {"MRCONSO": [folder / "MRCONSO.RRF"]}, ["MSH", "RXNORM"])
+    shutil.copytree(folder / "concepts", tmp_path / "concepts")
+    with pytest.raises(UserError, match=tmp_path.name):
         ConceptCodes.load(tmp_path, ["MSH"])
 
 
@@ -104,8 +112,8 @@ def test_a_term_with_several_cuis_says_which_was_taken_and_the_others(tmp_path):
     path.write_text("\n".join(lines) + "\n")
     ontology = read_obo_concepts([path])
     assert ontology.report["several_cuis"] == 1
-    write_concepts(concept_table(ontology.concepts), ontology.hierarchy, tmp_path)
-    assert make_codes(tmp_path, {"obo": [path]}) == {"HPO": 2, "UMLS": 3}
+    counts = write(tmp_path, concept_table(ontology.concepts), {"obo": [path]})
+    assert counts == {"HPO": 2, "UMLS": 3}
     codes = ConceptCodes.load(tmp_path, ["HPO", "UMLS"]).of("C0000001")
     assert [code.code for code in codes] == [
         "HP:0000001",

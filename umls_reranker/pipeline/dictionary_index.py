@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ..core.errors import UserError
 from ..core.files import portable_locator, require_writable
 from ..corpora.arguments import ConceptArguments
 from ..retrieval.deployment import IndexSettings, export_index
+from ..vocab.codes import CODES_FOLDER, write_codes
+from ..vocab.concepts import ConceptTable
 from ..vocab.types import TypeHierarchy
 from .command import would_make
 from .recipe import KEYS, Recipe, keys_of, pick
@@ -55,7 +57,8 @@ def index_dictionary(options: Mapping[str, Any]) -> None:
         require_encoder(recipe)
     work = RunFolder(output.with_name(f".{output.name}.stages"))
     hashes = fingerprints(files, cache, printed=True)
-    stages = planned_stages(recipe, work.path, hashes, table=stage_table_of(recipe))
+    table = stage_table_of(recipe, options["codes"])
+    stages = planned_stages(recipe, work.path, hashes, table=table)
     due = [stage for stage in stages.values() if should_run(stage, recipe.run)]
     if recipe.run.dry_run:
         would_make("index folder", output)
@@ -65,12 +68,19 @@ def index_dictionary(options: Mapping[str, Any]) -> None:
     if is_main and stages["concepts"] in due:
         with work.locked():
             make_dictionary(recipe, stages["concepts"], files)
+    if is_main and CODES_FOLDER in stages and stages[CODES_FOLDER] in due:
+        with work.locked():
+            make_codes(work, stages[CODES_FOLDER], files, options["codes"])
     from .indexes import make_indexes
 
-    make_indexes(recipe, work, [stage for stage in due if stage.name != "concepts"])
+    make_indexes(
+        recipe, work, [stage for stage in due if stage.name not in ("concepts", CODES_FOLDER)]
+    )
     if is_main:
         settings = IndexSettings.load(work.path)
         settings.made_of = origin(recipe, options["dictionary"], hashes, work)
+        if CODES_FOLDER in stages:
+            settings.folders[CODES_FOLDER] = work.key_of(CODES_FOLDER, "index")
         settings.save(work.path)
         export_index(work.path, output)
         shutil.rmtree(work.path)
@@ -82,6 +92,14 @@ def make_dictionary(recipe: Recipe, stage: Stage, files: Files) -> None:
     from .data import make_concepts
 
     make_concepts(stage, read_concepts(recipe.concepts, files))
+
+
+def make_codes(work: RunFolder, stage: Stage, files: Files, sources: Sequence[str]) -> None:
+    """Write the codes that the concepts have in other vocabularies."""
+    cuis = ConceptTable.load(work.path / "concepts").cuis
+    with stage.writing() as (folder, summary):
+        summary |= write_codes(folder, cuis, files, sources)
+    print("codes: " + ", ".join(f"{source} {count:,}" for source, count in summary.items()))
 
 
 def require_new(output: Path) -> None:
@@ -124,9 +142,14 @@ def require_encoder(recipe: Recipe) -> None:
     model_config("encoder", index.encoder, index.encoder_revision, lengths)
 
 
-def stage_table_of(recipe: Recipe) -> dict[str, StageInputs]:
-    """The stages of an index without mentions."""
+def stage_table_of(recipe: Recipe, sources: Sequence[str]) -> dict[str, StageInputs]:
+    """The stages of an index without mentions; ids that are no CUIs are codes themselves."""
+    concepts = recipe.concepts
     table = {"concepts": StageInputs("index", tuple(keys_of(ConceptArguments)))}
+    if concepts.concept_source != "names" and not concepts.identifiers:
+        values = {"sources": [*sources]}
+        # No index reads it, so its codes do not change the key of an index.
+        table[CODES_FOLDER] = StageInputs("index", needs=("concepts",), values=values)
     table |= index_stages(recipe)
     del table["lists"]
     return table
@@ -137,12 +160,16 @@ def origin(
 ) -> dict[str, Any]:
     """What an index is made of, for its settings."""
     concepts = recipe.concepts
+    codes = {}
+    if (work.path / CODES_FOLDER).is_dir():
+        codes = read_manifest(work.path / CODES_FOLDER)["summary"]
     filters = ("sources", "languages", "identifiers", "concept_types", "semantic_groups")
     return {
         "dictionary": portable_locator(dictionary),
         "files": dict(hashes),
         "filters": {name: getattr(concepts, name) for name in filters},
         "read": read_manifest(work.path / "concepts")["summary"],
+        "codes": codes,
         "added": [],
     }
 

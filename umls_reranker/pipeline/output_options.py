@@ -48,7 +48,7 @@ def format_settings(
     model: str,
     *,
     dictionary: Path | None = None,
-    concepts: Path | None = None,
+    index: Path | None = None,
 ) -> FormatSettings:
     """What the output's format needs besides the rows.
 
@@ -56,7 +56,7 @@ def format_settings(
         options: options of `add_output_options`.
         model: the model that ranks, as the user named it.
         dictionary: a dictionary that has codes of the concepts.
-        concepts: the concept folder of an index.
+        index: an index or run folder.
 
     Raises:
         UserError: there are no such codes, or a file cannot be read.
@@ -64,8 +64,8 @@ def format_settings(
     codes = ConceptCodes(options.codes or ())
     # Without --codes, all that are known can be mapped.
     if options.codes or options.omop_concepts:
-        if concepts is not None:
-            codes = ConceptCodes.load(concepts, options.codes)
+        if index is not None:
+            codes = ConceptCodes.load(index, options.codes)
         elif dictionary is not None:
             codes = ConceptCodes.read(dictionary, options.codes)
     return FormatSettings(codes, portable_locator(model), options.omop_concepts or ())

@@ -1,4 +1,4 @@
-"""The codes of concepts in other vocabularies, as a concept folder keeps them."""
+"""The codes of concepts in other vocabularies, as an index keeps them beside its concepts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from .names import read_name_lists
 from .ontology import read_obo_codes
 from .rrf import CODE_PREFERENCES, passing, preference_ranks, read_table, release_files
 
+# In an index folder.
+CODES_FOLDER = "codes"
 CODES_FILE = "codes.arrow"
 # Between vocabulary and code.
 SEPARATOR = ":"
@@ -63,14 +65,15 @@ def read_codes(
     return cuis, distinct_lists(rows, atoms["code"], len(cuis), atoms["rank"].to_numpy())
 
 
-def make_codes(
-    folder: Path, files: Mapping[str, Sequence[Path]], sources: Sequence[str] = ()
+def write_codes(
+    folder: Path, cuis: pa.Array, files: Mapping[str, Sequence[Path]], sources: Sequence[str] = ()
 ) -> Counter[str]:
-    """Write the codes of the concepts of a concept folder whose ids are CUIs.
+    """Write the codes of concepts whose ids are CUIs.
 
     Args:
-        folder: the concept folder.
-        files: the files that it was read from, by name: ``MRCONSO`` or ``obo``.
+        folder: folder to write into.
+        cuis: the concepts of the index, in their order.
+        files: the files that they were read from, by name: ``MRCONSO`` or ``obo``.
         sources: vocabularies (SAB) of a release whose codes are kept; by default `USUAL_SOURCES`.
 
     Returns:
@@ -79,7 +82,6 @@ def make_codes(
     Raises:
         UserError: the release has no code of a vocabulary of `sources`.
     """
-    cuis = ConceptTable.load(folder).cuis
     if "obo" in files:
         known = read_obo_codes(files["obo"])
         texts = [list(map(SEPARATOR.join, known.get(cui, ()))) for cui in cuis.to_pylist()]
@@ -90,7 +92,9 @@ def make_codes(
     counted = pc.value_counts(pc.list_element(parts, 0)).to_pylist()
     counts = Counter({item["values"]: item["counts"] for item in counted})
     if missing := [source for source in sources if source not in counts]:
-        raise UserError(f"no concept has a code of {missing[0]}; there are {', '.join(counts)}")
+        raise UserError(
+            f"no concept has a code of {missing[0]}; there are {', '.join(counts) or 'none'}"
+        )
     schema = pa.schema({"codes": CODE_LISTS}, metadata={"sources": " ".join(counts)})
     with arrow_writer(folder / CODES_FILE, schema) as writer:
         writer.write_table(pa.table([lists], schema=schema))
@@ -120,17 +124,17 @@ class ConceptCodes:
 
     @classmethod
     def load(cls, folder: Path, sources: Sequence[str] | None = None) -> ConceptCodes:
-        """Open the codes of a concept folder; by default all that it has.
+        """Open the codes in an index or run folder; by default all that it has.
 
         Raises:
             UserError: it lacks those of a vocabulary.
         """
-        concepts = ConceptTable.load(folder)
-        path = folder / CODES_FILE
+        concepts = ConceptTable.load(folder / "concepts")
+        path = folder / CODES_FOLDER / CODES_FILE
         if not path.is_file():
             if sources and code_of(concepts.cuis[0].as_py()).source == UMLS:
                 raise UserError(
-                    f"{folder.parent} has no codes of its concepts; "
+                    f"{folder} has no codes of its concepts; "
                     "make it again with umls-reranker index --codes"
                 )
             return cls(sources or (), concepts)
@@ -139,7 +143,7 @@ class ConceptCodes:
         for source in sources or ():
             if source not in known:
                 raise UserError(
-                    f"{folder.parent} has no codes of {source}, only of {', '.join(known)}; "
+                    f"{folder} has no codes of {source}, only of {', '.join(known)}; "
                     "make it again with umls-reranker index --codes"
                 )
         return cls(sources or known, concepts, table["codes"].combine_chunks())
