@@ -7,6 +7,8 @@ import pytest
 from format_fixtures import ROWS, top, write
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.serving.formats.omop_vocabulary import OmopVocabulary
+from umls_reranker.serving.formats.usagi_sheet import usagi_mentions
 from umls_reranker.serving.output_formats import format_of
 from umls_reranker.serving.outputs import FormatSettings
 
@@ -94,3 +96,34 @@ def test_rows_and_tables_have_the_codes_asked_for(tmp_path, settings):
         "MSH": ["D000001"],
         "HPO": [],
     }
+
+
+SHEET = """\
+sourceCode,sourceName,sourceAutoAssignedConceptIds,ADD_INFO:cui,mappingStatus,conceptId
+a,kept,12,C0000003,APPROVED,12
+b,changed,14,C0000003,APPROVED,12
+c,by what maps,,,APPROVED,14
+d,several,,,APPROVED,12
+d,several,,,APPROVED,99
+e,nothing,,,APPROVED,0
+f,open,12,C0000003,UNCHECKED,12
+"""
+
+
+def test_a_usagi_sheet_gives_mentions_with_the_concepts_that_were_approved(tmp_path, settings):
+    (tmp_path / "sheet.csv").write_text(SHEET)
+    vocabulary = OmopVocabulary(*settings.omop_concepts)
+    mentions = list(usagi_mentions(tmp_path / "sheet.csv", settings.codes, vocabulary))
+    assert [(mention["mention_id"], mention.get("cui")) for mention in mentions] == [
+        ("a", "C0000003"),
+        ("b", ["C0000001"]),
+        ("c", ["C0000001"]),
+        ("d", [["C0000001"], ["OMOP:99"]]),
+        ("e", "CUI-less"),
+        ("f", None),
+    ]
+    assert mentions[1]["mention"] == "changed"
+    with pytest.raises(UserError, match="--omop_concepts"):
+        list(usagi_mentions(tmp_path / "sheet.csv", settings.codes, None))
+    with pytest.raises(UserError, match="conceptId"):
+        list(usagi_mentions(settings.omop_concepts[0], settings.codes, vocabulary))

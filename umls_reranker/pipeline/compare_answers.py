@@ -61,8 +61,8 @@ def ended_certificates(models: Sequence[str], index: Path) -> Iterator[str]:
     for name in models:
         folder = download(name, files=(MANIFEST, *CALIBRATED))
         verify_files(folder, CALIBRATED)
-        states = [read_json(folder / file) for file in (CALIBRATOR, THRESHOLDS)]
-        calibration = Calibration.load(*states, folder)
+        thresholds = read_json(folder / THRESHOLDS)
+        calibration = Calibration.load(read_json(folder / CALIBRATOR), thresholds, folder)
         yield certificates_line(name, calibration, index, key)
 
 

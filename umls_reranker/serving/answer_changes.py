@@ -82,7 +82,9 @@ def answer_changes(
                 f"{position}: the other file does not have the same mention here; "
                 "give the answers of both dictionaries for the same input"
             )
-        tops = [next(iter(row.get(RANKED) or ()), {}) for row in (former, new)]
+        tops: list[Mapping[str, Any]] = [
+            next(iter(row.get(RANKED) or ()), {}) for row in (former, new)
+        ]
         cuis = [top.get("cui") for top in tops]
         accepted = [top.get("accepted") for top in tops]
         if cuis[0] != cuis[1]:

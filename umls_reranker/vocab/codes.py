@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +172,24 @@ class ConceptCodes:
             codes.sort(key=lambda code: self.sources.index(code.source))
             self._known[concept_id] = tuple(dict.fromkeys(codes)) or (own,)
         return self._known[concept_id]
+
+    def concepts_with(self, codes: Collection[Code]) -> dict[Code, list[str]]:
+        """Code -> the ids of the concepts that have it or are it; without codes that none has."""
+        concepts: dict[Code, list[str]] = {}
+        wanted = {SEPARATOR.join(code): code for code in codes}
+        if self._concepts is not None and self._lists is not None:
+            texts = pc.list_flatten(self._lists)
+            is_wanted = pc.is_in(texts, pa.array(wanted, pa.string()))
+            rows = pc.list_parent_indices(self._lists).filter(is_wanted)
+            cuis = self._concepts.cuis.take(rows).to_pylist()
+            for cui, text in zip(cuis, texts.filter(is_wanted).to_pylist(), strict=True):
+                concepts.setdefault(wanted[text], []).append(cui)
+        elif self._concepts is not None:
+            for code in codes:
+                rows = self._concepts.rows([code.code, code.curie, SEPARATOR.join(code)])
+                if rows.max() >= 0:
+                    concepts[code] = [self._concepts.cuis[rows.max()].as_py()]
+        return concepts
 
     def _stored(self, concept_id: str) -> list[Code]:
         rows = np.array([-1]) if self._concepts is None else self._concepts.rows([concept_id])

@@ -18,18 +18,25 @@ from ...core.errors import UserError
 from ...core.progress import progress
 from ...core.text_files import open_binary, start_of
 from ...vocab.code_systems import SYSTEMS, Code, system_of
+from ...vocab.rrf import passing
 
 SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}
 
 
 class OmopConcept(NamedTuple):
-    """A standard concept."""
+    """A concept, whose ``standard_concept`` is "S" if others are mapped to it."""
 
     concept_id: int
     concept_name: str
     domain_id: str
     vocabulary_id: str
     concept_code: str
+    standard_concept: str = "S"
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether others are mapped to it."""
+        return self.standard_concept == "S"
 
     @property
     def code(self) -> Code:
@@ -67,31 +74,45 @@ class OmopVocabulary:
                 number: wanted[key]
                 for number, key in zip(ids, keys.filter(is_wanted).to_pylist(), strict=True)
             }
-        pairs: list[tuple[str, str]] = []
-        columns = ["concept_id_1", "concept_id_2", "relationship_id", "invalid_reason"]
-        for block in _read(self._relationships, columns):
-            maps = pc.and_(
-                pc.equal(block["relationship_id"], "Maps to"), pc.equal(block["invalid_reason"], "")
-            )
-            block = block.filter(maps)
-            block = block.filter(pc.is_in(block["concept_id_1"], pa.array(code_of_id, pa.string())))
-            pairs += zip(
-                block["concept_id_1"].to_pylist(), block["concept_id_2"].to_pylist(), strict=True
-            )
-        standard = self.standard_concepts({target for _, target in pairs})
+        pairs = self._pairs("concept_id_1", code_of_id)
+        standard = self._concepts_of({target for _, target in pairs})
         targets: dict[Code, list[OmopConcept]] = {}
         for source, target in pairs:
-            if target in standard:
+            if target in standard and standard[target].is_standard:
                 targets.setdefault(code_of_id[source], []).append(standard[target])
         return targets
 
-    def standard_concepts(self, ids: Collection[str]) -> dict[str, OmopConcept]:
-        """The standard concepts among some ids; errors are those of `targets`."""
+    def sources(self, targets: Iterable[str]) -> dict[str, list[Code]]:
+        """Target -> its own code, and then the codes that map to it; errors are those of `targets`.
+
+        It lacks what is no concept.
+        """
+        ids = {*targets}
+        pairs = self._pairs("concept_id_2", ids)
+        concepts = self._concepts_of(ids.union(source for source, _ in pairs))
+        codes = {target: [concepts[target].code] for target in ids if target in concepts}
+        for source, target in pairs:
+            if source in concepts and target in codes:
+                codes[target].append(concepts[source].code)
+        return codes
+
+    def _pairs(self, column: str, ids: Collection[str]) -> list[tuple[str, str]]:
+        """Ids of concepts and of those that they map to, with one of `ids` in a column."""
+        pairs: list[tuple[str, str]] = []
+        columns = ["concept_id_1", "concept_id_2", "relationship_id", "invalid_reason"]
+        for block in _read(self._relationships, columns):
+            block = passing(passing(block, "relationship_id", ["Maps to"]), "invalid_reason", [""])
+            block = block.filter(pc.is_in(block[column], pa.array([*ids], pa.string())))
+            pairs += zip(
+                block["concept_id_1"].to_pylist(), block["concept_id_2"].to_pylist(), strict=True
+            )
+        return pairs
+
+    def _concepts_of(self, ids: Collection[str]) -> dict[str, OmopConcept]:
         concepts: dict[str, OmopConcept] = {}
-        for block in _read(self._concepts, [*OmopConcept._fields, "standard_concept"]):
-            block = block.filter(pc.equal(block["standard_concept"], "S"))
+        for block in _read(self._concepts, OmopConcept._fields):
             block = block.filter(pc.is_in(block["concept_id"], pa.array([*ids], pa.string())))
-            for row in block.select(OmopConcept._fields).to_pylist():
+            for row in block.to_pylist():
                 key = row["concept_id"]
                 concepts[key] = OmopConcept(**row | {"concept_id": int(key)})
         return concepts
