@@ -17,8 +17,8 @@ cannot be ranked gets "error", and the exit code is 1. The output appears only w
 
 from pathlib import Path
 
-from umls_reranker.pipeline.command import DICTIONARY_HELP, CommandParser, number_in
-from umls_reranker.pipeline.output_options import add_output_options
+from umls_reranker.pipeline.command import DICTIONARY_HELP, CommandParser
+from umls_reranker.pipeline.output_options import add_output_options, add_ranking_options
 
 
 def make_parser() -> CommandParser:
@@ -32,38 +32,14 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "output", type=Path, help="file to write; its extension sets the format, or --format"
     )
-    parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument(
-        "--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if available)"
-    )
-    parser.add_argument(
-        "--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)"
-    )
-    parser.add_argument(
-        "--backend", help="torch, or onnx as written by umls-reranker export (default: torch)"
-    )
-    parser.add_argument(
-        "--token_budget",
-        type=number_in(int, 1),
-        help="tokens per forward pass (default: 1024, on a GPU 65536)",
-    )
-    parser.add_argument(
-        "--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)"
-    )
+    add_ranking_options(parser)
     parser.add_argument(
         "--exhaustive",
         action="store_true",
         help="also score pruned candidates (else logit is null)",
     )
-    parser.add_argument(
-        "--batch_mentions",
-        type=number_in(int, 1),
-        default=1024,
-        help="mentions ranked together (default: 1024)",
-    )
     parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
     add_output_options(parser, "--dictionary, or ids that are codes")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
 

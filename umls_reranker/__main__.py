@@ -27,7 +27,7 @@ GROUPS = {
         "validate",
         "summarize",
     ),
-    "Find concepts in a dictionary of yours": ("index",),
+    "From mentions to concepts": ("index", "link", "candidates"),
     "Use and share a model": ("demo", "rerank", "serve", "export", "export_index", "publish"),
     "Monitor it and review its answers": ("monitor", "select_for_review", "compare_answers"),
 }

@@ -113,7 +113,10 @@ class Faults:
     Attributes:
         reasons: their number by reason.
         first: the first of them, with file and place.
+        requires_ids: whether an annotation without the field of its concept is malformed.
     """
+
+    requires_ids = True
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Formats of corpora: PubTator, BioC and BigBIO; the first that fits the content reads a file."""
+"""Formats of corpora: PubTator, BRAT, BioC and BigBIO, told apart by the content of a file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class PubTator(CorpusReader):
                 faults.add(where, problem)
                 continue
             lines = ((where, line) for where, line in block[2:] if not RELATION.fullmatch(line))
-            annotations = faults.parsed(lines, partial(_parse_annotation, doc_id))
+            parse = partial(_parse_annotation, doc_id, faults.requires_ids)
+            annotations = faults.parsed(lines, parse)
             yield Document(block[0][0], doc_id, f"{title} {abstract}", annotations)
 
 
@@ -83,9 +84,11 @@ def _parse_text(line: bytes, kind: str, noun: str) -> tuple[str, str]:
     raise Malformed(f"expected the line PMID|{kind}|{noun}", f", found {excerpt(text)}")
 
 
-def _parse_annotation(document: str, line: bytes) -> Annotation:
+def _parse_annotation(document: str, requires_id: bool, line: bytes) -> Annotation:
     row = decode(line)
     fields = row.split("\t")
+    if len(fields) == 5 and not requires_id:
+        fields.append("")
     # A seventh field repeats the texts of a composite's parts.
     if len(fields) not in (6, 7):
         if TEXT_LINE.fullmatch(row):
@@ -104,6 +107,55 @@ def _parse_annotation(document: str, line: bytes) -> Annotation:
         raise Malformed("empty semantic type", f": {excerpt(types_field)}")
     return Annotation(
         ((int(start), int(end)),), text, parts_of(identifier), annotated_types(types_field)
+    )
+
+
+# T1<tab>Disease 0 6;11 17<tab>text, and N1<tab>Reference T1 UMLS:C0009443<tab>name.
+SPAN_LINE = re.compile(r"(T\d+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
+CONCEPT_LINE = re.compile(r"N\d+\t\S+ (T\d+) (\S+)")
+
+
+class Brat(CorpusReader):
+    """Standoff annotations beside their text; notes, attributes and relations are not read."""
+
+    name = "BRAT"
+    layout = "files .ann with lines `T1<tab>TYPE START END<tab>TEXT`, each beside its text, a .txt"
+
+    def recognizes(self, start: bytes) -> bool:
+        lines = start.decode("utf-8", errors="replace").splitlines()
+        return any(map(SPAN_LINE.match, lines[:100]))
+
+    def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
+        with open_binary(path.with_suffix(".txt")) as stream:
+            content = stream.read()
+        lines = [(f"{path}:{number}", line) for number, line in read_lines(path)]
+        try:
+            text = decode(content)
+            rows = [(where, decode(line)) for where, line in lines]
+        except Malformed as problem:
+            faults.add(str(path), problem)
+            return
+        ids: dict[str, list[str]] = {}
+        for match in filter(None, (CONCEPT_LINE.match(row) for _, row in rows)):
+            ids.setdefault(match[1], []).append(match[2])
+        spans = ((where, row) for where, row in rows if row.startswith("T"))
+        yield Document(
+            str(path), path.stem, text, faults.parsed(spans, partial(_brat_annotation, ids))
+        )
+
+
+def _brat_annotation(ids: Mapping[str, Sequence[str]], row: str) -> Annotation:
+    match = SPAN_LINE.fullmatch(row)
+    if match is None:
+        raise Malformed(
+            "expected the line T1<tab>TYPE START END<tab>TEXT", f", found {excerpt(row)}"
+        )
+    spans = [piece.split() for piece in match[3].split(";")]
+    return Annotation(
+        tuple((int(start), int(end)) for start, end in spans),
+        match[4],
+        parts_of("|".join(ids.get(match[1], ()))),
+        annotated_types(match[2]),
     )
 
 
@@ -284,7 +336,7 @@ def _identifiers(value: Any) -> str:
     )
 
 
-CORPUS_READERS: list[CorpusReader] = [PubTator(), BioC(), BigBio()]
+CORPUS_READERS: list[CorpusReader] = [PubTator(), Brat(), BioC(), BigBio()]
 
 
 def register(reader: CorpusReader) -> None:

@@ -137,7 +137,8 @@ def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
         UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui;
             names it.
     """
-    positions, content = rows
+    positions = rows.positions
+    content = rows.content
     try:
         lists = CandidateLists.from_rows(hierarchy, content, scores=None)
     except InvalidRow as fault:

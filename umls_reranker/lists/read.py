@@ -47,6 +47,7 @@ MENTION_CELLS = {
     "split": "split",
     "is_random_sample": "is_random_sample",
     "gold_cui": "cui",
+    "index_key": "index_key",
 }
 TRUE = ("1", "1.0", "true", "yes")
 # The gold concept of a mention of CSV, none of whose candidates is marked as gold.
@@ -64,10 +65,18 @@ class RowPosition(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Successive rows of a file: mappings, or in Parquet and Arrow a table."""
+    """Successive rows of a file: mappings, or in Parquet and Arrow a table.
 
-    positions: Sequence[RowPosition]
+    Attributes:
+        positions: `RowPosition` of each, or of annotated text its place as a text.
+        content: the rows.
+        documents: the text of each row's document, if mentions to link were read (None without
+            one); the rows may lack it.
+    """
+
+    positions: Sequence[Any]
     content: list[dict[str, Any]] | pa.Table
+    documents: Sequence[str | None] = ()
 
     @classmethod
     def of_mappings(cls, rows: Iterable[Mapping[str, Any]]) -> Rows:
@@ -99,8 +108,16 @@ def mention_files(path: Path) -> list[Path]:
     return files
 
 
-def read_rows(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
+def read_rows(
+    path: Path, batch_rows: int = BATCH_ROWS, *, has_candidates: bool = True
+) -> Iterator[Rows]:
     """Yield rows of `mention_files` in batches; a line that is not JSON has the key ``error``.
+
+    Args:
+        path: a file, a folder, or `STDIN`.
+        batch_rows: number of rows of a batch, at most.
+        has_candidates: whether a row of CSV or TSV is a candidate; otherwise it is a mention, and
+            its cells are texts, as they are.
 
     Raises:
         UserError: a file cannot be read; names it, and of CSV the line.
@@ -113,7 +130,10 @@ def read_rows(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
                     yield Rows([RowPosition(file, start + row) for row in range(len(table))], table)
                     start += len(table)
                 continue
-            numbered = _candidate_rows(file) if file.suffix in DELIMITERS else _json_rows(file)
+            if file.suffix not in DELIMITERS:
+                numbered = _json_rows(file)
+            else:
+                numbered = _candidate_rows(file) if has_candidates else _mention_rows(file)
             while batch := list(itertools.islice(numbered, batch_rows)):
                 yield Rows(
                     [RowPosition(file, number) for number, _ in batch], [row for _, row in batch]
@@ -195,6 +215,11 @@ def _decoded(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
 
 
+def _mention_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with _opened_table(path, ("mention", "entity", "document", "text")) as reader:
+        yield from _rows_of_cells(path, reader)
+
+
 def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     hashes = array("Q")
     for lines in _lines_of_mentions(path):
@@ -229,17 +254,36 @@ def _refuse_repeated_mentions(path: Path, hashes: Sequence[int]) -> None:
 
 def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:
     """The lines of each mention, with their numbers."""
+    required = (("mention_id",), ("mention", "entity"), ("cui", "id", "name"))
+    with _opened_table(path, *required) as reader:
+        for _, group in itertools.groupby(_cells(path, reader), _mention_key):
+            yield list(group)
+
+
+@contextmanager
+def _opened_table(path: Path, *required: Sequence[str]) -> Iterator[csv.DictReader]:
+    """A reader of CSV or TSV with one of each of several alternative columns."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
         columns = reader.fieldnames or ()
-        for names in (("mention_id",), ("mention", "entity"), ("cui", "id", "name")):
+        for names in required:
             if not {*names} & {*columns}:
                 raise UserError(
                     f"{path}: the first line names no column {' or '.join(names)}"
                     f"{_columns_found(columns, DELIMITERS[path.suffix])}"
                 )
-        for _, group in itertools.groupby(_cells(path, reader), _mention_key):
-            yield list(group)
+        yield reader
+
+
+def _rows_of_cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The line of each row, and its cells."""
+    for row in reader:
+        if None in row or None in row.values():
+            raise UserError(
+                f"{path}:{reader.line_num}: the row has not as many fields as the "
+                "first line has columns"
+            )
+        yield reader.line_num, row
 
 
 def _columns_found(columns: Sequence[str], delimiter: str) -> str:
@@ -258,16 +302,11 @@ def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, s
 
 def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line of each row, and the values of its cells that are not blank."""
-    for row in reader:
-        if None in row or None in row.values():
-            raise UserError(
-                f"{path}:{reader.line_num}: the row has not as many fields as the "
-                "first line has columns"
-            )
+    for number, row in _rows_of_cells(path, reader):
         keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
         filled = {column: cell for column, cell in row.items() if cell.strip()}
         cells = {keys.get(column, column): _value(column, cell) for column, cell in filled.items()}
-        yield reader.line_num, cells
+        yield number, cells
 
 
 def _value(column: str, cell: str) -> Any:

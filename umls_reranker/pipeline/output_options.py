@@ -10,11 +10,41 @@ from ..core.files import portable_locator
 from ..serving.output_formats import OUTPUT_FORMATS
 from ..serving.outputs import FormatSettings
 from ..vocab.codes import ConceptCodes
+from .command import number_in
 
 CODES_HELP = (
     "vocabularies (SAB), such as SNOMEDCT_US ICD10CM RXNORM MSH: adds the codes of each answer's "
     "concept, those of preferred atoms first"
 )
+
+
+def add_ranking_options(parser: argparse.ArgumentParser) -> None:
+    """Add to a command how a model is loaded and ranks."""
+    parser.add_argument("--revision", help="tag, branch or commit of the model on the Hub")
+    parser.add_argument(
+        "--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if available)"
+    )
+    parser.add_argument(
+        "--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)"
+    )
+    parser.add_argument(
+        "--backend", help="torch, or onnx as written by umls-reranker export (default: torch)"
+    )
+    parser.add_argument(
+        "--token_budget",
+        type=number_in(int, 1),
+        help="tokens per forward pass (default: 1024, on a GPU 65536)",
+    )
+    parser.add_argument(
+        "--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)"
+    )
+    parser.add_argument(
+        "--batch_mentions",
+        type=number_in(int, 1),
+        default=1024,
+        help="mentions ranked together (default: 1024)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
 def add_output_options(parser: argparse.ArgumentParser, codes_from: str) -> None:

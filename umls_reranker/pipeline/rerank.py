@@ -10,7 +10,7 @@ from ..calibration.string_counts import StringCounts
 from ..calibration.thresholds import TIERS
 from ..core.arrays import started_processes
 from ..hub.download import BUILT_IN
-from ..serving.bulk import BulkJob, OneProcess
+from ..serving.bulk import BulkJob, FileJob, OneProcess
 from ..serving.reranker import UMLSReranker
 from .output_options import format_settings, said_of_output
 from .recipe import load_served
@@ -34,12 +34,7 @@ def rerank_file(options: argparse.Namespace) -> int:
         format_name=options.format,
         format_settings=format_settings(options, settings["model"], dictionary=options.dictionary),
     )
-    processes: Any = OneProcess()
-    if started_processes() > 1:
-        from ..core.devices import sharing_processes
-
-        processes = sharing_processes(settings["device"])
-        settings["device"] = str(processes.device)
+    processes = shared_processes(settings)
     model = settings.pop("model")
     reranker = UMLSReranker.from_pretrained(model, exhaustive=options.exhaustive, **settings)
     counts = job.run(reranker, processes)
@@ -47,25 +42,7 @@ def rerank_file(options: argparse.Namespace) -> int:
     # the output tells.
     if not processes.is_main_process:
         return 0
-    print(
-        f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, "
-        f"written to {options.output}"
-    )
-    if not counts["ranked"] + counts["error"]:
-        print(f"{options.input} holds no mentions")
-    if job.format.counts:
-        print(said_of_output(job.format.counts))
-    if job.first_error:
-        print(f"the first error: {job.first_error}")
-    if counts["ranked"]:
-        print(summary_of(counts))
-    if distance := distance_from_calibration(counts, reranker.calibration.counts):
-        print(f"caution: {distance}; scores and tiers hold for text and lists like those")
-    if counts["candidates"] and not counts["known"] and len(reranker.calibration.counts):
-        print(
-            "caution: the model has counted no concept of these candidates; "
-            "are ids missing, or of another kind?"
-        )
+    report(job, counts, reranker.calibration.counts)
     if model == BUILT_IN and counts["ranked"]:
         print(
             "scores and tiers are not calibrated for your lists: umls-reranker calibrate "
@@ -74,11 +51,54 @@ def rerank_file(options: argparse.Namespace) -> int:
     return int(counts["error"] > 0)
 
 
+def shared_processes(settings: dict[str, Any]) -> Any:
+    """The processes of a launch, or one; sets the device of this process in `settings`."""
+    if started_processes() == 1:
+        return OneProcess()
+    from ..core.devices import sharing_processes
+
+    processes = sharing_processes(settings["device"])
+    settings["device"] = str(processes.device)
+    return processes
+
+
+def report(
+    job: FileJob, counts: Mapping[str, int], strings: StringCounts, *, has_tiers: bool = True
+) -> None:
+    """Print what became of a file.
+
+    Args:
+        job: the finished job.
+        counts: those of `FileJob.run`.
+        strings: the strings that the model has counted.
+        has_tiers: whether tiers were given.
+    """
+    print(
+        f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, "
+        f"written to {job.target}"
+    )
+    if not counts["ranked"] + counts["error"]:
+        print(f"{job.source} holds no mentions")
+    if job.format.counts:
+        print(said_of_output(job.format.counts))
+    if job.first_error:
+        print(f"the first error: {job.first_error}")
+    if counts["ranked"]:
+        print(summary_of(counts, has_tiers))
+    if distance := distance_from_calibration(counts, strings):
+        print(f"caution: {distance}; scores and tiers hold for text and lists like those")
+    if has_tiers and counts["candidates"] and not counts["known"] and len(strings):
+        print(
+            "caution: the model has counted no concept of these candidates; "
+            "are ids missing, or of another kind?"
+        )
+
+
 def distance_from_calibration(counts: Mapping[str, int], strings: StringCounts) -> str:
     """How far mentions and scores are from what calibration saw, or "" if they are not far.
 
     Args:
-        counts: those of `BulkJob.run`.
+        counts: those of `FileJob.run`.
         strings: the strings that the model has counted.
     """
     new = 1 - counts["seen"] / max(1, counts["ranked"])
@@ -92,14 +112,18 @@ def distance_from_calibration(counts: Mapping[str, int], strings: StringCounts) 
     )
 
 
-def summary_of(counts: Mapping[str, int]) -> str:
+def summary_of(counts: Mapping[str, int], has_tiers: bool = True) -> str:
     """Share of each tier and of what is accepted, and accuracy where gold concepts are known."""
     ranked = counts["ranked"]
     in_tier = {tier: counts[tier] for tier in TIERS}
-    if sum(in_tier.values()) < ranked:
-        in_tier["no candidates"] = ranked - sum(in_tier.values())
-    tiers = ", ".join(f"{tier} {count / ranked:.1%}" for tier, count in in_tier.items())
-    summary = f"{tiers}; accepted {counts['accepted'] / ranked:.1%}"
+    without = ranked - sum(in_tier.values())
+    if not has_tiers:
+        in_tier = {}
+    if without or not has_tiers:
+        in_tier["no candidates"] = without
+    summary = ", ".join(f"{tier} {count / ranked:.1%}" for tier, count in in_tier.items())
+    if has_tiers:
+        summary += f"; accepted {counts['accepted'] / ranked:.1%}"
     if counts["gold"]:
         accuracy = counts["correct"] / counts["gold"]
         summary += f"; acc@1 {accuracy:.3f} of {counts['gold']:,} with a gold concept"

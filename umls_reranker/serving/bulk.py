@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +30,8 @@ from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, TABLES, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
-from .output_formats import format_of
-from .outputs import FormatSettings, RankedRows, columns_of
+from .output_formats import OUTPUT_FORMATS, format_of
+from .outputs import FormatSettings, OutputFormat, RankedRows, columns_of
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RankedBatch(NamedTuple):
         first_error: reason and row of the first mention that could not be ranked.
     """
 
-    content: list[bytes] | pa.Table
+    content: Any
     counts: Counter[str]
     first_error: str | None
 
@@ -86,6 +86,7 @@ class FileJob(ABC):
 
     # Shown before the progress bar.
     verb = "reranking"
+    formats: ClassVar[Mapping[str, type[OutputFormat]]] = OUTPUT_FORMATS
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class FileJob(ABC):
         self.target = target
         self.batch_rows = batch_rows
         self.first_error: str | None = None
-        kind = format_of(target, format_name)
+        kind = format_of(target, format_name, self.formats)
         require_another(target, self.files())
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError, warn_caller
 from ..corpora.corpus import find_abbreviations, text_around
-from ..lists.columns import ColumnChecker, require_lists
+from ..lists.candidate_lists import CandidateLists
+from ..lists.columns import ColumnChecker, MentionColumns, require_lists
 from ..vocab.concepts import ConceptTable
 from .reranker import UMLSReranker
-from .rows import RankedCandidate
+from .rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate
 
 if TYPE_CHECKING:
     from ..retrieval.deployment import IndexSettings
@@ -124,11 +128,12 @@ class ConceptLinker:
 
         The index decides how mentions are read and candidates retrieved (its ``index.json``).
         Scores are probabilities only for such lists, so the model must have been calibrated with
-        this index.
+        this index. A model that was calibrated with none, such as ``built-in``, ranks without
+        tiers: ``tier`` and ``accepted`` are None.
 
         Args:
             id_or_path: as for `UMLSReranker.from_pretrained`.
-            index: folder that ``umls-reranker export_index`` wrote, or a run folder.
+            index: folder that ``umls-reranker index`` or ``export_index`` wrote, or a run folder.
             revision: as for `UMLSReranker.from_pretrained`.
             options: other arguments of `UMLSReranker.from_pretrained`; ``device`` also applies to
                 the retriever.
@@ -143,17 +148,12 @@ class ConceptLinker:
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         folder = Path(expanduser(index)).resolve()
-        if not reranker.calibration.index_key or reranker.cross_encoder is None:
-            raise UserError(
-                f"{id_or_path} ranks the candidate lists of the pipeline it was calibrated for, "
-                "which no index provides; use UMLSReranker, without an index"
-            )
         # Imported here, because a model without a cross-encoder is served without torch.
         from ..retrieval.deployment import IndexSettings
         from ..retrieval.retriever import load_retriever
 
         retriever = load_retriever(folder, options.get("device") or "auto")
-        if retriever.index_key != reranker.calibration.index_key:
+        if reranker.calibration.index_key not in ("", retriever.index_key):
             warn_caller(
                 f"{folder} is not the index that this model was calibrated with (another release "
                 "or encoder), so the scores of its retrievers are ignored and a fallback model "
@@ -288,47 +288,85 @@ class ConceptLinker:
         Args:
             queries: what `read` returns.
         """
-        reads_context = self.retriever.reads_context
-        columns = queries if reads_context else (queries.texts,)
+        return self._candidates(queries).to_pylist()
+
+    def lists(
+        self, queries: MentionQueries, types: Sequence[str | Sequence[str] | None]
+    ) -> CandidateLists:
+        """The candidates of n mentions as lists, which `UMLSReranker.decide` takes.
+
+        Args:
+            queries: what `read` returns.
+            types: (n,) semantic types of the mentions, each as for `link`.
+        """
+        columns = MentionColumns(
+            mentions=queries.texts,
+            candidates=self._candidates(queries),
+            types=types,
+            lefts=queries.lefts,
+            rights=queries.rights,
+            index_keys=[self.retriever.index_key] * len(queries.texts),
+        )
+        return CandidateLists.from_columns(
+            self.reranker.thresholds.hierarchy, columns, self.reranker.calibration.scores
+        )
+
+    def _candidates(self, queries: MentionQueries) -> pa.ListArray:
+        """The candidates of n mentions in Arrow."""
+        columns = queries if self.retriever.reads_context else (queries.texts,)
         keys = list(zip(*columns, strict=True))
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        if not numbers:
-            return []
-        distinct = [list(column) for column in zip(*numbers, strict=True)]
-        contexts = (distinct[1], distinct[2]) if reads_context else None
+        distinct, query_of = number_distinct(keys)
+        texts = [key[0] for key in distinct]
+        contexts = None
+        if self.retriever.reads_context:
+            contexts = ([key[1] for key in distinct], [key[2] for key in distinct])
         with self._lock:
-            hits = self.retriever.search(distinct[0], self.candidates_per_mention, contexts)
-        query, position = np.nonzero(hits.rows >= 0)
-        rows, concept_numbers = np.unique(hits.rows[query, position], return_inverse=True)
-        concepts = _rows_of(
-            {
-                "cui": self.concepts.cuis_of(rows).to_pylist(),
-                "preferred_name": self.concepts.column("name", rows).to_pylist(),
-                "definition": map(self.concepts.definition, rows.tolist()),
-                "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
-            }
-        )
-        names = self.retriever.name_array(hits.name_ids[query, position])
-        candidate_columns = {"name": names.to_pylist()}
+            hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
+        hits = hits.take(query_of)
+        is_candidate = hits.rows >= 0
+        rows, concept_of = np.unique(hits.rows[is_candidate], return_inverse=True)
+        about = {
+            "cui": self.concepts.cuis_of(rows),
+            "preferred_name": self.concepts.column("name", rows),
+            "definition": self.concepts.column("definition", rows),
+            "semantic_types": self.concepts.column("semantic_types", rows),
+        }
+        fields = {key: column.take(pa.array(concept_of)) for key, column in about.items()}
+        fields["name"] = self.retriever.name_array(hits.name_ids[is_candidate])
         for name, scores in self.retriever.scores_of(hits).items():
-            candidate_columns[f"{name}_score"] = scores[query, position].tolist()
-        lists: list[list[dict[str, Any]]] = [[] for _ in numbers]
-        candidates = zip(
-            query.tolist(), concept_numbers.tolist(), _rows_of(candidate_columns), strict=True
+            fields[f"{name}_score"] = pa.array(scores[is_candidate])
+        return pa.ListArray.from_arrays(
+            pa.array(list_offsets(is_candidate.sum(axis=1)), pa.int32()),
+            pa.StructArray.from_arrays(list(fields.values()), list(fields)),
         )
-        for number, concept_number, candidate in candidates:
-            lists[number].append(concepts[concept_number] | candidate)
-        return [lists[numbers[key]] for key in keys]
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the model was calibrated on lists of an index; otherwise no tier is given."""
+        return bool(self.reranker.calibration.index_key)
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
         """Convert ranked candidates of `candidates` to concepts."""
-        return [[LinkedConcept(*item) for item in items] for items in ranked]
+        concepts = [[LinkedConcept(*item) for item in items] for items in ranked]
+        if self.is_calibrated:
+            return concepts
+        return [[item._replace(tier=None, accepted=None) for item in items] for items in concepts]
 
-
-def _rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+    def described_column(self, ranked: pa.ListArray, top: int) -> pa.ListArray:
+        """The first `top` of each list of `rows.ranked_column`, as `LinkedConcept.as_row`."""
+        ranked = pc.list_slice(ranked, 0, top)
+        items = ranked.flatten()
+        fields = dict(zip(RANKED_FIELDS, items.flatten(), strict=True))
+        if not self.is_calibrated:
+            for name in ("tier", "accepted"):
+                fields[name] = pa.nulls(len(items), RANKED_TYPE.field(name).type)
+        rows = self.concepts.rows(fields["cui"])
+        fields["preferred_name"] = self.concepts.column("name", rows)
+        fields["semantic_types"] = self.concepts.column("semantic_types", rows)
+        return pa.ListArray.from_arrays(
+            list_offsets(ranked.value_lengths().to_numpy()).astype(np.int32),
+            pa.StructArray.from_arrays(list(fields.values()), list(fields)),
+        )
 
 
 def _first_character(name: str, mention: str, document: str, start: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.errors import UserError
@@ -26,17 +27,21 @@ OUTPUT_FORMATS: dict[str, type[OutputFormat]] = {
 }
 
 
-def format_of(target: Path, name: str | None = None) -> type[OutputFormat]:
+def format_of(
+    target: Path,
+    name: str | None = None,
+    formats: Mapping[str, type[OutputFormat]] = OUTPUT_FORMATS,
+) -> type[OutputFormat]:
     """The format of this name, or else the one that files with the target's ending have.
 
     Raises:
         UserError: there is none.
     """
     if name is not None:
-        if name not in OUTPUT_FORMATS:
-            raise UserError(f"{name} is no format; choose from {', '.join(OUTPUT_FORMATS)}")
-        return OUTPUT_FORMATS[name]
-    by_ending = {ending: kind for kind in OUTPUT_FORMATS.values() for ending in kind.endings}
+        if name not in formats:
+            raise UserError(f"{name} is no format; choose from {', '.join(formats)}")
+        return formats[name]
+    by_ending = {ending: kind for kind in formats.values() for ending in kind.endings}
     if target.suffix not in by_ending:
         raise UserError(f"{target}: the output must end in {', '.join(by_ending)}")
     return by_ending[target.suffix]

@@ -134,8 +134,8 @@ class OutputFormat(ABC):
         self.counts = Counter[str]()
 
     @abstractmethod
-    def content(self, rows: RankedRows) -> list[bytes] | pa.Table:
-        """What to write of some rows."""
+    def content(self, rows: RankedRows) -> Any:
+        """What to write of some rows: lines, a table, or plain values."""
 
     @abstractmethod
     def writing(self, path: Path) -> AbstractContextManager[Callable[[Any], Any]]:
@@ -199,7 +199,7 @@ class JsonLines(LinesFormat):
             for outcome, codes in zip(added, lists, strict=True):
                 outcome.setdefault(CODES, {})[source] = codes
         return [
-            _json(row | outcome) + b"\n"
+            json_line(row | outcome) + b"\n"
             for row, outcome in zip(rows.mappings(), added, strict=True)
         ]
 
@@ -352,7 +352,7 @@ def _of_type(value: Any, kind: pa.DataType) -> Any:
     if kind != pa.string() or value is None:
         return value
     # Half of a surrogate pair is no text.
-    text = value.encode(errors="backslashreplace") if isinstance(value, str) else _json(value)
+    text = value.encode(errors="backslashreplace") if isinstance(value, str) else json_line(value)
     return text.decode()
 
 
@@ -362,10 +362,11 @@ def _cell(value: Any) -> str:
         return value or ""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "|".join(value)
-    return _json(value).decode()
+    return json_line(value).decode()
 
 
-def _json(value: Any) -> bytes:
+def json_line(value: Any) -> bytes:
+    """A value as JSON, without a line break."""
     text = json.dumps(strict(value), ensure_ascii=False, default=_as_text)
     return text.encode(errors="backslashreplace")
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..core.files import written
 from ..lists.candidate_forms import concept_id
 from ..lists.gold import gold_parts, trainable
 from ..vocab.text import normalize_name
+from .outputs import LinesFormat, OutputFormat, RankedRows, json_line
+from .rows import RANKED
 
 RANDOM_SAMPLE = "is_random_sample"
 MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "right", RANDOM_SAMPLE)
@@ -55,46 +59,87 @@ def select_for_review(
     ]
 
 
+class ListLines(LinesFormat):
+    """Rows of candidate lists."""
+
+    name = "jsonl"
+    endings = (".jsonl",)
+    help = "JSON Lines: the row of each mention, with its candidates"
+
+    def content(self, rows: RankedRows) -> list[bytes]:
+        """The rows without ``ranked``, as lines."""
+        unranked = [
+            {name: value for name, value in row.items() if name != RANKED} for row in rows.content
+        ]
+        return [json_line(row) + b"\n" for row in unranked]
+
+
+class ReviewSheet(OutputFormat):
+    """A line for each candidate, and the column ``gold_cui`` to fill in."""
+
+    name = "csv"
+    endings = (".csv",)
+    help = "a sheet to label: a line for each candidate"
+
+    def content(self, rows: RankedRows) -> list[dict[str, Any]]:
+        """The lines, as mappings."""
+        return list(_sheet(rows.content))
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[Callable[[list[dict[str, Any]]], Any]]:
+        """A function that writes lines; the first ones decide which columns there are."""
+        with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
+            sheets: list[csv.DictWriter] = []
+
+            def write(lines: list[dict[str, Any]]) -> None:
+                if not sheets:
+                    names = dict.fromkeys(name for line in lines for name in line)
+                    sheets.append(csv.DictWriter(stream, list(names), extrasaction="ignore"))
+                    sheets[0].writeheader()
+                sheets[0].writerows(lines)
+
+            yield write
+
+
+LIST_FORMATS: dict[str, type[OutputFormat]] = {kind.name: kind for kind in (ListLines, ReviewSheet)}
+
+
 def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write selected rows, as JSON Lines without ``ranked`` or, if the file is a .csv, as a sheet.
 
     A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention.
     Both are rows of labelled lists, with the candidates in their original order.
     """
-    with written(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        if path.suffix == ".csv":
-            lines = list(_sheet(rows))
-            names = dict.fromkeys(name for line in lines for name in line)
-            sheet = csv.DictWriter(file, list(names))
-            sheet.writeheader()
-            sheet.writerows(lines)
-        else:
-            for row in rows:
-                unranked = {name: value for name, value in row.items() if name != "ranked"}
-                file.write(json.dumps(unranked, ensure_ascii=False) + "\n")
+    kind: type[OutputFormat] = ReviewSheet if path.suffix == ".csv" else ListLines
+    output = kind({})
+    content = output.content(RankedRows([*map(dict, rows)], pa.nulls(len(rows)), []))
+    with written(path) as partial, output.writing(partial) as write:
+        write(content)
 
 
 def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """A line for each candidate; rank and probability help the reviewer and are no scores."""
     for number, row in enumerate(rows, start=1):
         mention = {name: row.get(name) for name in MENTION_COLUMNS}
-        mention |= {
-            "mention_id": row.get("mention_id") or f"review-{number}",
-            "entity": _entity(row),
-        }
+        if row.get("index_key"):
+            mention["index_key"] = row["index_key"]
+        if mention["mention_id"] is None:
+            mention["mention_id"] = f"review-{number}"
+        mention["entity"] = _entity(row)
         # Of several gold concepts a cell holds the list.
         gold = concept_id(row)
         (one,) = trainable([gold_parts(gold) or ()])
         gold = one or (json.dumps(gold) if isinstance(gold, list) else gold)
-        answers = {(item.get("cui"), item.get("name")): item for item in row["ranked"]}
-        for item in row["candidates"] or [{}]:
+        answers = {(item.get("cui"), item.get("name")): item for item in row.get(RANKED, ())}
+        for item in row.get("candidates") or [{}]:
             candidate = {"name": item} if isinstance(item, str) else item
-            answer = answers.get((concept_id(candidate), candidate.get("name")), {})
-            about = {"rank": answer.get("rank"), "probability": answer.get("score")}
-            line = {**mention, "gold_cui": gold, **about, **candidate}
+            line = {**mention, "gold_cui": gold}
+            if answers:
+                answer = answers.get((concept_id(candidate), candidate.get("name")), {})
+                line |= {"rank": answer.get("rank"), "probability": answer.get("score")}
             yield {
                 name: "|".join(value) if isinstance(value, list) else value
-                for name, value in line.items()
+                for name, value in (line | candidate).items()
             }
 
 

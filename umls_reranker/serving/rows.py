@@ -52,8 +52,10 @@ class RankedCandidate(NamedTuple):
             by name. It is negative below the top concept, and the score itself for a lone concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided
             sets ``high``, the thresholds of the mention's semantic type set the others.
+            None if a `ConceptLinker` has a model that was calibrated with no index.
         accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's
             threshold, and is in a tier that the deployment accepts (`UMLSReranker.accept_tier`).
+            None as for `tier`.
         model_name: the model that decided, the same for all candidates of a mention: "all", or a
             fallback model, "no type", "names" or "names, no type".
         scored: number of the mention's candidates that the cross-encoder scored, the same for all
@@ -67,8 +69,8 @@ class RankedCandidate(NamedTuple):
     logit: float | None
     score: float
     margin: float
-    tier: str
-    accepted: bool
+    tier: str | None
+    accepted: bool | None
     model_name: str = ALL_INPUTS
     scored: int = 0
 

@@ -1,0 +1,39 @@
+"""Write the candidates of the mentions of a file, to be labelled or calibrated on.
+
+    umls-reranker candidates INDEX mentions.csv sheet.csv
+    umls-reranker candidates INDEX labelled.pubtator lists.jsonl
+
+The input is that of umls-reranker link; a gold concept in it (cui, or in annotated text the id of
+an annotation) goes with the list. In .csv, the output has a line per candidate: write the id of the
+right concept into gold_cui, in the first line of each mention, or CUI-less where there is none.
+JSON Lines have a row per mention: its cui is the gold concept. Both are lists for
+
+    umls-reranker calibrate built-in --lists sheet.csv --output my_model
+
+after which umls-reranker link INDEX ... --model my_model gives calibrated scores and tiers.
+"""
+
+from pathlib import Path
+
+from umls_reranker.pipeline.command import CommandParser, number_in
+
+
+def main() -> int:
+    parser = CommandParser(__doc__)
+    parser.add_argument("index", type=Path, help="folder of an index, or of a run")
+    parser.add_argument("input", type=Path, help="file or folder of mentions; - is stdin")
+    parser.add_argument("output", type=Path, help="file to write: .csv or .jsonl")
+    parser.add_argument(
+        "--device", help="cpu, cuda, ... of an encoder (default: a GPU if available)"
+    )
+    parser.add_argument(
+        "--batch_mentions",
+        type=number_in(int, 1),
+        default=1024,
+        help="mentions searched together (default: 1024)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    options = parser.parse_args()
+    from umls_reranker.pipeline.link import write_candidates
+
+    return write_candidates(options)

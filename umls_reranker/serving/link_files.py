@@ -1,0 +1,122 @@
+"""Files of mentions: linking them, and writing the candidate lists of their index."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..lists.candidate_lists import row_errors
+from ..lists.columns import ColumnChecker, first_values
+from ..lists.labels import gold_ids
+from ..lists.read import ERROR, Rows
+from .bulk import FileJob, RankedBatch, counts_of, first_error, with_nulls
+from .linker import ConceptLinker, MentionQueries
+from .mentions import TEXT_KEYS, MentionColumns, input_files, mention_columns, read_mentions
+from .outputs import RankedRows
+from .review_queue import LIST_FORMATS
+from .rows import ranked_column
+
+
+class LinkJob(FileJob):
+    """Linking a file of mentions (`mentions.read_mentions`) to concepts of an index.
+
+    Args:
+        source: as for `FileJob`.
+        target: as for `FileJob`.
+        batch_rows: as for `FileJob`.
+        top: number of concepts to write for each mention.
+        options: other arguments of `FileJob`.
+    """
+
+    verb = "linking"
+
+    def __init__(
+        self, source: Path, target: Path, batch_rows: int = 1024, *, top: int = 5, **options: Any
+    ) -> None:
+        super().__init__(source, target, batch_rows, **options)
+        self.top = top
+
+    def files(self) -> Sequence[Path]:
+        return input_files(self.source)
+
+    def batches(self) -> Iterator[Rows]:
+        return read_mentions(self.source, self.batch_rows)
+
+    def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
+        columns, errors = checked_mentions(worker, rows)
+        lists = worker.lists(_read(worker, columns), columns.types)
+        reranker = worker.reranker
+        decisions = reranker.decide(lists)
+        ranked = ranked_column(lists, decisions, reranker.model_names)
+        ranked = with_nulls(worker.described_column(ranked, self.top), errors)
+        return RankedBatch(
+            content=self.format.content(RankedRows(rows.content, ranked, errors)),
+            counts=counts_of(lists, decisions, rows, errors, reranker.calibration),
+            first_error=first_error(rows, errors),
+        )
+
+
+def checked_mentions(linker: ConceptLinker, rows: Rows) -> tuple[MentionColumns, list[str | None]]:
+    """The mentions of rows that can be read, and of all rows why they cannot, None if they can."""
+    columns = mention_columns(rows)
+    errors = [
+        None if reason is None else str(reason) for reason in first_values(rows.content, ERROR)
+    ]
+    try:
+        _read(linker, columns)
+    except (TypeError, ValueError):
+        faults = row_errors(
+            lambda numbers: _read(linker, columns.take(numbers)), range(len(errors))
+        )
+        errors = [reason or fault for reason, fault in zip(errors, faults, strict=True)]
+    return columns.take(number for number, error in enumerate(errors) if error is None), errors
+
+
+def _read(linker: ConceptLinker, columns: MentionColumns) -> MentionQueries:
+    ColumnChecker(len(columns.types)).types("entity_type", columns.types)
+    return linker.read(
+        columns.mentions, columns.documents, columns.starts, columns.lefts, columns.rights
+    )
+
+
+class CandidatesJob(LinkJob):
+    """Writing the candidates of a file's mentions as lists, or as a sheet to be labelled.
+
+    A row of the output is a row of user-provided lists, whose scores count with its ``index_key``.
+    It has the ``entity`` that was searched for and the text around it in place of the document.
+    """
+
+    verb = "searching"
+    formats = LIST_FORMATS
+
+    def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
+        columns, errors = checked_mentions(worker, rows)
+        queries = _read(worker, columns)
+        lists = worker.candidates(queries)
+        searched = iter(zip(*queries, columns.types, lists, strict=True))
+        written_rows = []
+        for place, row, error in zip(rows.positions, rows.mappings(), errors, strict=True):
+            # In a sheet, the lines of a mention are told by its id.
+            row.setdefault("mention_id", str(place).rpartition(":")[2])
+            added: dict[str, Any] = {ERROR: error}
+            if error is None:
+                keys = ("entity", "left", "right", "entity_type", "candidates")
+                added = dict(zip(keys, next(searched), strict=True))
+                added["index_key"] = worker.retriever.index_key
+            brought = {key: value for key, value in row.items() if key not in TEXT_KEYS}
+            written_rows.append(brought | added)
+        counts = Counter(mentions=len(lists), candidates=sum(map(len, lists)))
+        counts["error"] = len(errors) - len(lists)
+        for gold, row in zip(gold_ids(rows), written_rows, strict=True):
+            if gold and ERROR not in row:
+                counts["gold"] += 1
+                counts["in_list"] += any(item["cui"] in gold for item in row["candidates"])
+        return RankedBatch(
+            content=self.format.content(RankedRows(written_rows, pa.nulls(len(errors)), errors)),
+            counts=counts,
+            first_error=first_error(rows, errors),
+        )

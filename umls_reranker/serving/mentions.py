@@ -1,0 +1,199 @@
+"""Mentions to link, from a file of rows, of documents with spans, or of annotated text.
+
+A row of JSON, CSV, Parquet or Arrow is a mention: ``mention`` (or ``entity``), and optionally
+``document`` (or ``text``), ``start`` and ``end``, or ``left`` and ``right``; ``entity_type``,
+``doc_id`` and any others. A row with ``spans`` (or ``entities`` or ``mentions``), a list, is a
+document. All other files are annotated text (`corpora.formats`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ..core.errors import Malformed
+from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
+from ..corpora.formats import corpus_files, reader_of
+from ..lists.columns import first_values
+from ..lists.read import ENDINGS, ERROR, STDIN, Rows, mention_files, read_rows
+
+# Keys of a document's text, and of its spans; in spans of (start, end, label) these are the keys.
+TEXT_KEYS = ("document", "text")
+SPAN_KEYS = ("spans", "entities", "mentions")
+SPAN = ("start", "end", "entity_type")
+# A row, its place, and the text of its document.
+Item = tuple[Any, dict[str, Any], str | None]
+
+
+class MentionColumns(NamedTuple):
+    """n mentions as `ConceptLinker.read` takes them, not yet checked, with their types."""
+
+    mentions: list[Any]
+    documents: list[str | None]
+    starts: list[Any]
+    lefts: list[Any]
+    rights: list[Any]
+    types: list[Any]
+
+    def take(self, numbers: Iterable[int]) -> MentionColumns:
+        """Some of the mentions, by number."""
+        numbers = list(numbers)
+        return MentionColumns(*([column[number] for number in numbers] for column in self))
+
+
+class FaultRows(Faults):
+    """Malformed pieces of annotated text, as rows with an error; none stops the reading."""
+
+    requires_ids = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Item] = []
+
+    def add(self, where: str, problem: Malformed) -> None:
+        self.rows.append((where, {ERROR: str(problem)}, None))
+
+
+def input_files(path: Path) -> list[Path]:
+    """The files of an input: rows, or else annotated text.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = [path] if path == STDIN or not path.is_dir() else [*path.iterdir()]
+    has_rows = path == STDIN or any(file.suffix in ENDINGS for file in names)
+    return mention_files(path) if has_rows or not path.exists() else [*corpus_files(path)]
+
+
+def read_mentions(path: Path, batch_rows: int) -> Iterator[Rows]:
+    """Yield the mentions of `input_files` in batches; those that cannot be read have ``error``.
+
+    Raises:
+        UserError: a file cannot be read; names it.
+    """
+    files = input_files(path)
+    if path != STDIN and files[0].suffix not in ENDINGS:
+        yield from _batches(_annotated(reader_of(files), files), batch_rows)
+        return
+    for rows in read_rows(path, batch_rows, has_candidates=False):
+        if isinstance(rows.content, pa.Table):
+            has_spans = not {*SPAN_KEYS}.isdisjoint(rows.content.column_names)
+        else:
+            has_spans = any(_spans_of(row) is not None for row in rows.content)
+        if not has_spans:
+            documents = first_values(rows.content, *TEXT_KEYS)
+            yield rows._replace(documents=[text or None for text in documents])
+            continue
+        placed = zip(rows.positions, rows.mappings(), strict=True)
+        items = (item for position, row in placed for item in _mentions_of(position, row))
+        yield from _batches(items, batch_rows)
+
+
+def mention_columns(mentions: Rows) -> MentionColumns:
+    """The columns of `read_mentions`; blank cells of CSV are missing, and "|" separates types."""
+    content = mentions.content
+    texts = first_values(content, "mention", "entity")
+    starts = [_whole_number(value) for value in first_values(content, "start")]
+    ends = [_whole_number(value) for value in first_values(content, "end")]
+    for row, document in enumerate(mentions.documents):
+        spans = isinstance(starts[row], int) and isinstance(ends[row], int)
+        if texts[row] is None and document is not None and spans:
+            texts[row] = document[starts[row] : ends[row]]
+    types = [
+        value.split("|") if isinstance(value, str) and "|" in value else value or None
+        for value in first_values(content, "entity_type")
+    ]
+    lefts = [value or "" for value in first_values(content, "left")]
+    rights = [value or "" for value in first_values(content, "right")]
+    return MentionColumns(
+        mentions=texts,
+        documents=[*mentions.documents],
+        starts=starts,
+        lefts=lefts,
+        rights=rights,
+        types=types,
+    )
+
+
+def _batches(items: Iterator[Item], batch_rows: int) -> Iterator[Rows]:
+    while batch := list(islice(items, batch_rows)):
+        places, rows, documents = map(list, zip(*batch, strict=True))
+        yield Rows(places, rows, documents)
+
+
+def _spans_of(row: Mapping[str, Any]) -> list[Any] | None:
+    """The spans of a document; None of a mention."""
+    if row.get("mention") or row.get("entity"):
+        return None
+    return next((row[key] for key in SPAN_KEYS if isinstance(row.get(key), list)), None)
+
+
+def _mentions_of(position: Any, row: dict[str, Any]) -> Iterator[Item]:
+    """The mentions of a row, each with what the row says about its document."""
+    spans = _spans_of(row)
+    document = next((row[key] for key in TEXT_KEYS if row.get(key)), None)
+    if spans is None:
+        yield position, row, document
+        return
+    about = {key: value for key, value in row.items() if key not in (*TEXT_KEYS, *SPAN_KEYS)}
+    for number, span in enumerate(spans):
+        if isinstance(span, list) and len(span) >= 2:
+            span = dict(zip(SPAN, span, strict=False))
+        if not isinstance(span, dict) or not isinstance(document, str):
+            fault = f"span {number} is no mapping or [start, end, type], or has no text around it"
+            yield f"{position}.{number}", about | {ERROR: fault}, None
+            continue
+        text = span.get("mention") or span.get("text")
+        if text is None and isinstance(span.get("start"), int):
+            text = document[span["start"] : span.get("end")]
+        of_span = {key: value for key, value in span.items() if key != "text"}
+        mention = about | {"mention": text} | of_span
+        if "label" in span:
+            mention.setdefault("entity_type", span["label"])
+        yield f"{position}.{number}", mention, document
+
+
+def _annotated(reader: CorpusReader, files: Sequence[Path]) -> Iterator[Item]:
+    """The mentions of annotated text, with their types and gold concepts."""
+    faults = FaultRows()
+    for file in files:
+        for document in reader.documents(file, faults):
+            for where, annotation in document.annotations:
+                # In no one place of the document is the text of several pieces.
+                text = document.text if len(annotation.spans) == 1 else None
+                row = _row_of(document, annotation)
+                # Where only the document is named.
+                place = f"{where}:{row['start']}-{row['end']}" if where.endswith("'") else where
+                yield place, row, text
+            yield from faults.rows
+            faults.rows.clear()
+    yield from faults.rows
+
+
+def _row_of(document: Document, annotation: Annotation) -> dict[str, Any]:
+    start = annotation.spans[0][0]
+    end = annotation.spans[-1][1]
+    row: dict[str, Any] = {
+        "doc_id": document.doc_id,
+        "mention": annotation.text,
+        "start": start,
+        "end": end,
+        "entity_type": [*annotation.types],
+    }
+    if len(annotation.spans) > 1:
+        row["left"], row["right"] = text_around(document.text, start, end)
+    parts = [[*ids] for ids in annotation.cuis if ids]
+    if parts:
+        row["cui"] = parts[0] if len(parts) == 1 else parts
+    return row
+
+
+def _whole_number(value: Any) -> Any:
+    """An offset: of a cell, or of a float as frames have it, the integer; others as they are."""
+    if isinstance(value, str):
+        return int(value) if value.strip().isdecimal() else value or None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
