@@ -12,7 +12,7 @@ from hub_server import WRITER, HubServer
 from outcome_fixtures import NO_FIGURES
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
-from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker import UMLSReranker
 from umls_reranker.hub import download as download_module
 from umls_reranker.hub.download import BUILT_IN
 from umls_reranker.hub.model_folder import (
@@ -171,10 +171,6 @@ def test_saving_over_a_model_with_a_cross_encoder_removes_it(folder, tmp_path):
     UMLSReranker.from_pretrained(folder).save_pretrained(former)
     assert not {*CROSS_ENCODER_FILES} & {path.name for path in former.iterdir()}
     verify_model(former)
-
-
-def test_no_index_makes_its_lists(folder, tmp_path):
-    assert str(folder) in refused(ConceptLinker.from_pretrained, folder, tmp_path)
 
 
 # The model that is included in the package

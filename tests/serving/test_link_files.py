@@ -1,0 +1,204 @@
+"""Files of mentions, linked with an index of text alone, and its lists to be labelled."""
+
+import csv
+import json
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+from data_fixtures import VOCABULARY
+from trigram_encoder import make_concepts
+
+from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker.core.errors import UserError
+from umls_reranker.lists.labels import labelled_lists
+from umls_reranker.lists.read import read_rows
+from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
+from umls_reranker.serving.bulk import OneProcess
+from umls_reranker.serving.link_files import CandidatesJob, LinkJob
+
+# Of types and inputs that the model does not know.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+TEXT = "A girl with a chest pain (CP) and asthma. CP recurred; no head cold."
+# mention, start, gold concept
+MENTIONS = [("chest pain", 14, "C9000016"), ("asthma", 34, "C9000012"), ("CP", 42, "C9000016")]
+ROWS = [
+    {"doc_id": "1", "mention": mention, "start": start, "cui": cui}
+    for mention, start, cui in MENTIONS
+]
+SPANS = [{"start": start, "end": start + len(text), "label": "T184"} for text, start, _ in MENTIONS]
+
+
+@pytest.fixture(scope="module")
+def linker(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index")
+    names = {cui: (kind, list(names)) for cui, (kind, names) in VOCABULARY.items()}
+    concepts = make_concepts(folder / "concepts", names)
+    for index in (LexicalIndex, FormIndex):
+        name = {LexicalIndex: "lexical", FormIndex: "forms"}[index]
+        (folder / name).mkdir()
+        index.build(concepts, folder / name)
+    IndexSettings(
+        retrievers=["lexical", "forms"],
+        encoder="",
+        index_key="key",
+        expand_abbreviations=True,
+        candidates_per_mention=3,
+    ).save(folder)
+    return ConceptLinker.from_pretrained("built-in", folder)
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_csv(path):
+    rows = [row | {"document": TEXT, "negated": "False", "end": ""} for row in ROWS]
+    with path.open("w", newline="") as stream:
+        sheet = csv.DictWriter(stream, list(rows[0]))
+        sheet.writeheader()
+        sheet.writerows(rows)
+
+
+def write_parquet(path):
+    from pyarrow import Table
+
+    pq.write_table(Table.from_pylist([row | {"document": TEXT, "rank": 0.5} for row in ROWS]), path)
+
+
+def write_pubtator(path):
+    title, abstract = TEXT.split(". ", 1)
+    lines = [f"1|t|{title}.", f"1|a|{abstract}"]
+    for mention, start, cui in MENTIONS:
+        lines.append(f"1\t{start}\t{start + len(mention)}\t{mention}\tT184\t{cui}")
+    # A tagger names no concept.
+    lines[-1] = lines[-1].rpartition("\t")[0]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_brat(path):
+    path.mkdir()
+    (path / "1.txt").write_text(TEXT)
+    lines = []
+    for number, (mention, start, cui) in enumerate(MENTIONS):
+        lines.append(f"T{number}\tT184 {start} {start + len(mention)}\t{mention}")
+        lines.append(f"N{number}\tReference T{number} UMLS:{cui}\tname")
+    lines += ["T7\tT184 14 19;34 40\tchest asthma", "A1\tNegation T1"]
+    (path / "1.ann").write_text("\n".join(lines) + "\n")
+
+
+INPUTS = {
+    "rows.jsonl": lambda path: write_jsonl(path, [row | {"document": TEXT} for row in ROWS]),
+    "spans.jsonl": lambda path: write_jsonl(path, [{"text": TEXT, "spans": SPANS, "doc_id": "1"}]),
+    "triples.jsonl": lambda path: write_jsonl(
+        path, [{"text": TEXT, "entities": [[span["start"], span["end"], "X"] for span in SPANS]}]
+    ),
+    "rows.csv": write_csv,
+    "rows.parquet": write_parquet,
+    "text.pubtator": write_pubtator,
+    "brat": write_brat,
+}
+
+
+def run(kind, linker, source, target, **options):
+    job = kind(source, target, 2, **options)
+    return job.run(linker, OneProcess()), job
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_same_answers_for_mentions_in_every_form(tmp_path, linker, name):
+    INPUTS[name](tmp_path / name)
+    counts, _ = run(LinkJob, linker, tmp_path / name, tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    # The document defines CP, as its long form; an index of text knows no tier with built-in.
+    assert [row["ranked"][0]["cui"] for row in rows][:3] == [cui for *_, cui in MENTIONS]
+    assert [row["mention"] for row in rows][:3] == [mention for mention, *_ in MENTIONS]
+    assert {(item["tier"], item["accepted"]) for row in rows for item in row["ranked"]} == {
+        (None, None)
+    }
+    first = rows[0]["ranked"][0]
+    assert (first["name"], first["preferred_name"]) == ("chest pain", "chest pain")
+    assert first["semantic_types"] == ["T184"] and 0 < first["score"] < 1
+    assert (counts["ranked"], counts["error"]) == (len(rows), 0)
+    assert counts["correct"] == counts["gold"] == sum("cui" in row for row in rows)
+    assert all(row.get("negated", "False") == "False" for row in rows)
+
+
+def test_a_table_has_a_row_per_mention_and_all_that_the_input_brought(tmp_path, linker):
+    write_csv(tmp_path / "in.csv")
+    run(LinkJob, linker, tmp_path / "in.csv", tmp_path / "out.csv", top=2)
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    brought = {"doc_id": "1", "mention": "CP", "start": "42", "negated": "False", "end": ""}
+    assert rows[2].items() >= (brought | {"answer": "C9000016", "tier": "", "error": ""}).items()
+    assert rows[2]["answer_name"] == "chest pain" and rows[2]["second"] != ""
+
+
+def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, linker):
+    bad = [
+        {"mention": " "},
+        {"mention": "asthma", "document": TEXT, "start": 3},
+        {"mention": "asthma", "document": TEXT, "start": "x"},
+        {"mention": "asthma", "entity_type": 7},
+        {"text": TEXT, "spans": [7]},
+        {"mention": 5, "left": "a"},
+    ]
+    write_jsonl(tmp_path / "in.jsonl", [*bad[:3], {"mention": "asthma", "x": [1]}, *bad[3:]])
+    with (tmp_path / "in.jsonl").open("a") as stream:
+        stream.write("{\n")
+    counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert (counts["ranked"], counts["error"]) == (
+        1,
+        7,
+    ) and "in.jsonl:1: mention" in job.first_error
+    assert rows[3]["x"] == [1] and rows[3]["ranked"][0]["cui"] == "C9000012"
+    named = ["mention", "character 3", "start", None, "entity_type", "span 0", "mention", "JSON"]
+    for row, part in zip(rows, named, strict=True):
+        assert part is None or part in row["error"]
+
+
+def test_malformed_pieces_of_annotated_text_stop_nothing(tmp_path, linker):
+    write_pubtator(tmp_path / "in.txt")
+    with (tmp_path / "in.txt").open("a") as stream:
+        stream.write("1\t14\t24\tchest pain\n\n2|t|No abstract\n")
+    counts, job = run(LinkJob, linker, tmp_path / "in.txt", tmp_path / "out.jsonl")
+    assert (counts["ranked"], counts["error"]) == (3, 2) and "in.txt:6" in job.first_error
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_lists_of_an_index_are_those_that_it_links_with(tmp_path, linker, ending):
+    write_csv(tmp_path / "in.csv")
+    lists = tmp_path / f"lists.{ending}"
+    counts, _ = run(CandidatesJob, linker, tmp_path / "in.csv", lists)
+    assert counts == Counter(mentions=3, candidates=9, error=0, gold=3, in_list=3)
+    batches = list(read_rows(lists))
+    (rows,) = batches
+    read = labelled_lists(rows, linker.reranker.thresholds.hierarchy)
+    assert read.mentions == ["chest pain", "asthma", "chest pain"]
+    assert read.annotations.cuis.tolist() == [cui for *_, cui in MENTIONS]
+    assert read.index_keys == ["key"] * 3 and [*read.scores] == ["forms", "lexical"]
+    assert len(set(read.annotations.mention_ids)) == 3 and read.lefts[1].endswith("(CP) and ")
+    queries = linker.read(["chest pain", "asthma", "CP"], [TEXT] * 3)
+    linked = linker.lists(queries, [None] * 3)
+    assert read.names.to_list() == linked.names.to_list()
+    assert list(read.candidate_types) == list(linked.candidate_types)
+
+
+def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
+    (tmp_path / "in.csv").write_text("name\ncold\n")
+    with pytest.raises(UserError, match="mention or entity"):
+        LinkJob(tmp_path / "in.csv", tmp_path / "out.csv")
+    with pytest.raises(UserError, match="out.parquet"):
+        CandidatesJob(tmp_path / "in.csv", tmp_path / "out.parquet")
+    with pytest.raises(UserError, match="missing.jsonl"):
+        LinkJob(tmp_path / "missing.jsonl", tmp_path / "out.jsonl")
+
+
+def test_a_model_without_an_index_gives_no_tiers_in_python(linker):
+    with pytest.warns(UserWarning, match="entity_type"):
+        best = linker.link("CP", TEXT)[0]
+    assert (best.cui, best.tier, best.accepted) == ("C9000016", None, None)
+    assert isinstance(linker.reranker, UMLSReranker) and not linker.is_calibrated
