@@ -4,9 +4,10 @@
     umls-reranker candidates INDEX labelled.pubtator lists.jsonl
 
 The input is that of umls-reranker link; a gold concept in it (cui, or in annotated text the id of
-an annotation) goes with the list. In .csv, the output has a line per candidate: write the id of the
-right concept into gold_cui, in the first line of each mention, or CUI-less where there is none.
-JSON Lines have a row per mention: its cui is the gold concept. Both are lists for
+an annotation) goes with the list. In a sheet of Usagi it is the concept with the code of the
+approved target, which --omop_concepts knows. In .csv, the output has a line per candidate: write
+the id of the right concept into gold_cui, in the first line of each mention, or CUI-less where
+there is none. JSON Lines have a row per mention: its cui is the gold concept. Both are lists for
 
     umls-reranker calibrate built-in --lists sheet.csv --output my_model
 
@@ -16,6 +17,7 @@ after which umls-reranker link INDEX ... --model my_model gives calibrated score
 from pathlib import Path
 
 from umls_reranker.pipeline.command import CommandParser, number_in
+from umls_reranker.pipeline.output_options import add_omop_option
 
 
 def main() -> int:
@@ -32,6 +34,7 @@ def main() -> int:
         default=1024,
         help="mentions searched together (default: 1024)",
     )
+    add_omop_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     options = parser.parse_args()
     from umls_reranker.pipeline.link import write_candidates

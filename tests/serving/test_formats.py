@@ -8,7 +8,8 @@ from format_fixtures import ROWS, top, write
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.serving.formats.omop_vocabulary import OmopVocabulary
-from umls_reranker.serving.formats.usagi_sheet import usagi_mentions
+from umls_reranker.serving.formats.usagi_sheet import UsagiSheets
+from umls_reranker.serving.mentions import read_mentions
 from umls_reranker.serving.output_formats import format_of
 from umls_reranker.serving.outputs import FormatSettings
 
@@ -113,7 +114,9 @@ f,open,12,C0000003,UNCHECKED,12
 def test_a_usagi_sheet_gives_mentions_with_the_concepts_that_were_approved(tmp_path, settings):
     (tmp_path / "sheet.csv").write_text(SHEET)
     vocabulary = OmopVocabulary(*settings.omop_concepts)
-    mentions = list(usagi_mentions(tmp_path / "sheet.csv", settings.codes, vocabulary))
+    sheet = tmp_path / "sheet.csv"
+    (rows,) = read_mentions(sheet, 9, UsagiSheets(settings.codes, vocabulary))
+    mentions = rows.mappings()
     assert [(mention["mention_id"], mention.get("cui")) for mention in mentions] == [
         ("a", "C0000003"),
         ("b", ["C0000001"]),
@@ -124,6 +127,4 @@ def test_a_usagi_sheet_gives_mentions_with_the_concepts_that_were_approved(tmp_p
     ]
     assert mentions[1]["mention"] == "changed"
     with pytest.raises(UserError, match="--omop_concepts"):
-        list(usagi_mentions(tmp_path / "sheet.csv", settings.codes, None))
-    with pytest.raises(UserError, match="conceptId"):
-        list(usagi_mentions(settings.omop_concepts[0], settings.codes, vocabulary))
+        list(read_mentions(sheet, 9, UsagiSheets(settings.codes)))

@@ -8,7 +8,7 @@ import warnings
 from ..hub.download import BUILT_IN
 from ..serving.link_files import CandidatesJob, LinkJob
 from ..serving.linker import ConceptLinker
-from .output_options import format_settings
+from .output_options import format_settings, usagi_sheets
 from .rerank import report, served, shared_processes
 
 NOT_CALIBRATED = (
@@ -32,6 +32,7 @@ def link_file(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         format_name=options.format,
         format_settings=format_settings(options, settings["model"], index=options.index),
+        sheets=usagi_sheets(options),
     )
     processes = shared_processes(settings)
     linker = ConceptLinker.from_pretrained(settings.pop("model"), options.index, **settings)
@@ -52,7 +53,11 @@ def link_file(options: argparse.Namespace) -> int:
 def write_candidates(options: argparse.Namespace) -> int:
     """Write the candidate lists of a file's mentions; the exit code is as for `link_file`."""
     job = CandidatesJob(
-        options.input, options.output, options.batch_mentions, overwrite=options.overwrite
+        options.input,
+        options.output,
+        options.batch_mentions,
+        overwrite=options.overwrite,
+        sheets=usagi_sheets(options),
     )
     settings = {"device": options.device or "auto"}
     processes = shared_processes(settings)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.files import portable_locator
+from ..serving.formats.omop_vocabulary import OmopVocabulary
+from ..serving.formats.usagi_sheet import UsagiSheets
 from ..serving.output_formats import OUTPUT_FORMATS
 from ..serving.outputs import FormatSettings
 from ..vocab.codes import ConceptCodes
@@ -64,6 +66,11 @@ def add_output_options(parser: argparse.ArgumentParser, codes_from: str) -> None
     parser.add_argument(
         "--codes", nargs="+", metavar="SAB", help=f"{CODES_HELP}; from {codes_from}"
     )
+    add_omop_option(parser)
+
+
+def add_omop_option(parser: argparse.ArgumentParser) -> None:
+    """Add the files of an OMOP vocabulary to a command that reads or writes its concepts."""
     parser.add_argument(
         "--omop_concepts",
         nargs=2,
@@ -99,6 +106,14 @@ def format_settings(
         elif dictionary is not None:
             codes = ConceptCodes.read(dictionary, options.codes)
     return FormatSettings(codes, portable_locator(model), options.omop_concepts or ())
+
+
+def usagi_sheets(options: argparse.Namespace) -> UsagiSheets:
+    """How sheets of Usagi are read, with the codes of the index."""
+    if not UsagiSheets.recognizes(options.input):
+        return UsagiSheets()
+    vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
+    return UsagiSheets(ConceptCodes.load(options.index), vocabulary)
 
 
 def said_of_output(counts: Mapping[str, int]) -> str:

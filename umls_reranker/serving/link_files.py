@@ -14,6 +14,7 @@ from ..lists.columns import ColumnChecker, first_values
 from ..lists.labels import gold_ids
 from ..lists.read import ERROR, Rows
 from .bulk import FileJob, RankedBatch, counts_of, first_error, with_nulls
+from .formats.usagi_sheet import UsagiSheets
 from .linker import ConceptLinker, MentionQueries
 from .mentions import TEXT_KEYS, MentionColumns, input_files, mention_columns, read_mentions
 from .outputs import RankedRows
@@ -29,14 +30,23 @@ class LinkJob(FileJob):
         target: as for `FileJob`.
         batch_rows: as for `FileJob`.
         top: number of concepts to write for each mention.
+        sheets: reads sheets of Usagi.
         options: other arguments of `FileJob`.
     """
 
     verb = "linking"
 
     def __init__(
-        self, source: Path, target: Path, batch_rows: int = 1024, *, top: int = 5, **options: Any
+        self,
+        source: Path,
+        target: Path,
+        batch_rows: int = 1024,
+        *,
+        top: int = 5,
+        sheets: UsagiSheets | None = None,
+        **options: Any,
     ) -> None:
+        self.sheets = sheets or UsagiSheets()
         super().__init__(source, target, batch_rows, **options)
         self.top = top
 
@@ -44,7 +54,7 @@ class LinkJob(FileJob):
         return input_files(self.source)
 
     def batches(self) -> Iterator[Rows]:
-        return read_mentions(self.source, self.batch_rows)
+        return read_mentions(self.source, self.batch_rows, self.sheets)
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
         columns, errors = checked_mentions(worker, rows)

@@ -3,7 +3,7 @@
 A row of JSON, CSV, Parquet or Arrow is a mention: ``mention`` (or ``entity``), and optionally
 ``document`` (or ``text``), ``start`` and ``end``, or ``left`` and ``right``; ``entity_type``,
 ``doc_id`` and any others. A row with ``spans`` (or ``entities`` or ``mentions``), a list, is a
-document. All other files are annotated text (`corpora.formats`).
+document. CSV may be a sheet of Usagi. All other files are annotated text (`corpora.formats`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_ar
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.columns import first_values
 from ..lists.read import ENDINGS, ERROR, STDIN, Rows, mention_files, read_rows
+from .formats.usagi_sheet import UsagiSheets
 
 # Keys of a document's text, and of its spans; in spans of (start, end, label) these are the keys.
 TEXT_KEYS = ("document", "text")
@@ -69,12 +70,23 @@ def input_files(path: Path) -> list[Path]:
     return mention_files(path) if has_rows or not path.exists() else [*corpus_files(path)]
 
 
-def read_mentions(path: Path, batch_rows: int) -> Iterator[Rows]:
+def read_mentions(path: Path, batch_rows: int, sheets: UsagiSheets | None = None) -> Iterator[Rows]:
     """Yield the mentions of `input_files` in batches; those that cannot be read have ``error``.
+
+    Args:
+        path: file or folder, or `STDIN`.
+        batch_rows: number of mentions of a batch, at most.
+        sheets: reads sheets of Usagi; None: without codes.
 
     Raises:
         UserError: a file cannot be read; names it.
     """
+    sheets = sheets or UsagiSheets()
+    if sheets.recognizes(path):
+        yield from _batches(
+            ((place, row, None) for place, row in sheets.mentions(path)), batch_rows
+        )
+        return
     files = input_files(path)
     if path != STDIN and files[0].suffix not in ENDINGS:
         yield from _batches(_annotated(reader_of(files), files), batch_rows)
