@@ -48,6 +48,10 @@ def make_outcomes(
         "tier": np.where(score >= 0.9, "high", np.where(score >= 0.4, "medium", "reject")),
         "accepted": score >= 0.4,
         "decided_by": np.zeros(mentions, int),
+        "relation": np.full(mentions, None),
+        "set_size": np.zeros(mentions, int),
+        "correct_label_rank": np.zeros(mentions, int),
+        "nil_rank": np.zeros(mentions, int),
     }
     return Outcomes(**drawn | columns)
 

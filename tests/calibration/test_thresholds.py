@@ -204,6 +204,36 @@ def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
     assert row.accept == pytest.approx(0.73) and 0.74 < row.high <= 0.75
 
 
+def test_high_broad_is_where_gold_or_a_parent_is_certified():
+    # Of 300 top candidates every second one of the last half is a parent of the gold concept.
+    p = np.linspace(0.95, 0.6, 300)
+    is_parent = (np.arange(300) >= 150) & (np.arange(300) % 2 == 1)
+    lists = make_lists(
+        ["m"] * 300,
+        [[{"name": "a", "cui": "C2" if parent else "C1"}] for parent in is_parent],
+        hierarchy=HIERARCHY,
+        gold=np.where(is_parent, -1, 0),
+        documents=np.arange(300),
+    )
+    settings = CalibrationArguments(certify_relation="parent")
+    lists = replace(lists, parents={("C1", "C2")})
+    table = fit_thresholds(lists, p, np.arange(300), settings)
+    row = table.rows["default"]
+    assert row.high == table.certificate.threshold > 0.75
+    assert row.high_broad == row.accept > table.broad_certificate.threshold
+    middle = (row.high_broad + row.high) / 2
+    assert [row.tier(q) for q in (row.high, middle)] == ["high", "high_broad"]
+    state = thresholds_content({"all": table})
+    assert load_thresholds(state)["all"].rows == table.rows
+    state["models"][0]["default"]["high_broad"] = None
+    with pytest.raises(UserError, match="damaged .*default"):
+        load_thresholds(state)
+    # A child of the gold concept says more than the mention does.
+    lists = replace(lists, parents={("C2", "C1")})
+    table = fit_thresholds(lists, p, np.arange(300), settings)
+    assert table.broad_certificate == table.certificate
+
+
 def test_for_type_falls_back_along_the_lineage():
     rows = {
         "default": ROW,
@@ -223,12 +253,14 @@ def test_json_round_trip():
     table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), settings)
     other = ThresholdTable({"default": replace(ROW, high=None)}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
-    assert state["schema_version"] == 6 and state["tiers"] == ["high", "medium", "low", "reject"]
+    assert state["schema_version"] == 7 and state["tiers"] == list(thresholds.TIERS)
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
     loaded = tables["all"]
     assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows
     assert (loaded.target_precision, loaded.confidence) == (0.9, 0.95)
     assert loaded.certificate == table.certificate
+    assert loaded.sets == table.sets and loaded.set_threshold("medium") > 0
+    assert np.isnan(tables["no type"].set_threshold("medium"))
     assert loaded.for_type("Neoplastic Process") == table.for_type("T191") == table.rows["T191"]
     assert thresholds_content(tables) == state
 
@@ -258,6 +290,13 @@ def test_damaged_or_other_state_is_a_user_error():
     swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
     without = {k: v for k, v in entry.items() if k != "default"}
     damaged = without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}
+    damaged += (
+        {**entry, "sets": {"low": {"threshold": 0.5, "documents": 20}}},
+        {
+            **entry,
+            "sets": {"medium": {"threshold": 1.5, "documents": 20}},
+        },
+    )
     changes = [{"models": [one]} for one in damaged] + [
         {"models": []},
         {"target_precision": float("nan")},

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +27,7 @@ def test_outcomes_are_the_decisions_about_top_candidates():
     given = make_lists(
         ["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"]
     )
+    given = replace(given, parents={("C1", "Cb")})
     decided = Decisions(
         offsets=given.offsets,
         concepts=given.concepts,
@@ -35,7 +38,8 @@ def test_outcomes_are_the_decisions_about_top_candidates():
         log_odds=np.array([-1.0, 1.0, 40.0, 41.0]),
         probabilities=np.array([0.25, 0.75, 1.0, 1.0]),
         list_utilities=np.full(4, np.nan),
-        edges=np.array([[0.5, 0.6, 0.9]] * 3),
+        edges=np.array([[0.5, 0.6, 0.9, 0.9]] * 3),
+        set_thresholds=np.full(3, 0.2),
         accept_tier="high",
     )
     found = Outcomes.of(given, decided)
@@ -47,6 +51,10 @@ def test_outcomes_are_the_decisions_about_top_candidates():
         False,
         True,
     ]
+    # The list without candidates has no set; in the first one NIL has nothing left.
+    assert found.set_size.tolist() == [2, 0, 0] and found.nil_rank.tolist() == [2, 0, 2]
+    assert found.correct_label_rank.tolist() == [1, 0, 0]
+    assert found.relation.tolist() == ["parent", "", ""]
     assert found.document.tolist() == ["d", "d", "e"] and list(found.types) == [
         ("T047",),
         (),

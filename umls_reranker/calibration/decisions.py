@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.arrays import firsts, list_offsets, list_owner, list_sizes, ranking
 from ..lists.candidate_lists import CandidateLists
+from .prediction_sets import RankedLabels, rank_labels, set_sizes
 from .thresholds import TIERS
 
 # Columns of `Decisions` over candidates; all else about candidates follows from them.
@@ -46,7 +47,9 @@ class Decisions:
         probabilities: (m,) float64, calibrated.
         list_utilities: (m,) float64, log-odds by the list fusion, all features but the
             cross-encoder; NaN where the model that decided has none.
-        edges: (n, 3) float64, lowest probabilities of the tiers low, medium and high.
+        edges: (n, 4) float64, lowest probabilities of the tiers (`TypeThreshold.edges`).
+        set_thresholds: (n,) float64, from which probability on a label is in the set of a mention
+            that is not accepted; NaN without sets.
         accept_tier: lowest tier accepted at rank 1.
         truncated: number of pairs whose mention or name was truncated to the model's length.
     """
@@ -61,6 +64,7 @@ class Decisions:
     probabilities: np.ndarray
     list_utilities: np.ndarray
     edges: np.ndarray
+    set_thresholds: np.ndarray
     accept_tier: str = "medium"
     truncated: int = 0
 
@@ -78,7 +82,8 @@ class Decisions:
             log_odds=np.full(size, np.nan),
             probabilities=np.full(size, np.nan),
             list_utilities=np.full(size, np.nan),
-            edges=np.full((len(lists), 3), np.inf),
+            edges=np.full((len(lists), len(TIERS) - 1), np.inf),
+            set_thresholds=np.full(len(lists), np.nan),
         )
 
     @cached_property
@@ -105,8 +110,8 @@ class Decisions:
     def tiers(self) -> np.ndarray:
         """(m,) int64, indices into `TIERS`."""
         edges = self.edges.copy()
-        edges[~self.complete, 2] = np.inf
-        return 3 - (self.probabilities[:, None] >= edges[self.owner]).sum(axis=1)
+        edges[~self.complete, 2:] = np.inf
+        return edges.shape[1] - (self.probabilities[:, None] >= edges[self.owner]).sum(axis=1)
 
     @cached_property
     def accepted(self) -> np.ndarray:
@@ -115,6 +120,21 @@ class Decisions:
         tops = self.top[self.top >= 0]
         accepted[tops] = self.tiers[tops] <= TIERS.index(self.accept_tier)
         return accepted
+
+    @cached_property
+    def labels(self) -> RankedLabels:
+        """Concepts and NIL by descending probability."""
+        return rank_labels(self.probabilities, self.concepts, self.offsets, self.order)
+
+    @cached_property
+    def set_sizes(self) -> np.ndarray:
+        """(n,) int64, number of labels in the prediction set: the first of `labels`.
+
+        It is 0 where the top candidate is accepted, without candidates, and without sets.
+        """
+        is_abstention = (self.top >= 0) & ~self.at_top(self.accepted, True)
+        thresholds = np.where(is_abstention, self.set_thresholds, np.nan)
+        return set_sizes(self.labels, self.probabilities, self.offsets, thresholds)
 
     @property
     def scored(self) -> np.ndarray:
@@ -138,6 +158,7 @@ class Decisions:
             models=self.models[mentions],
             complete=self.complete[mentions],
             edges=self.edges[mentions],
+            set_thresholds=self.set_thresholds[mentions],
             missing={name: is_missing[mentions] for name, is_missing in self.missing.items()},
             **columns,
         )
@@ -157,6 +178,7 @@ class Decisions:
         for name in CANDIDATE_COLUMNS:
             getattr(self, name)[rows] = getattr(other, name)[rows]
         self.edges[mentions] = other.edges[mentions]
+        self.set_thresholds[mentions] = other.set_thresholds[mentions]
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:

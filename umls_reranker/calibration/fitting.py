@@ -208,6 +208,8 @@ def fit_calibration(
         training_counts=counts,
         folds=folds,
         for_certificate=for_certificate,
+        # Of these, documents of earlier certificates are as good as others.
+        for_sets=annotations.is_random_sample & options.may_certify,
         history=history,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
@@ -357,10 +359,12 @@ def _fit_model(
         decisions.top,
         data.settings,
         complete=_has_all_inputs(lists, model, data),
-        for_certificate=data.for_certificate if is_held_out else np.zeros(len(lists), bool),
+        for_certificate=data.for_certificate & is_held_out,
+        for_sets=data.for_sets & is_held_out,
         attempt=len(data.history.certificates),
     )
     decisions.edges[:] = thresholds.edges(lists.types)
+    decisions.set_thresholds[:] = thresholds.set_threshold(decisions.accept_tier)
     return _FittedModel(replace(model, thresholds=thresholds), decisions, is_held_out)
 
 
@@ -406,6 +410,7 @@ class _FittingData:
         training_counts: counts of training.
         folds: (n,) folds of the documents.
         for_certificate: (n,) bool, mentions that count for the certificates.
+        for_sets: (n,) bool, mentions that count for prediction sets.
         history: history of certificates, with those of this fit.
         always_missing: inputs of the cross-encoder that no list has.
         known: fusions by their features, the cross-encoder's inputs and concepts; models share
@@ -422,6 +427,7 @@ class _FittingData:
     training_counts: StringCounts
     folds: np.ndarray
     for_certificate: np.ndarray
+    for_sets: np.ndarray
     history: CertificateHistory
     always_missing: tuple[str, ...]
     known: dict[tuple, CrossFits] = field(default_factory=dict)

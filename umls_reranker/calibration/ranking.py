@@ -40,10 +40,11 @@ def rank(
     """
     lists = calibration.with_usable_scores(lists.with_whole_scores(calibration.lowest))
     decisions = calibration.model_for(lists, cross_encoder_inputs)
+    decisions = replace(decisions, accept_tier=accept_tier)
     truncated = 0 if callable(score) else score.truncated
     for number in np.unique(decisions.models).tolist():
         truncated += _score(decisions, lists, calibration, number, score, exhaustive)
-    return replace(decisions, accept_tier=accept_tier, truncated=truncated)
+    return replace(decisions, truncated=truncated)
 
 
 def _score(
@@ -82,4 +83,5 @@ def _score(
     calibrated = model.scores(table, logits, list_utilities)
     decisions.set_scores(rows, logits, calibrated, list_utilities)
     decisions.edges[mentions] = model.thresholds.edges(lists.types)
+    decisions.set_thresholds[mentions] = model.thresholds.set_threshold(decisions.accept_tier)
     return truncated

@@ -7,6 +7,8 @@ its ancestors:
   the lowest with a given precision;
 * ``high``: one for all types, the lowest with certified precision of the whole tier
   (`certificate`), but never below ``accept``; None if nothing is certified;
+* ``high_broad``: the same for answers that are the gold concept or a parent of it; None if this was
+  not asked for, or is not certified;
 * ``low``: reached by 99 % of the correct top candidates; below it a candidate is rejected.
 
 A type falls back along its lineage: itself, the ancestors in its semantic group, the group,
@@ -16,22 +18,26 @@ A type falls back along its lineage: itself, the ancestors in its semantic group
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.arrays import ranking
 from ..core.errors import TooLittleData, UserError
 from ..vocab.types import TypeHierarchy
 from .certificate import Certificate, find_certificate
+from .prediction_sets import SetThreshold, correct_probabilities, fit_set_threshold, rank_labels
 from .type_fallback import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists
     from .arguments import CalibrationArguments
 
-SCHEMA_VERSION = 6
-TIERS = ("high", "medium", "low", "reject")
+SCHEMA_VERSION = 7
+TIERS = ("high", "high_broad", "medium", "low", "reject")
+# Tiers that a deployment may name as the lowest that it accepts.
+ACCEPT_TIERS = TIERS[:3]
 LOW_REACH = 0.99
 # Gold pairs below which a node takes its parent's acceptance threshold unchanged, and correct top
 # candidates below which it takes its parent's low threshold.
@@ -45,19 +51,25 @@ SHRINKAGE = 1000.0
 
 @dataclass(frozen=True)
 class TypeThreshold:
-    """Thresholds of a type, ancestor or group: ``low <= accept <= high``; None: no high tier."""
+    """Thresholds of a type, ancestor or group: ``low <= accept <= high_broad <= high``.
+
+    None: there is no such tier.
+    """
 
     low: float
     accept: float
     high: float | None = None
+    high_broad: float | None = None
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The lowest probabilities of all tiers but "reject", the lowest tier first."""
+        high = np.inf if self.high is None else self.high
+        return self.low, self.accept, high if self.high_broad is None else self.high_broad, high
 
     def tier(self, p: float) -> str:
-        """Tier of a calibrated probability: "high", "medium", "low" or "reject"."""
-        if self.high is not None and p >= self.high:
-            return "high"
-        if p >= self.accept:
-            return "medium"
-        return "low" if p >= self.low else "reject"
+        """Tier of a calibrated probability, one of `TIERS`."""
+        return TIERS[len(self.edges) - sum(p >= edge for edge in self.edges)]
 
 
 def f1_threshold(p: np.ndarray, y: np.ndarray) -> float:
@@ -116,6 +128,8 @@ class ThresholdTable:
         target_precision: guaranteed precision of the high-confidence tier.
         confidence: confidence of this guarantee.
         certificate: the basis of this guarantee; None in a table that was not fitted.
+        broad_certificate: that of the tier high_broad; None if it was not asked for.
+        sets: tier -> threshold of the prediction sets of mentions below it; none if not fitted.
     """
 
     rows: dict[str, TypeThreshold]
@@ -123,6 +137,8 @@ class ThresholdTable:
     target_precision: float = 0.95
     confidence: float = 0.95
     certificate: Certificate | None = None
+    broad_certificate: Certificate | None = None
+    sets: Mapping[str, SetThreshold] = field(default_factory=dict)
 
     @classmethod
     def uncertified(cls) -> ThresholdTable:
@@ -148,16 +164,21 @@ class ThresholdTable:
         return nearest_row(self.rows, types, self.hierarchy)
 
     def edges(self, types: Types) -> np.ndarray:
-        """Lowest probabilities of the tiers low, medium and high by the mentions' types, (n, 3)."""
+        """`TypeThreshold.edges` by the mentions' types, (n, 4)."""
         rows, codes = nearest_rows(self.rows, types, self.hierarchy)
-        return np.array(
-            [(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows]
-        )[codes]
+        return np.array([row.edges for row in rows])[codes]
+
+    def set_threshold(self, accept_tier: str) -> float:
+        """Threshold of the prediction sets of mentions below a tier; NaN if there are no sets."""
+        fitted = self.sets.get(accept_tier)
+        return np.nan if fitted is None or fitted.threshold is None else fitted.threshold
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``thresholds.json``."""
         return {
-            "certificate": None if self.certificate is None else asdict(self.certificate),
+            "certificate": self.certificate and asdict(self.certificate),
+            "broad_certificate": self.broad_certificate and asdict(self.broad_certificate),
+            "sets": {tier: asdict(fitted) for tier, fitted in self.sets.items()},
             "default": asdict(self.rows[DEFAULT]),
             "types": {
                 node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT
@@ -173,9 +194,10 @@ def fit_thresholds(
     *,
     complete: np.ndarray | None = None,
     for_certificate: np.ndarray | None = None,
+    for_sets: np.ndarray | None = None,
     attempt: int = 1,
 ) -> ThresholdTable:
-    """Fit thresholds and certificate to n candidate lists with m candidates.
+    """Fit thresholds, certificates and prediction sets to n candidate lists with m candidates.
 
     The tier that is certified is the one that is served: the mentions of all types together, each
     at or above its own type's acceptance threshold.
@@ -189,7 +211,8 @@ def fit_thresholds(
             has that with the highest F1.
         complete: (n,) bool, whether a mention has all inputs that the model reads, by default all.
             Others are never in the high tier.
-        for_certificate: (n,) bool, whether a mention counts for the certificate, by default all.
+        for_certificate: (n,) bool, whether a mention counts for certificates, by default all.
+        for_sets: (n,) bool, whether a mention counts for prediction sets, by default all.
         attempt: as for `certify`.
 
     Raises:
@@ -206,19 +229,61 @@ def fit_thresholds(
     is_accepted = top_p >= ThresholdTable(rows, lists.hierarchy).edges(lists.types)[:, 1]
     if complete is not None:
         is_accepted &= complete
-    counted = np.ones(len(lists), bool) if for_certificate is None else for_certificate
-    certificate = find_certificate(
-        np.where(is_accepted, top_p, np.nan)[counted],
-        correct[counted],
-        lists.annotations.documents[counted],
-        settings.target_precision,
-        settings.confidence,
-        attempt=attempt,
+    every = np.ones(len(lists), bool)
+    counted = every if for_certificate is None else for_certificate
+
+    def certified(correct: np.ndarray) -> Certificate:
+        return find_certificate(
+            np.where(is_accepted, top_p, np.nan)[counted],
+            correct[counted],
+            lists.annotations.documents[counted],
+            settings.target_precision,
+            settings.confidence,
+            attempt=attempt,
+        )
+
+    certificate = certified(correct)
+    broad = None
+    if settings.certify_relation == "parent":
+        broad = certified(correct | lists.at(lists.parents_of_gold, top))
+    rows = {
+        node: replace(row, high=_high(row.accept, certificate), high_broad=_high(row.accept, broad))
+        for node, row in rows.items()
+    }
+    table = ThresholdTable(
+        rows=rows,
+        hierarchy=lists.hierarchy,
+        target_precision=settings.target_precision,
+        confidence=settings.confidence,
+        certificate=certificate,
+        broad_certificate=broad,
     )
-    rows = {node: replace(row, high=_high(row.accept, certificate)) for node, row in rows.items()}
-    return ThresholdTable(
-        rows, lists.hierarchy, settings.target_precision, settings.confidence, certificate
-    )
+    counted = every if for_sets is None else for_sets
+    return replace(table, sets=_fit_sets(lists, probabilities, top_p, table, counted))
+
+
+def _fit_sets(
+    lists: AnnotatedLists,
+    probabilities: np.ndarray,
+    top_p: np.ndarray,
+    table: ThresholdTable,
+    counted: np.ndarray,
+) -> dict[str, SetThreshold]:
+    """Thresholds of the prediction sets of mentions below each tier that may be accepted.
+
+    Arguments are those of `fit_thresholds` and `_type_thresholds`, and the table without sets.
+    """
+    order = ranking(probabilities, lists.offsets)
+    labels = rank_labels(probabilities, lists.concepts, lists.offsets, order)
+    correct = correct_probabilities(labels, probabilities, lists.correct, lists.offsets)
+    edges = table.edges(lists.types)
+    sets = {}
+    for number, tier in enumerate(ACCEPT_TIERS):
+        is_abstention = counted & (top_p < edges[:, edges.shape[1] - 1 - number])
+        sets[tier] = fit_set_threshold(
+            correct[is_abstention], lists.annotations.documents[is_abstention]
+        )
+    return sets
 
 
 def _high(accept: float, certificate: Certificate | None) -> float | None:
@@ -315,16 +380,28 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
                 node: TypeThreshold(**row)
                 for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
             }
-            certificate = (
-                None if entry["certificate"] is None else Certificate(**entry["certificate"])
-            )
+            certificates = {
+                key: None if entry[key] is None else Certificate(**entry[key])
+                for key in ("certificate", "broad_certificate")
+            }
             for node, row in rows.items():
                 if not 0.0 <= row.low <= row.accept <= 1.0:
                     raise TypeError(f"thresholds of {node} are not in order")
-                if row.high != _high(row.accept, certificate):
+                allowed = [_high(row.accept, one) for one in certificates.values()]
+                if [row.high, row.high_broad] != allowed:
                     raise TypeError(f"high of {node} is not what the certificate allows")
+            sets = {tier: SetThreshold(**fitted) for tier, fitted in entry["sets"].items()}
+            for tier, fitted in sets.items():
+                if tier not in ACCEPT_TIERS or not 0.0 <= (fitted.threshold or 0.0) <= 1.0:
+                    raise TypeError(f"sets of {tier} are not of a tier and a probability")
             tables[str(entry["name"])] = ThresholdTable(
-                rows, hierarchy, target_precision, confidence, certificate
+                rows=rows,
+                hierarchy=hierarchy,
+                target_precision=target_precision,
+                confidence=confidence,
+                certificate=certificates["certificate"],
+                broad_certificate=certificates["broad_certificate"],
+                sets=sets,
             )
         if not tables:
             raise TypeError("models is empty")

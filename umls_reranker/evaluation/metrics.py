@@ -51,6 +51,7 @@ class Figure:
         format: its format in tables: ``percent`` or ``number``.
         in_slices: whether it is also measured on slices of the mentions, such as semantic groups.
         higher_is_better: whether a higher value is better.
+        is_optional: whether it is left out where no mention counts.
         margin: how much worse a version may be and count as as good, as a share of the margin for
             accuracy; None: it is not compared between versions.
     """
@@ -63,9 +64,11 @@ class Figure:
     format: str = "percent"
     in_slices: bool = False
     higher_is_better: bool = True
+    is_optional: bool = False
     margin: float | None = None
 
 
+WITH_SET = "with a prediction set"
 KNOWN = "with gold in the dictionary"
 WITH_CANDIDATES = "with candidates"
 FIGURES = [
@@ -89,6 +92,34 @@ FIGURES = [
         lambda o: (o.high & o.correct, o.high),
         "in the high tier",
         in_slices=True,
+    ),
+    # Correct answers, parents and children of gold concepts, and other errors are all answers.
+    Figure(
+        "parent_answers",
+        "parents of the gold concept",
+        lambda o: ((o.relation == "parent"), o.has_relations),
+        in_slices=True,
+        is_optional=True,
+    ),
+    Figure(
+        "child_answers",
+        "children of the gold concept",
+        lambda o: ((o.relation == "child"), o.has_relations),
+        in_slices=True,
+        is_optional=True,
+    ),
+    Figure(
+        "high_broad_coverage",
+        "coverage of high and high_broad",
+        lambda o: (o.high_or_broad & o.has_relations, o.has_relations),
+        is_optional=True,
+    ),
+    Figure(
+        "high_broad_precision",
+        "high and high_broad: gold or a parent",
+        lambda o: (o.correct_or_parent & o.high_or_broad, o.high_or_broad & o.has_relations),
+        "in the tiers high and high_broad",
+        is_optional=True,
     ),
     Figure("accepted_coverage", "coverage", lambda o: (o.accepted, o.every), in_slices=True),
     Figure(
@@ -118,6 +149,44 @@ FIGURES = [
         "without_candidates_share",
         "share without candidates",
         lambda o: (~o.has_candidates, o.every),
+    ),
+    # What is guaranteed in expectation: each document counts the same.
+    Figure(
+        "set_coverage",
+        "prediction sets: coverage, by document",
+        lambda o: (o.in_set * o.set_weight, o.set_weight, o.has_set),
+        WITH_SET,
+        is_optional=True,
+    ),
+    Figure(
+        "set_coverage_of_mentions",
+        "the same, by mention",
+        lambda o: (o.in_set, o.has_set),
+        WITH_SET,
+        is_optional=True,
+    ),
+    Figure(
+        "set_coverage_listed",
+        "the same, where gold is listed",
+        lambda o: (o.in_set & (o.rank >= 0), o.has_set & (o.rank >= 0)),
+        f"{WITH_SET}, gold in the list",
+        is_optional=True,
+    ),
+    Figure(
+        "set_size",
+        "labels in a prediction set",
+        lambda o: (o.set_size, o.has_set),
+        WITH_SET,
+        format="number",
+        higher_is_better=False,
+        is_optional=True,
+    ),
+    Figure(
+        "set_nil_share",
+        "prediction sets with NIL",
+        lambda o: (o.has_set & (o.nil_rank < o.set_size), o.has_set),
+        WITH_SET,
+        is_optional=True,
     ),
     # The monitor counts these two likewise.
     Figure(
@@ -185,12 +254,29 @@ def measure_figures(
 
     ``n`` is the number of mentions that count, and ``population`` says which they are.
     """
-    return {
-        figure.name: documents.measure(figure.columns(outcomes), figure.statistic)
-        | {"population": f"mentions {figure.population}".rstrip()}
-        for figure in FIGURES
-        if figure.in_slices or not in_slices
-    }
+    figures = {}
+    for figure in FIGURES:
+        columns = figure.columns(outcomes)
+        if (in_slices and not figure.in_slices) or (figure.is_optional and not columns[-1].any()):
+            continue
+        figures[figure.name] = documents.measure(columns, figure.statistic) | {
+            "population": f"mentions {figure.population}".rstrip()
+        }
+    return figures
+
+
+def fixed_set_size(outcomes: Outcomes) -> dict[str, Measure]:
+    """The smallest number of most probable labels that covers as much as the prediction sets.
+
+    It counts the same mentions as ``set_coverage_of_mentions``; nothing without prediction sets.
+    """
+    ranks = np.sort(outcomes.correct_label_rank[outcomes.has_set])
+    covered = int(outcomes.in_set.sum())
+    if not covered:
+        return {}
+    size = float(ranks[covered - 1] + 1)
+    over = {"n": len(ranks), "population": f"mentions {WITH_SET}"}
+    return {"fixed_set_size": {"value": size} | over}
 
 
 def top_calibration(outcomes: Outcomes, documents: Documents) -> dict[str, Measure]:

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..calibration.decisions import Decisions
+from ..calibration.prediction_sets import correct_ranks
+from ..calibration.resampling import document_index
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import require_format, written
@@ -23,7 +25,7 @@ from ..lists.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 
 OUTCOMES_FILE = "outcomes.parquet"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA = pa.schema(
     [
         ("document", pa.string()),
@@ -42,6 +44,10 @@ SCHEMA = pa.schema(
         ("tier", pa.string()),
         ("accepted", pa.bool_()),
         ("decided_by", pa.int32()),
+        ("relation", pa.string()),
+        ("set_size", pa.int32()),
+        ("correct_label_rank", pa.int32()),
+        ("nil_rank", pa.int32()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
@@ -68,6 +74,12 @@ class Outcomes:
         tier: (n,) tier of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is accepted.
         decided_by: (n,) index of the model that decided (`Decisions.models`); 0: of all inputs.
+        relation: (n,) what an incorrect answer is of the gold concept: "parent", "child" or
+            "other"; "" of correct answers, and None without relations of concepts.
+        set_size: (n,) number of labels in the prediction set (`Decisions.set_sizes`), 0 without.
+        correct_label_rank: (n,) rank of the correct label: of a gold concept, or of NIL where the
+            list has none. The set holds it if this is below `set_size`.
+        nil_rank: (n,) rank of NIL among the labels.
     """
 
     document: np.ndarray
@@ -86,6 +98,10 @@ class Outcomes:
     tier: np.ndarray
     accepted: np.ndarray
     decided_by: np.ndarray
+    relation: np.ndarray
+    set_size: np.ndarray
+    correct_label_rank: np.ndarray
+    nil_rank: np.ndarray
 
     def __len__(self) -> int:
         return len(self.score)
@@ -112,6 +128,10 @@ class Outcomes:
             tier=np.array(TIERS)[tiers],
             accepted=decisions.at_top(decisions.accepted, False),
             decided_by=decisions.models,
+            relation=_relations(lists, decisions),
+            set_size=decisions.set_sizes,
+            correct_label_rank=correct_ranks(decisions.labels, lists.correct, lists.offsets),
+            nil_rank=decisions.labels.nil_ranks,
         )
 
     @property
@@ -123,6 +143,43 @@ class Outcomes:
     def has_candidates(self) -> np.ndarray:
         """Whether the mention has candidates, and so a score, (n,) bool."""
         return ~np.isnan(self.score)
+
+    @property
+    def incorrect(self) -> np.ndarray:
+        """Whether there is a top candidate that is not correct, (n,) bool."""
+        return self.has_candidates & ~self.correct
+
+    @property
+    def has_relations(self) -> np.ndarray:
+        """Whether relations of concepts are known, (n,) bool."""
+        return np.array([relation is not None for relation in self.relation], bool)
+
+    @property
+    def correct_or_parent(self) -> np.ndarray:
+        """Whether the top candidate is a correct concept or a parent of one, (n,) bool."""
+        return self.correct | (self.relation == "parent")
+
+    @property
+    def high_or_broad(self) -> np.ndarray:
+        """Whether the answer is in the tier high or high_broad, (n,) bool."""
+        return np.isin(self.tier, TIERS[:2])
+
+    @property
+    def has_set(self) -> np.ndarray:
+        """Whether the mention has a prediction set, (n,) bool."""
+        return self.set_size > 0
+
+    @property
+    def set_weight(self) -> np.ndarray:
+        """1 for each document with prediction sets, in equal parts for the mentions, (n,)."""
+        index, count = document_index(self.document)
+        sets = np.bincount(index, self.has_set, count)
+        return self.has_set / np.maximum(sets, 1)[index]
+
+    @property
+    def in_set(self) -> np.ndarray:
+        """Whether the prediction set holds the correct label, (n,) bool."""
+        return self.correct_label_rank < self.set_size
 
     @property
     def every(self) -> np.ndarray:
@@ -177,3 +234,14 @@ class Outcomes:
             ) from None
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in SCHEMA.names}
         return cls(**columns | {"types": table["types"].to_pylist()})
+
+
+def _relations(lists: AnnotatedLists, decisions: Decisions) -> np.ndarray:
+    """`Outcomes.relation` of the top candidates."""
+    if lists.parents is None:
+        return np.full(len(lists), None)
+    relations = np.where(decisions.top < 0, "", "other").astype(object)
+    relations[lists.at(lists.parents_of_gold, decisions.top)] = "parent"
+    relations[lists.at(lists.children_of_gold, decisions.top)] = "child"
+    relations[lists.is_gold(decisions.top)] = ""
+    return relations

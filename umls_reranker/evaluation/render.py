@@ -23,6 +23,7 @@ TITLES = {
     "candidate_roc_auc": "ROC-AUC of candidates",
     "scored_share": "candidates that the cross-encoder scored",
     "same_top_candidate": "same top candidate as without pruning",
+    "fixed_set_size": "labels of equal coverage, the same number for all",
     "reranker": "this model",
     "cross_encoder": "cross-encoder alone",
     "list_fusion": "list fusion (all but the cross-encoder)",
@@ -80,7 +81,13 @@ COVERAGE_NOTE = (
     "* thresholds chosen on these mentions: they describe them and promise nothing for others"
 )
 MENTIONS = TableColumn("mentions", "acc@1", "mentions")
-TIER_COLUMNS = [MENTIONS, TableColumn("coverage", "coverage"), TableColumn("precision", "acc@1")]
+TIER_COLUMNS = [
+    MENTIONS,
+    TableColumn("coverage", "coverage"),
+    TableColumn("precision", "acc@1"),
+    TableColumn("parents of gold", "parent_answers"),
+    TableColumn("children of gold", "child_answers"),
+]
 
 
 def report_tables(metrics: Mapping[str, Any]) -> list[Table]:

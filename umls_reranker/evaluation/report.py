@@ -24,6 +24,7 @@ from .incorrect_types import with_incorrect_types
 from .linking import Documents, Measure, gold_ranks, roc_auc
 from .metrics import (
     SCHEMA_VERSION,
+    fixed_set_size,
     measure_figures,
     measure_slices,
     mention_slices,
@@ -145,7 +146,7 @@ def measure(
         for key, figure in compared.items()
         if key.startswith(PREFIX)
     }
-    figures |= measure_figures(outcomes, documents)
+    figures |= measure_figures(outcomes, documents) | fixed_set_size(outcomes)
     population = f"mentions with {len(lists.labels):,} candidates"
     for name, figure in _pair_figures(pairs, lists, documents.take(lists.owner)).items():
         figures[name] = figure | {"n": len(outcomes), "population": population}

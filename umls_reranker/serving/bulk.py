@@ -339,7 +339,11 @@ def _gathered(results: list, processes: PartialState | OneProcess) -> list:
 
 # Columns of a frame that are read.
 MENTION_COLUMNS = ("entity", "mention", "candidates", "entity_type", "left", "right")
-SPARK_NAMES = {pa.int64(): "long", pa.bool_(): "boolean"}
+SPARK_NAMES = {
+    pa.int64(): "long",
+    pa.bool_(): "boolean",
+    pa.list_(pa.string()): "array<string>",
+}
 #: Type of the column ``ranked`` in Spark's notation.
 RANKED_SCHEMA = "array<struct<{}>>".format(
     ", ".join(f"{field.name}: {SPARK_NAMES.get(field.type, field.type)}" for field in RANKED_TYPE)

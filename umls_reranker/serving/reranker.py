@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..calibration.decisions import Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.ranking import rank
-from ..calibration.thresholds import TIERS
+from ..calibration.thresholds import ACCEPT_TIERS
 from ..core.arrays import list_sizes
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
@@ -48,7 +48,7 @@ class UMLSReranker:
     ('Common Cold', 'medium', True)
 
     Attributes:
-        accept_tier (str): lowest tier accepted at rank 1, ``medium`` or ``high``.
+        accept_tier (str): lowest tier accepted at rank 1: ``medium``, ``high_broad`` or ``high``.
         exhaustive (bool): whether the cross-encoder scores all candidates.
         folder (Path): the model's folder.
         info (dict): contents of the model's ``reranker.json``.
@@ -66,9 +66,9 @@ class UMLSReranker:
         accept_tier: str = "medium",
         exhaustive: bool = False,
     ) -> None:
-        if accept_tier not in TIERS[:2]:
+        if accept_tier not in ACCEPT_TIERS:
             raise UserError(
-                f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(TIERS[:2])}"
+                f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(ACCEPT_TIERS)}"
             )
         if not isinstance(exhaustive, bool):
             raise UserError(f"exhaustive: {exhaustive!r} is not True or False")
@@ -130,8 +130,9 @@ class UMLSReranker:
                 wrote it, on a CPU in float32, without importing torch.
             token_budget: maximum tokens per forward pass; by default 1,024 on a CPU, 65,536 on a
                 GPU.
-            accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or
-                ``high``, only what its certificate covers.
+            accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds;
+                ``high``, only what its certificate covers; or ``high_broad``, what its certificate
+                of gold concepts and their parents covers.
             exhaustive: whether the cross-encoder scores all candidates of every call; see `rerank`.
             subfolder: folder of the reranker in the repo or local folder.
             local_files_only: download nothing.
@@ -362,7 +363,7 @@ class UMLSReranker:
     def get_confidence_tier(
         self, score: float, entity_type: str | Sequence[str] | None = None
     ) -> str:
-        """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``.
+        """Tier of a calibrated probability, one of `thresholds.TIERS`.
 
         Args:
             score: probability of the model that reads all inputs.
