@@ -127,7 +127,10 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     holds_out = recipe.mentions.mention_source == "held_out_synonyms"
     table = {
         "concepts": StageInputs(
-            "prepare_data", concept_keys, values={"seed": recipe.run.seed} if holds_out else {}
+            "prepare_data",
+            concept_keys,
+            version=2,
+            values={"seed": recipe.run.seed} if holds_out else {},
         ),
         "mentions": StageInputs("prepare_data", mention_keys, ("concepts",)),
     }

@@ -46,6 +46,7 @@ from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
 from ..lists.labels import best_of_each_concept, parts_of_documents, usable_lists
+from ..lists.parents import require_parents
 from ..lists.read import Rows
 from .model_source import ModelSource
 from .reranker import UMLSReranker
@@ -171,6 +172,7 @@ def calibrate_lists(
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
+    require_parents(lists, settings.certify_relation)
     data = _fitting_data(source, lists)
     fit_settings = settings
     if settings.features is None:

@@ -390,6 +390,28 @@ class RelationTable:
         # A row of -1 makes the number negative, unlike any pair.
         return self._pairs[positions] == wanted
 
+    def parents(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of children and parents, (k, 2) int64, of which both are among `rows` (n,)."""
+        of_kind = (self._pairs & ((1 << KIND_BITS) - 1)) == KINDS.index("parent")
+        pairs = self._pairs[of_kind] >> KIND_BITS
+        children = pairs >> ROW_BITS
+        parents = pairs & ((1 << ROW_BITS) - 1)
+        inside = np.isin(children, rows) & np.isin(parents, rows)
+        return np.column_stack([children[inside], parents[inside]])
+
+
+def read_parents(path: Path, wanted: pa.Array) -> set[tuple[str, str]]:
+    """Pairs ``(child, parent)`` of wanted CUIs in MRREL; errors are those of `read_relations`."""
+    pairs: set[tuple[str, str]] = set()
+    for block in read_relations(path):
+        inside = pc.and_(pc.is_in(block["CUI1"], wanted), pc.is_in(block["CUI2"], wanted))
+        for row in block.filter(inside).to_pylist():
+            if RELATIONS[row["REL"]] == "parent":
+                pairs.add((row["CUI1"], row["CUI2"]))
+            elif RELATIONS[row["REL"]] == "child":
+                pairs.add((row["CUI2"], row["CUI1"]))
+    return pairs
+
 
 def read_relations(path: Path) -> Iterator[pa.Table]:
     """Yield MRREL's related CUIs in blocks, of all sources; suppressed lines are left out.
