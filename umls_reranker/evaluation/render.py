@@ -226,6 +226,25 @@ def interval(
     return f"{scale * low:.{digits}f}{separator}{scale * high:.{digits}f}"
 
 
+def notes_on_answers(figures: Mapping[str, Any]) -> list[str]:
+    """Sentences about answers that are no concept or a parent of gold, as far as there are any."""
+    notes = []
+    if sets := figures.get("set_size"):
+        notes.append(
+            f"where it abstains ({sets['n']:,} mentions), a set of {number(sets, 1)} labels on "
+            f"average holds the correct one, a concept or NIL, for "
+            f"{percent(figures['set_coverage'])} (mean of documents); the same number for all "
+            f"takes {number(figures.get('fixed_set_size'), 0)}"
+        )
+    broad = figures.get("high_broad_coverage")
+    if broad and broad["value"] != figures["high_confidence_coverage"]["value"]:
+        notes.append(
+            f"high and high_broad: {percent(broad)} of the mentions, "
+            f"{percent(figures['high_broad_precision'])} of them gold or a parent of it"
+        )
+    return notes
+
+
 def as_markdown(table: Table) -> str:
     """A table in Markdown, intervals in brackets."""
     joined = [[value + (f" ({ends})" if ends else "") for value, ends in row] for row in table.rows]

@@ -30,6 +30,7 @@ from ..core.files import portable_locator, write_json, written
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
+from ..evaluation.render import notes_on_answers
 from ..evaluation.report import measure
 from ..evaluation.systems import System, best_row, verdict
 from ..hub.card import folder_card
@@ -203,7 +204,7 @@ def calibrate_lists(
     gain = verdict(metrics["figures"]["gain"], len(measured), documents.count)
     metrics["verdict"] = gain + best_row(metrics)
     notes = (data.note, "" if fit.is_held_out else NOT_HELD_OUT)
-    metrics["notes"] = [note for note in notes if note]
+    metrics["notes"] = [note for note in notes if note] + notes_on_answers(metrics["figures"])
     return Calibrated(settings, seed, fit.calibration, fit.facts, outcomes, metrics)
 
 

@@ -12,7 +12,7 @@ from ..evaluation import report
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import report_page
-from ..evaluation.render import percent, systems_text
+from ..evaluation.render import notes_on_answers, percent, systems_text
 from ..evaluation.systems import baselines, best_row, verdict
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
@@ -120,6 +120,7 @@ def evaluate_lists(
     precision = metrics["figures"]["high_confidence_precision"]
     correct = f", {percent(precision)} of them correct" if coverage["value"] else ""
     notes.append(f"high tier of this model: {percent(coverage)} of the mentions{correct}")
+    notes += notes_on_answers(metrics["figures"])
     if len(metrics["decided_by"]) > 1 or calibration.models[0].name not in metrics["decided_by"]:
         counts = ", ".join(
             f"{name} ({count:,} mentions)" for name, count in metrics["decided_by"].items()

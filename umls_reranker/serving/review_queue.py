@@ -68,10 +68,12 @@ class ListLines(LinesFormat):
 
     def content(self, rows: RankedRows) -> list[bytes]:
         """The rows without ``ranked``, as lines."""
-        unranked = [
-            {name: value for name, value in row.items() if name != RANKED} for row in rows.content
-        ]
-        return [json_line(row) + b"\n" for row in unranked]
+        lines = []
+        for row in rows.content:
+            labels = _set(row)
+            unranked = {name: value for name, value in row.items() if name != RANKED}
+            lines.append(json_line({"set": labels} | unranked if labels else unranked) + b"\n")
+        return lines
 
 
 class ReviewSheet(OutputFormat):
@@ -108,7 +110,8 @@ def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write selected rows, as JSON Lines without ``ranked`` or, if the file is a .csv, as a sheet.
 
     A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention.
-    Both are rows of labelled lists, with the candidates in their original order.
+    Both are rows of labelled lists, with the candidates in their original order. First comes the
+    prediction set of an abstention (`RankedCandidate.set`): where to look for the concept.
     """
     kind: type[OutputFormat] = ReviewSheet if path.suffix == ".csv" else ListLines
     output = kind({})
@@ -136,7 +139,8 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             line = {**mention, "gold_cui": gold}
             if answers:
                 answer = answers.get((concept_id(candidate), candidate.get("name")), {})
-                line |= {"rank": answer.get("rank"), "probability": answer.get("score")}
+                about = {"rank": answer.get("rank"), "probability": answer.get("score")}
+                line = {"set": _set(row)} | line | about
             yield {
                 name: "|".join(value) if isinstance(value, list) else value
                 for name, value in (line | candidate).items()
@@ -145,6 +149,12 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _entity(row: Mapping[str, Any]) -> str:
     return str(row.get("entity") or row.get("mention"))
+
+
+def _set(row: Mapping[str, Any]) -> list[str] | None:
+    """The prediction set of a mention, None if it is accepted or has none."""
+    ranked = row.get(RANKED)
+    return ranked[0].get("set") if ranked else None
 
 
 def _margin(row: Mapping[str, Any]) -> float:
