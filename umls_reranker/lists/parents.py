@@ -23,7 +23,8 @@ def with_parents_of_run(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
     concepts = ConceptTable.load(folder)
     rows = np.unique(concepts.rows(_ids(lists)))
     pairs = relations.parents(rows[rows >= 0])
-    children, parents = (concepts.cuis_of(column).to_pylist() for column in pairs.T)
+    children = concepts.cuis_of(pairs[:, 0]).to_pylist()
+    parents = concepts.cuis_of(pairs[:, 1]).to_pylist()
     return replace(lists, parents=frozenset(zip(children, parents, strict=True)))
 
 

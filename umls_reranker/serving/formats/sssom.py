@@ -14,7 +14,11 @@ from ...vocab.code_systems import Code, system_of
 from .by_string import FormatByString, StringTally, cells
 
 # A tier says how sure the model is; `mappingRelation` claims no more than that there is one.
-PREDICATES = {"high": "skos:exactMatch", "medium": "skos:closeMatch"}
+PREDICATES = {
+    "high": "skos:exactMatch",
+    "high_broad": "skos:closeMatch",
+    "medium": "skos:closeMatch",
+}
 UNCALIBRATED = "skos:mappingRelation"
 NAMESPACES = {
     "skos": "http://www.w3.org/2004/02/skos/core#",
