@@ -9,47 +9,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from ...calibration.thresholds import TIERS
 from ..outputs import OutputFormat, RankedRows
 
-
-class Answer(NamedTuple):
-    """The answer for a mention.
-
-    Attributes:
-        mention: the text of the mention.
-        cui: id of the top candidate's concept; None if there is none.
-        name: its preferred name, if it is known, or its name.
-        score: its score; a probability if there is a tier.
-        tier: its tier; None if the model is not calibrated for such lists.
-        is_accepted: whether it is to be used; True also if the model is not calibrated.
-    """
-
-    mention: str
-    cui: str | None
-    name: str
-    score: float
-    tier: str | None
-    is_accepted: bool
+Answer = Mapping[str, Any]
 
 
 def answers_of(rows: RankedRows) -> list[Answer]:
-    """The answers of n rows; those with an error have none."""
-    answers = []
-    for row, items in zip(rows.mappings(), rows.ranked.to_pylist(), strict=True):
-        top: Mapping[str, Any] = items[0] if items else {}
-        answer = Answer(
-            mention=str(row.get("entity") or row.get("mention") or ""),
-            cui=top.get("cui"),
-            name=top.get("preferred_name") or top.get("name") or "",
-            score=top.get("score", 0.0),
-            tier=top.get("tier"),
-            is_accepted=top.get("cui") is not None and top.get("accepted") is not False,
-        )
-        answers.append(answer)
-    return answers
+    """The answers of n rows, with keys of `outputs.ANSWER_TYPES`, and ``mention``."""
+    mentions = [str(row.get("entity") or row.get("mention") or "") for row in rows.mappings()]
+    columns = rows.answers() | {"mention": mentions}
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def is_used(answer: Answer) -> bool:
+    """Whether there is an answer, and it is accepted, or the model is not calibrated."""
+    return answer["answer"] is not None and answer["accepted"] is not False
 
 
 @dataclass
@@ -71,9 +50,9 @@ class ConceptTally:
     def add(self, answer: Answer) -> None:
         """Count an answer."""
         self.count += 1
-        self.score_sum += answer.score
-        if answer.tier is not None:
-            self.tier = max(self.tier or answer.tier, answer.tier, key=TIERS.index)
+        self.score_sum += answer["answer_score"]
+        tiers = [tier for tier in (self.tier, answer["tier"]) if tier is not None]
+        self.tier = max(tiers, key=TIERS.index, default=None)
 
     @property
     def score(self) -> float:
@@ -126,6 +105,8 @@ class FormatByString(OutputFormat):
     @contextmanager
     def writing(self, path: Path) -> Iterator[Callable[[list[Answer]], Any]]:
         yield self._add
+        # What no text could be read of.
+        self.strings.pop("", None)
         self.counts["strings"] = len(self.strings)
         for tally in self.strings.values():
             self.counts["without an answer"] += not tally.concepts
@@ -139,13 +120,11 @@ class FormatByString(OutputFormat):
 
     def _add(self, answers: list[Answer]) -> None:
         for answer in answers:
-            if not answer.mention:
-                continue
-            tally = self.strings.setdefault(answer.mention, StringTally())
+            tally = self.strings.setdefault(answer["mention"], StringTally())
             tally.mentions += 1
-            if answer.cui is not None and (answer.is_accepted or not self.only_accepted):
-                concept = tally.concepts.setdefault(answer.cui, ConceptTally(answer.name))
-                concept.add(answer)
+            if is_used(answer) or (answer["answer"] and not self.only_accepted):
+                name = answer["answer_name"] or ""
+                tally.concepts.setdefault(answer["answer"], ConceptTally(name)).add(answer)
 
 
 def cells(values: Iterable[object], delimiter: str = ",") -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 from ...vocab.code_systems import LOCAL, code_of, system_of
 from ..outputs import LinesFormat, RankedRows
-from .by_string import Answer, answers_of
+from .by_string import Answer, answers_of, is_used
 
 EXTENSIONS = "urn:umls-reranker:"
+IDS = ("doc_id", "mention_id")
 
 
 class Fhir(LinesFormat):
@@ -29,14 +30,21 @@ class Fhir(LinesFormat):
         return [text.encode(errors="backslashreplace") + b"\n" for text in texts]
 
     def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-        concept: dict[str, Any] = {}
-        if extensions := list(_extensions(row, answer)):
-            concept["extension"] = extensions
-        if answer.cui is not None and answer.is_accepted:
-            concept["coding"] = list(self._codings(answer.cui, answer.name))
-        if answer.mention:
-            concept["text"] = answer.mention
-        return concept
+        score = "uncalibrated-score" if answer["tier"] is None else "score"
+        values = [(key.replace("_", "-"), "valueString", row.get(key)) for key in IDS]
+        if answer["answer"] is not None:
+            values.append((score, "valueDecimal", round(answer["answer_score"], 6)))
+        values.append(("tier", "valueCode", answer["tier"]))
+        extensions = [
+            {"url": EXTENSIONS + name, kind: value if kind == "valueDecimal" else str(value)}
+            for name, kind, value in values
+            if value not in (None, "")
+        ]
+        codings = []
+        if is_used(answer):
+            codings = list(self._codings(answer["answer"], answer["answer_name"]))
+        concept = {"extension": extensions, "coding": codings, "text": answer["mention"]}
+        return {key: value for key, value in concept.items() if value}
 
     def _codings(self, cui: str, name: str) -> Iterator[dict[str, str]]:
         own = code_of(cui, self.settings.codes.sources)
@@ -47,14 +55,3 @@ class Fhir(LinesFormat):
             coding = {"system": system_of(code.source).fhir, "code": code.code}
             coding["display"] = name if code == own else ""
             yield {key: value for key, value in coding.items() if value}
-
-
-def _extensions(row: Mapping[str, Any], answer: Answer) -> Iterator[dict[str, Any]]:
-    for key in ("doc_id", "mention_id"):
-        if row.get(key) not in (None, ""):
-            yield {"url": EXTENSIONS + key.replace("_", "-"), "valueString": str(row[key])}
-    if answer.cui is not None:
-        name = "uncalibrated-score" if answer.tier is None else "score"
-        yield {"url": EXTENSIONS + name, "valueDecimal": round(answer.score, 6)}
-    if answer.tier is not None:
-        yield {"url": f"{EXTENSIONS}tier", "valueCode": answer.tier}

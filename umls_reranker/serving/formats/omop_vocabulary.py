@@ -6,7 +6,7 @@ separated by commas is read with quoting.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +32,6 @@ class OmopConcept(NamedTuple):
     vocabulary_id: str
     concept_code: str
     standard_concept: str = "S"
-
-    @property
-    def is_standard(self) -> bool:
-        """Whether others are mapped to it."""
-        return self.standard_concept == "S"
 
     @property
     def code(self) -> Code:
@@ -65,21 +60,17 @@ class OmopVocabulary:
             UserError: a file is missing or cannot be read, or lacks a column.
         """
         wanted = {f"{system_of(code.source).omop}\t{code.code}": code for code in codes}
-        code_of_id: dict[str, Code] = {}
-        for block in _read(self._concepts, ["concept_id", "vocabulary_id", "concept_code"]):
-            keys = pc.binary_join_element_wise(block["vocabulary_id"], block["concept_code"], "\t")
-            is_wanted = pc.is_in(keys, pa.array(wanted, pa.string()))
-            ids = block["concept_id"].filter(is_wanted).to_pylist()
-            code_of_id |= {
-                number: wanted[key]
-                for number, key in zip(ids, keys.filter(is_wanted).to_pylist(), strict=True)
-            }
-        pairs = self._pairs("concept_id_1", code_of_id)
+
+        def keys(block: pa.RecordBatch) -> pa.Array:
+            return pc.binary_join_element_wise(block["vocabulary_id"], block["concept_code"], "\t")
+
+        concepts = self._concepts_with(keys, wanted)
+        pairs = self._pairs("concept_id_1", concepts)
         standard = self._concepts_of({target for _, target in pairs})
         targets: dict[Code, list[OmopConcept]] = {}
         for source, target in pairs:
-            if target in standard and standard[target].is_standard:
-                targets.setdefault(code_of_id[source], []).append(standard[target])
+            if target in standard and standard[target].standard_concept == "S":
+                targets.setdefault(concepts[source].code, []).append(standard[target])
         return targets
 
     def sources(self, targets: Iterable[str]) -> dict[str, list[Code]]:
@@ -109,12 +100,18 @@ class OmopVocabulary:
         return pairs
 
     def _concepts_of(self, ids: Collection[str]) -> dict[str, OmopConcept]:
+        return self._concepts_with(lambda block: block["concept_id"], ids)
+
+    def _concepts_with(
+        self, keys_of: Callable[[pa.RecordBatch], pa.Array], keys: Iterable[str]
+    ) -> dict[str, OmopConcept]:
+        """Id -> concept, of those with one of the keys."""
+        wanted = pa.array([*keys], pa.string())
         concepts: dict[str, OmopConcept] = {}
         for block in _read(self._concepts, OmopConcept._fields):
-            block = block.filter(pc.is_in(block["concept_id"], pa.array([*ids], pa.string())))
-            for row in block.to_pylist():
-                key = row["concept_id"]
-                concepts[key] = OmopConcept(**row | {"concept_id": int(key)})
+            for row in block.filter(pc.is_in(keys_of(block), wanted)).to_pylist():
+                concept = OmopConcept(**row | {"concept_id": int(row["concept_id"])})
+                concepts[row["concept_id"]] = concept
         return concepts
 
 
