@@ -2,10 +2,15 @@
 """Make the model in the package, and its lists: MedMentions training documents, open names.
 
     python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
+    python benchmarks/umls_lists.py index_lists.jsonl runs/built-in --indexes TEXT ENCODER
 
 Candidates are the ten nearest preferred names by an encoder that is not fine-tuned, as a pipeline
 without training and synonyms has them. Their scores and the texts of the mentions are left out. The
 model also knows the names of four open vocabularies, as hashes.
+
+The second command adds the models that decide about lists of an index. Its lists are the first ten
+of twenty candidates of the same mentions: of every other document by an index without an encoder,
+of the rest by one with it, both of the whole folder META (`umls-reranker index`).
 """
 
 import argparse
@@ -32,11 +37,28 @@ weights, thresholds and hashed counts) has the license of the package, Apache-2.
 
 ```bash
 python benchmarks/umls_lists.py open_lists.jsonl runs/built-in
+python benchmarks/umls_lists.py index_lists.jsonl runs/built-in --indexes TEXT ENCODER
 ```"""  # noqa: E501
 
 SEED = 13
 CANDIDATES = 10
 MENTIONS_PER_DOCUMENT = 15
+# Of lists of an index: as many are retrieved, and the first `CANDIDATES` are fitted on.
+RETRIEVED = 20
+# Without exact names and types of concepts, which weigh nothing in lists of an index.
+INDEX_FEATURES = (
+    "same_words",
+    "mention_in_name",
+    "name_in_mention",
+    "qualifier_agreement",
+    "mention_concept_prior",
+    "concept_count",
+    "type_lift",
+    "list_position",
+    "forms_rank",
+    "lexical_rank",
+    "concept_age",
+)
 
 
 def main() -> None:
@@ -46,7 +68,14 @@ def main() -> None:
     parser.add_argument("lists", type=Path, help="file to write, JSON Lines")
     parser.add_argument("model", type=Path, help="model folder to write")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument(
+        "--indexes", type=Path, nargs=2, help="index folders: add models of their lists to MODEL"
+    )
     options = parser.parse_args()
+    if options.indexes:
+        write_index_lists(options.data, options.indexes, options.lists)
+        add_index_models(options.data, options.lists, options.model)
+        return
     with tempfile.TemporaryDirectory() as cache:
         write_lists(options.data, Path(cache), options.lists)
     fit_model(options.data, options.lists, options.model)
@@ -59,27 +88,134 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
     from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated
     from umls_reranker.serving.calibration_summary import calibration_summary
     from umls_reranker.serving.model_source import ModelSource
+
+    source = ModelSource()
+    source = replace(source, counts=known_names(data))
+    labelled = read_labelled_lists(lists, source.hierarchy)
+    new = calibrate_lists(source, labelled, CalibrationArguments(), SEED)
+    save_calibrated(source, new, folder)
+    write_card(folder)
+    print(calibration_summary(new))
+
+
+def known_names(data: Path):
+    """Counts of no mentions, with the names of the vocabularies."""
+    from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.vocab.concepts import iter_concepts
     from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
 
     rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"), sources=VOCABULARIES)
     named = [(one.cui, name) for one in iter_concepts(rows) for name in (one.name, *one.synonyms)]
-    source = ModelSource()
-    source = replace(source, counts=source.counts.with_names(*zip(*named, strict=True)))
+    return StringCounts.fit([]).with_names(*zip(*named, strict=True))
+
+
+def write_card(folder: Path) -> None:
+    """Write the card, with the licenses of the sources."""
+    from umls_reranker.hub.card import folder_card
+
+    card = folder_card(folder).replace(CARD_ROW, LICENSES)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def add_index_models(data: Path, lists: Path, folder: Path) -> None:
+    """Add two models of lists of an index, with the mention's type and without, to a model."""
+    from umls_reranker.calibration.arguments import CalibrationArguments
+    from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+    from umls_reranker.calibration.inputs import without_inputs
+    from umls_reranker.calibration.probabilities import COUNTS_FILE
+    from umls_reranker.calibration.string_counts import StringCounts
+    from umls_reranker.core.files import read_json
+    from umls_reranker.hub.model_folder import CALIBRATOR, write_model_files
+    from umls_reranker.lists.labels import read_labelled_lists
+    from umls_reranker.serving.model_source import ModelSource
+
+    source = ModelSource.load(str(folder))
     labelled = read_labelled_lists(lists, source.hierarchy)
-    new = calibrate_lists(source, labelled, CalibrationArguments(), SEED)
-    save_calibrated(source, new, folder)
-    card = folder / "README.md"
-    card.write_text(card.read_text(encoding="utf-8").replace(CARD_ROW, LICENSES), encoding="utf-8")
-    print(calibration_summary(new))
+    names = known_names(data)
+    options = FitOptions(may_certify=False, has_fallbacks=False)
+    calibration = source.reranker.calibration
+    calibration.training_counts = StringCounts.load(folder / COUNTS_FILE, is_training=True)
+    models = [model for model in calibration.models if not model.reads_ranks]
+    for name, missing in {"index": (), "index, no type": ("entity_type",)}.items():
+        features = [one for one in INDEX_FEATURES if not missing or one != "type_lift"]
+        settings = CalibrationArguments(features=features, calibrator="beta")
+        known = without_inputs(labelled, missing)
+        fitted = fit_calibration(
+            known, CrossEncoderLogits(None, known), names, settings, SEED, options=options
+        )
+        models.append(replace(fitted.calibration.models[0], name=name, missing=missing))
+        print(f"{name}: acc@1 {known.is_gold(fitted.decisions.top).mean():.4f}, held out")
+    calibration.models = models
+    facts = read_json(folder / CALIBRATOR)["fitted_on"]
+    write_model_files(folder, source.origin, None, None, calibration, facts)
+    write_card(folder)
 
 
-def write_lists(data: Path, cache: Path, path: Path) -> None:
-    """Write lists of MiniLM's nearest preferred names for some mentions of each document."""
+def drawn_mentions(corpus: Path) -> list:
+    """At most `MENTIONS_PER_DOCUMENT` mentions of each training document, drawn at random."""
     import numpy as np
 
     from umls_reranker.corpora.corpus import read_pmids
     from umls_reranker.corpora.formats import read_corpus
+
+    wanted = set(read_pmids(corpus / "corpus_pubtator_pmids_trng.txt"))
+    by_document: dict[str, list] = {}
+    for mention in read_corpus([corpus / "corpus_pubtator.txt.gz"]):
+        if mention.doc_id in wanted:
+            by_document.setdefault(mention.doc_id, []).append(mention)
+    rng = np.random.default_rng(SEED)
+    return [
+        listed[number]
+        for listed in by_document.values()
+        for number in sorted(rng.permutation(len(listed))[:MENTIONS_PER_DOCUMENT])
+    ]
+
+
+def write_index_lists(data: Path, indexes: list[Path], path: Path) -> None:
+    """Write lists of the retrievers of two indexes, each for every other document."""
+    from umls_reranker.retrieval.retriever import load_retriever
+    from umls_reranker.vocab.concepts import ConceptTable
+
+    mentions = drawn_mentions(data / "medmentions_st21pv")
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(m.doc_id for m in mentions))}
+    with path.open("w", encoding="utf-8") as stream:
+        for which, index in enumerate(indexes):
+            concepts = ConceptTable.load(index / "concepts")
+            retriever = load_retriever(index, "auto")
+            some = [one for one in mentions if numbers[one.doc_id] % len(indexes) == which]
+            found = retriever.search([one.text for one in some], RETRIEVED)
+            scores = retriever.scores_of(found)
+            for row, mention in enumerate(some):
+                is_listed = found.rows[row, :CANDIDATES] >= 0
+                listed = found.rows[row, :CANDIDATES][is_listed]
+                ids = found.name_ids[row, :CANDIDATES][is_listed]
+                columns = {
+                    "cui": concepts.cuis_of(listed).to_pylist(),
+                    "name": retriever.name_array(ids).to_pylist(),
+                }
+                for name, values in scores.items():
+                    columns[f"{name}_score"] = values[row, :CANDIDATES][is_listed].tolist()
+                items = [
+                    dict(zip(columns, one, strict=True))
+                    for one in zip(*columns.values(), strict=True)
+                ]
+                key = {"index_key": retriever.index_key}
+                stream.write(json.dumps(labelled_row(mention, items) | key) + "\n")
+
+
+def labelled_row(mention, candidates: list[dict]) -> dict:
+    return {
+        "doc_id": mention.doc_id,
+        "entity": mention.text,
+        "entity_type": list(mention.semantic_types),
+        "cui": [*map(list, mention.cuis)],
+        "candidates": candidates,
+    }
+
+
+def write_lists(data: Path, cache: Path, path: Path) -> None:
+    """Write lists of MiniLM's nearest preferred names for some mentions of each document."""
+
     from umls_reranker.models.bi_encoder import BiEncoder
     from umls_reranker.retrieval.name_index import NameIndex
     from umls_reranker.retrieval.name_vectors import NameVectors
@@ -101,31 +237,14 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
     vectors.encode_share(encoder, 0, 1)
     (cache / "index").mkdir(exist_ok=True)
     index = NameIndex.build(vectors, cache / "index")
-    corpus = data / "medmentions_st21pv"
-    wanted = set(read_pmids(corpus / "corpus_pubtator_pmids_trng.txt"))
-    by_document: dict[str, list] = {}
-    for mention in read_corpus([corpus / "corpus_pubtator.txt.gz"]):
-        if mention.doc_id in wanted:
-            by_document.setdefault(mention.doc_id, []).append(mention)
-    rng = np.random.default_rng(SEED)
-    mentions = [
-        listed[number]
-        for listed in by_document.values()
-        for number in sorted(rng.permutation(len(listed))[:MENTIONS_PER_DOCUMENT])
-    ]
+    mentions = drawn_mentions(data / "medmentions_st21pv")
     nearest = index.search(encoder.encode([mention.text for mention in mentions]), CANDIDATES)
     columns = (concepts.column(key, nearest.rows.ravel()).to_pylist() for key in ("cui", "name"))
     candidates = [{"cui": cui, "name": name} for cui, name in zip(*columns, strict=True)]
     with path.open("w", encoding="utf-8") as stream:
         for number, mention in enumerate(mentions):
-            row = {
-                "doc_id": mention.doc_id,
-                "entity": mention.text,
-                "entity_type": list(mention.semantic_types),
-                "cui": [*map(list, mention.cuis)],
-                "candidates": candidates[number * CANDIDATES : (number + 1) * CANDIDATES],
-            }
-            stream.write(json.dumps(row) + "\n")
+            items = candidates[number * CANDIDATES : (number + 1) * CANDIDATES]
+            stream.write(json.dumps(labelled_row(mention, items)) + "\n")
 
 
 if __name__ == "__main__":

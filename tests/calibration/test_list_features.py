@@ -81,3 +81,15 @@ def test_only_lists_of_users_count_by_position():
     assert {"list_position", "same_words", "concept_age"} < {*default_features(lists)}
     from_index = replace(lists, index_keys=["key"])
     assert {*default_features(lists)} - {*default_features(from_index)} == {"list_position"}
+
+
+def test_ranks_are_by_the_score_in_any_order_and_equal_scores_share_the_first():
+    lists = make_lists(
+        ["m", "m", "m"], [[{"name": str(row)} for row in range(4)], [{"name": "a"}], []]
+    )
+    scores = {"forms": np.array([0.2, 0.9, 0.9, 0.1, np.nan])}
+    ranks = feature_table(replace(lists, scores=scores), StringCounts.fit([])).candidates
+    np.testing.assert_allclose(np.exp(-ranks["forms_rank"]), [3, 1, 1, 4, np.nan])
+    assert np.isnan(ranks["lexical_rank"]).all()
+    # Scores of an index are weighed themselves.
+    assert "forms_rank" not in default_features(lists)

@@ -338,6 +338,19 @@ def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
         assert found.probabilities == pytest.approx(expected)
 
 
+def test_models_of_ranks_decide_about_lists_of_any_index():
+    listed = FeatureFusion({"list_position": 1.0}, {"string_count": 0.0}, 0.0)
+    ranked = FeatureFusion({"forms_rank": 1.0}, {"string_count": 0.0}, 0.0)
+    calibration = of(listed, ranked)
+    assert calibration.scores == ("forms",)
+    some = replace(lists({"forms": [0.1, 0.2, np.nan]}), index_keys=["an index", ""])
+    decisions = decide(calibration, some)
+    assert decisions.models.tolist() == [1, 0] and decisions.complete.all()
+    assert decisions.top.tolist() == [1, 2]
+    # Lists without scores lack nothing that the first model reads.
+    assert decisions.missing == {}
+
+
 def test_the_log_odds_of_what_is_sure_are_finite():
     alone = [
         conditional_log_odds(np.array([utility]), np.array([0, 1]), np.zeros(1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -184,6 +184,24 @@ def _lowest(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return lowest[number]
 
 
+def score_rank(score: str, sources: FeatureSources) -> np.ndarray:
+    """Minus the log of the rank by a score, counted from 1; equal scores share the first rank.
+
+    Returns:
+        (m,) float64; NaN for candidates without the score.
+    """
+    lists = sources.lists
+    scores = lists.scores.get(score, np.full(len(lists.owner), np.nan))
+    order = np.lexsort((-scores, lists.owner))
+    ordered = scores[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]) | (lists.owner[1:] != lists.owner[:-1])
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+    ranks = np.empty(len(order))
+    ranks[order] = first - lists.offsets[:-1][lists.owner]
+    return np.where(np.isnan(scores), np.nan, -np.log1p(ranks))
+
+
 def concept_age(sources: FeatureSources) -> np.ndarray:
     lists = sources.lists
     numbers = [int(cui[1:]) / CUI_UNIT if CUI.fullmatch(cui) else 1.0 for cui in lists.ids]
@@ -246,6 +264,16 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
     return agrees[pair_of_candidate]
 
 
+# Ranks mean the same in every index, which scores do not. The built-in model weighs them.
+RANK_FEATURES = {
+    f"{score}_rank": Feature(
+        f"{score}_rank",
+        f"minus the log of the rank by {score}_score, of any index",
+        partial(score_rank, score),
+        inputs=(f"{score}_score",),
+    )
+    for score in ("forms", "lexical")
+}
 OWN_FEATURES = (
     Feature("exact_name", "1 if a normalized name equals the normalized mention", exact_name),
     Feature(
@@ -311,18 +339,19 @@ OWN_FEATURES = (
 register_feature(Feature(CROSS_ENCODER, "log-odds of the cross-encoder"))
 for _name, _score in INDEX_SCORES.items():
     register_feature(score_feature(_name, _score))
-for _feature in OWN_FEATURES:
+for _feature in (*OWN_FEATURES, *RANK_FEATURES.values()):
     register_feature(_feature)
 
 
 def default_features(lists: CandidateLists) -> list[str]:
     """Features used by default: cross-encoder, scores of the lists, and all made from lists.
 
-    `LIST_POSITION` is a default of user-provided lists only. Our retrievers order candidates by
-    their scores, and a model fitted on this order would rely on it where a pipeline has another
-    order.
+    Scores of our retrievers come without their ranks. `LIST_POSITION` is a default of user-provided
+    lists only. Our retrievers order candidates by their scores, and a model fitted on this order
+    would rely on it where a pipeline has another order.
     """
-    names = [name for name, feature in FEATURES.items() if feature.column is not None]
+    made = [name for name, feature in FEATURES.items() if feature.column is not None]
+    names = [name for name in made if name not in RANK_FEATURES]
     if any(lists.index_keys):
         names.remove(LIST_POSITION)
     return [CROSS_ENCODER, *lists.scores, *names]

@@ -1,9 +1,11 @@
 """From logits and other features of candidates to calibrated probabilities.
 
 A `Calibration` holds at most four models: of all inputs that the calibration lists had, and of
-names alone, each with and without the mention's type. Each has its own weights, calibrator,
-thresholds and certificate, fitted on the calibration lists without the inputs that it does not
-read. The first model whose inputs a mention has decides, and ignores all other inputs.
+names alone, each with and without the mention's type. The built-in model has two more, which read
+ranks by the scores of our own retrievers and decide about lists of any index. Each model has its
+own weights, calibrator, thresholds and certificate, fitted on the calibration lists without the
+inputs that it does not read. The first model whose inputs a mention has decides, and ignores all
+other inputs.
 
 The cross-encoder scores only retained candidates: those with a probability of at least
 `PRUNING_THRESHOLD` by the other features. The rest are pruned: their logit is NaN, and their odds
@@ -27,7 +29,7 @@ from ..lists.index_scores import INDEX_SCORES
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .decisions import CalibratedScores, Decisions
-from .features import CROSS_ENCODER, FEATURES, FeatureTable, feature_table
+from .features import CROSS_ENCODER, FEATURES, RANK_FEATURES, FeatureTable, feature_table
 from .fusion import FeatureFusion
 from .inputs import ALL_INPUTS, Lists, ScoreRange, inputs_of, is_missing
 from .logistic import conditional_log_odds, sigmoid, top_candidates
@@ -71,6 +73,11 @@ class CalibratedModel:
     def features(self) -> list[str]:
         """The features that it weighs; none if the cross-encoder alone decides."""
         return list(self.fusion.weights) if self.fusion else []
+
+    @property
+    def reads_ranks(self) -> bool:
+        """Whether it weighs ranks by scores of our own retrievers."""
+        return not RANK_FEATURES.keys().isdisjoint(self.features)
 
     @property
     def list_fusion_alone(self) -> CalibratedModel:
@@ -197,8 +204,8 @@ class Calibration:
     """Turns logits and candidate lists into decisions.
 
     Attributes:
-        models: the model of all inputs, then the fallback models, that of most inputs first; by
-            default the identity.
+        models: the model of all inputs, then the fallback models, that of most inputs first, then
+            those that read ranks; by default the identity.
         counts: counts of mentions of training and calibration; needed with fusions, else empty.
         training_counts: counts of the training mentions alone, which are saved for a calibration on
             the same documents; None once loaded.
@@ -226,9 +233,14 @@ class Calibration:
         return any(model.uses_cross_encoder for model in self.models)
 
     @cached_property
+    def _features(self) -> list[str]:
+        """The features that any of its models weighs."""
+        return list(dict.fromkeys(name for model in self.models for name in model.features))
+
+    @cached_property
     def scores(self) -> tuple[str, ...]:
         """Scores that its models read: all candidates of a list must have them, or none."""
-        read = inputs_of(self.models[0].features)
+        read = inputs_of(self._features)
         return tuple(name.removesuffix(SUFFIX) for name in read if name.endswith(SUFFIX))
 
     @cached_property
@@ -245,24 +257,29 @@ class Calibration:
     ) -> Decisions:
         """For each mention the first model whose inputs it has, else the last; without scores.
 
+        Models that read ranks come before all others.
+
         Args:
             lists: lists of the mentions, with usable scores (`with_usable_scores`).
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
-        missing: dict[str, np.ndarray] = {}
+        missing: dict[str, np.ndarray] = {
+            name: is_missing(lists, name) for name in self.models[0].reads(cross_encoder_inputs)
+        }
+        read_by_first = [*missing]
         models = np.zeros(len(lists), np.int64)
         undecided = np.ones(len(lists), bool)
-        for number, model in enumerate(self.models):
-            if number and not undecided.any():
+        numbers = sorted(range(len(self.models)), key=lambda n: not self.models[n].reads_ranks)
+        for number in numbers:
+            if not undecided.any():
                 break
             models[undecided] = number
             misses_any = np.zeros(len(lists), bool)
-            for name in model.reads(cross_encoder_inputs):
+            for name in self.models[number].reads(cross_encoder_inputs):
                 if name not in missing:
                     missing[name] = is_missing(lists, name)
                 misses_any |= missing[name]
             undecided = undecided & misses_any
-        read_by_first = self.models[0].reads(cross_encoder_inputs)
         return replace(
             Decisions.unscored(lists),
             models=models,
@@ -277,15 +294,18 @@ class Calibration:
         return feature_table(lists, self.counts, model.fusion.weights)
 
     def with_usable_scores(self, lists: Lists) -> Lists:
-        """The lists with NaN for scores that are out of range, or our own with another index."""
+        """The lists with NaN for scores that are out of range, or our own with another index.
+
+        Scores that are read for their ranks alone count with any index.
+        """
         scores: dict[str, np.ndarray] = {}
         is_ours = lists.are_of(self.index_key)[lists.owner]
         for name, column in lists.scores.items():
             if name in self.score_ranges:
                 column = self.score_ranges[name].inside(column)
-            # Other scores of the same name may be cosines too, which no range tells apart.
-            if name in INDEX_SCORES and not is_ours.all():
-                column = np.where(is_ours, column, np.nan)
+                # Other scores of the same name may be cosines too, which no range tells apart.
+                if name in INDEX_SCORES and not is_ours.all():
+                    column = np.where(is_ours, column, np.nan)
             scores[name] = column
         return replace(lists, scores=scores) if scores else lists
 
@@ -314,7 +334,7 @@ class Calibration:
         try:
             calibration = cls(_load_models(state, tables))
             key = "score_ranges, the range of each retriever's scores,"
-            calibration.score_ranges = _load_ranges(state, calibration.models[0].features)
+            calibration.score_ranges = _load_ranges(state, calibration._features)
             key = "index_key, which index its scores are of,"
             calibration.index_key = state["index_key"]
             is_needed = bool({*INDEX_SCORES} & {*calibration.score_ranges})
