@@ -1,10 +1,12 @@
 """Bulk reranking: each row once and in order, for any number of processes."""
 
 import json
+import os
 import random
 from collections import Counter
 from datetime import date
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,7 +129,8 @@ def test_two_runs_at_once_do_not_mix(tmp_path, reranker, rows, expected, monkeyp
     def interrupted(*options):
         monkeypatch.setattr(reranker, "decide", rank)
         with monkeypatch.context() as patch:
-            patch.setattr("os.getpid", lambda: 1)
+            another = SimpleNamespace(**vars(os) | {"getpid": lambda: 1})
+            patch.setattr("umls_reranker.core.files.os", another)
             BulkJob(source, target, 8).run(reranker, OneProcess())
         return rank(*options)
 

@@ -197,6 +197,49 @@ def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
         LinkJob(tmp_path / "missing.jsonl", tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending):
+    source = tmp_path / "in.jsonl"
+    target = tmp_path / f"out.{ending}"
+    write_jsonl(source, [ROWS[number % 3] | {"n": number} for number in range(20)] + [{"n": 20}])
+    run(LinkJob, linker, source, tmp_path / f"whole.{ending}")
+    monkeypatch.setattr("umls_reranker.serving.journal.PART_BATCHES", 3)
+    process = LinkJob.process
+    left = [8]
+
+    def killed(self, worker, rows):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return process(self, worker, rows)
+
+    monkeypatch.setattr(LinkJob, "process", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(LinkJob, linker, source, target)
+    (parts,) = tmp_path.glob(f".{target.name}.*.parts")
+    assert len(list(parts.glob("*.arrow"))) == 2 and not target.exists()
+    left[0] = 100
+    counts, job = run(LinkJob, linker, source, target)
+    # Eleven batches, six of which were finished before.
+    assert left[0] == 95 and (counts["ranked"], counts["error"]) == (20, 1)
+    assert "in.jsonl:21" in job.first_error and not parts.exists()
+    assert target.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes() or ending == "parquet"
+    if ending == "parquet":
+        assert pq.read_table(target).equals(pq.read_table(tmp_path / "whole.parquet"))
+
+
+def test_parts_of_another_input_or_model_are_not_used(tmp_path, linker, monkeypatch):
+    write_jsonl(tmp_path / "in.jsonl", ROWS)
+    job = LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    folder = job._parts(linker)
+    assert job._parts(linker) == folder
+    monkeypatch.setattr(linker, "expands_abbreviations", False)
+    assert job._parts(linker) != folder
+    monkeypatch.undo()
+    write_jsonl(tmp_path / "in.jsonl", ROWS[:2])
+    assert job._parts(linker) != folder
+
+
 def test_a_model_without_an_index_gives_no_tiers_in_python(linker):
     with pytest.warns(UserWarning, match="entity_type"):
         best = linker.link("CP", TEXT)[0]

@@ -6,15 +6,16 @@ main process writes them in order. The output appears when it is complete.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +24,23 @@ from ..calibration.decisions import Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
-from ..core.files import naming_full_disk, require_another, require_writable, written
+from ..core.files import json_sha256, naming_full_disk, require_another, require_writable, written
 from ..core.progress import progress
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, TABLES, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
+from .journal import Journal, RankedBatch
 from .output_formats import OUTPUT_FORMATS, format_of
-from .outputs import FormatSettings, OutputFormat, RankedRows, columns_of
+from .outputs import (
+    FormatSettings,
+    LinesFormat,
+    OutputFormat,
+    Parquet,
+    RankedRows,
+    columns_of,
+)
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -48,20 +57,6 @@ class OneProcess:
     num_processes: int = 1
     process_index: int = 0
     is_main_process: bool = True
-
-
-class RankedBatch(NamedTuple):
-    """What a process makes of a batch of rows.
-
-    Attributes:
-        content: what the output's format makes of them.
-        counts: as of `FileJob.run`.
-        first_error: reason and row of the first mention that could not be ranked.
-    """
-
-    content: Any
-    counts: Counter[str]
-    first_error: str | None
 
 
 class FileJob(ABC):
@@ -161,10 +156,19 @@ class FileJob(ABC):
         nothing = nullcontext(lambda content: None)
         with (
             naming_full_disk(self.target),
+            Journal(self._parts(worker) if processes.is_main_process else None) as journal,
             self._output() if processes.is_main_process else nothing as write,
             progress(desc=self.verb, unit=" mentions") as bar,
         ):
-            batches = self._batches or self.batches()
+            done = 0
+            for part in journal.parts():
+                write(part.content)
+                counts += part.counts
+                self.first_error = self.first_error or part.first_error
+                done += part.batches
+            done = max(_gathered([done], processes))
+            bar.update(done * self.batch_rows)
+            batches = islice(self._batches or self.batches(), done, None)
             while in_round := list(islice(batches, processes.num_processes)):
                 number = processes.process_index
                 results = [
@@ -173,12 +177,21 @@ class FileJob(ABC):
                 ]
                 for result in _gathered(results, processes):
                     write(result.content)
+                    journal.add(result)
                     counts += result.counts
                     self.first_error = self.first_error or result.first_error
                 bar.update(sum(len(rows.positions) for rows in in_round))
         return counts
 
-    @property
+    def _parts(self, worker: Any) -> Path | None:
+        """Where the parts of the output are kept: they are of this command, input and worker."""
+        if self.source == STDIN or not isinstance(self.format, LinesFormat | Parquet):
+            return None
+        files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
+        key = json_sha256([sys.argv[1:], files, self.format.name, self.batch_rows, worker.identity])
+        return self.target.with_name(f".{self.target.name}.{key[:16]}.parts")
+
+    @cached_property
     def reads_tables(self) -> bool:
         """Whether all files that are read are tables."""
         return {file.suffix for file in self.files()} <= {*TABLES}

@@ -341,6 +341,11 @@ class ConceptLinker:
         )
 
     @property
+    def identity(self) -> list[Any]:
+        """What decides its results: index and model."""
+        return [self.retriever.index_key, self.expands_abbreviations, *self.reranker.identity]
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether the model was calibrated on lists of an index; otherwise no tier is given."""
         return bool(self.reranker.calibration.index_key)

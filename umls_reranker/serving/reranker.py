@@ -351,6 +351,12 @@ class UMLSReranker:
         return decisions
 
     @property
+    def identity(self) -> list[Any]:
+        """What decides its results: the hashes of its files, and its settings."""
+        dtype = None if self.cross_encoder is None else self.cross_encoder.dtype
+        return [self.info["sha256"], dtype, self.accept_tier, self.exhaustive]
+
+    @property
     def template(self) -> PairTemplate:
         """How the cross-encoder reads a pair; without one, only mention and name."""
         return PairTemplate() if self.cross_encoder is None else self.cross_encoder.template
