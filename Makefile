@@ -22,9 +22,9 @@ CODE = umls_reranker scripts tests benchmarks examples docs/*.py
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
 SHIPPED = umls_reranker scripts
 # Extras of developers: what only these ask for must not be imported by what is shipped.
-DEVELOPERS = test|docs|quality|lowest|hosting|notebook|benchmarks|readers
+DEVELOPERS = test|docs|quality|lowest|hosting|notebook|benchmarks|readers|adapters
 REQUIREMENTS = import importlib.metadata; print(*importlib.metadata.requires('umls_reranker'), sep='\n')
-EXTRAS = quickstart spark ray demo readers docs hosting notebook
+EXTRAS = quickstart spark ray demo readers adapters docs hosting notebook
 
 quickstart: $(VENV)/.with-quickstart
 	$(BIN)/umls-reranker run $(RECIPE)

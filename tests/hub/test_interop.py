@@ -33,7 +33,7 @@ def test_who_follows_the_card_gets_the_logit_of_the_reranker(tmp_path, template)
     folder = tiny_reranker(tmp_path / "model", template)
     with changing(folder) as new:
         (new / "metrics.json").write_text(json.dumps(NO_FIGURES))
-    card = folder_card(folder)
+    card = folder_card(folder).text()
     code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1].replace(
         "path/to/model", str(folder)
     )

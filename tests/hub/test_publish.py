@@ -10,11 +10,12 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
-from tiny_reranker import refused, tiny_reranker
+from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
 from umls_reranker.hub.download import download
@@ -75,18 +76,60 @@ def second_version(folder):
 
 
 def test_a_version_is_one_commit_and_one_tag(hub, folder):
-    url = publish(folder, REPO, "v1.0.0")
+    publication = publish(folder, REPO, "v1.0.0")
     repo = hub.repos[REPO]
     assert repo.private and len(repo.commits) == 2  # the Hub's initial one, and ours
     assert repo.tags == {"v1.0.0": repo.branches["main"]}
-    assert url == f"{hub.url}/{REPO}/commit/{repo.branches['main']}"
+    assert publication.url == f"{hub.url}/{REPO}/commit/{repo.branches['main']}"
     files = repo.files("v1.0.0")
+    assert publication.sizes == {
+        name: len(data) for name, data in files.items() if name != ".gitattributes"
+    }
     card = files.pop("README.md").decode()
     assert f'from_pretrained("{REPO}", revision="v1.0.0")' in card
     expected = {
         path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"
     }
     assert {name: data for name, data in files.items() if name != ".gitattributes"} == expected
+
+
+def test_a_dry_run_without_a_token_says_what_would_be_sent(hub, folder, monkeypatch):
+    sent = publish(folder, "org/other", "v1")
+    asked = len(hub.log)
+    sign_in(monkeypatch, None)
+    told = publish(folder, "org/other", "v1", dry_run=True)
+    assert told.sizes == sent.sizes and not told.is_checked
+    assert len(hub.log) == asked
+
+
+def test_the_results_on_a_dataset_of_the_hub_are_those_of_the_version(hub, tmp_path):
+    recipe = Recipe.from_values({"run_name": "tiny", "corpus": "data/MedMentions/corpus.txt"})
+    folder = tiny_reranker(tmp_path / "model", recipe=recipe)
+    figures = {"acc@1": {"value": 0.51}, "ece": {"value": 0.02}}
+    with changing(folder) as new:
+        (new / "metrics.json").write_text(json.dumps(NO_FIGURES | {"figures": figures}))
+    publish(folder, REPO, "v1")
+    results = hub.repos[REPO].files("v1")[".eval_results/umls_reranker.yaml"]
+    entries = parse_eval_result_entries(yaml.safe_load(results))
+    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
+        ("bigbio/medmentions", "acc-1", 0.51),
+        ("bigbio/medmentions", "ece", 0.02),
+    ]
+    # The next version was measured on something else.
+    shutil.rmtree(folder)
+    publish(make_model(folder), REPO, "v2")
+    assert ".eval_results/umls_reranker.yaml" not in hub.repos[REPO].files("v2")
+
+
+def test_the_hub_counts_a_download_of_a_model_without_a_cross_encoder(hub, tmp_path):
+    folder = tiny_reranker_without_cross_encoder(tmp_path / "model")
+    with changing(folder) as new:
+        (new / "metrics.json").write_text(json.dumps(NO_FIGURES))
+    publish(folder, REPO, "v1")
+    asked = len(hub.log)
+    assert UMLSReranker.from_pretrained(REPO).cross_encoder is None
+    assert any(line.endswith("config.json") for line in hub.log[asked:])
+    assert json.loads(hub.repos[REPO].files()["config.json"]) == {"model_type": "umls_reranker"}
 
 
 def test_no_path_of_this_machine_is_published(hub, tmp_path):
@@ -169,7 +212,8 @@ def test_a_team_publishes_to_a_branch_or_by_a_pull_request(hub, folder):
         and repo.branches["main"] == first
     )
     publish(folder, REPO, None, branch="next")
-    assert publish(folder, REPO, "v2", create_pr=True) == f"{hub.url}/{REPO}/discussions/1"
+    request = publish(folder, REPO, "v2", create_pr=True)
+    assert request.url == f"{hub.url}/{REPO}/discussions/1"
     assert (
         repo.branches["main"] == first and repo.commits[repo.branches["refs/pr/1"]].parent == first
     )
@@ -201,7 +245,7 @@ def test_what_people_wrote_into_the_card_stays(hub, folder):
         "inference": False,
         "library_name": "transformers",
     }
-    assert data.items() >= expected.items() and data["language"] == "en"
+    assert data.items() >= expected.items() and data["language"] == ["en"]
     assert "license_name" not in data and {"ours", "sentence-transformers"} <= {*data["tags"]}
     repo.add(Commit({"README.md": Blob(b"---\n- a\n---\n")}, repo.branches["main"], "theirs"))
     assert "README.md" in refused(publish, folder, REPO, "v3")

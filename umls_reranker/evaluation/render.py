@@ -76,6 +76,7 @@ RANKING_COLUMNS = [
     TableColumn("recall, whole list", "recall"),
     *COVERAGE_COLUMNS,
 ]
+TIERS = "Tiers of the top candidates"
 RANKING = "Ranking (* thresholds chosen on these mentions, for comparison only)"
 COVERAGE_NOTE = (
     "* thresholds chosen on these mentions: they describe them and promise nothing for others"
@@ -100,7 +101,7 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
     tables = [
         systems_table(metrics["figures"]),
         _matrix(RANKING, "systems", RANKING_COLUMNS, metrics),
-        _matrix("Tiers of the top candidates", "tiers", TIER_COLUMNS, metrics),
+        _matrix(TIERS, "tiers", TIER_COLUMNS, metrics),
         _matrix("Seen and unseen in training", "subsets", slice_columns, metrics),
         _matrix("Incorrect semantic types", "incorrect_types", slice_columns, metrics),
         _matrix("Semantic groups", "groups", slice_columns, metrics),

@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
 from huggingface_hub.utils import yaml_dump
 
 from ..core.errors import UserError
@@ -23,6 +29,8 @@ from ..core.files import read_json
 from ..evaluation.metrics import read_metrics
 from ..evaluation.page import rendered
 from ..evaluation.render import (
+    COMPARISON,
+    TIERS,
     as_markdown,
     is_there,
     percent,
@@ -43,19 +51,62 @@ from .model_folder import (
     THRESHOLDS,
 )
 
+EVAL_RESULTS = ".eval_results/umls_reranker.yaml"
+# What people search the Hub for.
+TAGS = ["umls", "entity-linking", "concept-normalization", "biomedical", "calibration", "reranker"]
 CROSS_ENCODER_TAGS = ["cross-encoder", "sentence-transformers"]
+# Vocabularies whose names on the Hub are not just in lower case.
+VOCABULARY_TAGS = {
+    "hp": "hpo",
+    "icd10cm": "icd-10-cm",
+    "msh": "mesh",
+    "snomedct_us": "snomed-ct",
+}
+# Languages of MRCONSO (LAT, ISO 639-2/B) as the Hub writes them (ISO 639-1).
+LANGUAGES = {
+    "ARA": "ar",
+    "BAQ": "eu",
+    "CHI": "zh",
+    "CZE": "cs",
+    "DAN": "da",
+    "DUT": "nl",
+    "ENG": "en",
+    "EST": "et",
+    "FIN": "fi",
+    "FRE": "fr",
+    "GER": "de",
+    "GRE": "el",
+    "HEB": "he",
+    "HUN": "hu",
+    "ITA": "it",
+    "JPN": "ja",
+    "KOR": "ko",
+    "LAV": "lv",
+    "NOR": "no",
+    "POL": "pl",
+    "POR": "pt",
+    "RUS": "ru",
+    "SCR": "hr",
+    "SPA": "es",
+    "SWE": "sv",
+    "TUR": "tr",
+    "UKR": "uk",
+}
+PAIRS = "Pair classification"
 # Figures in the card's metadata, with task and title.
 INDEXED = {
     "acc@1": ("text-ranking", "Concept reranking"),
     "mrr": ("text-ranking", "Concept reranking"),
     "recall@5": ("text-ranking", "Concept reranking"),
-    "f1": ("text-classification", "Pair classification"),
-    "roc_auc": ("text-classification", "Pair classification"),
+    "f1": ("text-classification", PAIRS),
+    "roc_auc": ("text-classification", PAIRS),
     "ece": ("text-classification", "Calibration"),
     "brier": ("text-classification", "Calibration"),
     "log_loss": ("text-classification", "Calibration"),
 }
 
+# Tables that are not folded: a page of all is long.
+OPEN_TABLES = (COMPARISON, TIERS)
 # The part of a card that each version writes anew, and the keys of its metadata.
 BEGIN = "<!-- umls-reranker:begin (each version replaces the text from here to the end mark) -->"
 END = "<!-- umls-reranker:end -->"
@@ -139,10 +190,16 @@ class Card:
         return source_of(recipe.get("corpus") or "corpus").name
 
     @property
-    def metadata(self) -> ModelCardData:
-        """The metadata, with the figures in `INDEXED`."""
-        base_model = self.info["base_model"]
+    def evaluated_datasets(self) -> list[str]:
+        """Ids on the Hub of what the figures were measured on, as far as they are known."""
+        return [] if "lists" in self.metrics else _datasets(self.recipe)
+
+    @property
+    def results(self) -> list[EvalResult]:
+        """The figures in `INDEXED` that were measured."""
         corpus = "user-provided candidate lists" if "lists" in self.metrics else self.corpus
+        datasets = self.evaluated_datasets
+        dataset = datasets[0] if len(datasets) == 1 else _slug(corpus)
         results = []
         for key, (task_type, task_name) in INDEXED.items():
             value = self.metrics["figures"].get(key, {}).get("value")
@@ -150,35 +207,73 @@ class Card:
                 result = EvalResult(
                     task_type=task_type,
                     task_name=task_name,
-                    dataset_type=re.sub(r"\W+", "-", corpus.lower()).strip("-"),
+                    dataset_type=dataset,
                     dataset_name=corpus,
-                    dataset_split=self.metrics["split"],
+                    dataset_split="dev" if task_name == PAIRS else self.metrics["split"],
                     metric_type=key,
                     metric_name=title_of(key),
                     metric_value=round(value, 4),
                 )
                 results.append(result)
+        return results
+
+    @property
+    def tags(self) -> list[str]:
+        """What people search for, and the vocabularies of the dictionary."""
+        dictionary = self.info["dictionary"] or {}
+        names = [vocabulary["id"] for vocabulary in dictionary.get("vocabularies") or ()]
+        if dictionary.get("release"):
+            names += [self.recipe.get("identifiers") or "", *(self.recipe.get("sources") or ())]
+        tags = [*TAGS, *(CROSS_ENCODER_TAGS if self.info["base_model"] else [])]
+        for name in map(str.lower, names):
+            # An ontology's id may be a URL.
+            if re.fullmatch(r"[\w-]+", name):
+                tags.append(VOCABULARY_TAGS.get(name, name))
+        return [*dict.fromkeys(tags)]
+
+    @property
+    def metadata(self) -> ModelCardData:
+        """The metadata, with `results`."""
+        base_model = self.info["base_model"]
+        languages = [LANGUAGES.get(code, code) for code in self.recipe.get("languages") or ()]
         return ModelCardData(
-            language="en",
+            language=languages or None,
             license="other",
             license_name="licenses-of-the-sources",
             license_link=self.repo_id
             and f"https://huggingface.co/{self.repo_id}#licenses-of-the-sources",
             datasets=_datasets(self.recipe) or None,
-            metrics=[result.metric_type for result in results] or None,
+            metrics=[result.metric_type for result in self.results] or None,
             base_model=base_model if base_model and _is_hub_id(base_model) else None,
             library_name="transformers" if base_model else "umls_reranker",
             pipeline_tag="text-ranking",
-            tags=[
-                "umls",
-                "entity-linking",
-                "reranker",
-                *(CROSS_ENCODER_TAGS if base_model else []),
-                "biomedical",
-            ],
+            tags=self.tags,
             model_name=self.name,
-            eval_results=results or None,
+            eval_results=self.results or None,
         )
+
+    def eval_results(self) -> str | None:
+        """The content of `EVAL_RESULTS`; None if the evaluation is not of one dataset of the Hub.
+
+        Source of the format: https://huggingface.co/docs/hub/eval-results
+        """
+        if len(self.evaluated_datasets) != 1:
+            return None
+        notes = f"{self.metrics['split']} split, {self.metrics['mentions']:,} mentions"
+        entries = []
+        for result in self.results:
+            if result.dataset_split != self.metrics["split"]:
+                continue
+            entry = EvalResultEntry(
+                dataset_id=result.dataset_type,
+                task_id=_slug(result.metric_type),
+                value=result.metric_value,
+                source_url=self.repo_id and f"https://huggingface.co/{self.repo_id}",
+                source_name=self.repo_id and "Model card",
+                notes=f"{result.metric_name}, {notes}",
+            )
+            entries.append(entry)
+        return yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
     def text(self) -> str:
         """The content of ``README.md``: YAML metadata with ``model-index``, then Markdown."""
@@ -195,6 +290,7 @@ class Card:
             template=template,
             example_pair=pair,
             tables={table.title: as_markdown(table) for table in report_tables(self.metrics)},
+            open_tables=OPEN_TABLES,
             as_text=as_text,
             linked_model=linked_model,
             source_of=source_of,
@@ -208,7 +304,7 @@ class Card:
 
 def folder_card(
     folder: Path, repo_id: str | None = None, tag: str | None = None, evaluated: Path | None = None
-) -> str:
+) -> Card:
     """The card of a model folder, from its own files.
 
     Args:
@@ -218,7 +314,7 @@ def folder_card(
         evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
-    card = Card(
+    return Card(
         metrics=read_metrics(evaluated / METRICS),
         recipe=yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")),
         info=read_json(folder / MANIFEST),
@@ -228,7 +324,6 @@ def folder_card(
         tag=tag,
         plots=[name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()],
     )
-    return card.text()
 
 
 def with_former(card: str, former: str) -> str:
@@ -269,6 +364,11 @@ def _datasets(recipe: Mapping[str, Any]) -> list[str]:
         elif "medmentions" in locator.lower():
             ids["bigbio/medmentions"] = None
     return [*ids]
+
+
+def _slug(text: str) -> str:
+    """Words as an id: in lower case, with dashes."""
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
 
 
 def _locators(value: str | Iterable[str] | None) -> list[str]:

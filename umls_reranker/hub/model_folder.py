@@ -80,6 +80,8 @@ SHOWN_CONFIG = {
     "label2id": {LABEL: 0},
     "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
 }
+# The Hub counts a model's downloads by requests for config.json.
+COUNTED_CONFIG = {"model_type": "umls_reranker"}
 # Options of the process that saved a tokenizer, which transformers writes with it.
 NOT_SAVED = ("local_files_only", "is_local")
 
@@ -330,6 +332,8 @@ def write_model_files(
 ) -> None:
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json.
 
+    Without a cross-encoder also a config.json, by which the Hub counts downloads.
+
     Args:
         folder: the model folder.
         origin: what the model was made from.
@@ -346,6 +350,8 @@ def write_model_files(
     tables = {model.name: model.thresholds for model in calibration.models}
     write_json(folder / THRESHOLDS, thresholds_content(tables))
     (folder / RECIPE).write_text(origin.recipe, encoding="utf-8")
+    if template is None:
+        write_json(folder / "config.json", COUNTED_CONFIG)
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template and template.to_dict(),

@@ -9,7 +9,7 @@ import re
 import warnings
 from os.path import expanduser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..core.files import portable_locator
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.hub_access import SIGN_IN, hub_calls, signed_in
-from .card import folder_card, with_former
+from .card import EVAL_RESULTS, Card, folder_card, with_former
 from .download import REPO_ID, hub_api, snapshot
 from .model_folder import (
     CARD,
@@ -29,6 +29,20 @@ from .model_folder import (
     verify_files,
     verify_model,
 )
+
+
+class Publication(NamedTuple):
+    """A version as `publish` sent it, or would send it.
+
+    Attributes:
+        url: URL of the commit or pull request; in a dry run, of the repo.
+        sizes: name of each file -> bytes.
+        is_checked: whether the Hub was asked, which a dry run without a token does not do.
+    """
+
+    url: str
+    sizes: dict[str, int]
+    is_checked: bool = True
 
 
 def publish(
@@ -43,7 +57,7 @@ def publish(
     commit_message: str | None = None,
     token: str | None = None,
     dry_run: bool = False,
-) -> str:
+) -> Publication:
     """Publish a model folder as one commit on a branch, and a new tag on that commit.
 
     Of the card on the Hub, the text around the marks and the metadata that this package does not
@@ -64,10 +78,7 @@ def publish(
             it after the merge.
         commit_message: title of the commit.
         token: Hub token with write access; None uses the environment or ``hf auth login``.
-        dry_run: run all checks, also on the Hub, and send nothing.
-
-    Returns:
-        URL of the commit or pull request; in a dry run, of the repo.
+        dry_run: run all checks, with a token also on the Hub, and send nothing.
 
     Raises:
         UserError: the folder, names, tag or token are not acceptable, or the Hub cannot be reached.
@@ -81,8 +92,11 @@ def publish(
             f"branch: a pull request is to main, not to {branch}; leave out branch or create_pr"
         )
     card = folder_card(folder, repo_id, tag)
-    contents = published_files(folder) | {CARD: card.encode()}
+    contents = _contents(folder, card)
+    url = portable_locator(f"{constants.ENDPOINT}/{repo_id}")
     if not signed_in(token):
+        if dry_run:
+            return Publication(url, _sizes(contents), is_checked=False)
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 
     api = hub_api(token)
@@ -90,10 +104,10 @@ def publish(
         head = _head(api, repo_id, tag, private, branch)
         former = [] if head is None else _former_files(api, repo_id, head)
         if CARD in former:
-            path = api.hf_hub_download(repo_id, CARD, revision=head)
-            contents[CARD] = with_former(card, Path(path).read_text(encoding="utf-8")).encode()
+            path = Path(api.hf_hub_download(repo_id, CARD, revision=head))
+            contents[CARD] = with_former(card.text(), path.read_text(encoding="utf-8")).encode()
         if dry_run:
-            return portable_locator(f"{constants.ENDPOINT}/{repo_id}")
+            return Publication(url, _sizes(contents))
         if head is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
             head = _head(api, repo_id, tag, private, branch)
@@ -102,10 +116,6 @@ def publish(
         if branch != "main":
             api.create_branch(repo_id, branch=branch, revision=head, exist_ok=True)
 
-    operations: list[Any] = [CommitOperationAdd(name, data) for name, data in contents.items()]
-    # A plot or vocabulary of an earlier version must not remain next to the new files.
-    stale = {*former} & {*MODEL_FILES} - contents.keys()
-    operations += [CommitOperationDelete(name) for name in sorted(stale)]
     message = commit_message or f"Publish {tag or 'a version'}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
     # Not upload_folder: with hf_xet it may split an upload into several commits.
@@ -114,7 +124,7 @@ def publish(
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
         commit = api.create_commit(
             repo_id,
-            operations,
+            _operations(contents, former),
             commit_message=message,
             parent_commit=head,
             revision=branch,
@@ -124,7 +134,31 @@ def publish(
             api.create_tag(
                 repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False
             )
-    return portable_locator(commit.pr_url or commit.commit_url)
+    return Publication(portable_locator(commit.pr_url or commit.commit_url), _sizes(contents))
+
+
+def _contents(folder: Path, card: Card) -> dict[str, Path | bytes]:
+    """What a version consists of, by name: the folder's files, card and results."""
+    contents = published_files(folder) | {CARD: card.text().encode()}
+    if results := card.eval_results():
+        contents[EVAL_RESULTS] = results.encode()
+    return contents
+
+
+def _sizes(contents: dict[str, Path | bytes]) -> dict[str, int]:
+    """Bytes of each file."""
+    return {
+        name: len(data) if isinstance(data, bytes) else data.stat().st_size
+        for name, data in sorted(contents.items())
+    }
+
+
+def _operations(contents: dict[str, Path | bytes], former: list[str]) -> list[Any]:
+    """Add all files, and delete those of the former version that are gone."""
+    operations: list[Any] = [CommitOperationAdd(name, data) for name, data in contents.items()]
+    # A plot or vocabulary of an earlier version must not remain next to the new files.
+    stale = {*former} & {*MODEL_FILES, EVAL_RESULTS} - contents.keys()
+    return operations + [CommitOperationDelete(name) for name in sorted(stale)]
 
 
 def _former_files(api: HfApi, repo_id: str, head: str) -> list[str]:

@@ -135,7 +135,7 @@ def complete_model_folder(recipe: Recipe, run: RunFolder) -> None:
     with changing(model) as new:
         for name in EVALUATED:
             shutil.copyfile(run.path / "report" / name, new / name)
-        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag, evaluated=new)
+        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag, evaluated=new).text()
         (new / CARD).write_text(card, encoding="utf-8")
 
 

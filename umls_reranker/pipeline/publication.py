@@ -10,8 +10,8 @@ from typing import Any
 from ..core.errors import UserError
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import Outcomes
-from ..hub.model_folder import CARD, model_files
 from ..hub.publish import find_outcomes, publish
+from ..models.hub_access import SIGN_IN
 from .recipe import Recipe
 
 
@@ -37,7 +37,7 @@ def publish_model(recipe: Recipe, options: Any) -> None:
         present = Outcomes.load(find_outcomes(str(folder)))
         comparison = compare(present, former, margin=recipe.evaluation.margin)
         print(f"{comparison.text(options.against)}\n")
-    url = publish(
+    publication = publish(
         folder,
         repo_id,
         tag,
@@ -48,9 +48,13 @@ def publish_model(recipe: Recipe, options: Any) -> None:
         gated=options.gated,
         commit_message=options.commit_message,
     )
-    for file in model_files(folder):
-        if file.name != CARD:
-            print(f"{file.stat().st_size:>13,} bytes  {file.name}", file=sys.stderr)
-    print(f"{CARD} (the card) is written for {repo_id} at {tag or 'main'}", file=sys.stderr)
+    for name, size in publication.sizes.items():
+        print(f"{size:>13,} bytes  {name}", file=sys.stderr)
+    if not publication.is_checked:
+        print(
+            f"without a token, {repo_id} was not asked if it takes this version; {SIGN_IN}",
+            file=sys.stderr,
+        )
     with_tag = f" with tag {tag}" if tag and not options.create_pr else ""
-    print(f"{'would be published' if recipe.run.dry_run else 'published'}{with_tag}: {url}")
+    outcome = "would be published" if recipe.run.dry_run else "published"
+    print(f"{outcome}{with_tag}: {publication.url}")

@@ -359,7 +359,7 @@ def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
         reference = reference_content(new.metrics["figures"], Histogram.of_outcomes(new.outcomes))
         write_json(partial / REFERENCE, reference)
         write_calibrated(source, new, partial)
-        (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
+        (partial / CARD).write_text(folder_card(partial).text(), encoding="utf-8")
 
 
 def write_figures(metrics: Mapping[str, Any], target_precision: float, folder: Path) -> None:

@@ -434,7 +434,7 @@ class UMLSReranker:
         # Loading a model must not import what publishing needs.
         from ..hub.publish import publish
 
-        return publish(self.folder, repo_id, tag, **options)
+        return publish(self.folder, repo_id, tag, **options).url
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """Warn once of the inputs that any mention with candidates lacks."""
