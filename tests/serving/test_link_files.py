@@ -2,11 +2,14 @@
 
 import csv
 import json
+import re
 from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
+import spacy
 from data_fixtures import VOCABULARY
+from fastapi.testclient import TestClient
 from trigram_encoder import make_concepts
 
 from umls_reranker import ConceptLinker, UMLSReranker
@@ -15,8 +18,16 @@ from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
+from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.bulk import OneProcess
-from umls_reranker.serving.link_files import CandidatesJob, LinkJob
+from umls_reranker.serving.http.app import create_app
+from umls_reranker.serving.link_files import (
+    LINKED_SCHEMA,
+    CandidatesJob,
+    LinkBatches,
+    LinkJob,
+    LinkPartitions,
+)
 
 # Of types and inputs that the model does not know.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -47,7 +58,9 @@ def linker(tmp_path_factory):
         expand_abbreviations=True,
         candidates_per_mention=3,
     ).save(folder)
-    return ConceptLinker.from_pretrained("built-in", folder)
+    linker = ConceptLinker.from_pretrained("built-in", folder)
+    linker.folder = folder
+    return linker
 
 
 def write_jsonl(path, rows):
@@ -238,6 +251,34 @@ def test_parts_of_another_input_or_model_are_not_used(tmp_path, linker, monkeypa
     monkeypatch.undo()
     write_jsonl(tmp_path / "in.jsonl", ROWS[:2])
     assert job._parts(linker) != folder
+
+
+def test_clusters_link_tables_and_frames_as_files_are_linked(tmp_path, linker, monkeypatch):
+    rows = [row | {"document": TEXT} for row in ROWS] + [{"mention": " "}]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.parquet", top=2)
+    expected = pq.read_table(tmp_path / "out.parquet")["ranked"].to_pylist()
+    assert [len(items) for items in expected[:3]] == [2] * 3 and expected[3] is None
+    table = pq.read_table(tmp_path / "out.parquet").drop_columns(["ranked", "error"])
+    folder = linker.folder
+    linked = LinkBatches(folder, top=2)(table)
+    assert linked["ranked"].to_pylist() == expected
+    (frame,) = LinkPartitions(folder, top=2)(iter([table.to_pandas()]))
+    assert frame["ranked"].tolist() == expected
+    names = [field.name for field in linked["ranked"].type.value_type]
+    assert re.findall(r"(\w+): ", LINKED_SCHEMA) == names
+
+
+def test_a_service_and_spacy_link_with_built_in(linker):
+    body = {"document": TEXT, "mentions": [{"mention": "CP", "start": 42}], "top": 1}
+    with TestClient(create_app(linker.reranker, ServingArguments(), linker)) as client:
+        ((concept,),) = client.post("/link", json=body).json()
+    assert (concept["cui"], concept["tier"], concept["accepted"]) == ("C9000016", None, None)
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "T184", "pattern": "CP"}])
+    nlp.add_pipe("umls_reranker", config={"model": "built-in", "index": str(linker.folder)})
+    entity = nlp(TEXT).ents[-1]
+    assert (entity.kb_id_, entity._.umls[0]["cui"]) == ("", "C9000016")
 
 
 def test_a_model_without_an_index_gives_no_tiers_in_python(linker):

@@ -55,9 +55,10 @@ def _goes_on(state: Any) -> bool:
 
 def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
     """How the recipe makes its indexes."""
-    settings = IndexSettings(
-        **vars(recipe.index), expand_abbreviations=recipe.mentions.expand_abbreviations
-    )
+    # Mentions are linked as those of the corpus were read; synonyms have no text that defines any.
+    mentions = recipe.mentions
+    expands = mentions.expand_abbreviations or mentions.mention_source != "corpus"
+    settings = IndexSettings(**vars(recipe.index), expand_abbreviations=expands)
     if not needs_encoder(settings.retrievers):
         settings.encoder = ""
         settings.encoder_revision = None

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from ..lists.candidate_lists import row_errors
+from ..calibration.decisions import Decisions
+from ..hub.download import BUILT_IN
+from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.columns import ColumnChecker, first_values
 from ..lists.labels import gold_ids
 from ..lists.read import ERROR, Rows
-from .bulk import FileJob, RankedBatch, counts_of, first_error, with_nulls
+from .bulk import RANKED_SCHEMA, FileJob, counts_of, first_error, with_nulls
 from .formats.usagi_sheet import UsagiSheets
+from .journal import RankedBatch
 from .linker import ConceptLinker, MentionQueries
-from .mentions import TEXT_KEYS, MentionColumns, input_files, mention_columns, read_mentions
+from .mentions import (
+    MENTION_KEYS,
+    TEXT_KEYS,
+    MentionColumns,
+    input_files,
+    mention_columns,
+    read_mentions,
+)
 from .outputs import RankedRows
 from .review_queue import LIST_FORMATS
-from .rows import ranked_column
+from .rows import RANKED, ranked_column
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class LinkJob(FileJob):
@@ -57,17 +71,40 @@ class LinkJob(FileJob):
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
-        columns, errors = checked_mentions(worker, rows)
-        lists = worker.lists(_read(worker, columns), columns.types)
-        reranker = worker.reranker
-        decisions = reranker.decide(lists)
-        ranked = ranked_column(lists, decisions, reranker.model_names)
-        ranked = with_nulls(worker.described_column(ranked, self.top), errors)
+        linked = LinkedRows.of(worker, rows, self.top)
         return RankedBatch(
-            content=self.format.content(RankedRows(rows.content, ranked, errors)),
-            counts=counts_of(lists, decisions, rows, errors, reranker.calibration),
-            first_error=first_error(rows, errors),
+            content=self.format.content(RankedRows(rows.content, linked.ranked, linked.errors)),
+            counts=counts_of(
+                linked.lists, linked.decisions, rows, linked.errors, worker.reranker.calibration
+            ),
+            first_error=first_error(rows, linked.errors),
         )
+
+
+class LinkedRows(NamedTuple):
+    """What became of n rows.
+
+    Attributes:
+        lists: lists of those that were linked.
+        decisions: what was decided about them.
+        ranked: for n rows `LinkedConcept.as_row` of the first concepts, null with an error.
+        errors: n reasons why a row could not be linked, None if it was.
+    """
+
+    lists: CandidateLists
+    decisions: Decisions
+    ranked: pa.ListArray
+    errors: list[str | None]
+
+    @classmethod
+    def of(cls, linker: ConceptLinker, rows: Rows, top: int) -> LinkedRows:
+        """Link rows of `read_mentions`."""
+        columns, errors = checked_mentions(linker, rows)
+        lists = linker.lists(_read(linker, columns), columns.types)
+        decisions = linker.reranker.decide(lists)
+        ranked = ranked_column(lists, decisions, linker.reranker.model_names)
+        ranked = with_nulls(linker.described_column(ranked, top), errors)
+        return cls(lists=lists, decisions=decisions, ranked=ranked, errors=errors)
 
 
 def checked_mentions(linker: ConceptLinker, rows: Rows) -> tuple[MentionColumns, list[str | None]]:
@@ -130,3 +167,55 @@ class CandidatesJob(LinkJob):
             counts=counts,
             first_error=first_error(rows, errors),
         )
+
+
+#: Type of the column ``ranked`` of linked rows in Spark's notation.
+LINKED_SCHEMA = f"{RANKED_SCHEMA[:-2]}, preferred_name: string, semantic_types: array<string>>>"
+
+
+class LinkBatches:
+    """Links Arrow batches in ``ray.data.Dataset.map_batches``; each actor loads the index once.
+
+    Args:
+        index: index or run folder that every node can reach.
+        model: folder or Hub id that every node can reach.
+        top: number of concepts of each mention.
+        options: other arguments of `ConceptLinker.from_pretrained`, such as ``revision``.
+    """
+
+    def __init__(self, index: str, model: str = BUILT_IN, top: int = 5, **options: Any) -> None:
+        self.linker = _load(model, index, **options)
+        self.top = top
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the rows with the column ``ranked``, null where a mention cannot be linked."""
+        return batch.append_column(RANKED, _linked_table(self.linker, batch, self.top))
+
+
+class LinkPartitions:
+    """Links frames in ``pyspark.sql.DataFrame.mapInPandas``; the workers load the index.
+
+    Arguments are those of `LinkBatches`.
+    """
+
+    def __init__(self, index: str, model: str = BUILT_IN, top: int = 5, **options: Any) -> None:
+        self.index = index
+        self.model = model
+        self.top = top
+        self.options = options
+
+    def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Yield each frame with the column ``ranked``, None where a mention cannot be linked."""
+        linker = _load(self.model, self.index, **self.options)
+        for frame in frames:
+            read = [name for name in MENTION_KEYS if name in frame]
+            table = pa.Table.from_pandas(frame[read], preserve_index=False)
+            yield frame.assign(ranked=_linked_table(linker, table, self.top).to_pylist())
+
+
+def _linked_table(linker: ConceptLinker, table: pa.Table, top: int) -> pa.ListArray:
+    documents = first_values(table, *TEXT_KEYS)
+    return LinkedRows.of(linker, Rows(range(len(table)), table, documents), top).ranked
+
+
+_load = cache(ConceptLinker.from_pretrained)

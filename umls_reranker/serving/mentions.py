@@ -8,6 +8,7 @@ document. CSV may be a sheet of Usagi. All other files are annotated text (`corp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,8 @@ from .formats.usagi_sheet import UsagiSheets
 TEXT_KEYS = ("document", "text")
 SPAN_KEYS = ("spans", "entities", "mentions")
 SPAN = ("start", "end", "entity_type")
+# All keys of a mention that are read.
+MENTION_KEYS = ("mention", "entity", *TEXT_KEYS, "start", "end", "left", "right", "entity_type")
 # A row, its place, and the text of its document.
 Item = tuple[Any, dict[str, Any], str | None]
 
@@ -208,4 +211,6 @@ def _whole_number(value: Any) -> Any:
     """An offset: of a cell, or of a float as frames have it, the integer; others as they are."""
     if isinstance(value, str):
         return int(value) if value.strip().isdecimal() else value or None
+    if isinstance(value, float) and math.isnan(value):
+        return None
     return int(value) if isinstance(value, float) and value.is_integer() else value
