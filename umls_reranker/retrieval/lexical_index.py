@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array, vstack
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core.arrays import (
-    arrow_writer,
+    map_in_order,
     number_distinct,
     open_arrow,
     openmp_threads,
@@ -25,6 +24,7 @@ from ..core.progress import progress
 from ..vocab.text import normal_forms, normalize_texts
 from .concept_index import NAMES_FILE, ConceptIndex, write_names
 from .concept_search import Candidates, DictionaryNames, NameGrouping
+from .trigrams import Trigrams, count_trigrams, inverse_frequencies, weighted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -59,19 +59,18 @@ class LexicalIndex(ConceptIndex):
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
-        trigrams = open_arrow(path / TRIGRAMS_FILE)
-        self._vectorizer = _vectorizer(vocabulary=trigrams["trigram"].to_pylist())
-        self._vectorizer.idf_ = trigrams["weight"].to_numpy()
-        self._vectors = _open(path / "vectors", trigrams.num_rows)
+        self._trigrams = Trigrams.load(path / TRIGRAMS_FILE)
+        trigrams = len(self._trigrams)
+        self._vectors = _open(path / "vectors", trigrams)
         strings = self._vectors.shape[0]
-        self._added_vectors = csr_array((0, trigrams.num_rows), dtype=np.float32)
+        self._added_vectors = csr_array((0, trigrams), dtype=np.float32)
         # The first string and the inverted lists, (trigrams, strings), of every block.
         self._lists = [
-            (first, _open_lists(path / f"lists_{first}", trigrams.num_rows, strings - first))
+            (first, _open_lists(path / f"lists_{first}", trigrams, strings - first))
             for first in range(0, strings, STRINGS_PER_BLOCK)
         ]
         if (path / "added_data.npy").is_file():
-            self._added_vectors = _open(path / "added", trigrams.num_rows)
+            self._added_vectors = _open(path / "added", trigrams)
             self._lists.append((strings, csr_array(self._added_vectors.T)))
         names = open_arrow(path / NAMES_FILE)
         columns = {name: names[name].to_numpy() for name in names.column_names}
@@ -93,17 +92,27 @@ class LexicalIndex(ConceptIndex):
             mentions: mentions that are further names of their concepts, as for `write_names`.
         """
         strings = write_names(concepts, path / NAMES_FILE, cls.forms, mentions)
+        firsts = range(0, len(strings), STRINGS_PER_BLOCK)
+
+        def count(first: int) -> tuple[np.ndarray, np.ndarray]:
+            texts = strings.slice(first, STRINGS_PER_BLOCK).to_pylist()
+            codes, counts = count_trigrams(texts)
+            return codes, np.bincount(counts.indices, minlength=len(codes))
+
+        def weigh(first: int) -> csr_array:
+            return known.weigh(strings.slice(first, STRINGS_PER_BLOCK).to_pylist())
+
+        blocks = progress(map_in_order(count, firsts), total=len(firsts), desc="counting trigrams")
         common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
-        vectorizer = _vectorizer(max_df=min(1.0, common / len(strings)))
-        vectors = csr_array(vectorizer.fit_transform(_texts(strings)))
-        trigrams = pa.table(
-            {"trigram": vectorizer.get_feature_names_out(), "weight": vectorizer.idf_}
-        )
-        with arrow_writer(path / TRIGRAMS_FILE, trigrams.schema) as writer:
-            writer.write(trigrams)
-        _save(vectors, path / "vectors")
-        for first in range(0, len(strings), STRINGS_PER_BLOCK):
-            _save(vectors[first : first + STRINGS_PER_BLOCK].T.tocsr(), path / f"lists_{first}")
+        most = min(1.0, common / len(strings)) * len(strings)
+        known = weighted(blocks, len(strings), most)
+        known.save(path / TRIGRAMS_FILE)
+        vectors = []
+        blocks = progress(map_in_order(weigh, firsts), total=len(firsts), desc="indexing trigrams")
+        for first, block in zip(firsts, blocks, strict=True):
+            vectors.append(block)
+            _save(block.T.tocsr(), path / f"lists_{first}")
+        _save(vstack(vectors, format="csr"), path / "vectors")
         cls.describe(path, len(concepts))
         return cls.load(path)
 
@@ -209,23 +218,21 @@ class LexicalIndex(ConceptIndex):
 
     def _add_trigrams(self, names: Sequence[str], concepts: ConceptTable, path: Path) -> None:
         """Add the trigrams that no name has to those of a copy of the index."""
-        analyze = self._vectorizer.build_analyzer()
         # Trigrams that the index left out as too common are in some of these.
         sample = np.linspace(0, len(concepts) - 1, COMMON_STRINGS).astype(np.int64)
-        usual = self.forms(concepts.names_of(np.unique(sample))[0].to_pylist())
-        known = set(chain(self._vectorizer.vocabulary_, *map(analyze, usual)))
-        new = sorted(set(chain(*map(analyze, self.forms(names)))) - known)
-        trigrams = open_arrow(path / TRIGRAMS_FILE)
-        # That of a trigram in one string.
-        weight = 1 + np.log((1 + self._vectors.shape[0]) / 2, dtype=np.float32)
-        further = pa.table({"trigram": new, "weight": [weight] * len(new)}, trigrams.schema)
-        with arrow_writer(path / TRIGRAMS_FILE, trigrams.schema) as writer:
-            writer.write(pa.concat_tables([trigrams, further]))
+        usual = concepts.names_of(np.unique(sample))[0].to_pylist()
+        codes, _ = count_trigrams(self.forms(names))
+        usual_codes, _ = count_trigrams(self.forms(usual))
+        new = np.setdiff1d(codes, np.concatenate([self._trigrams.codes, usual_codes]))
+        weights = inverse_frequencies(np.ones(len(new)), self._vectors.shape[0])
+        trigrams = Trigrams(
+            np.concatenate([self._trigrams.codes, new]),
+            np.concatenate([self._trigrams.weights, weights]),
+        )
+        trigrams.save(path / TRIGRAMS_FILE)
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
-        if not texts:
-            return csr_array((0, self._vectors.shape[1]), dtype=np.float32)
-        return csr_array(self._vectorizer.transform(self.forms(texts)))
+        return self._trigrams.weigh(self.forms(texts))
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of the nearest strings, (q, width), best first, ties by number."""
@@ -256,21 +263,6 @@ class FormIndex(LexicalIndex):
     file = "forms.json"
     schema_version = 1
     forms = staticmethod(normal_forms)
-
-
-def _vectorizer(**settings: Any) -> TfidfVectorizer:
-    return TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(3, 3), lowercase=False, dtype=np.float32, **settings
-    )
-
-
-def _texts(strings: pa.Array) -> Iterator[str]:
-    """The strings, in memory block by block."""
-    with progress(total=len(strings), desc="indexing trigrams", unit=" names") as bar:
-        for start in range(0, len(strings), STRINGS_PER_BLOCK):
-            texts = strings.slice(start, STRINGS_PER_BLOCK).to_pylist()
-            yield from texts
-            bar.update(len(texts))
 
 
 def _save(matrix: csr_array, stem: Path) -> None:

@@ -1,0 +1,116 @@
+"""TF-IDF vectors of character trigrams, as those of scikit-learn (``char_wb``), block by block.
+
+A trigram is known by its code: the code points of its three characters, 21 bits each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import csr_array
+from sklearn.preprocessing import normalize
+
+from ..core.arrays import arrow_writer, distinct_numbers, list_offsets, open_arrow
+from ..vocab.text import trigrams
+
+CODE_POINT_BITS = 21
+
+
+class Trigrams:
+    """The trigrams of an index, by number, and what they weigh.
+
+    Args:
+        codes: (t,) int64, distinct.
+        weights: (t,) float32, their inverse document frequencies.
+    """
+
+    def __init__(self, codes: np.ndarray, weights: np.ndarray) -> None:
+        self.codes = codes
+        self.weights = weights
+        self._order = np.argsort(codes)
+        self._ascending = codes[self._order]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @classmethod
+    def load(cls, file: Path) -> Trigrams:
+        """Read a file that `save` wrote."""
+        table = open_arrow(file)
+        text = "".join(table["trigram"].to_pylist())
+        characters = np.frombuffer(text.encode("utf-32-le"), np.uint32).reshape(-1, 3)
+        return cls(_codes(characters.T), table["weight"].to_numpy())
+
+    def save(self, file: Path) -> None:
+        """Write the trigrams as text, with their weights."""
+        shifts = [2 * CODE_POINT_BITS, CODE_POINT_BITS, 0]
+        characters = self.codes[:, None] >> shifts & ((1 << CODE_POINT_BITS) - 1)
+        text = characters.astype("<u4").tobytes().decode("utf-32-le")
+        texts = [text[start : start + 3] for start in range(0, len(text), 3)]
+        table = pa.table({"trigram": pa.array(texts, pa.string()), "weight": self.weights})
+        with arrow_writer(file, table.schema) as writer:
+            writer.write(table)
+
+    def weigh(self, texts: Sequence[str]) -> csr_array:
+        """Vectors of n normalized texts, (n, t) float32, L2-normalized; unknown trigrams are 0."""
+        codes, counts = count_trigrams(texts)
+        positions = np.searchsorted(self._ascending, codes).clip(max=max(0, len(self) - 1))
+        is_known = self._ascending[positions] == codes
+        retained = is_known[counts.indices]
+        numbers = self._order[positions][counts.indices[retained]].astype(np.int32)
+        starts = list_offsets(retained)[counts.indptr].astype(counts.indptr.dtype)
+        values = counts.data[retained] * self.weights[numbers]
+        vectors = csr_array((values, numbers, starts), shape=(len(texts), len(self)))
+        vectors.sort_indices()
+        return normalize(vectors, copy=False)
+
+
+def weighted(blocks: Iterable[tuple[np.ndarray, np.ndarray]], texts: int, most: float) -> Trigrams:
+    """The trigrams of some texts, by code, without those that are in more than `most` texts.
+
+    Args:
+        blocks: codes, and the number of texts in a block that have each.
+        texts: number of all texts.
+        most: the limit.
+    """
+    codes, sizes = map(np.concatenate, zip(*blocks, strict=True))
+    codes, number = np.unique(codes, return_inverse=True)
+    frequencies = np.bincount(number, sizes)
+    is_retained = frequencies <= most
+    return Trigrams(codes[is_retained], inverse_frequencies(frequencies[is_retained], texts))
+
+
+def inverse_frequencies(frequencies: np.ndarray, texts: int) -> np.ndarray:
+    """The weights, float32, of trigrams that are in so many of the texts."""
+    return np.log(np.float32(texts + 1) / (frequencies.astype(np.float32) + 1)) + np.float32(1)
+
+
+def count_trigrams(texts: Sequence[str]) -> tuple[np.ndarray, csr_array]:
+    """Codes of the distinct trigrams of n normalized texts, and their counts, (n, codes) float32.
+
+    The codes ascend, unless texts have control characters.
+    """
+    owner, characters = trigrams(texts)
+    # Few distinct characters make small numbers, which need no sorting.
+    letters, _ = distinct_numbers(characters[1], 1 << CODE_POINT_BITS)
+    letters = np.append(ord(" "), letters)
+    digits = np.zeros(1 << CODE_POINT_BITS, np.int64)
+    digits[letters] = np.arange(len(letters))
+    first, second, third = digits[characters]
+    base = len(letters)
+    numbers, number = distinct_numbers((first * base + second) * base + third, base**3)
+    parts = np.stack([numbers // base**2, numbers // base % base, numbers % base])
+    starts = list_offsets(np.bincount(owner, minlength=len(texts))).astype(np.int32)
+    ones = np.ones(len(number), np.float32)
+    counts = csr_array((ones, number.astype(np.int32), starts), shape=(len(texts), len(numbers)))
+    counts.sum_duplicates()
+    return _codes(letters[parts]), counts
+
+
+def _codes(characters: np.ndarray) -> np.ndarray:
+    """The codes of t trigrams, (t,) int64, from the code points of their characters, (3, t)."""
+    first, second, third = characters.astype(np.int64)
+    return first << 2 * CODE_POINT_BITS | second << CODE_POINT_BITS | third
