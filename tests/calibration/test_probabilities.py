@@ -305,6 +305,10 @@ def test_a_range_is_that_of_the_finite_scores_and_holds_its_ends():
     # A long tail is no sentinel.
     tail = np.concatenate([np.linspace(0, 1, 100), np.geomspace(2, 1e6, 40)])
     assert ScoreRange.of(tail) == (0, 1e6) and ScoreRange.of(np.append(tail, -9999)) == (0, 1e6)
+    # Nor does it matter in how many candidates one is, or whether most have the same score.
+    for scores in (np.linspace(0, 1, 60), np.append(np.zeros(100), np.linspace(0, 1, 9))):
+        assert ScoreRange.of(np.append(scores, np.full(40, -9999.0))) == (0, 1)
+    assert ScoreRange.of(np.array([0.0, 1.0, 0.0, 100.0])) == (0, 100)
     # A retriever may give all candidates the same score.
     np.testing.assert_array_equal(
         ScoreRange(0.5, 0.5).inside(np.array([0.5, 0.4, 0.6])), [0.5, np.nan, np.nan]

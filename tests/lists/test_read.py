@@ -146,8 +146,15 @@ def test_rows_of_a_mention_that_are_not_adjacent_are_refused(tmp_path):
     assert sum(len(rows.content) for rows in read_rows(path, 2)) == 9
     for mention in (0, 4, 7):
         path.write_text("\n".join([*lines, f"{mention},d{mention % 3},cold,b"]))
-        with pytest.raises(UserError, match=rf"in\.csv:11: .*'{mention}'.* line {mention + 2}"):
+        with pytest.raises(UserError, match=rf"in\.csv:11: .*'{mention}'.*in\.csv:{mention + 2};"):
             list(read_rows(path, 2))
+
+
+def test_rows_of_a_mention_in_two_files_of_a_folder_are_refused(tmp_path):
+    for name, row in (("a.csv", "1,cold,a"), ("b.csv", "2,cold,a"), ("c.csv", "1,cold,b")):
+        (tmp_path / name).write_text(f"mention_id,mention,name\n{row}")
+    with pytest.raises(UserError, match=r"c\.csv:2: .*'1'.*a\.csv:2;"):
+        list(read_rows(tmp_path))
 
 
 def test_mentions_of_equal_hash_are_two(tmp_path, monkeypatch):
@@ -200,7 +207,9 @@ def test_why_a_table_of_cells_cannot_be_read_is_said(tmp_path, monkeypatch, name
     [
         ("mention_id,mention,name", r"not JSON \(.*\); a table .*\.csv or \.tsv"),
         ('{"entity": "g\xe8ne"}', "not UTF-8 .*0xe8"),
-        ('{"entity": "cold"', r"not JSON \([^;]*\)$"),
+        ('{"entity": "cold"', "cut off"),
+        ('{"entity": "col', "cut off"),
+        ('{"entity": "cold", "candidates": [1e}', r"not JSON \([^;]*\)$"),
     ],
 )
 def test_why_a_line_is_not_json_is_said(tmp_path, line, named):

@@ -13,7 +13,7 @@ from hub_server import WRITER, HubServer
 from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, contents
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.files import read_json
+from umls_reranker.core.files import file_sha256, read_json
 from umls_reranker.hub.model_folder import verify_model
 from umls_reranker.pipeline.recipe import load_recipe
 from umls_reranker.pipeline.stages import RunFolder
@@ -189,6 +189,8 @@ def test_reports_count_what_was_lost(finished):
         120,
         {},
     )
+    corpus = finished.folder.parents[1] / "corpus.txt"
+    assert reading["sha256"]["corpus corpus.txt"] == file_sha256(corpus)
     mining = json.loads((finished.folder / "pairs" / "mining_report.json").read_text())
     assert mining["mentions"] == mining["mined_mentions"] == 58
     metrics = json.loads((finished.folder / "report" / "metrics.json").read_text())

@@ -330,9 +330,7 @@ def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_
     )
     source.write_text("")
     ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl", "--overwrite")
-    assert ended.code == 0 and f"{source} holds no mentions" in ended.out
-    # There is no candidate whose concept the model could have counted.
-    assert "caution" not in ended.out
+    assert ended.code == 2 and ended.errors[-1] == f"error: {source} holds no mentions"
 
 
 def test_what_is_far_from_calibration_is_said(scripts, tmp_path):

@@ -188,9 +188,12 @@ def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(recwarn, entity
     assert not recwarn.list
 
 
-def test_another_dtype_than_the_calibrated_one_is_said(tmp_path, recwarn):
+def test_another_dtype_than_the_calibrated_one_is_said(tmp_path, recwarn, monkeypatch):
     folder = tiny_reranker(tmp_path / "model")
     UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
+    # What the hardware decides is not said, only what a user chose.
+    monkeypatch.setattr("umls_reranker.core.devices._has_fast_bfloat16", lambda device: True)
+    assert UMLSReranker.from_pretrained(folder, device="cpu").cross_encoder.dtype == "bfloat16"
     assert not recwarn.list
     with pytest.warns(UserWarning, match="calibrated in float32 and is loaded in bfloat16"):
         UMLSReranker.from_pretrained(folder, device="cpu", dtype="bfloat16")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -334,6 +335,27 @@ def test_a_model_that_was_recalibrated_is_another_version(tmp_path):
         reranker.info["sha256"]["reranker.json"][:12] for reranker in (before, after)
     ]
     assert revisions[0] != revisions[1]
+
+
+def test_a_half_sent_request_is_not_waited_for(reranker, monkeypatch):
+    monkeypatch.setattr(service, "READ_SECONDS", 0.2)
+
+    async def half():
+        yield b'{"query": "cold"'
+        await asyncio.sleep(20)
+
+    async def work():
+        async with running(reranker) as client:
+            began = time.monotonic()
+            answer = await client.post(
+                "/rerank", content=half(), headers={"content-type": "application/json"}
+            )
+            whole = await client.post("/rerank", json={"query": "cold", "texts": ["a"]})
+            return answer, time.monotonic() - began, whole
+
+    answer, seconds, whole = asyncio.run(work())
+    assert answer.status_code == 408 and "0.2 seconds" in refused(answer)[2] and seconds < 10
+    assert answer.headers["connection"] == "close" and whole.status_code == 200
 
 
 def test_every_answer_names_the_version(reranker, monkeypatch):

@@ -94,9 +94,10 @@ def are_sentinels(scores: np.ndarray) -> np.ndarray:
     """Finite scores so far from all others that they stand for something else, (m,) bool.
 
     They lie more than `SENTINEL_RANGES` interquartile ranges below or above the quartiles, and as
-    far from all other scores: a long tail of scores without a gap is none.
+    far from all other scores: a long tail of scores without a gap is none. Quartiles are those of
+    the distinct scores, since a sentinel, or a score of nothing, may be that of most candidates.
     """
-    finite = scores[np.isfinite(scores)]
+    finite = np.unique(scores[np.isfinite(scores)])
     if not len(finite):
         return np.zeros(len(scores), bool)
     lower, upper = np.quantile(finite, [0.25, 0.75])

@@ -122,7 +122,11 @@ def read_rows(
     Raises:
         UserError: a file cannot be read; names it, and of CSV the line.
     """
+    # Of all files of a folder: a mention's rows may have been parted between two.
+    read: list[Path] = []
+    hashes = array("Q")
     for file in mention_files(path):
+        read.append(file)
         with _naming(file):
             if file.suffix in TABLES:
                 start = 1
@@ -133,7 +137,7 @@ def read_rows(
             if file.suffix not in DELIMITERS:
                 numbered = _json_rows(file)
             else:
-                numbered = _candidate_rows(file) if has_candidates else _mention_rows(file)
+                numbered = _candidate_rows(read, hashes) if has_candidates else _mention_rows(file)
             while batch := list(itertools.islice(numbered, batch_rows)):
                 yield Rows(
                     [RowPosition(file, number) for number, _ in batch], [row for _, row in batch]
@@ -173,6 +177,11 @@ def _why_not_json(line: str, error: Exception) -> str:
     """Why a line is not JSON, which is often something else."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 ({error}); write the file again as UTF-8"
+    is_cut_off = isinstance(error, json.JSONDecodeError) and (
+        error.pos >= len(line) or error.msg.startswith("Unterminated string")
+    )
+    if is_cut_off and line.startswith("{"):
+        return "the line ends inside its object: it was cut off; write the file again"
     looks_like_cells = line[:1] not in ("{", "") and any(
         delimiter in line for delimiter in DELIMITERS.values()
     )
@@ -220,8 +229,11 @@ def _mention_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from _rows_of_cells(path, reader)
 
 
-def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    hashes = array("Q")
+def _candidate_rows(
+    paths: Sequence[Path], hashes: array[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mentions of the last file; `hashes` of those of all files grow."""
+    path = paths[-1]
     for lines in _lines_of_mentions(path):
         number = lines[0][0]
         key = _mention_key(lines[0])
@@ -230,26 +242,29 @@ def _candidate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         hashes.append(int(hash_texts([repr(key)])[0]))
         # Whenever there are twice as many, so that an early fault is not found late.
         if not len(hashes) & (len(hashes) - 1):
-            _refuse_repeated_mentions(path, hashes)
+            _refuse_repeated_mentions(paths, hashes)
         yield number, _mention([cells for _, cells in lines])
-    _refuse_repeated_mentions(path, hashes)
+    _refuse_repeated_mentions(paths, hashes)
 
 
-def _refuse_repeated_mentions(path: Path, hashes: Sequence[int]) -> None:
+def _refuse_repeated_mentions(paths: Sequence[Path], hashes: Sequence[int]) -> None:
     """Refuse rows of a mention that are not adjacent, by the hashes of mentions, 8 bytes each."""
     if len(np.unique(hashes)) == len(hashes):
         return
-    first_lines: dict[tuple[str | None, str | None], int] = {}
-    for lines in _lines_of_mentions(path):
-        number = lines[0][0]
-        key = _mention_key(lines[0])
-        first = first_lines.setdefault(key, number)
-        if first != number:
-            raise UserError(
-                f"{path}:{number}: mention_id {key[1]!r} was already used in line {first}; sort "
-                "the rows so that those of a mention follow each other, and give each mention "
-                "an id of its own"
-            )
+    first_rows: dict[tuple[str | None, str | None], RowPosition] = {}
+    for path in paths:
+        if path.suffix not in DELIMITERS:
+            continue
+        for lines in _lines_of_mentions(path):
+            row = RowPosition(path, lines[0][0])
+            key = _mention_key(lines[0])
+            first = first_rows.setdefault(key, row)
+            if first != row:
+                raise UserError(
+                    f"{row}: mention_id {key[1]!r} was already used in {first}; sort "
+                    "the rows so that those of a mention follow each other in one file, and give "
+                    "each mention an id of its own"
+                )
 
 
 def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.files import file_sha256, read_json, write_json
 from ..corpora.corpus import Mention
 from ..corpora.mentions import (
     RetiredCuis,
@@ -38,7 +39,7 @@ from .sources import (
     split_shares,
     user_splits,
 )
-from .stages import RunFolder, Stage, sha256_of_splits
+from .stages import MENTION_FILES, RunFolder, Stage, sha256_of_splits
 from .user_lists import write_user_lists
 
 Files = Mapping[str, tuple[Path, ...]]
@@ -156,6 +157,13 @@ def make_mentions(
             map_ids(mentions, table, retired, corpus_report), folder
         )
         summary["corpus"] = corpus_report
+        # A recipe may name files without their hashes.
+        summary["sha256"] = {
+            f"{name} {path.name}": file_sha256(path)
+            for name, paths in files.items()
+            if name in MENTION_FILES
+            for path in paths
+        }
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)
 
@@ -164,3 +172,5 @@ def show_counts(run: RunFolder) -> None:
     """Print what was read and what was left out."""
     reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
     table_console().print(reading_table(*reports))
+    for name, sha256 in reports[1].get("sha256", {}).items():
+        print(f"{name}: SHA-256 {sha256}", file=sys.stderr)

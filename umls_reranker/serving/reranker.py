@@ -143,7 +143,7 @@ class UMLSReranker:
                 changed or from another version.
 
         Warns:
-            UserWarning: the cross-encoder has another dtype than it was calibrated in.
+            UserWarning: the chosen dtype or backend is not the dtype that it was calibrated in.
         """
         hub: dict[str, Any] = {
             "token": token,
@@ -159,7 +159,9 @@ class UMLSReranker:
             cross_encoder = PairScorer.from_folder(
                 folder, template, device, dtype, backend, token_budget
             )
-            if cross_encoder.dtype != info["dtype"]:
+            # By default the hardware decides, which changes a few tiers and would always be said.
+            is_chosen = dtype not in (None, "auto") or backend != "torch"
+            if is_chosen and cross_encoder.dtype != info["dtype"]:
                 warn_caller(
                     f"this model was calibrated in {info['dtype']} and is loaded in "
                     f"{cross_encoder.dtype}, whose logits differ by up to some hundredths, so a "

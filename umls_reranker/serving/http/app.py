@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from ..linker import ConceptLinker
 
 MAX_BODY_BYTES = 2_000_000
+# Within which a whole request must have come, so that half-sent ones do not fill the service.
+READ_SECONDS = 30.0
 # Seconds; a cross-encoder on a CPU takes about 10 ms per mention.
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # These replace "There was an error parsing the body" and "Not Found".
@@ -126,10 +128,17 @@ class RequestMiddleware:
         path = scope["path"] if scope["path"] in self.paths else "other"
         status = 0
         received_bytes = 0
+        is_whole = False
 
         async def limited() -> Message:
-            nonlocal received_bytes
-            message = await receive()
+            nonlocal received_bytes, is_whole
+            left = None if is_whole else began + READ_SECONDS - time.perf_counter()
+            try:
+                message = await asyncio.wait_for(receive(), left)
+            except asyncio.TimeoutError:
+                reason = f"the request did not come within {READ_SECONDS:g} seconds"
+                raise HTTPException(408, reason, {"connection": "close"}) from None
+            is_whole = not message.get("more_body", False)
             received_bytes += len(message.get("body", b""))
             if received_bytes > MAX_BODY_BYTES:
                 reason = f"the request is longer than {MAX_BODY_BYTES:,} bytes"
