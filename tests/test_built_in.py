@@ -71,6 +71,22 @@ def test_it_knows_names_that_lists_do_not_show_but_no_acronyms(mention, is_known
     assert (top.cui == "C0002418" and top.accepted) == is_known == top.accepted
 
 
+def test_lists_of_any_index_are_ranked_by_the_order_of_its_scores_and_never_high():
+    candidates = [
+        {"cui": cui, "name": "pain", "forms_score": score, "lexical_score": score}
+        for cui, score in {"X1": 0.8, "X2": 0.9, "X3": 0.7}.items()
+    ]
+    reranker = UMLSReranker.from_pretrained("built-in")
+    for key in ("an index", "another"):
+        top = reranker.rerank("a pain", candidates, entity_type="T184", index_key=key)[0]
+        assert (top.cui, top.model_name) == ("X2", "index")
+    bare = [{"cui": each["cui"], "name": each["name"]} for each in candidates]
+    top = reranker.rerank("a pain", bare, entity_type="T184")[0]
+    assert (top.cui, top.model_name) == ("X1", "all")
+    models = reranker.calibration.models
+    assert len(models) == 6 and not any(model.thresholds.is_certified for model in models)
+
+
 def test_lists_of_other_documents_take_its_counts_and_no_certificate():
     source = ModelSource.load("built-in")
     assert (
