@@ -4,7 +4,7 @@ import pytest
 from umls_reranker.calibration.prediction_sets import (
     COVERAGE,
     SetThreshold,
-    correct_probabilities,
+    correct_weights,
     correct_ranks,
     fit_set_threshold,
     rank_labels,
@@ -31,17 +31,18 @@ def test_nil_stands_among_the_concepts_by_what_they_leave(labels):
 
 
 def test_a_set_holds_what_reaches_its_threshold_and_never_nothing(labels):
-    sizes = [set_sizes(labels, P, OFFSETS, np.full(3, t)).tolist() for t in (0.2, 0.65, 0.99)]
-    assert sizes == [[3, 1, 2], [1, 1, 1], [1, 1, 1]]
-    assert set_sizes(labels, P, OFFSETS, np.array([np.nan, 0.1, 0.6])).tolist() == [0, 1, 2]
+    # The third label has 0.2 x 0.81.
+    sizes = [set_sizes(labels, P, OFFSETS, np.full(3, t)).tolist() for t in (0.16, 0.17, 0.99)]
+    assert sizes == [[3, 1, 2], [2, 1, 2], [1, 1, 1]]
+    assert set_sizes(labels, P, OFFSETS, np.array([np.nan, 0.1, 0.54])).tolist() == [0, 1, 2]
 
 
 def test_nil_is_correct_where_no_candidate_is(labels):
     correct = np.array([True, True, False, True, False, False])
     assert correct_ranks(labels, correct, OFFSETS).tolist() == [1, 0, 2]
     # The most probable label is in every set.
-    found = correct_probabilities(labels, P, correct, OFFSETS)
-    np.testing.assert_allclose(found, [0.3, 1.0, 0.0])
+    found = correct_weights(labels, P, correct, OFFSETS)
+    np.testing.assert_allclose(found, [0.3 * 0.9, 1.0, 0.0])
 
 
 def test_one_further_document_is_assumed_to_be_missed():

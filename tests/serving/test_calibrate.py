@@ -55,9 +55,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, capsys, ki
     assert metrics["lists"]["not_in_list"] == missing
     files = {path.name for path in (tmp_path / "new").iterdir()}
     assert files >= {"README.md", "metrics.json", "reference.json"}
-    assert files.isdisjoint({"model.safetensors", "tokenizer.json"}) == (
-        kind == "lists_alone"
-    )
+    assert files.isdisjoint({"model.safetensors", "tokenizer.json"}) == (kind == "lists_alone")
     card = (tmp_path / "new" / "README.md").read_text()
     assert (
         "240 mentions in 80 documents" in card

@@ -100,7 +100,7 @@ def test_a_prediction_set_may_hold_nil_and_names_each_concept_once():
         Decisions.unscored(lists),
         log_odds=np.log(p / (1 - p)),
         probabilities=p,
-        set_thresholds=np.array([0.1]),
+        set_thresholds=np.array([0.08]),
     )
     (ranked,) = ranked_candidates(lists, decisions, items, ["all"])
     # NIL has 1 - 0.1 - 0.3 - 0.05.

@@ -48,8 +48,8 @@ class Decisions:
         list_utilities: (m,) float64, log-odds by the list fusion, all features but the
             cross-encoder; NaN where the model that decided has none.
         edges: (n, 4) float64, lowest probabilities of the tiers (`TypeThreshold.edges`).
-        set_thresholds: (n,) float64, from which probability on a label is in the set of a mention
-            that is not accepted; NaN without sets.
+        set_thresholds: (n,) float64, from which weight on a label is in the set of a mention that
+            is not accepted (`prediction_sets`); NaN without sets.
         accept_tier: lowest tier accepted at rank 1.
         truncated: number of pairs whose mention or name was truncated to the model's length.
     """

@@ -27,7 +27,7 @@ from ..core.arrays import ranking
 from ..core.errors import TooLittleData, UserError
 from ..vocab.types import TypeHierarchy
 from .certificate import Certificate, find_certificate
-from .prediction_sets import SetThreshold, correct_probabilities, fit_set_threshold, rank_labels
+from .prediction_sets import SetThreshold, correct_weights, fit_set_threshold, rank_labels
 from .type_fallback import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _fit_sets(
     """
     order = ranking(probabilities, lists.offsets)
     labels = rank_labels(probabilities, lists.concepts, lists.offsets, order)
-    correct = correct_probabilities(labels, probabilities, lists.correct, lists.offsets)
+    correct = correct_weights(labels, probabilities, lists.correct, lists.offsets)
     edges = table.edges(lists.types)
     sets = {}
     for number, tier in enumerate(ACCEPT_TIERS):
