@@ -210,12 +210,12 @@ def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
         LinkJob(tmp_path / "missing.jsonl", tmp_path / "out.jsonl")
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "sssom"])
 def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending):
     source = tmp_path / "in.jsonl"
     target = tmp_path / f"out.{ending}"
     write_jsonl(source, [ROWS[number % 3] | {"n": number} for number in range(20)] + [{"n": 20}])
-    run(LinkJob, linker, source, tmp_path / f"whole.{ending}")
+    run(LinkJob, linker, source, tmp_path / f"whole.{ending}", format_name=ending)
     monkeypatch.setattr("umls_reranker.serving.journal.PART_BATCHES", 3)
     process = LinkJob.process
     left = [8]
@@ -228,11 +228,11 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
 
     monkeypatch.setattr(LinkJob, "process", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(LinkJob, linker, source, target)
+        run(LinkJob, linker, source, target, format_name=ending)
     (parts,) = tmp_path.glob(f".{target.name}.*.parts")
     assert len(list(parts.glob("*.arrow"))) == 2 and not target.exists()
     left[0] = 100
-    counts, job = run(LinkJob, linker, source, target)
+    counts, job = run(LinkJob, linker, source, target, format_name=ending)
     # Eleven batches, six of which were finished before.
     assert left[0] == 95 and (counts["ranked"], counts["error"]) == (20, 1)
     assert "in.jsonl:21" in job.first_error and not parts.exists()

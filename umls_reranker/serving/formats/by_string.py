@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...calibration.thresholds import TIERS
-from ..outputs import OutputFormat, RankedRows
+from ..outputs import LinesFormat, RankedRows, json_line
 
 Answer = Mapping[str, Any]
 
@@ -82,7 +83,7 @@ class StringTally:
         return f"{text}; others: {', '.join(others)}" if others else text
 
 
-class FormatByString(OutputFormat):
+class FormatByString(LinesFormat):
     """A format with a row for each string, written when all mentions are counted.
 
     Memory holds the distinct strings. Of conflicting answers for a string, the most frequent one
@@ -99,11 +100,12 @@ class FormatByString(OutputFormat):
         super().__init__(*arguments)
         self.strings: dict[str, StringTally] = {}
 
-    def content(self, rows: RankedRows) -> Any:
-        return answers_of(rows)
+    def content(self, rows: RankedRows) -> list[bytes]:
+        """The answers as JSON, which a killed job leaves to the next one, as it does lines."""
+        return list(map(json_line, answers_of(rows)))
 
     @contextmanager
-    def writing(self, path: Path) -> Iterator[Callable[[list[Answer]], Any]]:
+    def writing(self, path: Path) -> Iterator[Callable[[list[bytes]], Any]]:
         yield self._add
         # What no text could be read of.
         self.strings.pop("", None)
@@ -118,8 +120,8 @@ class FormatByString(OutputFormat):
     def lines(self) -> Iterator[str]:
         """Yield the lines of the file, with their ends."""
 
-    def _add(self, answers: list[Answer]) -> None:
-        for answer in answers:
+    def _add(self, content: list[bytes]) -> None:
+        for answer in map(json.loads, content):
             tally = self.strings.setdefault(answer["mention"], StringTally())
             tally.mentions += 1
             if is_used(answer) or (answer["answer"] and not self.only_accepted):
