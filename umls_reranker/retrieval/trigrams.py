@@ -65,7 +65,8 @@ class Trigrams:
         values = counts.data[retained] * self.weights[numbers]
         vectors = csr_array((values, numbers, starts), shape=(len(texts), len(self)))
         vectors.sort_indices()
-        return normalize(vectors, copy=False)
+        # Of no texts, it is refused.
+        return normalize(vectors, copy=False) if len(texts) else vectors
 
 
 def weighted(blocks: Iterable[tuple[np.ndarray, np.ndarray]], texts: int, most: float) -> Trigrams:
