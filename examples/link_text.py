@@ -1,22 +1,22 @@
-"""Link the mentions of a text to concepts of a dictionary, and say which links to trust.
+"""Link the mentions of a text to concepts of a dictionary, without training, and print the ranking.
 
-Needs the run that `make quickstart` (or `umls-reranker quickstart`) makes on open data.
+Needs an index: umls-reranker index META my_index. A model that was calibrated with it also says
+which answers to trust: docs/linking.md.
 
-    python examples/link_text.py
+    python examples/link_text.py my_index [MODEL]
 """
+
+import sys
 
 from umls_reranker import ConceptLinker
 
-TEXT = "The girl had seizures and an enlarged liver. Her brother died of kidney failure."
-MENTIONS = ("seizures", "enlarged liver", "kidney failure")
+TEXT = "The girl had seizures and status epilepticus (SE). SE recurred; no kidney failure."
+MENTIONS = ("seizures", "SE", "kidney failure")
 
-linker = ConceptLinker.from_run("runs/quickstart")
-starts = [TEXT.index(mention) for mention in MENTIONS]
-# Without their semantic types, the fallback model for `no type` decides, and a warning says so.
-linked = linker.link_batch(MENTIONS, [TEXT] * len(MENTIONS), starts)
+index, model = [*sys.argv[1:], "built-in"][:2]
+linker = ConceptLinker.from_pretrained(model, index)
+linked = linker.link_batch(MENTIONS, [TEXT] * len(MENTIONS))
 for mention, concepts in zip(MENTIONS, linked, strict=True):
     top = concepts[0]
-    # high: of all mentions in this tier, 90 % are certified to be correct. medium is accepted; low
-    # and reject are not.
-    decision = top.cui if top.accepted else "abstain"
-    print(f"{mention:15} {top.score:.3f}  {top.tier:6}  {decision:8}  {top.preferred_name}")
+    # Without a calibrated model there is no tier: the scores order concepts and promise nothing.
+    print(f"{mention:15} {top.score:.3f}  {top.tier or '-':6}  {top.cui:8}  {top.preferred_name}")

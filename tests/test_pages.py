@@ -19,16 +19,19 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from data_fixtures import write_rrf
+from data_fixtures import write_pubtator, write_rrf
 from list_fixtures import write_lists
 from list_model import list_model, list_rows
 from service import Service
 
 from umls_reranker import __main__ as command
+from umls_reranker.corpora.corpus import Faults
+from umls_reranker.corpora.formats import PubTator
 from umls_reranker.pipeline.command import CommandParser
 from umls_reranker.pipeline.shipped import find_recipe
 
@@ -116,6 +119,7 @@ def standing(finished, tmp_path_factory):
     (folder / "quickstart").mkdir()
     (folder / "quickstart" / "config.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     write_rrf(folder / "data" / "umls" / "META")
+    write_notes(folder)
     list_model(folder)
     others = list_rows(seed=1, prefix="n")
     write_lists(folder / "other_lists.jsonl", others)
@@ -126,6 +130,25 @@ def standing(finished, tmp_path_factory):
     write_lists(folder / "mentions.jsonl", mentions)
     pq.write_table(pa.Table.from_pylist(mentions), folder / "mentions.parquet")
     return folder
+
+
+def write_notes(folder):
+    """Mentions with their documents, and the same with their gold concepts."""
+    corpus = write_pubtator(folder / "notes.pubtator")
+    rows = [
+        {
+            "doc_id": note.doc_id,
+            "mention": item.text,
+            "start": item.spans[0][0],
+            "document": note.text,
+        }
+        | {"cui": "|".join(ids[0] for ids in item.cuis)}
+        for note in PubTator().documents(corpus, Faults())
+        for _, item in note.annotations
+    ]
+    frame = pd.DataFrame(rows)
+    frame.to_csv(folder / "sample.csv", index=False)
+    frame.drop(columns="cui").to_csv(folder / "notes.csv", index=False)
 
 
 class Shell:
