@@ -34,7 +34,8 @@ def compare_answers(
     """
     require_another(output, answers)
     require_writable(output)
-    former, new = (ConceptTable.load(index / "concepts") for index in indexes)
+    former = ConceptTable.load(indexes[0] / "concepts")
+    new = ConceptTable.load(indexes[1] / "concepts")
     retired = None
     if release is not None:
         retired = RetiredCuis.read(release_files(release, required=["MRCUI"])["MRCUI"])
