@@ -84,6 +84,19 @@ def test_it_needs_no_network_libraries(folder):
     assert ended.stdout.split() == ["2"], ended.stderr
 
 
+def test_of_concepts_with_equal_names_the_one_called_so_comes_first(tmp_path):
+    names = {
+        "C0000001": ("", ["dermatitis", "DM", "skin inflammation"]),
+        "C0000002": ("", ["dm"]),
+        "C0000003": ("", ["myopathy", "DM", "muscle disease", "muscular disorder"]),
+    }
+    concepts = make_concepts(tmp_path / "concepts", names)
+    (tmp_path / "forms").mkdir()
+    retriever = Retriever([Forms(FormIndex.build(concepts, tmp_path / "forms"))], concepts=concepts)
+    # Then the one with more names.
+    assert retriever.search(["DM"], 3).rows.tolist() == [[1, 2, 0]]
+
+
 @pytest.mark.parametrize("names", [["nearest_mentions"], ["lexical", "context"]])
 def test_retrievers_that_cannot_order_are_refused(tmp_path, names):
     IndexSettings(retrievers=names).save(tmp_path)

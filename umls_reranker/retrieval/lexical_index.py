@@ -169,7 +169,7 @@ class LexicalIndex(ConceptIndex):
     def name_scorer(
         self, texts: Sequence[str], owners: np.ndarray
     ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """The function for `DictionaryNames.score`, of an index without mentions.
+        """A function: query numbers and ids of this index's names, both (m,) -> scores, (m,).
 
         Args:
             texts: m strings, not yet normalized.

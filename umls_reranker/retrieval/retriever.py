@@ -40,7 +40,8 @@ class Retriever:
     Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested.
     The fusion decides which concepts are candidates. The score of one retriever decides their order
     and the name shown: the dense cosine, else that of normal forms, and with equal ones or without
-    them that of trigrams.
+    them that of trigrams. Of concepts with equal names, the one whose preferred name is nearer comes
+    first, then the one with more names.
 
     Args:
         methods: the retrievers, one of them of `ORDERING`; ties of ranks go to the earlier list's
@@ -183,6 +184,8 @@ class Retriever:
                 further = method.score(strings, pairs.concepts, pairs.strings)
                 scores[method.score_name] = pairs.spread(further, -np.inf)
         ordering = [scores[str(method.score_name)] for method in self._ordering]
+        if self._concepts is not None:
+            ordering += self._tie_breaks(strings, pairs, self._concepts)
         # Fused ranks select well but order badly: lexical matches are less often correct.
         order = np.lexsort([-values for values in reversed(ordering)], axis=1)
         scores = {
@@ -194,6 +197,16 @@ class Retriever:
             scores=scores.pop(str(self._ordering[0].score_name)),
             further=scores,
         )
+
+    def _tie_breaks(
+        self, strings: Queries, pairs: StringConcepts, concepts: ConceptTable
+    ) -> list[np.ndarray]:
+        """What orders concepts of equal names: score of the preferred name, number of names."""
+        rows = pairs.concepts[:, 0]
+        score = self._index.name_scorer(strings.texts, pairs.strings)
+        preferred = score(np.arange(len(rows)), self._index.grouping.offsets[rows])
+        breaks = [preferred[:, None], concepts.name_counts[pairs.concepts]]
+        return [pairs.spread(values, -1) for values in breaks]
 
     def _nearest_names(
         self, strings: Queries, pairs: StringConcepts
