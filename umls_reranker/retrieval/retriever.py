@@ -40,8 +40,8 @@ class Retriever:
     Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested.
     The fusion decides which concepts are candidates. The score of one retriever decides their order
     and the name shown: the dense cosine, else that of normal forms, and with equal ones or without
-    them that of trigrams. Of concepts with equal names, the one whose preferred name is nearer comes
-    first, then the one with more names.
+    them that of trigrams. Of concepts with equal names, the one whose preferred name is nearer
+    comes first, then the one with more names.
 
     Args:
         methods: the retrievers, one of them of `ORDERING`; ties of ranks go to the earlier list's
