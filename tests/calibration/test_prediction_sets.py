@@ -4,8 +4,8 @@ import pytest
 from umls_reranker.calibration.prediction_sets import (
     COVERAGE,
     SetThreshold,
-    correct_weights,
     correct_ranks,
+    correct_weights,
     fit_set_threshold,
     rank_labels,
     set_sizes,

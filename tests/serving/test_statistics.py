@@ -52,7 +52,7 @@ def test_figures_by_hand():
         "candidates": 4,
         "truncated_pairs": 2,
         "models": {"all": 3, "names": 1},
-        "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
+        "tiers": {"high": 1, "high_broad": 0, "medium": 1, "low": 0, "reject": 1},
         "high_confidence_coverage": 0.25,
         "accepted_coverage": 0.5,
         "mean_top_score": pytest.approx(0.5),
