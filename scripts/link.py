@@ -11,7 +11,7 @@ INDEX is what umls-reranker index made of a dictionary, or a run folder. The inp
   entity_type, doc_id, and anything else, which is repeated in the output
   JSON Lines with a document per row: text, and spans, a list of {"start", "end", "label", ...}
   a sheet of Usagi (.csv), whose approved targets are gold concepts
-  annotated text: PubTator, BRAT (.ann beside .txt), BioC, or a folder of such files
+  annotated text: PubTator, BRAT (.ann beside .txt), BioC in XML, or a folder of such files
 
 The output is JSON Lines, where "ranked" has the first concepts of each mention, or a table (.csv,
 .tsv, .parquet, .arrow) with a row per mention: what the input brought, then answer (the id of the

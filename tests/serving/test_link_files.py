@@ -10,6 +10,7 @@ import pytest
 import spacy
 from data_fixtures import VOCABULARY
 from fastapi.testclient import TestClient
+from pyarrow import Table
 from trigram_encoder import make_concepts
 
 from umls_reranker import ConceptLinker, UMLSReranker
@@ -76,8 +77,6 @@ def write_csv(path):
 
 
 def write_parquet(path):
-    from pyarrow import Table
-
     pq.write_table(Table.from_pylist([row | {"document": TEXT, "rank": 0.5} for row in ROWS]), path)
 
 
@@ -149,6 +148,15 @@ def test_a_table_has_a_row_per_mention_and_all_that_the_input_brought(tmp_path, 
     assert rows[2]["answer_name"] == "chest pain" and rows[2]["second"] != ""
 
 
+def test_documents_in_a_table_give_a_table_of_mentions(tmp_path, linker):
+    table = Table.from_pylist([{"text": TEXT, "spans": SPANS, "doc_id": "1"}])
+    pq.write_table(table, tmp_path / "in.parquet")
+    run(LinkJob, linker, tmp_path / "in.parquet", tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0].startswith("doc_id,mention,start,end,label,entity_type,answer,")
+    assert lines[3].startswith("1,CP,42,44,T184,T184,C9000016,")
+
+
 def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, linker):
     bad = [
         {"mention": " "},
@@ -168,7 +176,7 @@ def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, lin
         7,
     ) and "in.jsonl:1: mention" in job.first_error
     assert rows[3]["x"] == [1] and rows[3]["ranked"][0]["cui"] == "C9000012"
-    named = ["mention", "character 3", "start", None, "entity_type", "span 0", "mention", "JSON"]
+    named = ["mention", "character 3", "start", None, "entity_type", "span 0", "mention", "object"]
     for row, part in zip(rows, named, strict=True):
         assert part is None or part in row["error"]
 

@@ -116,10 +116,11 @@ class FileJob(ABC):
             first = list(islice(batches, 1))
             self._batches = chain(first, batches)
             batches = iter(first)
-        if self.reads_tables:
-            schema = next(batches).content.schema  # type: ignore[union-attr]
+        first_rows = next(batches, Rows((), []))
+        if self.reads_tables and isinstance(first_rows.content, pa.Table):
+            schema = first_rows.content.schema
             return dict(zip(schema.names, schema.types, strict=True))
-        return columns_of(map(Rows.mappings, batches))
+        return columns_of(map(Rows.mappings, chain([first_rows], batches)))
 
     @abstractmethod
     def files(self) -> Sequence[Path]:
