@@ -208,6 +208,17 @@ def test_lists_of_an_index_are_those_that_it_links_with(tmp_path, linker, ending
     assert list(read.candidate_types) == list(linked.candidate_types)
 
 
+def test_gold_concepts_count_by_the_ids_of_the_dictionary(tmp_path, linker):
+    rows = [row | {"cui": f"UMLS:{row['cui']}"} for row in ROWS]
+    write_jsonl(tmp_path / "in.jsonl", [row | {"document": TEXT} for row in rows])
+    counts, _ = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert counts["correct"] == counts["gold"] == 3
+    counts, _ = run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "lists.jsonl")
+    assert counts["in_list"] == counts["gold"] == 3
+    (lists,) = read_rows(tmp_path / "lists.jsonl")
+    assert [row["cui"] for row in lists.mappings()] == [cui for *_, cui in MENTIONS]
+
+
 def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
     (tmp_path / "in.csv").write_text("name\ncold\n")
     with pytest.raises(UserError, match="mention or entity"):

@@ -253,10 +253,7 @@ def map_ids(
     while batch := list(islice(mentions, BATCH_ROWS)):
         gold_ids = [{cui for part in mention.cuis for cui in part} for _, mention in batch]
         new = [*set().union(*gold_ids).difference(current)]
-        forms = [form for cui in new for form in _id_forms(cui)]
-        rows = concepts.rows(forms).reshape(-1, len(_id_forms("")))
-        form = (rows >= 0).argmax(axis=1)
-        rows = rows[np.arange(len(new)), form]
+        rows, form = find_ids(new, concepts)
         known_ids = concepts.cuis_of(rows.clip(0)).to_pylist()
         for cui, row, known in zip(new, rows, known_ids, strict=True):
             successor = retired.successor(cui, concepts) if retired and row < 0 else None
@@ -267,6 +264,18 @@ def map_ids(
                 report["with_or_without_prefix"] += 1
             parts = (tuple(dict.fromkeys(map(current.__getitem__, part))) for part in mention.cuis)
             yield split, replace(mention, cuis=tuple(dict.fromkeys(parts)))
+
+
+def find_ids(cuis: Sequence[str], concepts: ConceptTable) -> tuple[np.ndarray, np.ndarray]:
+    """The concepts with n ids, perhaps without their prefix or with another one.
+
+    Returns:
+        Rows of the concepts, (n,), -1 for unknown ones; and whether the prefix differs, (n,) int.
+    """
+    forms = [form for cui in cuis for form in _id_forms(cui)]
+    rows = concepts.rows(forms).reshape(-1, len(_id_forms("")))
+    form = (rows >= 0).argmax(axis=1)
+    return rows[np.arange(len(cuis)), form], form
 
 
 def _id_forms(cui: str) -> list[str]:

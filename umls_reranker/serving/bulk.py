@@ -275,6 +275,7 @@ def counts_of(
     rows: Rows,
     errors: Sequence[str | None],
     calibration: Calibration,
+    golds: Sequence[Collection[str]] | None = None,
 ) -> Counter[str]:
     """Counts, as of `FileJob.run`, of a batch of rows, of which those without an error are ranked.
 
@@ -284,9 +285,11 @@ def counts_of(
         rows: all rows.
         errors: of each row, why it was not ranked.
         calibration: of the model.
+        golds: ids of the gold concepts of all rows; by default those that the rows have.
     """
-    golds = [gold for gold, error in zip(gold_ids(rows), errors, strict=True) if error is None]
-    counts = _counts(lists, decisions, golds)
+    golds = golds or gold_ids(rows)
+    ranked = [gold for gold, error in zip(golds, errors, strict=True) if error is None]
+    counts = _counts(lists, decisions, ranked)
     counts |= _counts_near_calibration(lists, calibration)
     counts["known"] = int(calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
     counts["error"] = len(errors) - len(lists)

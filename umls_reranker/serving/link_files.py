@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from ..calibration.decisions import Decisions
+from ..corpora.mentions import find_ids
 from ..hub.download import BUILT_IN
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.columns import ColumnChecker, first_values
-from ..lists.labels import gold_ids
+from ..lists.labels import GOLD_KEYS, gold_ids
 from ..lists.read import ERROR, Rows
 from .bulk import RANKED_SCHEMA, FileJob, counts_of, first_error, with_nulls
 from .formats.usagi_sheet import UsagiSheets
@@ -75,7 +76,12 @@ class LinkJob(FileJob):
         return RankedBatch(
             content=self.format.content(RankedRows(rows.content, linked.ranked, linked.errors)),
             counts=counts_of(
-                linked.lists, linked.decisions, rows, linked.errors, worker.reranker.calibration
+                linked.lists,
+                linked.decisions,
+                rows,
+                linked.errors,
+                worker.reranker.calibration,
+                golds=_golds(worker, rows),
             ),
             first_error=first_error(rows, linked.errors),
         )
@@ -123,6 +129,28 @@ def checked_mentions(linker: ConceptLinker, rows: Rows) -> tuple[MentionColumns,
     return columns.take(number for number, error in enumerate(errors) if error is None), errors
 
 
+def _golds(linker: ConceptLinker, rows: Rows) -> list[set[str]]:
+    """The gold concepts of rows, by the ids that the dictionary has for them."""
+    golds = gold_ids(rows)
+    known = _dictionary_ids(linker, golds)
+    return [{known[cui] for cui in gold} for gold in golds]
+
+
+def _dictionary_ids(linker: ConceptLinker, golds: Sequence[set[str]]) -> dict[str, str]:
+    """The dictionary's id of each gold concept that it has, and unknown ids as they are."""
+    cuis = [*set().union(*golds)]
+    found, _ = find_ids(cuis, linker.concepts)
+    ids = linker.concepts.cuis_of(found.clip(0)).to_pylist()
+    return {cui: name if row >= 0 else cui for cui, name, row in zip(cuis, ids, found, strict=True)}
+
+
+def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
+    """A gold concept in any form of `gold_parts`, by the ids of the dictionary."""
+    if isinstance(value, list):
+        return [_with_ids(item, known) for item in value]
+    return known.get(value, value) if isinstance(value, str) else value
+
+
 def _read(linker: ConceptLinker, columns: MentionColumns) -> MentionQueries:
     ColumnChecker(len(columns.types)).types("entity_type", columns.types)
     return linker.read(
@@ -158,10 +186,15 @@ class CandidatesJob(LinkJob):
             written_rows.append(brought | added)
         counts = Counter(mentions=len(lists), candidates=sum(map(len, lists)))
         counts["error"] = len(errors) - len(lists)
-        for gold, row in zip(gold_ids(rows), written_rows, strict=True):
+        golds = gold_ids(rows)
+        known = _dictionary_ids(worker, golds)
+        for row in written_rows:
+            row.update({key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row})
+        for gold, row in zip(golds, written_rows, strict=True):
             if gold and ERROR not in row:
                 counts["gold"] += 1
-                counts["in_list"] += any(item["cui"] in gold for item in row["candidates"])
+                ids = {known[cui] for cui in gold}
+                counts["in_list"] += any(item["cui"] in ids for item in row["candidates"])
         return RankedBatch(
             content=self.format.content(RankedRows(written_rows, pa.nulls(len(errors)), errors)),
             counts=counts,
