@@ -151,7 +151,8 @@ def test_names_are_added_to_a_copy_of_an_index(index, tmp_path):
     index("names.txt", "made")
     former = contents(tmp_path / "made")
     (tmp_path / "more.csv").write_text(
-        "id,name,semantic_type\nOMIM:2,cardiac infarct,\nOMIM:2,heart attack,\nLOCAL:1,Zuboxin,T121\n"
+        "id,name,semantic_type\n"
+        "OMIM:2,cardiac infarct,\nOMIM:2,heart attack,\nLOCAL:1,Zuboxin,T121\n"
     )
     index("made", "larger", "--add", "more.csv")
     assert found("larger", "infarcts (cardiac)") == ("MESH:D2", "cardiac infarct")
