@@ -156,9 +156,11 @@ def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
     settings = IndexSettings.load(run)
     if dry_run:
         return
-    size = sum(file.stat().st_size for name in settings.folders for file in _files(run / name))
+    # An exported index keeps its encoder outside of `folders`.
+    names = {*settings.folders, *([ENCODER_FOLDER] if settings.has_encoder else [])}
+    size = sum(file.stat().st_size for name in names for file in _files(run / name))
     with written(target) as partial, progress(total=size, desc="collecting", unit="B") as bar:
-        for name in settings.folders:
+        for name in names:
             for file in _files(run / name):
                 copy = partial / file.relative_to(run)
                 copy.parent.mkdir(parents=True, exist_ok=True)
