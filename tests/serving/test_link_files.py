@@ -21,6 +21,7 @@ from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.bulk import OneProcess
+from umls_reranker.serving.formats.by_string import cells
 from umls_reranker.serving.http.app import create_app
 from umls_reranker.serving.link_files import (
     LINKED_SCHEMA,
@@ -179,6 +180,38 @@ def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, lin
     named = ["mention", "character 3", "start", None, "entity_type", "span 0", "mention", "object"]
     for row, part in zip(rows, named, strict=True):
         assert part is None or part in row["error"]
+
+
+@pytest.mark.parametrize("offsets", [(0, 999), (34, None), (-5, 9), (9, 5), (0, 5.5), ("a", "b")])
+def test_a_span_that_is_not_in_its_text_is_an_error(tmp_path, linker, offsets):
+    span = dict(zip(("start", "end"), offsets, strict=True))
+    rows = [{"text": TEXT, "spans": [span, *SPANS]}, {"text": TEXT, **span}]
+    for number, row in enumerate(rows):
+        path = tmp_path / f"{number}.jsonl"
+        write_jsonl(path, [row])
+        job = LinkJob(path, tmp_path / f"out{number}.jsonl")
+        assert job.run(linker, OneProcess())["error"] == 1
+    assert job.first_error == f"{path}:1: mention is missing or blank"
+
+
+def test_a_linked_table_is_linked_again(tmp_path, linker):
+    write_csv(tmp_path / "in.csv")
+    LinkJob(tmp_path / "in.csv", tmp_path / "once.csv").run(linker, OneProcess())
+    job = LinkJob(tmp_path / "once.csv", tmp_path / "twice.csv")
+    assert job.run(linker, OneProcess())["ranked"] == len(MENTIONS)
+
+
+def test_a_carriage_return_in_a_mention_is_quoted():
+    line = cells(["a\rb", "c\nd", 'e"'])
+    assert line.endswith("\n") and not line.endswith("\r\n")
+    assert list(csv.reader([line])) == [["a\rb", "c\nd", 'e"']]
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path, linker):
+    (tmp_path / "in.csv").write_text("mention,mention,,\nasthma,head cold,,\n")
+    job = LinkJob(tmp_path / "in.csv", tmp_path / "out.jsonl")
+    with pytest.raises(UserError, match="names the column mention more than once"):
+        job.run(linker, OneProcess())
 
 
 def test_malformed_pieces_of_annotated_text_stop_nothing(tmp_path, linker):

@@ -281,6 +281,10 @@ def _opened_table(path: Path, *required: Sequence[str]) -> Iterator[csv.DictRead
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
         columns = reader.fieldnames or ()
+        for name in columns:
+            # Only the last would be read. Programs for tables leave several blank names.
+            if name.strip() and columns.count(name) > 1:
+                raise UserError(f"{path}: the first line names the column {name} more than once")
         for names in required:
             if not {*names} & {*columns}:
                 raise UserError(

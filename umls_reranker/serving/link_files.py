@@ -116,9 +116,8 @@ class LinkedRows(NamedTuple):
 def checked_mentions(linker: ConceptLinker, rows: Rows) -> tuple[MentionColumns, list[str | None]]:
     """The mentions of rows that can be read, and of all rows why they cannot, None if they can."""
     columns = mention_columns(rows)
-    errors = [
-        None if reason is None else str(reason) for reason in first_values(rows.content, ERROR)
-    ]
+    # Blank in a table that was linked before.
+    errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
     try:
         _read(linker, columns)
     except (TypeError, ValueError):

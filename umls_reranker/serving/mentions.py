@@ -115,9 +115,8 @@ def mention_columns(mentions: Rows) -> MentionColumns:
     starts = [_whole_number(value) for value in first_values(content, "start")]
     ends = [_whole_number(value) for value in first_values(content, "end")]
     for row, document in enumerate(mentions.documents):
-        spans = isinstance(starts[row], int) and isinstance(ends[row], int)
-        if texts[row] is None and document is not None and spans:
-            texts[row] = document[starts[row] : ends[row]]
+        if texts[row] is None and isinstance(document, str):
+            texts[row] = _text_of_span(document, starts[row], ends[row])
     types = [
         value.split("|") if isinstance(value, str) and "|" in value else value or None
         for value in first_values(content, "entity_type")
@@ -163,13 +162,24 @@ def _mentions_of(position: Any, row: dict[str, Any]) -> Iterator[Item]:
             yield f"{position}.{number}", about | {ERROR: fault}, None
             continue
         text = span.get("mention") or span.get("text")
-        if text is None and isinstance(span.get("start"), int):
-            text = document[span["start"] : span.get("end")]
+        if text is None:
+            offsets = [_whole_number(span.get(key)) for key in ("start", "end")]
+            text = _text_of_span(document, *offsets)
+            if text is None:
+                fault = f"span {number} from {offsets[0]} to {offsets[1]} is not in its text"
+                yield f"{position}.{number}", about | {ERROR: fault}, None
+                continue
         of_span = {key: value for key, value in span.items() if key != "text"}
         mention = about | {"mention": text} | of_span
         if "label" in span:
             mention.setdefault("entity_type", span["label"])
         yield f"{position}.{number}", mention, document
+
+
+def _text_of_span(document: str, start: Any, end: Any) -> str | None:
+    """The text between two offsets; None if they are not both in the document, in this order."""
+    are_offsets = isinstance(start, int) and isinstance(end, int)
+    return document[start:end] if are_offsets and 0 <= start < end <= len(document) else None
 
 
 def _annotated(reader: CorpusReader, files: Sequence[Path]) -> Iterator[Item]:

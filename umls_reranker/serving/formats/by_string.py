@@ -132,5 +132,6 @@ class FormatByString(LinesFormat):
 def cells(values: Iterable[object], delimiter: str = ",") -> str:
     """A line of a table."""
     line = io.StringIO()
-    csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(values)
-    return line.getvalue()
+    # The writer quotes carriage returns and line feeds only if its own lines end in them.
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n") + "\n"
