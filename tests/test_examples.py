@@ -17,7 +17,7 @@ PACKAGE = Path(umls_reranker.__file__).parent
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
-    if ">>>" in path.read_text(encoding="utf-8")
+    if ">>> " in path.read_text(encoding="utf-8")
 )
 # Its example needs a whole run: tests/serving/test_linker.py.
 MODULES.remove("umls_reranker.serving.linker")

@@ -96,7 +96,8 @@ def test_decisions_are_held_out_and_have_the_delivered_thresholds():
     own = fit((given, logits))
     edges = own.calibration.thresholds.edges(given.types)[given.owner]
     np.testing.assert_array_equal(
-        own.decisions.tiers, 3 - (own.decisions.probabilities[:, None] >= edges).sum(axis=1)
+        own.decisions.tiers,
+        edges.shape[1] - (own.decisions.probabilities[:, None] >= edges).sum(axis=1),
     )
     scores = []
     for one in (noise, own):

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from inspect import getsource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,7 +103,7 @@ def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, 
 def test_run_launches_only_commands_that_share_their_work():
     modules = {"build_index": indexes, "train": training, PREFLIGHT: preflight}
     assert {*LAUNCHED} == {*modules}
-    assert all(hasattr(module, "sharing_processes") for module in modules.values())
+    assert all("sharing_processes" in getsource(module) for module in modules.values())
 
 
 def test_processes_that_share_shards_wait_for_days(monkeypatch):

@@ -216,7 +216,7 @@ def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
 
 
 def test_no_index_belongs_to_the_model(made):
-    with pytest.raises(UserError, match="candidate lists"):
+    with pytest.raises(UserError, match="no index.json"):
         ConceptLinker.from_run(made.folder, device="cpu")
 
 

@@ -185,7 +185,7 @@ def test_a_line_that_is_not_json_is_written_with_its_error(tmp_path, reranker):
     assert outcome(BulkJob(source, target).run(reranker, OneProcess())) == (1, 1)
     first, second = read(target)
     assert first["big"] == 12345678901234567890123 and first["ranked"][0]["name"] == "b"
-    assert second["line"] == '{"entity":' and "JSON" in second["error"]
+    assert second["line"] == '{"entity":' and "line" in second["error"]
 
 
 TYPED = {

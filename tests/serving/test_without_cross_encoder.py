@@ -125,8 +125,10 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
     assert answer["info"]["model_dtype"] == "float64" and answer["info"]["weights_sha256"] is None
     assert answer["statuses"] == [200] * 3
     # What the Hub got is what a folder of such a model holds.
-    names = {path.name for path in model_files(folder)} | {"README.md", ".gitattributes"}
-    assert files.keys() == names and names.isdisjoint({*CROSS_ENCODER_FILES, ONNX})
+    written = {"README.md", ".gitattributes", "config.json"}
+    names = {path.name for path in model_files(folder)} | written
+    of_networks = {*CROSS_ENCODER_FILES, ONNX} - {"config.json"}
+    assert files.keys() == names and names.isdisjoint(of_networks)
     assert "no cross-encoder" in files["README.md"].decode()
 
 
