@@ -255,15 +255,16 @@ def test_what_json_has_no_type_for_is_written_as_text_or_null(tmp_path, reranker
     )
 
 
-def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
-    BulkJob(write(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl").run(reranker, OneProcess())
-    assert (tmp_path / "out.jsonl").read_bytes() == b""
-    pq.write_table(
-        pa.table({"entity": ["a"], "candidates": [["b"]]}).slice(1), tmp_path / "in.parquet"
-    )
-    for name in ("out.parquet", "out.arrow"):
-        BulkJob(tmp_path / "in.parquet", tmp_path / name).run(reranker, OneProcess())
-        assert read(tmp_path / name) == []
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_file_without_mentions_is_refused_and_gives_no_output(tmp_path, reranker, ending):
+    source = tmp_path / f"in.{ending}"
+    source.write_text("\n")
+    if ending == "parquet":
+        pq.write_table(pa.table({"entity": ["a"], "candidates": [["b"]]}).slice(1), source)
+    target = tmp_path / f"out.{ending}"
+    with pytest.raises(UserError, match=source.name):
+        BulkJob(source, target).run(reranker, OneProcess())
+    assert not target.exists()
 
 
 @pytest.mark.parametrize(
@@ -328,9 +329,10 @@ def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_
         and "umls-reranker link" in ended.out
         and "no candidates 100.0%" in ended.out
     )
-    source.write_text("")
-    ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl", "--overwrite")
+    source.write_text("\n")
+    ended = scripts.run("rerank", "built-in", source, tmp_path / "none.jsonl")
     assert ended.code == 2 and ended.errors[-1] == f"error: {source} holds no mentions"
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_what_is_far_from_calibration_is_said(scripts, tmp_path):

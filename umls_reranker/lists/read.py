@@ -158,12 +158,14 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of the lines, or of one array, with the number of the line or of the object."""
+    """The objects of the lines that are not blank, or of one array, each with its number."""
     with path.open("rb") as stream:
         if stream.peek(1)[:1] == b"[":  # type: ignore[attr-defined]
             yield from enumerate(json.load(stream), start=1)
             return
         for number, line in enumerate(stream, start=1):
+            if line.isspace():
+                continue
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:

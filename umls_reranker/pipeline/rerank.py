@@ -9,7 +9,6 @@ from typing import Any
 from ..calibration.string_counts import StringCounts
 from ..calibration.thresholds import TIERS
 from ..core.arrays import started_processes
-from ..core.errors import UserError
 from ..hub.download import BUILT_IN
 from ..serving.bulk import BulkJob, FileJob, OneProcess
 from ..serving.reranker import UMLSReranker
@@ -73,12 +72,7 @@ def report(
         counts: those of `FileJob.run`.
         strings: the strings that the model has counted.
         has_tiers: whether tiers were given.
-
-    Raises:
-        UserError: the file holds no mentions.
     """
-    if not counts["ranked"] + counts["error"]:
-        raise UserError(f"{job.source} holds no mentions")
     print(
         f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error, "
         f"written to {job.target}"

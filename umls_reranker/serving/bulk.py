@@ -151,7 +151,7 @@ class FileJob(ABC):
             ``scores``, those ``outside`` the range of calibration.
 
         Raises:
-            UserError: a file cannot be read, or the disk is full.
+            UserError: a file cannot be read or holds no mentions, or the disk is full.
         """
         counts = Counter[str]()
         nothing = nullcontext(lambda content: None)
@@ -182,6 +182,8 @@ class FileJob(ABC):
                     counts += result.counts
                     self.first_error = self.first_error or result.first_error
                 bar.update(sum(len(rows.positions) for rows in in_round))
+            if processes.is_main_process and not counts.total():
+                raise UserError(f"{self.source} holds no mentions")
         return counts
 
     def _parts(self, worker: Any) -> Path | None:
