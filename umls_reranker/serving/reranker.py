@@ -371,7 +371,7 @@ class UMLSReranker:
     def get_confidence_tier(
         self, score: float, entity_type: str | Sequence[str] | None = None
     ) -> str:
-        """Tier of a calibrated probability, one of `thresholds.TIERS`.
+        """Tier of a calibrated probability, one of ``thresholds.TIERS``.
 
         Args:
             score: probability of the model that reads all inputs.
