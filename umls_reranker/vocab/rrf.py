@@ -452,11 +452,12 @@ def write_relations(relations: Iterable[pa.Table], cuis: pa.Array, folder: Path)
         first = _rows_in(block["CUI1"], cuis)
         second = _rows_in(block["CUI2"], cuis)
         inside = (first >= 0) & (second >= 0) & (first != second)
+        both_ways = []
         for name, kind in RELATIONS.items():
             of_kind = inside & pc.equal(block["REL"], name).to_numpy()
-            forward = _row_pairs(first[of_kind], second[of_kind], kind)
-            backward = _row_pairs(second[of_kind], first[of_kind], INVERSES[kind])
-            pairs = np.unique(np.concatenate([pairs, forward, backward]))
+            both_ways.append(_row_pairs(first[of_kind], second[of_kind], kind))
+            both_ways.append(_row_pairs(second[of_kind], first[of_kind], INVERSES[kind]))
+        pairs = np.unique(np.concatenate([pairs, *both_ways]))
     schema = pa.schema({"relation": pa.int64()})
     with arrow_writer(folder / RELATIONS_FILE, schema) as writer:
         writer.write_table(pa.table([pairs], schema=schema))
