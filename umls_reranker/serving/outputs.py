@@ -141,9 +141,9 @@ class OutputFormat(ABC):
     def writing(self, path: Path) -> AbstractContextManager[Callable[[Any], Any]]:
         """A context manager that gives a function, which writes content to a new file."""
 
-    def codes(self, rows: RankedRows) -> dict[str, list[list[str]]]:
-        """Vocabulary -> the codes of the n answers, best first; {} if none are asked for."""
-        of_answers = [self.settings.codes.of(cui or "") for cui in rows.answers()["answer"]]
+    def codes(self, answers: Sequence[str | None]) -> dict[str, list[list[str]]]:
+        """Vocabulary -> the codes of n answers, best first; {} if none are asked for."""
+        of_answers = [self.settings.codes.of(cui or "") for cui in answers]
         return {
             source: [[code.code for code in codes if code.source == source] for codes in of_answers]
             for source in self.settings.codes.sources
@@ -191,11 +191,13 @@ class JsonLines(LinesFormat):
     help = "JSON Lines: the row of each mention, with its ranked candidates"
 
     def content(self, rows: RankedRows) -> list[bytes]:
+        ranked = rows.ranked.to_pylist()
         added: list[dict[str, Any]] = [
             {ERROR: error} if error else {RANKED: items}
-            for items, error in zip(rows.ranked.to_pylist(), rows.errors, strict=True)
+            for items, error in zip(ranked, rows.errors, strict=True)
         ]
-        for source, lists in self.codes(rows).items():
+        answers = [items[0]["cui"] if items else None for items in ranked]
+        for source, lists in self.codes(answers).items():
             for outcome, codes in zip(added, lists, strict=True):
                 outcome.setdefault(CODES, {})[source] = codes
         return [
@@ -220,9 +222,11 @@ class Csv(LinesFormat):
     def content(self, rows: RankedRows) -> list[bytes]:
         columns = brought(self.columns)
         cells = [[row.get(key) for key in columns] for row in self.known(rows)]
-        answers = zip(*rows.answers().values(), *self.codes(rows).values(), strict=True)
+        answers = rows.answers()
+        codes = self.codes(answers["answer"])
+        of_answers = zip(*answers.values(), *codes.values(), strict=True)
         return self._lines(
-            [*of_input, *of_answer] for of_input, of_answer in zip(cells, answers, strict=True)
+            [*of_input, *of_answer] for of_input, of_answer in zip(cells, of_answers, strict=True)
         )
 
     def _lines(self, rows: Iterable[list[Any]]) -> list[bytes]:
@@ -264,9 +268,10 @@ class Parquet(OutputFormat):
                 }
             )
         table = table.append_column(RANKED, rows.ranked)
-        for name, values in rows.answers().items():
+        answers = rows.answers()
+        for name, values in answers.items():
             table = table.append_column(name, pa.array(values, ANSWER_TYPES[name]))
-        for source, lists in self.codes(rows).items():
+        for source, lists in self.codes(answers["answer"]).items():
             table = table.append_column(f"{CODES}_{source}", pa.array(lists, CODE_LISTS))
         return table
 
