@@ -105,27 +105,44 @@ class LinkedRows(NamedTuple):
     @classmethod
     def of(cls, linker: ConceptLinker, rows: Rows, top: int) -> LinkedRows:
         """Link rows of `read_mentions`."""
-        columns, errors = checked_mentions(linker, rows)
-        lists = linker.lists(_read(linker, columns), columns.types)
+        mentions = checked_mentions(linker, rows)
+        lists = linker.lists(mentions.queries, mentions.types)
         decisions = linker.reranker.decide(lists)
         ranked = ranked_column(lists, decisions, linker.reranker.model_names)
-        ranked = with_nulls(linker.described_column(ranked, top), errors)
-        return cls(lists=lists, decisions=decisions, ranked=ranked, errors=errors)
+        ranked = with_nulls(linker.described_column(ranked, top), mentions.errors)
+        return cls(lists=lists, decisions=decisions, ranked=ranked, errors=mentions.errors)
 
 
-def checked_mentions(linker: ConceptLinker, rows: Rows) -> tuple[MentionColumns, list[str | None]]:
-    """The mentions of rows that can be read, and of all rows why they cannot, None if they can."""
+class CheckedMentions(NamedTuple):
+    """n rows, as a linker reads them.
+
+    Attributes:
+        queries: the mentions that can be read.
+        types: their semantic types.
+        errors: n reasons why a row cannot be read, None if it can.
+    """
+
+    queries: MentionQueries
+    types: list[Any]
+    errors: list[str | None]
+
+
+def checked_mentions(linker: ConceptLinker, rows: Rows) -> CheckedMentions:
+    """Read the mentions of rows of `read_mentions`."""
     columns = mention_columns(rows)
     # Blank in a table that was linked before.
     errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
     try:
-        _read(linker, columns)
+        queries = _read(linker, columns)
+        if not any(errors):
+            return CheckedMentions(queries, columns.types, errors)
     except (TypeError, ValueError):
         faults = row_errors(
             lambda numbers: _read(linker, columns.take(numbers)), range(len(errors))
         )
         errors = [reason or fault for reason, fault in zip(errors, faults, strict=True)]
-    return columns.take(number for number, error in enumerate(errors) if error is None), errors
+    columns = columns.take(number for number, error in enumerate(errors) if error is None)
+    return CheckedMentions(_read(linker, columns), columns.types, errors)
 
 
 def _golds(linker: ConceptLinker, rows: Rows) -> list[set[str]]:
@@ -168,10 +185,9 @@ class CandidatesJob(LinkJob):
     formats = LIST_FORMATS
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
-        columns, errors = checked_mentions(worker, rows)
-        queries = _read(worker, columns)
+        queries, types, errors = checked_mentions(worker, rows)
         lists = worker.candidates(queries)
-        searched = iter(zip(*queries, columns.types, lists, strict=True))
+        searched = iter(zip(*queries, types, lists, strict=True))
         written_rows = []
         for place, row, error in zip(rows.positions, rows.mappings(), errors, strict=True):
             # In a sheet, the lines of a mention are told by its id.
