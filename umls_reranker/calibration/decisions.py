@@ -134,6 +134,8 @@ class Decisions:
         """
         is_abstention = (self.top >= 0) & ~self.at_top(self.accepted, True)
         thresholds = np.where(is_abstention, self.set_thresholds, np.nan)
+        if np.isnan(thresholds).all():
+            return np.zeros(len(thresholds), np.int64)
         return set_sizes(self.labels, self.probabilities, self.offsets, thresholds)
 
     @property

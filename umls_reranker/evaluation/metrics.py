@@ -256,8 +256,10 @@ def measure_figures(
     """
     figures = {}
     for figure in FIGURES:
+        if in_slices and not figure.in_slices:
+            continue
         columns = figure.columns(outcomes)
-        if (in_slices and not figure.in_slices) or (figure.is_optional and not columns[-1].any()):
+        if figure.is_optional and not columns[-1].any():
             continue
         figures[figure.name] = documents.measure(columns, figure.statistic) | {
             "population": f"mentions {figure.population}".rstrip()

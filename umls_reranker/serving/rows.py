@@ -145,6 +145,8 @@ def _prediction_sets(lists: CandidateLists, decisions: Decisions) -> np.ndarray:
     """The prediction set of each mention at its top candidate, else None, (m,) object, by rank."""
     sets = np.full(len(decisions.order), None)
     sizes = decisions.set_sizes
+    if not sizes.any():
+        return sets
     order = decisions.order
     inside = decisions.labels.ranks[order] < sizes[lists.owner]
     positions = order[inside]
