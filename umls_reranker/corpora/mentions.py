@@ -253,11 +253,10 @@ def map_ids(
     while batch := list(islice(mentions, BATCH_ROWS)):
         gold_ids = [{cui for part in mention.cuis for cui in part} for _, mention in batch]
         new = [*set().union(*gold_ids).difference(current)]
-        rows, form = find_ids(new, concepts)
-        known_ids = concepts.cuis_of(rows.clip(0)).to_pylist()
-        for cui, row, known in zip(new, rows, known_ids, strict=True):
-            successor = retired.successor(cui, concepts) if retired and row < 0 else None
-            current[cui] = known if row >= 0 else successor or cui
+        known_ids, form = find_ids(new, concepts)
+        for cui, known in zip(new, known_ids, strict=True):
+            successor = retired.successor(cui, concepts) if retired and known is None else None
+            current[cui] = known or successor or cui
         by_prefix.update(compress(new, form))
         for (split, mention), ids in zip(batch, gold_ids, strict=True):
             if not ids.isdisjoint(by_prefix):
@@ -266,16 +265,16 @@ def map_ids(
             yield split, replace(mention, cuis=tuple(dict.fromkeys(parts)))
 
 
-def find_ids(cuis: Sequence[str], concepts: ConceptTable) -> tuple[np.ndarray, np.ndarray]:
-    """The concepts with n ids, perhaps without their prefix or with another one.
+def find_ids(cuis: Sequence[str], concepts: ConceptTable) -> tuple[list[str | None], np.ndarray]:
+    """The dictionary's ids of the concepts with n ids, perhaps without or with another prefix.
 
     Returns:
-        Rows of the concepts, (n,), -1 for unknown ones; and whether the prefix differs, (n,) int.
+        The n ids, None for unknown ones; and whether the prefix differs, (n,) int.
     """
     forms = [form for cui in cuis for form in _id_forms(cui)]
     rows = concepts.rows(forms).reshape(-1, len(_id_forms("")))
     form = (rows >= 0).argmax(axis=1)
-    return rows[np.arange(len(cuis)), form], form
+    return concepts.column("cui", rows[np.arange(len(cuis)), form]).to_pylist(), form
 
 
 def _id_forms(cui: str) -> list[str]:

@@ -155,9 +155,8 @@ def _golds(linker: ConceptLinker, rows: Rows) -> list[set[str]]:
 def _dictionary_ids(linker: ConceptLinker, golds: Sequence[set[str]]) -> dict[str, str]:
     """The dictionary's id of each gold concept that it has, and unknown ids as they are."""
     cuis = [*set().union(*golds)]
-    found, _ = find_ids(cuis, linker.concepts)
-    ids = linker.concepts.cuis_of(found.clip(0)).to_pylist()
-    return {cui: name if row >= 0 else cui for cui, name, row in zip(cuis, ids, found, strict=True)}
+    known_ids, _ = find_ids(cuis, linker.concepts)
+    return {cui: known or cui for cui, known in zip(cuis, known_ids, strict=True)}
 
 
 def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
