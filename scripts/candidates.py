@@ -16,8 +16,8 @@ after which umls-reranker link INDEX ... --model my_model gives calibrated score
 
 from pathlib import Path
 
-from umls_reranker.pipeline.command import CommandParser, number_in
-from umls_reranker.pipeline.output_options import add_omop_option
+from umls_reranker.pipeline.command import CommandParser
+from umls_reranker.pipeline.output_options import add_file_options, add_omop_option
 
 
 def main() -> int:
@@ -28,14 +28,8 @@ def main() -> int:
     parser.add_argument(
         "--device", help="cpu, cuda, ... of an encoder (default: a GPU if available)"
     )
-    parser.add_argument(
-        "--batch_mentions",
-        type=number_in(int, 1),
-        default=1024,
-        help="mentions searched together (default: 1024)",
-    )
+    add_file_options(parser)
     add_omop_option(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     options = parser.parse_args()
     from umls_reranker.pipeline.link import write_candidates
 

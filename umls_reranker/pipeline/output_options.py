@@ -40,11 +40,16 @@ def add_ranking_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)"
     )
+    add_file_options(parser)
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that reads a file of mentions in batches and writes one."""
     parser.add_argument(
         "--batch_mentions",
         type=number_in(int, 1),
         default=1024,
-        help="mentions ranked together (default: 1024)",
+        help="mentions ranked or searched together (default: 1024)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
