@@ -16,6 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from umls_reranker.calibration.reliability import ece
+from umls_reranker.corpora.formats import read_documents
+from umls_reranker.pipeline.stages import RunFolder
+
 FILES = {
     "ncbi-disease": [f"NCBI{split}set_corpus.txt.gz" for split in ("train", "develop", "test")],
     "bc5cdr-disease": [
@@ -36,8 +40,6 @@ def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[
     corpus = [str(medic / name) for name in FILES[recipe]]
     documents = dict(zip(("train", "dev", "test"), corpus, strict=True))
     if dev_folder is not None:
-        from umls_reranker.corpora.formats import read_documents
-
         corpus = corpus[:2]
         documents["test"] = documents["dev"]
         dev_folder.mkdir(parents=True, exist_ok=True)
@@ -62,10 +64,9 @@ def figures(run: Path) -> dict[str, float]:
     Returns:
         Name -> figure: ``acc@1`` as published, where any id of a composite mention is correct;
         ``strict``, where composite mentions are errors; ``acc@5``; share and precision of the tier
-        ``high``; ``ECE`` of top candidates; and the number of mentions.
+        ``high``; ``ECE`` of top candidates; the number of mentions; and ``refined``, the share of
+        correct new strings, each counted once, as in Tutubalina et al. 2020, and their number.
     """
-    from umls_reranker.calibration.reliability import ece
-
     table = pq.read_table(next(run.rglob("outcomes.parquet"))).to_pydict()
     spans = list(zip(table["document"], table["start"], table["end"], strict=True))
     number = {span: index for index, span in enumerate(dict.fromkeys(spans))}
@@ -79,6 +80,7 @@ def figures(run: Path) -> dict[str, float]:
         return float(is_correct.mean())
 
     correct = rank == 0
+    is_new = new_strings(run, table["mention_id"])
     return {
         "acc@1": share(correct),
         "strict": share(correct & ~np.array(table["composite"])),
@@ -87,7 +89,31 @@ def figures(run: Path) -> dict[str, float]:
         "precision of high": float(correct[is_high].mean()) if is_high.any() else 1.0,
         "ECE": ece(np.array(table["score"]), correct),
         "mentions": len(number),
+        "refined": float(correct[is_new].mean()),
+        "new strings": int(is_new.sum()),
     }
+
+
+def new_strings(run: Path, mention_ids: list[str]) -> np.ndarray:
+    """Which mentions are the first with their string, and have one that no other split has.
+
+    Args:
+        run: a finished run.
+        mention_ids: the n mentions of its test split.
+
+    Returns:
+        (n,) bool.
+    """
+    splits = RunFolder(run).splits("mentions")
+    test = splits.pop("test")
+    texts = dict(zip(map(str, test["mention_id"]), test["mention"], strict=True))
+    known = {text.lower() for split in splits.values() for text in split["mention"]}
+    is_new = []
+    for mention_id in mention_ids:
+        text = texts[mention_id].lower()
+        is_new.append(text not in known)
+        known.add(text)
+    return np.array(is_new)
 
 
 def main() -> None:
