@@ -185,7 +185,7 @@ def test_the_head_learns_at_a_rate_of_its_own(tmp_path):
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
-@pytest.mark.parametrize("kind", ["Roberta", "DebertaV2", "ModernBert"])
+@pytest.mark.parametrize("kind", ["Roberta", "DebertaV2", "ModernBert", "MPNet"])
 def test_other_architectures_learn_and_are_served(tmp_path, kind):
     base = tiny_classifier(tmp_path / "base", kind)
     assert (
