@@ -22,8 +22,8 @@ class ModelArguments:
     model_revision: str | None = recipe_key(None, "base model: revision on the Hub")
     attn_implementation: str | None = recipe_key(
         None,
-        "attention in training; empty: the fastest that torch has (flash_attention_2 needs "
-        "flash-attn and a GPU)",
+        "attention in training; empty: eager on a CPU, else the fastest that torch has "
+        "(flash_attention_2 needs flash-attn and a GPU)",
         ("eager", "sdpa", "flash_attention_2"),
     )
     start_from_encoder: bool = recipe_key(
