@@ -32,7 +32,7 @@ def _tokenizer(folder: Path) -> BertTokenizerFast:
 
 
 def tiny_classifier(folder: Path, kind: str) -> Path:
-    """Save a cross-encoder of one logit of another kind: Roberta, DebertaV2, ModernBert or MPNet."""
+    """Save a cross-encoder of one logit: Roberta, DebertaV2, ModernBert or MPNet."""
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
