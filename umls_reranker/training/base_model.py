@@ -26,7 +26,7 @@ def load_base_model(
         model: Hub id or local folder.
         revision: tag, branch or commit on the Hub.
         template: how it reads pairs.
-        attention: ``attn_implementation`` of transformers; None: the fastest that torch has.
+        attention: ``attn_implementation`` of transformers; None: its own choice.
 
     Raises:
         UserError: the model cannot be found or reached, or its weights are damaged.

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.arrays import started_processes
-from ..core.devices import resolve_device
+from ..core.devices import resolve_attention, resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..models.arguments import ModelArguments
@@ -149,10 +149,9 @@ def fine_tune(
     set_seed(run.seed)
     pairs = len(values_of_pairs(train, "labels"))
     arguments = training_arguments(run, training, folder, train.num_rows, pairs)
-    # On a CPU, plain attention takes two thirds of the time for pairs of 14 to 40 tokens.
-    default_attention = "eager" if arguments.device.type == "cpu" else None
+    attention = resolve_attention(model.attn_implementation, arguments.device)
     cross_encoder, tokenizer = load_base_model(
-        model.model, model.model_revision, template, model.attn_implementation or default_attention
+        model.model, model.model_revision, template, attention
     )
     trainer = RerankerTrainer(
         cross_encoder, arguments, train, dev, template=template, processing_class=tokenizer
