@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from list_fixtures import make_lists
+from tiny_models import tiny_classifier
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import read_json, write_json
 from umls_reranker.hub import export
 from umls_reranker.hub.export import export_onnx
 from umls_reranker.hub.model_folder import ONNX, WEIGHTS, verify_model
@@ -75,6 +77,15 @@ def test_an_export_with_other_logits_is_refused_and_changes_nothing(tmp_path, li
     ):
         export_onnx(folder, lists)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_network_reads_less_than_its_tokenizer_gives(tmp_path, lists):
+    network = tiny_classifier(tmp_path / "network", "MPNet")
+    tokenizer = network / "tokenizer_config.json"
+    given = ["input_ids", "attention_mask", "token_type_ids"]
+    write_json(tokenizer, read_json(tokenizer) | {"model_input_names": given})
+    folder = tiny_reranker(tmp_path / "model", cross_encoder=network)
+    assert export_onnx(folder, lists)[1] < 1e-4
 
 
 @pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])

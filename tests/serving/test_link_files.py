@@ -194,6 +194,15 @@ def test_a_span_that_is_not_in_its_text_is_an_error(tmp_path, linker, offsets):
     assert job.first_error == f"{path}:1: mention is missing or blank"
 
 
+def test_an_end_that_contradicts_the_mention_is_an_error(tmp_path, linker):
+    span = {"document": TEXT, "mention": "asthma", "start": 34}
+    rows = [span | {"end": end} for end in (40, 41, 39, "40", None)] + [{"mention": "x", "end": 9}]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    job = LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert job.run(linker, OneProcess())["error"] == 2
+    assert job.first_error.startswith(f"{tmp_path / 'in.jsonl'}:2: end 41 ")
+
+
 def test_a_linked_table_is_linked_again(tmp_path, linker):
     write_csv(tmp_path / "in.csv")
     LinkJob(tmp_path / "in.csv", tmp_path / "once.csv").run(linker, OneProcess())

@@ -81,14 +81,15 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
 
 
 def _write_onnx(folder: Path, file: Path, max_length: int) -> None:
-    names = input_names(load_pretrained(transformers.AutoTokenizer, folder))
+    model = load_model(folder)
+    names = input_names(model, load_pretrained(transformers.AutoTokenizer, folder))
     # Two rows and several columns: a dimension of one would be treated as a constant.
     inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in names}
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_length)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            load_model(folder),
+            model,
             kwargs=inputs,
             dynamo=True,
             opset_version=OPSET,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,10 +179,10 @@ class TorchNetwork(ABC):
         return torch.cat(list(outputs)).cpu().numpy()
 
 
-def input_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The inputs that a model accepts, of the three possible ones."""
-    names = ["input_ids", "attention_mask"]
-    return [*names, "token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else names
+def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The inputs that a model reads of those that its tokenizer gives."""
+    read = signature(model.forward).parameters
+    return [name for name in tokenizer.model_input_names if name in read]
 
 
 class PackedBert(TorchNetwork):
@@ -257,7 +258,7 @@ class PaddedModel(TorchNetwork):
         # transformers wraps `to`, which hides its first argument.
         self.model = model.to(device=device, dtype=getattr(torch, dtype))  # type: ignore[call-arg]
         self._pad_id = tokenizer.pad_token_id or 0
-        self._inputs = input_names(tokenizer)
+        self._inputs = input_names(model, tokenizer)
         if dtype != "float32":
             _keep_last_layer_in_float32(model)
 

@@ -168,9 +168,11 @@ def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
 
 def _read(linker: ConceptLinker, columns: MentionColumns) -> MentionQueries:
     ColumnChecker(len(columns.types)).types("entity_type", columns.types)
-    return linker.read(
+    queries = linker.read(
         columns.mentions, columns.documents, columns.starts, columns.lefts, columns.rights
     )
+    columns.require_ends()
+    return queries
 
 
 class CandidatesJob(LinkJob):

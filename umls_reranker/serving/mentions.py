@@ -39,9 +39,22 @@ class MentionColumns(NamedTuple):
     mentions: list[Any]
     documents: list[str | None]
     starts: list[Any]
+    ends: list[Any]
     lefts: list[Any]
     rights: list[Any]
     types: list[Any]
+
+    def require_ends(self) -> None:
+        """Refuse an end that is not where the mention ends, up to spaces.
+
+        Raises:
+            ValueError: there is one.
+        """
+        columns = (self.mentions, self.documents, self.starts, self.ends)
+        for mention, document, start, end in zip(*columns, strict=True):
+            span = _text_of_span(document, start, end) if isinstance(document, str) else None
+            if isinstance(mention, str) and span is not None and span.strip() != mention.strip():
+                raise ValueError(f"end {end} is not where the mention ends")
 
     def take(self, numbers: Iterable[int]) -> MentionColumns:
         """Some of the mentions, by number."""
@@ -127,6 +140,7 @@ def mention_columns(mentions: Rows) -> MentionColumns:
         mentions=texts,
         documents=[*mentions.documents],
         starts=starts,
+        ends=ends,
         lefts=lefts,
         rights=rights,
         types=types,
