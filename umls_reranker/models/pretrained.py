@@ -180,9 +180,11 @@ class TorchNetwork(ABC):
 
 
 def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The inputs that a model reads of those that its tokenizer gives."""
-    read = signature(model.forward).parameters
-    return [name for name in tokenizer.model_input_names if name in read]
+    """The inputs that a model accepts, of the three possible ones: always ids and their mask."""
+    names = ["input_ids", "attention_mask"]
+    types = "token_type_ids"
+    is_read = types in signature(model.forward).parameters
+    return [*names, types] if is_read and types in tokenizer.model_input_names else names
 
 
 class PackedBert(TorchNetwork):
