@@ -5,14 +5,14 @@
     python benchmarks/peers/ours.py runs/minilm-medmentions-cpu runs/peers --lists gilda bm25 fuzzy
 
 The first form ranks the run's lists by all that they hold, without the mentions' types, and by
-names alone. The run's model was fitted on the calibration documents, so thresholds are chosen on
-those of dev.
+names alone. The run's model was fitted on the calibration documents and counts those of dev, so
+its own threshold stands: make the run with `--accept_precision 0.9`.
 
 The second writes a peer's rows as labelled lists, EXPORT/lists/SYSTEM+WAY/SPLIT.jsonl, and ranks
 them in three ways: +lists, by a model without a cross-encoder that
 `umls-reranker calibrate --lists` makes of the first `--most` calibration lists, which accepts at a
 precision of 0.90; +lists_no_types, the same without the mentions' types; and +model, by the run's
-model as it is, with thresholds chosen on dev.
+model as it is.
 
 With --turns, the run's `ConceptLinker` links test mentions when `speed.py` asks, and nothing is
 written.
@@ -85,61 +85,47 @@ def linker_of(run: Path) -> Link:
 
 def rank_own(run: Path, export: Export) -> None:
     """Write rows of the run's model on the run's lists."""
-    preferred = {concept.cui: concept.name for concept in export.concepts()}
-    for split in ("dev", "test"):
-        whole = export.scratch("own") / f"{split}.jsonl"
-        umls_reranker(
-            "rerank", run / "model", run / "lists" / f"{split}.arrow", whole, "--overwrite"
-        )
-        rows = [*read_rows(whole)]
-        # The lists of a run lack what its dictionary knows.
-        for row in rows:
-            for candidate in row["candidates"]:
-                candidate["preferred_name"] = preferred[candidate["cui"]]
-        for name, changed in {
-            "ours": rows,
-            "ours_no_type": [row | {"entity_type": None} for row in rows],
-            "ours_names": [
-                row
-                | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]}
-                for row in rows
-            ],
-        }.items():
-            write_rows(
-                export.folder / "rows" / name / f"{split}.jsonl",
-                ranked(run / "model", changed, export),
-            )
-            inputs = [one for one in OWN_INPUTS if name != "ours_no_type" or one != "types"]
-            write_facts(export.folder / "rows" / name, inputs, "dev")
+    from umls_reranker.core.arrays import open_arrow
+
+    concepts = {concept.cui: concept for concept in export.concepts()}
+    rows = open_arrow(run / "lists" / "test.arrow").to_pylist()
+    # The lists of a run lack what its dictionary knows.
+    for row in rows:
+        for candidate in row["candidates"]:
+            concept = concepts[candidate["cui"]]
+            candidate["preferred_name"] = concept.name
+            candidate["semantic_types"] = concept.semantic_types
+    no_types = [row | {"entity_type": None} for row in rows]
+    names = [
+        row | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]}
+        for row in rows
+    ]
+    for name, changed in {"ours": rows, "ours_no_type": no_types, "ours_names": names}.items():
+        folder = export.folder / "rows" / name
+        write_rows(folder / "test.jsonl", ranked(run / "model", changed, export))
+        write_facts(folder, OWN_INPUTS[1:] if name == "ours_no_type" else OWN_INPUTS)
 
 
 def rank_lists(system: str, way: str, model: Path, export: Export, most: int) -> None:
     """Write rows of a peer's candidates, ranked by ours."""
-    is_fitted = way != "model"
     has_types = way != "lists_no_types"
     lists = export.folder / "lists" / f"{system}+{way}"
     folder = export.folder / "rows" / f"{system}+{way}"
-    for split in ("dev", "calibration", "test"):
+    for split, number in (("calibration", most), ("test", None)):
         if (export.folder / "rows" / system / f"{split}.jsonl").exists():
             rows = labelled_lists(system, split, export, has_types)
-            write_rows(
-                lists / f"{split}.jsonl", islice(rows, most if split == "calibration" else None)
-            )
-    if is_fitted:
+            write_rows(lists / f"{split}.jsonl", islice(rows, number))
+    inputs = next(read_rows(export.folder / "rows" / system / "facts.json"))["inputs"]
+    if way == "model":
+        inputs = [*inputs, *OWN_INPUTS]
+    else:
         model = export.scratch("calibrated") / "model"
         shutil.rmtree(model, ignore_errors=True)
         words = ("--lists", lists / "calibration.jsonl", "--accept_precision", ACCEPTED)
         umls_reranker("calibrate", *words, "--output", model)
-    for split in ("test",) if is_fitted else ("dev", "test"):
-        write_rows(
-            folder / f"{split}.jsonl", ranked(model, read_rows(lists / f"{split}.jsonl"), export)
-        )
-    inputs = next(read_rows(export.folder / "rows" / system / "facts.json"))["inputs"]
-    if is_fitted:
         inputs = [*inputs, *(["types"] if has_types else []), "calibration mentions"]
-    else:
-        inputs = [*inputs, *OWN_INPUTS]
-    write_facts(folder, dict.fromkeys(inputs), None if is_fitted else "dev")
+    write_rows(folder / "test.jsonl", ranked(model, read_rows(lists / "test.jsonl"), export))
+    write_facts(folder, dict.fromkeys(inputs))
 
 
 def umls_reranker(*words: Any) -> None:
@@ -191,10 +177,9 @@ def labelled_lists(
         }
 
 
-def write_facts(folder: Path, inputs: Iterable[str], chosen_on: str | None) -> None:
-    write_rows(
-        folder / "facts.json", [{"inputs": [*inputs], "deviations": [], "chosen_on": chosen_on}]
-    )
+def write_facts(folder: Path, inputs: Iterable[str]) -> None:
+    facts = {"inputs": [*inputs], "deviations": [], "chosen_on": None}
+    write_rows(folder / "facts.json", [facts])
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@
 Reads EXPORT/rows. Ties in a score are broken against the system: the gold concept ranks behind
 every candidate with the same score. "At precision" answers the mentions whose top candidate has a
 score of at least a threshold, the one with the largest share at this precision on the calibration
-documents (those of dev for a model fitted on these), and is measured on the test documents; models
-made of lists have such a threshold themselves, cross-fitted. Intervals are 95 %, by document;
-differences are paired. Prints Markdown.
+documents, and is measured on the test documents; our models have such a threshold themselves,
+cross-fitted. Intervals are 95 %, by document; differences are paired. Prints Markdown.
 """
 
 import argparse
