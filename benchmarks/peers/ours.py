@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from peer import ACCEPTED, Export, Link, Mention, read_rows, take_turns, write_rows
+from peer import ACCEPTED, Concept, Export, Link, Mention, read_rows, take_turns, write_rows
 
 WAYS = ("lists", "lists_no_types", "model")
 OWN_INPUTS = ("types", "context", "training mentions")
@@ -92,9 +92,7 @@ def rank_own(run: Path, export: Export) -> None:
     # The lists of a run lack what its dictionary knows.
     for row in rows:
         for candidate in row["candidates"]:
-            concept = concepts[candidate["cui"]]
-            candidate["preferred_name"] = concept.name
-            candidate["semantic_types"] = concept.semantic_types
+            candidate |= described(concepts[candidate["cui"]])
     no_types = [row | {"entity_type": None} for row in rows]
     names = [
         row | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]}
@@ -165,21 +163,20 @@ def labelled_lists(
             "right": mention.right,
             "cui": mention.cui or [],
             "candidates": [
-                {
-                    "name": name or concepts[cui].name,
-                    "cui": cui,
-                    "linker_score": score,
-                    "preferred_name": concepts[cui].name,
-                    "semantic_types": concepts[cui].semantic_types,
-                }
+                {"name": name or concepts[cui].name, "cui": cui, "linker_score": score}
+                | described(concepts[cui])
                 for cui, score, name in zip(row["cuis"], row["scores"], row["names"], strict=True)
             ],
         }
 
 
+def described(concept: Concept) -> dict[str, Any]:
+    """What the dictionary knows of a candidate besides its name."""
+    return {"preferred_name": concept.name, "semantic_types": concept.semantic_types}
+
+
 def write_facts(folder: Path, inputs: Iterable[str]) -> None:
-    facts = {"inputs": [*inputs], "deviations": [], "chosen_on": None}
-    write_rows(folder / "facts.json", [facts])
+    write_rows(folder / "facts.json", [{"inputs": [*inputs]}])
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def main() -> None:
     )
     parser.add_argument("system", help="a module of systems/")
     parser.add_argument("export", type=Path, help="folder that export.py wrote")
-    parser.add_argument("--splits", nargs="+", default=["dev", "calibration", "test"])
+    parser.add_argument("--splits", nargs="+", default=["calibration", "test"])
     parser.add_argument("--most", type=int, help="mentions to link per split (default: all)")
     parser.add_argument(
         "--most_calibration", type=int, help="mentions to link of the calibration split"

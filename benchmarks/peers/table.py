@@ -256,7 +256,7 @@ def main() -> None:
     folder = arguments.export / "rows"
     mentions = {
         split: {row["mention_id"]: row for row in read_rows(arguments.export / f"{split}.jsonl")}
-        for split in ("dev", "calibration", "test")
+        for split in ("calibration", "test")
     }
 
     def of(name: str, split: str = "test") -> Answers:
@@ -273,13 +273,13 @@ def main() -> None:
         facts = next(read_rows(folder / name / "facts.json"))
         test = ours if ours and name == arguments.ours else of(name)
         ranked, _, is_ours = name.partition("+")
-        split = facts.get("chosen_on", "calibration")
-        chosen_on = of(name, split) if split else None
+        is_peer = "versions" in facts
+        chosen_on = of(name, "calibration") if is_peer else None
         curves[name] = risk_coverage(test.score, test.correct)
         rows.append(
             quality(name, test, chosen_on, ours, of(ranked) if is_ours else None, facts["inputs"])
         )
-        if "versions" in facts:
+        if is_peer:
             minutes = [facts.get(key, np.nan) / 60 for key in ("install_seconds", "setup_seconds")]
             sizes = [number(value, 0) for value in (facts["peak_memory_mb"], facts["installed_mb"])]
             costs.append([name, *sizes, *(number(value, 1) for value in minutes)])
