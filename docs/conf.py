@@ -50,7 +50,7 @@ nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAI
 # Types of what users only pass on.
 nitpick_ignore = [
     ("py:class", "Reference"),
-    ("py:class", "umls_reranker.serving.spacy_component.EntityLinks"),
+    ("py:class", "umls_reranker.doors.spacy_component.EntityLinks"),
     ("py:class", "umls_reranker.models.pairs.PairTemplate"),
     ("py:class", "umls_reranker.training.pair_dataset.TokenizedPairs"),
     ("py:class", "PairTemplate"),

@@ -93,7 +93,7 @@ class RequestBodies(Generated):
     """A table of fields for each of the named models."""
 
     def lines(self) -> Iterable[str]:
-        models = import_module("umls_reranker.serving.http.requests")
+        models = import_module("umls_reranker.doors.http.requests")
         for name in self.arguments:
             model = getattr(models, name)
             schema = model.model_json_schema()

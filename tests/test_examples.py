@@ -20,7 +20,7 @@ MODULES = sorted(
     if ">>> " in path.read_text(encoding="utf-8")
 )
 # Its example needs a whole run: tests/serving/test_linker.py.
-MODULES.remove("umls_reranker.serving.linker")
+MODULES.remove("umls_reranker.linking.linker")
 ROWS = {"entity": ["cold"], "candidates": [["Common Cold", "Cold Temperature"]]}
 
 

@@ -35,7 +35,7 @@ for module in pkgutil.walk_packages(umls_reranker.__path__, "umls_reranker."):
 
 from fastapi.testclient import TestClient
 from umls_reranker.serving.arguments import ServingArguments
-from umls_reranker.serving.http.app import create_app
+from umls_reranker.doors.http.app import create_app
 
 reranker = umls_reranker.UMLSReranker.from_pretrained(sys.argv[1], device="cpu")
 with TestClient(create_app(reranker, ServingArguments())) as client:

@@ -19,10 +19,10 @@ from .core.version import __version__
 if TYPE_CHECKING:
     from .calibration.certificate import Certificate, certify
     from .core.errors import UserError
+    from .linking.linker import ConceptLinker, LinkedConcept
     from .lists.dictionary import Dictionary
     from .serving.calibrate import calibrate
     from .serving.evaluate import evaluate
-    from .serving.linker import ConceptLinker, LinkedConcept
     from .serving.reranker import UMLSReranker
     from .serving.rows import RankedCandidate
     from .training.rows import training_rows
@@ -48,10 +48,10 @@ __all__ = [
 
 _HOMES = {
     "Certificate": ".calibration.certificate",
-    "ConceptLinker": ".serving.linker",
+    "ConceptLinker": ".linking.linker",
     "ConceptTable": ".vocab.concepts",
     "Dictionary": ".lists.dictionary",
-    "LinkedConcept": ".serving.linker",
+    "LinkedConcept": ".linking.linker",
     "RankedCandidate": ".serving.rows",
     "RerankerTrainer": ".training.trainer",
     "UMLSReranker": ".serving.reranker",

@@ -68,7 +68,7 @@ def main() -> None:
 
 def linker_of(run: Path) -> Link:
     """The run's linker as users call it."""
-    from umls_reranker.serving.linker import ConceptLinker
+    from umls_reranker.linking.linker import ConceptLinker
 
     linker = ConceptLinker.from_run(run)
 

@@ -7,9 +7,9 @@ import pytest
 from format_fixtures import ROWS, top, write
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.linking.mentions import read_mentions
+from umls_reranker.linking.usagi_sheet import UsagiSheets
 from umls_reranker.serving.formats.omop_vocabulary import OmopVocabulary
-from umls_reranker.serving.formats.usagi_sheet import UsagiSheets
-from umls_reranker.serving.mentions import read_mentions
 from umls_reranker.serving.output_formats import format_of
 from umls_reranker.serving.outputs import FormatSettings
 

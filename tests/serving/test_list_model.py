@@ -6,8 +6,8 @@ from list_fixtures import assert_alike, write_lists
 from list_model import assert_decided_by_all, list_model, list_rows, read_lists, run_script
 
 from umls_reranker import UMLSReranker, UserError
+from umls_reranker.doors.http.app import create_app
 from umls_reranker.serving.arguments import ServingArguments
-from umls_reranker.serving.http.app import create_app
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 from tiny_reranker import HIERARCHY
 
 from umls_reranker.calibration.decisions import Decisions
+from umls_reranker.linking.linker import LinkedConcept
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.serving.bulk import RANKED_SCHEMA
-from umls_reranker.serving.linker import LinkedConcept
 from umls_reranker.serving.rows import (
     RANKED_TYPE,
     RankedCandidate,

@@ -63,8 +63,8 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 from umls_reranker import UMLSReranker
 from umls_reranker.serving.arguments import ServingArguments
-from umls_reranker.serving.http.app import create_app
-from umls_reranker.serving.linker import ConceptLinker
+from umls_reranker.doors.http.app import create_app
+from umls_reranker.linking.linker import ConceptLinker
 
 folder, candidates = Path(sys.argv[1]), json.loads(sys.argv[2])
 results = []

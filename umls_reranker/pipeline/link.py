@@ -6,8 +6,8 @@ import argparse
 import warnings
 
 from ..hub.download import BUILT_IN
-from ..serving.link_files import CandidatesJob, LinkJob
-from ..serving.linker import ConceptLinker
+from ..linking.link_files import CandidatesJob, LinkJob
+from ..linking.linker import ConceptLinker
 from .output_options import format_settings, usagi_sheets
 from .rerank import report, served, shared_processes
 

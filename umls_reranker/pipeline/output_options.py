@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.files import portable_locator
+from ..linking.usagi_sheet import UsagiSheets
 from ..serving.formats.omop_vocabulary import OmopVocabulary
-from ..serving.formats.usagi_sheet import UsagiSheets
 from ..serving.output_formats import OUTPUT_FORMATS
 from ..serving.outputs import FormatSettings
 from ..vocab.codes import ConceptCodes

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from ..core.errors import UserError
-from ..serving.linker import ConceptLinker
+from ..linking.linker import ConceptLinker
 from ..serving.reranker import UMLSReranker
 from .recipe import Recipe
 
@@ -26,7 +26,7 @@ def serve(recipe: Recipe) -> None:
     try:
         import uvicorn
 
-        from ..serving.http.app import create_app
+        from ..doors.http.app import create_app
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)

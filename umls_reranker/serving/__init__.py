@@ -1,1 +1,1 @@
-"""Serving: Python, files, clusters, spaCy and HTTP, and figures of use."""
+"""Serving: the reranker, calibration and evaluation on lists, files, clusters, statistics."""

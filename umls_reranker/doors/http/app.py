@@ -33,9 +33,9 @@ from starlette.routing import Route
 from ...core.errors import UserError
 from ...core.version import __version__
 from ...hub.model_folder import MANIFEST, WEIGHTS, version_digits
-from ..arguments import ServingArguments
-from ..reranker import UMLSReranker
-from ..statistics import StatisticsCollector
+from ...serving.arguments import ServingArguments
+from ...serving.reranker import UMLSReranker
+from ...serving.statistics import StatisticsCollector
 from .batching import Batcher, Call, QueueFull
 from .requests import LIMITS, LinkRequest, RankRequest, RerankRequest, request_bodies
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     # A service that does not link needs neither indexes nor an encoder.
-    from ..linker import ConceptLinker
+    from ...linking.linker import ConceptLinker
 
 MAX_BODY_BYTES = 2_000_000
 # Within which a whole request must have come, so that half-sent ones do not fill the service.

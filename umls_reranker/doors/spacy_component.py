@@ -20,9 +20,9 @@ from spacy.util import minibatch
 
 from ..core.errors import UserError
 from ..corpora.corpus import text_around
-from .linker import ConceptLinker
-from .reranker import UMLSReranker
-from .rows import RankedCandidate
+from ..linking.linker import ConceptLinker
+from ..serving.reranker import UMLSReranker
+from ..serving.rows import RankedCandidate
 
 
 class IndexedCandidates:

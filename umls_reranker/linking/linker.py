@@ -17,9 +17,9 @@ from ..core.errors import UserError, warn_caller
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import ColumnChecker, MentionColumns, require_lists
+from ..serving.reranker import UMLSReranker
+from ..serving.rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate
 from ..vocab.concepts import ConceptTable
-from .reranker import UMLSReranker
-from .rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate
 
 if TYPE_CHECKING:
     from ..retrieval.deployment import IndexSettings

@@ -15,6 +15,14 @@ from trigram_encoder import make_concepts
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.errors import UserError
+from umls_reranker.doors.http.app import create_app
+from umls_reranker.linking.link_files import (
+    LINKED_SCHEMA,
+    CandidatesJob,
+    LinkBatches,
+    LinkJob,
+    LinkPartitions,
+)
 from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
@@ -22,14 +30,6 @@ from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.bulk import OneProcess
 from umls_reranker.serving.formats.by_string import cells
-from umls_reranker.serving.http.app import create_app
-from umls_reranker.serving.link_files import (
-    LINKED_SCHEMA,
-    CandidatesJob,
-    LinkBatches,
-    LinkJob,
-    LinkPartitions,
-)
 
 # Of types and inputs that the model does not know.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

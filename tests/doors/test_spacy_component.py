@@ -11,7 +11,7 @@ import pytest
 from list_fixtures import assert_alike
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.serving.linker import LinkedConcept
+from umls_reranker.linking.linker import LinkedConcept
 
 spacy = pytest.importorskip("spacy")
 pytest_plugins = ["pipeline_fixtures"]
@@ -47,7 +47,7 @@ def concept(mention, rank):
 
 @pytest.fixture
 def linker(monkeypatch):
-    from umls_reranker.serving import spacy_component
+    from umls_reranker.doors import spacy_component
 
     linker = CountingLinker()
     opened = []

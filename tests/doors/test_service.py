@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
+from umls_reranker.doors.http import app as service
+from umls_reranker.doors.http import batching
+from umls_reranker.doors.http.app import create_app
+from umls_reranker.doors.http.requests import LinkedMention
 from umls_reranker.hub.model_folder import changing
+from umls_reranker.linking.linker import LinkedConcept, MentionQueries
 from umls_reranker.serving.arguments import ServingArguments
-from umls_reranker.serving.http import app as service
-from umls_reranker.serving.http import batching
-from umls_reranker.serving.http.app import create_app
-from umls_reranker.serving.http.requests import LinkedMention
-from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
 CONCEPTS = [

@@ -21,7 +21,7 @@ from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_ar
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.columns import first_values
 from ..lists.read import ENDINGS, ERROR, STDIN, Rows, mention_files, read_rows
-from .formats.usagi_sheet import UsagiSheets
+from .usagi_sheet import UsagiSheets
 
 # Keys of a document's text, and of its spans; in spans of (start, end, label) these are the keys.
 TEXT_KEYS = ("document", "text")

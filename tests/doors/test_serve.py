@@ -41,7 +41,7 @@ def recipe(finished, tmp_path_factory):
 @pytest.fixture
 def long_deadline(tmp_path):
     """A folder whose presence on the path lets batches wait ten seconds for more mentions."""
-    code = "from umls_reranker.serving.http import batching\nbatching.WAIT_SECONDS = 10\n"
+    code = "from umls_reranker.doors.http import batching\nbatching.WAIT_SECONDS = 10\n"
     (tmp_path / "sitecustomize.py").write_text(code)
     return tmp_path
 

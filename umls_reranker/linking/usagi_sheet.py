@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import UserError
-from ...core.text_files import start_of
-from ...lists.read import CUI_LESS
-from ...vocab.codes import ConceptCodes
-from .omop_vocabulary import OmopVocabulary
+from ..core.errors import UserError
+from ..core.text_files import start_of
+from ..lists.read import CUI_LESS
+from ..serving.formats.omop_vocabulary import OmopVocabulary
+from ..vocab.codes import ConceptCodes
 
 COLUMNS = {"sourceCode", "sourceName", "mappingStatus", "conceptId"}
 APPROVED = "APPROVED"

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from ...core.text_files import is_finite, of_characters
-from ..arguments import ServingArguments
+from ...serving.arguments import ServingArguments
 
 
 def _not_blank(text: str) -> str:

@@ -17,9 +17,11 @@ from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.columns import ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids
 from ..lists.read import ERROR, Rows
-from .bulk import RANKED_SCHEMA, FileJob, counts_of, first_error, with_nulls
-from .formats.usagi_sheet import UsagiSheets
-from .journal import RankedBatch
+from ..serving.bulk import RANKED_SCHEMA, FileJob, counts_of, first_error, with_nulls
+from ..serving.journal import RankedBatch
+from ..serving.outputs import RankedRows
+from ..serving.review_queue import LIST_FORMATS
+from ..serving.rows import RANKED, ranked_column
 from .linker import ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,
@@ -29,9 +31,7 @@ from .mentions import (
     mention_columns,
     read_mentions,
 )
-from .outputs import RankedRows
-from .review_queue import LIST_FORMATS
-from .rows import RANKED, ranked_column
+from .usagi_sheet import UsagiSheets
 
 if TYPE_CHECKING:
     import pandas as pd
