@@ -3,7 +3,6 @@
     umls-reranker index META my_index --semantic_types DISO
     umls-reranker index hp.obo my_index
     umls-reranker index names.csv my_index --encoder cambridgeltl/SapBERT-from-PubMedBERT-fulltext
-    umls-reranker index my_index larger_index --add more_names.csv
 
 DICTIONARY is the folder META of a UMLS release (MRCONSO.RRF alone is enough); an ontology in OBO
 format, or its URL; or a file of names: a table (.csv, .tsv, .jsonl, .parquet) of id, name and
@@ -60,19 +59,12 @@ def make_parser() -> CommandParser:
         help="vocabularies of a release whose codes are kept, for link --codes, such as "
         "SNOMEDCT_US ICD10CM RXNORM MSH (default: those and others that are there)",
     )
-    parser.add_argument(
-        "--add",
-        type=Path,
-        help="file of names to add to a copy of the index DICTIONARY, in seconds: names of its "
-        "concepts, or of new ones with ids of their own",
-    )
     add_options(parser, "Keys of recipes", pick(KEYS, OPTIONS).values())
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
-    from umls_reranker.pipeline.dictionary_index import add_names, index_dictionary
+    from umls_reranker.pipeline.dictionary_index import index_dictionary
 
-    make = index_dictionary if options.add is None else add_names
-    make(vars(options))
+    index_dictionary(vars(options))

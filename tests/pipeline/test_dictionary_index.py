@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from absent import absent
 from data_fixtures import write_obo, write_rrf
-from pipeline_fixtures import contents
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import indexes
@@ -146,34 +145,14 @@ def test_a_dry_run_writes_nothing(index, tmp_path, capsys):
     assert "[forms] would be written" in capsys.readouterr().err
 
 
-def test_names_are_added_to_a_copy_of_an_index(index, tmp_path):
+def test_an_index_that_names_were_added_to_is_refused(index, tmp_path):
     (tmp_path / "names.txt").write_text(NAMES)
     index("names.txt", "made")
-    former = contents(tmp_path / "made")
-    (tmp_path / "more.csv").write_text(
-        "id,name,semantic_type\n"
-        "OMIM:2,cardiac infarct,\nOMIM:2,heart attack,\nLOCAL:1,Zuboxin,T121\n"
-    )
-    index("made", "larger", "--add", "more.csv")
-    assert found("larger", "infarcts (cardiac)") == ("MESH:D2", "cardiac infarct")
-    assert found("larger", "zuboxin") == ("LOCAL:1", "Zuboxin")
-    assert found("larger", "renal tumours") == ("MESH:D1", "renal tumour")
-    assert contents(tmp_path / "made") == former
-    (tmp_path / "last.txt").write_text("MESH:D1||hypernephroma\n")
-    index("larger", "largest", "--add", "last.txt")
-    assert found("largest", "hypernephromas") == ("MESH:D1", "hypernephroma")
-    assert found("largest", "zuboxin")[0] == "LOCAL:1"
-    concepts = ConceptTable.load(tmp_path / "largest" / "concepts")
-    assert concepts.names(1) == ["heart attack", "cardiac infarct"]
-    assert concepts.semantic_types(concepts.rows(["LOCAL:1"])[0]) == ["T121"]
-    assert concepts.rows_named(["HYPERNEPHROMA"])[0].tolist() == [0]
-    settings = [IndexSettings.load(tmp_path / name) for name in ("made", "larger", "largest")]
-    assert len({each.index_key for each in settings}) == 3
-    assert [
-        (each["file"], each["names"], each["concepts"]) for each in settings[2].made_of["added"]
-    ] == [
-        ("more.csv", 2, 1),
-        ("last.txt", 1, 0),
-    ]
-    with pytest.raises(UserError, match="last.txt"):
-        index("largest", "again", "--add", "last.txt")
+    settings = IndexSettings.load(tmp_path / "made")
+    settings.made_of["added"] = []
+    settings.save(tmp_path / "made")
+    assert IndexSettings.load(tmp_path / "made") == settings
+    settings.made_of["added"] = [{"file": "more.csv"}]
+    settings.save(tmp_path / "made")
+    with pytest.raises(UserError, match="made"):
+        IndexSettings.load(tmp_path / "made")

@@ -9,14 +9,12 @@ from trigram_encoder import (
     toy_concepts,
 )
 
-from umls_reranker.core.arrays import open_arrow
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
 from umls_reranker.retrieval import name_index, name_vectors
 from umls_reranker.retrieval.concept_search import Candidates
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors
-from umls_reranker.vocab.concepts import AddedNames, ConceptTable, extend_concepts
 
 
 def build(tmp_path, concepts, encoder=None, **settings) -> NameIndex:
@@ -204,34 +202,3 @@ def test_clusters_without_enough_names_or_without_nprobe_are_refused():
             faiss_module.training_size(index, names)
     with pytest.raises(UserError, match="index_parameters: .*nprobe=256"):
         faiss_module.new_index(64, "IVF4096,SQfp16", "")
-
-
-def test_an_index_with_added_names_is_searched_like_one_of_all_names(tmp_path):
-    encoder = TrigramEncoder()
-    names = random_concepts(seed=3, count=60)
-    whole = make_concepts(tmp_path / "whole", names)
-    cui = next(cui for cui, (_, known) in names.items() if len(known) > 5)
-    former = {key: value for key, value in names.items() if key != "C0000059"}
-    former[cui] = ("", names[cui][1][:2])
-    concepts = make_concepts(tmp_path / "former", former)
-    added = AddedNames.of(concepts, open_arrow(tmp_path / "whole" / "concepts.arrow"))
-    build(tmp_path, concepts, encoder).extend(concepts, added, tmp_path / "index", encoder)
-    extend_concepts(tmp_path / "former", added, tmp_path / "former")
-    extended = ConceptTable.load(tmp_path / "former")
-    assert extended.cuis.equals(whole.cuis)
-    assert [extended.names(row) for row in range(60)] == [whole.names(row) for row in range(60)]
-    index = NameIndex.load(tmp_path / "index")
-    index.require(extended, encoder)
-    expected = build(tmp_path / "again", whole, encoder)
-    queries = encoder.encode(["heart failure", "cold", names[cui][1][4], names["C0000059"][1][0]])
-    for k in (1, 5, 60):
-        hits = index.search(queries, k)
-        all_hits = expected.search(queries, k)
-        np.testing.assert_array_equal(hits.rows, all_hits.rows)
-        np.testing.assert_array_equal(hits.scores, all_hits.scores)
-        assert index.names(hits.name_ids.ravel()) == expected.names(all_hits.name_ids.ravel())
-    rows = np.arange(60)[None].repeat(len(queries), axis=0)
-    for part, other in zip(
-        index.best_names(queries, rows), expected.best_names(queries, rows), strict=True
-    ):
-        np.testing.assert_array_equal(part, other)

@@ -1,4 +1,4 @@
-"""The command that makes an index folder of a dictionary alone, or of an index and further names.
+"""The command that makes an index folder of a dictionary alone.
 
 The stages are those of a run without mentions. They are made in a hidden folder beside the output,
 so a killed command goes on with those that are finished.
@@ -15,30 +15,21 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import (
-    file_sha256,
-    json_sha256,
     portable_locator,
     require_writable,
-    write_json,
-    written,
 )
 from ..corpora.arguments import ConceptArguments
 from ..retrieval.deployment import IndexSettings, export_index
-from ..retrieval.retriever import load_retriever
-from ..retrieval.retrievers import index_folders
 from ..vocab.codes import CODES_FOLDER, write_codes
-from ..vocab.concepts import AddedNames, ConceptTable, extend_concepts
-from ..vocab.names import read_name_concepts
+from ..vocab.concepts import ConceptTable
 from ..vocab.types import TypeHierarchy
 from .command import would_make
 from .recipe import KEYS, Recipe, keys_of, pick
 from .sources import dictionary_files, fingerprints, read_concepts
 from .stages import (
-    STAGE_MANIFEST,
     RunFolder,
     Stage,
     StageInputs,
-    index_key,
     index_stages,
     planned_stages,
     read_manifest,
@@ -46,9 +37,6 @@ from .stages import (
 )
 
 Files = Mapping[str, tuple[Path, ...]]
-# Added names that are searched for, and the candidates of each.
-SAMPLE = 1_000
-CANDIDATES = 20
 TEXT_RETRIEVERS = ["lexical", "forms"]
 
 
@@ -115,61 +103,6 @@ def make_codes(work: RunFolder, stage: Stage, files: Files, sources: Sequence[st
     with stage.writing() as (folder, summary):
         summary |= write_codes(folder, cuis, files, sources)
     print("codes: " + ", ".join(f"{source} {count:,}" for source, count in summary.items()))
-
-
-def add_names(options: Mapping[str, Any]) -> None:
-    """Make a copy of an index with further names; its large files are linked.
-
-    Args:
-        options: those of the command line, by name: ``dictionary`` (the index), ``output``, ``add``
-            (a file of names), ``device`` and ``dry_run``.
-
-    Raises:
-        UserError: the output exists, the index or the file cannot be read, or all of its names are
-            in the index.
-    """
-    source = Path(expanduser(options["dictionary"]))
-    output = options["output"]
-    require_new(output)
-    retriever = load_retriever(source, options["device"])
-    concepts = ConceptTable.load(source / "concepts")
-    further, _ = read_name_concepts(options["add"], concepts.hierarchy)
-    added = AddedNames.of(concepts, further)
-    if not len(added.names):
-        raise UserError(f"{options['add']}: all of its names are in {source}; nothing is to add")
-    if options["dry_run"]:
-        would_make("index folder", output)
-        return
-    addition = {
-        "file": options["add"].name,
-        "sha256": file_sha256(options["add"]),
-        "names": len(added.names),
-        "concepts": len(added.concepts),
-    }
-    with written(output) as folder:
-        export_index(source, folder)
-        extend_concepts(source / "concepts", added, folder / "concepts")
-        for method in retriever.methods:
-            if method.folder is not None:
-                method.extend(concepts, added, folder / method.folder, retriever.encoder)
-        settings = IndexSettings.load(folder)
-        for name in ("concepts", *index_folders(settings.retrievers)):
-            manifest = read_manifest(folder / name)
-            manifest["key"] = json_sha256([manifest["key"], addition["sha256"]])
-            settings.folders[name] = manifest["key"]
-            write_json(folder / name / STAGE_MANIFEST, manifest)
-        settings.index_key = index_key(folder, settings.retrievers)
-        settings.made_of.setdefault("added", []).append(addition)
-        settings.save(folder)
-    print(f"{output}: {addition['names']:,} names and {addition['concepts']:,} concepts added")
-    print(f"of the first {SAMPLE:,} of these names, {share_found(output, added):.1%} are found")
-
-
-def share_found(index: Path, added: AddedNames) -> float:
-    """Share of the first added names whose concept is among the candidates of that name."""
-    names = added.names.slice(0, SAMPLE).to_pylist()
-    hits = load_retriever(index, "cpu").search(names, CANDIDATES)
-    return float((hits.rows == added.rows[: len(names), None]).any(axis=1).mean())
 
 
 def require_new(output: Path) -> None:
@@ -240,7 +173,6 @@ def origin(
         "filters": {name: getattr(concepts, name) for name in filters},
         "read": read_manifest(work.path / "concepts")["summary"],
         "codes": codes,
-        "added": [],
     }
 
 

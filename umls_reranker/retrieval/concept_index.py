@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import arrow_writer, open_arrow
+from ..core.arrays import arrow_writer
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
 from ..lists.gold import trainable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..models.bi_encoder import BiEncoder
-    from ..vocab.concepts import AddedNames, ConceptTable
+    from ..vocab.concepts import ConceptTable
 
 NAMES_FILE = "names.arrow"
 
@@ -61,45 +61,6 @@ class ConceptIndex:
         write_json(
             path / cls.file, {"schema_version": cls.schema_version, "concepts": concepts} | content
         )
-
-    def extend(
-        self, concepts: ConceptTable, added: AddedNames, path: Path, encoder: BiEncoder | None
-    ) -> None:
-        """Write what added names change of a copy of the index; other files stay as they are.
-
-        Args:
-            concepts: the concepts of the index.
-            added: names and concepts.
-            path: folder of the copy, whose files may be linked.
-            encoder: the encoder; not needed for an index without vectors.
-
-        Raises:
-            UserError: this kind of index takes no further names.
-        """
-        strings = self._add_strings(added.names.to_pylist(), concepts, path, encoder)
-        names = open_arrow(path / NAMES_FILE)
-        columns = {"row": added.rows, "string": strings, "name": added.names}
-        columns["document"] = np.zeros(len(strings), np.uint64)
-        further = {name: columns[name] for name in names.column_names}
-        # Known mentions of a concept stay behind its names.
-        counts = np.append(concepts.name_counts, np.zeros(len(added.concepts), np.int64))
-        ends = self.grouping.offsets[added.rows.clip(max=len(concepts))] + counts[added.rows]
-        order = np.insert(np.arange(len(names)), ends, len(names) + np.arange(len(strings)))
-        names = pa.concat_tables([names, pa.table(further, names.schema)])
-        with arrow_writer(path / NAMES_FILE, names.schema) as writer:
-            writer.write(names.combine_chunks().take(pa.array(order)))
-        changed = {"concepts": len(concepts) + len(added.concepts)}
-        write_json(path / self.file, self.description | changed)
-
-    def _add_strings(
-        self,
-        names: Sequence[str],
-        concepts: ConceptTable,
-        path: Path,
-        encoder: BiEncoder | None,
-    ) -> np.ndarray:
-        """Write m further names as strings; the number of each name's string, (m,) int64."""
-        raise UserError(f"{self.title} takes no further names; make it again with them")
 
     @classmethod
     def load(cls, path: Path) -> Self:

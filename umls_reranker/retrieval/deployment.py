@@ -57,7 +57,7 @@ class IndexSettings(IndexArguments):
         folders: name -> key of each folder that a deployment needs.
         index_key: identity of encoder and indexes, which decide the scores of the retrievers.
         made_of: of an index of a dictionary alone, the dictionary: its files and their
-            hashes, filters, counts, and what was added later.
+            hashes, filters and counts.
     """
 
     has_encoder: bool = False
@@ -89,6 +89,11 @@ class IndexSettings(IndexArguments):
         if content.keys() != asdict(cls()).keys():
             raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
         settings = cls(**content)
+        if settings.made_of.get("added"):
+            raise UserError(
+                f"{folder} has names that were added to a finished index; make it again with "
+                "umls-reranker index DICTIONARY NAMES OUTPUT"
+            )
         settings._require_folders(folder)
         return settings
 

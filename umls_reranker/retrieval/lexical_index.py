@@ -14,7 +14,6 @@ from scipy.sparse import csr_array, vstack
 
 from ..core.arrays import (
     map_in_order,
-    number_distinct,
     open_arrow,
     openmp_threads,
     usable_cores,
@@ -24,12 +23,11 @@ from ..core.progress import progress
 from ..vocab.text import normal_forms, normalize_texts
 from .concept_index import NAMES_FILE, ConceptIndex, write_names
 from .concept_search import Candidates, DictionaryNames, NameGrouping
-from .trigrams import Trigrams, count_trigrams, inverse_frequencies, weighted
+from .trigrams import Trigrams, count_trigrams, weighted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..models.bi_encoder import BiEncoder
     from ..vocab.concepts import ConceptTable
 
 TRIGRAMS_FILE = "trigrams.arrow"
@@ -63,22 +61,18 @@ class LexicalIndex(ConceptIndex):
         trigrams = len(self._trigrams)
         self._vectors = _open(path / "vectors", trigrams)
         strings = self._vectors.shape[0]
-        self._added_vectors = csr_array((0, trigrams), dtype=np.float32)
         # The first string and the inverted lists, (trigrams, strings), of every block.
         self._lists = [
-            (first, _open_lists(path / f"lists_{first}", trigrams, strings - first))
+            (first, _open(path / f"lists_{first}", min(STRINGS_PER_BLOCK, strings - first)))
             for first in range(0, strings, STRINGS_PER_BLOCK)
         ]
-        if (path / "added_data.npy").is_file():
-            self._added_vectors = _open(path / "added", trigrams)
-            self._lists.append((strings, csr_array(self._added_vectors.T)))
         names = open_arrow(path / NAMES_FILE)
         columns = {name: names[name].to_numpy() for name in names.column_names}
         self.grouping = NameGrouping(
             columns["row"],
             columns["string"],
             description["concepts"],
-            strings + self._added_vectors.shape[0],
+            strings,
             columns.get("document"),
         )
 
@@ -187,49 +181,10 @@ class LexicalIndex(ConceptIndex):
             distinct, number_of = np.unique(strings, return_inverse=True)
             query_vectors = vectors[queries if owners is None else owners[queries]]
             return np.asarray(
-                query_vectors.multiply(self._take(distinct)[number_of]).sum(axis=1), np.float32
+                query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32
             )
 
         return score
-
-    def _take(self, strings: np.ndarray) -> csr_array:
-        """The vectors of strings, by ascending number."""
-        former = self._vectors.shape[0]
-        first = np.searchsorted(strings, former)
-        vectors = self._vectors[strings[:first]]
-        if first == len(strings):
-            return vectors
-        return vstack([vectors, self._added_vectors[strings[first:] - former]], format="csr")
-
-    def _add_strings(
-        self,
-        names: Sequence[str],
-        concepts: ConceptTable,
-        path: Path,
-        encoder: BiEncoder | None,
-    ) -> np.ndarray:
-        distinct, string_of = number_distinct(names)
-        self._add_trigrams(distinct, concepts, path)
-        vectors = self.load(path)._weigh(distinct)
-        added = self._added_vectors.copy()
-        added.resize((added.shape[0], vectors.shape[1]))
-        _save(vstack([added, vectors], format="csr"), path / "added")
-        return self.grouping.distinct + string_of
-
-    def _add_trigrams(self, names: Sequence[str], concepts: ConceptTable, path: Path) -> None:
-        """Add the trigrams that no name has to those of a copy of the index."""
-        # Trigrams that the index left out as too common are in some of these.
-        sample = np.linspace(0, len(concepts) - 1, COMMON_STRINGS).astype(np.int64)
-        usual = concepts.names_of(np.unique(sample))[0].to_pylist()
-        codes, _ = count_trigrams(self.forms(names))
-        usual_codes, _ = count_trigrams(self.forms(usual))
-        new = np.setdiff1d(codes, np.concatenate([self._trigrams.codes, usual_codes]))
-        weights = inverse_frequencies(np.ones(len(new)), self._vectors.shape[0])
-        trigrams = Trigrams(
-            np.concatenate([self._trigrams.codes, new]),
-            np.concatenate([self._trigrams.weights, weights]),
-        )
-        trigrams.save(path / TRIGRAMS_FILE)
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
         return self._trigrams.weigh(self.forms(texts))
@@ -274,10 +229,3 @@ def _open(stem: Path, columns: int) -> csr_array:
     """Memory-map a matrix that `_save` wrote."""
     files = [np.load(f"{stem}_{part}.npy", mmap_mode="r", allow_pickle=False) for part in FILES]
     return csr_array(tuple(files), shape=(len(files[-1]) - 1, columns))
-
-
-def _open_lists(stem: Path, trigrams: int, strings: int) -> csr_array:
-    """Memory-map the lists of a block; trigrams that were added later have empty ones."""
-    lists = _open(stem, min(STRINGS_PER_BLOCK, strings))
-    starts = np.pad(lists.indptr, (0, trigrams - lists.shape[0]), mode="edge")
-    return csr_array((lists.data, lists.indices, starts), shape=(trigrams, lists.shape[1]))

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..core.arrays import number_distinct, open_arrow, write_numbers
+from ..core.arrays import open_arrow
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..lists.gold import trainable
@@ -34,7 +34,6 @@ from .faiss_index import (
 from .name_vectors import NameVectors
 
 FAISS_FILE = "names.faiss"
-ADDED_FILE = "added.npy"
 # Number of queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512
 # Number of names whose vectors are read from the index together.
@@ -58,16 +57,12 @@ class NameIndex(ConceptIndex):
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
         self._vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
-        # Vectors of names that were added later.
-        self._added = np.empty((0, self._vectors.d), np.float32)
-        if (path / ADDED_FILE).is_file():
-            self._added = np.load(path / ADDED_FILE, allow_pickle=False)
         names = open_arrow(path / NAMES_FILE)
         self.grouping = NameGrouping(
             names["row"].to_numpy(),
             names["string"].to_numpy(),
             description["concepts"],
-            self._vectors.ntotal + len(self._added),
+            self._vectors.ntotal,
         )
         self.offsets = self.grouping.offsets
         self._names = names["name"]
@@ -147,25 +142,13 @@ class NameIndex(ConceptIndex):
             vectors: (n, dimension) float32, L2-normalized.
             k: number of concepts.
         """
-        former = self._vectors.ntotal
 
-        def search_former(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             if self._flat is not None:
-                return search_exactly(self._flat, vectors[queries], min(width, former))
+                return search_exactly(self._flat, vectors[queries], width)
             # Threads search whole blocks; FAISS's own threads would wait for each other.
             with faiss_threads(1):
                 return self._vectors.search(vectors[queries], width)
-
-        def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            if not len(self._added):
-                return search_former(queries, width)
-            scores, strings = search_former(queries, width)
-            size = min(width, len(self._added))
-            further, numbers = search_exactly(self._added, vectors[queries], size)
-            scores = np.concatenate([scores, further], axis=1)
-            strings = np.concatenate([strings, former + numbers], axis=1)
-            order = np.lexsort((strings, -scores))[:, :width]
-            return np.take_along_axis(scores, order, 1), np.take_along_axis(strings, order, 1)
 
         block = max(1, min(QUERIES_PER_BLOCK, -(-len(vectors) // torch.get_num_threads())))
         return self.grouping.collect(
@@ -195,26 +178,10 @@ class NameIndex(ConceptIndex):
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
             distinct, number_of = np.unique(strings, return_inverse=True)
             query_vectors = vectors[queries if owners is None else owners[queries]]
-            former = distinct < self._vectors.ntotal
-            stored = self._readable.reconstruct_batch(distinct[former])
-            added = self._added[distinct[~former] - self._vectors.ntotal]
-            return np.einsum("nd,nd->n", np.concatenate([stored, added])[number_of], query_vectors)
+            stored = self._readable.reconstruct_batch(distinct)
+            return np.einsum("nd,nd->n", stored[number_of], query_vectors)
 
         return self.grouping.best(rows, score, NAMES_AT_ONCE)
-
-    def _add_strings(
-        self,
-        names: Sequence[str],
-        concepts: ConceptTable,
-        path: Path,
-        encoder: BiEncoder | None,
-    ) -> np.ndarray:
-        if encoder is None:
-            raise ValueError("an index of vectors needs its encoder")
-        distinct, string_of = number_distinct(names)
-        vectors = encoder.encode(distinct, desc="encoding names")
-        write_numbers(path / ADDED_FILE, np.concatenate([self._added, vectors]))
-        return self.grouping.distinct + string_of
 
     @cached_property
     def _flat(self) -> np.ndarray | None:

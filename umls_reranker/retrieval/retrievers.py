@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..models.bi_encoder import BiEncoder
-    from ..vocab.concepts import AddedNames, ConceptTable
+    from ..vocab.concepts import ConceptTable
     from .concept_index import ConceptIndex
     from .deployment import IndexSettings
     from .name_index import MentionIndex, NameIndex
@@ -162,16 +162,6 @@ class RetrievalMethod(ABC):
             UserError: they differ; names them.
         """
 
-    def extend(
-        self, concepts: ConceptTable, added: AddedNames, path: Path, encoder: BiEncoder | None
-    ) -> None:
-        """Add names to a copy of the index, as `ConceptIndex.extend`.
-
-        Raises:
-            UserError: it takes no further names.
-        """
-        raise UserError(f"retrievers: {self.name} takes no further names; make the index again")
-
     @abstractmethod
     def search(self, queries: Queries, k: int) -> np.ndarray:
         """The k concepts nearest to each of n queries, the nearest first.
@@ -209,11 +199,6 @@ class IndexRetriever(RetrievalMethod):
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder | None) -> None:
         self.index.require(concepts, encoder)
-
-    def extend(
-        self, concepts: ConceptTable, added: AddedNames, path: Path, encoder: BiEncoder | None
-    ) -> None:
-        self.index.extend(concepts, added, path, encoder)
 
     def search(self, queries: Queries, k: int) -> np.ndarray:
         return self.index.search(getattr(queries, self.queried), k, **self._options(queries)).rows

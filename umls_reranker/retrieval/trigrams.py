@@ -81,12 +81,9 @@ def weighted(blocks: Iterable[tuple[np.ndarray, np.ndarray]], texts: int, most: 
     codes, number = np.unique(codes, return_inverse=True)
     frequencies = np.bincount(number, sizes)
     is_retained = frequencies <= most
-    return Trigrams(codes[is_retained], inverse_frequencies(frequencies[is_retained], texts))
-
-
-def inverse_frequencies(frequencies: np.ndarray, texts: int) -> np.ndarray:
-    """The weights, float32, of trigrams that are in so many of the texts."""
-    return np.log(np.float32(texts + 1) / (frequencies.astype(np.float32) + 1)) + np.float32(1)
+    retained = frequencies[is_retained].astype(np.float32)
+    weights = np.log(np.float32(texts + 1) / (retained + 1)) + np.float32(1)
+    return Trigrams(codes[is_retained], weights)
 
 
 def count_trigrams(texts: Sequence[str]) -> tuple[np.ndarray, csr_array]:

@@ -195,8 +195,7 @@ class ConceptCodes:
         rows = np.array([-1]) if self._concepts is None else self._concepts.rows([concept_id])
         if self._concepts is None or rows[0] < 0:
             return []
-        # Concepts that were added to an index have no codes in it.
-        if self._lists is None or rows[0] >= len(self._lists):
+        if self._lists is None:
             others = self._concepts.column("alternates", rows)[0].as_py()
             return [code_of(other, self.sources) for other in others]
         return [Code(*text.split(SEPARATOR, 1)) for text in self._lists[rows[0]].as_py()]

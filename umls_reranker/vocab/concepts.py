@@ -237,89 +237,11 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
         CUIS_FILE: StringRows.table_of_ids(cuis, alternates),
         NAMES_FILE: _rows_by_name(concepts),
     }
-    _write_tables(tables, path)
+    for name, table in tables.items():
+        with arrow_writer(path / name, table.schema) as writer:
+            writer.write_table(table)
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return len(concepts)
-
-
-class AddedNames(NamedTuple):
-    """m names, each new to its concept, of former concepts and of new ones, which follow these.
-
-    Attributes:
-        rows: (m,) int64, ascending.
-        names: m strings.
-        concepts: the new concepts, of `CONCEPT_SCHEMA`.
-    """
-
-    rows: np.ndarray
-    names: pa.StringArray
-    concepts: pa.Table
-
-    @classmethod
-    def of(cls, former: ConceptTable, further: pa.Table) -> AddedNames:
-        """What a table of `CONCEPT_SCHEMA` adds; a concept is a former one by id or alternate."""
-        columns = ConceptColumns(further)
-        rows = former.rows(columns.cuis)
-        is_new = rows < 0
-        rows[is_new] = len(former) + np.arange(is_new.sum())
-        names, offsets = columns.names_of(np.arange(len(columns)))
-        owner = np.repeat(rows, np.diff(offsets))
-        known = {row: set(former.names(row)) for row in rows[~is_new].tolist()}
-        is_added = [
-            name not in known.get(row, ())
-            for row, name in zip(owner.tolist(), names.to_pylist(), strict=True)
-        ]
-        order = np.flatnonzero(is_added)
-        order = order[np.argsort(owner[order], kind="stable")]
-        return cls(owner[order], names.take(pa.array(order)), further.filter(pa.array(is_new)))
-
-
-def extend_concepts(folder: Path, added: AddedNames, target: Path) -> None:
-    """Write a concept folder with added names, which are the only ones that are hashed.
-
-    Args:
-        folder: the former concept folder.
-        added: names and concepts.
-        target: existing folder to write into.
-    """
-    former = open_arrow(folder / CONCEPTS_FILE)
-    of_former = added.rows < len(former)
-    lists = former["synonyms"].combine_chunks()
-    owner = np.concatenate([pc.list_parent_indices(lists), added.rows[of_former]])
-    order = np.argsort(owner, kind="stable")
-    names = pa.concat_arrays([pc.list_flatten(lists), added.names.filter(pa.array(of_former))])
-    offsets = pa.array(list_offsets(np.bincount(owner, minlength=len(former))), pa.int32())
-    synonyms = pa.ListArray.from_arrays(offsets, names.take(pa.array(order)))
-    position = former.column_names.index("synonyms")
-    concepts = pa.concat_tables(
-        [former.set_column(position, former.schema.field("synonyms"), synonyms), added.concepts]
-    )
-    ids = added.concepts["cui"].combine_chunks()
-    by_cui = StringRows.table_of_ids(ids, added.concepts["alternates"].combine_chunks())
-    cui_rows = len(former) + by_cui["row"].to_numpy()
-    tables = {
-        CONCEPTS_FILE: concepts.combine_chunks(),
-        CUIS_FILE: _with_rows(folder / CUIS_FILE, by_cui["blake2b"].to_numpy(), cui_rows),
-        NAMES_FILE: _with_rows(
-            folder / NAMES_FILE, _hashes(normalize_names(added.names)), added.rows
-        ),
-    }
-    _write_tables(tables, target)
-
-
-def _with_rows(file: Path, hashes: np.ndarray, rows: np.ndarray) -> pa.Table:
-    """The table of `StringRows` in a file, with further hashes and their rows."""
-    table = open_arrow(file)
-    return StringRows.table_of(
-        np.concatenate([table["blake2b"].to_numpy(), hashes]),
-        np.concatenate([table["row"].to_numpy(), rows]),
-    )
-
-
-def _write_tables(tables: dict[str, pa.Table], folder: Path) -> None:
-    for name, table in tables.items():
-        with arrow_writer(folder / name, table.schema) as writer:
-            writer.write_table(table)
 
 
 def _rows_by_name(concepts: pa.Table) -> pa.Table:
@@ -402,7 +324,7 @@ class ConceptTable(ConceptColumns):
 
     Attributes:
         hierarchy: the semantic types and their parents.
-        cuis (pa.StringArray): (n,) the concept ids, ascending, then those that were added later.
+        cuis (pa.StringArray): (n,) the concept ids, ascending.
     """
 
     def __init__(
