@@ -29,7 +29,7 @@ GROUPS = {
     ),
     "From mentions to concepts": ("index", "link", "candidates"),
     "Use and share a model": ("demo", "rerank", "serve", "export", "export_index", "publish"),
-    "Monitor it and review its answers": ("monitor", "select_for_review", "compare_answers"),
+    "Monitor it and review its answers": ("monitor", "select_for_review"),
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
 QUICKSTART = "quickstart"  # the recipe of this name, not a script
