@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Collection, Iterable, Mapping
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
@@ -17,7 +18,7 @@ from ..core.errors import UserError
 from ..core.files import portable_locator
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.hub_access import SIGN_IN, hub_calls, signed_in
-from .card import EVAL_RESULTS, Card, folder_card, with_former
+from .card import EVAL_RESULTS, folder_card, with_former
 from .download import REPO_ID, hub_api, snapshot
 from .model_folder import (
     CARD,
@@ -29,6 +30,8 @@ from .model_folder import (
     verify_files,
     verify_model,
 )
+
+Operation = CommitOperationAdd | CommitOperationDelete
 
 
 class Publication(NamedTuple):
@@ -83,31 +86,22 @@ def publish(
     Raises:
         UserError: the folder, names, tag or token are not acceptable, or the Hub cannot be reached.
     """
-    folder = Path(folder)
-    # Files that the manifest lists but torch does not load may be missing.
-    verify_files(folder, {METRICS, ONNX} & {METRICS, *verify_model(folder)["sha256"]})
-    _check_names(repo_id, tag)
     if create_pr and branch != "main":
         raise UserError(
             f"branch: a pull request is to main, not to {branch}; leave out branch or create_pr"
         )
-    card = folder_card(folder, repo_id, tag)
-    contents = _contents(folder, card)
+    contents = version_contents(Path(folder), repo_id, tag)
     url = portable_locator(f"{constants.ENDPOINT}/{repo_id}")
     if not signed_in(token):
         if dry_run:
-            return Publication(url, _sizes(contents), is_checked=False)
+            return Publication(url, _sizes(operations(contents)), is_checked=False)
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
-
     api = hub_api(token)
     with hub_calls(repo_id, token):
         head = _head(api, repo_id, tag, private, branch)
-        former = [] if head is None else _former_files(api, repo_id, head)
-        if CARD in former:
-            path = Path(api.hf_hub_download(repo_id, CARD, revision=head))
-            contents[CARD] = with_former(card.text(), path.read_text(encoding="utf-8")).encode()
+        changes = operations(contents, *_former(api, repo_id, head))
         if dry_run:
-            return Publication(url, _sizes(contents))
+            return Publication(url, _sizes(changes))
         if head is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
             head = _head(api, repo_id, tag, private, branch)
@@ -115,7 +109,6 @@ def publish(
             api.update_repo_settings(repo_id, gated=gated)  # type: ignore[arg-type]
         if branch != "main":
             api.create_branch(repo_id, branch=branch, revision=head, exist_ok=True)
-
     message = commit_message or f"Publish {tag or 'a version'}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
     # Not upload_folder: with hf_xet it may split an upload into several commits.
@@ -124,49 +117,85 @@ def publish(
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
         commit = api.create_commit(
             repo_id,
-            _operations(contents, former),
+            changes,
             commit_message=message,
             parent_commit=head,
             revision=branch,
             create_pr=create_pr,
         )
         if tag and not create_pr:
-            api.create_tag(
-                repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False
-            )
-    return Publication(portable_locator(commit.pr_url or commit.commit_url), _sizes(contents))
+            api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid)
+    return Publication(portable_locator(commit.pr_url or commit.commit_url), _sizes(changes))
 
 
-def _contents(folder: Path, card: Card) -> dict[str, Path | bytes]:
-    """What a version consists of, by name: the folder's files, card and results."""
+def version_contents(folder: Path, repo_id: str, tag: str | None) -> dict[str, Path | bytes]:
+    """What a version consists of, by name: the model's files, its card and results.
+
+    Args:
+        folder: as for `publish`.
+        repo_id: as for `publish`; the card names it.
+        tag: as for `publish`.
+
+    Raises:
+        UserError: the files are incomplete or do not belong together, or a name is not acceptable.
+    """
+    _check_names(repo_id, tag)
+    # Files that the manifest lists but torch does not load may be missing.
+    verify_files(folder, {METRICS, ONNX} & {METRICS, *verify_model(folder)["sha256"]})
+    card = folder_card(folder, repo_id, tag)
     contents = published_files(folder) | {CARD: card.text().encode()}
     if results := card.eval_results():
         contents[EVAL_RESULTS] = results.encode()
     return contents
 
 
-def _sizes(contents: dict[str, Path | bytes]) -> dict[str, int]:
-    """Bytes of each file."""
-    return {
-        name: len(data) if isinstance(data, bytes) else data.stat().st_size
-        for name, data in sorted(contents.items())
-    }
+def operations(
+    contents: Mapping[str, Path | bytes], former: Collection[str] = (), card: str | None = None
+) -> list[Operation]:
+    """What the commit of a version does; nothing is sent.
 
+    All files are added, and those of the former version that are gone are deleted: a plot of an
+    earlier version must not remain next to the new files.
 
-def _operations(contents: dict[str, Path | bytes], former: list[str]) -> list[Any]:
-    """Add all files, and delete those of the former version that are gone."""
-    operations: list[Any] = [CommitOperationAdd(name, data) for name, data in contents.items()]
-    # A plot or vocabulary of an earlier version must not remain next to the new files.
-    stale = {*former} & {*MODEL_FILES, EVAL_RESULTS} - contents.keys()
-    return operations + [CommitOperationDelete(name) for name in sorted(stale)]
+    Args:
+        contents: the version (`version_contents`).
+        former: names of the files on the branch.
+        card: the card there, whose own text and metadata stay.
 
-
-def _former_files(api: HfApi, repo_id: str, head: str) -> list[str]:
-    """Files of the last version; UserError if they are those of another kind of model."""
-    former = api.list_repo_files(repo_id, revision=head)
+    Raises:
+        UserError: the files on the branch are those of another kind of model, or the metadata of
+            the card there cannot be read.
+    """
     if MANIFEST not in former and not {*MODEL_FILES}.isdisjoint(former):
-        raise UserError(f"{repo_id} contains another kind of model; choose another repo")
-    return former
+        raise UserError("the repo contains another kind of model; choose another repo")
+    files = dict(sorted(contents.items()))
+    if card is not None:
+        files[CARD] = with_former(bytes(files[CARD]).decode(), card).encode()
+    gone = {*former} & {*MODEL_FILES, EVAL_RESULTS} - contents.keys()
+    return [
+        *(CommitOperationAdd(name, data) for name, data in files.items()),
+        *(CommitOperationDelete(name) for name in sorted(gone)),
+    ]
+
+
+def _former(api: HfApi, repo_id: str, head: str | None) -> tuple[list[str], str | None]:
+    """Names of the files at a commit, and the card there; None: there is none."""
+    if head is None:
+        return [], None
+    names = api.list_repo_files(repo_id, revision=head)
+    if CARD not in names:
+        return names, None
+    path = Path(api.hf_hub_download(repo_id, CARD, revision=head))
+    return names, path.read_text(encoding="utf-8")
+
+
+def _sizes(changes: Iterable[Operation]) -> dict[str, int]:
+    """Bytes of each added file."""
+    return {
+        change.path_in_repo: change.upload_info.size
+        for change in changes
+        if isinstance(change, CommitOperationAdd)
+    }
 
 
 def _check_names(repo_id: str, tag: str | None) -> None:
