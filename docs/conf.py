@@ -29,7 +29,7 @@ include_patterns = [
     "*.md",
     "docs/**.md",
     "recipes/*/README.md",
-    "benchmarks/README.md",
+    "benchmarks/*.md",
     "benchmarks/*/README.md",
     "examples/README.md",
     "umls_reranker/built_in/README.md",

@@ -48,7 +48,13 @@ PLACES = (
 PAGES = sorted(
     str(path.relative_to(ROOT)) for place in (*PLACES, "examples/*.md") for path in ROOT.glob(place)
 )
-FURTHER = ("*.md", ".github/*.md", "docs/internal/**/*.md", "umls_reranker/built_in/README.md")
+FURTHER = (
+    "*.md",
+    ".github/*.md",
+    "benchmarks/*.md",
+    "docs/internal/**/*.md",
+    "umls_reranker/built_in/README.md",
+)
 LINKED = sorted(
     {*PAGES, *(str(path.relative_to(ROOT)) for place in FURTHER for path in ROOT.glob(place))}
 )
