@@ -22,7 +22,7 @@ CODE = umls_reranker scripts tests benchmarks examples docs/*.py
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
 SHIPPED = umls_reranker scripts
 # Extras of developers: what only these ask for must not be imported by what is shipped.
-DEVELOPERS = test|docs|quality|lowest|hosting|notebook|benchmarks|readers|adapters
+DEVELOPERS = test|docs|quality|lowest|hosting|notebook|benchmarks|readers|adapters|demo
 REQUIREMENTS = import importlib.metadata; print(*importlib.metadata.requires('umls_reranker'), sep='\n')
 EXTRAS = quickstart spark ray demo readers adapters docs hosting notebook
 
@@ -86,6 +86,6 @@ $(VENV)/.with-%: setup.cfg pyproject.toml | $(BIN)/python
 	touch $@
 
 # What deptry compares the imports with; it cannot read setup.cfg.
-build/requirements.txt: $(VENV)/.with-quality
+build/requirements.txt: $(VENV)/.with-quality Makefile
 	@mkdir -p build
 	$(BIN)/python -c "$(REQUIREMENTS)" | grep -vE "extra == .($(DEVELOPERS))" > $@

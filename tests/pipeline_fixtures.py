@@ -40,7 +40,7 @@ from umls_reranker.__main__ import main
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
-SCRIPTS = (*STAGE_SCRIPTS, "summarize", "validate")
+SCRIPTS = (*STAGE_SCRIPTS, "validate")
 # The copy of document 900 is 700, and so on.
 COPIES = tuple(f"7{pmid[1:]}" for pmid in PMIDS)
 BOOKKEEPING = {".lock", "stages.jsonl"}

@@ -1,17 +1,22 @@
 """The scripts and the notebook in examples/ run, and print what they say."""
 
 import ast
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from tiny_models import tiny_encoder
+from tiny_reranker import tiny_reranker
 
+from umls_reranker import UMLSReranker
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairTemplate
 
@@ -29,6 +34,29 @@ def run(script, folder, *words):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_demo_shows_ranked_candidates(tmp_path, monkeypatch):
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model"), device="cpu")
+    # With or without Gradio.
+    monkeypatch.setitem(sys.modules, "gradio", ModuleType("gradio"))
+    demo = runpy.run_path(str(EXAMPLES / "demo.py"))
+    row = {"mention": "cold", "candidates": ["Common Cold"], "left": None}
+    assert demo["read_question"](json.dumps(row)) == row | {"entity": "cold"}
+    for example in demo["EXAMPLES"]:
+        expected = reranker.rerank(**demo["read_question"](example))
+        table = [(item[1], item[2], item[5]) for item in demo["ranked_table"](reranker, example)]
+        assert table == [(item.name, item.cui, item.tier) for item in expected]
+
+
+@pytest.mark.extra
+def test_the_page_of_the_demo_shows_its_first_example_ranked(tmp_path):
+    pytest.importorskip("gradio")
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model"), device="cpu")
+    demo = runpy.run_path(str(EXAMPLES / "demo.py"))
+    page = demo["build_page"](reranker, "tiny")
+    tables = [block for block in page.blocks.values() if "Dataframe" in type(block).__name__]
+    assert tables[0].value["data"] == demo["ranked_table"](reranker, demo["EXAMPLES"][0])
 
 
 def docstring(script):

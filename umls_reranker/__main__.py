@@ -25,10 +25,9 @@ GROUPS = {
         "calibrate",
         "evaluate",
         "validate",
-        "summarize",
     ),
     "From mentions to concepts": ("index", "link", "candidates"),
-    "Use and share a model": ("demo", "rerank", "serve", "export", "export_index", "publish"),
+    "Use and share a model": ("rerank", "serve", "export", "export_index", "publish"),
     "Monitor it and review its answers": ("monitor", "select_for_review"),
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]

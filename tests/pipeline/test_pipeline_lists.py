@@ -29,7 +29,6 @@ STAGES = (
     "train",
     "calibrate",
     "evaluate",
-    "summarize",
     "validate",
 )
 RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_dtype")

@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ..core.errors import UserError
+from ..core.files import read_json
 from ..core.keys import recipe_key
 from ..core.progress import SECONDS_BETWEEN_LINES
+from ..evaluation.metrics import read_metrics
+from ..evaluation.render import systems_text
+from ..hub.model_folder import METRICS
 from .recipe import Recipe
 from .shipped import shipped_configs
 from .stages import planned_stages, should_run, stage_table
+from .validation import verdict
 
 PREFLIGHT = "umls_reranker.pipeline.preflight"
 TITLES = {
@@ -105,8 +110,17 @@ def run_stages(
         show_end(ended, path)
         if ended.code:
             return code
-    summary = [sys.executable, "-m", "umls_reranker", "summarize", *words]
-    return subprocess.run(summary, check=False).returncode or code
+    show_results(folder)
+    return code
+
+
+def show_results(folder: Path) -> None:
+    """Print how the systems compare, the targets, and where model and report are."""
+    metrics = read_metrics(folder / "report" / METRICS)
+    checks = read_json(folder / "checklist.json")["checks"]
+    print(f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}")
+    print(f"targets: {verdict(checks)}")
+    print(f"model: {folder / 'model'}; report: {folder / 'report'}")
 
 
 def show_end(ended: EndedProcess, log: Path | str) -> None:

@@ -1,20 +1,27 @@
-"""A page to try a model, with Gradio; no data leaves the machine."""
+"""A page to try a model in the browser; no data leaves the machine.
+
+    pip install -e ".[demo]"
+    python examples/demo.py built-in
+
+The model is a folder or a Hub id. For a Space on the Hub, this file is app.py, requirements.txt
+names umls_reranker, and the variable MODEL the model.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from typing import Any
-
-from ..hub.download import BUILT_IN
-from .reranker import UMLSReranker
 
 # Gradio reads these when it is imported.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
+
+from umls_reranker import UMLSReranker
 
 COLUMNS = ("rank", "name", "cui", "score", "margin", "tier", "accepted")
 EXAMPLES = (
@@ -38,21 +45,12 @@ def read_question(text: str) -> Mapping[str, Any]:
         return {"candidates": [], **row, "entity": row.get("entity", row.get("mention"))}
     mention, _, lines = text.strip().partition("\n")
     parts = [line.partition("|") for line in lines.splitlines() if line.strip()]
-    return {
-        "entity": mention.strip(),
-        "candidates": [
-            {"name": name.strip(), "cui": cui.strip() or None} for name, _, cui in parts
-        ],
-    }
+    candidates = [{"name": name.strip(), "cui": cui.strip() or None} for name, _, cui in parts]
+    return {"entity": mention.strip(), "candidates": candidates}
 
 
 def ranked_table(reranker: UMLSReranker, text: str) -> list[list[Any]]:
-    """The ranked candidates of a question, as rows of `COLUMNS`.
-
-    Raises:
-        TypeError: the row cannot be ranked (`UMLSReranker.rerank`).
-        ValueError: the text is no question, or the mention is blank.
-    """
+    """The ranked candidates of a question, as rows of `COLUMNS`."""
     row = read_question(text)
     sides = (row.get("left") or "", row.get("right") or "")
     ranked = reranker.rerank(row["entity"], row["candidates"], row.get("entity_type"), *sides)
@@ -60,14 +58,8 @@ def ranked_table(reranker: UMLSReranker, text: str) -> list[list[Any]]:
     return [[round(cell, 3) if isinstance(cell, float) else cell for cell in row] for row in cells]
 
 
-def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAMPLES) -> gr.Blocks:
-    """The page, on which the first example is ranked.
-
-    Args:
-        reranker: the model.
-        name: its name on the page.
-        examples: questions (`read_question`), at least one.
-    """
+def build_page(reranker: UMLSReranker, name: str) -> gr.Blocks:
+    """The page, on which the first example is ranked."""
 
     def answer(text: str) -> list[list[Any]]:
         try:
@@ -76,19 +68,18 @@ def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAM
             raise gr.Error(str(error)) from None
 
     with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {name}") as page:
-        note = " · scores are not calibrated for your lists" if name == BUILT_IN else ""
+        note = " · scores are not calibrated for your lists" if name == "built-in" else ""
         gr.Markdown(f"**umls_reranker** · {name}{note}")
         box = gr.Textbox(
-            examples[0],
+            EXAMPLES[0],
             lines=6,
             label="A row of lists as JSON; or a mention, then one candidate per line: NAME | ID",
         )
         ask = gr.Button("Rank candidates", variant="primary")
-        table = gr.Dataframe(
-            lambda: answer(examples[0]), headers=list(COLUMNS), interactive=False, label="Ranked"
-        )
+        first = answer(EXAMPLES[0])
+        table = gr.Dataframe(first, headers=list(COLUMNS), interactive=False, label="Ranked")
         gr.Examples(
-            [[example] for example in examples],
+            [[example] for example in EXAMPLES],
             box,
             table,
             answer,
@@ -97,3 +88,8 @@ def build_page(reranker: UMLSReranker, name: str, examples: Sequence[str] = EXAM
         )
         ask.click(answer, box, table)
     return page
+
+
+if __name__ == "__main__":
+    model = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL", "built-in")
+    build_page(UMLSReranker.from_pretrained(model), model).launch(share=False)
