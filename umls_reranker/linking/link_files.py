@@ -17,12 +17,12 @@ from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.columns import ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids
 from ..lists.read import ERROR, Rows
-from ..serving.bulk import RANKED_SCHEMA, FileJob, counts_of, first_error, with_nulls
+from ..serving.bulk import FileJob, counts_of, first_error, spark_schema, with_nulls
 from ..serving.journal import RankedBatch
 from ..serving.outputs import RankedRows
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, ranked_column
-from .linker import ConceptLinker, MentionQueries
+from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,
     TEXT_KEYS,
@@ -219,7 +219,7 @@ class CandidatesJob(LinkJob):
 
 
 #: Type of the column ``ranked`` of linked rows in Spark's notation.
-LINKED_SCHEMA = f"{RANKED_SCHEMA[:-2]}, preferred_name: string, semantic_types: array<string>>>"
+LINKED_SCHEMA = spark_schema(LINKED_TYPE)
 
 
 class LinkBatches:

@@ -50,6 +50,12 @@ class LinkedConcept(RankedCandidate):
         return super().as_row() | about
 
 
+#: Type of `LinkedConcept.as_row` in Arrow.
+LINKED_TYPE = pa.struct(
+    [*RANKED_TYPE, ("preferred_name", pa.string()), ("semantic_types", pa.list_(pa.string()))]
+)
+
+
 class MentionQueries(NamedTuple):
     """n mentions in the form that retriever and cross-encoder read.
 

@@ -363,10 +363,16 @@ SPARK_NAMES = {
     pa.bool_(): "boolean",
     pa.list_(pa.string()): "array<string>",
 }
+
+
+def spark_schema(row: pa.StructType) -> str:
+    """The type of lists of these rows in Spark's notation."""
+    fields = (f"{field.name}: {SPARK_NAMES.get(field.type, field.type)}" for field in row)
+    return f"array<struct<{', '.join(fields)}>>"
+
+
 #: Type of the column ``ranked`` in Spark's notation.
-RANKED_SCHEMA = "array<struct<{}>>".format(
-    ", ".join(f"{field.name}: {SPARK_NAMES.get(field.type, field.type)}" for field in RANKED_TYPE)
-)
+RANKED_SCHEMA = spark_schema(RANKED_TYPE)
 
 
 class RerankBatches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -19,27 +19,21 @@ from ..lists.columns import as_arrow
 
 # The key of a row, and the column of a table, with the ranked candidates.
 RANKED = "ranked"
-# In Arrow; a mention has a list of these, its top candidate first.
-RANKED_TYPE = pa.struct(
-    {
-        "name": pa.string(),
-        "cui": pa.string(),
-        "rank": pa.int64(),
-        "logit": pa.float64(),
-        "score": pa.float64(),
-        "margin": pa.float64(),
-        "tier": pa.string(),
-        "accepted": pa.bool_(),
-        "model_name": pa.string(),
-        "scored": pa.int64(),
-        "set": pa.list_(pa.string()),
-    }
-)
-RANKED_FIELDS = tuple(field.name for field in RANKED_TYPE)
+# The Arrow types of a field's Python types; all but the first of a union is None.
+ARROW_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    list[str]: pa.list_(pa.string()),
+}
 
 
 class RankedCandidate(NamedTuple):
     """One candidate after reranking.
+
+    This is the one table of a ranked row's fields: rows of files, Arrow's and Spark's types and the
+    bodies of the service follow from it, and `_columns` has the values.
 
     Attributes:
         candidate: the object that was passed in, unchanged.
@@ -89,6 +83,17 @@ class RankedCandidate(NamedTuple):
     def as_row(self) -> dict[str, Any]:
         """All fields except `candidate`, as in files and JSON."""
         return dict(zip(RANKED_FIELDS, self[1:], strict=True))
+
+
+#: Type of a ranked candidate in Arrow; a mention has a list of these, its top candidate first.
+RANKED_TYPE = pa.struct(
+    {
+        name: ARROW_TYPES[(get_args(kind) or (kind,))[0]]
+        for name, kind in get_type_hints(RankedCandidate).items()
+        if name != "candidate"
+    }
+)
+RANKED_FIELDS = tuple(field.name for field in RANKED_TYPE)
 
 
 def ranked_candidates(
