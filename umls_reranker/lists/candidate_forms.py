@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import list_offsets
-from .columns import SUFFIX, ColumnChecker, is_list
+from .columns import CANDIDATE_KEYS, SUFFIX, ColumnChecker, is_list
 
 # This many objects fit into a core's cache while their keys are read one by one.
 ITEMS_AT_ONCE = 128
@@ -26,17 +26,38 @@ FOREIGN_KEYS = {
 }
 
 
-def flat_candidates(
-    candidates: Sequence[Collection[Any]] | pa.Array,
-) -> tuple[np.ndarray, list[Any] | pa.Array]:
-    """Offsets of the candidates of n mentions, (n + 1,), and all m candidates.
+class CandidateColumns(NamedTuple):
+    """All m candidates of n mentions.
+
+    Attributes:
+        offsets: (n + 1,) where each mention's candidates start.
+        items: the m candidates.
+        values: key -> m values; a key that no candidate has may be missing.
+        score_keys: each key ``NAME_score`` that any candidate has, in order.
+    """
+
+    offsets: np.ndarray
+    items: Sequence[Any] | pa.StructArray
+    values: Mapping[str, Sequence[Any] | pa.Array]
+    score_keys: list[str]
+
+
+def candidate_columns(
+    candidates: Sequence[Collection[Any]] | pa.Array, scores: Iterable[str] | None
+) -> CandidateColumns:
+    """The candidates of n mentions by key: names, mappings, objects, or lists of structs in Arrow.
+
+    Args:
+        candidates: of each mention.
+        scores: retrievers whose scores to read; None: all.
 
     Raises:
         InvalidRow: the candidates of a mention are not a list.
     """
     if isinstance(candidates, pa.Array):
-        if is_list(candidates.type) and not candidates.null_count:
-            return list_offsets(candidates.value_lengths().to_numpy()), candidates.flatten()
+        kind = candidates.type
+        if is_list(kind) and pa.types.is_struct(kind.value_type) and not candidates.null_count:
+            return _columns_of_structs(candidates)
         candidates = candidates.to_pylist()
     for row, items in enumerate(candidates):
         # A string, mapping or data frame would be read as a list of its letters, keys or columns.
@@ -45,11 +66,45 @@ def flat_candidates(
             reason = f"are a {type(items).__name__}, not a list of names, mappings or objects"
             ColumnChecker(len(candidates)).refuse("candidates", row, reason)
     items = list(chain.from_iterable(candidates))
-    keys = set().union(*(item for item in items if type(item) is dict))
-    has_pairs = any(issubclass(kind, list | tuple) for kind in set(map(type, items)))
-    if has_pairs or not keys.isdisjoint(FOREIGN_KEYS):
+    offsets = list_offsets(list(map(len, candidates)))
+    kinds = set(map(type, items))
+    if kinds <= {str}:
+        return CandidateColumns(offsets, items, {"name": items}, [])
+    has_pairs = any(issubclass(kind, list | tuple) for kind in kinds)
+    if has_pairs or not FOREIGN_KEYS.keys().isdisjoint(_keys_of(items)):
         items = list(map(standard_candidate, items))
-    return list_offsets([len(items) for items in candidates]), items
+    score_keys = [key for key in _keys_of(items) if key.endswith(SUFFIX)]
+    wanted = score_keys if scores is None else [name + SUFFIX for name in scores]
+    read = dict.get if set(map(type, items)) == {dict} else _value
+    values: dict[str, list[Any]] = {key: [] for key in (*CANDIDATE_KEYS, *wanted)}
+    for start in range(0, len(items), ITEMS_AT_ONCE):
+        block = items[start : start + ITEMS_AT_ONCE]
+        for key, column in values.items():
+            column.extend(map(read, block, repeat(key)))
+    if None in values["cui"]:
+        values["cui"] = list(map(concept_id, items))
+    return CandidateColumns(offsets, items, values, score_keys)
+
+
+def _columns_of_structs(candidates: pa.ListArray) -> CandidateColumns:
+    items = candidates.flatten()
+    names = items.type.names
+    # Where there are both, our own key counts.
+    keys = [
+        name if FOREIGN_KEYS.get(name) in names else FOREIGN_KEYS.get(name, name) for name in names
+    ]
+    values = dict(zip(keys, items.flatten(), strict=True))
+    if "id" in values:
+        values.setdefault("cui", values["id"])
+    score_keys = [key for key in keys if key.endswith(SUFFIX)]
+    return CandidateColumns(
+        list_offsets(candidates.value_lengths().to_numpy()), items, values, score_keys
+    )
+
+
+def _keys_of(items: Sequence[Any]) -> Iterable[str]:
+    """The keys of those candidates that are mappings, each once."""
+    return dict.fromkeys(chain.from_iterable(item for item in items if isinstance(item, Mapping)))
 
 
 def standard_candidate(item: Any) -> Any:
@@ -82,38 +137,6 @@ def bare_id(cui: str) -> str:
     return rest if rest[:1].isalpha() else cui
 
 
-def all_score_keys(items: list[Any] | pa.Array) -> list[str]:
-    """Each key ``NAME_score`` that any candidate has, in order."""
-    if isinstance(items, pa.Array):
-        keys: Iterable[str] = _standard_keys(items.type) if pa.types.is_struct(items.type) else ()
-    else:
-        keys = dict.fromkeys(key for item in items if isinstance(item, Mapping) for key in item)
-    return [key for key in keys if key.endswith(SUFFIX)]
-
-
-def values_by_key(
-    items: list[Any] | pa.Array, keys: Sequence[str]
-) -> dict[str, list[Any] | pa.Array]:
-    """The values of each key in all candidates: names, mappings or objects, or Arrow."""
-    missing = pa.nulls(len(items), pa.string())
-    if isinstance(items, pa.Array) and pa.types.is_struct(items.type):
-        fields = dict(zip(_standard_keys(items.type), items.flatten(), strict=True))
-        fields.setdefault("cui", fields.get("id", missing))
-        return {key: fields.get(key, missing) for key in keys}
-    kinds = {str} if isinstance(items, pa.Array) else set(map(type, items))
-    if kinds <= {str}:
-        return dict.fromkeys(keys, missing) | {"name": items}
-    read = dict.get if kinds == {dict} else _value
-    columns: dict[str, Any] = {key: [] for key in keys}
-    for start in range(0, len(items), ITEMS_AT_ONCE):
-        block = items[start : start + ITEMS_AT_ONCE]
-        for key, column in columns.items():
-            column.extend(map(read, block, repeat(key)))
-    if any(cui is None for cui in columns["cui"]):
-        columns["cui"] = list(map(concept_id, items))
-    return columns
-
-
 def concept_id(item: Any) -> Any:
     """The value under ``cui`` of a candidate or row, or else under ``id``."""
     cui = _value(item, "cui")
@@ -124,11 +147,3 @@ def _value(item: Any, key: str) -> Any:
     if isinstance(item, str):
         return item if key == "name" else None
     return item.get(key) if isinstance(item, Mapping) else getattr(item, key, None)
-
-
-def _standard_keys(kind: pa.StructType) -> list[str]:
-    names = [field.name for field in kind]
-    # Where there are both, our own key counts.
-    return [
-        name if FOREIGN_KEYS.get(name) in names else FOREIGN_KEYS.get(name, name) for name in names
-    ]

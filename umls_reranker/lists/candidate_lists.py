@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
 from ..vocab.types import TypeHierarchy, TypeSets
-from .candidate_forms import all_score_keys, flat_candidates, keys_found, values_by_key
+from .candidate_forms import candidate_columns, keys_found
 from .columns import (
-    CANDIDATE_KEYS,
     FOUND,
     SUFFIX,
     ColumnChecker,
@@ -27,6 +26,9 @@ from .columns import (
     MentionColumns,
     encoded_texts,
     first_values,
+    listed,
+    missing_rows,
+    require_lists,
     row_column,
 )
 from .gold import trainable
@@ -149,40 +151,47 @@ class CandidateLists:
             TypeError: a column is not a list.
             ValueError: columns are of different lengths.
         """
-        columns.require_lists()
+        require_lists(
+            entities=columns.mentions,
+            candidates=columns.candidates,
+            entity_types=columns.types,
+            lefts=columns.lefts,
+            rights=columns.rights,
+            index_keys=columns.index_keys,
+        )
         count = len(columns.mentions)
         checker = ColumnChecker(count)
         types, unknown_types = checker.types("entity_type", columns.types).resolved(hierarchy)
-        offsets, items = flat_candidates(columns.candidates)
-        item_checker = ColumnChecker(count, offsets)
-        score_keys = (
-            [name + SUFFIX for name in scores] if scores is not None else all_score_keys(items)
-        )
-        values = values_by_key(items, (*CANDIDATE_KEYS, *score_keys))
-        names = encoded_texts(item_checker.texts("name", values["name"]))
+        candidates = candidate_columns(columns.candidates, scores)
+        values = candidates.values
+        item_checker = ColumnChecker(count, candidates.offsets)
+        names = encoded_texts(item_checker.texts("name", values.get("name")))
         blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
         if blank:
             position = int(np.isin(names.codes, blank).argmax())
-            keys = keys_found(items[position])
+            keys = keys_found(candidates.items[position])
             item_checker.refuse(
                 "name", position, f"is missing or blank{keys}; a dictionary has names of ids"
             )
-        candidate_types = item_checker.types("semantic_types", values["semantic_types"])
-        numbers = {key: item_checker.numbers(key, values[key]) for key in score_keys}
+        kinds = item_checker.types("semantic_types", values.get("semantic_types"))
+        score_keys = candidates.score_keys
+        if scores is not None:
+            score_keys = [name + SUFFIX for name in scores]
+        numbers = {key: item_checker.numbers(key, values.get(key)) for key in score_keys}
         unread_scores: list[str] = []
         if any(np.isnan(column).all() for column in numbers.values()):
-            unread_scores = [key for key in all_score_keys(items) if key not in numbers]
+            unread_scores = [key for key in candidates.score_keys if key not in numbers]
         return cls(
             mentions=checker.filled_texts("entity", columns.mentions),
             lefts=checker.texts_or_empty("left", columns.lefts),
             rights=checker.texts_or_empty("right", columns.rights),
             types=types,
-            offsets=offsets,
+            offsets=candidates.offsets,
             names=names,
-            cuis=encoded_texts(item_checker.texts("cui", values["cui"])),
-            preferred_names=item_checker.arrow_texts("preferred_name", values["preferred_name"]),
-            definitions=item_checker.arrow_texts("definition", values["definition"]),
-            candidate_types=candidate_types.resolved(hierarchy)[0],
+            cuis=encoded_texts(item_checker.texts("cui", values.get("cui"))),
+            preferred_names=item_checker.texts("preferred_name", values.get("preferred_name")),
+            definitions=item_checker.texts("definition", values.get("definition")),
+            candidate_types=kinds.resolved(hierarchy)[0],
             scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
             index_keys=[""] * count if columns.index_keys is None else columns.index_keys,
@@ -217,15 +226,8 @@ class CandidateLists:
             index_keys=[key or "" for key in first_values(rows, "index_key")],
         )
         for key, values in (("entity", columns.mentions), ("candidates", columns.candidates)):
-            if isinstance(values, pa.Array):
-                is_missing = values.is_null().to_pylist()
-            else:
-                is_missing = [value is None for value in values]
-            if True in is_missing:
-                row = is_missing.index(True)
-                keys = (
-                    rows.slice(row, 1).to_pylist()[0] if isinstance(rows, pa.Table) else rows[row]
-                )
+            for row in missing_rows(values).tolist():
+                (keys,) = listed(rows[row : row + 1])
                 lacks = "is null" if key in keys else "missing from the row"
                 way = FINDS_CANDIDATES if key == "candidates" else ""
                 raise InvalidRow(row, f"{key} {lacks}{keys_found(keys)}{way}", len(rows))

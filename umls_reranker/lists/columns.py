@@ -1,19 +1,17 @@
-"""Columns of mentions and candidates: names, and checked values from Python objects or Arrow."""
+"""Columns of mentions and candidates: what users give, in Arrow, or an error that names its row."""
 
 from __future__ import annotations
 
-import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, number_distinct
-from ..vocab.types import TypeSets, are_types
+from ..core.arrays import RepeatedTexts
+from ..vocab.types import TYPE_LISTS, TypeSets, type_lists
 
 # Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")
@@ -25,9 +23,8 @@ SUFFIX = "_score"
 FOUND = "_found"
 # The score that a `dictionary.Dictionary` gives.
 SYNONYM_SCORE = "synonym_score"
-SURROGATE = re.compile("[\ud800-\udfff]")
-# Up to this many objects, Python deduplicates faster than Arrow.
-FEW_TEXTS = 256
+# What the conversion of a value raises that will not do, such as half of a surrogate pair.
+CONVERSION_ERRORS = (TypeError, ValueError, OverflowError)
 
 
 class InvalidRow(TypeError, ValueError):
@@ -46,7 +43,7 @@ class InvalidRow(TypeError, ValueError):
 
 @dataclass(frozen=True)
 class MentionColumns:
-    """n mentions and their candidates, not yet checked.
+    """n mentions and their candidates as users give them, not yet checked: objects or Arrow.
 
     Attributes:
         mentions: n texts.
@@ -64,17 +61,6 @@ class MentionColumns:
     lefts: Sequence[str | None] | pa.Array | None = None
     rights: Sequence[str | None] | pa.Array | None = None
     index_keys: Sequence[str] | None = None
-
-    def require_lists(self) -> None:
-        """Raise an error unless all are lists of n values; it uses the names of `rerank_batch`."""
-        require_lists(
-            entities=self.mentions,
-            candidates=self.candidates,
-            entity_types=self.types,
-            lefts=self.lefts,
-            rights=self.rights,
-            index_keys=self.index_keys,
-        )
 
 
 def require_lists(**columns: Any) -> None:
@@ -108,11 +94,46 @@ def first_values(rows: Sequence[Mapping[str, Any]] | pa.Table, *keys: str) -> li
     ]
 
 
-class ColumnChecker:
-    """Checks columns of n mentions or, with `offsets`, of their candidates.
+class Kind(NamedTuple):
+    """What the values of a column are.
 
-    Its methods raise `InvalidRow`, which names the mention, the candidate and the key of a value
-    that will not do.
+    Attributes:
+        expected: what users give, for messages.
+        convert: makes the column of Python objects; raises one of `CONVERSION_ERRORS` if it cannot.
+        types: its type in Arrow, and others that are cast to it; all else is read as objects.
+    """
+
+    expected: str
+    convert: Callable[[Sequence[Any]], pa.Array]
+    types: tuple[pa.DataType, ...]
+
+
+def _convert_texts(values: Sequence[Any]) -> pa.StringArray:
+    # Arrow would read bytes as texts.
+    if not all(issubclass(kind, str | None) for kind in set(map(type, values))):
+        raise TypeError("a value is not a string")
+    return pa.array(values, pa.string())
+
+
+def _convert_numbers(values: Sequence[Any]) -> pa.DoubleArray:
+    # NumPy would read strings as numbers.
+    if any(issubclass(kind, str | bytes) for kind in set(map(type, values))):
+        raise TypeError("a value is not a number")
+    return pa.array(np.array(values, np.float64))
+
+
+TEXT = Kind(
+    "a string of whole characters, or None", _convert_texts, (pa.string(), pa.large_string())
+)
+NUMBER = Kind("a number or None", _convert_numbers, (pa.float64(), pa.float32(), pa.int64()))
+TYPES = Kind("a string or a list of strings", type_lists, (TYPE_LISTS,))
+
+
+class ColumnChecker:
+    """Reads columns of n mentions or, with `offsets`, of their candidates.
+
+    A column is None, n Python objects, or an array. Its methods raise `InvalidRow`, which names the
+    mention, the candidate and the key of a value that will not do.
 
     Args:
         mentions: number of mentions.
@@ -123,6 +144,7 @@ class ColumnChecker:
     def __init__(self, mentions: int, offsets: np.ndarray | None = None) -> None:
         self._mentions = mentions
         self._offsets = offsets
+        self._values = mentions if offsets is None else int(offsets[-1])
 
     def refuse(self, key: str, position: int, reason: str) -> NoReturn:
         """Raise the error of the value at a position."""
@@ -132,92 +154,54 @@ class ColumnChecker:
         candidate = position - self._offsets[row]
         raise InvalidRow(row, f"candidate {candidate}: {key} {reason}", self._mentions) from None
 
-    def texts(
-        self, key: str, values: Sequence[Any] | pa.Array
-    ) -> Sequence[str | None] | pa.StringArray:
-        """The values as texts, or None if missing."""
-        if isinstance(values, pa.Array):
-            if _is_text(values.type):
-                return values.cast(pa.string())
-            values = values.to_pylist()
-        if not set(map(type, values)) <= {str, type(None)}:
-            self._require(
-                key, values, lambda value: isinstance(value, str | None), "a string or None"
-            )
-        try:
-            "".join(filter(None, values)).encode()
-        except UnicodeEncodeError:
-            at = next(row for row, text in enumerate(values) if text and SURROGATE.search(text))
-            self.refuse(key, at, "holds half of a surrogate pair, which is not text")
-        return values
+    def texts(self, key: str, values: Sequence[Any] | pa.Array | None) -> pa.StringArray:
+        """The values as texts, null if missing."""
+        return self._column(key, values, TEXT)
 
     def filled_texts(self, key: str, values: Sequence[Any] | pa.Array) -> list[str]:
         """The values as texts, none of which may be missing or blank."""
-        texts = listed(self.texts(key, values))
+        texts = self.texts(key, values).to_pylist()
         for row, text in enumerate(texts):
             if text is None or not text.strip():
                 self.refuse(key, row, "is missing or blank")
-        return [*texts]
+        return texts
 
     def texts_or_empty(self, key: str, values: Sequence[Any] | pa.Array | None) -> list[str]:
         """The values as texts, "" where they are missing."""
-        texts = [None] * self._mentions if values is None else listed(self.texts(key, values))
-        return [text or "" for text in texts]
-
-    def arrow_texts(self, key: str, values: Sequence[Any] | pa.Array) -> pa.StringArray:
-        """The values as texts in Arrow, null where they are missing."""
-        texts = self.texts(key, values)
-        return texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
+        return [text or "" for text in self.texts(key, values).to_pylist()]
 
     def types(self, key: str, values: Sequence[Any] | pa.Array | None) -> TypeSets:
         """The values as types, lists of types, or None."""
+        return TypeSets.of_lists(self._column(key, values, TYPES))
+
+    def numbers(self, key: str, values: Sequence[Any] | pa.Array | None) -> np.ndarray:
+        """The values as float64, with NaN for None."""
+        return self._column(key, values, NUMBER).to_numpy(zero_copy_only=False)
+
+    def _column(self, key: str, values: Sequence[Any] | pa.Array | None, kind: Kind) -> pa.Array:
+        """The values as an array of the kind's first type."""
         if values is None:
-            return TypeSets.missing(self._mentions)
+            return pa.nulls(self._values, kind.types[0])
         if isinstance(values, pa.Array):
-            if values.null_count == len(values):
-                return TypeSets.missing(len(values))
-            if (
-                is_list(values.type)
-                and _is_text(values.type.value_type)
-                and not values.flatten().null_count
-            ):
-                return TypeSets.of_lists(values.cast(pa.list_(pa.string())))
+            has_gaps = kind is TYPES and is_list(values.type) and values.flatten().null_count
+            if values.type in kind.types and not has_gaps:
+                return values.cast(kind.types[0], safe=False)
             values = values.to_pylist()
         try:
-            return TypeSets.of(values)
-        except TypeError:
-            self._require(key, values, are_types, "a string or a list of strings")
+            return kind.convert(values)
+        except CONVERSION_ERRORS:
+            for position, value in enumerate(values):
+                try:
+                    kind.convert([value])
+                except CONVERSION_ERRORS:
+                    reason = f"is {reprlib.repr(value)}, not {kind.expected}"
+                    self.refuse(key, position, reason)
             raise
 
-    def numbers(self, key: str, values: Sequence[Any] | pa.Array) -> np.ndarray:
-        """The values as float64, with NaN for None."""
-        if isinstance(values, pa.Array):
-            if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
-                return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-            values = values.to_pylist()
-        # NumPy would read strings as numbers.
-        if not any(issubclass(kind, str | bytes) for kind in set(map(type, values))):
-            with suppress(TypeError, ValueError, OverflowError):
-                numbers = np.array(values, np.float64)
-                if numbers.ndim == 1:
-                    return numbers
-        self._require(key, values, _is_number, "a number or None")
-        return np.array(values, np.float64)
 
-    def _require(
-        self, key: str, values: Sequence[Any], is_valid: Callable[[Any], bool], expected: str
-    ) -> None:
-        """Refuse the first value that is not what is expected."""
-        for position, value in enumerate(values):
-            if not is_valid(value):
-                self.refuse(key, position, f"is {reprlib.repr(value)}, not {expected}")
-
-
-def encoded_texts(texts: Sequence[str | None] | pa.StringArray) -> RepeatedTexts:
+def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:
     """A column that holds equal texts once, and None for missing ones."""
-    if len(texts) <= FEW_TEXTS:
-        return RepeatedTexts(*number_distinct(listed(texts)))
-    encoded = pa.array(texts, pa.string()).dictionary_encode("encode")
+    encoded = texts.dictionary_encode("encode")
     codes = encoded.indices.to_numpy().astype(np.int64)
     return RepeatedTexts(encoded.dictionary.to_pylist(), codes)
 
@@ -227,24 +211,18 @@ def as_arrow(texts: RepeatedTexts) -> pa.StringArray:
     return pa.array(texts.texts, pa.string()).take(pa.array(texts.codes, mask=texts.codes < 0))
 
 
-def listed(values: Sequence[Any] | pa.Array) -> Sequence[Any]:
-    """The values as Python objects."""
-    return values.to_pylist() if isinstance(values, pa.Array) else values
+def listed(values: Sequence[Any] | pa.Array | pa.Table) -> Sequence[Any]:
+    """The values, or the rows of a table, as Python objects."""
+    return values.to_pylist() if isinstance(values, pa.Array | pa.Table) else values
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        return not isinstance(value, str | bytes) and np.array(value, np.float64).ndim == 0
-    except (TypeError, ValueError, OverflowError):
-        return False
+def missing_rows(values: Sequence[Any] | pa.Array) -> np.ndarray:
+    """The rows without a value."""
+    if isinstance(values, pa.Array):
+        return np.flatnonzero(values.is_null())
+    return np.flatnonzero([value is None for value in values])
 
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether values of this type are lists of any length."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether a cast to texts changes no value."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)

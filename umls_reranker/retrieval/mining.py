@@ -157,7 +157,7 @@ class PairMiner:
         for pair in np.flatnonzero(candidates < 0).tolist():
             likeness = partial(_likeness, lists.mentions[first + owner[pair]])
             names[pair] = max(self.concepts.names(int(rows[pair])), key=likeness)
-        return encoded_texts(names.tolist())
+        return encoded_texts(pa.array(names.tolist(), pa.string()))
 
 
 def _as_lists(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +205,7 @@ def _parent(tree_number: str, ids: Mapping[str, str]) -> str | None:
 
 # No type name contains it.
 SEPARATOR = "\x1f"
+TYPE_LISTS = pa.list_(pa.string())
 
 
 @dataclass(frozen=True)
@@ -228,15 +227,7 @@ class TypeSets:
         Raises:
             TypeError: a value is something else.
         """
-        if isinstance(values, TypeSets):
-            return values
-        numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
-        keys = [value if isinstance(value, str | None) else tuple(value) for value in values]
-        codes = [-1 if key is None else numbers[key] for key in keys]
-        sets = [(key,) if isinstance(key, str) else key for key in numbers]
-        if not all(isinstance(name, str) for names in sets for name in names):
-            raise TypeError("types must be strings or lists of strings")
-        return cls(sets, np.array(codes, np.int64))
+        return values if isinstance(values, TypeSets) else cls.of_lists(type_lists(values))
 
     @classmethod
     def of_lists(cls, lists: pa.ListArray) -> TypeSets:
@@ -286,8 +277,12 @@ class TypeSets:
         return np.array([*map(bool, self.sets), False])[self.codes]
 
 
-def are_types(value: Any) -> bool:
-    """Whether a value is a type, several, or None."""
-    if value is None or isinstance(value, str):
-        return True
-    return isinstance(value, Iterable) and all(isinstance(name, str) for name in value)
+def type_lists(values: Sequence[str | Iterable[str] | None]) -> pa.ListArray:
+    """One type, several, or None for each row as lists of strings; others raise TypeError."""
+    lists = [
+        [value] if isinstance(value, str) else None if value is None else [*value]
+        for value in values
+    ]
+    if not all(isinstance(name, str) for names in lists for name in names or ()):
+        raise TypeError("types must be strings or lists of strings")
+    return pa.array(lists, TYPE_LISTS)
