@@ -1,9 +1,8 @@
 """A miniature run from raw files to a published model, for the tests of the scripts; a pytest
 plugin.
 
-Scripts run either on their own, as a user starts them, or in a child of a server that has imported
-the libraries already, which takes tenths of a second instead of five. Both are processes that can
-be killed.
+Scripts run in children of a server that has imported the libraries already, which takes tenths of
+a second instead of five. They are processes that can be killed.
 
 PYTEST_DONT_REWRITE: test modules import from here before pytest takes it as a plugin.
 """
@@ -18,7 +17,6 @@ import re
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -49,24 +47,26 @@ PRINTED = ("out", "err", "changes")
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 # Starts processes as a user does, but has its imports already when `Scripts.run` runs it.
 LAUNCHER = ROOT / "tests" / "accelerate_launch.py"
-PRELOADED = (
-    *(
-        "accelerate.commands.launch",
-        "faiss",
-        "rich.console",
-        "torch.distributed.run",
-        "torch.utils.tensorboard",
-    ),
-    *(f"transformers.models.bert.{kind}_bert" for kind in ("modeling", "tokenization")),
-    *(
-        f"umls_reranker.{name}"
-        for name in ("evaluation.evaluate", "retrieval.deployment", "retrieval.mining")
-    ),
-    *(
-        f"umls_reranker.{name}"
-        for name in ("serving.reranker", "pipeline.sources", "training.fine_tune")
-    ),
-)
+PRELOADED = [
+    "accelerate.commands.launch",
+    "faiss",
+    "rich.table",
+    "scipy.stats",
+    "sklearn.isotonic",
+    "sklearn.metrics",
+    "torch.distributed.run",
+    "torch.utils.tensorboard",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
+    "umls_reranker.evaluation.report",
+    "umls_reranker.evaluation.page",
+    "umls_reranker.pipeline.sources",
+    "umls_reranker.retrieval.deployment",
+    "umls_reranker.retrieval.mining",
+    "umls_reranker.serving.evaluate",
+    "umls_reranker.training.dev_metrics",
+    "umls_reranker.training.fine_tune",
+]
 
 
 @dataclass(frozen=True)
@@ -194,25 +194,6 @@ class Scripts:
             }
         code = next((process.exitcode for process in processes if process.exitcode), 0)
         return Outcome(code, printed["out"], printed["err"], tuple(printed["changes"].splitlines()))
-
-    def run_alone(
-        self, script: str, *arguments: Any, env: Mapping[str, str] | None = None, **overrides: Any
-    ) -> Outcome:
-        """Run ``umls-reranker SCRIPT`` as a user does, in an interpreter of its own."""
-        words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
-        command = [sys.executable, "-m", "umls_reranker", script, *words]
-        environment = (
-            os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
-        )
-        done = subprocess.run(
-            list(map(str, command)),
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=self.materials,
-            timeout=240,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def _options(overrides: Mapping[str, Any]) -> list[str]:
@@ -377,7 +358,7 @@ def scripts(tmp_path_factory) -> Iterator[Scripts]:
     """The miniature recipe, and the means to run scripts with it."""
     # Windows has no forks: each script imports the libraries itself.
     server = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    server.set_forkserver_preload(list(PRELOADED))
+    server.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         started = server.Process(target=int)
@@ -388,7 +369,7 @@ def scripts(tmp_path_factory) -> Iterator[Scripts]:
 
 @pytest.fixture(scope="session")
 def finished(scripts, tmp_path_factory) -> FinishedRun:
-    """A full run, each script started as a user does; tests must not change the folder.
+    """A full run; tests must not change the folder.
 
     One worker makes it, the others copy it to where their recipe has it.
     """
@@ -403,7 +384,7 @@ def finished(scripts, tmp_path_factory) -> FinishedRun:
         else:
             outcomes = {}
             for script in SCRIPTS:
-                outcomes[script] = scripts.run_alone(script)
+                outcomes[script] = scripts.run(script)
                 assert outcomes[script].code == 0, outcomes[script].err
             shutil.copytree(folder, shared / "mini", dirs_exist_ok=True)
             ended = {

@@ -1,38 +1,38 @@
-"""Publishing and loading through the real Hub client, against a Hub on loopback."""
+"""What is published and refused, without the Hub; and both commands against a Hub on loopback."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from hub_server import WRITER, HubServer, Repo
+from huggingface_hub import ModelCard, constants, parse_eval_result_entries
 from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
+from umls_reranker.hub import publish as publishing
+from umls_reranker.hub.card import EVAL_RESULTS
 from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_model
-from umls_reranker.hub.publish import find_outcomes, publish
+from umls_reranker.hub.publish import find_outcomes, operations, publish, version_contents
 from umls_reranker.pipeline.recipe import Recipe, load_recipe
 from umls_reranker.serving.model_source import ModelSource
 
-ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-reranker"
 
 
-def make_model(folder: Path, seed: int = 0) -> Path:
+def make_model(folder: Path, seed: int = 0, figures: dict | None = None, **options) -> Path:
     """A model folder as after calibrate and evaluate."""
-    tiny_reranker(folder, seed=seed)
+    tiny_reranker(folder, seed=seed, **options)
     with changing(folder) as new:
-        (new / "metrics.json").write_text(json.dumps(NO_FIGURES | {"mentions": 20 + seed}))
+        measured = {"mentions": 20 + seed} | ({"figures": figures} if figures else {})
+        (new / "metrics.json").write_text(json.dumps(NO_FIGURES | measured))
+        make_outcomes(400).save(new / "outcomes.parquet")
     return folder
 
 
@@ -60,65 +60,287 @@ def hub(monkeypatch, tmp_path):
         yield server
 
 
-def sign_in(monkeypatch, token):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    if token:
-        monkeypatch.setenv("HF_TOKEN", token)
+# What a version consists of
 
 
-def second_version(folder):
-    """Other weights, other figures, no plot."""
-    shutil.rmtree(folder)
-    make_model(folder, seed=1)
+def read(contents):
+    """Name -> bytes."""
+    return {
+        name: data if isinstance(data, bytes) else data.read_bytes()
+        for name, data in contents.items()
+    }
 
 
-# Publishing
+def test_a_version_is_the_files_of_the_model_and_a_card_of_its_own(folder):
+    files = read(version_contents(folder, REPO, "v1.0.0"))
+    assert f'from_pretrained("{REPO}", revision="v1.0.0")' in files.pop("README.md").decode()
+    assert files == {
+        path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"
+    }
 
 
-def test_a_version_is_one_commit_and_one_tag(hub, folder):
-    publication = publish(folder, REPO, "v1.0.0")
+def test_the_results_on_a_dataset_of_the_hub_are_those_of_the_version(tmp_path):
+    recipe = Recipe.from_values({"run_name": "tiny", "corpus": "data/MedMentions/corpus.txt"})
+    figures = {"acc@1": {"value": 0.51}, "ece": {"value": 0.02}}
+    folder = make_model(tmp_path / "model", figures=figures, recipe=recipe)
+    results = yaml.safe_load(version_contents(folder, REPO, "v1")[EVAL_RESULTS])
+    entries = [
+        (entry.dataset_id, entry.task_id, entry.value)
+        for entry in parse_eval_result_entries(results)
+    ]
+    assert entries == [("bigbio/medmentions", "acc-1", 0.51), ("bigbio/medmentions", "ece", 0.02)]
+
+
+def test_no_path_of_this_machine_is_published(tmp_path):
+    private = "/home/ada/secret"
+    values = {key: f"{private}/{key}" for key in ("obo", "encoder", "model", "output_dir")}
+    values |= {"run_name": "tiny", "cache_dir": "~/secret/cache", "umls_dir": "../secret/x"}
+    values |= {"corpus": ["https://ada:pass@host.org/corpus.gz?signature=secret"]}
+    folder = make_model(tmp_path / "model", recipe=Recipe.from_values(values))
+    before = {path: path.read_bytes() for path in folder.rglob("*")}
+    files = read(version_contents(folder, REPO, "v1"))
+    words = (b"secret", b"/ada", b"ada:", b"pass@")
+    assert [(name, word) for name, data in files.items() for word in words if word in data] == []
+    (tmp_path / "sent").mkdir()
+    for name, data in files.items():
+        (tmp_path / "sent" / name).write_bytes(data)
+    assert verify_model(tmp_path / "sent")["base_model"] == "model"
+    recipe = load_recipe(tmp_path / "sent" / "recipe.yaml").to_dict()
+    portable = [recipe[key] for key in ("encoder", "umls_dir", "cache_dir", "corpus")]
+    assert portable == ["encoder", "x", "cache", ["https://host.org/corpus.gz"]]
+    assert {path: path.read_bytes() for path in folder.rglob("*")} == before
+
+
+def test_what_is_missing_or_lies_behind_links_is_not_published(folder, tmp_path):
+    (tmp_path / "secret").mkdir()
+    for name in ("own.png", "outcomes.parquet", "README.md", "onnx/model.onnx"):
+        (tmp_path / "secret" / Path(name).name).write_text("secret")
+    (folder / "README.md").unlink()
+    for name in ("own.png", "README.md"):
+        (folder / name).symlink_to(tmp_path / "secret" / name)
+    version = (folder, REPO, "v1")
+    (folder / "onnx").symlink_to(tmp_path / "secret")
+    assert "model.onnx does not belong to this model" in refused(version_contents, *version)
+    (folder / "onnx").unlink()
+    (folder / "metrics.json").rename(tmp_path / "metrics.json")
+    assert "umls-reranker evaluate" in refused(version_contents, *version)
+    (folder / "metrics.json").symlink_to(tmp_path / "secret" / "own.png")
+    assert "metrics.json does not match" in refused(version_contents, *version)
+    (tmp_path / "metrics.json").replace(folder / "metrics.json")
+    files = read(version_contents(*version))
+    assert "own.png" not in files and not any(b"secret" in data for data in files.values())
+
+
+def test_a_cross_encoder_that_is_named_but_gone_is_not_published(folder):
+    """The repo would lose it, and its manifest name it still."""
+    with changing(folder) as new:
+        (new / "onnx").mkdir()
+        (new / "onnx" / "model.onnx").write_bytes(b"cross-encoder")
+    assert "onnx/model.onnx" in version_contents(folder, REPO, "v1")
+    (folder / "onnx" / "model.onnx").unlink()
+    assert "model.onnx is missing" in refused(version_contents, folder, REPO, "v2")
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "v 1", "v1/2", "-v1", "v1.", "v1..2", "v1.lock", "v1^", "feedbee", "main"]
+)
+def test_a_tag_that_git_may_refuse_is_refused_first(folder, tag):
+    assert refused(version_contents, folder, REPO, tag).startswith(f"tag {tag!r}")
+    assert refused(version_contents, folder, "org/a/b", "v1").startswith("repo_id 'org/a/b'")
+
+
+def test_what_only_the_former_version_has_is_deleted(folder, tmp_path):
+    contents = version_contents(make_model(tmp_path / "second", seed=1), REPO, "v2")
+    former = [*version_contents(folder, REPO, "v1"), EVAL_RESULTS, ".gitattributes", "theirs.md"]
+    changes = operations(contents, former)
+    added = [change.path_in_repo for change in changes[: len(contents)]]
+    deleted = [change.path_in_repo for change in changes[len(contents) :]]
+    assert added == sorted(contents) and deleted == [EVAL_RESULTS, "reliability.svg"]
+    others = ["config.json", "pytorch_model.bin"]
+    assert "another kind of model" in refused(operations, contents, others)
+
+
+def test_what_people_wrote_into_the_card_stays(folder, tmp_path):
+    card = (
+        "---\nlicense: mit\ncontact: ada@org.net\ninference: false\ntags: [ours]\n---\n# Before\n"
+    )
+    for tag, model in (("v1", folder), ("v2", make_model(tmp_path / "second", seed=1))):
+        changes = operations(version_contents(model, REPO, tag), ["README.md"], card)
+        (made,) = [each for each in changes if each.path_in_repo == "README.md"]
+        card = made.path_or_fileobj.decode() + "\nAfter 0"
+    made = ModelCard(card.removesuffix("\nAfter 0"))
+    data = made.data.to_dict()
+    assert made.text.startswith("\n# Before\n\n<!--") and made.text.endswith("end -->\n\nAfter 0\n")
+    # Of ours there is one, the newest.
+    assert made.text.count("# tiny-reranker") == 1
+    assert "21 mentions" in made.text and 'revision="v2"' in made.text
+    expected = {"license": "mit", "contact": "ada@org.net", "inference": False}
+    assert data.items() >= expected.items() and data["language"] == ["en"]
+    assert "license_name" not in data and {"ours", "sentence-transformers"} <= {*data["tags"]}
+    contents = version_contents(folder, REPO, "v3")
+    assert "README.md" in refused(operations, contents, ["README.md"], "---\n- a\n---\n")
+
+
+# What the Hub is asked for
+
+
+class Api:
+    """The client, of a repo in this state; keeps what it is asked to change."""
+
+    def __init__(self, state):
+        self.state = state
+        self.changes = []
+
+    def repo_exists(self, repo_id):
+        return bool(self.state)
+
+    def model_info(self, repo_id):
+        return SimpleNamespace(private=self.state.get("private", True), sha="head of main")
+
+    def list_repo_refs(self, repo_id):
+        refs = {
+            kind: [SimpleNamespace(name=name, target_commit=f"head of {name}") for name in names]
+            for kind, names in (("tags", ["v1"]), ("branches", self.state["branches"]))
+        }
+        return SimpleNamespace(**refs)
+
+    def list_repo_files(self, repo_id, revision):
+        return [f"of the {revision}"]
+
+    def __getattr__(self, name):
+        def change(repo_id, *arguments, **options):
+            if name == "create_repo":
+                self.state["branches"] = ["main"]
+            self.changes.append((name, options))
+            return SimpleNamespace(oid="made", commit_url="commit", pr_url=None)
+
+        return change
+
+
+@pytest.fixture
+def ask(monkeypatch, folder):
+    """Publish version v2 with a client in a state; gives what it was asked for."""
+
+    def ask(state, tag="v2", **options):
+        api = Api(state)
+        monkeypatch.setattr(publishing, "hub_api", lambda token: api)
+        asked = {"token": WRITER, "repo_id": REPO, "tag": tag} | options
+        try:
+            publish(folder, **asked)
+        finally:
+            ask.changes = api.changes
+        return dict(api.changes)
+
+    return ask
+
+
+THERE = {"branches": ["main", "next"]}
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "further", "parent", "tagged"),
+    [
+        ({}, {}, {"create_repo": {"private": True, "exist_ok": True}}, "main", True),
+        (THERE, {}, {}, "main", True),
+        (THERE, {"tag": None}, {}, "main", False),
+        (THERE | {"private": False}, {"private": False}, {}, "main", True),
+        (THERE, {"gated": "manual"}, {"update_repo_settings": {"gated": "manual"}}, "main", True),
+        (THERE, {"create_pr": True}, {}, "main", False),
+        (THERE, {"branch": "next"}, {"create_branch": {"branch": "next"}}, "next", True),
+        (THERE, {"branch": "new"}, {"create_branch": {"branch": "new"}}, "main", True),
+    ],
+)
+def test_a_version_is_one_commit_on_the_head_and_one_tag(
+    ask, state, options, further, parent, tagged
+):
+    asked = ask(dict(state), **options)
+    assert [*asked] == [*further, "create_commit", *(["create_tag"] if tagged else [])]
+    assert all(asked[name].items() >= given.items() for name, given in further.items())
+    assert asked["create_commit"]["parent_commit"] == f"head of {parent}"
+    assert asked["create_commit"]["revision"] == options.get("branch", "main")
+    assert asked["create_commit"]["create_pr"] == options.get("create_pr", False)
+    if "create_branch" in further:
+        assert asked["create_branch"]["revision"] == f"head of {parent}"
+    if tagged:
+        assert (asked["create_tag"]["tag"], asked["create_tag"]["revision"]) == ("v2", "made")
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "reason"),
+    [
+        (THERE, {"tag": "v1"}, f"{REPO} already has 'v1'"),
+        (THERE, {"tag": "next"}, f"{REPO} already has 'next'"),
+        (THERE | {"private": False}, {}, "is public, but private is true"),
+        (THERE, {"create_pr": True, "branch": "next"}, "create_pr"),
+        (THERE, {"token": False}, "hf auth login"),
+    ],
+)
+def test_what_is_refused_changes_nothing(ask, state, options, reason):
+    assert reason in refused(ask, state, **options)
+    assert ask.changes == []
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "the token is invalid"),
+        (403, "the token lacks permission"),
+        (409, "someone else wrote to the repo"),
+        (412, "someone published to main in the meantime"),
+        (500, "answered 500"),
+    ],
+)
+def test_a_commit_that_the_hub_refuses_leaves_the_former_version(hub, folder, status, reason):
+    repo = hub.repos[REPO] = Repo(private=True)
+    before = (dict(repo.branches), dict(repo.tags), len(repo.commits))
+    hub.faults["/commit/main"] = status
+    message = refused(publish, folder, REPO, "v2")
+    assert reason in message
+    assert message.endswith("this version has no tag, and earlier versions are as they were")
+    assert (repo.branches, repo.tags, len(repo.commits)) == before
+
+
+# Through the Hub's client
+
+
+def test_a_version_is_published_and_loaded_by_its_tag(hub, folder, monkeypatch, tmp_path):
+    publication = publish(folder, REPO, "v1")
     repo = hub.repos[REPO]
     assert repo.private and len(repo.commits) == 2  # the Hub's initial one, and ours
-    assert repo.tags == {"v1.0.0": repo.branches["main"]}
+    assert repo.tags == {"v1": repo.branches["main"]}
     assert publication.url == f"{hub.url}/{REPO}/commit/{repo.branches['main']}"
-    files = repo.files("v1.0.0")
+    files = repo.files("v1")
     assert publication.sizes == {
         name: len(data) for name, data in files.items() if name != ".gitattributes"
     }
-    card = files.pop("README.md").decode()
-    assert f'from_pretrained("{REPO}", revision="v1.0.0")' in card
-    expected = {
-        path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"
-    }
-    assert {name: data for name, data in files.items() if name != ".gitattributes"} == expected
-
-
-def test_a_dry_run_without_a_token_says_what_would_be_sent(hub, folder, monkeypatch):
-    sent = publish(folder, "org/other", "v1")
+    # Only what loading needs is fetched.
+    fetched = {path.name for path in download(REPO, "v1").iterdir()}
+    left_out = {"reliability.svg", "README.md", "outcomes.parquet"}
+    assert fetched == {path.name for path in model_files(folder)} - left_out
+    publish(make_model(tmp_path / "second", seed=1), REPO, "v2")
+    repo.add(repo.files() | {"pytorch_model.bin": b"\x80\x04pickle"})
+    for tag, expected in (("v1", files), ("v2", repo.files("v2")), (None, repo.files("v2"))):
+        snapshot = download(REPO, tag)
+        verify_model(snapshot)
+        assert (snapshot / "model.safetensors").read_bytes() == expected["model.safetensors"]
+    assert not (snapshot / "pytorch_model.bin").exists()
+    assert "its tags: v1, v2" in refused(download, REPO, "v3")
+    # Without a network, what was fetched still loads.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.log)
-    sign_in(monkeypatch, None)
-    told = publish(folder, "org/other", "v1", dry_run=True)
-    assert told.sizes == sent.sizes and not told.is_checked
+    assert download(REPO, "v2").is_dir()
+    assert "HF_HUB_OFFLINE" in refused(download, "org/other")
+    assert "HF_HUB_OFFLINE" in refused(publish, folder, REPO, "v3")
     assert len(hub.log) == asked
 
 
-def test_the_results_on_a_dataset_of_the_hub_are_those_of_the_version(hub, tmp_path):
-    recipe = Recipe.from_values({"run_name": "tiny", "corpus": "data/MedMentions/corpus.txt"})
-    folder = tiny_reranker(tmp_path / "model", recipe=recipe)
-    figures = {"acc@1": {"value": 0.51}, "ece": {"value": 0.02}}
-    with changing(folder) as new:
-        (new / "metrics.json").write_text(json.dumps(NO_FIGURES | {"figures": figures}))
-    publish(folder, REPO, "v1")
-    results = hub.repos[REPO].files("v1")[".eval_results/umls_reranker.yaml"]
-    entries = parse_eval_result_entries(yaml.safe_load(results))
-    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
-        ("bigbio/medmentions", "acc-1", 0.51),
-        ("bigbio/medmentions", "ece", 0.02),
-    ]
-    # The next version was measured on something else.
-    shutil.rmtree(folder)
-    publish(make_model(folder), REPO, "v2")
-    assert ".eval_results/umls_reranker.yaml" not in hub.repos[REPO].files("v2")
+def test_a_dry_run_without_a_token_says_what_would_be_sent(hub, folder, monkeypatch):
+    sent = publish(folder, REPO, "v1", dry_run=True)
+    assert sent.is_checked and hub.writes == []
+    asked = len(hub.log)
+    monkeypatch.setenv("HF_TOKEN", "")
+    told = publish(folder, REPO, "v1", dry_run=True)
+    assert told.sizes == sent.sizes and not told.is_checked and len(hub.log) == asked
 
 
 def test_the_hub_counts_a_download_of_a_model_without_a_cross_encoder(hub, tmp_path):
@@ -132,230 +354,18 @@ def test_the_hub_counts_a_download_of_a_model_without_a_cross_encoder(hub, tmp_p
     assert json.loads(hub.repos[REPO].files()["config.json"]) == {"model_type": "umls_reranker"}
 
 
-def test_no_path_of_this_machine_is_published(hub, tmp_path):
-    private = "/home/ada/secret"
-    values = {key: f"{private}/{key}" for key in ("obo", "encoder", "model", "output_dir")}
-    values |= {"run_name": "tiny", "cache_dir": "~/secret/cache", "umls_dir": "../secret/x"}
-    values |= {"corpus": ["https://ada:pass@host.org/corpus.gz?signature=secret"]}
-    folder = tiny_reranker(tmp_path / "model", recipe=Recipe.from_values(values))
-    with changing(folder) as new:
-        (new / "metrics.json").write_text(json.dumps(NO_FIGURES))
-    before = {path: path.read_bytes() for path in folder.rglob("*")}
-    publish(folder, REPO, "v1.0.0")
-    words = (b"secret", b"/ada", b"ada:", b"pass@")
-    files = hub.repos[REPO].files("v1.0.0")
-    assert [(name, word) for name, data in files.items() for word in words if word in data] == []
-    snapshot = download(REPO, "v1.0.0")
-    assert verify_model(snapshot)["base_model"] == "model"
-    recipe = load_recipe(snapshot / "recipe.yaml").to_dict()
-    assert [recipe[key] for key in ("encoder", "umls_dir", "cache_dir")] == [
-        "encoder",
-        "x",
-        "cache",
-    ]
-    assert recipe["corpus"] == ["https://host.org/corpus.gz"]
-    assert {path: path.read_bytes() for path in folder.rglob("*")} == before
-
-
-def test_what_is_missing_or_lies_behind_links_is_not_published(hub, folder, tmp_path):
-    (tmp_path / "secret").mkdir()
-    for name in ("own.png", "outcomes.parquet", "README.md", "onnx/model.onnx"):
-        (tmp_path / "secret" / Path(name).name).write_text("secret")
-    (folder / "README.md").unlink()
-    for name in ("own.png", "README.md"):
-        (folder / name).symlink_to(tmp_path / "secret" / name)
-    (folder / "onnx").symlink_to(tmp_path / "secret")
-    assert "model.onnx does not belong to this model" in refused(publish, folder, REPO, "v1.0.0")
-    (folder / "onnx").unlink()
-    (folder / "metrics.json").rename(tmp_path / "metrics.json")
-    assert "umls-reranker evaluate" in refused(publish, folder, REPO, "v1.0.0")
-    (folder / "metrics.json").symlink_to(tmp_path / "secret" / "own.png")
-    assert "metrics.json does not match" in refused(publish, folder, REPO, "v1.0.0")
-    (tmp_path / "metrics.json").replace(folder / "metrics.json")
-    publish(folder, REPO, "v1.0.0")
-    files = hub.repos[REPO].files("v1.0.0")
-    assert "own.png" not in files and not any(b"secret" in data for data in files.values())
-
-
-def test_versions_do_not_mix(hub, folder):
-    publish(folder, REPO, "v1.0.0")
-    first = hub.repos[REPO].files("v1.0.0")
-    second_version(folder)
-    publish(folder, REPO, "v2.0.0")
-    repo = hub.repos[REPO]
-    sent = len(hub.writes)
-    assert (
-        f"{REPO} already has 'v1.0.0'" in refused(publish, folder, REPO, "v1.0.0")
-        and len(hub.writes) == sent
-    )
-    assert repo.files("v1.0.0") == first
-    assert "reliability.svg" in first and "reliability.svg" not in repo.files("v2.0.0")
-    for tag, seed_files in (
-        ("v1.0.0", first),
-        ("v2.0.0", repo.files("v2.0.0")),
-        (None, repo.files("v2.0.0")),
-    ):
-        snapshot = download(REPO, tag)
-        verify_model(snapshot)
-        assert (snapshot / "model.safetensors").read_bytes() == seed_files["model.safetensors"]
-
-
-def test_a_team_publishes_to_a_branch_or_by_a_pull_request(hub, folder):
-    publish(folder, REPO, "v1", gated="manual", commit_message="The first")
-    repo = hub.repos[REPO]
-    first = repo.branches["main"]
-    assert (repo.gated, repo.commits[first].message) == ("manual", "The first")
-    second_version(folder)
-    publish(folder, REPO, "v2-rc1", branch="next")
-    assert (
-        repo.tags == {"v1": first, "v2-rc1": repo.branches["next"]}
-        and repo.branches["main"] == first
-    )
-    publish(folder, REPO, None, branch="next")
-    request = publish(folder, REPO, "v2", create_pr=True)
-    assert request.url == f"{hub.url}/{REPO}/discussions/1"
-    assert (
-        repo.branches["main"] == first and repo.commits[repo.branches["refs/pr/1"]].parent == first
-    )
-    assert {*repo.tags} == {"v1", "v2-rc1"} and b'revision="v2"' in repo.files("refs/pr/1")[
-        "README.md"
-    ]
-    assert "create_pr" in refused(publish, folder, REPO, "v3", create_pr=True, branch="next")
-
-
-def test_what_people_wrote_into_the_card_stays(hub, folder):
-    own = "---\nlicense: mit\ncontact: ada@org.net\ninference: false\ntags: [ours]\n---\n# Before\n"
-    hub.repos[REPO] = repo = Repo(private=True)
-    repo.add(Commit({"README.md": Blob(own.encode())}, repo.branches["main"], "theirs"))
-    for tag in ("v1", "v2"):
-        publish(folder, REPO, tag)
-        card = repo.files(tag)["README.md"]
-        head = repo.commits[repo.branches["main"]]
-        repo.add(Commit(head.files | {"README.md": Blob(card + b"\nAfter 0")}, head.oid, "theirs"))
-        second_version(folder)
-    card = ModelCard(card.decode())
-    data = card.data.to_dict()
-    text = card.text
-    assert text.startswith("\n# Before\n\n<!--") and text.endswith("end -->\n\nAfter 0\n")
-    # Of ours there is one, the newest.
-    assert text.count("# tiny-reranker") == 1 and "21 mentions" in text and 'revision="v2"' in text
-    expected = {
-        "license": "mit",
-        "contact": "ada@org.net",
-        "inference": False,
-        "library_name": "transformers",
-    }
-    assert data.items() >= expected.items() and data["language"] == ["en"]
-    assert "license_name" not in data and {"ours", "sentence-transformers"} <= {*data["tags"]}
-    repo.add(Commit({"README.md": Blob(b"---\n- a\n---\n")}, repo.branches["main"], "theirs"))
-    assert "README.md" in refused(publish, folder, REPO, "v3")
-
-
-@pytest.mark.parametrize(
-    "tag", ["", "v 1", "v1/2", "-v1", "v1.", "v1..2", "v1.lock", "v1^", "feedbee", "main"]
-)
-def test_a_tag_that_git_may_refuse_is_refused_first(hub, folder, tag):
-    assert refused(publish, folder, REPO, tag).startswith(f"tag {tag!r}")
-    assert refused(publish, folder, "org/a/b", "v1").startswith("repo_id 'org/a/b'")
-    assert hub.log == []
-
-
-def test_a_cross_encoder_that_is_named_but_gone_is_not_published(hub, folder):
-    """The repo would lose it, and its manifest name it still."""
-    with changing(folder) as new:
-        (new / "onnx").mkdir()
-        (new / "onnx" / "model.onnx").write_bytes(b"cross-encoder")
-    publish(folder, REPO, "v1.0.0")
-    (folder / "onnx" / "model.onnx").unlink()
-    assert "model.onnx is missing; umls-reranker export writes it" in refused(
-        publish, folder, REPO, "v2.0.0"
-    )
-    assert "onnx/model.onnx" in hub.repos[REPO].files("main")
-
-
-def test_a_public_repo_and_that_of_another_model_are_not_published_to(hub, folder):
-    hub.repos[REPO] = repo = Repo(private=False)
-    assert (
-        "is public, but private is true" in refused(publish, folder, REPO, "v1.0.0")
-        and hub.writes == []
-    )
-    publish(folder, REPO, "v1.0.0", private=False)
-    assert "v1.0.0" in repo.tags
-    sent = len(hub.writes)
-    repo.add(
-        Commit(
-            {"config.json": Blob(b"{}"), "pytorch_model.bin": Blob(b"")},
-            repo.branches["main"],
-            "theirs",
-        )
-    )
-    assert (
-        "another kind" in refused(publish, folder, REPO, "v2.0.0", private=False)
-        and len(hub.writes) == sent
-    )
-
-
 @pytest.mark.parametrize(
     ("token", "reason"),
     [
-        (READER, "lacks permission"),
-        (STRANGER, "lacks permission"),
-        ("hf_expired", "token is invalid"),
-        (None, "hf auth login"),
+        ("", "no public repo of this name: org/tiny-reranker"),
+        ("hf_expired", "the token is invalid"),
     ],
 )
-def test_a_token_without_write_access_is_told_so(hub, folder, monkeypatch, token, reason):
-    sign_in(monkeypatch, None)
-    message = refused(publish, folder, REPO, "v1.0.0", token=token)
-    assert (
-        reason in message
-        and "HF_TOKEN" in message
-        and (token or "hf_") not in message
-        and hub.repos == {}
-    )
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [lambda hub: hub.break_uploads(after_bytes=20_000), lambda hub: hub.fail("commit", 500)],
-)
-def test_a_broken_upload_leaves_the_former_version(hub, folder, fault):
-    publish(folder, REPO, "v1.0.0")
-    repo = hub.repos[REPO]
-    before = (dict(repo.branches), dict(repo.tags), len(repo.commits))
-    second_version(folder)
-    fault(hub)
-    message = refused(publish, folder, REPO, "v2.0.0")
-    assert message.endswith("this version has no tag, and earlier versions are as they were")
-    assert (repo.branches, repo.tags, len(repo.commits)) == before
-    verify_model(download(REPO))
-
-    hub.heal()
-    publish(folder, REPO, "v2.0.0")
-    assert (download(REPO, "v2.0.0") / "model.safetensors").read_bytes() == (
-        folder / "model.safetensors"
-    ).read_bytes()
-
-
-def test_a_tag_that_failed_is_made_up_for_without_a_second_commit(hub, folder):
-    hub.fail("tag", 503)
-    assert "answered 503" in refused(publish, folder, REPO, "v1.0.0")
-    repo = hub.repos[REPO]
-    assert repo.tags == {} and len(repo.commits) == 2
-    hub.heal()
-    publish(folder, REPO, "v1.0.0")
-    assert repo.tags == {"v1.0.0": repo.branches["main"]} and len(repo.commits) == 2
-
-
-def test_a_commit_by_someone_else_meanwhile_is_not_buried(hub, folder):
-    hub.repos[REPO] = repo = Repo(private=True)
-    theirs = Commit({"README.md": Blob(b"theirs")}, repo.branches["main"], "theirs")
-    hub.before("preupload", lambda: repo.add(theirs))
-    assert "someone published to main in the meantime" in refused(publish, folder, REPO, "v1.0.0")
-    assert repo.files() == {"README.md": b"theirs"} and repo.tags == {}
-
-
-# Loading
+def test_a_private_repo_needs_a_token_with_access(hub, monkeypatch, token, reason):
+    hub.repos[REPO] = Repo(private=True)
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert reason in refused(download, REPO)
+    assert "is not a umls_reranker model" in refused(download, REPO, token=WRITER)
 
 
 @pytest.mark.parametrize(
@@ -364,108 +374,42 @@ def test_a_commit_by_someone_else_meanwhile_is_not_buried(hub, folder):
 def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(hub, tmp_path, monkeypatch, path):
     # A checkout may hold a quickstart's run.
     monkeypatch.chdir(tmp_path)
-    assert (
-        refused(download, path)
-        == f"{path} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
-    )
+    assert refused(download, path).startswith(f"{path} is neither a local folder nor a Hub repo")
     assert hub.log == []
 
 
 def test_a_file_and_a_misspelled_name_are_not_looked_up_on_the_hub(hub, tmp_path):
     (tmp_path / "README.md").touch()
-    assert refused(download, tmp_path / "README.md").endswith(
-        "is a file; give the folder of a model"
-    )
-    assert refused(download, "builtin").endswith("NAMESPACE/NAME; did you mean built-in?")
+    assert "is a file" in refused(download, tmp_path / "README.md")
+    assert refused(download, "builtin").endswith("did you mean built-in?")
     assert hub.log == []
-
-
-def test_only_what_loading_needs_is_fetched(hub, folder):
-    publish(folder, REPO, "v1.0.0")
-    repo = hub.repos[REPO]
-    head = repo.commits[repo.branches["main"]]
-    repo.add(
-        Commit(
-            head.files | {"pytorch_model.bin": Blob(b"\x80\x04pickle", True)}, head.oid, "pickle"
-        )
-    )
-    snapshot = download(REPO)
-    fetched = {path.name for path in snapshot.iterdir()}
-    assert fetched == {path.name for path in model_files(folder)} - {"reliability.svg", "README.md"}
-    verify_model(snapshot)
-
-
-@pytest.mark.parametrize(
-    ("token", "reason"),
-    [
-        (None, "no public repo of this name: org/tiny-reranker"),
-        (STRANGER, "that the token can access: org/tiny-reranker"),
-        ("hf_expired", "the token is invalid"),
-    ],
-)
-def test_a_private_repo_needs_a_token_with_access(hub, folder, monkeypatch, token, reason):
-    publish(folder, REPO, "v1.0.0")
-    sign_in(monkeypatch, token)
-    assert reason in refused(download, REPO)
-    verify_model(download(REPO, token=READER))
-
-
-def test_without_network_a_fetched_version_still_loads(hub, folder, monkeypatch):
-    from huggingface_hub import constants
-
-    publish(folder, REPO, "v1.0.0")
-    snapshot = download(REPO, "v1.0.0")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    asked = len(hub.log)
-    assert download(REPO, "v1.0.0") == snapshot
-    assert "HF_HUB_OFFLINE" in refused(download, REPO, "v2.0.0")
-    assert "HF_HUB_OFFLINE" in refused(publish, folder, REPO, "v2.0.0")
-    assert len(hub.log) == asked
 
 
 def test_options_of_the_hub_are_those_of_other_libraries(hub, folder, tmp_path):
     options = {"cache_dir": tmp_path / "other", "subfolder": "en/small", "device": "cpu"}
-    publish(folder, REPO, "v1")
-    repo = hub.repos[REPO]
-    repo.add(
-        Commit(
-            {f"en/small/{name}": Blob(data) for name, data in repo.files().items()}, None, "moved"
-        )
-    )
-    assert "local_files_only" in refused(
-        UMLSReranker.from_pretrained, REPO, local_files_only=True, **options
-    )
-    reranker = UMLSReranker.from_pretrained(REPO, token=READER, **options)
-    assert reranker.folder.is_relative_to(tmp_path / "other") and reranker.folder.parts[-2:] == (
-        "en",
-        "small",
-    )
+    repo = hub.repos[REPO] = Repo(private=True)
+    files = read(version_contents(folder, REPO, "v1"))
+    repo.add({f"en/small/{name}": data for name, data in files.items()})
+    load = UMLSReranker.from_pretrained
+    assert "local_files_only" in refused(load, REPO, local_files_only=True, **options)
+    reranker = load(REPO, token=WRITER, **options)
+    assert reranker.folder.is_relative_to(tmp_path / "other")
+    assert reranker.folder.parts[-2:] == ("en", "small")
     asked = len(hub.log)
-    UMLSReranker.from_pretrained(REPO, local_files_only=True, **options)
+    load(REPO, local_files_only=True, **options)
     assert len(hub.log) == asked
-    UMLSReranker.from_pretrained(REPO, force_download=True, **options)
+    load(REPO, force_download=True, **options)
     assert any("GET" in line and "reranker.json" in line for line in hub.log[asked:])
-    assert (
-        UMLSReranker.from_pretrained(reranker.folder.parent, subfolder="small").info
-        == reranker.info
-    )
+    assert load(reranker.folder.parent, subfolder="small").info == reranker.info
 
 
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub, folder, monkeypatch):
-    from huggingface_hub import constants
-
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        for message in (refused(download, REPO), refused(publish, folder, REPO, "v1.0.0")):
-            assert message.startswith(
-                f"no connection to the Hub at {constants.ENDPOINT} (ConnectError"
-            )
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    for message in (refused(download, REPO), refused(publish, folder, REPO, "v1.0.0")):
+        assert message.startswith("no connection to the Hub at http://127.0.0.1:1 (ConnectError")
 
 
 def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
-    with changing(folder) as new:
-        make_outcomes(400).save(new / "outcomes.parquet")
     run = tmp_path / "run"
     report = Path(shutil.copytree(folder, run / "report"))
     for place, found in (
@@ -475,7 +419,8 @@ def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
         (report, report),
     ):
         assert find_outcomes(str(place)) == found / "outcomes.parquet"
-    publish(folder, REPO, "v1")
+    hub.repos[REPO] = Repo()
+    hub.repos[REPO].tags["v1"] = hub.repos[REPO].add(read(version_contents(folder, REPO, "v1")))
     for place in (REPO, f"{REPO}@v1"):
         found = find_outcomes(place)
         assert found.read_bytes() == (folder / "outcomes.parquet").read_bytes()
@@ -489,53 +434,30 @@ READERS = {"outcomes.parquet": find_outcomes, "recipe.yaml": ModelSource.load}
 READERS["calibrator.json"] = lambda model: run_script("monitor", model, "log.jsonl")
 
 
-@pytest.mark.parametrize(("name", "read"), READERS.items())
-def test_a_downloaded_file_is_verified_before_it_is_read(hub, folder, name, read):
+@pytest.mark.parametrize(("name", "load"), READERS.items())
+def test_a_downloaded_file_is_verified_before_it_is_read(hub, folder, name, load):
     with changing(folder) as new:
-        make_outcomes(400).save(new / "outcomes.parquet")
         (new / "reference.json").write_text("{}")
-    publish(folder, REPO, "v1")
-    repo = hub.repos[REPO]
-    repo.add(Commit(repo.commits[repo.branches["main"]].files | {name: Blob(b"{")}, None, "theirs"))
-    assert f"{name} does not match" in refused(read, REPO)
+    hub.repos[REPO] = Repo()
+    hub.repos[REPO].add(read(version_contents(folder, REPO, "v1")) | {name: b"{"})
+    assert f"{name} does not match" in refused(load, REPO)
 
 
 # The script
 
 
-def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):
-    with changing(folder) as new:
-        make_outcomes(400).save(new / "outcomes.parquet")
+def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path, capsys):
     recipe = tmp_path / "config.yaml"
     recipe.write_text(f"output_dir: {tmp_path}\nrun_name: .\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= hub.environment(tmp_path / "home", token=WRITER) | {"PYTHONPATH": str(ROOT)}
-    command = [
-        sys.executable,
-        "-m",
-        "umls_reranker",
-        "publish",
-        recipe,
-        "--repo_id",
-        REPO,
-        "--tag",
-        "v1.0.0",
-    ]
 
     def run(*options):
-        return subprocess.run(
-            [*command, *options], env=environment, capture_output=True, text=True, timeout=240
-        )
+        run_script("publish", recipe, "--repo_id", REPO, "--tag", "v1.0.0", *options)
+        return capsys.readouterr().out
 
-    dry = run("--dry_run")
-    assert (dry.returncode, dry.stdout) == (
-        0,
-        f"would be published with tag v1.0.0: {hub.url}/{REPO}\n",
-    ), dry.stderr
+    assert run("--dry_run") == f"would be published with tag v1.0.0: {hub.url}/{REPO}\n"
     assert hub.writes == []
-    assert run().stdout.endswith(f"{hub.url}/{REPO}/commit/{hub.repos[REPO].tags['v1.0.0']}\n")
+    assert run().endswith(f"{hub.url}/{REPO}/commit/{hub.repos[REPO].tags['v1.0.0']}\n")
     undated = run("--tag=", "--against", "v1.0.0")
-    assert "not inferior on the same 400 mentions" in undated.stdout, undated.stderr
-    assert f"published with tag v{date.today():%Y.}" in undated.stdout
-    again = run()
-    assert again.returncode == 2 and again.stderr.startswith(f"error: {REPO} already has 'v1.0.0'")
+    assert "not inferior on the same 400 mentions" in undated
+    assert f"published with tag v{date.today():%Y.}" in undated
+    assert "already has 'v1.0.0'" in refused(run)

@@ -5,8 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hub_server import WRITER, Blob, Commit, HubServer, Repo
-from huggingface_hub import HfApi
+from hub_server import HubServer, Repo
 from huggingface_hub.errors import HFValidationError
 
 from umls_reranker.core.errors import UserError
@@ -188,9 +187,8 @@ def test_a_dataset_on_the_hub_is_its_parquet_files(tmp_path, monkeypatch):
     with HubServer() as server:
         server.connect(monkeypatch, tmp_path / "cache")
         repo = server.repos["org/corpus"] = Repo()
-        blobs = {name: Blob(content) for name, content in files.items()}
-        repo.branches["refs/convert/parquet"] = repo.add(Commit(blobs, None, "converted"))
-        repo.add(Commit({"load.py": Blob(b"4")}, None, "only a script"))
+        repo.add(files, "refs/convert/parquet")
+        repo.add({"load.py": b"4"})
 
         def names(locator):
             folder = fetch(f"hf://datasets/{locator}", tmp_path, folder=True)
@@ -227,18 +225,13 @@ def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, mo
         "vocab.txt",
     )
     others = ("pytorch_model.bin", "modeling.py", "README.md", "onnx/model.onnx")
-    for name in (*files, *others):
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_text(name)
     with HubServer() as server:
-        server.connect(monkeypatch, tmp_path / "cache", token=WRITER)
-        api = HfApi()
-        api.create_repo("org/base")
-        api.upload_folder(repo_id="org/base", folder_path=tmp_path / "repo")
-        api.create_tag("org/base", tag="v1")
+        server.connect(monkeypatch, tmp_path / "cache")
+        repo = server.repos["org/base"] = Repo()
+        repo.tags["v1"] = repo.add({name: name.encode() for name in (*files, *others)})
         folder = Path(resolve_model("org/base", "v1"))
         assert sorted(path.name for path in folder.iterdir()) == sorted(files)
-        assert commit_of(folder) == api.model_info("org/base").sha and commit_of(tmp_path) is None
+        assert commit_of(folder) == repo.tags["v1"] and commit_of(tmp_path) is None
         with pytest.raises(UserError, match="v2"):
             resolve_model("org/base", "v2")
         with pytest.raises(UserError, match="org/none"):

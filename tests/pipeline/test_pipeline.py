@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from data_fixtures import PMIDS, VOCABULARY
 from hub_server import WRITER, HubServer
+from list_model import run_script
 from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, contents
 
 from umls_reranker import UMLSReranker
@@ -283,11 +284,9 @@ def test_a_published_model_scores_like_the_one_of_the_run(scripts, finished, mon
         finished.folder / "model", device="cpu", dtype="float32"
     )
     with HubServer() as hub:
-        environment = hub.environment(tmp_path / "home", WRITER)
-        outcome = scripts.run_alone("publish", env=environment, repo_id="org/mini", tag="v1")
-        assert (outcome.code, outcome.errors) == (0, []), outcome.err
-        assert set(hub.repos["org/mini"].files("v1")) == MODEL_FILES | {".gitattributes"}
         hub.connect(monkeypatch, tmp_path / "cache", token=WRITER)
+        run_script("publish", scripts.recipe, "--repo_id", "org/mini", "--tag", "v1")
+        assert set(hub.repos["org/mini"].files("v1")) == MODEL_FILES | {".gitattributes"}
         published = UMLSReranker.from_pretrained(
             "org/mini", revision="v1", device="cpu", dtype="float32"
         )

@@ -7,7 +7,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from hub_server import Blob, Commit, HubServer, Repo
+from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from tiny_models import tiny_cross_encoder
 
@@ -88,11 +88,11 @@ def test_models_on_the_hub_are_reached_and_checked_without_their_weights(
     with HubServer() as hub:
         hub.connect(monkeypatch, tmp_path / "cache")
         files = {
-            name: Blob((tmp_path / "model" / name).read_bytes())
+            name: (tmp_path / "model" / name).read_bytes()
             for name in ("config.json", "model.safetensors")
         }
         repo = hub.repos["org/base"] = Repo()
-        repo.tags["v1"] = repo.add(Commit(files, None, "a model"))
+        repo.tags["v1"] = repo.add(files)
         preflight(recipe(**on_hub))
         assert not any("model.safetensors" in line for line in hub.log)
         for key, value in faults.items():
