@@ -46,7 +46,7 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
     assert (decided.models == 0).tolist() == lists.types.is_known.tolist()
     text = lists.mentions[0]
     kind = list(lists.types[0])
-    (items,) = linker.candidates(linker.read([text]))
+    (items,) = linker.candidates(linker.read([text])).to_pylist()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = linker.reranker.rerank(text, items, kind, index_key=key)
@@ -57,7 +57,7 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
 
 
 def test_a_service_trusts_the_scores_of_its_own_index(linker):
-    (items,) = linker.candidates(linker.read(["renal failure"]))
+    (items,) = linker.candidates(linker.read(["renal failure"])).to_pylist()
     asked = {"mention": "renal failure", "entity_type": "T047"}
     sent = [
         asked | {"candidates": candidates}
@@ -141,7 +141,8 @@ def test_equal_mentions_are_searched_once(linker, monkeypatch):
         return search(texts, *arguments)
 
     monkeypatch.setattr(linker.retriever, "search", counted)
-    lists = linker.candidates(linker.read(["cold", "fever", "cold"], lefts=["a", "b", "c"]))
+    queries = linker.read(["cold", "fever", "cold"], lefts=["a", "b", "c"])
+    lists = linker.candidates(queries).to_pylist()
     assert searched == ["cold", "fever"] and lists[0] == lists[2] != lists[1]
 
 

@@ -121,7 +121,8 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
         linker.retriever.index_key == linker.reranker.calibration.index_key == lists.index_keys[0]
     )
     queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)
-    for found, expected in zip(linker.candidates(queries), given_candidates(lists), strict=True):
+    retrieved = linker.candidates(queries).to_pylist()
+    for found, expected in zip(retrieved, given_candidates(lists), strict=True):
         assert [(item["cui"], item["name"]) for item in found] == [
             (item["cui"], item["name"]) for item in expected
         ]

@@ -187,7 +187,7 @@ class CandidatesJob(LinkJob):
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
         queries, types, errors = checked_mentions(worker, rows)
-        lists = worker.candidates(queries)
+        lists = worker.candidates(queries).to_pylist()
         searched = iter(zip(*queries, types, lists, strict=True))
         written_rows = []
         for place, row, error in zip(rows.positions, rows.mappings(), errors, strict=True):

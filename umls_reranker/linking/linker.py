@@ -18,7 +18,7 @@ from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import ColumnChecker, MentionColumns, require_lists
 from ..serving.reranker import UMLSReranker
-from ..serving.rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate
+from ..serving.rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate, ranked_candidates
 from ..vocab.concepts import ConceptTable
 
 if TYPE_CHECKING:
@@ -158,16 +158,16 @@ class ConceptLinker:
         from ..retrieval.deployment import IndexSettings
         from ..retrieval.retriever import load_retriever
 
-        retriever = load_retriever(folder, options.get("device") or "auto")
+        settings = IndexSettings.load(folder)
+        concepts = ConceptTable.load(folder / "concepts")
+        retriever = load_retriever(folder, options.get("device") or "auto", concepts)
         if reranker.calibration.index_key not in ("", retriever.index_key):
             warn_caller(
                 f"{folder} is not the index that this model was calibrated with (another release "
                 "or encoder), so the scores of its retrievers are ignored and a fallback model "
                 "decides. Calibrate on this index"
             )
-        return cls(
-            reranker, retriever, ConceptTable.load(folder / "concepts"), IndexSettings.load(folder)
-        )
+        return cls(reranker, retriever, concepts, settings)
 
     def link(
         self,
@@ -225,15 +225,11 @@ class ConceptLinker:
             ValueError: as for `link`, or the arguments have different lengths.
         """
         queries = self.read(mentions, documents, starts, lefts, rights)
-        ranked = self.reranker.rerank_batch(
-            queries.texts,
-            self.candidates(queries),
-            entity_types,
-            queries.lefts,
-            queries.rights,
-            index_keys=[self.retriever.index_key] * len(queries.texts),
-        )
-        return self.described(ranked)
+        candidates = self.candidates(queries)
+        lists = self.lists(queries, entity_types, candidates)
+        decisions = self.reranker.decide(lists)
+        items = candidates.flatten().to_pylist()
+        return self.described(ranked_candidates(lists, decisions, items, self.reranker.model_names))
 
     def read(
         self,
@@ -260,22 +256,22 @@ class ConceptLinker:
             mentions=mentions, documents=documents, starts=starts, lefts=lefts, rights=rights
         )
         count = len(mentions)
-        documents = [None] * count if documents is None else documents
-        starts = [None] * count if starts is None else starts
-        lefts = [""] * count if lefts is None else lefts
-        rights = [""] * count if rights is None else rights
         checker = ColumnChecker(count)
-        checker.filled_texts("mention", mentions)
-        for key, values in (("document", documents), ("left", lefts), ("right", rights)):
-            checker.texts(key, values)
-        queries = MentionQueries([*mentions], [*lefts], [*rights])
+        queries = MentionQueries(
+            texts=checker.filled_texts("mention", mentions),
+            lefts=checker.texts_or_empty("left", lefts),
+            rights=checker.texts_or_empty("right", rights),
+        )
+        # Only checked: a column of texts would hold that of each mention's document.
+        checker.texts("document", documents)
         long_forms: dict[str, dict[str, str]] = {}
-        for row, document in enumerate(documents):
+        for row, document in enumerate(documents or ()):
             if document is None:
                 continue
             mention = mentions[row]
             name = f"mention {row}: " if count > 1 else ""
-            first = _first_character(name, mention, document, starts[row])
+            start = None if starts is None else starts[row]
+            first = _first_character(name, mention, document, start)
             sides = text_around(document, first, first + len(mention))
             queries.lefts[row], queries.rights[row] = sides
             if self.expands_abbreviations:
@@ -284,47 +280,22 @@ class ConceptLinker:
                 queries.texts[row] = long_forms[document].get(mention, mention)
         return queries
 
-    def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
+    def candidates(self, queries: MentionQueries) -> pa.ListArray:
         """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
 
         The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the
-        ``index_key`` of the retriever, as for `link_batch`. Mentions that are equal in everything
-        that is read are searched once.
+        ``index_key`` of the retriever, as for `lists`. Mentions that are equal in everything that
+        is read are searched once.
 
         Args:
             queries: what `read` returns.
         """
-        return self._candidates(queries).to_pylist()
-
-    def lists(
-        self, queries: MentionQueries, types: Sequence[str | Sequence[str] | None]
-    ) -> CandidateLists:
-        """The candidates of n mentions as lists, which `UMLSReranker.decide` takes.
-
-        Args:
-            queries: what `read` returns.
-            types: (n,) semantic types of the mentions, each as for `link`.
-        """
-        columns = MentionColumns(
-            mentions=queries.texts,
-            candidates=self._candidates(queries),
-            types=types,
-            lefts=queries.lefts,
-            rights=queries.rights,
-            index_keys=[self.retriever.index_key] * len(queries.texts),
-        )
-        return CandidateLists.from_columns(
-            self.reranker.thresholds.hierarchy, columns, self.reranker.calibration.scores
-        )
-
-    def _candidates(self, queries: MentionQueries) -> pa.ListArray:
-        """The candidates of n mentions in Arrow."""
-        columns = queries if self.retriever.reads_context else (queries.texts,)
-        keys = list(zip(*columns, strict=True))
-        distinct, query_of = number_distinct(keys)
+        reads_context = self.retriever.reads_context
+        columns = queries if reads_context else (queries.texts,)
+        distinct, query_of = number_distinct(list(zip(*columns, strict=True)))
         texts = [key[0] for key in distinct]
         contexts = None
-        if self.retriever.reads_context:
+        if reads_context:
             contexts = ([key[1] for key in distinct], [key[2] for key in distinct])
         with self._lock:
             hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
@@ -344,6 +315,31 @@ class ConceptLinker:
         return pa.ListArray.from_arrays(
             pa.array(list_offsets(is_candidate.sum(axis=1)), pa.int32()),
             pa.StructArray.from_arrays(list(fields.values()), list(fields)),
+        )
+
+    def lists(
+        self,
+        queries: MentionQueries,
+        types: Sequence[str | Sequence[str] | None] | None,
+        candidates: pa.ListArray | None = None,
+    ) -> CandidateLists:
+        """The candidates of n mentions as lists, which `UMLSReranker.decide` takes.
+
+        Args:
+            queries: what `read` returns.
+            types: (n,) semantic types of the mentions, each as for `link`.
+            candidates: what `candidates` returns; None: they are retrieved.
+        """
+        columns = MentionColumns(
+            mentions=queries.texts,
+            candidates=self.candidates(queries) if candidates is None else candidates,
+            types=types,
+            lefts=queries.lefts,
+            rights=queries.rights,
+            index_keys=[self.retriever.index_key] * len(queries.texts),
+        )
+        return CandidateLists.from_columns(
+            self.reranker.thresholds.hierarchy, columns, self.reranker.calibration.scores
         )
 
     @property

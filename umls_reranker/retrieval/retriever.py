@@ -286,12 +286,13 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     return fused
 
 
-def load_retriever(folder: Path, device: str) -> Retriever:
+def load_retriever(folder: Path, device: str, concepts: ConceptTable | None = None) -> Retriever:
     """Open the indexes of a run or index folder.
 
     Args:
         folder: the folder.
         device: of the encoder, as for `BiEncoder.from_pretrained`.
+        concepts: its dictionary, if it is loaded already.
 
     Raises:
         UserError: an index is missing, or as for `IndexSettings.load`.
@@ -299,8 +300,10 @@ def load_retriever(folder: Path, device: str) -> Retriever:
     settings = IndexSettings.load(folder)
     require_ordering(settings.retrievers)
     sources = IndexSources(folder, settings, device)
+    if concepts is not None:
+        sources.concepts = concepts
     chosen = cast(list[type[RetrievalMethod]], chosen_retrievers(settings.retrievers))
     methods = [method.load(sources, folder / (method.folder or "")) for method in chosen]
     encoder = sources.encoder if settings.encoder else None
-    concepts = None if Dense.name in settings.retrievers else sources.concepts
-    return Retriever(methods, encoder, settings.index_key, concepts)
+    ordered_by = None if Dense.name in settings.retrievers else sources.concepts
+    return Retriever(methods, encoder, settings.index_key, ordered_by)

@@ -62,7 +62,7 @@ class TypeHierarchy:
             self._types[kind.id] = kind
         self._group_names = {kind.group: kind.group for kind in self._types.values() if kind.group}
         self._group_names.update(group_names or {})
-        self._chains = {type_id: self._make_chain(type_id) for type_id in self._types}
+        self._chains = self._make_chains()
         self._ids_by_form = self._make_forms()
 
     @classmethod
@@ -84,7 +84,7 @@ class TypeHierarchy:
         """
         if id_or_name in self._types:
             return id_or_name
-        return self._ids_by_form.get(_form(id_or_name)) if id_or_name else None
+        return self._ids_by_form.get(*_forms([id_or_name])) if id_or_name else None
 
     def chain(self, type_id: str) -> list[str]:
         """``[type, parent, grandparent, ..., "group:DISO"]``; empty for an unknown id."""
@@ -162,36 +162,45 @@ class TypeHierarchy:
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"semantic types are malformed ({error!r}); write them again") from None
 
-    def _make_chain(self, type_id: str) -> list[str]:
-        chain: list[str] = []
-        group = None
-        current: str | None = type_id
-        while current is not None:
-            if current in chain:
-                raise UserError(
-                    f"semantic type {current} is a kind of itself: "
-                    f"{' -> '.join(chain)} -> {current}"
-                )
-            if current not in self._types:
-                raise UserError(
-                    f"semantic type {chain[-1]} has the parent {current}, which is not defined"
-                )
-            chain.append(current)
-            group = group or self._types[current].group
-            current = self._types[current].parent
-        return chain + ([GROUP_PREFIX + group] if group else [])
+    def _make_chains(self) -> dict[str, list[str]]:
+        """The `chain` of each type."""
+        chains = {}
+        for type_id in self._types:
+            chain: list[str] = []
+            group = None
+            current: str | None = type_id
+            while current is not None:
+                if current in chain:
+                    raise UserError(
+                        f"semantic type {current} is a kind of itself: "
+                        f"{' -> '.join(chain)} -> {current}"
+                    )
+                if current not in self._types:
+                    raise UserError(
+                        f"semantic type {chain[-1]} has the parent {current}, which is not defined"
+                    )
+                chain.append(current)
+                group = group or self._types[current].group
+                current = self._types[current].parent
+            chains[type_id] = chain + ([GROUP_PREFIX + group] if group else [])
+        return chains
 
     def _make_forms(self) -> dict[str, str]:
+        """The id of each of `_forms` of names and ids, the least preferred first."""
         groups = {GROUP_PREFIX + group: name for group, name in self._group_names.items()}
-        forms = {_form(name): group for group, name in groups.items()}
-        forms |= {_form(group): group for group in groups}
-        forms |= {_form(kind.name): kind.id for kind in reversed(self._types.values())}
-        forms |= {_form(type_id): type_id for type_id in self._types}
-        return forms
+        ids = [
+            *groups,
+            *groups,
+            *(kind.id for kind in reversed(self._types.values())),
+            *self._types,
+        ]
+        names = [kind.name for kind in reversed(self._types.values())]
+        texts = [*groups.values(), *groups, *names, *self._types]
+        return dict(zip(_forms(texts), ids, strict=True))
 
 
-def _form(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _forms(texts: Iterable[str]) -> list[str]:
+    return [" ".join(text.casefold().split()) for text in texts]
 
 
 def _parent(tree_number: str, ids: Mapping[str, str]) -> str | None:

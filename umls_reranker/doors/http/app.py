@@ -298,7 +298,7 @@ class Service:
                 [one.left for one in mentions],
                 [one.right for one in mentions],
             )
-            lists = await run_in_threadpool(linker.candidates, queries)
+            lists = await run_in_threadpool(lambda: linker.candidates(queries).to_pylist())
             calls = []
             for number, (one, candidates) in enumerate(zip(mentions, lists, strict=True)):
                 call = Call(
