@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from umls_reranker.serving.output_formats import format_of
-from umls_reranker.serving.outputs import FormatSettings, RankedRows
+from umls_reranker.serving.outputs import format_of
+from umls_reranker.serving.parts import FormatSettings, RankedRows
 from umls_reranker.serving.rows import RANKED_TYPE
 from umls_reranker.vocab.codes import ConceptCodes
 from umls_reranker.vocab.concepts import Concept, ConceptColumns, concept_table
@@ -59,16 +59,17 @@ def settings(tmp_path):
 
 
 def write(name, path, settings, rows=ROWS):
-    """Write rows in two batches; returns the text of the file and the format's counts."""
-    output = format_of(path, name)({}, settings)
-    with output.writing(path) as write_content:
-        for batch in (rows[:2], rows[2:]):
-            content = [
-                {"mention": text, "left": SECRET, "right": SECRET, "document": SECRET, "doc_id": 7}
-                for text, _ in batch
-            ]
-            ranked = pa.array([[item] if item else [] for _, item in batch], pa.list_(RANKED_TYPE))
-            write_content(output.content(RankedRows(content, ranked, [None] * len(batch))))
+    """Write rows of two parts; returns the text of the file and the format's counts."""
+    parts = []
+    for batch in (rows[:2], rows[2:]):
+        content = [
+            {"mention": text, "left": SECRET, "right": SECRET, "document": SECRET, "doc_id": 7}
+            for text, _ in batch
+        ]
+        ranked = pa.array([[item] if item else [] for _, item in batch], pa.list_(RANKED_TYPE))
+        parts.append(RankedRows(content, ranked, [None] * len(batch)))
+    output = format_of(path, name)(settings)
+    output.write(path, parts)
     text = path.read_text()
     assert name == "jsonl" or SECRET not in text
     return text, output.counts

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import multiprocessing
+import os
 import re
+import signal
 from collections import Counter
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +34,7 @@ from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.bulk import OneProcess
 from umls_reranker.serving.formats.by_string import cells
+from umls_reranker.serving.parts import RankedRows
 
 # Of types and inputs that the model does not know.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -264,54 +269,98 @@ def test_gold_concepts_count_by_the_ids_of_the_dictionary(tmp_path, linker):
 def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
     (tmp_path / "in.csv").write_text("name\ncold\n")
     with pytest.raises(UserError, match="mention or entity"):
-        LinkJob(tmp_path / "in.csv", tmp_path / "out.csv")
+        run(LinkJob, linker, tmp_path / "in.csv", tmp_path / "out.csv")
     with pytest.raises(UserError, match="out.parquet"):
         CandidatesJob(tmp_path / "in.csv", tmp_path / "out.parquet")
     with pytest.raises(UserError, match="missing.jsonl"):
         LinkJob(tmp_path / "missing.jsonl", tmp_path / "out.jsonl")
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "parquet", "sssom"])
-def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending):
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(point):
+    """From now on this process dies at a point of a job: at the fourth part, or at the output."""
+    replace = Path.replace
+    load = RankedRows.load
+    calls = Counter()
+
+    def replaced(path, target):
+        what = "a part" if target.suffix == ".arrow" else "the output"
+        calls[what] += 1
+        is_due = calls[what] == (4 if what == "a part" else 1)
+        if is_due and point == f"before {what}":
+            die()
+        replace(path, target)
+        if is_due and point == f"after {what}":
+            die()
+
+    def loaded(path):
+        calls["loaded"] += 1
+        if point == "conversion" and calls["loaded"] == 5:
+            die()
+        return load(path)
+
+    Path.replace = replaced
+    RankedRows.load = staticmethod(loaded)
+
+
+@pytest.mark.parametrize(
+    ("ending", "point", "finished"),
+    [
+        ("jsonl", "before a part", 3),
+        ("parquet", "after a part", 4),
+        ("jsonl", "conversion", 11),
+        ("csv", "conversion", 11),
+        ("parquet", "conversion", 11),
+        ("sssom", "conversion", 11),
+        ("csv", "before the output", 11),
+        ("jsonl", "after the output", 11),
+    ],
+)
+def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending, point, finished):
     source = tmp_path / "in.jsonl"
     target = tmp_path / f"out.{ending}"
-    write_jsonl(source, [ROWS[number % 3] | {"n": number} for number in range(20)] + [{"n": 20}])
-    run(LinkJob, linker, source, tmp_path / f"whole.{ending}", format_name=ending)
-    monkeypatch.setattr("umls_reranker.serving.journal.PART_BATCHES", 3)
-    process = LinkJob.process
-    left = [8]
+    # Eleven batches; a key that comes late, and values of several types.
+    rows = [ROWS[number % 3] | {"n": number} for number in range(20)] + [{"n": 20, "late": {}}]
+    write_jsonl(source, [rows[0] | {"n": "\ud800"}, *rows[1:]])
+    options = {"format_name": ending, "overwrite": True}
+    run(LinkJob, linker, source, tmp_path / f"whole.{ending}", **options)
 
-    def killed(self, worker, rows):
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-        return process(self, worker, rows)
+    def work():
+        die_at(point)
+        run(LinkJob, linker, source, target, **options)
 
-    monkeypatch.setattr(LinkJob, "process", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(LinkJob, linker, source, target, format_name=ending)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
     (parts,) = tmp_path.glob(f".{target.name}.*.parts")
-    assert len(list(parts.glob("*.arrow"))) == 2 and not target.exists()
-    left[0] = 100
-    counts, job = run(LinkJob, linker, source, target, format_name=ending)
-    # Eleven batches, six of which were finished before.
-    assert left[0] == 95 and (counts["ranked"], counts["error"]) == (20, 1)
+    assert len(list(parts.glob("*.arrow"))) == finished
+    assert target.exists() == (point == "after the output")
+    process = LinkJob.process
+    batches = []
+    monkeypatch.setattr(
+        LinkJob, "process", lambda *arguments: batches.append(1) or process(*arguments)
+    )
+    counts, job = run(LinkJob, linker, source, target, **options)
+    assert len(batches) == 11 - finished
+    assert (counts["ranked"], counts["error"]) == (20, 1)
     assert "in.jsonl:21" in job.first_error and not parts.exists()
-    assert target.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes() or ending == "parquet"
-    if ending == "parquet":
-        assert pq.read_table(target).equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert target.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
 
 
 def test_parts_of_another_input_or_model_are_not_used(tmp_path, linker, monkeypatch):
     write_jsonl(tmp_path / "in.jsonl", ROWS)
     job = LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    folder = job._parts(linker)
-    assert job._parts(linker) == folder
+    folder = job.parts_folder(linker)
+    assert job.parts_folder(linker) == folder
     monkeypatch.setattr(linker, "expands_abbreviations", False)
-    assert job._parts(linker) != folder
+    assert job.parts_folder(linker) != folder
     monkeypatch.undo()
     write_jsonl(tmp_path / "in.jsonl", ROWS[:2])
-    assert job._parts(linker) != folder
+    assert job.parts_folder(linker) != folder
 
 
 def test_clusters_link_tables_and_frames_as_files_are_linked(tmp_path, linker, monkeypatch):

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from datetime import date
 from decimal import Decimal
-from types import SimpleNamespace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
+from umls_reranker.lists.read import STDIN
 from umls_reranker.pipeline.rerank import distance_from_calibration
 from umls_reranker.serving.bulk import BulkJob, OneProcess
 
@@ -118,19 +119,20 @@ def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
     with pytest.raises(StopIteration):
         BulkJob(source, target, 8, overwrite=True).run(reranker, OneProcess())
     assert target.read_text() == "as it was"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+    # The parts that are finished stay for the next attempt.
+    (folder,) = {*tmp_path.iterdir()} - {source, target}
+    assert len(list(folder.glob("*.arrow"))) == 2
 
 
-def test_two_runs_at_once_do_not_mix(tmp_path, reranker, rows, expected, monkeypatch):
+def test_the_same_command_is_refused_while_it_runs(tmp_path, reranker, rows, expected, monkeypatch):
     source = write(tmp_path / "in.jsonl", rows)
     target = tmp_path / "out.jsonl"
     rank = reranker.decide
+    monkeypatch.setattr("umls_reranker.core.files.PATIENCE_SECONDS", 0.0)
 
     def interrupted(*options):
         monkeypatch.setattr(reranker, "decide", rank)
-        with monkeypatch.context() as patch:
-            another = SimpleNamespace(**vars(os) | {"getpid": lambda: 1})
-            patch.setattr("umls_reranker.core.files.os", another)
+        with pytest.raises(UserError, match=target.name):
             BulkJob(source, target, 8).run(reranker, OneProcess())
         return rank(*options)
 
@@ -138,6 +140,25 @@ def test_two_runs_at_once_do_not_mix(tmp_path, reranker, rows, expected, monkeyp
     BulkJob(source, target, 8).run(reranker, OneProcess())
     same(read(target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_table_of_stdin_has_keys_that_come_late(tmp_path, reranker, monkeypatch):
+    """A pipe, which is empty when it is read again."""
+    row = {"entity": "a", "candidates": ["b"]}
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        stream.writelines(json.dumps(each) + "\n" for each in (row, row | {"late": 1}))
+    for module in ("lists.read", "serving.bulk"):
+        monkeypatch.setattr(
+            f"umls_reranker.{module}.mention_files", lambda path: [Path(f"/dev/fd/{reading}")]
+        )
+    job = BulkJob(STDIN, tmp_path / "out.csv", 1)
+    assert outcome(job.run(reranker, OneProcess())) == (2, 0)
+    header, *lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert header.startswith("entity,late,answer,") and lines[1].startswith("a,1,")
+    assert [*tmp_path.iterdir()] == [tmp_path / "out.csv"]
+    with pytest.raises(UserError, match="stdin"):
+        BulkJob(STDIN, tmp_path / "two.csv").run(reranker, OneProcess(num_processes=2))
 
 
 # What else cannot be ranked is in the tests of candidate lists.

@@ -10,8 +10,8 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import read_mentions
 from umls_reranker.linking.usagi_sheet import UsagiSheets
 from umls_reranker.serving.formats.omop_vocabulary import OmopVocabulary
-from umls_reranker.serving.output_formats import format_of
-from umls_reranker.serving.outputs import FormatSettings
+from umls_reranker.serving.outputs import format_of
+from umls_reranker.serving.parts import FormatSettings
 
 pytest_plugins = ["format_fixtures"]
 
@@ -68,7 +68,7 @@ def test_a_usagi_sheet_suggests_what_was_not_accepted_too(tmp_path, settings):
 
 def test_omop_needs_its_vocabulary_and_names_a_file_without_its_columns(tmp_path, settings):
     with pytest.raises(UserError, match="omop_concepts"):
-        format_of(tmp_path, "omop")({}, FormatSettings())
+        format_of(tmp_path, "omop")(FormatSettings())
     settings.omop_concepts[0].write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="CONCEPT.csv"):
         write("omop", tmp_path / "out.csv", settings)

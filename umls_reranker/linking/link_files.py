@@ -18,8 +18,7 @@ from ..lists.columns import ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids
 from ..lists.read import ERROR, Rows
 from ..serving.bulk import FileJob, counts_of, first_error, spark_schema, with_nulls
-from ..serving.journal import RankedBatch
-from ..serving.outputs import RankedRows
+from ..serving.parts import RankedRows
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, ranked_column
 from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
@@ -71,10 +70,12 @@ class LinkJob(FileJob):
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
-    def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
+    def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         linked = LinkedRows.of(worker, rows, self.top)
-        return RankedBatch(
-            content=self.format.content(RankedRows(rows.content, linked.ranked, linked.errors)),
+        return RankedRows(
+            content=rows.content,
+            ranked=linked.ranked,
+            errors=linked.errors,
             counts=counts_of(
                 linked.lists,
                 linked.decisions,
@@ -185,7 +186,7 @@ class CandidatesJob(LinkJob):
     verb = "searching"
     formats = LIST_FORMATS
 
-    def process(self, worker: ConceptLinker, rows: Rows) -> RankedBatch:
+    def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         queries, types, errors = checked_mentions(worker, rows)
         lists = worker.candidates(queries).to_pylist()
         searched = iter(zip(*queries, types, lists, strict=True))
@@ -193,7 +194,7 @@ class CandidatesJob(LinkJob):
         for place, row, error in zip(rows.positions, rows.mappings(), errors, strict=True):
             # In a sheet, the lines of a mention are told by its id.
             row.setdefault("mention_id", str(place).rpartition(":")[2])
-            added: dict[str, Any] = {ERROR: error}
+            added: dict[str, Any] = {}
             if error is None:
                 keys = ("entity", "left", "right", "entity_type", "candidates")
                 added = dict(zip(keys, next(searched), strict=True))
@@ -206,13 +207,15 @@ class CandidatesJob(LinkJob):
         known = _dictionary_ids(worker, golds)
         for row in written_rows:
             row.update({key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row})
-        for gold, row in zip(golds, written_rows, strict=True):
-            if gold and ERROR not in row:
+        for gold, row, error in zip(golds, written_rows, errors, strict=True):
+            if gold and error is None:
                 counts["gold"] += 1
                 ids = {known[cui] for cui in gold}
                 counts["in_list"] += any(item["cui"] in ids for item in row["candidates"])
-        return RankedBatch(
-            content=self.format.content(RankedRows(written_rows, pa.nulls(len(errors)), errors)),
+        return RankedRows(
+            content=written_rows,
+            ranked=pa.nulls(len(errors)),
+            errors=errors,
             counts=counts,
             first_error=first_error(rows, errors),
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..core.files import portable_locator
 from ..linking.usagi_sheet import UsagiSheets
 from ..serving.formats.omop_vocabulary import OmopVocabulary
-from ..serving.output_formats import OUTPUT_FORMATS
-from ..serving.outputs import FormatSettings
+from ..serving.outputs import OUTPUT_FORMATS
+from ..serving.parts import FormatSettings
 from ..vocab.codes import ConceptCodes
 from .command import number_in
 

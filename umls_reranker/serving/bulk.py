@@ -1,19 +1,21 @@
 """Rerank a file of any size on one machine, in batches that the processes of a launch share.
 
-Of n successive batches, each of n processes ranks one. Then all exchange their results, and the
-main process writes them in order. The output appears when it is complete.
+Each of n processes ranks every n-th batch and keeps the result, a part of the output, in a hidden
+folder beside it. The main process then writes all parts in order, in the format of the output. A
+killed job goes on with the parts that exist. The output appears when it is complete.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from itertools import chain, islice
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,23 +26,22 @@ from ..calibration.decisions import Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
-from ..core.files import json_sha256, naming_full_disk, require_another, require_writable, written
+from ..core.files import (
+    hold,
+    json_sha256,
+    naming_full_disk,
+    require_another,
+    require_writable,
+    written,
+)
 from ..core.progress import progress
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
-from ..lists.read import STDIN, TABLES, Rows, mention_files, read_rows
+from ..lists.read import STDIN, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
-from .journal import Journal, RankedBatch
-from .output_formats import OUTPUT_FORMATS, format_of
-from .outputs import (
-    FormatSettings,
-    LinesFormat,
-    OutputFormat,
-    Parquet,
-    RankedRows,
-    columns_of,
-)
+from .outputs import OUTPUT_FORMATS, format_of
+from .parts import FormatSettings, OutputFormat, Parts, RankedRows, part_path
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class OneProcess:
     process_index: int = 0
     is_main_process: bool = True
 
+    def wait_for_everyone(self) -> None:
+        """There is nobody to wait for."""
+
 
 class FileJob(ABC):
     """One input and one output, row by row in batches.
@@ -67,12 +71,12 @@ class FileJob(ABC):
         target: file to write.
         batch_rows: number of mentions ranked at once.
         overwrite: whether to replace an existing output.
-        format_name: format of the output (`output_formats.OUTPUT_FORMATS`); None: by the target's
+        format_name: format of the output (`outputs.OUTPUT_FORMATS`); None: by the target's
             ending.
         format_settings: what the format needs besides the rows.
 
     Attributes:
-        first_error: reason and row of the first mention that `run` could not rank.
+        first_error: place and reason of the first row that `run` could not rank.
 
     Raises:
         UserError: the input is not found, the output has no known format, is the input or exists,
@@ -97,7 +101,9 @@ class FileJob(ABC):
         self.target = target
         self.batch_rows = batch_rows
         self.first_error: str | None = None
-        kind = format_of(target, format_name, self.formats)
+        self.format = format_of(target, format_name, self.formats)(
+            format_settings or FormatSettings()
+        )
         require_another(target, self.files())
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(
@@ -105,22 +111,6 @@ class FileJob(ABC):
                 "or replace a file with --overwrite"
             )
         require_writable(target)
-        self._batches: Iterator[Rows] | None = None
-        columns = self._columns() if kind.reads_columns else {}
-        self.format = kind(columns, format_settings or FormatSettings())
-
-    def _columns(self) -> Mapping[str, pa.DataType]:
-        """The columns of the input; stdin cannot be read twice, so they are those of its start."""
-        batches = self.batches()
-        if self.source == STDIN:
-            first = list(islice(batches, 1))
-            self._batches = chain(first, batches)
-            batches = iter(first)
-        first_rows = next(batches, Rows((), []))
-        if self.reads_tables and isinstance(first_rows.content, pa.Table):
-            schema = first_rows.content.schema
-            return dict(zip(schema.names, schema.types, strict=True))
-        return columns_of(map(Rows.mappings, chain([first_rows], batches)))
 
     @abstractmethod
     def files(self) -> Sequence[Path]:
@@ -128,10 +118,10 @@ class FileJob(ABC):
 
     @abstractmethod
     def batches(self) -> Iterator[Rows]:
-        """The rows of the input in batches; it is read again for each call."""
+        """The rows of the input in batches."""
 
     @abstractmethod
-    def process(self, worker: Any, rows: Rows) -> RankedBatch:
+    def process(self, worker: Any, rows: Rows) -> RankedRows:
         """What is made of a batch by the worker that `run` got."""
 
     def run(self, worker: Any, processes: PartialState | OneProcess) -> Counter[str]:
@@ -144,71 +134,67 @@ class FileJob(ABC):
             processes: all processes that make this output: `devices.sharing_processes`, or one.
 
         Returns:
-            Counts of the mentions of all processes: ``ranked``, and with an ``error`` instead; of
-            those ranked by tier, ``accepted``, with a ``gold`` concept and ``correct``; and of
+            Of the main process, counts of the mentions: ``ranked``, and with an ``error`` instead;
+            of those ranked by tier, ``accepted``, with a ``gold`` concept and ``correct``; and of
             ``candidates``, and of those with a ``known`` concept, which the model has counted. Of
             the mentions, those of which the model has counted a string (``seen``); and of their
-            ``scores``, those ``outside`` the range of calibration.
+            ``scores``, those ``outside`` the range of calibration. Of others nothing.
 
         Raises:
-            UserError: a file cannot be read or holds no mentions, or the disk is full.
+            UserError: a file cannot be read or holds no mentions, the disk is full, or the same
+                command runs already.
         """
-        counts = Counter[str]()
-        nothing = nullcontext(lambda content: None)
-        with (
-            naming_full_disk(self.target),
-            Journal(self._parts(worker) if processes.is_main_process else None) as journal,
-            self._output() if processes.is_main_process else nothing as write,
-            progress(desc=self.verb, unit=" mentions") as bar,
-        ):
-            done = 0
-            for part in journal.parts():
-                write(part.content)
-                counts += part.counts
-                self.first_error = self.first_error or part.first_error
-                done += part.batches
-            done = max(_gathered([done], processes))
-            bar.update(done * self.batch_rows)
-            batches = islice(self._batches or self.batches(), done, None)
-            while in_round := list(islice(batches, processes.num_processes)):
-                number = processes.process_index
-                results = [
-                    self.process(worker, self._uniform(rows))
-                    for rows in in_round[number : number + 1]
-                ]
-                for result in _gathered(results, processes):
-                    write(result.content)
-                    journal.add(result)
-                    counts += result.counts
-                    self.first_error = self.first_error or result.first_error
-                bar.update(sum(len(rows.positions) for rows in in_round))
-            if processes.is_main_process and not counts.total():
+        if self.source == STDIN and processes.num_processes > 1:
+            raise UserError("several processes cannot share stdin; give a file")
+        folder = self.parts_folder(worker)
+        with naming_full_disk(self.target), self._holding(folder, processes):
+            count = 0
+            with progress(desc=self.verb, unit=" mentions") as bar:
+                for count, rows in enumerate(filter(_has_rows, self.batches()), start=1):
+                    path = part_path(folder, count - 1)
+                    is_ours = count % processes.num_processes == processes.process_index
+                    if is_ours and not path.exists():
+                        self.process(worker, rows).save(path)
+                    bar.update(len(rows.positions))
+            processes.wait_for_everyone()
+            if not processes.is_main_process:
+                return Counter()
+            parts = Parts(folder, count)
+            if not count:
                 raise UserError(f"{self.source} holds no mentions")
-        return counts
+            self.first_error = parts.first_error
+            # A process that outlives its run must not write into the file of the next run.
+            with written(self.target, shared=True) as partial:
+                self.format.write(partial, parts)
+        return parts.counts
 
-    def _parts(self, worker: Any) -> Path | None:
-        """Where the parts of the output are kept: they are of this command, input and worker."""
-        if self.source == STDIN or not isinstance(self.format, LinesFormat | Parquet):
-            return None
+    def parts_folder(self, worker: Any) -> Path:
+        """The folder of the parts, which are of this command, input and worker.
+
+        Those of stdin are of this process, because it cannot be read again.
+        """
         files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
-        key = json_sha256([sys.argv[1:], files, self.format.name, self.batch_rows, worker.identity])
+        attempt = os.getpid() if self.source == STDIN else None
+        key = json_sha256([sys.argv[1:], files, self.batch_rows, worker.identity, attempt])
         return self.target.with_name(f".{self.target.name}.{key[:16]}.parts")
 
-    @cached_property
-    def reads_tables(self) -> bool:
-        """Whether all files that are read are tables."""
-        return {file.suffix for file in self.files()} <= {*TABLES}
-
-    def _uniform(self, rows: Rows) -> Rows:
-        """Rows in the form that all rows of the input have."""
-        return rows if self.reads_tables else rows._replace(content=rows.mappings())
-
     @contextmanager
-    def _output(self) -> Iterator[Callable[[Any], Any]]:
-        """A function that writes content; at the end the file gets its name."""
-        # A process that outlives its run must not write into the file of the next run.
-        with written(self.target, shared=True) as partial, self.format.writing(partial) as write:
-            yield write
+    def _holding(self, folder: Path, processes: PartialState | OneProcess) -> Iterator[None]:
+        """Make and lock the folder, and remove it unless an incomplete output may go on with it."""
+        if not processes.is_main_process:
+            processes.wait_for_everyone()
+            yield
+            return
+        folder.mkdir(exist_ok=True)
+        is_left = self.source != STDIN
+        with hold(folder / ".lock", f"the same command is already writing {self.target}"):
+            processes.wait_for_everyone()
+            try:
+                yield
+                is_left = False
+            finally:
+                if not (is_left and any(folder.glob("*.arrow"))):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 class BulkJob(FileJob):
@@ -246,7 +232,7 @@ class BulkJob(FileJob):
     def batches(self) -> Iterator[Rows]:
         return read_rows(self.source, self.batch_rows)
 
-    def process(self, worker: UMLSReranker, rows: Rows) -> RankedBatch:
+    def process(self, worker: UMLSReranker, rows: Rows) -> RankedRows:
         errors: list[str | None] = [None] * len(rows.positions)
         try:
             lists = self._lists(worker, rows.content)
@@ -255,10 +241,10 @@ class BulkJob(FileJob):
             lists = self._lists(worker, without_errors(rows.content, errors))
         decisions = worker.decide(lists)
         ranked = ranked_column(lists, decisions, worker.model_names)
-        return RankedBatch(
-            content=self.format.content(
-                RankedRows(rows.content, with_nulls(ranked, errors), errors)
-            ),
+        return RankedRows(
+            content=rows.content,
+            ranked=with_nulls(ranked, errors),
+            errors=errors,
             counts=counts_of(lists, decisions, rows, errors, worker.calibration),
             first_error=first_error(rows, errors),
         )
@@ -347,13 +333,8 @@ def without_errors(
     return [row for row, error in zip(content, errors, strict=True) if error is None]
 
 
-def _gathered(results: list, processes: PartialState | OneProcess) -> list:
-    """The results of all processes."""
-    if processes.num_processes == 1:
-        return results
-    from accelerate.utils import gather_object
-
-    return gather_object(results)
+def _has_rows(rows: Rows) -> bool:
+    return len(rows.positions) > 0
 
 
 # Columns of a frame that are read.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import pyarrow as pa
 from ..core.files import written
 from ..lists.candidate_forms import concept_id
 from ..lists.gold import gold_parts, trainable
+from ..lists.read import ERROR
 from ..vocab.text import normalize_name
-from .outputs import LinesFormat, OutputFormat, RankedRows, json_line
+from .parts import LinesFormat, OutputFormat, RankedRows, json_line
 from .rows import RANKED
 
 RANDOM_SAMPLE = "is_random_sample"
@@ -66,14 +66,13 @@ class ListLines(LinesFormat):
     endings = (".jsonl",)
     help = "JSON Lines: the row of each mention, with its candidates"
 
-    def content(self, rows: RankedRows) -> list[bytes]:
-        """The rows without ``ranked``, as lines."""
-        lines = []
-        for row in rows.content:
+    def lines(self, rows: RankedRows) -> Iterator[bytes]:
+        """The rows without ``ranked``, or with ``error``."""
+        for row, error in zip(rows.mappings(), rows.errors, strict=True):
             labels = _set(row)
-            unranked = {name: value for name, value in row.items() if name != RANKED}
-            lines.append(json_line({"set": labels} | unranked if labels else unranked) + b"\n")
-        return lines
+            line = {"set": labels} if labels else {}
+            line |= {name: value for name, value in row.items() if name != RANKED}
+            yield json_line(line | {ERROR: error} if error else line) + b"\n"
 
 
 class ReviewSheet(OutputFormat):
@@ -83,24 +82,16 @@ class ReviewSheet(OutputFormat):
     endings = (".csv",)
     help = "a sheet to label: a line for each candidate"
 
-    def content(self, rows: RankedRows) -> list[dict[str, Any]]:
-        """The lines, as mappings."""
-        return list(_sheet(rows.content))
-
-    @contextmanager
-    def writing(self, path: Path) -> Iterator[Callable[[list[dict[str, Any]]], Any]]:
-        """A function that writes lines; the first ones decide which columns there are."""
+    def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Write the lines of all rows, with all columns of any."""
+        columns = dict.fromkeys(
+            name for rows in parts for line in _sheet(rows.mappings()) for name in line
+        )
         with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
-            sheets: list[csv.DictWriter] = []
-
-            def write(lines: list[dict[str, Any]]) -> None:
-                if not sheets:
-                    names = dict.fromkeys(name for line in lines for name in line)
-                    sheets.append(csv.DictWriter(stream, list(names), extrasaction="ignore"))
-                    sheets[0].writeheader()
-                sheets[0].writerows(lines)
-
-            yield write
+            sheet = csv.DictWriter(stream, list(columns))
+            sheet.writeheader()
+            for rows in parts:
+                sheet.writerows(_sheet(rows.mappings()))
 
 
 LIST_FORMATS: dict[str, type[OutputFormat]] = {kind.name: kind for kind in (ListLines, ReviewSheet)}
@@ -114,10 +105,9 @@ def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     prediction set of an abstention (`RankedCandidate.set`): where to look for the concept.
     """
     kind: type[OutputFormat] = ReviewSheet if path.suffix == ".csv" else ListLines
-    output = kind({})
-    content = output.content(RankedRows([*map(dict, rows)], pa.nulls(len(rows)), []))
-    with written(path) as partial, output.writing(partial) as write:
-        write(content)
+    part = RankedRows([*map(dict, rows)], pa.nulls(len(rows)), [None] * len(rows))
+    with written(path) as partial:
+        kind().write(partial, [part])
 
 
 def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ...calibration.thresholds import TIERS
-from ..outputs import LinesFormat, RankedRows, json_line
+from ..parts import OutputFormat, RankedRows
 
 Answer = Mapping[str, Any]
 
 
-def answers_of(rows: RankedRows) -> list[Answer]:
-    """The answers of n rows, with keys of `outputs.ANSWER_TYPES`, and ``mention``."""
-    mentions = [str(row.get("entity") or row.get("mention") or "") for row in rows.mappings()]
-    columns = rows.answers() | {"mention": mentions}
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+def answers_of(rows: RankedRows) -> Iterator[Answer]:
+    """The answers of n rows, with keys of `parts.ANSWER_TYPES`, and ``mention``."""
+    for row, answer in zip(rows.mappings(), rows.answers(), strict=True):
+        yield answer | {"mention": str(row.get("entity") or row.get("mention") or "")}
 
 
 def is_used(answer: Answer) -> bool:
@@ -83,7 +79,7 @@ class StringTally:
         return f"{text}; others: {', '.join(others)}" if others else text
 
 
-class FormatByString(LinesFormat):
+class FormatByString(OutputFormat):
     """A format with a row for each string, written when all mentions are counted.
 
     Memory holds the distinct strings. Of conflicting answers for a string, the most frequent one
@@ -100,13 +96,14 @@ class FormatByString(LinesFormat):
         super().__init__(*arguments)
         self.strings: dict[str, StringTally] = {}
 
-    def content(self, rows: RankedRows) -> list[bytes]:
-        """The answers as JSON, which a killed job leaves to the next one, as it does lines."""
-        return list(map(json_line, answers_of(rows)))
-
-    @contextmanager
-    def writing(self, path: Path) -> Iterator[Callable[[list[bytes]], Any]]:
-        yield self._add
+    def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Count all answers, then write the lines of the strings."""
+        for answer in chain.from_iterable(map(answers_of, parts)):
+            tally = self.strings.setdefault(answer["mention"], StringTally())
+            tally.mentions += 1
+            if is_used(answer) or (answer["answer"] and not self.only_accepted):
+                name = answer["answer_name"] or ""
+                tally.concepts.setdefault(answer["answer"], ConceptTally(name)).add(answer)
         # What no text could be read of.
         self.strings.pop("", None)
         self.counts["strings"] = len(self.strings)
@@ -119,14 +116,6 @@ class FormatByString(LinesFormat):
     @abstractmethod
     def lines(self) -> Iterator[str]:
         """Yield the lines of the file, with their ends."""
-
-    def _add(self, content: list[bytes]) -> None:
-        for answer in map(json.loads, content):
-            tally = self.strings.setdefault(answer["mention"], StringTally())
-            tally.mentions += 1
-            if is_used(answer) or (answer["answer"] and not self.only_accepted):
-                name = answer["answer_name"] or ""
-                tally.concepts.setdefault(answer["answer"], ConceptTally(name)).add(answer)
 
 
 def cells(values: Iterable[object], delimiter: str = ",") -> str:

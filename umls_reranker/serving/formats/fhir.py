@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...vocab.code_systems import LOCAL, code_of, system_of
-from ..outputs import LinesFormat, RankedRows
+from ..parts import LinesFormat, RankedRows
 from .by_string import Answer, answers_of, is_used
 
 EXTENSIONS = "urn:umls-reranker:"
@@ -24,10 +24,10 @@ class Fhir(LinesFormat):
     name = "fhir"
     help = "FHIR: NDJSON, a CodeableConcept for each mention"
 
-    def content(self, rows: RankedRows) -> list[bytes]:
-        concepts = map(self._concept, rows.mappings(), answers_of(rows))
-        texts = (json.dumps(concept, ensure_ascii=False) for concept in concepts)
-        return [text.encode(errors="backslashreplace") + b"\n" for text in texts]
+    def lines(self, rows: RankedRows) -> Iterator[bytes]:
+        for concept in map(self._concept, rows.mappings(), answers_of(rows)):
+            text = json.dumps(concept, ensure_ascii=False)
+            yield text.encode(errors="backslashreplace") + b"\n"
 
     def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         score = "uncalibrated-score" if answer["tier"] is None else "score"
