@@ -1,43 +1,43 @@
-"""Make an index of a dictionary, in which mentions are found: without training and a network.
+"""Make an index of dictionaries, in which mentions are found: without training and a network.
 
     umls-reranker index META my_index --semantic_types DISO
     umls-reranker index hp.obo my_index
+    umls-reranker index META hp.obo our_names.csv my_index
     umls-reranker index names.csv my_index --encoder cambridgeltl/SapBERT-from-PubMedBERT-fulltext
 
-DICTIONARY is the folder META of a UMLS release (MRCONSO.RRF alone is enough); an ontology in OBO
+A DICTIONARY is the folder META of a UMLS release (MRCONSO.RRF alone is enough); an ontology in OBO
 format, or its URL; or a file of names: a table (.csv, .tsv, .jsonl, .parquet) of id, name and
-optionally preferred and semantic_type, or lines id|id||name|name. Names are found by their
-character trigrams, as they are and in a normal form in which "renal tumour" is "Carcinomas of the
-Kidney"; with --encoder also by their vectors. OUTPUT appears only when it is complete; an
-interrupted run goes on where it was. Its index.json says what it was made of. The folder contains
-the names of the dictionary: store it where its license allows.
+optionally preferred and semantic_type, or lines id|id||name|name. Of several, concepts with the
+same id are joined: all names stay, and the preferred name and the types of the first count. Names
+are found by their character trigrams, as they are and in a normal form in which "renal tumour" is
+"Carcinomas of the Kidney"; with --encoder also by their vectors. OUTPUT appears only when it is
+complete; an interrupted command goes on with its vectors. Its index.json says what it was made of.
+The folder contains the names of the dictionaries: store it where their licenses allow.
 """
 
 from pathlib import Path
 
-from umls_reranker.pipeline.command import CommandParser
+from umls_reranker.pipeline.command import CommandParser, would_make
 from umls_reranker.pipeline.recipe import KEYS, add_options, pick
 
-# The recipe keys that are options.
-OPTIONS = (
-    "sources",
-    "languages",
-    "identifiers",
+# The recipe keys that are options: of the release, of the encoder and its index, of the command.
+READING = ("sources", "languages", "identifiers")
+INDEXING = (
     "encoder_revision",
     "encoder_pooling",
     "encoder_max_length",
     "encoder_dtype",
     "index_factory",
     "index_parameters",
-    "cache_dir",
-    "device",
-    "dry_run",
 )
+RUNNING = ("cache_dir", "device", "dry_run")
 
 
 def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
-    parser.add_argument("dictionary", help="META, OBO file or URL, or names, as above")
+    parser.add_argument(
+        "dictionaries", nargs="+", metavar="DICTIONARY", help="META, OBO file or URL, or names"
+    )
     parser.add_argument("output", type=Path, help="folder to write; must not exist")
     parser.add_argument(
         "--semantic_types",
@@ -59,12 +59,41 @@ def make_parser() -> CommandParser:
         help="vocabularies of a release whose codes are kept, for link --codes, such as "
         "SNOMEDCT_US ICD10CM RXNORM MSH (default: those and others that are there)",
     )
-    add_options(parser, "Keys of recipes", pick(KEYS, OPTIONS).values())
+    keys = pick(KEYS, (*READING, *INDEXING, *RUNNING))
+    add_options(parser, "Keys of recipes", keys.values())
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
-    from umls_reranker.pipeline.dictionary_index import index_dictionary
+    from umls_reranker.linking.dictionary_index import make_index, planned_folders, require_new
+    from umls_reranker.pipeline.sources import named_dictionary
+    from umls_reranker.retrieval.deployment import IndexSettings
+    from umls_reranker.vocab.types import TypeHierarchy
 
-    index_dictionary(vars(options))
+    require_new(options.output)
+    types = [name for name in options.semantic_types if TypeHierarchy.built_in().resolve(name)]
+    reading = pick(vars(options), READING) | {
+        "concept_types": types,
+        "semantic_groups": [name for name in options.semantic_types if name not in types],
+    }
+    cache = Path(options.cache_dir)
+    dictionaries = [named_dictionary(name, reading, cache) for name in options.dictionaries]
+    settings = IndexSettings(
+        **pick(vars(options), INDEXING),
+        encoder=options.encoder,
+        retrievers=[*(["dense"] if options.encoder else []), "lexical", "forms"],
+        expand_abbreviations=True,
+    )
+    if options.encoder:
+        from umls_reranker.pipeline.preflight import model_config
+
+        lengths = {"encoder_max_length": options.encoder_max_length}
+        model_config("encoder", options.encoder, options.encoder_revision, lengths)
+    manifests = planned_folders(dictionaries, settings, options.codes, cache)
+    if options.dry_run:
+        for name in manifests:
+            would_make(name, options.output / name)
+        would_make("index folder", options.output)
+        return
+    make_index(dictionaries, options.output, settings, manifests, options.codes, options.device)

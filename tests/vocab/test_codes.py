@@ -22,7 +22,7 @@ def write(path, concepts, files, sources=()):
     for name in ("concepts", CODES_FOLDER):
         (path / name).mkdir()
     write_concepts(concepts, TypeHierarchy.built_in(), path / "concepts")
-    return write_codes(path / CODES_FOLDER, concepts["cui"].combine_chunks(), files, sources)
+    return write_codes(path / CODES_FOLDER, concepts["cui"].combine_chunks(), [files], sources)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_codes_that_a_folder_lacks_are_named(folder, tmp_path):
     with pytest.raises(UserError, match="RXNORM"):
         ConceptCodes.load(folder, ["MSH", "RXNORM"])
     with pytest.raises(UserError, match="RXNORM"):
-        write_codes(folder, CUIS, {"MRCONSO": [folder / "MRCONSO.RRF"]}, ["MSH", "RXNORM"])
+        write_codes(folder, CUIS, [{"MRCONSO": [folder / "MRCONSO.RRF"]}], ["MSH", "RXNORM"])
     shutil.copytree(folder / "concepts", tmp_path / "concepts")
     with pytest.raises(UserError, match=tmp_path.name):
         ConceptCodes.load(tmp_path, ["MSH"])

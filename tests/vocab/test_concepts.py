@@ -7,7 +7,14 @@ import pytest
 from umls_reranker.core.arrays import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import concepts as concepts_module
-from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
+from umls_reranker.vocab.concepts import (
+    Concept,
+    ConceptTable,
+    concept_table,
+    iter_concepts,
+    join_concepts,
+    write_concepts,
+)
 from umls_reranker.vocab.types import TypeHierarchy
 
 NO_TYPES = TypeHierarchy([])
@@ -119,6 +126,33 @@ def test_unsorted_concepts_give_the_same_bytes(tmp_path):
     files = {path.name: path.read_bytes() for path in (tmp_path / "sorted").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "unsorted").iterdir()} == files
     assert len(files) == 4
+
+
+# In the order of the dictionaries.
+OTHERS = ("M:2", "O:2", "M:4")
+
+
+def test_concepts_of_several_dictionaries_are_joined_by_their_ids():
+    first = [
+        Concept("C2", "two", ("II",), ("T1",), alternates=("M:2",)),
+        Concept("C3", "three"),
+    ]
+    second = [
+        Concept("C3", "drei", ("three",), ("T2",), "A number."),
+        Concept("M:2", "zwei", ("two",), ("T3",), "Another.", ("O:2",)),
+        Concept("M:4", "vier", alternates=("C2",)),
+        Concept("M:5", "five", alternates=("X",)),
+        Concept("M:6", "six", alternates=("X",)),
+    ]
+    third = [Concept("O:2", "due")]
+    table, report = join_concepts([concept_table(each) for each in (first, second, third)])
+    assert list(iter_concepts(table)) == [
+        Concept("C2", "two", ("II", "zwei", "vier", "due"), ("T1",), "Another.", OTHERS),
+        Concept("C3", "three", ("drei",), ("T2",), "A number."),
+        Concept("M:5", "five", alternates=("X",)),
+        Concept("M:6", "six", alternates=("X",)),
+    ]
+    assert report == {"joined_concepts": 4, "repeated_names": 2}
 
 
 @pytest.mark.parametrize("order", [[0, 1, 1], [1, 0, 1]])

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from ..core.errors import UserError
-from ..core.files import file_sha256, json_sha256, portable_locator
+from ..core.files import file_sha256, json_sha256, portable_locator, remembered
 
 # Weights at the top of the repo and in safetensors only; nothing that could run code.
 MODEL_PATTERNS = (
@@ -206,6 +206,19 @@ def _reason(error: BaseException, repo_id: str, is_signed_in: bool) -> str:
 def signed_in(token: str | bool | None) -> bool:
     """Whether the Hub client will send a token: the given one, the environment's, or a login's."""
     return token is not False and bool(token if isinstance(token, str) else get_token())
+
+
+def model_identity(model: str, cache: Path) -> str:
+    """The content of a local folder, wherever it is, or the name on the Hub.
+
+    Args:
+        model: local folder or Hub id.
+        cache: folder in which the hashes of unchanged files are remembered.
+    """
+    folder = Path(expanduser(model))
+    if not folder.is_dir():
+        return model
+    return f"sha256:{remembered(model_sha256, folder, cache)}"
 
 
 def model_sha256(folder: Path) -> str:

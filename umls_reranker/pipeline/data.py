@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import file_sha256, read_json, write_json
+from ..corpora.concept_sources import ConceptSource, read_concepts
 from ..corpora.corpus import Mention
 from ..corpora.mentions import (
     RetiredCuis,
@@ -32,10 +33,8 @@ from ..vocab.types import TypeHierarchy
 from .command import table_console
 from .recipe import Recipe
 from .sources import (
-    ConceptSource,
     corpus_mentions,
     listed_documents,
-    read_concepts,
     split_shares,
     user_splits,
 )

@@ -84,24 +84,11 @@ def write_settings(recipe: Recipe, run: RunFolder) -> None:
 
 def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: PartialState) -> None:
     """Embed all distinct names; the processes of a launch share the work."""
-    from ..retrieval.faiss_index import new_index, training_size
-    from ..retrieval.name_vectors import NameVectors
+    from ..retrieval.name_index import encode_names
 
-    encoder = index_settings(recipe, run).load_encoder(run.path, recipe.run.device)
-    # Report an unknown factory or too few names before hours of encoding.
-    index = new_index(
-        encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or ""
-    )
-    main = state.is_main_process
-    with stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
-        if main:
-            concepts = ConceptTable.load(run.path / "concepts")
-            NameVectors.prepare(concepts, encoder, folder)
-        state.wait_for_everyone()
-        vectors = NameVectors(folder)
-        training_size(index, len(vectors))
-        vectors.encode_share(encoder, state.process_index, state.num_processes)
-        state.wait_for_everyone()
+    with stage.writing(recipe.run.overwrite, owner=state.is_main_process) as (folder, summary):
+        settings = index_settings(recipe, run)
+        vectors = encode_names(run.path, folder, settings, recipe.run.device, state)
         summary |= {"strings": len(vectors), "dimension": vectors.dimension}
 
 

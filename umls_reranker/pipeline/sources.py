@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from os.path import expanduser
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import Any
 
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import fingerprint_path, remembered
@@ -17,18 +15,10 @@ from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.corpus import Mention, name_files
 from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
 from ..corpora.mentions import assign_split
-from ..vocab.concepts import concept_table
-from ..vocab.names import read_name_concepts, read_name_lists
-from ..vocab.ontology import read_obo_concepts, read_ontology
-from ..vocab.rrf import (
-    PAIRS,
-    REQUIRED_TABLES,
-    read_relations,
-    read_release,
-    read_rrf_concepts,
-    release_files,
-)
-from ..vocab.types import GROUP_PREFIX, TypeHierarchy
+from ..linking.dictionary_index import Dictionary
+from ..vocab.names import read_name_lists
+from ..vocab.ontology import read_ontology
+from ..vocab.rrf import REQUIRED_TABLES, release_files
 from .fetch import fetch
 from .recipe import Recipe
 from .user_lists import SplitOf
@@ -148,87 +138,28 @@ def fingerprints(
     return known
 
 
-class ConceptSource(NamedTuple):
-    """The dictionary's content from the recipe's source.
-
-    Attributes:
-        concepts: concepts for `concepts.write_concepts`.
-        hierarchy: hierarchy of their semantic types.
-        relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
-        report: the reader's counts, and the source: ``release``, or other files' ``vocabularies``.
-    """
-
-    concepts: pa.Table
-    hierarchy: TypeHierarchy
-    relations: Iterable[pa.Table]
-    report: dict[str, Any]
-
-
-def read_concepts(
-    concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]]
-) -> ConceptSource:
-    """Read concepts, their type hierarchy and their relations from the recipe's source.
+def named_dictionary(name: str, reading: Mapping[str, Any], cache: Path) -> Dictionary:
+    """A dictionary by its path or URL: a folder, an OBO file, or else a file of names.
 
     Args:
-        concepts: the recipe's section.
-        files: what `input_files` returns.
+        name: as the user wrote it.
+        reading: further fields of its `ConceptArguments`.
+        cache: folder for downloads and the hashes of files, whose names and sizes are printed.
+
+    Raises:
+        UserError: the file or a table of the release is missing.
     """
-    relations: Iterable[pa.Table] = ()
-    hierarchy = TypeHierarchy.built_in()
-    if concepts.concept_source == "obo":
-        merged = read_obo_concepts(
-            files["obo"],
-            type_roots=concepts.obo_type_roots,
-            synonym_scopes=concepts.obo_synonym_scopes,
-        )
-        hierarchy = merged.hierarchy
-        table = concept_table(merged.concepts)
-        report = merged.report | {"vocabularies": merged.vocabularies}
-        children = [child for child, _ in merged.parents]
-        parents = [parent for _, parent in merged.parents]
-        relations = [pa.table([children, ["PAR"] * len(parents), parents], schema=PAIRS)]
-    elif concepts.concept_source == "names":
-        (path,) = files["names"]
-        table, report = read_name_concepts(path, hierarchy)
-        report["vocabularies"] = [{"file": path.name, "id": "", "version": "", "license": ""}]
-    else:
-        release = {name: paths[0] for name, paths in files.items()}
-        table, report = read_rrf_concepts(
-            release,
-            languages=concepts.languages,
-            sources=concepts.sources,
-            identifiers=concepts.identifiers,
-        )
-        report["release"] = read_release(release)
-        if "MRREL" in release and not concepts.identifiers:
-            relations = read_relations(release["MRREL"])
-    if concepts.concept_types or concepts.semantic_groups:
-        table = _of_types(table, _wanted_types(concepts, hierarchy))
-    return ConceptSource(table, hierarchy, relations, report)
-
-
-def _wanted_types(concepts: ConceptArguments, hierarchy: TypeHierarchy) -> list[str]:
-    """Ids of the recipe's types and groups, and of all narrower types."""
-    groups = [
-        f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in concepts.semantic_groups
-    ]
-    types: list[str] = []
-    for name in [*concepts.concept_types, *groups]:
-        known = hierarchy.resolve(name)
-        if known is None:
-            names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
-            raise UserError(
-                f"{name} in concept_types or semantic_groups is not known; "
-                f"the first are {names[:12]}"
-            )
-        types += hierarchy.descendants(known)
-    return types
-
-
-def _of_types(concepts: pa.Table, types: Sequence[str]) -> pa.Table:
-    lists = concepts["semantic_types"].combine_chunks()
-    is_wanted = pc.is_in(pc.list_flatten(lists), pa.array(types, pa.string()))
-    return concepts.take(pc.list_parent_indices(lists).filter(is_wanted).unique())
+    path = Path(expanduser(name))
+    if path.name.startswith("MRCONSO.RRF"):
+        path = path.parent
+    source: dict[str, Any] = {"concept_source": "names", "names": name}
+    if path.is_dir():
+        source = {"concept_source": "rrf", "umls_dir": str(path)}
+    elif ".obo" in path.suffixes[-2:]:
+        source = {"concept_source": "obo", "obo": [name]}
+    settings = ConceptArguments(**source, **reading)
+    files = dictionary_files(settings, cache, ("MRCUI", "MRREL"), ("MRCONSO",))
+    return Dictionary(name, settings, files, fingerprints(files, cache, printed=True))
 
 
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,7 +168,7 @@ def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
     Candidate lists without a dictionary have neither.
 
     Args:
-        report: report of `read_concepts` and the script.
+        report: report of `concept_sources.read_concepts` and the script.
     """
     return {key: report[key] for key in ("concepts", "release", "vocabularies") if key in report}
 

@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,6 @@ from ..core.files import (
     json_sha256,
     naming_full_disk,
     read_json,
-    remembered,
     replace_folder,
     restore_folder,
     write_json,
@@ -43,7 +41,7 @@ from ..core.files import (
 from ..core.version import __version__
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..models.arguments import ModelArguments
-from ..models.hub_access import model_sha256
+from ..models.hub_access import model_identity
 from ..retrieval.arguments import MiningArguments
 from ..retrieval.retrievers import chosen_retrievers, index_folders, require_ordering
 from ..training.arguments import EncoderArguments, RunArguments
@@ -195,7 +193,6 @@ def make_stage(
     run: RunFolder,
     files: Mapping[str, str] | None = None,
     planned: Mapping[str, Stage] = MappingProxyType({}),
-    table: Mapping[str, StageInputs] | None = None,
 ) -> Stage:
     """A stage of a recipe.
 
@@ -206,12 +203,11 @@ def make_stage(
         files: name, numbered if there are several, -> hash of each input file; needed for concepts
             and mentions.
         planned: stages that count as finished, by name.
-        table: the stages; None: `stage_table` of the recipe.
 
     Raises:
         UserError: the recipe has no such stage, or a stage that it needs has not been run.
     """
-    table = table or stage_table(recipe)
+    table = stage_table(recipe)
     if name not in table:
         raise UserError(
             f"the recipe has no stage {name}, because of its candidate_lists; skip this command"
@@ -219,10 +215,11 @@ def make_stage(
     stage = table[name]
     settings = {key: value for key, value in recipe.to_dict().items() if key in stage.keys}
     settings = {key: value for key, value in settings.items() if key not in PATHS}
+    cache = Path(recipe.run.cache_dir)
     for key in {"encoder", "model"} & settings.keys():
-        settings[key] = _model_identity(settings[key], recipe)
+        settings[key] = model_identity(settings[key], cache)
     if "teacher" in settings:
-        settings["teacher"] = [_model_identity(model, recipe) for model in settings["teacher"]]
+        settings["teacher"] = [model_identity(model, cache) for model in settings["teacher"]]
     inputs = {}
     for need in stage.needs:
         if need in planned:
@@ -244,7 +241,6 @@ def planned_stages(
     path: Path,
     files: Mapping[str, str] | None = None,
     command: str | None = None,
-    table: Mapping[str, StageInputs] | None = None,
 ) -> dict[str, Stage]:
     """The stages of a recipe in order, as if those before each were finished.
 
@@ -253,16 +249,14 @@ def planned_stages(
         path: the run folder.
         files: as for `make_stage`.
         command: the command that makes the stages, which needs those of others finished; None: any.
-        table: as for `make_stage`.
 
     Raises:
         UserError: the recipe has no such stages; further as for `make_stage`.
     """
-    table = table or stage_table(recipe)
     stages: dict[str, Stage] = {}
-    for name, inputs in table.items():
+    for name, inputs in stage_table(recipe).items():
         if command in (None, inputs.command):
-            stages[name] = make_stage(name, recipe, RunFolder(path), files, stages, table)
+            stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     if not stages:
         raise UserError(
             f"the recipe has no stage of {command}, because of its candidate_lists; "
@@ -275,14 +269,6 @@ def index_key(folder: Path, retrievers: Iterable[str]) -> str:
     """Identity of the encoder and indexes in a folder, which decide its retrievers' scores."""
     keys = {name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)}
     return json_sha256(keys)
-
-
-def _model_identity(model: str, recipe: Recipe) -> str:
-    """The content of a local folder, wherever it is, or the name on the Hub."""
-    folder = Path(expanduser(model))
-    if not folder.is_dir():
-        return model
-    return f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -30,14 +30,49 @@ from .faiss_index import (
     read_ahead,
     search_exactly,
     set_parameters,
+    training_size,
 )
 from .name_vectors import NameVectors
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from .deployment import IndexSettings
 
 FAISS_FILE = "names.faiss"
 # Number of queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512
 # Number of names whose vectors are read from the index together.
 NAMES_AT_ONCE = 32_768
+
+
+def encode_names(
+    folder: Path, target: Path, settings: IndexSettings, device: str, state: PartialState
+) -> NameVectors:
+    """Encode all distinct names for a `NameIndex`; the processes of a launch share the work.
+
+    Args:
+        folder: run or index folder with the concepts, and with the encoder if it was trained.
+        target: folder to write into; finished shards in it stay.
+        settings: the encoder and the index.
+        device: as for `BiEncoder.from_pretrained`.
+        state: the processes.
+
+    Raises:
+        UserError: the encoder cannot be loaded, FAISS does not know the index or a parameter, or
+            there are too few names for it.
+    """
+    encoder = settings.load_encoder(folder, device)
+    # An unknown factory or too few names are reported before hours of encoding.
+    index = new_index(encoder.dimension, settings.index_factory, settings.index_parameters or "")
+    if state.is_main_process:
+        NameVectors.prepare(ConceptTable.load(folder / "concepts"), encoder, target)
+    state.wait_for_everyone()
+    vectors = NameVectors(target)
+    training_size(index, len(vectors))
+    vectors.encode_share(encoder, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    return vectors
 
 
 class NameIndex(ConceptIndex):

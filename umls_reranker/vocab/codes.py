@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,28 +66,37 @@ def read_codes(
 
 
 def write_codes(
-    folder: Path, cuis: pa.Array, files: Mapping[str, Sequence[Path]], sources: Sequence[str] = ()
+    folder: Path,
+    cuis: pa.Array,
+    dictionaries: Iterable[Mapping[str, Sequence[Path]]],
+    sources: Sequence[str] = (),
 ) -> Counter[str]:
     """Write the codes of concepts whose ids are CUIs.
 
     Args:
         folder: folder to write into.
         cuis: the concepts of the index, in their order.
-        files: the files that they were read from, by name: ``MRCONSO`` or ``obo``.
+        dictionaries: the files that they were read from, by name: ``MRCONSO`` or ``obo``.
         sources: vocabularies (SAB) of a release whose codes are kept; by default `USUAL_SOURCES`.
 
     Returns:
         The number of codes of each vocabulary.
 
     Raises:
-        UserError: the release has no code of a vocabulary of `sources`.
+        UserError: the releases have no code of a vocabulary of `sources`.
     """
-    if "obo" in files:
-        known = read_obo_codes(files["obo"])
-        texts = [list(map(SEPARATOR.join, known.get(cui, ()))) for cui in cuis.to_pylist()]
-        lists = pa.array(texts, CODE_LISTS)
-    else:
-        _, lists = read_codes(files["MRCONSO"][0], sources or USUAL_SOURCES, cuis)
+    rows = []
+    texts = []
+    for files in dictionaries:
+        if "obo" in files:
+            known = read_obo_codes(files["obo"])
+            of_terms = [list(map(SEPARATOR.join, known.get(cui, ()))) for cui in cuis.to_pylist()]
+            lists = pa.array(of_terms, CODE_LISTS)
+        else:
+            _, lists = read_codes(files["MRCONSO"][0], sources or USUAL_SOURCES, cuis)
+        rows.append(pc.list_parent_indices(lists).to_numpy())
+        texts.append(pc.list_flatten(lists))
+    lists = distinct_lists(np.concatenate(rows), pa.chunked_array(texts), len(cuis))
     parts = pc.split_pattern(pc.list_flatten(lists), SEPARATOR, max_splits=1)
     counted = pc.value_counts(pc.list_element(parts, 0)).to_pylist()
     counts = Counter({item["values"]: item["counts"] for item in counted})

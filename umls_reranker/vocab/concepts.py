@@ -316,6 +316,59 @@ class ConceptColumns:
         return names.take(pa.array(order)), list_offsets(np.bincount(owner, minlength=len(rows)))
 
 
+def join_concepts(tables: Sequence[pa.Table]) -> tuple[pa.Table, dict[str, int]]:
+    """The concepts of several dictionaries, joined where one has an id or alternate of another.
+
+    A concept has the names of all, each once. Its preferred name, types and definition are those of
+    the first dictionary that has any.
+
+    Args:
+        tables: of `CONCEPT_SCHEMA`; an id is not repeated within one.
+
+    Returns:
+        The concepts in `CONCEPT_SCHEMA`; and the numbers of ``joined_concepts``, which others have
+        taken in, and of ``repeated_names``, which are given once.
+    """
+    whole = pa.concat_tables(tables).combine_chunks()
+    columns = ConceptColumns(whole)
+    everything = np.arange(len(whole))
+    starts = np.repeat(list_offsets(list(map(len, tables)))[:-1], list(map(len, tables)))
+    first = columns.rows(columns.cuis)
+    alternates = whole["alternates"].combine_chunks()
+    owners = pc.list_parent_indices(alternates).to_numpy()
+    found = columns.rows(pc.list_flatten(alternates))
+    # An id counts before alternates. One that concepts of one dictionary share does not join them.
+    is_earlier = (found < starts[owners]) & (first[owners] == owners)
+    np.minimum.at(first, owners[is_earlier], found[is_earlier])
+    while (first[first] != first).any():
+        first = first[first]
+    heads, concept_of = np.unique(first, return_inverse=True)
+
+    def filled(name: str) -> pa.Array:
+        """The column of each concept's first row where it is not empty."""
+        lengths = (pc.binary_length if name == "definition" else pc.list_value_length)(whole[name])
+        has_value = np.flatnonzero(lengths.to_numpy() > 0)
+        concepts, positions = np.unique(concept_of[has_value], return_index=True)
+        rows = heads.copy()
+        rows[concepts] = has_value[positions]
+        return columns.column(name, rows)
+
+    texts, offsets = columns.names_of(everything)
+    owner = np.repeat(concept_of, np.diff(offsets))
+    names = distinct_lists(owner, pa.chunked_array([texts]), len(heads))
+    ids = columns.column("cui", heads)
+    others = pa.concat_arrays([pc.list_flatten(alternates), columns.cuis])
+    is_other = pc.invert(pc.is_in(others, ids))
+    of_others = np.concatenate([concept_of[owners], concept_of])[is_other.to_numpy(False)]
+    lists = distinct_lists(of_others, pa.chunked_array([others.filter(is_other)]), len(heads))
+    joined = NameLists(ids, names, filled("semantic_types"), lists)
+    report = {
+        "joined_concepts": len(whole) - len(heads),
+        "repeated_names": len(texts) - len(names.values),
+    }
+    return table_of_lists(joined, filled("definition")), report
+
+
 class ConceptTable(ConceptColumns):
     """The concepts of an index by row number: names, semantic types, definitions.
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from absent import absent
 from data_fixtures import write_obo, write_rrf
+from tiny_models import tiny_encoder
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.pipeline import indexes
+from umls_reranker.core.files import hold
+from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.retriever import load_retriever
 from umls_reranker.vocab.code_systems import Code
 from umls_reranker.vocab.codes import ConceptCodes
@@ -70,7 +73,7 @@ def test_a_release_is_indexed_without_libraries_of_networks(tmp_path):
     settings = IndexSettings.load(tmp_path / "made")
     assert settings.retrievers == ["lexical", "forms"] and settings.expand_abbreviations
     assert settings.made_of["filters"]["concept_types"] == ["T047"]
-    assert {*settings.made_of["files"]} >= {"MRCONSO", "MRSTY"}
+    assert {*settings.made_of["dictionaries"][0]["files"]} >= {"MRCONSO", "MRSTY"}
 
 
 def test_names_ontologies_and_mrconso_alone_are_read(index, tmp_path):
@@ -100,24 +103,84 @@ def test_codes_are_kept_beside_an_index_whose_key_they_do_not_change(index, tmp_
     assert IndexSettings.load(tmp_path / "of_terms").made_of["codes"] == {"XO": 40, "UMLS": 40}
 
 
-def test_an_interrupted_command_goes_on_with_what_is_finished(index, tmp_path, monkeypatch, capsys):
+def test_the_key_of_an_index_is_what_it_was(index, tmp_path):
+    """Models that were calibrated with an index of an earlier version know it by its key."""
     (tmp_path / "names.txt").write_text(NAMES)
-    make = indexes.make_index
-
-    def interrupted(recipe, run, stage):
-        if stage.name == "forms":
-            raise KeyboardInterrupt
-        make(recipe, run, stage)
-
-    monkeypatch.setattr(indexes, "make_index", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        index("names.txt", "made")
-    assert not (tmp_path / "made").exists()
-    monkeypatch.setattr(indexes, "make_index", make)
-    capsys.readouterr()
     index("names.txt", "made")
-    told = capsys.readouterr().err
-    assert "[lexical] up to date" in told and "[forms] ->" in told
+    key = "e26051974af086877ee61b788bb5c8ce7bb55a6e4b2f21c21e3dd58c52084065"
+    assert IndexSettings.load(tmp_path / "made").index_key == key
+
+
+def test_several_dictionaries_make_one_index(index, tmp_path, capsys):
+    write_rrf(tmp_path / "META")
+    (tmp_path / "names.txt").write_text(NAMES)
+    (tmp_path / "more.csv").write_text(
+        "id,name,semantic_type\n"
+        "OMIM:2,cardiac infarct,T121\nOMIM:2,heart attack,\nC9000009,renal failure,\n"
+        "C9000009,Nierenversagen,\nLOCAL:1,Zuboxin,T121\n"
+    )
+    index("META", "names.txt", "more.csv", "made", "--codes", "MINI")
+    assert "2 concepts are in an earlier dictionary too, 2 names" in capsys.readouterr().out
+    assert found("made", "infarcts (cardiac)") == ("MESH:D2", "cardiac infarct")
+    assert found("made", "zuboxin") == ("LOCAL:1", "Zuboxin")
+    assert found("made", "nierenversagen") == ("C9000009", "Nierenversagen")
+    assert found("made", "failing kidney") == ("C9000009", "failing kidneys")
+    concepts = ConceptTable.load(tmp_path / "made" / "concepts")
+    assert concepts.names(concepts.rows(["OMIM:2"])[0]) == ["heart attack", "cardiac infarct"]
+    codes = ConceptCodes.load(tmp_path / "made", ["MINI"])
+    assert codes.of("C9000009") == (Code("MINI", "C9000009"),)
+    assert codes.of("LOCAL:1")[0].code == "LOCAL:1"
+    index("META", "more.csv", "drugs", "--semantic_types", "T121")
+    assert found("drugs", "Zuboxin")[0] == "LOCAL:1"
+    assert ConceptTable.load(tmp_path / "drugs" / "concepts").rows(["C9000009"]) == [-1]
+
+
+def test_of_a_killed_command_only_vectors_stay(index, tmp_path, monkeypatch):
+    (tmp_path / "names.txt").write_text(NAMES)
+    tiny_encoder(tmp_path / "encoder")
+    words = ["names.txt", "made", "--device", "cpu", "--encoder"]
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FormIndex, "build", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index("names.txt", "other")
+        with pytest.raises(KeyboardInterrupt):
+            index(*words, "encoder")
+    assert not {"made", "other", ".other.index"} & {path.name for path in tmp_path.iterdir()}
+    (tmp_path / ".made.index" / "forms" / "rest").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(BiEncoder, "encode", killed)
+        # Another encoder needs other vectors.
+        with pytest.raises(KeyboardInterrupt):
+            index(*words, "encoder", "--encoder_pooling", "mean")
+        assert not [*tmp_path.glob(".made.index/vectors/*.npy")]
+    with monkeypatch.context() as patch:
+        patch.setattr(FormIndex, "build", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index(*words, "encoder")
+    with monkeypatch.context() as patch:
+        patch.setattr(BiEncoder, "encode", killed)
+        index(*words, "encoder")
+    assert not (tmp_path / ".made.index").exists()
+    assert not (tmp_path / "made" / "forms" / "rest").exists()
+    assert found("made", "heart attacks")[0] == "MESH:D2"
+
+
+def test_two_commands_do_not_write_into_one_output(index, tmp_path, monkeypatch):
+    (tmp_path / "names.txt").write_text(NAMES)
+    monkeypatch.setattr("umls_reranker.core.files.PATIENCE_SECONDS", 0.1)
+    (tmp_path / ".made.index").mkdir()
+    (tmp_path / ".made.index" / "concepts").mkdir()
+    with (
+        hold(tmp_path / ".made.index" / ".lock", ""),
+        pytest.raises(UserError, match="made"),
+    ):
+        index("names.txt", "made")
+    assert (tmp_path / ".made.index" / "concepts").is_dir()
+    index("names.txt", "made")
     assert found("made", "heart attacks")[0] == "MESH:D2"
 
 
