@@ -11,9 +11,9 @@ enough documents for a certificate without an error, and "power" is how often th
 certified where 99 % of the answers are correct. LEC (arXiv 2512.01556, by its abstract) keeps the
 target in expectation: the tier is granted if errors stay within it after one more is assumed. The
 second form draws lists with a score and logits of little worth, so that the cross-encoder may stay
-or be left out; the tiers as they are served are measured on new lists, high by gold concepts, and
-high with high_broad by gold concepts and their parents. The third draws notes that stand under
-several ids, with 5 % of the words changed. Coverage on calibrated scores is a part of golden.py.
+or be left out; the tier high as it is served is measured on new lists. The third draws notes that
+stand under several ids, with 5 % of the words changed. Coverage on calibrated scores is a part of
+golden.py.
 """
 
 import argparse
@@ -33,7 +33,6 @@ from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.ranking import rank
-from umls_reranker.calibration.resampling import ratio
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
@@ -298,36 +297,26 @@ def drawn_lists(
     )
     scores = {"retriever": score.ravel()}
     lists = replace(lists, scores=scores).annotated(annotations)
-    parents = frozenset(zip(ids[::2], ids[1::2], strict=True))
-    return replace(lists, parents=parents), logits.ravel().astype(np.float32)
+    return lists, logits.ravel().astype(np.float32)
 
 
-class ServedTiers(NamedTuple):
-    """Tiers on new lists, of a calibration that may leave its cross-encoder out.
+class ServedTier(NamedTuple):
+    """The tier high on new lists, of a calibration that may leave its cross-encoder out.
 
     Attributes:
-        coverage, precision: of the tier high; precision 1 if it is empty.
-        broad_coverage, broad_precision: of high and high_broad together, where parents of gold
-            concepts count as correct.
-        set_coverage: share of the abstentions whose prediction set holds the correct label; mean
-            of documents.
+        coverage, precision: of the tier; precision 1 if it is empty.
         is_kept: whether the cross-encoder is weighed.
     """
 
     coverage: float
     precision: float
-    broad_coverage: float
-    broad_precision: float
-    set_coverage: float
     is_kept: bool
 
 
-def served_tiers(documents: int, logit_weight: float, rng: np.random.Generator) -> ServedTiers:
+def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -> ServedTier:
     """Fit on lists of `drawn_lists`, and measure on many others."""
     lists, logits = drawn_lists(documents, logit_weight, rng)
-    settings = CalibrationArguments(
-        features=[CROSS_ENCODER, "retriever"], calibrator="platt", certify_relation="parent"
-    )
+    settings = CalibrationArguments(features=[CROSS_ENCODER, "retriever"], calibrator="platt")
     fit = fit_calibration(
         lists,
         CrossEncoderLogits(None, lists, known={(): logits}),
@@ -340,17 +329,9 @@ def served_tiers(documents: int, logit_weight: float, rng: np.random.Generator) 
     decisions = rank(new, Scores(logits, 0), fit.calibration)
     outcomes = Outcomes.of(new, decisions)
     is_high = outcomes.high
-    is_broad = outcomes.high_or_broad
-    return ServedTiers(
+    return ServedTier(
         coverage=float(is_high.mean()),
         precision=float(outcomes.correct[is_high].mean()) if is_high.any() else 1.0,
-        broad_coverage=float(is_broad.mean()),
-        broad_precision=(
-            float(outcomes.correct_or_parent[is_broad].mean()) if is_broad.any() else 1.0
-        ),
-        set_coverage=float(
-            ratio(np.array([outcomes.in_set, outcomes.every]) @ outcomes.set_weight)
-        ),
         is_kept=fit.facts["cross_encoder"]["kept"],
     )
 
@@ -376,7 +357,7 @@ def repeated_notes(notes: int, copies: int, rng: np.random.Generator) -> tuple[b
     scores = np.full(len(lists), 0.96)
     granted = []
     for annotations in (lists.annotations, with_joined_documents(lists).annotations):
-        certificate = find_certificate(scores, correct, annotations.documents, TARGET, CONFIDENCE)
+        certificate = find_certificate(scores, correct, annotations.documents)
         granted.append(certificate.threshold is not None)
     return granted[0], granted[1]
 
@@ -399,22 +380,17 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     if options.choices:
         print(
-            "| documents, weight of logits | stays | certified | coverage, mean | broken | "
-            "high_broad: certified | coverage, mean | broken | sets: coverage, mean |\n"
-            "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+            "| documents, weight of logits | stays | certified | coverage, mean | broken |\n"
+            "|---|---:|---:|---:|---:|"
         )
         for documents, weight in product((200, 400), (0.0, 0.3)):
-            draws = [served_tiers(documents, weight, rng) for _ in range(options.choices)]
-            columns = ServedTiers(*np.transpose(draws))
+            draws = [served_tier(documents, weight, rng) for _ in range(options.choices)]
+            columns = ServedTier(*np.transpose(draws))
             shares = (
                 columns.is_kept.mean(),
                 np.mean(columns.coverage > 0),
                 columns.coverage.mean(),
                 np.mean(columns.precision < TARGET),
-                np.mean(columns.broad_coverage > 0),
-                columns.broad_coverage.mean(),
-                np.mean(columns.broad_precision < TARGET),
-                columns.set_coverage.mean(),
             )
             print_row(f"{documents}, {weight}", shares)
         return

@@ -212,7 +212,7 @@ def certificates(golden: Golden) -> Figures:
                 if incorrect
                 else rng.random(len(scores)) < scores
             )
-            threshold = find_certificate(scores, correct, document, 0.95, 0.95).threshold
+            threshold = find_certificate(scores, correct, document).threshold
             is_high = scores >= (np.inf if threshold is None else threshold)
             precision = 1 - incorrect if incorrect or not is_high.any() else scores[is_high].mean()
             results.append((is_high.any(), is_high.any() and precision < 0.95, is_high.mean()))

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import find_certificate
+from umls_reranker.calibration.certificate import CertificateSettings, find_certificate
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.serving.calibrate import calibrate_lists
@@ -31,9 +31,8 @@ Rule: TypeAlias = Callable[[Outcomes, float], float]
 
 
 def by_certificate(outcomes: Outcomes, target: float) -> float:
-    certificate = find_certificate(
-        outcomes.score, outcomes.correct, outcomes.document, target, CONFIDENCE
-    )
+    settings = CertificateSettings(target, CONFIDENCE)
+    certificate = find_certificate(outcomes.score, outcomes.correct, outcomes.document, settings)
     return np.inf if certificate.threshold is None else certificate.threshold
 
 

@@ -148,7 +148,9 @@ def add_index_models(data: Path, lists: Path, folder: Path) -> None:
             known, CrossEncoderLogits(None, known), names, settings, SEED, options=options
         )
         models.append(replace(fitted.calibration.models[0], name=name, missing=missing))
-        print(f"{name}: acc@1 {known.is_gold(fitted.decisions.top).mean():.4f}, held out")
+        print(
+            f"{name}: acc@1 {known.is_gold(fitted.decisions.tops.positions).mean():.4f}, held out"
+        )
     calibration.models = models
     facts = read_json(folder / CALIBRATOR)["fitted_on"]
     write_model_files(folder, source.origin, None, None, calibration, facts)

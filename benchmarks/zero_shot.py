@@ -91,7 +91,7 @@ def measure(name: str, reranker, lists) -> None:
     untyped = lists.with_types([None] * len(lists))
     for title, some in {f"{name}, with types": lists, name: untyped}.items():
         if some is untyped or lists.types.is_known.any():
-            print_row(title, some, reranker.decide(some).log_odds)
+            print_row(title, some, reranker.decide(some).scores.log_odds)
 
 
 def print_row(title: str, lists, scores: np.ndarray) -> None:

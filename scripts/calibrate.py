@@ -27,13 +27,7 @@ from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
 from umls_reranker.training.arguments import RunArguments
 
 # Recipe keys that are options of the second form too.
-FITTING_KEYS = (
-    "calibrator",
-    "target_precision",
-    "confidence",
-    "certify_relation",
-    "accept_precision",
-)
+FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
 ADD_HELP = (
     "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row "
     'of LISTS replaces it; rows with "is_random_sample": false count for weights and thresholds, '

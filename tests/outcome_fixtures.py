@@ -49,9 +49,6 @@ def make_outcomes(
         "accepted": score >= 0.4,
         "decided_by": np.zeros(mentions, int),
         "relation": np.full(mentions, None),
-        "set_size": np.zeros(mentions, int),
-        "correct_label_rank": np.zeros(mentions, int),
-        "nil_rank": np.zeros(mentions, int),
     }
     return Outcomes(**drawn | columns)
 

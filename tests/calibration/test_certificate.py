@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from umls_reranker import UserError, certify
-from umls_reranker.calibration.certificate import GRID, confidence_of, find_certificate
+from umls_reranker.calibration.certificate import (
+    GRID,
+    CertificateSettings,
+    confidence_of,
+    find_certificate,
+)
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "certificate.py"
 
@@ -51,8 +56,18 @@ def test_where_nothing_is_certified_what_was_missing_is_said():
         in said
     )
     assert "more documents like these would not help" in said and "certified 87%" in said
-    assert find_certificate(np.full(400, 0.97), correct, range(400), 0.87).threshold is not None
-    assert find_certificate(np.full(400, 0.97), correct, range(400), 0.88).threshold is None
+    assert (
+        find_certificate(
+            np.full(400, 0.97), correct, range(400), CertificateSettings(0.87)
+        ).threshold
+        is not None
+    )
+    assert (
+        find_certificate(
+            np.full(400, 0.97), correct, range(400), CertificateSettings(0.88)
+        ).threshold
+        is None
+    )
     # Precise enough, but not for so few documents.
     short = str(find(np.full(100, 0.97), np.arange(100) >= 3))
     assert "97.0% are correct" in short and "more documents like these would help" in short

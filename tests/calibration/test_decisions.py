@@ -40,7 +40,12 @@ def test_tiers_go_by_the_types_of_the_mention_and_only_the_first_candidate_is_ac
     rows = [fit_thresholds().for_type(kind) for kind in ("T047", "T047", "T121", None)]
     expected = [row.tier(score) for row, score in zip(rows, (p - 0.01, p, p, p), strict=True)]
     assert [TIERS[tier] for tier in decided.tiers] == expected and len(set(expected)) > 1
-    assert decided.order.tolist() == [1, 0, 2, 3] and decided.top.tolist() == [1, 2, 3, -1]
+    assert decided.order.tolist() == [1, 0, 2, 3] and decided.tops.positions.tolist() == [
+        1,
+        2,
+        3,
+        -1,
+    ]
     assert decided.accepted.tolist() == [
         False,
         p >= rows[1].accept,
@@ -102,6 +107,13 @@ def logits_of(lists, retained=None):
     return Scores(np.array([ord(name) for name in lists.names], np.float32) / 100, 0)
 
 
+def assert_same(left, right):
+    for name in ("logits", "log_odds", "probabilities"):
+        np.testing.assert_array_equal(getattr(left.scores, name), getattr(right.scores, name))
+    for name in ("order", "margins", "tiers", "accepted"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+
+
 def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many():
     asked = []
 
@@ -116,8 +128,7 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
     assert asked == [["a", "c", "d", "d"]] and decided.scored.tolist() == [3, 1, 0]
     assert np.isnan(decided.logits).tolist() == [False, True, False, False, True, False, True]
     known = rank(lists, logits_of(lists), with_pruning())
-    for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
-        np.testing.assert_array_equal(getattr(known, name), getattr(decided, name))
+    assert_same(known, decided)
 
 
 def test_exhaustive_scoring_is_that_without_pruning():
@@ -125,11 +136,10 @@ def test_exhaustive_scoring_is_that_without_pruning():
     exhaustive = rank(lists, logits_of, with_pruning(), exhaustive=True)
     unpruned = rank(lists, logits_of, with_pruning(has_list_fusion=False))
     assert exhaustive.scored.tolist() == [5, 2, 0]
-    for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
-        np.testing.assert_array_equal(getattr(exhaustive, name), getattr(unpruned, name))
+    assert_same(exhaustive, unpruned)
 
 
 def test_no_lists_and_no_candidates_are_nothing_to_decide():
     for lists in (make_lists([], []), make_lists(["m"], [[]])):
         decided = decide([], lists)
-        assert len(decided.order) == 0 and decided.top.tolist() == [-1] * len(lists)
+        assert len(decided.order) == 0 and decided.tops.positions.tolist() == [-1] * len(lists)

@@ -190,7 +190,9 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     decided = served(
         replace(calibration, models=calibration.models[:1], score_ranges={}), fresh, logits
     )
-    overconfidence = decided.probabilities[decided.top].mean() - fresh.is_gold(decided.top).mean()
+    overconfidence = np.subtract(
+        decided.tops.probabilities, fresh.is_gold(decided.tops.positions)
+    ).mean()
     assert abs(overconfidence) < 0.1
 
 

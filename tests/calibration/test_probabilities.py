@@ -183,7 +183,7 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     np.testing.assert_allclose(found.probabilities[:2], expected)
     np.testing.assert_allclose(found.probabilities[2], 0.5)
     none = decide(calibration(counts), lists())
-    assert none.log_odds.tolist() == [1.0, 0.5, 0.0]
+    assert none.scores.log_odds.tolist() == [1.0, 0.5, 0.0]
     # With the fallback's own slope.
     np.testing.assert_allclose(none.probabilities[0], np.exp(3.0) / (1 + np.exp(3.0) + np.exp(1.5)))
 
@@ -201,7 +201,7 @@ def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the
         assert np.isfinite(decide(calibration(counts), scored).logits).tolist() == expected
     # The model that decides without the scores has nothing to prune by.
     decided = decide(calibration(counts), lists())
-    assert np.isfinite(decided.logits).all() and np.isnan(decided.list_utilities).all()
+    assert np.isfinite(decided.logits).all() and np.isnan(decided.scores.list_utilities).all()
 
 
 def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(counts, monkeypatch):
@@ -210,14 +210,14 @@ def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(coun
     found = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-1.0, 0.0, 2.0])
     # The bonus goes to the best of those scored: a logit of 0 for the other would have been more.
     utility = np.array([-1.0 + 4.5 + 1.0, 4.0])
-    np.testing.assert_allclose(found.log_odds, [*utility, 2.0 + 0.5 + 1.0])
+    np.testing.assert_allclose(found.scores.log_odds, [*utility, 2.0 + 0.5 + 1.0])
     np.testing.assert_allclose(
         found.probabilities[:2], np.exp(utility) / (1 + np.exp(utility).sum())
     )
-    np.testing.assert_allclose(found.list_utilities, [4.5, 4.0, 0.5])
+    np.testing.assert_allclose(found.scores.list_utilities, [4.5, 4.0, 0.5])
     # It never comes first.
     found = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-9.0, 0.0, 2.0])
-    assert found.log_odds[0] == -3.5 > found.log_odds[1] > -3.6
+    assert found.scores.log_odds[0] == -3.5 > found.scores.log_odds[1] > -3.6
 
 
 # What a model reads, and who came without
@@ -350,7 +350,7 @@ def test_models_of_ranks_decide_about_lists_of_any_index():
     some = replace(lists({"forms": [0.1, 0.2, np.nan]}), index_keys=["an index", ""])
     decisions = decide(calibration, some)
     assert decisions.models.tolist() == [1, 0] and decisions.complete.all()
-    assert decisions.top.tolist() == [1, 2]
+    assert decisions.tops.positions.tolist() == [1, 2]
     # Lists without scores lack nothing that the first model reads.
     assert decisions.missing == {}
 
@@ -410,7 +410,7 @@ def test_the_first_model_of_which_all_inputs_are_there_decides(counts):
     for given, models in cases:
         chosen = fused.model_for(given)
         assert chosen.models.tolist() == models and chosen.complete.all()
-    assert decide(fused, given).log_odds.tolist() == [4.0, 2.0, 0.0]
+    assert decide(fused, given).scores.log_odds.tolist() == [4.0, 2.0, 0.0]
 
 
 def test_calibration_round_trip(counts, tmp_path):

@@ -8,19 +8,23 @@ from sklearn.metrics import f1_score
 
 from umls_reranker.calibration import thresholds
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import Certificate, find_certificate
+from umls_reranker.calibration.certificate import (
+    Certificate,
+    CertificateSettings,
+    find_certificate,
+)
 from umls_reranker.calibration.thresholds import (
     ThresholdTable,
     TypeThreshold,
     f1_threshold,
     fit_thresholds,
     load_thresholds,
+    memberships,
     precision_threshold,
     thresholds_content,
 )
-from umls_reranker.calibration.type_fallback import memberships
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab.types import SemanticType, TypeHierarchy
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets
 
 HIERARCHY = TypeHierarchy(
     [
@@ -99,10 +103,9 @@ def test_a_precision_sets_one_threshold_for_all_types():
 
 
 def test_a_mention_counts_in_each_of_its_types():
-    code, members = memberships(
-        [["T047", "T121"], "Disease or Syndrome", None, ["nonsense"]], HIERARCHY
-    )
-    counts = {node: inside[code].tolist() for node, inside in members.items()}
+    types = TypeSets.of([["T047", "T121"], "Disease or Syndrome", None, ["nonsense"]])
+    members = memberships(types, HIERARCHY)
+    counts = {node: inside[types.codes].tolist() for node, inside in members.items()}
     assert counts["default"] == [True] * 4
     assert counts["T047"] == counts["T046"] == counts["group:DISO"] == [True, True, False, False]
     assert counts["T121"] == counts["group:CHEM"] == [True, False, False, False]
@@ -171,7 +174,10 @@ def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certif
     table = single(p, correct, documents=documents, for_certificate=for_certificate, **given)
     served = np.where(p >= table.for_type().accept, p, np.nan)[for_certificate]
     expected = find_certificate(
-        served, correct[for_certificate], documents[for_certificate], 0.9, 0.99
+        served,
+        correct[for_certificate],
+        documents[for_certificate],
+        CertificateSettings(0.9, 0.99),
     )
     assert expected.threshold is not None and expected.documents_needed == 44
     assert table.certificate == expected and (table.target_precision, table.confidence) == (
@@ -204,36 +210,6 @@ def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
     assert row.accept == pytest.approx(0.73) and 0.74 < row.high <= 0.75
 
 
-def test_high_broad_is_where_gold_or_a_parent_is_certified():
-    # Of 300 top candidates every second one of the last half is a parent of the gold concept.
-    p = np.linspace(0.95, 0.6, 300)
-    is_parent = (np.arange(300) >= 150) & (np.arange(300) % 2 == 1)
-    lists = make_lists(
-        ["m"] * 300,
-        [[{"name": "a", "cui": "C2" if parent else "C1"}] for parent in is_parent],
-        hierarchy=HIERARCHY,
-        gold=np.where(is_parent, -1, 0),
-        documents=np.arange(300),
-    )
-    settings = CalibrationArguments(certify_relation="parent")
-    lists = replace(lists, parents={("C1", "C2")})
-    table = fit_thresholds(lists, p, np.arange(300), settings)
-    row = table.rows["default"]
-    assert row.high == table.certificate.threshold > 0.75
-    assert row.high_broad == row.accept > table.broad_certificate.threshold
-    middle = (row.high_broad + row.high) / 2
-    assert [row.tier(q) for q in (row.high, middle)] == ["high", "high_broad"]
-    state = thresholds_content({"all": table})
-    assert load_thresholds(state)["all"].rows == table.rows
-    state["models"][0]["default"]["high_broad"] = None
-    with pytest.raises(UserError, match="damaged .*default"):
-        load_thresholds(state)
-    # A child of the gold concept says more than the mention does.
-    lists = replace(lists, parents={("C2", "C1")})
-    table = fit_thresholds(lists, p, np.arange(300), settings)
-    assert table.broad_certificate == table.certificate
-
-
 def test_for_type_falls_back_along_the_lineage():
     rows = {
         "default": ROW,
@@ -253,14 +229,12 @@ def test_json_round_trip():
     table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), settings)
     other = ThresholdTable({"default": replace(ROW, high=None)}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
-    assert state["schema_version"] == 7 and state["tiers"] == list(thresholds.TIERS)
+    assert state["schema_version"] == 8 and state["tiers"] == list(thresholds.TIERS)
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
     loaded = tables["all"]
     assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows
     assert (loaded.target_precision, loaded.confidence) == (0.9, 0.95)
     assert loaded.certificate == table.certificate
-    assert loaded.sets == table.sets and loaded.set_threshold("medium") > 0
-    assert np.isnan(tables["no type"].set_threshold("medium"))
     assert loaded.for_type("Neoplastic Process") == table.for_type("T191") == table.rows["T191"]
     assert thresholds_content(tables) == state
 
@@ -290,13 +264,6 @@ def test_damaged_or_other_state_is_a_user_error():
     swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
     without = {k: v for k, v in entry.items() if k != "default"}
     damaged = without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}
-    damaged += (
-        {**entry, "sets": {"low": {"threshold": 0.5, "documents": 20}}},
-        {
-            **entry,
-            "sets": {"medium": {"threshold": 1.5, "documents": 20}},
-        },
-    )
     changes = [{"models": [one]} for one in damaged] + [
         {"models": []},
         {"target_precision": float("nan")},

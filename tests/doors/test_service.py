@@ -475,7 +475,7 @@ def test_link_answers_for_each_mention(reranker):
             "tier",
             "accepted",
         ),
-        *("model_name", "scored", "set"),
+        *("model_name", "scored"),
     }
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
 

@@ -93,7 +93,6 @@ def test_entities_get_their_concepts(linker):
             "model_name": "all",
         },
         "scored": 0,
-        "set": None,
     }
     assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4", ""]
     assert third._.umls == first._.umls and third._.umls is not first._.umls

@@ -56,42 +56,16 @@ def test_figures_by_hand():
     assert (known["n"], known["population"]) == (3, "mentions with gold in the dictionary")
 
 
-def test_prediction_sets_count_each_document_the_same():
-    outcomes = make_outcomes(
-        6,
-        document=np.array(["a", "a", "a", "b", "b", "b"]),
-        rank=np.array([1, 2, -1, 1, 0, 0]),
-        set_size=np.array([2, 4, 1, 3, 0, 0]),
-        correct_label_rank=np.array([1, 3, 3, 2, 0, 0]),
-        nil_rank=np.array([0, 4, 3, 1, 5, 5]),
-    )
-    figures = metrics.measure_figures(outcomes, Documents.of(outcomes.document, 50))
-    found = {name: figures[name]["value"] for name in figures if "set_" in name}
-    assert found == pytest.approx(
-        {
-            "set_coverage": (2 / 3 + 1) / 2,
-            "set_coverage_of_mentions": 0.75,
-            "set_coverage_listed": 1.0,
-            "set_size": 2.5,
-            "set_nil_share": 0.5,
-        }
-    )
-    assert figures["set_coverage"]["n"] == 4 and figures["set_coverage_listed"]["n"] == 3
-    # Three of four correct labels are among the first four.
-    assert metrics.fixed_set_size(outcomes)["fixed_set_size"]["value"] == 4
-    assert metrics.fixed_set_size(make_outcomes(9)) == {}
-
-
 def test_parents_and_children_are_told_from_other_errors():
     outcomes = make_outcomes(
         5,
         rank=np.array([0, -1, -1, -1, 0]),
         relation=np.array(["", "parent", "child", "other", ""], object),
-        tier=np.array(["high", "high_broad", "high", "medium", "high_broad"]),
+        tier=np.array(["high", "medium", "high", "medium", "low"]),
     )
     figures = metrics.measure_figures(outcomes, Documents.of(outcomes.document, 50))
-    names = ("parent_answers", "child_answers", "high_broad_coverage", "high_broad_precision")
-    assert [figures[name]["value"] for name in names] == pytest.approx([0.2, 0.2, 0.8, 0.75])
+    names = ("parent_answers", "child_answers")
+    assert [figures[name]["value"] for name in names] == pytest.approx([0.2, 0.2])
     of_slices, _ = measured(outcomes)
     assert of_slices["tiers/high/child_answers"]["value"] == 0.5
     without = metrics.measure_figures(make_outcomes(5), Documents.of(["d"] * 5, 50))

@@ -1,13 +1,11 @@
 """The ranked row: the same values as Python objects, as rows and in Arrow."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from tiny_reranker import HIERARCHY
 
-from umls_reranker.calibration.decisions import Decisions
+from umls_reranker.calibration.decisions import CandidateScores, Decisions
 from umls_reranker.linking.linker import LinkedConcept
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import MentionColumns
@@ -29,8 +27,6 @@ ROWS = [
     [("ague", None, 1, 3.5, 1.0, 1.0, "high", True)],
 ]
 FALLBACKS = [("names", 1), (None, 0), ("all", 1)]
-# The first mention is not accepted, and two concepts reach 0.2; NIL has nothing left.
-SETS = [[["flu", "C1"], None], [], [None]]
 
 
 @pytest.fixture
@@ -42,12 +38,13 @@ def decided():
         models=np.array([1, 1, 0]),
         complete=np.ones(3, bool),
         missing={},
-        logits=np.array([np.nan, -2.0, 3.5], np.float32),
-        log_odds=np.array([-1.0, 1.0, 9.0]),
-        probabilities=np.array([0.25, 0.75, 1.0]),
-        list_utilities=np.full(3, np.nan),
-        edges=np.array([[0.5, 0.6, 0.9, 0.9]] * 3),
-        set_thresholds=np.array([0.2, 0.2, 0.2]),
+        scores=CandidateScores(
+            np.array([np.nan, -2.0, 3.5], np.float32),
+            np.array([-1.0, 1.0, 9.0]),
+            np.array([0.25, 0.75, 1.0]),
+            np.full(3, np.nan),
+        ),
+        edges=np.array([[0.5, 0.6, 0.9]] * 3),
         accept_tier="high",
     )
     return lists, decisions, ["all", "names"]
@@ -65,14 +62,10 @@ def expected():
         "accepted",
         "model_name",
         "scored",
-        "set",
     )
     return [
-        [
-            dict(zip(keys, (*row, *ending, labels), strict=True))
-            for row, labels in zip(rows, sets, strict=True)
-        ]
-        for rows, ending, sets in zip(ROWS, FALLBACKS, SETS, strict=True)
+        [dict(zip(keys, (*row, *ending), strict=True)) for row in rows]
+        for rows, ending in zip(ROWS, FALLBACKS, strict=True)
     ]
 
 
@@ -92,21 +85,6 @@ def test_objects_rows_and_arrow_hold_the_same(decided):
     assert column.type == pa.list_(RANKED_TYPE) and column.to_pylist() == expected()
 
 
-def test_a_prediction_set_may_hold_nil_and_names_each_concept_once():
-    items = ["a", {"name": "b", "cui": "C1"}, {"name": "c", "cui": "C1"}, "d"]
-    lists = CandidateLists.from_columns(HIERARCHY, MentionColumns(["m"], [items]))
-    p = np.array([0.1, 0.3, 0.25, 0.05])
-    decisions = replace(
-        Decisions.unscored(lists),
-        log_odds=np.log(p / (1 - p)),
-        probabilities=p,
-        set_thresholds=np.array([0.08]),
-    )
-    (ranked,) = ranked_candidates(lists, decisions, items, ["all"])
-    # NIL has 1 - 0.1 - 0.3 - 0.05.
-    assert [item.set for item in ranked] == [["NIL", "C1", "a"], None, None, None]
-
-
 def test_a_linked_concept_tells_what_its_candidate_says():
     about = {"name": "flu", "cui": "C2", "preferred_name": "Influenza", "semantic_types": ("T047",)}
     concept = LinkedConcept(about, "flu", "C2", 1, 0.5, 0.75, 0.5, "medium", True)
@@ -119,5 +97,5 @@ def test_spark_reads_the_same_types():
     assert RANKED_SCHEMA == (
         "array<struct<name: string, cui: string, rank: long, logit: double, score: double, "
         "margin: double, "
-        "tier: string, accepted: boolean, model_name: string, scored: long, set: array<string>>>"
+        "tier: string, accepted: boolean, model_name: string, scored: long>>"
     )

@@ -93,20 +93,6 @@ def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
     assert (other["entity"], other["mention_id"]) == ("naïve", "review-2") and "cui" not in other
 
 
-def test_what_an_abstention_leaves_open_comes_first(tmp_path):
-    row = ranked_row()
-    row["ranked"][0] |= {"accepted": False, "set": ["C2", "NIL"]}
-    for name in ("queue.jsonl", "sheet.csv"):
-        write_queue(select_for_review([row], 1), tmp_path / name)
-    queued = json.loads((tmp_path / "queue.jsonl").read_text(encoding="utf-8"))
-    assert next(iter(queued.items())) == ("set", ["C2", "NIL"])
-    with (tmp_path / "sheet.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))
-    assert [line[0] for line in lines] == ["set", "C2|NIL", "C2|NIL"]
-    (batch,) = read_rows(tmp_path / "sheet.csv")
-    assert [item["cui"] for item in batch.mappings()[0]["candidates"]] == ["C1", "C2"]
-
-
 @pytest.mark.parametrize(
     "line",
     [

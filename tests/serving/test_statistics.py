@@ -17,9 +17,9 @@ from umls_reranker.serving.statistics import (
     Histogram,
     Statistics,
     StatisticsCollector,
-    TopCandidates,
     read_reference,
     reference_content,
+    tops_of_rows,
 )
 
 FIGURES = {
@@ -43,16 +43,16 @@ ROWS = [
 def test_figures_by_hand():
     statistics = Statistics()
     assert statistics.to_dict()["mentions"] == 0 and statistics.to_dict()["mean_margin"] is None
-    statistics.add(TopCandidates.of_rows(ROWS[:2]), truncated_pairs=2)
-    statistics.add(TopCandidates.of_rows([]))
-    statistics.add(TopCandidates.of_rows(ROWS[2:]))
+    statistics.add(*tops_of_rows(ROWS[:2]), truncated_pairs=2)
+    statistics.add(*tops_of_rows([]))
+    statistics.add(*tops_of_rows(ROWS[2:]))
     assert statistics.to_dict() == {
         "mentions": 4,
         "without_candidates": 1,
         "candidates": 4,
         "truncated_pairs": 2,
         "models": {"all": 3, "names": 1},
-        "tiers": {"high": 1, "high_broad": 0, "medium": 1, "low": 0, "reject": 1},
+        "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
         "high_confidence_coverage": 0.25,
         "accepted_coverage": 0.5,
         "mean_top_score": pytest.approx(0.5),
@@ -73,9 +73,7 @@ def test_decisions_and_the_rows_written_of_them_are_counted_alike(tmp_path):
     with pytest.warns(UserWarning, match="missing inputs"):
         ranked = reranker.rerank_batch(["cold"] * 4, lists)
     statistics = Statistics()
-    statistics.add(
-        TopCandidates.of_rows({"ranked": [item.as_row() for item in items]} for items in ranked)
-    )
+    statistics.add(*tops_of_rows({"ranked": [item.as_row() for item in items]} for items in ranked))
     expected = reranker.get_statistics()
     assert statistics.to_dict() == expected | {
         name: pytest.approx(expected[name]) for name in DAILY
@@ -94,7 +92,7 @@ def test_what_prometheus_scrapes():
         }
 
     assert samples()["umls_reranker_mentions_total",] == 0
-    statistics.add(TopCandidates.of_rows(ROWS), 3)
+    statistics.add(*tops_of_rows(ROWS), 3)
     found = samples()
     assert (
         found["umls_reranker_mentions_total",] == 4

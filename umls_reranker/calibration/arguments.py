@@ -28,12 +28,6 @@ class CalibrationArguments:
     confidence: float = recipe_key(
         0.95, "confidence level of that certificate", least=0.01, most=0.999
     )
-    certify_relation: str = recipe_key(
-        "none",
-        "parent: also certify answers that are the gold concept or a parent of it, as the tier "
-        "high_broad, which needs a dictionary with relations",
-        ("none", "parent"),
-    )
     accept_precision: float | None = recipe_key(
         None,
         "precision on held-out documents that sets one threshold of acceptance; "

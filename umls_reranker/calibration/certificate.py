@@ -113,15 +113,46 @@ class Certificate:
         return shortfall
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number | np.bool_)
+
+
+@dataclass(frozen=True)
+class CertificateSettings:
+    """What a certificate is to guarantee, as for `certify`.
+
+    Raises:
+        UserError: target, confidence or assumption is not between 0 and 1.
+    """
+
+    target_precision: float = 0.95
+    confidence: float = 0.95
+    most_wrong: float = 1.0
+    attempt: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("target_precision", "confidence"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0.0 < value < 1.0:
+                raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
+        least = 1.0 - self.target_precision
+        if not _is_number(self.most_wrong) or not least < self.most_wrong <= 1.0:
+            raise UserError(
+                f"most_wrong: {self.most_wrong!r} must be above {least:.2g} and at most 1"
+            )
+
+    @property
+    def test(self) -> PrecisionTest:
+        """The test, for documents of equal size."""
+        level = confidence_of(self.attempt, self.confidence)
+        return PrecisionTest(self.target_precision, level, most_wrong=self.most_wrong)
+
+
 def find_certificate(
     scores: np.ndarray,
     correct: np.ndarray,
     documents: Sequence | np.ndarray,
-    target_precision: float = 0.95,
-    confidence: float = 0.95,
-    *,
-    most_wrong: float = 1.0,
-    attempt: int = 1,
+    settings: CertificateSettings = CertificateSettings(),
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
@@ -134,29 +165,15 @@ def find_certificate(
         scores: (n,) calibrated probability of each mention's answer; NaN is never accepted.
         correct: (n,) whether the answer is correct.
         documents: (n,) document of each mention.
-        target_precision: as for `certify`.
-        confidence: as for `certify`.
-        most_wrong: as for `certify`.
-        attempt: as for `certify`.
-
-    Raises:
-        UserError: target, confidence or assumption is not between 0 and 1.
+        settings: what to guarantee.
     """
-    for name, value in (("target_precision", target_precision), ("confidence", confidence)):
-        if not _is_number(value) or not 0.0 < value < 1.0:
-            raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
-    if not _is_number(most_wrong) or not 1.0 - target_precision < most_wrong <= 1.0:
-        raise UserError(
-            f"most_wrong: {most_wrong!r} must be above {1.0 - target_precision:.2g} and at most 1"
-        )
     tiers = _tiers(np.asarray(scores, np.float64), np.asarray(correct, np.float64), documents)
     # Documents as they are where the scores expect the target.
     widest = np.empty(0)
     for tier in tiers:
-        if tier.expected.sum() >= target_precision * tier.size.sum():
+        if tier.expected.sum() >= settings.target_precision * tier.size.sum():
             widest = tier.size
-    level = confidence_of(attempt, confidence)
-    test = PrecisionTest(target_precision, level, most_wrong=most_wrong).for_sizes(widest)
+    test = settings.test.for_sizes(widest)
     effective = [test.effective(tier.size) for tier in tiers]
     certificate = Certificate(
         threshold=None,
@@ -164,9 +181,9 @@ def find_certificate(
         documents_needed=test.needed,
         size_power=test.size_power,
         size_ratio=float(widest.max() / widest.mean()) if len(widest) else 1.0,
-        most_wrong=most_wrong,
-        attempt=attempt,
-        target=target_precision,
+        most_wrong=settings.most_wrong,
+        attempt=settings.attempt,
+        target=settings.target_precision,
     )
     power = [
         test.expected_z(tier.size, tier.expected) if worth >= test.needed else -np.inf
@@ -318,6 +335,7 @@ def certify(
             f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after "
             "those of certified_before"
         )
+    settings = CertificateSettings(target_precision, confidence, most_wrong, attempt)
     columns = _checked(scores, correct, documents, calibrate)
     probabilities = _cross_fitted(columns) if calibrate else columns.scores
     former = set(map(str, certified_before))
@@ -328,10 +346,7 @@ def certify(
         probabilities[new],
         columns.correct[new],
         columns.documents[new],
-        target_precision,
-        confidence,
-        most_wrong=most_wrong,
-        attempt=attempt,
+        settings,
     )
     if not calibrate or certificate.threshold is None:
         return certificate
@@ -410,10 +425,6 @@ def _cross_fitted(columns: _Columns) -> np.ndarray:
         held_out = fold == number
         probabilities[held_out] = _fitted(columns, ~held_out)(columns.scores[held_out])
     return probabilities
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number | np.bool_)
 
 
 @dataclass(frozen=True)

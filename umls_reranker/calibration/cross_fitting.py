@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
@@ -29,6 +28,8 @@ WHOLE_LISTS = 1000
 # Folds that a fit leaves out, ascending: none for the model that is served, one for the scores of
 # held-out documents, two for the utilities that such a fold's calibrator is fitted on.
 LeftOut: TypeAlias = tuple[int, ...]
+# By the folds left out; none where there is too little data.
+Fits: TypeAlias = "dict[LeftOut, CalibratedModel]"
 
 
 class FoldScores(NamedTuple):
@@ -66,8 +67,7 @@ class CrossFits:
         table: their other features.
         folds: (n,) fold of each mention.
         usable: (n,) bool, mentions to fit on; other models decide about mentions without types.
-        models: the fits by the folds left out, without calibrator and thresholds; None where there
-            is too little data.
+        models: the fits, without calibrator and thresholds.
     """
 
     lists: AnnotatedLists
@@ -75,15 +75,15 @@ class CrossFits:
     table: FeatureTable
     folds: np.ndarray
     usable: np.ndarray
-    models: dict[LeftOut, CalibratedModel | None] = field(default_factory=dict)
+    models: Fits = field(default_factory=dict)
 
     def fit(
         self, names: Sequence[str], score_candidates: Callable[[np.ndarray], np.ndarray]
     ) -> CrossFits:
         """Fit on all mentions, then from there without each fold and each two, on all cores.
 
-        The cross-encoder scores the candidates that any of these fits retains, and those of the
-        lists that tell what pruning changes.
+        The list fusions come first: the cross-encoder scores the candidates that any of them
+        retains, and those of the lists that tell what pruning changes.
 
         Args:
             names: the features; none if the cross-encoder decides alone.
@@ -95,92 +95,60 @@ class CrossFits:
         every = range(self.folds.max() + 1)
         sizes = (1, 2) if len(every) > 1 else ()
         left_out = [(), *(folds for size in sizes for folds in combinations(every, size))]
-        models: dict[LeftOut, CalibratedModel | None] = dict.fromkeys(left_out, CalibratedModel())
         # Threads of matrix products next to those of the fits would mostly wait for each other.
         with threadpool_limits(1, "blas"):
-            models = self._fit_all(partial(self._fit_list_fusion, names), models)
-            scored = replace(self, logits=score_candidates(self._to_score(names, models)))
-            models = scored._fit_all(partial(scored._fit_fusion, names), models)
-        return replace(scored, models=models)
+            list_fits = self._fit_list_fusions(names, left_out)
+            scored = replace(self, logits=score_candidates(self._to_score(names, list_fits)))
+            return replace(scored, models=scored._fit_fusions(names, list_fits))
 
-    @staticmethod
-    def _fit_all(
-        fit: Callable[[LeftOut, CalibratedModel], CalibratedModel],
-        models: Mapping[LeftOut, CalibratedModel | None],
-    ) -> dict[LeftOut, CalibratedModel | None]:
-        """Fit weights of models: on all mentions, and from there without the folds left out."""
-        served = models[()]
-        assert served is not None  # or its fit has failed
-        served = fit((), served)
+    def _fit_list_fusions(self, names: Sequence[str], left_out: Sequence[LeftOut]) -> Fits:
+        """Models with a list fusion alone; without any, if it would weigh all features or none."""
+        list_features = [name for name in names if name != CROSS_ENCODER]
+        if len(list_features) in (0, len(names)):
+            return dict.fromkeys(left_out, CalibratedModel())
 
-        def fit_without(folds: LeftOut) -> CalibratedModel | None:
-            model = models[folds]
-            if model is None:
-                return None
-            list_fusion = model.list_fusion or served.list_fusion
-            with suppress(TooLittleData):
-                return fit(folds, replace(model, list_fusion=list_fusion, fusion=served.fusion))
-            return None
+        def fit(folds: LeftOut, served: CalibratedModel) -> CalibratedModel:
+            inside = self.inside(folds)
+            gold = self.lists.annotations.gold[inside]
+            table = self.table.take(inside)
+            fusion = FeatureFusion.fit(list_features, table, gold, served.list_fusion)
+            return CalibratedModel(list_fusion=fusion)
 
-        left_out = [folds for folds in models if folds]
-        fitted = zip(left_out, map_in_order(fit_without, left_out), strict=True)
-        bar = progress(fitted, total=len(left_out), desc="fitting weights", unit=" fits")
-        return {(): served, **dict(bar)}
+        return _fit_each(fit, left_out)
 
-    def _to_score(
-        self, names: Sequence[str], models: Mapping[LeftOut, CalibratedModel | None]
-    ) -> np.ndarray:
+    def _fit_fusions(self, names: Sequence[str], list_fits: Fits) -> Fits:
+        """The models with weights of all features, fitted on lists that are pruned as served."""
+        if not names:
+            return list_fits
+
+        def fit(folds: LeftOut, served: CalibratedModel) -> CalibratedModel:
+            inside = self.inside(folds)
+            gold = self.lists.annotations.gold[inside]
+            table = self.table.take(inside)
+            if CROSS_ENCODER in names:
+                table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
+            model = list_fits[folds]
+            if model.list_fusion is None:
+                fusion = FeatureFusion.fit(names, table, gold, served.fusion)
+            else:
+                fusion = _fit_as_served(names, table, gold, model, served.fusion)
+            return replace(model, fusion=fusion)
+
+        return _fit_each(fit, [*list_fits])
+
+    def _to_score(self, names: Sequence[str], list_fits: Fits) -> np.ndarray:
         """The candidates that the cross-encoder scores for models without it, (m,) bool."""
         if names and CROSS_ENCODER not in names:
             return np.zeros(len(self.logits), bool)
         order = np.random.default_rng(0).permutation(len(self.lists))
         to_score: np.ndarray = (order < WHOLE_LISTS)[self.lists.owner]
-        for model in models.values():
-            if model is not None:
-                to_score |= model.keep_candidates(self.table, model.list_utilities(self.table))
+        for model in list_fits.values():
+            to_score |= model.keep_candidates(self.table, model.list_utilities(self.table))
         return to_score
-
-    def _fit_list_fusion(
-        self, names: Sequence[str], left_out: LeftOut, start: CalibratedModel
-    ) -> CalibratedModel:
-        """Fit the list fusion of a model that reads the cross-encoder and other features.
-
-        Arguments are those of `_fit_fusion`.
-        """
-        list_features = [name for name in names if name != CROSS_ENCODER]
-        if len(list_features) in (0, len(names)):
-            return start
-        inside = self.inside(left_out)
-        table = self.table.take(inside)
-        gold = self.lists.annotations.gold[inside]
-        fusion = FeatureFusion.fit(list_features, table, gold, start.list_fusion)
-        return replace(start, list_fusion=fusion)
-
-    def _fit_fusion(
-        self, names: Sequence[str], left_out: LeftOut, start: CalibratedModel
-    ) -> CalibratedModel:
-        """Fit weights of all features on the usable mentions outside some folds.
-
-        Args:
-            names: as for `fit`.
-            left_out: the folds left out.
-            start: the model with its list fusion, and weights of the same features to start from.
-        """
-        if not names:
-            return start
-        inside = self.inside(left_out)
-        table = self.table.take(inside)
-        gold = self.lists.annotations.gold[inside]
-        if CROSS_ENCODER in names:
-            table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
-        if start.list_fusion is None:
-            return replace(start, fusion=FeatureFusion.fit(names, table, gold, start.fusion))
-        return _fit_as_served(names, table, gold, start)
 
     @property
     def served(self) -> CalibratedModel:
         """The fit on all documents."""
-        assert self.models[()] is not None  # or `fit` has failed
         return self.models[()]
 
     @property
@@ -188,10 +156,7 @@ class CrossFits:
         """The fits of the list fusion alone."""
         return replace(
             self,
-            models={
-                left_out: model and model.list_fusion_alone
-                for left_out, model in self.models.items()
-            },
+            models={left_out: model.list_fusion_alone for left_out, model in self.models.items()},
         )
 
     def inside(self, left_out: LeftOut) -> np.ndarray:
@@ -204,13 +169,10 @@ class CrossFits:
         If no fold can be held out, all mentions by the fit on all.
         """
         rest = [fold for fold in range(self.folds.max() + 1) if fold not in left_out]
-        models = [self.models.get(tuple(sorted((*left_out, fold)))) for fold in rest]
-        if len(rest) < 2 or None in models:
-            return [self.scores_by(self.models[left_out], ~np.isin(self.folds, left_out))]
-        return [
-            self.scores_by(model, self.folds == fold)
-            for model, fold in zip(models, rest, strict=True)
-        ]
+        without = {fold: tuple(sorted((*left_out, fold))) for fold in rest}
+        if len(rest) < 2 or not self.models.keys() >= {*without.values()}:
+            return [self.scores_by(left_out, ~np.isin(self.folds, left_out))]
+        return [self.scores_by(without[fold], self.folds == fold) for fold in rest]
 
     def sample(self, left_out: LeftOut = ()) -> LabelledScores:
         """Utilities outside some folds to fit a calibrator on, by fusions that have not seen them.
@@ -271,12 +233,13 @@ class CrossFits:
             "changed_top": changed / max(1, whole_lists),
         }
 
-    def scores_by(self, model: CalibratedModel | None, mentions: np.ndarray) -> FoldScores:
+    def scores_by(self, left_out: LeftOut, mentions: np.ndarray) -> FoldScores:
         """What a fit makes of some mentions, (n,) bool: the cross-encoder scores what it retains.
 
         Raises:
-            TooLittleData: there is no fit.
+            TooLittleData: there is no fit without these folds.
         """
+        model = self.models.get(left_out)
         if model is None:
             raise TooLittleData("too few documents to hold out a fold")
         table = self.table.take(mentions)
@@ -287,28 +250,49 @@ class CrossFits:
         return FoldScores(model, mentions, rows, table, logits, list_utilities)
 
 
+def _fit_each(
+    fit: Callable[[LeftOut, CalibratedModel], CalibratedModel], left_out: Sequence[LeftOut]
+) -> Fits:
+    """Fit on all mentions, then from that fit in parallel without each of the folds left out."""
+    served = fit((), CalibratedModel())
+
+    def fit_without(folds: LeftOut) -> CalibratedModel | None:
+        with suppress(TooLittleData):
+            return fit(folds, served)
+        return None
+
+    some = [folds for folds in left_out if folds]
+    fitted = zip(some, map_in_order(fit_without, some), strict=True)
+    bar = progress(fitted, total=len(some), desc="fitting weights", unit=" fits")
+    return {(): served, **{folds: model for folds, model in bar if model is not None}}
+
+
 def _fit_as_served(
-    names: Sequence[str], table: FeatureTable, gold: np.ndarray, start: CalibratedModel
-) -> CalibratedModel:
+    names: Sequence[str],
+    table: FeatureTable,
+    gold: np.ndarray,
+    model: CalibratedModel,
+    start: FeatureFusion | None,
+) -> FeatureFusion:
     """Fit the fusion of all features on lists as they are served: pruned by the list fusion.
 
     Args:
         names: all features.
         table: their values in n lists.
         gold: (n,) position of the gold concept in its list, -1 if missing.
-        start: the model with its list fusion, and weights of the same features to start from.
+        model: the model with its list fusion.
+        start: weights of the same features to start from.
     """
-    list_utilities = start.list_utilities(table)
+    list_utilities = model.list_utilities(table)
     assert list_utilities is not None
-    retained = start.keep_candidates(table, list_utilities)
-    fusion = FeatureFusion.fit(
+    retained = model.keep_candidates(table, list_utilities)
+    return FeatureFusion.fit(
         names,
         table.take(np.ones(len(gold), bool), retained),
         _positions_among(retained, table.offsets, gold),
-        start.fusion,
+        start,
         _pruned_mass(list_utilities, retained, table.offsets),
     )
-    return replace(start, fusion=fusion)
 
 
 def _pruned_mass(utility: np.ndarray, retained: np.ndarray, offsets: np.ndarray) -> np.ndarray:

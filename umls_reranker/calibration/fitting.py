@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import map_in_order
+from ..core.arrays import best_candidates, map_in_order
 from ..core.errors import TooLittleData
 from ..core.progress import progress
 from ..lists.columns import FOUND
@@ -20,7 +20,7 @@ from .calibrator_selection import choose_calibrator
 from .calibrators import CALIBRATORS, Calibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits, LeftOut
-from .decisions import Decisions
+from .decisions import CandidateScores, Decisions
 from .features import (
     CROSS_ENCODER,
     FeatureTable,
@@ -43,7 +43,7 @@ from .inputs import (
 from .probabilities import CalibratedModel, Calibration
 from .resampling import document_folds
 from .string_counts import StringCounts
-from .thresholds import fit_thresholds
+from .thresholds import TIERS, fit_thresholds
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists, CandidateLists
@@ -197,7 +197,7 @@ def fit_calibration(
     names = _features(lists, settings)
     folds = document_folds(annotations.documents, seed)
     table, all_counts = _cross_counted_features(lists, counts, folds, names)
-    data = _FittingData(
+    data = CalibrationData(
         lists=lists,
         cross_encoder=cross_encoder,
         settings=settings,
@@ -208,8 +208,6 @@ def fit_calibration(
         training_counts=counts,
         folds=folds,
         for_certificate=for_certificate,
-        # Of these, documents of earlier certificates are as good as others.
-        for_sets=annotations.is_random_sample & options.may_certify,
         history=history,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
@@ -245,8 +243,8 @@ def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence
 
 
 def _decide_about_cross_encoder(
-    data: _FittingData, may_drop: bool
-) -> tuple[_FittingData, _FittingData | None, dict[str, Any]]:
+    data: CalibrationData, may_drop: bool
+) -> tuple[CalibrationData, CalibrationData | None, dict[str, Any]]:
     """Keep the cross-encoder if it is worth its time or may not be dropped.
 
     Returns:
@@ -268,7 +266,7 @@ def _decide_about_cross_encoder(
     return data, data.list_fusion_alone, reasons_and_cost
 
 
-def _fit(data: _FittingData, *, has_fallbacks: bool) -> Fitted:
+def _fit(data: CalibrationData, *, has_fallbacks: bool) -> Fitted:
     """Fit calibrators and thresholds of the models, and decide about the lists."""
     lists = data.lists
     fits = data.cross_fits()
@@ -285,10 +283,21 @@ def _fit(data: _FittingData, *, has_fallbacks: bool) -> Fitted:
         history=data.history,
         training_counts=data.training_counts,
     )
-    lists = calibration.with_usable_scores(lists)
-    decisions = calibration.model_for(lists, data.cross_encoder.reads)
+    choice = calibration.model_for(calibration.with_usable_scores(lists), data.cross_encoder.reads)
+    edges = np.empty((len(lists), len(TIERS) - 1))
+    parts = []
     for number, fitted in enumerate(models):
-        decisions.fill(decisions.models == number, fitted.decisions)
+        mentions = choice.models == number
+        rows = mentions[lists.owner]
+        parts.append((rows, fitted.scores.take(rows)))
+        edges[mentions] = fitted.model.thresholds.edges(lists.types)[mentions]
+    decisions = Decisions(
+        offsets=lists.offsets,
+        concepts=lists.concepts,
+        scores=CandidateScores.joined(parts, len(lists.owner)),
+        **choice._asdict(),
+        edges=edges,
+    )
     return Fitted(
         calibration,
         decisions,
@@ -298,14 +307,14 @@ def _fit(data: _FittingData, *, has_fallbacks: bool) -> Fitted:
 
 
 class _FittedModel(NamedTuple):
-    """A model, its decisions about the lists, and whether these are held out."""
+    """A model, its scores of all candidates, and whether these are held out."""
 
     model: CalibratedModel
-    decisions: Decisions
+    scores: CandidateScores
     is_held_out: bool
 
 
-def _fit_models(data: _FittingData, method: str, *, has_fallbacks: bool) -> list[_FittedModel]:
+def _fit_models(data: CalibrationData, method: str, *, has_fallbacks: bool) -> list[_FittedModel]:
     """Fit the model of all inputs, then the fallback models that serve further mentions."""
     reads = data.cross_encoder.reads
     inputs = missing_by_model(data.names, reads) if has_fallbacks else {ALL_INPUTS: ()}
@@ -326,7 +335,7 @@ def _fit_models(data: _FittingData, method: str, *, has_fallbacks: bool) -> list
 
 
 def _fit_model(
-    model: CalibratedModel, fits: CrossFits, data: _FittingData, method: str
+    model: CalibratedModel, fits: CrossFits, data: CalibrationData, method: str
 ) -> _FittedModel:
     """Fit the calibrator and the thresholds of a model; each fold is scored by a fit on the others.
 
@@ -346,26 +355,27 @@ def _fit_model(
             calibrators = _calibrators(fits, method, [(fold,) for fold in range(len(folds))])
             is_held_out = True
     if not is_held_out:
-        folds = [fits.scores_by(fits.served, np.ones(len(lists), bool))]
-    decisions = Decisions.unscored(lists)
-    for fold, calibrator in zip(folds, calibrators, strict=True):
-        calibrated = replace(fold.model, calibrator=calibrator).scores(
-            fold.table, fold.logits, fold.list_utilities
+        folds = [fits.scores_by((), np.ones(len(lists), bool))]
+    parts = (
+        (
+            fold.rows,
+            replace(fold.model, calibrator=calibrator).scores(
+                fold.table, fold.logits, fold.list_utilities
+            ),
         )
-        decisions.set_scores(fold.rows, fold.logits, calibrated, fold.list_utilities)
+        for fold, calibrator in zip(folds, calibrators, strict=True)
+    )
+    scores = CandidateScores.joined(parts, len(lists.owner))
     thresholds = fit_thresholds(
         lists,
-        decisions.probabilities,
-        decisions.top,
+        scores.probabilities,
+        best_candidates(scores.log_odds, lists.offsets),
         data.settings,
         complete=_has_all_inputs(lists, model, data),
         for_certificate=data.for_certificate & is_held_out,
-        for_sets=data.for_sets & is_held_out,
         attempt=len(data.history.certificates),
     )
-    decisions.edges[:] = thresholds.edges(lists.types)
-    decisions.set_thresholds[:] = thresholds.set_threshold(decisions.accept_tier)
-    return _FittedModel(replace(model, thresholds=thresholds), decisions, is_held_out)
+    return _FittedModel(replace(model, thresholds=thresholds), scores, is_held_out)
 
 
 def _calibrators(fits: CrossFits, method: str, left_out: Sequence[LeftOut]) -> list[Calibrator]:
@@ -379,7 +389,7 @@ def _calibrators(fits: CrossFits, method: str, left_out: Sequence[LeftOut]) -> l
 
 
 def _has_all_inputs(
-    lists: AnnotatedLists, model: CalibratedModel, data: _FittingData
+    lists: AnnotatedLists, model: CalibratedModel, data: CalibrationData
 ) -> np.ndarray:
     """Mentions that have all that a model without thresholds reads, (n,) bool."""
     names = {*model.reads(data.cross_encoder.reads)}
@@ -396,7 +406,7 @@ def _has_all_inputs(
 
 
 @dataclass(frozen=True)
-class _FittingData:
+class CalibrationData:
     """The calibration lists, to fit models on without some of their inputs.
 
     Attributes:
@@ -410,7 +420,6 @@ class _FittingData:
         training_counts: counts of training.
         folds: (n,) folds of the documents.
         for_certificate: (n,) bool, mentions that count for the certificates.
-        for_sets: (n,) bool, mentions that count for prediction sets.
         history: history of certificates, with those of this fit.
         always_missing: inputs of the cross-encoder that no list has.
         known: fusions by their features, the cross-encoder's inputs and concepts; models share
@@ -427,13 +436,12 @@ class _FittingData:
     training_counts: StringCounts
     folds: np.ndarray
     for_certificate: np.ndarray
-    for_sets: np.ndarray
     history: CertificateHistory
     always_missing: tuple[str, ...]
     known: dict[tuple, CrossFits] = field(default_factory=dict)
 
     @property
-    def list_fusion_alone(self) -> _FittingData:
+    def list_fusion_alone(self) -> CalibrationData:
         """The same without the cross-encoder, whose list fusion is fitted already."""
         alone = replace(
             self,

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from ..lists.columns import FOUND, SUFFIX
 from ..lists.index_scores import INDEX_SCORES
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
-from .decisions import CalibratedScores, Decisions
+from .decisions import CandidateScores
 from .features import CROSS_ENCODER, FEATURES, RANK_FEATURES, FeatureTable, feature_table
 from .fusion import FeatureFusion
 from .inputs import ALL_INPUTS, Lists, ScoreRange, inputs_of, is_missing
@@ -149,17 +149,21 @@ class CalibratedModel:
 
     def scores(
         self, table: FeatureTable, logits: np.ndarray, list_utilities: np.ndarray | None
-    ) -> CalibratedScores:
+    ) -> CandidateScores:
         """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
 
         Arguments are those of `utilities`.
         """
         utility = self.utilities(table, logits, list_utilities)
         if self.fusion is None:
-            return CalibratedScores(utility, self.calibrator(utility))
-        calibrated = self.calibrator.log_odds(utility)
-        log_odds = conditional_log_odds(calibrated, table.offsets, table.concepts)
-        return CalibratedScores(utility, sigmoid(log_odds))
+            probabilities = self.calibrator(utility)
+        else:
+            calibrated = self.calibrator.log_odds(utility)
+            log_odds = conditional_log_odds(calibrated, table.offsets, table.concepts)
+            probabilities = sigmoid(log_odds)
+        if list_utilities is None:
+            list_utilities = np.full(len(logits), np.nan)
+        return CandidateScores(logits, utility, probabilities, list_utilities)
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``calibrator.json``."""
@@ -197,6 +201,20 @@ class CalibratedModel:
             name=str(state["name"]),
             **fusions,
         )
+
+
+class ModelChoice(NamedTuple):
+    """The models that decide about n mentions.
+
+    Attributes:
+        models: (n,) int64, index into `Calibration.models`.
+        complete: (n,) bool, whether the mention has all inputs of its model.
+        missing: input that the model of all inputs reads -> (n,) bool, mentions without it.
+    """
+
+    models: np.ndarray
+    complete: np.ndarray
+    missing: dict[str, np.ndarray]
 
 
 @dataclass(eq=False)
@@ -252,40 +270,35 @@ class Calibration:
             if name + FOUND in self.models[0].features
         }
 
+    @cached_property
+    def order_of_choice(self) -> list[int]:
+        """Indices of the models: those that read ranks come before all others."""
+        return sorted(range(len(self.models)), key=lambda n: not self.models[n].reads_ranks)
+
     def model_for(
         self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()
-    ) -> Decisions:
-        """For each mention the first model whose inputs it has, else the last; without scores.
-
-        Models that read ranks come before all others.
+    ) -> ModelChoice:
+        """For each mention the first model whose inputs it has, else the last.
 
         Args:
             lists: lists of the mentions, with usable scores (`with_usable_scores`).
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
-        missing: dict[str, np.ndarray] = {
-            name: is_missing(lists, name) for name in self.models[0].reads(cross_encoder_inputs)
-        }
-        read_by_first = [*missing]
+        read_by_first = self.models[0].reads(cross_encoder_inputs)
+        missing = {name: is_missing(lists, name) for name in read_by_first}
         models = np.zeros(len(lists), np.int64)
         undecided = np.ones(len(lists), bool)
-        numbers = sorted(range(len(self.models)), key=lambda n: not self.models[n].reads_ranks)
-        for number in numbers:
+        for number in self.order_of_choice:
             if not undecided.any():
                 break
             models[undecided] = number
-            misses_any = np.zeros(len(lists), bool)
+            lacks_any = np.zeros(len(lists), bool)
             for name in self.models[number].reads(cross_encoder_inputs):
                 if name not in missing:
                     missing[name] = is_missing(lists, name)
-                misses_any |= missing[name]
-            undecided = undecided & misses_any
-        return replace(
-            Decisions.unscored(lists),
-            models=models,
-            complete=~undecided,
-            missing={name: missing[name] for name in read_by_first},
-        )
+                lacks_any |= missing[name]
+            undecided = undecided & lacks_any
+        return ModelChoice(models, ~undecided, {name: missing[name] for name in read_by_first})
 
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
         """The features that a model weighs, besides the cross-encoder."""

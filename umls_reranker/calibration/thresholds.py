@@ -7,37 +7,37 @@ its ancestors:
   the lowest with a given precision;
 * ``high``: one for all types, the lowest with certified precision of the whole tier
   (`certificate`), but never below ``accept``; None if nothing is certified;
-* ``high_broad``: the same for answers that are the gold concept or a parent of it; None if this was
-  not asked for, or is not certified;
 * ``low``: reached by 99 % of the correct top candidates; below it a candidate is rejected.
 
-A type falls back along its lineage: itself, the ancestors in its semantic group, the group,
+A type falls back along its `lineage`: itself, the ancestors in its semantic group, the group,
 "default". Loading and lookup need only numpy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import ranking
+from ..core.arrays import values_at
 from ..core.errors import TooLittleData, UserError
-from ..vocab.types import TypeHierarchy
-from .certificate import Certificate, find_certificate
-from .prediction_sets import SetThreshold, correct_weights, fit_set_threshold, rank_labels
-from .type_fallback import DEFAULT, Types, lineage, memberships, nearest_row, nearest_rows
+from ..vocab.types import GROUP_PREFIX, TypeHierarchy, TypeSets
+from .certificate import Certificate, CertificateSettings, find_certificate
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists
     from .arguments import CalibrationArguments
 
-SCHEMA_VERSION = 7
-TIERS = ("high", "high_broad", "medium", "low", "reject")
+SCHEMA_VERSION = 8
+TIERS = ("high", "medium", "low", "reject")
 # Tiers that a deployment may name as the lowest that it accepts.
-ACCEPT_TIERS = TIERS[:3]
+ACCEPT_TIERS = TIERS[:2]
+# The row of unknown types, and of no type.
+DEFAULT = "default"
 LOW_REACH = 0.99
 # Gold pairs below which a node takes its parent's acceptance threshold unchanged, and correct top
 # candidates below which it takes its parent's low threshold.
@@ -51,21 +51,16 @@ SHRINKAGE = 1000.0
 
 @dataclass(frozen=True)
 class TypeThreshold:
-    """Thresholds of a type, ancestor or group: ``low <= accept <= high_broad <= high``.
-
-    None: there is no such tier.
-    """
+    """Thresholds of a type, ancestor or group: ``low <= accept <= high``; None: no high tier."""
 
     low: float
     accept: float
     high: float | None = None
-    high_broad: float | None = None
 
     @property
-    def edges(self) -> tuple[float, ...]:
+    def edges(self) -> tuple[float, float, float]:
         """The lowest probabilities of all tiers but "reject", the lowest tier first."""
-        high = np.inf if self.high is None else self.high
-        return self.low, self.accept, high if self.high_broad is None else self.high_broad, high
+        return self.low, self.accept, np.inf if self.high is None else self.high
 
     def tier(self, p: float) -> str:
         """Tier of a calibrated probability, one of `TIERS`."""
@@ -128,8 +123,6 @@ class ThresholdTable:
         target_precision: guaranteed precision of the high-confidence tier.
         confidence: confidence of this guarantee.
         certificate: the basis of this guarantee; None in a table that was not fitted.
-        broad_certificate: that of the tier high_broad; None if it was not asked for.
-        sets: tier -> threshold of the prediction sets of mentions below it; none if not fitted.
     """
 
     rows: dict[str, TypeThreshold]
@@ -137,8 +130,6 @@ class ThresholdTable:
     target_precision: float = 0.95
     confidence: float = 0.95
     certificate: Certificate | None = None
-    broad_certificate: Certificate | None = None
-    sets: Mapping[str, SetThreshold] = field(default_factory=dict)
 
     @classmethod
     def uncertified(cls) -> ThresholdTable:
@@ -155,35 +146,82 @@ class ThresholdTable:
         """Whether any type, ancestor or group has its own thresholds."""
         return len(self.rows) > 1
 
+    @cached_property
+    def row_of_type(self) -> dict[str, TypeThreshold]:
+        """The row of each type and group of the hierarchy: its own, or its nearest ancestor's."""
+        chains = map(self.hierarchy.chain, self.hierarchy)
+        return {
+            node: next(self.rows[one] for one in lineage(node, self.hierarchy) if one in self.rows)
+            for node in {*self.rows, *chain.from_iterable(chains)}
+        }
+
     def for_type(self, types: str | Sequence[str] | None = None) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
 
         A type not in the calibration split uses its nearest ancestor; an unknown type, or None,
         uses the default.
         """
-        return nearest_row(self.rows, types, self.hierarchy)
+        names = [types] if isinstance(types, str) else types or ()
+        for known in filter(None, map(self.hierarchy.resolve, names)):
+            return self.row_of_type.get(known, self.rows[DEFAULT])
+        return self.rows[DEFAULT]
 
-    def edges(self, types: Types) -> np.ndarray:
-        """`TypeThreshold.edges` by the mentions' types, (n, 4)."""
-        rows, codes = nearest_rows(self.rows, types, self.hierarchy)
-        return np.array([row.edges for row in rows])[codes]
-
-    def set_threshold(self, accept_tier: str) -> float:
-        """Threshold of the prediction sets of mentions below a tier; NaN if there are no sets."""
-        fitted = self.sets.get(accept_tier)
-        return np.nan if fitted is None or fitted.threshold is None else fitted.threshold
+    def edges(self, types: TypeSets) -> np.ndarray:
+        """`TypeThreshold.edges` by the types of n mentions, (n, 3)."""
+        # The last row is that of mentions without types, whose code is -1.
+        rows = [*map(self.for_type, types.sets), self.rows[DEFAULT]]
+        return np.array([row.edges for row in rows])[types.codes]
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``thresholds.json``."""
         return {
             "certificate": self.certificate and asdict(self.certificate),
-            "broad_certificate": self.broad_certificate and asdict(self.broad_certificate),
-            "sets": {tier: asdict(fitted) for tier, fitted in self.sets.items()},
             "default": asdict(self.rows[DEFAULT]),
             "types": {
                 node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT
             },
         }
+
+
+def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
+    """A type or group, the ancestors in its semantic group, the group, and "default".
+
+    Ancestors of other groups are left out: two steps up, "Disease or Syndrome" would become any
+    event. In a hierarchy without groups all ancestors are used.
+    """
+    if node == DEFAULT:
+        return [DEFAULT]
+    if node.startswith(GROUP_PREFIX):
+        return [node, DEFAULT]
+    group = _group(node, hierarchy)
+    ancestors = [
+        kind
+        for kind in hierarchy.chain(node)[1:]
+        if kind == group or _group(kind, hierarchy) == group
+    ]
+    return [node, *ancestors, DEFAULT]
+
+
+def memberships(types: TypeSets, hierarchy: TypeHierarchy) -> dict[str, np.ndarray]:
+    """The sets of types that count in each node; types are ids of the hierarchy.
+
+    Returns:
+        From the root down, node -> (k + 1,) bool, whether the node is in the lineage of any type of
+        each of k sets; the last is that of mentions without types, whose code is -1.
+    """
+    codes = len(types.sets) + 1
+    members: dict[str, np.ndarray] = {DEFAULT: np.ones(codes, bool)}
+    for number in np.unique(types.codes[types.codes >= 0]).tolist():
+        for known in filter(None, map(hierarchy.resolve, types.sets[number])):
+            for node in lineage(known, hierarchy):
+                members.setdefault(node, np.zeros(codes, bool))[number] = True
+    nodes = sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node))
+    return {node: members[node] for node in nodes}
+
+
+def _group(type_id: str, hierarchy: TypeHierarchy) -> str | None:
+    last = hierarchy.chain(type_id)[-1:]
+    return last[0] if last and last[0].startswith(GROUP_PREFIX) else None
 
 
 def fit_thresholds(
@@ -194,10 +232,9 @@ def fit_thresholds(
     *,
     complete: np.ndarray | None = None,
     for_certificate: np.ndarray | None = None,
-    for_sets: np.ndarray | None = None,
     attempt: int = 1,
 ) -> ThresholdTable:
-    """Fit thresholds, certificates and prediction sets to n candidate lists with m candidates.
+    """Fit thresholds and certificate to n candidate lists with m candidates.
 
     The tier that is certified is the one that is served: the mentions of all types together, each
     at or above its own type's acceptance threshold.
@@ -211,16 +248,14 @@ def fit_thresholds(
             has that with the highest F1.
         complete: (n,) bool, whether a mention has all inputs that the model reads, by default all.
             Others are never in the high tier.
-        for_certificate: (n,) bool, whether a mention counts for certificates, by default all.
-        for_sets: (n,) bool, whether a mention counts for prediction sets, by default all.
+        for_certificate: (n,) bool, whether a mention counts for the certificate, by default all.
         attempt: as for `certify`.
 
     Raises:
         TooLittleData: there is no gold pair.
     """
     correct = lists.is_gold(top)
-    top_p = np.full(len(lists), np.nan)
-    top_p[top >= 0] = probabilities[top[top >= 0]]
+    top_p = values_at(probabilities, top, np.nan)
     rows = _type_thresholds(lists, probabilities, top_p, correct)
     if settings.accept_precision is not None:
         sampled = (top >= 0) & lists.annotations.is_random_sample
@@ -229,68 +264,27 @@ def fit_thresholds(
     is_accepted = top_p >= ThresholdTable(rows, lists.hierarchy).edges(lists.types)[:, 1]
     if complete is not None:
         is_accepted &= complete
-    every = np.ones(len(lists), bool)
-    counted = every if for_certificate is None else for_certificate
-
-    def certified(correct: np.ndarray) -> Certificate:
-        return find_certificate(
-            np.where(is_accepted, top_p, np.nan)[counted],
-            correct[counted],
-            lists.annotations.documents[counted],
-            settings.target_precision,
-            settings.confidence,
-            attempt=attempt,
-        )
-
-    certificate = certified(correct)
-    broad = None
-    if settings.certify_relation == "parent":
-        broad = certified(correct | lists.at(lists.parents_of_gold, top))
-    rows = {
-        node: replace(row, high=_high(row.accept, certificate), high_broad=_high(row.accept, broad))
-        for node, row in rows.items()
-    }
-    table = ThresholdTable(
-        rows=rows,
+    counted = np.ones(len(lists), bool) if for_certificate is None else for_certificate
+    certificate = find_certificate(
+        np.where(is_accepted, top_p, np.nan)[counted],
+        correct[counted],
+        lists.annotations.documents[counted],
+        CertificateSettings(settings.target_precision, settings.confidence, attempt=attempt),
+    )
+    return ThresholdTable(
+        rows={node: replace(row, high=_high(row, certificate)) for node, row in rows.items()},
         hierarchy=lists.hierarchy,
         target_precision=settings.target_precision,
         confidence=settings.confidence,
         certificate=certificate,
-        broad_certificate=broad,
     )
-    counted = every if for_sets is None else for_sets
-    return replace(table, sets=_fit_sets(lists, probabilities, top_p, table, counted))
 
 
-def _fit_sets(
-    lists: AnnotatedLists,
-    probabilities: np.ndarray,
-    top_p: np.ndarray,
-    table: ThresholdTable,
-    counted: np.ndarray,
-) -> dict[str, SetThreshold]:
-    """Thresholds of the prediction sets of mentions below each tier that may be accepted.
-
-    Arguments are those of `fit_thresholds` and `_type_thresholds`, and the table without sets.
-    """
-    order = ranking(probabilities, lists.offsets)
-    labels = rank_labels(probabilities, lists.concepts, lists.offsets, order)
-    correct = correct_weights(labels, probabilities, lists.correct, lists.offsets)
-    edges = table.edges(lists.types)
-    sets = {}
-    for number, tier in enumerate(ACCEPT_TIERS):
-        is_abstention = counted & (top_p < edges[:, edges.shape[1] - 1 - number])
-        sets[tier] = fit_set_threshold(
-            correct[is_abstention], lists.annotations.documents[is_abstention]
-        )
-    return sets
-
-
-def _high(accept: float, certificate: Certificate | None) -> float | None:
-    """Where the tier high begins for a threshold of acceptance; None if nothing is certified."""
+def _high(row: TypeThreshold, certificate: Certificate | None) -> float | None:
+    """Where the high tier of a type begins; None if nothing is certified."""
     if certificate is None or certificate.threshold is None:
         return None
-    return max(certificate.threshold, accept)
+    return max(certificate.threshold, row.accept)
 
 
 def _type_thresholds(
@@ -304,12 +298,12 @@ def _type_thresholds(
         top_p: (n,) that of each list's top candidate, NaN without candidates.
         correct: (n,) whether it is the gold concept.
     """
-    code, members = memberships(lists.types, lists.hierarchy)
+    code = lists.types.codes
     pair_code = code[lists.owner]
     has_correct_top = correct & ~np.isnan(top_p)
     rows: dict[str, TypeThreshold] = {}
     # From the root down, so that parents exist when their children need them.
-    for node, inside in members.items():
+    for node, inside in memberships(lists.types, lists.hierarchy).items():
         parent = next(map(rows.get, lineage(node, lists.hierarchy)[1:]), None)
         in_node = inside[pair_code]
         accept = _accept_threshold(probabilities[in_node], lists.labels[in_node], parent)
@@ -374,35 +368,16 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
         confidence = float(state["confidence"])
         if not (0.0 < target_precision < 1.0 and 0.0 < confidence < 1.0):
             raise TypeError("target_precision or confidence is not a probability")
-        tables = {}
-        for entry in state["models"]:
-            rows = {
-                node: TypeThreshold(**row)
-                for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
-            }
-            certificates = {
-                key: None if entry[key] is None else Certificate(**entry[key])
-                for key in ("certificate", "broad_certificate")
-            }
-            for node, row in rows.items():
-                if not 0.0 <= row.low <= row.accept <= 1.0:
-                    raise TypeError(f"thresholds of {node} are not in order")
-                allowed = [_high(row.accept, one) for one in certificates.values()]
-                if [row.high, row.high_broad] != allowed:
-                    raise TypeError(f"high of {node} is not what the certificate allows")
-            sets = {tier: SetThreshold(**fitted) for tier, fitted in entry["sets"].items()}
-            for tier, fitted in sets.items():
-                if tier not in ACCEPT_TIERS or not 0.0 <= (fitted.threshold or 0.0) <= 1.0:
-                    raise TypeError(f"sets of {tier} are not of a tier and a probability")
-            tables[str(entry["name"])] = ThresholdTable(
-                rows=rows,
-                hierarchy=hierarchy,
-                target_precision=target_precision,
-                confidence=confidence,
-                certificate=certificates["certificate"],
-                broad_certificate=certificates["broad_certificate"],
-                sets=sets,
+        tables = {
+            str(entry["name"]): ThresholdTable(
+                _rows_of(entry),
+                hierarchy,
+                target_precision,
+                confidence,
+                _certificate_of(entry),
             )
+            for entry in state["models"]
+        }
         if not tables:
             raise TypeError("models is empty")
         return tables
@@ -410,3 +385,22 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
         raise UserError(
             f"thresholds.json is damaged ({error}); run the calibrate stage again"
         ) from error
+
+
+def _certificate_of(entry: Mapping[str, Any]) -> Certificate | None:
+    return None if entry["certificate"] is None else Certificate(**entry["certificate"])
+
+
+def _rows_of(entry: Mapping[str, Any]) -> dict[str, TypeThreshold]:
+    """The thresholds of an entry; `TypeError` if they do not fit each other or the certificate."""
+    rows = {
+        node: TypeThreshold(**row)
+        for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
+    }
+    certificate = _certificate_of(entry)
+    for node, row in rows.items():
+        if not 0.0 <= row.low <= row.accept <= 1.0:
+            raise TypeError(f"thresholds of {node} are not in order")
+        if row.high != _high(row, certificate):
+            raise TypeError(f"high of {node} is not what the certificate allows")
+    return rows

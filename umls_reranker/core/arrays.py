@@ -150,6 +150,14 @@ def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return first
 
 
+def values_at(column: np.ndarray, positions: np.ndarray, otherwise: Any) -> np.ndarray:
+    """Values of a column (m,) at positions (n,), `otherwise` where these are -1."""
+    values = np.full(len(positions), otherwise, column.dtype)
+    is_there = positions >= 0
+    values[is_there] = column[positions[is_there]]
+    return values
+
+
 def hash_texts(texts: Sequence[str]) -> np.ndarray:
     """64-bit hashes of n texts, (n,) uint64, the same on every machine."""
     return np.frombuffer(

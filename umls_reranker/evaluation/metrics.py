@@ -68,7 +68,6 @@ class Figure:
     margin: float | None = None
 
 
-WITH_SET = "with a prediction set"
 KNOWN = "with gold in the dictionary"
 WITH_CANDIDATES = "with candidates"
 FIGURES = [
@@ -108,19 +107,6 @@ FIGURES = [
         in_slices=True,
         is_optional=True,
     ),
-    Figure(
-        "high_broad_coverage",
-        "coverage of high and high_broad",
-        lambda o: (o.high_or_broad & o.has_relations, o.has_relations),
-        is_optional=True,
-    ),
-    Figure(
-        "high_broad_precision",
-        "high and high_broad: gold or a parent",
-        lambda o: (o.correct_or_parent & o.high_or_broad, o.high_or_broad & o.has_relations),
-        "in the tiers high and high_broad",
-        is_optional=True,
-    ),
     Figure("accepted_coverage", "coverage", lambda o: (o.accepted, o.every), in_slices=True),
     Figure(
         "accepted_precision",
@@ -149,44 +135,6 @@ FIGURES = [
         "without_candidates_share",
         "share without candidates",
         lambda o: (~o.has_candidates, o.every),
-    ),
-    # What is guaranteed in expectation: each document counts the same.
-    Figure(
-        "set_coverage",
-        "prediction sets: coverage, by document",
-        lambda o: (o.in_set * o.set_weight, o.set_weight, o.has_set),
-        WITH_SET,
-        is_optional=True,
-    ),
-    Figure(
-        "set_coverage_of_mentions",
-        "the same, by mention",
-        lambda o: (o.in_set, o.has_set),
-        WITH_SET,
-        is_optional=True,
-    ),
-    Figure(
-        "set_coverage_listed",
-        "the same, where gold is listed",
-        lambda o: (o.in_set & (o.rank >= 0), o.has_set & (o.rank >= 0)),
-        f"{WITH_SET}, gold in the list",
-        is_optional=True,
-    ),
-    Figure(
-        "set_size",
-        "labels in a prediction set",
-        lambda o: (o.set_size, o.has_set),
-        WITH_SET,
-        format="number",
-        higher_is_better=False,
-        is_optional=True,
-    ),
-    Figure(
-        "set_nil_share",
-        "prediction sets with NIL",
-        lambda o: (o.has_set & (o.nil_rank < o.set_size), o.has_set),
-        WITH_SET,
-        is_optional=True,
     ),
     # The monitor counts these two likewise.
     Figure(
@@ -265,20 +213,6 @@ def measure_figures(
             "population": f"mentions {figure.population}".rstrip()
         }
     return figures
-
-
-def fixed_set_size(outcomes: Outcomes) -> dict[str, Measure]:
-    """The smallest number of most probable labels that covers as much as the prediction sets.
-
-    It counts the same mentions as ``set_coverage_of_mentions``; nothing without prediction sets.
-    """
-    ranks = np.sort(outcomes.correct_label_rank[outcomes.has_set])
-    covered = int(outcomes.in_set.sum())
-    if not covered:
-        return {}
-    size = float(ranks[covered - 1] + 1)
-    over = {"n": len(ranks), "population": f"mentions {WITH_SET}"}
-    return {"fixed_set_size": {"value": size} | over}
 
 
 def top_calibration(outcomes: Outcomes, documents: Documents) -> dict[str, Measure]:

@@ -16,16 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..calibration.decisions import Decisions
-from ..calibration.prediction_sets import correct_ranks
-from ..calibration.resampling import document_index
 from ..calibration.thresholds import TIERS
+from ..core.arrays import values_at
 from ..core.errors import UserError
 from ..core.files import require_format, written
 from ..lists.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 
 OUTCOMES_FILE = "outcomes.parquet"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SCHEMA = pa.schema(
     [
         ("document", pa.string()),
@@ -45,9 +44,6 @@ SCHEMA = pa.schema(
         ("accepted", pa.bool_()),
         ("decided_by", pa.int32()),
         ("relation", pa.string()),
-        ("set_size", pa.int32()),
-        ("correct_label_rank", pa.int32()),
-        ("nil_rank", pa.int32()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
@@ -76,10 +72,6 @@ class Outcomes:
         decided_by: (n,) index of the model that decided (`Decisions.models`); 0: of all inputs.
         relation: (n,) what an incorrect answer is of the gold concept: "parent", "child" or
             "other"; "" of correct answers, and None without relations of concepts.
-        set_size: (n,) number of labels in the prediction set (`Decisions.set_sizes`), 0 without.
-        correct_label_rank: (n,) rank of the correct label: of a gold concept, or of NIL where the
-            list has none. The set holds it if this is below `set_size`.
-        nil_rank: (n,) rank of NIL among the labels.
     """
 
     document: np.ndarray
@@ -99,9 +91,6 @@ class Outcomes:
     accepted: np.ndarray
     decided_by: np.ndarray
     relation: np.ndarray
-    set_size: np.ndarray
-    correct_label_rank: np.ndarray
-    nil_rank: np.ndarray
 
     def __len__(self) -> int:
         return len(self.score)
@@ -110,7 +99,8 @@ class Outcomes:
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
         """Make outcomes from the decision about the top candidate of each mention."""
         annotations = lists.annotations
-        tiers = decisions.at_top(decisions.tiers, TIERS.index("reject"))
+        tops = decisions.tops
+        ids = np.array(lists.ids, object)[lists.cuis.codes]
         return cls(
             document=annotations.documents,
             mention_id=annotations.mention_ids,
@@ -121,17 +111,15 @@ class Outcomes:
             gold=annotations.cuis,
             composite=annotations.composite,
             in_dictionary=annotations.in_dictionary,
-            answer=decisions.at_top(np.array(lists.ids, object)[lists.cuis.codes], ""),
-            rank=gold_ranks(decisions.log_odds, lists.offsets, lists.correct),
-            score=decisions.at_top(decisions.probabilities, np.nan),
-            margin=decisions.at_top(decisions.margins, np.nan),
-            tier=np.array(TIERS)[tiers],
-            accepted=decisions.at_top(decisions.accepted, False),
-            decided_by=decisions.models,
-            relation=_relations(lists, decisions),
-            set_size=decisions.set_sizes,
-            correct_label_rank=correct_ranks(decisions.labels, lists.correct, lists.offsets),
-            nil_rank=decisions.labels.nil_ranks,
+            answer=values_at(ids, tops.positions, ""),
+            rank=gold_ranks(decisions.scores.log_odds, lists.offsets, lists.correct),
+            score=tops.probabilities,
+            margin=tops.margins,
+            # The last tier, reject, is also that of mentions without candidates.
+            tier=np.array(TIERS)[tops.tiers],
+            accepted=tops.accepted,
+            decided_by=tops.models,
+            relation=_relations(lists, tops.positions),
         )
 
     @property
@@ -153,33 +141,6 @@ class Outcomes:
     def has_relations(self) -> np.ndarray:
         """Whether relations of concepts are known, (n,) bool."""
         return np.array([relation is not None for relation in self.relation], bool)
-
-    @property
-    def correct_or_parent(self) -> np.ndarray:
-        """Whether the top candidate is a correct concept or a parent of one, (n,) bool."""
-        return self.correct | (self.relation == "parent")
-
-    @property
-    def high_or_broad(self) -> np.ndarray:
-        """Whether the answer is in the tier high or high_broad, (n,) bool."""
-        return np.isin(self.tier, TIERS[:2])
-
-    @property
-    def has_set(self) -> np.ndarray:
-        """Whether the mention has a prediction set, (n,) bool."""
-        return self.set_size > 0
-
-    @property
-    def set_weight(self) -> np.ndarray:
-        """1 for each document with prediction sets, in equal parts for the mentions, (n,)."""
-        index, count = document_index(self.document)
-        sets = np.bincount(index, self.has_set, count)
-        return self.has_set / np.maximum(sets, 1)[index]
-
-    @property
-    def in_set(self) -> np.ndarray:
-        """Whether the prediction set holds the correct label, (n,) bool."""
-        return self.correct_label_rank < self.set_size
 
     @property
     def every(self) -> np.ndarray:
@@ -236,12 +197,12 @@ class Outcomes:
         return cls(**columns | {"types": table["types"].to_pylist()})
 
 
-def _relations(lists: AnnotatedLists, decisions: Decisions) -> np.ndarray:
-    """`Outcomes.relation` of the top candidates."""
+def _relations(lists: AnnotatedLists, tops: np.ndarray) -> np.ndarray:
+    """`Outcomes.relation` of the top candidates, (n,) flat positions, -1 without candidates."""
     if lists.parents is None:
         return np.full(len(lists), None)
-    relations = np.where(decisions.top < 0, "", "other").astype(object)
-    relations[lists.at(lists.parents_of_gold, decisions.top)] = "parent"
-    relations[lists.at(lists.children_of_gold, decisions.top)] = "child"
-    relations[lists.is_gold(decisions.top)] = ""
+    relations = np.where(tops < 0, "", "other").astype(object)
+    relations[values_at(lists.parents_of_gold, tops, False)] = "parent"
+    relations[values_at(lists.children_of_gold, tops, False)] = "child"
+    relations[lists.is_gold(tops)] = ""
     return relations

@@ -23,7 +23,6 @@ TITLES = {
     "candidate_roc_auc": "ROC-AUC of candidates",
     "scored_share": "candidates that the cross-encoder scored",
     "same_top_candidate": "same top candidate as without pruning",
-    "fixed_set_size": "labels of equal coverage, the same number for all",
     "reranker": "this model",
     "cross_encoder": "cross-encoder alone",
     "list_fusion": "list fusion (all but the cross-encoder)",
@@ -103,7 +102,6 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
         _matrix(RANKING, "systems", RANKING_COLUMNS, metrics),
         _matrix(TIERS, "tiers", TIER_COLUMNS, metrics),
         _matrix("Seen and unseen in training", "subsets", slice_columns, metrics),
-        _matrix("Incorrect semantic types", "incorrect_types", slice_columns, metrics),
         _matrix("Semantic groups", "groups", slice_columns, metrics),
         _matrix("Semantic types, the most overconfident first", "types", slice_columns, metrics),
         _figures_table(metrics),
@@ -225,25 +223,6 @@ def interval(
     if not is_there(low) or not is_there(high):
         return ""
     return f"{scale * low:.{digits}f}{separator}{scale * high:.{digits}f}"
-
-
-def notes_on_answers(figures: Mapping[str, Any]) -> list[str]:
-    """Sentences about answers that are no concept or a parent of gold, as far as there are any."""
-    notes = []
-    if sets := figures.get("set_size"):
-        notes.append(
-            f"where it abstains ({sets['n']:,} mentions), a set of {number(sets, 1)} labels on "
-            f"average holds the correct one, a concept or NIL, for "
-            f"{percent(figures['set_coverage'])} (mean of documents); the same number for all "
-            f"takes {number(figures.get('fixed_set_size'), 0)}"
-        )
-    broad = figures.get("high_broad_coverage")
-    if broad and broad["value"] != figures["high_confidence_coverage"]["value"]:
-        notes.append(
-            f"high and high_broad: {percent(broad)} of the mentions, "
-            f"{percent(figures['high_broad_precision'])} of them gold or a parent of it"
-        )
-    return notes
 
 
 def as_markdown(table: Table) -> str:

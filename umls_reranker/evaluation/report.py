@@ -20,15 +20,12 @@ from ..lists.labels import best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.pairs import PairTemplate
 from .charts import BINS, histogram, reliability_points, risk_coverage
-from .incorrect_types import with_incorrect_types
 from .linking import Documents, Measure, gold_ranks, roc_auc
 from .metrics import (
     SCHEMA_VERSION,
-    fixed_set_size,
     measure_figures,
     measure_slices,
     mention_slices,
-    slice_figures,
     top_calibration,
     worst_groups,
 )
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 PREFIX = f"systems/{MODEL}/"
 
 
-def evaluate(
+def measure_model(
     cross_encoder: PairScorer | None,
     calibration: Calibration,
     lists: AnnotatedLists,
@@ -81,28 +78,19 @@ def evaluate(
     lists = lists.with_whole_scores(calibration.lowest)
     candidates = len(lists.owner)
     exhaustive = decide(lists, score, exhaustive=True)
-    best = best_of_each_concept(lists, exhaustive.log_odds)
+    best = best_of_each_concept(lists, exhaustive.scores.log_odds)
     lists = lists.with_candidates(best)
     scores = Scores(exhaustive.logits[best], exhaustive.truncated)
     decisions = decide(lists, scores)
-    systems = {**systems, **_parts_of_model(lists, scores.logits, decisions.list_utilities)}
+    systems = {**systems, **_parts_of_model(lists, scores.logits, decisions.scores.list_utilities)}
     metrics, outcomes = measure(lists, decisions, scores.logits, systems, documents, split, known)
     figures = metrics["figures"]
     if not np.isnan(scores.logits).any():
         unpruned = decide(lists, scores, exhaustive=True)
         scored_share = float(decisions.scored.sum() / max(1, len(best)))
-        same_top = float((decisions.top == unpruned.top).mean())
+        same_top = float((decisions.tops.positions == unpruned.tops.positions).mean())
         figures["scored_share"] = {"value": scored_share, "n": len(lists)}
         figures["same_top_candidate"] = {"value": same_top, "n": len(lists)}
-    for share, retyped in with_incorrect_types(lists, documents.seed).items():
-        # A cross-encoder that reads types has to score the lists again.
-        retyped_decisions = decide(retyped, score if template.mention_types else scores)
-        share_figures = slice_figures(Outcomes.of(retyped, retyped_decisions), documents)
-        figures |= {
-            f"incorrect_types/{share:.2f}/{name}": share_figures[name] for name in share_figures
-        }
-        labels = metrics["rows"].setdefault("incorrect_types", {})
-        labels[f"{share:.2f}"] = f"{share:.0%} of the mentions"
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
     counts = {"repeated_candidates": candidates - len(best), "decided_by": dict(decided_by)}
     return metrics | counts, outcomes
@@ -146,7 +134,7 @@ def measure(
         for key, figure in compared.items()
         if key.startswith(PREFIX)
     }
-    figures |= measure_figures(outcomes, documents) | fixed_set_size(outcomes)
+    figures |= measure_figures(outcomes, documents)
     population = f"mentions with {len(lists.labels):,} candidates"
     for name, figure in _pair_figures(pairs, lists, documents.take(lists.owner)).items():
         figures[name] = figure | {"n": len(outcomes), "population": population}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct
+from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct, values_at
 from ..vocab.types import TypeHierarchy, TypeSets
 from .candidate_forms import candidate_columns, keys_found
 from .columns import (
@@ -415,12 +415,7 @@ class AnnotatedLists(CandidateLists):
 
     def is_gold(self, positions: np.ndarray) -> np.ndarray:
         """Whether the candidate at each flat position (n,) is correct, (n,) bool; -1 is not."""
-        return self.at(self.correct, positions)
-
-    @staticmethod
-    def at(column: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Values of a column (m,) of bool at flat positions; False for -1."""
-        return np.append(column, False)[positions]
+        return values_at(self.correct, positions, False)
 
     @cached_property
     def parents_of_gold(self) -> np.ndarray:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
 from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
+from ..vocab.rrf import RelationTable
 from ..vocab.types import TypeHierarchy
 from .candidate_forms import concept_id, keys_found, standard_candidate
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
@@ -128,6 +129,20 @@ def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLi
     """The lists of a run's split, completed by its dictionary."""
     path = run / "lists" / f"{split}.arrow"
     return read_labelled_lists(path, concepts.hierarchy, concepts=concepts, fitted_on=False)
+
+
+def with_parents(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
+    """The lists with the parents that a concept folder knows; unchanged if it has no relations."""
+    relations = RelationTable.load(folder)
+    if not len(relations):
+        return lists
+    concepts = ConceptTable.load(folder)
+    ids = {*lists.ids, *chain.from_iterable(lists.annotations.alternatives)}
+    rows = np.unique(concepts.rows([*ids]))
+    pairs = relations.parents(rows[rows >= 0])
+    children = concepts.cuis_of(pairs[:, 0]).to_pylist()
+    parents = concepts.cuis_of(pairs[:, 1]).to_pylist()
+    return replace(lists, parents=frozenset(zip(children, parents, strict=True)))
 
 
 def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:

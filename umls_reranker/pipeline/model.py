@@ -15,8 +15,7 @@ from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, require_writable, write_json, written
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
-from ..lists.labels import read_labelled_lists
-from ..lists.parents import require_parents, with_parents_of_release, with_parents_of_run
+from ..lists.labels import read_labelled_lists, with_parents
 from ..lists.repeated_documents import with_joined_documents
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
@@ -64,8 +63,6 @@ def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Calibrate the run's checkpoint and write the model folder."""
     source = checkpoint_of_run(recipe, run)
     lists = with_joined_documents(run.lists("calibration"))
-    if recipe.calibration.certify_relation != "none":
-        lists = with_parents_of_run(lists, run.path / "concepts")
     # The cross-encoder was trained for this, so it stays.
     new = calibrate_lists(
         source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True
@@ -94,9 +91,6 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     # Before anything is scored, which may take long.
     print(describe_lists(lists, source.reads), flush=True)
     settings = CalibrationArguments(**pick(vars(options), keys_of(CalibrationArguments)))
-    if settings.certify_relation != "none":
-        lists = with_parents_of_release(lists, options.dictionary)
-        require_parents(lists, settings.certify_relation)
     if options.dry_run:
         print(source.needed_documents(lists, settings))
         would_make("calibrate", options.output)
@@ -110,7 +104,7 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
 def make_report(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
-    lists = with_parents_of_run(run.lists("test"), run.path / "concepts")
+    lists = with_parents(run.lists("test"), run.path / "concepts")
     # Those that the model counts.
     counted = ("train", "dev", "calibration")
     known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]
@@ -150,9 +144,6 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
     lists = read_labelled_lists(
         options.lists, reranker.thresholds.hierarchy, options.dictionary, fitted_on=False
     )
-    # Of a full release this takes minutes.
-    if reranker.thresholds.broad_certificate is not None:
-        lists = with_parents_of_release(lists, options.dictionary)
     # Before anything is scored, which may take long.
     print(describe_lists(lists, reranker.template.reads), flush=True)
     if options.dry_run:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration.certificate import CertificateHistory
-from ..calibration.inputs import ALL_INPUTS
 from ..core.files import read_json
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, verify_files
@@ -18,9 +17,9 @@ from ..serving.statistics import (
     SMALLEST_PSI,
     Histogram,
     Statistics,
-    TopCandidates,
     read_ranked,
     read_reference,
+    tops_of_rows,
 )
 from .recipe import load_served
 
@@ -57,15 +56,15 @@ def monitor(
                 yield row
 
     statistics = Statistics()
-    tops = TopCandidates.of_rows(new_rows())
-    statistics.add(tops)
+    tops, model_names = tops_of_rows(new_rows())
+    statistics.add(tops, model_names)
     new = list(filter(is_new, documents))
     state = statistics.to_dict() | {
         "documents": len(set(new)),
         "fitted_mentions": len(documents) - len(new),
         "drift": None,
     }
-    is_fallback = tops.model_names != ALL_INPUTS
+    is_fallback = tops.models > 0
     has_candidates = tops.sizes > 0
     # The cells after those of scores; two more mentions keep the share from 0 and 1.
     expected = (reference.shares[SCORE_CELLS] * reference.mentions + 1) / (reference.mentions + 2)
@@ -76,7 +75,7 @@ def monitor(
     )
     state["alarm"] = state["only_fallbacks"]
     if state["documents"] >= FEWEST_DOCUMENTS:
-        drift = reference.drift_to(Histogram.of(tops.scores, is_fallback, new))
+        drift = reference.drift_to(Histogram.of(tops.probabilities, is_fallback, new))
         state["drift"] = drift._asdict()
         state["alarm"] |= drift.p_value <= alpha and drift.psi >= SMALLEST_PSI
     return state, figures

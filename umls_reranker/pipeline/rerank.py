@@ -113,7 +113,7 @@ def distance_from_calibration(counts: Mapping[str, int], strings: StringCounts) 
 def summary_of(counts: Mapping[str, int], has_tiers: bool = True) -> str:
     """Share of each tier and of what is accepted, and accuracy where gold concepts are known."""
     ranked = counts["ranked"]
-    in_tier = {tier: counts[tier] for tier in TIERS if tier != "high_broad" or counts[tier]}
+    in_tier = {tier: counts[tier] for tier in TIERS}
     without = ranked - sum(in_tier.values())
     if not has_tiers:
         in_tier = {}

@@ -24,8 +24,8 @@ class ServingArguments:
     accept_tier: str = recipe_key(
         "medium",
         "lowest tier that is accepted at rank 1; medium: the model's thresholds; high: "
-        "only what the certificate covers; high_broad: what that of gold or a parent covers",
-        ("medium", "high_broad", "high"),
+        "only what the certificate covers",
+        ("medium", "high"),
     )
     backend: str = recipe_key(
         "torch",

@@ -25,6 +25,7 @@ import pyarrow as pa
 from ..calibration.decisions import Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
+from ..core.arrays import values_at
 from ..core.errors import UserError
 from ..core.files import (
     hold,
@@ -300,11 +301,12 @@ def _counts(
     lists: CandidateLists, decisions: Decisions, golds: Sequence[Collection[str]]
 ) -> Counter[str]:
     """Counts of n ranked mentions, of which `golds` are the gold concepts."""
-    tiers = decisions.at_top(decisions.tiers, -1)
-    answers = decisions.at_top(np.array(lists.ids, object)[lists.cuis.codes], None)
-    counts = Counter(TIERS[tier] for tier in tiers[tiers >= 0].tolist())
+    tops = decisions.tops
+    ids = np.array(lists.ids, object)[lists.cuis.codes]
+    answers = values_at(ids, tops.positions, None)
+    counts = Counter(TIERS[tier] for tier in tops.tiers[tops.sizes > 0].tolist())
     counts["ranked"] = len(lists)
-    counts["accepted"] = int(decisions.accepted.sum())
+    counts["accepted"] = int(tops.accepted.sum())
     counts["candidates"] = len(lists.owner)
     counts["gold"] = sum(map(bool, golds))
     counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))

@@ -30,7 +30,6 @@ from ..core.files import portable_locator, write_json, written
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
-from ..evaluation.render import notes_on_answers
 from ..evaluation.report import measure
 from ..evaluation.systems import System, best_row, verdict
 from ..hub.card import folder_card
@@ -47,7 +46,6 @@ from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
 from ..lists.labels import best_of_each_concept, parts_of_documents, usable_lists
-from ..lists.parents import require_parents
 from ..lists.read import Rows
 from .model_source import ModelSource
 from .reranker import UMLSReranker
@@ -85,7 +83,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class FittingData:
+class LabelledLists:
     """What a model is calibrated on.
 
     Attributes:
@@ -173,8 +171,7 @@ def calibrate_lists(
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
-    require_parents(lists, settings.certify_relation)
-    data = _fitting_data(source, lists)
+    data = _labelled_lists(source, lists)
     fit_settings = settings
     if settings.features is None:
         names = usable_features(data.lists, has_cross_encoder=source.cross_encoder is not None)
@@ -204,11 +201,11 @@ def calibrate_lists(
     gain = verdict(metrics["figures"]["gain"], len(measured), documents.count)
     metrics["verdict"] = gain + best_row(metrics)
     notes = (data.note, "" if fit.is_held_out else NOT_HELD_OUT)
-    metrics["notes"] = [note for note in notes if note] + notes_on_answers(metrics["figures"])
+    metrics["notes"] = [note for note in notes if note]
     return Calibrated(settings, seed, fit.calibration, fit.facts, outcomes, metrics)
 
 
-def _fitting_data(source: ModelSource, lists: AnnotatedLists) -> FittingData:
+def _labelled_lists(source: ModelSource, lists: AnnotatedLists) -> LabelledLists:
     """Leave out known documents, or forget them, complete the scores and score the candidates."""
     documents = lists.annotations.documents
     is_known = source.is_known(lists)
@@ -225,7 +222,7 @@ def _fitting_data(source: ModelSource, lists: AnnotatedLists) -> FittingData:
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
     # Without logits, the first candidate of each concept is its top one.
     top = best_of_each_concept(lists, cross_encoder(retained=_are_repeated(lists.concepts)))
-    return FittingData(
+    return LabelledLists(
         whole_lists=lists,
         lists=lists.with_candidates(top),
         cross_encoder=cross_encoder.with_candidates(top),
@@ -244,7 +241,7 @@ def _are_repeated(values: np.ndarray) -> np.ndarray:
     return counts[index] > 1
 
 
-def _models_compared(source: ModelSource, data: FittingData, fit: Fitted) -> dict[str, System]:
+def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> dict[str, System]:
     """The model before, and the model with the other choice about the cross-encoder."""
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
@@ -264,7 +261,7 @@ def _models_compared(source: ModelSource, data: FittingData, fit: Fitted) -> dic
     return systems
 
 
-def _facts(source: ModelSource, data: FittingData, fit: Fitted) -> dict[str, Any]:
+def _facts(source: ModelSource, data: LabelledLists, fit: Fitted) -> dict[str, Any]:
     """Facts about lists and model, for ``metrics.json`` and the card."""
     lists = data.lists
     return {

@@ -66,9 +66,6 @@ def _about_high(new: Calibrated) -> list[str]:
     ]
     for model in new.calibration.models:
         lines.append(f"  {model.name}: {model.thresholds.certificate}")
-        if model.thresholds.broad_certificate is not None:
-            broad = model.thresholds.broad_certificate
-            lines.append(f"  {model.name}, gold or a parent of it (high_broad): {broad}")
     coverage = new.metrics["figures"]["high_confidence_coverage"]
     precision = new.metrics["figures"]["high_confidence_precision"]
     if table.is_certified and coverage["value"]:

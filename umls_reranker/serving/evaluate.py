@@ -8,11 +8,11 @@ from typing import Any
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.features import refuse_feature_names
-from ..evaluation import report
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.page import report_page
-from ..evaluation.render import notes_on_answers, percent, systems_text
+from ..evaluation.render import percent, systems_text
+from ..evaluation.report import measure_model
 from ..evaluation.systems import baselines, best_row, verdict
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
@@ -101,7 +101,7 @@ def evaluate_lists(
         notes.append(f"the model was calibrated on {fitted:,} of these documents: {outcome}")
     systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
-    metrics, outcomes = report.evaluate(
+    metrics, outcomes = measure_model(
         reranker.cross_encoder,
         calibration,
         lists,
@@ -120,7 +120,6 @@ def evaluate_lists(
     precision = metrics["figures"]["high_confidence_precision"]
     correct = f", {percent(precision)} of them correct" if coverage["value"] else ""
     notes.append(f"high tier of this model: {percent(coverage)} of the mentions{correct}")
-    notes += notes_on_answers(metrics["figures"])
     if len(metrics["decided_by"]) > 1 or calibration.models[0].name not in metrics["decided_by"]:
         counts = ", ".join(
             f"{name} ({count:,} mentions)" for name, count in metrics["decided_by"].items()

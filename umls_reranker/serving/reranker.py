@@ -27,7 +27,7 @@ from ..lists.index_scores import INDEX_SCORES
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
-from .statistics import Statistics, TopCandidates
+from .statistics import Statistics
 
 # Number of unknown types, or of other scores, that a warning names.
 NAMED_TEXTS = 3
@@ -48,7 +48,7 @@ class UMLSReranker:
     ('Common Cold', 'medium', True)
 
     Attributes:
-        accept_tier (str): lowest tier accepted at rank 1: ``medium``, ``high_broad`` or ``high``.
+        accept_tier (str): lowest tier accepted at rank 1: ``medium`` or ``high``.
         exhaustive (bool): whether the cross-encoder scores all candidates.
         folder (Path): the model's folder.
         info (dict): contents of the model's ``reranker.json``.
@@ -131,8 +131,7 @@ class UMLSReranker:
             token_budget: maximum tokens per forward pass; by default 1,024 on a CPU, 65,536 on a
                 GPU.
             accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds;
-                ``high``, only what its certificate covers; or ``high_broad``, what its certificate
-                of gold concepts and their parents covers.
+                or ``high``, only what its certificate covers.
             exhaustive: whether the cross-encoder scores all candidates of every call; see `rerank`.
             subfolder: folder of the reranker in the repo or local folder.
             local_files_only: download nothing.
@@ -348,8 +347,7 @@ class UMLSReranker:
         lowest = self.calibration.lowest
         if names := [f"{name}_score" for name in lists.partial_scores if name not in lowest]:
             warn_caller(f"{', '.join(names)}: candidates that lack it get the lowest of their list")
-        tops = TopCandidates.of_decisions(decisions, self.model_names)
-        self.statistics.add(tops, decisions.truncated)
+        self.statistics.add(decisions.tops, self.model_names, decisions.truncated)
         return decisions
 
     @property

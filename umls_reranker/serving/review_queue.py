@@ -69,10 +69,9 @@ class ListLines(LinesFormat):
     def lines(self, rows: RankedRows) -> Iterator[bytes]:
         """The rows without ``ranked``, or with ``error``."""
         for row, error in zip(rows.mappings(), rows.errors, strict=True):
-            labels = _set(row)
-            line = {"set": labels} if labels else {}
-            line |= {name: value for name, value in row.items() if name != RANKED}
-            yield json_line(line | {ERROR: error} if error else line) + b"\n"
+            line = {name: value for name, value in row.items() if name != RANKED}
+            yield json_line(line | {ERROR: error} if error else line) + b"
+"
 
 
 class ReviewSheet(OutputFormat):
@@ -101,8 +100,7 @@ def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write selected rows, as JSON Lines without ``ranked`` or, if the file is a .csv, as a sheet.
 
     A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention.
-    Both are rows of labelled lists, with the candidates in their original order. First comes the
-    prediction set of an abstention (`RankedCandidate.set`): where to look for the concept.
+    Both are rows of labelled lists, with the candidates in their original order.
     """
     kind: type[OutputFormat] = ReviewSheet if path.suffix == ".csv" else ListLines
     part = RankedRows([*map(dict, rows)], pa.nulls(len(rows)), [None] * len(rows))
@@ -130,7 +128,7 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             if answers:
                 answer = answers.get((concept_id(candidate), candidate.get("name")), {})
                 about = {"rank": answer.get("rank"), "probability": answer.get("score")}
-                line = {"set": _set(row)} | line | about
+                line |= about
             yield {
                 name: "|".join(value) if isinstance(value, list) else value
                 for name, value in (line | candidate).items()
@@ -139,12 +137,6 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _entity(row: Mapping[str, Any]) -> str:
     return str(row.get("entity") or row.get("mention"))
-
-
-def _set(row: Mapping[str, Any]) -> list[str] | None:
-    """The prediction set of a mention, None if it is accepted or has none."""
-    ranked = row.get(RANKED)
-    return ranked[0].get("set") if ranked else None
 
 
 def _margin(row: Mapping[str, Any]) -> float:

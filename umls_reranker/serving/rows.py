@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from ..calibration.decisions import Decisions
 from ..calibration.inputs import ALL_INPUTS
-from ..calibration.prediction_sets import NIL
 from ..calibration.thresholds import TIERS
-from ..core.arrays import RepeatedTexts, list_offsets
+from ..core.arrays import RepeatedTexts
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import as_arrow
 
@@ -25,7 +24,6 @@ ARROW_TYPES: dict[Any, pa.DataType] = {
     int: pa.int64(),
     float: pa.float64(),
     bool: pa.bool_(),
-    list[str]: pa.list_(pa.string()),
 }
 
 
@@ -56,10 +54,6 @@ class RankedCandidate(NamedTuple):
             fallback model, "no type", "names" or "names, no type".
         scored: number of the mention's candidates that the cross-encoder scored, the same for all
             of them.
-        set: of the top candidate, unless it is accepted, the prediction set of the mention: the ids
-            of the concepts (names, without an id) and "NIL", none of these, among which the answer
-            is for 95 % of such mentions, the most probable first. None otherwise, and if the
-            model has no prediction sets.
     """
 
     candidate: Any
@@ -73,7 +67,6 @@ class RankedCandidate(NamedTuple):
     accepted: bool | None
     model_name: str = ALL_INPUTS
     scored: int = 0
-    set: list[str] | None = None
 
     @property
     def cross_encoder_score(self) -> float:
@@ -125,10 +118,7 @@ def ranked_column(
 def _columns(
     lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> dict[str, RepeatedTexts | np.ndarray]:
-    """The m values of each of `RANKED_FIELDS`, in the order of rank; a missing logit is NaN.
-
-    Prediction sets are objects.
-    """
+    """The m values of each of `RANKED_FIELDS`, in the order of rank; a missing logit is NaN."""
     order = decisions.order
     owner = lists.owner
     return {
@@ -142,35 +132,12 @@ def _columns(
         "accepted": decisions.accepted[order],
         "model_name": RepeatedTexts(model_names, decisions.models[owner]),
         "scored": decisions.scored[owner],
-        "set": _prediction_sets(lists, decisions),
     }
-
-
-def _prediction_sets(lists: CandidateLists, decisions: Decisions) -> np.ndarray:
-    """The prediction set of each mention at its top candidate, else None, (m,) object, by rank."""
-    sets = np.full(len(decisions.order), None)
-    sizes = decisions.set_sizes
-    if not sizes.any():
-        return sets
-    order = decisions.order
-    inside = decisions.labels.ranks[order] < sizes[lists.owner]
-    positions = order[inside]
-    named = zip(lists.cuis[positions].to_list(), lists.names[positions].to_list(), strict=True)
-    labels = [cui or name for cui, name in named]
-    ends = list_offsets(inside)[lists.offsets]
-    for mention in np.flatnonzero(sizes).tolist():
-        members = labels[ends[mention] : ends[mention + 1]]
-        if len(members) < sizes[mention]:
-            members.insert(int(decisions.labels.nil_ranks[mention]), NIL)
-        sets[lists.offsets[mention]] = members
-    return sets
 
 
 def _values(column: RepeatedTexts | np.ndarray) -> list[Any]:
     if isinstance(column, RepeatedTexts):
         return column.to_list()
-    if column.dtype == object:
-        return column.tolist()
     is_missing = np.isnan(column)
     if not is_missing.any():
         return column.tolist()
@@ -182,6 +149,4 @@ def _values(column: RepeatedTexts | np.ndarray) -> list[Any]:
 def _array(column: RepeatedTexts | np.ndarray) -> pa.Array:
     if isinstance(column, RepeatedTexts):
         return as_arrow(column)
-    if column.dtype == object:
-        return pa.array(column, RANKED_TYPE.field("set").type)
     return pa.array(column, from_pandas=True)

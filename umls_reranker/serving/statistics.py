@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..calibration.decisions import Decisions
+from ..calibration.decisions import Tops
 from ..calibration.inputs import ALL_INPUTS
 from ..calibration.resampling import document_index, document_sums
 from ..calibration.thresholds import TIERS
-from ..core.arrays import list_sizes
+from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError
 from ..core.files import read_json, require_format
 
@@ -43,58 +43,34 @@ TIER_NUMBERS: dict[str | None, int] = {
     None: -1,
     **{tier: number for number, tier in enumerate(TIERS)},
 }
+
+
 # Stands for the top candidate of a mention without candidates.
 NO_CANDIDATE: dict[str, Any] = {"score": np.nan, "margin": np.nan, "tier": None, "accepted": False}
 
 
-@dataclass(frozen=True)
-class TopCandidates:
-    """What was decided about the top candidates of n mentions.
+def tops_of_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Tops, list[str]]:
+    """What ranked rows (`read_ranked`) say about top candidates.
 
-    Attributes:
-        sizes: (n,) number of candidates.
-        scores: (n,) probabilities; NaN without candidates, as in `margins`.
-        margins: (n,) margins over the next concept.
-        tiers: (n,) indices into `TIERS`; -1 without candidates.
-        accepted: (n,) bool.
-        model_names: (n,) name of the model that decided (`RankedCandidate.model_name`).
+    Returns:
+        The columns, and the names of the models, "all" first.
     """
-
-    sizes: np.ndarray
-    scores: np.ndarray
-    margins: np.ndarray
-    tiers: np.ndarray
-    accepted: np.ndarray
-    model_names: np.ndarray
-
-    @classmethod
-    def of_decisions(cls, decisions: Decisions, model_names: Sequence[str]) -> TopCandidates:
-        """Those of decisions; names are `UMLSReranker.model_names`."""
-        return cls(
-            sizes=list_sizes(decisions.offsets),
-            scores=decisions.at_top(decisions.probabilities, np.nan),
-            margins=decisions.at_top(decisions.margins, np.nan),
-            tiers=decisions.at_top(decisions.tiers, -1),
-            accepted=decisions.at_top(decisions.accepted, False),
-            model_names=np.array(model_names, object)[decisions.models],
-        )
-
-    @classmethod
-    def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> TopCandidates:
-        """Those of ranked rows (`read_ranked`)."""
-        sizes = []
-        tops = []
-        for row in rows:
-            sizes.append(len(row["ranked"]))
-            tops.append(row["ranked"][0] if row["ranked"] else NO_CANDIDATE)
-        return cls(
-            sizes=np.array(sizes, np.int64),
-            scores=np.array([top["score"] for top in tops], np.float64),
-            margins=np.array([top["margin"] for top in tops], np.float64),
-            tiers=np.array([TIER_NUMBERS[top["tier"]] for top in tops], np.int64),
-            accepted=np.array([top["accepted"] for top in tops], bool),
-            model_names=np.array([top.get("model_name", ALL_INPUTS) for top in tops], object),
-        )
+    sizes = []
+    tops = []
+    for row in rows:
+        sizes.append(len(row["ranked"]))
+        tops.append(row["ranked"][0] if row["ranked"] else NO_CANDIDATE)
+    deciding = (top.get("model_name", ALL_INPUTS) for top in tops)
+    model_names, models = number_distinct([ALL_INPUTS, *deciding])
+    return Tops(
+        positions=np.where(sizes, list_offsets(sizes)[:-1], -1),
+        sizes=np.array(sizes, np.int64),
+        probabilities=np.array([top["score"] for top in tops], np.float64),
+        margins=np.array([top["margin"] for top in tops], np.float64),
+        tiers=np.array([TIER_NUMBERS[top["tier"]] for top in tops], np.int64),
+        accepted=np.array([top["accepted"] for top in tops], bool),
+        models=models[1:],
+    ), model_names
 
 
 class Statistics:
@@ -109,16 +85,22 @@ class Statistics:
         with self._lock:
             self._sums: Counter = Counter()
 
-    def add(self, tops: TopCandidates, truncated_pairs: int = 0) -> None:
-        """Count mentions, and pairs whose mention or name was cut to the model's length."""
+    def add(self, tops: Tops, model_names: Sequence[str], truncated_pairs: int = 0) -> None:
+        """Count mentions, and pairs whose mention or name was cut to the model's length.
+
+        Args:
+            tops: what was decided about the mentions.
+            model_names: names of the models, by their index in `tops`.
+            truncated_pairs: number of the pairs.
+        """
         tiers = Counter(tops.tiers.tolist())
         counts = {("tier", tier): tiers[number] for tier, number in TIER_NUMBERS.items()}
-        models = Counter(("model", name) for name in tops.model_names.tolist())
+        models = Counter(("model", model_names[number]) for number in tops.models.tolist())
         sums: dict[str, float] = {
             "mentions": len(tops.sizes),
             "candidates": int(tops.sizes.sum()),
             "accepted": int(tops.accepted.sum()),
-            "scores": float(np.nansum(tops.scores)),
+            "scores": float(np.nansum(tops.probabilities)),
             "margins": float(np.nansum(tops.margins)),
             "truncated_pairs": truncated_pairs,
         }

@@ -400,19 +400,6 @@ class RelationTable:
         return np.column_stack([children[inside], parents[inside]])
 
 
-def read_parents(path: Path, wanted: pa.Array) -> set[tuple[str, str]]:
-    """Pairs ``(child, parent)`` of wanted CUIs in MRREL; errors are those of `read_relations`."""
-    pairs: set[tuple[str, str]] = set()
-    for block in read_relations(path):
-        inside = pc.and_(pc.is_in(block["CUI1"], wanted), pc.is_in(block["CUI2"], wanted))
-        for row in block.filter(inside).to_pylist():
-            if RELATIONS[row["REL"]] == "parent":
-                pairs.add((row["CUI1"], row["CUI2"]))
-            elif RELATIONS[row["REL"]] == "child":
-                pairs.add((row["CUI2"], row["CUI1"]))
-    return pairs
-
-
 def read_relations(path: Path) -> Iterator[pa.Table]:
     """Yield MRREL's related CUIs in blocks, of all sources; suppressed lines are left out.
 

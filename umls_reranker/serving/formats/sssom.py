@@ -16,7 +16,6 @@ from .by_string import FormatByString, StringTally, cells
 # A tier says how sure the model is; `mappingRelation` claims no more than that there is one.
 PREDICATES = {
     "high": "skos:exactMatch",
-    "high_broad": "skos:closeMatch",
     "medium": "skos:closeMatch",
 }
 UNCALIBRATED = "skos:mappingRelation"
