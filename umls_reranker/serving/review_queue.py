@@ -70,8 +70,7 @@ class ListLines(LinesFormat):
         """The rows without ``ranked``, or with ``error``."""
         for row, error in zip(rows.mappings(), rows.errors, strict=True):
             line = {name: value for name, value in row.items() if name != RANKED}
-            yield json_line(line | {ERROR: error} if error else line) + b"
-"
+            yield json_line(line | {ERROR: error} if error else line) + b"\n"
 
 
 class ReviewSheet(OutputFormat):
