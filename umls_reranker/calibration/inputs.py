@@ -87,7 +87,7 @@ def without_inputs(lists: Lists, missing: Sequence[str]) -> Lists:
         for name, column in lists.scores.items()
     }
     columns = [blanks[name] for name in missing if name in blanks]
-    return replace(lists, **ChainMap({"scores": scores}, *columns))
+    return lists.with_columns(**ChainMap({"scores": scores}, *columns))
 
 
 def are_sentinels(scores: np.ndarray) -> np.ndarray:

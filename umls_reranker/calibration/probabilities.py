@@ -320,7 +320,7 @@ class Calibration:
                 if name in INDEX_SCORES and not is_ours.all():
                     column = np.where(is_ours, column, np.nan)
             scores[name] = column
-        return replace(lists, scores=scores) if scores else lists
+        return lists.with_columns(scores=scores)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores."""

@@ -39,7 +39,7 @@ def list_sizes(offsets: np.ndarray) -> np.ndarray:
 
 def list_owner(offsets: np.ndarray) -> np.ndarray:
     """(m,) the list that each item belongs to."""
-    return np.arange(len(offsets) - 1).repeat(list_sizes(offsets))
+    return np.arange(len(offsets) - 1).repeat(offsets[1:] - offsets[:-1])
 
 
 def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError, warn_caller
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import ColumnChecker, MentionColumns, require_lists
+from ..lists.columns import TEXT, ColumnChecker, MentionColumns, require_lists
 from ..serving.reranker import UMLSReranker
 from ..serving.rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate, ranked_candidates
 from ..vocab.concepts import ConceptTable
@@ -263,7 +263,7 @@ class ConceptLinker:
             rights=checker.texts_or_empty("right", rights),
         )
         # Only checked: a column of texts would hold that of each mention's document.
-        checker.texts("document", documents)
+        checker.column("document", documents, TEXT)
         long_forms: dict[str, dict[str, str]] = {}
         for row, document in enumerate(documents or ()):
             if document is None:

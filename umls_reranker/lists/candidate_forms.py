@@ -70,18 +70,24 @@ def candidate_columns(
     kinds = set(map(type, items))
     if kinds <= {str}:
         return CandidateColumns(offsets, items, {"name": items}, [])
+    keys = _keys_of(items)
     has_pairs = any(issubclass(kind, list | tuple) for kind in kinds)
-    if has_pairs or not FOREIGN_KEYS.keys().isdisjoint(_keys_of(items)):
+    if has_pairs or not FOREIGN_KEYS.keys().isdisjoint(keys):
         items = list(map(standard_candidate, items))
-    score_keys = [key for key in _keys_of(items) if key.endswith(SUFFIX)]
-    wanted = score_keys if scores is None else [name + SUFFIX for name in scores]
-    read = dict.get if set(map(type, items)) == {dict} else _value
-    values: dict[str, list[Any]] = {key: [] for key in (*CANDIDATE_KEYS, *wanted)}
+        keys = _keys_of(items)
+    score_keys = [key for key in keys if key.endswith(SUFFIX)]
+    wanted = [*CANDIDATE_KEYS]
+    wanted += score_keys if scores is None else [name + SUFFIX for name in scores]
+    read = _value
+    if set(map(type, items)) == {dict}:
+        read = dict.get
+        wanted = [key for key in wanted if key in keys]
+    values: dict[str, list[Any]] = {key: [] for key in wanted}
     for start in range(0, len(items), ITEMS_AT_ONCE):
         block = items[start : start + ITEMS_AT_ONCE]
         for key, column in values.items():
             column.extend(map(read, block, repeat(key)))
-    if None in values["cui"]:
+    if "id" in keys:
         values["cui"] = list(map(concept_id, items))
     return CandidateColumns(offsets, items, values, score_keys)
 
@@ -102,7 +108,7 @@ def _columns_of_structs(candidates: pa.ListArray) -> CandidateColumns:
     )
 
 
-def _keys_of(items: Sequence[Any]) -> Iterable[str]:
+def _keys_of(items: Sequence[Any]) -> Collection[str]:
     """The keys of those candidates that are mappings, each once."""
     return dict.fromkeys(chain.from_iterable(item for item in items if isinstance(item, Mapping)))
 

@@ -7,6 +7,7 @@ null, NaN, or -1.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -19,8 +20,11 @@ from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distin
 from ..vocab.types import TypeHierarchy, TypeSets
 from .candidate_forms import candidate_columns, keys_found
 from .columns import (
+    FIELDS,
     FOUND,
+    NUMBER,
     SUFFIX,
+    TEXT,
     ColumnChecker,
     InvalidRow,
     MentionColumns,
@@ -165,7 +169,10 @@ class CandidateLists:
         candidates = candidate_columns(columns.candidates, scores)
         values = candidates.values
         item_checker = ColumnChecker(count, candidates.offsets)
-        names = encoded_texts(item_checker.texts("name", values.get("name")))
+        texts = {
+            key: item_checker.column(key, values.get(key), TEXT) for key in ("name", "cui", *FIELDS)
+        }
+        names = encoded_texts(texts["name"])
         blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
         if blank:
             position = int(np.isin(names.codes, blank).argmax())
@@ -177,7 +184,10 @@ class CandidateLists:
         score_keys = candidates.score_keys
         if scores is not None:
             score_keys = [name + SUFFIX for name in scores]
-        numbers = {key: item_checker.numbers(key, values.get(key)) for key in score_keys}
+        numbers = {
+            key: item_checker.column(key, values.get(key), NUMBER).to_numpy(zero_copy_only=False)
+            for key in score_keys
+        }
         unread_scores: list[str] = []
         if any(np.isnan(column).all() for column in numbers.values()):
             unread_scores = [key for key in candidates.score_keys if key not in numbers]
@@ -188,9 +198,9 @@ class CandidateLists:
             types=types,
             offsets=candidates.offsets,
             names=names,
-            cuis=encoded_texts(item_checker.texts("cui", values.get("cui"))),
-            preferred_names=item_checker.texts("preferred_name", values.get("preferred_name")),
-            definitions=item_checker.texts("definition", values.get("definition")),
+            cuis=encoded_texts(texts["cui"]),
+            preferred_names=texts["preferred_name"],
+            definitions=texts["definition"],
             candidate_types=kinds.resolved(hierarchy)[0],
             scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
@@ -310,8 +320,15 @@ class CandidateLists:
                 is_missing = np.isinf(best[concept])
             if name in lowest and name + FOUND not in self.scores:
                 changed[name + FOUND] = (~is_missing).astype(np.float64)
-        # A copy would compute its concepts and owners again.
-        return replace(self, scores={**self.scores, **changed}) if changed else self
+        return self.with_columns(scores={**self.scores, **changed})
+
+    def with_columns(self, **columns: Any) -> Self:
+        """The same candidates with other columns; what follows from ids and names stays known."""
+        if not columns.keys().isdisjoint(("cuis", "names")):
+            return replace(self, **columns)
+        changed = copy(self)
+        vars(changed).update(columns)
+        return changed
 
     def first_positions(self, is_wanted: np.ndarray) -> np.ndarray:
         """Position in each list of the first wanted candidate, (n,) int64; -1 where there is none.

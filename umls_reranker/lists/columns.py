@@ -154,13 +154,9 @@ class ColumnChecker:
         candidate = position - self._offsets[row]
         raise InvalidRow(row, f"candidate {candidate}: {key} {reason}", self._mentions) from None
 
-    def texts(self, key: str, values: Sequence[Any] | pa.Array | None) -> pa.StringArray:
-        """The values as texts, null if missing."""
-        return self._column(key, values, TEXT)
-
     def filled_texts(self, key: str, values: Sequence[Any] | pa.Array) -> list[str]:
         """The values as texts, none of which may be missing or blank."""
-        texts = self.texts(key, values).to_pylist()
+        texts = self.column(key, values, TEXT).to_pylist()
         for row, text in enumerate(texts):
             if text is None or not text.strip():
                 self.refuse(key, row, "is missing or blank")
@@ -168,18 +164,14 @@ class ColumnChecker:
 
     def texts_or_empty(self, key: str, values: Sequence[Any] | pa.Array | None) -> list[str]:
         """The values as texts, "" where they are missing."""
-        return [text or "" for text in self.texts(key, values).to_pylist()]
+        return [text or "" for text in self.column(key, values, TEXT).to_pylist()]
 
     def types(self, key: str, values: Sequence[Any] | pa.Array | None) -> TypeSets:
         """The values as types, lists of types, or None."""
-        return TypeSets.of_lists(self._column(key, values, TYPES))
+        return TypeSets.of_lists(self.column(key, values, TYPES))
 
-    def numbers(self, key: str, values: Sequence[Any] | pa.Array | None) -> np.ndarray:
-        """The values as float64, with NaN for None."""
-        return self._column(key, values, NUMBER).to_numpy(zero_copy_only=False)
-
-    def _column(self, key: str, values: Sequence[Any] | pa.Array | None, kind: Kind) -> pa.Array:
-        """The values as an array of the kind's first type."""
+    def column(self, key: str, values: Sequence[Any] | pa.Array | None, kind: Kind) -> pa.Array:
+        """The values as an array of the kind's first type, null where they are missing."""
         if values is None:
             return pa.nulls(self._values, kind.types[0])
         if isinstance(values, pa.Array):
