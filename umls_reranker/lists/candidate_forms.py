@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from numbers import Real
 from typing import Any, NamedTuple
@@ -78,7 +78,7 @@ def candidate_columns(
     score_keys = [key for key in keys if key.endswith(SUFFIX)]
     wanted = [*CANDIDATE_KEYS]
     wanted += score_keys if scores is None else [name + SUFFIX for name in scores]
-    read = _value
+    read: Callable[[Any, str], Any] = _value
     if set(map(type, items)) == {dict}:
         read = dict.get
         wanted = [key for key in wanted if key in keys]
