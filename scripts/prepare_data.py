@@ -2,8 +2,7 @@
 
     umls-reranker prepare_data quickstart
 
-Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists (user-provided
-candidate lists) needs no index: its rows become lists/ too, and mine_negatives comes next.
+Writes concepts/ and mentions/ into the run folder.
 """
 
 from pathlib import Path

@@ -14,7 +14,7 @@ from umls_reranker.training.arguments import EncoderArguments, RunArguments
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EncoderArguments))
-    if not recipe.encoder.encoder_training_steps and not recipe.mentions.candidate_lists:
+    if not recipe.encoder.encoder_training_steps:
         print("encoder not fine-tuned (encoder_training_steps: 0)")
         return
     from umls_reranker.training.fine_tune import require_one_process

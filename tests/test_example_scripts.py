@@ -113,9 +113,9 @@ def test_a_cross_encoder_is_trained_from_python(tmp_path):
 def test_a_model_is_trained_on_lists(tmp_path):
     model = tiny_encoder(tmp_path / "encoder")
     lines = run(
-        "train_on_lists.py", tmp_path, "--model", model, "--max_steps", 4, "--device", "cpu"
+        "train_on_lists.py", tmp_path, "--model", model, "--max_steps", 2, "--device", "cpu"
     ).splitlines()
-    assert (tmp_path / "runs" / "own-lists" / "model" / "README.md").is_file()
+    assert (tmp_path / "model" / "README.md").is_file()
     ranked = [re.fullmatch(r"(\d\.\d{3})  \w+ +\w+ \w+ \w+", line) for line in lines[-3:]]
     assert all(ranked) and sorted((line[1] for line in ranked), reverse=True) == [
         line[1] for line in ranked

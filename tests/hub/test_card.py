@@ -155,10 +155,8 @@ def test_metadata_holds_the_models_own_figures():
     ]
     assert data.license_link == "https://huggingface.co/org/tiny#licenses-of-the-sources"
     assert {result.dataset_type for result in data.eval_results} == {"bigbio/medmentions"}
-    lists = model_card(
-        METRICS, recipe(corpus=None, candidate_lists="hf://datasets/org/lists@v1/test")
-    )
-    assert ModelCard(lists).data.datasets == ["org/lists"]
+    online = model_card(METRICS, recipe(corpus="hf://datasets/org/corpus@v1/test"))
+    assert ModelCard(online).data.datasets == ["org/corpus"]
 
 
 def test_people_find_a_model_by_its_vocabularies_and_languages():

@@ -10,10 +10,8 @@ import pytest
 import yaml
 from corpus_fixtures import as_bigbio, write_bigbio
 from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf
-from list_fixtures import write_lists
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.corpora.mentions import SPLITS
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.vocab.concepts import ConceptTable
 from umls_reranker.vocab.rrf import INVERSES, KINDS, RelationTable
@@ -176,28 +174,6 @@ def test_a_file_of_names_is_a_dictionary(prepare, tmp_path):
     assert prepare(concept_source="names", names=tmp_path / "names.txt", umls_dir="") == run
     with pytest.raises(UserError, match="names: .*concept_source"):
         prepare(names=tmp_path / "names.txt")
-
-
-def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
-    lists = [
-        {"entity": "cold", "doc_id": f"d{n}", "cui": "C9999901", "split": SPLITS[n % 4]}
-        | {
-            "candidates": [
-                {"name": "cold", "cui": "C9999901", "semantic_types": ["Disease or Syndrome"]}
-            ]
-        }
-        for n in range(12)
-    ]
-    keys = dict.fromkeys(("corpus", "train_documents", "dev_documents", "umls_dir"), "")
-    keys |= {
-        "candidate_lists": write_lists(tmp_path / "own.jsonl", lists),
-        "obo": write_obo(tmp_path / "x.obo"),
-    }
-    with pytest.raises(UserError, match="obo: .*concept_source"):
-        prepare(**keys)
-    run = prepare(**keys, concept_source="obo", obo_type_roots=[TYPE_ROOT])
-    # The concept of the lists has a type of the ontology, as its own 40 have.
-    assert (report_of(run, "concepts")["concepts"], report_of(run, "concepts")["typed"]) == (41, 41)
 
 
 def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path):

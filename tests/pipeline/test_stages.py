@@ -107,7 +107,6 @@ def test_a_local_model_counts_by_its_content(tmp_path):
     [
         {"retrievers": ["nearest_mentions"]},
         {"start_from_encoder": True, "encoder_training_steps": 0},
-        {"start_from_encoder": True, "candidate_lists": "lists.jsonl"},
     ],
 )
 def test_a_recipe_that_lacks_what_a_stage_needs_is_refused(values):

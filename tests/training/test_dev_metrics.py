@@ -47,6 +47,21 @@ def test_training_rows_have_one_name_of_each_concept_and_no_correct_negative():
         training_rows([{"entity": "cold", "candidates": candidates}])
 
 
+def test_training_rows_weigh_the_top_negatives_and_have_scores_of_a_teacher():
+    candidates = [{"name": name, "cui": name} for name in "abcde"]
+    candidates[1]["teacher_score"] = 7.0
+    rows = [
+        {"entity": "m", "cui": "d", "candidates": candidates},
+        {"entity": "n", "cui": "x", "candidates": candidates[2:]},
+    ]
+    weights = {"positive_weight": 5.0, "hard_negative_weight": 1.5}
+    first, second = training_rows(rows, nearest_negatives=2, **weights)
+    assert (first["names"], first["labels"]) == (["a", "b", "d"], [0, 0, 1])
+    assert first["weights"] == [1.5, 1.5, 5.0]
+    assert str(first["teacher"]) == "[nan, 7.0, nan]"
+    assert (second["names"], second["labels"]) == (["c", "d"], [0, 0])
+
+
 def test_rows_are_the_lists_as_they_were_retrieved():
     candidates = [["heart", "cold"], ["liver", "cold"]]
     contexts = [["x ", "y "], [" z", " w"]]

@@ -20,7 +20,7 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
-from umls_reranker.pipeline.recipe import Recipe, load_recipe
+from umls_reranker.pipeline.recipe import Recipe, load_recipe, typed_training
 from umls_reranker.training import fine_tune as fine_tuning
 from umls_reranker.training.arguments import RunArguments
 from umls_reranker.training.base_model import load_base_model, set_dropout
@@ -53,7 +53,8 @@ def training(**options):
         "global_batch_size": 16,
         "eval_steps": 2,
     }
-    return Recipe.from_values(settings | {"learning_rate": 1e-2} | options).training
+    recipe = Recipe.from_values(settings | {"learning_rate": 1e-2} | options)
+    return typed_training(recipe.training)
 
 
 # Arguments and base model
@@ -130,7 +131,7 @@ def test_a_base_model_that_cannot_be_loaded_is_named(model, tmp_path):
     "path", sorted(RECIPES.glob("*/config.yaml")), ids=lambda path: path.parent.name
 )
 def test_every_recipe_runs_on_any_number_of_processes(path):
-    keys = {**vars(RerankerTrainingArguments), **load_recipe(path).training}
+    keys = {**vars(RerankerTrainingArguments), **typed_training(load_recipe(path).training)}
     pairs = keys["global_batch_size"]
     most = keys["per_device_train_batch_size"]
     for processes in range(1, 17):
@@ -143,7 +144,9 @@ def test_every_recipe_runs_on_any_number_of_processes(path):
 def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     for path in RECIPES.glob("sapbert-*/config.yaml"):
-        assert training_arguments(RUN, load_recipe(path).training, tmp_path, *LISTS).bf16
+        assert training_arguments(
+            RUN, typed_training(load_recipe(path).training), tmp_path, *LISTS
+        ).bf16
     with pytest.raises(UserError, match="mixed_precision: bf16"):
         training_arguments(RUN, training(), tmp_path, *LISTS)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")

@@ -13,8 +13,8 @@ class CalibrationArguments:
 
     features: list[str] | None = recipe_key(
         None,
-        "features of the fusion; a higher value never lowers a probability; with candidate_lists "
-        "also NAME for each NAME_score; unset: all, including the scores in the lists; "
+        "features of the fusion; a higher value never lowers a probability; "
+        "unset: all, including the scores in the lists; "
         "[]: the cross-encoder alone, without fusion",
     )
     calibrator: str = recipe_key(

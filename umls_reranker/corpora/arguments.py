@@ -56,11 +56,6 @@ class ConceptArguments:
         "or of lines id|id||name|name (BioSyn); plain or .gz, #sha256=HEX as for corpus",
     )
 
-    @property
-    def names_dictionary(self) -> bool:
-        """Whether the recipe names a dictionary; candidate lists work without one."""
-        return self.concept_source != "rrf" or self.umls_dir is not None
-
 
 @dataclass
 class MentionArguments:
@@ -71,15 +66,6 @@ class MentionArguments:
         "corpus: annotated text; held_out_synonyms: names removed from the dictionary",
         ("corpus", "held_out_synonyms"),
     )
-    candidate_lists: str | None = recipe_key(
-        None,
-        "user-provided candidate lists, in place of corpus, index and retrieval: "
-        "file or folder of mentions with candidates (.jsonl, .csv, .tsv, .parquet, .arrow), "
-        "in the format of umls-reranker rerank, top candidate first; each mention has doc_id, "
-        "cui (the gold concept) and, unless train_documents or the shares assign it, "
-        "split (train, dev, calibration, test); candidate scores are named NAME_score; "
-        "a dictionary (umls_dir, obo or names) is optional",
-    )
     corpus: list[str] = recipe_key(
         [],
         "corpus: local path or URL of annotated text, plain or .gz, or a list of them; "
@@ -88,17 +74,15 @@ class MentionArguments:
     )
     train_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file of document ids for training, one per line, "
-        "or a file of the corpus",
+        "corpus: file of document ids for training, one per line, or a file of the corpus",
     )
     dev_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file, as for train_documents, of those to split into dev, "
-        "calibration and test",
+        "corpus: file, as for train_documents, of those to split into dev, calibration and test",
     )
     test_documents: str | None = recipe_key(
         None,
-        "corpus, candidate_lists: file, as for train_documents, of those of the test split; "
+        "corpus: file, as for train_documents, of those of the test split; "
         "without it, the test split is a subset of dev_documents",
     )
     expected_mentions: int | None = recipe_key(
@@ -109,7 +93,7 @@ class MentionArguments:
     )
     train_share: float = recipe_key(
         0.6,
-        "held_out_synonyms: share of the concepts for training; candidate_lists: of the documents",
+        "held_out_synonyms: share of the concepts for training",
         least=0.001,
         most=0.999,
     )

@@ -182,8 +182,6 @@ class Card:
     def corpus(self) -> str:
         """Name of the source of the mentions."""
         recipe = self.recipe
-        if recipe.get("candidate_lists"):
-            return f"candidate lists {_file_name(recipe['candidate_lists'])}"
         if recipe.get("mention_source") == "held_out_synonyms":
             terms = source_of(recipe.get("obo") or recipe.get("names") or "UMLS Metathesaurus")
             return f"held-out synonyms of {terms.name}"
@@ -356,9 +354,9 @@ def with_former(card: str, former: str) -> str:
 
 
 def _datasets(recipe: Mapping[str, Any]) -> list[str]:
-    """Ids on the Hub of the corpora and lists, as far as they are known."""
+    """Ids on the Hub of the corpora, as far as they are known."""
     ids: dict[str, None] = {}
-    for locator in (*_locators(recipe.get("candidate_lists")), *_locators(recipe.get("corpus"))):
+    for locator in _locators(recipe.get("corpus")):
         if match := HUB_DATASET.match(locator):
             ids[match["repo"]] = None
         elif "medmentions" in locator.lower():

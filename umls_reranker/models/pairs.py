@@ -23,12 +23,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from ..core.errors import UserError
+from ..core.files import read_json
 from .batches import PairBatch
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from ..lists.candidate_lists import CandidateLists
     from .arguments import ModelArguments
 
+# In the folder of a cross-encoder that is no reranker yet.
+TEMPLATE_FILE = "pair_template.json"
 # Tokens of BERT's vocabulary that occur in no text.
 MARKERS = ("[unused1]", "[unused2]")
 # Separates the fields of a mention or a candidate.
@@ -88,6 +92,17 @@ class PairTemplate:
             tuple(model.candidate_fields),
             model.mention_types,
         )
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> PairTemplate:
+        """The template that a cross-encoder was trained with on lists; the default if none says."""
+        path = folder / TEMPLATE_FILE
+        content = read_json(path) if path.is_file() else {}
+        try:
+            fields = tuple(content.pop("candidate_fields", ()))
+            return cls(**content, candidate_fields=fields)
+        except (TypeError, AttributeError):
+            raise UserError(f"{path} is not as umls-reranker train wrote it") from None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UserError
 from ..core.files import file_sha256, read_json, write_json
 from ..corpora.concept_sources import ConceptSource, read_concepts
 from ..corpora.corpus import Mention
@@ -21,7 +20,6 @@ from ..corpora.mentions import (
     write_mentions,
 )
 from ..vocab.concepts import (
-    CONCEPT_SCHEMA,
     ConceptTable,
     concept_table,
     count_typed,
@@ -29,17 +27,14 @@ from ..vocab.concepts import (
     write_concepts,
 )
 from ..vocab.rrf import write_relations
-from ..vocab.types import TypeHierarchy
 from .command import table_console
 from .recipe import Recipe
 from .sources import (
     corpus_mentions,
     listed_documents,
     split_shares,
-    user_splits,
 )
-from .stages import MENTION_FILES, RunFolder, Stage, sha256_of_splits
-from .user_lists import write_user_lists
+from .stages import MENTION_FILES, RunFolder, Stage
 
 Files = Mapping[str, tuple[Path, ...]]
 # A split and a mention of it.
@@ -58,9 +53,7 @@ def make_data(
         stages: name -> stage.
         due: names of those to make.
     """
-    if recipe.mentions.candidate_lists:
-        make_data_of_lists(recipe, files, stages)
-    elif recipe.mentions.mention_source == "held_out_synonyms":
+    if recipe.mentions.mention_source == "held_out_synonyms":
         make_data_of_synonyms(recipe, run, files, stages, due)
     else:
         make_data_of_corpus(recipe, run, files, stages, due)
@@ -100,40 +93,11 @@ def make_data_of_synonyms(
         make_mentions(run, files, stages["mentions"], mentions, {})
 
 
-def make_data_of_lists(recipe: Recipe, files: Files, stages: Mapping[str, Stage]) -> None:
-    """Read user-provided lists, their mentions and the concepts; arguments as for `make_data`."""
-    has_dictionary = recipe.concepts.names_dictionary
-    source = ConceptSource(CONCEPT_SCHEMA.empty_table(), TypeHierarchy.built_in(), (), {})
-    if has_dictionary:
-        source = read_concepts(recipe.concepts, files)
-    (path,) = files["candidate_lists"]
-    split_of = user_splits(recipe.mentions, files, recipe.run.seed)
-    mentions = stages["mentions"]
-    lists = stages["lists"]
-    with mentions.writing() as (folder, summary), lists.writing() as (lists_folder, counts):
-        concepts, report = write_user_lists(path, source.hierarchy, split_of, folder, lists_folder)
-        fields = recipe.model.candidate_fields
-        missing = [field for field in fields if field not in concepts.fields]
-        if missing and not has_dictionary:
-            raise UserError(
-                f"candidate_fields: no candidate of {path} has a {missing[0]}, "
-                "and the recipe has no dictionary (umls_dir, obo or names); "
-                f"add either of them, or remove {missing[0]}"
-            )
-        joined = concept_table(concepts.joined(iter_concepts(source.concepts)))
-        make_concepts(stages["concepts"], source._replace(concepts=joined))
-        counts |= {"mentions": report["mentions"], "in_list": report["in_list"]}
-        summary |= counts | {"lists": report}
-        counts["sha256"] = sha256_of_splits(lists_folder)
-        write_json(folder / "read_report.json", summary)
-
-
 def make_concepts(stage: Stage, source: ConceptSource) -> None:
     """Write the dictionary."""
     with stage.writing() as (folder, summary):
         summary |= source.report
         summary["concepts"] = write_concepts(source.concepts, source.hierarchy, folder)
-        # Lists add concepts, and types to concepts that have none.
         summary["typed"] = count_typed(source.concepts)
         summary["relations"] = write_relations(
             source.relations, ConceptTable.load(folder).cuis, folder

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import faiss
 import psutil
@@ -31,7 +32,7 @@ from ..training.fine_tune import training_arguments
 from ..training.losses import LOSSES
 from ..training.training_arguments import RerankerTrainingArguments
 from .command import run_script
-from .recipe import Recipe, parse_recipe
+from .recipe import Recipe, parse_recipe, typed_training
 from .sources import input_files
 
 # Bytes of a dictionary's file per distinct name (of MRCONSO at full size, of HPO, of MEDIC).
@@ -58,7 +59,9 @@ def preflight(recipe: Recipe) -> str:
     """
     faults = CollectedErrors()
     index = recipe.index
-    checkpoints = faults.result(0, count_checkpoints, recipe)
+    defaults: dict[str, Any] = {}
+    training = faults.result(defaults, typed_training, recipe.training)
+    checkpoints = faults.result(0, count_checkpoints, recipe, training)
     nothing: dict[str, tuple[Path, ...]] = {}
     files = faults.result(nothing, input_files, recipe)
     dictionary = [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]
@@ -69,9 +72,9 @@ def preflight(recipe: Recipe) -> str:
     empty = faults.result(None, new_index, dimension, index.index_factory, parameters)
     if empty is not None and dictionary and "dense" in index.retrievers:
         faults.result(0, require_trainable, empty, recipe, dictionary)
-    faults += teacher_faults(recipe)
+    faults += teacher_faults(recipe, training)
     needs = {}
-    if not recipe.mentions.candidate_lists and "dense" in index.retrievers:
+    if "dense" in index.retrievers:
         needs["vectors"] = names * dimension * 4
         needs["index"] = names * (empty.sa_code_size() if empty else 0)
     mining = recipe.mining
@@ -91,9 +94,9 @@ def preflight(recipe: Recipe) -> str:
     )
 
 
-def count_checkpoints(recipe: Recipe) -> int:
+def count_checkpoints(recipe: Recipe, training: Mapping[str, Any]) -> int:
     """The most checkpoints at a time: the best one and the one that is being written, too."""
-    arguments = training_arguments(recipe.run, recipe.training, recipe.run.run_dir)
+    arguments = training_arguments(recipe.run, training, recipe.run.run_dir)
     return 2 + (arguments.save_total_limit or 0)
 
 
@@ -108,7 +111,7 @@ def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:
 
 def require_trainable(index: faiss.Index, recipe: Recipe, dictionary: Sequence[Path]) -> int:
     """Refuse clusters that the dictionary has too few names for; a line has at most one name."""
-    if recipe.mentions.candidate_lists or faiss.try_extract_index_ivf(index) is None:
+    if faiss.try_extract_index_ivf(index) is None:
         return 0
     separators = b"|\n" if recipe.concepts.concept_source == "names" else b"\n"
     most = 0
@@ -134,7 +137,7 @@ def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTraine
         lengths = {}
     trains = recipe.encoder.encoder_training_steps > 0
     encodes = trains or needs_encoder(index.retrievers)
-    if encodes and recipe.mentions.candidate_lists is None:
+    if encodes:
         named = ("encoder", index.encoder, index.encoder_revision)
         lengths["encoder_max_length"] = index.encoder_max_length
         configs["encoder"] = faults.result(None, model_config, *named, lengths)
@@ -143,14 +146,15 @@ def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTraine
     return configs
 
 
-def teacher_faults(recipe: Recipe) -> list[str]:
-    """A loss needs a teacher if, and only if, it reads its scores, which lists may bring."""
-    loss = recipe.training.get("loss", RerankerTrainingArguments.loss)
+def teacher_faults(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
+    """A loss needs a teacher if, and only if, it reads its scores."""
+    loss = training.get("loss", RerankerTrainingArguments.loss)
     if not LOSSES[loss].reads_teacher:
         fault = f"teacher: loss {loss} does not read it; choose listwise_kl, or leave teacher out"
         return [fault] if recipe.mining.teacher else []
-    needs_one = recipe.mentions.candidate_lists is None and not recipe.mining.teacher
-    return [f"teacher: loss {loss} needs one; name a cross-encoder"] if needs_one else []
+    return (
+        [] if recipe.mining.teacher else [f"teacher: loss {loss} needs one; name a cross-encoder"]
+    )
 
 
 def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | None]) -> int:

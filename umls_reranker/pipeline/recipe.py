@@ -6,17 +6,19 @@ The command line overrides it, and unknown keys are refused by name.
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
+import importlib.util
 import json
 import sys
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -42,18 +44,17 @@ transformers.TrainingArguments included; the command line overrides the recipe.
 # What a key that is true or false may say.
 TRUE = ("true", "yes", "t", "y", "1")
 FALSE = ("false", "no", "f", "n", "0")
-# Of fields of the trainer, which keep its own defaults.
-UNSET: Any = object()
 # In YAML; an empty key keeps its default.
 EMPTY = ("", "null", "~")
+DUMP_OPTIONS: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
 
 
 @dataclass
 class Recipe:
     """All sections of one recipe, typed.
 
-    `training` holds the fields of `RerankerTrainingArguments` that the recipe sets. Only what
-    trains makes the arguments of them, because the class takes seconds to import.
+    `training` holds what the recipe says of the fields of `RerankerTrainingArguments`, as text.
+    Only what trains gives them types (`typed_training`): the class takes seconds to import.
     """
 
     run: RunArguments
@@ -67,15 +68,16 @@ class Recipe:
     evaluation: EvaluationArguments
     publish: PublishArguments
     serving: ServingArguments
-    training: dict[str, Any]
+    training: dict[str, str | list[str]]
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Recipe:
         """Build the sections from flat, typed values; missing keys get defaults.
 
-        Keys of no other section are training's.
+        Keys of no other section are training's, typed or as text.
         """
-        training = {name: value for name, value in values.items() if name not in KEYS}
+        rest = {name: value for name, value in values.items() if value is not None}
+        training = {name: as_text(value) for name, value in rest.items() if name not in KEYS}
         sections = {
             name: section(**pick(values, keys_of(section))) for name, section in SECTIONS.items()
         }
@@ -87,10 +89,25 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The flat form as YAML, sections in order."""
-        sections = [values for values in asdict(self).values() if values]
-        return "\n".join(
-            yaml.safe_dump(values, sort_keys=False, allow_unicode=True) for values in sections
-        )
+        sections = asdict(self)
+        training = sections.pop("training")
+        texts = [yaml.safe_dump(each, **DUMP_OPTIONS) for each in sections.values()]
+        if training:
+            texts.append(yaml.dump(training, Dumper=TextDumper, **DUMP_OPTIONS))
+        return "\n".join(texts)
+
+
+class TextDumper(yaml.SafeDumper):
+    """Writes text without quotes, such as 2e-5 and no, because that is how it is read."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
+
+
+def as_text(value: Any) -> str | list[str]:
+    """A value of the training section as a recipe says it."""
+    if isinstance(value, list):
+        return [str(as_text(item)) for item in value]
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True)
@@ -179,21 +196,33 @@ def recipe_parser(
     sections: Collection[type] = (),
     extra: type | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
+    *,
     trains: bool = False,
+    needs_recipe: bool = True,
 ) -> CommandParser:
-    """The command line of a script that takes a recipe: every key is an option.
+    """The command line of a script that takes a recipe: its keys are options, but for training.
+
+    Only what is said has a value.
 
     Args:
         description: what the script does.
         sections: the sections that ``--help`` explains.
         extra: a dataclass of the script's own options, which are not recipe keys.
         notes: key -> text that completes its help.
-        trains: whether the fields of `RerankerTrainingArguments` with defaults of our own are
-            options too, and explained; its import takes seconds.
+        trains: whether ``--help`` explains the training keys with defaults of our own, too; their
+            import takes seconds.
+        needs_recipe: whether a recipe must be named.
     """
-    parser = CommandParser(description, usage="%(prog)s RECIPE [--KEY VALUE ...]", epilog=EPILOG)
+    parser = CommandParser(
+        description,
+        usage="%(prog)s RECIPE [--KEY VALUE ...]",
+        epilog=EPILOG,
+        argument_default=argparse.SUPPRESS,
+    )
     parser.add_argument(
-        "recipe", help="file or folder of a recipe, or name of one in the package; also as --config"
+        "recipe",
+        nargs=None if needs_recipe else "?",
+        help="file or folder of a recipe, or name of one in the package; also as --config",
     )
     notes = {"features": explained(FEATURES), **notes}
     if extra is not None:
@@ -207,7 +236,6 @@ def recipe_parser(
         )
     if trains:
         add_options(parser, "Training", training_keys().values(), notes)
-        parser.set_defaults(**dict.fromkeys(training_keys(), UNSET))
     return parser
 
 
@@ -239,11 +267,9 @@ def add_options(
     """
     group = parser.add_argument_group(title)
     for key in keys:
-        options: dict[str, Any] = {
-            "type": key.read,
-            "default": key.default,
-            "help": argparse.SUPPRESS,
-        }
+        options: dict[str, Any] = {"type": key.read, "help": argparse.SUPPRESS}
+        if parser.argument_default is None:
+            options["default"] = key.default
         if key.is_list:
             options["nargs"] = "*"
         elif key.kind is bool:
@@ -278,57 +304,123 @@ def parse_recipe(
     extra: type | None = None,
     or_model: str | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
+    *,
     trains: bool = False,
+    needs_recipe: bool = True,
 ) -> Any:
-    """Parse ``RECIPE [--key value ...]`` into a `Recipe`.
+    """Read the recipe that a command line names, and its further options, which win.
 
     Args:
-        description: what the script does, the first paragraph of ``--help``.
+        description: the script's docstring, first paragraph of ``--help``.
         sections: the sections that ``--help`` explains; every other key is accepted too.
         argv: the command line; None: that of the process.
         extra: as for `recipe_parser`.
         or_model: key of a section or of `extra` for a model that may be named in place of a recipe,
             which then has all defaults. None: a recipe is required.
         notes: as for `recipe_parser`.
-        trains: whether ``--help`` explains the training section.
+        trains: as for `recipe_parser`.
+        needs_recipe: as for `recipe_parser`.
 
     Returns:
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
 
     Raises:
         UserError: the recipe cannot be read, or has an unknown key, a value of the wrong type, or a
-            feature that does not exist and that candidate lists cannot bring.
+            feature that does not exist.
     """
-    words = recipe_first(sys.argv[1:] if argv is None else argv)
-    parser = recipe_parser(description, sections, extra, notes, trains)
-    options, further_words = parser.parse_known_args(words)
-    name = options.recipe
-    content = {or_model: name} if or_model and not is_recipe(name) else read_yaml(find_recipe(name))
-    keys = KEYS | (keys_of(extra) if extra else {}) | (training_keys() if trains else {})
-    further = {key: value for key, value in content.items() if key not in keys}
-    if not trains and (further or further_words):
-        # They may be fields of the trainer.
-        return parse_recipe(description, sections, argv, extra, or_model, notes, trains=True)
-    try:
-        for key, value in content.items():
-            if key in keys and value not in EMPTY:
-                parser.set_defaults(**{key: keys[key].read_yaml(value)})
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"{find_recipe(name)}: {key}: {error}") from None
-    options, further_words = parser.parse_known_args(words)
-    values = {key: value for key, value in pick(vars(options), keys).items() if value is not UNSET}
-    if trains:
-        values |= read_training(further, further_words, find_recipe(name), keys)
-    extra_values = {key: values.pop(key) for key in (keys_of(extra) if extra else ())}
+    keys = KEYS | (keys_of(extra) if extra else {})
+    words, training = divide_words(recipe_first(sys.argv[1:] if argv is None else argv), keys)
+    parser = recipe_parser(
+        description, sections, extra, notes, trains=trains, needs_recipe=needs_recipe
+    )
+    stated = vars(parser.parse_args(words))
+    name = stated.pop("recipe", None)
+    content: dict[str, Any] = {}
+    if or_model and name is not None and not is_recipe(name):
+        content = {or_model: name}
+    elif name is not None:
+        content = read_yaml(find_recipe(name))
+    require_known(content, keys, f"{name and find_recipe(name)}: ", "")
+    require_known(training, keys, "", "--")
+    values = {}
+    for key, value in content.items():
+        try:
+            if value not in EMPTY:
+                values[key] = keys[key].read_yaml(value) if key in keys else value
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{find_recipe(name)}: {key}: {error}") from None
+    values |= stated | training
+    extra_values = {key: values.pop(key) for key in pick(values, keys_of(extra) if extra else ())}
     recipe = Recipe.from_values(values)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
-    # Scores of user-provided lists are features too, whatever they are called; a model folder's
-    # recipe may name them.
-    if sections and new_features and not recipe.mentions.candidate_lists:
+    # A model folder's recipe may name scores of the lists that it was calibrated on.
+    if sections and new_features:
         raise UserError(
             f"features: {new_features[0]!r} is unknown; choose from {', '.join(FEATURES)}"
         )
     return (recipe, extra(**extra_values)) if extra else recipe
+
+
+def divide_words(
+    words: Iterable[str], keys: Collection[str]
+) -> tuple[list[str], dict[str, str | list[str]]]:
+    """The words of a command line for the parser, and what it says of all keys but these."""
+    own: list[str] = []
+    others: dict[str, list[str]] = {}
+    values = own
+    for word in words:
+        option, mark, value = word.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if not word.startswith("--"):
+            values.append(word)
+        elif name in keys or name == "help":
+            values = own
+            own.append(word)
+        else:
+            values = [value] if mark else []
+            others[name] = values
+    texts: dict[str, str | list[str]] = {}
+    for name, values in others.items():
+        # A flag has no value.
+        texts[name] = values if len(values) > 1 else next(iter(values), "true")
+    return own, texts
+
+
+def require_known(names: Iterable[str], keys: Collection[str], place: str, prefix: str) -> None:
+    """Refuse what is neither one of the keys nor of the training section.
+
+    Args:
+        names: the keys that a recipe or a command line sets.
+        keys: the keys of all other sections.
+        place: where they are set, for the message.
+        prefix: what is before each of them there.
+    """
+    others = [name for name in names if name not in keys]
+    known = training_names() if others else frozenset()
+    for name in others:
+        if name not in known:
+            near = difflib.get_close_matches(name, [*keys, *sorted(known)], n=1, cutoff=0.5)
+            advice = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{place}unknown key {prefix + name!r}{advice}")
+
+
+def training_names() -> frozenset[str]:
+    """Names of the training keys, read from sources: to import the classes takes seconds."""
+    library = importlib.util.find_spec("transformers")
+    assert library is not None and library.origin is not None
+    package = Path(__file__).resolve().parents[1]
+    sources = {
+        "TrainingArguments": Path(library.origin).with_name("training_args.py"),
+        "RerankerTrainingArguments": package / "training" / "training_arguments.py",
+    }
+    return frozenset(
+        entry.target.id
+        for name, path in sources.items()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+        for entry in node.body
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)
+    )
 
 
 def recipe_first(argv: Iterable[str]) -> list[str]:
@@ -344,52 +436,35 @@ def recipe_first(argv: Iterable[str]) -> list[str]:
     return [*words[position + 1 : position + 2], *words[:position], *words[position + 2 :]]
 
 
-def read_training(
-    content: Mapping[str, Any], words: Iterable[str], recipe: Path, keys: Iterable[str]
-) -> dict[str, Any]:
-    """The fields of ``transformers.TrainingArguments`` that a recipe and the command line set.
-
-    Args:
-        content: what the recipe says, besides its other keys.
-        words: what the command line says, besides its other options.
-        recipe: file of the recipe, for errors.
-        keys: names of the other keys and options, which an unknown one may mean.
+def typed_training(training: Mapping[str, str | list[str]]) -> dict[str, Any]:
+    """The fields of `RerankerTrainingArguments` that a recipe sets, for what trains.
 
     Raises:
-        UserError: no such field or key exists, or a value does not fit.
+        UserError: a value does not fit; names its key.
     """
     from transformers import HfArgumentParser, TrainingArguments
 
-    parser = HfArgumentParser(
+    own = training_keys()
+    library = HfArgumentParser(
         TrainingArguments,  # type: ignore[arg-type]
         allow_abbrev=False,
         add_help=False,
         exit_on_error=False,
     )
-    names = [entry.name for entry in fields(TrainingArguments) if entry.init]
-    parser.set_defaults(**dict.fromkeys(names, UNSET))
-    try:
-        options, unknown = parser.parse_known_args([*words_of(content), *words])
-    except argparse.ArgumentError as error:
-        raise UserError(f"{recipe}: {error}") from None
-    for word in unknown:
-        key = word.removeprefix("--").partition("=")[0]
-        near = difflib.get_close_matches(key, [*keys, *names], n=1, cutoff=0.5)
-        advice = f"; did you mean {near[0]!r}?" if near else ""
-        if key in content:
-            raise UserError(f"{recipe}: unknown key {key!r}{advice}")
-        raise UserError(f"unknown key {word!r}{advice}")
-    return {name: value for name, value in vars(options).items() if value is not UNSET}
-
-
-def words_of(content: Mapping[str, Any]) -> Iterator[str]:
-    """The command line that says what a recipe says; empty keys keep their defaults."""
-    for name, value in content.items():
-        if isinstance(value, list):
-            yield f"--{name}"
-            yield from map(str, value)
-        elif value not in EMPTY:
-            yield f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
+    values: dict[str, Any] = {}
+    for name, text in training.items():
+        try:
+            if name in own:
+                values[name] = own[name].read_yaml(text)
+                continue
+            words = [f"--{name}", *text] if isinstance(text, list) else [f"--{name}={text}"]
+            typed, rest = library.parse_known_args(words)
+        except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
+            raise UserError(f"{name}: {error}") from None
+        if rest:
+            raise UserError(f"{name}: takes a single value, not {text}")
+        values[name] = getattr(typed, name)
+    return values
 
 
 def load_served(model: str) -> Recipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from ..vocab.ontology import read_ontology
 from ..vocab.rrf import REQUIRED_TABLES, release_files
 from .fetch import fetch
 from .recipe import Recipe
-from .user_lists import SplitOf
 
 # Recipe key -> check that rejects a wrong download (`fetch.fetch`).
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
@@ -42,10 +40,7 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     """
     concepts = recipe.concepts
     mentions = recipe.mentions
-    lists = mentions.candidate_lists
-    from_corpus = mentions.mention_source == "corpus" and not lists
-    if lists and (mentions.corpus or mentions.mention_source != "corpus"):
-        raise UserError("candidate_lists contain the mentions; remove corpus and mention_source")
+    from_corpus = mentions.mention_source == "corpus"
     source = concepts.concept_source
     for key in ("obo", "names"):
         if getattr(concepts, key) and source != key:
@@ -64,20 +59,15 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
 
     files: dict[str, tuple[Path, ...]] = {}
     faults = CollectedErrors()
-    if concepts.names_dictionary or not lists:
-        left_out = () if from_corpus else ("MRCUI",)
-        files |= faults.result(files, dictionary_files, concepts, cache, left_out)
+    left_out = () if from_corpus else ("MRCUI",)
+    files |= faults.result(files, dictionary_files, concepts, cache, left_out)
     if from_corpus:
         files["corpus"] = faults.result((), corpus)
-    by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
-    if from_corpus or (lists and by_documents):
         for key in ("train_documents", "dev_documents", "test_documents"):
             locator = getattr(mentions, key)
             if locator or key != "test_documents":
                 files[key] = faults.result((), _fetched, key, locator, cache)
     faults.raise_any()
-    if lists:
-        files["candidate_lists"] = (Path(lists),)
     return files
 
 
@@ -165,8 +155,6 @@ def named_dictionary(name: str, reading: Mapping[str, Any], cache: Path) -> Dict
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
     """The origin of a dictionary: ``concepts``, and ``release`` or ``vocabularies``.
 
-    Candidate lists without a dictionary have neither.
-
     Args:
         report: report of `concept_sources.read_concepts` and the script.
     """
@@ -191,15 +179,6 @@ def _held_out_shares(
     if not has_test:
         shares["test"] = 1.0 - mentions.dev_share - mentions.calibration_share
     return {split: whole * share for split, share in shares.items()}
-
-
-def user_splits(
-    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
-) -> SplitOf:
-    """The split of a document of ``candidate_lists``, by lists of documents or by shares."""
-    if "train_documents" in files:
-        return listed_documents(mentions, files, seed).get
-    return partial(assign_split, shares=split_shares(mentions), seed=seed)
 
 
 def listed_documents(

@@ -57,7 +57,7 @@ STAGE_MANIFEST = "manifest.json"
 LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
 DOCUMENT_LISTS = ("train_documents", "dev_documents", "test_documents")
 # Files count by content, not by path.
-PATHS = ("umls_dir", "obo", "names", "corpus", "candidate_lists", *DOCUMENT_LISTS)
+PATHS = ("umls_dir", "obo", "names", "corpus", *DOCUMENT_LISTS)
 # Input files, by name, that only the mentions are read from.
 MENTION_FILES = ("MRCUI", "corpus", *DOCUMENT_LISTS)
 ENCODER_KEYS = (
@@ -113,9 +113,8 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     Raises:
         UserError: the recipe lacks what a stage needs.
     """
-    has_lists = bool(recipe.mentions.candidate_lists)
     trains_encoder = recipe.encoder.encoder_training_steps > 0
-    if recipe.model.start_from_encoder and (has_lists or not trains_encoder):
+    if recipe.model.start_from_encoder and not trains_encoder:
         raise UserError("start_from_encoder: the recipe trains no encoder; set it to false")
     mention_keys = (*keys_of(MentionArguments), "seed")
     concept_keys = tuple(keys_of(ConceptArguments))
@@ -132,10 +131,7 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
         ),
         "mentions": StageInputs("prepare_data", mention_keys, ("concepts",)),
     }
-    if has_lists:
-        table["lists"] = StageInputs("prepare_data", (), ("mentions",))
-    else:
-        table |= index_stages(recipe)
+    table |= index_stages(recipe)
     pair_keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "seed")
     if recipe.mining.teacher:
         pair_keys += ("max_length", "context_tokens", "scoring_dtype")
@@ -153,7 +149,7 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
 
 
 def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
-    """The stages from the bi-encoder to the candidates of a recipe without candidate lists.
+    """The stages from the bi-encoder to the candidates.
 
     Raises:
         UserError: none of the recipe's retrievers orders candidates.
@@ -205,13 +201,9 @@ def make_stage(
         planned: stages that count as finished, by name.
 
     Raises:
-        UserError: the recipe has no such stage, or a stage that it needs has not been run.
+        UserError: a stage that it needs has not been run.
     """
     table = stage_table(recipe)
-    if name not in table:
-        raise UserError(
-            f"the recipe has no stage {name}, because of its candidate_lists; skip this command"
-        )
     stage = table[name]
     settings = {key: value for key, value in recipe.to_dict().items() if key in stage.keys}
     settings = {key: value for key, value in settings.items() if key not in PATHS}
@@ -251,17 +243,12 @@ def planned_stages(
         command: the command that makes the stages, which needs those of others finished; None: any.
 
     Raises:
-        UserError: the recipe has no such stages; further as for `make_stage`.
+        UserError: as for `make_stage`.
     """
     stages: dict[str, Stage] = {}
     for name, inputs in stage_table(recipe).items():
         if command in (None, inputs.command):
             stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
-    if not stages:
-        raise UserError(
-            f"the recipe has no stage of {command}, because of its candidate_lists; "
-            "skip this command"
-        )
     return stages
 
 

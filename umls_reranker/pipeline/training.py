@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
 
 from ..core.arrays import open_arrow
 from ..core.devices import sharing_processes
 from ..core.errors import UserError
-from ..core.files import write_json
+from ..core.files import fingerprint_path, require_writable, write_json
+from ..lists.read import read_rows
 from ..models.cross_encoder import PairScorer
-from ..models.pairs import PairTemplate
+from ..models.pairs import TEMPLATE_FILE, PairTemplate
 from ..retrieval.mining import PairMiner
 from ..serving.model_source import ModelSource
 from ..training.encoder_training import train_encoder
 from ..training.fine_tune import fine_tune, training_arguments
-from ..training.rows import dev_rows
+from ..training.pair_dataset import values_of_pairs
+from ..training.rows import dev_rows, training_rows
 from ..training.training_arguments import RerankerTrainingArguments
 from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
-from .recipe import Recipe
+from .command import would_make
+from .recipe import Recipe, pick, typed_training
 from .stages import RunFolder, Stage
 
 
@@ -71,23 +79,76 @@ def load_teachers(recipe: Recipe, template: PairTemplate) -> list[PairScorer]:
     return teachers
 
 
-def check_training(recipe: Recipe, stage: Stage) -> None:
-    """Refuse devices and training arguments that `make_checkpoints` would refuse."""
+def check_training(recipe: Recipe, folder: Path) -> None:
+    """Refuse devices and training arguments that training into the folder would refuse."""
     sharing_processes(recipe.run.device)
-    training_arguments(recipe.run, recipe.training, stage.folder)
+    training_arguments(recipe.run, typed_training(recipe.training), folder)
 
 
 def make_checkpoints(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
-    """Fine-tune the cross-encoder; all processes of a launch take part."""
-    patience = timedelta(seconds=recipe.training.get("ddp_timeout", 1800))
-    state = sharing_processes(recipe.run.device, patience)
-    most = recipe.training.get("max_dev_pairs", RerankerTrainingArguments.max_dev_pairs)
+    """Fine-tune the cross-encoder on mined pairs; all processes of a launch take part."""
+    training = typed_training(recipe.training)
+    most = training.get("max_dev_pairs", RerankerTrainingArguments.max_dev_pairs)
     lists = run.lists("dev")
     dev = dev_rows(lists, PairTemplate.from_recipe(recipe.model), most, recipe.run.seed)
     rows = open_arrow(run.path / "pairs" / "train.arrow")
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
+    train(replace(recipe, model=model), run, stage, rows, dev)
+
+
+def train_on_lists(recipe: Recipe, files: Sequence[str], output: Path) -> None:
+    """Fine-tune a cross-encoder on user-provided lists; all processes of a launch take part.
+
+    Args:
+        recipe: the settings; those of mining give the negatives and the weights.
+        files: the lists to train on, and those to compare checkpoints on.
+        output: folder to write, which `umls-reranker calibrate` takes as its model.
+
+    Raises:
+        UserError: the output exists, a row is invalid, or no list contains its gold concept.
+    """
+    if output.exists():
+        raise UserError(f"{output} already exists; choose another folder for the new model")
+    require_writable(output, makes_folders=True)
+    rows = rows_of_file(Path(files[0]), recipe)
+    dev = rows_of_file(Path(files[1]), recipe)
+    run = RunFolder(output.with_name(f".{output.name}.training"))
+    hashes = {name: fingerprint_path(Path(name)) for name in files}
+    stage = Stage(run.path / "checkpoints", recipe.to_dict(), hashes, resumes=True)
+    if recipe.run.dry_run:
+        check_training(recipe, output)
+        would_make("train", output)
+        return
+    if train(recipe, run, stage, rows, dev):
+        best = stage.folder / "checkpoint-best"
+        write_json(best / TEMPLATE_FILE, asdict(PairTemplate.from_recipe(recipe.model)))
+        os.replace(best, output)
+        shutil.rmtree(run.path)
+        print(
+            f"{output}: next, umls-reranker calibrate {output} --lists OTHER_LISTS --output MODEL"
+        )
+
+
+def rows_of_file(path: Path, recipe: Recipe) -> pa.Table:
+    """The training rows of a file of lists; UserError: an invalid row, or no gold in any list."""
+    template = PairTemplate.from_recipe(recipe.model)
+    names = ("nearest_negatives", "positive_weight", "hard_negative_weight")
+    options = pick(vars(recipe.mining), names)
+    tables = [training_rows(rows, template, **options).data.table for rows in read_rows(path)]
+    # Of some batches, no candidate may have a teacher's score.
+    table = pa.concat_tables(tables, promote_options="default") if tables else None
+    if table is None or not values_of_pairs(table, "labels").any():
+        raise UserError(f"{path}: no list contains its gold concept; cui is that of a candidate")
+    return table
+
+
+def train(recipe: Recipe, run: RunFolder, stage: Stage, rows: pa.Table, dev: pa.Table) -> bool:
+    """Train with all processes of a launch; return whether this one owns the run folder."""
+    training = typed_training(recipe.training)
+    patience = timedelta(seconds=training.get("ddp_timeout", 1800))
+    state = sharing_processes(recipe.run.device, patience)
     # Not in the folder of the stage, which is hidden until its end.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard" / stage.key[:12]))
     # One process owns the run folder; the others only read it once it is ready.
@@ -97,9 +158,10 @@ def make_checkpoints(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
         stage.writing(recipe.run.overwrite, owner=owner) as (folder, summary),
     ):
         state.wait_for_everyone()
-        summary |= fine_tune(recipe.run, model, recipe.training, rows, dev, folder)
+        summary |= fine_tune(recipe.run, recipe.model, training, rows, dev, folder)
         state.wait_for_everyone()
     if owner:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())
         steps = f"step {summary['best_step']} of {summary['steps']}"
         print(f"best checkpoint: {steps}; dev pairs: {figures}")
+    return owner

@@ -73,6 +73,5 @@ class MiningArguments:
     )
     teacher: list[str] = recipe_key(
         [],
-        "models of one logit (local folders or Hub ids) whose mean the loss listwise_kl learns; "
-        "with candidate_lists, their teacher_score instead, if this is empty",
+        "models of one logit (local folders or Hub ids) whose mean the loss listwise_kl learns",
     )

@@ -22,7 +22,7 @@ from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import parts_of_documents
 from ..models.cross_encoder import PairScorer
 from ..models.hub_access import MODEL_PATTERNS
-from ..models.pairs import PairTemplate
+from ..models.pairs import TEMPLATE_FILE, PairTemplate
 from ..vocab.types import TypeHierarchy
 from .reranker import UMLSReranker
 
@@ -65,7 +65,8 @@ class ModelSource:
             revision: tag, branch or commit on the Hub.
             device: as for `UMLSReranker.from_pretrained`.
             dtype: as for `UMLSReranker.from_pretrained`.
-            template: how a classifier that is no reranker reads a pair; default: mention and name.
+            template: how a classifier that is no reranker reads a pair; None: as it was trained by
+                ``umls-reranker train --lists``, else mention and name.
 
         Raises:
             UserError: the model is not found or cannot be loaded, has no safetensors weights, or
@@ -73,12 +74,12 @@ class ModelSource:
         """
         if name is None:
             return cls()
-        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
+        files = (MANIFEST, TEMPLATE_FILE, *loaded_files("torch"), *MODEL_PATTERNS)
         folder = download(name, revision, files=files, is_plain=True)
         if not (folder / MANIFEST).is_file():
             _require_plain(folder, name)
             cross_encoder = PairScorer.from_folder(
-                folder, template or PairTemplate(), device, dtype
+                folder, template or PairTemplate.of_folder(folder), device, dtype
             )
             origin = Origin(yaml.safe_dump({"model": name}), base_model=name)
             return cls(name, folder, cross_encoder, origin)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..core.errors import UserError
 from ..lists.candidate_lists import AnnotatedLists
+from ..lists.index_scores import TEACHER
 from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.read import Rows
 from ..models.pairs import PairTemplate, pair_rows
@@ -18,16 +19,25 @@ from ..vocab.types import TypeHierarchy
 
 
 def training_rows(
-    rows: Iterable[Mapping[str, Any]] | datasets.Dataset, template: PairTemplate | None = None
+    rows: Iterable[Mapping[str, Any]] | datasets.Dataset | Rows,
+    template: PairTemplate | None = None,
+    *,
+    nearest_negatives: int | None = None,
+    positive_weight: float = 1.0,
+    hard_negative_weight: float = 1.0,
 ) -> datasets.Dataset:
     """The rows that `RerankerTrainer` learns from: each mention with the names of its candidates.
 
     The first name of the gold concept is the positive of a mention, and one name of each other
-    concept a negative; all pairs weigh 1. Gold concepts missing from the candidates are not added.
+    concept a negative. Gold concepts missing from the candidates are not added. A candidate may
+    have ``teacher_score``, log-odds for the loss ``listwise_kl``.
 
     Args:
         rows: mentions as for ``umls-reranker rerank``, with ``cui``, the gold concept.
         template: how the model reads a pair; by default mention and name alone.
+        nearest_negatives: the most negatives of a mention, from the top of its list; None: all.
+        positive_weight: weight of a positive pair in the loss.
+        hard_negative_weight: weight of a negative pair.
 
     Raises:
         UserError: a row or one of its candidates lacks a value or has a wrong type; names it.
@@ -38,13 +48,31 @@ def training_rows(
     >>> training_rows(rows)[0]["labels"]
     [1, 0]
     """
+    if not isinstance(rows, Rows):
+        rows = Rows.of_mappings(rows)
     # Documents do not matter here.
-    mentions = Rows.of_mappings({"doc_id": "unknown", **row} for row in rows)
-    lists = labelled_lists(mentions, TypeHierarchy.built_in())
+    mappings = [{"doc_id": "unknown", **row} for row in rows.mappings()]
+    lists = labelled_lists(Rows(rows.positions, mappings), TypeHierarchy.built_in())
     lists = lists.with_candidates(best_of_each_concept(lists))
     # Other concepts that are correct, too, are no negatives.
     lists = lists.with_candidates((lists.labels == 1) | ~lists.correct)
-    return datasets.Dataset(labelled_rows(lists, template or PairTemplate()))
+    if nearest_negatives is not None:
+        is_negative = lists.labels == 0
+        before = np.append(0, np.cumsum(is_negative))
+        before = before[:-1] - before[lists.offsets[:-1]][lists.owner]
+        lists = lists.with_candidates(~is_negative | (before < nearest_negatives))
+    weights = np.where(lists.labels == 1, positive_weight, hard_negative_weight)
+    table = pair_rows(
+        template or PairTemplate(),
+        lists,
+        lists.labels.astype(np.int8),
+        weights.astype(np.float32),
+    )
+    if TEACHER in lists.scores:
+        scores = pa.array(lists.scores[TEACHER].astype(np.float32))
+        column = pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), scores)
+        table = table.append_column(TEACHER, column)
+    return datasets.Dataset(table)
 
 
 def labelled_rows(lists: AnnotatedLists, template: PairTemplate) -> pa.Table:

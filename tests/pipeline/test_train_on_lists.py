@@ -1,0 +1,126 @@
+"""From candidate lists of another pipeline to a calibrated model, by two commands."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_models import tiny_encoder
+
+from umls_reranker import UMLSReranker
+from umls_reranker.core.files import read_json
+from umls_reranker.models.cross_encoder import PairScorer
+from umls_reranker.models.pairs import PairTemplate
+
+pytest_plugins = ["pipeline_fixtures"]
+
+NAMES = {
+    f"C{number}": f"{word} {noun}"
+    for number, (word, noun) in enumerate(
+        (word, noun) for word in ("acute", "chronic", "rare") for noun in ("cold", "pain", "fever")
+    )
+}
+
+
+def lists_of(documents):
+    """A mention a document, whose concept is at rank 1 to 3, or in every fifth list at none."""
+    ids = list(NAMES)
+    for number in documents:
+        shown = [ids[(number + shift) % 9] for shift in range(4)]
+        gold = "C99" if number % 5 == 0 else shown[number % 3]
+        candidates = [
+            {
+                "cui": cui,
+                "name": NAMES[cui],
+                "preferred_name": NAMES[cui].upper(),
+                "bm25_score": float(9 - rank),
+                "teacher_score": float(cui == gold),
+            }
+            for rank, cui in enumerate(shown)
+        ]
+        mention = NAMES.get(gold, "else").replace(" ", ", ")
+        yield {"doc_id": f"d{number}", "entity": mention, "cui": gold, "candidates": candidates}
+
+
+def write(path, documents):
+    path.write_text("".join(json.dumps(row) + "\n" for row in lists_of(documents)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(scripts, tmp_path_factory):
+    """Where a cross-encoder was trained on lists, with settings of a recipe."""
+    folder = tmp_path_factory.mktemp("lists")
+    write(folder / "train.jsonl", range(60))
+    write(folder / "dev.jsonl", range(60, 80))
+    write(folder / "calibration.jsonl", range(80, 140))
+    model = tiny_encoder(folder / "base")
+    settings = {"candidate_fields": ["preferred_name"], "loss": "listwise_kl", "max_steps": 4}
+    settings |= {"nearest_negatives": 2, "model": str(model), "device": "cpu"}
+    (folder / "settings.yaml").write_text(json.dumps(settings))
+    words = (
+        "--lists",
+        folder / "train.jsonl",
+        folder / "dev.jsonl",
+        "--output",
+        folder / "trained",
+    )
+    ended = scripts.run("train", folder / "settings.yaml", *words, eval_steps=2)
+    assert (ended.code, ended.errors) == (0, []), ended.err
+    return folder
+
+
+def test_the_result_is_a_cross_encoder_and_nothing_else_stays(folder):
+    trained = folder / "trained"
+    assert not list(folder.glob(".*"))
+    template = PairTemplate.of_folder(trained)
+    assert template == PairTemplate(candidate_fields=("preferred_name",))
+    logits = PairScorer.from_folder(trained, template, "cpu").score(["cold"], ["a cold"]).logits
+    assert np.isfinite(logits).all()
+
+
+def test_calibrate_makes_a_reranker_of_it_with_the_scores_of_the_lists(folder, scripts):
+    words = ("--lists", folder / "calibration.jsonl", "--output", folder / "model")
+    ended = scripts.run("calibrate", folder / "trained", *words, "--keep_cross_encoder")
+    assert (ended.code, ended.errors) == (0, []), ended.err
+    model = UMLSReranker.from_pretrained(folder / "model", device="cpu")
+    assert model.template.candidate_fields == ("preferred_name",)
+    ranges = read_json(folder / "model" / "calibrator.json")["score_ranges"]
+    assert set(ranges) == {"bm25"}
+    (row,) = lists_of([80])
+    assert any(item.logit is not None for item in model.rerank(row["entity"], row["candidates"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--lists", "train.jsonl", "--output", "new"], "--lists TRAIN DEV"),
+        (["--lists", "train.jsonl", "dev.jsonl"], "--output FOLDER"),
+        (["--lists", "train.jsonl", "dev.jsonl", "--output", "trained"], "trained already exists"),
+        (["--lists", "no.jsonl", "dev.jsonl", "--output", "new"], "no.jsonl"),
+        (["--lists", "train.jsonl", "foreign.jsonl", "--output", "new"], "foreign.jsonl: no list"),
+        (["--lists", "train.jsonl", "broken.jsonl", "--output", "new"], "broken.jsonl:2: cui"),
+        (["--lists", "train.jsonl", "dev.jsonl", "--output", "new", "--optim", "x"], "optim"),
+    ],
+)
+def test_lists_that_will_not_do_are_named_before_training(folder, scripts, words, reason):
+    write(folder / "foreign.jsonl", range(0, 50, 5))
+    rows = list(lists_of(range(3)))
+    del rows[1]["cui"]
+    (folder / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [*words, "--model", "base", "--dry_run"]
+    ended = scripts.run("train", *words, cwd=folder)
+    assert ended.code == 2 and len(ended.errors) == 1 and reason in ended.errors[0], ended.err
+    assert not (folder / "new").exists()
+
+
+def test_a_stopped_training_goes_on_and_other_settings_start_anew(folder, scripts):
+    lists = ("--lists", folder / "train.jsonl", folder / "dev.jsonl")
+    words = ("--output", folder / "resumed", "--model", folder / "base", "--eval_steps", 2)
+    settings = {"device": "cpu", "max_steps": 4}
+    killed = scripts.run(
+        "train", *lists, *words, watch=folder, kill_at="checkpoint-best", **settings
+    )
+    assert killed.code == -9 and not (folder / "resumed").exists()
+    ended = scripts.run("train", *lists, *words, **settings, watch=folder)
+    assert ended.code == 0 and (folder / "resumed" / "config.json").is_file()
+    assert not any("checkpoint-2" in change and "mkdir" in change for change in ended.changes)
