@@ -43,6 +43,7 @@ def blocked(tmp_path):
     return folder
 
 
+@pytest.mark.extra
 def test_the_whole_course_runs_on_a_cpu_without_further_libraries(tmp_path, blocked):
     """From the archive; what needs a GPU or sentence-transformers is named as not measured."""
     names = ["".join(chr(97 + row * place % 26) for place in (1, 3, 5, 7)) for row in range(18)]

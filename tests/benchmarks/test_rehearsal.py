@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from list_model import run_script
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -16,16 +17,16 @@ from rehearsal import Rehearsal  # noqa: E402
 from rrf_release import write_release  # noqa: E402
 
 
-def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path):
+def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path, capsys):
     rehearsal = Rehearsal(tmp_path, 0.0005, steps=4)
     write_release(tmp_path / "META", rehearsal.rows, seed=13, relations=9)
     write_corpus(
         tmp_path / "META", tmp_path / "corpus", rehearsal.documents, rehearsal.mentions, seed=13
     )
-    command = [*map(str, rehearsal.command("prepare_data"))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"{rehearsal.rows:,}" in done.stdout and f"{rehearsal.mentions:,}" in done.stdout
+    words = [*map(str, rehearsal.command("prepare_data"))]
+    run_script("prepare_data", *words[words.index("prepare_data") + 1 :])
+    told = capsys.readouterr().out
+    assert f"{rehearsal.rows:,}" in told and f"{rehearsal.mentions:,}" in told
 
 
 @pytest.mark.extra

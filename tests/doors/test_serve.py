@@ -1,22 +1,17 @@
 """umls-reranker serve as users start it: real requests, and a shutdown that answers them all."""
 
-import re
 import signal
 import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from configparser import ConfigParser
 
 import httpx
 import pytest
-from list_fixtures import assert_alike, make_lists
-from packaging.requirements import Requirement
-from service import ROOT, Service
-from tiny_reranker import tiny_reranker
+from list_fixtures import assert_alike
+from service import Service
 
-from umls_reranker import ConceptLinker, UMLSReranker
-from umls_reranker.hub.export import export_onnx
+from umls_reranker import ConceptLinker
 
 pytest_plugins = ["pipeline_fixtures"]
 pytestmark = pytest.mark.skipif(
@@ -40,8 +35,8 @@ def recipe(finished, tmp_path_factory):
 
 @pytest.fixture
 def long_deadline(tmp_path):
-    """A folder whose presence on the path lets batches wait ten seconds for more mentions."""
-    code = "from umls_reranker.doors.http import batching\nbatching.WAIT_SECONDS = 10\n"
+    """A folder whose presence on the path lets batches wait three seconds for more mentions."""
+    code = "from umls_reranker.doors.http import batching\nbatching.WAIT_SECONDS = 3\n"
     (tmp_path / "sitecustomize.py").write_text(code)
     return tmp_path
 
@@ -49,7 +44,7 @@ def long_deadline(tmp_path):
 def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
     finished, recipe, long_deadline
 ):
-    # A batch is taken when it is full, or after ten seconds.
+    # A batch is taken when it is full, or after three seconds.
     service = Service(recipe, "--batch_mentions", 12, path=long_deadline)
     try:
         linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
@@ -99,10 +94,10 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
     assert not any("Traceback" in line for line in service.lines), "".join(service.lines)
 
 
-def test_a_stop_ends_half_sent_requests_without_a_traceback(exported, tmp_path):
+def test_a_stop_ends_half_sent_requests_without_a_traceback(tmp_path):
     code = "from umls_reranker.pipeline import service\nservice.STOP_SECONDS = 1\n"
     (tmp_path / "sitecustomize.py").write_text(code)
-    service = Service(exported, "--backend", "onnx", path=tmp_path)
+    service = Service("built-in", path=tmp_path)
     head = b"POST /rank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     sent = [head + b"Content-Length: 99\r\n\r\n{", head]
     try:
@@ -132,62 +127,3 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
         limits.code == 2
         and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
     )
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A model folder with its cross-encoder in ONNX, and without weights of PyTorch."""
-    folder = tiny_reranker(tmp_path_factory.mktemp("onnx") / "model")
-    export_onnx(folder, make_lists(["cold", "failure"], [NAMES, NAMES]))
-    (folder / "model.safetensors").unlink()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def without_torch(tmp_path_factory):
-    """A folder that hides the requirements which the guide's list for images leaves out."""
-    guide = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
-    (listed,) = re.findall(r"^pip install (fastapi .*)$", guide, re.MULTILINE)
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg", encoding="utf-8")
-    required = {
-        Requirement(line).name for line in config["options"]["install_requires"].split("\n")[1:]
-    }
-    modules = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
-    hidden = {modules.get(name, name) for name in required - set(listed.split())} | {
-        "pandas",
-        "sentence_transformers",
-    }
-    assert {"torch", "datasets", "accelerate", "scipy"} <= hidden
-    folder = tmp_path_factory.mktemp("hidden")
-    (folder / "sitecustomize.py").write_text(
-        f"import sys\nHIDDEN = {sorted(hidden)}\nclass Hiding:\n    def find_spec(name, *_):\n"
-        "        if name.partition('.')[0] in HIDDEN:\n            raise "
-        "ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Hiding)\n"
-    )
-    return folder
-
-
-def test_a_cross_encoder_in_onnx_is_served_without_torch(exported, without_torch):
-    service = Service(exported, "--backend", "onnx", path=without_torch)
-    try:
-        with httpx.Client(base_url=service.url, timeout=60) as client:
-            mention = {
-                "mention": "cold",
-                "candidates": [{"name": name} for name in NAMES],
-                "entity_type": "T047",
-            }
-            rows = client.post("/rank", json={"mentions": [mention]}).json()[0]
-            expected = UMLSReranker.from_pretrained(exported, backend="onnx").rerank(
-                "cold", NAMES, "T047"
-            )
-            assert_alike([rows], [expected])
-            assert client.get("/info").json()["model_dtype"] == "float32"
-            assert (
-                client.get("/metrics").status_code == client.get("/openapi.json").status_code == 200
-            )
-        assert service.stop() == 0
-    finally:
-        service.process.kill()
-        service.process.wait(10)

@@ -1,11 +1,16 @@
 """The cross-encoder in ONNX: its logits are those of PyTorch, and it is checked like every file."""
 
+import re
 import sys
+from configparser import ConfigParser
 
+import httpx
 import numpy as np
 import pytest
 import torch
-from list_fixtures import make_lists
+from list_fixtures import assert_alike, make_lists
+from packaging.requirements import Requirement
+from service import ROOT, Service
 from tiny_models import tiny_classifier
 from tiny_reranker import tiny_reranker
 
@@ -18,6 +23,7 @@ from umls_reranker.hub.model_folder import ONNX, WEIGHTS, verify_model
 from umls_reranker.models.cross_encoder import score_lists
 from umls_reranker.models.pairs import PairTemplate
 
+NAMES = ["common cold", "cold temperature", "renal failure"]
 TEMPLATE = PairTemplate(32, context_tokens=4, mention_types=True)
 
 
@@ -147,3 +153,55 @@ def test_weights_of_pytorch_need_not_be_there_for_onnx(folder, copy, tmp_path):
 def test_backends_devices_and_precisions_that_are_not_there_are_refused(folder, options):
     with pytest.raises(UserError, match=[*options.values()][-1]):
         UMLSReranker.from_pretrained(folder, **options)
+
+
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory):
+    """A folder that hides the requirements which the guide's list for images leaves out."""
+    guide = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^pip install (fastapi .*)$", guide, re.MULTILINE)
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    required = {
+        Requirement(line).name for line in config["options"]["install_requires"].split("\n")[1:]
+    }
+    modules = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
+    hidden = {modules.get(name, name) for name in required - set(listed.split())} | {
+        "pandas",
+        "sentence_transformers",
+    }
+    assert {"torch", "datasets", "accelerate", "scipy"} <= hidden
+    folder = tmp_path_factory.mktemp("hidden")
+    (folder / "sitecustomize.py").write_text(
+        f"import sys\nHIDDEN = {sorted(hidden)}\nclass Hiding:\n    def find_spec(name, *_):\n"
+        "        if name.partition('.')[0] in HIDDEN:\n            raise "
+        "ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hiding)\n"
+    )
+    return folder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_a_cross_encoder_in_onnx_is_served_without_torch(copy, without_torch):
+    (copy / WEIGHTS).unlink()
+    service = Service(copy, "--backend", "onnx", path=without_torch)
+    try:
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            mention = {
+                "mention": "cold",
+                "candidates": [{"name": name} for name in NAMES],
+                "entity_type": "T047",
+            }
+            rows = client.post("/rank", json={"mentions": [mention]}).json()[0]
+            expected = UMLSReranker.from_pretrained(copy, backend="onnx").rerank(
+                "cold", NAMES, "T047"
+            )
+            assert_alike([rows], [expected])
+            assert client.get("/info").json()["model_dtype"] == "float32"
+            assert (
+                client.get("/metrics").status_code == client.get("/openapi.json").status_code == 200
+            )
+        assert service.stop() == 0
+    finally:
+        service.process.kill()
+        service.process.wait(10)
