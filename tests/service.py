@@ -41,10 +41,17 @@ class Service:
         )
         self._reading.start()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.process.kill()
+        self.process.wait(10)
+
     def stop(self):
-        """End it as a container's manager does; gives the exit code."""
+        """End it as a container's manager does; gives the exit code and what it printed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(60)
         self._reading.join(10)
-        return code
+        return code, "".join(self.lines)

@@ -226,7 +226,7 @@ class Shell:
 
     def stop(self):
         if self.service is not None:
-            assert self.service.stop() == 0
+            assert self.service.stop()[0] == 0
             self.service = None
 
 
