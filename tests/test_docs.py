@@ -1,11 +1,14 @@
 """The site: it builds without a warning, and its reference has every name that is exported or
-imported by a guide.
+imported by a guide. What the first hour of the developer notes names exists.
 """
 
 import ast
+import re
 import subprocess
 import sys
 import zlib
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,12 @@ def test_the_reference_has_every_name_that_is_exported_or_imported_by_a_guide(tm
         for name in node.names
     }
     assert used | {name for name in umls_reranker.__all__ if not name.startswith("_")} <= documented
+
+
+def test_the_first_hour_names_files_and_functions_that_exist():
+    page = (ROOT / "docs" / "internal" / "first-hour.md").read_text(encoding="utf-8")
+    places = re.findall(r"`(\w+/[\w/]+)\.py(?::([\w.]+))?`", page)
+    assert len(places) > 30
+    for path, name in places:
+        module = import_module(f"umls_reranker.{path.replace('/', '.')}")
+        assert not name or attrgetter(name)(module) is not None, f"{path}: {name}"
