@@ -158,7 +158,7 @@ def test_rows_of_a_mention_in_two_files_of_a_folder_are_refused(tmp_path):
 
 
 def test_mentions_of_equal_hash_are_two(tmp_path, monkeypatch):
-    monkeypatch.setattr("umls_reranker.lists.read.hash_texts", lambda texts: [7])
+    monkeypatch.setattr("umls_reranker.lists.read.hash", lambda key: 7, raising=False)
     path = tmp_path / "in.csv"
     path.write_text("mention_id,mention,name\n1,cold,a\n2,cold,b")
     assert [row["mention_id"] for rows in read_rows(path) for row in rows.content] == ["1", "2"]

@@ -15,16 +15,13 @@ import csv
 import itertools
 import json
 import reprlib
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import hash_texts
 from ..core.errors import UserError
 
 BATCH_ROWS = 4_096
@@ -124,7 +121,7 @@ def read_rows(
     """
     # Of all files of a folder: a mention's rows may have been parted between two.
     read: list[Path] = []
-    hashes = array("Q")
+    mentions: set[int] = set()
     for file in mention_files(path):
         read.append(file)
         with _naming(file):
@@ -137,7 +134,9 @@ def read_rows(
             if file.suffix not in DELIMITERS:
                 numbered = _json_rows(file)
             else:
-                numbered = _candidate_rows(read, hashes) if has_candidates else _mention_rows(file)
+                numbered = (
+                    _candidate_rows(read, mentions) if has_candidates else _mention_rows(file)
+                )
             while batch := list(itertools.islice(numbered, batch_rows)):
                 yield Rows(
                     [RowPosition(file, number) for number, _ in batch], [row for _, row in batch]
@@ -232,41 +231,40 @@ def _mention_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _candidate_rows(
-    paths: Sequence[Path], hashes: array[int]
+    paths: Sequence[Path], mentions: set[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The mentions of the last file; `hashes` of those of all files grow."""
+    """The mentions of the last file; hashes of those of all files are kept, to find repeated ones.
+
+    Raises:
+        UserError: a mention has no id, or its rows do not follow each other.
+    """
     path = paths[-1]
     for lines in _lines_of_mentions(path):
         number = lines[0][0]
         key = _mention_key(lines[0])
         if not key[1]:
             raise UserError(f"{path}:{number}: mention_id is missing; give each mention its own")
-        hashes.append(int(hash_texts([repr(key)])[0]))
-        # Whenever there are twice as many, so that an early fault is not found late.
-        if not len(hashes) & (len(hashes) - 1):
-            _refuse_repeated_mentions(paths, hashes)
-        yield number, _mention([cells for _, cells in lines])
-    _refuse_repeated_mentions(paths, hashes)
-
-
-def _refuse_repeated_mentions(paths: Sequence[Path], hashes: Sequence[int]) -> None:
-    """Refuse rows of a mention that are not adjacent, by the hashes of mentions, 8 bytes each."""
-    if len(np.unique(hashes)) == len(hashes):
-        return
-    first_rows: dict[tuple[str | None, str | None], RowPosition] = {}
-    for path in paths:
-        if path.suffix not in DELIMITERS:
-            continue
-        for lines in _lines_of_mentions(path):
-            row = RowPosition(path, lines[0][0])
-            key = _mention_key(lines[0])
-            first = first_rows.setdefault(key, row)
-            if first != row:
+        if hash(key) in mentions:
+            first = _first_position(paths, key)
+            if first != (path, number):
                 raise UserError(
-                    f"{row}: mention_id {key[1]!r} was already used in {first}; sort "
+                    f"{path}:{number}: mention_id {key[1]!r} was already used in {first}; sort "
                     "the rows so that those of a mention follow each other in one file, and give "
                     "each mention an id of its own"
                 )
+        mentions.add(hash(key))
+        yield number, _mention([cells for _, cells in lines])
+
+
+def _first_position(paths: Sequence[Path], key: tuple[str | None, str | None]) -> RowPosition:
+    """The first row of a mention in several files."""
+    return next(
+        RowPosition(path, lines[0][0])
+        for path in paths
+        if path.suffix in DELIMITERS
+        for lines in _lines_of_mentions(path)
+        if _mention_key(lines[0]) == key
+    )
 
 
 def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:
