@@ -19,8 +19,8 @@ from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import Origin, copy_cross_encoder, write_model_files
 from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pretrained import load_base_model
 from umls_reranker.pipeline.recipe import Recipe
-from umls_reranker.training.base_model import load_base_model
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 

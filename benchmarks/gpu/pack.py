@@ -29,7 +29,7 @@ def main() -> None:
     from datasets import Dataset
     from transformers import AutoModel, AutoTokenizer
 
-    from umls_reranker.models.hub_access import resolve_model
+    from umls_reranker.models.model_files import resolve_model
     from umls_reranker.models.pretrained import load_pretrained
 
     here = Path(__file__).parent

@@ -15,7 +15,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.training.base_model import load_base_model
+from umls_reranker.models.pretrained import load_base_model
 
 CODE = "from pathlib import Path\nPath({ran!r}).touch()\nfrom transformers import {names}\n"
 OWN_CLASSES = {

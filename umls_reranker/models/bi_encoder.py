@@ -29,7 +29,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.progress import progress
 from .batches import PackedTexts, divide_by_length
-from .hub_access import commit_of, resolve_model
+from .model_files import commit_of, resolve_model
 from .packed import PackedLayers, load_packed
 from .pairs import MARKERS
 from .pretrained import load_pretrained, load_weights, loading

@@ -1,4 +1,4 @@
-"""Networks that compute logits of pairs, and how they are loaded: as numbers, never as code.
+"""Networks that compute logits of pairs, and how they and base models are loaded, never as code.
 
 BERT is computed without padding, any other sequence classifier of transformers with padded batches.
 """
@@ -23,11 +23,14 @@ from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_devic
 from ..core.errors import UserError
 from ..core.files import read_json
 from .batches import PairBatch
+from .model_files import resolve_model
 from .packed import PackedLayers, load_packed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from .pairs import PairTemplate
 
 # Small batches fit a CPU's cache; a GPU needs many rows.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
@@ -137,6 +140,44 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
     return model.eval()
 
 
+def load_base_model(
+    model: str, revision: str | None, template: PairTemplate, attention: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the base model with a new head of one logit, and its tokenizer with the markers.
+
+    Args:
+        model: Hub id or local folder.
+        revision: tag, branch or commit on the Hub.
+        template: how it reads pairs.
+        attention: ``attn_implementation`` of transformers; None: its own choice.
+
+    Raises:
+        UserError: the model cannot be found or reached, or its weights are damaged.
+    """
+    source = resolve_model(model, revision)
+    with loading(f"model {model}"):
+        tokenizer = load_pretrained(transformers.AutoTokenizer, source)
+        cross_encoder = load_pretrained(
+            transformers.AutoModelForSequenceClassification,
+            source,
+            num_labels=1,
+            use_safetensors=True,
+            dtype="float32",
+            attn_implementation=attention,
+        )
+    require_readable("max_length", template.max_length, cross_encoder.config, model)
+    if template.prepare_tokenizer(tokenizer):
+        cross_encoder.resize_token_embeddings(len(tokenizer))
+    return cross_encoder, tokenizer
+
+
+def require_readable(key: str, tokens: int, config: PreTrainedConfig, model: str) -> None:
+    """Refuse texts longer than a model can read; the message names the key of the recipe."""
+    longest = getattr(config, "max_position_embeddings", tokens)
+    if tokens > longest:
+        raise UserError(f"{key}: {tokens} is more than the {longest} tokens that {model} can read")
+
+
 class TorchNetwork(ABC):
     """Maps batches of pairs to logits in PyTorch; thread-safe. See also `OnnxNetwork`.
 
@@ -188,19 +229,7 @@ def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
 
 
 class PackedBert(TorchNetwork):
-    """A BERT of one logit with packed batches.
-
-    Args:
-        config: content of ``config.json``.
-        weights: tensors by their names in `BertForSequenceClassification`.
-        device: as for `TorchNetwork`.
-        dtype: as for `TorchNetwork`.
-
-    Raises:
-        KeyError: a weight is missing.
-        TypeError: the configuration does not fit the weights.
-        ValueError: the configuration does not fit the weights.
-    """
+    """A BERT of one logit with packed batches; arguments and errors are those of `PackedLayers`."""
 
     padded = False
 

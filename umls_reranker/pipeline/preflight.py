@@ -22,12 +22,11 @@ from ..core.devices import sharing_processes
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import CHUNK_BYTES
 from ..core.text_files import open_binary
-from ..models.hub_access import resolve_model
-from ..models.pretrained import load_pretrained, loading
+from ..models.model_files import resolve_model
+from ..models.pretrained import load_pretrained, loading, require_readable
 from ..retrieval.faiss_index import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
 from ..training.arguments import RunArguments
-from ..training.base_model import require_readable
 from ..training.fine_tune import training_arguments
 from ..training.losses import LOSSES
 from ..training.training_arguments import RerankerTrainingArguments

@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import Outcomes
 from ..hub.publish import find_outcomes, publish
-from ..models.hub_access import SIGN_IN
+from ..models.hub_calls import SIGN_IN
 from .recipe import Recipe
 
 

@@ -41,7 +41,7 @@ from ..core.files import (
 from ..core.version import __version__
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..models.arguments import ModelArguments
-from ..models.hub_access import model_identity
+from ..models.model_files import model_identity
 from ..retrieval.arguments import MiningArguments
 from ..retrieval.retrievers import chosen_retrievers, index_folders, require_ordering
 from ..training.arguments import EncoderArguments, RunArguments

@@ -28,7 +28,7 @@ from ..core.files import (
     written,
 )
 from ..core.progress import progress
-from ..models.hub_access import MODEL_PATTERNS, commit_of, resolve_model
+from ..models.model_files import MODEL_PATTERNS, commit_of, resolve_model
 from ..vocab.rrf import RELATIONS_FILE
 from .arguments import ENCODER_FOLDER, IndexArguments
 

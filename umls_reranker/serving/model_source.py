@@ -21,7 +21,7 @@ from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, Origin, lo
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import parts_of_documents
 from ..models.cross_encoder import PairScorer
-from ..models.hub_access import MODEL_PATTERNS
+from ..models.model_files import MODEL_PATTERNS
 from ..models.pairs import TEMPLATE_FILE, PairTemplate
 from ..vocab.types import TypeHierarchy
 from .reranker import UMLSReranker

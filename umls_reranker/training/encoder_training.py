@@ -33,14 +33,14 @@ from ..models.bi_encoder import (
     pooled,
     require_length,
 )
-from ..models.hub_access import resolve_model
+from ..models.model_files import resolve_model
 from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import IndexArguments
 from ..vocab.concepts import ConceptTable
 from .arguments import EncoderArguments, RunArguments
-from .base_model import set_dropout
 from .fine_tune import last_complete_checkpoint, training_device
+from .trainer import set_dropout
 from .training_arguments import OneGpuArguments
 
 # Kinds of queries, in the order in which they alternate.

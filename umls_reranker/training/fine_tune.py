@@ -20,10 +20,10 @@ from ..core.devices import resolve_attention, resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..models.arguments import ModelArguments
-from ..models.hub_access import commit_of
+from ..models.model_files import commit_of
 from ..models.pairs import PairTemplate
+from ..models.pretrained import load_base_model
 from .arguments import RunArguments
-from .base_model import load_base_model
 from .pair_dataset import lists_per_batch, values_of_pairs
 from .trainer import RerankerTrainer, loader_options
 from .training_arguments import RerankerTrainingArguments

@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, Traini
 
 from ..core.errors import UserError
 from ..models.pairs import PairEncoder, PairTemplate
-from .base_model import load_base_model, set_dropout
+from ..models.pretrained import load_base_model
 from .losses import LOSSES, bce
 from .pair_dataset import LABEL_NAMES, GlobalBatches, PairCollator, TokenizedPairs, weight_scale
 from .training_arguments import RerankerTrainingArguments
@@ -210,6 +210,13 @@ class RerankerTrainer(Trainer):
         else:
             loss = bce(*terms).mean()
         return (loss, outputs) if return_outputs else loss
+
+
+def set_dropout(model: PreTrainedModel, share: float) -> None:
+    """Set the dropout of all layers, attention included; the saved configuration is unchanged."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
 
 
 def loader_options(arguments: TrainingArguments) -> dict[str, Any]:
