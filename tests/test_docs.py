@@ -59,5 +59,8 @@ def test_the_first_hour_names_files_and_functions_that_exist():
     places = re.findall(r"`(\w+/[\w/]+)\.py(?::([\w.]+))?`", page)
     assert len(places) > 30
     for path, name in places:
+        if path.startswith("tests/"):
+            assert (ROOT / f"{path}.py").is_file(), path
+            continue
         module = import_module(f"umls_reranker.{path.replace('/', '.')}")
         assert not name or attrgetter(name)(module) is not None, f"{path}: {name}"
