@@ -31,6 +31,6 @@ def main() -> int:
     add_file_options(parser)
     add_omop_option(parser)
     options = parser.parse_args()
-    from umls_reranker.pipeline.link import write_candidates
+    from umls_reranker.pipeline.file_jobs import write_candidates
 
     return write_candidates(options)

@@ -51,6 +51,6 @@ def make_parser() -> CommandParser:
 
 def main() -> int:
     options = make_parser().parse_args()
-    from umls_reranker.pipeline.link import link_file
+    from umls_reranker.pipeline.file_jobs import link_file
 
     return link_file(options)

@@ -45,6 +45,6 @@ def make_parser() -> CommandParser:
 
 def main() -> int:
     options = make_parser().parse_args()
-    from umls_reranker.pipeline.rerank import rerank_file
+    from umls_reranker.pipeline.file_jobs import rerank_file
 
     return rerank_file(options)

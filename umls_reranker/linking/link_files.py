@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..calibration.decisions import Decisions
 from ..corpora.mentions import find_ids
 from ..hub.download import BUILT_IN
-from ..lists.candidate_lists import CandidateLists, row_errors
+from ..lists.candidate_lists import row_errors
 from ..lists.columns import ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids
 from ..lists.read import ERROR, Rows
-from ..serving.bulk import FileJob, counts_of, first_error, spark_schema, with_nulls
+from ..serving.bulk import FileJob, spark_schema, with_nulls
+from ..serving.counts import counts_of, first_error, said_of_counts
 from ..serving.parts import RankedRows
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, ranked_column
@@ -25,15 +25,22 @@ from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,
     TEXT_KEYS,
-    MentionColumns,
+    SpanColumns,
     input_files,
-    mention_columns,
     read_mentions,
+    span_columns,
 )
 from .usagi_sheet import UsagiSheets
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+NOT_CALIBRATED = (
+    "scores are not calibrated for this dictionary and text, so there are no tiers: label some "
+    "mentions (umls-reranker candidates INDEX INPUT sheet.csv), then umls-reranker calibrate "
+    f"{BUILT_IN} --lists sheet.csv --output my_model, and link with --model my_model"
+)
 
 
 class LinkJob(FileJob):
@@ -71,93 +78,70 @@ class LinkJob(FileJob):
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
-        linked = LinkedRows.of(worker, rows, self.top)
-        return RankedRows(
-            content=rows.content,
-            ranked=linked.ranked,
-            errors=linked.errors,
-            counts=counts_of(
-                linked.lists,
-                linked.decisions,
-                rows,
-                linked.errors,
-                worker.reranker.calibration,
-                golds=_golds(worker, rows),
-            ),
-            first_error=first_error(rows, linked.errors),
-        )
+        return linked_rows(worker, rows, self.top)
+
+    def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
+        strings = worker.reranker.calibration.counts
+        yield from said_of_counts(counts, strings, has_tiers=worker.is_calibrated)
+        if not worker.is_calibrated:
+            yield NOT_CALIBRATED
 
 
-class LinkedRows(NamedTuple):
-    """What became of n rows.
-
-    Attributes:
-        lists: lists of those that were linked.
-        decisions: what was decided about them.
-        ranked: for n rows `LinkedConcept.as_row` of the first concepts, null with an error.
-        errors: n reasons why a row could not be linked, None if it was.
-    """
-
-    lists: CandidateLists
-    decisions: Decisions
-    ranked: pa.ListArray
-    errors: list[str | None]
-
-    @classmethod
-    def of(cls, linker: ConceptLinker, rows: Rows, top: int) -> LinkedRows:
-        """Link rows of `read_mentions`."""
-        mentions = checked_mentions(linker, rows)
-        lists = linker.lists(mentions.queries, mentions.types)
-        decisions = linker.reranker.decide(lists)
-        ranked = ranked_column(lists, decisions, linker.reranker.model_names)
-        ranked = with_nulls(linker.described_column(ranked, top), mentions.errors)
-        return cls(lists=lists, decisions=decisions, ranked=ranked, errors=mentions.errors)
+def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
+    """Rows of `mentions.read_mentions` with the first concepts of each, as `LINKED_TYPE`."""
+    queries, types, errors = _checked(linker, rows)
+    lists = linker.lists(queries, types)
+    reranker = linker.reranker
+    decisions = reranker.decide(lists)
+    ranked = ranked_column(lists, decisions, reranker.model_names)
+    golds, _ = _gold_concepts(linker, rows)
+    return RankedRows(
+        content=rows.content,
+        ranked=with_nulls(linker.described_column(ranked, top), errors),
+        errors=errors,
+        counts=counts_of(lists, decisions, golds, errors, reranker.calibration),
+        first_error=first_error(rows, errors),
+    )
 
 
-class CheckedMentions(NamedTuple):
-    """n rows, as a linker reads them.
-
-    Attributes:
-        queries: the mentions that can be read.
-        types: their semantic types.
-        errors: n reasons why a row cannot be read, None if it can.
-    """
-
-    queries: MentionQueries
-    types: list[Any]
-    errors: list[str | None]
-
-
-def checked_mentions(linker: ConceptLinker, rows: Rows) -> CheckedMentions:
-    """Read the mentions of rows of `read_mentions`."""
-    columns = mention_columns(rows)
+def _checked(
+    linker: ConceptLinker, rows: Rows
+) -> tuple[MentionQueries, list[Any], list[str | None]]:
+    """The mentions that can be read, their types, and for n rows why they cannot, or None."""
+    columns = span_columns(rows)
     # Blank in a table that was linked before.
     errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
+    numbers = [number for number, error in enumerate(errors) if error is None]
     try:
-        queries = _read(linker, columns)
-        if not any(errors):
-            return CheckedMentions(queries, columns.types, errors)
+        queries = _read(linker, columns.take(numbers))
     except (TypeError, ValueError):
-        faults = row_errors(
-            lambda numbers: _read(linker, columns.take(numbers)), range(len(errors))
-        )
-        errors = [reason or fault for reason, fault in zip(errors, faults, strict=True)]
-    columns = columns.take(number for number, error in enumerate(errors) if error is None)
-    return CheckedMentions(_read(linker, columns), columns.types, errors)
+        faults = row_errors(lambda some: _read(linker, columns.take(some)), numbers)
+        for number, fault in zip(numbers, faults, strict=True):
+            errors[number] = fault
+        numbers = [number for number, error in enumerate(errors) if error is None]
+        queries = _read(linker, columns.take(numbers))
+    return queries, [columns.types[number] for number in numbers], errors
 
 
-def _golds(linker: ConceptLinker, rows: Rows) -> list[set[str]]:
-    """The gold concepts of rows, by the ids that the dictionary has for them."""
+def _read(linker: ConceptLinker, columns: SpanColumns) -> MentionQueries:
+    ColumnChecker(len(columns.types)).types("entity_type", columns.types)
+    queries = linker.read(
+        columns.mentions, columns.documents, columns.starts, columns.lefts, columns.rights
+    )
+    columns.require_ends()
+    return queries
+
+
+def _gold_concepts(linker: ConceptLinker, rows: Rows) -> tuple[list[set[str]], dict[str, str]]:
+    """The gold concepts of rows by the dictionary's ids, and that id of each id of the rows.
+
+    An id that the dictionary does not know stays.
+    """
     golds = gold_ids(rows)
-    known = _dictionary_ids(linker, golds)
-    return [{known[cui] for cui in gold} for gold in golds]
-
-
-def _dictionary_ids(linker: ConceptLinker, golds: Sequence[set[str]]) -> dict[str, str]:
-    """The dictionary's id of each gold concept that it has, and unknown ids as they are."""
     cuis = [*set().union(*golds)]
     known_ids, _ = find_ids(cuis, linker.concepts)
-    return {cui: known or cui for cui, known in zip(cuis, known_ids, strict=True)}
+    known = {cui: known_id or cui for cui, known_id in zip(cuis, known_ids, strict=True)}
+    return [{known[cui] for cui in gold} for gold in golds], known
 
 
 def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
@@ -165,15 +149,6 @@ def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_with_ids(item, known) for item in value]
     return known.get(value, value) if isinstance(value, str) else value
-
-
-def _read(linker: ConceptLinker, columns: MentionColumns) -> MentionQueries:
-    ColumnChecker(len(columns.types)).types("entity_type", columns.types)
-    queries = linker.read(
-        columns.mentions, columns.documents, columns.starts, columns.lefts, columns.rights
-    )
-    columns.require_ends()
-    return queries
 
 
 class CandidatesJob(LinkJob):
@@ -187,38 +162,45 @@ class CandidatesJob(LinkJob):
     formats = LIST_FORMATS
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
-        queries, types, errors = checked_mentions(worker, rows)
+        queries, types, errors = _checked(worker, rows)
         lists = worker.candidates(queries).to_pylist()
+        golds, known = _gold_concepts(worker, rows)
+        keys = ("entity", "left", "right", "entity_type", "candidates")
         searched = iter(zip(*queries, types, lists, strict=True))
-        written_rows = []
-        for place, row, error in zip(rows.positions, rows.mappings(), errors, strict=True):
-            # In a sheet, the lines of a mention are told by its id.
-            row.setdefault("mention_id", str(place).rpartition(":")[2])
-            added: dict[str, Any] = {}
-            if error is None:
-                keys = ("entity", "left", "right", "entity_type", "candidates")
-                added = dict(zip(keys, next(searched), strict=True))
-                added["index_key"] = worker.retriever.index_key
-            brought = {key: value for key, value in row.items() if key not in TEXT_KEYS}
-            written_rows.append(brought | added)
         counts = Counter(mentions=len(lists), candidates=sum(map(len, lists)))
         counts["error"] = len(errors) - len(lists)
-        golds = gold_ids(rows)
-        known = _dictionary_ids(worker, golds)
-        for row in written_rows:
-            row.update({key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row})
-        for gold, row, error in zip(golds, written_rows, errors, strict=True):
-            if gold and error is None:
-                counts["gold"] += 1
-                ids = {known[cui] for cui in gold}
-                counts["in_list"] += any(item["cui"] in ids for item in row["candidates"])
+        content = []
+        for place, row, gold, error in zip(
+            rows.positions, rows.mappings(), golds, errors, strict=True
+        ):
+            brought = {key: value for key, value in row.items() if key not in TEXT_KEYS}
+            # In a sheet, the lines of a mention are told by its id.
+            brought.setdefault("mention_id", str(place).rpartition(":")[2])
+            brought |= {key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row}
+            if error is None:
+                brought |= zip(keys, next(searched), strict=True)
+                brought["index_key"] = worker.retriever.index_key
+                counts["gold"] += bool(gold)
+                counts["in_list"] += any(item["cui"] in gold for item in brought["candidates"])
+            content.append(brought)
         return RankedRows(
-            content=written_rows,
+            content=content,
             ranked=pa.nulls(len(errors)),
             errors=errors,
             counts=counts,
             first_error=first_error(rows, errors),
         )
+
+    def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
+        yield (
+            f"lists of {counts['mentions']:,} mentions with {counts['candidates']:,} candidates, "
+            f"{counts['error']:,} rows with an error"
+        )
+        if counts["gold"]:
+            share = counts["in_list"] / counts["gold"]
+            yield f"the gold concept is in the list of {share:.1%} of {counts['gold']:,} with one"
+        lists = f"umls-reranker calibrate {BUILT_IN} --lists {self.target} --output my_model"
+        yield f"give each mention its gold concept, then: {lists}"
 
 
 #: Type of the column ``ranked`` of linked rows in Spark's notation.
@@ -267,7 +249,7 @@ class LinkPartitions:
 
 def _linked_table(linker: ConceptLinker, table: pa.Table, top: int) -> pa.ListArray:
     documents = first_values(table, *TEXT_KEYS)
-    return LinkedRows.of(linker, Rows(range(len(table)), table, documents), top).ranked
+    return linked_rows(linker, Rows(range(len(table)), table, documents), top).ranked
 
 
 _load = cache(ConceptLinker.from_pretrained)

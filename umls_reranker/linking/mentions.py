@@ -33,7 +33,7 @@ MENTION_KEYS = ("mention", "entity", *TEXT_KEYS, "start", "end", "left", "right"
 Item = tuple[Any, dict[str, Any], str | None]
 
 
-class MentionColumns(NamedTuple):
+class SpanColumns(NamedTuple):
     """n mentions as `ConceptLinker.read` takes them, not yet checked, with their types."""
 
     mentions: list[Any]
@@ -56,10 +56,10 @@ class MentionColumns(NamedTuple):
             if isinstance(mention, str) and span is not None and span.strip() != mention.strip():
                 raise ValueError(f"end {end} is not where the mention ends")
 
-    def take(self, numbers: Iterable[int]) -> MentionColumns:
+    def take(self, numbers: Iterable[int]) -> SpanColumns:
         """Some of the mentions, by number."""
         numbers = list(numbers)
-        return MentionColumns(*([column[number] for number in numbers] for column in self))
+        return SpanColumns(*([column[number] for number in numbers] for column in self))
 
 
 class FaultRows(Faults):
@@ -121,7 +121,7 @@ def read_mentions(path: Path, batch_rows: int, sheets: UsagiSheets | None = None
         yield from _batches(items, batch_rows)
 
 
-def mention_columns(mentions: Rows) -> MentionColumns:
+def span_columns(mentions: Rows) -> SpanColumns:
     """The columns of `read_mentions`; blank cells of CSV are missing, and "|" separates types."""
     content = mentions.content
     texts = first_values(content, "mention", "entity")
@@ -136,7 +136,7 @@ def mention_columns(mentions: Rows) -> MentionColumns:
     ]
     lefts = [value or "" for value in first_values(content, "left")]
     rights = [value or "" for value in first_values(content, "right")]
-    return MentionColumns(
+    return SpanColumns(
         mentions=texts,
         documents=[*mentions.documents],
         starts=starts,

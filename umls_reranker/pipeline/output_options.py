@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..core.files import portable_locator
 from ..linking.usagi_sheet import UsagiSheets
@@ -12,7 +13,8 @@ from ..serving.formats.omop_vocabulary import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.parts import FormatSettings
 from ..vocab.codes import ConceptCodes
-from .command import number_in
+from .command import CommandParser, number_in
+from .recipe import KEYS, Recipe, add_options
 
 CODES_HELP = (
     "vocabularies (SAB), such as SNOMEDCT_US ICD10CM RXNORM MSH: adds the codes of each answer's "
@@ -20,27 +22,32 @@ CODES_HELP = (
 )
 
 
-def add_ranking_options(parser: argparse.ArgumentParser) -> None:
+# Argument of `UMLSReranker.from_pretrained`, and option of commands -> the recipe's key.
+MODEL_KEYS = {
+    "revision": "served_revision",
+    "device": "device",
+    "dtype": "scoring_dtype",
+    "backend": "backend",
+    "token_budget": "token_budget",
+    "accept_tier": "accept_tier",
+}
+
+
+def add_ranking_options(parser: CommandParser) -> None:
     """Add to a command how a model is loaded and ranks."""
-    parser.add_argument("--revision", help="tag, branch or commit of the model on the Hub")
-    parser.add_argument(
-        "--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if available)"
-    )
-    parser.add_argument(
-        "--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)"
-    )
-    parser.add_argument(
-        "--backend", help="torch, or onnx as written by umls-reranker export (default: torch)"
-    )
-    parser.add_argument(
-        "--token_budget",
-        type=number_in(int, 1),
-        help="tokens per forward pass (default: 1024, on a GPU 65536)",
-    )
-    parser.add_argument(
-        "--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)"
-    )
+    keys = [replace(KEYS[key], name=name, default=None) for name, key in MODEL_KEYS.items()]
+    add_options(parser, "How the model is loaded and ranks (default: as the recipe says)", keys)
     add_file_options(parser)
+
+
+def model_settings(recipe: Recipe, options: argparse.Namespace | None = None) -> dict[str, Any]:
+    """How a model is loaded: as options of `add_ranking_options` say, or else the recipe."""
+    values = recipe.to_dict()
+    settings = {name: getattr(options, name, None) for name in MODEL_KEYS}
+    for name, key in MODEL_KEYS.items():
+        if settings[name] is None:
+            settings[name] = values[key]
+    return settings
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -119,8 +126,3 @@ def usagi_sheets(options: argparse.Namespace) -> UsagiSheets:
         return UsagiSheets()
     vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
     return UsagiSheets(ConceptCodes.load(options.index), vocabulary)
-
-
-def said_of_output(counts: Mapping[str, int]) -> str:
-    """What a format counted, as a line."""
-    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())

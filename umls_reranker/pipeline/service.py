@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from typing import Any
 
 from ..core.errors import UserError
 from ..linking.linker import ConceptLinker
 from ..serving.reranker import UMLSReranker
+from .output_options import model_settings
 from .recipe import Recipe
 
 # Seconds to finish requests in progress; a container manager must wait longer before killing.
@@ -61,8 +61,7 @@ def serve(recipe: Recipe) -> None:
 def load_service(recipe: Recipe) -> tuple[UMLSReranker, ConceptLinker | None]:
     """The reranker, and the linker if the recipe names an index."""
     serving = recipe.serving
-    options: dict[str, Any] = recipe.run.scoring | {"revision": serving.served_revision or None}
-    options |= {name: getattr(serving, name) for name in ("backend", "token_budget", "accept_tier")}
+    options = model_settings(recipe)
     if not serving.served_index:
         return UMLSReranker.from_pretrained(str(serving.served_model), **options), None
     linker = ConceptLinker.from_pretrained(

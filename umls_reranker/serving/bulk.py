@@ -12,7 +12,7 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,10 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import Decisions
-from ..calibration.probabilities import Calibration
-from ..calibration.thresholds import TIERS
-from ..core.arrays import values_at
 from ..core.errors import UserError
 from ..core.files import (
     hold,
@@ -36,11 +32,12 @@ from ..core.files import (
     written,
 )
 from ..core.progress import progress
+from ..hub.download import BUILT_IN
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, read_rows
-from ..vocab.text import normalize_texts
+from .counts import counts_of, first_error, said_of_counts
 from .outputs import OUTPUT_FORMATS, format_of
 from .parts import FormatSettings, OutputFormat, Parts, RankedRows, part_path
 from .rows import RANKED, RANKED_TYPE, ranked_column
@@ -124,6 +121,27 @@ class FileJob(ABC):
     @abstractmethod
     def process(self, worker: Any, rows: Rows) -> RankedRows:
         """What is made of a batch by the worker that `run` got."""
+
+    @abstractmethod
+    def said(self, worker: Any, counts: Mapping[str, int]) -> Iterator[str]:
+        """Lines about the counts of `run`; the first tells of what was written."""
+
+    def main(self, worker: Any, processes: PartialState | OneProcess) -> int:
+        """Run the job and print what became of it; return 1 if a row has an error, else 0."""
+        counts = self.run(worker, processes)
+        # A launcher kills the other processes when one ends with an error: only the process that
+        # wrote the output tells.
+        if not processes.is_main_process:
+            return 0
+        first, *further = self.said(worker, counts)
+        print(f"{first}, written to {self.target}")
+        if self.format.counts:
+            print(", ".join(f"{name}: {count:,}" for name, count in self.format.counts.items()))
+        if self.first_error:
+            print(f"the first error: {self.first_error}")
+        for line in further:
+            print(line)
+        return int(counts["error"] > 0)
 
     def run(self, worker: Any, processes: PartialState | OneProcess) -> Counter[str]:
         """Read all rows and write the output.
@@ -246,9 +264,17 @@ class BulkJob(FileJob):
             content=rows.content,
             ranked=with_nulls(ranked, errors),
             errors=errors,
-            counts=counts_of(lists, decisions, rows, errors, worker.calibration),
+            counts=counts_of(lists, decisions, gold_ids(rows), errors, worker.calibration),
             first_error=first_error(rows, errors),
         )
+
+    def said(self, worker: UMLSReranker, counts: Mapping[str, int]) -> Iterator[str]:
+        yield from said_of_counts(counts, worker.calibration.counts)
+        if self.format.settings.model == BUILT_IN and counts["ranked"]:
+            yield (
+                "scores and tiers are not calibrated for your lists: umls-reranker calibrate "
+                f"{BUILT_IN} --lists FILE"
+            )
 
     def _lists(
         self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
@@ -258,70 +284,10 @@ class BulkJob(FileJob):
         return reranker.read_rows(rows)
 
 
-def counts_of(
-    lists: CandidateLists,
-    decisions: Decisions,
-    rows: Rows,
-    errors: Sequence[str | None],
-    calibration: Calibration,
-    golds: Sequence[Collection[str]] | None = None,
-) -> Counter[str]:
-    """Counts, as of `FileJob.run`, of a batch of rows, of which those without an error are ranked.
-
-    Args:
-        lists: lists of the n ranked rows.
-        decisions: what was decided about them.
-        rows: all rows.
-        errors: of each row, why it was not ranked.
-        calibration: of the model.
-        golds: ids of the gold concepts of all rows; by default those that the rows have.
-    """
-    golds = golds or gold_ids(rows)
-    ranked = [gold for gold, error in zip(golds, errors, strict=True) if error is None]
-    counts = _counts(lists, decisions, ranked)
-    counts |= _counts_near_calibration(lists, calibration)
-    counts["known"] = int(calibration.counts.known(lists.ids)[lists.cuis.codes].sum())
-    counts["error"] = len(errors) - len(lists)
-    return counts
-
-
-def first_error(rows: Rows, errors: Sequence[str | None]) -> str | None:
-    """Place and reason of the first row with an error."""
-    named = zip(rows.positions, errors, strict=True)
-    return next((f"{position}: {error}" for position, error in named if error), None)
-
-
 def with_nulls(ranked: pa.ListArray, errors: Sequence[str | None]) -> pa.ListArray:
     """The ranked candidates of rows without an error, and null for those with one."""
     is_ranked = np.array([error is None for error in errors], bool)
     return ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked))
-
-
-def _counts(
-    lists: CandidateLists, decisions: Decisions, golds: Sequence[Collection[str]]
-) -> Counter[str]:
-    """Counts of n ranked mentions, of which `golds` are the gold concepts."""
-    tops = decisions.tops
-    ids = np.array(lists.ids, object)[lists.cuis.codes]
-    answers = values_at(ids, tops.positions, None)
-    counts = Counter(TIERS[tier] for tier in tops.tiers[tops.sizes > 0].tolist())
-    counts["ranked"] = len(lists)
-    counts["accepted"] = int(tops.accepted.sum())
-    counts["candidates"] = len(lists.owner)
-    counts["gold"] = sum(map(bool, golds))
-    counts["correct"] = sum(answer in gold for answer, gold in zip(answers, golds, strict=True))
-    return counts
-
-
-def _counts_near_calibration(lists: CandidateLists, calibration: Calibration) -> Counter[str]:
-    """Counts of what calibration did or did not see."""
-    seen = calibration.counts.have_seen(normalize_texts(lists.mentions))
-    counts = Counter(seen=int(seen.sum()))
-    for name, score_range in calibration.score_ranges.items():
-        given = lists.scores[name][np.isfinite(lists.scores[name])]
-        counts["scores"] += len(given)
-        counts["outside"] += int(np.isnan(score_range.inside(given)).sum())
-    return counts
 
 
 def without_errors(
