@@ -30,11 +30,11 @@ def linker(finished):
     return ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
 
 
-def test_the_example_prints_what_it_says(finished, tmp_path, monkeypatch):
+def test_the_examples_print_what_they_say(finished, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "quickstart").symlink_to(finished.folder)
     monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(linking) == (0, 2)
+    assert doctest.testmod(linking) == (0, 8)
 
 
 def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):

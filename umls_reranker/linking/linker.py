@@ -151,6 +151,10 @@ class ConceptLinker:
         Warns:
             UserWarning: the model was calibrated on lists of another index, so the scores of this
                 index do not count.
+
+        >>> linker = ConceptLinker.from_pretrained("runs/quickstart/model", "runs/quickstart")
+        >>> linker.is_calibrated
+        True
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         folder = Path(expanduser(index)).resolve()
@@ -195,6 +199,12 @@ class ConceptLinker:
             TypeError: the mention, its document, context or type is not text, or ``start`` is not
                 an integer.
             ValueError: the mention is blank, or is not in ``document`` at ``start``.
+
+        >>> linker = ConceptLinker.from_run("runs/quickstart")
+        >>> document = "A cold evening, and then a common cold."
+        >>> best = linker.link("common cold", document)[0]
+        >>> best.preferred_name, best.semantic_types, best.rank
+        ('common cold', ('T047',), 1)
         """
         return self.link_batch([mention], [document], [start], [entity_type], [left], [right])[0]
 

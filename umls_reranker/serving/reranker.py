@@ -143,6 +143,10 @@ class UMLSReranker:
 
         Warns:
             UserWarning: the chosen dtype or backend is not the dtype that it was calibrated in.
+
+        >>> reranker = UMLSReranker.from_pretrained("built-in")
+        >>> reranker.get_confidence_tier(0.86, "Disease or Syndrome")
+        'medium'
         """
         hub: dict[str, Any] = {
             "token": token,
@@ -231,6 +235,13 @@ class UMLSReranker:
         Warns:
             UserWarning: the model does not know a type, or inputs that it reads are missing; names
                 them.
+
+        >>> reranker = UMLSReranker.from_pretrained("built-in")
+        >>> names = {"C0009443": "Common Cold", "C0009264": "Cold Temperature"}
+        >>> candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
+        >>> best = reranker.rerank("common colds", candidates, "Disease or Syndrome")[0]
+        >>> best.name, best.cui, round(best.score, 2), best.tier, best.accepted
+        ('Common Cold', 'C0009443', 0.86, 'medium', True)
         """
         (ranked,) = self.rerank_batch(
             entities=[entity],
