@@ -294,7 +294,7 @@ class ConceptLinker:
         """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
 
         The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the
-        ``index_key`` of the retriever, as for `lists`. Mentions that are equal in everything that
+        ``index_key`` of the retriever, as for ``lists``. Mentions that are equal in everything that
         is read are searched once.
 
         Args:

@@ -31,7 +31,7 @@ class RankedCandidate(NamedTuple):
     """One candidate after reranking.
 
     This is the one table of a ranked row's fields: rows of files, Arrow's and Spark's types and the
-    bodies of the service follow from it, and `_columns` has the values.
+    bodies of the service follow from it, and ``_columns`` has the values.
 
     Attributes:
         candidate: the object that was passed in, unchanged.
