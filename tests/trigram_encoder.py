@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from umls_reranker.models.bi_encoder import CHUNK
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
@@ -92,9 +93,11 @@ def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
     return concepts
 
 
-def encode_names(concepts: ConceptTable, encoder: TrigramEncoder, folder: Path) -> NameVectors:
+def encode_names(
+    concepts: ConceptTable, encoder: TrigramEncoder, folder: Path, shard: int = CHUNK
+) -> NameVectors:
     """Write and encode the names as one process."""
-    vectors = NameVectors.prepare(concepts, encoder, folder)
+    vectors = NameVectors.prepare(concepts, encoder, folder, shard)
     vectors.encode_share(encoder, 0, 1)
     return vectors
 

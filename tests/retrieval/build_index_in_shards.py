@@ -10,14 +10,15 @@ It prints how many texts it encodes at a time; -1 shards let it live.
 import os
 import signal
 import sys
+from functools import partial
 
 from umls_reranker.__main__ import main
 from umls_reranker.models.bi_encoder import BiEncoder
-from umls_reranker.retrieval import name_vectors
+from umls_reranker.retrieval.name_vectors import NameVectors
 
 if __name__ == "__main__":
     size, lives, *words = sys.argv[1:]
-    name_vectors.SHARD = int(size)
+    NameVectors.prepare = partial(NameVectors.prepare, shard=int(size))
     left = int(lives)
     encode = BiEncoder.encode
 

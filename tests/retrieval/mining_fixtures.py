@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pytest
 from list_fixtures import make_lists
 from trigram_encoder import HIERARCHY, make_concepts
 
@@ -57,9 +56,7 @@ class Setup:
         out = self.path / f"pairs-{self.runs}.arrow"
         options = {key: settings.pop(key) for key in OPTIONS & settings.keys()}
         miner = mining.PairMiner(self.concepts, MiningArguments(**settings), seed, **options)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
-            report = miner.mine(replace(lists, scores=dict(scores)), out)
+        report = miner.mine(replace(lists, scores=dict(scores)), out, chunk)
         rows = open_arrow(out).to_pylist()
         # Without a limit, the mined mentions are those whose gold concept is in the dictionary.
         known = [number for number, gold in enumerate(golds) if len(self.names(gold))]

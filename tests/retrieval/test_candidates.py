@@ -5,7 +5,6 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval.candidates import drawn_rows, write_lists
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
@@ -54,10 +53,11 @@ def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:
     )
 
 
-def write(path, concepts, index, k=2, encoder=None, mentions=None):
+def write(path, concepts, index, k=2, encoder=None, mentions=None, recall_depth=64, **settings):
     mentions = mentions or make_mentions()
-    retriever = Retriever([Dense(index)], encoder or TrigramEncoder(), "the key")
-    return write_lists(mentions, retriever, concepts, k, path / "lists.arrow")
+    encoder = encoder or TrigramEncoder()
+    retriever = Retriever([Dense(index)], encoder, "the key", recall_depth=recall_depth)
+    return write_lists(mentions, retriever, concepts, k, path / "lists.arrow", **settings)
 
 
 def read(path, concepts):
@@ -101,23 +101,21 @@ def test_training_mentions_are_drawn_among_those_with_a_known_concept(concepts):
 
 
 def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(
-    tmp_path, concepts, index, monkeypatch
+    tmp_path, concepts, index
 ):
     # With two concepts in a list, that of "cold" is found and the liver is not.
-    monkeypatch.setattr("umls_reranker.retrieval.retriever.RECALL_DEPTH", 2)
     rows = [("heart", "C0000009"), ("cold", "C0000001"), ("head cold", "C0000004")]
-    found = write(tmp_path / "some", concepts, index, mentions=make_mentions(rows))
+    found = write(tmp_path / "some", concepts, index, mentions=make_mentions(rows), recall_depth=2)
     assert (found["in_dictionary"], found["retrieved"]) == (2, 1)
     assert found["recall"] == {"dense": {"1": 0.5, "8": 0.5, "32": 0.5, "64": 0.5}}
     found = write(tmp_path / "none", concepts, index, mentions=make_mentions(rows[:1]))
     assert found["recall"] == {"dense": {"1": 0.0, "8": 0.0, "32": 0.0, "64": 0.0}}
 
 
-def test_batches_do_not_change_the_rows(tmp_path, concepts, index, monkeypatch):
+def test_batches_do_not_change_the_rows(tmp_path, concepts, index):
     mentions = make_mentions(MENTIONS * 20)
     rows = []
     for size in (7, 4_096):
-        monkeypatch.setattr(candidates_module, "MENTIONS_PER_BATCH", size)
-        write(tmp_path / str(size), concepts, index, mentions=mentions)
+        write(tmp_path / str(size), concepts, index, mentions=mentions, batch=size)
         rows.append(open_arrow(tmp_path / str(size) / "lists.arrow").to_pylist())
     assert rows[0] == rows[1]

@@ -10,7 +10,6 @@ from trigram_encoder import (
 )
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.vocab.text import normalize_name
 
@@ -29,9 +28,13 @@ FILES = (
 )
 
 
-def build(path, concepts) -> LexicalIndex:
+def build(path, concepts, **settings) -> LexicalIndex:
     path.mkdir()
-    return LexicalIndex.build(concepts, path)
+    return LexicalIndex.build(concepts, path, **settings)
+
+
+def search(index, texts, k, **settings):
+    return index.search(index.weigh(texts), k, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +67,11 @@ def rows_of_names(concepts):
 
 
 @pytest.mark.parametrize(("strings", "queries"), [(131_072, 64), (7, 2), (1, 1)])
-def test_search_finds_what_scikit_learn_finds(
-    tmp_path, monkeypatch, concepts, cosines, strings, queries
-):
-    monkeypatch.setattr(lexical_index, "STRINGS_PER_BLOCK", strings)
-    monkeypatch.setattr(lexical_index, "QUERIES_PER_BLOCK", queries)
-    index = build(tmp_path / "index", concepts)
+def test_search_finds_what_scikit_learn_finds(tmp_path, concepts, cosines, strings, queries):
+    index = build(tmp_path / "index", concepts, block=strings)
     owners = rows_of_names(concepts)
     for k in (1, 5, 60):
-        found = index.search(QUERIES, k)
+        found = search(index, QUERIES, k, block=queries)
         for query, scores in enumerate(cosines):
             best = np.array([scores[owners == row].max() for row in range(len(concepts))])
             order = np.lexsort((np.arange(len(best)), -best.round(5)))[:k]
@@ -107,7 +106,7 @@ def toy(tmp_path_factory):
 
 
 def test_equal_in_normalized_form_is_one_and_ties_come_by_row(toy):
-    found = toy[1].search(["COLD", "head cold"], 2)
+    found = search(toy[1], ["COLD", "head cold"], 2)
     assert found.rows.tolist() == [[0, 1], [0, 1]]
     np.testing.assert_allclose(found.scores[0], [1, 1], atol=1e-6)
     assert found.scores[0, 0] == found.scores[0, 1]
@@ -118,33 +117,35 @@ def test_name_ids_are_those_of_the_dense_index(tmp_path, toy):
     concepts, index = toy
     dense = build_index(concepts, TrigramEncoder(), tmp_path / "dense")
     assert len(index) == len(dense)
-    assert dense.names(index.search(["head cold"], 2).name_ids[0]) == ["head-cold", "cold"]
+    assert dense.names(search(index, ["head cold"], 2).name_ids[0]) == ["head-cold", "cold"]
 
 
 @pytest.mark.parametrize("text", ["zzz", "", "-"])
 def test_a_text_without_a_known_trigram_finds_nothing(toy, text):
-    found = toy[1].search([text, "heart"], 3)
+    found = search(toy[1], [text, "heart"], 3)
     # "heart" shares two trigrams with "head-cold", and none with any name of the third concept.
     assert found.rows.tolist() == [[-1, -1, -1], [2, 0, -1]]
     assert np.isneginf(found.scores[0]).all()
 
 
-def test_trigrams_of_too_many_names_are_left_out(tmp_path, monkeypatch, toy):
-    monkeypatch.setattr(lexical_index, "COMMON_STRINGS", 1)
-    index = build(tmp_path / "index", toy[0])
+def test_trigrams_of_too_many_names_are_left_out(tmp_path, toy):
+    index = build(tmp_path / "index", toy[0], common_strings=1)
     # "cold" is in four of six distinct names, " co" in three, " te" in one.
-    assert index.search(["cold", "cold temperature"], 2).rows.tolist() == [[-1, -1], [1, -1]]
+    assert search(index, ["cold", "cold temperature"], 2).rows.tolist() == [[-1, -1], [1, -1]]
 
 
 @pytest.mark.parametrize("names_at_once", [1, 3, 65_536])
-def test_scores_of_given_concepts_are_those_of_the_search(monkeypatch, index, names_at_once):
-    monkeypatch.setattr(lexical_index, "STRINGS_AT_ONCE", names_at_once)
-    found = index.search(QUERIES, 20)
-    np.testing.assert_allclose(index.best_names(QUERIES, found.rows)[1], found.scores, atol=1e-6)
+def test_scores_of_given_concepts_are_those_of_the_search(index, names_at_once):
+    vectors = index.weigh(QUERIES)
+    found = index.search(vectors, 20)
+    everyone = np.arange(len(QUERIES))
+    _, scores = index.best_names(vectors, found.rows, everyone, block=names_at_once)
+    np.testing.assert_allclose(scores, found.scores, atol=1e-6)
 
 
 def test_scores_without_common_trigrams_are_zero_and_padding_is_not_scored(toy):
-    _, scores = toy[1].best_names(["heart", "cold"], np.array([[2, 1, -1], [2, 1, 0]]))
+    vectors = toy[1].weigh(["heart", "cold"])
+    _, scores = toy[1].best_names(vectors, np.array([[2, 1, -1], [2, 1, 0]]), np.arange(2))
     np.testing.assert_allclose(scores, [[1, 0, -np.inf], [0, 1, 1]], atol=1e-6)
 
 

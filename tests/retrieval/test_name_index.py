@@ -11,10 +11,8 @@ from trigram_encoder import (
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
-from umls_reranker.retrieval import name_index, name_vectors
 from umls_reranker.retrieval.concept_search import Candidates
 from umls_reranker.retrieval.name_index import NameIndex
-from umls_reranker.retrieval.name_vectors import NameVectors
 
 
 def build(tmp_path, concepts, encoder=None, **settings) -> NameIndex:
@@ -38,14 +36,13 @@ def nearest_by_brute_force(concepts, encoder, query, k):
 
 
 @pytest.mark.parametrize("block", [1, 7, 512])
-def test_search_finds_what_comparing_with_every_name_finds(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(name_index, "QUERIES_PER_BLOCK", block)
+def test_search_finds_what_comparing_with_every_name_finds(tmp_path, block):
     encoder = TrigramEncoder()
     concepts = make_concepts(tmp_path / "concepts", random_concepts(seed=3, count=60))
     index = build(tmp_path, concepts, encoder)
     queries = encoder.encode(["heart failure", "cold", "acute pain left", "type two", "one", "zzz"])
     for k in (1, 3, 10, 60):
-        found = index.search(queries, k)
+        found = index.search(queries, k, block)
         for query in range(len(queries)):
             expected = nearest_by_brute_force(concepts, encoder, queries[query], k)
             np.testing.assert_allclose(found.scores[query], expected, atol=1e-6)
@@ -128,16 +125,6 @@ def clustered(tmp_path_factory):
     )
 
 
-def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
-    def measured(folder):
-        index = build(folder, clustered, factory="IVF8,Flat", search_parameters="nprobe=1")
-        return index.measure_recall(NameVectors(folder / "index-vectors"))
-
-    whole = measured(tmp_path / "whole")
-    monkeypatch.setattr(name_vectors, "SHARD", 17)
-    assert measured(tmp_path / "again") == whole
-
-
 def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
     vectors = encode_names(clustered, TrigramEncoder(), tmp_path / "vectors")
     next((tmp_path / "vectors").glob("*.npy")).unlink()
@@ -160,8 +147,7 @@ def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
         FAST,
     ],
 )
-def test_best_names_are_those_of_the_search(tmp_path, clustered, factory, monkeypatch):
-    monkeypatch.setattr(name_index, "NAMES_AT_ONCE", 7)
+def test_best_names_are_those_of_the_search(tmp_path, clustered, factory):
     encoder = TrigramEncoder()
     index = build(
         tmp_path,
@@ -172,9 +158,8 @@ def test_best_names_are_those_of_the_search(tmp_path, clustered, factory, monkey
     )
     queries = encoder.encode(["heart failure", "cold", "acute pain left"])
     found = index.search(queries, 5)
-    name_ids, scores = index.best_names(
-        queries, np.pad(found.rows, ((0, 0), (0, 1)), constant_values=-1)
-    )
+    padded = np.pad(found.rows, ((0, 0), (0, 1)), constant_values=-1)
+    name_ids, scores = index.best_names(queries, padded, np.arange(len(queries)), block=7)
     np.testing.assert_allclose(scores[:, :5], found.scores, atol=1e-5)
     assert (name_ids[:, 5] == -1).all() and np.isneginf(scores[:, 5]).all()
     np.testing.assert_array_equal(index.grouping.rows[name_ids[:, :5]], found.rows)

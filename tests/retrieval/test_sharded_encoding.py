@@ -11,8 +11,7 @@ from pipeline_fixtures import contents
 from tiny_models import tiny_encoder
 from trigram_encoder import TrigramEncoder, encode_names, make_concepts
 
-from umls_reranker.models.bi_encoder import CHUNK, BiEncoder
-from umls_reranker.retrieval import name_vectors
+from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval.name_vectors import NameVectors
 from umls_reranker.vocab.concepts import ConceptTable
 
@@ -40,8 +39,7 @@ class DyingEncoder(TrigramEncoder):
 
 
 @pytest.fixture
-def concepts(tmp_path, monkeypatch):
-    monkeypatch.setattr(name_vectors, "SHARD", SHARD)
+def concepts(tmp_path):
     names = {
         f"C{number:07}": ("", [f"name {number}", f"{number} again", "shared"])
         for number in range(50)
@@ -49,12 +47,8 @@ def concepts(tmp_path, monkeypatch):
     return make_concepts(tmp_path / "concepts", names)
 
 
-def build(path, concepts, encoder=None):
-    return encode_names(concepts, encoder or TrigramEncoder(), path)
-
-
-def test_a_shard_is_what_the_encoder_computes_together():
-    assert name_vectors.SHARD % CHUNK == 0
+def build(path, concepts, encoder=None, shard=SHARD):
+    return encode_names(concepts, encoder or TrigramEncoder(), path, shard)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -62,7 +56,7 @@ def test_processes_share_the_names_and_give_the_same_bytes(tmp_path, concepts, p
     build(tmp_path / "whole", concepts)
     folder = tmp_path / "shared"
     encoders = [TrigramEncoder() for _ in range(processes)]
-    vectors = NameVectors.prepare(concepts, encoders[0], folder)
+    vectors = NameVectors.prepare(concepts, encoders[0], folder, SHARD)
     for process, encoder in enumerate(encoders):
         vectors.encode_share(encoder, process, processes)
     # 101 distinct names are seven shards, the last of five names.
@@ -88,10 +82,10 @@ def test_a_killed_encoding_resumes_with_the_missing_shards(tmp_path, concepts):
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(name_vectors, "SHARD", 4)
+def test_vectors_are_taken_across_shards(tmp_path):
     texts = [f"name {number}" for number in range(10)]
-    vectors = build(tmp_path / "v", make_concepts(tmp_path / "concepts", {"C0000001": ("", texts)}))
+    concepts = make_concepts(tmp_path / "concepts", {"C0000001": ("", texts)})
+    vectors = build(tmp_path / "v", concepts, shard=4)
     assert (len(vectors), vectors.dimension, vectors.concepts) == (10, 64, 1)
     expected = TrigramEncoder().encode(texts)
     np.testing.assert_array_equal(vectors.take(np.array([0, 3, 4, 9])), expected[[0, 3, 4, 9]])
@@ -106,7 +100,7 @@ def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatch):
+def test_two_launched_processes_one_of_them_killed(scripts, tmp_path):
     overrides = {"output_dir": tmp_path, "encoder": tiny_encoder(tmp_path / "encoder")}
     assert scripts.run("prepare_data", output_dir=tmp_path).code == 0
     run = tmp_path / "mini"
@@ -125,7 +119,6 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
     again = start(lives=-1)
     assert (again.code, again.errors) == (0, []), again.err
 
-    monkeypatch.setattr(name_vectors, "SHARD", SHARD)
     encoder = BiEncoder.from_pretrained(
         str(overrides["encoder"]), pooling="mean", max_length=32, device="cpu", dtype="float32"
     )

@@ -6,7 +6,6 @@ import pytest
 
 from umls_reranker.core.arrays import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab import concepts as concepts_module
 from umls_reranker.vocab.concepts import (
     Concept,
     ConceptTable,
@@ -100,9 +99,8 @@ def test_ids_of_any_length_are_found(tmp_path):
 
 
 @pytest.mark.parametrize("concepts", [1, 2, 3, 100])
-def test_names_come_in_row_order_in_batches(table, concepts, monkeypatch):
-    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", concepts)
-    batches = list(table.iter_names())
+def test_names_come_in_row_order_in_batches(table, concepts):
+    batches = list(table.iter_names(concepts))
     assert [len(set(rows)) for rows, _ in batches[:-1]] == [concepts] * (len(batches) - 1)
     assert np.concatenate([rows for rows, _ in batches]).tolist() == [0, 0, 0, 1, 2, 2]
     assert [name for _, names in batches for name in names] == [

@@ -2,11 +2,9 @@ import gzip
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.vocab import rrf as relations_module
 from umls_reranker.vocab.rrf import (
     INVERSES,
     KINDS,
@@ -28,9 +26,9 @@ def write(path, *lines):
     return path
 
 
-def build(folder, *triples):
+def build(folder, *triples, **settings):
     path = write(folder / "MRREL.RRF.gz", *(line(*triple) for triple in triples))
-    count = write_relations(read_relations(path), pa.array(CUIS), folder)
+    count = write_relations(read_relations(path, **settings), pa.array(CUIS), folder)
     table = RelationTable.load(folder)
     assert len(table) == count
     return table
@@ -67,9 +65,7 @@ TRIPLES = st.tuples(
     pairs_at_once=st.sampled_from([2, 4_000_000]),
 )
 def test_the_table_says_what_the_file_says(tmp_path, triples, pairs_at_once):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(relations_module, "PAIRS_AT_ONCE", pairs_at_once)
-        table = build(tmp_path, *triples)
+    table = build(tmp_path, *triples, pairs=pairs_at_once)
     inside = [triple for triple in triples if triple[0] in CUIS and triple[0] != triple[2]]
     known = {(a, RELATIONS[name], b) for a, name, b in inside if name in RELATIONS}
     known |= {(b, INVERSES[kind], a) for a, kind, b in known}

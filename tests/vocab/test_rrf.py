@@ -6,9 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab import rrf as rrf_tables
 from umls_reranker.vocab.concepts import Concept, iter_concepts
-from umls_reranker.vocab.rrf import read_release, read_rrf_concepts, release_files
+from umls_reranker.vocab.rrf import read_release, read_rrf_concepts, read_table, release_files
 
 
 def conso(cui, name, lat="ENG", ts="S", stt="PF", ispref="N", sab="MINI", suppress="N"):
@@ -141,12 +140,11 @@ MALFORMED = [
 
 @pytest.mark.parametrize("line", MALFORMED)
 @pytest.mark.parametrize("block_bytes", [200, 4 << 20])
-def test_the_first_malformed_line_is_named(tmp_path, line, block_bytes, monkeypatch):
-    monkeypatch.setattr(rrf_tables, "BLOCK_BYTES", block_bytes)
+def test_the_first_malformed_line_is_named(tmp_path, line, block_bytes):
     folder = release(tmp_path, [])
     (folder / "MRCONSO.RRF").write_bytes((GOOD + b"\n") * 20 + b"\n" + line + b"\n" + GOOD + b"\n")
     with pytest.raises(UserError, match="MRCONSO.RRF:22: "):
-        read(folder)
+        list(read_table("MRCONSO", folder / "MRCONSO.RRF", ["CUI"], block_bytes))
 
 
 def test_missing_and_broken_files_are_named(tmp_path):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import started_processes
 from ..lists.gold import trainable
-from ..retrieval.arguments import EXACT_INDEX
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
@@ -105,8 +104,6 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
     from ..corpora.mentions import SPLITS
     from ..retrieval.candidates import drawn_rows, write_lists
-    from ..retrieval.name_index import NameIndex
-    from ..retrieval.name_vectors import NameVectors
 
     concepts = ConceptTable.load(run.path / "concepts")
     count = recipe.index.candidates_per_mention
@@ -116,12 +113,6 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     drawn = drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed)
     mentions["train"] = train.select(drawn)
     with stage.writing() as (folder, summary):
-        if "dense" in recipe.index.retrievers and recipe.index.index_factory != EXACT_INDEX:
-            # It reads all vectors, which evicts the index from memory: the retriever loads it
-            # again.
-            index = NameIndex.load(run.path / "index", recipe.index.index_parameters or "")
-            summary["index"] = index.measure_recall(NameVectors(run.path / "vectors"))
-            del index
         retriever = load_retriever(run.path, recipe.run.device)
         for split in SPLITS:
             summary[split] = write_lists(
@@ -133,9 +124,6 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
                 is_known=split != "test",
             )
         summary["sha256"] = sha256_of_splits(folder)
-    if "index" in summary:
-        figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
-        print(f"{recipe.index.index_factory} compared with exact search over the names: {figures}")
     for split in SPLITS:
         print("\n".join(recall_lines(split, summary[split], count)))
 

@@ -32,7 +32,6 @@ class IndexArguments:
     index_factory: str = recipe_key(
         "Flat",
         "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; "
-        "inexact indexes are compared with exact search; "
         "HNSW builds are reproducible only with OMP_NUM_THREADS=1",
     )
     index_parameters: str | None = recipe_key(

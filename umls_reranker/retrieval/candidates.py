@@ -20,9 +20,8 @@ from .retriever import Retriever
 
 # Ranks at which recall is reported.
 RECALL_AT = (1, 8, 32, 64)
-# Queries encoded and searched together. Constant: padding affects the last bits of the scores.
-QUERIES = 8_192
-MENTIONS_PER_BATCH = 4_096
+# Mentions whose lists are made at a time; it changes no result.
+BATCH = 4_096
 
 
 def drawn_rows(
@@ -37,7 +36,12 @@ def drawn_rows(
 
 
 def search_mentions(
-    mentions: pa.Table, retriever: Retriever, k: int, *, is_known: bool = False
+    mentions: pa.Table,
+    retriever: Retriever,
+    k: int,
+    *,
+    is_known: bool = False,
+    block: int = 8_192,
 ) -> tuple[np.ndarray, Candidates]:
     """Search each distinct query of `mentions` (`distinct_queries`) once for k concepts.
 
@@ -46,6 +50,7 @@ def search_mentions(
         retriever: finds the concepts.
         k: concepts per query.
         is_known: whether indexes have mentions of their documents, which must not find themselves.
+        block: queries encoded and searched together; padding affects the last bits of the scores.
 
     Returns:
         (n,) int64, number of each row's query, and the candidates of the queries.
@@ -54,29 +59,32 @@ def search_mentions(
     query_of, queries = distinct_queries(mentions, retriever.reads_context, by_document)
     blocks = []
     with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
-        for start, end in query_blocks(queries, QUERIES) or [(0, 0)]:
+        for start, end in query_blocks(queries, block) or [(0, 0)]:
             blocks.append(retriever.search_queries(queries.slice(start, end - start), k))
             bar.update(end - start)
     return query_of, Candidates.concatenate(blocks)
 
 
-def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray) -> np.ndarray:
+def gold_positions(
+    gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray, batch: int = BATCH
+) -> np.ndarray:
     """The position of each mention's gold concept among its candidates.
 
     Args:
         gold_rows: (n,) concept rows, -1 where the gold concept is not in the dictionary.
         rows: (m, k) candidates of the distinct queries.
         query_of: (n,) number of each mention's query.
+        batch: mentions looked at together.
 
     Returns:
         (n,) int32 positions, -1 if the gold concept is not a candidate.
     """
     positions = np.full(len(query_of), -1, np.int32)
-    for start in range(0, len(query_of), MENTIONS_PER_BATCH):
-        batch = slice(start, start + MENTIONS_PER_BATCH)
-        gold = gold_rows[batch, None]
-        is_gold = (rows[query_of[batch]] == gold) & (gold >= 0)
-        positions[batch] = np.where(is_gold.any(axis=1), is_gold.argmax(axis=1), -1)
+    for start in range(0, len(query_of), batch):
+        part = slice(start, start + batch)
+        gold = gold_rows[part, None]
+        is_gold = (rows[query_of[part]] == gold) & (gold >= 0)
+        positions[part] = np.where(is_gold.any(axis=1), is_gold.argmax(axis=1), -1)
     return positions
 
 
@@ -88,6 +96,7 @@ def write_lists(
     path: Path,
     *,
     is_known: bool = False,
+    batch: int = BATCH,
 ) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the mentions' order, as `labels.list_rows`.
 
@@ -100,6 +109,7 @@ def write_lists(
         k: candidates per mention; fewer only if the dictionary has fewer concepts.
         path: Arrow file to make.
         is_known: as for `search_mentions`.
+        batch: mentions whose lists are made at a time.
 
     Returns:
         Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose
@@ -113,22 +123,20 @@ def write_lists(
     table = mentions.with_format("arrow")[:]
     query_of, candidates = search_mentions(table, retriever, k, is_known=is_known)
     gold_rows = concepts.rows(trainable(table["cui"].to_pylist()))
-    gold = gold_positions(gold_rows, candidates.rows, query_of)
+    gold = gold_positions(gold_rows, candidates.rows, query_of, batch)
 
     def batches() -> Iterator[pa.Table]:
-        for start in range(0, max(len(query_of), 1), MENTIONS_PER_BATCH):
-            batch = candidates.take(query_of[start : start + MENTIONS_PER_BATCH])
-            is_candidate = batch.rows >= 0
+        for start in range(0, max(len(query_of), 1), batch):
+            part = candidates.take(query_of[start : start + batch])
+            is_candidate = part.rows >= 0
             columns = {
-                "cui": concepts.cuis_of(batch.rows[is_candidate]),
-                "name": retriever.name_array(batch.name_ids[is_candidate]),
+                "cui": concepts.cuis_of(part.rows[is_candidate]),
+                "name": retriever.name_array(part.name_ids[is_candidate]),
             }
-            for name, scores in retriever.scores_of(batch).items():
+            for name, scores in retriever.scores_of(part).items():
                 columns[f"{name}_score"] = pa.array(scores[is_candidate])
             offsets = list_offsets(is_candidate.sum(axis=1))
-            yield list_rows(
-                table.slice(start, MENTIONS_PER_BATCH), offsets, columns, retriever.index_key
-            )
+            yield list_rows(table.slice(start, batch), offsets, columns, retriever.index_key)
 
     write_list_rows(batches(), path)
     return {

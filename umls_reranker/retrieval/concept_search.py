@@ -120,6 +120,14 @@ class NameGrouping:
         self._postings = np.argsort(strings, kind="stable")
         self._posting_starts = np.searchsorted(strings[self._postings], np.arange(distinct + 1))
 
+    @classmethod
+    def of_names(cls, names: pa.Table, concepts: int, distinct: int) -> NameGrouping:
+        """The grouping of the names that `concept_index.write_names` wrote."""
+        columns = {name: names[name] for name in names.column_names}
+        documents = columns["document"].to_numpy() if "document" in columns else None
+        rows = columns["row"].to_numpy()
+        return cls(rows, columns["string"].to_numpy(), concepts, distinct, documents)
+
     def collect(
         self,
         n: int,

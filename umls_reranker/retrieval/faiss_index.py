@@ -1,4 +1,4 @@
-"""FAISS indexes of any factory string: creation, filling by shards, recall against exact search."""
+"""FAISS indexes of any factory string: creation, filling by shards, exact search."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.progress import progress
-from .concept_search import NAMES_PER_CONCEPT
 from .name_vectors import NameVectors
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE = 262_144
 SAMPLE_PER_CLUSTER = 64
 NPROBE = re.compile(r"(^|,)nprobe=\+?0*[1-9]")
-RECALL_QUERIES = 1_000
-RECALL_AT = (1, 10, 64)
 READ_AT_ONCE = 16 * 2**20
 
 
@@ -66,7 +63,7 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
         recommended = min(clusters.nlist, 4 * math.isqrt(clusters.nlist))
         raise UserError(
             f"index_parameters: {factory} searches only 1 of its {clusters.nlist:,} clusters "
-            f"by default; set nprobe={recommended} and check the recall that is printed"
+            f"by default; set nprobe={recommended} and compare the recall that is printed"
         )
 
 
@@ -148,45 +145,6 @@ def _reserve(index: faiss.Index, total: int) -> None:
     if hasattr(storage, "codes") and hasattr(storage, "code_size"):
         storage.codes.resize(total * storage.code_size)
         storage.codes.resize(0)
-
-
-def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]:
-    """Recall of the nearest names compared with exact search, which streams over the shards.
-
-    A sample of names serves as queries; the query itself does not count. A found name counts if its
-    exact cosine reaches that of the k-th nearest, so equal vectors may come in any order.
-
-    Returns:
-        ``"recall@k"`` -> share of the k nearest names among the k found, for each k of `RECALL_AT`
-        with enough names.
-    """
-    sample = vectors.sample(RECALL_QUERIES)
-    queries = vectors.take(sample)
-    depth = min(max(RECALL_AT), len(vectors) - 1)
-    # A refining index searches as many names as in concept search.
-    _, hits = index.search(queries, min(NAMES_PER_CONCEPT * (depth + 1), len(vectors)))
-    hits = hits[:, : depth + 1]
-    exact = np.full(hits.shape, -np.inf, np.float32)
-    nearest = np.full((len(sample), 0), -np.inf, np.float32)
-    with progress(total=len(vectors), desc="comparing with exact search", unit=" names") as bar:
-        for start, shard in vectors.shards():
-            scores = queries @ shard.T
-            query, rank = np.nonzero((hits >= start) & (hits < start + len(shard)))
-            exact[query, rank] = scores[query, hits[query, rank] - start]
-            in_shard = np.flatnonzero((sample >= start) & (sample < start + len(shard)))
-            scores[in_shard, sample[in_shard] - start] = -np.inf
-            merged = np.concatenate([nearest, scores], axis=1)
-            nearest = -np.partition(-merged, min(depth, merged.shape[1]) - 1, axis=1)[:, :depth]
-            bar.update(len(shard))
-    nearest = -np.sort(-nearest, axis=1)
-    # The query itself is moved to the end and ignored.
-    order = np.argsort(hits == sample[:, None], axis=1, kind="stable")
-    exact = np.take_along_axis(exact, order, axis=1)
-    return {
-        f"recall@{k}": round(float((exact[:, :k] >= nearest[:, k - 1 : k] - 1e-6).mean()), 4)
-        for k in RECALL_AT
-        if k <= depth
-    }
 
 
 @contextmanager

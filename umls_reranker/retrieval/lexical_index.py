@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -38,9 +38,7 @@ FILES = ("data", "indices", "indptr")
 COMMON_SHARE = 0.05
 COMMON_STRINGS = 5_000
 # Strings per block of inverted lists: the sums of a query over one block fit the CPU's cache.
-STRINGS_PER_BLOCK = 131_072
-QUERIES_PER_BLOCK = 64
-STRINGS_AT_ONCE = 65_536
+BLOCK = 131_072
 
 
 class LexicalIndex(ConceptIndex):
@@ -58,60 +56,69 @@ class LexicalIndex(ConceptIndex):
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         super().__init__(path, description)
         self._trigrams = Trigrams.load(path / TRIGRAMS_FILE)
-        trigrams = len(self._trigrams)
-        self._vectors = _open(path / "vectors", trigrams)
+        self._vectors = _open(path / "vectors", len(self._trigrams))
         strings = self._vectors.shape[0]
+        block = description.get("block", BLOCK)
         # The first string and the inverted lists, (trigrams, strings), of every block.
         self._lists = [
-            (first, _open(path / f"lists_{first}", min(STRINGS_PER_BLOCK, strings - first)))
-            for first in range(0, strings, STRINGS_PER_BLOCK)
+            (first, _open(path / f"lists_{first}", min(block, strings - first)))
+            for first in range(0, strings, block)
         ]
         names = open_arrow(path / NAMES_FILE)
-        columns = {name: names[name].to_numpy() for name in names.column_names}
-        self.grouping = NameGrouping(
-            columns["row"],
-            columns["string"],
-            description["concepts"],
-            strings,
-            columns.get("document"),
-        )
+        self.grouping = NameGrouping.of_names(names, description["concepts"], strings)
 
     @classmethod
-    def build(cls, concepts: ConceptTable, path: Path, mentions: pa.Table | None = None) -> Self:
+    def build(
+        cls,
+        concepts: ConceptTable,
+        path: Path,
+        mentions: pa.Table | None = None,
+        common_strings: int = COMMON_STRINGS,
+        block: int = BLOCK,
+    ) -> Self:
         """Count the trigrams of every distinct normalized name and write the index.
 
         Args:
             concepts: the dictionary.
             path: existing folder to write into.
             mentions: mentions that are further names of their concepts, as for `write_names`.
+            common_strings: trigrams of more strings, and of more than `COMMON_SHARE`, are left out.
+            block: strings per block of inverted lists; it changes no result.
         """
         strings = write_names(concepts, path / NAMES_FILE, cls.forms, mentions)
-        firsts = range(0, len(strings), STRINGS_PER_BLOCK)
+        firsts = range(0, len(strings), block)
 
         def count(first: int) -> tuple[np.ndarray, np.ndarray]:
-            texts = strings.slice(first, STRINGS_PER_BLOCK).to_pylist()
-            codes, counts = count_trigrams(texts)
+            codes, counts = count_trigrams(strings.slice(first, block).to_pylist())
             return codes, np.bincount(counts.indices, minlength=len(codes))
 
         def weigh(first: int) -> csr_array:
-            return known.weigh(strings.slice(first, STRINGS_PER_BLOCK).to_pylist())
+            return known.weigh(strings.slice(first, block).to_pylist())
 
-        blocks = progress(map_in_order(count, firsts), total=len(firsts), desc="counting trigrams")
-        common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
+        counted = progress(map_in_order(count, firsts), total=len(firsts), desc="counting trigrams")
+        common = max(COMMON_SHARE * len(strings), common_strings)
         most = min(1.0, common / len(strings)) * len(strings)
-        known = weighted(blocks, len(strings), most)
+        known = weighted(counted, len(strings), most)
         known.save(path / TRIGRAMS_FILE)
         vectors = []
-        blocks = progress(map_in_order(weigh, firsts), total=len(firsts), desc="indexing trigrams")
-        for first, block in zip(firsts, blocks, strict=True):
-            vectors.append(block)
-            _save(block.T.tocsr(), path / f"lists_{first}")
+        weighed = progress(map_in_order(weigh, firsts), total=len(firsts), desc="indexing trigrams")
+        for first, of_block in zip(firsts, weighed, strict=True):
+            vectors.append(of_block)
+            _save(of_block.T.tocsr(), path / f"lists_{first}")
         _save(vstack(vectors, format="csr"), path / "vectors")
-        cls.describe(path, len(concepts))
+        cls.describe(path, len(concepts), block=block)
         return cls.load(path)
 
+    def weigh(self, texts: Sequence[str]) -> csr_array:
+        """Vectors of n texts, not yet normalized, for the other methods."""
+        return self._trigrams.weigh(self.forms(texts))
+
     def search(
-        self, texts: Sequence[str], k: int, documents: Sequence[str] | None = None
+        self,
+        vectors: csr_array,
+        k: int,
+        documents: Sequence[str] | None = None,
+        block: int = 64,
     ) -> Candidates:
         """The k concepts nearest to each text by their best name; ties by row, then name id.
 
@@ -119,75 +126,58 @@ class LexicalIndex(ConceptIndex):
         are those of a `NameIndex` over the same concepts.
 
         Args:
-            texts: n strings, not yet normalized.
+            vectors: those of n texts (`weigh`).
             k: number of concepts.
             documents: (n,) documents, whose own mentions are left out; None leaves out none.
+            block: texts that a thread searches at a time.
 
         Returns:
             Candidates with TF-IDF cosines as scores, 1 if a name equals the normalized text.
         """
-        queries = self._weigh(texts)
 
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            return self._nearest(queries[numbers], width)
+            return self._nearest(vectors[numbers], width)
 
         with ThreadPoolExecutor(openmp_threads() or usable_cores()) as pool:
-            return self.grouping.collect(
-                len(texts), k, search, pool.map, QUERIES_PER_BLOCK, documents
-            )
+            return self.grouping.collect(vectors.shape[0], k, search, pool.map, block, documents)
 
     def best_names(
         self,
-        texts: Sequence[str],
+        vectors: csr_array,
         rows: np.ndarray,
-        owners: np.ndarray | None = None,
+        owners: np.ndarray,
         documents: Sequence[str] | None = None,
         dictionary: DictionaryNames | None = None,
+        block: int = 65_536,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The most similar name of given concepts for each text.
 
         Args:
-            texts: m strings, not yet normalized.
+            vectors: those of m texts (`weigh`).
             rows: (n, k) concept rows, padded with -1.
-            owners: (n,) text of each list of rows; None: the text with the same number.
+            owners: (n,) text of each list of rows.
             documents: as for `search`, of each list.
             dictionary: as for `NameGrouping.best`.
+            block: approximate number of names that are scored at a time.
 
         Returns:
             (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 TF-IDF
             cosines, 0 without a common trigram, padded with -inf.
         """
-        score = self._scorer(texts, owners)
-        return self.grouping.best(rows, score, STRINGS_AT_ONCE, documents, dictionary)
-
-    def name_scorer(
-        self, texts: Sequence[str], owners: np.ndarray
-    ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """A function: query numbers and ids of this index's names, both (m,) -> scores, (m,).
-
-        Args:
-            texts: m strings, not yet normalized.
-            owners: (n,) text of each query.
-        """
-        score = self._scorer(texts, owners)
-        return lambda queries, name_ids: score(queries, self.grouping.strings[name_ids])
-
-    def _scorer(
-        self, texts: Sequence[str], owners: np.ndarray | None
-    ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        vectors = self._weigh(texts)
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
-            distinct, number_of = np.unique(strings, return_inverse=True)
-            query_vectors = vectors[queries if owners is None else owners[queries]]
-            return np.asarray(
-                query_vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32
-            )
+            return self._cosines(vectors[owners[queries]], strings)
 
-        return score
+        return self.grouping.best(rows, score, block, documents, dictionary)
 
-    def _weigh(self, texts: Sequence[str]) -> csr_array:
-        return self._trigrams.weigh(self.forms(texts))
+    def name_cosines(self, vectors: csr_array, name_ids: np.ndarray) -> np.ndarray:
+        """Cosines of n texts (`weigh`), each with one of the index's names, (n,) float32."""
+        return self._cosines(vectors, self.grouping.strings[name_ids])
+
+    def _cosines(self, vectors: csr_array, strings: np.ndarray) -> np.ndarray:
+        distinct, number_of = np.unique(strings, return_inverse=True)
+        products = vectors.multiply(self._vectors[distinct][number_of])
+        return np.asarray(products.sum(axis=1), np.float32)
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of the nearest strings, (q, width), best first, ties by number."""

@@ -40,7 +40,6 @@ from .negatives import (
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2
-MENTIONS_AT_ONCE = 8_192
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class PairMiner:
     template: PairTemplate = PairTemplate()
     teachers: Sequence[PairScorer] = ()
 
-    def mine(self, lists: AnnotatedLists, path: Path) -> dict[str, int]:
+    def mine(self, lists: AnnotatedLists, path: Path, batch: int = 8_192) -> dict[str, int]:
         """Write the pairs of all mentions, or those drawn, with a gold concept in the dictionary.
 
         They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in
@@ -77,6 +76,7 @@ class PairMiner:
         Args:
             lists: the training lists of a run.
             path: Arrow file to make.
+            batch: mentions whose rows are made at a time; it changes no result.
 
         Returns:
             Counts of mentions, pairs by source, missing pairs, and concepts that filters found.
@@ -88,7 +88,7 @@ class PairMiner:
         pairs, filtered = self._choose(mined, rng)
         is_typeless = rng.random(len(mined)) < TYPELESS_SHARE
         types = replace(mined.types, codes=np.where(is_typeless, -1, mined.types.codes))
-        write_list_rows(self._batches(replace(mined, types=types), pairs), path)
+        write_list_rows(self._batches(replace(mined, types=types), pairs, batch), path)
         is_pair = pairs.rows >= 0
         counts = np.bincount(pairs.sources[is_pair], minlength=len(SOURCES)).tolist()
         return {
@@ -115,10 +115,10 @@ class PairMiner:
         filters = ConceptFilters(shared, self.relations, self.settings.negative_filters)
         return choose_pairs(concept_lists, self.concepts, filters, self.settings, rng)
 
-    def _batches(self, lists: AnnotatedLists, pairs: ChosenPairs) -> Iterator[pa.Table]:
+    def _batches(self, lists: AnnotatedLists, pairs: ChosenPairs, size: int) -> Iterator[pa.Table]:
         with progress(total=len(lists), desc="mining", unit=" mentions") as bar:
-            for start in range(0, max(len(lists), 1), MENTIONS_AT_ONCE):
-                part = slice(start, start + MENTIONS_AT_ONCE)
+            for start in range(0, max(len(lists), 1), size):
+                part = slice(start, start + size)
                 batch = ChosenPairs(pairs.rows[part], pairs.candidates[part], pairs.sources[part])
                 yield self._rows(lists, start, batch)
                 bar.update(len(batch.rows))

@@ -25,7 +25,6 @@ from .concept_search import Candidates, NameGrouping, distinct_queries, sole_doc
 from .faiss_index import (
     faiss_threads,
     fill,
-    measure_recall,
     new_index,
     read_ahead,
     search_exactly,
@@ -40,10 +39,6 @@ if TYPE_CHECKING:
     from .deployment import IndexSettings
 
 FAISS_FILE = "names.faiss"
-# Number of queries that a thread searches at a time.
-QUERIES_PER_BLOCK = 512
-# Number of names whose vectors are read from the index together.
-NAMES_AT_ONCE = 32_768
 
 
 def encode_names(
@@ -93,12 +88,8 @@ class NameIndex(ConceptIndex):
         super().__init__(path, description)
         self._vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
         names = open_arrow(path / NAMES_FILE)
-        self.grouping = NameGrouping(
-            names["row"].to_numpy(),
-            names["string"].to_numpy(),
-            description["concepts"],
-            self._vectors.ntotal,
-        )
+        concepts = description["concepts"]
+        self.grouping = NameGrouping.of_names(names, concepts, self._vectors.ntotal)
         self.offsets = self.grouping.offsets
         self._names = names["name"]
 
@@ -155,10 +146,6 @@ class NameIndex(ConceptIndex):
             read_ahead(path / FAISS_FILE)
         return index
 
-    def measure_recall(self, vectors: NameVectors) -> dict[str, float]:
-        """Recall compared with exact search over the names (`faiss_index.measure_recall`)."""
-        return measure_recall(self._vectors, vectors)
-
     def names(self, name_ids: np.ndarray) -> list[str]:
         """The strings of names."""
         return self.name_array(name_ids).to_pylist()
@@ -167,7 +154,7 @@ class NameIndex(ConceptIndex):
         """The strings of names as an Arrow column."""
         return self._names.take(pa.array(name_ids))
 
-    def search(self, vectors: np.ndarray, k: int) -> Candidates:
+    def search(self, vectors: np.ndarray, k: int, block: int = 512) -> Candidates:
         """The k concepts nearest to each vector, by their best-matching name.
 
         Ties are broken by concept row, then name id. With an exact index the result is exact: FAISS
@@ -176,6 +163,7 @@ class NameIndex(ConceptIndex):
         Args:
             vectors: (n, dimension) float32, L2-normalized.
             k: number of concepts.
+            block: queries that a thread searches at a time.
         """
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -185,13 +173,13 @@ class NameIndex(ConceptIndex):
             with faiss_threads(1):
                 return self._vectors.search(vectors[queries], width)
 
-        block = max(1, min(QUERIES_PER_BLOCK, -(-len(vectors) // torch.get_num_threads())))
+        block = max(1, min(block, -(-len(vectors) // torch.get_num_threads())))
         return self.grouping.collect(
             len(vectors), k, search, batch_mapper(torch.device("cpu")), block
         )
 
     def best_names(
-        self, vectors: np.ndarray, rows: np.ndarray, owners: np.ndarray | None = None
+        self, vectors: np.ndarray, rows: np.ndarray, owners: np.ndarray, block: int = 32_768
     ) -> tuple[np.ndarray, np.ndarray]:
         """The nearest name of given concepts for each vector.
 
@@ -200,7 +188,8 @@ class NameIndex(ConceptIndex):
         Args:
             vectors: (m, dimension) float32, L2-normalized.
             rows: (n, k) concept rows, padded with -1.
-            owners: (n,) vector of each list of rows; None: the vector with the same number.
+            owners: (n,) vector of each list of rows.
+            block: approximate number of names whose vectors are read from the index at a time.
 
         Returns:
             (n, k) int64 name ids, the first among ties, padded with -1; (n, k) float32 cosines,
@@ -212,11 +201,10 @@ class NameIndex(ConceptIndex):
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
             distinct, number_of = np.unique(strings, return_inverse=True)
-            query_vectors = vectors[queries if owners is None else owners[queries]]
             stored = self._readable.reconstruct_batch(distinct)
-            return np.einsum("nd,nd->n", stored[number_of], query_vectors)
+            return np.einsum("nd,nd->n", stored[number_of], vectors[owners[queries]])
 
-        return self.grouping.best(rows, score, NAMES_AT_ONCE)
+        return self.grouping.best(rows, score, block)
 
     @cached_property
     def _flat(self) -> np.ndarray | None:
@@ -307,7 +295,11 @@ class MentionIndex(ConceptIndex):
         return cls.load(path)
 
     def search(
-        self, vectors: np.ndarray, k: int, documents: Sequence[str] | None = None
+        self,
+        vectors: np.ndarray,
+        k: int,
+        documents: Sequence[str] | None = None,
+        block: int = 512,
     ) -> Candidates:
         """The k concepts nearest to each vector, by the most similar training mention of each.
 
@@ -315,6 +307,7 @@ class MentionIndex(ConceptIndex):
             vectors: (n, dimension) float32, L2-normalized.
             k: number of concepts; fewer are returned if training has fewer.
             documents: (n,) documents, whose own mentions are left out; None leaves out none.
+            block: queries that a thread searches at a time.
 
         Returns:
             Candidates whose ``name_ids`` are numbers of mentions.
@@ -324,6 +317,4 @@ class MentionIndex(ConceptIndex):
             return search_exactly(self._vectors, vectors[queries], width)
 
         parallel_map = batch_mapper(torch.device("cpu"))
-        return self.grouping.collect(
-            len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK, documents
-        )
+        return self.grouping.collect(len(vectors), k, search, parallel_map, block, documents)

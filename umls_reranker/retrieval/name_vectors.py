@@ -19,8 +19,6 @@ from .concept_index import NAMES_FILE, write_names
 
 STRINGS_FILE = "strings.arrow"
 VECTORS_FILE = "vectors.json"
-# A multiple of the encoder's chunk, so that a shard's end changes nothing: 25 MB at 384 dimensions.
-SHARD = CHUNK
 
 
 class NameVectors:
@@ -50,17 +48,23 @@ class NameVectors:
         self.dimension: int = description["dimension"]
         self.concepts: int = description["concepts"]
         self._strings = open_arrow(folder / STRINGS_FILE)["string"]
-        shards = -(-len(self._strings) // SHARD)
+        # Older folders do not say it.
+        self._shard: int = description.get("shard", CHUNK)
+        shards = -(-len(self._strings) // self._shard)
         self._files = [folder / f"{number:05}-of-{shards:05}.npy" for number in range(shards)]
 
     @classmethod
-    def prepare(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path) -> NameVectors:
+    def prepare(
+        cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, shard: int = CHUNK
+    ) -> NameVectors:
         """Write the names and the strings to encode, unless a killed run wrote them.
 
         Args:
             concepts: the dictionary.
             encoder: the bi-encoder that will encode them.
             folder: folder to write into.
+            shard: names per shard: a multiple of the encoder's chunk, so that a shard's end changes
+                nothing; 25 MB at 384 dimensions.
         """
         if not (folder / VECTORS_FILE).is_file():
             folder.mkdir(exist_ok=True)
@@ -71,6 +75,7 @@ class NameVectors:
                 "encoder": encoder.identity,
                 "dimension": encoder.dimension,
                 "concepts": len(concepts),
+                "shard": shard,
             }
             write_json(folder / VECTORS_FILE, {"schema_version": 1} | description)
         return cls(folder)
@@ -91,7 +96,7 @@ class NameVectors:
         with progress(total=total, desc="encoding names", unit=" names") as bar:
             for number in numbers:
                 if not self._files[number].is_file():
-                    texts = self._strings.slice(number * SHARD, SHARD).to_pylist()
+                    texts = self._strings.slice(number * self._shard, self._shard).to_pylist()
                     write_numbers(self._files[number], encoder.encode(texts))
                 bar.update(self._size(number))
 
@@ -109,7 +114,7 @@ class NameVectors:
                     f"{file} cannot be read ({error}); "
                     "run umls-reranker build_index with --overwrite"
                 ) from None
-            yield number * SHARD, vectors
+            yield number * self._shard, vectors
 
     def take(self, names: np.ndarray) -> np.ndarray:
         """Vectors of some names, by ascending number."""
@@ -126,4 +131,4 @@ class NameVectors:
         return np.sort(np.random.default_rng(0).choice(len(self), size, replace=False))
 
     def _size(self, number: int) -> int:
-        return min(SHARD, len(self) - number * SHARD)
+        return min(self._shard, len(self) - number * self._shard)

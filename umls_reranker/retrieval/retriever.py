@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,8 +28,6 @@ from .retrievers import (
 if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
 
-# Ranks at which recall is measured; each retriever returns at least as many concepts.
-RECALL_DEPTH = 64
 # Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms Condorcet and individual
 # rank learning methods", section 3.
 RANK_CONSTANT = 60
@@ -50,6 +49,8 @@ class Retriever:
         index_key: key of the index that all were loaded from (`IndexSettings.index_key`); "" if
             there is none.
         concepts: the dictionary; not needed with a dense retriever.
+        recall_depth: ranks at which recall can be measured; each retriever finds at least as many
+            concepts.
 
     Attributes:
         reads_context: whether `search` needs the text around mentions.
@@ -61,10 +62,12 @@ class Retriever:
         encoder: BiEncoder | None = None,
         index_key: str = "",
         concepts: ConceptTable | None = None,
+        recall_depth: int = 64,
     ) -> None:
         self.methods = methods
         self.encoder = encoder
         self.index_key = index_key
+        self.recall_depth = recall_depth
         self._concepts = concepts
         self.reads_context = any(method.reads_context for method in methods)
         by_name = {method.name: method for method in methods}
@@ -117,75 +120,84 @@ class Retriever:
             documents: n documents, whose own mentions are not to be found.
         """
         distinct, string_of = number_distinct(texts)
-        vectors = self.encoder.encode(distinct) if self.encoder is not None else None
-        strings = Queries(distinct, None, vectors)
-        if len(self.methods) == 1 and isinstance(self.methods[0], Dense):
-            nearest = self._index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
-            return Candidates(
-                rows=nearest.rows[:, :k],
-                name_ids=nearest.name_ids[:, :k],
-                scores=nearest.scores[:, :k],
-                lists={Dense.name: nearest.rows.astype(np.int32)},
-            )
-        vectors = None if vectors is None else vectors[string_of]
-        mentions = self._mention_queries(texts, contexts, documents, vectors)
-        depth = max(2 * k, RECALL_DEPTH)
-        lists = {}
-        for method in self.methods:
-            if method.name in mentions:
-                lists[method.name] = method.search(mentions[method.name], depth)
-            else:
-                lists[method.name] = method.search(strings, depth)[string_of]
+        vectors = None if self.encoder is None else self.encoder.encode(distinct)
+        strings = Queries(distinct, vectors=vectors)
+        if [method.name for method in self.methods] == [Dense.name]:
+            return self._search_alone(strings, k, string_of)
+        if vectors is not None:
+            vectors = vectors[string_of]
+        mentions = self._mention_queries(Queries(texts, contexts, vectors, documents))
+        depth = max(2 * k, self.recall_depth)
+        lists = {
+            method.name: method.search(mentions[method.name], depth)
+            if method.name in mentions
+            else method.search(strings, depth)[string_of]
+            for method in self.methods
+        }
         union = fuse(list(lists.values()), depth)
-        candidates = self._scored(np.ascontiguousarray(union[:, :k]), mentions, strings, string_of)
+        pairs = StringConcepts(np.ascontiguousarray(union[:, :k]), string_of)
+        candidates = self._scored(pairs, strings, mentions)
         lists["union"] = np.concatenate([candidates.rows, union[:, k:]], axis=1)
         for name, ranked in lists.items():
-            candidates.lists[name] = ranked[:, :RECALL_DEPTH].astype(np.int32)
+            candidates.lists[name] = ranked[:, : self.recall_depth].astype(np.int32)
         return candidates
 
-    def _mention_queries(
-        self,
-        texts: Sequence[str],
-        contexts: tuple[Sequence[str], Sequence[str]] | None,
-        documents: Sequence[str] | None,
-        vectors: np.ndarray | None,
-    ) -> dict[str, Queries]:
+    def _search_alone(self, strings: Queries, k: int, string_of: np.ndarray) -> Candidates:
+        """The candidates of a lone dense index, whose search gives names and scores, too."""
+        depth = max(k, self.recall_depth)
+        nearest = self._index.search(strings.vectors, depth).take(string_of)
+        return Candidates(
+            rows=nearest.rows[:, :k],
+            name_ids=nearest.name_ids[:, :k],
+            scores=nearest.scores[:, :k],
+            lists={Dense.name: nearest.rows.astype(np.int32)},
+        )
+
+    def _mention_queries(self, mentions: Queries) -> dict[str, Queries]:
         """The queries of methods that read more of a mention than its string, by their names."""
         queries = {}
         if self.reads_context and self.encoder is not None:
-            in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts), documents)
+            in_context = replace(
+                mentions, vectors=self.encoder.encode(mentions.texts, mentions.contexts)
+            )
         for method in self.methods:
             if method.reads_context:
                 queries[method.name] = in_context
-            elif method.leaves_out_documents and documents is not None:
-                queries[method.name] = Queries(texts, None, vectors, documents)
+            elif method.leaves_out_documents and mentions.documents is not None:
+                queries[method.name] = mentions
         return queries
 
     def _scored(
-        self,
-        rows: np.ndarray,
-        mentions: dict[str, Queries],
-        strings: Queries,
-        string_of: np.ndarray,
+        self, pairs: StringConcepts, strings: Queries, mentions: dict[str, Queries]
     ) -> Candidates:
-        """Concepts (n, k) of n mentions, in the order of their scores, with all scores."""
-        pairs = StringConcepts(rows, string_of)
+        """The concepts (n, k) of n mentions, in the order of their scores, with all scores.
+
+        Args:
+            pairs: the concepts.
+            strings: the queries of methods that read only the string.
+            mentions: those of other methods, by name.
+        """
+        rows = pairs.rows
         name_ids, values = self._nearest_names(strings, pairs)
         scores = {}
         for method in self.methods:
             if method.score_name is None:
                 continue
             if method.name in mentions:
-                everyone = np.arange(len(rows))
-                scores[method.score_name] = method.score(mentions[method.name], rows, everyone)
+                of_all = method.score(mentions[method.name], rows, np.arange(len(rows)))
             elif method is self._ordering[0] and not self._index.has_mentions:
-                scores[method.score_name] = pairs.spread(values, -np.inf)
+                of_all = pairs.spread(values, -np.inf)
             else:
-                further = method.score(strings, pairs.concepts, pairs.strings)
-                scores[method.score_name] = pairs.spread(further, -np.inf)
+                of_pairs = method.score(strings, pairs.concepts, pairs.strings)
+                of_all = pairs.spread(of_pairs, -np.inf)
+            scores[method.score_name] = of_all
         ordering = [scores[str(method.score_name)] for method in self._ordering]
         if self._concepts is not None:
-            ordering += self._tie_breaks(strings, pairs, self._concepts)
+            # Of concepts with equal names.
+            preferred = self._index.grouping.offsets[pairs.concepts[:, 0]]
+            likeness = self._name_cosines(self._ordering[0], strings, pairs.strings, preferred)
+            ordering.append(pairs.spread(likeness[:, None], -1))
+            ordering.append(pairs.spread(self._concepts.name_counts[pairs.concepts], -1))
         # Fused ranks select well but order badly: lexical matches are less often correct.
         order = np.lexsort([-values for values in reversed(ordering)], axis=1)
         scores = {
@@ -198,29 +210,27 @@ class Retriever:
             further=scores,
         )
 
-    def _tie_breaks(
-        self, strings: Queries, pairs: StringConcepts, concepts: ConceptTable
-    ) -> list[np.ndarray]:
-        """What orders concepts of equal names: score of the preferred name, number of names."""
-        rows = pairs.concepts[:, 0]
-        score = self._index.name_scorer(strings.texts, pairs.strings)
-        preferred = score(np.arange(len(rows)), self._index.grouping.offsets[rows])
-        breaks = [preferred[:, None], concepts.name_counts[pairs.concepts]]
-        return [pairs.spread(values, -1) for values in breaks]
-
     def _nearest_names(
         self, strings: Queries, pairs: StringConcepts
     ) -> tuple[np.ndarray, np.ndarray]:
         """The dictionary's name to show of each string and concept, and its score, both (p, 1)."""
+        first = self._ordering[0]
+        vectors = first.vectors_of(strings)
         if self._concepts is None:
-            return self._index.best_names(strings.vectors, pairs.concepts, pairs.strings)
-        score = None
-        if len(self._ordering) > 1:
-            score = self._ordering[1].index.name_scorer(strings.texts, pairs.strings)
+            return self._index.best_names(vectors, pairs.concepts, pairs.strings)
+
+        def break_ties(numbers: np.ndarray, name_ids: np.ndarray) -> np.ndarray:
+            return self._name_cosines(self._ordering[1], strings, pairs.strings[numbers], name_ids)
+
+        score = break_ties if len(self._ordering) > 1 else None
         names = DictionaryNames(self._concepts.name_offsets, score)
-        return self._index.best_names(
-            strings.texts, pairs.concepts, pairs.strings, dictionary=names
-        )
+        return self._index.best_names(vectors, pairs.concepts, pairs.strings, dictionary=names)
+
+    def _name_cosines(
+        self, method: IndexRetriever, strings: Queries, numbers: np.ndarray, name_ids: np.ndarray
+    ) -> np.ndarray:
+        """Cosines of strings, by number, each with one name of a method's index, (m,)."""
+        return method.index.name_cosines(method.vectors_of(strings)[numbers], name_ids)
 
 
 class StringConcepts:
@@ -233,11 +243,13 @@ class StringConcepts:
         string_of: (n,) string of each mention.
 
     Attributes:
+        rows: the candidates.
         strings: (p,) string of each pair.
         concepts: (p, 1) concept row of each pair.
     """
 
     def __init__(self, rows: np.ndarray, string_of: np.ndarray) -> None:
+        self.rows = rows
         self._is_candidate = rows >= 0
         stride = rows.max(initial=0) + 1
         keys = (string_of[:, None] * stride + rows)[self._is_candidate]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..calibration.features import register_feature, score_feature
 from ..core.errors import UserError
@@ -20,18 +21,21 @@ from ..lists.index_scores import INDEX_SCORES, IndexScore
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from scipy.sparse import csr_array
 
     from ..models.bi_encoder import BiEncoder
     from ..vocab.concepts import ConceptTable
     from .concept_index import ConceptIndex
     from .deployment import IndexSettings
+    from .lexical_index import LexicalIndex
     from .name_index import MentionIndex, NameIndex
 
 # What an index can be built from.
 INDEX_INPUTS = ("concepts", "mentions", "encoder", "vectors")
 
 
-class Queries(NamedTuple):
+@dataclass(frozen=True)
+class Queries:
     """n distinct mentions to search for: strings, with their context if the retriever reads it.
 
     Attributes:
@@ -43,9 +47,16 @@ class Queries(NamedTuple):
     """
 
     texts: Sequence[str]
-    contexts: tuple[Sequence[str], Sequence[str]] | None
+    contexts: tuple[Sequence[str], Sequence[str]] | None = None
     vectors: np.ndarray | None = None
     documents: Sequence[str] | None = None
+    _weighed: dict[str, csr_array] = field(default_factory=dict, init=False, repr=False)
+
+    def weighed(self, index: LexicalIndex) -> csr_array:
+        """The texts as `LexicalIndex.weigh` of an index gives them, which is done once."""
+        if index.title not in self._weighed:
+            self._weighed[index.title] = index.weigh(self.texts)
+        return self._weighed[index.title]
 
 
 class IndexSources:
@@ -186,27 +197,24 @@ class RetrievalMethod(ABC):
 
 
 class IndexRetriever(RetrievalMethod):
-    """A retriever that searches an index, which knows what it was built from.
-
-    Attributes:
-        queried: the field of `Queries` that the index is searched with.
-    """
-
-    queried: ClassVar[str] = "vectors"
+    """A retriever that searches an index, which knows what it was built from."""
 
     def __init__(self, index: ConceptIndex) -> None:
         self.index: Any = index
+
+    def vectors_of(self, queries: Queries) -> Any:
+        """What the index is searched with."""
+        return queries.vectors
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder | None) -> None:
         self.index.require(concepts, encoder)
 
     def search(self, queries: Queries, k: int) -> np.ndarray:
-        return self.index.search(getattr(queries, self.queried), k, **self._options(queries)).rows
+        return self.index.search(self.vectors_of(queries), k, **self._options(queries)).rows
 
     def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return self.index.best_names(
-            getattr(queries, self.queried), rows, owners, **self._options(queries)
-        )[1]
+        vectors = self.vectors_of(queries)
+        return self.index.best_names(vectors, rows, owners, **self._options(queries))[1]
 
     def _options(self, queries: Queries) -> dict[str, Any]:
         return {"documents": queries.documents} if self.leaves_out_documents else {}
@@ -255,51 +263,55 @@ class Context(Dense):
             )
 
 
-class Lexical(IndexRetriever):
-    """Searches by character trigrams."""
+class TrigramRetriever(IndexRetriever):
+    """Searches by character trigrams.
+
+    Attributes:
+        index_class: name of the class of its index, in `lexical_index`.
+    """
+
+    index_class: ClassVar[str]
+
+    @classmethod
+    def _class(cls) -> type[LexicalIndex]:
+        from . import lexical_index
+
+        return getattr(lexical_index, cls.index_class)
+
+    @classmethod
+    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
+        mentions = sources.known_mentions if "mentions" in cls.inputs else None
+        return {"names": len(cls._class().build(sources.concepts, path, mentions))}
+
+    @classmethod
+    def load(cls, sources: IndexSources, path: Path) -> TrigramRetriever:
+        return cls(cls._class().load(path))
+
+    def vectors_of(self, queries: Queries) -> csr_array:
+        return queries.weighed(self.index)
+
+
+class Lexical(TrigramRetriever):
+    """Searches among names."""
 
     name = "lexical"
     help = "most similar names by character trigrams"
     folder = "lexical"
-    queried = "texts"
     score_name = "lexical"
     values = MappingProxyType({"schema_version": 3})
-
-    @classmethod
-    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
-        from .lexical_index import LexicalIndex
-
-        return {"names": len(LexicalIndex.build(sources.concepts, path))}
-
-    @classmethod
-    def load(cls, sources: IndexSources, path: Path) -> Lexical:
-        from .lexical_index import LexicalIndex
-
-        return cls(LexicalIndex.load(path))
+    index_class = "LexicalIndex"
 
 
-class Forms(IndexRetriever):
-    """Searches by character trigrams of normal forms, among names and known mentions."""
+class Forms(TrigramRetriever):
+    """Searches among normal forms of names and known mentions."""
 
     name = "forms"
     leaves_out_documents = True
-    queried = "texts"
     help = "most similar names and known mentions by normal form: words in any order"
     folder = "forms"
     inputs = ("concepts", "mentions")
     score_name = "forms"
-
-    @classmethod
-    def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
-        from .lexical_index import FormIndex
-
-        return {"names": len(FormIndex.build(sources.concepts, path, sources.known_mentions))}
-
-    @classmethod
-    def load(cls, sources: IndexSources, path: Path) -> Forms:
-        from .lexical_index import FormIndex
-
-        return cls(FormIndex.load(path))
+    index_class = "FormIndex"
 
 
 class NearestMentions(IndexRetriever):

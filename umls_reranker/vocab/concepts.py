@@ -471,10 +471,13 @@ class ConceptTable(ConceptColumns):
         """Definition of a row, or ""."""
         return self._columns["definition"][row].as_py() if row >= 0 else ""
 
-    def iter_names(self) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Yield batches of rows, (n,) int64, and n names: all in row order, the preferred first."""
-        for start in range(0, len(self), ROWS_PER_BATCH):
-            rows = np.arange(start, min(start + ROWS_PER_BATCH, len(self)))
+    def iter_names(self, batch: int = ROWS_PER_BATCH) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Yield rows, (n,) int64, and n names of `batch` concepts at a time.
+
+        All are in row order, the preferred name first.
+        """
+        for start in range(0, len(self), batch):
+            rows = np.arange(start, min(start + batch, len(self)))
             names, offsets = self.names_of(rows)
             yield np.repeat(rows, np.diff(offsets)), names.to_pylist()
 

@@ -21,8 +21,6 @@ from ..core.progress import progress
 from ..core.text_files import decode, open_binary, read_lines
 from .concepts import NameLists, distinct_lists, table_of_lists
 
-# A line must not be longer.
-BLOCK_BYTES = 4 << 20
 # The last pipe closes the line, so a CSV reader finds one more column.
 CLOSING = "closing"
 PIPES = csv.ParseOptions(delimiter="|", quote_char=False, escape_char=False)
@@ -60,13 +58,16 @@ TABLES = {
 }
 
 
-def read_table(name: str, path: Path, used: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_table(
+    name: str, path: Path, used: Sequence[str], block_bytes: int = 4 << 20
+) -> Iterator[pa.RecordBatch]:
     """Yield record batches of the columns `used` (string), in file order, a few in memory.
 
     Args:
         name: a table of `TABLES`.
         path: the file, plain or gzip.
         used: fields to return, in this order.
+        block_bytes: bytes read at a time; a line must not be longer.
 
     Raises:
         UserError: the file is missing, empty or damaged, or a line is malformed (names file and
@@ -79,7 +80,7 @@ def read_table(name: str, path: Path, used: Sequence[str]) -> Iterator[pa.Record
         column_types=dict.fromkeys(columns, pa.string()),
         strings_can_be_null=False,
     )
-    reading = csv.ReadOptions(column_names=[*table.fields, CLOSING], block_size=BLOCK_BYTES)
+    reading = csv.ReadOptions(column_names=[*table.fields, CLOSING], block_size=block_bytes)
     with open_binary(path) as stream, progress(desc=f"reading {path.name}", unit=" lines") as bar:
         try:
             for batch in csv.open_csv(stream, reading, PIPES, convert):
@@ -345,7 +346,6 @@ INVERSES = {"synonym": "synonym", "parent": "child", "child": "parent"}
 PAIRS = pa.schema({"CUI1": pa.string(), "REL": pa.string(), "CUI2": pa.string()})
 KIND_BITS = 2
 ROW_BITS = 30
-PAIRS_AT_ONCE = 4_000_000
 
 
 class RelationTable:
@@ -400,11 +400,12 @@ class RelationTable:
         return np.column_stack([children[inside], parents[inside]])
 
 
-def read_relations(path: Path) -> Iterator[pa.Table]:
+def read_relations(path: Path, pairs: int = 4_000_000) -> Iterator[pa.Table]:
     """Yield MRREL's related CUIs in blocks, of all sources; suppressed lines are left out.
 
     Args:
         path: ``MRREL.RRF``, plain or gzip.
+        pairs: number of pairs of a block, at least.
 
     Raises:
         UserError: the file is missing, empty or damaged, or a line is malformed (names file and
@@ -415,7 +416,7 @@ def read_relations(path: Path) -> Iterator[pa.Table]:
         is_related = pc.is_in(block["REL"], pa.array([*RELATIONS]))
         retained = pc.and_(is_related, pc.equal(block["SUPPRESS"], "N"))
         waiting.append(block.filter(retained).select(PAIRS.names))
-        if sum(map(len, waiting)) > PAIRS_AT_ONCE:
+        if sum(map(len, waiting)) > pairs:
             yield pa.Table.from_batches(waiting)
             waiting = []
     yield pa.Table.from_batches(waiting, PAIRS)
