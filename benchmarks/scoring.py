@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,15 +106,18 @@ def list_seconds(
         (row["entity"], [candidate["name"] for candidate in row["candidates"]]) for row in rows
     ]
 
-    def rerank(exhaustive: bool) -> list[Any]:
-        return [ours.rerank(*call, exhaustive=exhaustive) for call in zip(*columns, strict=True)]
+    whole = copy(ours)
+    whole.exhaustive = True
+
+    def rerank(reranker: Any) -> list[Any]:
+        return [reranker.rerank(*call) for call in zip(*columns, strict=True)]
 
     runs: dict[str, Callable[[], Any]] = {
         "rank": lambda: [theirs.rank(*pair, show_progress_bar=False) for pair in texts],
-        "rerank": partial(rerank, False),
+        "rerank": partial(rerank, ours),
         "rerank_batch": partial(ours.rerank_batch, *columns),
-        "rerank, all scored": partial(rerank, True),
-        "rerank_batch, all scored": partial(ours.rerank_batch, *columns, exhaustive=True),
+        "rerank, all scored": partial(rerank, whole),
+        "rerank_batch, all scored": partial(whole.rerank_batch, *columns),
     }
     return interleaved(runs, rounds)
 

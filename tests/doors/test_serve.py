@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 
 import httpx
 import pytest
@@ -47,6 +48,9 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
 ):
     # A batch is taken when it is full, or after three seconds.
     linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
+    # /rerank gives a score by the cross-encoder to every text.
+    whole = copy(linker.reranker)
+    whole.exhaustive = True
     queries = [f"cold {number}" for number in range(12)]
     with (
         Service(recipe, "--batch_mentions", 12, path=long_deadline) as service,
@@ -60,8 +64,7 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
         info = client.get("/info").json()
         assert info["links"] and info["model_id"] == str(finished.folder / "model")
         for query, answer in zip(queries, pool.map(rerank, queries), strict=True):
-            # /rerank gives a score by the cross-encoder to every text.
-            ranked = linker.reranker.rerank(query, NAMES, exhaustive=True)
+            ranked = whole.rerank(query, NAMES)
             found = {NAMES[row["index"]]: row["score"] for row in answer.json()}
             assert found == pytest.approx({item.name: item.score for item in ranked}, abs=1e-5)
         mentions = [{"mention": "cold", "start": 21}] * 12

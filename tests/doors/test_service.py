@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from contextlib import asynccontextmanager
+from copy import copy
 from types import SimpleNamespace
 
 import httpx
@@ -386,7 +387,9 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
 
 def test_rerank_scores_all_texts_and_rank_those_that_can_win(reranker, monkeypatch):
     monkeypatch.setattr(reranker, "calibration", with_cut())
-    expected = {item.name: item.logit for item in reranker.rerank(NAMES[0], NAMES, exhaustive=True)}
+    whole = copy(reranker)
+    whole.exhaustive = True
+    expected = {item.name: item.logit for item in whole.rerank(NAMES[0], NAMES)}
     mention = {"mention": NAMES[0], "candidates": [{"name": name} for name in NAMES]}
     body = {"query": NAMES[0], "texts": NAMES, "raw_scores": True}
     texts, ranked = ask(reranker, ("/rerank", body), ("/rank", {"mentions": [mention]}))

@@ -71,7 +71,7 @@ results = []
 for backend in ("torch", "onnx"):
     reranker = UMLSReranker.from_pretrained(folder, device="cuda", dtype="float16", backend=backend)
     results.append(reranker.rerank("cold", candidates, "T047"))
-results += reranker.rerank_batch(["cold", "cold"], [candidates] * 2, ["T047"] * 2, exhaustive=True)
+results += reranker.rerank_batch(["cold", "cold"], [candidates] * 2, ["T047"] * 2)
 saved = reranker.save_pretrained(folder.parent / "saved")
 results.append(UMLSReranker.from_pretrained(saved).rerank("cold", candidates, "T047"))
 reranker.push_to_hub("org/tiny-lists", "v1.0.0")

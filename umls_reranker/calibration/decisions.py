@@ -35,6 +35,9 @@ class CandidateScores(NamedTuple):
         cls, parts: Iterable[tuple[np.ndarray, CandidateScores]], size: int
     ) -> CandidateScores:
         """The scores of `size` candidates, from those of disjoint parts, each (size,) bool."""
+        parts = list(parts)
+        if len(parts) == 1 and parts[0][0].all():
+            return parts[0][1]
         logits = np.full(size, np.nan, np.float32)
         joined = cls(logits, *(np.full(size, np.nan) for _ in range(3)))
         for rows, scores in parts:
@@ -119,14 +122,16 @@ class Decisions:
     @cached_property
     def margins(self) -> np.ndarray:
         """(m,) float64, `margins` of the probabilities."""
-        return margins(self.probabilities, self.concepts, self.offsets)
+        return margins(self.scores.probabilities, self.concepts, self.offsets)
 
     @cached_property
     def tiers(self) -> np.ndarray:
         """(m,) int64, indices into `TIERS`."""
         edges = self.edges.copy()
         edges[~self.complete, -1] = np.inf
-        return edges.shape[1] - (self.probabilities[:, None] >= edges[self.owner]).sum(axis=1)
+        return edges.shape[1] - (self.scores.probabilities[:, None] >= edges[self.owner]).sum(
+            axis=1
+        )
 
     @cached_property
     def accepted(self) -> np.ndarray:
@@ -143,7 +148,7 @@ class Decisions:
         return Tops(
             positions=top,
             sizes=list_sizes(self.offsets),
-            probabilities=values_at(self.probabilities, top, np.nan),
+            probabilities=values_at(self.scores.probabilities, top, np.nan),
             margins=values_at(self.margins, top, np.nan),
             tiers=tiers,
             accepted=(tiers >= 0) & (tiers <= TIERS.index(self.accept_tier)),
@@ -153,7 +158,7 @@ class Decisions:
     @property
     def scored(self) -> np.ndarray:
         """(n,) int64, number of candidates of each mention that the cross-encoder scored."""
-        return list_sizes(list_offsets(~np.isnan(self.logits))[self.offsets])
+        return list_sizes(list_offsets(~np.isnan(self.scores.logits))[self.offsets])
 
     def take(self, mentions: np.ndarray) -> Decisions:
         """The decisions about some mentions, (n,) bool."""

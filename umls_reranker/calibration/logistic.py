@@ -9,7 +9,7 @@ the top one. Each candidate has its own probability, so with duplicates the colu
 
 import numpy as np
 
-from ..core.arrays import list_owner, list_sizes
+from ..core.arrays import list_sizes
 
 # A fit ends after so many iterations, or at this relative change of the loss or largest slope.
 MOST_STEPS = 2000
@@ -36,15 +36,14 @@ def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Log of 1, for NIL, plus the sum of exp over each list's candidates (m,), (n,)."""
-    filled = np.flatnonzero(list_sizes(offsets))
-    most = np.zeros(len(offsets) - 1)
+    sizes = list_sizes(offsets)
+    filled = np.flatnonzero(sizes)
+    most = np.zeros(len(sizes))
     if len(filled):
         most[filled] = np.maximum(0.0, np.maximum.reduceat(utility, offsets[filled]))
     total = np.exp(-most)
     if len(filled):
-        total[filled] += np.add.reduceat(
-            np.exp(utility - most[list_owner(offsets)]), offsets[filled]
-        )
+        total[filled] += np.add.reduceat(np.exp(utility - most.repeat(sizes)), offsets[filled])
     return most + np.log(total)
 
 
@@ -66,7 +65,7 @@ def conditional_log_odds(
         order = np.lexsort((-utility, concepts))
         counted = utility.copy()
         counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf
-    log_p = utility - log_sums(counted, offsets)[list_owner(offsets)]
+    log_p = utility - log_sums(counted, offsets).repeat(list_sizes(offsets))
     # 1 - P loses digits near 1 and P near 0; neither may give infinite log-odds.
     return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
 
@@ -129,4 +128,4 @@ def _normalized(utility: np.ndarray, offsets: np.ndarray | None) -> tuple[np.nda
     if offsets is None:
         return np.logaddexp(0.0, utility), sigmoid(utility)
     sums = log_sums(utility, offsets)
-    return sums, np.exp(utility - np.repeat(sums, list_sizes(offsets)))
+    return sums, np.exp(utility - sums.repeat(list_sizes(offsets)))

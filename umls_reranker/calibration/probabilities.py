@@ -239,6 +239,7 @@ class Calibration:
     index_key: str = ""
     history: CertificateHistory = NO_CERTIFICATES
     training_counts: StringCounts | None = None
+    _choices: dict[tuple[str, ...], dict[int, list[str]]] = field(default_factory=dict, repr=False)
 
     @property
     def thresholds(self) -> ThresholdTable:
@@ -270,10 +271,17 @@ class Calibration:
             if name + FOUND in self.models[0].features
         }
 
-    @cached_property
-    def order_of_choice(self) -> list[int]:
-        """Indices of the models: those that read ranks come before all others."""
-        return sorted(range(len(self.models)), key=lambda n: not self.models[n].reads_ranks)
+    def choices(self, cross_encoder_inputs: Sequence[str]) -> dict[int, list[str]]:
+        """The inputs that each model reads, in the order of choice, by its index in `models`.
+
+        Models that read ranks come before all others. It is made once; arguments are those of
+        `model_for`.
+        """
+        key = tuple(cross_encoder_inputs)
+        if key not in self._choices:
+            numbers = sorted(range(len(self.models)), key=lambda n: not self.models[n].reads_ranks)
+            self._choices[key] = {n: self.models[n].reads(key) for n in numbers}
+        return self._choices[key]
 
     def model_for(
         self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()
@@ -284,21 +292,22 @@ class Calibration:
             lists: lists of the mentions, with usable scores (`with_usable_scores`).
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
-        read_by_first = self.models[0].reads(cross_encoder_inputs)
-        missing = {name: is_missing(lists, name) for name in read_by_first}
-        models = np.zeros(len(lists), np.int64)
-        undecided = np.ones(len(lists), bool)
-        for number in self.order_of_choice:
+        choices = self.choices(cross_encoder_inputs)
+        missing = {name: is_missing(lists, name) for name in choices[0]}
+        count = len(lists)
+        models = np.zeros(count, np.int64)
+        undecided = np.ones(count, bool)
+        for number, read in choices.items():
             if not undecided.any():
                 break
             models[undecided] = number
-            lacks_any = np.zeros(len(lists), bool)
-            for name in self.models[number].reads(cross_encoder_inputs):
+            lacks_any = np.zeros(count, bool)
+            for name in read:
                 if name not in missing:
                     missing[name] = is_missing(lists, name)
                 lacks_any |= missing[name]
             undecided = undecided & lacks_any
-        return ModelChoice(models, ~undecided, {name: missing[name] for name in read_by_first})
+        return ModelChoice(models, ~undecided, {name: missing[name] for name in choices[0]})
 
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
         """The features that a model weighs, besides the cross-encoder."""
@@ -311,16 +320,14 @@ class Calibration:
 
         Scores that are read for their ranks alone count with any index.
         """
-        scores: dict[str, np.ndarray] = {}
-        is_ours = lists.are_of(self.index_key)[lists.owner]
-        for name, column in lists.scores.items():
-            if name in self.score_ranges:
-                column = self.score_ranges[name].inside(column)
-                # Other scores of the same name may be cosines too, which no range tells apart.
-                if name in INDEX_SCORES and not is_ours.all():
-                    column = np.where(is_ours, column, np.nan)
-            scores[name] = column
-        return lists.with_columns(scores=scores)
+        usable = {}
+        for name in lists.scores.keys() & self.score_ranges.keys():
+            usable[name] = self.score_ranges[name].inside(lists.scores[name])
+            # Other scores of the same name may be cosines too, which no range tells apart.
+            if name in INDEX_SCORES:
+                is_ours = lists.are_of(self.index_key)[lists.owner]
+                usable[name] = np.where(is_ours, usable[name], np.nan)
+        return lists.with_columns(scores={**lists.scores, **usable}) if usable else lists
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores."""

@@ -82,6 +82,9 @@ class UMLSReranker:
         self.statistics = Statistics()
         self.quotes_callers = True
         self._named_texts: set[str] = set()
+        #: How the cross-encoder reads a pair; without one, only mention and name.
+        self.template = PairTemplate() if cross_encoder is None else cross_encoder.template
+        calibration.choices(self.template.reads)
 
     def __repr__(self) -> str:
         certificate = self.thresholds.certificate
@@ -132,7 +135,8 @@ class UMLSReranker:
                 GPU.
             accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds;
                 or ``high``, only what its certificate covers.
-            exhaustive: whether the cross-encoder scores all candidates of every call; see `rerank`.
+            exhaustive: whether the cross-encoder also scores the candidates that would be pruned,
+                which have no logit otherwise. Thresholds and certificate were fitted without them.
             subfolder: folder of the reranker in the repo or local folder.
             local_files_only: download nothing.
             force_download: download even what is in the cache.
@@ -188,7 +192,6 @@ class UMLSReranker:
         entity_type: str | Sequence[str] | None = None,
         left: str = "",
         right: str = "",
-        exhaustive: bool = False,
         index_key: str = "",
     ) -> list[RankedCandidate]:
         """Rank the candidates of one mention, the top candidate first.
@@ -220,8 +223,6 @@ class UMLSReranker:
                 use them silently.
             left: text before the mention, used by models trained with context.
             right: text after the mention.
-            exhaustive: whether the cross-encoder also scores the candidates that would be pruned,
-                which have no logit otherwise. Thresholds and certificate were fitted without them.
             index_key: key of the index that retrieved the candidates, as in the rows of a run.
 
         Returns:
@@ -249,7 +250,6 @@ class UMLSReranker:
             entity_types=[entity_type],
             lefts=[left],
             rights=[right],
-            exhaustive=exhaustive,
             index_keys=[index_key],
         )
         return ranked
@@ -262,7 +262,6 @@ class UMLSReranker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
         desc: str | None = None,
-        exhaustive: bool = False,
         index_keys: Sequence[str] | None = None,
     ) -> list[list[RankedCandidate]]:
         """Rank the candidates of n mentions; faster than n calls of `rerank`.
@@ -274,7 +273,6 @@ class UMLSReranker:
             lefts: (n,) texts before the mentions; None: no mention has context.
             rights: (n,) texts after the mentions.
             desc: title of a progress bar; None shows none.
-            exhaustive: as for `rerank`.
             index_keys: (n,) keys, each as for `rerank`; None: they are unknown.
 
         Returns:
@@ -290,7 +288,7 @@ class UMLSReranker:
         lists = CandidateLists.from_columns(
             self.thresholds.hierarchy, columns, self.calibration.scores
         )
-        decisions = self.decide(lists, desc, exhaustive)
+        decisions = self.decide(lists, desc)
         items = list(chain.from_iterable(candidates))
         return ranked_candidates(lists, decisions, items, self.model_names)
 
@@ -328,30 +326,24 @@ class UMLSReranker:
         return results
 
     def decide(
-        self,
-        lists: CandidateLists,
-        desc: str | Callable[[int], Any] | None = None,
-        exhaustive: bool = False,
+        self, lists: CandidateLists, desc: str | Callable[[int], Any] | None = None
     ) -> Decisions:
         """Decide about candidates in columns, and count the results.
 
         Args:
             lists: the lists; types are ids of ``thresholds.hierarchy``.
             desc: as for `rerank_batch`, or a function that gets the number of pairs just scored.
-            exhaustive: as for `rerank_batch`.
 
         Warns:
             UserWarning: as for `rerank`.
         """
-        if not isinstance(exhaustive, bool):
-            raise TypeError(f"exhaustive: {exhaustive!r} is not True or False")
         decisions = rank(
             lists,
             partial(score_lists, self.cross_encoder, desc=desc),
             self.calibration,
             cross_encoder_inputs=self.template.reads,
             accept_tier=self.accept_tier,
-            exhaustive=self.exhaustive or exhaustive,
+            exhaustive=self.exhaustive,
         )
         self._warn_of_types(lists.unknown_types)
         self._warn_of_missing(lists, decisions)
@@ -366,11 +358,6 @@ class UMLSReranker:
         """What decides its results: the hashes of its files, and its settings."""
         dtype = None if self.cross_encoder is None else self.cross_encoder.dtype
         return [self.info["sha256"], dtype, self.accept_tier, self.exhaustive]
-
-    @property
-    def template(self) -> PairTemplate:
-        """How the cross-encoder reads a pair; without one, only mention and name."""
-        return PairTemplate() if self.cross_encoder is None else self.cross_encoder.template
 
     @property
     def model_names(self) -> list[str]:

@@ -101,8 +101,16 @@ def ranked_candidates(
         model_names: names of the models that may decide (`UMLSReranker.model_names`).
     """
     objects = [candidates[position] for position in decisions.order.tolist()]
-    columns = [_values(column) for column in _columns(lists, decisions, model_names).values()]
-    ranked = list(map(RankedCandidate._make, zip(objects, *columns, strict=True)))
+    columns = _columns(lists, decisions, model_names)
+    logits = decisions.scores.logits[decisions.order]
+    logits_or_none = logits.astype(np.float64).astype(object)
+    logits_or_none[np.isnan(logits)] = None
+    columns["logit"] = logits_or_none
+    values = [
+        column.to_list() if isinstance(column, RepeatedTexts) else column.tolist()
+        for column in columns.values()
+    ]
+    ranked = list(map(RankedCandidate._make, zip(objects, *values, strict=True)))
     return [ranked[start:end] for start, end in pairwise(lists.offsets.tolist())]
 
 
@@ -110,7 +118,12 @@ def ranked_column(
     lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> pa.ListArray:
     """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
-    arrays = [_array(column) for column in _columns(lists, decisions, model_names).values()]
+    arrays = [
+        as_arrow(column)
+        if isinstance(column, RepeatedTexts)
+        else pa.array(column, from_pandas=True)
+        for column in _columns(lists, decisions, model_names).values()
+    ]
     rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
     return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
 
@@ -121,32 +134,16 @@ def _columns(
     """The m values of each of `RANKED_FIELDS`, in the order of rank; a missing logit is NaN."""
     order = decisions.order
     owner = lists.owner
+    scores = decisions.scores
     return {
         "name": lists.names[order],
         "cui": lists.cuis[order],
         "rank": np.arange(1, len(order) + 1) - lists.offsets[:-1][owner],
-        "logit": decisions.logits[order].astype(np.float64),
-        "score": decisions.probabilities[order],
+        "logit": scores.logits[order].astype(np.float64),
+        "score": scores.probabilities[order],
         "margin": decisions.margins[order],
         "tier": RepeatedTexts(TIERS, decisions.tiers[order]),
         "accepted": decisions.accepted[order],
         "model_name": RepeatedTexts(model_names, decisions.models[owner]),
         "scored": decisions.scored[owner],
     }
-
-
-def _values(column: RepeatedTexts | np.ndarray) -> list[Any]:
-    if isinstance(column, RepeatedTexts):
-        return column.to_list()
-    is_missing = np.isnan(column)
-    if not is_missing.any():
-        return column.tolist()
-    values = column.astype(object)
-    values[is_missing] = None
-    return values.tolist()
-
-
-def _array(column: RepeatedTexts | np.ndarray) -> pa.Array:
-    if isinstance(column, RepeatedTexts):
-        return as_arrow(column)
-    return pa.array(column, from_pandas=True)

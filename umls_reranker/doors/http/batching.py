@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 from ...core.errors import UserError
@@ -25,7 +26,7 @@ class QueueFull(RuntimeError):
 
 
 class Call(NamedTuple):
-    """A mention to rank; the fields are arguments of `UMLSReranker.rerank`."""
+    """A mention to rank, by arguments of `UMLSReranker.rerank`; `exhaustive` as it is made with."""
 
     entity: str
     candidates: Sequence[Any]
@@ -145,14 +146,16 @@ class Batcher:
         """The ranking of each mention, or its error; all are exhaustive, or none is."""
         if not calls:
             return []
+        # Shares the network and the statistics.
+        reranker = copy(self.reranker)
+        reranker.exhaustive |= calls[0].exhaustive
         try:
-            return self.reranker.rerank_batch(
+            return reranker.rerank_batch(
                 entities=[call.entity for call in calls],
                 candidates=[call.candidates for call in calls],
                 entity_types=[call.entity_type for call in calls],
                 lefts=[call.left for call in calls],
                 rights=[call.right for call in calls],
-                exhaustive=calls[0].exhaustive,
                 index_keys=[call.index_key for call in calls],
             )
         except (TypeError, ValueError, UserError) as error:
