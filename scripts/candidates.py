@@ -16,7 +16,7 @@ after which umls-reranker link INDEX ... --model my_model gives calibrated score
 
 from pathlib import Path
 
-from umls_reranker.pipeline.command import CommandParser
+from umls_reranker.pipeline.command import EACH_ROW_IS_A_DOCUMENT, CommandParser
 from umls_reranker.pipeline.output_options import add_file_options, add_omop_option
 
 
@@ -27,6 +27,9 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="file to write: .csv or .jsonl")
     parser.add_argument(
         "--device", help="cpu, cuda, ... of an encoder (default: a GPU if available)"
+    )
+    parser.add_argument(
+        "--each_row_is_a_document", action="store_true", help=EACH_ROW_IS_A_DOCUMENT
     )
     add_file_options(parser)
     add_omop_option(parser)

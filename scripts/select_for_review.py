@@ -12,7 +12,7 @@ my_lists.jsonl --add reviewed.csv --output NEW_MODEL.
 from pathlib import Path
 
 from umls_reranker.core.files import require_another
-from umls_reranker.pipeline.command import CommandParser, number_in
+from umls_reranker.pipeline.command import EACH_ROW_IS_A_DOCUMENT, CommandParser, number_in
 
 
 def main() -> None:
@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=13, help="seed of the random sample (default: 13)"
     )
+    parser.add_argument(
+        "--each_row_is_a_document", action="store_true", help=EACH_ROW_IS_A_DOCUMENT
+    )
     options = parser.parse_args()
     require_another(options.output, [options.predictions])
     from umls_reranker.serving.review_queue import RANDOM_SAMPLE, select_for_review, write_queue
@@ -40,6 +43,6 @@ def main() -> None:
 
     rows = list(read_ranked(options.predictions))
     selected = select_for_review(rows, options.count, options.random_share, options.seed)
-    write_queue(selected, options.output)
+    write_queue(selected, options.output, each_row_is_a_document=options.each_row_is_a_document)
     drawn = sum(row[RANDOM_SAMPLE] for row in selected)
     print(f"{len(selected):,} of {len(rows):,} rows, {drawn:,} of them drawn at random")

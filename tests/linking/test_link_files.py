@@ -272,6 +272,13 @@ def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
         run(LinkJob, linker, tmp_path / "in.csv", tmp_path / "out.csv")
     with pytest.raises(UserError, match="out.parquet"):
         CandidatesJob(tmp_path / "in.csv", tmp_path / "out.parquet")
+    # Before it is labelled, in vain.
+    write_jsonl(tmp_path / "in.jsonl", [{"mention": "cold"}])
+    with pytest.raises(UserError, match="in.jsonl.*--each_row_is_a_document"):
+        run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "sheet.csv")
+    options = {"each_row_is_a_document": True}
+    run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "sheet.csv", **options)
+    assert "\ncold," in (tmp_path / "sheet.csv").read_text()
     with pytest.raises(UserError, match="missing.jsonl"):
         LinkJob(tmp_path / "missing.jsonl", tmp_path / "out.jsonl")
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,6 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import UMLSReranker, UserError, calibrate, evaluate
-from umls_reranker.lists.labels import labelled_lists, parts_of_documents
-from umls_reranker.lists.read import RowPosition, Rows
-from umls_reranker.vocab.types import TypeHierarchy
 
 
 @pytest.mark.parametrize("kind", ["reranker", "cross_encoder", "lists_alone"])
@@ -258,55 +254,26 @@ def test_lists_of_two_linkers_of_which_each_finds_some_candidates(tmp_path, caps
     )
 
 
-@pytest.mark.parametrize(
-    ("change", "found"),
-    [
-        ({}, None),
-        ({"left": "the same eight words stand before each of the mentions"}, "texts overlap"),
-        ({"mention_id": "PMID{}_T{}"}, "ids begin alike, as with PMID"),
-        ({"doc_id": "PMID{}_T{}"}, "ids begin alike, as with PMID"),
-        ({"mention_id": "{1}"}, None),
-        ({"mention_id": "m-{1}"}, None),
-        ({"doc_id": "PMID{}"}, ""),
-    ],
-)
-def test_parts_of_documents_with_an_id_of_their_own_are_noticed(change, found):
-    rows = [
-        {
-            "entity": "cold",
-            "doc_id": f"d{number}",
-            "cui": "C1",
-            "candidates": [{"name": "cold", "cui": "C1"}],
-        }
-        | {key: value.format(number // 3, number) for key, value in change.items()}
-        for number in range(60)
-    ]
-    lists = labelled_lists(
-        Rows([RowPosition(Path("own.jsonl"), row) for row in range(60)], rows), TypeHierarchy([])
-    )
-    said, is_parted = parts_of_documents(lists)
-    assert is_parted == bool(found) and (found or "") in said and bool(said) == (found != "")
-
-
-def test_nothing_is_certified_where_documents_are_parts_of_others(tmp_path, capsys):
-    for prefix in ("d{0}", "PMID{1}_"):
-        rows = [
-            row | {"doc_id": prefix.format(n, n // 3) + f"{n}"}
-            for n, row in enumerate(list_rows(400, 400))
-        ]
-        for row in rows:
-            row["cui"] = max(row["candidates"], key=lambda item: item["sapbert_score"])["cui"]
-        del rows[0]["mention_id"]
-        lists = write_lists(tmp_path / f"{prefix[0]}.jsonl", rows)
-        words = ("--lists", lists, "--output", tmp_path / prefix[0])
-        run_script("calibrate", *words, "--dry_run")
-        is_said = "so nothing is certified" in capsys.readouterr().out
-        run_script("calibrate", *words)
-        is_certified = UMLSReranker.from_pretrained(tmp_path / prefix[0]).thresholds.is_certified
-        assert (
-            is_certified == (prefix == "d{0}") != is_said
-            and "a doc_id of its own" in capsys.readouterr().out
-        )
+def test_a_row_is_a_document_only_if_the_user_says_so(tmp_path, capsys):
+    rows = list_rows(400, 400)
+    for row in rows:
+        row["cui"] = max(row["candidates"], key=lambda item: item["sapbert_score"])["cui"]
+    lists = write_lists(tmp_path / "own.jsonl", rows)
+    words = ("--lists", lists, "--output", tmp_path / "model")
+    run_script("calibrate", *words, "--dry_run")
+    assert "so nothing is certified" in capsys.readouterr().out
+    assert not calibrate(rows).thresholds.is_certified
+    terms = [{key: value for key, value in row.items() if key != "doc_id"} for row in rows]
+    for number, row in enumerate(terms):
+        row["entity"] += f" {number}"
+    with pytest.raises(UserError, match="--each_row_is_a_document"):
+        calibrate(terms)
+    reranker = calibrate(terms, each_row_is_a_document=True)
+    assert reranker.thresholds.is_certified
+    metrics = evaluate(reranker, terms[:20], each_row_is_a_document=True)
+    assert metrics["documents"] == 20 and "all of these documents" in metrics["notes"][0]
+    run_script("calibrate", *words, "--each_row_is_a_document")
+    assert UMLSReranker.from_pretrained(tmp_path / "model").thresholds.is_certified
 
 
 def test_corrections_replace_rows_and_are_no_sample(tmp_path, capsys):

@@ -129,3 +129,13 @@ def test_rows_with_an_error_are_left_out(tmp_path):
         json.dumps({"entity": "", "error": "is blank"}) + "\n" + json.dumps(ranked_row()) + "\n"
     )
     assert list(read_ranked(path)) == [ranked_row()]
+
+
+def test_a_row_without_a_document_is_refused_before_it_is_labelled(tmp_path):
+    row = {**ranked_row(), "doc_id": None}
+    for name in ("queue.jsonl", "sheet.csv"):
+        with pytest.raises(UserError, match="'cold'.*--each_row_is_a_document"):
+            write_queue([row], tmp_path / name)
+        write_queue([row], tmp_path / name, each_row_is_a_document=True)
+        (batch,) = read_rows(tmp_path / name)
+        assert [one["doc_id"] for one in batch.mappings()] == ["cold"]

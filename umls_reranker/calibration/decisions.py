@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.arrays import firsts, list_offsets, list_owner, list_sizes, ranking, values_at
+from ..core.arrays import firsts, list_offsets, list_sizes, ranking, values_at
 from .thresholds import TIERS
 
 
@@ -110,11 +110,6 @@ class Decisions:
         return self.scores.probabilities
 
     @cached_property
-    def owner(self) -> np.ndarray:
-        """(m,) int64, the mention of each candidate."""
-        return list_owner(self.offsets)
-
-    @cached_property
     def order(self) -> np.ndarray:
         """(m,) int64, indices of the candidates by mention, the top candidate first."""
         return ranking(self.scores.log_odds, self.offsets)
@@ -129,9 +124,9 @@ class Decisions:
         """(m,) int64, indices into `TIERS`."""
         edges = self.edges.copy()
         edges[~self.complete, -1] = np.inf
-        return edges.shape[1] - (self.scores.probabilities[:, None] >= edges[self.owner]).sum(
-            axis=1
-        )
+        edges_of_candidates = edges.repeat(list_sizes(self.offsets), axis=0)
+        reached = self.scores.probabilities[:, None] >= edges_of_candidates
+        return edges.shape[1] - reached.sum(axis=1)
 
     @cached_property
     def accepted(self) -> np.ndarray:
@@ -162,10 +157,11 @@ class Decisions:
 
     def take(self, mentions: np.ndarray) -> Decisions:
         """The decisions about some mentions, (n,) bool."""
-        rows = mentions[self.owner]
+        sizes = list_sizes(self.offsets)
+        rows = mentions.repeat(sizes)
         return replace(
             self,
-            offsets=list_offsets(list_sizes(self.offsets)[mentions]),
+            offsets=list_offsets(sizes[mentions]),
             concepts=self.concepts[rows],
             scores=self.scores.take(rows),
             models=self.models[mentions],

@@ -107,8 +107,13 @@ class FeatureSources:
         self.names = normalize_texts(lists.names.texts)
 
     @cached_property
+    def string_counts(self) -> np.ndarray:
+        """(n,) number of training mentions with the string of each mention."""
+        return self.counts.string_counts(self.mentions)
+
+    @cached_property
     def pair_counts(self) -> PairCounts:
-        """Counts of training mentions by string, concept and type, for each candidate."""
+        """Counts of training mentions by concept, with its strings and types."""
         lists = self.lists
         return self.counts.pair_counts(
             self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes
@@ -226,7 +231,7 @@ def qualifiers(sources: FeatureSources) -> np.ndarray:
 def mention_concept_prior(sources: FeatureSources) -> np.ndarray:
     counts = sources.pair_counts
     return np.log(
-        (counts.uses + PRIOR_USES) / (counts.strings + PRIOR_MENTIONS)[sources.lists.owner]
+        (counts.uses + PRIOR_USES) / (sources.string_counts + PRIOR_MENTIONS)[sources.lists.owner]
     )
 
 
@@ -449,7 +454,7 @@ def feature_table(
         feature = FEATURES.get(name)
         if feature is not None and feature.column is not None:
             candidates[name] = feature.column(sources)
-    strings = sources.pair_counts.strings
+    strings = sources.string_counts
     about_lists = {
         "string_count": np.log1p(strings),
         "seen_string": np.minimum(strings, 1).astype(np.float64),

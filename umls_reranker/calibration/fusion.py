@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.arrays import list_sizes
 from ..core.errors import TooLittleData, UserError
 from .features import FEATURES, LIST_FEATURES, FeatureTable
 from .logistic import fit_logistic, top_candidates
@@ -138,12 +139,13 @@ class FeatureFusion:
         missing = np.zeros(len(table.concepts))
         columns = np.array(
             [table.candidates.get(name, missing) for name in self.read], np.float64
-        ).reshape(len(self.read), len(table.owner))
+        ).reshape(len(self.read), len(table.concepts))
         columns[np.isnan(columns)] = 0.0
         weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
-        which = _is_seen(table).astype(int)[table.owner]
+        sizes = list_sizes(table.offsets)
+        which = _is_seen(table).astype(int).repeat(sizes)
         # Feature by feature: equal candidates have bitwise equal utilities in any list.
-        utility = sum(weights.reshape(-1, 2)[:, which] * columns) - nil[table.owner]
+        utility = sum(weights.reshape(-1, 2)[:, which] * columns) - nil.repeat(sizes)
         return utility + self.bonus * top_candidates(utility, table.offsets)
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
+from ..core.arrays import RepeatedTexts
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FIELDS, FOUND, SUFFIX, encoded_texts
 from .features import FEATURES
@@ -72,11 +72,12 @@ def without_inputs(lists: Lists, missing: Sequence[str]) -> Lists:
     """The lists without these inputs."""
     if not missing:
         return lists
+    count = len(lists)
     size = len(lists.owner)
     blanks: dict[str, dict[str, Any]] = {
         "cui": {"cuis": RepeatedTexts([None], np.zeros(size, np.int64))},
-        "context": {"lefts": [""] * len(lists), "rights": [""] * len(lists)},
-        "entity_type": {"types": replace(lists.types, codes=np.full(len(lists), -1))},
+        "context": {"lefts": [""] * count, "rights": [""] * count},
+        "entity_type": {"types": replace(lists.types, codes=np.full(count, -1))},
         "semantic_types": {
             "candidate_types": replace(lists.candidate_types, codes=np.full(size, -1))
         },
@@ -186,6 +187,5 @@ def _is_blank(column: RepeatedTexts) -> np.ndarray:
 
 def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Whether any candidate of a list is true in `candidates` (m,), (n,) bool."""
-    if not candidates.any():
-        return np.zeros(len(offsets) - 1, bool)
-    return list_sizes(list_offsets(candidates)[offsets]) > 0
+    before = np.append(0, np.cumsum(candidates))[offsets]
+    return before[1:] > before[:-1]

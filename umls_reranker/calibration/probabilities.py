@@ -116,8 +116,9 @@ class CalibratedModel:
             table: features of the m candidates.
             list_utilities: (m,) their utilities by the list fusion; None without one.
         """
-        if not self.uses_cross_encoder or list_utilities is None:
-            return np.full(len(table.concepts), self.uses_cross_encoder)
+        is_read = self.uses_cross_encoder
+        if not is_read or list_utilities is None:
+            return np.full(len(table.concepts), is_read)
         log_odds = conditional_log_odds(list_utilities, table.offsets, table.concepts)
         is_top = top_candidates(list_utilities, table.offsets)
         return (sigmoid(log_odds) >= PRUNING_THRESHOLD) | is_top

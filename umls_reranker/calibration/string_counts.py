@@ -39,7 +39,6 @@ class PairCounts(NamedTuple):
     """Training counts for m pairs of n mentions and k concepts.
 
     Attributes:
-        strings: (n,) number of training mentions with each string.
         concepts: (k,) number of training mentions of each concept.
         uses: (m,) number of training mentions with the string and of the concept of each pair.
         type_lifts: (m,) float64, how much more often than others training mentions of the concept
@@ -49,7 +48,6 @@ class PairCounts(NamedTuple):
             types.
     """
 
-    strings: np.ndarray
     concepts: np.ndarray
     uses: np.ndarray
     type_lifts: np.ndarray
@@ -158,6 +156,10 @@ class StringCounts:
         is_known = self._counts("strings", hash_texts(keys)) > 0
         return np.logical_or.reduceat(is_known, list_offsets(list(map(len, texts)))[:-1])
 
+    def string_counts(self, forms: Sequence[str]) -> np.ndarray:
+        """Number of training mentions with each of n normalized strings, (n,) int64."""
+        return self._counts("strings", hash_texts(list(map(_key, forms))))
+
     def pair_counts(
         self,
         forms: Sequence[str],
@@ -166,7 +168,7 @@ class StringCounts:
         rows: np.ndarray,
         concepts: np.ndarray,
     ) -> PairCounts:
-        """Counts of strings and semantic types per concept.
+        """Counts of concepts, with a string and with semantic types.
 
         Args:
             forms: n normalized mentions.
@@ -178,7 +180,7 @@ class StringCounts:
         mention_keys = list(map(_key, forms))
         concept_keys = list(map(_key, cuis))
         concept_hashes = hash_texts(concept_keys)
-        string_counts = self._counts("strings", hash_texts(mention_keys))
+        string_counts = self.string_counts(forms)
         concept_counts = self._counts("concepts", concept_hashes)
         # A pair whose members were not seen was not seen either.
         seen = np.flatnonzero((string_counts > 0)[rows] & (concept_counts > 0)[concepts])
@@ -187,7 +189,7 @@ class StringCounts:
         uses[seen] = self._counts("uses", hash_texts(pairs))
         typed = self._counts("typed_concepts", concept_hashes)
         lifts = self._type_lifts(types.sets, types.codes[rows], concept_keys, concepts, typed)
-        return PairCounts(string_counts, concept_counts, uses, lifts)
+        return PairCounts(concept_counts, uses, lifts)
 
     def _type_lifts(
         self,

@@ -14,7 +14,7 @@ from ..corpora.mentions import find_ids
 from ..hub.download import BUILT_IN
 from ..lists.candidate_lists import row_errors
 from ..lists.columns import ColumnChecker, first_values
-from ..lists.labels import GOLD_KEYS, gold_ids
+from ..lists.labels import GOLD_KEYS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
 from ..serving.bulk import FileJob, spark_schema, with_nulls
 from ..serving.counts import counts_of, first_error, said_of_counts
@@ -156,10 +156,22 @@ class CandidatesJob(LinkJob):
 
     A row of the output is a row of user-provided lists, whose scores count with its ``index_key``.
     It has the ``entity`` that was searched for and the text around it in place of the document.
+
+    Args:
+        arguments: as for `LinkJob`.
+        each_row_is_a_document: as for `lists.labels.with_document`; a row without ``doc_id`` is
+            refused otherwise.
+        options: as for `LinkJob`.
     """
 
     verb = "searching"
     formats = LIST_FORMATS
+
+    def __init__(
+        self, *arguments: Any, each_row_is_a_document: bool = False, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.each_row_is_a_document = each_row_is_a_document
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         queries, types, errors = _checked(worker, rows)
@@ -179,6 +191,8 @@ class CandidatesJob(LinkJob):
             brought |= {key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row}
             if error is None:
                 brought |= zip(keys, next(searched), strict=True)
+                # Before somebody labels it.
+                with_document(brought, place, self.each_row_is_a_document)
                 brought["index_key"] = worker.retriever.index_key
                 counts["gold"] += bool(gold)
                 counts["in_list"] += any(item["cui"] in gold for item in brought["candidates"])

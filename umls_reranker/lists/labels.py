@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,12 +28,11 @@ from .repeated_documents import with_joined_documents
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
-# Successive words that texts of different documents rarely share.
-SHARED_WORDS = 8
-# The share of texts that may.
-FEW_SHARED = 0.1
-# An id that ends in a number, after a separator.
-PREFIXED = re.compile(r"(.*[A-Za-z0-9])[^A-Za-z0-9]+[A-Za-z]*\d+$")
+# What to do about mentions without a document, or each with one of its own.
+OWN_DOCUMENTS = (
+    "; give mentions of one text one doc_id, "
+    "or --each_row_is_a_document if each row is a document, such as a term"
+)
 
 
 def read_labelled_lists(
@@ -46,6 +43,7 @@ def read_labelled_lists(
     concepts: ConceptTable | None = None,
     add: Path | None = None,
     fitted_on: bool = True,
+    each_row_is_a_document: bool = False,
 ) -> AnnotatedLists:
     """Read a file or folder of rows (`read.read_rows`), which also have ``doc_id`` and ``cui``.
 
@@ -64,6 +62,8 @@ def read_labelled_lists(
             count for a certificate.
         fitted_on: whether a model is to be fitted, which needs documents to fit on and others to
             measure on.
+        each_row_is_a_document: whether a row without ``doc_id`` is a document, such as a term; rows
+            with the same text are one.
 
     Raises:
         UserError: a file cannot be read, a row is invalid (it is named), a mention_id is repeated
@@ -73,7 +73,15 @@ def read_labelled_lists(
     known: Dictionary | None = None
     if dictionary is not None:
         known = Dictionary.load(dictionary, candidate_cuis(rows.mappings()))
-    return usable_lists(rows, path, hierarchy, known, concepts=concepts, fitted_on=fitted_on)
+    return usable_lists(
+        rows,
+        path,
+        hierarchy,
+        known,
+        concepts=concepts,
+        fitted_on=fitted_on,
+        each_row_is_a_document=each_row_is_a_document,
+    )
 
 
 def usable_lists(
@@ -84,6 +92,7 @@ def usable_lists(
     *,
     concepts: ConceptTable | None = None,
     fitted_on: bool = True,
+    each_row_is_a_document: bool = False,
 ) -> AnnotatedLists:
     """Check and complete rows with gold concepts; errors are those of `read_labelled_lists`.
 
@@ -94,10 +103,12 @@ def usable_lists(
         dictionary: completes the candidates.
         concepts: as for `read_labelled_lists`.
         fitted_on: as for `read_labelled_lists`.
+        each_row_is_a_document: as for `read_labelled_lists`.
     """
     if dictionary is not None:
         rows = Rows(rows.positions, dictionary.add_to(rows.mappings()))
-    lists = replace(labelled_lists(rows, hierarchy), dictionary=dictionary)
+    lists = labelled_lists(rows, hierarchy, each_row_is_a_document=each_row_is_a_document)
+    lists = replace(lists, dictionary=dictionary)
     if concepts is not None:
         lists = lists.completed(concepts)
     else:
@@ -145,8 +156,12 @@ def with_parents(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
     return replace(lists, parents=frozenset(zip(children, parents, strict=True)))
 
 
-def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
+def labelled_lists(
+    rows: Rows, hierarchy: TypeHierarchy, *, each_row_is_a_document: bool = False
+) -> AnnotatedLists:
     """The lists of rows with gold concepts; ids have no outer blanks, and each score any candidate.
+
+    Arguments are those of `read_labelled_lists`.
 
     Raises:
         UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui;
@@ -161,6 +176,9 @@ def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
         more = _and_more(len(errors) - errors.count(None) - 1)
         raise UserError(f"{positions[fault.row]}: {fault.reason}{more}") from None
     documents = list(map(id_text, first_values(content, "doc_id")))
+    if each_row_is_a_document:
+        named = zip(documents, lists.mentions, strict=True)
+        documents = [document or text for document, text in named]
     golds = list(map(gold_parts, first_values(content, *GOLD_KEYS, "id")))
     for key, values in (("doc_id", documents), ("cui", golds)):
         if None in values:
@@ -172,7 +190,8 @@ def labelled_lists(rows: Rows, hierarchy: TypeHierarchy) -> AnnotatedLists:
             raise UserError(
                 f"{positions[row]}: {missing} is missing or no id{more}; give doc_id and "
                 f"{gold_key}: an id, {CUI_LESS} for no concept, a list of alternative ids, "
-                f"or a list of lists for several concepts{keys_found(rows.mappings()[row])}"
+                f"or a list of lists for several concepts"
+                f"{OWN_DOCUMENTS if key == 'doc_id' else ''}{keys_found(rows.mappings()[row])}"
             )
     lists = _with_ids(lists, rows)
     # Of each mention, the ids of which any is correct.
@@ -244,37 +263,22 @@ def require_documents(path: Path, documents: Collection[str]) -> None:
         )
 
 
-def parts_of_documents(lists: AnnotatedLists) -> tuple[str, bool]:
-    """Whether documents of one mention each seem to be parts of the same documents.
+def have_own_documents(lists: AnnotatedLists) -> bool:
+    """Whether each mention has a document of its own; then it may be only a part of one."""
+    return len({*lists.annotations.doc_ids}) == len(lists)
 
-    Returns:
-        A sentence, empty if any document has several mentions; and whether a tenth of the texts
-        share `SHARED_WORDS` successive words with others, or a tenth of the ids their beginning.
+
+def with_document(row: dict[str, Any], name: object, each_row_is_a_document: bool) -> None:
+    """Give a row that is to be labelled its ``doc_id``, if each row is a document: its text.
+
+    Raises:
+        UserError: it has none, and rows are no documents; it is called by `name`.
     """
-    annotations = lists.annotations
-    count = len(lists)
-    if len({*annotations.doc_ids}) < count:
-        return "", False
-    texts = [
-        " ".join(parts).split()
-        for parts in zip(lists.lefts, lists.mentions, lists.rights, strict=True)
-    ]
-    parts = [
-        {tuple(words[at : at + SHARED_WORDS]) for at in range(len(words) - SHARED_WORDS + 1)}
-        for words in texts
-    ]
-    uses = Counter(chain.from_iterable(parts))
-    found = []
-    if sum(any(uses[part] > 1 for part in of_text) for of_text in parts) >= FEW_SHARED * count:
-        found.append("texts overlap")
-    for ids in (annotations.doc_ids, annotations.mention_ids):
-        starts = Counter(match[1] for match in map(PREFIXED.match, filter(None, ids)) if match)
-        if FEWEST_DOCUMENTS <= len(starts) <= (1 - FEW_SHARED) * starts.total():
-            found.append(f"ids begin alike, as with {starts.most_common(1)[0][0]}")
-    but = f", but {' and '.join(found)}, so nothing is certified" if found else ""
-    return f"each mention has a doc_id of its own{but}; give mentions of one text one doc_id", bool(
-        found
-    )
+    if id_text(row.get("doc_id")) is not None:
+        return
+    if not each_row_is_a_document:
+        raise UserError(f"{name}: doc_id is missing{OWN_DOCUMENTS}")
+    row["doc_id"] = row.get("entity") or row.get("mention")
 
 
 def refuse_repeated_ids(

@@ -27,6 +27,9 @@ LISTS_HELP = (
     'doc_id, mention, cui, name, score, gold); e.g. {"entity": "cold", "candidates": [{"name": '
     '"Common Cold", "cui": "C0009443", "NAME_score": 0.9}], "doc_id": "d1", "cui": "C0009443"}'
 )
+EACH_ROW_IS_A_DOCUMENT = (
+    "a row without doc_id is a document, such as a term, and documents of one row each may certify"
+)
 DICTIONARY_HELP = (
     "folder META of a UMLS release (MRCONSO.RRF, MRSTY.RRF or both), or a file of names: a table "
     "(.csv, .tsv, .jsonl, .parquet) of id, name and optionally preferred and semantic_type, "

@@ -68,6 +68,7 @@ def write_candidates(options: argparse.Namespace) -> int:
         options.batch_mentions,
         overwrite=options.overwrite,
         sheets=usagi_sheets(options),
+        each_row_is_a_document=options.each_row_is_a_document,
     )
     settings = {"device": options.device or "auto"}
     processes = shared_processes(settings)

@@ -15,11 +15,16 @@ from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, require_writable, write_json, written
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
-from ..lists.labels import read_labelled_lists, with_parents
+from ..lists.labels import have_own_documents, read_labelled_lists, with_parents
 from ..lists.repeated_documents import with_joined_documents
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
-from ..serving.calibrate import calibrate_lists, save_calibrated, write_calibrated
+from ..serving.calibrate import (
+    NOTHING_CERTIFIED,
+    calibrate_lists,
+    save_calibrated,
+    write_calibrated,
+)
 from ..serving.calibration_summary import calibration_summary
 from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
 from ..serving.list_description import describe_lists
@@ -65,7 +70,12 @@ def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     lists = with_joined_documents(run.lists("calibration"))
     # The cross-encoder was trained for this, so it stays.
     new = calibrate_lists(
-        source, lists, recipe.calibration, recipe.run.seed, keep_cross_encoder=True
+        source,
+        lists,
+        recipe.calibration,
+        recipe.run.seed,
+        keep_cross_encoder=True,
+        each_row_is_a_document=True,
     )
     with stage.writing() as (folder, summary):
         write_calibrated(source, new, folder)
@@ -86,17 +96,30 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     require_writable(options.output, makes_folders=True)
     source = ModelSource.load(options.model, options.revision, options.device, options.dtype)
     lists = read_labelled_lists(
-        options.lists, source.hierarchy, options.dictionary, add=options.add
+        options.lists,
+        source.hierarchy,
+        options.dictionary,
+        add=options.add,
+        each_row_is_a_document=options.each_row_is_a_document,
     )
     # Before anything is scored, which may take long.
     print(describe_lists(lists, source.reads), flush=True)
     settings = CalibrationArguments(**pick(vars(options), keys_of(CalibrationArguments)))
     if options.dry_run:
-        print(source.needed_documents(lists, settings))
+        if options.each_row_is_a_document or not have_own_documents(lists):
+            print(source.needed_documents(lists, settings))
+        else:
+            print(NOTHING_CERTIFIED)
         would_make("calibrate", options.output)
         return
-    keep = options.keep_cross_encoder
-    new = calibrate_lists(source, lists, settings, options.seed, keep_cross_encoder=keep)
+    new = calibrate_lists(
+        source,
+        lists,
+        settings,
+        options.seed,
+        keep_cross_encoder=options.keep_cross_encoder,
+        each_row_is_a_document=options.each_row_is_a_document,
+    )
     save_calibrated(source, new, options.output)
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
 
@@ -142,7 +165,11 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
         options.model, options.revision, options.device, options.dtype
     )
     lists = read_labelled_lists(
-        options.lists, reranker.thresholds.hierarchy, options.dictionary, fitted_on=False
+        options.lists,
+        reranker.thresholds.hierarchy,
+        options.dictionary,
+        fitted_on=False,
+        each_row_is_a_document=options.each_row_is_a_document,
     )
     # Before anything is scored, which may take long.
     print(describe_lists(lists, reranker.template.reads), flush=True)

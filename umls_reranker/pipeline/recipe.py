@@ -34,7 +34,7 @@ from ..retrieval.arguments import IndexArguments, MiningArguments
 from ..retrieval.retrievers import RETRIEVERS
 from ..serving.arguments import ServingArguments
 from ..training.arguments import EncoderArguments, RunArguments
-from .command import DICTIONARY_HELP, LISTS_HELP, CommandParser, number_in
+from .command import DICTIONARY_HELP, EACH_ROW_IS_A_DOCUMENT, LISTS_HELP, CommandParser, number_in
 from .shipped import find_recipe, is_recipe, shipped_recipes
 
 EPILOG = """\
@@ -503,6 +503,9 @@ def lists_parser(description: str, names: Collection[str], **model_options: Any)
         "--output", type=Path, required=True, help="folder to write; must not exist"
     )
     parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
+    parser.add_argument(
+        "--each_row_is_a_document", action="store_true", help=EACH_ROW_IS_A_DOCUMENT
+    )
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
     add_options(

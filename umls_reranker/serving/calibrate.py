@@ -45,7 +45,7 @@ from ..hub.model_folder import (
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
-from ..lists.labels import best_of_each_concept, parts_of_documents, usable_lists
+from ..lists.labels import OWN_DOCUMENTS, best_of_each_concept, have_own_documents, usable_lists
 from ..lists.read import Rows
 from .model_source import ModelSource
 from .reranker import UMLSReranker
@@ -54,6 +54,9 @@ from .statistics import Histogram, reference_content
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
 SPLIT = "labelled"
+NOTHING_CERTIFIED = (
+    f"each mention has a document of its own, so nothing is certified{OWN_DOCUMENTS}"
+)
 NOT_HELD_OUT = (
     "there are too few documents to fit without a part of them, so these figures are of documents "
     "that were fitted on, and nothing is certified"
@@ -94,7 +97,6 @@ class LabelledLists:
         history: certificates of the versions that the model is derived from.
         known_documents: number of documents that it was calibrated on before.
         is_again: whether it is calibrated again on these, which else are left out.
-        note: a sentence about documents of one mention each; empty without such.
         may_certify: whether any document may certify.
     """
 
@@ -105,7 +107,6 @@ class LabelledLists:
     history: CertificateHistory
     known_documents: int
     is_again: bool
-    note: str
     may_certify: bool
 
 
@@ -116,6 +117,7 @@ def calibrate(
     target_precision: float = 0.95,
     dictionary: Dictionary | None = None,
     seed: int = 13,
+    each_row_is_a_document: bool = False,
 ) -> UMLSReranker:
     """Calibrate a model on rows with gold concepts, as ``umls-reranker calibrate --lists`` does.
 
@@ -127,6 +129,8 @@ def calibrate(
         target_precision: precision that the certificate of the high tier guarantees.
         dictionary: completes the candidates (`Dictionary.add_to`); use it later, too.
         seed: seed of the folds of documents.
+        each_row_is_a_document: whether a row without ``doc_id`` is a document, such as a term, and
+            documents of one row each may certify.
 
     Returns:
         The new model; its folder, with the held-out figures in ``metrics.json``, is temporary until
@@ -136,11 +140,20 @@ def calibrate(
         UserError: a row is invalid (it is named), there are too few, or the model cannot be loaded.
     """
     source = ModelSource.load(None if model is None else str(model))
-    lists = usable_lists(Rows.of_mappings(rows), Path("rows"), source.hierarchy, dictionary)
+    lists = usable_lists(
+        Rows.of_mappings(rows),
+        Path("rows"),
+        source.hierarchy,
+        dictionary,
+        each_row_is_a_document=each_row_is_a_document,
+    )
     settings = CalibrationArguments(target_precision=target_precision)
     temporary = TemporaryDirectory(prefix="umls_reranker-")
     folder = Path(temporary.name) / "calibrated"
-    save_calibrated(source, calibrate_lists(source, lists, settings, seed), folder)
+    new = calibrate_lists(
+        source, lists, settings, seed, each_row_is_a_document=each_row_is_a_document
+    )
+    save_calibrated(source, new, folder)
     reranker = UMLSReranker.from_pretrained(folder)
     weakref.finalize(reranker, temporary.cleanup)
     return reranker
@@ -153,6 +166,7 @@ def calibrate_lists(
     seed: int = 13,
     *,
     keep_cross_encoder: bool = False,
+    each_row_is_a_document: bool = False,
 ) -> Calibrated:
     """Score the lists, fit everything on them, and measure on held-out documents.
 
@@ -166,12 +180,13 @@ def calibrate_lists(
         settings: features, calibrator and certificate; by default all features of the lists.
         seed: seed of the folds of documents.
         keep_cross_encoder: whether to weigh the cross-encoder even if it adds nothing.
+        each_row_is_a_document: whether documents of one mention each may certify.
 
     Raises:
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
-    data = _labelled_lists(source, lists)
+    data = _labelled_lists(source, lists, each_row_is_a_document)
     fit_settings = settings
     if settings.features is None:
         names = usable_features(data.lists, has_cross_encoder=source.cross_encoder is not None)
@@ -200,12 +215,15 @@ def calibrate_lists(
     metrics["lists"] = _facts(source, data, fit)
     gain = verdict(metrics["figures"]["gain"], len(measured), documents.count)
     metrics["verdict"] = gain + best_row(metrics)
-    notes = (data.note, "" if fit.is_held_out else NOT_HELD_OUT)
-    metrics["notes"] = [note for note in notes if note]
+    metrics["notes"] = [] if data.may_certify else [NOTHING_CERTIFIED]
+    if not fit.is_held_out:
+        metrics["notes"].append(NOT_HELD_OUT)
     return Calibrated(settings, seed, fit.calibration, fit.facts, outcomes, metrics)
 
 
-def _labelled_lists(source: ModelSource, lists: AnnotatedLists) -> LabelledLists:
+def _labelled_lists(
+    source: ModelSource, lists: AnnotatedLists, each_row_is_a_document: bool
+) -> LabelledLists:
     """Leave out known documents, or forget them, complete the scores and score the candidates."""
     documents = lists.annotations.documents
     is_known = source.is_known(lists)
@@ -217,7 +235,6 @@ def _labelled_lists(source: ModelSource, lists: AnnotatedLists) -> LabelledLists
         counts = source.counts
         history = source.history
         lists = lists.take(~is_known)
-    note, is_parted = parts_of_documents(lists)
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
     # Without logits, the first candidate of each concept is its top one.
@@ -230,8 +247,7 @@ def _labelled_lists(source: ModelSource, lists: AnnotatedLists) -> LabelledLists
         history=history,
         known_documents=known_documents,
         is_again=is_again,
-        note=note,
-        may_certify=not is_parted,
+        may_certify=each_row_is_a_document or not have_own_documents(lists),
     )
 
 

@@ -31,6 +31,7 @@ def evaluate(
     dictionary: Dictionary | None = None,
     resamples: int = 1000,
     seed: int = 13,
+    each_row_is_a_document: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model on rows with gold concepts, as ``umls-reranker evaluate --lists`` does.
 
@@ -42,6 +43,7 @@ def evaluate(
         dictionary: as for `calibrate`.
         resamples: number of resamples of documents, for 95 % intervals.
         seed: seed of the resamples.
+        each_row_is_a_document: as for `calibrate`.
 
     Returns:
         The content of ``metrics.json``: counts, ``verdict``, ``notes``, and ``figures``, of which
@@ -56,6 +58,7 @@ def evaluate(
         reranker.thresholds.hierarchy,
         dictionary,
         fitted_on=False,
+        each_row_is_a_document=each_row_is_a_document,
     )
     return evaluate_lists(reranker, lists, "labelled", resamples=resamples, seed=seed)[0]
 

@@ -19,7 +19,6 @@ from ..core.files import read_json
 from ..hub.download import BUILT_IN_FOLDER, download
 from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, Origin, loaded_files
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.labels import parts_of_documents
 from ..models.cross_encoder import PairScorer
 from ..models.model_files import MODEL_PATTERNS
 from ..models.pairs import TEMPLATE_FILE, PairTemplate
@@ -119,9 +118,6 @@ class ModelSource:
 
     def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
         """What a certificate takes, and what the documents of lists are worth, as a sentence."""
-        note, is_parted = parts_of_documents(lists)
-        if is_parted:
-            return note
         for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
         index, count = document_index(lists.annotations.documents[for_certificate])
         level = confidence_of(len(self.history.certificates) + 1, settings.confidence)

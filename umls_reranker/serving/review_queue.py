@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..core.files import written
 from ..lists.candidate_forms import concept_id
 from ..lists.gold import gold_parts, trainable
+from ..lists.labels import with_document
 from ..lists.read import ERROR
 from ..vocab.text import normalize_name
 from .parts import LinesFormat, OutputFormat, RankedRows, json_line
@@ -95,14 +96,27 @@ class ReviewSheet(OutputFormat):
 LIST_FORMATS: dict[str, type[OutputFormat]] = {kind.name: kind for kind in (ListLines, ReviewSheet)}
 
 
-def write_queue(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def write_queue(
+    rows: Sequence[Mapping[str, Any]], path: Path, *, each_row_is_a_document: bool = False
+) -> None:
     """Write selected rows, as JSON Lines without ``ranked`` or, if the file is a .csv, as a sheet.
 
     A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention.
     Both are rows of labelled lists, with the candidates in their original order.
+
+    Args:
+        rows: the rows.
+        path: the file.
+        each_row_is_a_document: as for `lists.labels.with_document`.
+
+    Raises:
+        UserError: a row has no ``doc_id``.
     """
     kind: type[OutputFormat] = ReviewSheet if path.suffix == ".csv" else ListLines
-    part = RankedRows([*map(dict, rows)], pa.nulls(len(rows)), [None] * len(rows))
+    selected = [*map(dict, rows)]
+    for row in selected:
+        with_document(row, repr(_entity(row)), each_row_is_a_document)
+    part = RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))
     with written(path) as partial:
         kind().write(partial, [part])
 
