@@ -23,7 +23,7 @@ from pathlib import Path
 
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
-from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.training.arguments import RunArguments
 
 # Recipe keys that are options of the second form too.
@@ -56,10 +56,6 @@ def main() -> None:
     recipe = parse_recipe(
         f"{__doc__}\n{parser.format_help()}", (RunArguments, CalibrationArguments)
     )
-    run = RunFolder(recipe.run.run_dir)
-    stage = make_stage("model", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, recipe.run):
-            from umls_reranker.pipeline.model import make_model
+    from umls_reranker.pipeline.model import calibrate_run
 
-            make_model(recipe, run, stage)
+    calibrate_run(recipe, RunFolder(recipe.run.run_dir))

@@ -16,7 +16,7 @@ intervals, and writes the same report to a new folder.
 
 from umls_reranker.evaluation.arguments import EvaluationArguments
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
-from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.training.arguments import RunArguments
 
 
@@ -29,13 +29,6 @@ def main() -> None:
         return evaluate_on_lists(options)
     parser.description = None
     recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", (RunArguments, EvaluationArguments))
-    run = RunFolder(recipe.run.run_dir)
-    stage = make_stage("report", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        is_due = should_run(stage, recipe.run)
-        if is_due or (stage.is_done() and not recipe.run.dry_run):
-            from umls_reranker.pipeline.model import complete_model_folder, make_report
+    from umls_reranker.pipeline.model import evaluate_run
 
-            if is_due:
-                make_report(recipe, run, stage)
-            complete_model_folder(recipe, run)
+    evaluate_run(recipe, RunFolder(recipe.run.run_dir))

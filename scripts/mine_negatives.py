@@ -8,7 +8,7 @@ the mean logit of these models.
 """
 
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.retrieval.arguments import MiningArguments
 from umls_reranker.training.arguments import RunArguments
 
@@ -16,9 +16,8 @@ from umls_reranker.training.arguments import RunArguments
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
     run = RunFolder(recipe.run.run_dir)
-    stage = make_stage("pairs", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, recipe.run):
+    with run.due("pairs", recipe) as stage:
+        if stage is not None:
             from umls_reranker.pipeline.training import make_pairs
 
             make_pairs(recipe, run, stage)

@@ -8,7 +8,7 @@ encoder_training_steps: 0, the encoder is not fine-tuned and there is nothing to
 """
 
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.training.arguments import EncoderArguments, RunArguments
 
 
@@ -22,9 +22,8 @@ def main() -> None:
     # Before the lock, which a second process would report instead.
     require_one_process("umls-reranker train_encoder")
     run = RunFolder(recipe.run.run_dir)
-    stage = make_stage("encoder", recipe, run)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, recipe.run):
+    with run.due("encoder", recipe) as stage:
+        if stage is not None:
             from umls_reranker.pipeline.training import make_encoder
 
             make_encoder(recipe, run, stage)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from data_fixtures import write_pmids, write_pubtator, write_rrf
-from tiny_models import tiny_encoder
 
 from umls_reranker import __main__ as command
 from umls_reranker.pipeline import runner
@@ -89,7 +88,7 @@ def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
     )
 
 
-STAGES = ["preflight", *command.GROUPS["Stages of a run, in order"]]
+STAGES = ["preflight", *command.GROUPS["Stages of a run, in order"][:5], "validation"]
 # In place of a Python that runs a stage: says what it was asked, and ends with the code that is set
 # for the stage.
 FAKE = """#!{python}
@@ -130,8 +129,9 @@ def run_stages(monkeypatch, tmp_path, capsys):
         ({}, 0, STAGES, []),
         ({"preflight": 2}, 2, STAGES[:1], ["error: preflight ends"]),
         ({"train": 2}, 2, STAGES[:6], ["error: train ends"]),
-        ({"validate": 1}, 1, STAGES, []),
-        ({"validate": 2}, 2, STAGES, ["error: validate ends"]),
+        ({"validation": 3}, 1, STAGES, []),
+        ({"validation": 2}, 2, STAGES, ["error: validation ends"]),
+        ({"validation": 1}, 1, STAGES, ["error: validation ends"]),
     ],
 )
 def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
@@ -141,7 +141,7 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(shipped_configs()["cpu"])]
     calls = [json.loads(line) for line in Path("calls").read_text().splitlines()]
     shared = {"preflight", "build_index", "train"}
-    modules = {"preflight": ["umls_reranker.pipeline.preflight"]}
+    modules = {name: [f"umls_reranker.pipeline.{name}"] for name in ("preflight", "validation")}
     started_as = [["-m", *modules.get(name, ["umls_reranker", name]), *words] for name in started]
     assert calls == [
         [*(launch if name in shared else []), *call]
@@ -153,7 +153,7 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
         [line for line in lines if line != "[estimate] preflight prints"] if started[1:] else lines
     )
     assert [line.split()[0] for line in lines[: len(started)]] == [
-        f"{n}/9" for n in range(1, len(started) + 1)
+        f"{n}/7" for n in range(1, len(started) + 1)
     ]
     assert lines[len(started) :] == error
     assert log.read_text().count("== ") == len(started) and log.read_text().endswith(
@@ -184,7 +184,6 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path, monkeyp
         "dev_documents": dev,
         "encoder_training_steps": 5,
         "start_from_encoder": True,
-        "encoder": tiny_encoder(tmp_path / "base"),
     }
 
     def planned(**changed):

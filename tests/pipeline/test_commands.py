@@ -186,11 +186,11 @@ def test_a_script_leaves_the_process_group_and_its_threads_before_python_ends(ca
 
 def test_the_log_of_a_stage_has_times_of_day_and_one_state_of_a_bar(tmp_path):
     bar = r"print('\r10%\r20%\r30%', end='\r')"
-    code = rf"print('\x1b[31mred\x1b[0m'); {bar}; print('done'); raise SystemExit(3)"
+    script = rf"print('\x1b[31mred\x1b[0m'); {bar}; print('done'); raise SystemExit(3)"
     with (tmp_path / "log").open("w") as log:
-        ended = run_process([sys.executable, "-c", code], log)
-    assert ended == (3, ["red", "10%", "done"])
+        code, printed = run_process([sys.executable, "-c", script], log)
+    assert (code, printed) == (3, ["red", "10%", "done"])
     lines = (tmp_path / "log").read_text().splitlines()
-    assert [line[9:] for line in lines] == ended.lines and all(
+    assert [line[9:] for line in lines] == printed and all(
         re.match(r"\d\d:\d\d:\d\d ", line) for line in lines
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+# Exit code of the process that ends a run; 1 is that of a crash.
+MISSED_TARGET = 3
 # Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
 LISTS_HELP = (
     "your labelled candidate lists: a file or folder of .jsonl, .parquet or .arrow with one "

@@ -64,6 +64,13 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
     )
 
 
+def calibrate_run(recipe: Recipe, run: RunFolder) -> None:
+    """Make the model folder of a run, if it is due."""
+    with run.due("model", recipe) as stage:
+        if stage is not None:
+            make_model(recipe, run, stage)
+
+
 def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Calibrate the run's checkpoint and write the model folder."""
     source = checkpoint_of_run(recipe, run)
@@ -124,14 +131,29 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
 
 
-def make_report(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
+def evaluate_run(recipe: Recipe, run: RunFolder) -> UMLSReranker | None:
+    """Make the report of a run, if it is due, and complete its model folder.
+
+    Returns:
+        The model, if it was loaded.
+    """
+    reranker = None
+    with run.due("report", recipe) as stage:
+        if stage is not None:
+            reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
+            make_report(recipe, run, stage, reranker)
+        if not recipe.run.dry_run:
+            complete_model_folder(recipe, run)
+    return reranker
+
+
+def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSReranker) -> None:
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
     lists = with_parents(run.lists("test"), run.path / "concepts")
     # Those that the model counts.
     counted = ("train", "dev", "calibration")
     known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]
-    reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
         bootstrap = {"resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
         metrics, outcomes = evaluate_lists(reranker, lists, "test", known=known, **bootstrap)

@@ -1,4 +1,4 @@
-"""All stages of a recipe in order, each a process of its own."""
+"""All stages of a recipe in order, in processes that `run` starts one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from ..core.errors import UserError
 from ..core.files import read_json
@@ -21,12 +21,15 @@ from ..core.progress import SECONDS_BETWEEN_LINES
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text
 from ..hub.model_folder import METRICS
+from .command import MISSED_TARGET
 from .recipe import Recipe
 from .shipped import shipped_configs
 from .stages import planned_stages, should_run, stage_table
-from .validation import verdict
 
 PREFLIGHT = "umls_reranker.pipeline.preflight"
+# calibrate, evaluate and validate.
+FINISH = "umls_reranker.pipeline.validation"
+# What `run` starts: commands, and modules.
 TITLES = {
     PREFLIGHT: "checking the recipe, disk and memory",
     "prepare_data": "reading concepts and mentions",
@@ -34,14 +37,12 @@ TITLES = {
     "build_index": "embedding names, retrieving candidates",
     "mine_negatives": "mining training pairs",
     "train": "training the cross-encoder",
-    "calibrate": "calibrating probabilities",
-    "evaluate": "evaluating on the test split",
-    "validate": "checking the model folder",
+    FINISH: "calibrating, evaluating, checking",
 }
+# Those that can share their work among processes.
+LAUNCHED = (PREFLIGHT, "build_index", "train")
 # What moves the cursor of a terminal and colors its text.
 CURSOR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# Commands that can share their work among processes.
-LAUNCHED = (PREFLIGHT, "build_index", "train")
 
 
 @dataclass
@@ -56,22 +57,43 @@ class LaunchOptions:
     )
 
 
-def run_recipe(recipe: Recipe, words: Sequence[str], launch: LaunchOptions) -> int:
-    """Run all stages, or only check and list them; return the exit code.
+def run_recipe(recipe: Recipe, words: Sequence[str], options: LaunchOptions) -> int:
+    """Run all stages with one line a process, or only check and list them; return the exit code.
 
     Args:
         recipe: the recipe.
-        words: the command line that names it, for each stage.
-        launch: how stages that several processes can share are started.
+        words: the command line that names it, for each process.
+        options: how stages that several processes can share are started.
     """
+    launch = launcher(options)
     if recipe.run.dry_run:
         show_plan(recipe)
-        check = run_process([*launcher(launch), "-m", PREFLIGHT, *words])
-        show_end(check, "the lines above")
-        return check.code
-    commands = {stage.command for stage in stage_table(recipe).values()} | {PREFLIGHT, "validate"}
-    stages = [name for name in TITLES if name in commands]
-    return run_stages(recipe.run.run_dir, stages, words, launcher(launch))
+        return show_end(*run_process([*launch, "-m", PREFLIGHT, *words]), "the lines above")
+    commands = {stage.command for stage in stage_table(recipe).values()} | {PREFLIGHT, FINISH}
+    steps = [name for name in TITLES if name in commands]
+    folder = recipe.run.run_dir
+    path = folder / "run.log"
+    # The process that runs ends with this one.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"Output goes to {folder}, the log of the stages to {path}", file=sys.stderr)
+    code = 0
+    for number, name in enumerate(steps, 1):
+        print(f"{number}/{len(steps)}  {TITLES[name]:<40}", end="", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        python = launch if name in LAUNCHED else [sys.executable]
+        module = [name] if "." in name else ["umls_reranker", name]
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"== {name.rpartition('.')[2]}\n")
+            code, lines = run_process([*python, "-m", *module, *words], log)
+        minutes, seconds = divmod(round(time.monotonic() - started), 60)
+        print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
+        if code == MISSED_TARGET:
+            break
+        if show_end(code, lines, path):
+            return code
+    show_results(folder)
+    return int(code == MISSED_TARGET)
 
 
 def show_plan(recipe: Recipe) -> None:
@@ -83,39 +105,10 @@ def show_plan(recipe: Recipe) -> None:
         should_run(stage, recipe.run)
 
 
-def run_stages(
-    folder: Path, stages: Sequence[str], words: Sequence[str], launch: Sequence[str]
-) -> int:
-    """Run the stages with one line each, then show the results."""
-    path = folder / "run.log"
-    # The stage that runs ends with this process.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"Output goes to {folder}, the log of the stages to {path}", file=sys.stderr)
-    code = 0
-    for number, stage in enumerate(stages, 1):
-        print(f"{number}/{len(stages)}  {TITLES[stage]:<40}", end="", file=sys.stderr, flush=True)
-        started = time.monotonic()
-        module = [stage] if stage == PREFLIGHT else ["umls_reranker", stage]
-        python = launch if stage in LAUNCHED else [sys.executable]
-        with path.open("a", encoding="utf-8") as log:
-            log.write(f"== {stage}\n")
-            ended = run_process([*python, "-m", *module, *words], log)
-        code = ended.code
-        minutes, seconds = divmod(round(time.monotonic() - started), 60)
-        print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
-        # A missed target ends the run only after the results are shown.
-        if (stage, code) == ("validate", 1):
-            ended = ended._replace(code=0)
-        show_end(ended, path)
-        if ended.code:
-            return code
-    show_results(folder)
-    return code
-
-
 def show_results(folder: Path) -> None:
     """Print how the systems compare, the targets, and where model and report are."""
+    from .validation import verdict
+
     metrics = read_metrics(folder / "report" / METRICS)
     checks = read_json(folder / "checklist.json")["checks"]
     print(f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}")
@@ -123,13 +116,14 @@ def show_results(folder: Path) -> None:
     print(f"model: {folder / 'model'}; report: {folder / 'report'}")
 
 
-def show_end(ended: EndedProcess, log: Path | str) -> None:
-    """Show the error that a stage has printed, or its last lines without one, or its estimate."""
-    shown = [line for line in ended.lines if line.startswith("[estimate]")]
-    if ended.code:
-        errors = [line for line in ended.lines if line.startswith("error: ")][-1:]
-        shown = errors or [*ended.lines[-20:], f"error: this stage failed; see {log}"]
+def show_end(code: int, lines: Sequence[str], log: Path | str) -> int:
+    """Show a process' estimate, or its error, or its last lines without one; return its code."""
+    shown = [line for line in lines if line.startswith("[estimate]")]
+    if code:
+        errors = [line for line in lines if line.startswith("error: ")][-1:]
+        shown = errors or [*lines[-20:], f"error: this stage failed; see {log}"]
     sys.stderr.writelines(f"{line}\n" for line in shown)
+    return code
 
 
 def launcher(options: LaunchOptions) -> list[str]:
@@ -149,22 +143,13 @@ def launcher(options: LaunchOptions) -> list[str]:
     return command
 
 
-class EndedProcess(NamedTuple):
-    """A process that has ended.
-
-    Attributes:
-        code: its exit code, of a killed process as a shell reports it.
-        lines: what it has printed.
-    """
-
-    code: int
-    lines: list[str]
-
-
-def run_process(command: Sequence[str], log: IO[str] | None = None) -> EndedProcess:
+def run_process(command: Sequence[str], log: IO[str] | None = None) -> tuple[int, list[str]]:
     """Run a command; its lines go to the log with the time of day.
 
     Of a progress bar, one state every half minute is kept.
+
+    Returns:
+        Its exit code, of a killed process as a shell reports it, and the lines that it printed.
     """
     lines = []
     shown = -math.inf
@@ -186,4 +171,4 @@ def run_process(command: Sequence[str], log: IO[str] | None = None) -> EndedProc
         except BaseException:
             process.terminate()
             raise
-    return EndedProcess(code if code >= 0 else 128 - code, lines)
+    return code if code >= 0 else 128 - code, lines

@@ -313,6 +313,10 @@ class Stage:
         """The hidden folder with incomplete output."""
         return self.folder.with_name(f".{self.name}.{self.key[:12]}.partial")
 
+    def partials(self) -> list[Path]:
+        """The hidden folders of this stage that there are, those of other settings, too."""
+        return [*self.folder.parent.glob(f".{self.name}.*.partial")]
+
     def is_done(self) -> bool:
         """Whether the finished folder has this key."""
         if not (self.folder / STAGE_MANIFEST).is_file():
@@ -367,7 +371,7 @@ class Stage:
             raise
         replace_folder(self.partial, self.folder)
         # Those of other settings.
-        for rest in self.folder.parent.glob(f".{self.name}.*.partial"):
+        for rest in self.partials():
             shutil.rmtree(rest, ignore_errors=True)
         entry = {"stage": self.name, "seconds": round(time.time() - started, 1)}
         with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
@@ -397,27 +401,23 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
     """Whether the stage must run; prints once, to standard error, what happens and why."""
     needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
-        print(f"[{stage.name}] {_plan_of(stage, run, needed)}", file=sys.stderr)
+        plan = _plan_of(stage, run) if needed else f"up to date in {stage.folder}"
+        print(f"[{stage.name}] {plan}", file=sys.stderr)
     return needed and not run.dry_run
 
 
-def _plan_of(stage: Stage, run: RunArguments, needed: bool) -> str:
-    if not needed:
-        return f"up to date in {stage.folder}"
+def _plan_of(stage: Stage, run: RunArguments) -> str:
+    """What becomes of a stage that has to be made, and of what a killed run left of it."""
+    changed = "" if run.overwrite else stage.outdated()
     plan = f"-> {stage.folder}"
     if run.dry_run:
-        changed = "" if run.overwrite else stage.outdated()
-        rebuilt = f"rebuilt ({changed}) in" if changed else "written to"
-        plan = f"would be {rebuilt} {stage.folder}"
-    if not stage.resumes or run.overwrite:
+        plan = f"would be {f'rebuilt ({changed}) in' if changed else 'written to'} {stage.folder}"
+    partials = sorted(stage.partials(), key=os.path.getmtime)
+    if run.overwrite or not stage.resumes or not partials:
         return plan
-    if stage.partial.is_dir():
+    if stage.partial in partials:
         return f"{plan}, resuming an interrupted run"
-    partials = stage.folder.parent.glob(f".{stage.name}.*.partial")
-    other = max(partials, key=os.path.getmtime, default=None)
-    if other is None:
-        return plan
-    differs = stage.outdated(other) or "in its keys"
+    differs = stage.outdated(partials[-1]) or "in its keys"
     return f"{plan}, from the start: an interrupted run differs ({differs})"
 
 
@@ -426,6 +426,13 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @contextmanager
+    def due(self, name: str, recipe: Recipe) -> Iterator[Stage | None]:
+        """The stage of this name, under the lock of the run; None if it is not to be made."""
+        stage = make_stage(name, recipe, self)
+        with self.locked(dry_run=recipe.run.dry_run):
+            yield stage if should_run(stage, recipe.run) else None
 
     def key_of(self, stage: str, made_by: str) -> str:
         """Key of a finished stage, to use as another stage's input.

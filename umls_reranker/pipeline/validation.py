@@ -1,4 +1,8 @@
-"""The checks of a finished run as it is deployed."""
+"""The checks of a finished run as it is deployed, and the process in which `run` ends.
+
+python -m umls_reranker.pipeline.validation RECIPE [--KEY VALUE ...] calibrates, evaluates and
+validates a run with one loaded model.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,10 @@ from ..hub.model_folder import METRICS, verify_files
 from ..hub.publish import find_outcomes
 from ..lists.candidate_lists import AnnotatedLists
 from ..serving.reranker import UMLSReranker
-from .command import would_make
-from .recipe import Recipe
+from ..training.arguments import RunArguments
+from .command import MISSED_TARGET, run_script, would_make
+from .model import calibrate_run, evaluate_run
+from .recipe import Recipe, parse_recipe
 from .stages import RunFolder
 
 REPLAYED_MENTIONS = 200
@@ -26,13 +32,16 @@ REPLAYED_SINGLY = 20
 LARGEST_GAP = 0.02
 
 
-def validate(recipe: Recipe, run: RunFolder, against: str | None) -> bool:
+def validate(
+    recipe: Recipe, run: RunFolder, against: str | None, reranker: UMLSReranker | None = None
+) -> bool:
     """Check the targets of the recipe and the model folder; print and write the results.
 
     Args:
         recipe: the recipe.
         run: the finished run.
         against: a previous version to compare with, as for `find_outcomes`; None: no comparison.
+        reranker: the model of the run; None: it is loaded.
 
     Returns:
         Whether no check failed, and the model is not inferior to the previous version.
@@ -51,7 +60,8 @@ def validate(recipe: Recipe, run: RunFolder, against: str | None) -> bool:
         would_make("checklist", run.path / "checklist.json")
         return True
     with run.locked():
-        reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
+        if reranker is None:
+            reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
         lists = run.lists("test")
         checks = replay_checks(reranker, lists) + checks
         content = {
@@ -122,3 +132,16 @@ def replay_checks(reranker: UMLSReranker, lists: AnnotatedLists) -> list[dict[st
         },
     }
     return check_targets(dict(zip(figures, (">= 1", f"<= {LARGEST_GAP}"), strict=True)), figures)
+
+
+def main() -> int:
+    """Calibrate, evaluate and validate the run of a recipe."""
+    recipe = parse_recipe(__doc__ or "", (RunArguments,))
+    run = RunFolder(recipe.run.run_dir)
+    calibrate_run(recipe, run)
+    reranker = evaluate_run(recipe, run)
+    return 0 if validate(recipe, run, None, reranker) else MISSED_TARGET
+
+
+if __name__ == "__main__":
+    run_script(main)
