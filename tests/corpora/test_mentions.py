@@ -5,7 +5,6 @@ import pytest
 from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.corpora import mentions as mentions_module
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.corpora.mentions import (
@@ -42,10 +41,10 @@ def test_splits_have_their_shares():
     assert {assign_split(doc_id, {"dev": 0.0, "test": 3.0}, 1) for doc_id in ids} == {"test"}
 
 
-def test_mentions_are_written_by_split(tmp_path, monkeypatch):
-    monkeypatch.setattr(mentions_module, "BATCH_ROWS", 4)
+def test_mentions_are_written_by_split(tmp_path):
     corpus = list(read_corpus([write_pubtator(tmp_path / "c.txt")]))
-    counts = write_mentions(((split_of(m.doc_id), m) for m in corpus), tmp_path / "mentions")
+    split_mentions = ((split_of(mention.doc_id), mention) for mention in corpus)
+    counts = write_mentions(split_mentions, tmp_path / "mentions", batch_rows=4)
     splits = RunFolder(tmp_path).splits("mentions")
     assert {name: len(split) for name, split in splits.items()} == counts
     assert sum(counts.values()) == 60

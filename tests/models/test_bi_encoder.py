@@ -10,7 +10,6 @@ from tiny_models import tiny_encoder
 from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models import bi_encoder as encoder_module
 from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers
 from umls_reranker.models.packed import PackedLayers
 
@@ -96,12 +95,12 @@ def test_weights_that_transformers_has_to_rename_are_left_to_it(folder, tmp_path
     np.testing.assert_allclose(encoder.encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6)
 
 
-def test_chunks_and_batches_do_not_mix_up_texts(folder, monkeypatch):
+def test_chunks_and_batches_do_not_mix_up_texts(folder):
     encoder = load(folder)
     texts = [f"name {number} {'long ' * (number % 5)}" for number in range(40)]
     whole = encoder.encode(texts)
-    monkeypatch.setattr(encoder_module, "CHUNK", 7)
-    np.testing.assert_allclose(encoder.encode(texts, token_budget=50), whole, atol=1e-6)
+    parts = encoder.encode(texts, token_budget=50, chunk_texts=7)
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
 def test_result_does_not_depend_on_the_number_of_threads(folder):

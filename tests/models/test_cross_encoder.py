@@ -14,7 +14,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker.core import devices
 from umls_reranker.core.errors import UserError
-from umls_reranker.models import cross_encoder as scorer
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.models.pretrained import PackedBert
@@ -97,11 +96,10 @@ def test_logits_do_not_depend_on_the_batches(layout, model, pairs, expected, tok
     np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
 
 
-def test_logits_do_not_depend_on_the_chunks(model, pairs, expected, monkeypatch):
+def test_logits_do_not_depend_on_the_chunks(model, pairs, expected):
     engine = load(model)
     truncated = engine.score(*pairs).truncated
-    monkeypatch.setattr(scorer, "CHUNK_PAIRS", 7)
-    scores = engine.score(*pairs)
+    scores = engine.score(*pairs, chunk_pairs=7)
     np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-4)
     assert scores.truncated == truncated
 

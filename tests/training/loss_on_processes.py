@@ -45,10 +45,10 @@ CASES = {
     "ragged": (27, 8, 2, 1, "bce"),
     "fewer rows than passes": (3, 8, 2, 1, "bce"),
     "one row": (1, 16, 1, 1, "bce"),
-    "50 steps": (600, 32, 1, 50, "bce"),
+    "20 steps": (150, 32, 1, 20, "bce"),
     "list-wise, ragged": (27, 8, 2, 1, "listwise"),
     "list-wise, fewer mentions than passes": (3, 8, 2, 1, "listwise"),
-    "list-wise, 50 steps": (600, 32, 1, 50, "listwise"),
+    "list-wise, 20 steps": (150, 32, 1, 20, "listwise"),
     "teacher's shares": (27, 8, 2, 1, "listwise_kl"),
     "teacher's shares, fewer mentions than passes": (3, 8, 2, 1, "listwise_kl"),
 }

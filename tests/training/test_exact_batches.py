@@ -86,16 +86,7 @@ def assert_exact(expected, gradients, losses):
 @pytest.mark.parametrize("loss", ["bce", "listwise", "listwise_kl"])
 @pytest.mark.parametrize(
     ("rows", "per_device", "passes"),
-    [
-        (64, 64, 1),
-        (64, 16, 4),
-        (32, 8, 4),
-        (30, 32, 1),
-        (30, 8, 4),
-        (30, 4, 8),
-        (25, 8, 4),
-        (3, 8, 4),
-    ],
+    [(64, 16, 4), (30, 32, 1), (30, 4, 8), (3, 8, 4)],
 )
 def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, rows, per_device, passes, loss):
     taken = take_steps(model, rows, per_device, passes, loss=loss)
@@ -109,12 +100,12 @@ def test_the_loss_does_not_depend_on_the_number_of_processes(model, two_processe
 
 
 @pytest.mark.parametrize(
-    ("case", "loss"), [("50 steps", "bce"), ("list-wise, 50 steps", "listwise")]
+    ("case", "loss"), [("20 steps", "bce"), ("list-wise, 20 steps", "listwise")]
 )
-def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, case, loss):
+def test_twenty_steps_are_the_same_however_batches_are_cut(model, two_processes, case, loss):
     curves = {
-        "1 x 64": take_steps(model, 600, 64, 1, 50, loss)[1],
-        "4 x 16": take_steps(model, 600, 16, 4, 50, loss)[1],
+        "1 x 64": take_steps(model, 150, 64, 1, 20, loss)[1],
+        "4 x 16": take_steps(model, 150, 16, 4, 20, loss)[1],
         "2 processes x 32": two_processes[case][1],
     }
     stored = CURVES[case]
@@ -122,7 +113,7 @@ def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, 
         assert losses == pytest.approx(stored, abs=CURVES["tolerance"]), name
         assert losses[0] == pytest.approx(curves["1 x 64"][0], abs=1e-6), name
     # Each epoch ends with a ragged batch.
-    assert len(stored) == 50 and stored[-1] < stored[0]
+    assert len(stored) == 20 and stored[-1] < stored[0]
 
 
 @pytest.fixture(scope="module")

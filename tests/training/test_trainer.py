@@ -15,7 +15,6 @@ from umls_reranker.core.arrays import list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.batches import PairBatch
 from umls_reranker.models.pairs import PairEncoder, PairTemplate
-from umls_reranker.training import pair_dataset
 from umls_reranker.training.dev_metrics import dev_metrics
 from umls_reranker.training.pair_dataset import (
     GlobalBatches,
@@ -58,12 +57,11 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("at_once", [1, 8_192])
-def test_rows_become_pairs_one_list_after_the_other(model, monkeypatch, at_once):
-    monkeypatch.setattr(pair_dataset, "LISTS_AT_ONCE", at_once)
+def test_rows_become_pairs_one_list_after_the_other(model, at_once):
     encoder = PairEncoder(
         AutoTokenizer.from_pretrained(model).backend_tokenizer, PairTemplate(32, 4)
     )
-    pairs = TokenizedPairs(ROWS, encoder, scale=2.0)
+    pairs = TokenizedPairs(ROWS, encoder, scale=2.0, lists_at_once=at_once)
     expected, _ = encoder.encode(
         ["m", "m", "n o"], ["x", "y z", "x"], ["a", "a", ""], ["b", "b", "c"]
     )

@@ -71,10 +71,12 @@ def assign_split(doc_id: str, shares: Mapping[str, float], seed: int) -> str:
     return chosen
 
 
-def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path) -> dict[str, int]:
+def write_mentions(
+    mentions: Iterable[tuple[str, Mention]], path: Path, *, batch_rows: int = BATCH_ROWS
+) -> dict[str, int]:
     """Write ``(split, mention)`` pairs into one file for each split, in the order they come.
 
-    ``mention_id`` is the row number within the split.
+    ``mention_id`` is the row number within the split; `batch_rows` are written together.
 
     Returns:
         Split -> number of mentions.
@@ -88,7 +90,7 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path) -> dict[
         for split, mention in mentions:
             waiting[split].append(mention)
             counts[split] += 1
-            if len(waiting[split]) == BATCH_ROWS:
+            if len(waiting[split]) == batch_rows:
                 writers[split].write(_rows(waiting[split], counts[split]))
                 waiting[split] = []
         for split, rest in waiting.items():

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because
 # the last bits of an index depend on it.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
-# Texts tokenized and kept on the device together. Fixed, because the last bits also depend on which
-# texts share a batch.
+# Fixed for an index, because the last bits also depend on which texts share a batch.
 CHUNK = 16_384
 # Stored with an encoder that was trained on mentions in context.
 CONTEXT_FILE = "context.json"
@@ -190,6 +189,7 @@ class BiEncoder:
         contexts: tuple[Sequence[str], Sequence[str]] | None = None,
         *,
         token_budget: int | None = None,
+        chunk_texts: int = CHUNK,
         desc: str | None = None,
     ) -> np.ndarray:
         """Unit vectors of `texts`; their inner products are cosines.
@@ -199,6 +199,7 @@ class BiEncoder:
             contexts: n left and n right texts, for an encoder trained to read them.
             token_budget: maximum tokens per batch, including padding if the encoder pads; default
                 2,048 on a CPU, 65,536 on a GPU.
+            chunk_texts: number of texts that are tokenized and kept on the device together.
             desc: name of a progress bar; None: no bar.
 
         Returns:
@@ -211,8 +212,8 @@ class BiEncoder:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         parallel_map = batch_mapper(self.body.device)
         with progress(total=len(texts), desc=desc, unit=" texts") as bar:
-            for start in range(0, len(texts), CHUNK):
-                chunk = slice(start, start + CHUNK)
+            for start in range(0, len(texts), chunk_texts):
+                chunk = slice(start, start + chunk_texts)
                 if contexts is None:
                     ids = self.queries.plain(texts[chunk])
                 else:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .onnx_network import OnnxNetwork
     from .pretrained import TorchNetwork
 
-CHUNK_PAIRS = 65_536
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
 LEAST_TOKENS = 64
 INSTALLED_BY = {"torch": "umls_reranker again", "onnx": "the extra onnx"}
@@ -101,6 +100,8 @@ class PairScorer:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
         desc: str | Callable[[int], Any] | None = None,
+        *,
+        chunk_pairs: int = 65_536,
     ) -> Scores:
         """Score n pairs.
 
@@ -111,6 +112,7 @@ class PairScorer:
             rights: n texts after the mentions.
             desc: title of a progress bar, or a function that is called with the number of pairs
                 just scored; None shows nothing.
+            chunk_pairs: number of pairs that are encoded together.
         """
         pair_of = np.empty(len(mentions), np.int64)
         truncated = 0
@@ -120,8 +122,8 @@ class PairScorer:
         title = desc if isinstance(desc, str) else None
         with progress(total=len(mentions), desc=title, unit=" pairs") as bar:
             report = desc if callable(desc) else bar.update
-            for start in range(0, len(mentions), CHUNK_PAIRS):
-                chunk = slice(start, start + CHUNK_PAIRS)
+            for start in range(0, len(mentions), chunk_pairs):
+                chunk = slice(start, start + chunk_pairs)
                 contexts = (lefts and lefts[chunk], rights and rights[chunk])
                 encoded, is_truncated = self.encoder.encode(
                     mentions[chunk], names[chunk], *contexts

@@ -30,7 +30,6 @@ LABEL_NAMES = ["labels", "weight", "row"]
 IGNORED_LABEL = -100.0
 # Lists of this many batches are sorted by length together; more would cost randomness.
 SORTED_BATCHES = 100
-LISTS_AT_ONCE = 8_192
 
 
 class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndarray]]]):
@@ -40,6 +39,7 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
         rows: training rows.
         encoder: tokenizer and template.
         scale: factor of the weights (`weight_scale`).
+        lists_at_once: number of lists that are encoded together.
 
     Attributes:
         pairs: the n pairs.
@@ -49,10 +49,17 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
         teacher: (n,) float32, NaN for pairs without a teacher's score.
     """
 
-    def __init__(self, rows: pa.Table, encoder: PairEncoder, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        rows: pa.Table,
+        encoder: PairEncoder,
+        scale: float = 1.0,
+        *,
+        lists_at_once: int = 8_192,
+    ) -> None:
         batches = [
-            _encoded(rows.slice(start, LISTS_AT_ONCE), encoder)
-            for start in range(0, rows.num_rows, LISTS_AT_ONCE)
+            _encoded(rows.slice(start, lists_at_once), encoder)
+            for start in range(0, rows.num_rows, lists_at_once)
         ]
         self.pairs = PairBatch(
             ids=np.concatenate([batch.ids for batch in batches]),
