@@ -29,7 +29,7 @@ from umls_reranker.pipeline.command import CommandParser, number_in
 from umls_reranker.pipeline.output_options import add_output_options, add_ranking_options
 
 
-def make_parser() -> CommandParser:
+def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("index", type=Path, help="folder of an index, or of a run")
     parser.add_argument("input", type=Path, help="file or folder of mentions; - is stdin")
@@ -46,11 +46,7 @@ def make_parser() -> CommandParser:
     )
     add_ranking_options(parser)
     add_output_options(parser, "the index (umls-reranker index --codes), or ids that are codes")
-    return parser
-
-
-def main() -> int:
-    options = make_parser().parse_args()
+    options = parser.parse_args()
     from umls_reranker.pipeline.file_jobs import link_file
 
     return link_file(options)

@@ -21,7 +21,7 @@ from umls_reranker.pipeline.command import DICTIONARY_HELP, CommandParser
 from umls_reranker.pipeline.output_options import add_output_options, add_ranking_options
 
 
-def make_parser() -> CommandParser:
+def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
     parser.add_argument(
@@ -40,11 +40,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
     add_output_options(parser, "--dictionary, or ids that are codes")
-    return parser
-
-
-def main() -> int:
-    options = make_parser().parse_args()
+    options = parser.parse_args()
     from umls_reranker.pipeline.file_jobs import rerank_file
 
     return rerank_file(options)

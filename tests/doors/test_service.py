@@ -9,6 +9,7 @@ from copy import copy
 from types import SimpleNamespace
 
 import httpx
+import pyarrow as pa
 import pytest
 from list_fixtures import assert_alike
 from prometheus_client.parser import text_string_to_metric_families
@@ -53,7 +54,7 @@ class OneConcept:
         return MentionQueries(list(mentions), list(lefts), list(rights))
 
     def candidates(self, queries):
-        return [CONCEPTS for _ in queries.texts]
+        return pa.array([CONCEPTS for _ in queries.texts])
 
     def described(self, ranked):
         tiers = ("high", "medium", "low")

@@ -247,14 +247,12 @@ class LinkPartitions:
     """
 
     def __init__(self, index: str, model: str = BUILT_IN, top: int = 5, **options: Any) -> None:
-        self.index = index
-        self.model = model
+        self.arguments = {"id_or_path": model, "index": index, **options}
         self.top = top
-        self.options = options
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``, None where a mention cannot be linked."""
-        linker = _load(self.model, self.index, **self.options)
+        linker = _load(**self.arguments)
         for frame in frames:
             read = [name for name in MENTION_KEYS if name in frame]
             table = pa.Table.from_pandas(frame[read], preserve_index=False)

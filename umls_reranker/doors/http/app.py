@@ -50,6 +50,8 @@ MAX_BODY_BYTES = 2_000_000
 READ_SECONDS = 30.0
 # Seconds; a cross-encoder on a CPU takes about 10 ms per mention.
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# Status -> ``error_type``, if it is not Validation.
+KINDS = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded"}
 # These replace "There was an error parsing the body" and "Not Found".
 CLEARER = {
     400: "the body cannot be read; send uncompressed JSON in UTF-8 without deep nesting",
@@ -57,34 +59,17 @@ CLEARER = {
 }
 
 
-class Refusal(HTTPException):
-    """A refused request.
-
-    Args:
-        status: HTTP status.
-        kind: ``error_type``: Validation, Empty, Overloaded or Backend.
-        message: one line.
-        headers: of the answer.
-    """
-
-    def __init__(
-        self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(status, message, headers)
-        self.kind = kind
-
-
 @contextmanager
 def _as_refusal() -> Iterator[None]:
-    """Turn exceptions of linker, batcher and reranker into a `Refusal`."""
+    """Turn exceptions of linker, batcher and reranker into refusals."""
     try:
         yield
     except QueueFull as error:
-        raise Refusal(429, "Overloaded", str(error), {"Retry-After": "1"}) from None
+        raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
     except (TypeError, ValueError) as error:
-        raise Refusal(422, "Validation", str(error)) from None
+        raise HTTPException(422, str(error)) from None
     except UserError as error:
-        raise Refusal(424, "Backend", str(error)) from None
+        raise HTTPException(424, str(error)) from None
 
 
 class RequestMiddleware:
@@ -158,7 +143,7 @@ class RequestMiddleware:
         except asyncio.CancelledError:
             # The server stops, and its grace has ended; mostly, half of the request never came.
             if not status:
-                busy = _error(503, "Overloaded", "the service stops", {"connection": "close"})
+                busy = _error(503, "the service stops", {"connection": "close"})
                 await busy(scope, receive, watched)
         finally:
             self.requests.labels(path, str(status or 500)).inc()
@@ -230,7 +215,7 @@ class Service:
     async def rerank(self, request: RerankRequest) -> JSONResponse:
         """Texts by score, the highest first: a calibrated probability, or raw log-odds."""
         if not request.texts:
-            raise Refusal(400, "Empty", "`texts` cannot be empty")
+            return _error(400, "`texts` cannot be empty", kind="Empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
         with self.admitted(1):
             may_truncate = (
@@ -243,7 +228,7 @@ class Service:
             reason = (
                 "this model does not score texts with a cross-encoder, so there are no raw scores"
             )
-            raise Refusal(422, "Validation", f"{reason}; remove raw_scores")
+            raise HTTPException(422, f"{reason}; remove raw_scores")
         rows = []
         for item in ranked:
             score = item.logit if request.raw_scores else item.score
@@ -261,7 +246,7 @@ class Service:
         if count := int(truncated.sum()):
             reason = f"{count} texts have more than {cross_encoder.template.max_length} tokens"
             message = f"Input validation error: {reason}; set truncate or shorten them"
-            raise Refusal(413, "Validation", message)
+            raise HTTPException(413, message)
 
     async def rank(self, request: RankRequest) -> JSONResponse:
         """Candidates of each mention, the top candidate first, with their decisions."""
@@ -283,9 +268,8 @@ class Service:
         """Concepts of each mention, the top candidate first, with their decisions."""
         linker = self.linker
         if linker is None:
-            raise Refusal(
+            raise HTTPException(
                 424,
-                "Backend",
                 "this service has no index to link with; it only ranks given candidates",
             )
         mentions = request.mentions
@@ -354,7 +338,7 @@ class Service:
         name, value = self.header
         # This answer comes from outside of all middleware.
         headers = {name.decode("latin-1"): value.decode("latin-1")}
-        return _error(500, "Backend", "internal error; see the log of the service", headers)
+        return _error(500, "internal error; see the log of the service", headers)
 
 
 def create_app(
@@ -395,9 +379,10 @@ def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., 
 
 
 def _error(
-    status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+    status: int, message: str, headers: Mapping[str, str] | None = None, kind: str = "Validation"
 ) -> JSONResponse:
-    return JSONResponse({"error": message, "error_type": kind}, status, headers)
+    content = {"error": message, "error_type": KINDS.get(status, kind)}
+    return JSONResponse(content, status, headers)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -406,10 +391,10 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
         request.headers.get("content-type", "").partition(";")[0].strip().lower().rpartition("/")[2]
     )
     if kind.rpartition("+")[2] != "json":
-        return _error(415, "Validation", "expected a request with `Content-Type: application/json`")
+        return _error(415, "expected a request with `Content-Type: application/json`")
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return _error(400, "Validation", f"the body is not valid JSON: {first['ctx']['error']}")
+        return _error(400, f"the body is not valid JSON: {first['ctx']['error']}")
     # Without Pydantic's names for the alternatives of a field.
     location = [str(key) for key in first["loc"][1:] if isinstance(key, int) or key.isidentifier()]
     field = ".".join(location) or "the body"
@@ -418,13 +403,11 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
         reason = f"batch size {limit['actual_length']} > maximum allowed batch size"
         setting = LIMITS[location[-1]]
         message = f"{field}: {reason} {limit['max_length']} ({setting})"
-        return _error(413, "Validation", message)
-    return _error(422, "Validation", f"{field}: {first['msg'].removeprefix('Value error, ')}")
+        return _error(413, message)
+    return _error(422, f"{field}: {first['msg'].removeprefix('Value error, ')}")
 
 
 async def _refused(request: Request, error: HTTPException) -> JSONResponse:
     """The answer to a request that the service or the framework refuses."""
-    if isinstance(error, Refusal):
-        return _error(error.status_code, error.kind, error.detail, error.headers)
     message = CLEARER.get(error.status_code, error.detail)
-    return _error(error.status_code, "Validation", message, error.headers)
+    return _error(error.status_code, message, error.headers)
