@@ -13,7 +13,7 @@ from trigram_encoder import HIERARCHY, make_concepts
 from umls_reranker.core.arrays import open_arrow
 from umls_reranker.retrieval import mining
 from umls_reranker.retrieval.arguments import MiningArguments
-from umls_reranker.retrieval.negatives import SOURCES
+from umls_reranker.retrieval.mining import SOURCES
 
 NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 

@@ -14,7 +14,7 @@ from mining_fixtures import NEAREST_ONLY, Relations, Setup
 
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.retrieval.negatives import (
+from umls_reranker.retrieval.mining import (
     FILTERS,
     GOLD,
     SOURCES,

@@ -10,7 +10,7 @@ from trigram_encoder import (
 )
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval import faiss_index as faiss_module
+from umls_reranker.retrieval import name_vectors as faiss_module
 from umls_reranker.retrieval.concept_search import Candidates
 from umls_reranker.retrieval.name_index import NameIndex
 

@@ -24,7 +24,7 @@ from ..core.files import CHUNK_BYTES
 from ..core.text_files import open_binary
 from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
-from ..retrieval.faiss_index import new_index, training_size
+from ..retrieval.name_vectors import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
 from ..training.arguments import RunArguments
 from ..training.fine_tune import training_arguments

@@ -22,7 +22,8 @@ from ..vocab.concepts import ConceptTable
 from .arguments import EXACT_INDEX
 from .concept_index import NAMES_FILE, ConceptIndex
 from .concept_search import Candidates, NameGrouping, distinct_queries, sole_documents
-from .faiss_index import (
+from .name_vectors import (
+    NameVectors,
     faiss_threads,
     fill,
     new_index,
@@ -31,7 +32,6 @@ from .faiss_index import (
     set_parameters,
     training_size,
 )
-from .name_vectors import NameVectors
 
 if TYPE_CHECKING:
     from accelerate import PartialState
