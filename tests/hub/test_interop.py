@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
-from umls_reranker.hub.card import EXAMPLE, folder_card
+from umls_reranker.hub.card import TABLES, folder_card
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.models.pairs import PairTemplate
 
@@ -41,13 +41,17 @@ def test_who_follows_the_card_gets_the_logit_of_the_reranker(tmp_path, template)
     # What the manifest says, filled in, is the pair of the card.
     shown = read_json(folder / "reranker.json")["input"]
     assert f"`{shown['text']}` and `{shown['text_pair']}`" in card
-    filled = EXAMPLE | {"types": EXAMPLE["types"][0]}
+    filled = TABLES["example"] | {"types": TABLES["example"]["types"][0]}
     assert pair == (shown["text"].format(**filled), shown["text_pair"].format(**filled))
 
     reranker = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
-    candidate = {key: EXAMPLE[key] for key in ("name", "preferred_name", "definition")}
+    candidate = {key: TABLES["example"][key] for key in ("name", "preferred_name", "definition")}
     expected = reranker.rerank(
-        EXAMPLE["mention"], [candidate], EXAMPLE["types"], EXAMPLE["left"], EXAMPLE["right"]
+        TABLES["example"]["mention"],
+        [candidate],
+        TABLES["example"]["types"],
+        TABLES["example"]["left"],
+        TABLES["example"]["right"],
     )
     assert reranker.get_statistics()["truncated_pairs"] == 0
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()

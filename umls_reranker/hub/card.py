@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -27,7 +26,7 @@ from huggingface_hub.utils import yaml_dump
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..evaluation.metrics import read_metrics
-from ..evaluation.page import rendered
+from ..evaluation.page import TEMPLATES, rendered
 from ..evaluation.render import (
     COMPARISON,
     TIERS,
@@ -52,59 +51,9 @@ from .model_folder import (
 )
 
 EVAL_RESULTS = ".eval_results/umls_reranker.yaml"
-# What people search the Hub for.
-TAGS = ["umls", "entity-linking", "concept-normalization", "biomedical", "calibration", "reranker"]
-CROSS_ENCODER_TAGS = ["cross-encoder", "sentence-transformers"]
-# Vocabularies whose names on the Hub are not just in lower case.
-VOCABULARY_TAGS = {
-    "hp": "hpo",
-    "icd10cm": "icd-10-cm",
-    "msh": "mesh",
-    "snomedct_us": "snomed-ct",
-}
-# Languages of MRCONSO (LAT, ISO 639-2/B) as the Hub writes them (ISO 639-1).
-LANGUAGES = {
-    "ARA": "ar",
-    "BAQ": "eu",
-    "CHI": "zh",
-    "CZE": "cs",
-    "DAN": "da",
-    "DUT": "nl",
-    "ENG": "en",
-    "EST": "et",
-    "FIN": "fi",
-    "FRE": "fr",
-    "GER": "de",
-    "GRE": "el",
-    "HEB": "he",
-    "HUN": "hu",
-    "ITA": "it",
-    "JPN": "ja",
-    "KOR": "ko",
-    "LAV": "lv",
-    "NOR": "no",
-    "POL": "pl",
-    "POR": "pt",
-    "RUS": "ru",
-    "SCR": "hr",
-    "SPA": "es",
-    "SWE": "sv",
-    "TUR": "tr",
-    "UKR": "uk",
-}
-PAIRS = "Pair classification"
-# Figures in the card's metadata, with task and title.
-INDEXED = {
-    "acc@1": ("text-ranking", "Concept reranking"),
-    "mrr": ("text-ranking", "Concept reranking"),
-    "recall@5": ("text-ranking", "Concept reranking"),
-    "f1": ("text-classification", PAIRS),
-    "roc_auc": ("text-classification", PAIRS),
-    "ece": ("text-classification", "Calibration"),
-    "brier": ("text-classification", "Calibration"),
-    "log_loss": ("text-classification", "Calibration"),
-}
-
+# Of tags, languages (LAT of MRCONSO, as the Hub writes them), figures in the metadata (with task
+# and title), sources by a part of their locator, and a pair with all that a template may show.
+TABLES = read_json(TEMPLATES / "model_card.json")
 # Tables that are not folded: a page of all is long.
 OPEN_TABLES = (COMPARISON, TIERS)
 # The part of a card that each version writes anew, and the keys of its metadata.
@@ -118,16 +67,6 @@ OWN_METADATA = (
     "model_name",
     "model-index",
 )
-# A pair with all that a template may show.
-EXAMPLE: dict[str, Any] = {
-    "mention": "neuropathy due to diabetes",
-    "types": ["Disease or Syndrome"],
-    "left": "She has ",
-    "right": " since 2019.",
-    "name": "diabetic neuropathy",
-    "preferred_name": "Diabetic Neuropathies",
-    "definition": "nerve damage by diabetes",
-}
 
 
 class LicensedSource(NamedTuple):
@@ -137,15 +76,6 @@ class LicensedSource(NamedTuple):
     terms: str
 
 
-# Keyed by a substring of the locator.
-KNOWN_SOURCES = {
-    "medmentions": LicensedSource("MedMentions", "CC0 1.0"),
-    "hp.obo": LicensedSource(
-        "Human Phenotype Ontology", "HPO license: free use, citing source and version"
-    ),
-    "sapbert": LicensedSource("SapBERT", "Apache-2.0"),
-    "all-minilm-l6-v2": LicensedSource("all-MiniLM-L6-v2", "Apache-2.0"),
-}
 OWN_LICENSE = "set by its publisher"
 
 
@@ -194,26 +124,26 @@ class Card:
 
     @property
     def results(self) -> list[EvalResult]:
-        """The figures in `INDEXED` that were measured."""
+        """The figures of the metadata that were measured."""
         corpus = "user-provided candidate lists" if "lists" in self.metrics else self.corpus
         datasets = self.evaluated_datasets
         dataset = datasets[0] if len(datasets) == 1 else _slug(corpus)
-        results = []
-        for key, (task_type, task_name) in INDEXED.items():
-            value = self.metrics["figures"].get(key, {}).get("value")
-            if is_there(value):
-                result = EvalResult(
-                    task_type=task_type,
-                    task_name=task_name,
-                    dataset_type=dataset,
-                    dataset_name=corpus,
-                    dataset_split="dev" if task_name == PAIRS else self.metrics["split"],
-                    metric_type=key,
-                    metric_name=title_of(key),
-                    metric_value=round(value, 4),
-                )
-                results.append(result)
-        return results
+        figures = self.metrics["figures"]
+        return [
+            EvalResult(
+                task_type=task_type,
+                task_name=task_name,
+                dataset_type=dataset,
+                dataset_name=corpus,
+                # Pairs are those of training.
+                dataset_split="dev" if key in ("f1", "roc_auc") else self.metrics["split"],
+                metric_type=key,
+                metric_name=title_of(key),
+                metric_value=round(figures[key]["value"], 4),
+            )
+            for key, (task_type, task_name) in TABLES["figures"].items()
+            if is_there(figures.get(key, {}).get("value"))
+        ]
 
     @property
     def tags(self) -> list[str]:
@@ -222,18 +152,21 @@ class Card:
         names = [vocabulary["id"] for vocabulary in dictionary.get("vocabularies") or ()]
         if dictionary.get("release"):
             names += [self.recipe.get("identifiers") or "", *(self.recipe.get("sources") or ())]
-        tags = [*TAGS, *(CROSS_ENCODER_TAGS if self.info["base_model"] else [])]
-        for name in map(str.lower, names):
-            # An ontology's id may be a URL.
-            if re.fullmatch(r"[\w-]+", name):
-                tags.append(VOCABULARY_TAGS.get(name, name))
+        tags = [*TABLES["tags"]]
+        if self.info["base_model"]:
+            tags += TABLES["cross_encoder_tags"]
+        # An ontology's id may be a URL.
+        words = [name.lower() for name in names if re.fullmatch(r"[\w-]+", name)]
+        tags += [TABLES["vocabulary_tags"].get(word, word) for word in words]
         return [*dict.fromkeys(tags)]
 
     @property
     def metadata(self) -> ModelCardData:
         """The metadata, with `results`."""
         base_model = self.info["base_model"]
-        languages = [LANGUAGES.get(code, code) for code in self.recipe.get("languages") or ()]
+        languages = [
+            TABLES["languages"].get(code, code) for code in self.recipe.get("languages") or ()
+        ]
         return ModelCardData(
             language=languages or None,
             license="other",
@@ -258,11 +191,8 @@ class Card:
         if len(self.evaluated_datasets) != 1:
             return None
         notes = f"{self.metrics['split']} split, {self.metrics['mentions']:,} mentions"
-        entries = []
-        for result in self.results:
-            if result.dataset_split != self.metrics["split"]:
-                continue
-            entry = EvalResultEntry(
+        entries = [
+            EvalResultEntry(
                 dataset_id=result.dataset_type,
                 task_id=_slug(result.metric_type),
                 value=result.metric_value,
@@ -270,7 +200,9 @@ class Card:
                 source_name=self.repo_id and "Model card",
                 notes=f"{result.metric_name}, {notes}",
             )
-            entries.append(entry)
+            for result in self.results
+            if result.dataset_split == self.metrics["split"]
+        ]
         return yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
     def text(self) -> str:
@@ -279,7 +211,7 @@ class Card:
         pair = None
         if self.info["template"] is not None:
             template = PairTemplate.from_dict(self.info["template"])
-            pair = json.dumps([*template.pair_text(**EXAMPLE).values()])[1:-1]
+            pair = json.dumps([*template.pair_text(**TABLES["example"]).values()])[1:-1]
         body = rendered(
             "model_card.md",
             card=self,
@@ -338,30 +270,31 @@ def with_former(card: str, former: str) -> str:
             f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there"
         ) from None
     theirs = {key: value for key, value in old.data.to_dict().items() if key not in OWN_METADATA}
-    # A license, its name and its link belong together. The order stays, so our cards do not change.
-    dropped = {"license_name", "license_link"} - theirs.keys() if "license" in theirs else set()
-    ours = {key: value for key, value in new.data.to_dict().items() if key not in dropped}
+    ours = new.data.to_dict()
+    # The order stays, so our cards do not change.
+    data = ours | theirs
     for key in ("tags", "datasets"):
-        values = [data[key] for data in (ours, theirs) if data.get(key)]
-        if values:
-            lists = [[value] if isinstance(value, str) else value for value in values]
-            theirs[key] = [*dict.fromkeys(chain(*lists))]
+        if values := [*_locators(ours.get(key)), *_locators(theirs.get(key))]:
+            data[key] = [*dict.fromkeys(values)]
+    if "license" in theirs:
+        # A license, its name and its link belong together.
+        for key in {"license_name", "license_link"} - theirs.keys():
+            data.pop(key, None)
     before, _, rest = old.text.partition(BEGIN)
     after = rest.partition(END)[2]
     texts = [text.strip() for text in (before, new.text, after) if text.strip()]
-    metadata = yaml_dump(ours | theirs, sort_keys=False)
-    return "\n\n".join([f"---\n{metadata}---", *texts]) + "\n"
+    return "\n\n".join([f"---\n{yaml_dump(data, sort_keys=False)}---", *texts]) + "\n"
 
 
 def _datasets(recipe: Mapping[str, Any]) -> list[str]:
     """Ids on the Hub of the corpora, as far as they are known."""
-    ids: dict[str, None] = {}
+    ids = []
     for locator in _locators(recipe.get("corpus")):
         if match := HUB_DATASET.match(locator):
-            ids[match["repo"]] = None
+            ids.append(match["repo"])
         elif "medmentions" in locator.lower():
-            ids["bigbio/medmentions"] = None
-    return [*ids]
+            ids.append("bigbio/medmentions")
+    return [*dict.fromkeys(ids)]
 
 
 def _slug(text: str) -> str:
@@ -370,7 +303,7 @@ def _slug(text: str) -> str:
 
 
 def _locators(value: str | Iterable[str] | None) -> list[str]:
-    """A recipe's value for one or several files, as a list."""
+    """One or several texts as a list."""
     return [value] if isinstance(value, str) else [*(value or ())]
 
 
@@ -411,10 +344,17 @@ def _file_name(locator: str) -> str:
 
 def source_of(locators: str | Iterable[str]) -> LicensedSource:
     """Names and licenses of what is at one or several locators."""
-    sources = []
-    for locator in _locators(locators):
-        known = (source for part, source in KNOWN_SOURCES.items() if part in locator.lower())
-        sources.append(next(known, LicensedSource(_file_name(locator), OWN_LICENSE)))
+    sources = [
+        next(
+            (
+                LicensedSource(*known)
+                for part, known in TABLES["sources"].items()
+                if part in locator.lower()
+            ),
+            LicensedSource(_file_name(locator), OWN_LICENSE),
+        )
+        for locator in _locators(locators)
+    ]
     names = dict.fromkeys(source.name for source in sources)
     terms = dict.fromkeys(source.terms for source in sources)
     return LicensedSource(" and ".join(names), ", ".join(terms))
