@@ -128,7 +128,8 @@ class Scripts:
         cwd: Path | None = None,
         **overrides: Any,
     ) -> Outcome:
-        """Run ``umls-reranker SCRIPT`` in a child of the server; without arguments with the recipe.
+        """Run ``umls-reranker SCRIPT``, without arguments with the recipe, or the script of a path,
+        in a child of the server.
 
         Args:
             script: name of a command, or path of a script.
@@ -140,7 +141,8 @@ class Scripts:
         """
         if kill_at is not None and sys.platform == "win32":
             pytest.skip("Windows has no SIGKILL")
-        words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
+        default = [] if isinstance(script, Path) else [self.recipe]
+        words = [str(word) for word in (arguments or default)] + _options(overrides)
         watched = None if watch is None else str(watch)
         return self._run(script, words, [{}], watched, kill_at, cwd)
 

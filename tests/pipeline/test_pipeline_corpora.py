@@ -1,4 +1,4 @@
-"""A run from a corpus in a format of one's own to a served answer."""
+"""A run from a corpus in a format of one's own."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import toy_corpus
 from corpus_fixtures import as_bioc
 
-from umls_reranker import UMLSReranker
 from umls_reranker.corpora.corpus import parts_of
+from umls_reranker.pipeline.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 
 
-def test_a_format_of_ones_own_to_a_served_answer(scripts, tmp_path):
+def test_a_format_of_ones_own_gives_the_mentions_of_ours(scripts, finished, tmp_path):
     with (tmp_path / "corpus").open("w", encoding="utf-8") as stream:
         for document in as_bioc(scripts.materials / "corpus.txt"):
             marked = document["passages"][0]["text"] + " " + document["passages"][1]["text"]
@@ -29,25 +29,16 @@ def test_a_format_of_ones_own_to_a_served_answer(scripts, tmp_path):
                     f"{parts_of(one['infons']['identifier'])[0][0]}]{marked[end:]}"
                 )
             stream.write(f"{document['id']}\t{marked}\n")
-    keys = {"corpus": tmp_path / "corpus", "output_dir": tmp_path / "runs", "max_steps": 10}
+    keys = {"corpus": tmp_path / "corpus", "output_dir": tmp_path / "runs"}
     refused = scripts.run("prepare_data", **keys)
     assert refused.code == 2 and "corpus is not a corpus in a known format: PubTator" in refused.err
-    for script in (
-        Path(toy_corpus.__file__),
-        "build_index",
-        "mine_negatives",
-        "train",
-        "calibrate",
-        "evaluate",
-    ):
-        outcome = scripts.run(script, **keys)
-        assert outcome.code == 0, outcome.err
+    outcome = scripts.run(Path(toy_corpus.__file__), scripts.recipe, **keys)
+    assert outcome.code == 0, outcome.err
     run = tmp_path / "runs" / "mini"
-    assert (
-        json.loads((run / "mentions" / "read_report.json").read_text())["corpus"]["format"]
-        == "tagged lines"
-    )
-    best = UMLSReranker.from_pretrained(run / "model").rerank(
-        "head cold", ["common cold", "heart"]
-    )[0]
-    assert best.name in ("common cold", "heart")
+    report = json.loads((run / "mentions" / "read_report.json").read_text())
+    assert report["corpus"]["format"] == "tagged lines"
+    # Later stages read nothing else of a corpus.
+    theirs = RunFolder(finished.folder).splits("mentions")
+    for split, rows in RunFolder(run).splits("mentions").items():
+        for key in ("doc_id", "mention", "start", "end", "left", "right", "cui"):
+            assert rows[key][:] == theirs[split][key][:], (split, key)

@@ -18,7 +18,7 @@ CHEAP = {
     "mine_negatives": (["pairs"], ["concepts", "lists"]),
 }
 # About as often a script is killed, at changes to the run folder that are evenly spread.
-KILLS = 10
+KILLS = 4
 
 
 def prepare(finished, folder, stages):

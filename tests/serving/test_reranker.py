@@ -3,6 +3,7 @@
 import gc
 import random
 import re
+import sys
 import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -493,6 +494,20 @@ def test_a_batch_gives_what_single_calls_give(tmp_path):
     assert in_batch["tiers"] == alone["tiers"] and in_batch["candidates"] == alone["candidates"]
 
 
+def reachable(*roots):
+    """All that the roots and the modules of the package hold, other modules left out."""
+    ours = [name for name in sys.modules if name.startswith("umls_reranker")]
+    others = [module for name, module in sys.modules.items() if name not in ours]
+    seen = {*map(id, others), *(id(vars(module)) for module in others)}
+    waiting = [*roots, *(vars(sys.modules[name]) for name in ours)]
+    while waiting:
+        item = waiting.pop()
+        if id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            waiting += gc.get_referents(item)
+
+
 @pytest.mark.parametrize("kind", ["cross-encoder", "built-in"])
 def test_no_text_of_a_call_outlives_it(reranker, kind):
     model = reranker if kind == "cross-encoder" else UMLSReranker.from_pretrained(kind)
@@ -503,19 +518,7 @@ def test_no_text_of_a_call_outlives_it(reranker, kind):
         None,
     )
     gc.collect()
-    tracked = gc.get_objects()
-    # A dictionary of texts alone is not tracked.
-    containers = [
-        item
-        for item in (*tracked, *gc.get_referents(*tracked))
-        if type(item) in (dict, list, tuple)
-    ]
-    kept = (
-        value
-        for item in containers
-        for value in (*item, *(item.values() if type(item) is dict else ()))
-    )
-    assert not any(type(value) is str and text in value for value in kept)
+    assert not any(type(value) is str and text in value for value in reachable(model))
 
 
 def test_many_threads_get_the_results_of_one(folder, reranker):

@@ -3,11 +3,12 @@
 import runpy
 
 import pytest
-from test_example_scripts import EXAMPLES, docstring, run
+from test_example_scripts import EXAMPLES, docstring, run  # noqa: F401
 from tiny_reranker import tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
 
+pytest_plugins = ["pipeline_fixtures"]
 pytestmark = pytest.mark.extra
 SCRIPTS = {
     "langchain_compressor.py": "langchain_core",
@@ -31,11 +32,11 @@ def no_telemetry(monkeypatch):
 
 
 @pytest.mark.parametrize(("script", "package"), SCRIPTS.items())
-def test_an_adapter_prints_what_it_says(script, package, tmp_path):
+def test_an_adapter_prints_what_it_says(run, script, package, tmp_path):  # noqa: F811
     pytest.importorskip(package)
     told = docstring(script).partition("prints\n\n")[2]
     lines = [line.strip() for line in told.splitlines()]
-    assert lines and run(script, tmp_path).splitlines() == lines
+    assert lines and run(script, tmp_path) == lines
 
 
 def check(answers, model):

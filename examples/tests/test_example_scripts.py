@@ -2,11 +2,9 @@
 
 import ast
 import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,18 +20,20 @@ from umls_reranker.models.pairs import PairTemplate
 
 pytest_plugins = ["pipeline_fixtures"]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 
 
-def run(script, folder, *words):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, EXAMPLES / script, *map(str, words)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(scripts):
+    """Run a script in a folder; gives the lines that it prints."""
+
+    def run(script, folder, *words):
+        outcome = scripts.run(EXAMPLES / script, *words, cwd=folder)
+        assert outcome.code == 0, outcome.err
+        return outcome.out.splitlines()
+
+    return run
 
 
 def test_the_demo_shows_ranked_candidates(tmp_path, monkeypatch):
@@ -75,23 +75,21 @@ def folder(finished, tmp_path_factory):
 @pytest.mark.parametrize(
     "script", ["rerank_a_list.py", "certify_scores.py", "calibrate_on_rows.py"]
 )
-def test_an_example_without_a_run_prints_what_it_says(script, tmp_path):
+def test_an_example_without_a_run_prints_what_it_says(run, script, tmp_path):
     told = docstring(script).partition("prints\n\n")[2]
-    assert told and run(script, tmp_path).splitlines() == [
-        line.strip() for line in told.splitlines()
-    ]
+    assert told and run(script, tmp_path) == [line.strip() for line in told.splitlines()]
 
 
 @pytest.mark.parametrize("model", [(), ("runs/quickstart/model",)])
-def test_mentions_of_a_text_are_linked(folder, model):
-    lines = run("link_text.py", folder, "runs/quickstart", *model).splitlines()
+def test_mentions_of_a_text_are_linked(run, folder, model):
+    lines = run("link_text.py", folder, "runs/quickstart", *model)
     tiers = "high|medium|low|reject" if model else "-"
     assert [line[:15].rstrip() for line in lines] == ["seizures", "SE", "kidney failure"]
     assert all(re.search(rf" \d\.\d{{3}}  ({tiers}) +C\d{{7}} ", line) for line in lines)
 
 
-def test_mentions_of_a_spacy_pipeline_are_linked(folder):
-    lines = run("spacy_pipeline.py", folder).splitlines()
+def test_mentions_of_a_spacy_pipeline_are_linked(run, folder):
+    lines = run("spacy_pipeline.py", folder)
     assert [line[:15].rstrip() for line in lines] == [
         "seizures",
         "enlarged liver",
@@ -101,20 +99,33 @@ def test_mentions_of_a_spacy_pipeline_are_linked(folder):
     assert all(re.search(r" (C\d{7}|abstain) ", line) for line in lines)
 
 
-def test_a_cross_encoder_is_trained_from_python(tmp_path):
-    last = run("train_from_python.py", tmp_path, tiny_encoder(tmp_path / "encoder")).splitlines()[
-        -1
-    ]
-    assert re.fullmatch(r"acc@1 0\.\d{3}", last)
+def test_a_cross_encoder_is_trained_from_python(run, tmp_path):
+    lines = run("train_from_python.py", tmp_path, tiny_encoder(tmp_path / "encoder"))
+    assert re.fullmatch(r"acc@1 0\.\d{3}", lines[-1])
     saved = PairScorer.from_folder(tmp_path / "cross-encoder", PairTemplate(), "cpu")
     assert np.isfinite(saved.score(["cold"], ["common cold"]).logits).all()
 
 
-def test_a_model_is_trained_on_lists(tmp_path):
+# A script whose commands run in its own process.
+IN_PROCESS = """
+import runpy, subprocess, sys
+from umls_reranker.__main__ import dispatch
+
+def run(command, check):
+    sys.argv = command[2:]
+    assert not dispatch()
+
+subprocess.run = run
+runpy.run_path({script!r})
+"""
+
+
+def test_a_model_is_trained_on_lists(run, tmp_path):
     model = tiny_encoder(tmp_path / "encoder")
-    lines = run(
-        "train_on_lists.py", tmp_path, "--model", model, "--max_steps", 2, "--device", "cpu"
-    ).splitlines()
+    words = ("--model", model, "--max_steps", 2, "--device", "cpu")
+    script = tmp_path / "script.py"
+    script.write_text(IN_PROCESS.format(script=str(EXAMPLES / "train_on_lists.py")))
+    lines = run(script, tmp_path, *words)
     assert (tmp_path / "model" / "README.md").is_file()
     ranked = [re.fullmatch(r"(\d\.\d{3})  \w+ +\w+ \w+ \w+", line) for line in lines[-3:]]
     assert all(ranked) and sorted((line[1] for line in ranked), reverse=True) == [
