@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
@@ -70,6 +71,7 @@ def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
     return list(numbers), number_of_value
 
 
+@dataclass(frozen=True, eq=False)
 class RepeatedTexts(Sequence[Any]):
     """A column of texts, each held once; None where a row has none.
 
@@ -78,9 +80,8 @@ class RepeatedTexts(Sequence[Any]):
         codes: (n,) int64, index of each row's text.
     """
 
-    def __init__(self, texts: Sequence[Any], codes: np.ndarray) -> None:
-        self.texts = texts
-        self.codes = codes
+    texts: Sequence[Any]
+    codes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.codes)

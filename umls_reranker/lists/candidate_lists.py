@@ -312,7 +312,7 @@ class CandidateLists:
                 concept = np.unique(self.concepts, return_inverse=True)[1]
                 best = np.full(len(numbers), -np.inf)
                 np.maximum.at(best, concept[~is_missing], numbers[~is_missing])
-                least = np.full(len(self), np.inf)
+                least = np.full(len(self.mentions), np.inf)
                 np.minimum.at(least, self.owner[~is_missing], numbers[~is_missing])
                 least = np.where(np.isinf(least), lowest.get(name, np.nan), least)
                 inferred = np.maximum(best[concept], least[self.owner])

@@ -129,6 +129,7 @@ NUMBER = Kind("a number or None", _convert_numbers, (pa.float64(), pa.float32(),
 TYPES = Kind("a string or a list of strings", type_lists, (TYPE_LISTS,))
 
 
+@dataclass(frozen=True)
 class ColumnChecker:
     """Reads columns of n mentions or, with `offsets`, of their candidates.
 
@@ -141,18 +142,16 @@ class ColumnChecker:
             mentions.
     """
 
-    def __init__(self, mentions: int, offsets: np.ndarray | None = None) -> None:
-        self._mentions = mentions
-        self._offsets = offsets
-        self._values = mentions if offsets is None else int(offsets[-1])
+    mentions: int
+    offsets: np.ndarray | None = None
 
     def refuse(self, key: str, position: int, reason: str) -> NoReturn:
         """Raise the error of the value at a position."""
-        if self._offsets is None:
-            raise InvalidRow(position, f"{key} {reason}", self._mentions) from None
-        row = int(np.searchsorted(self._offsets, position, side="right")) - 1
-        candidate = position - self._offsets[row]
-        raise InvalidRow(row, f"candidate {candidate}: {key} {reason}", self._mentions) from None
+        if self.offsets is None:
+            raise InvalidRow(position, f"{key} {reason}", self.mentions) from None
+        row = int(np.searchsorted(self.offsets, position, side="right")) - 1
+        candidate = position - self.offsets[row]
+        raise InvalidRow(row, f"candidate {candidate}: {key} {reason}", self.mentions) from None
 
     def filled_texts(self, key: str, values: Sequence[Any] | pa.Array) -> list[str]:
         """The values as texts, none of which may be missing or blank."""
@@ -173,7 +172,8 @@ class ColumnChecker:
     def column(self, key: str, values: Sequence[Any] | pa.Array | None, kind: Kind) -> pa.Array:
         """The values as an array of the kind's first type, null where they are missing."""
         if values is None:
-            return pa.nulls(self._values, kind.types[0])
+            count = self.mentions if self.offsets is None else int(self.offsets[-1])
+            return pa.nulls(count, kind.types[0])
         if isinstance(values, pa.Array):
             has_gaps = kind is TYPES and is_list(values.type) and values.flatten().null_count
             if values.type in kind.types and not has_gaps:
