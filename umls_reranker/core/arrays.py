@@ -145,7 +145,7 @@ def best_candidates(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Flat index of each list's top candidate by a `ranking`, (n,) int64; -1 for an empty list."""
-    filled = list_sizes(offsets) > 0
+    filled = offsets[1:] > offsets[:-1]
     first = np.full(len(filled), -1, np.int64)
     first[filled] = order[offsets[:-1][filled]]
     return first

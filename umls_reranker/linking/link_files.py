@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..corpora.mentions import find_ids
 from ..hub.download import BUILT_IN
 from ..lists.candidate_lists import row_errors
-from ..lists.columns import ColumnChecker, first_values
+from ..lists.columns import TYPES, ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
 from ..serving.bulk import FileJob, spark_schema, with_nulls
@@ -124,7 +124,7 @@ def _checked(
 
 
 def _read(linker: ConceptLinker, columns: SpanColumns) -> MentionQueries:
-    ColumnChecker(len(columns.types)).types("entity_type", columns.types)
+    ColumnChecker(len(columns.types)).column("entity_type", columns.types, TYPES)
     queries = linker.read(
         columns.mentions, columns.documents, columns.starts, columns.lefts, columns.rights
     )

@@ -25,6 +25,7 @@ from .columns import (
     NUMBER,
     SUFFIX,
     TEXT,
+    TYPES,
     ColumnChecker,
     InvalidRow,
     MentionColumns,
@@ -165,7 +166,8 @@ class CandidateLists:
         )
         count = len(columns.mentions)
         checker = ColumnChecker(count)
-        types, unknown_types = checker.types("entity_type", columns.types).resolved(hierarchy)
+        types = TypeSets.of_lists(checker.column("entity_type", columns.types, TYPES))
+        types, unknown_types = types.resolved(hierarchy)
         candidates = candidate_columns(columns.candidates, scores)
         values = candidates.values
         item_checker = ColumnChecker(count, candidates.offsets)
@@ -180,7 +182,7 @@ class CandidateLists:
             item_checker.refuse(
                 "name", position, f"is missing or blank{keys}; a dictionary has names of ids"
             )
-        kinds = item_checker.types("semantic_types", values.get("semantic_types"))
+        kinds = item_checker.column("semantic_types", values.get("semantic_types"), TYPES)
         score_keys = candidates.score_keys
         if scores is not None:
             score_keys = [name + SUFFIX for name in scores]
@@ -201,7 +203,7 @@ class CandidateLists:
             cuis=encoded_texts(texts["cui"]),
             preferred_names=texts["preferred_name"],
             definitions=texts["definition"],
-            candidate_types=kinds.resolved(hierarchy)[0],
+            candidate_types=TypeSets.of_lists(kinds).resolved(hierarchy)[0],
             scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
             index_keys=[""] * count if columns.index_keys is None else columns.index_keys,

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts
-from ..vocab.types import TYPE_LISTS, TypeSets, type_lists
+from ..vocab.types import TYPE_LISTS, type_lists
 
 # Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")
@@ -164,10 +164,6 @@ class ColumnChecker:
     def texts_or_empty(self, key: str, values: Sequence[Any] | pa.Array | None) -> list[str]:
         """The values as texts, "" where they are missing."""
         return [text or "" for text in self.column(key, values, TEXT).to_pylist()]
-
-    def types(self, key: str, values: Sequence[Any] | pa.Array | None) -> TypeSets:
-        """The values as types, lists of types, or None."""
-        return TypeSets.of_lists(self.column(key, values, TYPES))
 
     def column(self, key: str, values: Sequence[Any] | pa.Array | None, kind: Kind) -> pa.Array:
         """The values as an array of the kind's first type, null where they are missing."""

@@ -52,6 +52,7 @@ class UMLSReranker:
         exhaustive (bool): whether the cross-encoder scores all candidates.
         folder (Path): the model's folder.
         info (dict): contents of the model's ``reranker.json``.
+        model_names (list): the models that may decide, as in `RankedCandidate.model_name`.
         quotes_callers (bool): whether warnings name types and keys of the caller; a service sets it
             to False, because its log must not hold texts of requests.
         statistics (Statistics): counts every result.
@@ -76,6 +77,7 @@ class UMLSReranker:
         self.exhaustive = exhaustive
         self.cross_encoder = cross_encoder
         self.calibration = calibration
+        self.model_names = [model.name for model in calibration.models]
         self.thresholds = calibration.thresholds
         self.folder = folder
         self.info = info
@@ -358,11 +360,6 @@ class UMLSReranker:
         """What decides its results: the hashes of its files, and its settings."""
         dtype = None if self.cross_encoder is None else self.cross_encoder.dtype
         return [self.info["sha256"], dtype, self.accept_tier, self.exhaustive]
-
-    @property
-    def model_names(self) -> list[str]:
-        """Names of the models that may decide, as in `RankedCandidate.model_name`."""
-        return [model.name for model in self.calibration.models]
 
     def get_confidence_tier(
         self, score: float, entity_type: str | Sequence[str] | None = None
