@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 import time
 from contextlib import asynccontextmanager
 from copy import copy
@@ -13,14 +12,12 @@ import pyarrow as pa
 import pytest
 from list_fixtures import assert_alike
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import ValidationError
 from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.doors.http import app as service
-from umls_reranker.doors.http import batching
 from umls_reranker.doors.http.app import create_app
-from umls_reranker.doors.http.requests import LinkedMention
+from umls_reranker.doors.http.batching import Batcher, Call
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.linking.linker import LinkedConcept, MentionQueries
 from umls_reranker.serving.arguments import ServingArguments
@@ -112,8 +109,6 @@ def refused(answer):
 
 # The contract of Text Embeddings Inference
 
-UNREADABLE = "the body cannot be read; send uncompressed JSON in UTF-8 without deep nesting"
-
 
 def test_rerank_answers_as_text_embeddings_inference(reranker):
     body = {
@@ -122,6 +117,8 @@ def test_rerank_answers_as_text_embeddings_inference(reranker):
         "raw_scores": False,
         "return_text": False,
         "truncate": True,
+        # Unknown keys; nothing that a request says is loaded.
+        **{"model": "/etc", "revision": "v9", "index": "../..", "model_id": "org/x"},
     }
     expected = {item.name: item for item in reranker.rerank("cold", NAMES)}
     plain, raw, texts = ask(
@@ -157,79 +154,51 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     assert [row["index"] for row in raw.json()] == [row["index"] for row in reversed(plain.json())]
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "kind", "reason"),
-    [
-        ({"query": "cold", "texts": []}, 400, "Empty", "`texts` cannot be empty"),
-        (b"{", 400, "Validation", "the body is not valid JSON: "),
-        (b"[" * 100_000, 400, "Validation", UNREADABLE),
-        (b'{"query": "cold", "texts": ["\xff"]}', 400, "Validation", UNREADABLE),
-        ({"texts": NAMES}, 422, "Validation", "query: Field required"),
-        (
-            {"query": "cold", "texts": [None]},
-            422,
-            "Validation",
-            "texts.0: Input should be a valid string",
-        ),
-        ({"query": "cold", "texts": ["cold", " "]}, 422, "Validation", "texts.1: is blank"),
-        (
-            b'{"query": "\\ud800", "texts": ["a"]}',
-            422,
-            "Validation",
-            "query: contains a lone surrogate",
-        ),
-        ([], 422, "Validation", "the body: "),
-        (
-            {"query": "cold", "texts": ["x" * 3_000]},
-            413,
-            "Validation",
-            "the request is longer than 2,000 bytes",
-        ),
-    ],
-)
-def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status, kind, reason):
-    monkeypatch.setattr(service, "MAX_BODY_BYTES", 200_000 if body == b"[" * 100_000 else 2_000)
-    answer = refused(ask(reranker, ("/rerank", body)))
-    assert answer[:2] == (status, kind) and answer[2].startswith(reason)
+def candidate(content):
+    """The body of a mention with this second candidate."""
+    return b'{"mentions": [{"mention": "cold", "candidates": [{"name": "cold"}, %s]}]}' % content
+
+
+def mention(**fields):
+    return {"mentions": [{"candidates": []} | fields]}
+
+
+SECOND = "mentions.0.candidates.1"
 
 
 @pytest.mark.parametrize(
-    ("candidate", "reason"),
+    ("path", "body", "status", "reason"),
     [
-        (
-            b'{"name": "flu", "bm25_score": 1%s}' % (b"0" * 400),
-            ": bm25_score is not a finite number",
-        ),
-        (b'{"name": "flu", "bm25_score": NaN}', ": bm25_score is not a finite number"),
-        (b'{"name": "flu", "score": NaN}', ": score is not a finite number"),
-        (b'{"name": "flu", "similarity": -Infinity}', ": similarity is not a finite number"),
-        (b'{"name": "flu", "_source": {"x_score": NaN}}', ": x_score is not a finite number"),
-        (
-            b'{"name": "flu", "semantic_types": 7}',
-            ".semantic_types: Input should be a valid string",
-        ),
-        (b'{"cui": "C1"}', ".name: Field required"),
-        (b'" "', ".name: is blank"),
+        ("/rerank", b"{", 400, "the body is not valid JSON: "),
+        ("/rerank", b"[" * 100_000, 400, "the body cannot be read"),
+        ("/rerank", b'{"query": "cold", "texts": ["\xff"]}', 400, "the body cannot be read"),
+        ("/rerank", {"texts": NAMES}, 422, "query: Field required"),
+        ("/rerank", {"query": "cold", "texts": [None]}, 422, "texts.0: "),
+        ("/rerank", {"query": "cold", "texts": ["cold", " "]}, 422, "texts.1: is blank"),
+        ("/rerank", b'{"query": "\\ud800", "texts": ["a"]}', 422, "query: contains a lone surr"),
+        ("/rerank", [], 422, "the body: "),
+        ("/rerank", {"query": "cold", "texts": ["x" * 2_000_000]}, 413, "the request is longer"),
+        ("/rank", candidate(b'{"name": "flu", "bm25_score": 1%s}' % (b"0" * 400)), 422, SECOND),
+        ("/rank", candidate(b'{"name": "flu", "bm25_score": NaN}'), 422, f"{SECOND}: bm25_score"),
+        ("/rank", candidate(b'{"name": "flu", "similarity": -Infinity}'), 422, SECOND),
+        ("/rank", candidate(b'{"name": "flu", "_source": {"x_score": NaN}}'), 422, SECOND),
+        ("/rank", candidate(b'{"name": "flu", "semantic_types": 7}'), 422, f"{SECOND}.semantic"),
+        ("/rank", candidate(b'{"cui": "C1"}'), 422, f"{SECOND}.name: Field required"),
+        ("/rank", candidate(b'" "'), 422, f"{SECOND}.name: is blank"),
+        ("/rank", mention(), 422, "mentions.0.mention: "),
+        ("/link", mention(entity=" "), 422, "mentions.0.entity: is blank"),
+        ("/link", mention(mention="cold", entity_type=[0] * 300), 422, "mentions.0.entity_type"),
+        ("/link", mention(mention="cold", entity_type=["T047"] * 300), 422, "mentions.0.entity_t"),
     ],
 )
-def test_a_candidate_that_will_not_do_is_refused_by_name(reranker, candidate, reason):
-    body = b'{"mentions": [{"mention": "cold", "candidates": [{"name": "cold"}, %s]}]}' % candidate
-    status, kind, message = refused(ask(reranker, ("/rank", body)))
-    assert (status, kind) == (422, "Validation") and message.startswith(
-        f"mentions.0.candidates.1{reason}"
-    )
+def test_bad_input_is_refused_by_its_place(reranker, path, body, status, reason):
+    answer = refused(ask(reranker, (path, body)))
+    assert answer[:2] == (status, "Validation") and answer[2].startswith(reason)
 
 
-def test_invalid_types_of_a_mention_make_one_error_for_each_form():
-    with pytest.raises(ValidationError) as caught:
-        LinkedMention.model_validate({"mention": "cold", "entity_type": [0] * 200})
-    assert [error["type"] for error in caught.value.errors()] == ["string_type"] * 2
-
-
-def test_a_mention_has_no_more_types_than_there_are(reranker):
-    for mention in ({"entity_type": [0] * 300}, {"entity_type": ["T047"] * 300}):
-        answer = ask(reranker, ("/link", {"mentions": [{"mention": "cold"} | mention]}))
-        assert refused(answer)[:2] == (422, "Validation")
+def test_no_texts_are_refused_as_empty(reranker):
+    answer = refused(ask(reranker, ("/rerank", {"query": "cold", "texts": []})))
+    assert answer == (400, "Empty", "`texts` cannot be empty")
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-json"])
@@ -238,12 +207,11 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(reranker, kind):
     assert refused(answer)[:2] == (415, "Validation")
 
 
-def test_a_body_that_does_not_say_its_length_is_limited_too(reranker, monkeypatch):
+def test_a_body_that_does_not_say_its_length_is_limited_too(reranker):
     async def chunks():
         for _ in range(100):
-            yield b" " * 100
+            yield b" " * 30_000
 
-    monkeypatch.setattr(service, "MAX_BODY_BYTES", 2_000)
     assert refused(ask(reranker, ("/rerank", chunks())))[:2] == (413, "Validation")
 
 
@@ -365,9 +333,8 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(reranker, "rerank_batch", fails)
-    monkeypatch.setattr(service, "MAX_BODY_BYTES", 2_000)
     rerank = ("/rerank", {"query": "cold", "texts": ["a"]})
-    long = ("/rerank", {"query": "cold", "texts": ["x" * 3_000]})
+    long = ("/rerank", {"query": "cold", "texts": ["x" * 2_000_000]})
     bad = ("/rerank", {"query": "cold"})
     unlinked = ("/link", {"mentions": [{"mention": "cold"}]})
     requests = [rerank, long, bad, unlinked, "/models", "/rerank", "/info", "/metrics"]
@@ -444,20 +411,6 @@ def test_warnings_hold_no_text_of_requests(tmp_path):
     assert not any("secret" in str(warning.message) for warning in caught)
 
 
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [({}, "mentions.0.mention: "), ({"entity": " "}, "mentions.0.entity: is blank")],
-)
-def test_a_mention_that_will_not_do_is_refused_by_name(reranker, fields, reason):
-    answers = ask(
-        reranker,
-        *[(path, {"mentions": [fields | {"candidates": []}]}) for path in ("/rank", "/link")],
-    )
-    for answer in answers:
-        status, _, message = refused(answer)
-        assert status == 422 and message.startswith(reason)
-
-
 def test_link_answers_for_each_mention(reranker):
     mentions = [{"mention": "cold", "start": 2}, {"mention": "fever"}]
     request = {"document": "A cold, a fever.", "mentions": mentions, "top": 2}
@@ -492,154 +445,87 @@ def test_the_limit_of_candidates_is_of_requests_not_of_what_the_index_finds(rera
     assert answer.status_code == 200 and len(answer.json()[0]) == len(NAMES)
 
 
-def test_nothing_a_request_says_is_loaded(reranker):
-    body = {
-        "query": "cold",
-        "texts": ["a"],
-        "model": "/etc",
-        "revision": "v9",
-        "index": "../..",
-        "model_id": "org/x",
-    }
-    answers = ask(reranker, ("/rerank", body), ("/rerank", {"query": "cold", "texts": ["a"]}))
-    assert answers[0].json() == answers[1].json()
-
-
 # Load
 
 
-class Gate:
-    """Holds the reranker until it is opened."""
-
-    def __init__(self, reranker, monkeypatch):
-        self.entered = threading.Event()
-        self.open = threading.Event()
-        self.batches = []
-        rerank_batch = reranker.rerank_batch
-
-        def held(entities, *arguments, **options):
-            self.batches.append(len(entities))
-            self.entered.set()
-            assert self.open.wait(30)
-            return rerank_batch(entities, *arguments, **options)
-
-        monkeypatch.setattr(reranker, "rerank_batch", held)
-
-
-async def admitted(client, count):
-    while client.batcher.in_flight < count:
-        await asyncio.sleep(0.01)
-
-
-def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_full(
-    reranker, monkeypatch
-):
-    gate = Gate(reranker, monkeypatch)
+def test_beyond_the_queue_requests_are_answered_429_at_once(reranker):
     body = {"query": "cold", "texts": NAMES}
 
     async def work():
         async with running(reranker, max_queue=8, max_request_mentions=8) as client:
-            first = asyncio.create_task(client.post("/rerank", json=body))
-            await asyncio.to_thread(gate.entered.wait, 30)
-            waiting = [asyncio.create_task(client.post("/rerank", json=body)) for _ in range(7)]
-            await admitted(client, 8)
-            over = await client.post("/rerank", json=body)
-            figures = (await client.get("/metrics")).text
-            gate.open.set()
-            return (
-                over,
-                figures,
-                await asyncio.gather(first, *waiting),
-                await client.post("/rerank", json=body),
-            )
+            with client.batcher.admitted(8):
+                over = await client.post("/rerank", json=body)
+                figures = (await client.get("/metrics")).text
+            return over, figures, await client.post("/rerank", json=body)
 
-    over, figures, answers, after = asyncio.run(work())
+    over, figures, after = asyncio.run(work())
     reason = "8 mentions are already in progress (max_queue: 8); try again later"
     assert refused(over) == (429, "Overloaded", reason) and over.headers["retry-after"] == "1"
-    assert {answer.status_code for answer in [*answers, after]} == {200}
-    assert len({answer.text for answer in [*answers, after]}) == 1
-    # The seven that waited were ranked in one batch.
-    assert gate.batches == [1, 7, 1]
-    assert "umls_reranker_service_mentions_in_flight 8.0" in figures
+    assert "umls_reranker_service_mentions_in_flight 8.0" in figures and after.status_code == 200
 
 
-def calls_of(reranker, monkeypatch, *names):
-    """Requests that are answered together after another: answers, and the calls of the model."""
-    gate = Gate(reranker, monkeypatch)
-
-    async def work():
-        async with running(reranker) as client:
-            first = asyncio.create_task(
-                client.post("/rerank", json={"query": "first", "texts": ["a"]})
-            )
-            await asyncio.to_thread(gate.entered.wait, 30)
-            bodies = [{"query": "cold", "texts": [name]} for name in names]
-            tasks = [asyncio.create_task(client.post("/rerank", json=body)) for body in bodies]
-            await admitted(client, len(names) + 1)
-            gate.open.set()
-            await first
-            return await asyncio.gather(*tasks)
-
-    return asyncio.run(work()), gate.batches
-
-
-@pytest.mark.parametrize("error", [ValueError("bad row"), UserError("not numbers")])
-def test_a_mention_that_fails_fails_alone(reranker, monkeypatch, error):
+def ranked(reranker, monkeypatch, *names, leave=None, fails=None, **limits):
+    """Mentions that come at once, of which one leaves: answers or errors, and the batches."""
+    batches = []
     rerank_batch = reranker.rerank_batch
 
-    def fails(entities, candidates, **columns):
-        if any(items[0]["name"] == "bad" for items in candidates):
-            raise error
-        return rerank_batch(entities, candidates, **columns)
-
-    monkeypatch.setattr(reranker, "rerank_batch", fails)
-    answers, batches = calls_of(reranker, monkeypatch, "flu", "bad", "cold")
-    assert [answer.status_code for answer in answers] == [
-        200,
-        424 if isinstance(error, UserError) else 422,
-        200,
-    ]
-    assert batches == [1, 3, 1, 1, 1]
-
-
-def test_an_error_that_is_no_mentions_is_not_repeated_for_each(reranker, monkeypatch):
-    rerank_batch = reranker.rerank_batch
-
-    def fails(entities, **columns):
-        if len(entities) > 1:
-            raise RuntimeError("CUDA out of memory")
+    def counted(entities, **columns):
+        batches.append(len(entities))
+        if fails is not None:
+            fails(entities)
         return rerank_batch(entities, **columns)
 
-    monkeypatch.setattr(reranker, "rerank_batch", fails)
-    answers, batches = calls_of(reranker, monkeypatch, "flu", "cough", "cold")
-    assert [answer.status_code for answer in answers] == [500] * 3 and batches == [1, 3]
+    monkeypatch.setattr(reranker, "rerank_batch", counted)
+
+    async def work():
+        batcher = Batcher(reranker, 64, 64, **limits)
+        async with batcher.running():
+            calls = [[Call(name, ["flu"])] for name in names]
+            tasks = [asyncio.create_task(batcher.rank(call)) for call in calls]
+            await asyncio.sleep(0)
+            if leave is not None:
+                tasks[leave].cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return [type(answer) for answer in asyncio.run(work())], batches
+
+
+def test_what_comes_at_once_is_one_batch_and_a_full_one_leaves_the_rest(reranker, monkeypatch):
+    with monkeypatch.context() as patch:
+        assert ranked(reranker, patch, *NAMES) == ([list] * 3, [3])
+    assert ranked(reranker, monkeypatch, *NAMES, max_pairs=2) == ([list] * 3, [2, 1])
 
 
 def test_a_client_that_leaves_is_not_ranked(reranker, monkeypatch):
-    gate = Gate(reranker, monkeypatch)
-
-    async def work():
-        async with running(reranker) as client:
-            body = {"query": "cold", "texts": NAMES}
-            tasks = [asyncio.create_task(client.post("/rerank", json=body)) for _ in range(3)]
-            await admitted(client, 3)
-            await asyncio.to_thread(gate.entered.wait, 30)
-            tasks[1].cancel()
-            await asyncio.sleep(0.01)
-            gate.open.set()
-            answers = await asyncio.gather(*tasks, return_exceptions=True)
-            return answers, client.batcher.in_flight
-
-    answers, in_flight = asyncio.run(work())
-    assert answers[0].status_code == answers[2].status_code == 200
-    assert answers[1].status_code == 503
-    assert in_flight == 0 and sum(gate.batches) in (2, 3)
+    answers, batches = ranked(reranker, monkeypatch, *NAMES, leave=1)
+    assert answers == [list, asyncio.CancelledError, list] and batches == [2]
 
 
-def test_a_full_batch_leaves_the_rest_to_the_next(reranker, monkeypatch):
-    monkeypatch.setattr(batching, "MAX_PAIRS", 2)
-    answers, batches = calls_of(reranker, monkeypatch, *NAMES)
-    assert [answer.status_code for answer in answers] == [200] * 3 and batches == [1, 2, 1]
+@pytest.mark.parametrize("error", [ValueError, UserError])
+def test_a_mention_that_fails_fails_alone(reranker, monkeypatch, error):
+    def fails(entities):
+        if NAMES[1] in entities:
+            raise error("bad row")
+
+    answers, batches = ranked(reranker, monkeypatch, *NAMES, fails=fails)
+    assert answers == [list, error, list] and batches == [3, 1, 1, 1]
+
+
+def test_an_error_that_is_no_mentions_is_not_repeated_for_each(reranker, monkeypatch):
+    def fails(entities):
+        raise RuntimeError("CUDA out of memory")
+
+    assert ranked(reranker, monkeypatch, *NAMES, fails=fails) == ([RuntimeError] * 3, [3])
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, 422), (UserError, 424)])
+def test_an_error_of_a_mention_has_a_status(reranker, monkeypatch, error, status):
+    def fails(*arguments, **options):
+        raise error("bad row")
+
+    monkeypatch.setattr(reranker, "rerank_batch", fails)
+    answer = ask(reranker, ("/rerank", {"query": "cold", "texts": NAMES}))
+    assert refused(answer)[0] == status
 
 
 # Figures

@@ -17,8 +17,6 @@ from ...serving.rows import RankedCandidate
 # A single request waits this long for others to share its batch; under load, batches are full at
 # once.
 WAIT_SECONDS = 0.002
-# A batch with this many candidates is full; limits the time of a batch.
-MAX_PAIRS = 2048
 
 
 class QueueFull(RuntimeError):
@@ -53,13 +51,22 @@ class Batcher:
         reranker: ranks the batches.
         max_mentions: maximum mentions per batch.
         max_in_flight: maximum admitted mentions; memory stays bounded under any load.
+        max_pairs: a batch with this many candidates is full; limits the time of a batch.
 
     Attributes:
         in_flight: mentions admitted but not answered yet.
     """
 
-    def __init__(self, reranker: UMLSReranker, max_mentions: int, max_in_flight: int) -> None:
+    def __init__(
+        self,
+        reranker: UMLSReranker,
+        max_mentions: int,
+        max_in_flight: int,
+        *,
+        max_pairs: int = 2048,
+    ) -> None:
         self.reranker = reranker
+        self.max_pairs = max_pairs
         self.max_mentions = max_mentions
         self.max_in_flight = max_in_flight
         self.in_flight = 0
@@ -137,7 +144,7 @@ class Batcher:
         if left > 0 and self._queue.qsize() + 1 < self.max_mentions:
             await asyncio.sleep(left)
         pairs = len(batch[0].call.candidates)
-        while pairs < MAX_PAIRS and len(batch) < self.max_mentions and not self._queue.empty():
+        while pairs < self.max_pairs and len(batch) < self.max_mentions and not self._queue.empty():
             batch.append(self._queue.get_nowait())
             pairs += len(batch[-1].call.candidates)
         return batch
