@@ -12,11 +12,10 @@ import pyarrow as pa
 
 from ..corpora.mentions import find_ids
 from ..hub.download import BUILT_IN
-from ..lists.candidate_lists import row_errors
 from ..lists.columns import TYPES, ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
-from ..serving.bulk import FileJob, spark_schema, with_nulls
+from ..serving.bulk import FileJob, read_valid, spark_schema, with_nulls
 from ..serving.counts import counts_of, first_error, said_of_counts
 from ..serving.parts import RankedRows
 from ..serving.review_queue import LIST_FORMATS
@@ -111,25 +110,18 @@ def _checked(
     columns = span_columns(rows)
     # Blank in a table that was linked before.
     errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
-    numbers = [number for number, error in enumerate(errors) if error is None]
-    try:
-        queries = _read(linker, columns.take(numbers))
-    except (TypeError, ValueError):
-        faults = row_errors(lambda some: _read(linker, columns.take(some)), numbers)
-        for number, fault in zip(numbers, faults, strict=True):
-            errors[number] = fault
-        numbers = [number for number, error in enumerate(errors) if error is None]
-        queries = _read(linker, columns.take(numbers))
-    return queries, [columns.types[number] for number in numbers], errors
+    queries, types = read_valid(lambda numbers: _read(linker, columns.take(numbers)), errors)
+    return queries, types, errors
 
 
-def _read(linker: ConceptLinker, columns: SpanColumns) -> MentionQueries:
+def _read(linker: ConceptLinker, columns: SpanColumns) -> tuple[MentionQueries, list[Any]]:
+    """The mentions and their types."""
     ColumnChecker(len(columns.types)).column("entity_type", columns.types, TYPES)
     queries = linker.read(
         columns.mentions, columns.documents, columns.starts, columns.lefts, columns.rights
     )
     columns.require_ends()
-    return queries
+    return queries, columns.types
 
 
 def _gold_concepts(linker: ConceptLinker, rows: Rows) -> tuple[list[set[str]], dict[str, str]]:

@@ -12,12 +12,12 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from .reranker import UMLSReranker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -253,11 +255,9 @@ class BulkJob(FileJob):
 
     def process(self, worker: UMLSReranker, rows: Rows) -> RankedRows:
         errors: list[str | None] = [None] * len(rows.positions)
-        try:
-            lists = self._lists(worker, rows.content)
-        except (TypeError, ValueError):
-            errors = row_errors(partial(self._lists, worker), rows.content)
-            lists = self._lists(worker, without_errors(rows.content, errors))
+        lists = read_valid(
+            lambda numbers: self._lists(worker, rows_at(rows.content, numbers)), errors
+        )
         decisions = worker.decide(lists)
         ranked = ranked_column(lists, decisions, worker.model_names)
         return RankedRows(
@@ -284,21 +284,39 @@ class BulkJob(FileJob):
         return reranker.read_rows(rows)
 
 
+def read_valid(read: Callable[[list[int]], T], errors: list[str | None]) -> T:
+    """Read the rows without an error; a row that cannot be read gets one.
+
+    Args:
+        read: reads the rows of some numbers; TypeError or ValueError say why it cannot.
+        errors: of each row why it cannot be ranked, None if nothing is known against it.
+    """
+    numbers = [number for number, error in enumerate(errors) if error is None]
+    try:
+        return read(numbers)
+    except (TypeError, ValueError):
+        for number, error in zip(numbers, row_errors(read, numbers), strict=True):
+            errors[number] = error
+    return read([number for number in numbers if errors[number] is None])
+
+
+def rows_at(
+    content: list[dict[str, Any]] | pa.Table, numbers: Sequence[int]
+) -> list[dict[str, Any]] | pa.Table:
+    """Some of the rows, by number."""
+    if len(numbers) == len(content):
+        return content
+    if isinstance(content, pa.Table):
+        # Slices, because not every column type can be filtered.
+        slices = [content[number : number + 1] for number in numbers]
+        return pa.concat_tables([content[:0], *slices])
+    return [content[number] for number in numbers]
+
+
 def with_nulls(ranked: pa.ListArray, errors: Sequence[str | None]) -> pa.ListArray:
     """The ranked candidates of rows without an error, and null for those with one."""
     is_ranked = np.array([error is None for error in errors], bool)
     return ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked))
-
-
-def without_errors(
-    content: list[dict[str, Any]] | pa.Table, errors: list[str | None]
-) -> list[dict[str, Any]] | pa.Table:
-    """The rows that have no error."""
-    if isinstance(content, pa.Table):
-        # Slices, because not every column type can be filtered.
-        slices = [content[row : row + 1] for row, error in enumerate(errors) if error is None]
-        return pa.concat_tables([content[:0], *slices])
-    return [row for row, error in zip(content, errors, strict=True) if error is None]
 
 
 def _has_rows(rows: Rows) -> bool:

@@ -99,16 +99,16 @@ class Parquet(OutputFormat):
                 writer.write_table(table)
 
     def _table(self, rows: RankedRows, schema: pa.Schema) -> pa.Table:
-        columns = [_column(rows.content, field.name, field.type) for field in schema]
-        table = pa.Table.from_arrays(columns, schema=schema).append_column(RANKED, rows.ranked)
         answers = rows.answers()
-        for name, kind in ANSWER_TYPES.items():
-            table = table.append_column(name, pa.array([row[name] for row in answers], kind))
         codes = [self.codes(answer["answer"]) for answer in answers]
+        columns = {field.name: _column(rows.content, field.name, field.type) for field in schema}
+        columns[RANKED] = rows.ranked
+        for name, kind in ANSWER_TYPES.items():
+            columns[name] = pa.array([answer[name] for answer in answers], kind)
         for source in self.settings.codes.sources:
-            lists = pa.array([each[source] for each in codes], CODE_LISTS)
-            table = table.append_column(f"{CODES}_{source}", lists)
-        return table
+            lists = [codes_of_answer[source] for codes_of_answer in codes]
+            columns[f"{CODES}_{source}"] = pa.array(lists, CODE_LISTS)
+        return pa.table(columns, metadata=schema.metadata)
 
     def _writer(self, path: Path, schema: pa.Schema) -> Any:
         import pyarrow.parquet as pq

@@ -191,10 +191,13 @@ class Service:
     def router(self) -> APIRouter:
         """The paths."""
         router = APIRouter()
-        bodies = request_bodies(self.serving)
-        router.post("/rerank")(_taking(bodies.rerank, self.rerank))
-        router.post("/rank")(_taking(bodies.rank, self.rank))
-        router.post("/link")(_taking(bodies.link, self.link))
+        answers: dict[str, Callable[..., Any]] = {
+            "/rerank": self.rerank,
+            "/rank": self.rank,
+            "/link": self.link,
+        }
+        for path, body in request_bodies(self.serving).items():
+            router.post(path)(_taking(body, answers[path]))
         router.get("/health")(self.health)
         router.get("/metrics")(self.metrics)
         router.get("/info")(self.info)

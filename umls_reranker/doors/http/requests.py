@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -117,14 +117,6 @@ class LinkRequest(_Body):
     top: int = Field(default=5, ge=1)
 
 
-class RequestBodies(NamedTuple):
-    """The bodies of a service, with its limits."""
-
-    rerank: type[RerankRequest]
-    rank: type[RankRequest]
-    link: type[LinkRequest]
-
-
 # The setting that limits each list.
 LIMITS = {
     "texts": "max_candidates",
@@ -133,8 +125,8 @@ LIMITS = {
 }
 
 
-def request_bodies(serving: ServingArguments) -> RequestBodies:
-    """The bodies whose lists are no longer than the settings allow.
+def request_bodies(serving: ServingArguments) -> dict[str, type[BaseModel]]:
+    """Path -> its body, whose lists are no longer than the settings allow.
 
     Pydantic gives up a list at the first item too many, and makes one error of it: a body of 2 MB
     holds 900,000 items.
@@ -148,8 +140,8 @@ def request_bodies(serving: ServingArguments) -> RequestBodies:
         return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
 
     mention = limited(RankedMention, "candidates", Candidate)
-    return RequestBodies(
-        rerank=limited(RerankRequest, "texts", NotBlank),
-        rank=limited(RankRequest, "mentions", mention),
-        link=limited(LinkRequest, "mentions", LinkedMention),
-    )
+    return {
+        "/rerank": limited(RerankRequest, "texts", NotBlank),
+        "/rank": limited(RankRequest, "mentions", mention),
+        "/link": limited(LinkRequest, "mentions", LinkedMention),
+    }
