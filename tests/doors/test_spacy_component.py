@@ -186,5 +186,5 @@ def test_a_finished_run_is_served_in_a_pipeline(finished):
         kind = component._type(entity.label_)
         assert_alike(
             [entity._.umls],
-            [component.source.linker.link(entity.text, TEXT, entity.start_char, kind)[:5]],
+            [component.rank.args[0].link(entity.text, TEXT, entity.start_char, kind)[:5]],
         )

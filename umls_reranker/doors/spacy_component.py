@@ -12,7 +12,9 @@ earlier component has written, with its scores, to an extension of the entity: h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -23,58 +25,48 @@ from ..corpora.corpus import text_around
 from ..linking.linker import ConceptLinker
 from ..serving.reranker import UMLSReranker
 from ..serving.rows import RankedCandidate
+from ..vocab.types import TypeHierarchy
+
+# Ranks the candidates of n entities, given the text of the Doc and the semantic type of each.
+Rank: TypeAlias = (
+    "Callable[[Sequence[Span], list[str], list[str | None]], Sequence[Sequence[RankedCandidate]]]"
+)
 
 
-class IndexedCandidates:
-    """Ranks the concepts that an index finds for entities."""
-
-    def __init__(self, linker: ConceptLinker) -> None:
-        self.linker = linker
-        self.reranker = linker.reranker
-
-    def rank(
-        self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
-    ) -> Sequence[Sequence[RankedCandidate]]:
-        """Rank the candidates of n entities.
-
-        Args:
-            entities: the entities.
-            texts: (n,) text of the Doc of each.
-            types: (n,) semantic type of each.
-        """
-        mentions = [entity.text for entity in entities]
-        starts = [entity.start_char for entity in entities]
-        return self.linker.link_batch(mentions, texts, starts, types)
+def rank_indexed(
+    linker: ConceptLinker, entities: Sequence[Span], texts: list[str], types: list[str | None]
+) -> Sequence[Sequence[RankedCandidate]]:
+    """Rank the concepts that an index finds for entities."""
+    mentions = [entity.text for entity in entities]
+    starts = [entity.start_char for entity in entities]
+    return linker.link_batch(mentions, texts, starts, types)
 
 
-class ListedCandidates:
-    """Ranks the candidates that entities have in an extension, as for `UMLSReranker.rerank`."""
-
-    def __init__(self, reranker: UMLSReranker, extension: str) -> None:
-        self.reranker = reranker
-        self.extension = extension
-
-    def rank(
-        self, entities: Sequence[Span], texts: Sequence[str], types: Sequence[str | None]
-    ) -> Sequence[Sequence[RankedCandidate]]:
-        """Rank the candidates of n entities; arguments as for `IndexedCandidates.rank`."""
-        if not Span.has_extension(self.extension):
-            raise UserError(
-                f"no component has set entity._.{self.extension}, the candidates to rank; "
-                f"register it with Span.set_extension({self.extension!r}, default=[]) "
-                "and fill it before umls_reranker"
-            )
-        sides = [
-            text_around(text, entity.start_char, entity.end_char)
-            for entity, text in zip(entities, texts, strict=True)
-        ]
-        return self.reranker.rerank_batch(
-            entities=[entity.text for entity in entities],
-            candidates=[entity._.get(self.extension) or [] for entity in entities],
-            entity_types=types,
-            lefts=[left for left, _ in sides],
-            rights=[right for _, right in sides],
+def rank_listed(
+    reranker: UMLSReranker,
+    extension: str,
+    entities: Sequence[Span],
+    texts: list[str],
+    types: list[str | None],
+) -> Sequence[Sequence[RankedCandidate]]:
+    """Rank the candidates that entities have in an extension, as for `UMLSReranker.rerank`."""
+    if not Span.has_extension(extension):
+        raise UserError(
+            f"no component has set entity._.{extension}, the candidates to rank; "
+            f"register it with Span.set_extension({extension!r}, default=[]) "
+            "and fill it before umls_reranker"
         )
+    sides = [
+        text_around(text, entity.start_char, entity.end_char)
+        for entity, text in zip(entities, texts, strict=True)
+    ]
+    return reranker.rerank_batch(
+        entities=[entity.text for entity in entities],
+        candidates=[entity._.get(extension) or [] for entity in entities],
+        entity_types=types,
+        lefts=[left for left, _ in sides],
+        rights=[right for _, right in sides],
+    )
 
 
 class EntityLinks:
@@ -87,16 +79,18 @@ class EntityLinks:
     set it.
 
     Args:
-        source: finds and ranks the candidates.
+        rank: finds and ranks the candidates of entities.
+        hierarchy: the types that the model knows.
         types: entity label -> semantic type of the model (name or id). A label without an entry is
             used as a type if the model knows it; otherwise the mention has no type.
         top: number of concepts kept per entity.
     """
 
     def __init__(
-        self, source: IndexedCandidates | ListedCandidates, types: Mapping[str, str], top: int
+        self, rank: Rank, hierarchy: TypeHierarchy, types: Mapping[str, str], top: int
     ) -> None:
-        self.source = source
+        self.rank = rank
+        self.hierarchy = hierarchy
         self.types = dict(types)
         self.top = top
         if not Span.has_extension("umls"):
@@ -118,7 +112,7 @@ class EntityLinks:
         texts = {id(doc): doc.text for doc in docs if doc.ents}
         entities = [entity for doc in docs for entity in doc.ents]
         named = [entity for entity in entities if not entity.text.isspace()]
-        ranked = self.source.rank(
+        ranked = self.rank(
             named,
             [texts[id(entity.doc)] for entity in named],
             [self._type(entity.label_) for entity in named],
@@ -131,9 +125,7 @@ class EntityLinks:
             _write(entity, rows, accepted_cui or "")
 
     def _type(self, label: str) -> str | None:
-        if label in self.types:
-            return self.types[label]
-        return self.source.reranker.thresholds.hierarchy.resolve(label)
+        return self.types[label] if label in self.types else self.hierarchy.resolve(label)
 
 
 def _write(entity: Span, rows: list[dict], cui: str) -> None:
@@ -198,14 +190,12 @@ def make_component(
             f"{name}: in the component's config, set model (folder or Hub id), "
             "and either index (folder) or candidates (the entity extension that holds them)"
         )
-    source: IndexedCandidates | ListedCandidates
-    if candidates:
-        source = ListedCandidates(
-            UMLSReranker.from_pretrained(model, revision, device, dtype), candidates
-        )
+    rank: Rank
+    if index:
+        linker = ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=dtype)
+        reranker = linker.reranker
+        rank = partial(rank_indexed, linker)
     else:
-        assert index
-        source = IndexedCandidates(
-            ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=dtype)
-        )
-    return EntityLinks(source, types, top)
+        reranker = UMLSReranker.from_pretrained(model, revision, device, dtype)
+        rank = partial(rank_listed, reranker, candidates or "")
+    return EntityLinks(rank, reranker.thresholds.hierarchy, types, top)

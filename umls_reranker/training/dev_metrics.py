@@ -66,13 +66,13 @@ class RankingMetrics(evaluate.Metric):
         super().__init__(**{"keep_in_memory": True, "cache_dir": gettempdir()} | options)
 
     def _info(self) -> evaluate.MetricInfo:
-        columns = {"predictions": "float64", "references": "int64", "lists": "int64"}
+        number = datasets.Value("int64")
         return evaluate.MetricInfo(
             description=(type(self).__doc__ or "").strip(),
             citation="",
             inputs_description="\npredictions: logits; references: labels 0 or 1; lists: numbers.",
             features=datasets.Features(
-                {name: datasets.Value(kind) for name, kind in columns.items()}
+                predictions=datasets.Value("float64"), references=number, lists=number
             ),
             format="arrow",  # "numpy" would round logits to float32
         )
