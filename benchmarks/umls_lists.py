@@ -96,8 +96,11 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
     """Calibrate lists alone, as ``umls-reranker calibrate --lists``, with vocabularies' names."""
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
-    from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated
-    from umls_reranker.serving.calibration_summary import calibration_summary
+    from umls_reranker.serving.calibrate import (
+        calibrate_lists,
+        calibration_summary,
+        save_calibrated,
+    )
     from umls_reranker.serving.model_source import ModelSource
 
     source = ModelSource()

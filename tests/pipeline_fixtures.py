@@ -59,7 +59,7 @@ PRELOADED = [
     "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
     "umls_reranker.evaluation.report",
-    "umls_reranker.evaluation.page",
+    "umls_reranker.evaluation.render",
     "umls_reranker.pipeline.sources",
     "umls_reranker.retrieval.deployment",
     "umls_reranker.retrieval.mining",

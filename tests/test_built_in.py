@@ -15,8 +15,7 @@ from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.serving.calibrate import calibrate_lists
-from umls_reranker.serving.calibration_summary import calibration_summary
+from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary
 from umls_reranker.serving.model_source import ModelSource
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"

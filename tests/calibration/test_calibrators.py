@@ -5,7 +5,6 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from umls_reranker.calibration.calibrator_selection import choose_calibrator, cross_validated_losses
 from umls_reranker.calibration.calibrators import (
     CALIBRATORS,
     MAX_STANDARD_SLOPE,
@@ -15,6 +14,8 @@ from umls_reranker.calibration.calibrators import (
     LabelledScores,
     PlattCalibrator,
     TemperatureCalibrator,
+    choose_calibrator,
+    cross_validated_losses,
 )
 from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
 from umls_reranker.calibration.reliability import log_loss

@@ -12,8 +12,7 @@ from umls_reranker.core.files import write_json
 from umls_reranker.evaluation import metrics
 from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.metrics import SMALLEST_SLICE, WITHOUT_TYPE, Figure
-from umls_reranker.evaluation.page import report_page
-from umls_reranker.evaluation.render import as_markdown, report_tables
+from umls_reranker.evaluation.render import as_markdown, report_page, report_tables
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 

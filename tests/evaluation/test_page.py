@@ -8,8 +8,7 @@ from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
 from umls_reranker.core.files import read_json, write_json
-from umls_reranker.evaluation.page import report_page
-from umls_reranker.evaluation.render import as_markdown, report_tables
+from umls_reranker.evaluation.render import as_markdown, report_page, report_tables
 
 LINKS = {"src", "href", "xlink:href", "srcset"}
 VOID = {"meta", "br", "link", "img"}

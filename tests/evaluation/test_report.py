@@ -6,7 +6,7 @@ from list_fixtures import make_lists
 from umls_reranker.calibration.probabilities import Calibration
 from umls_reranker.calibration.ranking import rank
 from umls_reranker.evaluation.linking import Documents
-from umls_reranker.evaluation.page import card_charts
+from umls_reranker.evaluation.render import card_charts
 from umls_reranker.evaluation.report import measure, measure_model
 from umls_reranker.evaluation.systems import System
 from umls_reranker.models.cross_encoder import Scores

@@ -16,8 +16,7 @@ from ..core.errors import TooLittleData
 from ..core.progress import progress
 from ..lists.columns import FOUND
 from ..models.cross_encoder import PairScorer, score_lists
-from .calibrator_selection import choose_calibrator
-from .calibrators import CALIBRATORS, Calibrator
+from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits, LeftOut
 from .decisions import CandidateScores, Decisions

@@ -26,13 +26,14 @@ from huggingface_hub.utils import yaml_dump
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..evaluation.metrics import read_metrics
-from ..evaluation.page import TEMPLATES, rendered
 from ..evaluation.render import (
     COMPARISON,
+    TEMPLATES,
     TIERS,
     as_markdown,
     is_there,
     percent,
+    rendered,
     report_tables,
     title_of,
 )

@@ -22,10 +22,10 @@ from ..models.pairs import PairTemplate
 from ..serving.calibrate import (
     NOTHING_CERTIFIED,
     calibrate_lists,
+    calibration_summary,
     save_calibrated,
     write_calibrated,
 )
-from ..serving.calibration_summary import calibration_summary
 from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
 from ..serving.list_description import describe_lists
 from ..serving.model_source import ModelSource

@@ -10,8 +10,7 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.features import refuse_feature_names
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
-from ..evaluation.page import report_page
-from ..evaluation.render import percent, systems_text
+from ..evaluation.render import percent, report_page, systems_text
 from ..evaluation.report import measure_model
 from ..evaluation.systems import baselines, best_row, verdict
 from ..lists.candidate_lists import AnnotatedLists
@@ -90,28 +89,21 @@ def evaluate_lists(
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
     refuse_feature_names(lists)
-    calibration = reranker.calibration
     known = list(known)
+    is_new = reranker.calibration.history.are_of_new_documents(lists.annotations)
     notes = []
-    is_new = calibration.history.are_of_new_documents(lists.annotations)
     if not is_new.all():
         fitted = len({*lists.annotations.documents[~is_new]})
+        outcome = "all of these documents, so figures on them are optimistic"
         if is_new.any():
             lists = lists.take(is_new)
             outcome = "left out"
-        else:
-            outcome = "all of these documents, so figures on them are optimistic"
         notes.append(f"the model was calibrated on {fitted:,} of these documents: {outcome}")
     systems = systems_of_lists(lists, CalibrationArguments(), seed)
     systems |= baselines(lists, known)
+    documents = Documents.of(lists.annotations.documents, resamples, seed)
     metrics, outcomes = measure_model(
-        reranker.cross_encoder,
-        calibration,
-        lists,
-        systems,
-        Documents.of(lists.annotations.documents, resamples, seed),
-        split,
-        known,
+        reranker.cross_encoder, reranker.calibration, lists, systems, documents, split, known
     )
     if "calibrated_scores" in systems:
         scores = ", ".join(f"{name}_score" for name in lists.scores)
@@ -119,20 +111,25 @@ def evaluate_lists(
             f"the scores of the lists ({scores}) are calibrated on these lists, "
             "cross-fitted by document"
         )
+    notes += _notes_on_answers(metrics, reranker.model_names[0])
+    decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
+    if is_new.any():
+        decided = verdict(metrics["figures"]["gain"], len(outcomes), documents.count)
+        decided += best_row(metrics)
+    return metrics | {"verdict": decided, "notes": notes}, outcomes
+
+
+def _notes_on_answers(metrics: Mapping[str, Any], first_model: str) -> list[str]:
+    """The tier high in a sentence, and the models that decided, if not only the first."""
     coverage = metrics["figures"]["high_confidence_coverage"]
     precision = metrics["figures"]["high_confidence_precision"]
     correct = f", {percent(precision)} of them correct" if coverage["value"] else ""
-    notes.append(f"high tier of this model: {percent(coverage)} of the mentions{correct}")
-    if len(metrics["decided_by"]) > 1 or calibration.models[0].name not in metrics["decided_by"]:
-        counts = ", ".join(
-            f"{name} ({count:,} mentions)" for name, count in metrics["decided_by"].items()
-        )
+    notes = [f"high tier of this model: {percent(coverage)} of the mentions{correct}"]
+    decided_by = metrics["decided_by"]
+    if [*decided_by] != [first_model]:
+        counts = ", ".join(f"{name} ({count:,} mentions)" for name, count in decided_by.items())
         notes.append(f"some mentions lack inputs, so these models decided: {counts}")
-    decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
-    if is_new.any():
-        decided = verdict(metrics["figures"]["gain"], len(outcomes), len({*outcomes.document}))
-        decided += best_row(metrics)
-    return metrics | {"verdict": decided, "notes": notes}, outcomes
+    return notes
 
 
 def save_report(

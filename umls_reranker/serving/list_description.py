@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ..calibration.inputs import are_sentinels
 from ..core.arrays import list_sizes
 from ..lists.candidate_lists import AnnotatedLists, Annotations
+from ..lists.columns import FIELDS
 
 # Number of types that a line names.
 NAMED_TYPES = 3
@@ -26,24 +27,51 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
         cross_encoder_inputs: inputs that the cross-encoder reads (`PairTemplate.reads`); none
             without one.
     """
-    candidates = len(lists.names)
-    typed = np.count_nonzero(lists.types.is_known)
-    candidates_with_types = np.count_nonzero(lists.candidate_types.codes >= 0)
+    annotations = lists.annotations
     lines = [
-        f"{len(lists):,} mentions of {len({*lists.annotations.doc_ids}):,} documents; "
+        f"{len(lists):,} mentions of {len({*annotations.doc_ids}):,} documents; "
         f"{lists.not_in_list:,} without their gold concept among the candidates, "
         "which count as errors",
         f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}",
+        *_about_partial_scores(lists),
+        *_about_documents(annotations),
+        *_about_sentinels(lists),
+        *_about_rising_scores(lists),
     ]
-    for name in lists.partial_scores:
-        missing = np.count_nonzero(~np.isfinite(lists.scores[name]))
+    if len(lists) >= MANY_LISTS and not lists.not_in_list:
         lines.append(
-            f"{name}_score: {missing:,} of {candidates:,} candidates lack it; "
-            "they count as not found by this retriever, with the lowest score of their list"
+            "caution: every list has its gold concept; if it was added to them, "
+            "all figures are too good"
         )
-    lines += [*_about_documents(lists.annotations), *_about_sentinels(lists)]
+    lines += _about_inputs(lists, cross_encoder_inputs)
+    if lists.dictionary is not None:
+        known = lists.dictionary.known(lists.cuis.to_list())
+        counts = " and ".join(f"{name} of {count:,}" for name, count in known.items())
+        lines.append(f"of {len(lists.names):,} candidates, the dictionary has {counts}")
+    if unknown := lists.unknown_types:
+        lines.append(
+            f"{len(unknown):,} types of mentions are unknown to the model: "
+            f"{', '.join(unknown[:NAMED_TYPES])}; use ids or names of the UMLS Semantic Network, "
+            "or of the model's thresholds.json"
+        )
+    return "\n".join(lines)
+
+
+def _about_partial_scores(lists: AnnotatedLists) -> list[str]:
+    """A line for each score that only some candidates have."""
+    return [
+        f"{name}_score: {np.count_nonzero(~np.isfinite(lists.scores[name])):,} of "
+        f"{len(lists.names):,} candidates lack it; "
+        "they count as not found by this retriever, with the lowest score of their list"
+        for name in lists.partial_scores
+    ]
+
+
+def _about_rising_scores(lists: AnnotatedLists) -> list[str]:
+    """A line for each score against which the lists seem to be sorted."""
+    ends = np.flatnonzero(list_sizes(lists.offsets) > 1)
+    lines = []
     for name, column in lists.scores.items():
-        ends = np.flatnonzero(list_sizes(lists.offsets) > 1)
         first = column[lists.offsets[ends]]
         last = column[lists.offsets[1:][ends] - 1]
         if np.count_nonzero(last > first) > MOSTLY * np.count_nonzero(last != first):
@@ -52,35 +80,22 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
                 "(higher is better), else reverse the lists, "
                 "for a gain over their order would mean nothing"
             )
-    if len(lists) >= MANY_LISTS and not lists.not_in_list:
-        lines.append(
-            "caution: every list has its gold concept; if it was added to them, "
-            "all figures are too good"
-        )
-    lines.append(
+    return lines
+
+
+def _about_inputs(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -> Iterator[str]:
+    """Lines about types, and about texts of candidates that any has."""
+    candidates = len(lists.names)
+    typed = np.count_nonzero(lists.types.is_known)
+    candidates_with_types = np.count_nonzero(lists.candidate_types.codes >= 0)
+    yield (
         f"entity_type: {typed:,} of {len(lists):,} mentions; "
         f"semantic_types: {candidates_with_types:,} of {candidates:,} candidates"
     )
-    for key, texts in (
-        ("preferred_name", lists.preferred_names),
-        ("definition", lists.definitions),
-    ):
-        if count := candidates - texts.null_count:
+    for key in FIELDS:
+        if count := candidates - getattr(lists, f"{key}s").null_count:
             verb = "read" if key in cross_encoder_inputs else "not read"
-            lines.append(
-                f"{key}: {count:,} of {candidates:,} candidates, {verb} by the cross-encoder"
-            )
-    if lists.dictionary is not None:
-        known = lists.dictionary.known(lists.cuis.to_list())
-        counts = " and ".join(f"{name} of {count:,}" for name, count in known.items())
-        lines.append(f"of {candidates:,} candidates, the dictionary has {counts}")
-    if unknown := lists.unknown_types:
-        lines.append(
-            f"{len(unknown):,} types of mentions are unknown to the model: "
-            f"{', '.join(unknown[:NAMED_TYPES])}; use ids or names of the UMLS Semantic Network, "
-            "or of the model's thresholds.json"
-        )
-    return "\n".join(lines)
+            yield f"{key}: {count:,} of {candidates:,} candidates, {verb} by the cross-encoder"
 
 
 def _about_sentinels(lists: AnnotatedLists) -> list[str]:
