@@ -22,12 +22,13 @@ if it helps. All forms compare the result with the lists' original order on held
 from pathlib import Path
 
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.pipeline.command import number_in
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.training.arguments import RunArguments
 
 # Recipe keys that are options of the second form too.
-FITTING_KEYS = ("calibrator", "target_precision", "confidence", "accept_precision")
+FITTING_KEYS = ("calibrator", "target_precision", "accept_precision")
 ADD_HELP = (
     "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row "
     'of LISTS replaces it; rows with "is_random_sample": false count for weights and thresholds, '
@@ -41,6 +42,12 @@ MODEL_HELP = (
 
 def main() -> None:
     parser = lists_parser(__doc__, FITTING_KEYS, nargs="?", help=MODEL_HELP)
+    parser.add_argument(
+        "--confidence",
+        type=number_in(float, 0.01, 0.999),
+        default=0.95,
+        help="confidence of the certificate (default: 0.95)",
+    )
     parser.add_argument("--add", type=Path, help=ADD_HELP)
     parser.add_argument(
         "--keep_cross_encoder",

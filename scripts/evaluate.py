@@ -21,7 +21,7 @@ from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:
-    parser = lists_parser(__doc__, {"bootstrap_resamples"}, help="folder or Hub id of a reranker")
+    parser = lists_parser(__doc__, (), help="folder or Hub id of a reranker")
     if is_on_lists():
         options = parser.parse_args()
         from umls_reranker.pipeline.model import evaluate_on_lists

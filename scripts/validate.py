@@ -13,7 +13,7 @@ not shown to be non-inferior.
 from dataclasses import dataclass
 
 from umls_reranker.core.keys import recipe_key
-from umls_reranker.evaluation.arguments import EvaluationArguments
+from umls_reranker.evaluation.arguments import USUAL_MARGIN, EvaluationArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.training.arguments import RunArguments
@@ -28,6 +28,13 @@ class ValidationOptions:
         "previous version to compare with: a run, report or model folder, an outcomes.parquet, "
         "or a Hub repo as NAMESPACE/NAME or NAMESPACE/NAME@REVISION",
     )
+    margin: float = recipe_key(
+        USUAL_MARGIN,
+        "non-inferiority margin of --against: how much lower acc@1 and F1 may be than those of the "
+        "previous version; half of it for how much higher the Brier score of top candidates may be",
+        least=0,
+        most=1,
+    )
 
 
 def main() -> int:
@@ -38,4 +45,4 @@ def main() -> int:
     run.key_of("report", "evaluate")
     from umls_reranker.pipeline.validation import validate
 
-    return 0 if validate(recipe, run, options.against) else 1
+    return 0 if validate(recipe, run, options.against, margin=options.margin) else 1

@@ -338,7 +338,6 @@ def write_materials(folder: Path) -> Path:
         "positive_weight": 5,
         "bf16": False,
         "eval_steps": 20,
-        "bootstrap_resamples": 50,
         "targets": ["acc@1 >= 0"],
     }
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in recipe.items()}

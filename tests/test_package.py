@@ -8,11 +8,13 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packed_assignments import packed_lines
 
 import umls_reranker
+from umls_reranker.pipeline.recipe import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(
@@ -108,6 +110,21 @@ def test_every_command_explains_itself_at_once():
         # The features that a recipe can name are functions of pyarrow; training's part is a class
         # of transformers.
         assert name == "train" or ({*HEAVY} - {"pyarrow"}).isdisjoint(loaded), name
+
+
+# What depends on the machine, the release or the moment, and what a page of the docs offers.
+SET_BY_NO_RECIPE = {
+    *("output_dir", "cache_dir", "overwrite", "dry_run", "encoder_dtype"),
+    *("sources", "identifiers", "semantic_groups"),
+    *("repo_id", "tag", "private"),
+    *("teacher", "context_tokens", "accept_precision"),
+}
+
+
+def test_a_key_that_no_recipe_sets_is_a_constant():
+    recipes = [path.read_text(encoding="utf-8") for path in ROOT.glob("recipes/*/config.yaml")]
+    in_use = {key for text in recipes for key in yaml.load(text, yaml.BaseLoader)}
+    assert KEYS.keys() - in_use == SET_BY_NO_RECIPE
 
 
 def test_messages_name_the_command_that_a_user_of_the_wheel_has():

@@ -244,7 +244,7 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
     # The name of the repo is in the card.
     assert remade(repo_id="org/mini", tag="v1") == ([], {"model"})
     assert "org/mini" in (run / "model" / "README.md").read_text(encoding="utf-8")
-    assert remade(bootstrap_resamples=60)[0] == ["report"]
+    assert remade(target_precision=0.9)[0] == ["model", "report"]
     # Few steps: what is made matters here, not how good it is.
     assert remade(candidates_per_mention=6, max_steps=4, eval_steps=2)[0] == [
         "lists",

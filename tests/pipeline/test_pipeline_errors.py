@@ -102,7 +102,7 @@ def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
         ("train", {"fp16": True, "dry_run": True}, "fp16: float16 needs a GPU"),
         ("train", {"max_length": 1000}, "max_length: 1000 is more than the 128 tokens"),
         ("calibrate", {"scoring_dtype": "float16"}, "float16 needs a GPU"),
-        ("evaluate", {"device": "gpu", "bootstrap_resamples": 9}, "device 'gpu' is unknown"),
+        ("evaluate", {"device": "gpu", "overwrite": True}, "device 'gpu' is unknown"),
         ("validate", {"targets": ["acc1 >= 0"]}, "acc@1"),
     ],
 )

@@ -19,7 +19,7 @@ NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 
 
 # Arguments of `PairMiner` besides the settings.
-OPTIONS = {"relations", "template", "teachers"}
+OPTIONS = {"relations", "template", "teachers", "filters"}
 # Key of a pair -> column of training rows.
 COLUMNS = {name: f"{name}s" for name in ("name", "cui", "label", "weight", "source")}
 COLUMNS["teacher"] = "teacher"

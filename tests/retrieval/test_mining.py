@@ -105,7 +105,7 @@ def test_a_filter_that_drops_a_concept_is_the_reason_before_one_that_counts(cold
 def test_what_a_filter_that_is_not_set_would_have_dropped_is_counted(colds):
     mention = [("cold", "C0000001", ["C0000001", "C0000002", "C0000004"])]
     _, dropping = colds.mine(mention, nearest_negatives=2, **NEAREST_ONLY)
-    _, counting = colds.mine(mention, nearest_negatives=2, negative_filters=[], **NEAREST_ONLY)
+    _, counting = colds.mine(mention, nearest_negatives=2, filters=[], **NEAREST_ONLY)
     assert (dropping["dropped_shared_name_nearest"], dropping["nearest_pairs"]) == (1, 1)
     assert (counting["retained_shared_name_nearest"], counting["nearest_pairs"]) == (1, 2)
 
@@ -246,7 +246,7 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, nearest, sam
     }
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(Path(folder), {f"C{number:07}": row for number, row in enumerate(rows)})
-        options = {"relations": relations, "chunk": chunk, "negative_filters": FILTERS[:GOLD]}
+        options = {"relations": relations, "chunk": chunk, "filters": FILTERS[:GOLD]}
         pairs, report = setup.mine(mentions, **options, **numbers)
     forms = {f"C{number:07}": set(map(normalize_name, row[1])) for number, row in enumerate(rows)}
     for pair in pairs:

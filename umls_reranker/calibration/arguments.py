@@ -25,9 +25,8 @@ class CalibrationArguments:
     target_precision: float = recipe_key(
         0.95, "certified precision of the high-confidence tier", least=0.01, most=0.999
     )
-    confidence: float = recipe_key(
-        0.95, "confidence level of that certificate", least=0.01, most=0.999
-    )
+    # Of that certificate; no key of recipes.
+    confidence: float = 0.95
     accept_precision: float | None = recipe_key(
         None,
         "precision on held-out documents that sets one threshold of acceptance; "

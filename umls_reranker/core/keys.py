@@ -1,4 +1,7 @@
-"""Keys of recipes: fields of plain dataclasses, with their help and the values they may have."""
+"""Keys of recipes: fields of plain dataclasses, with their help and the values they may have.
+
+A field without them is no key of a recipe.
+"""
 
 from __future__ import annotations
 

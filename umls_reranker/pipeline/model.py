@@ -111,7 +111,9 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     )
     # Before anything is scored, which may take long.
     print(describe_lists(lists, source.reads), flush=True)
-    settings = CalibrationArguments(**pick(vars(options), keys_of(CalibrationArguments)))
+    settings = CalibrationArguments(
+        **pick(vars(options), keys_of(CalibrationArguments)), confidence=options.confidence
+    )
     if options.dry_run:
         if options.each_row_is_a_document or not have_own_documents(lists):
             print(source.needed_documents(lists, settings))
@@ -155,8 +157,9 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     counted = ("train", "dev", "calibration")
     known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]
     with stage.writing() as (folder, summary):
-        bootstrap = {"resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
-        metrics, outcomes = evaluate_lists(reranker, lists, "test", known=known, **bootstrap)
+        metrics, outcomes = evaluate_lists(
+            reranker, lists, "test", known=known, seed=recipe.run.seed
+        )
         # They may be published with the model.
         outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
@@ -198,8 +201,7 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
     if options.dry_run:
         would_make("evaluate", options.output)
         return
-    bootstrap = {"resamples": options.bootstrap_resamples, "seed": options.seed}
-    metrics, outcomes = evaluate_lists(reranker, lists, "labelled", **bootstrap)
+    metrics, outcomes = evaluate_lists(reranker, lists, "labelled", seed=options.seed)
     title = f"{portable_locator(options.model)} on {options.lists.name}"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with written(options.output) as partial:

@@ -35,7 +35,7 @@ def publish_model(recipe: Recipe, options: Any) -> None:
     if options.against:
         former = Outcomes.load(find_outcomes(f"{repo_id}@{options.against}"))
         present = Outcomes.load(find_outcomes(str(folder)))
-        comparison = compare(present, former, margin=recipe.evaluation.margin)
+        comparison = compare(present, former)
         print(f"{comparison.text(options.against)}\n")
     publication = publish(
         folder,

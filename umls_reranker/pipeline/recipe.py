@@ -15,7 +15,8 @@ import types
 import typing
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -85,16 +86,20 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The flat form, as a YAML file would hold it."""
-        return {name: value for section in asdict(self).values() for name, value in section.items()}
+        return dict(chain.from_iterable(values.items() for values in self._sections()))
 
     def to_yaml(self) -> str:
         """The flat form as YAML, sections in order."""
-        sections = asdict(self)
-        training = sections.pop("training")
-        texts = [yaml.safe_dump(each, **DUMP_OPTIONS) for each in sections.values()]
+        *sections, training = self._sections()
+        texts = [yaml.safe_dump(values, **DUMP_OPTIONS) for values in sections]
         if training:
             texts.append(yaml.dump(training, Dumper=TextDumper, **DUMP_OPTIONS))
         return "\n".join(texts)
+
+    def _sections(self) -> list[dict[str, Any]]:
+        """The keys of each section, that of training last."""
+        keys = [pick(vars(getattr(self, name)), keys_of(SECTIONS[name])) for name in SECTIONS]
+        return [*keys, self.training]
 
 
 class TextDumper(yaml.SafeDumper):
@@ -158,6 +163,8 @@ def keys_of(section: type) -> dict[str, Key]:
     hints = typing.get_type_hints(section)
     keys = {}
     for entry in fields(section):
+        if "help" not in entry.metadata:
+            continue
         kind = hints[entry.name]
         if isinstance(kind, types.UnionType):
             # X | None
@@ -168,7 +175,7 @@ def keys_of(section: type) -> dict[str, Key]:
             kind=str if is_list else kind,
             is_list=is_list,
             default=entry.default if entry.default_factory is MISSING else entry.default_factory(),
-            help=entry.metadata.get("help", ""),
+            help=entry.metadata["help"],
             choices=REGISTRIES.get(entry.name, entry.metadata.get("choices")),
             limits=entry.metadata.get("range", ()),
         )

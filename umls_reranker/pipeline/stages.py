@@ -144,7 +144,7 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     )
     calibration_keys = (*keys_of(CalibrationArguments), "scoring_dtype", "seed")
     table["model"] = StageInputs("calibrate", calibration_keys, ("checkpoints", "lists"))
-    table["report"] = StageInputs("evaluate", ("bootstrap_resamples", "seed"), ("model", "lists"))
+    table["report"] = StageInputs("evaluate", ("seed",), ("model", "lists"))
     return table
 
 

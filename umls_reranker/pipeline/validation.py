@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.files import write_json
+from ..evaluation.arguments import USUAL_MARGIN
 from ..evaluation.checklist import check_targets, format_table, parse_targets
 from ..evaluation.comparison import compare
 from ..evaluation.metrics import read_metrics
@@ -33,7 +34,12 @@ LARGEST_GAP = 0.02
 
 
 def validate(
-    recipe: Recipe, run: RunFolder, against: str | None, reranker: UMLSReranker | None = None
+    recipe: Recipe,
+    run: RunFolder,
+    against: str | None = None,
+    *,
+    margin: float = USUAL_MARGIN,
+    reranker: UMLSReranker | None = None,
 ) -> bool:
     """Check the targets of the recipe and the model folder; print and write the results.
 
@@ -41,6 +47,7 @@ def validate(
         recipe: the recipe.
         run: the finished run.
         against: a previous version to compare with, as for `find_outcomes`; None: no comparison.
+        margin: as for `compare`.
         reranker: the model of the run; None: it is loaded.
 
     Returns:
@@ -55,7 +62,7 @@ def validate(
     if against:
         former = Outcomes.load(find_outcomes(against))
         present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
-        comparison = compare(present, former, margin=recipe.evaluation.margin)
+        comparison = compare(present, former, margin=margin)
     if recipe.run.dry_run:
         would_make("checklist", run.path / "checklist.json")
         return True
@@ -140,7 +147,7 @@ def main() -> int:
     run = RunFolder(recipe.run.run_dir)
     calibrate_run(recipe, run)
     reranker = evaluate_run(recipe, run)
-    return 0 if validate(recipe, run, None, reranker) else MISSED_TARGET
+    return 0 if validate(recipe, run, reranker=reranker) else MISSED_TARGET
 
 
 if __name__ == "__main__":

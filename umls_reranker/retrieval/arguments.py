@@ -56,12 +56,6 @@ class MiningArguments:
         2, "random negatives per mention that share a semantic type with the gold concept", least=0
     )
     random_negatives: int = recipe_key(2, "random concepts", least=0)
-    negative_filters: list[str] = recipe_key(
-        ["shared_name", "synonym"],
-        "candidates that are no negatives, besides the gold concept: shared_name (they share a "
-        "name with it), synonym (SY in MRREL), hierarchy (parents and children, also by is_a)",
-        choices=("shared_name", "synonym", "hierarchy"),
-    )
     positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0)
     hard_negative_weight: float = recipe_key(1.5, "weight of a nearest-neighbor negative", least=0)
     max_train_mentions: int | None = recipe_key(

@@ -314,6 +314,7 @@ class PairMiner:
         template: forms the texts that the model reads; by default only mention and name.
         teachers: models whose mean logits the rows get as ``teacher``; without them, the score of
             this name that candidates of the lists have, if any.
+        filters: the `negatives.FILTERS` that drop candidates; others only count.
     """
 
     concepts: ConceptTable
@@ -322,6 +323,7 @@ class PairMiner:
     relations: RelationTable | None = None
     template: PairTemplate = PairTemplate()
     teachers: Sequence[PairScorer] = ()
+    filters: Sequence[str] = ("shared_name", "synonym")
 
     def mine(self, lists: AnnotatedLists, path: Path, batch: int = 8_192) -> dict[str, int]:
         """Write the pairs of all mentions, or those drawn, with a gold concept in the dictionary.
@@ -372,7 +374,7 @@ class PairMiner:
             rows=self.concepts.rows(lists.ids)[lists.cuis.codes],
         )
         shared = SharedNames(self.concepts, gold)
-        filters = ConceptFilters(shared, self.relations, self.settings.negative_filters)
+        filters = ConceptFilters(shared, self.relations, self.filters)
         return choose_pairs(concept_lists, self.concepts, filters, self.settings, rng)
 
     def _batches(self, lists: AnnotatedLists, pairs: ChosenPairs, size: int) -> Iterator[pa.Table]:
