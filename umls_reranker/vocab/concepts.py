@@ -472,7 +472,7 @@ class ConceptTable(ConceptColumns):
         return self._columns["definition"][row].as_py() if row >= 0 else ""
 
     def iter_names(self, batch: int = ROWS_PER_BATCH) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Yield rows, (n,) int64, and n names of `batch` concepts at a time.
+        """Yield rows, (n,) int64, and n names of ``batch`` concepts at a time.
 
         All are in row order, the preferred name first.
         """
