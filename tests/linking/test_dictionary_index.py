@@ -72,8 +72,9 @@ def test_a_release_is_indexed_without_libraries_of_networks(tmp_path):
     assert len(concepts) == 20
     settings = IndexSettings.load(tmp_path / "made")
     assert settings.retrievers == ["lexical", "forms"] and settings.expand_abbreviations
-    assert settings.made_of["filters"]["concept_types"] == ["T047"]
-    assert {*settings.made_of["dictionaries"][0]["files"]} >= {"MRCONSO", "MRSTY"}
+    (dictionary,) = settings.made_of["dictionaries"]
+    assert dictionary["settings"]["concept_types"] == ["T047"]
+    assert {*dictionary["files"]} >= {"MRCONSO", "MRSTY"}
 
 
 def test_names_ontologies_and_mrconso_alone_are_read(index, tmp_path):
@@ -94,13 +95,16 @@ def test_codes_are_kept_beside_an_index_whose_key_they_do_not_change(index, tmp_
     index("META", "with_codes", "--codes", "MINI")
     index("META", "without")
     with_codes = IndexSettings.load(tmp_path / "with_codes")
-    assert with_codes.made_of["codes"] == {"MINI": 40}
+    assert with_codes.made_of["read"]["codes"] == {"MINI": 40}
     assert with_codes.index_key == IndexSettings.load(tmp_path / "without").index_key
     codes = ConceptCodes.load(tmp_path / "with_codes", ["MINI"])
     assert codes.of("C9000009") == (Code("MINI", "C9000009"),)
     write_obo(tmp_path / "toy.obo")
     index("toy.obo", "of_terms")
-    assert IndexSettings.load(tmp_path / "of_terms").made_of["codes"] == {"XO": 40, "UMLS": 40}
+    assert IndexSettings.load(tmp_path / "of_terms").made_of["read"]["codes"] == {
+        "XO": 40,
+        "UMLS": 40,
+    }
 
 
 def test_the_key_of_an_index_is_what_it_was(index, tmp_path):

@@ -34,14 +34,22 @@ from ..vocab.codes import CODES_FOLDER, write_codes
 from ..vocab.concepts import ConceptTable, count_typed, write_concepts
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
+    pass
 
 CONCEPTS = "concepts"
 VECTORS = "vectors"
 LOCK = ".lock"
-FILTERS = ("sources", "languages", "identifiers", "concept_types", "semantic_groups")
-# What decides which concepts are read of which files.
-READING = ("concept_source", "obo_type_roots", "obo_synonym_scopes", *FILTERS)
+# What decides which concepts are read of the files of a dictionary.
+READING = (
+    "concept_source",
+    "languages",
+    "sources",
+    "identifiers",
+    "concept_types",
+    "semantic_groups",
+    "obo_type_roots",
+    "obo_synonym_scopes",
+)
 ENCODING = (
     "encoder",
     "encoder_revision",
@@ -69,6 +77,12 @@ class Dictionary(NamedTuple):
     sha256: Mapping[str, str]
 
     @property
+    def manifest(self) -> dict[str, Any]:
+        """What its concepts are made of."""
+        settings = {name: getattr(self.settings, name) for name in READING}
+        return _manifest(CONCEPTS, settings, self.sha256)
+
+    @property
     def has_codes(self) -> bool:
         """Whether it says what its concepts are in other vocabularies; other ids are codes."""
         return self.settings.concept_source != "names" and not self.settings.identifiers
@@ -90,10 +104,7 @@ def planned_folders(
         sources: vocabularies whose codes are kept; empty: the usual ones.
         cache: folder in which the hashes of unchanged files are remembered.
     """
-    parts = [
-        _manifest(CONCEPTS, {name: getattr(each.settings, name) for name in READING}, each.sha256)
-        for each in dictionaries
-    ]
+    parts = [dictionary.manifest for dictionary in dictionaries]
     keys = {f"dictionary {number}": part["key"] for number, part in enumerate(parts, start=1)}
     manifests = {CONCEPTS: parts[0] if len(parts) == 1 else _manifest(CONCEPTS, {}, keys)}
     of_concepts = {CONCEPTS: manifests[CONCEPTS]["key"]}
@@ -156,9 +167,17 @@ def make_index(
         if is_main:
             counts[CONCEPTS] = _make_concepts(dictionaries, work / CONCEPTS)
             if CODES_FOLDER in manifests:
-                counts[CODES_FOLDER] = _make_codes(dictionaries, work, sources)
+                cuis = ConceptTable.load(work / CONCEPTS).cuis
+                files = [dictionary.files for dictionary in dictionaries if dictionary.has_codes]
+                counts[CODES_FOLDER] = write_codes(work / CODES_FOLDER, cuis, files, sources)
+                _show(CODES_FOLDER, counts[CODES_FOLDER])
         if VECTORS in manifests:
-            _make_vectors(work, settings, manifests[VECTORS], device, state)
+            from ..retrieval.name_index import encode_names
+
+            if is_main:
+                (work / VECTORS).mkdir(exist_ok=True)
+                write_json(work / VECTORS / MANIFEST_FILE, manifests[VECTORS])
+            encode_names(work, work / VECTORS, settings, device, state)
         if state is not None and not goes_on_alone(state):
             return
         indexes = IndexSources(work, settings, device)
@@ -174,12 +193,14 @@ def make_index(
         settings.index_key = json_sha256({name: settings.folders[name] for name in indexed})
         settings.made_of = {
             "dictionaries": [
-                {"name": portable_locator(each.name), "files": {**each.sha256}}
-                for each in dictionaries
+                {
+                    "name": portable_locator(dictionary.name),
+                    "settings": dictionary.manifest["settings"],
+                    "files": dictionary.manifest["inputs"],
+                }
+                for dictionary in dictionaries
             ],
-            "filters": {name: getattr(dictionaries[0].settings, name) for name in FILTERS},
-            "read": counts[CONCEPTS],
-            "codes": counts.get(CODES_FOLDER, {}),
+            "read": counts,
         }
         settings.save(work)
         export_index(work, output)
@@ -236,36 +257,8 @@ def _make_concepts(dictionaries: Sequence[Dictionary], folder: Path) -> dict[str
             f"{source.report['repeated_names']:,} names are repeated"
         )
     source = source.of_types(dictionaries[0].settings)
-    folder.mkdir()
     count = write_concepts(source.concepts, source.hierarchy, folder)
     return source.report | {"concepts": count, "typed": count_typed(source.concepts)}
-
-
-def _make_codes(
-    dictionaries: Sequence[Dictionary], work: Path, sources: Sequence[str]
-) -> dict[str, int]:
-    cuis = ConceptTable.load(work / CONCEPTS).cuis
-    files = [dictionary.files for dictionary in dictionaries if dictionary.has_codes]
-    (work / CODES_FOLDER).mkdir()
-    counts = write_codes(work / CODES_FOLDER, cuis, files, sources)
-    _show(CODES_FOLDER, counts)
-    return dict(counts)
-
-
-def _make_vectors(
-    work: Path,
-    settings: IndexSettings,
-    manifest: Mapping[str, Any],
-    device: str,
-    state: PartialState,
-) -> None:
-    from ..retrieval.name_index import encode_names
-
-    folder = work / VECTORS
-    if state.is_main_process:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / MANIFEST_FILE, manifest)
-    encode_names(work, folder, settings, device, state)
 
 
 def _show(name: str, counts: Mapping[str, int]) -> None:

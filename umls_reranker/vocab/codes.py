@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,14 @@ import pyarrow.compute as pc
 from ..core.arrays import arrow_writer, open_arrow
 from ..core.errors import UserError
 from .code_systems import LOCAL, SYSTEMS, UMLS, Code, code_of
-from .concepts import ConceptColumns, ConceptTable, NameLists, distinct_lists, table_of_lists
+from .concepts import (
+    CONCEPT_SCHEMA,
+    ConceptColumns,
+    ConceptTable,
+    NameLists,
+    distinct_lists,
+    table_of_lists,
+)
 from .names import read_name_lists
 from .ontology import read_obo_codes
 from .rrf import CODE_PREFERENCES, passing, preference_ranks, read_table, release_files
@@ -70,7 +76,7 @@ def write_codes(
     cuis: pa.Array,
     dictionaries: Iterable[Mapping[str, Sequence[Path]]],
     sources: Sequence[str] = (),
-) -> Counter[str]:
+) -> dict[str, int]:
     """Write the codes of concepts whose ids are CUIs.
 
     Args:
@@ -99,7 +105,7 @@ def write_codes(
     lists = distinct_lists(np.concatenate(rows), pa.chunked_array(texts), len(cuis))
     parts = pc.split_pattern(pc.list_flatten(lists), SEPARATOR, max_splits=1)
     counted = pc.value_counts(pc.list_element(parts, 0)).to_pylist()
-    counts = Counter({item["values"]: item["counts"] for item in counted})
+    counts = {item["values"]: item["counts"] for item in counted}
     if missing := [source for source in sources if source not in counts]:
         raise UserError(
             f"no concept has a code of {missing[0]}; there are {', '.join(counts) or 'none'}"
@@ -127,7 +133,7 @@ class ConceptCodes:
         lists: pa.Array | None = None,
     ) -> None:
         self.sources = tuple(sources)
-        self._concepts = concepts
+        self._concepts = concepts or ConceptColumns(CONCEPT_SCHEMA.empty_table())
         self._lists = lists
         self._known: dict[str, tuple[Code, ...]] = {}
 
@@ -186,23 +192,23 @@ class ConceptCodes:
         """Code -> the ids of the concepts that have it or are it; without codes that none has."""
         concepts: dict[Code, list[str]] = {}
         wanted = {SEPARATOR.join(code): code for code in codes}
-        if self._concepts is not None and self._lists is not None:
+        if self._lists is not None:
             texts = pc.list_flatten(self._lists)
             is_wanted = pc.is_in(texts, pa.array(wanted, pa.string()))
             rows = pc.list_parent_indices(self._lists).filter(is_wanted)
             cuis = self._concepts.cuis.take(rows).to_pylist()
             for cui, text in zip(cuis, texts.filter(is_wanted).to_pylist(), strict=True):
                 concepts.setdefault(wanted[text], []).append(cui)
-        elif self._concepts is not None:
-            for code in codes:
-                rows = self._concepts.rows([code.code, code.curie, SEPARATOR.join(code)])
-                if rows.max() >= 0:
-                    concepts[code] = [self._concepts.cuis[rows.max()].as_py()]
+            return concepts
+        for code in codes:
+            row = self._concepts.rows([code.code, code.curie, SEPARATOR.join(code)]).max()
+            if row >= 0:
+                concepts[code] = [self._concepts.cuis[row].as_py()]
         return concepts
 
     def _stored(self, concept_id: str) -> list[Code]:
-        rows = np.array([-1]) if self._concepts is None else self._concepts.rows([concept_id])
-        if self._concepts is None or rows[0] < 0:
+        rows = self._concepts.rows([concept_id])
+        if rows[0] < 0:
             return []
         if self._lists is None:
             others = self._concepts.column("alternates", rows)[0].as_py()

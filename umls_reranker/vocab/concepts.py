@@ -432,7 +432,8 @@ class ConceptTable(ConceptColumns):
     def names_by_id(self, name_ids: np.ndarray) -> pa.StringArray:
         """The names with n ids (`name_offsets`), (n,)."""
         rows = np.searchsorted(self.name_offsets, name_ids, "right") - 1
-        return self.names_at(rows, name_ids - self.name_offsets[rows])
+        names, offsets = self.names_of(rows)
+        return names.take(pa.array(offsets[:-1] + name_ids - self.name_offsets[rows]))
 
     def cuis_of(self, rows: np.ndarray) -> pa.StringArray:
         """CUIs of n rows, (n,)."""
@@ -449,11 +450,6 @@ class ConceptTable(ConceptColumns):
             ascending, int64.
         """
         return self._by_name.find(normalize_names(_texts("names", names)))
-
-    def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
-        """One name of each of n rows, (n,); position 0 is the preferred name, 1 a synonym."""
-        names, offsets = self.names_of(rows)
-        return names.take(pa.array(offsets[:-1] + positions))
 
     def names(self, row: int) -> list[str]:
         """All names of a row, the preferred name first."""
