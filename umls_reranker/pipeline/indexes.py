@@ -13,7 +13,6 @@ from ..lists.gold import trainable
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
-from ..serving.bulk import OneProcess
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
 from .stages import RunFolder, Stage, index_key, sha256_of_splits
@@ -24,32 +23,25 @@ if TYPE_CHECKING:
 
 def make_indexes(recipe: Recipe, run: RunFolder, due: Sequence[Stage]) -> None:
     """Make the stages of build_index that are due, each with all processes that it can use."""
-    state: Any = OneProcess()
+    state: Any = None
     if needs_encoder(recipe.index.retrievers) or started_processes() > 1:
-        from ..core.devices import sharing_processes
+        from ..core.devices import goes_on_alone, sharing_processes
 
         state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does everything that is not distributed.
-    with run.locked(owner=state.is_main_process):
+    with run.locked(owner=state is None or state.is_main_process):
         for stage in due:
             if stage.name == "vectors":
                 make_vectors(recipe, run, stage, state)
-            elif stage.name != "lists" and _goes_on(state):
+        if state is not None and not goes_on_alone(state):
+            return
+        for stage in due:
+            if stage.name not in ("vectors", "lists"):
                 make_index(recipe, run, stage)
-        if _goes_on(state):
-            write_settings(recipe, run)
-            for stage in due:
-                if stage.name == "lists":
-                    make_lists(recipe, run, stage)
-
-
-def _goes_on(state: Any) -> bool:
-    """Whether this process makes what is not distributed."""
-    if isinstance(state, OneProcess):
-        return True
-    from ..core.devices import goes_on_alone
-
-    return goes_on_alone(state)
+        write_settings(recipe, run)
+        for stage in due:
+            if stage.name == "lists":
+                make_lists(recipe, run, stage)
 
 
 def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:

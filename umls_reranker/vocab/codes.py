@@ -22,7 +22,7 @@ from .concepts import (
 )
 from .names import read_name_lists
 from .ontology import read_obo_codes
-from .rrf import CODE_PREFERENCES, passing, preference_ranks, read_table, release_files
+from .rrf import CODE_PREFERENCES, by_cui, filtered_lines, release_files
 
 # In an index folder.
 CODES_FOLDER = "codes"
@@ -53,22 +53,12 @@ def read_codes(
     Raises:
         UserError: as `rrf.read_table`.
     """
-    schema = pa.schema({"CUI": pa.string(), "code": pa.string(), "rank": pa.int16()})
-    used = ["CUI", "SAB", "CODE", "SUPPRESS", *CODE_PREFERENCES]
-    blocks = []
-    for block in read_table("MRCONSO", path, used):
-        block = passing(passing(block, "SAB", sources), "SUPPRESS", ["N"])
-        block = block.filter(pc.not_equal(block["CODE"], NO_CODE))
-        codes = pc.binary_join_element_wise(block["SAB"], block["CODE"], SEPARATOR)
-        columns = [block["CUI"], codes, preference_ranks(block, CODE_PREFERENCES)]
-        blocks.append(pa.record_batch(columns, schema=schema))
-    atoms = pa.Table.from_batches(blocks, schema)
-    if cuis is None:
-        cuis = atoms["CUI"].unique()
-    rows = pc.index_in(atoms["CUI"], cuis)
-    atoms = atoms.filter(pc.is_valid(rows))
-    rows = rows.drop_null().to_numpy().astype(np.int64)
-    return cuis, distinct_lists(rows, atoms["code"], len(cuis), atoms["rank"].to_numpy())
+    filters = {"SAB": sources, "SUPPRESS": ["N"]}
+    fields = ["CUI", "SAB", "CODE"]
+    atoms, _ = filtered_lines("MRCONSO", path, fields, filters, CODE_PREFERENCES)
+    atoms = atoms.filter(pc.not_equal(atoms["CODE"], NO_CODE))
+    codes = pc.binary_join_element_wise(atoms["SAB"], atoms["CODE"], SEPARATOR)
+    return by_cui(atoms.append_column("code", codes), "code", cuis)
 
 
 def write_codes(

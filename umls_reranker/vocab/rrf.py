@@ -6,8 +6,10 @@ in ``|``, there is no quoting, a line ends in ``\n``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +97,52 @@ def read_table(
             raise _malformed(path, table, str(error).splitlines()[0]) from None
 
 
+def filtered_lines(
+    name: str,
+    path: Path,
+    fields: Sequence[str],
+    filters: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    preferences: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    wanted: pa.Array | None = None,
+) -> tuple[pa.Table, Counter[str]]:
+    """Read some fields of the lines that pass filters into memory.
+
+    Args:
+        name: a table of `TABLES`.
+        path: the file, plain or gzip.
+        fields: fields to return.
+        filters: field -> values of which a line has one; without any, all pass.
+        preferences: fields and their values, best first, that decide the rank.
+        wanted: CUIs of the lines; None: any.
+
+    Returns:
+        The fields, and ``rank`` (int16), the best first; and the number of ``lines`` in the file,
+        and of those that each filter left out, by its field.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    schema = pa.schema({**dict.fromkeys(fields, pa.string()), "rank": pa.int16()})
+    counts: Counter[str] = Counter()
+    blocks = []
+    for block in read_table(name, path, [*dict.fromkeys([*fields, *filters, *preferences])]):
+        counts["lines"] += len(block)
+        if wanted is not None:
+            block = block.filter(pc.is_in(block["CUI"], wanted))
+        for field, values in filters.items():
+            retained = passing(block, field, values)
+            counts[field] += len(block) - len(retained)
+            block = retained
+        columns = [*(block[field] for field in fields), _ranks(block, preferences)]
+        blocks.append(pa.record_batch(columns, schema=schema))
+    return pa.Table.from_batches(blocks, schema), counts
+
+
+def passing(block: pa.RecordBatch, field: str, values: Sequence[str]) -> pa.RecordBatch:
+    """The lines whose field has one of the values; all if there are none."""
+    return block.filter(pc.is_in(block[field], pa.array(values, pa.string()))) if values else block
+
+
 def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
     """The error for a file, which names its first malformed line."""
     required = [table.fields.index(field) for field in table.required]
@@ -159,7 +207,8 @@ def read_rrf_concepts(
     definitions = None
     if "MRDEF" in files:
         filters = {"SUPPRESS": ["N"], "SAB": sources}
-        _, texts = _read_values("MRDEF", "DEF", files["MRDEF"], cuis, filters)
+        lines, _ = filtered_lines("MRDEF", files["MRDEF"], ["CUI", "DEF"], filters)
+        _, texts = by_cui(lines, "DEF", cuis)
         first = pc.list_slice(_lists_of_codes(texts, cuis, alternates), 0, 1)
         definitions = pc.binary_join(first, "")
     if "MRSTY" in files:
@@ -205,30 +254,14 @@ def read_names(
     filters = {"LAT": languages, "SAB": sources, "SUPPRESS": ["N"]}
     preferences = {"LAT": languages} | (CODE_PREFERENCES if by_code else PREFERENCES)
     used = ["CODE", "STR", "CUI"] if by_code else ["CUI", "STR"]
-    schema = pa.schema({**dict.fromkeys(used, pa.string()), "rank": pa.int16()})
-    report: dict[str, Any] = {
-        "names_read": 0,
-        "names_kept": 0,
-        "dropped": dict.fromkeys(filters, 0),
-    }
-    blocks = []
-    for block in read_table("MRCONSO", path, [*dict.fromkeys([*used, *filters, *preferences])]):
-        report["names_read"] += len(block)
-        if wanted is not None:
-            block = block.filter(pc.is_in(block["CUI"], wanted))
-        for field, values in filters.items():
-            retained = passing(block, field, values)
-            report["dropped"][field] += len(block) - len(retained)
-            block = retained
-        columns = [*(block[field] for field in used), preference_ranks(block, preferences)]
-        blocks.append(pa.record_batch(columns, schema=schema))
-    names = pa.Table.from_batches(blocks, schema)
-    report["names_kept"] = len(names)
+    names, counts = filtered_lines("MRCONSO", path, used, filters, preferences, wanted)
+    dropped = {field: counts[field] for field in filters}
     if not len(names) and wanted is None:
         raise UserError(
-            f"{path}: none of {report['names_read']:,} names passes the filters {filters}, "
-            f"which leave out {report['dropped']}; change languages or sources"
+            f"{path}: none of {counts['lines']:,} names passes the filters {filters}, "
+            f"which leave out {dropped}; change languages or sources"
         )
+    report = {"names_read": counts["lines"], "names_kept": len(names), "dropped": dropped}
     ids = names[0].unique()
     ids = ids.take(pc.sort_indices(ids))
     rows = pc.index_in(names[0], ids).to_numpy().astype(np.int64)
@@ -236,7 +269,7 @@ def read_names(
     texts = names["STR"]
     ranks = names["rank"].to_numpy()
     # Frees the other columns of millions of rows.
-    del names, blocks
+    del names
     return NameLists(ids, distinct_lists(rows, texts, len(ids), ranks), alternates=cuis), report
 
 
@@ -246,49 +279,29 @@ def read_types(path: Path, cuis: pa.Array | None = None) -> tuple[pa.Array, pa.L
     Raises:
         UserError: as `read_table`.
     """
-    return _read_values("MRSTY", "TUI", path, cuis, {})
+    lines, _ = filtered_lines("MRSTY", path, ["CUI", "TUI"])
+    return by_cui(lines, "TUI", cuis)
 
 
-def _read_values(
-    table: str, column: str, path: Path, cuis: pa.Array | None, filters: Mapping[str, Sequence[str]]
+def by_cui(
+    lines: pa.Table, column: str, cuis: pa.Array | None = None
 ) -> tuple[pa.Array, pa.ListArray]:
-    """CUIs, by default those of the file, and the distinct values of each, in file order."""
-    schema = pa.schema({"CUI": pa.string(), column: pa.string()})
-    blocks = []
-    for block in read_table(table, path, ["CUI", column, *filters]):
-        for field, values in filters.items():
-            block = passing(block, field, values)
-        blocks.append(block.select(schema.names))
-    lines = pa.Table.from_batches(blocks, schema)
+    """CUIs, by default those of `filtered_lines`, and the distinct values of each, by rank."""
     if cuis is None:
         cuis = lines["CUI"].unique()
     rows = pc.index_in(lines["CUI"], cuis)
-    is_known = pc.is_valid(rows)
-    known = rows.filter(is_known).to_numpy().astype(np.int64)
-    return cuis, distinct_lists(known, lines[column].filter(is_known), len(cuis))
+    lines = lines.filter(pc.is_valid(rows))
+    rows = rows.drop_null().to_numpy().astype(np.int64)
+    return cuis, distinct_lists(rows, lines[column], len(cuis), lines["rank"].to_numpy())
 
 
-def passing(block: pa.RecordBatch, field: str, values: Sequence[str]) -> pa.RecordBatch:
-    """The lines whose field has one of the values; all if there are none."""
-    return block.filter(pc.is_in(block[field], pa.array(values, pa.string()))) if values else block
-
-
-def preference_ranks(block: pa.RecordBatch, preferences: Mapping[str, Sequence[str]]) -> np.ndarray:
+def _ranks(block: pa.RecordBatch, preferences: Mapping[str, Sequence[str]]) -> np.ndarray:
     """Rank of each line, (n,) int16, the best first, by fields and their values, best first."""
     rank = np.zeros(len(block), np.int64)
     for field, values in preferences.items():
-        rank = rank * (len(values) + 1) + _positions(block[field], values)
+        positions = pc.index_in(block[field], pa.array(values, pa.string()))
+        rank = rank * (len(values) + 1) + positions.fill_null(len(values)).to_numpy()
     return rank.astype(np.int16)
-
-
-def _positions(column: pa.Array, values: Sequence[str]) -> np.ndarray:
-    """Index of each text in `values`, (n,), int64; the length of `values` if missing."""
-    return (
-        pc.index_in(column, pa.array(values, pa.string()))
-        .fill_null(len(values))
-        .to_numpy()
-        .astype(np.int64)
-    )
 
 
 REQUIRED_TABLES = ("MRCONSO", "MRSTY")
