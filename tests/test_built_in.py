@@ -96,6 +96,7 @@ def test_lists_of_other_documents_take_its_counts_and_no_certificate():
 
 
 @pytest.mark.parametrize("known", [1, 20])
+@pytest.mark.filterwarnings("ignore:the model before, built-in")
 def test_known_documents_are_left_out_and_the_counts_stay(tmp_path, known):
     """A single shared document once took all its counts away."""
     source = ModelSource.load("built-in")

@@ -67,10 +67,10 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
             ranked = whole.rerank(query, NAMES)
             found = {NAMES[row["index"]]: row["score"] for row in answer.json()}
             assert found == pytest.approx({item.name: item.score for item in ranked}, abs=1e-5)
-        mentions = [{"mention": "cold", "start": 21}] * 12
+        mentions = [{"mention": "cold", "start": 21, "entity_type": "T047"}] * 12
         body = {"document": "Renal failure, not a cold.", "mentions": mentions, "top": 3}
         linked, *_ = client.post("/link", json=body).json()
-        assert_alike([linked], [linker.link("cold", body["document"], 21)[:3]])
+        assert_alike([linked], [linker.link("cold", body["document"], 21, "T047")[:3]])
         large = client.post("/rerank", json={"query": "cold", "texts": ["x" * 2_000_000]})
         assert large.status_code == 413 and set(large.json()) == {"error", "error_type"}
         counted = 'umls_reranker_service_requests_total{path="/rerank",status="200"} 12.0'

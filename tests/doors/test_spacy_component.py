@@ -179,6 +179,7 @@ def test_a_finished_run_is_served_in_a_pipeline(finished):
         "model": str(finished.folder / "model"),
         "index": str(finished.folder),
         "dtype": "float32",
+        "types": {"KIDNEY": "T047"},
     }
     component = nlp.add_pipe("umls_reranker", config=config | {"device": "cpu"})
     doc = nlp(TEXT)

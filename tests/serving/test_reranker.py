@@ -515,7 +515,7 @@ def test_no_text_of_a_call_outlives_it(reranker, kind):
     model.rerank(
         f"left {text} of",
         [{"name": f"{text} {name}", "cui": "C0000001"} for name in ("cold", "flu")],
-        None,
+        DISEASE,
     )
     gc.collect()
     assert not any(type(value) is str and text in value for value in reachable(model))
