@@ -110,8 +110,8 @@ class CrossFits:
         def fit(folds: LeftOut, served: CalibratedModel) -> CalibratedModel:
             inside = self.inside(folds)
             gold = self.lists.annotations.gold[inside]
-            table = self.table.take(inside)
-            fusion = FeatureFusion.fit(list_features, table, gold, served.list_fusion)
+            start = served.list_fusion
+            fusion = FeatureFusion.fit(list_features, self.table.take(inside), gold, start)
             return CalibratedModel(list_fusion=fusion)
 
         return _fit_each(fit, left_out)

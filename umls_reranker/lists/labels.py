@@ -167,32 +167,15 @@ def labelled_lists(
         UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui;
             names it.
     """
-    positions = rows.positions
     content = rows.content
-    try:
-        lists = CandidateLists.from_rows(hierarchy, content, scores=None)
-    except InvalidRow as fault:
-        errors = row_errors(partial(CandidateLists.from_rows, hierarchy, scores=None), content)
-        more = _and_more(len(errors) - errors.count(None) - 1)
-        raise UserError(f"{positions[fault.row]}: {fault.reason}{more}") from None
+    lists = _readable(rows, hierarchy)
     documents = list(map(id_text, first_values(content, "doc_id")))
     if each_row_is_a_document:
         named = zip(documents, lists.mentions, strict=True)
         documents = [document or text for document, text in named]
     golds = list(map(gold_parts, first_values(content, *GOLD_KEYS, "id")))
-    for key, values in (("doc_id", documents), ("cui", golds)):
-        if None in values:
-            row = values.index(None)
-            has_cells = positions[row].path.suffix in DELIMITERS
-            gold_key = "gold or gold_cui" if has_cells else "cui"
-            missing = key if key == "doc_id" else gold_key
-            more = _and_more(values.count(None) - 1)
-            raise UserError(
-                f"{positions[row]}: {missing} is missing or no id{more}; give doc_id and "
-                f"{gold_key}: an id, {CUI_LESS} for no concept, a list of alternative ids, "
-                f"or a list of lists for several concepts"
-                f"{OWN_DOCUMENTS if key == 'doc_id' else ''}{keys_found(rows.mappings()[row])}"
-            )
+    _require_ids("doc_id", documents, rows)
+    _require_ids("cui", golds, rows)
     lists = _with_ids(lists, rows)
     # Of each mention, the ids of which any is correct.
     alternatives = np.empty(len(lists), object)
@@ -220,9 +203,36 @@ def labelled_lists(
         is_random_sample=np.array([value is not False for value in sampled], bool),
         mention_ids=np.array(list(map(id_text, first_values(content, "mention_id"))), object),
         splits=np.array(first_values(content, "split"), object),
-        positions=np.fromiter(positions, object, len(positions)),
+        positions=np.fromiter(rows.positions, object, len(rows.positions)),
     )
     return lists.annotated(annotations)
+
+
+def _readable(rows: Rows, hierarchy: TypeHierarchy) -> CandidateLists:
+    """The lists of rows; an error names the first row that is none, and how many more there are."""
+    try:
+        return CandidateLists.from_rows(hierarchy, rows.content, scores=None)
+    except InvalidRow as fault:
+        read = partial(CandidateLists.from_rows, hierarchy, scores=None)
+        errors = row_errors(read, rows.content)
+        more = _and_more(len(errors) - errors.count(None) - 1)
+        raise UserError(f"{rows.positions[fault.row]}: {fault.reason}{more}") from None
+
+
+def _require_ids(key: str, values: Sequence[Any], rows: Rows) -> None:
+    """Refuse rows without a document, or without a gold concept; `values` are those of the key."""
+    if None not in values:
+        return
+    row = values.index(None)
+    has_cells = rows.positions[row].path.suffix in DELIMITERS
+    gold_key = "gold or gold_cui" if has_cells else "cui"
+    raise UserError(
+        f"{rows.positions[row]}: {key if key == 'doc_id' else gold_key} is missing or no id"
+        f"{_and_more(values.count(None) - 1)}; give doc_id and "
+        f"{gold_key}: an id, {CUI_LESS} for no concept, a list of alternative ids, "
+        f"or a list of lists for several concepts"
+        f"{OWN_DOCUMENTS if key == 'doc_id' else ''}{keys_found(rows.mappings()[row])}"
+    )
 
 
 def list_rows(
