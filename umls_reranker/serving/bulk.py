@@ -196,7 +196,8 @@ class FileJob(ABC):
         """
         files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
         attempt = os.getpid() if self.source == STDIN else None
-        key = json_sha256([sys.argv[1:], files, self.batch_rows, worker.identity, attempt])
+        what = [self.verb, self.batch_rows, worker.identity]
+        key = json_sha256([sys.argv[1:], files, what, attempt])
         return self.target.with_name(f".{self.target.name}.{key[:16]}.parts")
 
     @contextmanager
