@@ -1,7 +1,6 @@
 """Devices, precisions and threads: what the machine lacks is refused in one line."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from inspect import getsource
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,6 @@ from umls_reranker.core.devices import (
     goes_on_alone,
     resolve_device,
     resolve_dtype,
-    sharing_processes,
     worker_pool,
 )
 from umls_reranker.core.errors import UserError
@@ -104,15 +102,6 @@ def test_run_launches_only_commands_that_share_their_work():
     modules = {"build_index": indexes, "train": training, PREFLIGHT: preflight}
     assert {*LAUNCHED} == {*modules}
     assert all("sharing_processes" in getsource(module) for module in modules.values())
-
-
-def test_processes_that_share_shards_wait_for_days(monkeypatch):
-    given = {}
-    monkeypatch.setattr(
-        "umls_reranker.core.devices.PartialState", lambda **options: given.update(options)
-    )
-    sharing_processes("cpu")
-    assert given == {"cpu": True, "timeout": timedelta(days=7)}
 
 
 @pytest.fixture

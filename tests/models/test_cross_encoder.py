@@ -81,12 +81,13 @@ def watch(scorer):
 
 
 def test_logits_are_those_of_transformers_in_input_order(layout, model, pairs, expected):
-    scores = load(model).score(*pairs)
-    assert scores.logits.dtype == np.float32
-    np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-4)
     # A token is a letter, and three tokens are special.
     letters = [len((mention + name).replace(" ", "")) for mention, name in zip(*pairs, strict=True)]
-    assert scores.truncated == sum(count > 29 for count in letters) > 0
+    for options in ({}, {"chunk_pairs": 7}):
+        scores = load(model).score(*pairs, **options)
+        assert scores.logits.dtype == np.float32
+        np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-4)
+        assert scores.truncated == sum(count > 29 for count in letters) > 0
 
 
 @pytest.mark.parametrize("token_budget", [1, 100, 1_000_000])
@@ -94,14 +95,6 @@ def test_logits_do_not_depend_on_the_batches(layout, model, pairs, expected, tok
     scorer = load(model, token_budget=token_budget)
     assert isinstance(scorer.network, PackedBert) == (layout == "packed")
     np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
-
-
-def test_logits_do_not_depend_on_the_chunks(model, pairs, expected):
-    engine = load(model)
-    truncated = engine.score(*pairs).truncated
-    scores = engine.score(*pairs, chunk_pairs=7)
-    np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-4)
-    assert scores.truncated == truncated
 
 
 def test_equal_pairs_are_scored_once(model, pairs, expected):

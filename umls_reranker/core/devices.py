@@ -33,18 +33,11 @@ def resolve_device(device: str | None = "auto") -> torch.device:
     # PyTorch has further kinds, such as meta and xpu.
     if resolved.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps")
-    if resolved.type == "cuda" and not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if resolved.type == "cuda" and (resolved.index or 0) >= count:
         raise UserError(
-            f"device {device!r} is not available: no CUDA GPU is visible; use --device cpu"
-        )
-    if (
-        resolved.type == "cuda"
-        and resolved.index is not None
-        and resolved.index >= torch.cuda.device_count()
-    ):
-        raise UserError(
-            f"device {device!r} is not available: "
-            f"this machine has {torch.cuda.device_count()} GPU(s)"
+            f"device {device!r} is not available: {count} CUDA GPUs are visible; use another, or "
+            "--device cpu"
         )
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {device!r} is not available on this machine; use --device cpu")

@@ -217,12 +217,10 @@ class CorpusReader(ABC):
             parse = partial(_mention, document, long_forms)
             for _, mention in faults.parsed(annotations, parse):
                 counts["mentions"] += 1
-                if mention.text != document.text[mention.start : mention.end]:
-                    counts["expanded_abbreviations"] += 1
-                if not mention.cuis:
-                    counts["without_concept"] += 1
-                if len(mention.cuis) > 1:
-                    counts["composite"] += 1
+                as_written = document.text[mention.start : mention.end]
+                counts["expanded_abbreviations"] += mention.text != as_written
+                counts["without_concept"] += not mention.cuis
+                counts["composite"] += len(mention.cuis) > 1
                 texts = conjuncts(mention.text) if split_composites else [mention.text]
                 if len(texts) != len(mention.cuis):
                     texts = [mention.text]

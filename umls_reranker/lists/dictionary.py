@@ -79,14 +79,14 @@ class Dictionary:
         """
         folder = Path(umls_dir)
         files = release_files(folder, required=())
-        wanted = (
-            None if cuis is None else pa.array(sorted({cui.strip() for cui in cuis}), pa.string())
-        )
         if "MRCONSO" not in files and "MRSTY" not in files:
             raise UserError(
                 f"{folder} contains neither MRCONSO.RRF nor MRSTY.RRF; "
                 "give the folder META of a release"
             )
+        wanted = (
+            None if cuis is None else pa.array(sorted({cui.strip() for cui in cuis}), pa.string())
+        )
         columns: dict[str, str] = {}
         lists = NameLists(pa.array([], pa.string()), pa.array([], TEXT_LISTS))
         typed, types = lists[:2]
@@ -132,7 +132,10 @@ class Dictionary:
         mentions: list[str] = []
         for row in new_rows:
             if isinstance(row.get("candidates"), list | tuple):
-                row["candidates"] = [_copied(item) for item in row["candidates"]]
+                standard = map(standard_candidate, row["candidates"])
+                row["candidates"] = [
+                    dict(item) if isinstance(item, Mapping) else item for item in standard
+                ]
                 with_cui = [item for item in row["candidates"] if _cui(item)]
                 items += with_cui
                 mentions += [_text(row.get("entity", row.get("mention")))] * len(with_cui)
@@ -205,12 +208,6 @@ class Dictionary:
             dice = 2 * mention_share * name_share / np.where(total > 0, total, 1)
             np.maximum.at(similarities, owner, dice)
         return similarities
-
-
-def _copied(item: Any) -> Any:
-    """A copy of a candidate that is a mapping, under our own keys."""
-    item = standard_candidate(item)
-    return dict(item) if isinstance(item, Mapping) else item
 
 
 def _cui(item: Any) -> str:
