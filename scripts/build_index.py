@@ -9,10 +9,10 @@ embedding; the vectors do not depend on their number. An interrupted run reuses 
 and another index is built without encoding again. Gold concepts not retrieved are never added.
 """
 
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, planned_stages, should_run
 from umls_reranker.retrieval.arguments import IndexArguments
-from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ if it helps. All forms compare the result with the lists' original order on held
 from pathlib import Path
 
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.command import number_in
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
-from umls_reranker.training.arguments import RunArguments
 
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "accept_precision")

@@ -14,10 +14,10 @@ them, for comparison. The command compares the model with the original order of 
 intervals, and writes the same report to a new folder.
 """
 
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.evaluation.arguments import EvaluationArguments
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
-from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.training.arguments import RunArguments
 
 
 @dataclass

@@ -7,10 +7,10 @@ numbers of pairs, and what each false-negative filter dropped. With `teacher`, t
 the mean logit of these models.
 """
 
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.retrieval.arguments import MiningArguments
-from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ Writes concepts/ and mentions/ into the run folder.
 
 from pathlib import Path
 
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.corpora.arguments import ConceptArguments, MentionArguments
 from umls_reranker.corpora.formats import describe_formats
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, planned_stages, should_run
-from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> None:

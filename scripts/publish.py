@@ -11,13 +11,16 @@ umls-reranker validate tells by its exit code. Needs a token with write access: 
 `hf auth login`. A dry run checks everything and sends nothing.
 """
 
+import sys
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.hub.arguments import PublishArguments
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.training.arguments import RunArguments
 
 
 @dataclass
@@ -45,6 +48,41 @@ def main() -> None:
     recipe, options = parse_recipe(__doc__, sections, extra=WhatToPublish, or_model="model_folder")
     if not recipe.publish.repo_id:
         raise UserError("publishing requires repo_id; set it in the recipe or with --repo_id")
-    from umls_reranker.pipeline.publication import publish_model
+    from umls_reranker.evaluation.comparison import compare
+    from umls_reranker.evaluation.outcomes import Outcomes
+    from umls_reranker.hub.publish import find_outcomes, publish
+    from umls_reranker.models.hub_calls import SIGN_IN
 
-    publish_model(recipe, options)
+    repo_id = recipe.publish.repo_id
+    tag = recipe.publish.tag or None
+    if tag is None and not options.create_pr:
+        tag = f"v{date.today():%Y.%m.%d}"
+    folder = Path(options.model_folder) if options.model_folder else recipe.run.run_dir / "model"
+    if options.model_folder and not folder.is_dir():
+        raise UserError(f"{folder} is neither a recipe nor a model folder")
+    if options.against:
+        former = Outcomes.load(find_outcomes(f"{repo_id}@{options.against}"))
+        present = Outcomes.load(find_outcomes(str(folder)))
+        comparison = compare(present, former)
+        print(f"{comparison.text(options.against)}\n")
+    publication = publish(
+        folder,
+        repo_id,
+        tag,
+        private=recipe.publish.private,
+        dry_run=recipe.run.dry_run,
+        branch=options.branch,
+        create_pr=options.create_pr,
+        gated=options.gated,
+        commit_message=options.commit_message,
+    )
+    for name, size in publication.sizes.items():
+        print(f"{size:>13,} bytes  {name}", file=sys.stderr)
+    if not publication.is_checked:
+        print(
+            f"without a token, {repo_id} was not asked if it takes this version; {SIGN_IN}",
+            file=sys.stderr,
+        )
+    with_tag = f" with tag {tag}" if tag and not options.create_pr else ""
+    outcome = "would be published" if recipe.run.dry_run else "published"
+    print(f"{outcome}{with_tag}: {publication.url}")

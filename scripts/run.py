@@ -15,10 +15,10 @@ STAGE RECIPE.
 The exit code is 0 if all targets of the recipe are met, otherwise 1.
 """
 
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.command import CommandParser
 from umls_reranker.pipeline.recipe import keys_of, parse_recipe
 from umls_reranker.pipeline.runner import LaunchOptions, run_recipe
-from umls_reranker.training.arguments import RunArguments
 
 
 def main() -> int:

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.pipeline.recipe import is_on_lists, parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
 from umls_reranker.retrieval.arguments import MiningArguments
-from umls_reranker.training.arguments import RunArguments
 
 
 @dataclass

@@ -13,10 +13,10 @@ not shown to be non-inferior.
 from dataclasses import dataclass
 
 from umls_reranker.core.keys import recipe_key
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.evaluation.arguments import USUAL_MARGIN, EvaluationArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
-from umls_reranker.training.arguments import RunArguments
 
 
 @dataclass

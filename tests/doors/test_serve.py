@@ -87,7 +87,7 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
 
 
 def test_a_stop_ends_half_sent_requests_without_a_traceback(tmp_path):
-    code = "from umls_reranker.pipeline import service\nservice.STOP_SECONDS = 1\n"
+    code = "from umls_reranker.doors.http import server\nserver.STOP_SECONDS = 1\n"
     (tmp_path / "sitecustomize.py").write_text(code)
     head = b"POST /rank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     sent = [head + b"Content-Length: 99\r\n\r\n{", head]

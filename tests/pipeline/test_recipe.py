@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.pipeline.recipe import (
     KEYS,
@@ -24,7 +25,6 @@ from umls_reranker.pipeline.recipe import (
     training_names,
     typed_training,
 )
-from umls_reranker.training.arguments import RunArguments
 from umls_reranker.training.training_arguments import RerankerTrainingArguments
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,6 @@ from ..core.keys import recipe_key
 # Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for
 # ONNX there, too.
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass

@@ -21,12 +21,12 @@ from ..core.arrays import started_processes
 from ..core.devices import sharing_processes
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import CHUNK_BYTES
+from ..core.run_arguments import RunArguments
 from ..core.text_files import open_binary
 from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
 from ..retrieval.name_vectors import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
-from ..training.arguments import RunArguments
 from ..training.fine_tune import training_arguments
 from ..training.losses import LOSSES
 from ..training.training_arguments import RerankerTrainingArguments

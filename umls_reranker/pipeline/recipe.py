@@ -27,6 +27,7 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import AUTO, CALIBRATORS
 from ..calibration.features import FEATURES
 from ..core.errors import UserError
+from ..core.run_arguments import RunArguments
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..evaluation.arguments import EvaluationArguments
 from ..hub.arguments import PublishArguments
@@ -34,7 +35,7 @@ from ..models.arguments import ModelArguments
 from ..retrieval.arguments import IndexArguments, MiningArguments
 from ..retrieval.retrievers import RETRIEVERS
 from ..serving.arguments import ServingArguments
-from ..training.arguments import EncoderArguments, RunArguments
+from ..training.arguments import EncoderArguments
 from .command import DICTIONARY_HELP, EACH_ROW_IS_A_DOCUMENT, LISTS_HELP, CommandParser, number_in
 from .shipped import find_recipe, is_recipe, shipped_recipes
 

@@ -38,13 +38,14 @@ from ..core.files import (
     restore_folder,
     write_json,
 )
+from ..core.run_arguments import RunArguments
 from ..core.version import __version__
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..models.arguments import ModelArguments
 from ..models.model_files import model_identity
 from ..retrieval.arguments import MiningArguments
 from ..retrieval.retrievers import chosen_retrievers, index_folders, require_ordering
-from ..training.arguments import EncoderArguments, RunArguments
+from ..training.arguments import EncoderArguments
 from .recipe import Recipe, keys_of
 
 if TYPE_CHECKING:

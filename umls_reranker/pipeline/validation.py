@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.files import write_json
+from ..core.run_arguments import RunArguments
 from ..evaluation.arguments import USUAL_MARGIN
 from ..evaluation.checklist import check_targets, format_table, parse_targets
 from ..evaluation.comparison import compare
@@ -21,7 +22,6 @@ from ..hub.model_folder import METRICS, verify_files
 from ..hub.publish import find_outcomes
 from ..lists.candidate_lists import AnnotatedLists
 from ..serving.reranker import UMLSReranker
-from ..training.arguments import RunArguments
 from .command import MISSED_TARGET, run_script, would_make
 from .model import calibrate_run, evaluate_run
 from .recipe import Recipe, parse_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.keys import recipe_key
-from ..models.arguments import DTYPES
+from ..core.run_arguments import DTYPES
 
 ENCODER_FOLDER = "encoder"
 # FAISS factory string of the exact index, which stores the vectors unchanged.

@@ -24,6 +24,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.files import write_json
+from ..core.run_arguments import RunArguments
 from ..lists.gold import trainable
 from ..models.batches import PackedTexts
 from ..models.bi_encoder import (
@@ -38,7 +39,7 @@ from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import IndexArguments
 from ..vocab.concepts import ConceptTable
-from .arguments import EncoderArguments, RunArguments
+from .arguments import EncoderArguments
 from .fine_tune import last_complete_checkpoint, training_device
 from .trainer import set_dropout
 from .training_arguments import OneGpuArguments

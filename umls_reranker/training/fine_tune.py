@@ -19,11 +19,11 @@ from ..core.arrays import started_processes
 from ..core.devices import resolve_attention, resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
+from ..core.run_arguments import RunArguments
 from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
 from ..models.pairs import PairTemplate
 from ..models.pretrained import load_base_model
-from .arguments import RunArguments
 from .pair_dataset import lists_per_batch, values_of_pairs
 from .trainer import RerankerTrainer, loader_options
 from .training_arguments import RerankerTrainingArguments

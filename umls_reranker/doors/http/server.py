@@ -1,36 +1,41 @@
-"""Starting the HTTP service of a recipe."""
+"""Starting the HTTP service."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
-from ..core.errors import UserError
-from ..linking.linker import ConceptLinker
-from ..serving.reranker import UMLSReranker
-from .output_options import model_settings
-from .recipe import Recipe
+from ...core.errors import UserError
+from ...linking.linker import ConceptLinker
+from ...serving.arguments import ServingArguments
+from ...serving.reranker import UMLSReranker
 
 # Seconds to finish requests in progress; a container manager must wait longer before killing.
 STOP_SECONDS = 30
 
 
-def serve(recipe: Recipe) -> None:
-    """Load what the recipe names and serve it until a signal; a dry run only loads.
+def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: bool = False) -> None:
+    """Load what the settings name and serve it until a signal.
+
+    Args:
+        serving: the settings.
+        options: how the model is loaded, as arguments of `UMLSReranker.from_pretrained`.
+        dry_run: only load it.
 
     Raises:
         UserError: the extra ``serve`` is not installed, or the model or index cannot be loaded.
     """
-    serving = recipe.serving
     try:
         import uvicorn
 
-        from ..doors.http.app import create_app
+        from .app import create_app
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
-    reranker, linker = load_service(recipe)
+    reranker, linker = load_service(serving, options)
     # The first call is slow: no request should wait for it. It warns of missing inputs, as
     # expected.
     with warnings.catch_warnings():
@@ -40,7 +45,7 @@ def serve(recipe: Recipe) -> None:
             linker.link("warm-up")
     reranker.reset_statistics()
     app = create_app(reranker, serving, linker)
-    if recipe.run.dry_run:
+    if dry_run:
         print(
             f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr
         )
@@ -58,10 +63,10 @@ def serve(recipe: Recipe) -> None:
     uvicorn.Server(config).run()
 
 
-def load_service(recipe: Recipe) -> tuple[UMLSReranker, ConceptLinker | None]:
-    """The reranker, and the linker if the recipe names an index."""
-    serving = recipe.serving
-    options = model_settings(recipe)
+def load_service(
+    serving: ServingArguments, options: Mapping[str, Any]
+) -> tuple[UMLSReranker, ConceptLinker | None]:
+    """The reranker, and the linker if the settings name an index."""
     if not serving.served_index:
         return UMLSReranker.from_pretrained(str(serving.served_model), **options), None
     linker = ConceptLinker.from_pretrained(
