@@ -17,7 +17,7 @@ BIN = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RECIPE ?= quickstart
 # The folder that benchmarks/peers/export.py wrote.
 EXPORT ?= runs/peers
-CODE = umls_reranker scripts tests benchmarks examples docs/*.py
+CODE = umls_reranker scripts tests benchmarks examples docs/*.py docs/tests
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
 SHIPPED = umls_reranker scripts

@@ -37,7 +37,7 @@ from umls_reranker.pipeline.shipped import find_recipe
 
 pytest_plugins = ["pipeline_fixtures"]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLACES = (
     "README.md",
     "docs/*.md",

@@ -16,7 +16,7 @@ from test_pages import PAGES, blocks_of
 
 import umls_reranker
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.extra
