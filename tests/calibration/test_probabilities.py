@@ -440,3 +440,9 @@ def test_a_damaged_calibration_is_refused(counts, tmp_path, change, named):
     state, thresholds = content(calibration(counts))
     with pytest.raises(UserError, match=named):
         Calibration.load(state | change, thresholds, tmp_path)
+
+
+def test_a_calibration_with_other_models_chooses_among_these(counts):
+    one = calibration(counts)
+    assert one.model_for(lists()).models.tolist() == [1, 1]
+    assert replace(one, models=one.models[:1]).model_for(lists()).models.tolist() == [0, 0]

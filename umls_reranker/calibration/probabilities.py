@@ -134,7 +134,7 @@ class CalibratedModel:
             list_utilities: as for `keep_candidates`.
         """
         if self.fusion is None:
-            return logits
+            return logits.astype(np.float64)
         scored = ~np.isnan(logits)
         table = table.plus({CROSS_ENCODER: np.where(scored, logits, 0.0)})
         if list_utilities is None or scored.all():
@@ -240,7 +240,9 @@ class Calibration:
     index_key: str = ""
     history: CertificateHistory = NO_CERTIFICATES
     training_counts: StringCounts | None = None
-    _choices: dict[tuple[str, ...], dict[int, list[str]]] = field(default_factory=dict, repr=False)
+    _choices: dict[tuple[str, ...], dict[int, list[str]]] = field(
+        init=False, default_factory=dict, repr=False
+    )
 
     @property
     def thresholds(self) -> ThresholdTable:
