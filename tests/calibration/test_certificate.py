@@ -1,4 +1,5 @@
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from umls_reranker import UserError, certify
 from umls_reranker.calibration.certificate import (
     GRID,
+    CertificateHistory,
     CertificateSettings,
     confidence_of,
     find_certificate,
@@ -260,3 +262,19 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
 def test_trying_again_does_not_add_up():
     levels = [1 - confidence_of(attempt, 0.95) for attempt in range(1, 60)]
     assert levels[0] == pytest.approx(0.05) and sum(levels) == pytest.approx(0.055)
+
+
+def test_documents_certify_once():
+    first = CertificateHistory().after(["a", "b", "a"])
+    assert first.is_new(["a", "c", "b", "c"]).tolist() == [False, True, False, True]
+    second = first.after(["c"])
+    assert second.is_new(["a", "c", "d"]).tolist() == [False, False, True]
+    assert second.certificates[:-1] == first.certificates
+    assert CertificateHistory().is_new(["a"]).all()
+
+
+def test_ids_are_kept_as_hashes():
+    history = CertificateHistory().after(["PMID 26316050"]).after([])
+    state = json.loads(json.dumps(history.to_list()))
+    assert CertificateHistory.from_list(state) == history
+    assert "26316050" not in json.dumps(state)
