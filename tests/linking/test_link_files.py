@@ -334,6 +334,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
     write_jsonl(source, [rows[0] | {"n": "\ud800"}, *rows[1:]])
     options = {"format_name": ending, "overwrite": True}
     run(LinkJob, linker, source, tmp_path / f"whole.{ending}", **options)
+    target.write_text("as it was")
 
     def work():
         die_at(point)
@@ -345,7 +346,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
     assert child.exitcode == -signal.SIGKILL
     (parts,) = tmp_path.glob(f".{target.name}.*.parts")
     assert len(list(parts.glob("*.arrow"))) == finished
-    assert target.exists() == (point == "after the output")
+    assert (target.read_bytes() == b"as it was") == (point != "after the output")
     process = LinkJob.process
     batches = []
     monkeypatch.setattr(

@@ -107,23 +107,6 @@ def test_rows_come_out_in_order_with_their_ranking(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
 
 
-def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
-    source = write(tmp_path / "in.jsonl", rows)
-    target = tmp_path / "out.jsonl"
-    target.write_text("as it was")
-    decide = reranker.decide
-    calls = iter(range(2))
-    monkeypatch.setattr(
-        reranker, "decide", lambda *options: decide(*options) if next(calls) is not None else None
-    )
-    with pytest.raises(StopIteration):
-        BulkJob(source, target, 8, overwrite=True).run(reranker, OneProcess())
-    assert target.read_text() == "as it was"
-    # The parts that are finished stay for the next attempt.
-    (folder,) = {*tmp_path.iterdir()} - {source, target}
-    assert len(list(folder.glob("*.arrow"))) == 2
-
-
 def test_the_same_command_is_refused_while_it_runs(tmp_path, reranker, rows, expected, monkeypatch):
     source = write(tmp_path / "in.jsonl", rows)
     target = tmp_path / "out.jsonl"
