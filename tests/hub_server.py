@@ -17,60 +17,45 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 # The one token that is known.
 WRITER = "hf_writer"
 
 
-class HTTPError(Exception):
-    """An answer of 400 or more, with the headers that the client tells errors apart by."""
-
-    def __init__(self, status: int, message: str, code: str = "", **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {"X-Error-Message": message, "X-Error-Code": code} | headers
-
-
-class Commit(NamedTuple):
-    """A snapshot of all files, its parent and its message."""
-
-    files: Mapping[str, bytes]
-    parent: str | None
-    message: str
+class Refused(Exception):
+    """An answer of 400 or more: status, message, and the code that the client tells errors by."""
 
 
 @dataclass
 class Repo:
-    """Commits by id; branches and tags are names of commits."""
+    """Commits by id, each the files by path; branches and tags are names of commits."""
 
     private: bool = False
-    commits: dict[str, Commit] = field(default_factory=dict)
+    commits: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.add({".gitattributes": b""})
 
-    def add(self, files: Mapping[str, bytes], branch: str = "main", message: str = "theirs") -> str:
+    def add(self, files: Mapping[str, bytes], branch: str = "main") -> str:
         """Make a commit of these files the head of a branch."""
-        parent = self.branches.get(branch)
         content = {path: _etag(data) for path, data in files.items()}
-        oid = _etag(repr((content, parent, message)).encode())
-        self.commits[oid] = Commit(files, parent, message)
+        oid = _etag(repr((content, self.branches.get(branch))).encode())
+        self.commits[oid] = files
         self.branches[branch] = oid
         return oid
 
     def resolve(self, revision: str) -> str:
         oid = self.branches.get(revision) or self.tags.get(revision) or revision
         if oid not in self.commits:
-            raise HTTPError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return oid
 
     def files(self, revision: str = "main") -> Mapping[str, bytes]:
         """Path -> bytes at a revision."""
-        return self.commits[self.resolve(revision)].files
+        return self.commits[self.resolve(revision)]
 
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -156,14 +141,14 @@ class HubServer:
         return [line for line in self.log if re.match(change, line)]
 
     def answer(self, request: _Handler, path: str, body: bytes) -> Answer:
-        """Answer a request, or raise HTTPError."""
+        """Answer a request, or raise Refused."""
         self.log.append(f"{request.command} {path}")
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind and token != WRITER:
-            raise HTTPError(401, "Invalid credentials in Authorization header")
+            raise Refused(401, "Invalid credentials in Authorization header", "")
         for end, status in self.faults.items():
             if path.endswith(end):
-                raise HTTPError(status, f"{end} fails on request")
+                raise Refused(status, f"{end} fails on request", "")
         # A dataset is read as a model is.
         path = re.sub("^/api/datasets/", "/api/models/", path).replace("/datasets/", "/")
         for method, pattern, function in ROUTES:
@@ -173,12 +158,12 @@ class HubServer:
                 if "repo" in values:
                     values["repo"] = self._repo(values["repo"], token)
                 return function(self, body, **values)
-        raise HTTPError(404, f"no such route: {request.command} {path}")
+        raise Refused(404, f"no such route: {request.command} {path}", "")
 
     def _repo(self, name: str, token: str) -> Repo:
         repo = self.repos.get(name)
         if repo is None or (repo.private and not token):
-            raise HTTPError(404 if token else 401, "Repository not found", "RepoNotFound")
+            raise Refused(404 if token else 401, "Repository not found", "RepoNotFound")
         return repo
 
     @route("POST", "/api/repos/create")
@@ -223,7 +208,7 @@ class HubServer:
     def _resolve(self, body: bytes, repo: Repo, rev: str, path: str) -> Answer:
         oid = repo.resolve(rev)
         if path not in repo.files(oid):
-            raise HTTPError(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": oid})
+            raise Refused(404, "Entry not found", "EntryNotFound")
         data = repo.files(oid)[path]
         return 200, {"X-Repo-Commit": oid, "ETag": f'"{_etag(data)}"'}, data
 
@@ -239,14 +224,14 @@ class HubServer:
         header = next(line["value"] for line in lines if line["key"] == "header")
         parent = repo.resolve(rev)
         if header.get("parentCommit", parent) != parent:
-            raise HTTPError(412, "A commit has happened since. Please refresh and try again.")
+            raise Refused(412, "A commit has happened since", "")
         files = dict(repo.files(parent))
         for line in lines:
             if line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             elif line["key"] == "deletedFile":
                 del files[line["value"]["path"]]
-        oid = repo.add(files, rev, header["summary"])
+        oid = repo.add(files, rev)
         (name,) = [name for name, one in self.repos.items() if one is repo]
         return answer({"commitOid": oid, "commitUrl": f"{self.url}/{name}/commit/{oid}"})
 
@@ -269,9 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
             status, headers, content = self.hub.answer(self, urlsplit(self.path).path, body)
-        except HTTPError as error:
-            status, headers, content = answer({"error": str(error)}, error.status)
-            headers |= error.headers
+        except Refused as error:
+            code, message, kind = error.args
+            status, headers, content = answer({"error": message}, code)
+            headers |= {"X-Error-Message": message, "X-Error-Code": kind}
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)

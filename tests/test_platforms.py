@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tiny_reranker import tiny_reranker
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,7 @@ assert answer.status_code == 200, answer.text
 """
 
 
+@pytest.mark.extra  # the host's macOS and Windows run all tests
 def test_every_module_loads_and_a_request_is_answered_without_what_windows_lacks(tmp_path):
     command = [sys.executable, "-c", AS_ON_WINDOWS, tiny_reranker(tmp_path / "model")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
