@@ -17,8 +17,7 @@ from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.retriever import load_retriever
-from umls_reranker.vocab.code_systems import Code
-from umls_reranker.vocab.codes import ConceptCodes
+from umls_reranker.vocab.codes import Code, ConceptCodes
 from umls_reranker.vocab.concepts import ConceptTable
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "index.py"

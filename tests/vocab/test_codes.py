@@ -4,8 +4,7 @@ import pyarrow as pa
 import pytest
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab.code_systems import Code, code_of
-from umls_reranker.vocab.codes import CODES_FOLDER, ConceptCodes, write_codes
+from umls_reranker.vocab.codes import CODES_FOLDER, Code, ConceptCodes, code_of, write_codes
 from umls_reranker.vocab.concepts import Concept, concept_table, write_concepts
 from umls_reranker.vocab.ontology import read_obo_concepts
 from umls_reranker.vocab.types import TypeHierarchy

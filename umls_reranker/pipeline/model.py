@@ -101,7 +101,8 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} already exists; choose another folder for the new model")
     require_writable(options.output, makes_folders=True)
-    source = ModelSource.load(options.model, options.revision, options.device, options.dtype)
+    loading = {"device": options.device, "dtype": options.dtype}
+    source = ModelSource.load(options.model, options.revision, **loading)
     lists = read_labelled_lists(
         options.lists,
         source.hierarchy,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -53,19 +54,17 @@ class ModelSource:
         cls,
         name: str | None,
         revision: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
         template: PairTemplate | None = None,
+        **options: Any,
     ) -> ModelSource:
         """Load a reranker or a sequence classifier of one logit; None: the lists alone.
 
         Args:
             name: folder or Hub id.
             revision: tag, branch or commit on the Hub.
-            device: as for `UMLSReranker.from_pretrained`.
-            dtype: as for `UMLSReranker.from_pretrained`.
             template: how a classifier that is no reranker reads a pair; None: as it was trained by
                 ``umls-reranker train --lists``, else mention and name.
+            options: ``device`` and ``dtype``, as for `UMLSReranker.from_pretrained`.
 
         Raises:
             UserError: the model is not found or cannot be loaded, has no safetensors weights, or
@@ -77,12 +76,11 @@ class ModelSource:
         folder = download(name, revision, files=files, is_plain=True)
         if not (folder / MANIFEST).is_file():
             _require_plain(folder, name)
-            cross_encoder = PairScorer.from_folder(
-                folder, template or PairTemplate.of_folder(folder), device, dtype
-            )
+            template = template or PairTemplate.of_folder(folder)
+            cross_encoder = PairScorer.from_folder(folder, template, **options)
             origin = Origin(yaml.safe_dump({"model": name}), base_model=name)
             return cls(name, folder, cross_encoder, origin)
-        reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
+        reranker = UMLSReranker.from_pretrained(folder, **options)
         info = reranker.info
         return cls(
             name=name,

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from ..core.errors import Malformed, UserError
 from ..core.text_files import decode, excerpt, read_lines
-from .code_systems import UMLS, Code, code_of
 from .concepts import Concept
 from .text import CUI
 from .types import SemanticType, TypeHierarchy
@@ -216,8 +215,8 @@ class OntologyConcepts(NamedTuple):
         parents: pairs of CUIs ``(child, parent)``, by is_a.
         vocabularies: file, id, version and license of each ontology, and its number of terms.
         report: number of ``terms``, ``obsolete`` ones, those with ``several_cuis`` (the others
-            are in `read_obo_codes`) and ``without_cui``, ``merged_terms`` and ``dropped_synonyms``
-            (other scopes).
+            are in `codes.read_obo_codes`) and ``without_cui``, ``merged_terms`` and
+            ``dropped_synonyms`` (other scopes).
     """
 
     concepts: list[Concept]
@@ -262,7 +261,7 @@ def read_obo_concepts(
     files = ", ".join(map(str, paths))
     terms = [term for ontology in ontologies for term in ontology.terms.values()]
     hierarchy = _make_hierarchy(files, terms, type_roots)
-    cuis_of_terms = list(map(_cuis_of, terms))
+    cuis_of_terms = list(map(cuis_of, terms))
     cuis = [next(iter(of_term), "") for of_term in cuis_of_terms]
     counts = Counter(obsolete=sum(term.obsolete for term in terms))
     counts["several_cuis"] = sum(len(of_term) > 1 for of_term in cuis_of_terms)
@@ -330,30 +329,11 @@ def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list
     return types
 
 
-def _cuis_of(term: Term) -> list[str]:
+def cuis_of(term: Term) -> list[str]:
     """The CUIs of a term, that which counts first; an obsolete term has none."""
     references = [] if term.obsolete else [*term.exact, *term.references]
     cuis = [reference.upper() for reference in references if CUI.fullmatch(reference)]
     return list(dict.fromkeys(cuis))
-
-
-def read_obo_codes(paths: Sequence[Path]) -> dict[str, list[Code]]:
-    """CUI -> what a concept of `read_obo_concepts` is elsewhere: the ids of its terms, and its CUI.
-
-    The further CUIs of its terms, none of which has their names, follow the CUI.
-
-    Raises:
-        UserError: as `read_ontology`.
-    """
-    ids: dict[str, list[Code]] = {}
-    cuis: dict[str, list[Code]] = {}
-    for path in paths:
-        for term in read_ontology(path).terms.values():
-            of_term = _cuis_of(term)
-            for cui in of_term[:1]:
-                ids.setdefault(cui, []).append(code_of(term.id))
-                cuis.setdefault(cui, []).extend(Code(UMLS, each) for each in of_term)
-    return {cui: list(dict.fromkeys([*terms, *cuis[cui]])) for cui, terms in ids.items()}
 
 
 def _merge(

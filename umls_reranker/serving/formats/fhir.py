@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...vocab.code_systems import LOCAL, code_of, system_of
+from ...vocab.codes import LOCAL, code_of, system_of
 from ..parts import LinesFormat, RankedRows
 from .by_string import Answer, answers_of, is_used
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ...core.arrays import hash_texts
 from ...core.errors import UserError
-from ...vocab.code_systems import Code, system_of
+from ...vocab.codes import Code, system_of
 from .by_string import FormatByString, StringTally, cells
 from .omop_vocabulary import OmopConcept, OmopVocabulary
 

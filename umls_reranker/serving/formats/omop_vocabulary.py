@@ -17,7 +17,7 @@ from pyarrow import csv
 from ...core.errors import UserError
 from ...core.progress import progress
 from ...core.text_files import open_binary, start_of
-from ...vocab.code_systems import SYSTEMS, Code, system_of
+from ...vocab.codes import SYSTEMS, Code, system_of
 from ...vocab.rrf import passing
 
 SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from uuid import NAMESPACE_URL, uuid5
 
 from ...core.version import __version__
-from ...vocab.code_systems import Code, system_of
+from ...vocab.codes import Code, system_of
 from .by_string import FormatByString, StringTally, cells
 
 # A tier says how sure the model is; `mappingRelation` claims no more than that there is one.
