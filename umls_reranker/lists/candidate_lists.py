@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct, values_at
 from ..vocab.types import TypeHierarchy, TypeSets
-from .candidate_forms import candidate_columns, keys_found
+from .candidate_forms import CandidateColumns, candidate_columns, keys_found
 from .columns import (
     FIELDS,
     FOUND,
@@ -175,13 +175,7 @@ class CandidateLists:
             key: item_checker.column(key, values.get(key), TEXT) for key in ("name", "cui", *FIELDS)
         }
         names = encoded_texts(texts["name"])
-        blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
-        if blank:
-            position = int(np.isin(names.codes, blank).argmax())
-            keys = keys_found(candidates.items[position])
-            item_checker.refuse(
-                "name", position, f"is missing or blank{keys}; a dictionary has names of ids"
-            )
+        _require_names(names, candidates, item_checker)
         kinds = item_checker.column("semantic_types", values.get("semantic_types"), TYPES)
         score_keys = candidates.score_keys
         if scores is not None:
@@ -471,6 +465,19 @@ class AnnotatedLists(CandidateLists):
         is_gold = self.concepts[retained] == gold_concepts[lists.owner]
         first = lists.first_positions(is_gold | self.correct[retained])
         return replace(lists, annotations=replace(self.annotations, gold=first))
+
+
+def _require_names(
+    names: RepeatedTexts, candidates: CandidateColumns, checker: ColumnChecker
+) -> None:
+    """Refuse a candidate whose name is missing or blank."""
+    blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
+    if blank:
+        position = int(np.isin(names.codes, blank).argmax())
+        keys = keys_found(candidates.items[position])
+        checker.refuse(
+            "name", position, f"is missing or blank{keys}; a dictionary has names of ids"
+        )
 
 
 def row_errors(

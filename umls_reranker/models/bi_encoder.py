@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class QueryTokenizer:
         self.context_tokens = context_tokens
         self.pad_token_id: int = tokenizer.pad_token_id or 0
         # A list of tokens gives a list of ids.
-        self._markers: list[int] = tokenizer.convert_tokens_to_ids(list(MARKERS))  # type: ignore[assignment]
+        self._markers = cast("list[int]", tokenizer.convert_tokens_to_ids(list(MARKERS)))
         word = tokenizer.encode("a", add_special_tokens=False)
         whole = tokenizer.encode("a")
         start = whole.index(word[0])

@@ -114,7 +114,8 @@ def _try_out(arguments: TrainingArguments, steps: int) -> None:
         optimizer,
         arguments.get_warmup_steps(steps),
         steps,
-        arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]  # a text has become a dict when they were made
+        # A text has become a dict when the arguments were made.
+        arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]
     )
     DataLoader(TensorDataset(weight), **loader_options(arguments))
 

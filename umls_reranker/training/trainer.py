@@ -96,13 +96,7 @@ class RerankerTrainer(Trainer):
             multiple=1 if args.use_cpu else 8,
         )
         super().__init__(
-            model,
-            args,
-            collator,
-            train_pairs,
-            eval_dataset,
-            processing_class,
-            **options,
+            model, args, collator, train_pairs, eval_dataset, processing_class, **options
         )
         if isinstance(args, RerankerTrainingArguments):
             self.head_learning_rate = args.head_learning_rate

@@ -88,7 +88,8 @@ class RerankerTrainingArguments(OneGpuArguments):
         0.06, "learning-rate warmup steps; below 1: a share of all steps"
     )
     weight_decay: float = recipe_key(0.01, "weight decay")
-    bf16: bool | None = recipe_key(  # type: ignore[assignment]  # resolved before the class reads it
+    # None is resolved before the class reads it.
+    bf16: bool | None = recipe_key(  # type: ignore[assignment]
         None, "bfloat16; empty: as launched, else if the hardware supports it and fp16 is not set"
     )
     eval_steps: float = recipe_key(
