@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, list_offsets, list_sizes, map_in_order
+from ..core.arrays import best_candidates, list_offsets, map_in_order
 from ..core.errors import TooLittleData
 from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
@@ -184,7 +184,7 @@ class CrossFits:
             utility[scores.rows] = scores.utilities
         inside = self.inside(left_out)
         rows = inside[self.lists.owner]
-        offsets = list_offsets(list_sizes(self.lists.offsets)[inside])
+        offsets = list_offsets(np.diff(self.lists.offsets)[inside])
         return LabelledScores(
             utility[rows], self.lists.labels[rows], offsets if self.served.fusion else None
         )

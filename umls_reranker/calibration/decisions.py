@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.arrays import firsts, list_offsets, list_sizes, ranking, values_at
+from ..core.arrays import firsts, list_offsets, ranking, values_at
 from .thresholds import TIERS
 
 
@@ -124,7 +124,7 @@ class Decisions:
         """(m,) int64, indices into `TIERS`."""
         edges = self.edges.copy()
         edges[~self.complete, -1] = np.inf
-        edges_of_candidates = edges.repeat(list_sizes(self.offsets), axis=0)
+        edges_of_candidates = edges.repeat(np.diff(self.offsets), axis=0)
         reached = self.scores.probabilities[:, None] >= edges_of_candidates
         return edges.shape[1] - reached.sum(axis=1)
 
@@ -142,7 +142,7 @@ class Decisions:
         tiers = values_at(self.tiers, top, -1)
         return Tops(
             positions=top,
-            sizes=list_sizes(self.offsets),
+            sizes=np.diff(self.offsets),
             probabilities=values_at(self.scores.probabilities, top, np.nan),
             margins=values_at(self.margins, top, np.nan),
             tiers=tiers,
@@ -153,11 +153,11 @@ class Decisions:
     @property
     def scored(self) -> np.ndarray:
         """(n,) int64, number of candidates of each mention that the cross-encoder scored."""
-        return list_sizes(list_offsets(~np.isnan(self.scores.logits))[self.offsets])
+        return np.diff(list_offsets(~np.isnan(self.scores.logits))[self.offsets])
 
     def take(self, mentions: np.ndarray) -> Decisions:
         """The decisions about some mentions, (n,) bool."""
-        sizes = list_sizes(self.offsets)
+        sizes = np.diff(self.offsets)
         rows = mentions.repeat(sizes)
         return replace(
             self,
@@ -181,7 +181,7 @@ def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray
     """
     if not len(probabilities):
         return np.empty(0)
-    sizes = list_sizes(offsets)
+    sizes = np.diff(offsets)
     starts = offsets[:-1][sizes > 0]
     owner = np.repeat(np.arange(len(starts)), sizes[sizes > 0])
     best = np.maximum.reduceat(probabilities, starts)

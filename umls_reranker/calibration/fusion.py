@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_sizes
 from ..core.errors import TooLittleData, UserError
 from .features import FEATURES, LIST_FEATURES, FeatureTable
 from .logistic import fit_logistic, top_candidates
@@ -142,7 +141,7 @@ class FeatureFusion:
         ).reshape(len(self.read), len(table.concepts))
         columns[np.isnan(columns)] = 0.0
         weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
-        sizes = list_sizes(table.offsets)
+        sizes = np.diff(table.offsets)
         which = _is_seen(table).astype(int).repeat(sizes)
         # Feature by feature: equal candidates have bitwise equal utilities in any list.
         utility = sum(weights.reshape(-1, 2)[:, which] * columns) - nil.repeat(sizes)

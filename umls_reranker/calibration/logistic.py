@@ -9,8 +9,6 @@ the top one. Each candidate has its own probability, so with duplicates the colu
 
 import numpy as np
 
-from ..core.arrays import list_sizes
-
 # A fit ends after so many iterations, or at this relative change of the loss or largest slope.
 MOST_STEPS = 2000
 LEAST_CHANGE = 1e-14
@@ -28,7 +26,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Candidates with the highest `utility` (m,) of their list, (m,) bool."""
-    sizes = list_sizes(offsets)
+    sizes = np.diff(offsets)
     filled = offsets[:-1][sizes > 0]
     most = np.maximum.reduceat(utility, filled)
     return utility == most.repeat(sizes[sizes > 0])
@@ -36,7 +34,7 @@ def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Log of 1, for NIL, plus the sum of exp over each list's candidates (m,), (n,)."""
-    sizes = list_sizes(offsets)
+    sizes = np.diff(offsets)
     filled = np.flatnonzero(sizes)
     most = np.zeros(len(sizes))
     if len(filled):
@@ -65,7 +63,7 @@ def conditional_log_odds(
         order = np.lexsort((-utility, concepts))
         counted = utility.copy()
         counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf
-    log_p = utility - log_sums(counted, offsets).repeat(list_sizes(offsets))
+    log_p = utility - log_sums(counted, offsets).repeat(np.diff(offsets))
     # 1 - P loses digits near 1 and P near 0; neither may give infinite log-odds.
     return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
 
@@ -128,4 +126,4 @@ def _normalized(utility: np.ndarray, offsets: np.ndarray | None) -> tuple[np.nda
     if offsets is None:
         return np.logaddexp(0.0, utility), sigmoid(utility)
     sums = log_sums(utility, offsets)
-    return sums, np.exp(utility - sums.repeat(list_sizes(offsets)))
+    return sums, np.exp(utility - sums.repeat(np.diff(offsets)))

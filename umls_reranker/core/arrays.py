@@ -33,11 +33,6 @@ def list_offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return offsets
 
 
-def list_sizes(offsets: np.ndarray) -> np.ndarray:
-    """(n,) number of items of each list."""
-    return offsets[1:] - offsets[:-1]
-
-
 def list_owner(offsets: np.ndarray) -> np.ndarray:
     """(m,) the list that each item belongs to."""
     return np.arange(len(offsets) - 1).repeat(offsets[1:] - offsets[:-1])

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..calibration.inputs import are_sentinels
-from ..core.arrays import list_sizes
 from ..lists.candidate_lists import AnnotatedLists, Annotations
 from ..lists.columns import FIELDS
 
@@ -69,7 +68,7 @@ def _about_partial_scores(lists: AnnotatedLists) -> list[str]:
 
 def _about_rising_scores(lists: AnnotatedLists) -> list[str]:
     """A line for each score against which the lists seem to be sorted."""
-    ends = np.flatnonzero(list_sizes(lists.offsets) > 1)
+    ends = np.flatnonzero(np.diff(lists.offsets) > 1)
     lines = []
     for name, column in lists.scores.items():
         first = column[lists.offsets[ends]]

@@ -16,7 +16,6 @@ from ..calibration.decisions import Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.ranking import rank
 from ..calibration.thresholds import ACCEPT_TIERS
-from ..core.arrays import list_sizes
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..hub.download import download
@@ -347,7 +346,8 @@ class UMLSReranker:
             accept_tier=self.accept_tier,
             exhaustive=self.exhaustive,
         )
-        self._warn_of_types(lists.unknown_types)
+        if lists.unknown_types:
+            self._warn_of_types(lists.unknown_types)
         self._warn_of_missing(lists, decisions)
         lowest = self.calibration.lowest
         if names := [f"{name}_score" for name in lists.partial_scores if name not in lowest]:
@@ -378,7 +378,8 @@ class UMLSReranker:
             raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
         columns = MentionColumns(["mention"], [[]], types=[entity_type])
         lists = CandidateLists.from_columns(self.thresholds.hierarchy, columns)
-        self._warn_of_types(lists.unknown_types)
+        if lists.unknown_types:
+            self._warn_of_types(lists.unknown_types)
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
@@ -433,7 +434,7 @@ class UMLSReranker:
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """Warn once of the inputs that any mention with candidates lacks."""
-        has_candidates = list_sizes(lists.offsets) > 0
+        has_candidates = np.diff(lists.offsets) > 0
         bounds = {
             f"{name}_score": known.bounds for name, known in self.calibration.score_ranges.items()
         }
@@ -482,8 +483,6 @@ class UMLSReranker:
 
     def _warn_of_types(self, unknown: Sequence[str]) -> None:
         """Warn once: names the types that the model does not know."""
-        if not unknown:
-            return
         warn_caller(
             f"semantic types unknown to this model: {self._named(unknown)}; treated as missing. "
             "Use names or ids of types from thresholds.json, or None"
