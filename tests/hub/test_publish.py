@@ -5,11 +5,12 @@ import shutil
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 import yaml
 from hub_server import WRITER, HubServer, Repo
-from huggingface_hub import ModelCard, constants, parse_eval_result_entries
+from huggingface_hub import GitRefInfo, HfApi, ModelCard, constants, parse_eval_result_entries
 from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
@@ -184,52 +185,34 @@ def test_what_people_wrote_into_the_card_stays(folder, tmp_path):
 # What the Hub is asked for
 
 
-class Api:
-    """The client, of a repo in this state; keeps what it is asked to change."""
-
-    def __init__(self, state):
-        self.state = state
-        self.changes = []
-
-    def repo_exists(self, repo_id):
-        return bool(self.state)
-
-    def model_info(self, repo_id):
-        return SimpleNamespace(private=self.state.get("private", True), sha="head of main")
-
-    def list_repo_refs(self, repo_id):
-        refs = {
-            kind: [SimpleNamespace(name=name, target_commit=f"head of {name}") for name in names]
-            for kind, names in (("tags", ["v1"]), ("branches", self.state["branches"]))
-        }
-        return SimpleNamespace(**refs)
-
-    def list_repo_files(self, repo_id, revision):
-        return [f"of the {revision}"]
-
-    def __getattr__(self, name):
-        def change(repo_id, *arguments, **options):
-            if name == "create_repo":
-                self.state["branches"] = ["main"]
-            self.changes.append((name, options))
-            return SimpleNamespace(oid="made", commit_url="commit", pr_url=None)
-
-        return change
+READS = ("repo_exists", "model_info", "list_repo_refs", "list_repo_files")
 
 
 @pytest.fixture
 def ask(monkeypatch, folder):
-    """Publish version v2 with a client in a state; gives what it was asked for."""
+    """Publish version v2 with a client of a repo in a state; gives what it was asked to change."""
 
-    def ask(state, tag="v2", **options):
-        api = Api(state)
+    def ask(state, **options):
+        api = create_autospec(HfApi, instance=True)
+        # A repo is there once it is created.
+        api.repo_exists.side_effect = [bool(state), True]
+        api.model_info.return_value = SimpleNamespace(private=state.get("private", True), sha="")
+        names = {"tags": ["v1"], "branches": state.get("branches", ["main"])}
+        refs = {
+            kind: [
+                GitRefInfo(name=name, ref="", target_commit=f"head of {name}") for name in listed
+            ]
+            for kind, listed in names.items()
+        }
+        api.list_repo_refs.return_value = SimpleNamespace(**refs)
+        api.create_commit.return_value = SimpleNamespace(oid="made", commit_url="url", pr_url=None)
         monkeypatch.setattr(publishing, "hub_api", lambda token: api)
-        asked = {"token": WRITER, "repo_id": REPO, "tag": tag} | options
         try:
-            publish(folder, **asked)
+            publish(folder, **{"token": WRITER, "repo_id": REPO, "tag": "v2"} | options)
         finally:
-            ask.changes = api.changes
-        return dict(api.changes)
+            calls = [(name, given) for name, _, given in api.method_calls if name not in READS]
+            ask.changes = dict(calls)
+        return ask.changes
 
     return ask
 
@@ -277,7 +260,7 @@ def test_a_version_is_one_commit_on_the_head_and_one_tag(
 )
 def test_what_is_refused_changes_nothing(ask, state, options, reason):
     assert reason in refused(ask, state, **options)
-    assert ask.changes == []
+    assert ask.changes == {}
 
 
 @pytest.mark.parametrize(
