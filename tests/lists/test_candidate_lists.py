@@ -247,9 +247,12 @@ def test_half_of_a_surrogate_pair_is_refused(change):
 
 
 def test_numbers_of_any_kind_are_scores():
-    scores = [None, 1, 2.5, np.float32(3.0), True]
-    lists = make_lists(["m"], [[{"name": "a", "context_score": score} for score in scores]])
-    np.testing.assert_array_equal(lists.scores["context"], [np.nan, 1, 2.5, 3, 1])
+    scores = [None, 1, 2.5, np.float32(3.0), True, 10**30]
+    name = np.str_("a")
+    lists = make_lists([name], [[{"name": name, "context_score": score} for score in scores]])
+    np.testing.assert_array_equal(lists.scores["context"], [np.nan, 1, 2.5, 3, 1, 1e30])
+    with pytest.raises(InvalidRow, match="candidate 1: context_score"):
+        make_lists(["m"], [["a", {"name": "a", "context_score": 10**400}]])
 
 
 def test_a_type_counts_once_however_often_and_by_whatever_name_it_is_given():

@@ -295,6 +295,7 @@ def test_only_a_probability_has_a_tier(reranker, score):
         (("m", ["a", {"cui": "C1"}], None, "", ""), TypeError, "candidate 1: name"),
         (("m", ["a", Term(3, "C1")], None, "", ""), TypeError, "candidate 1: name"),
         (("m", ["a", " "], None, "", ""), ValueError, "candidate 1: name"),
+        (("m", ["a", {"name": "a", "cui": b"C1"}], None, "", ""), TypeError, "candidate 1: cui"),
         (("m", ["a"], ["T047", 7], "", ""), TypeError, "entity_type"),
         (("m", ["a"], None, "", b""), TypeError, "right"),
     ],
