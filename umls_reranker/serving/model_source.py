@@ -10,8 +10,7 @@ import numpy as np
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, confidence_of
-from ..calibration.precision_test import PrecisionTest
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, CertificateSettings
 from ..calibration.probabilities import COUNTS_FILE
 from ..calibration.resampling import document_index
 from ..calibration.string_counts import StringCounts
@@ -118,9 +117,13 @@ class ModelSource:
         """What a certificate takes, and what the documents of lists are worth, as a sentence."""
         for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
         index, count = document_index(lists.annotations.documents[for_certificate])
-        level = confidence_of(len(self.history.certificates) + 1, settings.confidence)
         size = np.bincount(index, minlength=count)
-        test = PrecisionTest(settings.target_precision, level).for_sizes(size)
+        next_certificate = CertificateSettings(
+            settings.target_precision,
+            settings.confidence,
+            attempt=len(self.history.certificates) + 1,
+        )
+        test = next_certificate.test.for_sizes(size)
         worth = int(test.effective(size))
         then = (
             "they certify once"
