@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -81,13 +81,8 @@ class RepeatedTexts(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.codes)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-
-    @overload
-    def __getitem__(self, row: slice | np.ndarray) -> RepeatedTexts: ...
-
-    def __getitem__(self, row: int | slice | np.ndarray) -> str | RepeatedTexts:
+    def __getitem__(self, row: Any) -> Any:
+        """The text of one row, or the column of several, given as a slice or an array."""
         if isinstance(row, slice | np.ndarray):
             return RepeatedTexts(self.texts, self.codes[row])
         return self.texts[self.codes[row]]
