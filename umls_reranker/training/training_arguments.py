@@ -121,11 +121,31 @@ class RerankerTrainingArguments(OneGpuArguments):
     )
 
     def __post_init__(self) -> None:
-        device = resolve_device("cpu" if self.use_cpu else "auto")
         if self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
             raise UserError(
                 "deepspeed: it rounds labels and weights to the dtype of the model; use fsdp.yaml"
             )
+        self.report_to = [name for name in self.report_to if name != "none"]
+        for name in self.report_to:
+            if importlib.util.find_spec(name) is None:
+                raise UserError(f"report_to: {name} is not installed; pip install {name}")
+        self._choose_precision()
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
+            self.global_batch_size, self.per_device_train_batch_size, PartialState().num_processes
+        )
+        # The evaluation chooses the checkpoint.
+        self.eval_strategy = "steps"
+        self.save_strategy = "steps"
+        self.save_steps = self.eval_steps
+        self.load_best_model_at_end = True
+        self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+        # Otherwise early stopping would forget its patience.
+        self.restore_callback_states_from_checkpoint = True
+        super().__post_init__()
+
+    def _choose_precision(self) -> None:
+        """Set ``bf16`` and ``fp16`` as launched or by the hardware; refuse what contradicts."""
+        device = resolve_device("cpu" if self.use_cpu else "auto")
         launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.bf16 is None:
             is_fast = launched == "no" and resolve_dtype("auto", device) == "bfloat16"
@@ -141,22 +161,6 @@ class RerankerTrainingArguments(OneGpuArguments):
             raise UserError(
                 "fp16: float16 needs a GPU; add --fp16 no, or choose another launch configuration"
             )
-        self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
-            self.global_batch_size, self.per_device_train_batch_size, PartialState().num_processes
-        )
-        self.report_to = [name for name in self.report_to if name != "none"]
-        for name in self.report_to:
-            if importlib.util.find_spec(name) is None:
-                raise UserError(f"report_to: {name} is not installed; pip install {name}")
-        # The evaluation chooses the checkpoint.
-        self.eval_strategy = "steps"
-        self.save_strategy = "steps"
-        self.save_steps = self.eval_steps
-        self.load_best_model_at_end = True
-        self.greater_is_better = not self.metric_for_best_model.endswith("loss")
-        # Otherwise early stopping would forget its patience.
-        self.restore_callback_states_from_checkpoint = True
-        super().__post_init__()
 
 
 OWN_FIELDS = tuple(RerankerTrainingArguments.__annotations__)
