@@ -56,8 +56,8 @@ class IndexSettings(IndexArguments):
         expand_abbreviations: whether an abbreviated mention is read as its document's long form.
         folders: name -> key of each folder that a deployment needs.
         index_key: identity of encoder and indexes, which decide the scores of the retrievers.
-        made_of: of an index of a dictionary alone, the dictionary: its files and their
-            hashes, filters and counts.
+        made_of: of an index of dictionaries alone, these: their files and hashes, settings and
+            counts.
     """
 
     has_encoder: bool = False

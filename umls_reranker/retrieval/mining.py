@@ -314,7 +314,7 @@ class PairMiner:
         template: forms the texts that the model reads; by default only mention and name.
         teachers: models whose mean logits the rows get as ``teacher``; without them, the score of
             this name that candidates of the lists have, if any.
-        filters: the `negatives.FILTERS` that drop candidates; others only count.
+        filters: the `FILTERS` that drop candidates; others only count.
     """
 
     concepts: ConceptTable

@@ -92,11 +92,7 @@ class TypeHierarchy:
 
     def descendants(self, type_id: str) -> list[str]:
         """The type and its descendants (for a group: its types), in order of definition."""
-        return [
-            known
-            for known, chain in self._chains.items()
-            if known in self._types and type_id in chain
-        ]
+        return [known for known, chain in self._chains.items() if type_id in chain]
 
     def agree(self, types: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a type of the first list equals one of the second, or is narrower or broader.
