@@ -80,10 +80,6 @@ SHOWN_CONFIG = {
     "label2id": {LABEL: 0},
     "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
 }
-# The Hub counts a model's downloads by requests for config.json.
-COUNTED_CONFIG = {"model_type": "umls_reranker"}
-# Options of the process that saved a tokenizer, which transformers writes with it.
-NOT_SAVED = ("local_files_only", "is_local")
 
 LFS_POINTER = b"version https://git-lfs"
 SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 9, THRESHOLDS: THRESHOLDS_VERSION}
@@ -317,9 +313,10 @@ def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
             shutil.copyfile(checkpoint / name, folder / name)
     write_json(folder / "config.json", read_json(folder / "config.json") | SHOWN_CONFIG)
     if (path := folder / "tokenizer_config.json").is_file():
-        write_json(
-            path, {key: value for key, value in read_json(path).items() if key not in NOT_SAVED}
-        )
+        # Options of the process that saved a tokenizer, which transformers writes with it.
+        options = ("local_files_only", "is_local")
+        content = read_json(path)
+        write_json(path, {key: content[key] for key in content if key not in options})
 
 
 def write_model_files(
@@ -351,7 +348,8 @@ def write_model_files(
     write_json(folder / THRESHOLDS, thresholds_content(tables))
     (folder / RECIPE).write_text(origin.recipe, encoding="utf-8")
     if template is None:
-        write_json(folder / "config.json", COUNTED_CONFIG)
+        # The Hub counts a model's downloads by requests for it.
+        write_json(folder / "config.json", {"model_type": "umls_reranker"})
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template and template.to_dict(),
