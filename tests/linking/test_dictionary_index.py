@@ -148,11 +148,11 @@ def test_of_a_killed_command_only_vectors_stay(index, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(FormIndex, "build", killed)
-        with pytest.raises(KeyboardInterrupt):
-            index("names.txt", "other")
-        with pytest.raises(KeyboardInterrupt):
-            index(*words, "encoder")
-    assert not {"made", "other", ".other.index"} & {path.name for path in tmp_path.iterdir()}
+        for further in (["--encoder", "encoder"], [], ["--encoder", "encoder"]):
+            with pytest.raises(KeyboardInterrupt):
+                index("names.txt", "made", "--device", "cpu", *further)
+            assert (tmp_path / ".made.index").exists() == bool(further)
+    assert not (tmp_path / "made").exists()
     (tmp_path / ".made.index" / "forms" / "rest").touch()
     with monkeypatch.context() as patch:
         patch.setattr(BiEncoder, "encode", killed)

@@ -83,6 +83,13 @@ class Dictionary(NamedTuple):
         return _manifest(CONCEPTS, settings, self.sha256)
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """Its name, settings and hashes, for `IndexSettings.made_of`."""
+        manifest = self.manifest
+        name = portable_locator(self.name)
+        return {"name": name, "settings": manifest["settings"], "files": manifest["inputs"]}
+
+    @property
     def has_codes(self) -> bool:
         """Whether it says what its concepts are in other vocabularies; other ids are codes."""
         return self.settings.concept_source != "names" and not self.settings.identifiers
@@ -191,17 +198,7 @@ def make_index(
         settings.folders = {name: manifests[name]["key"] for name in counts}
         indexed = index_folders(settings.retrievers)
         settings.index_key = json_sha256({name: settings.folders[name] for name in indexed})
-        settings.made_of = {
-            "dictionaries": [
-                {
-                    "name": portable_locator(dictionary.name),
-                    "settings": dictionary.manifest["settings"],
-                    "files": dictionary.manifest["inputs"],
-                }
-                for dictionary in dictionaries
-            ],
-            "read": counts,
-        }
+        settings.made_of = {"dictionaries": [each.origin for each in dictionaries], "read": counts}
         settings.save(work)
         export_index(work, output)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
@@ -236,7 +233,8 @@ def _work_folder(output: Path, manifests: Manifests, is_main: bool) -> Iterator[
             # Another process may have made it in the meantime.
             require_new(output)
             retained = {LOCK}
-            if vectors.is_file() and read_json(vectors)["key"] == manifests[VECTORS]["key"]:
+            key = manifests[VECTORS]["key"] if VECTORS in manifests else None
+            if vectors.is_file() and read_json(vectors)["key"] == key:
                 retained.add(VECTORS)
                 print(f"[{VECTORS}] resuming an interrupted command", file=sys.stderr)
             for path in work.iterdir():
