@@ -1,4 +1,7 @@
-"""Answers that are made up, a vocabulary of codes, and one of OMOP."""
+"""Answers that are made up, a vocabulary of codes, and one of OMOP.
+
+PYTEST_DONT_REWRITE: test modules import from here before pytest takes it as a plugin.
+"""
 
 import pyarrow as pa
 import pytest

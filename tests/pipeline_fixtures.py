@@ -45,8 +45,6 @@ BOOKKEEPING = {".lock", "stages.jsonl"}
 # What is kept of a process: its outputs, and the changes that it made to a watched folder.
 PRINTED = ("out", "err", "changes")
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
-# Starts processes as a user does, but has its imports already when `Scripts.run` runs it.
-LAUNCHER = ROOT / "tests" / "accelerate_launch.py"
 PRELOADED = [
     "accelerate.commands.launch",
     "faiss",

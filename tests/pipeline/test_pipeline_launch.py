@@ -4,9 +4,8 @@ processes.
 
 import json
 
-from pipeline_fixtures import LAUNCHER, ROOT
+from pipeline_fixtures import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker.pipeline.stages import RunFolder
 
@@ -41,9 +40,7 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
         outcome = scripts.run(script, RECIPE, **overrides)
         assert (outcome.code, outcome.errors) == (0, []), outcome.err
     options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
-    config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
-    words = ["-m", "umls_reranker", "train", RECIPE, *options]
-    outcome = scripts.run(LAUNCHER, "--config_file", config, *words)
+    outcome = scripts.launch("train", RECIPE, *options)
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
 
     run = tmp_path / "sapbert-medmentions"
@@ -64,9 +61,4 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
     assert (summary["processes"], summary["steps"], summary["dtype"]) == (2, 6, "float32")
     assert summary["train_pairs"] == sum(map(len, RunFolder(run).splits("pairs")["train"]["names"]))
     assert f"best checkpoint: step {summary['best_step']} of 6" in outcome.out
-    best = run / "checkpoints" / "checkpoint-best"
-    model = AutoModelForSequenceClassification.from_pretrained(best, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(best, local_files_only=True)
-    assert model(
-        **tokenizer("renal failure", "kidney failure", return_tensors="pt")
-    ).logits.shape == (1, 1)
+    assert (run / "checkpoints" / "checkpoint-best" / "model.safetensors").is_file()
