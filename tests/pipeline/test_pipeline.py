@@ -5,6 +5,7 @@ model.
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, cont
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import file_sha256, read_json
 from umls_reranker.hub.model_folder import verify_model
+from umls_reranker.pipeline import validation
+from umls_reranker.pipeline.command import MISSED_TARGET
 from umls_reranker.pipeline.recipe import load_recipe
 from umls_reranker.pipeline.stages import RunFolder
 
@@ -258,6 +261,27 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
         *stages,
         "tensorboard",
     }
+
+
+def test_a_run_ends_in_one_process_with_one_loaded_model(finished, tmp_path, monkeypatch):
+    without = shutil.ignore_patterns("report", "checklist.json")
+    shutil.copytree(finished.folder, tmp_path / "mini", ignore=without)
+    loaded = []
+    load = UMLSReranker.from_pretrained
+
+    def counted(*words, **options):
+        loaded.append(words)
+        return load(*words, **options)
+
+    monkeypatch.setattr(UMLSReranker, "from_pretrained", counted)
+    words = ["validation", str(finished.recipe), "--output_dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*words, "--targets", "acc@1 >= 1.1"])
+    with pytest.warns(UserWarning, match="missing inputs: entity_type"):
+        assert validation.main() == MISSED_TARGET
+    assert loaded == [(tmp_path / "mini" / "model",)]
+    whole = contents(finished.folder / "report")
+    assert contents(tmp_path / "mini" / "report").keys() == whole.keys()
+    assert contents(tmp_path / "mini" / "model") == contents(finished.folder / "model")
 
 
 @pytest.mark.parametrize("script", ["validate", "export", "export_index", "serve"])
