@@ -73,7 +73,7 @@ def test_a_release_is_indexed_without_libraries_of_networks(tmp_path):
     assert settings.retrievers == ["lexical", "forms"] and settings.expand_abbreviations
     (dictionary,) = settings.made_of["dictionaries"]
     assert dictionary["settings"]["concept_types"] == ["T047"]
-    assert {*dictionary["files"]} >= {"MRCONSO", "MRSTY"}
+    assert {*dictionary["inputs"]} >= {"MRCONSO", "MRSTY"}
 
 
 def test_names_ontologies_and_mrconso_alone_are_read(index, tmp_path):

@@ -83,13 +83,6 @@ class Dictionary(NamedTuple):
         return _manifest(CONCEPTS, settings, self.sha256)
 
     @property
-    def origin(self) -> dict[str, Any]:
-        """Its name, settings and hashes, for `IndexSettings.made_of`."""
-        manifest = self.manifest
-        name = portable_locator(self.name)
-        return {"name": name, "settings": manifest["settings"], "files": manifest["inputs"]}
-
-    @property
     def has_codes(self) -> bool:
         """Whether it says what its concepts are in other vocabularies; other ids are codes."""
         return self.settings.concept_source != "names" and not self.settings.identifiers
@@ -198,7 +191,11 @@ def make_index(
         settings.folders = {name: manifests[name]["key"] for name in counts}
         indexed = index_folders(settings.retrievers)
         settings.index_key = json_sha256({name: settings.folders[name] for name in indexed})
-        settings.made_of = {"dictionaries": [each.origin for each in dictionaries], "read": counts}
+        origins = [
+            {"name": portable_locator(dictionary.name)} | dictionary.manifest
+            for dictionary in dictionaries
+        ]
+        settings.made_of = {"dictionaries": origins, "read": counts}
         settings.save(work)
         export_index(work, output)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
