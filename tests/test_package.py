@@ -12,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packed_assignments import packed_lines
+from statements import statements
 
 import umls_reranker
 from umls_reranker.pipeline.recipe import KEYS
@@ -78,6 +79,10 @@ def test_an_assignment_gives_several_names_one_value_or_swaps():
     assert packed_lines(
         "a, b = x, y\na = b = x\nif x:\n    a, b = b, x\na, b = (f(c) for c in x)\n"
     ) == [1, 2, 4, 5]
+
+
+def test_statements_are_those_of_the_syntax_tree_without_docstrings():
+    assert statements('"""A."""\nif a:\n    b = 1; c()\ndef f():\n    """B."""\n') == 4
 
 
 # What each command prints for --help, and which libraries are loaded by then.
